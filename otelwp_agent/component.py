@@ -1,0 +1,243 @@
+"""The contracts between the pipeline and its components.
+
+A component is one file: docstring with a YAML example → `Config` → the class → `FACTORY`. What it does for the graph:
+
+* A **receiver** makes batches and hands each to `next[signal].consume(batch)`.
+* A **processor** gets batches by `consume` and hands on to `self.next.consume(batch)`.
+* An **exporter** sends one batch in `export`; queue, retry, splitting and timeouts stand around it (`pipeline.sending`).
+* A **connector** ends one pipeline and begins others: it gets batches by `consume` and hands on to `self.next[signal]`.
+* An **extension** does not touch batches.
+
+`consume` is a plain call, not a coroutine: it returns when the batch has been taken and raises `ConsumeError` when nothing
+of it has (docs/adr/0002). What happens to a batch later, its receipts tell.
+
+Everything runs on one event loop, in one thread; `start` and `shutdown` are coroutines. `shutdown` works on a component
+that never started, works twice, and hands on what is buffered before it returns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from otelwp_agent.model.signal import ALL_SIGNALS, Signal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import structlog
+
+    from otelwp_agent.model.batch import Batch
+    from otelwp_agent.telemetry.metrics import Instrument, Registry
+
+
+class Kind(Enum):
+    """A kind of component. `value` is its section in YAML; `label` what it is called in messages and metric labels."""
+
+    RECEIVER = "receivers"
+    PROCESSOR = "processors"
+    EXPORTER = "exporters"
+    CONNECTOR = "connectors"
+    EXTENSION = "extensions"
+
+    @property
+    def label(self) -> str:
+        """The singular."""
+        return self.value.removesuffix("s")
+
+
+class Stability(Enum):
+    """How much a component may still change."""
+
+    ALPHA = "alpha"
+    BETA = "beta"
+    STABLE = "stable"
+
+
+class Tier(Enum):
+    """The lowest tier that enables a component."""
+
+    FREE = "free"
+    PRO = "pro"
+    ENTERPRISE = "enterprise"
+
+
+class Carries(Enum):
+    """What a stage can take: plain OTLP bytes only, or bodies that were compressed or sealed before it as well."""
+
+    PLAIN = "plain"
+    ENCODED = "encoded"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ComponentId:
+    """`type[/name]`, as written in YAML."""
+
+    type: str
+    name: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> ComponentId:
+        """Read `type[/name]`; raise `ValueError` that says what is wrong."""
+        type_, slash, name = text.strip().partition("/")
+        if not type_ or (slash and not name):
+            message = f"{text!r} is not a component id: write `type` or `type/name`"
+            raise ValueError(message)
+        return cls(type_.strip(), name.strip())
+
+    def __str__(self) -> str:
+        """Return it as written in YAML."""
+        return f"{self.type}/{self.name}" if self.name else self.type
+
+
+class ComponentConfig(BaseModel):
+    """Base of every component's `Config`: unknown keys are refused, and nothing changes after loading."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, arbitrary_types_allowed=False, populate_by_name=True
+    )
+
+
+class Consumer(Protocol):
+    """What takes batches."""
+
+    def consume(self, batch: Batch) -> None:
+        """Take the batch, or raise `ConsumeError` having taken nothing of it."""
+
+
+class Host(Protocol):
+    """What a component may ask of the service that runs it."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether every receiver listens and nothing is being drained."""
+
+    def components(self) -> Sequence[ComponentHealth]:
+        """The state of every component that has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentHealth:
+    """One component's state, as `/health/detailed` shows it."""
+
+    kind: Kind
+    id: str
+    healthy: bool
+    message: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a component is given when it is built."""
+
+    id: ComponentId
+    kind: Kind
+    registry: Registry
+    """Where instruments are bound."""
+    log: structlog.typing.FilteringBoundLogger
+    """A logger that already names the component."""
+    clock: Callable[[], float]
+    """Seconds, monotonic."""
+    host: Host
+    pipeline: str = ""
+    """The pipeline that a processor stands in."""
+
+
+class Component:
+    """What all kinds share."""
+
+    def __init__(self, context: Context) -> None:
+        """Keep the context; nothing is opened before `start`."""
+        self.context = context
+
+    async def start(self) -> None:
+        """Open what is needed; raise `StartError` with nothing left open."""
+
+    async def shutdown(self) -> None:
+        """Hand on what is buffered and close what is open."""
+
+    def health(self) -> ComponentHealth | None:
+        """Return its state, or `None` if there is nothing to tell."""
+        return None
+
+
+class Receiver(Component):
+    """Makes batches. `next` is set before `start`, and again at a reload: read it for each batch."""
+
+    next: Mapping[Signal, Entry]
+
+
+class Entry(Consumer, Protocol):
+    """Where a receiver hands over: the beginning of every pipeline it feeds, for one signal."""
+
+    def admit(self) -> None:
+        """Raise `Overloaded` if a batch would be refused now. Cheap; call it before decoding a body."""
+
+
+class Processor(Component):
+    """Takes batches and hands on. `next` is set before `start`, and again at a reload."""
+
+    next: Consumer
+
+    def consume(self, batch: Batch) -> None:
+        """Take the batch, or raise `ConsumeError` having taken nothing of it."""
+        raise NotImplementedError
+
+    def admit(self) -> None:
+        """Raise `Overloaded` to refuse work before anything is decoded. Most processors have no opinion."""
+
+
+class Exporter(Component):
+    """Sends batches."""
+
+    max_request_bytes: int | None = None
+    """The largest body that one `export` may be given; larger batches are split before."""
+
+    async def export(self, batch: Batch) -> None:
+        """Send the batch and return when the other side has it; raise `PermanentError` or `RetryableError`.
+
+        `MalformedError` and `TooLargeError` make the caller split the batch and try the parts.
+        """
+        raise NotImplementedError
+
+
+class Connector(Component):
+    """Ends a pipeline and begins others. `next` is set before `start`, and again at a reload."""
+
+    next: Mapping[Signal, Entry]
+
+    def consume(self, batch: Batch) -> None:
+        """Take the batch, or raise `ConsumeError` having taken nothing of it."""
+        raise NotImplementedError
+
+
+class Extension(Component):
+    """Does something beside the pipelines."""
+
+
+ConfigClass = type[ComponentConfig]
+
+
+@dataclass(frozen=True, slots=True)
+class Factory:
+    """How a component is declared: everything `validate`, the graph and the documentation need to know of it."""
+
+    kind: Kind
+    type: str
+    config: ConfigClass
+    build: Callable[[Any, Context], Component]
+    """Make the component from its (validated) config. Opens nothing."""
+    signals: frozenset[Signal] = ALL_SIGNALS
+    emits: frozenset[Signal] | None = None
+    """Connectors: the signals of what they hand on; the same as `signals` if left out."""
+    aliases: tuple[str, ...] = ()
+    stability: Stability = Stability.BETA
+    tier: Tier = Tier.FREE
+    accepts: Carries = Carries.PLAIN
+    reads: str = "nothing"
+    """What it reads of a batch: `nothing`, or the projection (`opaque`, `resources`, `keys`, `full`)."""
+    instruments: tuple[Instrument, ...] = ()

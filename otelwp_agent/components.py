@@ -1,0 +1,74 @@
+"""Everything that ships: type → module, loaded when a configuration first names it.
+
+Third parties join through the entry-point group `otelwp_agent.components`, whose entries name a `FACTORY`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from otelwp_agent.component import Factory, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ENTRY_POINTS = "otelwp_agent.components"
+"""The entry-point group of third-party components; an entry's name is `kind:type` (`processor:acme_redact`)."""
+
+SHIPPED: dict[Kind, tuple[str, ...]] = {
+    Kind.RECEIVER: ("otlp",),
+    Kind.PROCESSOR: ("attributes", "batch", "memory_limiter", "probabilistic_sampler", "resource"),
+    Kind.EXPORTER: ("debug", "file", "otlp_grpc", "otlp_http"),
+    Kind.CONNECTOR: ("forward",),
+    Kind.EXTENSION: ("health_check",),
+}
+"""File name == YAML type: `processors/batch.py` is the processor `batch`."""
+
+ALIASES: dict[Kind, dict[str, str]] = {Kind.EXPORTER: {"otlp": "otlp_grpc", "otlphttp": "otlp_http"}}
+"""Other names that a type is known by in the OpenTelemetry Collector's files."""
+
+
+class Catalog:
+    """The components to choose from."""
+
+    def __init__(self) -> None:
+        """List what ships and what is installed beside it; load nothing."""
+        self._third_party = {
+            (kind, type_): point
+            for point in entry_points(group=ENTRY_POINTS)
+            for label, _, type_ in [point.name.partition(":")]
+            for kind in Kind
+            if kind.label == label
+        }
+
+    def types(self, kind: Kind) -> list[str]:
+        """Return every type of a kind, aliases left out."""
+        return sorted({*SHIPPED[kind], *(type_ for of, type_ in self._third_party if of is kind)})
+
+    def names(self, kind: Kind) -> list[str]:
+        """Return every word that may stand as a type in YAML, aliases included."""
+        return sorted({*self.types(kind), *ALIASES.get(kind, {})})
+
+    def get(self, kind: Kind, type_: str) -> Factory | None:
+        """Load and return a component's factory, or `None` if there is none of that type."""
+        type_ = ALIASES.get(kind, {}).get(type_, type_)
+        if type_ in SHIPPED[kind]:
+            factory = import_module(f"otelwp_agent.{kind.value}.{type_}").FACTORY
+        elif (kind, type_) in self._third_party:
+            factory = self._third_party[kind, type_].load()
+        else:
+            return None
+        if not isinstance(factory, Factory) or factory.kind is not kind:
+            message = f"{kind.label} {type_}: its module names no Factory of that kind"
+            raise TypeError(message)
+        return factory
+
+    def factories(self) -> Iterator[Factory]:
+        """Load and yield every factory, kind by kind."""
+        for kind in Kind:
+            for type_ in self.types(kind):
+                factory = self.get(kind, type_)
+                if factory is not None:
+                    yield factory

@@ -1,0 +1,1 @@
+"""From YAML files to checked values: loading, types and the blocks that components share."""

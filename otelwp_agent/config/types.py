@@ -1,0 +1,151 @@
+"""The types that configuration fields have: durations, sizes, endpoints and secrets."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, PlainSerializer, SecretStr, WithJsonSchema
+from pydantic_core import CoreSchema, core_schema
+
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h|d)")
+_SIZES = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?", re.IGNORECASE)
+
+
+def parse_duration(value: object) -> float:
+    """Return seconds from `1h30m`, `200ms` or 0; raise `ValueError` that says what would be right."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if value == 0:
+            return 0.0
+        message = f"a duration needs a unit: write `{value}s` or `{value}ms`"
+        raise ValueError(message)
+    if isinstance(value, str):
+        text = value.strip()
+        sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text)
+        if digits == "0":
+            return 0.0
+        parts = _DURATION.findall(digits)
+        if parts and "".join(number + unit for number, unit in parts) == digits:
+            return sign * sum(float(number) * _UNITS[unit] for number, unit in parts)
+    message = f"{value!r} is not a duration: write a number and a unit, like `200ms`, `5s` or `1h30m`"
+    raise ValueError(message)
+
+
+def format_duration(seconds: float) -> str:
+    """Return seconds the way a person would write them: `200ms`, `1h30m`."""
+    if seconds < 0:
+        return "-" + format_duration(-seconds)
+    if seconds == 0:
+        return "0s"
+    if seconds < 1:
+        for unit, size in (("ms", 1e-3), ("us", 1e-6)):
+            if seconds >= size:
+                return f"{round(seconds / size, 6):g}{unit}"
+        return f"{round(seconds / 1e-9):g}ns"
+    whole, parts = seconds, []
+    for unit, size in (("h", 3600), ("m", 60)):
+        count, whole = divmod(whole, size)
+        if count:
+            parts.append(f"{int(count)}{unit}")
+    if whole:
+        parts.append(f"{round(whole, 6):g}s")
+    return "".join(parts)
+
+
+def parse_size(value: object) -> int:
+    """Return bytes from `20MiB`, `4m` or a number; raise `ValueError` that says what would be right."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value.strip())
+        if match:
+            return int(float(match[1]) * _SIZES[(match[2] or "").lower()])
+    message = f"{value!r} is not a size: write a number of bytes, or a number and a unit, like `512KiB` or `20MiB`"
+    raise ValueError(message)
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^-?(0|((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h|d))+)$"},
+                {"const": 0},
+            ],
+            "description": "A number and a unit: 200ms, 5s, 1h30m",
+        }
+    ),
+]
+"""Seconds, as a float; in YAML a number and a unit."""
+
+PositiveDuration = Annotated[Duration, Field(gt=0)]
+"""A duration above 0."""
+
+ByteSize = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    WithJsonSchema({"type": ["integer", "string"], "description": "Bytes, or a number and a unit: 512KiB, 20MiB"}),
+]
+"""Bytes, as an int; in YAML a number, or a number and a unit."""
+
+
+class Secret(SecretStr):
+    """A value that is never printed: `get_secret_value()` is the only way to it."""
+
+
+class Endpoint(str):
+    """`host:port`, `:port`, `unix:///path` (or an http(s) URL where a client speaks HTTP). Parsed once, on load."""
+
+    __slots__ = ("host", "path", "port", "scheme", "unix")
+
+    scheme: str
+    """`http`, `https`, or "" when none was written."""
+    host: str
+    port: int | None
+    path: str
+    """Of a URL, without a trailing slash; "" when there is none."""
+    unix: str
+    """Path of a unix socket, or ""."""
+
+    def __new__(cls, value: str) -> Endpoint:
+        """Parse `value`; raise `ValueError` that says what would be right."""
+        self = super().__new__(cls, value)
+        self.scheme = self.host = self.path = self.unix = ""
+        self.port = None
+        text = value.strip()
+        if text.startswith("unix:"):
+            self.unix = text.removeprefix("unix:").removeprefix("//")
+            if not self.unix.startswith("/"):
+                message = f"{value!r}: a unix socket needs an absolute path, like `unix:///run/otelwp.sock`"
+                raise ValueError(message)
+            return self
+        scheme, separator, rest = text.partition("://")
+        if not separator:
+            scheme, rest = "", text
+        elif scheme not in ("http", "https", "dns", "tcp"):
+            message = f"{value!r}: unknown scheme {scheme!r}: write `host:port`, `http://…`, `https://…` or `unix:///…`"
+            raise ValueError(message)
+        self.scheme = scheme if scheme in ("http", "https") else ""
+        try:
+            url = urlsplit("//" + rest.lstrip("/"))
+            self.host, self.port = url.hostname or "", url.port
+        except ValueError as error:
+            message = f"{value!r} is not an endpoint: {error}"
+            raise ValueError(message) from error
+        self.path = url.path.rstrip("/") + (f"?{url.query}" if url.query else "")
+        if not self.host and self.port is None:
+            message = f"{value!r} is not an endpoint: write `host:port`, like `127.0.0.1:4317`"
+            raise ValueError(message)
+        return self
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401
+        """Load from a string."""
+        return core_schema.no_info_after_validator_function(
+            cls, core_schema.str_schema(), serialization=core_schema.to_string_ser_schema()
+        )

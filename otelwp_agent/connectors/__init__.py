@@ -1,0 +1,1 @@
+"""One file per connector; file name == YAML type."""

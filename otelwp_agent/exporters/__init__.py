@@ -1,0 +1,1 @@
+"""One file per exporter; file name == YAML type."""

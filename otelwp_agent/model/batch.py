@@ -1,0 +1,169 @@
+"""`Batch`: one OTLP export request in protobuf wire form, with the account of whose items it holds.
+
+Invariants:
+
+* `body` is a serialized `Export{Traces,Metrics,Logs}ServiceRequest`. Two of them, one after the other, are the merged
+  request, so merging is concatenation.
+* `shares` says whose items these are: `(receipt, items)` pairs in the order of the items in `body`, whose counts add up
+  to `items`. A stage that drops items keeps the order and settles what it drops.
+* A batch is never changed once handed on; a stage that changes something makes a new one with `with_body`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otelwp_agent.model.receipt import Outcome, Receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from otelwp_agent.model.signal import Signal
+
+Share = tuple[Receipt, int]
+
+_NO_HEADERS: dict[str, str] = {}
+
+
+class Origin:
+    """Where a batch came from: `receiver` id, `transport`, `tenant` ("" if there is none), the client's `headers`.
+
+    Header names are lower case. The tenant is derived from the client's key by the receiver, never taken from a header
+    that the client chose. Origins are shared between batches and never changed.
+    """
+
+    __slots__ = ("headers", "receiver", "tenant", "transport")
+
+    def __init__(
+        self, receiver: str = "", transport: str = "", tenant: str = "", headers: Mapping[str, str] = _NO_HEADERS
+    ) -> None:
+        """Describe a sender."""
+        self.receiver = receiver
+        self.transport = transport
+        self.tenant = tenant
+        self.headers = headers
+
+
+class Batch:
+    """A request or several merged, in wire form."""
+
+    __slots__ = ("body", "encodings", "items", "origin", "shares", "signal")
+
+    def __init__(  # noqa: PLR0913 - a record: each argument is a field
+        self,
+        signal: Signal,
+        body: bytes,
+        items: int,
+        origin: Origin,
+        shares: Sequence[Share],
+        encodings: tuple[str, ...] = (),
+    ) -> None:
+        """Hold `items` items in `body`, accounted for by `shares`; `encodings` lists what was done to the body since."""
+        self.signal = signal
+        self.body = body
+        self.items = items
+        self.origin = origin
+        self.shares = shares
+        self.encodings = encodings
+
+    def __len__(self) -> int:
+        """Return the bytes of the body."""
+        return len(self.body)
+
+    def with_body(self, body: bytes, items: int | None = None, shares: Sequence[Share] | None = None) -> Batch:
+        """Return the same batch with another body, and other items and shares if given."""
+        return Batch(
+            self.signal,
+            body,
+            self.items if items is None else items,
+            self.origin,
+            self.shares if shares is None else shares,
+            self.encodings,
+        )
+
+    def settle(self, outcome: Outcome, reason: str = "") -> None:
+        """Settle every item of it as `outcome`."""
+        for receipt, items in self.shares:
+            receipt.settle(outcome, items, reason)
+
+    def fork(self, branches: int) -> list[Batch]:
+        """Return one batch for each branch of a fan-out, with receipts of their own over the same bytes."""
+        columns: list[list[Share]] = [[] for _ in range(branches)]
+        for receipt, items in self.shares:
+            part = _part(receipt, items)
+            for column, fork in zip(columns, part.fork(branches), strict=True):
+                column.append((fork, items))
+        return [self.with_body(self.body, shares=column) for column in columns]
+
+    def keep(self, body: bytes, kept: Sequence[int], outcome: Outcome, reason: str = "") -> Batch | None:
+        """Return the batch with `body`, in which `kept[i]` items of share i remain; settle the others as `outcome`.
+
+        Returns `None` when nothing remains.
+        """
+        shares: list[Share] = []
+        total = 0
+        for (receipt, items), remain in zip(self.shares, kept, strict=True):
+            if remain < items:
+                receipt.settle(outcome, items - remain, reason)
+            if remain:
+                shares.append((receipt, remain))
+                total += remain
+        return self.with_body(body, total, shares) if total else None
+
+
+def merge(batches: Sequence[Batch], origin: Origin | None = None) -> Batch:
+    """Return one batch with everything in `batches` (at least one; same signal, same encodings), in their order."""
+    first = batches[0]
+    if len(batches) == 1 and origin is None:
+        return first
+    shares: list[Share] = []
+    items = 0
+    for batch in batches:
+        shares += batch.shares
+        items += batch.items
+    body = b"".join([batch.body for batch in batches])
+    return Batch(first.signal, body, items, origin or first.origin, shares, first.encodings)
+
+
+def divide(shares: Sequence[Share], sizes: Sequence[int]) -> list[list[Share]]:
+    """Divide shares among consecutive parts of `sizes` items (which add up to theirs)."""
+    parts: list[list[Share]] = []
+    queue = iter(shares)
+    receipt, left = None, 0
+    for size in sizes:
+        part: list[Share] = []
+        need = size
+        while need:
+            if not left:
+                receipt, left = next(queue)
+                continue
+            take = min(left, need)
+            assert receipt is not None  # noqa: S101 - left > 0 says so
+            part.append((receipt, take))
+            left -= take
+            need -= take
+        parts.append(part)
+    return parts
+
+
+def _part(receipt: Receipt, items: int) -> Receipt:
+    """Return a receipt for `items` of `receipt`: itself when that is all of it, else one that settles into it."""
+    if receipt.pending == items:
+        return receipt
+    part = Receipt(items, _SettleInto(receipt))
+    return part
+
+
+class _SettleInto:
+    """Settles the outcomes of a part into the receipt that it is a part of."""
+
+    __slots__ = ("whole",)
+
+    def __init__(self, whole: Receipt) -> None:
+        self.whole = whole
+
+    def __call__(self, part: Receipt) -> None:
+        for outcome in Outcome:
+            items = part.count(outcome)
+            if items:
+                self.whole.settle(outcome, items, part.reason)

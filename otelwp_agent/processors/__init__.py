@@ -1,0 +1,1 @@
+"""One file per processor; file name == YAML type."""

@@ -1,0 +1,1 @@
+"""One file per receiver; file name == YAML type."""

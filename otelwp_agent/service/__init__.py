@@ -1,0 +1,1 @@
+"""The life of the agent: build, start, run, reload, drain, stop."""

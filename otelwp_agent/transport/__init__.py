@@ -1,0 +1,1 @@
+"""Servers and clients: HTTP/1.1, gRPC, TLS, compression."""

@@ -1,0 +1,181 @@
+"""The one place where our errors and the statuses of HTTP and gRPC meet, in both directions.
+
+OTLP 1.9 ("Failures", "OTLP/HTTP Response", "OTLP/gRPC Throttling"): HTTP 429, 502, 503 and 504 may be retried and nothing
+else; gRPC Canceled, DeadlineExceeded, Aborted, OutOfRange, Unavailable and DataLoss may, ResourceExhausted only with a
+`RetryInfo`.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import math
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
+from google.rpc import code_pb2
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+
+from otelwp_agent.errors import (
+    ConsumeError,
+    MalformedError,
+    Overloaded,
+    PermanentError,
+    RetryableError,
+    TooLargeError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_RETRY_AFTER = 1.0
+"""Seconds after which a sender may come back when nobody knows better."""
+
+_RETRYABLE_HTTP = frozenset({429, 502, 503, 504})
+_RETRYABLE_GRPC = frozenset(
+    {
+        code_pb2.CANCELLED,
+        code_pb2.DEADLINE_EXCEEDED,
+        code_pb2.ABORTED,
+        code_pb2.OUT_OF_RANGE,
+        code_pb2.UNAVAILABLE,
+        code_pb2.DATA_LOSS,
+    }
+)
+_GRPC_OF_HTTP = {
+    400: code_pb2.INVALID_ARGUMENT,
+    401: code_pb2.UNAUTHENTICATED,
+    403: code_pb2.PERMISSION_DENIED,
+    404: code_pb2.NOT_FOUND,
+    413: code_pb2.INVALID_ARGUMENT,
+    429: code_pb2.RESOURCE_EXHAUSTED,
+    503: code_pb2.UNAVAILABLE,
+}
+_EXCERPT = 200
+"""Characters of a peer's answer that are worth quoting."""
+
+
+def http_status(error: ConsumeError) -> int:
+    """Return the HTTP status that says `error`: 413, 400, 429 (no room) or 503 (try again)."""
+    if isinstance(error, TooLargeError):
+        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    if isinstance(error, Overloaded):
+        return HTTPStatus.TOO_MANY_REQUESTS
+    if isinstance(error, RetryableError):
+        return HTTPStatus.SERVICE_UNAVAILABLE
+    return HTTPStatus.BAD_REQUEST
+
+
+def retry_after(error: ConsumeError) -> float | None:
+    """Return the seconds after which a sender may come back, or `None` if it must not."""
+    if not isinstance(error, RetryableError):
+        return None
+    return DEFAULT_RETRY_AFTER if error.retry_after is None else error.retry_after
+
+
+def retry_after_header(seconds: float) -> str:
+    """Return seconds as a `Retry-After` header has them: whole, rounded up, at least 1 (RFC 9110, 10.2.3)."""
+    return str(max(1, math.ceil(seconds)))
+
+
+def grpc_code(error: ConsumeError) -> int:
+    """Return the gRPC code that says `error`."""
+    if isinstance(error, Overloaded):
+        return int(code_pb2.RESOURCE_EXHAUSTED)
+    if isinstance(error, RetryableError):
+        return int(code_pb2.UNAVAILABLE)
+    return int(code_pb2.INVALID_ARGUMENT)
+
+
+def status_message(error: ConsumeError) -> Status:
+    """Return `google.rpc.Status` for `error`, with a `RetryInfo` if it may be retried."""
+    status = Status(code=grpc_code(error), message=str(error))
+    seconds = retry_after(error)
+    if seconds is not None:
+        whole = int(seconds)
+        delay = Duration(seconds=whole, nanos=int((seconds - whole) * 1e9))
+        status.details.add().Pack(RetryInfo(retry_delay=delay))
+    return status
+
+
+def status_of_http(code: int, message: str) -> Status:
+    """Return `google.rpc.Status` for an HTTP error that is not a `ConsumeError` (a wrong path, a wrong type)."""
+    return Status(code=_GRPC_OF_HTTP.get(code, code_pb2.UNKNOWN), message=message)
+
+
+def from_http(status: int, headers: Mapping[str, str], body: bytes) -> ConsumeError:
+    """Return what a peer's HTTP answer that is not 2xx means to us. Header names are lower case."""
+    said = _said(headers, body)
+    message = f"HTTP {status}{f': {said}' if said else ''}"
+    if status in _RETRYABLE_HTTP:
+        wait = _seconds(headers.get("retry-after", ""))
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            return Overloaded(message, retry_after=wait, reason="http_429")
+        return RetryableError(message, retry_after=wait, reason=f"http_{status}")
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return TooLargeError(message)
+    if status == HTTPStatus.BAD_REQUEST:
+        return MalformedError(message)
+    if "location" in headers:
+        message += f": it points to {headers['location']}; configure that endpoint if it is right"
+    return PermanentError(message, reason=f"http_{status}")
+
+
+def from_grpc(code: int, message: str, details: bytes | None = None) -> ConsumeError:
+    """Return what a peer's gRPC status means to us; `details` is its `grpc-status-details-bin`."""
+    wait = _retry_info(details)
+    name = code_pb2.Code.Name(code) if code in code_pb2.Code.values() else str(code)
+    text = f"gRPC {name}{f': {message[:_EXCERPT]}' if message else ''}"
+    if code == code_pb2.RESOURCE_EXHAUSTED:
+        if wait is not None:
+            return Overloaded(text, retry_after=wait, reason="grpc_resource_exhausted")
+        if "larger than max" in message or "too large" in message:
+            return TooLargeError(text)
+    elif code in _RETRYABLE_GRPC:
+        return RetryableError(text, retry_after=wait, reason=f"grpc_{name.lower()}")
+    elif code == code_pb2.INVALID_ARGUMENT:
+        return MalformedError(text)
+    return PermanentError(text, reason=f"grpc_{name.lower()}")
+
+
+def _said(headers: Mapping[str, str], body: bytes) -> str:
+    """Return the human part of an error answer, cut short: a Status' message, or text."""
+    kind = headers.get("content-type", "")
+    if kind.startswith("application/x-protobuf"):
+        try:
+            return str(Status.FromString(body).message)[:_EXCERPT]
+        except DecodeError:
+            return ""
+    return body[:_EXCERPT].decode("utf-8", "replace").strip()
+
+
+def _seconds(value: str) -> float | None:
+    """Read a `Retry-After` header: seconds or a date (RFC 9110, 10.2.3)."""
+    text = value.strip()
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+        except ValueError:
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _retry_info(details: bytes | None) -> float | None:
+    if not details:
+        return None
+    try:
+        for detail in Status.FromString(details).details:
+            info = RetryInfo()
+            if detail.Unpack(info):
+                delay = info.retry_delay
+                return float(delay.seconds) + delay.nanos / 1e9
+    except DecodeError:
+        return None
+    return None

@@ -98,15 +98,27 @@ def _looks_like_zlib(data: bytes) -> bool:
 def _inflate_zstd(data: bytes, limit: int) -> bytes:
     import zstandard  # noqa: PLC0415 - only who uses zstd pays its memory
 
-    # The window is what a frame makes us allocate before its first byte comes out: no more than the body may be.
-    window = max(limit, 1 << 20)
-    reader = zstandard.ZstdDecompressor(max_window_size=1 << (window - 1).bit_length()).stream_reader(
-        data, read_across_frames=True
-    )
+    # The window is what a frame makes us allocate before its first byte comes out: no more than the body may be, or
+    # the 8 MiB that every reader should support (RFC 8878, 3.1.1.1.2).
+    window = 1 << (max(limit, 8 << 20) - 1).bit_length()
     try:
-        body = reader.read(limit + 1)
+        size = zstandard.get_frame_parameters(data).content_size
+        body = bytes(
+            zstandard.ZstdDecompressor(max_window_size=window)
+            .stream_reader(data, read_across_frames=True)
+            .read(limit + 1)
+        )
+        if len(body) > limit:
+            raise TooLargeError(f"the body inflates to more than {limit} bytes")
+        if size == zstandard.CONTENTSIZE_UNKNOWN:
+            # A reader does not tell a frame's end from the data's; now that the output is known to be small, ask again.
+            inflater = zstandard.ZstdDecompressor(max_window_size=window).decompressobj()
+            inflater.decompress(data)
+            complete = inflater.eof
+        else:
+            complete = len(body) >= size
     except zstandard.ZstdError as error:
         raise MalformedError(f"the body is not zstd: {error}") from error
-    if len(body) > limit:
-        raise TooLargeError(f"the body inflates to more than {limit} bytes")
-    return bytes(body)
+    if not complete:
+        raise MalformedError("the zstd body is cut short")
+    return body

@@ -1,0 +1,265 @@
+"""Logs of our own: structlog, as lines for a person (`console`) or for a machine (`json`), one event a line.
+
+Invariants:
+
+* `configure` works at any time, also at a reload: every logger handed out before obeys the new level, encoding and
+  stream at once.
+* Logging never raises and never ends anything: a line that cannot be written is lost.
+* Secrets are redacted by type, bytes are told by their length alone, and control characters in values are escaped, so
+  that nothing a client sends can forge a line.
+* What libraries log (asyncio, grpc, warnings) comes out the same way.
+
+JSON, in which an exception is one more field, `exception`, that holds the traceback::
+
+    {"timestamp":"2026-11-20T15:04:05.123456Z","level":"warning","event":"send_failed","component":"otlp"}
+
+Console::
+
+    2026-11-20T15:04:05.123Z WARN  send_failed  component=otlp error="connection refused"
+
+A field named `text` holds lines for a person; the console prints them below the event.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
+
+import orjson
+import structlog
+from pydantic import SecretBytes, SecretStr
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableMapping
+
+    from structlog.typing import FilteringBoundLogger
+
+Level = Literal["debug", "info", "warn", "warning", "error"]
+Encoding = Literal["console", "json"]
+
+REDACTED = "[redacted]"
+"""What stands in place of a secret."""
+
+_MAX_DEPTH = 8
+"""Values nested deeper than this are told by their type: a log line is not the place for them."""
+
+_LEVELS = {"debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40}
+_LABELS = {"debug": "DEBUG", "info": "INFO ", "warning": "WARN ", "error": "ERROR", "critical": "FATAL"}
+_COLOURS = {
+    "debug": "\x1b[2m",
+    "info": "\x1b[32m",
+    "warning": "\x1b[33m",
+    "error": "\x1b[31m",
+    "critical": "\x1b[1;31m",
+}
+_DIM, _BOLD, _PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[0m"
+
+
+def configure(level: Level = "info", encoding: Encoding = "console", stream: TextIO | None = None) -> None:
+    """Write events of `level` and worse to `stream` (stderr if left out), and route what libraries log there too.
+
+    The console has colours when the stream is a terminal and NO_COLOR is not set (https://no-color.org).
+    """
+    _sink.stream = stream
+    _Logger.__bases__ = (structlog.make_filtering_bound_logger(_LEVELS[level]),)
+    render = _json if encoding == "json" else _Console(colour=_wants_colour(_sink.target()))
+    _processors[:] = [_stamp, _explain, _tame, render]
+    _route_libraries(level)
+
+
+def get(component: str = "", **context: object) -> FilteringBoundLogger:
+    """Return a logger whose events name `component` and carry `context`; below the level, a call returns at once."""
+    head = {"component": component} if component else {}
+    return cast("FilteringBoundLogger", _Logger(_sink, _processors, {**head, **context}))
+
+
+class Occasionally:
+    """Says when a repeated event may be logged again: at most once in `interval` seconds.
+
+    ::
+
+        if self._often.due():
+            log.warning("queue_full", suppressed=self._often.suppressed)
+    """
+
+    __slots__ = ("_clock", "_interval", "_missed", "_next", "suppressed")
+
+    def __init__(self, interval: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Let the first event through, then one each `interval` seconds of `clock`."""
+        self._interval = interval
+        self._clock = clock
+        self._next = float("-inf")
+        self._missed = 0
+        self.suppressed = 0
+        """How many events were held back before the one that is due."""
+
+    def due(self) -> bool:
+        """Say whether to log now; if not, count the event as held back."""
+        now = self._clock()
+        if now < self._next:
+            self._missed += 1
+            return False
+        self._next = now + self._interval
+        self.suppressed, self._missed = self._missed, 0
+        return True
+
+
+class _Sink:
+    """Where lines go. structlog calls the method that is named like the level."""
+
+    stream: TextIO | None = None
+
+    def target(self) -> TextIO:
+        """Return the stream in use; stderr is looked up late, because it may be replaced."""
+        return sys.stderr if self.stream is None else self.stream
+
+    def write(self, line: str) -> None:
+        """Write one event in one call, so that lines of several threads stay whole."""
+        try:
+            stream = self.target()
+            stream.write(line + "\n")
+            stream.flush()
+        except (OSError, ValueError):
+            pass  # the log is gone or full: losing lines is better than losing telemetry
+
+    debug = info = warning = error = critical = write
+
+
+class _Logger(structlog.make_filtering_bound_logger("info")):  # type: ignore[misc] # a class made at run time
+    """The class of every logger; `configure` gives it another base to change the level of all at once."""
+
+
+class _Console:
+    """Renders an event as one line for a person; an exception and `text` follow below it."""
+
+    def __init__(self, *, colour: bool) -> None:
+        self.colour = colour
+
+    def __call__(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
+        at, level, name = event.pop("timestamp"), event.pop("level"), event.pop("event", "")
+        below = [part for part in (event.pop("exception", None), event.pop("text", None)) if part]
+        fields = [f"{self._paint(_DIM, key + '=')}{_value(value)}" for key, value in event.items()]
+        label = self._paint(_COLOURS.get(level, ""), _LABELS.get(level, level.upper()))
+        head = f"{at[:-4]}Z {label} {self._paint(_BOLD, _printable(str(name), keep=''))}"
+        line = "  ".join([head, " ".join(fields)]) if fields else head
+        return "\n".join([line, *(_printable(str(part)).rstrip("\n") for part in below)])
+
+    def _paint(self, code: str, text: str) -> str:
+        return f"{code}{text}{_PLAIN}" if self.colour and code else text
+
+
+class _Libraries(logging.Handler):
+    """Hands what libraries log to our own log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log one record; `logger` names the library."""
+        try:
+            name = logging.getLevelName(record.levelno).lower()
+            method = name if name in _LABELS else "info"
+            log = get(logger=record.name)
+            getattr(log, method)(record.getMessage(), exc_info=record.exc_info or None)
+        except Exception:  # noqa: BLE001 - a library's broken format string must not end anything
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Tell which library's record could not be formatted, without its arguments."""
+        get(logger=record.name).warning("library_log_record_broken", record=str(record.msg))
+
+
+def _route_libraries(level: Level) -> None:
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if isinstance(handler, _Libraries):
+            root.removeHandler(handler)
+    root.addHandler(_Libraries())
+    root.setLevel(max(_LEVELS[level], logging.INFO))
+    logging.captureWarnings(capture=True)
+
+
+def _wants_colour(stream: TextIO) -> bool:
+    try:
+        return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    except ValueError:
+        return False
+
+
+def _stamp(_logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Put the time (UTC, ISO 8601, microseconds), the level and the event's name first."""
+    now = datetime.now(tz=UTC).isoformat(timespec="microseconds")
+    return {"timestamp": now.removesuffix("+00:00") + "Z", "level": method, "event": event.pop("event", ""), **event}
+
+
+def _explain(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Turn `exc_info` into the one field `exception`."""
+    if not event.get("exc_info"):
+        event.pop("exc_info", None)
+        return event
+    return structlog.processors.format_exc_info(_logger, _method, event)
+
+
+def _tame(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Make every value plain: secrets redacted, bytes as their length, objects as their text."""
+    for key, value in event.items():
+        if type(value) not in (str, int, float, bool):
+            event[key] = _plain(value)
+    return event
+
+
+def _plain(value: object, depth: int = 0) -> object:  # noqa: PLR0911 - one line for each kind of value
+    if value is None or isinstance(value, (str, int, float)):
+        return str(value) if isinstance(value, str) else value
+    if isinstance(value, (SecretStr, SecretBytes)):
+        return REDACTED
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, Enum):
+        return _plain(value.value, depth)
+    if depth < _MAX_DEPTH:
+        if isinstance(value, Mapping):
+            return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+        if isinstance(value, (Sequence, AbstractSet)):
+            return [_plain(item, depth + 1) for item in value]
+    try:
+        return str(value) if not isinstance(value, (Mapping, Sequence, AbstractSet)) else f"<{type(value).__name__}>"
+    except Exception:  # noqa: BLE001 - somebody's broken __str__ must not end anything
+        return f"<{type(value).__name__}>"
+
+
+def _json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
+    try:
+        return orjson.dumps(event).decode()
+    except TypeError:  # integers above 64 bits, lone surrogates
+        return json.dumps(json.loads(json.dumps(event), parse_constant=lambda _: None))
+
+
+def _value(value: object) -> str:
+    """Return a value for the console: bare where it reads as one word, else as JSON."""
+    if isinstance(value, str) and value and value.isprintable() and not any(char in value for char in ' "='):
+        return value
+    return _printable(json.dumps(value, ensure_ascii=False), keep="")
+
+
+def _printable(text: str, keep: str = "\n\t") -> str:
+    """Escape what could move the cursor, forge a line or break the encoding; the characters in `keep` stay."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in keep else ascii(char)[1:-1] for char in text)
+
+
+_sink = _Sink()
+_processors: list[Any] = [_stamp, _explain, _tame, _Console(colour=False)]
+structlog.configure(
+    processors=_processors,
+    wrapper_class=_Logger,
+    context_class=dict,
+    logger_factory=lambda *_: _sink,
+    cache_logger_on_first_use=True,
+)

@@ -149,3 +149,175 @@ class Status(_message.Message):
     CODE_FIELD_NUMBER: _ClassVar[int]
     code: int
     def __init__(self, code: _Optional[int] = ...) -> None: ...
+
+class KeyValue(_message.Message):
+    __slots__ = ("key", "value")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    value: bytes
+    def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ...) -> None: ...
+
+class AnyValue(_message.Message):
+    __slots__ = ("string_value", "bool_value", "int_value", "double_value", "array_value", "kvlist_value", "bytes_value")
+    STRING_VALUE_FIELD_NUMBER: _ClassVar[int]
+    BOOL_VALUE_FIELD_NUMBER: _ClassVar[int]
+    INT_VALUE_FIELD_NUMBER: _ClassVar[int]
+    DOUBLE_VALUE_FIELD_NUMBER: _ClassVar[int]
+    ARRAY_VALUE_FIELD_NUMBER: _ClassVar[int]
+    KVLIST_VALUE_FIELD_NUMBER: _ClassVar[int]
+    BYTES_VALUE_FIELD_NUMBER: _ClassVar[int]
+    string_value: bytes
+    bool_value: bool
+    int_value: int
+    double_value: float
+    array_value: ArrayValue
+    kvlist_value: KeyValueList
+    bytes_value: bytes
+    def __init__(self, string_value: _Optional[bytes] = ..., bool_value: _Optional[bool] = ..., int_value: _Optional[int] = ..., double_value: _Optional[float] = ..., array_value: _Optional[_Union[ArrayValue, _Mapping]] = ..., kvlist_value: _Optional[_Union[KeyValueList, _Mapping]] = ..., bytes_value: _Optional[bytes] = ...) -> None: ...
+
+class ArrayValue(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedCompositeFieldContainer[AnyValue]
+    def __init__(self, values: _Optional[_Iterable[_Union[AnyValue, _Mapping]]] = ...) -> None: ...
+
+class KeyValueList(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedCompositeFieldContainer[KeyValue]
+    def __init__(self, values: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ...) -> None: ...
+
+class Resource(_message.Message):
+    __slots__ = ("attributes",)
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    attributes: _containers.RepeatedCompositeFieldContainer[KeyValue]
+    def __init__(self, attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ...) -> None: ...
+
+class Scope(_message.Message):
+    __slots__ = ("name", "version")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    name: bytes
+    version: bytes
+    def __init__(self, name: _Optional[bytes] = ..., version: _Optional[bytes] = ...) -> None: ...
+
+class Slices(_message.Message):
+    __slots__ = ("resources",)
+    RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    resources: _containers.RepeatedCompositeFieldContainer[SlicesResource]
+    def __init__(self, resources: _Optional[_Iterable[_Union[SlicesResource, _Mapping]]] = ...) -> None: ...
+
+class SlicesResource(_message.Message):
+    __slots__ = ("resource", "scopes")
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    resource: bytes
+    scopes: _containers.RepeatedCompositeFieldContainer[SlicesScope]
+    def __init__(self, resource: _Optional[bytes] = ..., scopes: _Optional[_Iterable[_Union[SlicesScope, _Mapping]]] = ...) -> None: ...
+
+class SlicesScope(_message.Message):
+    __slots__ = ("scope", "items")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    scope: bytes
+    items: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, scope: _Optional[bytes] = ..., items: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class SpanAttributes(_message.Message):
+    __slots__ = ("name", "kind", "attributes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    name: bytes
+    kind: int
+    attributes: _containers.RepeatedCompositeFieldContainer[KeyValue]
+    def __init__(self, name: _Optional[bytes] = ..., kind: _Optional[int] = ..., attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ...) -> None: ...
+
+class LogAttributes(_message.Message):
+    __slots__ = ("severity_number", "severity_text", "body", "attributes")
+    SEVERITY_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_TEXT_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    severity_number: int
+    severity_text: bytes
+    body: bytes
+    attributes: _containers.RepeatedCompositeFieldContainer[KeyValue]
+    def __init__(self, severity_number: _Optional[int] = ..., severity_text: _Optional[bytes] = ..., body: _Optional[bytes] = ..., attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ...) -> None: ...
+
+class MetricAttributes(_message.Message):
+    __slots__ = ("name", "gauge", "sum", "histogram", "exponential_histogram", "summary")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    GAUGE_FIELD_NUMBER: _ClassVar[int]
+    SUM_FIELD_NUMBER: _ClassVar[int]
+    HISTOGRAM_FIELD_NUMBER: _ClassVar[int]
+    EXPONENTIAL_HISTOGRAM_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    name: bytes
+    gauge: GaugeAttributes
+    sum: GaugeAttributes
+    histogram: HistogramAttributes
+    exponential_histogram: ExponentialHistogramAttributes
+    summary: GaugeAttributes
+    def __init__(self, name: _Optional[bytes] = ..., gauge: _Optional[_Union[GaugeAttributes, _Mapping]] = ..., sum: _Optional[_Union[GaugeAttributes, _Mapping]] = ..., histogram: _Optional[_Union[HistogramAttributes, _Mapping]] = ..., exponential_histogram: _Optional[_Union[ExponentialHistogramAttributes, _Mapping]] = ..., summary: _Optional[_Union[GaugeAttributes, _Mapping]] = ...) -> None: ...
+
+class GaugeAttributes(_message.Message):
+    __slots__ = ("data_points",)
+    DATA_POINTS_FIELD_NUMBER: _ClassVar[int]
+    data_points: _containers.RepeatedCompositeFieldContainer[PointAttributes]
+    def __init__(self, data_points: _Optional[_Iterable[_Union[PointAttributes, _Mapping]]] = ...) -> None: ...
+
+class PointAttributes(_message.Message):
+    __slots__ = ("attributes",)
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    attributes: _containers.RepeatedCompositeFieldContainer[KeyValue]
+    def __init__(self, attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ...) -> None: ...
+
+class HistogramAttributes(_message.Message):
+    __slots__ = ("data_points",)
+    DATA_POINTS_FIELD_NUMBER: _ClassVar[int]
+    data_points: _containers.RepeatedCompositeFieldContainer[HistogramPointAttributes]
+    def __init__(self, data_points: _Optional[_Iterable[_Union[HistogramPointAttributes, _Mapping]]] = ...) -> None: ...
+
+class HistogramPointAttributes(_message.Message):
+    __slots__ = ("attributes",)
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    attributes: _containers.RepeatedCompositeFieldContainer[KeyValue]
+    def __init__(self, attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ...) -> None: ...
+
+class ExponentialHistogramAttributes(_message.Message):
+    __slots__ = ("data_points",)
+    DATA_POINTS_FIELD_NUMBER: _ClassVar[int]
+    data_points: _containers.RepeatedCompositeFieldContainer[ExponentialHistogramPointAttributes]
+    def __init__(self, data_points: _Optional[_Iterable[_Union[ExponentialHistogramPointAttributes, _Mapping]]] = ...) -> None: ...
+
+class ExponentialHistogramPointAttributes(_message.Message):
+    __slots__ = ("attributes",)
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    attributes: _containers.RepeatedCompositeFieldContainer[KeyValue]
+    def __init__(self, attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ...) -> None: ...
+
+class SampledSpan(_message.Message):
+    __slots__ = ("trace_id", "trace_state", "attributes")
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    TRACE_STATE_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    trace_id: bytes
+    trace_state: bytes
+    attributes: _containers.RepeatedCompositeFieldContainer[KeyValue]
+    def __init__(self, trace_id: _Optional[bytes] = ..., trace_state: _Optional[bytes] = ..., attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ...) -> None: ...
+
+class SampledLog(_message.Message):
+    __slots__ = ("attributes", "trace_id")
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    attributes: _containers.RepeatedCompositeFieldContainer[KeyValue]
+    trace_id: bytes
+    def __init__(self, attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ..., trace_id: _Optional[bytes] = ...) -> None: ...
+
+class TraceStates(_message.Message):
+    __slots__ = ("trace_states",)
+    TRACE_STATES_FIELD_NUMBER: _ClassVar[int]
+    trace_states: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, trace_states: _Optional[_Iterable[bytes]] = ...) -> None: ...

@@ -175,7 +175,7 @@ def _retry_info(details: bytes | None) -> float | None:
             info = RetryInfo()
             if detail.Unpack(info):
                 delay = info.retry_delay
-                return float(delay.seconds) + delay.nanos / 1e9
+                return float(delay.seconds + delay.nanos / 1e9)
     except DecodeError:
         return None
     return None

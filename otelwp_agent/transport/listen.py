@@ -1,0 +1,93 @@
+"""Open listening sockets: TCP on one or both IP families, and unix sockets with a mode and a group."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING
+
+from otelwp_agent.errors import StartError
+
+if TYPE_CHECKING:
+    from otelwp_agent.config.types import Endpoint
+
+
+def listen(endpoint: Endpoint, *, name: str, backlog: int, unix_mode: str, unix_group: str | None) -> socket.socket:
+    """Return a listening socket on `endpoint`; raise `StartError` that names the component `name` and what to do."""
+    try:
+        if endpoint.unix:
+            return _listen_unix(endpoint.unix, backlog, int(unix_mode, 8), unix_group)
+        return _listen_tcp(endpoint, backlog)
+    except (OSError, LookupError) as error:
+        raise StartError(f"{name}: cannot listen on {endpoint}: {_advice(error, endpoint)}") from error
+
+
+def _listen_tcp(endpoint: Endpoint, backlog: int) -> socket.socket:
+    port = endpoint.port or 0
+    if not endpoint.host:
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=backlog)
+        return socket.create_server(("", port), backlog=backlog)
+    family, _, _, _, address = socket.getaddrinfo(endpoint.host, port, type=socket.SOCK_STREAM)[0]
+    return socket.create_server(address[:2], family=family, backlog=backlog)
+
+
+def _listen_unix(path: str, backlog: int, mode: int, group: str | None) -> socket.socket:
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        previous = os.umask(0o777 & ~mode)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(previous)
+        os.chmod(path, mode)  # noqa: PTH101 - beside bind and chown, which have no pathlib form
+        if group is not None:
+            import grp  # noqa: PLC0415 - there is none on Windows, and few ask for it
+
+            os.chown(path, -1, grp.getgrnam(group).gr_gid)
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that a dead process left behind; one that somebody still answers is left, and refused."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116
+            raise OSError(errno.EEXIST, "a file that is not a socket stands there")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)  # noqa: PTH108
+            return
+    raise OSError(errno.EADDRINUSE, "somebody answers there")
+
+
+def _advice(error: Exception, endpoint: Endpoint) -> str:
+    code = getattr(error, "errno", None)
+    if code == errno.EADDRINUSE:
+        return "it is in use by another process; stop that one, or choose another endpoint"
+    if code == errno.EACCES:
+        where = "this directory" if endpoint.unix else "ports below 1024"
+        return f"permission denied; {where} needs rights that this user does not have"
+    if code == errno.EADDRNOTAVAIL:
+        return "this machine does not have that address; listen on 127.0.0.1, 0.0.0.0 or one of its own"
+    if code == errno.ENOENT:
+        return "its directory does not exist; create it first"
+    if isinstance(error, socket.gaierror):
+        return f"the host name does not resolve ({error.strerror})"
+    if isinstance(error, LookupError):
+        return f"there is no such group ({error})"
+    return str(error)

@@ -1,0 +1,116 @@
+# Everything one does with this project, a word each: `make` lists the words.
+#
+# It needs make and Python >= 3.11, nothing else. `.venv` is made once; stamp files in it say what is complete, so that
+# nothing is installed twice and nothing asks the network again. An interrupted installation leaves no stamp: the next
+# `make` begins with an empty `.venv`.
+
+PYTHON ?=
+CONFIG ?= examples/quickstart.yaml
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+FUZZ_ARGS ?=
+VENV ?= .venv
+
+BIN := $(VENV)/bin
+MADE := $(VENV)/.made
+RUNTIME := $(VENV)/.runtime
+DEV := $(VENV)/.dev
+CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
+PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint types layers mirror docs-check proto-check fmt docs proto pin bench fuzz interop clean
+
+help: ## list these words
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r word text; \
+	do printf '%-16s %s\n' "$$word" "$$text"; done
+
+run: $(RUNTIME) ## start the agent on examples/quickstart.yaml (CONFIG=… for another file)
+	@exec $(BIN)/otelwp-agent run --config $(CONFIG)
+
+test: $(DEV) ## run the tests, in parallel (PYTEST_ARGS=… to choose)
+	@$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+
+# Every check runs, even when one before it has failed.
+check: $(DEV) ## lint, types, layers, file mirror, generated documentation and protobuf code
+	@$(MAKE) --no-print-directory --keep-going lint types layers mirror docs-check proto-check
+
+lint: $(DEV)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { $(BIN)/ruff format --check .; echo "\`make fmt\` formats them." >&2; exit 1; }
+
+types: $(DEV)
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/mypy --no-error-summary tools
+
+layers: $(DEV)
+	@$(BIN)/python tools/layers.py
+
+mirror: $(DEV)
+	@$(BIN)/python tools/mirror.py
+
+docs-check: $(DEV)
+	@$(BIN)/python tools/docs.py --check
+
+proto-check: $(DEV)
+	@$(BIN)/python tools/proto.py --check
+
+fmt: $(DEV) ## format, and fix what ruff can fix
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format .
+
+docs: $(DEV) ## write the pages in docs/ that are generated from the code
+	@$(BIN)/python tools/docs.py
+
+proto: $(DEV) ## compile the .proto files
+	@$(BIN)/python tools/proto.py
+
+pin: $(DEV) ## write the versions installed in .venv to constraints.txt
+	@$(BIN)/python tools/pin.py
+
+bench: $(DEV) ## measure speed and memory beside a peer (BENCH_ARGS=--quick for a short run)
+	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+fuzz: $(DEV) ## throw broken input at the HTTP front and the codecs (FUZZ_ARGS=…)
+	@$(BIN)/python tools/fuzz.py $(FUZZ_ARGS)
+
+interop: $(DEV) ## run the tests that need a real peer
+	@$(BIN)/python -m pytest -m interop $(PYTEST_ARGS)
+
+clean: ## remove .venv and everything that was built or cached
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	@find otelwp_agent tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An interpreter that was asked for by name replaces a `.venv` of another version.
+ifneq ($(PYTHON),)
+VERSION := -c 'import sys; print(*sys.version_info[:3], sep=".")'
+ifneq ($(shell $(PYTHON) $(VERSION) 2>/dev/null),$(shell $(BIN)/python $(VERSION) 2>/dev/null))
+$(shell rm -f $(MADE) $(RUNTIME) $(DEV))
+endif
+endif
+
+$(MADE):
+	@for python in $(CANDIDATES); do \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "otelwp-agent needs Python 3.11 or newer, and none of these is: $(CANDIDATES)." >&2; \
+	  echo "Install one, or name one: make $(or $(MAKECMDGOALS),run) PYTHON=/path/to/python3.12" >&2; \
+	  exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$("$$found" -V)"; \
+	"$$found" -m venv --clear $(VENV) && touch $@
+
+# The stamp of `.venv` is away while pip works. If pip fails it comes back, for pip leaves things whole; if this is
+# interrupted it does not.
+define install
+	@echo "Installing $(1)"; rm -f $(MADE); trap 'exit 130' INT TERM; \
+	$(PIP_INSTALL) --editable '$(1)'; status=$$?; touch $(MADE); exit $$status
+	@touch $@
+endef
+
+$(RUNTIME): pyproject.toml constraints.txt | $(MADE)
+	$(call install,.)
+
+$(DEV): pyproject.toml constraints.txt | $(RUNTIME)
+	$(call install,.[dev])

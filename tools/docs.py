@@ -1,0 +1,310 @@
+"""Write docs/components/ and docs/topics/metrics.md from the code; with `--check`, only tell what differs.
+
+A component's page is its docstring, its `Config` and its instruments: there is no second place to keep. Run by
+`make docs` and `make check`.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+import textwrap
+from importlib import import_module
+from inspect import cleandoc
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from docs_fields import block_of, default_words, limits, type_words
+
+from otelwp_agent.component import Factory, Kind
+from otelwp_agent.components import SHIPPED, Catalog
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.telemetry.metrics import Instrument
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from pydantic import BaseModel
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = Path("docs/components")
+METRICS = Path("docs/topics/metrics.md")
+
+
+def generated(source: str) -> str:
+    """Return the first line of a generated page."""
+    return f"<!-- Written by `make docs` from {source}. Change that, not this. -->\n"
+
+
+def row(*cells: str) -> str:
+    """Return a table row; what would end a cell is escaped."""
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a whole table, "" if it has no rows."""
+    body = "".join(row(*cells) for cells in rows)
+    return row(*head) + row(*["---"] * len(head)) + body if body else ""
+
+
+# --- blocks of fields ---
+
+
+def anchor(path: str) -> str:
+    """Return what a heading is linked by."""
+    return "".join(char for char in path.lower().replace(" ", "-") if char.isalnum() or char in "-_")
+
+
+def blocks(config: type[BaseModel], path: str, seen: dict[type[BaseModel], str]) -> Iterator[tuple[str, str]]:
+    """Yield (path, text) of a block's table and of those inside it; a block that was shown already is linked."""
+    seen[config] = path
+    inner: list[tuple[str, type[BaseModel]]] = []
+    rows: list[tuple[str, ...]] = []
+    for name, field in config.model_fields.items():
+        found = block_of(field.annotation)
+        words = type_words(field.annotation, field.metadata) + limits(field)
+        key = field.alias or name
+        if found is not None:
+            block, step = found
+            below = f"{path}.{key}{step}" if path else f"{key}{step}"
+            if block not in seen and block not in [each for _, each in inner]:
+                inner.append((below, block))
+            place = seen.get(block) or next(at for at, each in inner if each is block)
+            words = words.replace("block", f"[block](#{anchor(place)})", 1)
+        rows.append((f"`{key}`", words, default_words(field), cleandoc(field.description or "")))
+    yield path, table(("key", "type", "default", "what it does"), rows)
+    for below, block in inner:
+        if block not in seen:
+            yield from blocks(block, below, seen)
+
+
+def configuration(config: type[BaseModel]) -> str:
+    """Return the section about a component's keys."""
+    parts = list(blocks(config, "", {}))
+    if not parts[0][1]:
+        return "## Configuration\n\nThere is nothing to configure.\n"
+    text = [f"## Configuration\n\n{parts[0][1]}"]
+    text += [f"### `{path}`\n\n{body}" if body else f"### `{path}`\n\nHas no keys.\n" for path, body in parts[1:]]
+    return "\n".join(text)
+
+
+# --- docstrings ---
+
+
+def markdown(docstring: str, language: str = "yaml") -> str:
+    """Return a docstring as Markdown: what is indented after `::` becomes a fenced block, ``x`` becomes `x`."""
+    out: list[str] = []
+    lines = cleandoc(docstring).splitlines()
+    position = 0
+    while position < len(lines):
+        line = lines[position]
+        position += 1
+        if not line.endswith("::"):
+            out.append(line.replace("``", "`"))
+            continue
+        head = line.removesuffix("::").rstrip()
+        if head:
+            out.append("## Example" if head == "Example" else f"{head}:")
+        end = position
+        while end < len(lines) and (not lines[end].strip() or lines[end].startswith(" ")):
+            end += 1
+        block = textwrap.dedent("\n".join(lines[position:end])).strip("\n")
+        fence = language if head.startswith("Example") or looks_like_yaml(block) else "text"
+        out += ["", f"```{fence}", *block.splitlines(), "```", ""]
+        position = end
+    return "\n".join(out).strip().replace("\n\n\n", "\n\n") + "\n"
+
+
+def looks_like_yaml(block: str) -> bool:
+    """Tell whether a block begins with a section of a configuration file."""
+    sections = (*(kind.value for kind in Kind), "service")
+    return block.startswith(tuple(f"{section}:" for section in sections))
+
+
+def summary(docstring: str) -> str:
+    """Return the first sentence or line of a docstring."""
+    return " ".join(cleandoc(docstring).split("\n\n")[0].split())
+
+
+# --- pages ---
+
+
+def page(factory: Factory, docstring: str, source: str) -> str:
+    """Return a component's page."""
+    facts = [
+        ("signals", signals(factory)),
+        ("stability", factory.stability.value),
+        ("tier", factory.tier.value),
+        ("takes", f"{factory.accepts.value} bodies"),
+        ("reads", reads_words(factory.reads)),
+        ("also known as", ", ".join(f"`{alias}`" for alias in factory.aliases)),
+        ("source", f"[{source}](../../../{source})"),
+    ]
+    if factory.kind in (Kind.RECEIVER, Kind.EXTENSION):
+        facts = [(name, value) for name, value in facts if name not in ("takes", "reads")]
+    if factory.kind is Kind.EXTENSION:
+        facts = [(name, value) for name, value in facts if name != "signals"]
+    parts = [
+        generated(source),
+        f"# {factory.type} {factory.kind.label}\n",
+        table(("", ""), [(name, value) for name, value in facts if value]),
+        markdown(docstring),
+        configuration(factory.config),
+        instruments(factory.instruments),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def signals(factory: Factory) -> str:
+    """Return the signals that a component takes, and what a connector makes of them."""
+    takes = ", ".join(signal.value for signal in Signal if signal in factory.signals)
+    if factory.emits is None or factory.emits == factory.signals:
+        return takes
+    return f"{takes} → {', '.join(signal.value for signal in Signal if signal in factory.emits)}"
+
+
+def reads_words(reads: str) -> str:
+    """Return what a component reads of a batch, in words."""
+    return {
+        "nothing": "nothing: bodies pass as they are",
+        "opaque": "the outline: items stay bytes",
+        "resources": "resources: items stay bytes",
+        "keys": "a span's ids, times and status: the rest stays bytes",
+        "full": "everything",
+    }.get(reads, reads)
+
+
+def instruments(used: Sequence[Instrument]) -> str:
+    """Return the section about a component's own metrics."""
+    if not used:
+        return ""
+    rows = [(f"`{each.name}`", each.kind.value, labels(each), each.help) for each in sorted(used, key=by_name)]
+    return "## Metrics\n\n" + table(("name", "type", "labels", "what it tells"), rows)
+
+
+def labels(instrument: Instrument) -> str:
+    """Return an instrument's labels."""
+    return ", ".join(f"`{label}`" for label in instrument.labels)
+
+
+def by_name(instrument: Instrument) -> str:
+    """Sort instruments by name."""
+    return instrument.name
+
+
+def index(factories: Sequence[tuple[Factory, str]]) -> str:
+    """Return docs/components/README.md."""
+    parts = [generated("the components' own files"), "# Components\n"]
+    for kind in Kind:
+        rows = [
+            (
+                f"[{factory.type}]({kind.value}/{factory.type}.md)",
+                summary(docstring),
+                "" if kind is Kind.EXTENSION else signals(factory),
+                factory.stability.value,
+                factory.tier.value,
+            )
+            for factory, docstring in factories
+            if factory.kind is kind
+        ]
+        if rows:
+            parts.append(f"## {kind.value.capitalize()}\n")
+            parts.append(table(("type", "what it does", "signals", "stability", "tier"), rows))
+    return "\n".join(parts)
+
+
+def declared_instruments() -> dict[str, tuple[Instrument, list[str]]]:
+    """Return every instrument that a module of the package declares, and the modules that do."""
+    found: dict[str, tuple[Instrument, list[str]]] = {}
+    for path in sorted((ROOT / "otelwp_agent").rglob("*.py")):
+        if not declares_instruments(path):
+            continue
+        source = path.relative_to(ROOT)
+        module = import_module(".".join(source.with_suffix("").parts).removesuffix(".__init__"))
+        for each in instruments_in(vars(module).values()):
+            found.setdefault(each.name, (each, []))[1].append(source.as_posix())
+    return found
+
+
+def declares_instruments(path: Path) -> bool:
+    """Tell whether a module calls `Instrument` at its top level: only such are imported."""
+    tree = ast.parse(path.read_text("utf-8"))
+    return path.name != "metrics.py" and any(
+        isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Instrument")
+        for statement in tree.body
+        if isinstance(statement, (ast.Assign, ast.AnnAssign))
+        for node in ast.walk(statement)
+    )
+
+
+def instruments_in(values: Iterable[object]) -> Iterator[Instrument]:
+    """Yield the instruments among values, and in the tuples and maps among them."""
+    for value in values:
+        if isinstance(value, Instrument):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from instruments_in(value)
+        elif isinstance(value, dict):
+            yield from instruments_in(value.values())
+
+
+def metrics_page() -> str:
+    """Return docs/topics/metrics.md."""
+    rows = [
+        (f"`{name}`", instrument.kind.value, labels(instrument), instrument.help, f"[{where[0]}](../../{where[0]})")
+        for name, (instrument, where) in sorted(declared_instruments().items())
+    ]
+    text = (
+        "The agent serves these as Prometheus text at `service.telemetry.metrics.address`, which is\n"
+        "`127.0.0.1:8888` unless set, under `/metrics`; `none` turns it off. Names and labels are the OpenTelemetry\n"
+        "Collector's where it has the instrument (`otelcol_…`), and ours where it has not (`otelwp_…`). A metric\n"
+        "appears once a component that uses it is in the configuration.\n"
+    )
+    head = ("name", "type", "labels", "what it tells", "declared in")
+    return "\n".join([generated("every `Instrument` in the package"), "# Metrics\n", text, table(head, rows)])
+
+
+def pages() -> dict[Path, str]:
+    """Return the text of every generated page, by path below the root."""
+    catalog = Catalog()
+    written: dict[Path, str] = {}
+    described: list[tuple[Factory, str]] = []
+    for kind in Kind:
+        for type_ in SHIPPED[kind]:
+            factory = catalog.get(kind, type_)
+            module = import_module(f"otelwp_agent.{kind.value}.{type_}")
+            if factory is None or not module.__doc__ or not module.__file__:
+                message = f"{kind.label} {type_} has no factory or no docstring"
+                raise TypeError(message)
+            source = Path(module.__file__).relative_to(ROOT).as_posix()
+            written[PAGES / kind.value / f"{type_}.md"] = page(factory, module.__doc__, source)
+            described.append((factory, module.__doc__))
+    written[PAGES / "README.md"] = index(described)
+    written[METRICS] = metrics_page()
+    return written
+
+
+def main(*, check: bool) -> int:
+    """Write the pages that differ; return 1 if `check` and any does."""
+    wanted = pages()
+    stale = [
+        path for path, text in wanted.items() if not (ROOT / path).exists() or (ROOT / path).read_text("utf-8") != text
+    ]
+    gone = [
+        path.relative_to(ROOT) for path in sorted((ROOT / PAGES).rglob("*.md")) if path.relative_to(ROOT) not in wanted
+    ]
+    for path in [*stale, *gone]:
+        if check:
+            print(f"{path}:1: is not what the code says; `make docs` writes it")
+        elif path in wanted:
+            (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+            (ROOT / path).write_text(wanted[path], "utf-8")
+            print(f"wrote {path}")
+        else:
+            (ROOT / path).unlink()
+            print(f"removed {path}")
+    return 1 if check and (stale or gone) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(check="--check" in sys.argv[1:]))

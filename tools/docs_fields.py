@@ -1,0 +1,146 @@
+"""The words in which a `Config` field is documented: what may be written, what stands if nothing is, and its limits."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, BeforeValidator
+from pydantic_core import PydanticUndefined
+
+from otelwp_agent.config.types import Endpoint, Secret, format_duration, parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pydantic.fields import FieldInfo
+
+WORDS = {
+    bool: "true or false",
+    int: "integer",
+    float: "number",
+    str: "string",
+    Secret: "string (secret)",
+    Endpoint: "endpoint",
+    Any: "any value",
+    object: "any value",
+}
+SIZE_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+
+
+def validators(metadata: Iterable[object]) -> set[object]:
+    """Return the functions that read a value before its type does: they tell durations and sizes from numbers."""
+    return {each.func for each in metadata if isinstance(each, BeforeValidator)}
+
+
+def type_words(annotation: Any, metadata: Sequence[object] = ()) -> str:  # noqa: ANN401 - any type there is
+    """Return what may be written in YAML for a field of this type."""
+    readers = validators(metadata)
+    if parse_duration in readers:
+        return "duration"
+    if parse_size in readers:
+        return "size"
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is None:
+        return class_words(annotation)
+    if origin is Annotated:
+        return type_words(arguments[0], arguments[1:])
+    return compound_words(origin, arguments)
+
+
+def compound_words(origin: Any, arguments: tuple[Any, ...]) -> str:  # noqa: ANN401 - any type there is
+    """Return the words for a type that has parts."""
+    if origin is Literal:
+        return literal_words(arguments)
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(type_words(each) for each in arguments if each is not NoneType))
+    if origin in (list, tuple, frozenset, set):
+        return f"list of {plural(type_words(arguments[0]))}"
+    if origin is dict:
+        return f"map of {type_words(arguments[0])} to {type_words(arguments[1])}"
+    message = f"tools/docs_fields.py has no words for {origin!r}"
+    raise TypeError(message)
+
+
+def class_words(annotation: Any) -> str:  # noqa: ANN401 - any type there is
+    """Return the words for a type that has no parts."""
+    if annotation in WORDS:
+        return WORDS[annotation]
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return literal_words([each.value for each in annotation])
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "block"
+    message = f"tools/docs_fields.py has no words for {annotation!r}: add them to WORDS"
+    raise TypeError(message)
+
+
+def literal_words(values: Iterable[object]) -> str:
+    """Return a choice of values as one would write them."""
+    shown = [f"`{value}`" if value != "" else '`""`' for value in values]
+    return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + " or " + shown[-1]
+
+
+def plural(words: str) -> str:
+    """Return the plural of what stands in a list, where it has one."""
+    simple = {"string", "integer", "number", "duration", "size", "endpoint", "block"}
+    return f"{words}s" if words in simple else words
+
+
+def limits(field: FieldInfo) -> str:
+    """Return the limits of a number or of a string, as they stand beside its type."""
+    signs = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most", "min_length": "length at least"}
+    found = [
+        f"{words} {value:g}"
+        for each in field.metadata
+        for name, words in signs.items()
+        if isinstance(value := getattr(each, name, None), (int, float))
+    ]
+    return f", {' and '.join(found)}" if found else ""
+
+
+def default_words(field: FieldInfo) -> str:
+    """Return a field's default as one would write it in YAML."""
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if value is None or value is PydanticUndefined or isinstance(value, BaseModel):
+        return ""
+    readers = validators(field.metadata) | {
+        func for each in get_args(field.annotation) for func in validators(getattr(each, "__metadata__", ()))
+    }
+    if parse_duration in readers:
+        return f"`{format_duration(value)}`"
+    if parse_size in readers:
+        return f"`{size_words(value)}`"
+    return f"`{yaml_words(value)}`"
+
+
+def size_words(size: int) -> str:
+    """Return bytes as one would write them."""
+    return next((f"{size // unit}{name}" for unit, name in SIZE_UNITS if size and size % unit == 0), str(size))
+
+
+def yaml_words(value: object) -> str:
+    """Return a default in one line of YAML."""
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, str) and value:
+        return str(value)
+    if isinstance(value, (tuple, list, set, frozenset)):
+        return "[" + ", ".join(yaml_words(each) for each in value) + "]"
+    return json.dumps(value)
+
+
+def block_of(annotation: Any) -> tuple[type[BaseModel], str] | None:  # noqa: ANN401 - any type there is
+    """Return the block inside a field's type, and what stands between the field's name and the block's."""
+    if isinstance(annotation, type) and not get_args(annotation) and issubclass(annotation, BaseModel):
+        return annotation, ""
+    for index, part in enumerate(get_args(annotation)):
+        found = block_of(part)
+        if found is not None:
+            origin = get_origin(annotation)
+            step = "[]" if origin in (list, tuple) else ".<name>" if origin is dict and index else ""
+            return found[0], step + found[1]
+    return None

@@ -1,0 +1,97 @@
+"""Hold four names equal: a component's file, its YAML type, its documentation page and its test file.
+
+Beyond components: every module of the package and every tool has a test file in the mirrored place
+(`otelwp_agent/config/load.py` → `tests/config/test_load.py`), and every test file has a module. What stands in
+`NO_TEST_FILE` and `NO_MODULE` is exempt, each for the reason beside it.
+
+Prints `file:line: what is wrong` and exits 1 if anything is. Run by `make check`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from otelwp_agent.component import Kind
+from otelwp_agent.components import SHIPPED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = Path("otelwp_agent")
+
+NO_TEST_FILE = {
+    "otelwp_agent/component.py": "contracts without behaviour; tests/test_contracts.py holds every component to them",
+}
+NO_MODULE = {
+    "tests/test_contracts.py": "the contracts that every component keeps",
+    "tests/test_docs.py": "what README.md and docs/ say",
+}
+
+
+def modules(root: Path) -> list[Path]:
+    """Return every module of the package that somebody wrote, below `root`."""
+    return sorted(
+        path.relative_to(root)
+        for path in (root / PACKAGE).rglob("*.py")
+        if path.name != "__init__.py" and not path.name.endswith("_pb2.py")
+    )
+
+
+def test_file(module: Path) -> Path:
+    """Return where the tests of a module stand."""
+    inside = module.relative_to(PACKAGE) if module.parts[0] == PACKAGE.name else module
+    return Path("tests") / inside.parent / f"test_{module.name}"
+
+
+def component_problems(root: Path, kind: Kind, types: tuple[str, ...]) -> Iterator[str]:
+    """Yield what is not equal among the components of one kind."""
+    folder = PACKAGE / kind.value
+    present = {
+        path.name.removesuffix(".py")
+        for path in (root / folder).glob("*")
+        if not path.name.startswith("_") and (path.suffix == ".py" or (path / "__init__.py").exists())
+    }
+    for type_ in sorted(present - set(types)):
+        yield f"{folder}/{type_}.py:1: is not a {kind.label} in otelwp_agent/components.py"
+    for type_ in types:
+        if type_ not in present:
+            yield f"otelwp_agent/components.py:1: {kind.label} {type_} has no {folder}/{type_}.py"
+            continue
+        page = Path("docs/components") / kind.value / f"{type_}.md"
+        if not (root / page).exists():
+            yield f"{folder}/{type_}.py:1: has no page {page}; `make docs` writes it"
+    pages = root / "docs/components" / kind.value
+    for page in sorted(pages.glob("*.md")):
+        if page.stem not in types:
+            yield f"{page.relative_to(root)}:1: there is no {kind.label} {page.stem}"
+
+
+def test_problems(root: Path) -> Iterator[str]:
+    """Yield modules without tests, and tests without modules."""
+    tools = sorted(path.relative_to(root) for path in (root / "tools").glob("*.py"))
+    wanted = {test_file(module): module for module in [*modules(root), *tools]}
+    for test, module in wanted.items():
+        if not (root / test).exists() and module.as_posix() not in NO_TEST_FILE:
+            yield f"{module}:1: has no test file {test}"
+    for path in sorted((root / "tests").rglob("test_*.py")):
+        test = path.relative_to(root)
+        if test not in wanted and test.as_posix() not in NO_MODULE:
+            yield f"{test}:1: tests no module: nothing stands at the mirrored place"
+    for exempt in [*NO_TEST_FILE, *NO_MODULE]:
+        if not (root / exempt).exists():
+            yield f"tools/mirror.py:1: {exempt} is exempt and does not exist"
+
+
+def problems(root: Path) -> list[str]:
+    """Return everything that is not equal below `root`."""
+    found = [problem for kind in Kind for problem in component_problems(root, kind, SHIPPED[kind])]
+    return [*found, *test_problems(root)]
+
+
+if __name__ == "__main__":
+    wrong = problems(ROOT)
+    print(*wrong, sep="\n", end="\n" if wrong else "")
+    sys.exit(1 if wrong else 0)

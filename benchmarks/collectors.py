@@ -1,0 +1,105 @@
+"""The collectors that are compared: how each is started with OTLP in and OTLP over HTTP out, uncompressed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import rotel_binary
+from process import Process, free_ports
+
+if TYPE_CHECKING:
+    from process import Cores
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+@dataclass
+class Running:
+    """A collector that listens."""
+
+    process: Process
+    http_port: int
+    grpc_port: int | None
+    listening_seconds: float
+    """From exec until every port took connections."""
+
+    def port(self, protocol: str) -> int:
+        """Return where a protocol is spoken."""
+        port = self.http_port if protocol == "http" else self.grpc_port
+        assert port is not None
+        return port
+
+
+class Collector(Protocol):
+    """What can be measured."""
+
+    name: str
+    version: str
+
+    def start(self, sink: str, logs: Path, cores: Cores, *, grpc: bool = True) -> Running:
+        """Start it, sending to the base URL `sink`; return when it listens."""
+
+
+class Otelwp:
+    """Our agent."""
+
+    name = "otelwp-agent"
+
+    def __init__(self) -> None:
+        """Find the command beside this interpreter."""
+        self.command = str(Path(sys.executable).parent / "otelwp-agent")
+        self.version = version("otelwp-agent")
+
+    def start(self, sink: str, logs: Path, cores: Cores, *, grpc: bool = True) -> Running:
+        """Start it on `configs/bench.yaml`."""
+        http_port, grpc_port, metrics_port = free_ports(3)
+        configs = [CONFIGS / "bench.yaml", *([CONFIGS / "bench_grpc.yaml"] if grpc else [])]
+        env = os.environ | {
+            "BENCH_SINK": sink,
+            "BENCH_HTTP_PORT": str(http_port),
+            "BENCH_GRPC_PORT": str(grpc_port),
+            "BENCH_METRICS_PORT": str(metrics_port),
+        }
+        command = [self.command, "run", *[word for config in configs for word in ("--config", str(config))]]
+        return _started(Process(command, env, logs / f"{self.name}.log", cores), http_port, grpc_port if grpc else None)
+
+
+class Rotel:
+    """Rotel, the fastest open collector, with its defaults."""
+
+    name = "Rotel"
+
+    def __init__(self) -> None:
+        """Get the binary; raise `rotel_binary.NotAvailableError` if it cannot be had."""
+        self.binary, self.version = rotel_binary.get()
+
+    def start(self, sink: str, logs: Path, cores: Cores, *, grpc: bool = True) -> Running:
+        """Start it; it always listens for gRPC, too."""
+        del grpc
+        http_port, grpc_port = free_ports(2)
+        options = {
+            "otlp-http-endpoint": f"127.0.0.1:{http_port}",
+            "otlp-grpc-endpoint": f"127.0.0.1:{grpc_port}",
+            "exporter": "otlp",
+            "otlp-exporter-protocol": "http",
+            "otlp-exporter-endpoint": sink,
+            "otlp-exporter-compression": "none",
+            "pid-file": str(logs / "rotel.pid"),
+            "log-file": str(logs / "rotel.log"),
+        }
+        command = [str(self.binary), "start", *[f"--{name}={value}" for name, value in options.items()]]
+        return _started(Process(command, os.environ, logs / f"{self.name}.log", cores), http_port, grpc_port)
+
+
+def _started(process: Process, http_port: int, grpc_port: int | None) -> Running:
+    ports = [http_port, *([grpc_port] if grpc_port else [])]
+    try:
+        return Running(process, http_port, grpc_port, process.wait_listening(ports))
+    except BaseException:
+        process.kill()
+        raise

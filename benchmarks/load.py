@@ -1,0 +1,208 @@
+"""The load: `python load.py` reads one order a line (JSON) from stdin, carries it out, and prints what came of it.
+
+An order says `protocol` (http or grpc), `port`, `spans`, and when to stop: after `requests` or `seconds`, whichever
+comes first. Closed loop: each of the connections sends its next request when the last one has been answered. Bodies and
+request heads are built before the clock starts, so that this process costs less than what it measures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import json
+import re
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+import grpc
+import grpc.aio
+import uvloop
+
+import workload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONNECTIONS = 64
+"""HTTP connections, or gRPC calls under way at once."""
+
+CHANNELS = 8
+"""gRPC connections that carry those calls."""
+
+METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+
+
+@dataclass
+class Order:
+    """What to send, and when to stop."""
+
+    protocol: str
+    port: int
+    spans: int
+    requests: int
+    seconds: float
+    patience: float = 10.0
+    """Seconds to wait for answers after that."""
+
+
+@dataclass
+class Result:
+    """What came of an order: how many requests were answered with each status, within `seconds`."""
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+
+class Budget:
+    """Hands out requests until there are none left or time is up."""
+
+    def __init__(self, order: Order) -> None:
+        """Start the clock."""
+        self.left = order.requests
+        self.end = time.monotonic() + order.seconds
+
+    def take(self) -> bool:
+        """Return whether one more request may be sent."""
+        if self.left <= 0 or time.monotonic() >= self.end:
+            return False
+        self.left -= 1
+        return True
+
+
+class HttpConnection(asyncio.Protocol):
+    """One keep-alive connection that sends prepared requests, one after the other."""
+
+    def __init__(self, requests: Iterator[bytes], budget: Budget, result: Result) -> None:
+        """Send from `requests` while `budget` lasts."""
+        self.requests = requests
+        self.budget = budget
+        self.result = result
+        self.buffer = b""
+        self.whole: set[bytes] = set()
+        self.waiting = False
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self.transport = cast("asyncio.Transport", transport)
+
+    def send(self) -> None:
+        """Send the next request, or finish."""
+        self.waiting = self.budget.take()
+        if self.waiting:
+            self.transport.write(next(self.requests))
+        else:
+            self.finish()
+
+    def finish(self) -> None:
+        """Close."""
+        self.transport.close()
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        """Read a response; one whose very bytes were read before needs no second look."""
+        if self.buffer:
+            data = self.buffer + data
+        if data not in self.whole:
+            head, separator, body = data.partition(b"\r\n\r\n")
+            length = _LENGTH.search(head)
+            if not separator or len(body) < (int(length[1]) if length else 0):
+                self.buffer = data
+                return
+            self.whole = {data}
+        self.buffer = b""
+        self.result.statuses[data[9:12].decode()] += 1
+        self.send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count a request whose answer never came."""
+        del exc
+        if self.waiting:
+            self.result.statuses["connection lost"] += 1
+        self.finish()
+
+
+@functools.lru_cache(maxsize=8)
+def http_requests(spans: int) -> list[bytes]:
+    """Return whole HTTP requests, head and body."""
+    head = (
+        b"POST /v1/traces HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/x-protobuf\r\n"
+        b"content-length: %d\r\n\r\n"
+    )
+    return [head % len(body) + body for body in workload.bodies(spans)]
+
+
+async def load_http(order: Order) -> Result:
+    """Carry out an order over HTTP."""
+    requests = itertools.cycle(http_requests(order.spans))
+    loop = asyncio.get_running_loop()
+    result = Result()
+    budget = Budget(order)
+    protocols = [
+        (await loop.create_connection(lambda: HttpConnection(requests, budget, result), "127.0.0.1", order.port))[1]
+        for _ in range(CONNECTIONS)
+    ]
+    started = time.monotonic()
+    for protocol in protocols:
+        protocol.send()
+    done, pending = await asyncio.wait([protocol.done for protocol in protocols], timeout=order.seconds + order.patience)
+    del done
+    result.statuses["no answer"] += len(pending)
+    for protocol in protocols:
+        protocol.waiting = False
+        protocol.finish()
+    result.seconds = time.monotonic() - started
+    return result
+
+
+@functools.lru_cache(maxsize=8)
+def grpc_messages(spans: int) -> list[bytes]:
+    """Return serialized messages."""
+    return workload.bodies(spans)
+
+
+async def load_grpc(order: Order) -> Result:
+    """Carry out an order over gRPC."""
+    messages = itertools.cycle(grpc_messages(order.spans))
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    channels = [grpc.aio.insecure_channel(f"127.0.0.1:{order.port}", options=options) for _ in range(CHANNELS)]
+    await asyncio.gather(*[channel.channel_ready() for channel in channels])
+    result = Result()
+    budget = Budget(order)
+
+    async def caller(channel: grpc.aio.Channel) -> None:
+        call = channel.unary_unary(METHOD)
+        while budget.take():
+            try:
+                await call(next(messages), timeout=order.patience)
+            except grpc.aio.AioRpcError as error:
+                result.statuses[error.code().name] += 1
+            else:
+                result.statuses["OK"] += 1
+
+    started = time.monotonic()
+    await asyncio.gather(*[caller(channels[index % CHANNELS]) for index in range(CONNECTIONS)])
+    result.seconds = time.monotonic() - started
+    for channel in channels:
+        await channel.close()
+    return result
+
+
+async def main() -> None:
+    """Carry out orders until stdin ends."""
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        order = Order(**json.loads(line))
+        result = await (load_http(order) if order.protocol == "http" else load_grpc(order))
+        print(json.dumps({"statuses": result.statuses, "seconds": result.seconds}), flush=True)
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

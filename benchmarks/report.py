@@ -1,0 +1,92 @@
+"""The Markdown that a benchmark ends with, ready for the README."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING
+
+from results import OURS, PEER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from results import Results, Sample
+
+
+def markdown(results: Results) -> str:
+    """Return the whole report."""
+    return "\n".join(_lines(results)) + "\n"
+
+
+def _lines(results: Results) -> Iterator[str]:
+    yield " · ".join(f"{name}: {value}" for name, value in results.machine.items())
+    yield ""
+    yield from _load_table(results)
+    yield from _rest_table(results)
+    yield from _stalled_table(results)
+    yield "| goal | measured | |"
+    yield "|---|---:|---|"
+    for goal in results.goals():
+        yield f"| {goal.text} | {goal.figure} | {'—' if goal.met is None else 'met' if goal.met else '**missed**'} |"
+    for note in results.notes:
+        yield ""
+        yield note
+
+
+def _load_table(results: Results) -> Iterator[str]:
+    cells = dict.fromkeys((sample.protocol, sample.spans) for sample in results.samples)
+    if not cells:
+        return
+    yield "| | spans a request | CPU a request | spans a CPU-second | peak memory | errors | sent = arrived | ratio |"
+    yield "|---|---:|---:|---:|---:|---:|---|---:|"
+    for protocol, spans in cells:
+        for collector in (OURS, PEER):
+            samples = results.of(collector, protocol, spans)
+            if samples:
+                ratio = results.ratio(protocol, spans) if collector == OURS else None
+                yield _load_row(samples, f"**{ratio:.1f} ×**" if ratio else "")
+    yield ""
+
+
+def _load_row(samples: list[Sample], ratio: str) -> str:
+    first = samples[0]
+    sent = sum(sample.sent_spans for sample in samples)
+    arrived = sum(sample.arrived_spans for sample in samples)
+    cells = [
+        f"{first.collector}, {'HTTP' if first.protocol == 'http' else 'gRPC'}",
+        str(first.spans),
+        f"{median(sample.cpu_us_per_request for sample in samples):,.1f} µs",
+        f"{median(sample.spans_per_cpu_second for sample in samples) / 1e6:.3f} M",
+        f"{max(sample.peak_mb for sample in samples):.1f} MB",
+        str(sum(sample.errors for sample in samples)),
+        f"yes, {sent:,}" if sent == arrived else f"**no**, {sent:,} ≠ {arrived:,}",
+        ratio,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _rest_table(results: Results) -> Iterator[str]:
+    rows = dict.fromkeys((idle.collector, idle.with_grpc) for idle in results.idle)
+    if not rows:
+        return
+    yield "| at rest | from exec to listening | memory after 3 s |"
+    yield "|---|---:|---:|"
+    for collector, with_grpc in rows:
+        samples = [each for each in results.idle if (each.collector, each.with_grpc) == (collector, with_grpc)]
+        seconds = median(each.listening_seconds for each in samples)
+        memory = median(each.rss_mb for each in samples)
+        listens = "HTTP and gRPC" if with_grpc else "HTTP only"
+        yield f"| {collector}, {listens} | {seconds:.2f} s | {memory:.1f} MB |"
+    yield ""
+
+
+def _stalled_table(results: Results) -> Iterator[str]:
+    if not results.stalled:
+        return
+    yield "| backend never answers | for | peak memory | answers to the client |"
+    yield "|---|---:|---:|---|"
+    for each in results.stalled:
+        answers = ", ".join(f"{count:,} × {status}" for status, count in sorted(each.statuses.items()) if count)
+        protocol = "HTTP" if each.protocol == "http" else "gRPC"
+        yield f"| {each.collector}, {protocol} | {each.seconds:.0f} s | {each.peak_mb:.1f} MB | {answers} |"
+    yield ""

@@ -1,0 +1,163 @@
+"""What a benchmark found: samples, their medians, and the goals beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from statistics import median
+
+OURS = "otelwp-agent"
+PEER = "Rotel"
+
+ACCEPTED = ("200", "OK")
+"""The statuses, HTTP and gRPC, that accept a request."""
+
+REFUSED = ("429", "503", "RESOURCE_EXHAUSTED", "UNAVAILABLE")
+"""The statuses that ask a sender to come back later."""
+
+
+@dataclass
+class Sample:
+    """One collector under one load, once."""
+
+    collector: str
+    protocol: str
+    spans: int
+    """Spans a request."""
+    statuses: dict[str, int]
+    cpu_seconds: float
+    seconds: float
+    sent_spans: int
+    """Accepted by the collector, warm-up included."""
+    arrived_spans: int
+    """Counted by the sink."""
+    peak_mb: float
+
+    @property
+    def requests(self) -> int:
+        """Requests accepted while the clock ran."""
+        return sum(self.statuses.get(status, 0) for status in ACCEPTED)
+
+    @property
+    def errors(self) -> int:
+        """Requests answered otherwise, or not at all."""
+        return sum(self.statuses.values()) - self.requests
+
+    @property
+    def cpu_us_per_request(self) -> float:
+        """CPU time a request, in µs."""
+        return self.cpu_seconds / max(self.requests, 1) * 1e6
+
+    @property
+    def spans_per_cpu_second(self) -> float:
+        """Spans that a second of CPU time carries."""
+        return self.requests * self.spans / max(self.cpu_seconds, 1e-9)
+
+
+@dataclass
+class Idle:
+    """One collector that was started and left alone."""
+
+    collector: str
+    with_grpc: bool
+    listening_seconds: float
+    rss_mb: float
+
+
+@dataclass
+class Stalled:
+    """One collector whose backend takes requests and never answers."""
+
+    collector: str
+    protocol: str
+    statuses: dict[str, int]
+    seconds: float
+    peak_mb: float
+
+    @property
+    def refused(self) -> int:
+        """Requests that were answered with a wish to come back later."""
+        return sum(self.statuses.get(status, 0) for status in REFUSED)
+
+
+@dataclass
+class Goal:
+    """What must be reached, and what was. `met` is `None` where nothing was measured."""
+
+    text: str
+    figure: str
+    met: bool | None
+
+
+@dataclass
+class Results:
+    """Everything that was found."""
+
+    machine: dict[str, str]
+    samples: list[Sample] = field(default_factory=list)
+    idle: list[Idle] = field(default_factory=list)
+    stalled: list[Stalled] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def of(self, collector: str, protocol: str, spans: int) -> list[Sample]:
+        """Return the samples of one cell."""
+        wanted = (collector, protocol, spans)
+        return [sample for sample in self.samples if (sample.collector, sample.protocol, sample.spans) == wanted]
+
+    def us(self, collector: str, protocol: str, spans: int) -> float | None:
+        """Return the median CPU time a request, in µs."""
+        samples = self.of(collector, protocol, spans)
+        return median(sample.cpu_us_per_request for sample in samples) if samples else None
+
+    def rate(self, collector: str, protocol: str, spans: int) -> float | None:
+        """Return the median of spans a CPU-second."""
+        samples = self.of(collector, protocol, spans)
+        return median(sample.spans_per_cpu_second for sample in samples) if samples else None
+
+    def ratio(self, protocol: str, spans: int) -> float | None:
+        """Return how many times less CPU we take than the peer: the median over rounds, each against its neighbour."""
+        pairs = zip(self.of(OURS, protocol, spans), self.of(PEER, protocol, spans), strict=False)
+        ratios = [peer.cpu_us_per_request / our.cpu_us_per_request for our, peer in pairs if our.cpu_seconds]
+        return median(ratios) if ratios else None
+
+    def goals(self) -> Iterator[Goal]:
+        """Yield every goal and whether it was met."""
+        yield _at_least("HTTP, 1 span a request: CPU a request, Rotel's over ours", self.ratio("http", 1), 1.0, "×")
+        yield _at_least("HTTP, 100 spans: spans a CPU-second, ours over Rotel's", self.ratio("http", 100), 8.0, "×")
+        yield _at_least("HTTP, 512 spans: the same", self.ratio("http", 512), 8.0, "×")
+        yield _at_least("gRPC, 512 spans: the same", self.ratio("grpc", 512), 2.5, "×")
+        rate = self.rate(OURS, "http", 100)
+        yield _at_least("HTTP, 100 spans: spans a CPU-second", rate and rate / 1e6, 1.5, " M")
+        peaks = [each.peak_mb for each in [*self.samples, *self.stalled] if each.collector == OURS]
+        yield _at_most("most memory under any of these loads", max(peaks, default=None), 80, " MB")
+        yield from self._idle_goals()
+        yield from self._stalled_goals()
+        ours = [sample for sample in self.samples if sample.collector == OURS]
+        lost = sum(abs(sample.sent_spans - sample.arrived_spans) for sample in ours)
+        yield Goal("what was accepted and what arrived differ by 0 spans", str(lost), lost == 0 if ours else None)
+
+    def _idle_goals(self) -> Iterator[Goal]:
+        ours = [each for each in self.idle if each.collector == OURS]
+        for with_grpc, limit, text in ((False, 45, "HTTP only"), (True, 60, "with gRPC")):
+            memory = [each.rss_mb for each in ours if each.with_grpc is with_grpc]
+            yield _at_most(f"idle memory, {text}", median(memory) if memory else None, limit, " MB")
+        seconds = [each.listening_seconds for each in ours]
+        yield _at_most("from exec to listening", max(seconds, default=None), 1, " s")
+
+    def _stalled_goals(self) -> Iterator[Goal]:
+        for each in self.stalled:
+            if each.collector == OURS:
+                text = f"stalled sink, {each.protocol}: the client is asked to come back (429, 503, RESOURCE_EXHAUSTED)"
+                yield Goal(text, f"{each.refused:,} times", each.refused > 0)
+
+
+def _at_least(text: str, value: float | None, limit: float, unit: str) -> Goal:
+    if value is None:
+        return Goal(f"{text} ≥ {limit}{unit}", "not measured", None)
+    return Goal(f"{text} ≥ {limit}{unit}", f"{value:.2f}{unit}", value >= limit)
+
+
+def _at_most(text: str, value: float | None, limit: float, unit: str) -> Goal:
+    if value is None:
+        return Goal(f"{text} ≤ {limit}{unit}", "not measured", None)
+    return Goal(f"{text} ≤ {limit}{unit}", f"{value:.1f}{unit}", value <= limit)

@@ -1,0 +1,232 @@
+"""`make bench`: our agent and Rotel under the same load, side by side, in one table.
+
+CPU time is that of the collector process from /proc; the collector has a core of its own, load and sink share the others.
+The collectors take turns cell by cell, and each cell is repeated: the table shows medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import report
+from collectors import Collector, Otelwp, Rotel
+from process import Cores
+from results import ACCEPTED, Idle, Results, Sample, Stalled
+from rotel_binary import NotAvailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+HERE = Path(__file__).parent
+PROTOCOLS = ("http", "grpc")
+SPANS = (1, 10, 100, 512)
+WARM_UP_SECONDS = 0.5
+ARRIVAL_SECONDS = 10.0
+"""How long the sink may wait for what a collector still holds."""
+IDLE_SECONDS = 3.0
+STALLED_SPANS = 100
+
+
+class Bench:
+    """Sink and load, kept running while collectors come and go."""
+
+    def __init__(self, cores: Cores, logs: Path) -> None:
+        """Start sink and load."""
+        self.cores = cores
+        self.logs = logs
+        os.sched_setaffinity(0, cores.others)
+        self._sink = subprocess.Popen([sys.executable, HERE / "sink.py"], stdout=subprocess.PIPE, text=True)
+        self._load = subprocess.Popen(
+            [sys.executable, HERE / "load.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._sink.stdout is not None
+        self.sink = f"http://127.0.0.1:{int(self._sink.stdout.readline())}"
+
+    def close(self) -> None:
+        """End both."""
+        for process in (self._load, self._sink):
+            process.kill()
+            process.wait()
+
+    def cell(self, collector: Collector, protocol: str, spans: int, seconds: float) -> Sample:
+        """Start the collector, load it, wait until everything has arrived, and stop it."""
+        before = self._arrived()
+        running = collector.start(self.sink, self.logs, self.cores)
+        try:
+            order = {"protocol": protocol, "port": running.port(protocol), "spans": spans, "requests": 10**9}
+            warm_up = self._send(order | {"seconds": WARM_UP_SECONDS})
+            sent = spans * _accepted(warm_up["statuses"])
+            self._wait_arrived(before + sent)
+            cpu = running.process.cpu_seconds()
+            result = self._send(order | {"seconds": seconds})
+            sent += spans * _accepted(result["statuses"])
+            self._wait_arrived(before + sent)
+            cpu = running.process.cpu_seconds() - cpu
+            peak = running.process.peak_rss_mb()
+        finally:
+            running.process.stop()
+        arrived = self._arrived() - before
+        return Sample(
+            collector.name, protocol, spans, result["statuses"], cpu, result["seconds"], sent, arrived, peak
+        )
+
+    def idle(self, collector: Collector, *, grpc: bool) -> Idle:
+        """Start the collector and leave it alone."""
+        running = collector.start(self.sink, self.logs, self.cores, grpc=grpc)
+        try:
+            time.sleep(IDLE_SECONDS)
+            return Idle(collector.name, running.grpc_port is not None, running.listening_seconds, running.process.rss_mb())
+        finally:
+            running.process.stop()
+
+    def stalled(self, collector: Collector, protocol: str, seconds: float) -> Stalled:
+        """Load the collector while its backend takes requests and never answers."""
+        running = collector.start(f"{self.sink}/stalled", self.logs, self.cores)
+        try:
+            order = {"protocol": protocol, "port": running.port(protocol), "spans": STALLED_SPANS, "requests": 10**9}
+            result = self._send(order | {"seconds": seconds, "patience": 2})
+            peak = running.process.peak_rss_mb()
+        finally:
+            running.process.kill()
+        return Stalled(collector.name, protocol, result["statuses"], seconds, peak)
+
+    def _send(self, order: dict[str, Any]) -> dict[str, Any]:
+        assert self._load.stdin is not None
+        assert self._load.stdout is not None
+        self._load.stdin.write(json.dumps(order) + "\n")
+        self._load.stdin.flush()
+        line = self._load.stdout.readline()
+        if not line:
+            message = "the load process ended"
+            raise RuntimeError(message)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _arrived(self) -> int:
+        with urllib.request.urlopen(f"{self.sink}/counts", timeout=10) as response:
+            return int(json.load(response)["spans"])
+
+    def _wait_arrived(self, spans: int) -> None:
+        end = time.monotonic() + ARRIVAL_SECONDS
+        while self._arrived() < spans and time.monotonic() < end:
+            time.sleep(0.02)
+
+
+def _accepted(statuses: dict[str, int]) -> int:
+    return sum(statuses.get(status, 0) for status in ACCEPTED)
+
+
+def _machine(collectors: Sequence[Collector], cores: Cores) -> dict[str, str]:
+    cpu = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            cpu = line.partition(":")[2].strip()
+            break
+    alone = "a core of its own" if cores.collector.isdisjoint(cores.others) else "one core shared with load and sink"
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{cpu}, {os.cpu_count()} cores, the collector on {alone}",
+        "Python": platform.python_version(),
+        **{collector.name: collector.version for collector in collectors},
+    }
+
+
+def _collectors(results: Results) -> list[Collector]:
+    collectors: list[Collector] = [Otelwp()]
+    try:
+        collectors.append(Rotel())
+    except NotAvailableError as error:
+        results.notes.append(f"Rotel could not be had here, so its rows are missing: {error}")
+    return collectors
+
+
+def _attempt(what: str, results: Results, measure: Callable[[], None]) -> None:
+    """Run one measurement; say what failed and go on with the others."""
+    print(what, file=sys.stderr, flush=True)
+    try:
+        measure()
+    except RuntimeError as error:
+        results.notes.append(f"{what}: failed: {error}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="few and short rounds: for a look, not for the README")
+    parser.add_argument("--rounds", type=int, help="repetitions of each cell (7; 2 with --quick)")
+    parser.add_argument("--seconds", type=float, help="load of one cell (2; 1 with --quick)")
+    parser.add_argument("--only", choices=[*PROTOCOLS, "idle", "stalled"], action="append", help="measure only this")
+    parser.add_argument("--spans", type=int, action="append", help="spans a request (1, 10, 100 and 512)")
+    parser.add_argument("--collector", choices=["otelwp-agent", "Rotel"], help="measure only this one")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
+    return parser.parse_args()
+
+
+def measure(options: argparse.Namespace, bench: Bench, collectors: Sequence[Collector], results: Results) -> None:
+    """Measure everything that was asked for."""
+    only = options.only or [*PROTOCOLS, "idle", "stalled"]
+    rounds = options.rounds or (2 if options.quick else 7)
+    seconds = options.seconds or (1.0 if options.quick else 2.0)
+    for each in range(rounds):
+        for protocol in [protocol for protocol in PROTOCOLS if protocol in only]:
+            for spans in options.spans or SPANS:
+                for collector in collectors:
+                    what = f"round {each + 1}/{rounds}, {protocol}, {spans} spans a request, {collector.name}"
+                    _attempt(
+                        what,
+                        results,
+                        lambda c=collector, p=protocol, s=spans: results.samples.append(bench.cell(c, p, s, seconds)),
+                    )
+    if "idle" in only:
+        for collector in collectors * (2 if options.quick else 3):
+            for grpc in (False, True) if collector.name == Otelwp.name else (True,):
+                _attempt(
+                    f"idle, {collector.name}",
+                    results,
+                    lambda c=collector, g=grpc: results.idle.append(bench.idle(c, grpc=g)),
+                )
+    if "stalled" in only:
+        stalled_seconds = 5.0 if options.quick else 20.0
+        for protocol in PROTOCOLS:
+            for collector in collectors:
+                _attempt(
+                    f"backend stalled, {protocol}, {collector.name}",
+                    results,
+                    lambda c=collector, p=protocol: results.stalled.append(bench.stalled(c, p, stalled_seconds)),
+                )
+
+
+def main() -> int:
+    """Measure, print the report; return 1 if a goal was missed."""
+    options = _options()
+    cores = Cores.divide()
+    results = Results({})
+    collectors = [each for each in _collectors(results) if options.collector in (None, each.name)]
+    results.machine = _machine(collectors, cores)
+    with tempfile.TemporaryDirectory(prefix="otelwp-bench-") as logs:
+        bench = Bench(cores, Path(logs))
+        try:
+            measure(options, bench, collectors, results)
+        except KeyboardInterrupt:
+            results.notes.append("Interrupted: some rounds are missing.")
+        finally:
+            bench.close()
+    print(report.markdown(results))
+    if options.json:
+        options.json.write_text(json.dumps(asdict(results), indent=2) + "\n", encoding="utf-8")
+    return 1 if any(goal.met is False for goal in results.goals()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

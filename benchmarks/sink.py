@@ -1,0 +1,102 @@
+"""A backend that takes everything: `python sink.py` prints its port and answers 200 to each POST, counting what came.
+
+`GET /counts` tells what came so far. A POST below `/stalled` is read and never answered. Spans are counted after the
+answer has been written, so a collector does not wait for the count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import cast
+
+import httptools
+import uvloop
+from isal import igzip
+
+from otelwp_agent.model.projections import count
+from otelwp_agent.model.signal import Signal
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n"
+
+
+class Counts:
+    """What came so far."""
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self.requests = 0
+        self.compressed = 0
+        self.bytes = 0
+        self.spans = 0
+        self.stalled = 0
+
+    def take(self, body: bytes, *, compressed: bool) -> None:
+        """Count one request; `bytes` are those that came over the wire."""
+        self.requests += 1
+        self.compressed += compressed
+        self.bytes += len(body)
+        self.spans += count(Signal.TRACES, igzip.decompress(body) if compressed else body)
+
+
+class SinkProtocol(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, counts: Counts) -> None:
+        """Count into `counts`."""
+        self.counts = counts
+        self.parser = httptools.HttpRequestParser(self)
+        self.url = b""
+        self.body: list[bytes] = []
+        self.compressed = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on."""
+        self.parser.feed_data(data)
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self.url = b""
+        self.body = []
+        self.compressed = False
+
+    def on_url(self, url: bytes) -> None:
+        """Read the path."""
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Read a header."""
+        if name.lower() == b"content-encoding":
+            self.compressed = value.lower() == b"gzip"
+
+    def on_body(self, data: bytes) -> None:
+        """Read a part of the body."""
+        self.body.append(data)
+
+    def on_message_complete(self) -> None:
+        """Answer, then count."""
+        if self.url == b"/counts":
+            text = json.dumps(vars(self.counts)).encode()
+            self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(text), text))
+        elif self.url.startswith(b"/stalled"):
+            self.counts.stalled += 1
+        else:
+            self.transport.write(OK)
+            self.counts.take(b"".join(self.body), compressed=self.compressed)
+        self.body = []
+
+
+async def serve() -> None:
+    """Serve until the process is ended."""
+    counts = Counts()
+    server = await asyncio.get_running_loop().create_server(lambda: SinkProtocol(counts), "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve())

@@ -1,0 +1,59 @@
+"""The requests that a benchmark sends: OTLP trace exports of about 270 bytes a span, six attributes each."""
+
+from __future__ import annotations
+
+import random
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
+
+POOL = 64
+"""Different bodies sent in turn, so that no collector sees the same trace ids over and over."""
+
+START = 1_760_000_000_000_000_000
+"""Nanoseconds since 1970 at which the first span begins: fixed, so that bodies are the same in every run."""
+
+
+def bodies(spans: int, pool: int = POOL) -> list[bytes]:
+    """Return `pool` serialized export requests of `spans` spans each, the same in every run."""
+    chance = random.Random(spans)
+    return [_request(spans, chance) for _ in range(pool)]
+
+
+def _request(spans: int, chance: random.Random) -> bytes:
+    resource = ResourceSpans()
+    resource.resource.attributes.extend(
+        [_text("service.name", "shop"), _text("service.version", "6.8.1"), _text("host.name", "web-03.example")]
+    )
+    scope = resource.scope_spans.add()
+    scope.scope.name = "wordpress"
+    trace_id = chance.randbytes(16)
+    root = chance.randbytes(8)
+    scope.spans.extend([_span(index, trace_id, root, chance) for index in range(spans)])
+    return ExportTraceServiceRequest(resource_spans=[resource]).SerializeToString()
+
+
+def _span(index: int, trace_id: bytes, root: bytes, chance: random.Random) -> Span:
+    start = START + index * 1_000_000
+    return Span(
+        trace_id=trace_id,
+        span_id=chance.randbytes(8),
+        parent_span_id=root,
+        name="wpdb.query SELECT",
+        kind=Span.SPAN_KIND_CLIENT,
+        start_time_unix_nano=start,
+        end_time_unix_nano=start + chance.randrange(100_000, 5_000_000),
+        attributes=[
+            _text("db.system.name", "mysql"),
+            _text("db.operation.name", "SELECT"),
+            _text("db.query.summary", "SELECT wp_posts"),
+            _text("server.address", "db.internal"),
+            KeyValue(key="server.port", value=AnyValue(int_value=3306)),
+            KeyValue(key="db.response.returned_rows", value=AnyValue(int_value=chance.randrange(200))),
+        ],
+    )
+
+
+def _text(key: str, value: str) -> KeyValue:
+    return KeyValue(key=key, value=AnyValue(string_value=value))

@@ -107,9 +107,11 @@ def default_words(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True, validated_data={})
     if value is None or value is PydanticUndefined or isinstance(value, BaseModel):
         return ""
-    readers = validators(field.metadata) | {
-        func for each in get_args(field.annotation) for func in validators(getattr(each, "__metadata__", ()))
-    }
+    readers = validators(field.metadata)
+    if get_origin(field.annotation) in (Union, UnionType):
+        readers |= {
+            func for each in get_args(field.annotation) for func in validators(getattr(each, "__metadata__", ()))
+        }
     if parse_duration in readers:
         return f"`{format_duration(value)}`"
     if parse_size in readers:

@@ -40,6 +40,16 @@ def modules(root: Path) -> list[Path]:
     )
 
 
+def folders(root: Path) -> list[Path]:
+    """Return every component that has grown into a folder, as the module it was: its tests stay where they were."""
+    kinds = [PACKAGE / kind.value for kind in Kind]
+    return [
+        path.parent.relative_to(root).with_suffix(".py")
+        for folder in kinds
+        for path in sorted((root / folder).glob("*/__init__.py"))
+    ]
+
+
 def test_file(module: Path) -> Path:
     """Return where the tests of a module stand."""
     inside = module.relative_to(PACKAGE) if module.parts[0] == PACKAGE.name else module
@@ -72,7 +82,7 @@ def component_problems(root: Path, kind: Kind, types: tuple[str, ...]) -> Iterat
 def test_problems(root: Path) -> Iterator[str]:
     """Yield modules without tests, and tests without modules."""
     tools = sorted(path.relative_to(root) for path in (root / "tools").glob("*.py"))
-    wanted = {test_file(module): module for module in [*modules(root), *tools]}
+    wanted = {test_file(module): module for module in [*modules(root), *folders(root), *tools]}
     for test, module in wanted.items():
         if not (root / test).exists() and module.as_posix() not in NO_TEST_FILE:
             yield f"{module}:1: has no test file {test}"

@@ -21,8 +21,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic import BaseModel, ConfigDict
-
+from otelwp_agent.config.blocks import Block
 from otelwp_agent.model.signal import ALL_SIGNALS, Signal
 
 if TYPE_CHECKING:
@@ -93,12 +92,8 @@ class ComponentId:
         return f"{self.type}/{self.name}" if self.name else self.type
 
 
-class ComponentConfig(BaseModel):
+class ComponentConfig(Block):
     """Base of every component's `Config`: unknown keys are refused, and nothing changes after loading."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, arbitrary_types_allowed=False, populate_by_name=True
-    )
 
 
 class Consumer(Protocol):
@@ -197,9 +192,10 @@ class Exporter(Component):
     max_request_bytes: int | None = None
     """The largest body that one `export` may be given; larger batches are split before."""
 
-    async def export(self, batch: Batch) -> None:
-        """Send the batch and return when the other side has it; raise `PermanentError` or `RetryableError`.
+    async def export(self, batch: Batch) -> int:
+        """Send the batch; raise `PermanentError` or `RetryableError`, or return when the other side has it.
 
+        Returns how many of its items the other side rejected (OTLP's partial success): 0 when it took all of them.
         `MalformedError` and `TooLargeError` make the caller split the batch and try the parts.
         """
         raise NotImplementedError

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, PlainSerializer, SecretStr, WithJsonSchema
+from pydantic import (
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    SecretStr,
+    WithJsonSchema,
+)
 from pydantic_core import CoreSchema, core_schema
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -70,11 +79,12 @@ def parse_size(value: object) -> int:
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
+    Field(ge=0),
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "string", "pattern": r"^-?(0|((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h|d))+)$"},
+                {"type": "string", "pattern": r"^(0|((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h|d))+)$"},
                 {"const": 0},
             ],
             "description": "A number and a unit: 200ms, 5s, 1h30m",
@@ -89,13 +99,66 @@ PositiveDuration = Annotated[Duration, Field(gt=0)]
 ByteSize = Annotated[
     int,
     BeforeValidator(parse_size),
-    WithJsonSchema({"type": ["integer", "string"], "description": "Bytes, or a number and a unit: 512KiB, 20MiB"}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*([kKmMgG][iI]?)?[bB]?\s*$"},
+            ],
+            "description": "Bytes, or a number and a unit: 512KiB, 20MiB",
+        }
+    ),
 ]
 """Bytes, as an int; in YAML a number, or a number and a unit."""
 
 
 class Secret(SecretStr):
     """A value that is never printed: `get_secret_value()` is the only way to it."""
+
+
+NullIsPresent = BeforeValidator(lambda value: {} if value is None else value)
+"""Makes `section:` with nothing after it mean "there, with its defaults", where `None` would mean "not there"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """Marks a setting of the Collector's that loads and changes nothing here; who sets it gets a warning.
+
+    With `values`, only those (or a list that has one of them) are warned of.
+    """
+
+    why: str
+    values: tuple[Any, ...] = ()
+
+    def concerns(self, value: object) -> bool:
+        """Whether `value`, as written, is worth the warning."""
+        if not self.values:
+            return value is not None
+        return any(item in self.values for item in (value if isinstance(value, list) else [value]))
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Marks a setting of the Collector's that would be a lie to accept: setting it is an error that says `why`.
+
+    Saying nothing with it is fine: `null`, `false`, an empty list or map, `{enabled: false}`.
+    """
+
+    why: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401
+        """Load nothing."""
+        return core_schema.no_info_plain_validator_function(
+            self._refuse, serialization=core_schema.to_string_ser_schema(when_used="unless-none")
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Let editors mark it."""
+        return {"enum": [None, False, [], {}], "deprecated": True}
+
+    def _refuse(self, value: object) -> None:
+        if value and value != {"enabled": False}:
+            raise ValueError(self.why)
 
 
 class Endpoint(str):
@@ -112,7 +175,7 @@ class Endpoint(str):
     unix: str
     """Path of a unix socket, or ""."""
 
-    def __new__(cls, value: str) -> Endpoint:
+    def __new__(cls, value: str) -> Self:
         """Parse `value`; raise `ValueError` that says what would be right."""
         self = super().__new__(cls, value)
         self.scheme = self.host = self.path = self.unix = ""

@@ -1,0 +1,52 @@
+"""The blocks of settings that components share, with the OpenTelemetry Collector's names and defaults."""
+
+from otelwp_agent.config.blocks.base import Block, Headers, SecretHeaders
+from otelwp_agent.config.blocks.grpc import (
+    GrpcClient,
+    GrpcClientKeepalive,
+    GrpcKeepalive,
+    GrpcKeepaliveEnforcement,
+    GrpcKeepaliveServer,
+    GrpcServer,
+)
+from otelwp_agent.config.blocks.http import (
+    Compression,
+    CompressionParams,
+    Cookies,
+    Cors,
+    Encoding,
+    HttpClient,
+    HttpServer,
+)
+from otelwp_agent.config.blocks.network import Dialer, NetworkServer
+from otelwp_agent.config.blocks.sending import Queue, QueueBatch, QueueBatchPartition, Retry
+from otelwp_agent.config.blocks.tls import TlsClient, TlsFiles, TlsServer, TlsVersion
+
+__all__ = [
+    "Block",
+    "Compression",
+    "CompressionParams",
+    "Cookies",
+    "Cors",
+    "Dialer",
+    "Encoding",
+    "GrpcClient",
+    "GrpcClientKeepalive",
+    "GrpcKeepalive",
+    "GrpcKeepaliveEnforcement",
+    "GrpcKeepaliveServer",
+    "GrpcServer",
+    "Headers",
+    "HttpClient",
+    "HttpServer",
+    "NetworkServer",
+    "Queue",
+    "QueueBatch",
+    "QueueBatchPartition",
+    "Retry",
+    "SecretHeaders",
+    "TlsClient",
+    "TlsFiles",
+    "TlsServer",
+    "TlsVersion",
+]

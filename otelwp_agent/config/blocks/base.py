@@ -1,0 +1,75 @@
+"""What every block of settings stands on: refused unknown keys, and the Collector's reading of null."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import NoneType
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+
+from otelwp_agent.config.types import Ignored, Refused, Secret
+
+BUFFERS = Ignored("the operating system sizes socket buffers")
+"""Why the Collector's buffer sizes mean nothing here."""
+
+CLIENT_AUTH = Refused(
+    "authenticator extensions do not exist here: give the credential in `headers` "
+    "(`authorization: Bearer ${env:TOKEN}`) or use a client certificate (`tls.cert_file`), and remove `auth`"
+)
+"""Why a client's `auth` is refused."""
+
+SERVER_AUTH = Refused(
+    "authenticator extensions do not exist here: ask clients for a certificate (`tls.client_ca_file`), "
+    "or listen where only trusted clients reach, and remove `auth`"
+)
+"""Why a server's `auth` is refused."""
+
+MIDDLEWARES = Refused("middleware extensions do not exist here: remove `middlewares`")
+"""Why `middlewares` are refused."""
+
+
+def _named_values_as_map(value: object) -> object:
+    if isinstance(value, list) and all(isinstance(item, dict) and {*item} == {"name", "value"} for item in value):
+        return {item["name"]: item["value"] for item in value}
+    return value
+
+
+_NamedValues = BeforeValidator(_named_values_as_map, json_schema_input_type=dict[str, str] | list[dict[str, str]])
+
+Headers = Annotated[dict[str, str], _NamedValues]
+"""Name → value, or the Collector's other form: a list of `{name, value}`."""
+
+SecretHeaders = Annotated[dict[str, Secret], _NamedValues]
+"""The same, for headers whose values are nobody's business."""
+
+
+@cache
+def _keys_without_null(model: type[BaseModel]) -> frozenset[str]:
+    """Return the keys, aliases included, whose fields have no use for `None`."""
+    return frozenset(
+        key
+        for name, field in model.model_fields.items()
+        if NoneType not in (field.annotation, *get_args(field.annotation)) and field.annotation is not Any
+        for key in (name, field.alias)
+        if key
+    )
+
+
+class Block(BaseModel):
+    """A group of settings: unknown keys are refused, and nothing changes after loading.
+
+    `key:` with nothing after it is the default of `key`, as in the Collector.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_default(cls, data: Any) -> Any:  # noqa: ANN401 - whatever was written
+        if data is None:
+            return {}
+        if isinstance(data, dict) and None in data.values():
+            without = _keys_without_null(cls)
+            return {key: value for key, value in data.items() if value is not None or key not in without}
+        return data

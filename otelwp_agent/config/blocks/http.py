@@ -1,0 +1,172 @@
+"""HTTP/1.1 servers and clients."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from otelwp_agent.config.blocks.base import (
+    BUFFERS,
+    CLIENT_AUTH,
+    MIDDLEWARES,
+    SERVER_AUTH,
+    Block,
+    Headers,
+    SecretHeaders,
+)
+from otelwp_agent.config.blocks.network import NetworkServer
+from otelwp_agent.config.blocks.tls import TlsClient, TlsServer
+from otelwp_agent.config.types import ByteSize, Duration, Endpoint, Ignored, PositiveDuration, Refused
+
+Encoding = Literal["", "gzip", "zstd", "zlib", "deflate"]
+Compression = Literal["none", "", "gzip", "zstd", "deflate", "zlib"]
+
+DEFAULT_MAX_BODY = 20 * 2**20
+
+_UNREAD_ENCODINGS = ("snappy", "x-snappy-framed", "lz4")
+_LEVELS = {"gzip": (-1, 9), "zlib": (-1, 9), "deflate": (-1, 9), "zstd": (1, 22)}
+_HTTP2 = Ignored("this client speaks HTTP/1.1")
+_POOL = Ignored("`max_conns_per_host` bounds all open connections, idle ones among them")
+_PROXY = Refused(
+    "requests cannot go through a proxy yet: let this host reach the endpoint itself, and remove `proxy_url`"
+)
+
+
+def _only_read_encodings(value: object) -> object:
+    return [item for item in value if item not in _UNREAD_ENCODINGS] if isinstance(value, list) else value
+
+
+def _zero_is_default_body(value: object) -> object:
+    return DEFAULT_MAX_BODY if value == 0 and not isinstance(value, bool) else value
+
+
+Encodings = Annotated[
+    tuple[Encoding, ...],
+    BeforeValidator(_only_read_encodings, json_schema_input_type=list[str]),
+    Ignored("snappy and lz4 are not read here: such requests are refused", values=_UNREAD_ENCODINGS),
+]
+"""Content encodings; those that nobody here reads are left out, with a warning."""
+
+
+class Cors(Block):
+    """Which web pages may send from a browser."""
+
+    allowed_origins: list[str] = Field(default_factory=list)
+    """Origins (`https://shop.example`), in which `*` stands for any characters. None: no CORS."""
+    allowed_headers: list[str] = Field(default_factory=list)
+    """Request headers allowed beyond the safelist; `*` for all."""
+    exposed_headers: list[str] = Field(default_factory=list)
+    """Response headers that the page may read."""
+    max_age: int = 0
+    """Seconds for which a browser may remember the answer; 0 leaves it to the browser."""
+
+
+class HttpServer(NetworkServer):
+    """An HTTP/1.1 server."""
+
+    endpoint: Endpoint = Endpoint("127.0.0.1:4318")
+    """`host:port` or `unix:///path` to listen on; port 0 picks a free one."""
+    tls: TlsServer | None = None
+    """Serve HTTPS."""
+    cors: Cors | None = None
+    """Allow browsers on other origins."""
+    max_request_body_size: Annotated[ByteSize, BeforeValidator(_zero_is_default_body)] = DEFAULT_MAX_BODY
+    """Largest body, before and after decompression; 0 is the default."""
+    compression_algorithms: Encodings = ("", "gzip", "zstd", "zlib", "deflate")
+    """Content encodings accepted; "" is none."""
+    include_metadata: bool = False
+    """Accepted for the Collector's sake: `batch.metadata_keys` always sees the client's headers here."""
+    response_headers: Headers = Field(default_factory=dict)
+    """Headers added to every response."""
+    read_timeout: Duration = 30.0
+    """Time for a whole request to arrive; 0 for no limit."""
+    read_header_timeout: Duration = 10.0
+    """Time for the headers to arrive; 0 for no limit."""
+    write_timeout: Duration = 30.0
+    """Time for a response to be taken; 0 for no limit."""
+    idle_timeout: Duration = 60.0
+    """Time that an idle connection is kept; 0 for no limit."""
+    keep_alives_enabled: bool = True
+    """Keep connections open between requests."""
+    max_connections: int = Field(4096, ge=1)
+    """Connections served at once; more are answered 503 and closed."""
+    backlog: int = Field(1024, ge=1)
+    """Connections that the kernel keeps waiting to be accepted."""
+    unix_mode: str = Field("0660", pattern="^0?[0-7]{3}$")
+    """File mode of a unix socket."""
+    unix_group: str | None = None
+    """Group that owns a unix socket."""
+    auth: Annotated[None, SERVER_AUTH] = None
+    """Refused: there are no authenticator extensions."""
+    middlewares: Annotated[None, MIDDLEWARES] = None
+    """Refused: there are no middleware extensions."""
+
+
+class CompressionParams(Block):
+    """How hard to compress."""
+
+    level: int | None = None
+    """The encoding's own scale: gzip, zlib and deflate 1 to 9 (-1: their default), zstd 1 to 22. The fastest if left out."""
+
+
+class Cookies(Block):
+    """Cookies of an HTTP client."""
+
+    enabled: bool = False
+    """Accepted for the Collector's sake: cookies are not kept."""
+
+
+class HttpClient(Block):
+    """An HTTP/1.1 client."""
+
+    endpoint: Endpoint | None = None
+    """Base URL (`https://collector.example:4318`) or `unix:///path`."""
+    tls: TlsClient = TlsClient()
+    """TLS, for https:// endpoints."""
+    headers: SecretHeaders = Field(default_factory=dict)
+    """Headers added to every request. Values are secrets."""
+    compression: Compression = "gzip"
+    """How bodies are compressed: gzip, zstd, deflate, zlib or none."""
+    compression_params: CompressionParams = CompressionParams()
+    """How hard to compress."""
+    timeout: PositiveDuration = 30.0
+    """Time for one request, from connecting to the last byte of the response."""
+    max_conns_per_host: int = Field(0, ge=0)
+    """Connections open at once; 0 for as many as the queue has consumers."""
+    idle_conn_timeout: Duration = 90.0
+    """Time that an idle connection is kept."""
+    disable_keep_alives: bool = False
+    """Open a connection for every request."""
+    max_idle_conns: Annotated[int, _POOL] = 0
+    """Accepted for the Collector's sake: `max_conns_per_host` bounds idle connections as well."""
+    max_idle_conns_per_host: Annotated[int, _POOL] = 0
+    """Accepted for the Collector's sake: `max_conns_per_host` bounds idle connections as well."""
+    read_buffer_size: Annotated[int, BUFFERS] = 0
+    """Accepted for the Collector's sake: the operating system sizes buffers."""
+    write_buffer_size: Annotated[int, BUFFERS] = 0
+    """Accepted for the Collector's sake: the operating system sizes buffers."""
+    force_attempt_http2: Annotated[bool, _HTTP2] = False
+    """Accepted for the Collector's sake: this client speaks HTTP/1.1."""
+    http2_read_idle_timeout: Annotated[Duration, _HTTP2] = 0.0
+    """Accepted for the Collector's sake: this client speaks HTTP/1.1."""
+    http2_ping_timeout: Annotated[Duration, _HTTP2] = 0.0
+    """Accepted for the Collector's sake: this client speaks HTTP/1.1."""
+    cookies: Annotated[
+        Cookies | None, Ignored("cookies are not kept between requests", values=({"enabled": True},))
+    ] = None
+    """Accepted for the Collector's sake: cookies are not kept."""
+    proxy_url: Annotated[None, _PROXY] = None
+    """Refused: requests cannot go through a proxy yet."""
+    auth: Annotated[None, CLIENT_AUTH] = None
+    """Refused: give the credential in `headers`."""
+    middlewares: Annotated[None, MIDDLEWARES] = None
+    """Refused: there are no middleware extensions."""
+
+    @model_validator(mode="after")
+    def _level_fits(self) -> HttpClient:
+        level, scale = self.compression_params.level, _LEVELS.get(self.compression)
+        if level is not None and scale is not None and not scale[0] <= level <= scale[1]:
+            message = f"compression_params.level: {self.compression} has levels {scale[0]} to {scale[1]}, not {level}"
+            raise ValueError(message)
+        return self

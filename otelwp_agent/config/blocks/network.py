@@ -1,0 +1,51 @@
+"""What every listening socket shares."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import model_validator
+
+from otelwp_agent.config.blocks.base import Block
+from otelwp_agent.config.types import Duration, Endpoint, Ignored
+
+_DIALER = Ignored("a server makes no connections")
+
+
+class Dialer(Block):
+    """How connections are made: the Collector has it on servers too, where it means nothing."""
+
+    timeout: Annotated[Duration, _DIALER] = 0.0
+    """Accepted for the Collector's sake: a server makes no connections."""
+
+
+class NetworkServer(Block):
+    """Where a server listens."""
+
+    endpoint: Endpoint
+    """`host:port` or `unix:///path` to listen on; port 0 picks a free one."""
+    transport: Literal["tcp", "tcp4", "tcp6", "unix"] = "tcp"
+    """`unix` makes `endpoint` the path of a socket; otherwise the endpoint says it all."""
+    dialer: Dialer | None = None
+    """Accepted for the Collector's sake: a server makes no connections."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_is_unix_endpoint(cls, data: Any) -> Any:  # noqa: ANN401 - whatever was written
+        if isinstance(data, dict) and data.get("transport") == "unix":
+            endpoint = data.get("endpoint")
+            if isinstance(endpoint, str) and not endpoint.startswith("unix:"):
+                return {**data, "endpoint": f"unix://{endpoint}"}
+        return data
+
+    @model_validator(mode="after")
+    def _listenable(self) -> NetworkServer:
+        if self.endpoint.scheme or self.endpoint.path:
+            message = (
+                f"endpoint: a server listens on an address, not on the URL {str(self.endpoint)!r}: write `host:port`"
+            )
+            raise ValueError(message)
+        if self.endpoint.port is None and not self.endpoint.unix:
+            message = f"endpoint: {str(self.endpoint)!r} has no port: write `host:port`, like `127.0.0.1:4317`"
+            raise ValueError(message)
+        return self

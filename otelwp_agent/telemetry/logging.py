@@ -26,7 +26,6 @@ import json
 import logging
 import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
@@ -38,7 +37,7 @@ import structlog
 from pydantic import SecretBytes, SecretStr
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping
+    from collections.abc import MutableMapping
 
     from structlog.typing import FilteringBoundLogger
 
@@ -79,37 +78,6 @@ def get(component: str = "", **context: object) -> FilteringBoundLogger:
     """Return a logger whose events name `component` and carry `context`; below the level, a call returns at once."""
     head = {"component": component} if component else {}
     return cast("FilteringBoundLogger", _Logger(_sink, _processors, {**head, **context}))
-
-
-class Occasionally:
-    """Says when a repeated event may be logged again: at most once in `interval` seconds.
-
-    ::
-
-        if self._often.due():
-            log.warning("queue_full", suppressed=self._often.suppressed)
-    """
-
-    __slots__ = ("_clock", "_interval", "_missed", "_next", "suppressed")
-
-    def __init__(self, interval: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Let the first event through, then one each `interval` seconds of `clock`."""
-        self._interval = interval
-        self._clock = clock
-        self._next = float("-inf")
-        self._missed = 0
-        self.suppressed = 0
-        """How many events were held back before the one that is due."""
-
-    def due(self) -> bool:
-        """Say whether to log now; if not, count the event as held back."""
-        now = self._clock()
-        if now < self._next:
-            self._missed += 1
-            return False
-        self._next = now + self._interval
-        self.suppressed, self._missed = self._missed, 0
-        return True
 
 
 class _Sink:

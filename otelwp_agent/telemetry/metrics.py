@@ -1,22 +1,26 @@
 """Instruments of our own, kept as plain numbers and written out as Prometheus text when somebody asks.
 
 An `Instrument` is declared once, as a constant beside the component that uses it; `Registry` binds it to label values
-and gives back a cell whose `add` costs one attribute. Names and labels follow the OpenTelemetry Collector where it has the
-instrument (`otelcol_…`), and are ours (`otelwp_…`) where it has not.
+and gives back a cell whose `add` costs one attribute. Names and labels follow the OpenTelemetry Collector where it has
+the instrument (`otelcol_…`), and are ours (`otelwp_…`) where it has not.
 """
 
 from __future__ import annotations
 
 import bisect
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of the exposition format that `Registry.expose` writes."""
+
+_EXACT = 2.0**53
+"""Whole numbers below this are exact as floats, and written without a fraction."""
 
 
 class InstrumentKind(Enum):
@@ -40,17 +44,22 @@ class Instrument:
 
 
 class Counter:
-    """A sum that only grows."""
+    """A sum that only grows: added to, or read by `callback` when somebody asks."""
 
-    __slots__ = ("value",)
+    __slots__ = ("callback", "value")
 
-    def __init__(self) -> None:
-        """Start at 0."""
+    def __init__(self, callback: Callable[[], float] | None = None) -> None:
+        """Start at 0, or read `callback` each time."""
         self.value: float = 0
+        self.callback = callback
 
     def add(self, amount: float = 1) -> None:
         """Add `amount`, which is not negative."""
         self.value += amount
+
+    def read(self) -> float:
+        """Return the sum now."""
+        return self.value if self.callback is None else self.callback()
 
 
 class Gauge:
@@ -102,9 +111,12 @@ class Registry:
         """Start empty."""
         self._families: dict[str, tuple[Instrument, dict[tuple[str, ...], Cell]]] = {}
 
-    def counter(self, instrument: Instrument, **labels: str) -> Counter:
-        """Return the counter of these label values, the same one each time."""
-        return self._cell(instrument, labels, Counter())
+    def counter(self, instrument: Instrument, callback: Callable[[], float] | None = None, **labels: str) -> Counter:
+        """Return the counter of these label values, the same one each time; `callback` replaces what it read before."""
+        counter = self._cell(instrument, labels, Counter(callback))
+        if callback is not None:
+            counter.callback = callback
+        return counter
 
     def gauge(self, instrument: Instrument, callback: Callable[[], float] | None = None, **labels: str) -> Gauge:
         """Return the gauge of these label values; `callback` replaces what it read before."""
@@ -116,6 +128,13 @@ class Registry:
     def histogram(self, instrument: Instrument, **labels: str) -> Histogram:
         """Return the histogram of these label values."""
         return self._cell(instrument, labels, Histogram(instrument.buckets))
+
+    def info(self, name: str, help_: str, labels: Mapping[str, str]) -> None:
+        """Expose `labels` on a gauge that is always 1, in place of those that `name` had before."""
+        gauge = Gauge()
+        gauge.set(1)
+        instrument = Instrument(name, help_, InstrumentKind.GAUGE, tuple(sorted(labels)))
+        self._families[name] = (instrument, {tuple(labels[key] for key in instrument.labels): gauge})
 
     def forget(self, **labels: str) -> None:
         """Drop the gauges that carry all of these labels: what they read is gone. Counters stay: they never go back."""
@@ -133,7 +152,7 @@ class Registry:
             return 0
         instrument, cells = self._families[name]
         return sum(
-            cell.read() if isinstance(cell, Gauge) else cell.value
+            cell.read()
             for values, cell in cells.items()
             if labels.items() <= dict(zip(instrument.labels, values, strict=True)).items()
             and not isinstance(cell, Histogram)
@@ -176,8 +195,7 @@ def _family(instrument: Instrument, cells: dict[tuple[str, ...], Cell]) -> Itera
                 yield f"{name}_bucket{bucket} {total}\n"
             yield f"{name}_sum{_braces(pairs)} {_number(cell.sum)}\n{name}_count{_braces(pairs)} {cell.count}\n"
         else:
-            value = cell.read() if isinstance(cell, Gauge) else cell.value
-            yield f"{name}{_braces(pairs)} {_number(value)}\n"
+            yield f"{name}{_braces(pairs)} {_number(cell.read())}\n"
 
 
 def _braces(pairs: list[str]) -> str:
@@ -189,4 +207,6 @@ def _escape(value: str) -> str:
 
 
 def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(value)
+    if math.isfinite(value):
+        return str(int(value)) if value == int(value) and abs(value) < _EXACT else repr(value)
+    return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"

@@ -12,7 +12,6 @@ import structlog
 
 from otelwp_agent.config.types import Secret
 from otelwp_agent.telemetry import logging as agent_logging
-from otelwp_agent.telemetry.logging import Occasionally
 
 
 @pytest.fixture(autouse=True)
@@ -239,19 +238,3 @@ def test_a_log_that_cannot_be_written_ends_nothing():
     closed.close()
     agent_logging.configure("info", "console", closed)
     agent_logging.get().info("lost")
-
-
-def test_occasionally_counts_what_it_holds_back():
-    now = [0.0]
-    often = Occasionally(10, lambda: now[0])
-    assert often.due()
-    assert often.suppressed == 0
-    assert [often.due() for _ in range(3)] == [False] * 3
-    now[0] = 9.99
-    assert not often.due()
-    now[0] = 10
-    assert often.due()
-    assert often.suppressed == 4
-    now[0] = 30
-    assert often.due()
-    assert often.suppressed == 0

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, cast
 import grpc
 import grpc.aio
 import uvloop
-
 import workload
 
 if TYPE_CHECKING:
@@ -152,7 +151,9 @@ async def load_http(order: Order) -> Result:
     started = time.monotonic()
     for protocol in protocols:
         protocol.send()
-    done, pending = await asyncio.wait([protocol.done for protocol in protocols], timeout=order.seconds + order.patience)
+    done, pending = await asyncio.wait(
+        [protocol.done for protocol in protocols], timeout=order.seconds + order.patience
+    )
     del done
     result.statuses["no answer"] += len(pending)
     for protocol in protocols:
@@ -178,7 +179,7 @@ async def load_grpc(order: Order) -> Result:
     budget = Budget(order)
 
     async def caller(channel: grpc.aio.Channel) -> None:
-        call = channel.unary_unary(METHOD)
+        call = channel.unary_unary(METHOD, request_serializer=None, response_deserializer=None)
         while budget.take():
             try:
                 await call(next(messages), timeout=order.patience)
@@ -191,7 +192,7 @@ async def load_grpc(order: Order) -> Result:
     await asyncio.gather(*[caller(channels[index % CHANNELS]) for index in range(CONNECTIONS)])
     result.seconds = time.monotonic() - started
     for channel in channels:
-        await channel.close()
+        await channel.close(None)
     return result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
-from results import OURS, PEER
+from results import OURS, OURS_GZIP, PEER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,14 +37,24 @@ def _load_table(results: Results) -> Iterator[str]:
     cells = dict.fromkeys((sample.protocol, sample.spans) for sample in results.samples)
     if not cells:
         return
-    yield "| | spans a request | CPU a request | spans a CPU-second | peak memory | errors | sent = arrived | ratio |"
-    yield "|---|---:|---:|---:|---:|---:|---|---:|"
+    titles = (
+        "spans a request",
+        "CPU a request",
+        "spans a CPU-second",
+        "peak memory",
+        "bytes out a span",
+        "errors",
+        "sent = arrived",
+        "CPU against Rotel's",
+    )
+    yield f"| | {' | '.join(titles)} |"
+    yield "|---|---:|---:|---:|---:|---:|---:|---|---:|"
     for protocol, spans in cells:
-        for collector in (OURS, PEER):
+        for collector in (OURS, OURS_GZIP, PEER):
             samples = results.of(collector, protocol, spans)
             if samples:
-                ratio = results.ratio(protocol, spans) if collector == OURS else None
-                yield _load_row(samples, f"**{ratio:.1f} ×**" if ratio else "")
+                ratio = results.ratio(protocol, spans, collector) if collector != PEER else None
+                yield _load_row(samples, f"**{ratio:.1f} x**" if ratio else "")
     yield ""
 
 
@@ -58,6 +68,7 @@ def _load_row(samples: list[Sample], ratio: str) -> str:
         f"{median(sample.cpu_us_per_request for sample in samples):,.1f} µs",
         f"{median(sample.spans_per_cpu_second for sample in samples) / 1e6:.3f} M",
         f"{max(sample.peak_mb for sample in samples):.1f} MB",
+        f"{sum(sample.sent_bytes for sample in samples) / max(arrived, 1):.0f}",
         str(sum(sample.errors for sample in samples)),
         f"yes, {sent:,}" if sent == arrived else f"**no**, {sent:,} ≠ {arrived:,}",
         ratio,
@@ -86,7 +97,7 @@ def _stalled_table(results: Results) -> Iterator[str]:
     yield "| backend never answers | for | peak memory | answers to the client |"
     yield "|---|---:|---:|---|"
     for each in results.stalled:
-        answers = ", ".join(f"{count:,} × {status}" for status, count in sorted(each.statuses.items()) if count)
+        answers = ", ".join(f"{count:,} x {status}" for status, count in sorted(each.statuses.items()) if count)
         protocol = "HTTP" if each.protocol == "http" else "gRPC"
         yield f"| {each.collector}, {protocol} | {each.seconds:.0f} s | {each.peak_mb:.1f} MB | {answers} |"
     yield ""

@@ -1,12 +1,13 @@
 """`make bench`: our agent and Rotel under the same load, side by side, in one table.
 
-CPU time is that of the collector process from /proc; the collector has a core of its own, load and sink share the others.
-The collectors take turns cell by cell, and each cell is repeated: the table shows medians over the rounds.
+CPU time is that of the collector process from /proc; the collector has a core of its own, load and sink share the
+others. The collectors take turns cell by cell, and each cell is repeated: the table shows medians over the rounds.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,11 +25,11 @@ from typing import TYPE_CHECKING, Any
 import report
 from collectors import Collector, Otelwp, Rotel
 from process import Cores
-from results import ACCEPTED, Idle, Results, Sample, Stalled
+from results import ACCEPTED, OURS, OURS_GZIP, PEER, Idle, Results, Sample, Stalled
 from rotel_binary import NotAvailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator, Sequence
 
 HERE = Path(__file__).parent
 PROTOCOLS = ("http", "grpc")
@@ -62,7 +64,7 @@ class Bench:
 
     def cell(self, collector: Collector, protocol: str, spans: int, seconds: float) -> Sample:
         """Start the collector, load it, wait until everything has arrived, and stop it."""
-        before = self._arrived()
+        before, bytes_before = self._arrived()
         running = collector.start(self.sink, self.logs, self.cores)
         try:
             order = {"protocol": protocol, "port": running.port(protocol), "spans": spans, "requests": 10**9}
@@ -77,9 +79,18 @@ class Bench:
             peak = running.process.peak_rss_mb()
         finally:
             running.process.stop()
-        arrived = self._arrived() - before
+        arrived, arrived_bytes = self._arrived()
         return Sample(
-            collector.name, protocol, spans, result["statuses"], cpu, result["seconds"], sent, arrived, peak
+            collector=collector.name,
+            protocol=protocol,
+            spans=spans,
+            statuses=result["statuses"],
+            cpu_seconds=cpu,
+            seconds=result["seconds"],
+            sent_spans=sent,
+            arrived_spans=arrived - before,
+            peak_mb=peak,
+            sent_bytes=arrived_bytes - bytes_before,
         )
 
     def idle(self, collector: Collector, *, grpc: bool) -> Idle:
@@ -87,7 +98,9 @@ class Bench:
         running = collector.start(self.sink, self.logs, self.cores, grpc=grpc)
         try:
             time.sleep(IDLE_SECONDS)
-            return Idle(collector.name, running.grpc_port is not None, running.listening_seconds, running.process.rss_mb())
+            return Idle(
+                collector.name, running.grpc_port is not None, running.listening_seconds, running.process.rss_mb()
+            )
         finally:
             running.process.stop()
 
@@ -114,13 +127,15 @@ class Bench:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def _arrived(self) -> int:
+    def _arrived(self) -> tuple[int, int]:
+        """Return how many spans the sink has got so far, and in how many bytes."""
         with urllib.request.urlopen(f"{self.sink}/counts", timeout=10) as response:
-            return int(json.load(response)["spans"])
+            counts = json.load(response)
+        return counts["spans"], counts["bytes"]
 
     def _wait_arrived(self, spans: int) -> None:
         end = time.monotonic() + ARRIVAL_SECONDS
-        while self._arrived() < spans and time.monotonic() < end:
+        while self._arrived()[0] < spans and time.monotonic() < end:
             time.sleep(0.02)
 
 
@@ -144,7 +159,7 @@ def _machine(collectors: Sequence[Collector], cores: Cores) -> dict[str, str]:
 
 
 def _collectors(results: Results) -> list[Collector]:
-    collectors: list[Collector] = [Otelwp()]
+    collectors: list[Collector] = [Otelwp("none"), Otelwp("gzip")]
     try:
         collectors.append(Rotel())
     except NotAvailableError as error:
@@ -152,23 +167,24 @@ def _collectors(results: Results) -> list[Collector]:
     return collectors
 
 
-def _attempt(what: str, results: Results, measure: Callable[[], None]) -> None:
+@contextmanager
+def _attempt(what: str, results: Results) -> Iterator[None]:
     """Run one measurement; say what failed and go on with the others."""
     print(what, file=sys.stderr, flush=True)
     try:
-        measure()
-    except RuntimeError as error:
+        yield
+    except (RuntimeError, OSError) as error:
         results.notes.append(f"{what}: failed: {error}")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few and short rounds: for a look, not for the README")
-    parser.add_argument("--rounds", type=int, help="repetitions of each cell (7; 2 with --quick)")
+    parser.add_argument("--rounds", type=int, help="repetitions of each cell (5; 2 with --quick)")
     parser.add_argument("--seconds", type=float, help="load of one cell (2; 1 with --quick)")
     parser.add_argument("--only", choices=[*PROTOCOLS, "idle", "stalled"], action="append", help="measure only this")
     parser.add_argument("--spans", type=int, action="append", help="spans a request (1, 10, 100 and 512)")
-    parser.add_argument("--collector", choices=["otelwp-agent", "Rotel"], help="measure only this one")
+    parser.add_argument("--collector", choices=[OURS, OURS_GZIP, PEER], action="append", help="measure only this")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
     return parser.parse_args()
 
@@ -176,35 +192,34 @@ def _options() -> argparse.Namespace:
 def measure(options: argparse.Namespace, bench: Bench, collectors: Sequence[Collector], results: Results) -> None:
     """Measure everything that was asked for."""
     only = options.only or [*PROTOCOLS, "idle", "stalled"]
-    rounds = options.rounds or (2 if options.quick else 7)
-    seconds = options.seconds or (1.0 if options.quick else 2.0)
-    for each in range(rounds):
-        for protocol in [protocol for protocol in PROTOCOLS if protocol in only]:
-            for spans in options.spans or SPANS:
-                for collector in collectors:
-                    what = f"round {each + 1}/{rounds}, {protocol}, {spans} spans a request, {collector.name}"
-                    _attempt(
-                        what,
-                        results,
-                        lambda c=collector, p=protocol, s=spans: results.samples.append(bench.cell(c, p, s, seconds)),
-                    )
+    _measure_load(options, [protocol for protocol in PROTOCOLS if protocol in only], bench, collectors, results)
+    once = [collector for collector in collectors if collector.name != OURS_GZIP]
     if "idle" in only:
-        for collector in collectors * (2 if options.quick else 3):
-            for grpc in (False, True) if collector.name == Otelwp.name else (True,):
-                _attempt(
-                    f"idle, {collector.name}",
-                    results,
-                    lambda c=collector, g=grpc: results.idle.append(bench.idle(c, grpc=g)),
-                )
+        for collector in once * (2 if options.quick else 3):
+            for grpc in (True,) if collector.name == PEER else (False, True):
+                with _attempt(f"idle, {collector.name}", results):
+                    results.idle.append(bench.idle(collector, grpc=grpc))
     if "stalled" in only:
-        stalled_seconds = 5.0 if options.quick else 20.0
         for protocol in PROTOCOLS:
-            for collector in collectors:
-                _attempt(
-                    f"backend stalled, {protocol}, {collector.name}",
-                    results,
-                    lambda c=collector, p=protocol: results.stalled.append(bench.stalled(c, p, stalled_seconds)),
-                )
+            for collector in once:
+                with _attempt(f"backend stalled, {protocol}, {collector.name}", results):
+                    results.stalled.append(bench.stalled(collector, protocol, 5.0 if options.quick else 20.0))
+
+
+def _measure_load(
+    options: argparse.Namespace,
+    protocols: Sequence[str],
+    bench: Bench,
+    collectors: Sequence[Collector],
+    results: Results,
+) -> None:
+    rounds = options.rounds or (2 if options.quick else 5)
+    seconds = options.seconds or (1.0 if options.quick else 2.0)
+    for turn, protocol, spans in itertools.product(range(rounds), protocols, options.spans or SPANS):
+        for collector in collectors:
+            what = f"round {turn + 1}/{rounds}, {protocol}, {spans} spans a request, {collector.name}"
+            with _attempt(what, results):
+                results.samples.append(bench.cell(collector, protocol, spans, seconds))
 
 
 def main() -> int:
@@ -212,7 +227,7 @@ def main() -> int:
     options = _options()
     cores = Cores.divide()
     results = Results({})
-    collectors = [each for each in _collectors(results) if options.collector in (None, each.name)]
+    collectors = [each for each in _collectors(results) if each.name in (options.collector or [each.name])]
     results.machine = _machine(collectors, cores)
     with tempfile.TemporaryDirectory(prefix="otelwp-bench-") as logs:
         bench = Bench(cores, Path(logs))

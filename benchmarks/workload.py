@@ -8,17 +8,20 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
-POOL = 64
-"""Different bodies sent in turn, so that no collector sees the same trace ids over and over."""
+POOL_SPANS = 8192
+"""Different spans sent in turn: as many as a merged batch holds, or it would compress better than it does in life."""
+
+POOL_BODIES = 64
+"""Different bodies sent in turn, at least."""
 
 START = 1_760_000_000_000_000_000
 """Nanoseconds since 1970 at which the first span begins: fixed, so that bodies are the same in every run."""
 
 
-def bodies(spans: int, pool: int = POOL) -> list[bytes]:
-    """Return `pool` serialized export requests of `spans` spans each, the same in every run."""
+def bodies(spans: int) -> list[bytes]:
+    """Return serialized export requests of `spans` spans each, the same in every run."""
     chance = random.Random(spans)
-    return [_request(spans, chance) for _ in range(pool)]
+    return [_request(spans, chance) for _ in range(max(POOL_SPANS // spans, POOL_BODIES))]
 
 
 def _request(spans: int, chance: random.Random) -> bytes:

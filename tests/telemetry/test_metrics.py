@@ -15,7 +15,7 @@ SIZES = Instrument("otelwp_batch_size", "Items a batch.", InstrumentKind.HISTOGR
 
 
 def samples(registry):
-    """Parse what the registry writes; the parser appends `_total` to counters, which the Collector's names do without."""
+    """Parse what the registry writes; the parser appends `_total` to counters; the Collector does not."""
     return {
         (sample.name.removesuffix("_total"), tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(registry.expose())

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from otelwp_agent.config.blocks import Block
 from otelwp_agent.model.signal import ALL_SIGNALS, Signal
@@ -110,6 +110,14 @@ class Host(Protocol):
     def ready(self) -> bool:
         """Whether every receiver listens and nothing is being drained."""
 
+    @property
+    def status(self) -> Literal["starting", "ready", "draining", "stopped"]:
+        """Where the service is in its life; `ready` says the same in a word."""
+
+    @property
+    def started_at(self) -> float:
+        """When the service was started: seconds since 1970. A reload does not change it."""
+
     def components(self) -> Sequence[ComponentHealth]:
         """The state of every component that has one."""
 
@@ -154,6 +162,13 @@ class Component:
 
     async def shutdown(self) -> None:
         """Hand on what is buffered and close what is open."""
+
+    def refresh(self) -> None:
+        """Read again the files that it was configured with (certificates). Called at SIGHUP."""
+
+    def endpoints(self) -> Mapping[str, str]:
+        """Return where it listens, by transport, for people: `{"grpc": "127.0.0.1:4317"}`."""
+        return {}
 
     def health(self) -> ComponentHealth | None:
         """Return its state, or `None` if there is nothing to tell."""

@@ -1,0 +1,84 @@
+"""The command line. This is the only file that ends the process.
+
+Exit status: 0 good, 1 bad configuration or failure, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from otelwp_agent import __version__
+from otelwp_agent.errors import AgentError, ConfigError
+
+_COMMANDS = {
+    "run": "Run the agent.",
+    "validate": "Check a configuration, and list everything that is wrong with it.",
+    "components": "List what pipelines can be made of.",
+    "print-config": "Print the configuration, merged and expanded, without its secrets.",
+    "schema": "Print the JSON Schema of the configuration file, for editors.",
+    "generate": "Send sample telemetry.",
+}
+"""Every command and what it does. Each stands in a file of its own, which is loaded when it is called."""
+
+
+class _Commands(click.Group):
+    """Loads a command when it is called, so that `--help` is instant and `run` imports nothing of the others."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names, in the order in which a newcomer needs them."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Load one command."""
+        if cmd_name not in _COMMANDS:
+            return None
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"otelwp_agent.cli.{name}"), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="otelwp-agent")
+def cli() -> None:
+    """Carry telemetry from WordPress, or anything that speaks OTLP, to where you look at it.
+
+    Start with `otelwp-agent run --config examples/quickstart.yaml`, then `otelwp-agent generate` in another terminal.
+    """
+
+
+def main() -> None:
+    """Run the command line and end the process."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command and return the exit status."""
+    try:
+        status = cli.main(arguments, prog_name="otelwp-agent", standalone_mode=False)
+    except click.exceptions.Abort:
+        return 130
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(str(problem), err=True)
+        count = len(error.problems)
+        click.echo(f"{count} problem{'s' if count != 1 else ''}; nothing was started", err=True)
+        return 1
+    except AgentError as error:
+        click.echo(f"error: {error}", err=True)
+        return 1
+    except BrokenPipeError:
+        return 1
+    return status if isinstance(status, int) else 0

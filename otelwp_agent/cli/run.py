@@ -1,0 +1,63 @@
+"""`otelwp-agent run`: run the agent until it is told to stop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from otelwp_agent.cli.options import config_options, load_plan
+from otelwp_agent.telemetry.tasks import spawn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from otelwp_agent.pipeline.plan import Plan
+    from otelwp_agent.service.service import Service
+
+
+@click.command()
+@config_options
+def run(config: Sequence[str], overrides: Sequence[str]) -> None:
+    """Run the agent.
+
+    SIGTERM or Ctrl-C drains and stops; a second one stops at once. SIGHUP reads the configuration again.
+    """
+    import uvloop  # noqa: PLC0415 - for this command alone
+
+    from otelwp_agent.service.service import Service  # noqa: PLC0415 - the other commands do without
+
+    def load() -> Plan:
+        plan = load_plan(config, overrides)
+        for warning in plan.warnings:
+            click.echo(str(warning), err=True)
+        return plan
+
+    async def main() -> None:
+        service = Service(load)
+        spawn(_greet(service), name="greet")
+        await service.run()
+
+    uvloop.run(main())
+
+
+async def _greet(service: Service) -> None:
+    """Say what to send where, once something listens; only to a person, not to a log collector."""
+    await service.started.wait()
+    telemetry = service.graph.plan.service.telemetry
+    if telemetry.logs.encoding != "console":
+        return
+    lines = [
+        f"  {transport:<8} {address}  ({identifier})"
+        for identifier, receiver in service.graph.receivers.items()
+        for transport, address in receiver.endpoints().items()
+    ]
+    if telemetry.metrics.address:
+        lines.append(f"  {'metrics':<8} http://{telemetry.metrics.address}/metrics")
+    lines += [
+        f"  {name:<8} {address}  ({identifier})"
+        for identifier, extension in service.graph.extensions.items()
+        for name, address in extension.endpoints().items()
+    ]
+    text = "\n".join(lines)
+    click.echo(f"\notelwp-agent is ready. It listens here:\n{text}\n\nTry it: otelwp-agent generate\n", err=True)

@@ -1,0 +1,339 @@
+"""The running graph: a plan's components, built, wired, started and stopped in order.
+
+Order: exporters are built first and receivers started last; receivers stop first, and every buffer drains on the way.
+
+A reload builds the new graph beside the old one. What did not change (same id, same configuration, same place) is the same
+object in both, with its buffers, queues and state. `Graph.start` starts only what is new, and undoes that if anything fails,
+so that the old graph runs on untouched; only then does `adopt` rewire what both share, and `retire` drain what only the old
+one had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from otelwp_agent.component import (
+    Component,
+    ComponentHealth,
+    ComponentId,
+    Connector,
+    Consumer,
+    Context,
+    Entry,
+    Exporter,
+    Extension,
+    Kind,
+    Processor,
+    Receiver,
+)
+from otelwp_agent.config.blocks import Queue, Retry
+from otelwp_agent.errors import StartError
+from otelwp_agent.pipeline.entry import ConnectorEntry, PipelineHead, ReceiverEntry
+from otelwp_agent.pipeline.fan_out import fan_out
+from otelwp_agent.pipeline.sending import Drained, Sender
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import structlog
+
+    from otelwp_agent.component import Host
+    from otelwp_agent.model.signal import Signal
+    from otelwp_agent.pipeline.plan import ComponentPlan, PipelinePlan, Plan
+    from otelwp_agent.telemetry.metrics import Registry
+
+C = TypeVar("C", bound=Component)
+
+_NO_QUEUE = Queue(max_bytes=2**62)
+_NO_RETRY = Retry(enabled=False)
+
+
+@dataclass(slots=True)
+class Environment:
+    """What every component is given beside its configuration."""
+
+    registry: Registry
+    log: structlog.typing.FilteringBoundLogger
+    clock: Callable[[], float]
+    host: Host
+
+
+@dataclass(slots=True)
+class Graph:
+    """Everything that runs for one plan."""
+
+    plan: Plan
+    environment: Environment
+    extensions: dict[ComponentId, Extension] = field(default_factory=dict)
+    exporters: dict[ComponentId, Exporter] = field(default_factory=dict)
+    senders: dict[tuple[ComponentId, Signal], Sender] = field(default_factory=dict)
+    connectors: dict[ComponentId, Connector] = field(default_factory=dict)
+    processors: dict[tuple[str, ComponentId], Processor] = field(default_factory=dict)
+    receivers: dict[ComponentId, Receiver] = field(default_factory=dict)
+    heads: dict[str, PipelineHead] = field(default_factory=dict)
+    _before: Graph | None = None
+    _fresh: list[Component | Sender] = field(default_factory=list)
+
+    @classmethod
+    def build(cls, plan: Plan, environment: Environment, before: Graph | None = None) -> Graph:
+        """Make every component of `plan`, or take it from the graph that runs `before`. Opens nothing."""
+        graph = cls(plan, environment, _before=before)
+        for identifier in plan.extensions:
+            graph._make(Kind.EXTENSION, identifier, graph.extensions, before and before.extensions)
+        for pipeline in plan.pipelines.values():
+            for identifier in pipeline.exporters:
+                if not graph._is_connector(identifier):
+                    graph._make(Kind.EXPORTER, identifier, graph.exporters, before and before.exporters)
+                    graph._make_sender(identifier, pipeline.signal)
+                else:
+                    graph._make(Kind.CONNECTOR, identifier, graph.connectors, before and before.connectors)
+            for identifier in pipeline.processors:
+                graph._make_processor(pipeline, identifier)
+            graph._make_head(pipeline)
+        for pipeline in plan.pipelines.values():
+            for identifier in pipeline.receivers:
+                if not graph._is_connector(identifier):
+                    graph._make(Kind.RECEIVER, identifier, graph.receivers, before and before.receivers)
+        graph._wire(only_fresh=True)
+        return graph
+
+    async def start(self) -> None:
+        """Start what is new: extensions, exporters, connectors, processors, receivers. On failure, stop it again."""
+        started: list[Component | Sender] = []
+        try:
+            for part in self._fresh:
+                started.append(part)
+                await part.start()
+        except BaseException as error:
+            for part in reversed(started):
+                await _shutdown_quietly(part, self.environment.log)
+            if isinstance(error, Exception) and not isinstance(error, StartError):
+                self.environment.log.exception("component cannot start")
+                name = _name(started[-1])
+                raise StartError(f"{name}: cannot start: {error!r}") from error
+            raise
+
+    def adopt(self) -> None:
+        """Wire everything, also what the graph before this one had: from here on it is this graph that runs."""
+        self._wire(only_fresh=False)
+        before = self._before
+        if before is not None:
+            # What goes away hands on what still comes to it into the pipelines as they are now.
+            for identifier, receiver in before.receivers.items():
+                if identifier in self.receivers and receiver is not self.receivers[identifier]:
+                    receiver.next = self.receivers[identifier].next
+        self._fresh = []
+        self._before = None
+
+    async def retire(self, successor: Graph | None, deadline: float) -> Drained:
+        """Stop what `successor` does not share, receivers first; drain until `deadline` (on the clock), then drop.
+
+        Returns what became of the items that the senders still held.
+        """
+        kept = successor._parts() if successor is not None else set()
+        delivered = left = 0
+        for rank in self._ordered():
+            going = [part for part in rank if id(part) not in kept]
+            for drained in await asyncio.gather(*(self._stop(part, deadline) for part in going)):
+                delivered += drained.delivered
+                left += drained.left
+        return Drained(delivered, left)
+
+    def refresh(self) -> None:
+        """Have every component read its files again; what fails is logged, and goes on with what it had."""
+        for part in self._components():
+            try:
+                part.refresh()
+            except StartError as error:
+                self.environment.log.error("files not reloaded; the old ones stay in use", error=str(error))
+
+    def health(self) -> list[ComponentHealth]:
+        """Return the state of every component that tells one."""
+        states = [part.health() for rank in self._ordered() for part in rank]
+        return [state for state in states if state is not None]
+
+    def in_flight(self) -> int:
+        """Return the items that have been accepted and not settled, over all pipelines."""
+        return sum(head.ledger.in_flight for head in self.heads.values())
+
+    def _is_connector(self, identifier: ComponentId) -> bool:
+        return (Kind.CONNECTOR, identifier) in self.plan.components
+
+    def _make(
+        self, kind: Kind, identifier: ComponentId, into: dict[ComponentId, C], before: Mapping[ComponentId, C] | None
+    ) -> None:
+        """Put the component into `into`: the one that runs already if it is configured the same, else a new one."""
+        if identifier in into:
+            return
+        planned = self.plan.components[kind, identifier]
+        old = before.get(identifier) if before is not None else None
+        if old is not None and self._same(planned):
+            into[identifier] = old
+            return
+        into[identifier] = cast("C", self._new(planned))
+
+    def _make_sender(self, identifier: ComponentId, signal: Signal) -> None:
+        key = (identifier, signal)
+        exporter = self.exporters[identifier]
+        if key in self.senders:
+            return
+        before = self._before
+        if before is not None and key in before.senders and before.senders[key].exporter is exporter:
+            self.senders[key] = before.senders[key]
+            return
+        config = self.plan.components[Kind.EXPORTER, identifier].config
+        sender = Sender(
+            exporter,
+            signal,
+            queue=getattr(config, "sending_queue", _NO_QUEUE),
+            retry=getattr(config, "retry_on_failure", _NO_RETRY),
+            timeout=getattr(config, "timeout", 0.0),
+        )
+        self.senders[key] = sender
+        self._fresh.append(sender)
+
+    def _make_processor(self, pipeline: PipelinePlan, identifier: ComponentId) -> None:
+        key = (pipeline.id, identifier)
+        planned = self.plan.components[Kind.PROCESSOR, identifier]
+        before = self._before
+        if before is not None and key in before.processors and self._same(planned):
+            self.processors[key] = before.processors[key]
+        else:
+            self.processors[key] = cast("Processor", self._new(planned, pipeline.id))
+
+    def _make_head(self, pipeline: PipelinePlan) -> None:
+        before = self._before
+        old = before.heads.get(pipeline.id) if before is not None else None
+        self.heads[pipeline.id] = old or PipelineHead(pipeline.id)
+
+    def _same(self, planned: ComponentPlan) -> bool:
+        """Tell whether the graph before this one runs the component with the same configuration."""
+        old = self._before.plan.components.get((planned.kind, planned.id)) if self._before is not None else None
+        return old is not None and old.factory is planned.factory and old.config == planned.config
+
+    def _new(self, planned: ComponentPlan, pipeline: str = "") -> Component:
+        environment = self.environment
+        names = {"component": f"{planned.kind.value}/{planned.id}"}
+        if pipeline:
+            names["pipeline"] = pipeline
+        context = Context(
+            id=planned.id,
+            kind=planned.kind,
+            registry=environment.registry,
+            log=environment.log.bind(**names),
+            clock=environment.clock,
+            host=environment.host,
+            pipeline=pipeline,
+        )
+        component = planned.factory.build(planned.config, context)
+        self._fresh.append(component)
+        return component
+
+    def _wire(self, *, only_fresh: bool) -> None:
+        """Set every `next`; with `only_fresh`, leave alone what the graph before this one has wired."""
+        fresh = {id(part) for part in self._fresh}
+        before = self._before
+
+        def ours(part: object) -> bool:
+            return not only_fresh or id(part) in fresh
+
+        for pipeline in self.plan.pipelines.values():
+            consumer = fan_out([self._exit(identifier, pipeline.signal) for identifier in pipeline.exporters])
+            stages = [self.processors[pipeline.id, identifier] for identifier in pipeline.processors]
+            for stage in reversed(stages):
+                if ours(stage):
+                    stage.next = consumer
+                consumer = stage
+            head = self.heads[pipeline.id]
+            if not only_fresh or before is None or before.heads.get(pipeline.id) is not head:
+                head.first = consumer
+                head.admits = [stage.admit for stage in stages if type(stage).admit is not Processor.admit]
+                if not stages and len(pipeline.exporters) == 1:
+                    admit = getattr(consumer, "admit", None)
+                    head.admits = [admit] if admit is not None else []
+        for identifier, receiver in self.receivers.items():
+            if ours(receiver):
+                receiver.next = {
+                    signal: cast("Entry", ReceiverEntry(heads, str(identifier), signal, self.environment.registry))
+                    for signal, heads in self._fed_by(identifier).items()
+                }
+        for identifier, connector in self.connectors.items():
+            if ours(connector):
+                connector.next = {
+                    signal: cast("Entry", ConnectorEntry(heads))
+                    for signal, heads in self._fed_by(identifier).items()
+                }
+
+    def _exit(self, identifier: ComponentId, signal: Signal) -> Consumer:
+        return self.connectors[identifier] if self._is_connector(identifier) else self.senders[identifier, signal]
+
+    def _fed_by(self, identifier: ComponentId) -> dict[Signal, list[PipelineHead]]:
+        """Return the heads of the pipelines that a receiver or connector feeds, by signal."""
+        heads: dict[Signal, list[PipelineHead]] = {}
+        for pipeline in self.plan.pipelines.values():
+            if identifier in pipeline.receivers:
+                heads.setdefault(pipeline.signal, []).append(self.heads[pipeline.id])
+        return heads
+
+    async def _stop(self, part: Component | Sender, deadline: float) -> Drained:
+        """Stop one part; whatever goes wrong with it is logged, and does not hold up the others."""
+        try:
+            if isinstance(part, Sender):
+                return await part.drain(deadline)
+            async with asyncio.timeout(max(0.01, deadline - self.environment.clock())):
+                await part.shutdown()
+        except TimeoutError:
+            self.environment.log.error("component did not stop in time", component=_name(part))
+        except Exception:
+            self.environment.log.exception("component did not stop", component=_name(part))
+        return Drained(0, 0)
+
+    def _ordered(self) -> list[Sequence[Component | Sender]]:
+        """Return everything in the order in which it stops; what stands in one rank stops together."""
+        ranks: list[Sequence[Component | Sender]] = [list(self.receivers.values())]
+        for pipeline in self._downstream_order():
+            ranks += [[self.processors[pipeline.id, identifier]] for identifier in pipeline.processors]
+        ranks += [list(self.connectors.values()), list(self.senders.values())]
+        return [*ranks, list(self.exporters.values()), list(self.extensions.values())]
+
+    def _components(self) -> list[Component]:
+        return [part for rank in self._ordered() for part in rank if isinstance(part, Component)]
+
+    def _downstream_order(self) -> list[PipelinePlan]:
+        """Return pipelines so that each comes before those that its connectors feed."""
+        pipelines = list(self.plan.pipelines.values())
+        ordered: list[PipelinePlan] = []
+        while pipelines:
+            for pipeline in pipelines:
+                feeders = [
+                    other
+                    for other in pipelines
+                    if other is not pipeline
+                    and any(identifier in other.exporters for identifier in pipeline.receivers)
+                ]
+                if not feeders:
+                    ordered.append(pipeline)
+                    pipelines.remove(pipeline)
+                    break
+            else:  # a cycle, which the plan has refused
+                ordered += pipelines
+                break
+        return ordered
+
+    def _parts(self) -> set[int]:
+        return {id(part) for rank in self._ordered() for part in rank}
+
+
+def _name(part: Component | Sender) -> str:
+    context = part.exporter.context if isinstance(part, Sender) else part.context
+    return f"{context.kind.value}/{context.id}"
+
+
+async def _shutdown_quietly(part: Component | Sender, log: structlog.typing.FilteringBoundLogger) -> None:
+    """Stop a part after a failed start, whose own error matters more."""
+    try:
+        await part.shutdown()
+    except Exception:
+        log.exception("component did not stop", component=_name(part))

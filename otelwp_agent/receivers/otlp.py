@@ -1,0 +1,289 @@
+"""Receive OTLP over gRPC and HTTP: traces, metrics and logs, as protobuf or JSON.
+
+It stands at the beginning of a pipeline. Bodies are checked (`validation`) and handed on as the bytes they came in; JSON
+becomes protobuf once, here. A request is answered when the pipeline has taken it; what the pipeline has no room for is
+refused so that the sender keeps it and comes back (429 with `Retry-After`, RESOURCE_EXHAUSTED with `RetryInfo`).
+
+Example::
+
+    receivers:
+      otlp:
+        protocols:
+          grpc:
+            endpoint: 127.0.0.1:4317
+          http:
+            endpoint: 127.0.0.1:4318
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Receiver, Stability, Tier
+from otelwp_agent.config import blocks
+from otelwp_agent.errors import ConsumeError, PermanentError
+from otelwp_agent.model import projections
+from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.receipt import Receipt
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.telemetry.metrics import Instrument
+from otelwp_agent.transport import status as statuses
+from otelwp_agent.transport.http_messages import JSON, PROTOBUF, Head, Request, Response, Route, text_error
+from otelwp_agent.transport.http_server import HttpServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from otelwp_agent.transport.grpc_server import GrpcServer
+
+REFUSED_REQUESTS = Instrument(
+    "otelwp_receiver_refused_requests",
+    "Requests refused, by reason: malformed, too_large, unknown_encoding, overloaded, memory, timeout, …",
+    labels=("receiver", "transport", "reason"),
+)
+
+_METHODS = {
+    Signal.TRACES: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+    Signal.METRICS: "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+    Signal.LOGS: "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+}
+
+
+class OtlpHttp(blocks.HttpServer):
+    """OTLP over HTTP/1.1."""
+
+    traces_url_path: str = "/v1/traces"
+    """Path that takes traces."""
+    metrics_url_path: str = "/v1/metrics"
+    """Path that takes metrics."""
+    logs_url_path: str = "/v1/logs"
+    """Path that takes logs."""
+
+    @property
+    def paths(self) -> dict[str, Signal]:
+        """Which signal each path takes; a path without its first slash is given one."""
+        pairs = (
+            (self.traces_url_path, Signal.TRACES),
+            (self.metrics_url_path, Signal.METRICS),
+            (self.logs_url_path, Signal.LOGS),
+        )
+        return {path if path.startswith("/") else f"/{path}": signal for path, signal in pairs}
+
+    @model_validator(mode="after")
+    def _distinct_paths(self) -> OtlpHttp:
+        if len(self.paths) < len(Signal):
+            message = "each signal needs a path of its own"
+            raise ValueError(message)
+        return self
+
+
+class Protocols(blocks.Block):
+    """What to listen with. A protocol that is named is on, even with nothing under it."""
+
+    grpc: blocks.GrpcServer | None = None
+    """OTLP over gRPC, on 127.0.0.1:4317 if nothing else is said."""
+    http: OtlpHttp | None = None
+    """OTLP over HTTP/1.1, on 127.0.0.1:4318 if nothing else is said."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_is_on(cls, data: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds
+        return {key: {} if value is None else value for key, value in data.items()} if isinstance(data, dict) else data
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> Protocols:
+        if self.grpc is None and self.http is None:
+            message = "name at least one protocol: `grpc:` or `http:`"
+            raise ValueError(message)
+        return self
+
+
+class Config(ComponentConfig):
+    """Settings of the OTLP receiver."""
+
+    protocols: Protocols
+    """What to listen with."""
+    validation: Literal["keys", "full"] = Field("keys")
+    """How far a body is checked before it is taken: `keys`, every message down to the span, data point and log record
+    must parse; `full`, everything inside them too (for untrusted senders; costs about five times as much)."""
+
+
+class OtlpReceiver(Receiver):
+    """Listens for OTLP."""
+
+    def __init__(self, config: Config, context: Context) -> None:
+        super().__init__(context)
+        self.name = f"{context.kind.value}/{context.id}"
+        self._protocols = config.protocols
+        self._check = projections.check if config.validation == "keys" else _check_fully
+        self._http: HttpServer | None = None
+        self._grpc: GrpcServer | None = None
+
+    async def start(self) -> None:
+        """Listen; raise `StartError` with nothing left open."""
+        try:
+            if self._protocols.http is not None:
+                self._http = await self._start_http(self._protocols.http)
+            if self._protocols.grpc is not None:
+                self._grpc = await self._start_grpc(self._protocols.grpc)
+        except BaseException:
+            await self.shutdown()
+            raise
+
+    async def shutdown(self) -> None:
+        """Stop listening, and answer what has begun to arrive."""
+        http, self._http = self._http, None
+        grpc, self._grpc = self._grpc, None
+        if http is not None:
+            await http.shutdown()
+        if grpc is not None:
+            await grpc.shutdown()
+
+    def refresh(self) -> None:
+        """Read certificates again."""
+        for server in (self._http, self._grpc):
+            if server is not None:
+                server.reload_tls()
+
+    def endpoints(self) -> Mapping[str, str]:
+        """Return where it listens: `http` as a URL, `grpc` as an address."""
+        endpoints = {}
+        if self._grpc is not None:
+            endpoints["grpc"] = self._grpc.address
+        if self._http is not None:
+            endpoints["http"] = self._http.address
+        return endpoints
+
+    async def _start_http(self, settings: OtlpHttp) -> HttpServer:
+        routes = {path: self._route(signal) for path, signal in settings.paths.items()}
+        server = HttpServer(
+            settings, routes, name=self.name, log=self.context.log, on_refused=self._refusals("http")
+        )
+        await server.start()
+        self.context.log.info("receiver listening", transport="http", endpoint=server.address, port=server.port)
+        return server
+
+    async def _start_grpc(self, settings: blocks.GrpcServer) -> GrpcServer:
+        from otelwp_agent.transport.grpc_server import GrpcServer  # noqa: PLC0415 - 10 MB that HTTP alone does without
+
+        methods = {method: self._grpc_handler(signal) for signal, method in _METHODS.items()}
+        server = GrpcServer(settings, methods, name=self.name, log=self.context.log)
+        await server.start()
+        self.context.log.info("receiver listening", transport="grpc", endpoint=server.address, port=server.port)
+        return server
+
+    def _refusals(self, transport: str) -> Callable[[str], None]:
+        registry, receiver = self.context.registry, str(self.context.id)
+        return lambda reason: registry.counter(
+            REFUSED_REQUESTS, receiver=receiver, transport=transport, reason=reason
+        ).add()
+
+    def _route(self, signal: Signal) -> Route:
+        """Return the route that takes `signal`: the hot path of the whole agent."""
+        check = self._check
+
+        def handle(request: Request) -> Response:
+            memo = request.head.memo
+            if memo is None:
+                memo = request.head.memo = self._read_head(request.head)
+            decode, origin, ok = memo
+            if ok.status != 200:  # noqa: PLR2004 - OK
+                count("unsupported_media_type")
+                return ok  # type: ignore[no-any-return]  # the head's memo is ours
+            entry = self.next.get(signal)
+            if entry is None:
+                return self._not_wired(signal)
+            body = request.body
+            if decode is not None:
+                body = decode(signal, body)
+            items = check(signal, body)
+            if items:
+                entry.consume(Batch(signal, body, items, origin, ((Receipt(items), items),)))
+            return ok  # type: ignore[no-any-return]  # the head's memo is ours
+
+        def admit() -> None:
+            entry = self.next.get(signal)
+            if entry is not None:
+                entry.admit()
+
+        count = self._refusals("http")
+        return Route(handle, ("POST",), admit, _render_error)
+
+    def _read_head(self, head: Head) -> tuple[Callable[[Signal, bytes], bytes] | None, Origin, Response]:
+        """Work out from a head how to decode what follows it, where that comes from, and how to say yes."""
+        origin = Origin(str(self.context.id), "http", headers=head.headers)
+        if head.media_type == PROTOBUF:
+            return None, origin, _OK_PROTOBUF
+        if head.media_type == JSON:
+            from otelwp_agent.model.otlp_json import decode  # noqa: PLC0415 - the full messages, for who sends JSON
+
+            return decode, origin, _OK_JSON
+        got = head.media_type or "none"
+        return None, origin, text_error(415, f"the content type is {got}; taken here are {PROTOBUF} and {JSON}")
+
+    def _not_wired(self, signal: Signal) -> Response:
+        return text_error(
+            404, f"no pipeline takes {signal.value} from the receiver {self.context.id}; add it to service.pipelines"
+        )
+
+    def _grpc_handler(self, signal: Signal) -> Callable[[bytes, Mapping[str, str]], bytes]:
+        check, receiver, count = self._check, str(self.context.id), self._refusals("grpc")
+
+        def handle(message: bytes, metadata: Mapping[str, str]) -> bytes:
+            entry = self.next.get(signal)
+            try:
+                if entry is None:
+                    raise PermanentError(f"no pipeline takes {signal.value} from the receiver {receiver}")
+                entry.admit()
+                items = check(signal, message)
+                if items:
+                    origin = Origin(receiver, "grpc", headers=metadata)
+                    entry.consume(Batch(signal, message, items, origin, ((Receipt(items), items),)))
+            except ConsumeError as error:
+                count(error.reason)
+                raise
+            return b""
+
+        return handle
+
+
+_OK_PROTOBUF = Response(200, b"", PROTOBUF)
+_OK_JSON = Response(200, b"{}", JSON)
+
+
+def _check_fully(signal: Signal, body: bytes) -> int:
+    """Return the items in `body` after parsing all of it."""
+    from otelwp_agent.model.messages import request_class  # noqa: PLC0415 - the full messages, for who asks for them
+
+    projections.parse(request_class(signal).FromString, body)
+    return projections.count(signal, body)
+
+
+def _render_error(head: Head, status: int, error: ConsumeError) -> Response:
+    """Answer with a `google.rpc.Status` in the request's own encoding (OTLP 1.9, "OTLP/HTTP Response")."""
+    message = statuses.status_message(error)
+    wait = statuses.retry_after(error)
+    headers = (("Retry-After", statuses.retry_after_header(wait)),) if wait is not None else ()
+    if head.media_type == JSON:
+        from google.protobuf.json_format import MessageToJson  # noqa: PLC0415 - for errors to JSON senders alone
+
+        return Response(status, MessageToJson(message, indent=None).encode(), JSON, headers)
+    return Response(status, message.SerializeToString(), PROTOBUF, headers)
+
+
+def _build(config: Config, context: Context) -> OtlpReceiver:
+    return OtlpReceiver(config, context)
+
+
+FACTORY = Factory(
+    Kind.RECEIVER,
+    "otlp",
+    Config,
+    _build,
+    stability=Stability.BETA,
+    tier=Tier.FREE,
+    reads="shape, down to the item; with `validation: full` everything",
+    instruments=(REFUSED_REQUESTS,),
+)

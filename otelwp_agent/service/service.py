@@ -1,0 +1,196 @@
+"""The life of the agent on one page: build → start → run → reload → drain → stop.
+
+Signals: SIGTERM and SIGINT drain in order within `service.shutdown_timeout`, a second one stops at once; SIGHUP reads the
+configuration again, builds and checks the new graph first, and keeps the old one if anything fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from otelwp_agent.errors import AgentError, ConfigError
+from otelwp_agent.pipeline.graph import Environment, Graph
+from otelwp_agent.service.ledger_metrics import bind_ledgers
+from otelwp_agent.service.metrics_endpoint import MetricsEndpoint
+from otelwp_agent.telemetry import logging, process
+from otelwp_agent.telemetry.metrics import Registry
+from otelwp_agent.telemetry.tasks import spawn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from otelwp_agent.component import ComponentHealth
+    from otelwp_agent.pipeline.plan import Plan
+    from otelwp_agent.pipeline.sending import Drained
+
+GC_THRESHOLD = (50_000, 20, 50)
+"""Allocations before the cyclic garbage collector looks. Batches, receipts and shares hold no cycles: reference counts free
+them, and a collector that looks every 700 allocations (CPython's default) takes 10 % of the CPU under load."""
+
+
+class Service:
+    """Runs what a plan says. `load` reads the configuration anew and raises `ConfigError` if it is wrong."""
+
+    def __init__(self, load: Callable[[], Plan]) -> None:
+        """Load nothing yet."""
+        self._load = load
+        self.registry = Registry()
+        self.log = logging.get()
+        self.started = asyncio.Event()
+        """Set once every receiver listens."""
+        self._graph: Graph | None = None
+        self._metrics: MetricsEndpoint | None = None
+        self._draining = False
+        self._stop_signals = 0
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+        self._reloads = asyncio.Lock()
+        self._environment = Environment(self.registry, self.log, time.monotonic, self)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every receiver listens and nothing is being drained."""
+        return self.started.is_set() and not self._draining
+
+    @property
+    def draining(self) -> bool:
+        """Whether the agent is on its way out."""
+        return self._draining
+
+    def components(self) -> Sequence[ComponentHealth]:
+        """Return the state of every component that tells one."""
+        return self._graph.health() if self._graph is not None else ()
+
+    @property
+    def graph(self) -> Graph:
+        """The graph that runs."""
+        if self._graph is None:
+            raise AgentError("the agent does not run")
+        return self._graph
+
+    async def run(self) -> None:
+        """Start, run until told to stop, drain. Raises `ConfigError` or `StartError` if it cannot start."""
+        await self.start()
+        with self._signals():
+            await self._stop.wait()
+        await self.stop()
+
+    async def start(self) -> None:
+        """Load the configuration, build the graph, start it; on failure nothing is left open."""
+        plan = self._load()
+        self._apply_telemetry(plan)
+        process.observe(self.registry, plan.service.telemetry.resource)
+        graph = Graph.build(plan, self._environment)
+        metrics = await self._metrics_endpoint(plan)
+        try:
+            await graph.start()
+        except BaseException:
+            await _close(metrics)
+            raise
+        graph.adopt()
+        self._graph, self._metrics = graph, metrics
+        bind_ledgers(self.registry, graph.heads)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLD)
+        self.started.set()
+        self.log.info("agent ready", pipelines=len(plan.pipelines), components=len(plan.components))
+
+    async def reload(self) -> bool:
+        """Read the configuration again and go over to it; keep the old one, and say why, if that fails."""
+        async with self._reloads:
+            before, old_metrics = self.graph, self._metrics
+            try:
+                plan = self._load()
+                graph = Graph.build(plan, self._environment, before)
+                metrics = await self._metrics_endpoint(plan, before)
+                try:
+                    await graph.start()
+                except BaseException:
+                    if metrics is not old_metrics:
+                        await _close(metrics)
+                    raise
+            except AgentError as error:
+                problems = error.problems if isinstance(error, ConfigError) else [error]
+                self.log.error(
+                    "configuration not reloaded; the old one stays in use",
+                    problems=[str(problem) for problem in problems],
+                )
+                return False
+            graph.adopt()
+            self._apply_telemetry(plan)
+            process.describe(self.registry, plan.service.telemetry.resource)
+            self._graph, self._metrics = graph, metrics
+            bind_ledgers(self.registry, graph.heads)
+            if metrics is not old_metrics:
+                await _close(old_metrics)
+            graph.refresh()
+            self.log.info("configuration reloaded", pipelines=len(plan.pipelines), components=len(plan.components))
+            deadline = time.monotonic() + before.plan.service.shutdown_timeout
+            spawn(before.retire(graph, deadline), name="retire the graph before a reload")
+            return True
+
+    async def stop(self) -> None:
+        """Drain in order: no longer ready, receivers closed, buffers and queues emptied, everything closed."""
+        self._draining = True
+        graph = self.graph
+        timeout = graph.plan.service.shutdown_timeout
+        self.log.info("draining", timeout_seconds=timeout, in_flight=graph.in_flight())
+        draining = spawn(graph.retire(None, time.monotonic() + timeout), name="drain")
+        hurry = spawn(self._stop_now.wait(), name="wait for a second signal")
+        await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if draining.done():
+            self._farewell(draining.result(), graph)
+        else:
+            draining.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await draining
+            self.log.error("stopped at once, as told; what was not delivered is lost", in_flight=graph.in_flight())
+        await _close(self._metrics)
+
+    def _farewell(self, drained: Drained, graph: Graph) -> None:
+        left = drained.left + graph.in_flight()
+        tell = self.log.error if left else self.log.info
+        tell("agent stopped", delivered_while_draining=drained.delivered, dropped=left)
+
+    def _apply_telemetry(self, plan: Plan) -> None:
+        logs = plan.service.telemetry.logs
+        logging.configure(logs.level, logs.encoding)
+
+    async def _metrics_endpoint(self, plan: Plan, before: Graph | None = None) -> MetricsEndpoint | None:
+        """Return the endpoint for `plan`: the one that listens already, a new one, or none."""
+        address = plan.service.telemetry.metrics.address
+        if before is not None and before.plan.service.telemetry.metrics.address == address:
+            return self._metrics
+        if address is None:
+            return None
+        endpoint = MetricsEndpoint(self.registry, address, self.log)
+        await endpoint.start()
+        return endpoint
+
+    def _signals(self) -> contextlib.ExitStack:
+        """Handle signals until the stack is closed."""
+        loop = asyncio.get_running_loop()
+        stack = contextlib.ExitStack()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told_to_stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: spawn(self.reload(), name="reload"))
+        stack.callback(loop.remove_signal_handler, signal.SIGHUP)
+        return stack
+
+    def _told_to_stop(self) -> None:
+        self._stop_signals += 1
+        self._stop.set()
+        if self._stop_signals > 1:
+            self._stop_now.set()
+
+
+async def _close(endpoint: MetricsEndpoint | None) -> None:
+    if endpoint is not None:
+        await endpoint.shutdown()

@@ -14,7 +14,7 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from docs_fields import block_of, default_words, limits, type_words
+from docs_fields import block_of, default_words, foreign_words, limits, type_words
 
 from otelwp_agent.component import Factory, Kind
 from otelwp_agent.components import SHIPPED, Catalog
@@ -60,7 +60,11 @@ def blocks(config: type[BaseModel], path: str, seen: dict[type[BaseModel], str])
     seen[config] = path
     inner: list[tuple[str, type[BaseModel]]] = []
     rows: list[tuple[str, ...]] = []
+    foreign: list[tuple[str, ...]] = []
     for name, field in config.model_fields.items():
+        if said := foreign_words(field):
+            foreign.append((f"`{field.alias or name}`", said))
+            continue
         found = block_of(field.annotation)
         words = type_words(field.annotation, field.metadata) + limits(field)
         key = field.alias or name
@@ -72,7 +76,18 @@ def blocks(config: type[BaseModel], path: str, seen: dict[type[BaseModel], str])
             place = seen.get(block) or next(at for at, each in inner if each is block)
             words = words.replace("block", f"[block](#{anchor(place)})", 1)
         rows.append((f"`{key}`", words, default_words(field), cleandoc(field.description or "")))
-    yield path, table(("key", "type", "default", "what it does"), rows)
+    yield (
+        path,
+        "\n".join(
+            filter(
+                None,
+                [
+                    table(("key", "type", "default", "what it does"), rows),
+                    table(("the Collector's", "here"), foreign),
+                ],
+            )
+        ),
+    )
     for below, block in inner:
         if block not in seen:
             yield from blocks(block, below, seen)

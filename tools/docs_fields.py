@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 from pydantic import BaseModel, BeforeValidator
 from pydantic_core import PydanticUndefined
 
-from otelwp_agent.config.types import Endpoint, Secret, format_duration, parse_duration, parse_size
+from otelwp_agent.config.types import Endpoint, Ignored, Refused, Secret, format_duration, parse_duration, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -76,6 +76,16 @@ def class_words(annotation: Any) -> str:  # noqa: ANN401 - any type there is
     raise TypeError(message)
 
 
+def foreign_words(field: FieldInfo) -> str:
+    """Return what is done with a key of the Collector's that means nothing here, "" for every other key."""
+    for mark in field.metadata:
+        if isinstance(mark, Refused):
+            return f"refused: {mark.why}"
+        if isinstance(mark, Ignored) and not mark.values:
+            return f"ignored: {mark.why}"
+    return ""
+
+
 def literal_words(values: Iterable[object]) -> str:
     """Return a choice of values as one would write them."""
     shown = [f"`{value}`" if value != "" else '`""`' for value in values]
@@ -91,11 +101,12 @@ def plural(words: str) -> str:
 def limits(field: FieldInfo) -> str:
     """Return the limits of a number or of a string, as they stand beside its type."""
     signs = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most", "min_length": "length at least"}
+    obvious = {("ge", 0)} if validators(field.metadata) & {parse_duration, parse_size} else set()
     found = [
         f"{words} {value:g}"
         for each in field.metadata
         for name, words in signs.items()
-        if isinstance(value := getattr(each, name, None), (int, float))
+        if isinstance(value := getattr(each, name, None), (int, float)) and (name, value) not in obvious
     ]
     return f", {' and '.join(found)}" if found else ""
 

@@ -5,7 +5,7 @@ import docs_fields
 import pytest
 from pydantic import BaseModel, Field
 
-from otelwp_agent.config.types import ByteSize, Duration, Endpoint, PositiveDuration, Secret
+from otelwp_agent.config.types import ByteSize, Duration, Endpoint, Ignored, PositiveDuration, Refused, Secret
 
 
 class Mode(Enum):
@@ -68,6 +68,17 @@ def test_fields_are_put_in_words(name, words, default):
     field = Config.model_fields[name]
     assert docs_fields.type_words(field.annotation, field.metadata) + docs_fields.limits(field) == words
     assert docs_fields.default_words(field) == default
+
+
+class Foreign(BaseModel):
+    buffers: Annotated[int, Ignored("nothing to size")] = 0
+    auth: Annotated[None, Refused("there is none")] = None
+    encodings: Annotated[list[str], Ignored("not read here", values=("lz4",))] = Field(default_factory=list)
+
+
+def test_keys_that_mean_nothing_here_say_so():
+    words = {name: docs_fields.foreign_words(field) for name, field in Foreign.model_fields.items()}
+    assert words == {"buffers": "ignored: nothing to size", "auth": "refused: there is none", "encodings": ""}
 
 
 @pytest.mark.parametrize(

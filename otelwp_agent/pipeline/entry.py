@@ -113,9 +113,10 @@ class ReceiverEntry:
         counters[0].value += batch.items
 
     def _bind(self, transport: str) -> tuple[Counter, Counter]:
-        labels = {"receiver": self._receiver, "transport": transport}
-        accepted = self._registry.counter(ACCEPTED[self._signal], **labels)
-        refused = self._registry.counter(REFUSED[self._signal], **labels)
+        accepted, refused = (
+            self._registry.counter(instruments[self._signal], receiver=self._receiver, transport=transport)
+            for instruments in (ACCEPTED, REFUSED)
+        )
         counters = self._counters[transport] = (accepted, refused)
         return counters
 

@@ -1,8 +1,8 @@
 """Hand one batch to several consumers, so that none of them feels the others.
 
 Each branch gets receipts of its own. A branch that refuses while another takes loses the batch alone: it is settled as
-dropped there and counted, and the sender is not asked to come back, for that would duplicate it into the others. Only when
-every branch refuses has nothing been taken, and the refusal goes back to the sender.
+dropped there and counted, and the sender is not asked to come back, for that would duplicate it into the others. Only
+when every branch refuses has nothing been taken, and the refusal goes back to the sender.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ def consume_forks(branches: Sequence[Consumer], batch: Batch) -> None:
         except ConsumeError as error:
             refused.append((fork, error))
     if len(refused) == len(branches):
-        raise next((error for _, error in refused if isinstance(error, RetryableError)), refused[0][1])
-    for fork, error in refused:
-        fork.settle(Outcome.DROPPED, error.reason)
+        refusals = [refusal for _, refusal in refused]
+        raise next((refusal for refusal in refusals if isinstance(refusal, RetryableError)), refusals[0])
+    for fork, refusal in refused:
+        fork.settle(Outcome.DROPPED, refusal.reason)
 
 
 def fan_out(branches: Sequence[Consumer]) -> Consumer:

@@ -2,10 +2,10 @@
 
 Order: exporters are built first and receivers started last; receivers stop first, and every buffer drains on the way.
 
-A reload builds the new graph beside the old one. What did not change (same id, same configuration, same place) is the same
-object in both, with its buffers, queues and state. `Graph.start` starts only what is new, and undoes that if anything fails,
-so that the old graph runs on untouched; only then does `adopt` rewire what both share, and `retire` drain what only the old
-one had.
+A reload builds the new graph beside the old one. What did not change (same id, same configuration, same place) is the
+same object in both, with its buffers, queues and state. `Graph.start` starts only what is new, and undoes that if
+anything fails, so that the old graph runs on untouched; only then does `adopt` rewire what both share, and `retire` drain
+what only the old one had.
 """
 
 from __future__ import annotations
@@ -80,22 +80,23 @@ class Graph:
     def build(cls, plan: Plan, environment: Environment, before: Graph | None = None) -> Graph:
         """Make every component of `plan`, or take it from the graph that runs `before`. Opens nothing."""
         graph = cls(plan, environment, _before=before)
+        old = before or cls(plan, environment)
         for identifier in plan.extensions:
-            graph._make(Kind.EXTENSION, identifier, graph.extensions, before and before.extensions)
+            graph._make(Kind.EXTENSION, identifier, graph.extensions, old.extensions)
         for pipeline in plan.pipelines.values():
             for identifier in pipeline.exporters:
                 if not graph._is_connector(identifier):
-                    graph._make(Kind.EXPORTER, identifier, graph.exporters, before and before.exporters)
+                    graph._make(Kind.EXPORTER, identifier, graph.exporters, old.exporters)
                     graph._make_sender(identifier, pipeline.signal)
                 else:
-                    graph._make(Kind.CONNECTOR, identifier, graph.connectors, before and before.connectors)
+                    graph._make(Kind.CONNECTOR, identifier, graph.connectors, old.connectors)
             for identifier in pipeline.processors:
                 graph._make_processor(pipeline, identifier)
             graph._make_head(pipeline)
         for pipeline in plan.pipelines.values():
             for identifier in pipeline.receivers:
                 if not graph._is_connector(identifier):
-                    graph._make(Kind.RECEIVER, identifier, graph.receivers, before and before.receivers)
+                    graph._make(Kind.RECEIVER, identifier, graph.receivers, old.receivers)
         graph._wire(only_fresh=True)
         return graph
 
@@ -162,13 +163,13 @@ class Graph:
         return (Kind.CONNECTOR, identifier) in self.plan.components
 
     def _make(
-        self, kind: Kind, identifier: ComponentId, into: dict[ComponentId, C], before: Mapping[ComponentId, C] | None
+        self, kind: Kind, identifier: ComponentId, into: dict[ComponentId, C], before: Mapping[ComponentId, C]
     ) -> None:
         """Put the component into `into`: the one that runs already if it is configured the same, else a new one."""
         if identifier in into:
             return
         planned = self.plan.components[kind, identifier]
-        old = before.get(identifier) if before is not None else None
+        old = before.get(identifier)
         if old is not None and self._same(planned):
             into[identifier] = old
             return
@@ -234,7 +235,7 @@ class Graph:
     def _wire(self, *, only_fresh: bool) -> None:
         """Set every `next`; with `only_fresh`, leave alone what the graph before this one has wired."""
         fresh = {id(part) for part in self._fresh}
-        before = self._before
+        before = self._before.heads if self._before is not None else {}
 
         def ours(part: object) -> bool:
             return not only_fresh or id(part) in fresh
@@ -247,24 +248,20 @@ class Graph:
                     stage.next = consumer
                 consumer = stage
             head = self.heads[pipeline.id]
-            if not only_fresh or before is None or before.heads.get(pipeline.id) is not head:
+            if not only_fresh or before.get(pipeline.id) is not head:
                 head.first = consumer
                 head.admits = [stage.admit for stage in stages if type(stage).admit is not Processor.admit]
-                if not stages and len(pipeline.exporters) == 1:
-                    admit = getattr(consumer, "admit", None)
-                    head.admits = [admit] if admit is not None else []
         for identifier, receiver in self.receivers.items():
             if ours(receiver):
+                registry = self.environment.registry
                 receiver.next = {
-                    signal: cast("Entry", ReceiverEntry(heads, str(identifier), signal, self.environment.registry))
+                    signal: ReceiverEntry(heads, str(identifier), signal, registry)
                     for signal, heads in self._fed_by(identifier).items()
                 }
         for identifier, connector in self.connectors.items():
             if ours(connector):
-                connector.next = {
-                    signal: cast("Entry", ConnectorEntry(heads))
-                    for signal, heads in self._fed_by(identifier).items()
-                }
+                fed = self._fed_by(identifier)
+                connector.next = {signal: ConnectorEntry(heads) for signal, heads in fed.items()}
 
     def _exit(self, identifier: ComponentId, signal: Signal) -> Consumer:
         return self.connectors[identifier] if self._is_connector(identifier) else self.senders[identifier, signal]
@@ -310,8 +307,7 @@ class Graph:
                 feeders = [
                     other
                     for other in pipelines
-                    if other is not pipeline
-                    and any(identifier in other.exporters for identifier in pipeline.receivers)
+                    if other is not pipeline and any(identifier in other.exporters for identifier in pipeline.receivers)
                 ]
                 if not feeders:
                     ordered.append(pipeline)

@@ -1,8 +1,8 @@
 """Receive OTLP over gRPC and HTTP: traces, metrics and logs, as protobuf or JSON.
 
-It stands at the beginning of a pipeline. Bodies are checked (`validation`) and handed on as the bytes they came in; JSON
-becomes protobuf once, here. A request is answered when the pipeline has taken it; what the pipeline has no room for is
-refused so that the sender keeps it and comes back (429 with `Retry-After`, RESOURCE_EXHAUSTED with `RetryInfo`).
+It stands at the beginning of a pipeline. Bodies are checked (`validation`) and handed on as the bytes they came in;
+JSON becomes protobuf once, here. A request is answered when the pipeline has taken it; what the pipeline has no room for
+is refused so that the sender keeps it and comes back (429 with `Retry-After`, RESOURCE_EXHAUSTED with `RetryInfo`).
 
 Example::
 
@@ -158,9 +158,7 @@ class OtlpReceiver(Receiver):
 
     async def _start_http(self, settings: OtlpHttp) -> HttpServer:
         routes = {path: self._route(signal) for path, signal in settings.paths.items()}
-        server = HttpServer(
-            settings, routes, name=self.name, log=self.context.log, on_refused=self._refusals("http")
-        )
+        server = HttpServer(settings, routes, name=self.name, log=self.context.log, on_refused=self._refusals("http"))
         await server.start()
         self.context.log.info("receiver listening", transport="http", endpoint=server.address, port=server.port)
         return server

@@ -1,7 +1,7 @@
 """The life of the agent on one page: build → start → run → reload → drain → stop.
 
-Signals: SIGTERM and SIGINT drain in order within `service.shutdown_timeout`, a second one stops at once; SIGHUP reads the
-configuration again, builds and checks the new graph first, and keeps the old one if anything fails.
+Signals: SIGTERM and SIGINT drain in order within `service.shutdown_timeout`, a second one stops at once; SIGHUP reads
+the configuration again, builds and checks the new graph first, and keeps the old one if anything fails.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import gc
 import signal
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from otelwp_agent.errors import AgentError, ConfigError
 from otelwp_agent.pipeline.graph import Environment, Graph
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from otelwp_agent.pipeline.sending import Drained
 
 GC_THRESHOLD = (50_000, 20, 50)
-"""Allocations before the cyclic garbage collector looks. Batches, receipts and shares hold no cycles: reference counts free
-them, and a collector that looks every 700 allocations (CPython's default) takes 10 % of the CPU under load."""
+"""Allocations before the cyclic garbage collector looks. Batches, receipts and shares hold no cycles: reference counts
+free them, and a collector that looks every 700 allocations (CPython's default) only finds them alive."""
 
 
 class Service:
@@ -45,7 +45,9 @@ class Service:
         """Set once every receiver listens."""
         self._graph: Graph | None = None
         self._metrics: MetricsEndpoint | None = None
+        self.started_at = time.time()
         self._draining = False
+        self._stopped = False
         self._stop_signals = 0
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -58,9 +60,13 @@ class Service:
         return self.started.is_set() and not self._draining
 
     @property
-    def draining(self) -> bool:
-        """Whether the agent is on its way out."""
-        return self._draining
+    def status(self) -> Literal["starting", "ready", "draining", "stopped"]:
+        """Where in its life the agent is."""
+        if self._stopped:
+            return "stopped"
+        if self._draining:
+            return "draining"
+        return "ready" if self.started.is_set() else "starting"
 
     def components(self) -> Sequence[ComponentHealth]:
         """Return the state of every component that tells one."""
@@ -152,6 +158,7 @@ class Service:
             with contextlib.suppress(asyncio.CancelledError):
                 await draining
             self.log.error("stopped at once, as told; what was not delivered is lost", in_flight=graph.in_flight())
+        self._stopped = True
         await _close(self._metrics)
 
     def _farewell(self, drained: Drained, graph: Graph) -> None:

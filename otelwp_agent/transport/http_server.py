@@ -2,7 +2,7 @@
 
 Two ways in. Keep-alive senders repeat the same head byte for byte, so a head that llhttp has once accepted is
 remembered with what it means, and the next request that begins with these bytes goes to its handler without being
-parsed again (docs/adr/0003). Everything else (chunked bodies, `Expect`, a head cut across packets, HTTP/1.0) takes the parser.
+parsed again (docs/adr/0003). Everything else (chunked bodies, `Expect`, a head cut across packets) takes the parser.
 
 Invariants:
 
@@ -259,10 +259,9 @@ class HttpServer:
         for connection in [each for each in self.connections if each.deadline < now]:
             connection.time_is_up()
         tls = self.settings.tls
-        if tls is not None and self._tls is not None and tls.reload_interval:
-            if now - self._tls_checked >= tls.reload_interval:
-                self._tls_checked = now
-                self._reload_tls_if_changed()
+        if tls is not None and tls.reload_interval and now - self._tls_checked >= tls.reload_interval:
+            self._tls_checked = now
+            self._reload_tls_if_changed()
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
 
     def _reload_tls_if_changed(self) -> None:

@@ -81,10 +81,14 @@ clean: ## remove .venv and everything that was built or cached
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
 	@find otelwp_agent tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# An interpreter that was asked for by name replaces a `.venv` of another version.
+# An interpreter that was asked for by name replaces a `.venv` of another version, if it can.
 ifneq ($(PYTHON),)
-VERSION := -c 'import sys; print(*sys.version_info[:3], sep=".")'
-ifneq ($(shell $(PYTHON) $(VERSION) 2>/dev/null),$(shell $(BIN)/python $(VERSION) 2>/dev/null))
+VERSION := -c 'import sys; print(sys.version_info[:3] if sys.version_info >= (3, 11) else "too old")'
+ASKED := $(shell $(PYTHON) $(VERSION) 2>/dev/null || echo missing)
+ifneq ($(ASKED),$(shell $(BIN)/python $(VERSION) 2>/dev/null))
+ifneq ($(filter missing too,$(ASKED)),)
+$(error $(PYTHON) is $(ASKED): otelwp-agent needs Python 3.11 or newer)
+endif
 $(shell rm -f $(MADE) $(RUNTIME) $(DEV))
 endif
 endif

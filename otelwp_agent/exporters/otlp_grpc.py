@@ -1,0 +1,118 @@
+"""Send OTLP over gRPC: to another collector, to Jaeger, to any backend that speaks it. Also known as `otlp`.
+
+It stands at the end of a pipeline. Batches go out as the bytes they are; what is larger than the other side takes is
+split before. What may succeed later is tried again (`retry_on_failure`), and the queue before it bounds memory.
+
+Example::
+
+    exporters:
+      otlp_grpc:
+        endpoint: collector.example:4317
+        headers:
+          x-tenant: shop
+        compression: gzip
+        retry_on_failure:
+          max_elapsed_time: 10m
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field, model_validator
+
+from otelwp_agent.component import ComponentConfig, Context, Exporter, Factory, Kind, Stability, Tier
+from otelwp_agent.config import blocks
+from otelwp_agent.config.types import ByteSize  # noqa: TC001 - pydantic reads it
+from otelwp_agent.model.otlp_response import rejected
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.transport.tls import beyond_grpc
+
+if TYPE_CHECKING:
+    from otelwp_agent.model.batch import Batch
+    from otelwp_agent.transport.grpc_client import GrpcClient
+
+METHODS = {
+    Signal.TRACES: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+    Signal.METRICS: "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+    Signal.LOGS: "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+}
+
+MAX_REQUEST_SIZE = 4 * 2**20 - 2**16
+"""What gRPC servers take in one message by default, 4 MiB, less a margin for what splitting adds."""
+
+_EXCERPT = 200
+"""Characters of the other side's message that are worth logging."""
+
+
+class Config(ComponentConfig, blocks.GrpcClient):
+    """Settings of the OTLP/gRPC exporter."""
+
+    sending_queue: blocks.Queue = blocks.Queue()
+    """The queue before it."""
+    retry_on_failure: blocks.Retry = blocks.Retry()
+    """What is done when a send fails and may succeed later."""
+    max_request_size: ByteSize = Field(MAX_REQUEST_SIZE, ge=1024)
+    """Largest message sent, before compression; larger batches are split. Raise it if the other side takes more."""
+
+    @model_validator(mode="after")
+    def _grpc_can(self) -> Config:
+        problem = beyond_grpc(self.tls)
+        if problem is not None:
+            message = f"tls: {problem}"
+            raise ValueError(message)
+        return self
+
+
+class OtlpGrpcExporter(Exporter):
+    """Calls `Export` of the OTLP service of each batch's signal."""
+
+    def __init__(self, config: Config, context: Context) -> None:
+        """Open nothing before `start`."""
+        super().__init__(context)
+        self.max_request_bytes = config.max_request_size
+        self._config = config
+        self._client: GrpcClient | None = None
+        self._warned = ""
+
+    async def start(self) -> None:
+        """Read certificates and open the channel; the connection is made by the first export."""
+        from otelwp_agent.transport.grpc_client import GrpcClient  # noqa: PLC0415 - grpcio, 13 MB, for who starts this
+
+        client = GrpcClient(self._config, name=f"{self.context.kind.value}/{self.context.id}", log=self.context.log)
+        await client.start()
+        self._client = client
+
+    async def shutdown(self) -> None:
+        """Close the connection."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    async def export(self, batch: Batch) -> int:
+        """Send the batch; return how many of its items the other side rejected."""
+        if self._client is None:
+            raise RuntimeError("the exporter is not started")
+        response = await self._client.call(METHODS[batch.signal], batch.body)
+        if not response:
+            return 0
+        items, message = rejected(response)
+        if message and message != self._warned:  # once for each: a message that stays the same tells nothing new
+            self._warned = message
+            self.context.log.warning("the other side says", rejected=items, message=message[:_EXCERPT])
+        return min(items, batch.items)
+
+
+def _build(config: Config, context: Context) -> OtlpGrpcExporter:
+    return OtlpGrpcExporter(config, context)
+
+
+FACTORY = Factory(
+    Kind.EXPORTER,
+    "otlp_grpc",
+    Config,
+    _build,
+    aliases=("otlp",),
+    stability=Stability.BETA,
+    tier=Tier.PRO,
+)

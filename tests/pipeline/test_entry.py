@@ -1,0 +1,105 @@
+import pytest
+
+from otelwp_agent.errors import Overloaded
+from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.receipt import Outcome, Receipt
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.pipeline.entry import ConnectorEntry, PipelineHead, ReceiverEntry
+from otelwp_agent.telemetry.metrics import Registry
+
+
+class Stage:
+    def __init__(self):
+        self.refusal = None
+        self.taken = []
+
+    def consume(self, batch):
+        if self.refusal is not None:
+            raise self.refusal
+        self.taken.append(batch)
+
+    def admit(self):
+        if self.refusal is not None:
+            raise self.refusal
+
+
+def head(name="traces"):
+    made = PipelineHead(name)
+    made.first = Stage()
+    made.admits = [made.first.admit]
+    return made
+
+
+def batch(items=2, transport="http"):
+    receipt = Receipt(items)
+    return Batch(Signal.TRACES, b"", items, Origin("otlp", transport), ((receipt, items),))
+
+
+def test_the_ledger_balances_at_every_step():
+    pipeline = head()
+    ledger = pipeline.ledger
+    for number in range(3):
+        pipeline.consume(batch())
+        assert (ledger.accepted, ledger.in_flight) == (2 * number + 2, 2 * number + 2)
+    pipeline.first.refusal = Overloaded("full")
+    refused = batch()
+    with pytest.raises(Overloaded):
+        pipeline.consume(refused)
+    assert (ledger.accepted, ledger.in_flight) == (6, 6)
+    refused.settle(Outcome.DROPPED)
+    assert ledger.settled == [0, 0, 0, 0], "a refused batch no longer belongs to the ledger"
+    one, two, three = pipeline.first.taken
+    one.settle(Outcome.DELIVERED)
+    two.settle(Outcome.SAMPLED_OUT)
+    three.settle(Outcome.DROPPED, "queue_full")
+    assert (ledger.in_flight, ledger.settled, ledger.dropped_reasons) == (0, [2, 2, 0, 2], {"queue_full": 2})
+
+
+def test_accepted_and_refused_are_counted_by_transport():
+    registry, pipeline = Registry(), head()
+    entry = ReceiverEntry([pipeline], "otlp", Signal.TRACES, registry)
+    entry.consume(batch())
+    entry.consume(batch(5, "grpc"))
+    pipeline.first.refusal = Overloaded("full")
+    with pytest.raises(Overloaded):
+        entry.consume(batch(7))
+    text = registry.expose()
+    assert 'otelcol_receiver_accepted_spans{receiver="otlp",transport="http"} 2\n' in text
+    assert 'otelcol_receiver_accepted_spans{receiver="otlp",transport="grpc"} 5\n' in text
+    assert 'otelcol_receiver_refused_spans{receiver="otlp",transport="http"} 7\n' in text
+
+
+def test_two_pipelines_keep_ledgers_of_their_own():
+    heads = [head("traces/a"), head("traces/b")]
+    entry = ReceiverEntry(heads, "otlp", Signal.TRACES, Registry())
+    one = batch()
+    entry.consume(one)
+    heads[0].first.taken[0].settle(Outcome.DELIVERED)
+    assert [each.ledger.in_flight for each in heads] == [0, 2]
+    heads[1].first.taken[0].settle(Outcome.DROPPED, "x")
+    assert [each.ledger.settled for each in heads] == [[2, 0, 0, 0], [0, 0, 0, 2]]
+    assert one.shares[0][0].worst is Outcome.DROPPED
+
+
+def test_admit_refuses_only_when_every_pipeline_would():
+    heads = [head("traces/a"), head("traces/b")]
+    entry = ReceiverEntry(heads, "otlp", Signal.TRACES, Registry())
+    entry.admit()
+    heads[0].first.refusal = Overloaded("memory")
+    entry.admit()
+    heads[1].first.refusal = Overloaded("memory")
+    with pytest.raises(Overloaded, match="memory"):
+        entry.admit()
+    with pytest.raises(Overloaded):
+        ReceiverEntry(heads[:1], "otlp", Signal.TRACES, Registry()).admit()
+
+
+def test_through_a_connector_each_pipeline_settles_for_itself():
+    before, after = head("traces"), head("traces/after")
+    before.consume(batch())
+    connector = ConnectorEntry([after])
+    connector.admit()
+    connector.consume(before.first.taken[0])
+    assert [each.ledger.in_flight for each in (before, after)] == [2, 2]
+    after.first.taken[0].settle(Outcome.DELIVERED)
+    assert [each.ledger.settled[Outcome.DELIVERED] for each in (before, after)] == [2, 2]

@@ -1,0 +1,65 @@
+import pytest
+
+from otelwp_agent.errors import MalformedError, Overloaded
+from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.receipt import Outcome, Receipt
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.pipeline.fan_out import FanOut, fan_out
+
+
+class Branch:
+    def __init__(self, refusal=None):
+        self.refusal = refusal
+        self.taken = []
+
+    def consume(self, batch):
+        if self.refusal is not None:
+            raise self.refusal
+        self.taken.append(batch)
+
+
+def batch(items=3):
+    receipt = Receipt(items)
+    return receipt, Batch(Signal.TRACES, b"bytes", items, Origin(), ((receipt, items),))
+
+
+def test_one_branch_needs_no_fan_out():
+    branch = Branch()
+    assert fan_out([branch]) is branch
+
+
+def test_every_branch_gets_the_same_bytes_and_the_receipt_waits_for_all():
+    branches = [Branch(), Branch()]
+    receipt, one = batch()
+    fan_out(branches).consume(one)
+    assert [branch.taken[0].body for branch in branches] == [b"bytes", b"bytes"]
+    branches[0].taken[0].settle(Outcome.DELIVERED)
+    assert receipt.pending == 3
+    branches[1].taken[0].settle(Outcome.DROPPED, "timeout")
+    assert (receipt.pending, receipt.worst, receipt.reason) == (0, Outcome.DROPPED, "timeout")
+
+
+@pytest.mark.parametrize("full_first", [True, False])
+def test_a_full_branch_loses_the_batch_alone(full_first):
+    full, good = Branch(Overloaded("full", reason="queue_full")), Branch()
+    receipt, one = batch()
+    FanOut([full, good] if full_first else [good, full]).consume(one)
+    assert len(good.taken) == 1
+    good.taken[0].settle(Outcome.DELIVERED)
+    assert (receipt.worst, receipt.reason) == (Outcome.DROPPED, "queue_full")
+
+
+def test_when_every_branch_refuses_nothing_is_taken_and_the_sender_may_come_back():
+    receipt, one = batch()
+    settled = []
+    receipt.on_settled = settled.append
+    with pytest.raises(Overloaded):
+        FanOut([Branch(MalformedError("no")), Branch(Overloaded("full"))]).consume(one)
+    with pytest.raises(MalformedError):
+        FanOut([Branch(MalformedError("no")), Branch(MalformedError("never"))]).consume(one)
+    assert (receipt.pending, settled) == (3, [])
+    good = [Branch(), Branch()]
+    FanOut(good).consume(one)
+    for branch in good:
+        branch.taken[0].settle(Outcome.DELIVERED)
+    assert len(settled) == 1, "a refused try leaves no trace in the account"

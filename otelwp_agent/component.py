@@ -249,6 +249,8 @@ class Factory:
     stability: Stability = Stability.BETA
     tier: Tier = Tier.FREE
     accepts: Carries = Carries.PLAIN
+    encodes: bool = False
+    """Processors: whether what it hands on is encoded, so that only stages which accept that may follow."""
     reads: str = "nothing"
     """What it reads of a batch: `nothing`, or the projection (`opaque`, `resources`, `keys`, `full`)."""
     instruments: tuple[Instrument, ...] = ()

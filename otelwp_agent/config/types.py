@@ -124,16 +124,17 @@ NullIsPresent = BeforeValidator(lambda value: {} if value is None else value)
 class Ignored:
     """Marks a setting of the Collector's that loads and changes nothing here; who sets it gets a warning.
 
-    With `values`, only those (or a list that has one of them) are warned of.
+    With `values`, only those (or a list that has one of them) are warned of; `harmless` ones never are.
     """
 
     why: str
     values: tuple[Any, ...] = ()
+    harmless: tuple[Any, ...] = (None,)
 
     def concerns(self, value: object) -> bool:
         """Whether `value`, as written, is worth the warning."""
         if not self.values:
-            return value is not None
+            return value not in self.harmless
         return any(item in self.values for item in (value if isinstance(value, list) else [value]))
 
 

@@ -14,18 +14,18 @@ BUFFERS = Ignored("the operating system sizes socket buffers")
 """Why the Collector's buffer sizes mean nothing here."""
 
 CLIENT_AUTH = Refused(
-    "authenticator extensions do not exist here: give the credential in `headers` "
+    "there are no authenticator extensions here: give the credential in `headers` "
     "(`authorization: Bearer ${env:TOKEN}`) or use a client certificate (`tls.cert_file`), and remove `auth`"
 )
 """Why a client's `auth` is refused."""
 
 SERVER_AUTH = Refused(
-    "authenticator extensions do not exist here: ask clients for a certificate (`tls.client_ca_file`), "
+    "there are no authenticator extensions here: ask clients for a certificate (`tls.client_ca_file`), "
     "or listen where only trusted clients reach, and remove `auth`"
 )
 """Why a server's `auth` is refused."""
 
-MIDDLEWARES = Refused("middleware extensions do not exist here: remove `middlewares`")
+MIDDLEWARES = Refused("there are no middleware extensions here: remove `middlewares`")
 """Why `middlewares` are refused."""
 
 

@@ -29,7 +29,7 @@ _LEVELS = {"gzip": (-1, 9), "zlib": (-1, 9), "deflate": (-1, 9), "zstd": (1, 22)
 _HTTP2 = Ignored("this client speaks HTTP/1.1")
 _POOL = Ignored("`max_conns_per_host` bounds all open connections, idle ones among them")
 _PROXY = Refused(
-    "requests cannot go through a proxy yet: let this host reach the endpoint itself, and remove `proxy_url`"
+    "this client does not go through proxies: let this host reach the endpoint itself, and remove `proxy_url`"
 )
 
 
@@ -107,7 +107,7 @@ class CompressionParams(Block):
     """How hard to compress."""
 
     level: int | None = None
-    """The encoding's own scale: gzip, zlib and deflate 1 to 9 (-1: their default), zstd 1 to 22. The fastest if left out."""
+    """The encoding's own scale: gzip, zlib, deflate 1 to 9 (-1: their default), zstd 1 to 22; fastest if left out."""
 
 
 class Cookies(Block):
@@ -157,7 +157,7 @@ class HttpClient(Block):
     ] = None
     """Accepted for the Collector's sake: cookies are not kept."""
     proxy_url: Annotated[None, _PROXY] = None
-    """Refused: requests cannot go through a proxy yet."""
+    """Refused: requests do not go through proxies."""
     auth: Annotated[None, CLIENT_AUTH] = None
     """Refused: give the credential in `headers`."""
     middlewares: Annotated[None, MIDDLEWARES] = None

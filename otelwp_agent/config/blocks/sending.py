@@ -10,7 +10,7 @@ from otelwp_agent.config.blocks.base import Block
 from otelwp_agent.config.types import ByteSize, Duration, Ignored, NullIsPresent, PositiveDuration, Refused
 
 _STORAGE = Refused(
-    "storage extensions do not exist here, and the queue is kept in memory: remove `storage` (what is queued is sent "
+    "there are no storage extensions here, the queue is kept in memory: remove `storage` (what is queued is sent "
     "before an orderly stop, and lost if the process is killed)"
 )
 _WAIT = Refused(

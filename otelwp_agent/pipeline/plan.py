@@ -1,0 +1,333 @@
+"""From a document to a plan: everything that can be known to be wrong is found here, before anything is built.
+
+A plan is what `validate` proves and what the graph is built from. Making one loads the modules of the components that
+the document names, and no others; it opens nothing and starts nothing, so that a reload may make one at any time.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from otelwp_agent.component import ComponentConfig, ComponentId, Kind
+from otelwp_agent.config.document import Node, Path, Place
+from otelwp_agent.config.explain import check, did_you_mean, kind_of, listing
+from otelwp_agent.config.service import PipelineConfig, ServiceConfig
+from otelwp_agent.errors import ConfigError, Problem, Severity
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.pipeline.plan_graph import check_graph
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from otelwp_agent.component import Factory
+    from otelwp_agent.config.document import Document
+
+_SECTIONS = (*(kind.value for kind in Kind), "service")
+_TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
+_LISTED = {"receivers": Kind.RECEIVER, "processors": Kind.PROCESSOR, "exporters": Kind.EXPORTER}
+_PATH_SERVICE: Path = ("service",)
+
+Key = tuple[Kind, ComponentId]
+"""What tells one component from another."""
+
+
+class Components(Protocol):
+    """Where factories come from; `components.Catalog` is one."""
+
+    def names(self, kind: Kind) -> list[str]:
+        """Return every word that may stand as a type in YAML."""
+
+    def get(self, kind: Kind, type_: str) -> Factory | None:
+        """Return a component's factory, or `None` if there is none of that type."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentPlan:
+    """A component to build."""
+
+    kind: Kind
+    id: ComponentId
+    factory: Factory
+    config: ComponentConfig
+
+
+@dataclass(frozen=True, slots=True)
+class PipelinePlan:
+    """A pipeline to wire.
+
+    Among `receivers` and `exporters` may be connectors: `(Kind.CONNECTOR, id)` is then a key of `Plan.components`.
+    """
+
+    id: str
+    signal: Signal
+    receivers: tuple[ComponentId, ...]
+    processors: tuple[ComponentId, ...]
+    exporters: tuple[ComponentId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A configuration that has been proved."""
+
+    components: dict[Key, ComponentPlan]
+    """What pipelines and `service.extensions` use, by kind and id."""
+    pipelines: dict[str, PipelinePlan]
+    """In the order of the file."""
+    service: ServiceConfig
+    extensions: list[ComponentId]
+    """In the order in which they start."""
+    unused: dict[Key, ComponentPlan] = field(default_factory=dict)
+    """What is configured (and proved) and used by nothing."""
+    warnings: tuple[Problem, ...] = ()
+
+
+def make_plan(document: Document, catalog: Components) -> Plan:
+    """Return what is to be built; raise `ConfigError` with everything that is wrong, in the order of the file."""
+    return _Planner(document, catalog).plan()
+
+
+class _Planner:
+    """Works through one document, collecting problems."""
+
+    def __init__(self, document: Document, catalog: Components) -> None:
+        self._document = document
+        self._catalog = catalog
+        self._problems = list(document.problems)
+        self._declared: dict[Key, ComponentPlan | None] = {}  # None: it is there, and wrong, which has been said
+
+    def plan(self) -> Plan:
+        root = self._document.root
+        for name, node in _entries(root):
+            if name not in _SECTIONS:
+                hint = did_you_mean(name, _SECTIONS) or f": the sections are {listing(_SECTIONS, 'and')}"
+                self._say(node, f"there is no section `{name}`{hint}", (name,), at_key=True)
+        for kind in Kind:
+            self._section(kind)
+        self._ambiguous()
+        service, pipelines, extensions = self._service()
+        used = {key for pipeline in pipelines.values() for key in self._uses(pipeline)}
+        used |= {(Kind.EXTENSION, identifier) for identifier in extensions}
+        self._unused(used)
+        components = {key: planned for key, planned in self._declared.items() if planned is not None}
+        self._problems += check_graph(pipelines, components, self._document)
+        errors = [problem for problem in self._problems if problem.severity is Severity.ERROR]
+        if errors or service is None:
+            raise ConfigError(self._sorted(errors))
+        return Plan(
+            {key: planned for key, planned in components.items() if key in used},
+            pipelines,
+            service,
+            extensions,
+            {key: planned for key, planned in components.items() if key not in used},
+            tuple(self._sorted(self._problems)),
+        )
+
+    def _say(
+        self, node: Node, message: str, path: Path, *, at_key: bool = False, severity: Severity = Severity.ERROR
+    ) -> None:
+        if not node.broken:
+            self._problems.append(node.problem(message, path, at_key=at_key, severity=severity))
+
+    def _sorted(self, problems: list[Problem]) -> list[Problem]:
+        """Return problems in the order in which a reader of the files meets them."""
+        order = {name: number for number, name in enumerate(self._document.files)}
+        return sorted(problems, key=lambda problem: (order.get(problem.file, len(order)), problem.line, problem.column))
+
+    # Components
+
+    def _section(self, kind: Kind) -> None:
+        """Check one section's components."""
+        section = self._document.root.get(kind.value)
+        if section is None or section.value is None:
+            return
+        if not isinstance(section.value, dict):
+            example = self._catalog.names(kind)[:1] or ["type"]
+            message = f"this must be a map of {kind.value}, like `{example[0]}:`, not {kind_of(section)}"
+            self._say(section, message, (kind.value,))
+            return
+        for text, node in section.value.items():
+            path: Path = (kind.value, text)
+            identifier = self._identifier(text, node, path)
+            if identifier is None:
+                continue
+            if (kind, identifier) in self._declared:
+                self._say(
+                    node, f"{kind.label} `{identifier}` is there twice: give one of them a name", path, at_key=True
+                )
+                continue
+            self._declared[kind, identifier] = self._component(kind, identifier, node, path)
+
+    def _identifier(self, text: str, node: Node, path: Path) -> ComponentId | None:
+        try:
+            identifier = ComponentId.parse(text)
+        except ValueError as error:
+            self._say(node, str(error), path, at_key=True)
+            return None
+        if not _TYPE.fullmatch(identifier.type):
+            message = f"{identifier.type!r} is no component type: letters, digits and `_`, a letter first"
+            self._say(node, message, path, at_key=True)
+            return None
+        return identifier
+
+    def _component(self, kind: Kind, identifier: ComponentId, node: Node, path: Path) -> ComponentPlan | None:
+        """Check one component's settings."""
+        factory = self._catalog.get(kind, identifier.type)
+        if factory is None:
+            self._say(node, self._unknown_type(kind, identifier.type), path, at_key=True)
+            return None
+        config, problems = check(factory.config, node, path)
+        self._problems += problems
+        return None if config is None else ComponentPlan(kind, identifier, factory, config)
+
+    def _unknown_type(self, kind: Kind, type_: str) -> str:
+        names = self._catalog.names(kind)
+        message = f"there is no {kind.label} of type `{type_}`"
+        if hint := did_you_mean(type_, names):
+            return message + hint
+        others = [other.label for other in Kind if other is not kind and type_ in self._catalog.names(other)]
+        if others:
+            return f"{message}: it is {_a(others[0])}: write it under `{others[0]}s`"
+        return f"{message}: there {'are' if len(names) > 1 else 'is'} {listing(names, 'and')}"
+
+    def _ambiguous(self) -> None:
+        """Refuse a connector that has the id of a receiver or exporter: pipelines could not tell them apart."""
+        for kind, identifier in self._declared:
+            if kind is not Kind.CONNECTOR:
+                continue
+            for other in (Kind.RECEIVER, Kind.EXPORTER):
+                if (other, identifier) in self._declared:
+                    path: Path = (kind.value, str(identifier))
+                    message = f"there is also {_a(other.label)} `{identifier}`: give one of them another name"
+                    self._say(self._node(path), message, path, at_key=True)
+
+    # The service
+
+    def _service(self) -> tuple[ServiceConfig | None, dict[str, PipelinePlan], list[ComponentId]]:
+        node = self._document.root.get("service")
+        if node is None or node.value is None:
+            if not (node is not None and node.broken):
+                place = Place(self._document.root.at.file)
+                at = node or Node(None, place, place)
+                self._say(
+                    at,
+                    "`service` is missing: it says which pipelines run (`service: {pipelines: {traces: …}}`)",
+                    _PATH_SERVICE,
+                )
+            return None, {}, []
+        service, problems = check(ServiceConfig, node, _PATH_SERVICE)
+        self._problems += problems
+        listed = node.get("pipelines")
+        if listed is None or listed.value in (None, {}):
+            message = "a pipeline is needed, such as `traces: {receivers: [otlp], exporters: [debug]}`"
+            self._say(listed or node, message, (*_PATH_SERVICE, "pipelines"), at_key=True)
+        pipelines: dict[str, PipelinePlan] = {}
+        for text, below in _entries(listed or node) if listed else ():
+            # What is wrong with its form has been said above; what it names is worth checking whatever else is wrong.
+            config, _ = check(PipelineConfig, below)
+            pipeline = self._pipeline(text, below, config) if config else None
+            if pipeline is not None:
+                pipelines[pipeline.id] = pipeline
+        return service, pipelines, self._extensions(node, service)
+
+    def _pipeline(self, text: str, node: Node, config: PipelineConfig) -> PipelinePlan | None:
+        """Check one pipeline's id and lists."""
+        path: Path = (*_PATH_SERVICE, "pipelines", text)
+        try:
+            identifier = ComponentId.parse(text)
+        except ValueError:
+            self._say(node, f"{text!r} is no pipeline: write `traces` or `traces/name`", path, at_key=True)
+            return None
+        signals = [signal.value for signal in Signal]
+        signal = next((signal for signal in Signal if signal.value == identifier.type), None)
+        if signal is None:
+            hint = did_you_mean(identifier.type, signals) or f": pipelines carry {listing(signals)}"
+            self._say(node, f"there is no signal `{identifier.type}`{hint}", path, at_key=True)
+            return None
+        lists = {
+            name: self._members(kind, getattr(config, name), node, (*path, name)) for name, kind in _LISTED.items()
+        }
+        for name in ("receivers", "exporters"):
+            if not getattr(config, name) and not node.broken:
+                at = node.get(name) or node
+                self._say(at, f"a pipeline needs at least one {_LISTED[name].label}", (*path, name), at_key=True)
+        return PipelinePlan(str(identifier), signal, lists["receivers"], lists["processors"], lists["exporters"])
+
+    def _members(self, kind: Kind, texts: list[str], pipeline: Node, path: Path) -> tuple[ComponentId, ...]:
+        """Return the components that a list names, as far as they exist."""
+        listed = pipeline.get(path[-1])
+        found: list[ComponentId] = []
+        for index, text in enumerate(texts):
+            at: Path = (*path, index)
+            node = (listed.get(index) if listed else None) or listed or pipeline
+            identifier = self._identifier(text, node, at)
+            if identifier is None:
+                continue
+            if identifier in found:
+                self._say(node, f"`{identifier}` is in this list twice: remove one", at)
+            elif self._exists(kind, identifier):
+                found.append(identifier)
+            else:
+                self._say(node, self._undefined(kind, identifier), at)
+        return tuple(found)
+
+    def _exists(self, kind: Kind, identifier: ComponentId) -> bool:
+        return (kind, identifier) in self._declared or (
+            kind in (Kind.RECEIVER, Kind.EXPORTER) and (Kind.CONNECTOR, identifier) in self._declared
+        )
+
+    def _undefined(self, kind: Kind, identifier: ComponentId) -> str:
+        """Say that an id is not configured, and what may be meant."""
+        message = f"{kind.label} `{identifier}` is not configured"
+        kinds = (kind, Kind.CONNECTOR) if kind in (Kind.RECEIVER, Kind.EXPORTER) else (kind,)
+        known = [str(other) for of, other in self._declared if of in kinds]
+        if hint := did_you_mean(str(identifier), known):
+            return message + hint
+        elsewhere = next((of for of, other in self._declared if other == identifier), None)
+        if elsewhere is not None:
+            where = {Kind.EXTENSION: "service.extensions", Kind.CONNECTOR: "receivers` and `exporters"}
+            section = where.get(elsewhere, elsewhere.value)
+            return f"{message}: `{identifier}` is {_a(elsewhere.label)}: list it under `{section}`"
+        if identifier.type in self._catalog.names(kind):
+            return f"{message}: write `{identifier}:` with its settings under `{kind.value}`"
+        if hint := did_you_mean(identifier.type, self._catalog.names(kind)):
+            return message + hint
+        return f"{message}: configured there {'are' if len(known) > 1 else 'is'} {listing(known, 'and')}"
+
+    def _extensions(self, node: Node, service: ServiceConfig | None) -> list[ComponentId]:
+        if service is None:
+            return [identifier for kind, identifier in self._declared if kind is Kind.EXTENSION]
+        return list(self._members(Kind.EXTENSION, service.extensions, node, (*_PATH_SERVICE, "extensions")))
+
+    # What is used
+
+    def _uses(self, pipeline: PipelinePlan) -> Iterator[Key]:
+        for name, kind in _LISTED.items():
+            for identifier in getattr(pipeline, name):
+                connector = (Kind.CONNECTOR, identifier)
+                yield connector if kind is not Kind.PROCESSOR and connector in self._declared else (kind, identifier)
+
+    def _unused(self, used: set[Key]) -> None:
+        for kind, identifier in self._declared:
+            if (kind, identifier) in used:
+                continue
+            path: Path = (kind.value, str(identifier))
+            where = "`service.extensions` does not list it" if kind is Kind.EXTENSION else "no pipeline names it"
+            message = f"this {kind.label} does not run: {where}"
+            self._say(self._node(path), message, path, at_key=True, severity=Severity.WARNING)
+
+    def _node(self, path: Path) -> Node:
+        node = self._document.root
+        for part in path:
+            node = node.get(part) or node
+        return node
+
+
+def _entries(node: Node) -> Iterator[tuple[str, Node]]:
+    for name, child in node.children():
+        yield str(name), child
+
+
+def _a(word: str) -> str:
+    return f"an {word}" if word[0] in "aeiou" else f"a {word}"

@@ -1,0 +1,150 @@
+"""Prove the graph of a plan: signals, encoded bodies, connectors and cycles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otelwp_agent.component import Carries, Kind
+from otelwp_agent.config.explain import listing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from otelwp_agent.component import ComponentId, Factory
+    from otelwp_agent.config.document import Document, Path
+    from otelwp_agent.errors import Problem
+    from otelwp_agent.model.signal import Signal
+    from otelwp_agent.pipeline.plan import ComponentPlan, Key, PipelinePlan
+
+
+def check_graph(
+    pipelines: Mapping[str, PipelinePlan], components: Mapping[Key, ComponentPlan], document: Document
+) -> list[Problem]:
+    """Return everything that is wrong with how `components` are put together."""
+    graph = _Graph(pipelines, components, document)
+    return [
+        problem
+        for pipeline in pipelines.values()
+        for problem in (*graph.wrong_signals(pipeline), *graph.unreadable_bodies(pipeline))
+    ] + [*graph.half_connectors(), *graph.cycles()]
+
+
+def emitted(factory: Factory, taken: Signal) -> frozenset[Signal]:
+    """Return the signals that a connector hands on when it takes `taken`."""
+    return frozenset({taken}) if factory.emits is None else factory.emits
+
+
+class _Graph:
+    def __init__(
+        self, pipelines: Mapping[str, PipelinePlan], components: Mapping[Key, ComponentPlan], document: Document
+    ) -> None:
+        self._pipelines = pipelines
+        self._components = components
+        self._document = document
+
+    def _say(self, message: str, pipeline: PipelinePlan, listed: str, identifier: ComponentId) -> Problem:
+        """Return a problem at an id in one of a pipeline's lists."""
+        path: Path = ("service", "pipelines", pipeline.id, listed)
+        node = self._document.root
+        for part in path:
+            node = node.get(part) or node
+        index = next((i for i, child in node.children() if str(child.value).strip() == str(identifier)), None)
+        item = None if index is None else node.get(index)
+        return (item or node).problem(message, path if index is None else (*path, index))
+
+    def _connector(self, identifier: ComponentId) -> ComponentPlan | None:
+        return self._components.get((Kind.CONNECTOR, identifier))
+
+    def _stages(self, pipeline: PipelinePlan) -> Iterator[tuple[str, Kind, ComponentPlan]]:
+        """Yield what stands in a pipeline, with the list it stands in and the part it plays."""
+        for listed, kind in (
+            ("receivers", Kind.RECEIVER),
+            ("processors", Kind.PROCESSOR),
+            ("exporters", Kind.EXPORTER),
+        ):
+            for identifier in getattr(pipeline, listed):
+                planned = self._components.get((kind, identifier))
+                if planned is None and kind is not Kind.PROCESSOR:
+                    planned = self._connector(identifier)
+                if planned is not None:
+                    yield listed, kind, planned
+
+    def wrong_signals(self, pipeline: PipelinePlan) -> Iterator[Problem]:
+        """Refuse components that cannot carry their pipeline's signal."""
+        for listed, kind, planned in self._stages(pipeline):
+            able = planned.factory.signals
+            if planned.kind is Kind.CONNECTOR and kind is Kind.RECEIVER and planned.factory.emits is not None:
+                able = planned.factory.emits
+            if pipeline.signal not in able:
+                names = listing(sorted(signal.value for signal in able), "and")
+                message = f"{planned.kind.label} `{planned.id}` does not carry {pipeline.signal.value}, only {names}"
+                yield self._say(message, pipeline, listed, planned.id)
+
+    def unreadable_bodies(self, pipeline: PipelinePlan) -> Iterator[Problem]:
+        """Refuse stages that read bodies after a stage that has compressed or sealed them."""
+        encoder: ComponentPlan | None = None
+        for listed, _, planned in self._stages(pipeline):
+            if listed != "receivers" and encoder is not None and planned.factory.accepts is Carries.PLAIN:
+                message = (
+                    f"{planned.kind.label} `{planned.id}` cannot read what `{encoder.id}` has encoded before it: "
+                    f"put it before `{encoder.id}`, or take one that carries encoded bodies"
+                )
+                yield self._say(message, pipeline, listed, planned.id)
+            if listed == "processors" and planned.factory.encodes:
+                encoder = planned
+
+    def half_connectors(self) -> Iterator[Problem]:
+        """Refuse connectors that hand on to nobody, or that nobody hands to, for the signal at hand."""
+        for (kind, identifier), planned in self._components.items():
+            if kind is not Kind.CONNECTOR:
+                continue
+            into = [pipeline for pipeline in self._pipelines.values() if identifier in pipeline.exporters]
+            out = [pipeline for pipeline in self._pipelines.values() if identifier in pipeline.receivers]
+            for pipeline in into:
+                able = emitted(planned.factory, pipeline.signal)
+                if not any(other.signal in able for other in out):
+                    names = listing(sorted(signal.value for signal in able))
+                    message = (
+                        f"connector `{identifier}` hands on to nobody: name it under `receivers` of a {names} pipeline"
+                    )
+                    yield self._say(message, pipeline, "exporters", identifier)
+            for pipeline in out:
+                if not any(pipeline.signal in emitted(planned.factory, other.signal) for other in into):
+                    wanted = f"`{pipeline.signal.value}`" if planned.factory.emits is None else "suitable"
+                    message = (
+                        f"nothing comes to connector `{identifier}`: name it under `exporters` of a {wanted} pipeline"
+                    )
+                    yield self._say(message, pipeline, "receivers", identifier)
+
+    def cycles(self) -> Iterator[Problem]:
+        """Refuse each way on which a batch would come back to where it was, naming it."""
+        done: set[str] = set()
+        for start in self._pipelines:
+            yield from self._cycles_from(start, [], done)
+
+    def _cycles_from(self, name: str, way: list[tuple[str, ComponentId]], done: set[str]) -> Iterator[Problem]:
+        """Walk depth first; `way` is the pipelines above with the connectors that lead on from them."""
+        if name in done:
+            return
+        for connector, following in self._next(name):
+            here = [*way, (name, connector)]
+            first = next((i for i, (visited, _) in enumerate(here) if visited == following), None)
+            if first is None:
+                yield from self._cycles_from(following, here, done)
+                continue
+            shown = " → ".join(f"{pipeline} → {via}" for pipeline, via in here[first:])
+            message = f"batches would go round for ever: {shown} → {following}: take one of these connectors out"
+            yield self._say(message, self._pipelines[name], "exporters", connector)
+        done.add(name)
+
+    def _next(self, name: str) -> Iterator[tuple[ComponentId, str]]:
+        """Yield where a pipeline leads, and through which connector."""
+        pipeline = self._pipelines[name]
+        for identifier in pipeline.exporters:
+            planned = self._connector(identifier)
+            if planned is None:
+                continue
+            able = emitted(planned.factory, pipeline.signal)
+            for other in self._pipelines.values():
+                if identifier in other.receivers and other.signal in able:
+                    yield identifier, other.id

@@ -125,9 +125,9 @@ class OtlpReceiver(Receiver):
         """Listen; raise `StartError` with nothing left open."""
         try:
             if self._protocols.http is not None:
-                self._http = await self._start_http(self._protocols.http)
+                await self._start_http(self._protocols.http)
             if self._protocols.grpc is not None:
-                self._grpc = await self._start_grpc(self._protocols.grpc)
+                await self._start_grpc(self._protocols.grpc)
         except BaseException:
             await self.shutdown()
             raise
@@ -156,21 +156,21 @@ class OtlpReceiver(Receiver):
             endpoints["http"] = self._http.address
         return endpoints
 
-    async def _start_http(self, settings: OtlpHttp) -> HttpServer:
+    async def _start_http(self, settings: OtlpHttp) -> None:
         routes = {path: self._route(signal) for path, signal in settings.paths.items()}
         server = HttpServer(settings, routes, name=self.name, log=self.context.log, on_refused=self._refusals("http"))
         await server.start()
+        self._http = server
         self.context.log.info("receiver listening", transport="http", endpoint=server.address, port=server.port)
-        return server
 
-    async def _start_grpc(self, settings: blocks.GrpcServer) -> GrpcServer:
+    async def _start_grpc(self, settings: blocks.GrpcServer) -> None:
         from otelwp_agent.transport.grpc_server import GrpcServer  # noqa: PLC0415 - 10 MB that HTTP alone does without
 
         methods = {method: self._grpc_handler(signal) for signal, method in _METHODS.items()}
         server = GrpcServer(settings, methods, name=self.name, log=self.context.log)
         await server.start()
+        self._grpc = server
         self.context.log.info("receiver listening", transport="grpc", endpoint=server.address, port=server.port)
-        return server
 
     def _refusals(self, transport: str) -> Callable[[str], None]:
         registry, receiver = self.context.registry, str(self.context.id)

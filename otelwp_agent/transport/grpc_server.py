@@ -93,6 +93,12 @@ class GrpcServer:
             await listener.stop(grace)
             listener.owners.clear()
 
+    @property
+    def address(self) -> str:
+        """What it listens on: `host:port` with the port it got, or `unix:///path`."""
+        endpoint = self.settings.endpoint
+        return f"unix://{endpoint.unix}" if endpoint.unix else f"{endpoint.host or '*'}:{self.port}"
+
     def reload_tls(self) -> None:
         """Read the certificate files again; new connections get the new certificate."""
         if self._listener is not None and self._listener.tls is not None:

@@ -102,6 +102,48 @@ class DataPoints(_message.Message):
     data_points: _containers.RepeatedScalarFieldContainer[bytes]
     def __init__(self, data_points: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
+class PointShape(_message.Message):
+    __slots__ = ("resources",)
+    RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    resources: _containers.RepeatedCompositeFieldContainer[PointShapeResource]
+    def __init__(self, resources: _Optional[_Iterable[_Union[PointShapeResource, _Mapping]]] = ...) -> None: ...
+
+class PointShapeResource(_message.Message):
+    __slots__ = ("resource", "scopes")
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    resource: Anything
+    scopes: _containers.RepeatedCompositeFieldContainer[PointShapeScope]
+    def __init__(self, resource: _Optional[_Union[Anything, _Mapping]] = ..., scopes: _Optional[_Iterable[_Union[PointShapeScope, _Mapping]]] = ...) -> None: ...
+
+class PointShapeScope(_message.Message):
+    __slots__ = ("scope", "items")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    scope: Anything
+    items: _containers.RepeatedCompositeFieldContainer[PointShapeMetric]
+    def __init__(self, scope: _Optional[_Union[Anything, _Mapping]] = ..., items: _Optional[_Iterable[_Union[PointShapeMetric, _Mapping]]] = ...) -> None: ...
+
+class PointShapeMetric(_message.Message):
+    __slots__ = ("gauge", "sum", "histogram", "exponential_histogram", "summary")
+    GAUGE_FIELD_NUMBER: _ClassVar[int]
+    SUM_FIELD_NUMBER: _ClassVar[int]
+    HISTOGRAM_FIELD_NUMBER: _ClassVar[int]
+    EXPONENTIAL_HISTOGRAM_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    gauge: PointShapeData
+    sum: PointShapeData
+    histogram: PointShapeData
+    exponential_histogram: PointShapeData
+    summary: PointShapeData
+    def __init__(self, gauge: _Optional[_Union[PointShapeData, _Mapping]] = ..., sum: _Optional[_Union[PointShapeData, _Mapping]] = ..., histogram: _Optional[_Union[PointShapeData, _Mapping]] = ..., exponential_histogram: _Optional[_Union[PointShapeData, _Mapping]] = ..., summary: _Optional[_Union[PointShapeData, _Mapping]] = ...) -> None: ...
+
+class PointShapeData(_message.Message):
+    __slots__ = ("data_points",)
+    DATA_POINTS_FIELD_NUMBER: _ClassVar[int]
+    data_points: _containers.RepeatedCompositeFieldContainer[Anything]
+    def __init__(self, data_points: _Optional[_Iterable[_Union[Anything, _Mapping]]] = ...) -> None: ...
+
 class Keys(_message.Message):
     __slots__ = ("resources",)
     RESOURCES_FIELD_NUMBER: _ClassVar[int]

@@ -6,7 +6,6 @@ a projection does not declare. Malformed bytes raise `MalformedError`.
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -51,47 +50,47 @@ def count(signal: Signal, body: bytes) -> int:
 def check(signal: Signal, body: bytes) -> int:
     """Return the items in `body` after proving that every message down to the item parses as protobuf."""
     if signal is Signal.METRICS:
-        return _count_points(parse(pb.Points.FromString, body))
+        return _count_points(parse(pb.PointShape.FromString, body))
     return sum(
         [len(scope.items) for resource in parse(pb.Shape.FromString, body).resources for scope in resource.scopes]
     )
 
 
 def split(signal: Signal, body: bytes, sizes: Sequence[int]) -> list[bytes]:
-    """Cut `body` into consecutive parts of `sizes` items, which add up to what it holds.
+    """Cut `body` into consecutive parts of `sizes` items; raise `ValueError` if they do not add up to what it holds.
 
     Each part repeats the resources and scopes of its items. A metric whose points fall into several parts is repeated.
+    What holds no items goes with the items before it.
     """
     request = parse(pb.Opaque.FromString, body)
-    cuts = list(itertools.accumulate(sizes))
-    parts = [pb.Opaque()]
-    position = 0
-    for resource in request.resources:
-        scopes = list(resource.scopes)
-        resource_head = _head(resource, "scopes")
-        target: pb.OpaqueResource | None = None
-        for scope in scopes:
-            items: Sequence[bytes] = list(scope.items)
-            weights: Sequence[int] | None = None
-            if signal is Signal.METRICS:
-                items, weights = _cut_metrics(items, position, cuts)
-            scope_head = _head(scope, "items")
-            start = 0
-            while True:
-                if position == cuts[len(parts) - 1] and start < len(items) and len(parts) < len(cuts):
-                    parts.append(pb.Opaque())
-                    target = None
-                if target is None:
-                    target = _add(parts[-1].resources, resource_head)
-                taken, weight = _run(len(items), weights, start, cuts[len(parts) - 1] - position)
-                _add(target.scopes, scope_head).items.extend(items[start : start + taken])
-                start += taken
-                position += weight
-                if start >= len(items):
-                    break
-        if not scopes:
-            _add(parts[-1].resources, resource_head)
-    return [part.SerializeToString() for part in parts]
+    rooms = iter(sizes)
+    room = next(rooms, 0)
+    resources = list(request.resources)
+    parts = _Parts(_head(request, "resources"))
+    for items in _scopes(resources, parts):
+        weights = [_points(item) for item in items] if signal is Signal.METRICS else None
+        start = 0
+        while True:
+            end, weight = _fitting(items, weights, start, room)
+            if end > start:
+                parts.put(items[start:end])
+            start = end
+            room -= weight
+            if start == len(items):
+                break
+            if room and weights is not None:
+                first, items[start] = _cut_metric(items[start], room)
+                weights[start] -= room
+                parts.put([first])
+            room = next(rooms, 0)
+            if not room:
+                message = f"{sum(sizes)} items were to be split, but there are more"
+                raise ValueError(message)
+            parts.begin()
+    if room or next(rooms, 0):
+        message = f"{sum(sizes)} items were to be split, but there are less"
+        raise ValueError(message)
+    return parts.bodies()
 
 
 def split_batch(batch: Batch, sizes: Sequence[int]) -> list[Batch]:
@@ -110,7 +109,10 @@ def split_items(batch: Batch, max_items: int) -> list[Batch]:
 
 
 def split_bytes(batch: Batch, max_bytes: int) -> list[Batch]:
-    """Cut a batch into parts of at most `max_bytes` each; one item that is larger stays alone, and too large."""
+    """Cut a batch into parts of at most `max_bytes` each; one item that is larger stays alone, and too large.
+
+    Metrics without points are no items: they go with the items before them, whatever they weigh.
+    """
     if len(batch.body) <= max_bytes or batch.items <= 1:
         return [batch]
     sizes: list[int] = []
@@ -118,17 +120,13 @@ def split_bytes(batch: Batch, max_bytes: int) -> list[Batch]:
     for fresh, more, items in _costs(batch):
         entering = more
         for item_cost, weight in items:
-            cost = entering + item_cost
-            if size and used + cost > max_bytes:
+            if size and weight and used + entering + item_cost > max_bytes:
                 sizes.append(size)
                 size = used = 0
-            if not used:
-                cost = fresh + item_cost
+            used += item_cost + (entering if used else fresh)
             size += weight
-            used += cost
             entering = 0
-    if size or not sizes:
-        sizes.append(size)
+    sizes.append(size)
     return split_batch(batch, sizes) if len(sizes) > 1 else [batch]
 
 
@@ -140,7 +138,7 @@ def split_receipts(batch: Batch) -> list[Batch]:
     return split_batch(batch, [middle, batch.items - middle])
 
 
-def _count_points(request: pb.Points) -> int:
+def _count_points(request: pb.Points | pb.PointShape) -> int:
     return sum(
         [
             len(metric.gauge.data_points)
@@ -153,6 +151,64 @@ def _count_points(request: pb.Points) -> int:
             for metric in scope.items
         ]
     )
+
+
+class _Parts:
+    """The parts of a request, made one after the other; a resource and a scope enter a part with their first items."""
+
+    def __init__(self, head: bytes) -> None:
+        self._head = head
+        self._heads = [b"", b""]
+        self._parts: list[pb.Opaque] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Go on in a new part."""
+        self._parts.append(pb.Opaque.FromString(self._head))
+        self._resource: pb.OpaqueResource | None = None
+        self._scope: pb.OpaqueScope | None = None
+
+    def enter_resource(self, head: bytes) -> None:
+        """Go on within a resource."""
+        self._heads[0] = head
+        self._resource = self._scope = None
+
+    def enter_scope(self, head: bytes) -> None:
+        """Go on within a scope of that resource."""
+        self._heads[1] = head
+        self._scope = None
+
+    def put_resource(self) -> pb.OpaqueResource:
+        """Return the resource in this part."""
+        if self._resource is None:
+            self._resource = _add(self._parts[-1].resources, self._heads[0])
+        return self._resource
+
+    def put(self, items: Sequence[bytes]) -> None:
+        """Put items into this part, none of them if only the scope is to be there."""
+        if self._scope is None:
+            self._scope = _add(self.put_resource().scopes, self._heads[1])
+        self._scope.items.extend(items)
+
+    def bodies(self) -> list[bytes]:
+        """Return the parts, serialized."""
+        return [part.SerializeToString() for part in self._parts]
+
+
+def _scopes(resources: Sequence[pb.OpaqueResource], parts: _Parts) -> Iterator[list[bytes]]:
+    """Yield the items of each scope that has some, `parts` having entered it; put what is empty into `parts`."""
+    for resource in resources:
+        scopes = list(resource.scopes)
+        parts.enter_resource(_head(resource, "scopes"))
+        if not scopes:
+            parts.put_resource()
+        for scope in scopes:
+            items = list(scope.items)
+            parts.enter_scope(_head(scope, "items"))
+            if items:
+                yield items
+            else:
+                parts.put(())
 
 
 def _head(message: Message, field: str) -> bytes:
@@ -168,70 +224,76 @@ def _add(container: RepeatedCompositeFieldContainer[M], head: bytes) -> M:
     return message
 
 
-def _run(available: int, weights: Sequence[int] | None, start: int, need: int) -> tuple[int, int]:
-    """Return how many items from `start` go into a part that has room for `need`, and what they weigh."""
+def _fitting(items: Sequence[bytes], weights: Sequence[int] | None, start: int, room: int) -> tuple[int, int]:
+    """Return the end of the items from `start` that go whole into a part with `room` left, and what they weigh."""
     if weights is None:
-        taken = min(available - start, need)
-        return taken, taken
-    weight = 0
-    end = start
-    while end < available and weight + weights[end] <= need:
+        taken = min(len(items) - start, room)
+        return start + taken, taken
+    weight, end = 0, start
+    while end < len(items) and weight + weights[end] <= room:
         weight += weights[end]
         end += 1
-    return end - start, weight
+    return end, weight
 
 
-def _points(metric: pb.Metric) -> tuple[str, int]:
-    """Return which kind of points a metric holds, and how many."""
-    for kind in POINT_KINDS:
-        points = len(getattr(metric, kind).data_points)
-        if points:
-            return kind, points
-    return "", 0
+def _data(metric: pb.Metric) -> pb.DataPoints | None:
+    """Return what holds a metric's data points."""
+    kind = metric.WhichOneof("data")
+    return None if kind is None else getattr(metric, kind)
 
 
-def _cut_metrics(items: Sequence[bytes], position: int, cuts: Sequence[int]) -> tuple[list[bytes], list[int]]:
-    """Return metrics and their points, with each metric that holds points on both sides of a cut made two."""
-    metrics: list[bytes] = []
-    weights: list[int] = []
-    for item in items:
+def _points(item: bytes) -> int:
+    """Return the data points of a serialized metric."""
+    data = _data(parse(pb.Metric.FromString, item))
+    return 0 if data is None else len(data.data_points)
+
+
+def _cut_metric(item: bytes, points: int) -> tuple[bytes, bytes]:
+    """Cut a serialized metric after so many of its points; both parts are the same metric."""
+    halves = []
+    for part in (slice(points, None), slice(None, points)):
         metric = parse(pb.Metric.FromString, item)
-        kind, points = _points(metric)
-        edges = [cut - position for cut in cuts if position < cut < position + points]
-        if not edges:
-            metrics.append(item)
-            weights.append(points)
-        else:
-            data = getattr(metric, kind)
-            all_points = list(data.data_points)
-            for start, end in itertools.pairwise([0, *edges, points]):
-                del data.data_points[:]
-                data.data_points.extend(all_points[start:end])
-                metrics.append(metric.SerializeToString())
-                weights.append(end - start)
-        position += points
-    return metrics, weights
+        data = _data(metric)
+        if data is not None:
+            del data.data_points[part]
+        halves.append(metric.SerializeToString())
+    return halves[0], halves[1]
 
 
 def _costs(batch: Batch) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
     """Yield runs of items as (bytes if a part begins here, bytes if it goes on, [(bytes, weight) of each item])."""
-    for resource in parse(pb.Opaque.FromString, batch.body).resources:
+    request = parse(pb.Opaque.FromString, batch.body)
+    resources = list(request.resources)
+    root_cost = len(_head(request, "resources"))
+    for resource in resources:
         scopes = list(resource.scopes)
         resource_cost = len(_head(resource, "scopes")) + _NESTING
+        more = resource_cost
+        if not scopes:
+            yield root_cost, 0, [(resource_cost, 0)]
         for scope in scopes:
             items = list(scope.items)
-            scope_cost = resource_cost + len(_head(scope, "items")) + _NESTING
-            if batch.signal is not Signal.METRICS:
-                yield scope_cost, scope_cost, [(len(item) + _NESTING, 1) for item in items]
-                continue
-            for item in items:
-                metric = parse(pb.Metric.FromString, item)
-                kind, points = _points(metric)
-                if not points:
-                    yield scope_cost, scope_cost, [(len(item) + _NESTING, 0)]
-                    continue
-                data = getattr(metric, kind)
-                sizes = [(len(point) + _NESTING, 1) for point in data.data_points]
-                del data.data_points[:]
-                head = metric.ByteSize() + 2 * _NESTING
-                yield scope_cost + head, head, sizes
+            scope_cost = len(_head(scope, "items")) + _NESTING
+            fresh = root_cost + resource_cost + scope_cost
+            more += scope_cost
+            if not items:
+                yield fresh, more, [(0, 0)]
+            elif batch.signal is not Signal.METRICS:
+                yield fresh, more, [(len(item) + _NESTING, 1) for item in items]
+            else:
+                for item in items:
+                    head, points = _metric_costs(item)
+                    yield fresh + head, more + head, points
+                    more = 0
+            more = 0
+
+
+def _metric_costs(item: bytes) -> tuple[int, list[tuple[int, int]]]:
+    """Return what a serialized metric costs without its points, and (bytes, 1) of each point."""
+    metric = parse(pb.Metric.FromString, item)
+    data = _data(metric)
+    if data is None or not data.data_points:
+        return len(item) + _NESTING, [(0, 0)]
+    points = [(len(point) + _NESTING, 1) for point in data.data_points]
+    del data.data_points[:]
+    return metric.ByteSize() + 2 * _NESTING, points

@@ -1,7 +1,6 @@
 import asyncio
 import contextlib
 import gzip
-import os
 import socket
 import stat
 import time
@@ -9,7 +8,8 @@ import time
 import pytest
 import structlog
 
-from otelwp_agent.config.blocks import Cors, HttpServer as Settings
+from otelwp_agent.config.blocks import Cors
+from otelwp_agent.config.blocks import HttpServer as Settings
 from otelwp_agent.errors import MalformedError, Overloaded, StartError
 from otelwp_agent.transport import http_server
 from otelwp_agent.transport.http_messages import Request, Response, Route
@@ -320,7 +320,7 @@ async def test_a_client_that_leaves_right_after_its_last_byte_is_heard():
         assert not site.server.connections
 
 
-async def test_a_handler_that_breaks_answers_500_and_ends_nothing(capsys):
+async def test_a_handler_that_breaks_answers_500_and_ends_nothing():
     def broken(request):
         raise ZeroDivisionError
 
@@ -384,7 +384,7 @@ async def test_more_connections_than_the_limit_are_told_503():
 async def test_a_unix_socket_has_its_mode_and_goes_away(tmp_path):
     path = tmp_path / "s.sock"
     async with Site(endpoint=f"unix://{path}", unix_mode="0600") as site:
-        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
         client = Client(*await asyncio.open_unix_connection(path))
         client.send(post())
         assert (await client.answer())[0] == 200
@@ -451,7 +451,7 @@ async def test_shutdown_answers_what_has_begun_and_closes_the_idle():
         status, headers, _ = await busy.answer()
         assert (status, headers["connection"]) == (200, "close")
         await stopping
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match="Connect"):
             await site.connect()
         await idle.close()
         await busy.close()

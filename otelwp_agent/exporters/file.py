@@ -1,0 +1,325 @@
+"""Write telemetry to a file: one OTLP/JSON request a line, or length-prefixed protobuf.
+
+It stands at the end of a pipeline, to keep telemetry without a backend, or to hand it to another tool.
+A batch counts as delivered once the operating system has it; what the disk does not take (full, no permission) is tried
+again. Writing is done in a thread of its own, so that a slow disk holds up nothing else.
+
+The form of the file, which the OpenTelemetry Collector's `otlp_json_file` receiver reads:
+
+* `format: json`: each line is an export request in OTLP/JSON.
+* `format: proto`, or any format with `compression`: each request behind its length, 4 bytes, big-endian.
+
+With `rotation`, a file that would grow beyond `max_megabytes` is renamed to `name-2026-11-20T15-04-05.000.json` and a
+new one is begun. Without it, the file is begun anew at each start, unless `append` is set.
+
+Example::
+
+    exporters:
+      file:
+        path: /var/lib/otelwp/traces.json
+        create_directory: true
+        rotation:
+          max_megabytes: 100
+          max_days: 7
+          max_backups: 10
+      file/archive:
+        path: /var/lib/otelwp/archive.otlp
+        format: proto
+        compression: zstd
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from otelwp_agent.component import ComponentConfig, Context, Exporter, Factory, Kind, Stability, Tier
+from otelwp_agent.config import blocks
+from otelwp_agent.config.types import Duration, Ignored, NullIsPresent, Refused
+from otelwp_agent.errors import RetryableError, StartError
+from otelwp_agent.telemetry.metrics import Instrument
+from otelwp_agent.transport.compression import compress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otelwp_agent.model.batch import Batch
+    from otelwp_agent.model.signal import Signal
+
+BYTES = Instrument("otelwp_file_written_bytes", "Bytes written, after compression.", labels=("exporter",))
+ROTATIONS = Instrument("otelwp_file_rotations", "Files that were full and renamed.", labels=("exporter",))
+
+MEGABYTE = 2**20
+"""Of `max_megabytes`."""
+DAY = 86_400.0
+"""Seconds."""
+FILE_MODE = 0o600
+"""Of new files: telemetry tells of people."""
+DEFAULT_DIRECTORY_MODE = "0755"
+
+_LENGTH_BYTES = 4
+_FLUSH = Ignored("every batch is written to the file before it counts as delivered")
+_GROUP_BY = Refused(
+    "one file for each value of a resource attribute is not written here: use one file exporter for each, behind "
+    "pipelines of their own, and remove `group_by`"
+)
+_ENCODING = Refused(
+    "encoding extensions do not exist here: choose `format: json` or `format: proto`, remove `encoding`"
+)
+
+
+class Rotation(blocks.Block):
+    """When a file is full, and what becomes of full ones."""
+
+    max_megabytes: int = Field(100, ge=0)
+    """Largest size of a file in MiB; 0 is the default."""
+    max_days: int = Field(0, ge=0)
+    """Days that full files are kept, by the time in their names; 0 for ever."""
+    max_backups: int = Field(100, ge=0)
+    """Full files that are kept; 0 for all."""
+    localtime: bool = False
+    """Put local time into names, not UTC."""
+
+
+class Config(ComponentConfig):
+    """Settings of `file`."""
+
+    path: str = Field(min_length=1)
+    """The file, relative to the working directory if not absolute."""
+    append: bool = False
+    """Go on behind what the file holds, instead of beginning it anew at start. With `rotation` it always goes on."""
+    rotation: Annotated[Rotation | None, NullIsPresent] = None
+    """Begin a new file when one is full. Left out: one file that grows."""
+    format: Literal["json", "proto"] = "json"
+    """OTLP/JSON or OTLP/protobuf."""
+    compression: Literal["", "none", "zstd"] = "none"
+    """Compress each request on its own."""
+    flush_interval: Annotated[Duration, Field(ge=0), _FLUSH] = 1.0
+    """Accepted for the Collector's sake: every batch is written before it counts as delivered."""
+    create_directory: bool = False
+    """Create the directory of `path` at start, if there is none."""
+    directory_permissions: str | None = None
+    """Mode of directories that are created, octal, less the umask; 0755 if left out."""
+    group_by: Annotated[None, _GROUP_BY] = None
+    """Refused: one exporter writes one file."""
+    encoding: Annotated[None, _ENCODING] = None
+    """Refused: there are no encoding extensions."""
+    sending_queue: blocks.Queue = blocks.Queue()
+    """The queue before it."""
+    retry_on_failure: blocks.Retry = blocks.Retry()
+    """What is done when the disk does not take a batch."""
+
+    @field_validator("directory_permissions")
+    @classmethod
+    def _octal(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"(0o?)?[0-7]{3}", value):
+            message = f'{value!r} is not a mode: write three octal digits after a 0, like "0755", in quotes'
+            raise ValueError(message)
+        return value
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Config:
+        problem = ""
+        if self.append and self.rotation is not None:
+            problem = "append and rotation: a rotated file always goes on behind what it holds; remove `append`"
+        elif self.append and self.compression == "zstd":
+            problem = "append and compression exclude each other, as in the OpenTelemetry Collector; use `rotation`"
+        elif self.directory_permissions is not None and not self.create_directory:
+            problem = "directory_permissions has no effect without `create_directory: true`"
+        if problem:
+            raise ValueError(problem)
+        return self
+
+
+class FileExporter(Exporter):
+    """Writes batches in a thread, in the order in which they come."""
+
+    def __init__(self, config: Config, context: Context) -> None:
+        """Copy the settings; the file is opened by `start`."""
+        super().__init__(context)
+        self._encode = _encoder(config)
+        self._directory_mode = config.directory_permissions or DEFAULT_DIRECTORY_MODE if config.create_directory else ""
+        self._keep = config.append or config.rotation is not None
+        self._file = RotatingFile(Path(config.path), config.rotation)
+        self._thread: ThreadPoolExecutor | None = None
+        self._bytes = context.registry.counter(BYTES, exporter=str(context.id))
+        self._rotations = context.registry.counter(ROTATIONS, exporter=str(context.id))
+
+    async def start(self) -> None:
+        """Create the directory if asked, and open the file."""
+        path = self._file.path
+        try:
+            if self._directory_mode:
+                path.parent.mkdir(mode=int(self._directory_mode, 8), parents=True, exist_ok=True)
+            self._file.open(truncate=not self._keep)
+        except OSError as error:
+            advice = ""
+            if not path.parent.is_dir():
+                advice = "; create its directory, or set `create_directory: true`"
+            message = f"exporter {self.context.id}: cannot write to path {str(path)!r}: {error.strerror}{advice}"
+            raise StartError(message) from error
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"file {self.context.id}")
+
+    async def shutdown(self) -> None:
+        """Close the file after what is being written."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            await asyncio.get_running_loop().run_in_executor(thread, self._file.close)
+            thread.shutdown(wait=False)
+
+    async def export(self, batch: Batch) -> int:
+        """Write the batch; return when the operating system has it."""
+        if self._thread is None:
+            raise RetryableError(f"{self._file.path} is not open")
+        loop = asyncio.get_running_loop()
+        written, rotated = await loop.run_in_executor(self._thread, self._store, batch.signal, batch.body)
+        self._bytes.add(written)
+        self._rotations.add(rotated)
+        return 0
+
+    def _store(self, signal: Signal, body: bytes) -> tuple[int, int]:
+        """Encode and write, in the thread; return the bytes written and the files that were full."""
+        record = self._encode(signal, body)
+        try:
+            return len(record), self._file.write(record)
+        except OSError as error:
+            raise RetryableError(f"cannot write to {self._file.path}: {error.strerror}") from error
+
+
+class RotatingFile:
+    """A file that records are appended to, each whole or not at all. Used by one thread at a time.
+
+    `wall` is seconds since 1970.
+    """
+
+    def __init__(self, path: Path, rotation: Rotation | None = None, wall: Callable[[], float] = time.time) -> None:
+        """Open nothing before `open`."""
+        self.path = path
+        self._rotation = rotation
+        self._limit = (rotation.max_megabytes or 100) * MEGABYTE if rotation is not None else 0
+        self._wall = wall
+        self._fd = -1
+        self._size = 0
+
+    def open(self, *, truncate: bool) -> None:
+        """Open the file, and remove full ones that are too old or too many."""
+        self._open(os.O_TRUNC if truncate else 0)
+        self._prune()
+
+    def close(self) -> None:
+        """Close the file, if it is open."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def write(self, record: bytes) -> int:
+        """Append `record`; return 1 if the file was full and a new one was begun for it, else 0.
+
+        Raises `OSError`; nothing of the record is left in the file then.
+        """
+        rotate = bool(self._limit and self._size and self._size + len(record) > self._limit)
+        if rotate:
+            self._rotate()
+        if self._fd < 0:  # a rotation failed half-way
+            self._open(0)
+        rest = memoryview(record)
+        try:
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._size)
+            raise
+        self._size += len(record)
+        return int(rotate)
+
+    def backups(self) -> list[tuple[float, Path]]:
+        """Return the full files, the newest first, with the times in their names (seconds since 1970)."""
+        pattern = re.compile(
+            re.escape(self.path.stem) + r"-(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{3})" + re.escape(self.path.suffix)
+        )
+        zone = None if self._rotation is not None and self._rotation.localtime else UTC
+        found: list[tuple[float, Path]] = []
+        for path in self.path.parent.iterdir():
+            match = pattern.fullmatch(path.name)
+            if match:
+                with contextlib.suppress(ValueError):
+                    at = datetime.strptime(match[1], "%Y-%m-%dT%H-%M-%S.%f")  # noqa: DTZ007 - the zone follows
+                    found.append((at.replace(tzinfo=zone).timestamp(), path))
+        return sorted(found, reverse=True)
+
+    def _open(self, flags: int) -> None:
+        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | flags, FILE_MODE)
+        self._size = os.fstat(self._fd).st_size
+
+    def _rotate(self) -> None:
+        """Rename the file and begin a new one."""
+        at = self._wall()
+        while (backup := self._backup(at)).exists():
+            at += 0.001
+        self.path.rename(backup)
+        self.close()
+        self._open(0)
+        self._prune()
+
+    def _backup(self, at: float) -> Path:
+        local = self._rotation is not None and self._rotation.localtime
+        moment = datetime.fromtimestamp(at, tz=None if local else UTC)
+        stamp = f"{moment:%Y-%m-%dT%H-%M-%S}.{moment.microsecond // 1000:03}"
+        return self.path.with_name(f"{self.path.stem}-{stamp}{self.path.suffix}")
+
+    def _prune(self) -> None:
+        """Remove full files that are too old or too many. What cannot be removed now is left for the next time."""
+        rotation = self._rotation
+        if rotation is None or not (rotation.max_backups or rotation.max_days):
+            return
+        try:
+            backups = self.backups()
+        except OSError:
+            return
+        oldest = self._wall() - rotation.max_days * DAY if rotation.max_days else float("-inf")
+        for number, (at, path) in enumerate(backups, start=1):
+            if at < oldest or (rotation.max_backups and number > rotation.max_backups):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def _encoder(config: Config) -> Callable[[Signal, bytes], bytes]:
+    """Return what makes a record of a request in wire form."""
+    zstd = config.compression == "zstd"
+
+    def as_json(signal: Signal, body: bytes) -> bytes:
+        from otelwp_agent.model import otlp_json  # noqa: PLC0415 - its tables are made for who writes JSON
+
+        return otlp_json.encode(signal, body)
+
+    def line(signal: Signal, body: bytes) -> bytes:
+        return as_json(signal, body) + b"\n"
+
+    def message(signal: Signal, body: bytes) -> bytes:
+        data = body if config.format == "proto" else as_json(signal, body)
+        data = compress("zstd", data) if zstd else data
+        return len(data).to_bytes(_LENGTH_BYTES, "big") + data
+
+    return line if config.format == "json" and not zstd else message
+
+
+FACTORY = Factory(
+    Kind.EXPORTER,
+    "file",
+    Config,
+    FileExporter,
+    stability=Stability.BETA,
+    tier=Tier.FREE,
+    reads="full",
+    instruments=(BYTES, ROTATIONS),
+)

@@ -358,8 +358,10 @@ class SampledLog(_message.Message):
     trace_id: bytes
     def __init__(self, attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ..., trace_id: _Optional[bytes] = ...) -> None: ...
 
-class TraceStates(_message.Message):
-    __slots__ = ("trace_states",)
+class JoinedSpans(_message.Message):
+    __slots__ = ("trace_ids", "trace_states")
+    TRACE_IDS_FIELD_NUMBER: _ClassVar[int]
     TRACE_STATES_FIELD_NUMBER: _ClassVar[int]
+    trace_ids: _containers.RepeatedScalarFieldContainer[bytes]
     trace_states: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, trace_states: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    def __init__(self, trace_ids: _Optional[_Iterable[bytes]] = ..., trace_states: _Optional[_Iterable[bytes]] = ...) -> None: ...

@@ -1,0 +1,41 @@
+"""Collect batches that may be merged, and count what they hold.
+
+No clock and no I/O: who owns a buffer decides when to take.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otelwp_agent.model.batch import merge
+
+if TYPE_CHECKING:
+    from otelwp_agent.model.batch import Batch, Origin
+
+
+class Buffer:
+    """Batches of one signal and one set of encodings, in the order in which they came."""
+
+    __slots__ = ("batches", "items", "size")
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.batches: list[Batch] = []
+        self.items = 0
+        self.size = 0
+        """Bytes of all bodies."""
+
+    def add(self, batch: Batch) -> None:
+        """Append a batch."""
+        self.batches.append(batch)
+        self.items += batch.items
+        self.size += len(batch.body)
+
+    def take(self, origin: Origin | None = None) -> Batch | None:
+        """Return everything as one batch of `origin` (the first one's if left out) and start again; `None` if empty."""
+        if not self.batches:
+            return None
+        merged = merge(self.batches, origin)
+        self.batches = []
+        self.items = self.size = 0
+        return merged

@@ -1,0 +1,369 @@
+"""Refuse work while the process uses too much memory, so that senders wait instead of the process dying.
+
+It belongs first in every pipeline. Receivers ask it before they decode a body. What counts is the memory that the
+system sees (RSS), so the limit is for the whole process, the interpreter's own 40 MiB included.
+
+Memory is measured every `check_interval`, and sooner when more bytes have passed than there is room for: traffic that
+is faster than the clock cannot run past the limit unseen. Above the soft limit (`limit_mib` less `spike_limit_mib`)
+requests are refused and memory is given back to the system; above the hard limit that is done more often.
+
+Example::
+
+    processors:
+      memory_limiter:
+        check_interval: 1s
+        limit_mib: 400
+        spike_limit_mib: 80
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import os
+import resource
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field, model_validator
+
+from otelwp_agent.component import (
+    Carries,
+    ComponentConfig,
+    ComponentHealth,
+    Context,
+    Factory,
+    Kind,
+    Processor,
+    Stability,
+)
+from otelwp_agent.config.types import Duration  # noqa: TC001 - pydantic reads it
+from otelwp_agent.errors import Overloaded, StartError
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.telemetry.metrics import Instrument, InstrumentKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otelwp_agent.model.batch import Batch
+
+ACCEPTED = {
+    signal: Instrument(
+        f"otelcol_processor_memory_limiter_accepted_{signal.items}",
+        f"Number of {signal.items.replace('_', ' ')} that the next stage took.",
+        labels=("processor",),
+    )
+    for signal in Signal
+}
+REFUSED = {
+    signal: Instrument(
+        f"otelcol_processor_memory_limiter_refused_{signal.items}",
+        f"Number of {signal.items.replace('_', ' ')} that were refused because of memory.",
+        labels=("processor",),
+    )
+    for signal in Signal
+}
+REFUSED_UNREAD = Instrument(
+    "otelwp_processor_memory_limiter_refused_requests",
+    "Requests that were refused because of memory before they were decoded.",
+    labels=("processor",),
+)
+LIMIT = Instrument(
+    "otelwp_processor_memory_limiter_soft_limit_bytes",
+    "Resident memory above which requests are refused.",
+    InstrumentKind.GAUGE,
+    ("processor",),
+)
+
+_MIB = 2**20
+_DEFAULT_INTERVAL = 1.0
+_SHORTEST_INTERVAL = 0.1
+_SMALLEST_STEP = 256 * 1024
+"""Bytes that pass between two measurements at least: a measurement costs about 2 microseconds."""
+_EFFECTIVE = 0.95
+"""A collection that leaves more than this of the memory in use was in vain."""
+_PAGE = resource.getpagesize()
+_RETRY_AFTER = 1.0
+"""Seconds after which a refused sender should come back."""
+
+
+class Config(ComponentConfig):
+    """How much memory the process may use."""
+
+    check_interval: Duration = Field(_DEFAULT_INTERVAL, ge=0)
+    """Time between measurements; 100ms at least. 0 is 1s."""
+    limit_mib: int = Field(0, ge=0)
+    """The hard limit: MiB of resident memory that the process should not exceed."""
+    spike_limit_mib: int = Field(0, ge=0)
+    """MiB below the hard limit at which requests are refused. 0 is 20 % of the hard limit."""
+    limit_percentage: int = Field(0, ge=0, le=100)
+    """The hard limit in percent of the memory that the control group (container) allows, or the machine has.
+    `limit_mib` goes before it."""
+    spike_limit_percentage: int = Field(0, ge=0, le=100)
+    """With `limit_percentage`: the distance of the soft limit below it, in percent of the same. 0 is 20 % of the hard
+    limit."""
+    min_gc_interval_when_soft_limited: Duration = Field(10.0, ge=0)
+    """Shortest time between two attempts to give memory back, above the soft limit."""
+    min_gc_interval_when_hard_limited: Duration = Field(0.0, ge=0)
+    """The same above the hard limit."""
+    max_gc_interval_when_soft_limited: Duration = Field(30.0, ge=0)
+    """Longest time between such attempts: each one in vain doubles it up to here. 0 never makes it longer."""
+    max_gc_interval_when_hard_limited: Duration = Field(30.0, ge=0)
+    """The same above the hard limit."""
+
+    @model_validator(mode="after")
+    def _limits_agree(self) -> Config:
+        for problem, wrong in (
+            ("give `limit_mib` or `limit_percentage`, above 0", not self.limit_mib and not self.limit_percentage),
+            ("`spike_limit_mib` must be below `limit_mib`", 0 < self.limit_mib <= self.spike_limit_mib),
+            (
+                "`spike_limit_percentage` must be below `limit_percentage`",
+                0 < self.limit_percentage <= self.spike_limit_percentage,
+            ),
+        ):
+            if wrong:
+                raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _intervals_agree(self) -> Config:
+        soft, hard = self.min_gc_interval_when_soft_limited, self.min_gc_interval_when_hard_limited
+        soft_max, hard_max = self.max_gc_interval_when_soft_limited, self.max_gc_interval_when_hard_limited
+        for smaller, greater, wrong in (
+            ("min_gc_interval_when_soft_limited", "min_gc_interval_when_hard_limited", soft < hard),
+            ("max_gc_interval_when_soft_limited", "min_gc_interval_when_soft_limited", 0 < soft_max < soft),
+            ("max_gc_interval_when_hard_limited", "min_gc_interval_when_hard_limited", 0 < hard_max < hard),
+            ("max_gc_interval_when_soft_limited", "max_gc_interval_when_hard_limited", 0 < soft_max < hard_max),
+        ):
+            if wrong:
+                message = f"`{smaller}` must not be below `{greater}`"
+                raise ValueError(message)
+        return self
+
+
+class MemoryLimiter(Processor):
+    """Measures the process's memory, and refuses while it is above the soft limit."""
+
+    def __init__(self, config: Config, context: Context) -> None:
+        """Copy the settings and bind the instruments; nothing is measured before `start`."""
+        super().__init__(context)
+        self._config = config
+        self._interval = max(_SHORTEST_INTERVAL, config.check_interval or _DEFAULT_INTERVAL)
+        self._hard = self._soft = 0
+        self._refusing = False
+        self._room = 0
+        """Bytes that may still pass before memory is measured again."""
+        self._memory: ResidentMemory | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._collector = Collector(config, self._interval, context.clock)
+        name = str(context.id)
+        registry = context.registry
+        self._accepted = {signal: registry.counter(ACCEPTED[signal], processor=name) for signal in Signal}
+        self._refused = {signal: registry.counter(REFUSED[signal], processor=name) for signal in Signal}
+        self._refused_unread = registry.counter(REFUSED_UNREAD, processor=name)
+        self._limit = registry.gauge(LIMIT, processor=name)
+
+    async def start(self) -> None:
+        """Work out the limits and begin to measure; raise `StartError` if the limits cannot be known."""
+        self._hard, self._soft = self._limits()
+        self._limit.set(self._soft)
+        self._memory = ResidentMemory()
+        self._tick()
+        if self._refusing:
+            self.context.log.warning(
+                "memory limit is below what the process uses when idle",
+                limit_mib=self._hard // _MIB,
+                soft_limit_mib=self._soft // _MIB,
+                memory_mib=self._memory.read() // _MIB,
+            )
+
+    async def shutdown(self) -> None:
+        """Stop measuring."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
+        self._refusing = False
+        self._room = sys.maxsize
+
+    def consume(self, batch: Batch) -> None:
+        """Hand the batch on, or raise `Overloaded`."""
+        self._room -= len(batch.body)
+        if self._room < 0:
+            self._check()
+        if self._refusing:
+            self._refused[batch.signal].value += batch.items
+            raise _overloaded()
+        self.next.consume(batch)
+        self._accepted[batch.signal].value += batch.items
+
+    def admit(self) -> None:
+        """Raise `Overloaded` while memory is above the soft limit."""
+        if self._refusing:
+            self._refused_unread.value += 1
+            raise _overloaded()
+
+    def health(self) -> ComponentHealth:
+        """Tell whether requests are being refused."""
+        message = "memory is above the soft limit: requests are refused" if self._refusing else ""
+        return ComponentHealth(self.context.kind, str(self.context.id), not self._refusing, message)
+
+    def _limits(self) -> tuple[int, int]:
+        """Return the hard and the soft limit in bytes."""
+        config = self._config
+        if config.limit_mib:
+            hard, spike = config.limit_mib * _MIB, config.spike_limit_mib * _MIB
+        else:
+            total = total_memory()
+            if total is None:
+                message = f"{self.context.id}: cannot tell how much memory there is: give `limit_mib`"
+                raise StartError(message)
+            hard, spike = total * config.limit_percentage // 100, total * config.spike_limit_percentage // 100
+        return hard, hard - (spike or hard // 5)
+
+    def _tick(self) -> None:
+        self._check()
+        self._timer = asyncio.get_running_loop().call_later(self._interval, self._tick)
+
+    def _check(self) -> None:
+        """Measure; give memory back if it is time to; decide whether to refuse."""
+        if self._memory is None:
+            self._room = sys.maxsize
+            return
+        used = self._memory.read()
+        if used > self._soft and self._collector.is_time(above_hard=used > self._hard):
+            before, used = used, self._collector.collect(self._memory)
+            self.context.log.info("memory given back", before_mib=before // _MIB, after_mib=used // _MIB)
+        refusing = used > self._soft
+        if refusing != self._refusing:
+            self._refusing = refusing
+            told = {"memory_mib": used // _MIB, "soft_limit_mib": self._soft // _MIB}
+            if refusing:
+                self.context.log.warning("memory is above the soft limit: requests are refused", **told)
+            else:
+                self.context.log.info("memory is below the soft limit again", **told)
+        if not refusing:
+            self._collector.relax()
+        self._room = max(self._soft - used, _SMALLEST_STEP)
+
+
+class Collector:
+    """Gives memory back to the system: collects garbage and trims the heap, less often when that was in vain."""
+
+    def __init__(self, config: Config, interval: float, clock: Callable[[], float]) -> None:
+        """Keep the shortest and longest intervals of `config`; memory is measured every `interval` seconds."""
+        self._shortest = (config.min_gc_interval_when_soft_limited, config.min_gc_interval_when_hard_limited)
+        self._longest = (config.max_gc_interval_when_soft_limited, config.max_gc_interval_when_hard_limited)
+        self._least = interval
+        self._clock = clock
+        self._waits = list(self._shortest)
+        self._last = -float("inf")
+
+    def is_time(self, *, above_hard: bool) -> bool:
+        """Whether the last attempt was long enough ago."""
+        return self._clock() - self._last >= self._waits[above_hard]
+
+    def collect(self, memory: ResidentMemory) -> int:
+        """Give memory back, and return what is in use then."""
+        before = memory.read()
+        gc.collect()
+        _trim_heap()
+        used = memory.read()
+        self._last = self._clock()
+        if used > before * _EFFECTIVE:
+            self._waits = [
+                min(max(wait, self._least) * 2, max(longest, shortest)) if longest else shortest
+                for wait, shortest, longest in zip(self._waits, self._shortest, self._longest, strict=True)
+            ]
+        else:
+            self.relax()
+        return used
+
+    def relax(self) -> None:
+        """Forget that attempts were in vain."""
+        self._waits = list(self._shortest)
+
+
+class ResidentMemory:
+    """Reads the process's resident memory. On Linux from a file that stays open; elsewhere the peak is all there is."""
+
+    def __init__(self, path: str = "/proc/self/statm") -> None:
+        """Open the source."""
+        self._file = -1
+        with suppress(OSError):
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self) -> int:
+        """Return bytes."""
+        if self._file < 0:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            return peak if sys.platform == "darwin" else peak * 1024
+        return int(os.pread(self._file, 128, 0).split(b" ", 2)[1]) * _PAGE
+
+    def close(self) -> None:
+        """Close the source; `read` falls back to the peak."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def total_memory(root: Path = Path("/")) -> int | None:
+    """Return the bytes that this process's control groups (version 2 or 1) allow, or the machine has.
+
+    `None` if neither can be known.
+    """
+    limits = [*_group_limits(root)]
+    with suppress(OSError, ValueError, IndexError):
+        text = (root / "proc/meminfo").read_text()
+        limits.append(int(text.partition("MemTotal:")[2].split()[0]) * 1024)
+    return min(limits, default=None)
+
+
+def _group_limits(root: Path) -> list[int]:
+    """Return every limit on the way from the process's control group to the root; inside a container, its root's."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    limits: list[int] = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            base, name = root / "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            base, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        group = base / path.strip("/")
+        for folder in (group, *group.parents):
+            with suppress(OSError, ValueError):
+                limits.append(int((folder / name).read_text()))
+            if folder == base:
+                break
+    return limits
+
+
+def _trim_heap() -> None:
+    """Have the C library return free memory to the system, where it can (glibc)."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _overloaded() -> Overloaded:
+    return Overloaded("memory is above the soft limit", retry_after=_RETRY_AFTER, reason="memory")
+
+
+FACTORY = Factory(
+    Kind.PROCESSOR,
+    "memory_limiter",
+    Config,
+    MemoryLimiter,
+    stability=Stability.STABLE,
+    accepts=Carries.ENCODED,
+    instruments=(*ACCEPTED.values(), *REFUSED.values(), REFUSED_UNREAD, LIMIT),
+)

@@ -1,0 +1,283 @@
+"""Keep a share of spans or log records by chance, so that every agent keeps the same traces.
+
+It belongs before `batch`. The decision comes from the trace id, so a trace is kept or dropped whole, wherever its spans
+pass: what 10 % keeps, 50 % keeps as well. How many items one that was kept stands for is written into its `tracestate`
+(`ot=th:…`; log records: `sampling.threshold`), so that backends can still count. Others' trace states stay as they are.
+
+`sampling.priority` on a span goes before chance: 0 drops it, anything above keeps it. Items without randomness (no
+trace id), or that an earlier sampler should have dropped, are errors: dropped and counted, or kept with
+`fail_closed: false`.
+
+Example::
+
+    processors:
+      probabilistic_sampler:
+        sampling_percentage: 10
+"""
+
+from __future__ import annotations
+
+from itertools import compress
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, field_validator
+
+from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Processor, Stability
+from otelwp_agent.model import projection_pb2 as pb
+from otelwp_agent.model.item_sampling import (
+    BY_TRACE_ID,
+    PRIORITY,
+    ItemSampler,
+    LogSampler,
+    Mode,
+    Settings,
+    SpanSampler,
+    Verdict,
+)
+from otelwp_agent.model.projections import parse
+from otelwp_agent.model.receipt import Outcome
+from otelwp_agent.model.sampling import (
+    MIN_PROBABILITY,
+    NEVER,
+    TraceState,
+    hashed_threshold,
+    single,
+    threshold_of,
+)
+from otelwp_agent.model.selection import Selection
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.telemetry.metrics import Instrument
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from otelwp_agent.model.batch import Batch
+    from otelwp_agent.telemetry.metrics import Counter
+
+_LABELS = ("policy", "processor", "sampled")
+SPANS = Instrument(
+    "otelcol_processor_probabilistic_sampler_count_spans_processed_total",
+    "Spans that were sampled or not, by what decided.",
+    labels=_LABELS,
+)
+TRACES = Instrument(
+    "otelcol_processor_probabilistic_sampler_count_traces_sampled",
+    "The same under the name that the Collector used before 0.161.",
+    labels=_LABELS,
+)
+LOGS = Instrument(
+    "otelcol_processor_probabilistic_sampler_count_logs_sampled",
+    "Log records that were sampled or not, by what decided.",
+    labels=_LABELS,
+)
+
+_OUTCOMES = [
+    (Outcome.SAMPLED_OUT, "") if verdict is Verdict.SAMPLED_OUT else (Outcome.DROPPED, verdict.name.lower())
+    for verdict in Verdict
+    if verdict is not Verdict.KEPT
+]
+
+
+class Config(ComponentConfig):
+    """How much to keep, and what to decide by."""
+
+    sampling_percentage: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Percentage of items to keep; 100 and above keep everything, 0 nothing."""
+    mode: Mode | Literal[""] = ""
+    """proportional: keep this share of what comes, however much of it was sampled before. equalizing: lower what was
+    sampled less before to this share, and leave alone what was sampled more. hash_seed: decide by a hash of the trace
+    id or attribute, as the Collector did before OpenTelemetry had a rule. "" is hash_seed if `hash_seed` is set, or if
+    log records are sampled by an attribute; else proportional."""
+    hash_seed: int = Field(0, ge=0, lt=2**32)
+    """Seed of hashes: the same in all agents of one tier, another in each tier."""
+    fail_closed: bool = True
+    """Drop items whose randomness or sampling so far cannot be known; false keeps them."""
+    sampling_precision: int = Field(4, ge=1, le=14)
+    """Hexadecimal digits of the threshold that is written."""
+    attribute_source: Literal["traceID", "record"] = "traceID"
+    """Log records: whether to decide by the trace id, or by `from_attribute`."""
+    from_attribute: str = ""
+    """Log records: the attribute to decide by, if there is no trace id or `attribute_source` is record."""
+    sampling_priority: str = ""
+    """Log records: an attribute that holds the percentage that the record asks for: 0 drops it, and others can raise
+    its chance, not lower it."""
+
+    @field_validator("sampling_percentage")
+    @classmethod
+    def _expressible(cls, value: float) -> float:
+        if 0 < value / 100 < MIN_PROBABILITY:
+            message = f"{value:g} is too small: give at least {MIN_PROBABILITY * 100:g}, or 0 to keep nothing"
+            raise ValueError(message)
+        return value
+
+
+class ProbabilisticSampler(Processor):
+    """Keeps items by chance."""
+
+    def __init__(self, config: Config, context: Context) -> None:
+        """Work out the thresholds and bind the instruments."""
+        super().__init__(context)
+        spans = _settings(config, by_hash=config.hash_seed != 0)
+        logs = _settings(config, by_hash=config.hash_seed != 0 or config.attribute_source == "record")
+        self._judges: dict[Signal, ItemSampler] = {
+            Signal.TRACES: SpanSampler(spans),
+            Signal.LOGS: LogSampler(
+                logs,
+                trace_id=config.attribute_source == "traceID",
+                attribute=config.from_attribute,
+                priority=config.sampling_priority,
+            ),
+        }
+        self._quick = _QuickSampler(spans.threshold) if _quick_is_right(spans) else None
+        self._counters: dict[tuple[Signal, str, bool], list[Counter]] = {}
+
+    def consume(self, batch: Batch) -> None:
+        """Hand on what is kept, and settle the rest once that was taken."""
+        request = parse(pb.Opaque.FromString, batch.body)
+        judge = self._judges[batch.signal]
+        quick = self._quick
+        if quick is None or batch.signal is not Signal.TRACES or PRIORITY in batch.body:
+            quick = None
+        verdicts: list[bytes] = []
+        counts: dict[tuple[str, bool], int] = {}
+        for resource in request.resources:
+            for scope in resource.scopes:
+                items = scope.items[:]
+                part = quick.sample(items) if quick is not None else None
+                if part is None:
+                    part = _judge_each(judge, items, counts)
+                else:
+                    kept = len(part[1])
+                    _add(counts, (BY_TRACE_ID, True), kept)
+                    _add(counts, (BY_TRACE_ID, False), len(items) - kept)
+                verdicts.append(part[0])
+                scope.ClearField("items")
+                scope.items.extend(part[1])
+        _remove_empty(request)
+        selection = Selection(batch, request.SerializeToString(), b"".join(verdicts))
+        if selection.batch is not None:
+            self.next.consume(selection.batch)
+        selection.settle(_OUTCOMES)
+        self._count(batch.signal, counts)
+
+    def _count(self, signal: Signal, counts: dict[tuple[str, bool], int]) -> None:
+        for (policy, sampled), items in counts.items():
+            key = (signal, policy, sampled)
+            counters = self._counters.get(key)
+            if counters is None:
+                told, name = str(sampled).lower(), str(self.context.id)
+                counters = self._counters[key] = [
+                    self.context.registry.counter(instrument, policy=policy, sampled=told, processor=name)
+                    for instrument in ((SPANS, TRACES) if signal is Signal.TRACES else (LOGS,))
+                ]
+            for counter in counters:
+                counter.add(items)
+
+
+class _QuickSampler:
+    """Samples spans without reading each, and gives up where more must be known than their trace ids.
+
+    Spans laid one after the other are read in one pass as one message (`JoinedSpans`). Written again without what that
+    does not declare, it is every trace id after a tag and a length: 18 bytes a span, unless an id is missing or has
+    another length, or there is a trace state. So byte 11 of each 18 is the first of a randomness, which decides alone
+    unless it equals the threshold's. What is kept gets its trace state appended.
+    """
+
+    def __init__(self, threshold: int) -> None:
+        """Keep what reaches `threshold`, which is below `NEVER`."""
+        self._limit = threshold.to_bytes(7, "big")
+        first = self._limit[0]
+        exact = not any(self._limit[1:])
+        self._verdicts = bytes(
+            _UNDECIDED
+            # An id of zeros has no randomness, so zero never decides alone.
+            if byte == 0 or (byte == first and not exact)
+            else Verdict.KEPT
+            if byte >= first
+            else Verdict.SAMPLED_OUT
+            for byte in range(256)
+        )
+        text = TraceState("").with_threshold(threshold).text.encode()
+        self._suffix = b"\x1a" + bytes([len(text)]) + text
+
+    def sample(self, items: Sequence[bytes]) -> tuple[bytes, list[bytes]] | None:
+        """Return the verdicts, and what is kept as it goes on; `None` if the spans must be read one by one."""
+        count = len(items)
+        joined = parse(pb.JoinedSpans.FromString, b"".join(items))
+        joined.DiscardUnknownFields()
+        ids = joined.SerializeToString()
+        if len(ids) != 18 * count or ids[::18] != b"\x0a" * count or ids[1::18] != b"\x10" * count:
+            return None
+        verdicts = ids[11::18].translate(self._verdicts)
+        if _UNDECIDED in verdicts:
+            decided = bytearray(verdicts)
+            for index in [index for index, verdict in enumerate(verdicts) if verdict == _UNDECIDED]:
+                trace_id = ids[18 * index + 2 : 18 * index + 18]
+                if not any(trace_id):
+                    return None
+                decided[index] = Verdict.KEPT if trace_id[9:] >= self._limit else Verdict.SAMPLED_OUT
+            verdicts = bytes(decided)
+        suffix = self._suffix
+        return verdicts, [item + suffix for item in compress(items, verdicts.translate(_INVERTED))]
+
+
+_UNDECIDED = 255
+"""A byte that leaves the verdict to those after it."""
+_INVERTED = bytes([1]) + bytes(255)
+"""Turns verdicts into what is kept."""
+
+
+def _quick_is_right(settings: Settings) -> bool:
+    """Whether trace ids alone decide about spans without trace state."""
+    return settings.mode != "hash_seed" and settings.threshold < NEVER
+
+
+def _settings(config: Config, *, by_hash: bool) -> Settings:
+    percentage = single(min(config.sampling_percentage, 100.0))
+    mode: Mode = config.mode or ("hash_seed" if by_hash else "proportional")
+    threshold = (
+        hashed_threshold(percentage)
+        if mode == "hash_seed"
+        else threshold_of(percentage / 100, config.sampling_precision)
+    )
+    return Settings(mode, threshold, percentage / 100, config.sampling_precision, config.hash_seed, config.fail_closed)
+
+
+def _judge_each(
+    judge: ItemSampler, items: Sequence[bytes], counts: dict[tuple[str, bool], int]
+) -> tuple[bytes, list[bytes]]:
+    """Return the verdicts, and what is kept as it goes on."""
+    judgements = [judge.judge(item) for item in items]
+    for judgement in judgements:
+        _add(counts, (judgement.policy, not judgement.verdict), 1)
+    kept = [judgement.data for judgement in judgements if not judgement.verdict]
+    return bytes(judgement.verdict for judgement in judgements), kept
+
+
+def _add(counts: dict[tuple[str, bool], int], key: tuple[str, bool], items: int) -> None:
+    if items:
+        counts[key] = counts.get(key, 0) + items
+
+
+def _remove_empty(request: pb.Opaque) -> None:
+    """Remove scopes without items, and resources without scopes."""
+    resources = request.resources
+    for index in range(len(resources) - 1, -1, -1):
+        scopes = resources[index].scopes
+        for inner in range(len(scopes) - 1, -1, -1):
+            if not scopes[inner].items:
+                del scopes[inner]
+        if not scopes:
+            del resources[index]
+
+
+FACTORY = Factory(
+    Kind.PROCESSOR,
+    "probabilistic_sampler",
+    Config,
+    ProbabilisticSampler,
+    signals=frozenset({Signal.TRACES, Signal.LOGS}),
+    reads="opaque",
+    stability=Stability.BETA,
+    instruments=(SPANS, TRACES, LOGS),
+)

@@ -1,0 +1,90 @@
+"""Change the attributes of resources: who the telemetry comes from.
+
+It belongs anywhere in a pipeline; before `batch` if it reads the sender (`from_context`), because a batch has many
+senders. Only the resource is decoded, never the spans, metrics or log records under it.
+
+Example::
+
+    processors:
+      resource:
+        attributes:
+          - key: deployment.environment.name
+            value: production
+            action: upsert
+          - key: k8s.cluster.name
+            from_attribute: k8s-cluster
+            action: insert
+          - key: redundant-attribute
+            action: delete
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Processor, Stability
+from otelwp_agent.config.attribute_actions import AttributeAction  # noqa: TC001 - pydantic reads it
+from otelwp_agent.model import projection_pb2 as pb
+from otelwp_agent.model.attributes import compile_actions, from_context
+from otelwp_agent.model.projections import parse
+
+if TYPE_CHECKING:
+    from otelwp_agent.model.batch import Batch, Origin
+
+_CACHED = 1024
+"""Edited resources that are remembered."""
+
+_CACHED_SIZE = 2048
+"""Bytes of the largest resource that is remembered; with `_CACHED` this bounds the memory."""
+
+
+class Config(ComponentConfig):
+    """What to change."""
+
+    attributes: list[AttributeAction] = Field(min_length=1)
+    """Actions on the attributes of every resource, done in this order."""
+
+
+class ResourceProcessor(Processor):
+    """Applies attribute actions to the resource of each group of items."""
+
+    def __init__(self, config: Config, context: Context) -> None:
+        """Compile the actions."""
+        super().__init__(context)
+        self._apply = compile_actions([action.to_action() for action in config.attributes])
+        self._sender_names = tuple(action.from_context for action in config.attributes if action.from_context)
+        self._edited: OrderedDict[tuple[bytes | None, ...], bytes] = OrderedDict()
+
+    def consume(self, batch: Batch) -> None:
+        """Hand the batch on with its resources changed."""
+        request = parse(pb.Resources.FromString, batch.body)
+        changed = False
+        sender = tuple([from_context(batch.origin, name) for name in self._sender_names])
+        for group in request.resources:
+            resource = group.resource
+            edited = self._edit(resource, batch.origin, sender)
+            if edited != resource:
+                group.resource = edited
+                changed = True
+        self.next.consume(batch.with_body(request.SerializeToString()) if changed else batch)
+
+    def _edit(self, resource: bytes, origin: Origin, sender: tuple[bytes | None, ...]) -> bytes:
+        """Return the changed resource: the same bytes, from the same sender, give the same bytes."""
+        key = (resource, *sender)
+        edited = self._edited.get(key)
+        if edited is not None:
+            self._edited.move_to_end(key)
+            return edited
+        message = parse(pb.Resource.FromString, resource)
+        edited = message.SerializeToString() if self._apply(message.attributes, origin) else resource
+        if len(resource) <= _CACHED_SIZE:
+            self._edited[key] = edited
+            if len(self._edited) > _CACHED:
+                self._edited.popitem(last=False)
+        return edited
+
+
+FACTORY = Factory(Kind.PROCESSOR, "resource", Config, ResourceProcessor, stability=Stability.STABLE, reads="resources")

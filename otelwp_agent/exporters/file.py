@@ -174,7 +174,7 @@ class FileExporter(Exporter):
         thread, self._thread = self._thread, None
         if thread is not None:
             await asyncio.get_running_loop().run_in_executor(thread, self._file.close)
-            thread.shutdown(wait=False)
+            thread.shutdown()  # at once: closing was its last work
 
     async def export(self, batch: Batch) -> int:
         """Write the batch; return when the operating system has it."""
@@ -226,11 +226,11 @@ class RotatingFile:
 
         Raises `OSError`; nothing of the record is left in the file then.
         """
+        if self._fd < 0:  # a rotation failed half-way
+            self._open(0)
         rotate = bool(self._limit and self._size and self._size + len(record) > self._limit)
         if rotate:
             self._rotate()
-        if self._fd < 0:  # a rotation failed half-way
-            self._open(0)
         rest = memoryview(record)
         try:
             while rest:

@@ -1,0 +1,393 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+import structlog
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from pydantic import ValidationError
+
+from otelwp_agent.component import ComponentId, Context, Kind, Tier
+from otelwp_agent.errors import MalformedError, RetryableError, StartError
+from otelwp_agent.exporters import file as file_exporter
+from otelwp_agent.exporters.file import FACTORY, Config, FileExporter, RotatingFile, Rotation
+from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.telemetry.metrics import Registry
+
+NOON = 1_795_187_045.123  # 2026-11-20T15:04:05.123Z
+
+
+class NoHost:
+    ready = True
+    status = "ready"
+    started_at = 0.0
+
+    def components(self):
+        return ()
+
+
+def body(name="GET /"):
+    request = ExportTraceServiceRequest()
+    request.resource_spans.add().scope_spans.add().spans.add(name=name, trace_id=bytes(range(16)))
+    return request.SerializeToString()
+
+
+def batch(name="GET /"):
+    return Batch(Signal.TRACES, body(name), 1, Origin(), ())
+
+
+def build(path, **settings):
+    context = Context(
+        id=ComponentId("file"),
+        kind=Kind.EXPORTER,
+        registry=Registry(),
+        log=structlog.get_logger(),
+        clock=lambda: 0.0,
+        host=NoHost(),
+    )
+    return FileExporter(Config.model_validate({"path": str(path), **settings}), context)
+
+
+async def write(path, *names, **settings):
+    """Run an exporter from start to shutdown."""
+    exporter = build(path, **settings)
+    await exporter.start()
+    for name in names:
+        assert await exporter.export(batch(name)) == 0
+    await exporter.shutdown()
+    return exporter
+
+
+def names_in(path):
+    return [
+        json.loads(line)["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["name"]
+        for line in path.read_text().splitlines()
+    ]
+
+
+def messages_in(path):
+    data, found = path.read_bytes(), []
+    while data:
+        length = int.from_bytes(data[:4], "big")
+        assert len(data) >= 4 + length
+        found.append(data[4 : 4 + length])
+        data = data[4 + length :]
+    return found
+
+
+async def test_json_is_a_request_a_line(tmp_path):
+    path = tmp_path / "traces.json"
+    await write(path, "GET /", "two\nlines")
+    assert names_in(path) == ["GET /", "two\nlines"]
+    (span,) = json.loads(path.read_text().splitlines()[0])["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    assert span["traceId"] == "000102030405060708090a0b0c0d0e0f"
+
+
+async def test_proto_is_length_prefixed(tmp_path):
+    path = tmp_path / "traces.otlp"
+    await write(path, "a", "b", format="proto")
+    assert messages_in(path) == [body("a"), body("b")]
+
+
+@pytest.mark.parametrize("form", ["json", "proto"])
+async def test_compressed_requests_are_length_prefixed(tmp_path, form):
+    path = tmp_path / "traces.zst"
+    await write(path, "a", "b", format=form, compression="zstd")
+    plain = [zstandard.ZstdDecompressor().decompress(message) for message in messages_in(path)]
+    if form == "proto":
+        assert plain == [body("a"), body("b")]
+    else:
+        assert [json.loads(text)["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["name"] for text in plain] == [
+            "a",
+            "b",
+        ]
+
+
+async def test_written_when_export_returns(tmp_path):
+    path = tmp_path / "traces.json"
+    exporter = build(path)
+    await exporter.start()
+    await exporter.export(batch("now"))
+    assert names_in(path) == ["now"]
+    registry = exporter.context.registry
+    assert registry.value("otelwp_file_written_bytes", exporter="file") == path.stat().st_size
+    await exporter.shutdown()
+
+
+async def test_batches_at_once_keep_their_order(tmp_path):
+    path = tmp_path / "traces.json"
+    exporter = build(path)
+    await exporter.start()
+    names = [str(number) for number in range(50)]
+    await asyncio.gather(*(exporter.export(batch(name)) for name in names))
+    await exporter.shutdown()
+    assert names_in(path) == names
+
+
+async def test_begun_anew_unless_append_or_rotation(tmp_path):
+    for settings, expected in (({}, ["b"]), ({"append": True}, ["a", "b"]), ({"rotation": None}, ["a", "b"])):
+        path = tmp_path / f"{len(settings)}{next(iter(settings), '')}.json"
+        await write(path, "a", **settings)
+        await write(path, "b", **settings)
+        assert names_in(path) == expected
+
+
+async def test_only_the_owner_may_read(tmp_path):
+    await write(tmp_path / "x.json", "a")
+    assert stat.S_IMODE((tmp_path / "x.json").stat().st_mode) == 0o600
+
+
+async def test_directory_is_created_if_asked(tmp_path):
+    path = tmp_path / "a" / "b" / "x.json"
+    with pytest.raises(StartError, match=r"exporter file: cannot write to path .*x\.json.*create_directory: true"):
+        await build(path).start()
+    assert not path.parent.exists()
+    await write(path, "a", create_directory=True, directory_permissions="0700")
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert names_in(path) == ["a"]
+
+
+async def test_a_path_that_is_a_directory(tmp_path):
+    exporter = build(tmp_path)
+    with pytest.raises(StartError, match="Is a directory"):
+        await exporter.start()
+    await exporter.shutdown()
+
+
+async def test_malformed_is_told_and_nothing_is_written(tmp_path):
+    exporter = build(tmp_path / "x.json")
+    await exporter.start()
+    with pytest.raises(MalformedError):
+        await exporter.export(Batch(Signal.TRACES, b"\xff\xff", 1, Origin(), ()))
+    await exporter.shutdown()
+    assert (tmp_path / "x.json").read_bytes() == b""
+
+
+async def test_a_full_disk_is_told_and_tried_again(tmp_path, monkeypatch):
+    path = tmp_path / "x.json"
+    exporter = build(path)
+    await exporter.start()
+    await exporter.export(batch("first"))
+    real = os.write
+
+    def full(fd, data):
+        if len(data) > 10:
+            return real(fd, data[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(file_exporter.os, "write", full)
+    with pytest.raises(RetryableError, match=r"cannot write to .*x\.json: No space left on device"):
+        await exporter.export(batch("second"))
+    assert names_in(path) == ["first"]
+    monkeypatch.undo()
+    await exporter.export(batch("third"))
+    await exporter.shutdown()
+    assert names_in(path) == ["first", "third"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+async def test_dev_full():
+    exporter = build("/dev/full")
+    await exporter.start()
+    with pytest.raises(RetryableError, match="/dev/full: No space left on device"):
+        await exporter.export(batch())
+    await exporter.shutdown()
+
+
+async def test_a_slow_disk_holds_up_nothing_else(tmp_path, monkeypatch):
+    exporter = build(tmp_path / "x.json")
+    await exporter.start()
+    release, real = threading.Event(), os.write
+    monkeypatch.setattr(file_exporter.os, "write", lambda fd, data: release.wait(10) and real(fd, data))
+    export = asyncio.ensure_future(exporter.export(batch("slow")))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not export.done()
+    release.set()
+    await asyncio.wait_for(export, 10)
+    await exporter.shutdown()
+    assert names_in(tmp_path / "x.json") == ["slow"]
+
+
+async def test_shutdown_without_start_twice_and_no_export_after(tmp_path):
+    exporter = build(tmp_path / "x.json")
+    await exporter.shutdown()
+    await exporter.start()
+    await exporter.shutdown()
+    await exporter.shutdown()
+    with pytest.raises(RetryableError, match="is not open"):
+        await exporter.export(batch())
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("file ")]
+
+
+async def test_rotation_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(file_exporter, "MEGABYTE", 300)
+    path = tmp_path / "x.json"
+    exporter = await write(path, *"abcdef", rotation={"max_megabytes": 1})
+    full = exporter._file.backups()
+    assert exporter.context.registry.value("otelwp_file_rotations") == len(full) > 0
+    assert [name for _, each in reversed(full) for name in names_in(each)] + names_in(path) == list("abcdef")
+
+
+# --- the file that rotates ---
+
+
+def rotating(path, wall=lambda: NOON, limit=10, **settings):
+    file = RotatingFile(path, Rotation(**settings), wall)
+    file._limit = limit
+    file.open(truncate=False)
+    return file
+
+
+def test_a_full_file_is_renamed_with_the_time(tmp_path):
+    file = rotating(tmp_path / "data.json")
+    assert file.write(b"123456") == 0
+    assert file.write(b"7890") == 0
+    assert file.write(b"x") == 1
+    file.close()
+    assert (tmp_path / "data-2026-11-20T15-04-05.123.json").read_bytes() == b"1234567890"
+    assert (tmp_path / "data.json").read_bytes() == b"x"
+
+
+def test_names_never_collide(tmp_path):
+    file = rotating(tmp_path / "data", limit=1)
+    for record in (b"a", b"b", b"c"):
+        file.write(record)
+    file.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "data",
+        "data-2026-11-20T15-04-05.123",
+        "data-2026-11-20T15-04-05.124",
+    ]
+
+
+def test_localtime(tmp_path, monkeypatch):
+    import time
+
+    monkeypatch.setenv("TZ", "Etc/GMT-2")
+    time.tzset()
+    try:
+        file = rotating(tmp_path / "d.json", limit=1, localtime=True)
+        file.write(b"a")
+        file.write(b"b")
+        file.close()
+        assert file.backups() == [(NOON, tmp_path / "d-2026-11-20T17-04-05.123.json")]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_size_counts_what_was_there_before(tmp_path):
+    path = tmp_path / "d.json"
+    path.write_bytes(b"123456789")
+    file = rotating(path)
+    assert file.write(b"ab") == 1
+    file.close()
+    assert path.read_bytes() == b"ab"
+
+
+def test_a_record_larger_than_a_file_gets_one_of_its_own(tmp_path):
+    file = rotating(tmp_path / "d.json")
+    assert file.write(b"x" * 50) == 0
+    assert file.write(b"y" * 50) == 1
+    file.close()
+    assert (tmp_path / "d.json").read_bytes() == b"y" * 50
+
+
+def test_old_and_surplus_files_go_and_others_stay(tmp_path):
+    for name in ("d-2026-11-10T00-00-00.000.json", "d-2026-11-19T00-00-00.000.json", "d-2026-11-20T00-00-00.000.json"):
+        (tmp_path / name).touch()
+    others = {"d-notes.json", "dd-2026-11-01T00-00-00.000.json", "d-2026-99-99T00-00-00.000.json", "d-2026-11-01.txt"}
+    for name in others:
+        (tmp_path / name).touch()
+    rotating(tmp_path / "d.json", max_days=7).close()
+    left = {path.name for path in tmp_path.iterdir()} - others
+    assert left == {"d.json", "d-2026-11-19T00-00-00.000.json", "d-2026-11-20T00-00-00.000.json"}
+    rotating(tmp_path / "d.json", max_backups=1).close()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"d.json", "d-2026-11-20T00-00-00.000.json"} | others
+    rotating(tmp_path / "d.json", max_backups=0).close()
+    assert {path.name for path in tmp_path.iterdir()} == left
+
+
+def test_goes_on_after_a_rotation_that_failed_half_way(tmp_path, monkeypatch):
+    path = tmp_path / "d.json"
+    file = rotating(path, limit=1)
+    file.write(b"a")
+
+    def broken(*_arguments):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(file_exporter.os, "open", broken)
+    with pytest.raises(PermissionError):
+        file.write(b"b")
+    monkeypatch.undo()
+    file.write(b"b")
+    file.close()
+    assert path.read_bytes() == b"b"
+    assert (tmp_path / "d-2026-11-20T15-04-05.123.json").read_bytes() == b"a"
+
+
+@given(st.lists(st.binary(min_size=1, max_size=15), max_size=30))
+def test_every_record_is_whole_in_one_file_and_in_order(tmp_path_factory, records):
+    path = tmp_path_factory.mktemp("rotation") / "d.bin"
+    file = rotating(path, max_backups=0)
+    for record in records:
+        file.write(record)
+    full = [backup.read_bytes() for _, backup in reversed(file.backups())]
+    file.close()
+    files = [*full, path.read_bytes()]
+    assert b"".join(files) == b"".join(records)
+    ends = {0}
+    total = 0
+    for record in records:
+        total += len(record)
+        ends.add(total)
+    assert all(sum(map(len, files[: number + 1])) in ends for number in range(len(files)))
+    assert all(len(data) <= 10 or data in records for data in files)
+
+
+# --- settings ---
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({}, "path"),
+        ({"path": ""}, "path"),
+        ({"append": True, "rotation": {}}, "append and rotation"),
+        ({"append": True, "compression": "zstd"}, "append and compression"),
+        ({"directory_permissions": "0755"}, "create_directory"),
+        ({"create_directory": True, "directory_permissions": "0999"}, "three octal digits"),
+        ({"create_directory": True, "directory_permissions": "rwxr-xr-x"}, "three octal digits"),
+        ({"format": "text"}, "'json' or 'proto'"),
+        ({"compression": "gzip"}, "'zstd'"),
+        ({"flush_interval": "-1s"}, "greater than or equal to 0"),
+        ({"group_by": {"enabled": True}}, "remove `group_by`"),
+        ({"encoding": "otlp_encoding"}, "remove `encoding`"),
+        ({"rotation": {"max_megabites": 5}}, "Extra inputs"),
+    ],
+)
+def test_wrong_settings_say_what_would_be_right(settings, what):
+    with pytest.raises(ValidationError, match=what):
+        Config.model_validate({"path": "x.json", **settings} if settings else {})
+
+
+def test_defaults_are_the_collectors():
+    config = Config(path="x.json")
+    assert (config.append, config.format, config.rotation) == (False, "json", None)
+    rotation = Config.model_validate({"path": "x", "rotation": None}).rotation
+    assert rotation is not None
+    assert (rotation.max_megabytes, rotation.max_days, rotation.max_backups, rotation.localtime) == (100, 0, 100, False)
+    assert FACTORY.tier is Tier.FREE
+    Config.model_validate({"path": "x", "group_by": {"enabled": False}})

@@ -17,13 +17,14 @@ Example::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from otelwp_agent.component import ComponentConfig, Context, Exporter, Factory, Kind, Stability, Tier
 from otelwp_agent.config import blocks
-from otelwp_agent.config.types import ByteSize  # noqa: TC001 - pydantic reads it
+from otelwp_agent.config.types import ByteSize, Ignored, Secret  # noqa: TC001 - pydantic reads it
 from otelwp_agent.model.otlp_response import rejected
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.transport.tls import beyond_grpc
@@ -41,13 +42,51 @@ METHODS = {
 MAX_REQUEST_SIZE = 4 * 2**20 - 2**16
 """What gRPC servers take in one message by default, 4 MiB, less a margin for what splitting adds."""
 
+_METADATA_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _EXCERPT = 200
 """Characters of the other side's message that are worth logging."""
+
+
+class Tls(blocks.TlsClient):
+    """TLS as grpcio can: it always speaks 1.2 and 1.3 both, and always verifies the server."""
+
+    max_version: Annotated[
+        blocks.TlsVersion | None,
+        AfterValidator(lambda _: None),
+        Ignored("gRPC speaks TLS 1.3 with who can", values=("1.2",)),
+    ] = None
+    """Accepted for the Collector's sake: gRPC speaks TLS 1.3 with who can."""
+    insecure_skip_verify: Annotated[
+        bool,
+        AfterValidator(lambda _: False),
+        Ignored(
+            "gRPC always verifies the server: give its authority as `ca_file` (and `server_name_override` if the name "
+            "differs), or use `otlp_http`",
+            values=(True,),
+        ),
+    ] = False
+    """Accepted for the Collector's sake: gRPC always verifies the server. Give its authority as `ca_file`."""
+
+
+def _sendable(headers: dict[str, Secret]) -> dict[str, Secret]:
+    return {name: value for name, value in headers.items() if _METADATA_NAME.fullmatch(name)}
+
+
+def _has_unsendable(headers: Any) -> bool:  # noqa: ANN401 - as written
+    return isinstance(headers, dict) and not all(_METADATA_NAME.fullmatch(name) for name in headers)
 
 
 class Config(ComponentConfig, blocks.GrpcClient):
     """Settings of the OTLP/gRPC exporter."""
 
+    tls: Tls = Tls()
+    """TLS; on unless `insecure`."""
+    headers: Annotated[
+        blocks.SecretHeaders,
+        AfterValidator(_sendable),
+        Ignored("names in gRPC have a-z, 0-9, `-`, `_` and `.`: others are not sent", when=_has_unsendable),
+    ] = Field(default_factory=dict)
+    """Metadata added to every call. Values are secrets; what has a name that gRPC cannot send is left out."""
     sending_queue: blocks.Queue = blocks.Queue()
     """The queue before it."""
     retry_on_failure: blocks.Retry = blocks.Retry()

@@ -36,10 +36,6 @@ if TYPE_CHECKING:
     GrpcHandler = Callable[[bytes, Mapping[str, str]], bytes | asyncio.Future[bytes]]
     """Takes a message and the client's metadata (lower-case names; binary values left out); gives the answer."""
 
-MAX_CONCURRENT_STREAMS = 128
-"""Calls at once on one connection unless the configuration says otherwise: each may hold a whole message in memory.
-grpcio's own default is no limit; clients wait, they are not refused."""
-
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds for TLS and the HTTP/2 preface; grpcio's own default is 120."""
 
@@ -351,9 +347,11 @@ def _options(settings: blocks.GrpcServer) -> list[tuple[str, int]]:
     options = [
         ("grpc.so_reuseport", 1),
         ("grpc.max_receive_message_length", settings.max_recv_msg_size_mib * 2**20),
-        ("grpc.max_concurrent_streams", settings.max_concurrent_streams or MAX_CONCURRENT_STREAMS),
         ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_TIMEOUT * 1000)),
     ]
+    if settings.max_concurrent_streams is not None:
+        # grpcio refuses calls beyond it with UNAVAILABLE (clients of grpcio do not wait), so there is none by default.
+        options.append(("grpc.max_concurrent_streams", settings.max_concurrent_streams))
     keepalive = settings.keepalive
     if keepalive is None:
         return options

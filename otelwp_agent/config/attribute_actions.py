@@ -35,7 +35,7 @@ class AttributeAction(Block):
     """insert, update, upsert: the value when `from_attribute` or `from_context` has none."""
     pattern: str = ""
     """delete, hash: act upon every attribute whose key matches this regular expression, anywhere in it.
-    extract: the expression, whose groups must all have names."""
+    extract: the expression, whose named groups become attributes."""
     converted_type: Literal["int", "double", "string", ""] = ""
     """convert: the type wanted."""
 
@@ -124,9 +124,8 @@ def _source_problem(kind: str, used: set[str]) -> str:
 def _group_problem(pattern: str) -> str:
     if not pattern:
         return "`extract` needs `pattern`"
-    compiled = re.compile(pattern)
-    if not compiled.groups or compiled.groups != len(compiled.groupindex):
-        return "`pattern` needs a group, and each group a name: `(?P<name>…)`; groups to leave out are `(?:…)`"
+    if not re.compile(pattern).groupindex:
+        return "`pattern` needs a group with a name, which becomes the attribute's: `(?P<name>…)`"
     return ""
 
 

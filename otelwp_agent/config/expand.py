@@ -9,9 +9,9 @@ Relative paths are relative to the working directory; one newline at the end of 
 
 from __future__ import annotations
 
+import pathlib
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otelwp_agent.config.document import Node
@@ -20,6 +20,8 @@ from otelwp_agent.errors import ConfigError, Problem, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from otelwp_agent.config.document import Path
 
 MAX_FILE = 4 * 2**20
 """Bytes of a file that configuration is read from."""
@@ -50,7 +52,7 @@ class _Brought:
 def read_text(path: str) -> str:
     """Return a file's text; raise `ExpansionError` that says why it cannot be read."""
     try:
-        with Path(path).open("rb") as file:
+        with pathlib.Path(path).open("rb") as file:
             raw = file.read(MAX_FILE + 1)
     except FileNotFoundError:
         raise ExpansionError(f"there is no file `{path}`") from None
@@ -77,33 +79,33 @@ class Expander:
         self._problems = problems
         self._size = 0
 
-    def expand(self, node: Node, nesting: int = 0) -> None:
-        """Replace every reference at and below `node`."""
+    def expand(self, node: Node, path: Path = (), nesting: int = 0) -> None:
+        """Replace every reference at and below `node`, which stands at `path`."""
         if isinstance(node.value, str):
             if "$" in node.value:
-                self._scalar(node, node.value, nesting)
+                self._scalar(node, node.value, path, nesting)
             return
-        for _, child in node.children():
-            self.expand(child, nesting)
+        for part, child in node.children():
+            self.expand(child, (*path, part), nesting)
 
-    def _scalar(self, node: Node, written: str, nesting: int) -> None:
+    def _scalar(self, node: Node, written: str, path: Path, nesting: int) -> None:
         try:
             whole = written.startswith("${") and _closing(written, 2) == len(written) - 1
             if whole:
                 node.written = written
-                self._whole(node, written[2:-1], nesting)
+                self._whole(node, written[2:-1], path, nesting)
             else:
                 node.value = self._text(written, nesting)
                 if "${" in written.replace("$$", ""):
                     node.written = written
                     if _closing(written, written.replace("$$", "  ").find("${") + 2) < 0:
                         message = "`${` is never closed and stays as it is: write `$${` if that is meant"
-                        self._problems.append(node.problem(message, severity=Severity.WARNING))
+                        self._problems.append(node.problem(message, path, severity=Severity.WARNING))
         except ExpansionError as error:
-            self._problems.append(node.problem(str(error)))
+            self._problems.append(node.problem(str(error), path))
             node.value, node.broken = None, True
 
-    def _whole(self, node: Node, inner: str, nesting: int) -> None:
+    def _whole(self, node: Node, inner: str, path: Path, nesting: int) -> None:
         """Replace a value that is one reference: read what it brings as YAML, and keep its text."""
         brought = self._retrieve(inner, nesting)
         if brought.done and not brought.text:  # `${env:NAME:-}` is an empty text; a variable that is empty is a null
@@ -119,8 +121,8 @@ class Expander:
             return
         self._problems += found
         if not brought.done:
-            for _, child in tree.children():
-                self.expand(child, nesting + 1)
+            for part, child in tree.children():
+                self.expand(child, (*path, part), nesting + 1)
         node.value = tree.value
         if isinstance(tree.value, dict | list):
             node.at = tree.at

@@ -308,8 +308,10 @@ def _warnings(model: type[BaseModel], node: Node, path: Path) -> Iterator[Proble
             if field is None:
                 continue
             for mark in field.metadata:
-                if isinstance(mark, Ignored) and mark.concerns(child.data()):
-                    message = f"this has no effect here: {mark.why}"
+                value = child.data()
+                if isinstance(mark, Ignored) and value != field.default and mark.concerns(value):
+                    some = mark.values or mark.when
+                    message = mark.why if some else f"this has no effect here: {mark.why}"
                     yield child.problem(message, (*path, str(key)), at_key=True, severity=Severity.WARNING)
             yield from _warnings_below(field.annotation, child, (*path, str(key)))
 

@@ -166,7 +166,7 @@ class MetricsTelemetry(Block):
             message = "readers: the list is empty: remove it, or turn metrics off with `level: none`"
         elif len(pulls) > 1:
             message = "readers: metrics are served at one address: keep one `pull` reader"
-        elif pulls and "address" in self.model_fields_set:
+        elif pulls and "address" in self.model_fields_set and self.address != pulls[0].address:
             message = "address is the older way to say what `readers` says: keep one of them"
         if message:
             raise ValueError(message)

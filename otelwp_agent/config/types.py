@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable  # noqa: TC003 - a field's annotation
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -124,15 +125,19 @@ NullIsPresent = BeforeValidator(lambda value: {} if value is None else value)
 class Ignored:
     """Marks a setting of the Collector's that loads and changes nothing here; who sets it gets a warning.
 
-    With `values`, only those (or a list that has one of them) are warned of; `harmless` ones never are.
+    With `values`, only those (or a list that has one of them) are warned of; `harmless` ones never are. `when` decides
+    instead, if it is given.
     """
 
     why: str
     values: tuple[Any, ...] = ()
     harmless: tuple[Any, ...] = (None,)
+    when: Callable[[Any], bool] | None = None
 
     def concerns(self, value: object) -> bool:
         """Whether `value`, as written, is worth the warning."""
+        if self.when is not None:
+            return self.when(value)
         if not self.values:
             return value not in self.harmless
         return any(item in self.values for item in (value if isinstance(value, list) else [value]))

@@ -24,7 +24,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from otelwp_agent.component import ComponentConfig, Context, Exporter, Factory, Kind, Stability, Tier
 from otelwp_agent.config import blocks
-from otelwp_agent.config.types import ByteSize, Ignored, Secret  # noqa: TC001 - pydantic reads it
+from otelwp_agent.config.types import ByteSize, Ignored, Secret
 from otelwp_agent.model.otlp_response import rejected
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.transport.tls import beyond_grpc

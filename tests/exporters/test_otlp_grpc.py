@@ -148,8 +148,14 @@ async def test_shutdown_works_before_start_and_twice():
 
 
 def test_what_grpc_cannot_honour_is_a_configuration_error():
-    with pytest.raises(ValidationError, match="gRPC always verifies the server"):
-        Config(endpoint="127.0.0.1:1", tls={"insecure_skip_verify": True})
+    with pytest.raises(ValidationError, match="gRPC cannot refuse"):
+        Config(endpoint="127.0.0.1:1", tls={"min_version": "1.3"})
+
+
+def test_what_is_stricter_than_asked_is_no_error():
+    tls = Config(endpoint="127.0.0.1:1", tls={"insecure_skip_verify": True, "max_version": "1.2"}).tls
+    assert tls.insecure_skip_verify is False
+    assert tls.max_version is None
 
 
 def test_its_old_name():

@@ -38,9 +38,17 @@ class Retry(Block):
 
     @model_validator(mode="after")
     def _intervals_agree(self) -> Retry:
-        given = self.model_fields_set
+        """Refuse what contradicts itself. An interval that was left to its default is simply cut short."""
+        limit, defaults = self.max_elapsed_time, type(self).model_fields
+        if not self.enabled or limit in (0, defaults["max_elapsed_time"].default):
+            return self
         for name in ("initial_interval", "max_interval"):
-            if 0 < self.max_elapsed_time < getattr(self, name) and {"max_elapsed_time", name} <= given:
+            interval = getattr(self, name)
+            if (
+                self.enabled
+                and 0 < limit < interval != defaults[name].default
+                and limit != defaults["max_elapsed_time"].default
+            ):
                 message = f"max_elapsed_time is shorter than {name}: give the retries more time, or 0 for no end"
                 raise ValueError(message)
         return self

@@ -1,0 +1,30 @@
+"""`otelwp-agent validate`: say everything that is wrong with a configuration, and start nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from otelwp_agent.cli.options import config_options, load_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@click.command()
+@config_options
+def validate(config: Sequence[str], overrides: Sequence[str]) -> None:
+    """Check a configuration, and list everything that is wrong with it.
+
+    Each problem stands on a line of its own: file, line and column, what is wrong, and what would be right. Nothing is
+    opened or started. Exit status: 0 good (there may be warnings), 1 bad, 2 wrong usage.
+    """
+    plan = load_plan(config, overrides)
+    for warning in plan.warnings:
+        click.echo(str(warning), err=True)
+    click.echo(f"OK: {_count(len(plan.pipelines), 'pipeline')}, {_count(len(plan.components), 'component')}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,243 @@
+"""An HTTP/1.1 client for one endpoint: keep-alive connections, TLS, unix sockets, one time limit over all of it.
+
+It follows no redirect (OTLP has none), keeps no cookie, and goes through no proxy. Nothing runs while it is idle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+from otelwp_agent.config.types import format_duration
+from otelwp_agent.errors import RetryableError, StartError
+from otelwp_agent.transport.http_connection import ClientResponse, ConnectionClosedError, HttpConnection
+from otelwp_agent.transport.tls import ClientTls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import structlog
+
+    from otelwp_agent.config import blocks
+    from otelwp_agent.config.types import Endpoint, Secret
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds that the other side has to take a goodbye."""
+
+OWN_HEADERS = frozenset({"connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"})
+"""Headers that frame a message (RFC 9112): the client writes them itself, or never."""
+
+_PORTS = {"http": 80, "https": 443}
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+
+def is_header_name(name: str) -> bool:
+    """Whether a header can be called so (RFC 9110, 5.6.2)."""
+    return _TOKEN.fullmatch(name) is not None
+
+
+def header_problem(name: str, value: str) -> str | None:
+    """Return what is wrong with a header to be sent (RFC 9110, 5), never quoting its value; `None` if nothing is."""
+    if not is_header_name(name):
+        return f"{name!r} is no header name: use letters, digits, `-` and `_`"
+    if name.lower() in OWN_HEADERS:
+        return f"{name!r} is written by the client itself: remove it"
+    if not _VALUE.fullmatch(value):
+        return f"the value of {name!r} holds a line break or another character that a header cannot carry"
+    return None
+
+
+class HttpClient:
+    """Speaks to `endpoint` as `settings` say. `name` (`exporters/otlp_http`) is the component that errors name."""
+
+    def __init__(
+        self,
+        settings: blocks.HttpClient,
+        endpoint: Endpoint,
+        *,
+        name: str,
+        log: structlog.typing.FilteringBoundLogger,
+    ) -> None:
+        """Open nothing; `endpoint` is the one to use, whichever `settings` has."""
+        self.name = name
+        self.log = log
+        self._unix = endpoint.unix
+        self._host = endpoint.host
+        self._port = endpoint.port or _PORTS.get(endpoint.scheme, 80)
+        self._secure = endpoint.scheme == "https"
+        host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+        self.address = f"unix://{endpoint.unix}" if endpoint.unix else f"{host}:{self._port}"
+        """Where it connects, for messages."""
+        self._timeout = settings.timeout
+        self._idle_timeout = settings.idle_conn_timeout
+        self._keep_alive = not settings.disable_keep_alives
+        self._slots = asyncio.Semaphore(settings.max_conns_per_host) if settings.max_conns_per_host else None
+        self._tls_settings = settings.tls
+        self._tls: ClientTls | None = None
+        self._idle: list[HttpConnection] = []
+        self._open: set[HttpConnection] = set()
+        self._empty = asyncio.Event()
+        self._closed = False
+        self._timer: asyncio.TimerHandle | None = None
+        authority = "localhost" if self._unix else host if self._port == _PORTS.get(endpoint.scheme) else self.address
+        self._fixed, self._given = _fixed_headers(authority, settings.headers, keep_alive=self._keep_alive)
+
+    async def start(self) -> None:
+        """Read certificates; raise `StartError`. Connections are made when there is something to send."""
+        if self._secure:
+            self._tls = ClientTls(self._tls_settings, name=self.name)
+            self._watch()
+
+    async def aclose(self) -> None:
+        """Close every connection; requests under way fail."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for connection in tuple(self._open):
+            if connection in self._idle:
+                connection.close()
+            else:
+                connection.abort()
+        if self._open:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await self._empty.wait()
+        for connection in tuple(self._open):
+            connection.abort()
+
+    async def request(
+        self, method: str, path: str, body: bytes = b"", headers: Iterable[tuple[str, str]] = ()
+    ) -> ClientResponse:
+        """Send a request and return its response, whatever its status.
+
+        `path` is sent as it is. Configured headers win over `headers`. Not for HEAD, whose answers lie about their
+        length. Raises `RetryableError` when there is no answer.
+        """
+        lines = [f"{name}: {value}\r\n" for name, value in headers if name.lower() not in self._given]
+        head = f"{method} {path} HTTP/1.1\r\n{self._fixed}{''.join(lines)}Content-Length: {len(body)}\r\n\r\n"
+        try:
+            async with asyncio.timeout(self._timeout), self._slots or contextlib.nullcontext():
+                return await self._exchange(head.encode("latin-1"), body)
+        except TimeoutError:
+            message = f"{self.address} did not answer within {format_duration(self._timeout)}"
+            raise RetryableError(message, reason="timeout") from None
+
+    def reload_tls(self) -> None:
+        """Read the certificate files again; connections from now on use them. Raise `StartError`, and keep the old."""
+        if self._tls is not None:
+            self._tls.reload()
+            for connection in tuple(self._idle):
+                connection.close()
+
+    async def _exchange(self, head: bytes, body: bytes) -> ClientResponse:
+        connection = self._take() or await self._connect()
+        try:
+            response = await connection.exchange(head, body)
+        except ConnectionClosedError as error:
+            # A server closes what has been idle for long, perhaps just as we wrote. That is no failure of the request.
+            if error.answered or connection.exchanges == 1:
+                raise
+            connection = await self._connect()
+            response = await connection.exchange(head, body)
+        self._keep(connection)
+        return response
+
+    def _take(self) -> HttpConnection | None:
+        """Return the idle connection that was used last, if there is one."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.idle_timer is not None:
+                connection.idle_timer.cancel()
+            if connection.reusable:
+                return connection
+        return None
+
+    def _keep(self, connection: HttpConnection) -> None:
+        """Keep a connection for the next request, if it can be and may be."""
+        if not connection.reusable:
+            return
+        if not self._keep_alive or self._closed:
+            connection.close()
+            return
+        if self._idle_timeout:
+            loop = asyncio.get_running_loop()
+            connection.idle_timer = loop.call_later(self._idle_timeout, connection.close)
+        self._idle.append(connection)
+
+    async def _connect(self) -> HttpConnection:
+        if self._closed:
+            raise RetryableError(f"the client of {self.address} is closed", reason="closed")
+        if self._secure and self._tls is None:
+            raise RuntimeError("the HTTP client is not started")
+        loop = asyncio.get_running_loop()
+        context = self._tls.context if self._tls is not None else None
+        try:
+            if self._unix:
+                _, connection = await loop.create_unix_connection(self._protocol, self._unix)
+            else:
+                name = (self._tls_settings.server_name_override or self._host) if context is not None else None
+                _, connection = await loop.create_connection(
+                    self._protocol, self._host, self._port, ssl=context, server_hostname=name
+                )
+        except OSError as error:
+            raise RetryableError(f"cannot connect to {self.address}: {_why(error)}", reason="connect") from error
+        if not connection.lost:
+            self._open.add(connection)
+            self._empty.clear()
+        return connection
+
+    def _protocol(self) -> HttpConnection:
+        return HttpConnection(self.address, self._gone)
+
+    def _gone(self, connection: HttpConnection) -> None:
+        self._open.discard(connection)
+        if connection.idle_timer is not None:
+            connection.idle_timer.cancel()
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if not self._open:
+            self._empty.set()
+
+    def _watch(self) -> None:
+        """Look at the certificate files every `reload_interval`."""
+        interval = self._tls_settings.reload_interval
+        if interval:
+            self._timer = asyncio.get_running_loop().call_later(interval, self._look)
+
+    def _look(self) -> None:
+        try:
+            if self._tls is not None and self._tls.changed():
+                self.reload_tls()
+                self.log.info("certificate reloaded", client=self.name)
+        except StartError as error:
+            self.log.error(  # noqa: TRY400 - the message says it all, a traceback would hide it
+                "certificate not reloaded; the old one stays", client=self.name, error=str(error)
+            )
+        self._watch()
+
+
+def _fixed_headers(authority: str, headers: Mapping[str, Secret], *, keep_alive: bool) -> tuple[str, frozenset[str]]:
+    """Return the header lines that all requests share, and the (lower-case) names of those that were configured."""
+    given = frozenset(name.lower() for name in headers)
+    lines = [] if "host" in given else [f"Host: {authority}\r\n"]
+    if not keep_alive:
+        lines.append("Connection: close\r\n")
+    lines += [f"{name}: {secret.get_secret_value()}\r\n" for name, secret in headers.items()]
+    return "".join(lines), given
+
+
+def _why(error: OSError) -> str:
+    """Return why a connection could not be made, in words."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {error.reason or error}"
+    if isinstance(error, socket.gaierror):
+        return f"its name has no address: {error.strerror}"
+    return os.strerror(error.errno).lower() if error.errno else str(error)

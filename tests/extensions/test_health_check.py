@@ -237,10 +237,10 @@ async def test_failures_do_not_make_it_unhealthy_unasked(started, host):
 
 def test_watch_counts_again_after_a_success(clock):
     watch = Watch(clock, clock, 300)
-    for row in (2, 2, 0, 1, 3):
+    for row in (2, 2, 0, 1, 3, 1):  # 3, then a success that nobody saw, then 1
         watch.see([failing(row) if row else EXPORTER])
-    assert watch.failing_often(4) == [("exporter otlp_http (traces)", 5)]
-    assert watch.failing_often(5) == []
+    assert watch.failing_often(5) == [("exporter otlp_http (traces)", 6)]
+    assert watch.failing_often(6) == []
     watch.see([])
     assert watch.failing_often(0) == []
 

@@ -49,7 +49,7 @@ class Batch:
 
     __slots__ = ("body", "encodings", "items", "origin", "shares", "signal")
 
-    def __init__(  # noqa: PLR0913 - a record: each argument is a field
+    def __init__(  # noqa: PLR0913, PLR0917 - a record: each argument is a field
         self,
         signal: Signal,
         body: bytes,
@@ -58,7 +58,7 @@ class Batch:
         shares: Sequence[Share],
         encodings: tuple[str, ...] = (),
     ) -> None:
-        """Hold `items` items in `body`, accounted for by `shares`; `encodings` lists what was done to the body since."""
+        """Hold `items` items in `body`, accounted for by `shares`; `encodings` lists what was done to the body."""
         self.signal = signal
         self.body = body
         self.items = items
@@ -102,6 +102,9 @@ class Batch:
         """
         shares: list[Share] = []
         total = 0
+        if any(not 0 <= remain <= items for (_, items), remain in zip(self.shares, kept, strict=True)):
+            message = f"of shares of {[items for _, items in self.shares]} items, {list(kept)} cannot be kept"
+            raise ValueError(message)
         for (receipt, items), remain in zip(self.shares, kept, strict=True):
             if remain < items:
                 receipt.settle(outcome, items - remain, reason)
@@ -126,7 +129,10 @@ def merge(batches: Sequence[Batch], origin: Origin | None = None) -> Batch:
 
 
 def divide(shares: Sequence[Share], sizes: Sequence[int]) -> list[list[Share]]:
-    """Divide shares among consecutive parts of `sizes` items (which add up to theirs)."""
+    """Divide shares among consecutive parts of `sizes` items; raise `ValueError` if they do not add up to theirs."""
+    if sum(sizes) != sum([items for _, items in shares]):
+        message = f"{sum(sizes)} items cannot be divided among shares of {[items for _, items in shares]}"
+        raise ValueError(message)
     parts: list[list[Share]] = []
     queue = iter(shares)
     receipt, left = None, 0
@@ -150,8 +156,7 @@ def _part(receipt: Receipt, items: int) -> Receipt:
     """Return a receipt for `items` of `receipt`: itself when that is all of it, else one that settles into it."""
     if receipt.pending == items:
         return receipt
-    part = Receipt(items, _SettleInto(receipt))
-    return part
+    return Receipt(items, _SettleInto(receipt))
 
 
 class _SettleInto:

@@ -295,5 +295,6 @@ def _metric_costs(item: bytes) -> tuple[int, list[tuple[int, int]]]:
     if data is None or not data.data_points:
         return len(item) + _NESTING, [(0, 0)]
     points = [(len(point) + _NESTING, 1) for point in data.data_points]
+    not_read = len(item) - metric.ByteSize()  # a second kind of data, which the last one replaces
     del data.data_points[:]
-    return metric.ByteSize() + 2 * _NESTING, points
+    return metric.ByteSize() + max(0, not_read) + 2 * _NESTING, points

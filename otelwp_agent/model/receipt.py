@@ -56,7 +56,7 @@ class Ledger:
 
 
 class Receipt:
-    """The account of one accepted request of `items` items."""
+    """The account of one accepted request of `items` items, at least one."""
 
     __slots__ = ("items", "ledger", "on_settled", "outcomes", "pending", "reason")
 
@@ -84,8 +84,10 @@ class Receipt:
 
     def settle(self, outcome: Outcome, items: int, reason: str = "") -> None:
         """Settle `items` of it. Settling more than are pending is a bug in the caller and raises `ValueError`."""
+        if not items:
+            return  # or the last item would be settled again
         pending = self.pending - items
-        if pending < 0:
+        if pending < 0 or items < 0:
             message = f"{items} items settled as {outcome.label}, but only {self.pending} of {self.items} are pending"
             raise ValueError(message)
         if self.outcomes is not None or outcome:
@@ -111,7 +113,10 @@ class Receipt:
 
 
 class _Join:
-    """Settles a parent once every branch has been; the worst outcome wins, item counts as pessimistic as can be."""
+    """Settles a parent once every branch has been: each outcome, the worst first, with its items in the branch with most.
+
+    Which item had which outcome, nobody knows: when two branches dropped one item each, it may have been the same one.
+    """
 
     __slots__ = ("open", "parent", "reason", "worst")
 

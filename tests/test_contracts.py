@@ -9,12 +9,11 @@ from __future__ import annotations
 import ast
 import asyncio
 import contextlib
+import gc
 import socket
-import textwrap
 import threading
 import time
 from importlib import import_module
-from inspect import cleandoc
 from pathlib import Path
 
 import pytest
@@ -34,6 +33,7 @@ from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.metrics import Registry
+from tests.kit.snippets import example, plan_of
 
 ALL = [(kind, type_) for kind in Kind for type_ in SHIPPED[kind]]
 LISTENS = (Kind.RECEIVER, Kind.EXTENSION)
@@ -100,14 +100,7 @@ def factory_of(kind, type_):
 
 def example_of(kind, type_):
     """Return the configuration file that a component's docstring shows."""
-    lines = cleandoc(module_of(kind, type_).__doc__).splitlines()
-    start = lines.index("Example::") + 1
-    block = []
-    for line in lines[start:]:
-        if line and not line.startswith(" "):
-            break
-        block.append(line)
-    return yaml.safe_load(textwrap.dedent("\n".join(block)))
+    return yaml.safe_load(example(module_of(kind, type_).__doc__))
 
 
 def settings_of(kind, type_, folder):
@@ -180,7 +173,7 @@ def body_of(signal, items):
             if index in (0, items // 2):
                 spans = request.resource_spans.add().scope_spans.add().spans
             spans.add(
-                trace_id=(TRACE_ID[:8] + (index * 0x9E3779B97F4A7C15 % 2**64).to_bytes(8, "big")),
+                trace_id=trace_id(index),
                 span_id=(index + 1).to_bytes(8, "big"),
                 name=f"span {index}",
             )
@@ -195,8 +188,13 @@ def body_of(signal, items):
         for index in range(items):
             if index in (0, items // 2):
                 records = request.resource_logs.add().scope_logs.add().log_records
-            records.add(time_unix_nano=index).body.string_value = f"record {index}"
+            records.add(time_unix_nano=index, trace_id=trace_id(index)).body.string_value = f"record {index}"
     return request.SerializeToString()
+
+
+def trace_id(index):
+    """Return trace ids that spread over what samplers look at."""
+    return TRACE_ID[:8] + (index * 0x9E3779B97F4A7C15 % 2**64).to_bytes(8, "big")
 
 
 def batch_of(signal, items=20):
@@ -217,6 +215,14 @@ def test_the_factory_is_named_as_its_file(kind, type_):
     assert set(factory.aliases) == {alias for alias, of in ALIASES.get(kind, {}).items() if of == type_}
     assert factory.signals or kind is Kind.EXTENSION
     assert factory.reads
+
+
+@every_component
+def test_the_example_in_the_docstring_loads(kind, type_, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = plan_of(example(module_of(kind, type_).__doc__), tmp_path)
+    assert (kind, type_) in {(component.kind, component.factory.type) for component in plan.components.values()}
+    assert [str(warning) for warning in plan.warnings] == []
 
 
 @every_component
@@ -286,9 +292,12 @@ def test_a_configuration_never_changes(kind, type_, tmp_path):
 
 
 async def open_things():
-    """Return what this process holds open, once what is being closed has been."""
-    for _ in range(3):
-        await asyncio.sleep(0)
+    """Return what this process holds open, once what is being closed has been.
+
+    Components that are gone are collected first: gRPC keeps its poller as long as the object lives.
+    """
+    gc.collect()
+    await asyncio.sleep(0)
     return descriptors(), asyncio.all_tasks(), {thread.name for thread in threading.enumerate()}
 
 
@@ -304,7 +313,7 @@ def descriptors():
 async def assert_closed(before):
     """Wait for what closes a moment later, and fail if anything stays open."""
     deadline = time.monotonic() + 5
-    while (now := await open_things()) != before and time.monotonic() < deadline:  # noqa: ASYNC110 - the kernel's event
+    while (now := await open_things()) != before and time.monotonic() < deadline:
         await asyncio.sleep(0.01)
     assert now == before
 
@@ -357,8 +366,8 @@ async def test_a_port_in_use_is_told_and_leaves_nothing_open(kind, type_, tmp_pa
             await component.start()
         assert str(port) in str(caught.value)
         assert f"{type_}/contract" in str(caught.value), "the message names the component"
-        await assert_closed(before)
         await component.shutdown()
+        del component, caught
         await assert_closed(before)
 
 
@@ -375,6 +384,7 @@ async def test_the_second_port_in_use_closes_the_first(kind, type_, tmp_path):
             component, _ = build(kind, type_, tmp_path, settings=taken)
             with pytest.raises(StartError):
                 await component.start()
+            del component
             await assert_closed(before)
 
 

@@ -1,4 +1,4 @@
-"""Write docs/components/ and docs/topics/metrics.md from the code; with `--check`, only tell what differs.
+"""Write docs/components/, docs/topics/metrics.md and service.md from the code; with `--check`, only tell what differs.
 
 A component's page is its docstring, its `Config` and its instruments: there is no second place to keep. Run by
 `make docs` and `make check`.
@@ -7,6 +7,7 @@ A component's page is its docstring, its `Config` and its instruments: there is 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 import textwrap
 from importlib import import_module
@@ -18,6 +19,7 @@ from docs_fields import block_of, default_words, foreign_words, limits, type_wor
 
 from otelwp_agent.component import Factory, Kind
 from otelwp_agent.components import SHIPPED, Catalog
+from otelwp_agent.config.service import ServiceConfig
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.metrics import Instrument
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = Path("docs/components")
 METRICS = Path("docs/topics/metrics.md")
+SERVICE = Path("docs/topics/service.md")
 
 
 def generated(source: str) -> str:
@@ -74,7 +77,7 @@ def blocks(config: type[BaseModel], path: str, seen: dict[type[BaseModel], str])
             if block not in seen and block not in [each for _, each in inner]:
                 inner.append((below, block))
             place = seen.get(block) or next(at for at, each in inner if each is block)
-            words = words.replace("block", f"[block](#{anchor(place)})", 1)
+            words = re.sub(r"\bblocks?\b", rf"[\g<0>](#{anchor(place)})", words, count=1)
         rows.append((f"`{key}`", words, default_words(field), cleandoc(field.description or "")))
     yield (
         path,
@@ -279,6 +282,20 @@ def metrics_page() -> str:
     return "\n".join([generated("every `Instrument` in the package"), "# Metrics\n", text, table(head, rows)])
 
 
+def service_page() -> str:
+    """Return docs/topics/service.md."""
+    text = (
+        "What runs, and how the agent tells of itself. See [configuration](configuration.md) for the file around it.\n"
+    )
+    parts = [
+        generated("otelwp_agent/config/service.py"),
+        "# The section `service`\n",
+        text,
+        configuration(ServiceConfig),
+    ]
+    return "\n".join(parts)
+
+
 def pages() -> dict[Path, str]:
     """Return the text of every generated page, by path below the root."""
     catalog = Catalog()
@@ -296,6 +313,7 @@ def pages() -> dict[Path, str]:
             described.append((factory, module.__doc__))
     written[PAGES / "README.md"] = index(described)
     written[METRICS] = metrics_page()
+    written[SERVICE] = service_page()
     return written
 
 

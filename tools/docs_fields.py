@@ -7,7 +7,7 @@ from enum import Enum
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel, BeforeValidator, JsonValue
 from pydantic_core import PydanticUndefined
 
 from otelwp_agent.config.types import Endpoint, Ignored, Refused, Secret, format_duration, parse_duration, parse_size
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
-WORDS = {
+WORDS: dict[Any, str] = {
     bool: "true or false",
     int: "integer",
     float: "number",
@@ -26,6 +26,7 @@ WORDS = {
     Endpoint: "endpoint",
     Any: "any value",
     object: "any value",
+    JsonValue: "any value",
 }
 SIZE_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
@@ -66,8 +67,9 @@ def compound_words(origin: Any, arguments: tuple[Any, ...]) -> str:  # noqa: ANN
 
 def class_words(annotation: Any) -> str:  # noqa: ANN401 - any type there is
     """Return the words for a type that has no parts."""
-    if annotation in WORDS:
-        return WORDS[annotation]
+    for each, words in WORDS.items():
+        if annotation is each:
+            return words
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return literal_words([each.value for each in annotation])
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

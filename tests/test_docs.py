@@ -1,0 +1,143 @@
+"""What README.md, docs/ and examples/ say is true: configurations load, commands run, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+import docs
+from otelwp_agent.cli import main
+from otelwp_agent.components import Catalog
+from otelwp_agent.config.load import load
+from otelwp_agent.pipeline.plan import make_plan
+from tests.kit.agent import Agent
+from tests.kit.snippets import fenced, plan_of
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+WRITTEN = [page for page in PAGES if not page.read_text("utf-8").startswith("<!-- Written by")]
+
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
+NOT_RUN_TO_THE_END = ("run", "generate")
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(language, pages=tuple(PAGES)):
+    found = [(page, line, block) for page in pages for line, block in fenced(page.read_text("utf-8"), language)]
+    return pytest.mark.parametrize(
+        "block", [pytest.param(block, id=f"{name_of(page)}:{line}") for page, line, block in found]
+    )
+
+
+def commands():
+    """Return every command line in a shell block, as words."""
+    for page in WRITTEN:
+        for line, block in fenced(page.read_text("utf-8"), "sh"):
+            for command in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(command, comments=True)
+                if words:
+                    yield pytest.param(words, id=f"{name_of(page)}:{line} {words[0]} {' '.join(words[1:2])}")
+
+
+every_command = pytest.mark.parametrize("words", list(commands()))
+
+
+@blocks("yaml")
+def test_every_configuration_loads(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = plan_of(block, tmp_path)
+    assert [str(warning) for warning in plan.warnings] == []
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=name_of)
+def test_every_example_loads_without_a_warning(example, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    plan = make_plan(load([str(example)], (), {}), Catalog())
+    assert [str(warning) for warning in plan.warnings] == []
+    assert plan.unused == {}
+
+
+@every_command
+def test_every_command_is_one_that_exists(words, monkeypatch, capfd):
+    program, *arguments = words
+    if program == "make":
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+        assert {argument for argument in arguments if "=" not in argument} <= set(targets)
+        return
+    assert program.removeprefix(".venv/bin/") == "otelwp-agent"
+    if arguments[0] in NOT_RUN_TO_THE_END:
+        return  # the tests below run them
+    monkeypatch.chdir(ROOT)
+    assert main._run(arguments) == 0
+    assert capfd.readouterr().out
+
+
+def test_the_quickstart_takes_what_generate_sends(tmp_path, monkeypatch, capfd):
+    """`make run` and, in another terminal, every `generate` that a page shows."""
+    quickstart = yaml.safe_load((ROOT / "examples/quickstart.yaml").read_text("utf-8"))
+    protocols = quickstart["receivers"]["otlp"]["protocols"]
+    for protocol in protocols.values():
+        protocol["endpoint"] = "127.0.0.1:0"
+    quickstart["extensions"]["health_check"]["endpoint"] = "127.0.0.1:0"
+    shown = [each.values[0] for each in commands() if "generate" in each.values[0]]
+    assert shown
+    monkeypatch.chdir(ROOT)
+    with Agent(yaml.safe_dump(quickstart), tmp_path) as agent:
+        for _, *arguments in shown:
+            transport = "grpc" if "grpc" in arguments else "http"
+            faster = ["--rate", "0", "--endpoint", f"127.0.0.1:{agent.port(transport)}"]
+            assert main._run([*arguments, *faster]) == 0, capfd.readouterr().err
+        assert agent.stop() == 0
+
+
+def anchors(page):
+    return {docs.anchor(heading) for heading in HEADING.findall(page.read_text("utf-8"))}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page):
+    broken = []
+    for target in LINK.findall(page.read_text("utf-8")):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, fragment = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists() or (fragment and file.suffix == ".md" and fragment not in anchors(file)):
+            broken.append(target)
+    assert broken == []
+
+
+def test_every_page_can_be_found():
+    """Each page is linked from another one."""
+    linked = {
+        (page.parent / target.partition("#")[0]).resolve()
+        for page in PAGES
+        for target in LINK.findall(page.read_text("utf-8"))
+        if not target.startswith("http")
+    }
+    unfound = [name_of(page) for page in PAGES if page not in linked and page.name != "README.md"]
+    assert unfound == []
+
+
+def test_the_examples_are_named_in_the_readme():
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert [example.name for example in EXAMPLES if f"examples/{example.name}" not in text] == []
+
+
+def test_the_flow_in_the_readme_names_what_ships():
+    """Every type that the picture shows exists."""
+    (_, picture) = fenced((ROOT / "README.md").read_text("utf-8"), "mermaid")[0]
+    catalog = Catalog()
+    known = {factory.type for factory in catalog.factories()}
+    for type_ in ("otlp", "memory_limiter", "probabilistic_sampler", "batch", "otlp_http", "file", "forward"):
+        assert type_ in picture
+        assert type_ in known

@@ -1,7 +1,8 @@
 """Hold four names equal: a component's file, its YAML type, its documentation page and its test file.
 
 Beyond components: every module of the package and every tool has a test file in the mirrored place
-(`otelwp_agent/config/load.py` → `tests/config/test_load.py`), and every test file has a module. What stands in
+(`otelwp_agent/config/load.py` → `tests/config/test_load.py`), and every test file has a module. A module that has grown
+into a folder may keep its one test file (`otelwp_agent/config/blocks/` → `tests/config/test_blocks.py`). What stands in
 `NO_TEST_FILE` and `NO_MODULE` is exempt, each for the reason beside it.
 
 Prints `file:line: what is wrong` and exits 1 if anything is. Run by `make check`.
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path("otelwp_agent")
+PARTS = 2
+"""Parts of a module's path below the package, `config/load.py`; one that has more stands in a folder that has grown."""
 
 NO_TEST_FILE = {
     "otelwp_agent/component.py": "contracts without behaviour; tests/test_contracts.py holds every component to them",
@@ -28,6 +31,7 @@ NO_TEST_FILE = {
 NO_MODULE = {
     "tests/test_contracts.py": "the contracts that every component keeps",
     "tests/test_docs.py": "what README.md and docs/ say",
+    "tests/e2e": "whole agents",
 }
 
 
@@ -40,20 +44,13 @@ def modules(root: Path) -> list[Path]:
     )
 
 
-def folders(root: Path) -> list[Path]:
-    """Return every component that has grown into a folder, as the module it was: its tests stay where they were."""
-    kinds = [PACKAGE / kind.value for kind in Kind]
-    return [
-        path.parent.relative_to(root).with_suffix(".py")
-        for folder in kinds
-        for path in sorted((root / folder).glob("*/__init__.py"))
-    ]
-
-
-def test_file(module: Path) -> Path:
-    """Return where the tests of a module stand."""
+def test_files(module: Path) -> list[Path]:
+    """Return where the tests of a module may stand: beside it in the mirror, or with those of its folder."""
     inside = module.relative_to(PACKAGE) if module.parts[0] == PACKAGE.name else module
-    return Path("tests") / inside.parent / f"test_{module.name}"
+    own = Path("tests") / inside.parent / f"test_{module.name}"
+    if len(inside.parts) <= PARTS:
+        return [own]
+    return [own, Path("tests") / inside.parents[1] / f"test_{inside.parent.name}.py"]
 
 
 def component_problems(root: Path, kind: Kind, types: tuple[str, ...]) -> Iterator[str]:
@@ -82,17 +79,20 @@ def component_problems(root: Path, kind: Kind, types: tuple[str, ...]) -> Iterat
 def test_problems(root: Path) -> Iterator[str]:
     """Yield modules without tests, and tests without modules."""
     tools = sorted(path.relative_to(root) for path in (root / "tools").glob("*.py"))
-    wanted = {test_file(module): module for module in [*modules(root), *folders(root), *tools]}
-    for test, module in wanted.items():
-        if not (root / test).exists() and module.as_posix() not in NO_TEST_FILE:
-            yield f"{module}:1: has no test file {test}"
+    allowed: set[Path] = set()
+    for module in [*modules(root), *tools]:
+        places = test_files(module)
+        allowed.update(places)
+        if module.as_posix() not in NO_TEST_FILE and not any((root / place).exists() for place in places):
+            yield f"{module}:1: has no test file {places[-1]}"
     for path in sorted((root / "tests").rglob("test_*.py")):
         test = path.relative_to(root)
-        if test not in wanted and test.as_posix() not in NO_MODULE:
+        exempt = {test.as_posix(), *(parent.as_posix() for parent in test.parents)} & NO_MODULE.keys()
+        if test not in allowed and not exempt:
             yield f"{test}:1: tests no module: nothing stands at the mirrored place"
-    for exempt in [*NO_TEST_FILE, *NO_MODULE]:
-        if not (root / exempt).exists():
-            yield f"tools/mirror.py:1: {exempt} is exempt and does not exist"
+    for path_name in [*NO_TEST_FILE, *NO_MODULE]:
+        if not (root / path_name).exists():
+            yield f"tools/mirror.py:1: {path_name} is exempt and does not exist"
 
 
 def problems(root: Path) -> list[str]:

@@ -61,8 +61,11 @@ def test_a_component_may_be_a_folder(house, monkeypatch):
     folder.mkdir()
     (folder / "__init__.py").write_text("")
     (folder / "timer.py").write_text("")
+    assert check(house, monkeypatch) == []
+    (house / "tests/processors/test_batch.py").rename(house / "tests/processors/test_timer.py")
     assert check(house, monkeypatch) == [
-        "otelwp_agent/processors/batch/timer.py:1: has no test file tests/processors/batch/test_timer.py"
+        "otelwp_agent/processors/batch/timer.py:1: has no test file tests/processors/test_batch.py",
+        "tests/processors/test_timer.py:1: tests no module: nothing stands at the mirrored place",
     ]
 
 

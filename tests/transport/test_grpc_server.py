@@ -202,29 +202,40 @@ def peak_memory(pid):
     return int(line.split()[1]) * 1024
 
 
-async def raw_call(port, frame, encoding="gzip"):
-    """Speak just enough HTTP/2 to send `frame` as a message, and return the bytes of the answer."""
+def frame(kind, flags, stream, payload=b""):
+    """An HTTP/2 frame (RFC 9113, 4.1)."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
-    def h2(kind, flags, stream, payload=b""):
-        return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
-    def literal(name, value):
-        return b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
-
+def opening(encoding="identity"):
+    """The preface, settings, and the headers of a call, each a literal (RFC 7541, 6.2.2)."""
     headers = [(":method", "POST"), (":scheme", "http"), (":path", ECHO), (":authority", "x"), ("te", "trailers")]
     headers += [("content-type", "application/grpc"), ("grpc-encoding", encoding)]
-    block = b"".join(literal(*header) for header in headers)
+    literals = [b"\x00" + bytes([len(n)]) + n.encode() + bytes([len(v)]) + v.encode() for n, v in headers]
+    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0) + frame(1, 4, 1, b"".join(literals))
+
+
+async def raw_call(port, message, encoding="gzip"):
+    """Send `message` with its gRPC prefix in a call, and return the bytes of the answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + h2(4, 0, 0) + h2(1, 4, 1, block) + h2(0, 1, 1, frame))
+    writer.write(opening(encoding) + frame(0, 1, 1, message))
     seen = b""
     async with asyncio.timeout(5):
-        while b"grpc-status" not in seen:
-            data = await reader.read(65536)
-            if not data:
-                break
+        while b"grpc-status" not in seen and (data := await reader.read(65536)):
             seen += data
     writer.close()
     return seen
+
+
+async def test_clients_that_send_no_message_hold_nobody_up():
+    async with serving() as server:
+        writers = [(await asyncio.open_connection("127.0.0.1", server.port))[1] for _ in range(50)]
+        for writer in writers:
+            writer.write(opening() + frame(0, 0, 1, b"\x00\x00\x00\x00\x64half"))
+            await writer.drain()
+        assert await call(server.port, timeout=2) == b"hello"
+        for writer in writers:
+            writer.close()
 
 
 async def test_bytes_that_are_no_gzip_fail_that_call_alone():

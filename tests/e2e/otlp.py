@@ -34,7 +34,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 ATTRIBUTES = {
     "string": "wp_options",
     "string.empty": "",
-    "string.unicode": "Bücher 图书 🛒 \u0000 \\ \" \n",
+    "string.unicode": 'Bücher 图书 🛒 \u0000 \\ " \n',
     "bool.true": True,
     "bool.false": False,
     "int": 42,
@@ -144,7 +144,9 @@ def make_logs(resource):
     provider = LoggerProvider(resource)
     provider.add_log_record_processor(SimpleLogRecordProcessor(memory))
     logger = provider.get_logger("shop", "1.2.3", "https://opentelemetry.io/schemas/1.36.0", {"scope": "attribute"})
-    context = trace.set_span_in_context(trace.NonRecordingSpan(SpanContext(7, 9, False, TraceFlags(1))))
+    context = trace.set_span_in_context(
+        trace.NonRecordingSpan(SpanContext(7, 9, is_remote=False, trace_flags=TraceFlags(1)))
+    )
     for severity in SeverityNumber:
         logger.emit(LogRecord(timestamp=1, severity_number=severity, severity_text=severity.name, body="text"))
     for body in ANYTHING.values():

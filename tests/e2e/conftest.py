@@ -1,0 +1,48 @@
+"""What the end-to-end tests share: a backend to send to."""
+
+import gzip
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from otelwp_agent.model import projections
+from otelwp_agent.model.signal import Signal
+from tests.kit.agent import PATIENCE
+
+
+@pytest.fixture
+def sink():
+    """A backend that counts spans; while `gate` is cleared it answers nobody."""
+
+    counting = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if server.gate.wait(PATIENCE):
+                if self.headers.get("content-encoding") == "gzip":
+                    body = gzip.decompress(body)
+                with counting:
+                    server.spans += projections.count(Signal.TRACES, body)
+                self.send_response(200)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.block_on_close = False
+    server.spans, server.gate = 0, threading.Event()
+    server.gate.set()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.gate.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()

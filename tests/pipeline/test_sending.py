@@ -372,6 +372,16 @@ def test_a_body_that_cannot_be_split_is_dropped_as_malformed(deliver, monkeypatc
     assert outcomes(batch) == [(0, 1, "malformed")] * 2
 
 
+def test_a_batch_that_cannot_be_split_for_a_bug_is_dropped_and_its_neighbours_pass(deliver):
+    whole, good = a_request("a", "b", "c"), a_request("d")
+    broken = whole.with_body(whole.body, shares=[(whole.shares[0][0], 3), (Receipt(1), 1)])
+    with capture_logs() as logs:
+        deliver(scripted(MalformedError("400")), broken, good, queue=Queue(num_consumers=1))
+    assert outcomes(broken) == [(0, 3, "internal_error"), (0, 1, "internal_error")]
+    assert outcomes(good) == [(1, 0, "")]
+    assert "sending broke" in [log["event"] for log in logs]
+
+
 def test_an_encoded_body_is_never_split(deliver):
     whole = merge([a_request("a"), a_request("b")])
     batch = Batch(whole.signal, whole.body, whole.items, whole.origin, whole.shares, ("zstd",))
@@ -449,25 +459,6 @@ def test_health_follows_failure_and_success(loop):
         ("warning", "sending fails"),
         ("info", "sending works again"),
     ]
-
-
-def test_drops_are_told_at_most_every_ten_seconds_with_their_sum(loop):
-    exporter = Destination(scripted(*[PermanentError("no")] * 4), loop.time)
-    sender = a_sender(exporter)
-
-    async def scenario():
-        await sender.start()
-        for _ in range(3):
-            sender.consume(a_request("a"))
-            await asyncio.sleep(1)
-        await asyncio.sleep(10)
-        sender.consume(a_request("a"))
-        await asyncio.sleep(1)
-        await sender.shutdown()
-
-    with capture_logs() as logs:
-        loop.run_until_complete(scenario())
-    assert [log["items"] for log in logs if log["event"] == "items dropped"] == [1, 3]
 
 
 class TestDrain:
@@ -573,14 +564,6 @@ class TestDrain:
         exporter, _, _ = self.run(loop, scripted(), [a_request("a")], after=1, within=1)
         assert not asyncio.all_tasks(loop)
         assert "otelcol_exporter_queue_size{" not in exporter.context.registry.expose()
-
-    def test_a_successor_keeps_its_gauges(self, loop):
-        exporter = Destination(scripted(), loop.time)
-        old = a_sender(exporter)
-        new = a_sender(exporter, Queue(queue_size=7))
-        loop.run_until_complete(old.shutdown())
-        assert exporter.metric("otelcol_exporter_queue_capacity") == 7
-        loop.run_until_complete(new.shutdown())
 
 
 ANSWERS = st.sampled_from(

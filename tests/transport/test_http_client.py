@@ -286,10 +286,15 @@ async def test_a_certificate_for_another_name_is_refused_unless_that_is_expected
 
 
 async def test_https_to_a_plain_server_is_said_in_words(client_of):
-    async with HttpPeer() as peer:
-        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-        client = await client_of(url(peer, "https"), timeout="2s")
-        with pytest.raises(RetryableError):
+    async def plain(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(response("400 Bad Request"))
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(plain, "127.0.0.1", 0)
+    async with server:
+        client = await client_of(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        with pytest.raises(RetryableError, match="TLS failed: wrong version number"):
             await client.request("POST", "/")
 
 

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from otelwp_agent.telemetry.log_limit import LogLimit
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_lets_the_first_through_and_then_one_per_interval_with_the_sum():
+    clock = Clock()
+    limit = LogLimit(clock, 10)
+    assert limit.take(3) == 3
+    clock.now = 9.9
+    assert [limit.take(1), limit.take(4)] == [0, 0]
+    clock.now = 10
+    assert limit.take(2) == 7
+    assert limit.take(1) == 0
+
+
+def test_silence_before_does_not_let_more_through():
+    clock = Clock()
+    limit = LogLimit(clock, 10)
+    limit.take()
+    clock.now = 100
+    assert [limit.take(), limit.take()] == [1, 0]

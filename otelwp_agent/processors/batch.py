@@ -145,7 +145,7 @@ class BatchProcessor(Processor):
         self._groups: dict[tuple[object, ...], _Group] = {}
         self._last: _Group | None = None
         self._held = 0
-        """Bytes in all buffers; what is blocked is left out."""
+        """Bytes of everything that waits here."""
         self._blocked = 0
         """Groups whose batch the next stage refused."""
         name = str(context.id)
@@ -293,6 +293,7 @@ class BatchProcessor(Processor):
         self._blocked += 1
         group.blocked = parts
         group.trigger = trigger
+        self._held += sum([len(part.body) for part in parts])
         self._set_timer(group, group.retry, self._offer_again)
         group.retry = min(group.retry * 2, _LONGEST_RETRY)
 
@@ -302,6 +303,7 @@ class BatchProcessor(Processor):
         group.blocked = None
         group.timer = None
         self._blocked -= 1
+        self._held -= sum([len(part.body) for part in parts])
         self._hand_on(group, parts, group.trigger)
 
     def _rest(self, group: _Group) -> None:

@@ -5,8 +5,8 @@ pass: what 10 % keeps, 50 % keeps as well. How many items one that was kept stan
 (`ot=th:…`; log records: `sampling.threshold`), so that backends can still count. Others' trace states stay as they are.
 
 `sampling.priority` on a span goes before chance: 0 drops it, anything above keeps it. Items without randomness (no
-trace id), or that an earlier sampler should have dropped, are errors: dropped and counted, or kept with
-`fail_closed: false`.
+trace id), or that an earlier sampler should have dropped, are left out as well, and counted as filtered; with
+`fail_closed: false` they are kept.
 
 Example::
 
@@ -72,7 +72,7 @@ LOGS = Instrument(
 )
 
 _OUTCOMES = [
-    (Outcome.SAMPLED_OUT, "") if verdict is Verdict.SAMPLED_OUT else (Outcome.DROPPED, verdict.name.lower())
+    (Outcome.SAMPLED_OUT, "") if verdict is Verdict.SAMPLED_OUT else (Outcome.FILTERED, verdict.name.lower())
     for verdict in Verdict
     if verdict is not Verdict.KEPT
 ]
@@ -91,7 +91,7 @@ class Config(ComponentConfig):
     hash_seed: int = Field(0, ge=0, lt=2**32)
     """Seed of hashes: the same in all agents of one tier, another in each tier."""
     fail_closed: bool = True
-    """Drop items whose randomness or sampling so far cannot be known; false keeps them."""
+    """Leave out items whose randomness or sampling so far cannot be known; false keeps them."""
     sampling_precision: int = Field(4, ge=1, le=14)
     """Hexadecimal digits of the threshold that is written."""
     attribute_source: Literal["traceID", "record"] = "traceID"

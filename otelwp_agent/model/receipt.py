@@ -113,7 +113,7 @@ class Receipt:
 
 
 class _Join:
-    """Settles a parent once every branch has been: each outcome, the worst first, with its items in the branch with most.
+    """Settles a parent once every branch has been: each outcome, the worst first, as often as in the branch with most.
 
     Which item had which outcome, nobody knows: when two branches dropped one item each, it may have been the same one.
     """

@@ -11,7 +11,7 @@ every field has its codec, deprecated ones and those of tomorrow's opentelemetry
 * `null` is absent, `[]` stands for an empty object as well (PHP cannot tell them apart).
 """
 
-from otelwp_agent.model.otlp_json.decode import decode
-from otelwp_agent.model.otlp_json.encode import encode
+from otelwp_agent.model.otlp_json.decoding import decode
+from otelwp_agent.model.otlp_json.encoding import encode
 
 __all__ = ["decode", "encode"]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
-from otelwp_agent.model.signal import Signal
+from otelwp_agent.model.messages import request_class
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
+
+    from otelwp_agent.model.signal import Signal
 
 KEY_VALUE = "opentelemetry.proto.common.v1.KeyValue"
 KEY_VALUE_LIST = "opentelemetry.proto.common.v1.KeyValueList"
@@ -21,15 +22,10 @@ ID_LENGTHS = {"trace_id": 16, "span_id": 8, "parent_span_id": 8}
 MAX_DEPTH = 100
 """Levels of messages that protobuf parses: a deeper request would be refused by whoever reads all of it."""
 
-_REQUESTS = {Signal.TRACES: "Trace", Signal.METRICS: "Metrics", Signal.LOGS: "Logs"}
-
 
 def request(signal: Signal) -> Descriptor:
     """Return the descriptor of a signal's `Export…ServiceRequest`."""
-    name = _REQUESTS[signal]
-    folder = name.lower()
-    module = import_module(f"opentelemetry.proto.collector.{folder}.v1.{folder}_service_pb2")
-    descriptor: Descriptor = module.DESCRIPTOR.message_types_by_name[f"Export{name}ServiceRequest"]
+    descriptor: Descriptor = request_class(signal).DESCRIPTOR  # type: ignore[assignment]  # upb's own class is the same
     return descriptor
 
 

@@ -86,7 +86,7 @@ def _inflate(name: str, data: bytes, limit: int) -> bytes:
             data = inflater.unused_data
             if not (wbits == 31 and data.startswith(_GZIP_MEMBER)):  # noqa: PLR2004 - gzip may have several members
                 return parts[0] if len(parts) == 1 else b"".join(parts)
-    except isal_zlib.error as error:
+    except isal_zlib.error as error:  # type: ignore[misc]  # a class, whatever the stub says
         raise MalformedError(f"the body is not {name}: {error}") from error
 
 

@@ -287,7 +287,7 @@ def to_bytes(value: pb.AnyValue) -> bytes:
 def _compile_extract(action: Action) -> Apply:
     key = action.key.encode()
     pattern = re.compile(action.pattern)
-    names = [name.encode() for name in pattern.groupindex]
+    groups = [(name.encode(), number) for name, number in pattern.groupindex.items()]
 
     def apply(attributes: Attributes, _origin: Origin) -> bool:
         attribute = find(attributes, key)
@@ -300,7 +300,8 @@ def _compile_extract(action: Action) -> Apply:
         if match is None:
             return False
         changed = False
-        for name, text in zip(names, match.groups(""), strict=True):
+        for name, number in groups:
+            text = match[number] or ""
             changed |= put(attributes, name, pb.AnyValue(string_value=text.encode()).SerializeToString())
         return changed
 

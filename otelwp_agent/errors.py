@@ -22,7 +22,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 class AgentError(Exception):
@@ -79,6 +79,9 @@ class ConsumeError(AgentError):
     """
 
     reason = "error"
+    given_up: Callable[[int], None] | None = None
+    """Set by an exporter's queue that refused: whoever will not offer the batch again (a fan-out that goes on without
+    it, a receiver that tells its client) calls this with the number of items, and the exporter counts them."""
 
     def __init__(self, message: str, *, reason: str | None = None) -> None:
         """Say what is wrong; `reason` replaces the class's own metric label."""

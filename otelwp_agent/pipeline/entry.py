@@ -107,8 +107,10 @@ class ReceiverEntry:
                 self._only.consume(batch)
             else:
                 consume_forks(self._heads, batch)
-        except ConsumeError:
+        except ConsumeError as error:
             counters[1].value += batch.items
+            if error.given_up is not None:
+                error.given_up(batch.items)
             raise
         counters[0].value += batch.items
 

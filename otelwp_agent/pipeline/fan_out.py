@@ -13,7 +13,7 @@ from otelwp_agent.errors import ConsumeError, RetryableError
 from otelwp_agent.model.receipt import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from otelwp_agent.component import Consumer
     from otelwp_agent.model.batch import Batch
@@ -42,9 +42,24 @@ def consume_forks(branches: Sequence[Consumer], batch: Batch) -> None:
             refused.append((fork, error))
     if len(refused) == len(branches):
         refusals = [refusal for _, refusal in refused]
-        raise next((refusal for refusal in refusals if isinstance(refusal, RetryableError)), refusals[0])
+        told = next((refusal for refusal in refusals if isinstance(refusal, RetryableError)), refusals[0])
+        told.given_up = _all_given_up(refusals)
+        raise told
     for fork, refusal in refused:
+        if refusal.given_up is not None:
+            refusal.given_up(fork.items)
         fork.settle(Outcome.DROPPED, refusal.reason)
+
+
+def _all_given_up(refusals: Sequence[ConsumeError]) -> Callable[[int], None]:
+    """Return what tells every branch that refused."""
+    tell = [refusal.given_up for refusal in refusals if refusal.given_up is not None]
+
+    def given_up(items: int) -> None:
+        for each in tell:
+            each(items)
+
+    return given_up
 
 
 def fan_out(branches: Sequence[Consumer]) -> Consumer:

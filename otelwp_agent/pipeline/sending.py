@@ -13,12 +13,14 @@ Invariants:
 
 * Every item that `consume` took is settled exactly once: delivered, or dropped with a reason.
 * Items taken = sent + send_failed + those still in the queue (which includes what is being sent).
-* An item that a full queue refuses counts as enqueue_failed, once for each `consume` that raised; never by `admit`.
+* An item that the queue refuses counts as enqueue_failed when it is given up (`ConsumeError.given_up`): a fan-out goes
+  on without it, or its sender is told. A `batch` processor that keeps it and offers it again adds nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random as chance
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -34,6 +36,7 @@ from otelwp_agent.errors import (
 from otelwp_agent.model.projections import split_batch, split_bytes, split_receipts
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.pipeline.queue import Entry, SendingQueue, Suspicion
+from otelwp_agent.pipeline.queue_batch import batcher, max_bytes
 from otelwp_agent.pipeline.retry import Backoff
 from otelwp_agent.pipeline.sending_account import SHUTDOWN, SendingAccount
 from otelwp_agent.telemetry.tasks import spawn
@@ -87,25 +90,39 @@ class Sender:
         self._idle: list[asyncio.Future[None]] = []
         self._pauses: set[asyncio.Future[None]] = set()
         self._draining = False
+        """Nothing more is taken, and nobody waits."""
+        self._ending = False
+        """Nothing more comes, not even from the batcher."""
         self._stopped = False
+        """The time is up."""
+        self._batcher = batcher(queue, context)
+        if self._batcher is not None:
+            self._batcher.next = _Intake(self._put)
+        limits = [limit for limit in (exporter.max_request_bytes, max_bytes(queue)) if limit is not None]
+        self._max_bytes = min(limits, default=None)
         self._account = SendingAccount(context, signal, self._queue)
 
     def admit(self) -> None:
         """Raise `Overloaded` if `consume` would find no room for anything."""
         if self._draining:
             raise self._closed()
-        self._queue.admit()
+        if self._batcher is None:
+            self._queue.admit()
+        else:
+            self._batcher.admit()
 
     def consume(self, batch: Batch) -> None:
         """Take the batch, or raise `Overloaded`. Before `start`, batches wait."""
         try:
             if self._draining:
                 raise self._closed()
-            self._queue.put(batch)
-        except Overloaded:
-            self._account.refused(batch.items)
+            if self._batcher is None:
+                self._put(batch)
+            else:
+                self._batcher.consume(batch)
+        except Overloaded as error:
+            error.given_up = self._account.refused
             raise
-        self._wake()
 
     async def start(self) -> None:
         """Begin to send."""
@@ -120,7 +137,14 @@ class Sender:
         """
         self._draining = True
         delivered, left = self._account.delivered, self._account.left
-        for waiter in (*self._pauses, *self._idle):
+        for waiter in tuple(self._pauses):
+            _resolve(waiter)
+        if self._batcher is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, deadline - self._clock())):
+                    await self._batcher.shutdown()
+        self._ending = True
+        for waiter in self._idle:
             _resolve(waiter)
         running = [worker for worker in self._workers if not worker.done()]
         if running:
@@ -149,7 +173,7 @@ class Sender:
             if entry is not None:
                 await self._handle(entry)
                 del entry  # else the last batch would stay in memory until the next one comes
-            elif self._draining:
+            elif self._ending:
                 return
             else:
                 waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -174,7 +198,7 @@ class Sender:
     async def _deliver(self, entry: Entry) -> None:
         """Try until the entry is delivered, replaced by its parts, or given up."""
         batch = entry.batch
-        limit = self.exporter.max_request_bytes
+        limit = self._max_bytes
         if limit is not None and len(batch.body) > limit:
             reason = f"{len(batch.body)} bytes in {batch.items} items, and {limit} bytes are the most it may send"
             self._part(entry, lambda: split_bytes(batch, limit), TooLargeError(reason))
@@ -307,6 +331,10 @@ class Sender:
         self._account.dropped(entry.batch.items, reason, error)
         entry.batch.settle(Outcome.DROPPED, reason)
 
+    def _put(self, batch: Batch) -> None:
+        self._queue.put(batch)
+        self._wake()
+
     def _wake(self) -> None:
         """Wake one worker that sleeps, if any does."""
         while self._idle:
@@ -317,6 +345,13 @@ class Sender:
 
     def _closed(self) -> Overloaded:
         return Overloaded(f"{self._id} is shutting down", reason="shutting_down")
+
+
+class _Intake:
+    """Where the batcher hands on."""
+
+    def __init__(self, put: Callable[[Batch], None]) -> None:
+        self.consume = put
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:

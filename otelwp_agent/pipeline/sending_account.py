@@ -37,7 +37,7 @@ SEND_FAILED = {
 ENQUEUE_FAILED = {
     signal: Instrument(
         f"otelcol_exporter_enqueue_failed_{signal.items}",
-        f"{signal.items} that found no room in the queue; who sent them was told.",
+        f"{signal.items} that found no room in the queue; who sent them was told, or other exporters had them alone.",
         labels=_ONE,
     )
     for signal in Signal
@@ -116,7 +116,7 @@ class SendingAccount:
         ]
 
     def refused(self, items: int) -> None:
-        """Count what found no room."""
+        """Count what found no room and will not be offered again."""
         self._enqueue_failed.add(items)
 
     def retried(self) -> None:

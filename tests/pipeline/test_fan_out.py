@@ -63,3 +63,22 @@ def test_when_every_branch_refuses_nothing_is_taken_and_the_sender_may_come_back
     for branch in good:
         branch.taken[0].settle(Outcome.DELIVERED)
     assert len(settled) == 1, "a refused try leaves no trace in the account"
+
+
+def test_a_branch_that_refused_is_told_what_it_lost():
+    lost = []
+    full = Overloaded("full")
+    full.given_up = lost.append
+    FanOut([Branch(full), Branch()]).consume(batch(3)[1])
+    assert lost == [3]
+
+
+def test_when_every_branch_refuses_who_gives_up_tells_all_of_them():
+    one, two, lost = Overloaded("full"), Overloaded("full as well"), []
+    one.given_up = lambda items: lost.append(("one", items))
+    two.given_up = lambda items: lost.append(("two", items))
+    with pytest.raises(Overloaded) as refusal:
+        FanOut([Branch(one), Branch(two), Branch(MalformedError("no"))]).consume(batch(3)[1])
+    assert lost == []  # it may be offered again
+    refusal.value.given_up(3)
+    assert lost == [("one", 3), ("two", 3)]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 import structlog
@@ -422,9 +422,11 @@ def test_a_full_queue_refuses_and_keeps_its_hands_off(loop):
     sender.consume(kept)
     with pytest.raises(Overloaded):
         sender.admit()
-    with pytest.raises(Overloaded):
+    with pytest.raises(Overloaded) as full:
         sender.consume(refused)
     assert refused.shares[0][0].pending == 2
+    assert exporter.metric("otelcol_exporter_enqueue_failed_spans") == 0  # it may be offered again
+    full.value.given_up(refused.items)
     assert exporter.metric("otelcol_exporter_enqueue_failed_spans") == 2
     assert exporter.metric("otelcol_exporter_queue_size", data_type="traces") == 1
     assert exporter.metric("otelcol_exporter_queue_capacity", data_type="traces") == 1
@@ -459,6 +461,79 @@ def test_health_follows_failure_and_success(loop):
         ("warning", "sending fails"),
         ("info", "sending works again"),
     ]
+
+
+class TestBatchInTheQueue:
+    BATCH: ClassVar = {"min_size": 3, "flush_timeout": "2s"}
+
+    def test_small_batches_go_out_as_one_when_there_are_enough(self, deliver):
+        batches = [a_request(name) for name in "abc"]
+        exporter = deliver(scripted(), *batches, queue=Queue(batch=self.BATCH))
+        assert exporter.tries == [(0, ["a", "b", "c"])]
+
+    def test_and_after_the_timeout_however_few_there_are(self, deliver):
+        exporter = deliver(scripted(), a_request("a"), a_request("b"), queue=Queue(batch=self.BATCH))
+        assert exporter.tries == [(2, ["a", "b"])]
+
+    def test_max_size_in_bytes_splits(self, deliver):
+        one = a_request("a", padding=50)
+        size = len(one.body) + 20
+        settings = {"min_size": size, "max_size": size, "sizer": "bytes"}
+        batches = [one, a_request("b", padding=50), a_request("c", padding=50)]
+        exporter = deliver(scripted(), *batches, queue=Queue(batch=settings))
+        assert sorted(names for _, names in exporter.tries) == [["a"], ["b"], ["c"]]
+
+    def test_a_drain_sends_what_is_being_collected(self, loop):
+        exporter = Destination(scripted(RetryableError("busy")), loop.time)
+        sender = a_sender(exporter, Queue(batch=self.BATCH))
+        batch = a_request("a", "b")
+
+        async def scenario():
+            await sender.start()
+            sender.consume(batch)
+            drained = await sender.drain(loop.time() + 30)
+            with pytest.raises(Overloaded, match="shutting down"):
+                sender.consume(a_request("late"))
+            return drained
+
+        drained = loop.run_until_complete(scenario())
+        assert exporter.tries == [(0, ["a", "b"])]
+        assert outcomes(batch) == [(0, 2, "shutdown")]
+        assert (drained.delivered, drained.left) == (0, 2)
+        assert not asyncio.all_tasks(loop)
+
+    def test_a_drain_waits_for_room(self, loop):
+        async def slow(_: list[str]) -> int:
+            await asyncio.sleep(1)
+            return 0
+
+        sender = a_sender(Destination(slow, loop.time), Queue(batch=self.BATCH, queue_size=1, num_consumers=1))
+        batches = [a_request("a", "b", "c"), a_request("d", "e", "f"), a_request("g")]
+
+        async def scenario():
+            await sender.start()
+            for batch in batches:
+                sender.consume(batch)
+            return await sender.drain(loop.time() + 30)
+
+        assert loop.run_until_complete(scenario()).delivered == 7
+
+    def test_what_finds_no_room_at_all_is_counted_when_given_up(self, loop):
+        exporter = Destination(scripted(), loop.time)
+        sender = a_sender(exporter, Queue(batch=self.BATCH, queue_size=1))
+
+        async def scenario():
+            for _ in range(3):
+                sender.consume(a_request("a", "b", "c"))
+            with pytest.raises(Overloaded) as full:
+                sender.consume(a_request("d"))
+            with pytest.raises(Overloaded):
+                sender.admit()
+            full.value.given_up(1)
+            await sender.shutdown()
+
+        loop.run_until_complete(scenario())
+        assert exporter.metric("otelcol_exporter_enqueue_failed_spans") == 1
 
 
 class TestDrain:

@@ -5,14 +5,15 @@ Third parties join through the entry-point group `otelwp_agent.components`, whos
 
 from __future__ import annotations
 
+from functools import cached_property
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from otelwp_agent.component import Factory, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from importlib.metadata import EntryPoint
 
 ENTRY_POINTS = "otelwp_agent.components"
 """The entry-point group of third-party components; an entry's name is `kind:type` (`processor:acme_redact`)."""
@@ -31,11 +32,14 @@ ALIASES: dict[Kind, dict[str, str]] = {Kind.EXPORTER: {"otlp": "otlp_grpc", "otl
 
 
 class Catalog:
-    """The components to choose from."""
+    """The components to choose from: what ships, and what is installed beside it."""
 
-    def __init__(self) -> None:
-        """List what ships and what is installed beside it; load nothing."""
-        self._third_party = {
+    @cached_property
+    def _third_party(self) -> dict[tuple[Kind, str], EntryPoint]:
+        """What is installed beside us; looked for when a type is asked for that does not ship."""
+        from importlib.metadata import entry_points  # noqa: PLC0415 - three megabytes that few configurations need
+
+        return {
             (kind, type_): point
             for point in entry_points(group=ENTRY_POINTS)
             for label, _, type_ in [point.name.partition(":")]

@@ -17,12 +17,14 @@ Example::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Receiver, Stability, Tier
 from otelwp_agent.config import blocks
+from otelwp_agent.config.types import Ignored
 from otelwp_agent.errors import ConsumeError, PermanentError
 from otelwp_agent.model import projections
 from otelwp_agent.model.batch import Batch, Origin
@@ -32,6 +34,7 @@ from otelwp_agent.telemetry.metrics import Instrument
 from otelwp_agent.transport import status as statuses
 from otelwp_agent.transport.http_messages import JSON, PROTOBUF, Head, Request, Response, Route, text_error
 from otelwp_agent.transport.http_server import HttpServer
+from otelwp_agent.transport.tls import beyond_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,6 +47,8 @@ REFUSED_REQUESTS = Instrument(
     labels=("receiver", "transport", "reason"),
 )
 
+_PATH = re.compile(r"/?[^\s?#/:][^\s?#:]*|/")
+
 _METHODS = {
     Signal.TRACES: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
     Signal.METRICS: "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
@@ -51,15 +56,27 @@ _METHODS = {
 }
 
 
+def _is_path(value: str) -> str:
+    if not _PATH.fullmatch(value):
+        message = f"{value!r} is not a path: write one like `/v1/traces`, without a host, a query or spaces"
+        raise ValueError(message)
+    return value
+
+
+UrlPath = Annotated[str, AfterValidator(_is_path)]
+
+
 class OtlpHttp(blocks.HttpServer):
     """OTLP over HTTP/1.1."""
 
-    traces_url_path: str = "/v1/traces"
+    traces_url_path: UrlPath = "/v1/traces"
     """Path that takes traces."""
-    metrics_url_path: str = "/v1/metrics"
+    metrics_url_path: UrlPath = "/v1/metrics"
     """Path that takes metrics."""
-    logs_url_path: str = "/v1/logs"
+    logs_url_path: UrlPath = "/v1/logs"
     """Path that takes logs."""
+    profiles_url_path: Annotated[UrlPath, Ignored("profiles are not carried")] = "/v1development/profiles"
+    """Accepted for the Collector's sake: profiles are not carried."""
 
     @property
     def paths(self) -> dict[str, Signal]:
@@ -96,6 +113,10 @@ class Protocols(blocks.Block):
     def _at_least_one(self) -> Protocols:
         if self.grpc is None and self.http is None:
             message = "name at least one protocol: `grpc:` or `http:`"
+            raise ValueError(message)
+        problem = beyond_grpc(self.grpc.tls) if self.grpc is not None and self.grpc.tls is not None else None
+        if problem is not None:
+            message = f"grpc.tls: {problem}"
             raise ValueError(message)
         return self
 

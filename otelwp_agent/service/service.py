@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 import time
 from typing import TYPE_CHECKING, Literal
 
 from otelwp_agent.errors import AgentError, ConfigError
 from otelwp_agent.pipeline.graph import Environment, Graph
+from otelwp_agent.service import memory
 from otelwp_agent.service.ledger_metrics import bind_ledgers
 from otelwp_agent.service.metrics_endpoint import MetricsEndpoint
 from otelwp_agent.telemetry import logging, process
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from otelwp_agent.component import ComponentHealth
     from otelwp_agent.pipeline.plan import Plan
     from otelwp_agent.pipeline.sending import Drained
-
-GC_THRESHOLD = (50_000, 20, 50)
-"""Allocations before the cyclic garbage collector looks. Batches, receipts and shares hold no cycles: reference counts
-free them, and a collector that looks every 700 allocations (CPython's default) only finds them alive."""
 
 
 class Service:
@@ -101,11 +97,9 @@ class Service:
         graph.adopt()
         self._graph, self._metrics = graph, metrics
         bind_ledgers(self.registry, graph.heads)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLD)
         self.started.set()
         self.log.info("agent ready", pipelines=len(plan.pipelines), components=len(plan.components))
+        memory.release()
 
     async def reload(self) -> bool:
         """Read the configuration again and go over to it; keep the old one, and say why, if that fails."""
@@ -123,7 +117,7 @@ class Service:
                     raise
             except AgentError as error:
                 problems = error.problems if isinstance(error, ConfigError) else [error]
-                self.log.error(
+                self.log.error(  # noqa: TRY400 - the problems say it all
                     "configuration not reloaded; the old one stays in use",
                     problems=[str(problem) for problem in problems],
                 )

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import email.utils
 import os
 import re
 import time
@@ -53,6 +52,8 @@ LINGER = 2.0
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE = b"Connection: close\r\n\r\n"
 _END = b"\r\n"
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class _Plan:
@@ -255,7 +256,7 @@ class HttpServer:
     def _sweep(self) -> None:
         """Tell the time, refresh the Date header, close connections whose time is up, look at the certificate."""
         self.now = now = time.monotonic()
-        self.prefix = f"Date: {email.utils.formatdate(usegmt=True)}\r\n{self._extra}".encode("latin-1")
+        self.prefix = f"Date: {_imf_date(time.gmtime())}\r\n{self._extra}".encode("latin-1")
         for connection in [each for each in self.connections if each.deadline < now]:
             connection.time_is_up()
         tls = self.settings.tls
@@ -633,6 +634,12 @@ class _Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close without another word."""
         self.transport.abort()
+
+
+def _imf_date(at: time.struct_time) -> str:
+    """Return a date as RFC 9110, 5.6.7 has it: in English, whatever the locale."""
+    day, month = _DAYS[at.tm_wday], _MONTHS[at.tm_mon - 1]
+    return f"{day}, {at.tm_mday:02} {month} {at.tm_year} {at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02} GMT"
 
 
 def _origin_pattern(cors: blocks.Cors | None) -> re.Pattern[str] | None:

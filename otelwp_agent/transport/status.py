@@ -1,23 +1,19 @@
 """The one place where our errors and the statuses of HTTP and gRPC meet, in both directions.
 
-OTLP 1.9 ("Failures", "OTLP/HTTP Response", "OTLP/gRPC Throttling"): HTTP 429, 502, 503 and 504 may be retried and nothing
-else; gRPC Canceled, DeadlineExceeded, Aborted, OutOfRange, Unavailable and DataLoss may, ResourceExhausted only with a
-`RetryInfo`.
+OTLP 1.9 ("Failures", "OTLP/HTTP Response", "OTLP/gRPC Throttling"): HTTP 429, 502, 503 and 504 may be retried and
+nothing else; gRPC Canceled, DeadlineExceeded, Aborted, OutOfRange, Unavailable and DataLoss may, ResourceExhausted only
+with a `RetryInfo`.
 """
 
 from __future__ import annotations
 
-import email.utils
 import math
 import time
+from enum import IntEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
-from google.rpc import code_pb2
-from google.rpc.error_details_pb2 import RetryInfo
-from google.rpc.status_pb2 import Status
 
 from otelwp_agent.errors import (
     ConsumeError,
@@ -31,29 +27,46 @@ from otelwp_agent.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from google.rpc.status_pb2 import Status
+
 DEFAULT_RETRY_AFTER = 1.0
 """Seconds after which a sender may come back when nobody knows better."""
 
 _RETRYABLE_HTTP = frozenset({429, 502, 503, 504})
+
+
+class GrpcCode(IntEnum):
+    """The codes of gRPC (grpc/doc/statuscodes.md), the same in `google.rpc.Status`."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
 _RETRYABLE_GRPC = frozenset(
     {
-        code_pb2.CANCELLED,
-        code_pb2.DEADLINE_EXCEEDED,
-        code_pb2.ABORTED,
-        code_pb2.OUT_OF_RANGE,
-        code_pb2.UNAVAILABLE,
-        code_pb2.DATA_LOSS,
+        GrpcCode.CANCELLED,
+        GrpcCode.DEADLINE_EXCEEDED,
+        GrpcCode.ABORTED,
+        GrpcCode.OUT_OF_RANGE,
+        GrpcCode.UNAVAILABLE,
+        GrpcCode.DATA_LOSS,
     }
 )
-_GRPC_OF_HTTP = {
-    400: code_pb2.INVALID_ARGUMENT,
-    401: code_pb2.UNAUTHENTICATED,
-    403: code_pb2.PERMISSION_DENIED,
-    404: code_pb2.NOT_FOUND,
-    413: code_pb2.INVALID_ARGUMENT,
-    429: code_pb2.RESOURCE_EXHAUSTED,
-    503: code_pb2.UNAVAILABLE,
-}
 _EXCERPT = 200
 """Characters of a peer's answer that are worth quoting."""
 
@@ -81,17 +94,21 @@ def retry_after_header(seconds: float) -> str:
     return str(max(1, math.ceil(seconds)))
 
 
-def grpc_code(error: ConsumeError) -> int:
+def grpc_code(error: ConsumeError) -> GrpcCode:
     """Return the gRPC code that says `error`."""
     if isinstance(error, Overloaded):
-        return int(code_pb2.RESOURCE_EXHAUSTED)
+        return GrpcCode.RESOURCE_EXHAUSTED
     if isinstance(error, RetryableError):
-        return int(code_pb2.UNAVAILABLE)
-    return int(code_pb2.INVALID_ARGUMENT)
+        return GrpcCode.UNAVAILABLE
+    return GrpcCode.INVALID_ARGUMENT
 
 
 def status_message(error: ConsumeError) -> Status:
     """Return `google.rpc.Status` for `error`, with a `RetryInfo` if it may be retried."""
+    from google.protobuf.duration_pb2 import Duration  # noqa: PLC0415 - an agent that refuses nobody needs none of it
+    from google.rpc.error_details_pb2 import RetryInfo  # noqa: PLC0415
+    from google.rpc.status_pb2 import Status  # noqa: PLC0415
+
     status = Status(code=grpc_code(error), message=str(error))
     seconds = retry_after(error)
     if seconds is not None:
@@ -99,11 +116,6 @@ def status_message(error: ConsumeError) -> Status:
         delay = Duration(seconds=whole, nanos=int((seconds - whole) * 1e9))
         status.details.add().Pack(RetryInfo(retry_delay=delay))
     return status
-
-
-def status_of_http(code: int, message: str) -> Status:
-    """Return `google.rpc.Status` for an HTTP error that is not a `ConsumeError` (a wrong path, a wrong type)."""
-    return Status(code=_GRPC_OF_HTTP.get(code, code_pb2.UNKNOWN), message=message)
 
 
 def from_http(status: int, headers: Mapping[str, str], body: bytes) -> ConsumeError:
@@ -127,16 +139,16 @@ def from_http(status: int, headers: Mapping[str, str], body: bytes) -> ConsumeEr
 def from_grpc(code: int, message: str, details: bytes | None = None) -> ConsumeError:
     """Return what a peer's gRPC status means to us; `details` is its `grpc-status-details-bin`."""
     wait = _retry_info(details)
-    name = code_pb2.Code.Name(code) if code in code_pb2.Code.values() else str(code)
+    name = GrpcCode(code).name if code in GrpcCode.__members__.values() else str(code)
     text = f"gRPC {name}{f': {message[:_EXCERPT]}' if message else ''}"
-    if code == code_pb2.RESOURCE_EXHAUSTED:
+    if code == GrpcCode.RESOURCE_EXHAUSTED:
         if wait is not None:
             return Overloaded(text, retry_after=wait, reason="grpc_resource_exhausted")
         if "larger than max" in message or "too large" in message:
             return TooLargeError(text)
     elif code in _RETRYABLE_GRPC:
         return RetryableError(text, retry_after=wait, reason=f"grpc_{name.lower()}")
-    elif code == code_pb2.INVALID_ARGUMENT:
+    elif code == GrpcCode.INVALID_ARGUMENT:
         return MalformedError(text)
     return PermanentError(text, reason=f"grpc_{name.lower()}")
 
@@ -145,6 +157,8 @@ def _said(headers: Mapping[str, str], body: bytes) -> str:
     """Return the human part of an error answer, cut short: a Status' message, or text."""
     kind = headers.get("content-type", "")
     if kind.startswith("application/x-protobuf"):
+        from google.rpc.status_pb2 import Status  # noqa: PLC0415
+
         try:
             return str(Status.FromString(body).message)[:_EXCERPT]
         except DecodeError:
@@ -160,6 +174,8 @@ def _seconds(value: str) -> float | None:
     try:
         seconds = float(text)
     except ValueError:
+        import email.utils  # noqa: PLC0415 - a megabyte that only a date needs
+
         try:
             seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
         except ValueError:
@@ -170,6 +186,9 @@ def _seconds(value: str) -> float | None:
 def _retry_info(details: bytes | None) -> float | None:
     if not details:
         return None
+    from google.rpc.error_details_pb2 import RetryInfo  # noqa: PLC0415
+    from google.rpc.status_pb2 import Status  # noqa: PLC0415
+
     try:
         for detail in Status.FromString(details).details:
             info = RetryInfo()

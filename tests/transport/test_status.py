@@ -4,6 +4,7 @@ import time
 import pytest
 from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 
 from otelwp_agent.errors import (
     ConsumeError,
@@ -79,7 +80,7 @@ def test_a_retry_after_date_is_counted_from_now():
 
 
 def test_what_a_peer_said_is_read_from_its_status_and_cut_short():
-    body = status.status_of_http(400, "no such field").SerializeToString()
+    body = Status(message="no such field").SerializeToString()
     assert str(status.from_http(400, {"content-type": "application/x-protobuf"}, body)) == "HTTP 400: no such field"
     assert str(status.from_http(400, {"content-type": "application/x-protobuf"}, b"\xff")) == "HTTP 400"
     assert len(str(status.from_http(500, {}, b"x" * 10_000))) < 300

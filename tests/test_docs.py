@@ -66,6 +66,17 @@ def test_every_example_loads_without_a_warning(example, monkeypatch):
     assert plan.unused == {}
 
 
+def test_the_messages_that_are_shown_are_those_that_come(tmp_path, monkeypatch, capfd):
+    page = (ROOT / "docs/topics/configuration.md").read_text("utf-8")
+    texts = [block for _, block in fenced(page, "text")]
+    (wrong,) = [block for block in texts if block.startswith("receivers:")]
+    (said,) = [block for block in texts if block.startswith("agent.yaml:")]
+    (tmp_path / "agent.yaml").write_text(wrong, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert main._run(["validate", "--config", "agent.yaml"]) == 1
+    assert capfd.readouterr().err.startswith(said)
+
+
 @every_command
 def test_every_command_is_one_that_exists(words, monkeypatch, capfd):
     program, *arguments = words

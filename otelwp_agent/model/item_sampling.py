@@ -38,7 +38,8 @@ RANDOMNESS = b"sampling.randomness"
 """The attributes that say of a log record what `th` and `rv` say of a span."""
 
 BY_TRACE_ID = "trace_id_w3c"
-"""The policy of most decisions, as the Collector's metrics call it."""
+BY_HASH = "trace_id_hash"
+"""The policies of most decisions, as the Collector's metrics call them."""
 
 _NO_TRACE_ID = bytes(16)
 
@@ -152,7 +153,7 @@ class SpanSampler(ItemSampler):
             in_use = state.randomness is not None or state.threshold is not None
             randomness = hashed_randomness(trace_id or _NO_TRACE_ID, self.settings.seed)
             error = Verdict.SAMPLING_IN_USE if in_use else Verdict.KEPT
-            found = _Found(state.threshold, randomness, fresh=True, policy="trace_id_hash", error=error)
+            found = _Found(state.threshold, randomness, fresh=True, policy=BY_HASH, error=error)
         elif state.randomness is not None:
             found = _checked(state.threshold, state.randomness, policy="sampling_randomness")
         else:
@@ -215,7 +216,7 @@ class LogSampler(ItemSampler):
             found = _checked(threshold, randomness, policy="sampling_randomness")
         elif self._trace_id and any(record.trace_id) and hashing:
             hashed = hashed_randomness(record.trace_id, self.settings.seed)
-            found = _checked(threshold, hashed, policy="trace_id_hash", fresh=True)
+            found = _checked(threshold, hashed, policy=BY_HASH, fresh=True)
         elif self._trace_id and any(record.trace_id):
             found = _checked(threshold, randomness_of(record.trace_id), policy=BY_TRACE_ID)
         else:

@@ -29,21 +29,28 @@ class Selection:
         """Divide the shares of `batch` by the verdicts."""
         self._verdicts = verdicts
         self._shares = batch.shares
-        kept: list[Share] = [
-            (receipt, items)
-            for (receipt, _), part in zip(batch.shares, _parts(batch.shares, verdicts), strict=True)
-            if (items := part.count(0))
-        ]
-        total = sum(items for _, items in kept)
-        self.batch = batch.with_body(body, total, kept) if total else None
+        self.batch: Batch | None = None
+        total = verdicts.count(0)
+        if total == len(verdicts):
+            self.batch = batch.with_body(body)
+        elif total:
+            kept = [
+                (receipt, items)
+                for (receipt, _), part in zip(batch.shares, _parts(batch.shares, verdicts), strict=True)
+                if (items := part.count(0))
+            ]
+            self.batch = batch.with_body(body, total, kept)
 
     def settle(self, outcomes: Sequence[tuple[Outcome, str]]) -> None:
         """Settle what was dropped: an item of verdict v as `outcomes[v - 1]` (an outcome, and a reason or "")."""
+        dropped = sorted({*self._verdicts} - {0})
+        if not dropped:
+            return
         for (receipt, _), part in zip(self._shares, _parts(self._shares, self._verdicts), strict=True):
-            for verdict, (outcome, reason) in enumerate(outcomes, 1):
+            for verdict in dropped:
                 items = part.count(verdict)
                 if items:
-                    receipt.settle(outcome, items, reason)
+                    receipt.settle(outcomes[verdict - 1][0], items, outcomes[verdict - 1][1])
 
 
 def _parts(shares: Sequence[Share], verdicts: bytes) -> list[bytes]:

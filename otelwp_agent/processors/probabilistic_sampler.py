@@ -17,6 +17,7 @@ Example::
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import compress
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +26,7 @@ from pydantic import Field, field_validator
 from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Processor, Stability
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.item_sampling import (
+    BY_HASH,
     BY_TRACE_ID,
     PRIORITY,
     ItemSampler,
@@ -40,6 +42,7 @@ from otelwp_agent.model.sampling import (
     MIN_PROBABILITY,
     NEVER,
     TraceState,
+    hashed_randomness,
     hashed_threshold,
     single,
     threshold_of,
@@ -128,33 +131,44 @@ class ProbabilisticSampler(Processor):
                 priority=config.sampling_priority,
             ),
         }
-        self._quick = _QuickSampler(spans.threshold) if _quick_is_right(spans) else None
+        self._quick: _QuickSampler | _QuickHasher | None = None
+        self._quick_policy = BY_TRACE_ID
+        if spans.mode == "hash_seed":
+            self._quick, self._quick_policy = _QuickHasher(spans), BY_HASH
+        elif spans.threshold < NEVER:
+            self._quick = _QuickSampler(spans.threshold)
         self._counters: dict[tuple[Signal, str, bool], list[Counter]] = {}
 
     def consume(self, batch: Batch) -> None:
         """Hand on what is kept, and settle the rest once that was taken."""
         request = parse(pb.Opaque.FromString, batch.body)
         judge = self._judges[batch.signal]
-        quick = self._quick
-        if quick is None or batch.signal is not Signal.TRACES or PRIORITY in batch.body:
-            quick = None
+        quick = self._quick if batch.signal is Signal.TRACES and PRIORITY not in batch.body else None
         verdicts: list[bytes] = []
         counts: dict[tuple[str, bool], int] = {}
+        kept_any = empty_any = False
         for resource in request.resources:
-            for scope in resource.scopes:
+            scopes = resource.scopes
+            if not scopes:
+                empty_any = True
+            for scope in scopes:
                 items = scope.items[:]
-                part = quick.sample(items) if quick is not None else None
-                if part is None:
-                    part = _judge_each(judge, items, counts)
+                sampled = quick.sample(items) if quick is not None else None
+                if sampled is None:
+                    sampled = _judge_each(judge, items, counts)
                 else:
-                    kept = len(part[1])
-                    _add(counts, (BY_TRACE_ID, True), kept)
-                    _add(counts, (BY_TRACE_ID, False), len(items) - kept)
-                verdicts.append(part[0])
+                    _add(counts, (self._quick_policy, True), len(sampled[1]))
+                    _add(counts, (self._quick_policy, False), len(items) - len(sampled[1]))
+                verdicts.append(sampled[0])
                 scope.ClearField("items")
-                scope.items.extend(part[1])
-        _remove_empty(request)
-        selection = Selection(batch, request.SerializeToString(), b"".join(verdicts))
+                if sampled[1]:
+                    scope.items.extend(sampled[1])
+                    kept_any = True
+                else:
+                    empty_any = True
+        if empty_any and kept_any:
+            _remove_empty(request)
+        selection = Selection(batch, request.SerializeToString() if kept_any else b"", b"".join(verdicts))
         if selection.batch is not None:
             self.next.consume(selection.batch)
         selection.settle(_OUTCOMES)
@@ -197,16 +211,12 @@ class _QuickSampler:
             else Verdict.SAMPLED_OUT
             for byte in range(256)
         )
-        text = TraceState("").with_threshold(threshold).text.encode()
-        self._suffix = b"\x1a" + bytes([len(text)]) + text
+        self._suffix = _trace_state_field(threshold)
 
     def sample(self, items: Sequence[bytes]) -> tuple[bytes, list[bytes]] | None:
         """Return the verdicts, and what is kept as it goes on; `None` if the spans must be read one by one."""
-        count = len(items)
-        joined = parse(pb.JoinedSpans.FromString, b"".join(items))
-        joined.DiscardUnknownFields()
-        ids = joined.SerializeToString()
-        if len(ids) != 18 * count or ids[::18] != b"\x0a" * count or ids[1::18] != b"\x10" * count:
+        ids = _trace_ids(items)
+        if ids is None:
             return None
         verdicts = ids[11::18].translate(self._verdicts)
         if _UNDECIDED in verdicts:
@@ -221,15 +231,56 @@ class _QuickSampler:
         return verdicts, [item + suffix for item in compress(items, verdicts.translate(_INVERTED))]
 
 
+class _QuickHasher:
+    """The same for `hash_seed`, where each trace id is hashed. Hashes are remembered, as a trace has many spans."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Keep what reaches the threshold of `settings`."""
+        self._threshold = settings.threshold
+        self._hashed = lru_cache(_REMEMBERED)(lambda trace_id: self._suffix_of(trace_id, settings.seed))
+
+    def sample(self, items: Sequence[bytes]) -> tuple[bytes, list[bytes]] | None:
+        """Return the verdicts, and what is kept as it goes on; `None` if the spans must be read one by one."""
+        ids = _trace_ids(items)
+        if ids is None:
+            return None
+        hashed = self._hashed
+        suffixes = [hashed(ids[start : start + 16]) for start in range(2, len(ids), 18)]
+        verdicts = bytes(Verdict.KEPT if suffix else Verdict.SAMPLED_OUT for suffix in suffixes)
+        return verdicts, [item + suffix for item, suffix in zip(items, suffixes, strict=True) if suffix]
+
+    def _suffix_of(self, trace_id: bytes, seed: int) -> bytes:
+        """Return what is appended to spans of a trace that is kept; nothing if it is not."""
+        randomness = hashed_randomness(trace_id, seed)
+        return _trace_state_field(self._threshold, randomness) if randomness >= self._threshold else b""
+
+
 _UNDECIDED = 255
 """A byte that leaves the verdict to those after it."""
 _INVERTED = bytes([1]) + bytes(255)
 """Turns verdicts into what is kept."""
+_REMEMBERED = 8192
+"""Trace ids whose hashes are remembered: 1.5 MB at most."""
 
 
-def _quick_is_right(settings: Settings) -> bool:
-    """Whether trace ids alone decide about spans without trace state."""
-    return settings.mode != "hash_seed" and settings.threshold < NEVER
+def _trace_ids(spans: Sequence[bytes]) -> bytes | None:
+    """Return the trace ids of serialized spans, each after a tag and its length, 18 bytes in all.
+
+    `None` if one has none, or none of 16 bytes, or if any has a trace state.
+    """
+    count = len(spans)
+    joined = parse(pb.JoinedSpans.FromString, b"".join(spans))
+    joined.DiscardUnknownFields()
+    ids = joined.SerializeToString()
+    if len(ids) != 18 * count or ids[::18] != b"\x0a" * count or ids[1::18] != b"\x10" * count:
+        return None
+    return ids
+
+
+def _trace_state_field(threshold: int, randomness: int | None = None) -> bytes:
+    """Return a span's field 3 with a new trace state, serialized."""
+    text = TraceState("").with_threshold(threshold, randomness).text.encode()
+    return b"\x1a" + bytes([len(text)]) + text
 
 
 def _settings(config: Config, *, by_hash: bool) -> Settings:

@@ -28,7 +28,9 @@ raw_values = st.recursive(
     st.booleans()
     | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False)
-    | st.sampled_from(["", "text", "17", "-3", "1.5", "1e3", " 4", "0x10", "1_000", "http://shop.example/a?b=c", "ключ"]),
+    | st.sampled_from(
+        ["", "text", "17", "-3", "1.5", "1e3", " 4", "0x10", "1_000", "http://shop.example/a?b=c", "ключ"]
+    ),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b"]), inner, max_size=2),
     max_leaves=4,
 )
@@ -163,7 +165,11 @@ def test_hashing(raw, data):
 
 def test_hashing_by_pattern_and_of_nothing():
     digest = hashlib.sha256(b"x").hexdigest()
-    expect(Action("hash", pattern="mail$"), {"mail": "x", "e.mail": "x", "o": "x"}, {"mail": digest, "e.mail": digest, "o": "x"})
+    expect(
+        Action("hash", pattern="mail$"),
+        {"mail": "x", "e.mail": "x", "o": "x"},
+        {"mail": digest, "e.mail": digest, "o": "x"},
+    )
     assert act(Action("hash", "k"), {"k": ""})[1] == resource_of({"k": ""})
     expect(Action("hash", "gone"), {"k": "x"}, {"k": "x"})
 

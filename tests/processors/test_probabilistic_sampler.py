@@ -84,7 +84,11 @@ percentages = st.sampled_from([0.0, 0.39, 10.0, 25.0, 33.3, 50.0, 99.9, 100.0])
 
 @settings(max_examples=150)
 @given(
-    percentages, st.sampled_from(["proportional", "equalizing"]), st.booleans(), st.booleans(), st.integers(0, 2**32)
+    percentages,
+    st.sampled_from(["proportional", "equalizing", "hash_seed"]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 2**32),
 )
 def test_the_quick_way_and_the_careful_way_agree(percentage, mode, odd, fail_closed, seed):
     draw = random.Random(seed)
@@ -98,9 +102,10 @@ def test_any_request_is_sampled_span_by_span(body, percentage, seed):
     check({"sampling_percentage": percentage}, body, random.Random(seed))
 
 
-def test_the_quick_way_is_taken_for_ordinary_spans(monkeypatch):
+@pytest.mark.parametrize("options", [{}, {"hash_seed": 3}, {"mode": "equalizing", "fail_closed": False}])
+def test_the_quick_way_is_taken_for_ordinary_spans(monkeypatch, options):
     monkeypatch.setattr(SpanSampler, "judge", lambda *_: pytest.fail("read one by one"))
-    stage, catcher = build("probabilistic_sampler", {"sampling_percentage": 33.3})
+    stage, catcher = build("probabilistic_sampler", {"sampling_percentage": 33.3, **options})
     body = traces(random.Random(1), spans=200)
     stage.consume(batch_of(body, count(Signal.TRACES, body)))
     assert catcher.items

@@ -12,7 +12,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Literal
 
-from otelwp_agent.errors import AgentError, ConfigError
+from otelwp_agent.errors import AgentError, ConfigError, StartError
 from otelwp_agent.pipeline.graph import Environment, Graph
 from otelwp_agent.service import memory
 from otelwp_agent.service.ledger_metrics import bind_ledgers
@@ -111,6 +111,7 @@ class Service:
                 metrics = await self._metrics_endpoint(plan, before)
                 try:
                     await graph.start()
+                    self._apply_telemetry(plan)
                 except BaseException:
                     if metrics is not old_metrics:
                         await _close(metrics)
@@ -123,7 +124,6 @@ class Service:
                 )
                 return False
             graph.adopt()
-            self._apply_telemetry(plan)
             process.describe(self.registry, plan.service.telemetry.resource)
             self._graph, self._metrics = graph, metrics
             bind_ledgers(self.registry, graph.heads)
@@ -162,7 +162,12 @@ class Service:
 
     def _apply_telemetry(self, plan: Plan) -> None:
         logs = plan.service.telemetry.logs
-        logging.configure(logs.level, logs.encoding)
+        try:
+            logging.configure(logs.level, logs.encoding, paths=logs.output_paths, fields=logs.initial_fields)
+        except OSError as error:
+            raise StartError(
+                f"service.telemetry.logs.output_paths: cannot write to {error.filename}: {error.strerror}"
+            ) from error
 
     async def _metrics_endpoint(self, plan: Plan, before: Graph | None = None) -> MetricsEndpoint | None:
         """Return the endpoint for `plan`: the one that listens already, a new one, or none."""

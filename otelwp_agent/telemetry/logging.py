@@ -62,16 +62,41 @@ _COLOURS = {
 _DIM, _BOLD, _PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 
 
-def configure(level: Level = "info", encoding: Encoding = "console", stream: TextIO | None = None) -> None:
+def configure(
+    level: Level = "info",
+    encoding: Encoding = "console",
+    stream: TextIO | None = None,
+    *,
+    paths: Sequence[str] = (),
+    fields: Mapping[str, object] | None = None,
+) -> None:
     """Write events of `level` and worse to `stream` (stderr if left out), and route what libraries log there too.
 
-    The console has colours when the stream is a terminal and NO_COLOR is not set (https://no-color.org).
+    `paths` name where to write instead: `stderr`, `stdout`, or files, which are appended to; all of them are opened
+    before any is used, and `OSError` is raised if one cannot be. `fields` are added to every event. The console has
+    colours when the stream is a terminal and NO_COLOR is not set (https://no-color.org).
     """
-    _sink.stream = stream
+    _sink.go_over_to(_open(paths) if paths else [stream])
     _Logger.__bases__ = (structlog.make_filtering_bound_logger(_LEVELS[level]),)
     render = _json if encoding == "json" else _Console(colour=_wants_colour(_sink.target()))
-    _processors[:] = [_stamp, _explain, _tame, render]
+    always = dict(fields or {})
+    add = [lambda _logger, _method, event: {**always, **event}] if always else []
+    _processors[:] = [_stamp, *add, _explain, _tame, render]
     _route_libraries(level)
+
+
+def _open(paths: Sequence[str]) -> list[TextIO | None]:
+    streams: list[TextIO | None] = []
+    try:
+        for path in paths:
+            standard = {"stderr": None, "stdout": sys.stdout}
+            streams.append(standard[path] if path in standard else open(path, "a", encoding="utf-8"))  # noqa: PTH123, SIM115
+    except OSError:
+        for stream in streams:
+            if stream not in (None, sys.stdout):
+                stream.close()
+        raise
+    return streams
 
 
 def get(component: str = "", **context: object) -> FilteringBoundLogger:
@@ -83,20 +108,33 @@ def get(component: str = "", **context: object) -> FilteringBoundLogger:
 class _Sink:
     """Where lines go. structlog calls the method that is named like the level."""
 
-    stream: TextIO | None = None
+    def __init__(self) -> None:
+        self._streams: list[TextIO | None] = [None]
+
+    def go_over_to(self, streams: list[TextIO | None]) -> None:
+        """Write to `streams` from now on (`None` is stderr), and close the files that were written to before."""
+        before, self._streams = self._streams, streams
+        for stream in before:
+            if (
+                stream is not None
+                and stream not in (sys.stdout, sys.__stdout__, sys.stderr)
+                and hasattr(stream, "name")
+            ):
+                stream.close()
 
     def target(self) -> TextIO:
-        """Return the stream in use; stderr is looked up late, because it may be replaced."""
-        return sys.stderr if self.stream is None else self.stream
+        """Return the first stream; stderr is looked up late, because it may be replaced."""
+        return self._streams[0] or sys.stderr
 
     def write(self, line: str) -> None:
-        """Write one event in one call, so that lines of several threads stay whole."""
-        try:
-            stream = self.target()
-            stream.write(line + "\n")
-            stream.flush()
-        except (OSError, ValueError):
-            pass  # the log is gone or full: losing lines is better than losing telemetry
+        """Write one event in one call a stream, so that lines of several threads stay whole."""
+        for stream in self._streams:
+            try:
+                target = stream or sys.stderr
+                target.write(line + "\n")
+                target.flush()
+            except (OSError, ValueError):
+                pass  # the log is gone or full: losing lines is better than losing telemetry
 
     debug = info = warning = error = critical = write
 

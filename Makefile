@@ -74,7 +74,7 @@ bench: $(DEV) ## measure speed and memory beside a peer (BENCH_ARGS=--quick for 
 fuzz: $(DEV) ## throw broken input at the HTTP front and the codecs (FUZZ_ARGS=…)
 	@$(BIN)/python tools/fuzz.py $(FUZZ_ARGS)
 
-interop: $(DEV) ## run the tests that need a real peer
+interop: $(DEV) ## run the tests that need another maker's collector
 	@$(BIN)/python -m pytest -m interop $(PYTEST_ARGS)
 
 clean: ## remove .venv and everything that was built or cached

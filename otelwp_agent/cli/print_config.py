@@ -6,15 +6,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import click
-from pydantic import SecretBytes, SecretStr
+from pydantic import BaseModel, SecretBytes, SecretStr
 
 from otelwp_agent.cli.options import config_options, load_plan
 from otelwp_agent.component import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from pydantic import BaseModel
 
     from otelwp_agent.pipeline.plan import Plan
 
@@ -55,13 +53,30 @@ def _data(plan: Plan, *, defaults: bool) -> dict[str, Any]:
 
 
 def _dump(model: BaseModel, *, defaults: bool) -> Any:  # noqa: ANN401 - plain data
-    return _plain(model.model_dump(by_alias=True, exclude_unset=not defaults))
+    return _plain(_without_nulls(model, model.model_dump(by_alias=True, exclude_unset=not defaults)))
+
+
+def _without_nulls(value: Any, dumped: Any) -> Any:  # noqa: ANN401 - any field's value, and what it was dumped to
+    """Return `dumped` without settings that are null: `grpc:` with nothing after it would switch on what is off.
+
+    What is null in a map of the user's own (`resource: {service.instance.id: }`) stays.
+    """
+    if isinstance(value, BaseModel):
+        names = {field.alias or name: name for name, field in type(value).model_fields.items()}
+        return {
+            key: _without_nulls(getattr(value, names[key]), below) for key, below in dumped.items() if below is not None
+        }
+    if isinstance(value, dict):
+        return {key: _without_nulls(value[key], below) for key, below in dumped.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nulls(one, below) for one, below in zip(value, dumped, strict=True)]
+    return dumped
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - plain data
     """Return data in which secrets are redacted and every text is a plain `str`."""
     if isinstance(value, (SecretStr, SecretBytes)):
-        return REDACTED
+        return REDACTED if value.get_secret_value() else ""
     if isinstance(value, dict):
         return {str(key): _plain(below) for key, below in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

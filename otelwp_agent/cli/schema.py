@@ -62,7 +62,7 @@ def build_schema(catalog: Catalog) -> dict[str, Any]:
                 },
             }
     service = refs[ServiceConfig, "validation"]
-    definitions = {name: _relaxed(definition) for name, definition in shared["$defs"].items()}
+    definitions = {name: _relaxed(definition, shared["$defs"]) for name, definition in shared["$defs"].items()}
     _restrict_pipelines(definitions)
     return {
         "$schema": DIALECT,
@@ -101,16 +101,18 @@ def _nullable(definition: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [definition, {"type": "null"}]}
 
 
-def _relaxed(definition: dict[str, Any]) -> dict[str, Any]:
+def _relaxed(definition: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
     """Allow null (the default) and `${…}` wherever a file may have them."""
     if "properties" not in definition:
         return definition
-    properties = {name: _or_reference(field) for name, field in definition["properties"].items()}
+    properties = {name: _or_reference(field, definitions) for name, field in definition["properties"].items()}
     return {**definition, "properties": properties}
 
 
-def _or_reference(field: dict[str, Any]) -> dict[str, Any]:
+def _or_reference(field: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
     said: dict[str, Any] = {key: field[key] for key in ("description", "default", "deprecated") if key in field}
+    if "$ref" in field:  # pydantic leaves out what the section itself says in the same words
+        said.setdefault("description", definitions[field["$ref"].rpartition("/")[2]].get("description", ""))
     bare = {key: value for key, value in field.items() if key not in (*said, "title")}
     options = bare["anyOf"] if [*bare] == ["anyOf"] else [bare]
     return {

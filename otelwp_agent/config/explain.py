@@ -87,13 +87,18 @@ def _explain_all(details: list[ErrorDetails], model: type[BaseModel], node: Node
         missing = detail["type"] == "missing"
         unknown = detail["type"] == "extra_forbidden"
         if missing:
-            message = _missing(model, found, str(rest[-1] if rest else detail["loc"][-1]))
-            found = (*found, *rest[-1:])
+            name = str(detail["loc"][-1])
+            parent = found if rest else found[:-1]  # `name:` with nothing after it is there, and missing
+            message = _missing(model, parent, name)
+            found = (*parent, name)
         elif unknown:
             message = _unknown_key(model, found)
         else:
             message = _hide(_words(detail, at), at)
             at, found = _blamed(at, found, message)
+            first, _, remainder = message.partition(": ")
+            if found and show_path(found).endswith(first):  # the place says that already
+                message = remainder
         messages = said.setdefault((found, missing or unknown), (at, []))[1]
         if message not in messages:
             messages.append(message)
@@ -128,7 +133,7 @@ def _blamed(at: Node, found: Path, message: str) -> tuple[Node, Path]:
     for part in first.split("."):
         child = at.get(part)
         if child is None:
-            break
+            return at, found
         at, found = child, (*found, part)
     return at, found
 
@@ -161,8 +166,8 @@ def _words(detail: ErrorDetails, at: Node) -> str:
         return f"this must be text, not {kind_of(at)}" + (": put it in quotes" if quoted else "")
     bound = next((words.format(**context) for start, words in _BOUNDS if kind == start), None)
     if bound is not None:
-        number = isinstance(at.value, int | float) and at.written is None
-        return f"this must {bound}" + (f", not {at.value}" if number else "")
+        scalar = isinstance(at.value, str | int | float) and at.written is None
+        return f"this must {bound}" + (f", not {at.value}" if scalar and len(str(at.value)) <= _LONGEST_SHOWN else "")
     message = detail["msg"].removeprefix("Input should ").removeprefix("Value error, ")
     return message if message == detail["msg"] else f"this should {message}"
 

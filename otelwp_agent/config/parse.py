@@ -48,6 +48,7 @@ _EXPLAINED = (
     ("could not find expected ':'", "", "a key needs a `:` after it"),
     ("expected ',' or ']'", "", "a list in `[ ]` is not closed, or a comma is missing"),
     ("expected ',' or '}'", "", "a map in `{ }` is not closed, or a comma is missing"),
+    ("expected the node content", "", "a value is missing here: is a `[` or `{` not closed, or a comma too many?"),
     ("found undefined alias", "", "this alias (`*name`) has no anchor (`&name`) above it"),
     ("found duplicate anchor", "", "this anchor is defined twice"),
     ("found unexpected end of stream", "", "a text in quotes is not closed"),

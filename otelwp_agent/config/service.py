@@ -53,7 +53,12 @@ class LogsSampling(Block):
 class LogsTelemetry(Block):
     """The agent's own logs."""
 
-    level: Annotated[Literal["debug", "info", "warn", "error"], BeforeValidator(_lower)] = "info"
+    level: Annotated[
+        Literal["debug", "info", "warn", "error"],
+        BeforeValidator(
+            _lower, json_schema_input_type=Literal["debug", "info", "warn", "error", "DEBUG", "INFO", "WARN", "ERROR"]
+        ),
+    ] = "info"
     """The least important lines that are written."""
     encoding: Annotated[Literal["console", "json"], BeforeValidator(_lower)] = "console"
     """Lines for a person, or for a machine."""

@@ -204,11 +204,13 @@ class Endpoint(str):
             url = urlsplit("//" + rest.lstrip("/"))
             self.host, self.port = url.hostname or "", url.port
         except ValueError as error:
-            message = f"{value!r} is not an endpoint: {error}"
+            what = "a port is a number up to 65535" if "ort" in str(error) else str(error)
+            message = f"{value!r} is not an endpoint: {what}"
             raise ValueError(message) from error
         self.path = url.path.rstrip("/") + (f"?{url.query}" if url.query else "")
         if not self.host and self.port is None:
-            message = f"{value!r} is not an endpoint: write `host:port`, like `127.0.0.1:4317`"
+            example = "a URL like `https://collector.example:4318`" if scheme else "`host:port`, like `127.0.0.1:4317`"
+            message = f"{value!r} is not an endpoint: write {example}"
             raise ValueError(message)
         return self
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from otelwp_agent.component import ComponentConfig, ComponentId, Kind
-from otelwp_agent.config.document import Node, Path, Place
 from otelwp_agent.config.explain import check, did_you_mean, kind_of, listing
 from otelwp_agent.config.service import PipelineConfig, ServiceConfig
 from otelwp_agent.errors import ConfigError, Problem, Severity
@@ -22,11 +21,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from otelwp_agent.component import Factory
-    from otelwp_agent.config.document import Document
+    from otelwp_agent.config.document import Document, Node, Path
 
 _SECTIONS = (*(kind.value for kind in Kind), "service")
 _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 _LISTED = {"receivers": Kind.RECEIVER, "processors": Kind.PROCESSOR, "exporters": Kind.EXPORTER}
+_NOT_NEEDED = {
+    "pprof": "it profiles programs in Go",
+    "zpages": "`/health/detailed` of the extension `health_check` shows the state of every component",
+}
+"""The Collector's debugging extensions: files that name them load, with a warning."""
 _PATH_SERVICE: Path = ("service",)
 
 Key = tuple[Kind, ComponentId]
@@ -95,6 +99,7 @@ class _Planner:
         self._document = document
         self._catalog = catalog
         self._problems = list(document.problems)
+        self._left_out: set[ComponentId] = set()
         self._declared: dict[Key, ComponentPlan | None] = {}  # None: it is there, and wrong, which has been said
 
     def plan(self) -> Plan:
@@ -174,6 +179,13 @@ class _Planner:
     def _component(self, kind: Kind, identifier: ComponentId, node: Node, path: Path) -> ComponentPlan | None:
         """Check one component's settings."""
         factory = self._catalog.get(kind, identifier.type)
+        if factory is None and kind is Kind.EXTENSION and identifier.type in _NOT_NEEDED:
+            message = (
+                f"there is no `{identifier.type}` here, and nothing lacks without it: {_NOT_NEEDED[identifier.type]}"
+            )
+            self._say(node, message, path, at_key=True, severity=Severity.WARNING)
+            self._left_out.add(identifier)
+            return None
         if factory is None:
             self._say(node, self._unknown_type(kind, identifier.type), path, at_key=True)
             return None
@@ -208,8 +220,7 @@ class _Planner:
         node = self._document.root.get("service")
         if node is None or node.value is None:
             if not (node is not None and node.broken):
-                place = Place(self._document.root.at.file)
-                at = node or Node(None, place, place)
+                at = node or self._document.root
                 self._say(
                     at,
                     "`service` is missing: it says which pipelines run (`service: {pipelines: {traces: …}}`)",
@@ -284,21 +295,23 @@ class _Planner:
         known = [str(other) for of, other in self._declared if of in kinds]
         if hint := did_you_mean(str(identifier), known):
             return message + hint
+        if identifier.type in self._catalog.names(kind):
+            return f"{message}: write `{identifier}:` with its settings under `{kind.value}`"
         elsewhere = next((of for of, other in self._declared if other == identifier), None)
         if elsewhere is not None:
             where = {Kind.EXTENSION: "service.extensions", Kind.CONNECTOR: "receivers` and `exporters"}
             section = where.get(elsewhere, elsewhere.value)
             return f"{message}: `{identifier}` is {_a(elsewhere.label)}: list it under `{section}`"
-        if identifier.type in self._catalog.names(kind):
-            return f"{message}: write `{identifier}:` with its settings under `{kind.value}`"
-        if hint := did_you_mean(identifier.type, self._catalog.names(kind)):
-            return message + hint
-        return f"{message}: configured there {'are' if len(known) > 1 else 'is'} {listing(known, 'and')}"
+        hint = did_you_mean(identifier.type, self._catalog.names(kind))
+        return message + (
+            hint or (f": there {'are' if len(known) > 1 else 'is'} {listing(known, 'and')}" if known else "")
+        )
 
     def _extensions(self, node: Node, service: ServiceConfig | None) -> list[ComponentId]:
         if service is None:
             return [identifier for kind, identifier in self._declared if kind is Kind.EXTENSION]
-        return list(self._members(Kind.EXTENSION, service.extensions, node, (*_PATH_SERVICE, "extensions")))
+        listed = self._members(Kind.EXTENSION, service.extensions, node, (*_PATH_SERVICE, "extensions"))
+        return [identifier for identifier in listed if identifier not in self._left_out]
 
     # What is used
 
@@ -310,10 +323,10 @@ class _Planner:
 
     def _unused(self, used: set[Key]) -> None:
         for kind, identifier in self._declared:
-            if (kind, identifier) in used:
+            if (kind, identifier) in used or (kind is Kind.EXTENSION and identifier in self._left_out):
                 continue
             path: Path = (kind.value, str(identifier))
-            where = "`service.extensions` does not list it" if kind is Kind.EXTENSION else "no pipeline names it"
+            where = "`service.extensions` lacks it" if kind is Kind.EXTENSION else "no pipeline names it"
             message = f"this {kind.label} does not run: {where}"
             self._say(self._node(path), message, path, at_key=True, severity=Severity.WARNING)
 

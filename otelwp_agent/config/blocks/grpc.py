@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from otelwp_agent.config.blocks.base import BUFFERS, CLIENT_AUTH, MIDDLEWARES, SERVER_AUTH, Block, SecretHeaders
 from otelwp_agent.config.blocks.network import NetworkServer
@@ -123,9 +123,10 @@ class GrpcClient(Block):
     middlewares: Annotated[None, MIDDLEWARES] = None
     """Refused: there are no middleware extensions."""
 
-    @model_validator(mode="after")
-    def _has_port(self) -> GrpcClient:
-        if self.endpoint.port is None and not self.endpoint.unix:
-            message = f"endpoint: {str(self.endpoint)!r} has no port: write `host:port`, like `collector.example:4317`"
+    @field_validator("endpoint")
+    @classmethod
+    def _has_port(cls, endpoint: Endpoint) -> Endpoint:
+        if endpoint.port is None and not endpoint.unix:
+            message = f"{str(endpoint)!r} has no port: write `host:port`, like `collector.example:4317`"
             raise ValueError(message)
-        return self
+        return endpoint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from otelwp_agent.config.blocks.base import Block
 from otelwp_agent.config.types import Duration, Endpoint, Ignored
@@ -38,14 +38,13 @@ class NetworkServer(Block):
                 return {**data, "endpoint": f"unix://{endpoint}"}
         return data
 
-    @model_validator(mode="after")
-    def _listenable(self) -> NetworkServer:
-        if self.endpoint.scheme or self.endpoint.path:
-            message = (
-                f"endpoint: a server listens on an address, not on the URL {str(self.endpoint)!r}: write `host:port`"
-            )
+    @field_validator("endpoint")
+    @classmethod
+    def _listenable(cls, endpoint: Endpoint) -> Endpoint:
+        if endpoint.scheme or endpoint.path:
+            message = f"a server listens on an address, not on the URL {str(endpoint)!r}: write `host:port`"
             raise ValueError(message)
-        if self.endpoint.port is None and not self.endpoint.unix:
-            message = f"endpoint: {str(self.endpoint)!r} has no port: write `host:port`, like `127.0.0.1:4317`"
+        if endpoint.port is None and not endpoint.unix:
+            message = f"{str(endpoint)!r} has no port: write `host:port`, like `127.0.0.1:4317`"
             raise ValueError(message)
-        return self
+        return endpoint

@@ -1,0 +1,44 @@
+import pytest
+from click.testing import CliRunner
+
+from otelwp_agent.cli.validate import validate
+from otelwp_agent.errors import ConfigError
+
+GOOD = """
+receivers: {otlp: {protocols: {http: }}}
+exporters: {debug: , debug/unused: }
+service: {pipelines: {traces: {receivers: [otlp], exporters: [debug]}}}
+"""
+
+
+def test_a_good_file_is_counted_and_warnings_go_to_stderr(tmp_path):
+    (tmp_path / "a.yaml").write_text(GOOD)
+    result = CliRunner().invoke(validate, ["--config", str(tmp_path / "a.yaml")])
+    assert (result.exit_code, result.stdout) == (0, "OK: 1 pipeline, 2 components\n")
+    assert result.stderr.startswith(
+        f"warning: {tmp_path}/a.yaml:3:22: exporters.debug/unused: this exporter does not run"
+    )
+
+
+def test_files_and_settings_lie_over_each_other(tmp_path):
+    (tmp_path / "a.yaml").write_text(GOOD)
+    arguments = [
+        "-c",
+        str(tmp_path / "a.yaml"),
+        "-c",
+        "yaml:service::pipelines: {logs: {receivers: [otlp], exporters: [debug]}}",
+    ]
+    result = CliRunner().invoke(validate, [*arguments, "--set", "service.pipelines.logs.exporters=[debug/unused]"])
+    assert (result.stdout, result.stderr) == ("OK: 2 pipelines, 3 components\n", "")
+
+
+def test_a_bad_file_raises_everything_for_main_to_print(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        CliRunner().invoke(validate, ["-c", "yaml:a: 1"], catch_exceptions=False)
+    assert len(caught.value.problems) == 2
+
+
+def test_without_a_file_it_is_wrong_usage():
+    result = CliRunner().invoke(validate, [])
+    assert result.exit_code == 2
+    assert "--config" in result.stderr

@@ -77,8 +77,8 @@ class Service:
 
     async def run(self) -> None:
         """Start, run until told to stop, drain. Raises `ConfigError` or `StartError` if it cannot start."""
-        await self.start()
-        with self._signals():
+        with self._signals():  # first of all: a SIGHUP that nobody handles ends the process
+            await self.start()
             await self._stop.wait()
         await self.stop()
 
@@ -103,6 +103,7 @@ class Service:
 
     async def reload(self) -> bool:
         """Read the configuration again and go over to it; keep the old one, and say why, if that fails."""
+        await self.started.wait()
         async with self._reloads:
             before, old_metrics = self.graph, self._metrics
             try:

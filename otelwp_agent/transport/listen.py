@@ -14,6 +14,12 @@ from otelwp_agent.errors import StartError
 if TYPE_CHECKING:
     from otelwp_agent.config.types import Endpoint
 
+_ADVICE = {
+    errno.EADDRINUSE: "it is in use by another process; stop that one, or choose another endpoint",
+    errno.EADDRNOTAVAIL: "this machine does not have that address; listen on 127.0.0.1, 0.0.0.0 or one of its own",
+    errno.ENOENT: "its directory does not exist; create it first",
+}
+
 
 def listen(endpoint: Endpoint, *, name: str, backlog: int, unix_mode: str, unix_group: str | None) -> socket.socket:
     """Return a listening socket on `endpoint`; raise `StartError` that names the component `name` and what to do."""
@@ -76,18 +82,11 @@ def _remove_stale(path: str) -> None:
 
 
 def _advice(error: Exception, endpoint: Endpoint) -> str:
-    code = getattr(error, "errno", None)
-    if code == errno.EADDRINUSE:
-        return "it is in use by another process; stop that one, or choose another endpoint"
-    if code == errno.EACCES:
-        where = "this directory" if endpoint.unix else "ports below 1024"
-        return f"permission denied; {where} needs rights that this user does not have"
-    if code == errno.EADDRNOTAVAIL:
-        return "this machine does not have that address; listen on 127.0.0.1, 0.0.0.0 or one of its own"
-    if code == errno.ENOENT:
-        return "its directory does not exist; create it first"
     if isinstance(error, socket.gaierror):
         return f"the host name does not resolve ({error.strerror})"
     if isinstance(error, LookupError):
         return f"there is no such group ({error})"
-    return str(error)
+    if getattr(error, "errno", None) == errno.EACCES:
+        where = "this directory" if endpoint.unix else "ports below 1024"
+        return f"permission denied; {where} needs rights that this user does not have"
+    return _ADVICE.get(getattr(error, "errno", None) or 0, str(error))

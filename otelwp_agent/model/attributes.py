@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     Attributes = MutableSequence[pb.KeyValue]
     Apply = Callable[[Attributes, Origin], bool]
+    Source = Callable[[Attributes, Origin], bytes | None]
 
 Kind = Literal["insert", "update", "upsert", "delete", "hash", "extract", "convert"]
 ConvertedType = Literal["int", "double", "string"]
@@ -179,6 +180,44 @@ def compile_actions(actions: list[Action]) -> Apply:
     return apply
 
 
+class Shortcut:
+    """What actions do to attributes that have none of their keys: they add some, and nothing else.
+
+    Whether a key is there can be seen without reading anything: if its bytes do not stand in the serialized item, or in
+    the whole request, it is not.
+    """
+
+    __slots__ = ("_additions", "keys")
+
+    def __init__(self, keys: list[bytes], additions: list[tuple[bytes, Source]]) -> None:
+        """Hold for what has none of `keys`; add what `additions` give."""
+        self.keys = keys
+        self._additions = additions
+
+    @classmethod
+    def of(cls, actions: list[Action]) -> Shortcut | None:
+        """Return that of these actions; `None` if they read what others of them add, or choose keys by pattern."""
+        keys: set[bytes] = set()
+        additions: dict[bytes, Source] = {}
+        for action in actions:
+            read = {name.encode() for name in (action.key, action.from_attribute) if name}
+            if (action.pattern and action.kind != "extract") or not read.isdisjoint(additions):
+                return None
+            keys |= read
+            if action.kind in ("insert", "upsert"):
+                additions[action.key.encode()] = _source(action)
+        return cls(sorted(keys), list(additions.items()))
+
+    def holds(self, data: bytes) -> bool:
+        """Whether none of the keys stands in `data`."""
+        return all(key not in data for key in self.keys)
+
+    def added(self, origin: Origin) -> list[pb.KeyValue]:
+        """Return the attributes that are added."""
+        values = [(key, source([], origin)) for key, source in self._additions]
+        return [pb.KeyValue(key=key, value=value) for key, value in values if value is not None]
+
+
 def _compile_set(action: Action) -> Apply:
     key, source = action.key.encode(), _source(action)
     inserts, updates = action.kind != "update", action.kind != "insert"
@@ -200,7 +239,7 @@ def _compile_set(action: Action) -> Apply:
     return apply
 
 
-def _source(action: Action) -> Callable[[Attributes, Origin], bytes | None]:
+def _source(action: Action) -> Source:
     """Return where an action's value comes from; `None` when there is none."""
     default = None if action.default is None else encode(action.default)
     if action.from_attribute:

@@ -83,9 +83,15 @@ class Matcher:
     attributes: MatchAttributes = field(init=False)
     """Whether the attributes of an item (for metrics: of a data point) match, which is asked beside `item`."""
 
+    by_group: bool = field(init=False)
+    """Whether `group` alone decides."""
+
     def __post_init__(self) -> None:
         """Compile."""
         properties = self.properties
+        texts = (properties.span_names, properties.span_kinds, properties.log_bodies, properties.log_severity_texts)
+        rest = (properties.metric_names, properties.log_severities, properties.attributes)
+        self.by_group = not any((*texts, *rest))
         self.group = _compile_group(properties)
         self.item = _COMPILE_ITEM[self.signal](properties)
         self.attributes = _compile_attributes(properties.attributes, regexp=properties.regexp)

@@ -26,6 +26,7 @@ Example::
 from __future__ import annotations
 
 import re
+from operator import is_not
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, JsonValue, model_validator
@@ -34,12 +35,14 @@ from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Proc
 from otelwp_agent.config.attribute_actions import AttributeAction  # noqa: TC001 - pydantic reads it
 from otelwp_agent.config.blocks import Block
 from otelwp_agent.model import projection_pb2 as pb
-from otelwp_agent.model.attributes import compile_actions
+from otelwp_agent.model.attributes import Shortcut, compile_actions
 from otelwp_agent.model.matching import SPAN_KINDS, Matcher, Properties, Severities
 from otelwp_agent.model.projections import POINT_KINDS, parse
 from otelwp_agent.model.signal import Signal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from otelwp_agent.model.attributes import Attributes
     from otelwp_agent.model.batch import Batch, Origin
     from otelwp_agent.model.matching import Item
@@ -190,7 +193,9 @@ class AttributesProcessor(Processor):
     def __init__(self, config: Config, context: Context) -> None:
         """Compile the actions and filters."""
         super().__init__(context)
-        self._apply = compile_actions([action.to_action() for action in config.actions])
+        actions = [action.to_action() for action in config.actions]
+        self._apply = compile_actions(actions)
+        self._shortcut = Shortcut.of(actions)
         self._include = None if config.include is None else config.include.to_properties()
         self._exclude = None if config.exclude is None else config.exclude.to_properties()
         self._filters: dict[Signal, _Filter] = {}
@@ -202,12 +207,12 @@ class AttributesProcessor(Processor):
 
     def _edit(self, batch: Batch) -> bytes | None:
         """Return the changed body, or `None` if nothing changed."""
-        signal = batch.signal
-        wanted = self._filters.get(signal)
+        wanted = self._filters.get(batch.signal)
         if wanted is None:
-            wanted = self._filters[signal] = _Filter(self._include, self._exclude, signal)
-        read = _MESSAGES[signal].FromString
-        edit = self._edit_metric if signal is Signal.METRICS else self._edit_item
+            wanted = self._filters[batch.signal] = _Filter(self._include, self._exclude, batch.signal)
+        edit = self._editor(batch, wanted)
+        if edit is None:
+            return None
         request = parse(pb.Slices.FromString, batch.body)
         changed = False
         for group in request.resources:
@@ -215,13 +220,37 @@ class AttributesProcessor(Processor):
             for scoped in group.scopes:
                 if wanted and not wanted.enter(resource, parse(pb.Scope.FromString, scoped.scope)):
                     continue
-                items = scoped.items
-                for index, data in enumerate(items):
-                    item = parse(read, data)
-                    if edit(item, batch.origin, wanted):
-                        items[index] = item.SerializeToString()
-                        changed = True
+                items = scoped.items[:]
+                edited = [edit(data) for data in items]
+                if any(map(is_not, items, edited)):
+                    scoped.ClearField("items")
+                    scoped.items.extend(edited)
+                    changed = True
         return request.SerializeToString() if changed else None
+
+    def _editor(self, batch: Batch, wanted: _Filter) -> Callable[[bytes], bytes] | None:
+        """Return what gives an item's bytes as they go on (the same object if unchanged); `None` if none can change."""
+        signal, origin, shortcut = batch.signal, batch.origin, self._shortcut
+        read = _MESSAGES[signal].FromString
+        apply = self._edit_metric if signal is Signal.METRICS else self._edit_item
+
+        def parse_and_edit(data: bytes) -> bytes:
+            item = parse(read, data)
+            return item.SerializeToString() if apply(item, origin, wanted) else data
+
+        if shortcut is None:
+            return parse_and_edit
+        added = shortcut.added(origin)
+        absent = shortcut.holds(batch.body)
+        if absent and not added:
+            return None
+        if signal is Signal.METRICS or wanted.reads_items:
+            return parse_and_edit
+        message: Any = _MESSAGES[signal]
+        suffix: bytes = message(attributes=added).SerializeToString()
+        if absent:
+            return lambda data: data + suffix
+        return lambda data: data + suffix if shortcut.holds(data) else parse_and_edit(data)
 
     def _edit_item(self, item: Any, origin: Origin, wanted: _Filter) -> bool:  # noqa: ANN401 - a span or log record
         if wanted and not wanted.match(item, item.attributes):
@@ -246,13 +275,18 @@ class _Filter:
         self._include = None if include is None else Matcher(include, signal)
         self._exclude = None if exclude is None else Matcher(exclude, signal)
         self._excludes = False
+        self.reads_items = any(not each.by_group for each in (self._include, self._exclude) if each is not None)
+        """Whether `enter` alone does not decide."""
 
     def __bool__(self) -> bool:
         return self._include is not None or self._exclude is not None
 
     def enter(self, resource: pb.Resource, scope: pb.Scope) -> bool:
         """Whether any item of this resource and scope can be meant; `match` is then asked about each."""
-        self._excludes = self._exclude is not None and self._exclude.group(resource, scope)
+        exclude = self._exclude
+        self._excludes = exclude is not None and exclude.group(resource, scope)
+        if exclude is not None and self._excludes and exclude.by_group:
+            return False
         return self._include is None or self._include.group(resource, scope)
 
     def match(self, item: Item, attributes: Attributes) -> bool:

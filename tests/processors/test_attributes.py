@@ -13,7 +13,7 @@ from otelwp_agent.model.batch import Origin
 from otelwp_agent.model.projections import POINT_KINDS
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.processors.attributes import Config, severity_number
-from tests.kit.otlp import full, signals_and_requests
+from tests.kit.otlp import full, meaning, signals_and_requests
 from tests.kit.stages import batch_of, build
 
 MARK = {"key": "mark", "value": "new", "action": "upsert"}
@@ -88,6 +88,48 @@ def test_filters_choose_items(drawn, way):
     options = {**ON_SERVICE_NAME, way: {"match_type": "strict", name: wanted}}
     got = full(signal, through(body, options, signal))
     assert got.SerializeToString(deterministic=True) == expected.SerializeToString(deterministic=True)
+
+
+KEYS = st.sampled_from(["a", "service.name", "quo", "new key", "x"])
+SETTERS = st.sampled_from(["insert", "update", "upsert"])
+ACTIONS = st.lists(
+    st.fixed_dictionaries({"key": KEYS, "action": st.sampled_from(["delete", "hash"])})
+    | st.fixed_dictionaries({"key": KEYS, "action": SETTERS, "value": st.sampled_from(["v", 1, True])})
+    | st.fixed_dictionaries({"key": KEYS, "action": SETTERS, "from_attribute": KEYS})
+    | st.fixed_dictionaries({"key": KEYS, "action": SETTERS, "from_context": st.sampled_from(["there", "gone"])})
+    | st.fixed_dictionaries({"key": KEYS, "action": SETTERS, "from_attribute": KEYS, "default_value": st.just(2)})
+    | st.fixed_dictionaries({"pattern": st.just("^[ab]"), "action": st.just("delete")}),
+    min_size=1,
+    max_size=4,
+)
+FILTERS = st.sampled_from(
+    [
+        {},
+        {"include": {"match_type": "strict", "services": ["a", ""]}},
+        {"exclude": {"match_type": "strict", "libraries": [{"name": ""}]}},
+        {"exclude": {"match_type": "strict", "services": [""], "span_names": ["a"]}},
+    ]
+)
+
+
+@settings(max_examples=300)
+@given(signals_and_requests(), ACTIONS, FILTERS)
+def test_the_quick_way_and_the_careful_way_agree(drawn, actions, filters):
+    signal, body = drawn
+    origin = Origin(headers={"there": "here"})
+    careful, catcher = build("attributes", {"actions": actions, **filters})
+    careful._shortcut = None
+    careful.consume(batch_of(body, 1, signal, origin))
+    quick = through(body, {"actions": actions, **filters}, signal, origin)
+    assert meaning(signal, quick) == meaning(signal, catcher.batches[0].body)
+
+
+def test_the_quick_way_is_taken_where_keys_are_absent(monkeypatch):
+    options = {"actions": [MARK, {"key": "user.email", "action": "hash"}]}
+    stage, catcher = build("attributes", {**options, "exclude": {"match_type": "strict", "services": ["svcB"]}})
+    monkeypatch.setattr(stage, "_apply", lambda *_: pytest.fail("read one by one"))
+    stage.consume(batch_of(traces(), 5))
+    assert marked(catcher.batches[0].body) == [ALL[0], ALL[1], ALL[3], ALL[4]]
 
 
 @given(signals_and_requests())

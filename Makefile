@@ -72,7 +72,7 @@ bench: $(DEV) ## measure speed and memory beside a peer (BENCH_ARGS=--quick for 
 	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 fuzz: $(DEV) ## throw broken input at the HTTP front and the codecs (FUZZ_ARGS=…)
-	@$(BIN)/python tools/fuzz.py $(FUZZ_ARGS)
+	@for target in benchmarks/fuzz/fuzz_*.py; do $(BIN)/python $$target $(FUZZ_ARGS) || exit 1; done
 
 interop: $(DEV) ## run the tests that need another maker's collector
 	@$(BIN)/python -m pytest -m interop $(PYTEST_ARGS)

@@ -31,6 +31,7 @@ NO_TEST_FILE = {
 NO_MODULE = {
     "tests/test_contracts.py": "the contracts that every component keeps",
     "tests/test_docs.py": "what README.md and docs/ say",
+    "tests/test_fuzz.py": "the fuzz targets in benchmarks/fuzz",
     "tests/e2e": "whole agents",
 }
 

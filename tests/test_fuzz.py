@@ -1,0 +1,71 @@
+"""The fuzz targets run, find nothing in a few inputs, and find what is there."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks/fuzz"))
+
+import fuzz_codecs
+import fuzz_front
+import fuzz_inflate
+import fuzzing
+
+SECONDS = 0.5
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def front():
+    front = fuzz_front.Front()
+    yield front
+    front.close()
+
+
+@pytest.mark.parametrize("module", [fuzz_codecs, fuzz_inflate], ids=lambda module: module.__name__)
+def test_a_codec_stands_a_few_inputs(module):
+    target = {fuzz_codecs: fuzz_codecs.codecs, fuzz_inflate: fuzz_inflate.inflate}[module]
+    assert fuzzing.run(target, module.corpus(), seconds=SECONDS, seed=7) > 0
+
+
+def test_the_front_stands_a_few_inputs(front):
+    assert fuzzing.run(front.front, fuzz_front.corpus(), seconds=SECONDS, seed=7) > 0
+
+
+def test_good_inputs_are_taken(front):
+    for request in fuzz_front.corpus()[:12]:
+        front.front(request)
+
+
+def test_a_front_that_falls_over_is_found(front, monkeypatch):
+    def fall_over(_self, _batch):
+        message = "fell over"
+        raise ZeroDivisionError(message)
+
+    monkeypatch.setattr(fuzz_front.Sink, "consume", fall_over)
+    with pytest.raises(AssertionError, match="500"):
+        front.front(front.good)
+
+
+def test_a_bomb_is_found(monkeypatch):
+    monkeypatch.setattr(fuzz_inflate, "decompress", lambda _encoding, _data, limit: b"0" * (limit + 1))
+    with pytest.raises(AssertionError):
+        fuzz_inflate.inflate(b"\0")
+
+
+def test_what_was_found_is_kept(tmp_path, capsys):
+    def fragile(_data):
+        message = "fell over"
+        raise ZeroDivisionError(message)
+
+    with pytest.raises(ZeroDivisionError):
+        fuzzing.run(fragile, [b"seed"], seconds=1, seed=1)
+    assert (tmp_path / "fuzz-fragile.bin").exists()
+    assert "fuzz-fragile.bin" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from otelwp_agent.errors import Problem, Severity
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
 M = TypeVar("M", bound=BaseModel)
@@ -41,10 +42,14 @@ def check(model: type[M], node: Node, path: Path = ()) -> tuple[M | None, list[P
             # Fields that want text take what a variable holds as text, whatever it looks like. (The Collector's rule.)
             again = {at for detail in details for at in [_deepest(node, detail["loc"])[0]] if at.text is not None}
             if again <= as_text:
-                return None, [*_explain_all(details, model, node, path)]
+                problems = [*_explain_all(details, model, node, path)]
+                said = {problem.path for problem in problems}
+                more = [problem for problem in _truths_for_numbers(model, node, path) if problem.path not in said]
+                return None, problems + more
             as_text |= again
         else:
-            return loaded, [*_warnings(model, node, path)]
+            wrong = [*_truths_for_numbers(model, node, path)]
+            return (None, wrong) if wrong else (loaded, [*_warnings(model, node, path)])
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -305,27 +310,31 @@ def _models(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401 - annotat
     ]
 
 
+def _settings(annotation: Any, node: Node, path: Path) -> Iterator[tuple[FieldInfo, Node, Path]]:  # noqa: ANN401
+    """Yield every setting that was written, with its field and its place."""
+    for option in _options(annotation):
+        is_model = option in _models(option)
+        for key, child in node.children():
+            field = _fields(option).get(str(key)) or option.model_fields.get(str(key)) if is_model else None
+            if field is not None:
+                yield field, child, (*path, key)
+            for below in _below(option, key):
+                yield from _settings(below, child, (*path, key))
+
+
 def _warnings(model: type[BaseModel], node: Node, path: Path) -> Iterator[Problem]:
     """Warn of every setting that loads and changes nothing."""
-    for key, child in node.children():
-        for option in _models(model):
-            field = _fields(option).get(str(key)) or option.model_fields.get(str(key))
-            if field is None:
-                continue
-            for mark in field.metadata:
-                value = child.data()
-                if isinstance(mark, Ignored) and value != field.default and mark.concerns(value):
-                    some = mark.values or mark.when
-                    message = mark.why if some else f"this has no effect here: {mark.why}"
-                    yield child.problem(message, (*path, str(key)), at_key=True, severity=Severity.WARNING)
-            yield from _warnings_below(field.annotation, child, (*path, str(key)))
+    for field, child, at in _settings(model, node, path):
+        value = child.data()
+        for mark in field.metadata:
+            if isinstance(mark, Ignored) and value != field.default and mark.concerns(value):
+                message = mark.why if mark.values or mark.when else f"this has no effect here: {mark.why}"
+                yield child.problem(message, at, at_key=True, severity=Severity.WARNING)
 
 
-def _warnings_below(annotation: Any, node: Node, path: Path) -> Iterator[Problem]:  # noqa: ANN401 - see `_options`
-    for model in _models(annotation):
-        yield from _warnings(model, node, path)
-    for option in _options(annotation):
-        if get_origin(option) in (dict, list, tuple):
-            for key, child in node.children():
-                for below in _below(option, key):
-                    yield from _warnings_below(below, child, (*path, key))
+def _truths_for_numbers(model: type[BaseModel], node: Node, path: Path) -> Iterator[Problem]:
+    """Refuse `true` where a number is meant, which Python and pydantic take for a 1."""
+    for field, child, at in _settings(model, node, path):
+        options = {*_options(field.annotation)}
+        if isinstance(child.value, bool) and options & {int, float} and not options & {bool, str, Any}:
+            yield child.problem(f"this must be a number, not {kind_of(child)}", at)

@@ -100,6 +100,8 @@ def test_what_is_right_loads():
         ("text: a!", "1:7: top.text: 'a!' has a bang"),
         ("flag: maybe", "1:7: top.flag: this must be `true` or `false`, not 'maybe'"),
         ("small: 10\nlarge: 5", "1:8: top.small: small (10) is above large (5)"),
+        ("small: true", "1:8: top.small: this must be a number, not the truth value `true`"),
+        ("items: [{key: a, weight: false}]", "1:26: top.items[0].weight: this must be a number, not the truth value"),
         ("small: 1.5", "1:8: top.small: this must be a whole number, not the number 1.5"),
         ("pattern: b", "1:10: top.pattern: this must match the pattern `^a+$`, not b"),
         ("names: []", "1:8: top.names: this must have at least 1"),
@@ -117,7 +119,7 @@ def test_branches_of_a_union_are_one_problem():
 
 
 def test_several_problems_at_once():
-    assert len(told("sbu: 1\ntext: 5\nitems: [{}, {key: 1}]")) == 4
+    assert len(told("sbu: 1\ntext: 5\nitems: [{}, {key: 1}]\nsmall: true")) == 5
 
 
 @pytest.mark.parametrize("held", ["5", "0123", "true", "[a]", "{a: 1}", "1e3", "null", ""])

@@ -1,0 +1,159 @@
+import pytest
+
+from otelwp_agent.errors import StartError
+from otelwp_agent.model.receipt import Outcome
+from otelwp_agent.model.signal import Signal
+from tests.kit.graphs import Running, until
+
+ONE = """
+receivers: {hand: {label: A}}
+processors: {pass: {label: B}}
+exporters: {sink: {label: C}}
+service: {pipelines: {traces: {receivers: [hand], processors: [pass], exporters: [sink]}}}
+"""
+
+
+async def settled(receipt):
+    await until(lambda: receipt.pending == 0)
+    return receipt.worst
+
+
+async def test_a_batch_goes_from_receiver_to_exporter_and_its_receipt_is_settled():
+    running = Running()
+    graph = await running.go(ONE)
+    assert await settled(running.hand.receive(3)) is Outcome.DELIVERED
+    assert [batch.items for batch in running.sink.batches] == [3]
+    ledger = graph.heads["traces"].ledger
+    assert (ledger.accepted, ledger.in_flight, ledger.settled[Outcome.DELIVERED]) == (3, 0, 3)
+    await running.stop()
+    assert (running.hand.life, running.sink.life) == (["start", "shutdown"], ["start", "shutdown"])
+
+
+async def test_shared_receivers_and_exporters_over_signals_and_pipelines():
+    running = Running()
+    await running.go("""
+    receivers: {hand: }
+    exporters: {sink: , sink/2: }
+    service:
+      pipelines:
+        traces/a: {receivers: [hand], exporters: [sink]}
+        traces/b: {receivers: [hand], exporters: [sink, sink/2]}
+        logs: {receivers: [hand], exporters: [sink/2]}
+    """)
+    assert await settled(running.hand.receive(2)) is Outcome.DELIVERED
+    assert await settled(running.hand.receive(5, Signal.LOGS)) is Outcome.DELIVERED
+    assert [batch.items for batch in running.sink.batches] == [2, 2]
+    assert [(batch.signal, batch.items) for batch in running.sink_2.batches] == [(Signal.TRACES, 2), (Signal.LOGS, 5)]
+    await running.stop()
+
+
+async def test_a_stuck_exporter_holds_nobody_back_and_duplicates_nothing():
+    running = Running()
+    await running.go("""
+    receivers: {hand: }
+    exporters: {sink: , sink/stuck: {sending_queue: {num_consumers: 1, queue_size: 2}}}
+    service: {pipelines: {traces: {receivers: [hand], exporters: [sink, sink/stuck]}}}
+    """)
+    running.sink_stuck.gate.clear()
+    receipts = [running.hand.receive() for _ in range(10)]
+    await until(lambda: len(running.sink.batches) == 10)
+    assert [receipt.pending for receipt in receipts] == [1, 1] + [0] * 8, "two wait in the stuck queue"
+    assert {receipt.reason for receipt in receipts[2:]} == {"queue_full"}
+    assert running.registry.value("otelcol_exporter_enqueue_failed_spans", exporter="sink/stuck") == 8
+    running.sink_stuck.gate.set()
+    assert await settled(receipts[1]) is Outcome.DELIVERED
+    assert (len(running.sink.batches), len(running.sink_stuck.batches)) == (10, 2)
+    await running.stop()
+
+
+async def test_connectors_join_pipelines_and_each_keeps_its_ledger():
+    running = Running()
+    graph = await running.go("""
+    receivers: {hand: }
+    connectors: {forward: }
+    exporters: {sink: }
+    service:
+      pipelines:
+        traces/out: {receivers: [forward], exporters: [sink]}
+        traces/in: {receivers: [hand], exporters: [forward]}
+    """)
+    assert await settled(running.hand.receive(4)) is Outcome.DELIVERED
+    assert [head.ledger.settled[Outcome.DELIVERED] for head in graph.heads.values()] == [4, 4]
+    await running.stop()
+
+
+@pytest.mark.parametrize("failing", ["receivers", "exporters"])
+async def test_a_failed_start_stops_what_had_started(failing):
+    running = Running()
+    yaml = ONE.replace("label: A", "fails: true" if failing == "receivers" else "label: A")
+    yaml = yaml.replace("label: C", "fails: true" if failing == "exporters" else "label: C")
+    with pytest.raises(StartError, match=f"{failing}/.*told to fail"):
+        await running.go(yaml)
+    assert running.graph is None
+
+
+async def test_a_reload_keeps_what_did_not_change_with_all_it_holds():
+    running = Running()
+    await running.go(ONE)
+    hand, stage, sink, head = running.hand, getattr(running, "pass"), running.sink, running.graph.heads["traces"]
+    stage.held = []
+    waiting = hand.receive()
+    graph = await running.go(ONE.replace("[sink]", "[sink, sink/2]").replace("sink: {", "sink/2: , sink: {"))
+    assert (running.hand, getattr(running, "pass"), running.sink) == (hand, stage, sink)
+    assert graph.heads["traces"] is head
+    assert (hand.life, sink.life, stage.life) == (["start"], ["start"], [])
+    for batch in stage.held:
+        stage.next.consume(batch)
+    stage.held = None
+    assert await settled(waiting) is Outcome.DELIVERED
+    assert (len(sink.batches), len(running.sink_2.batches)) == (1, 1), "what was held goes where the new graph says"
+    await running.stop()
+
+
+async def test_a_reload_replaces_what_changed_and_loses_nothing_of_it():
+    running = Running()
+    await running.go(ONE)
+    hand, stage, sink = running.hand, getattr(running, "pass"), running.sink
+    stage.held = []
+    held = hand.receive()
+    sink.gate.clear()
+    sink.batches.clear()
+    changed = ONE.replace("label: A", "label: X").replace("label: B", "label: Y")
+    await running.go(changed)
+    assert running.hand is not hand
+    assert running.sink is sink
+    assert (hand.life, stage.life) == (["start", "shutdown"], ["shutdown"])
+    sink.gate.set()
+    assert await settled(held) is Outcome.DELIVERED
+    late = hand.receive()
+    assert await settled(late) is Outcome.DELIVERED, (
+        "what still comes to the old receiver goes through the new pipeline"
+    )
+    await running.go(changed.replace("label: C", "label: Z"))
+    assert sink.life == ["start", "shutdown"]
+    assert await settled(running.hand.receive()) is Outcome.DELIVERED
+    assert len(running.sink.batches) == 1
+    await running.stop()
+
+
+async def test_a_reload_that_fails_leaves_the_old_graph_untouched():
+    running = Running()
+    await running.go(ONE)
+    hand, sink = running.hand, running.sink
+    with pytest.raises(StartError):
+        await running.go(ONE.replace("label: A", "fails: true"))
+    assert running.hand is hand
+    assert await settled(hand.receive()) is Outcome.DELIVERED
+    assert (len(sink.batches), sink.life) == (1, ["start"])
+    await running.stop()
+
+
+async def test_stopping_drains_what_is_queued_and_drops_the_rest_at_the_deadline():
+    running = Running()
+    await running.go(ONE)
+    running.sink.gate.clear()
+    stuck = [running.hand.receive() for _ in range(3)]
+    drained = await running.stop(seconds=0.05)
+    assert (drained.delivered, drained.left) == (0, 3)
+    assert {(receipt.worst, receipt.reason) for receipt in stuck} == {(Outcome.DROPPED, "shutdown")}
+    assert running.graph.in_flight() == 0

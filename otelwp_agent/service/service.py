@@ -48,6 +48,8 @@ class Service:
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._reloads = asyncio.Lock()
+        self._retiring: set[asyncio.Task[Drained]] = set()
+        """Graphs from before a reload that still hand on what they hold."""
         self._environment = Environment(self.registry, self.log, time.monotonic, self)
 
     @property
@@ -133,7 +135,9 @@ class Service:
             graph.refresh()
             self.log.info("configuration reloaded", pipelines=len(plan.pipelines), components=len(plan.components))
             deadline = time.monotonic() + before.plan.service.shutdown_timeout
-            spawn(before.retire(graph, deadline), name="retire the graph before a reload")
+            retiring = spawn(before.retire(graph, deadline), name="retire the graph before a reload")
+            self._retiring.add(retiring)
+            retiring.add_done_callback(self._retiring.discard)
             return True
 
     async def stop(self) -> None:
@@ -142,7 +146,7 @@ class Service:
         graph = self.graph
         timeout = graph.plan.service.shutdown_timeout
         self.log.info("draining", timeout_seconds=timeout, in_flight=graph.in_flight())
-        draining = spawn(graph.retire(None, time.monotonic() + timeout), name="drain")
+        draining = spawn(self._drain(graph, timeout), name="drain")
         hurry = spawn(self._stop_now.wait(), name="wait for a second signal")
         await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
@@ -155,6 +159,13 @@ class Service:
             self.log.error("stopped at once, as told; what was not delivered is lost", in_flight=graph.in_flight())
         self._stopped = True
         await _close(self._metrics)
+
+    async def _drain(self, graph: Graph, timeout: float) -> Drained:
+        """Drain within `timeout` seconds, graphs from before a reload first: they hand on to senders of this one."""
+        deadline = time.monotonic() + timeout
+        if self._retiring:
+            await asyncio.wait(self._retiring, timeout=timeout / 2)
+        return await graph.retire(None, deadline)
 
     def _farewell(self, drained: Drained, graph: Graph) -> None:
         left = drained.left + graph.in_flight()

@@ -1,6 +1,7 @@
 """SIGHUP under load: no refused connection, no lost span; a broken file changes nothing, and says why."""
 
 import http.client
+import signal
 import socket
 import threading
 import time
@@ -78,7 +79,11 @@ class Load(threading.Thread):
             if self.stopping.is_set() or response.will_close:
                 return
 
-    def stop(self):
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *error):
         self.stopping.set()
         self.join()
 
@@ -86,14 +91,11 @@ class Load(threading.Thread):
 def test_a_hundred_reloads_under_load_refuse_no_connection_and_lose_no_span(tmp_path, sink):
     port = free_port()
     with Agent(config(port, sink, {}), tmp_path) as agent:
-        loads = [Load(port, reuse) for reuse in (1, 10, 1_000_000)]
-        for load in loads:
-            load.start()
-        for turn in range(1, 101):
-            agent.reload(config(port, sink, CHANGES[turn % len(CHANGES)]))
-            agent.wait_for("configuration reloaded", count=turn)
-        for load in loads:
-            load.stop()
+        with Load(port, 1) as first, Load(port, 10) as second, Load(port, 1_000_000) as third:
+            for turn in range(1, 101):
+                agent.reload(config(port, sink, CHANGES[turn % len(CHANGES)]))
+                agent.wait_for("configuration reloaded", count=turn)
+        loads = [first, second, third]
         assert agent.stop() == 0
         assert agent.wait_for("agent stopped")["dropped"] == 0
         errors = [event for event in agent.events if event.get("level") in ("error", "warning")]
@@ -150,6 +152,21 @@ def test_what_is_buffered_survives_a_reload_that_changes_everything_around_it(tm
         assert agent.stop() == 0
         assert agent.wait_for("agent stopped")["dropped"] == 0
     assert sink.spans == 11 * SPANS
+
+
+def test_what_an_exporter_from_before_a_reload_still_sends_is_waited_for_at_sigterm(tmp_path, sink):
+    port = free_port()
+    sink.gate.clear()
+    with Agent(config(port, sink, {}), tmp_path) as agent:
+        assert post(port, "/v1/traces", BODY) == 200
+        agent.reload(config(port, sink, CHANGES[2]))
+        agent.wait_for("configuration reloaded")
+        agent.signal(signal.SIGTERM)
+        agent.wait_for("draining")
+        sink.gate.set()
+        assert agent.wait() == 0
+        assert agent.wait_for("agent stopped")["dropped"] == 0
+    assert sink.spans == SPANS
 
 
 def test_a_pipeline_that_is_taken_away_is_drained(tmp_path, sink):

@@ -4,12 +4,13 @@ A component is one file: docstring with a YAML example → `Config` → the clas
 
 * A **receiver** makes batches and hands each to `next[signal].consume(batch)`.
 * A **processor** gets batches by `consume` and hands on to `self.next.consume(batch)`.
-* An **exporter** sends one batch in `export`; queue, retry, splitting and timeouts stand around it (`pipeline.sending`).
+* An **exporter** sends one batch in `export`; queue, retry, splitting and timeouts stand around it
+  (`pipeline.sending`).
 * A **connector** ends one pipeline and begins others: it gets batches by `consume` and hands on to `self.next[signal]`.
 * An **extension** does not touch batches.
 
-`consume` is a plain call, not a coroutine: it returns when the batch has been taken and raises `ConsumeError` when nothing
-of it has (docs/adr/0002). What happens to a batch later, its receipts tell.
+`consume` is a plain call, not a coroutine: it returns when the batch has been taken and raises `ConsumeError` when
+nothing of it has (docs/adr/0002). What happens to a batch later, its receipts tell.
 
 Everything runs on one event loop, in one thread; `start` and `shutdown` are coroutines. `shutdown` works on a component
 that never started, works twice, and hands on what is buffered before it returns.
@@ -119,7 +120,7 @@ class Host(Protocol):
         """When the service was started: seconds since 1970. A reload does not change it."""
 
     def components(self) -> Sequence[ComponentHealth]:
-        """The state of every component that has one."""
+        """Return the state of every component that has one."""
 
 
 @dataclass(frozen=True, slots=True)

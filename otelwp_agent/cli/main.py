@@ -64,21 +64,24 @@ def _run(arguments: list[str]) -> int:
     try:
         status = cli.main(arguments, prog_name="otelwp-agent", standalone_mode=False)
     except click.exceptions.Abort:
-        return 130
+        return 130  # as a shell has it for Ctrl-C
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except ConfigError as error:
+    except (AgentError, BrokenPipeError) as error:
+        _explain(error)
+        return 1
+    return status if isinstance(status, int) else 0
+
+
+def _explain(error: Exception) -> None:
+    """Say what went wrong; a reader that has gone (`| head`) is told nothing."""
+    if isinstance(error, ConfigError):
         for problem in error.problems:
             click.echo(str(problem), err=True)
         count = len(error.problems)
         click.echo(f"{count} problem{'s' if count != 1 else ''}; nothing was started", err=True)
-        return 1
-    except AgentError as error:
+    elif isinstance(error, AgentError):
         click.echo(f"error: {error}", err=True)
-        return 1
-    except BrokenPipeError:
-        return 1
-    return status if isinstance(status, int) else 0

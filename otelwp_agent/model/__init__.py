@@ -1,1 +1,1 @@
-"""What flows through a pipeline: batches of OTLP in wire form, and the ways to read them. No I/O, no asyncio, no config."""
+"""What flows through a pipeline: OTLP in wire form, and the ways to read it. No I/O, no asyncio, no configuration."""

@@ -4,8 +4,8 @@ Order: exporters are built first and receivers started last; receivers stop firs
 
 A reload builds the new graph beside the old one. What did not change (same id, same configuration, same place) is the
 same object in both, with its buffers, queues and state. `Graph.start` starts only what is new, and undoes that if
-anything fails, so that the old graph runs on untouched; only then does `adopt` rewire what both share, and `retire` drain
-what only the old one had.
+anything fails, so that the old graph runs on untouched; only then does `adopt` rewire what both share, and `retire`
+drain what only the old one had.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from otelwp_agent.component import (
     Connector,
     Consumer,
     Context,
-    Entry,
     Exporter,
     Extension,
     Kind,
@@ -133,7 +132,7 @@ class Graph:
 
         Returns what became of the items that the senders still held.
         """
-        kept = successor._parts() if successor is not None else set()
+        kept = successor.parts() if successor is not None else set()
         delivered = left = 0
         for rank in self._ordered():
             going = [part for part in rank if id(part) not in kept]
@@ -148,7 +147,7 @@ class Graph:
             try:
                 part.refresh()
             except StartError as error:
-                self.environment.log.error("files not reloaded; the old ones stay in use", error=str(error))
+                self.environment.log.warning("files not reloaded; the old ones stay in use", error=str(error))
 
     def health(self) -> list[ComponentHealth]:
         """Return the state of every component that tells one."""
@@ -282,7 +281,7 @@ class Graph:
             async with asyncio.timeout(max(0.01, deadline - self.environment.clock())):
                 await part.shutdown()
         except TimeoutError:
-            self.environment.log.error("component did not stop in time", component=_name(part))
+            self.environment.log.warning("component did not stop in time", component=_name(part))
         except Exception:
             self.environment.log.exception("component did not stop", component=_name(part))
         return Drained(0, 0)
@@ -318,7 +317,8 @@ class Graph:
                 break
         return ordered
 
-    def _parts(self) -> set[int]:
+    def parts(self) -> set[int]:
+        """Return what tells every part of it from every other."""
         return {id(part) for rank in self._ordered() for part in rank}
 
 

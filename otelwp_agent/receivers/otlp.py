@@ -1,8 +1,8 @@
 """Receive OTLP over gRPC and HTTP: traces, metrics and logs, as protobuf or JSON.
 
 It stands at the beginning of a pipeline. Bodies are checked (`validation`) and handed on as the bytes they came in;
-JSON becomes protobuf once, here. A request is answered when the pipeline has taken it; what the pipeline has no room for
-is refused so that the sender keeps it and comes back (429 with `Retry-After`, RESOURCE_EXHAUSTED with `RetryInfo`).
+JSON becomes protobuf once, here. A request is answered when the pipeline has taken it; what the pipeline has no room
+for is refused so that the sender keeps it and comes back (429 with `Retry-After`, RESOURCE_EXHAUSTED with `RetryInfo`).
 
 Example::
 

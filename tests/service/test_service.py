@@ -147,7 +147,8 @@ async def test_logs_go_where_the_configuration_says(tmp_path):
     running = Running()
     running.yaml = QUIET.replace("LABEL", "a").replace(
         "{metrics: {address: ADDRESS}}",
-        f"{{metrics: {{address: none}}, logs: {{encoding: json, output_paths: ['{log}'], initial_fields: {{site: a}}}}}}",
+        f"{{metrics: {{address: none}}, logs: {{encoding: json, output_paths: ['{log}'], "
+        "initial_fields: {site: a}}}",
     )
     await running.service.start()
     await running.service.stop()
@@ -159,5 +160,5 @@ async def test_logs_go_where_the_configuration_says(tmp_path):
     running.yaml = QUIET.replace("LABEL", "a").replace(
         "{metrics: {address: ADDRESS}}", "{metrics: {address: none}, logs: {output_paths: [/nowhere/at/all.log]}}"
     )
-    with pytest.raises(StartError, match="output_paths: cannot write to /nowhere/at/all.log: No such file"):
+    with pytest.raises(StartError, match=r"output_paths: cannot write to /nowhere/at/all\.log: No such file"):
         await running.service.start()

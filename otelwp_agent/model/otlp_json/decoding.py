@@ -13,7 +13,8 @@ import orjson
 from otelwp_agent.errors import MalformedError
 from otelwp_agent.model.otlp_json import schema
 from otelwp_agent.model.otlp_json.memory import remembered
-from otelwp_agent.model.otlp_json.scalars import SMALL, VARINTS, WIRE_TYPES, Wrong, prefixed, scalar, varint, wrong
+from otelwp_agent.model.otlp_json.scalars import WIRE_TYPES, Wrong, scalar, wrong
+from otelwp_agent.model.wire import SMALL, VARINTS, prefixed, varint
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from otelwp_agent.model.otlp_json.scalars import Wrong, integer, varint
+from otelwp_agent.model.otlp_json.scalars import Wrong, integer
+from otelwp_agent.model.wire import varint
 
 MAX_ENTRIES = 8192
 """Attributes that are remembered, about 2 MB of them; when full, everything is forgotten."""

@@ -17,6 +17,7 @@ import orjson
 from google.protobuf.descriptor import FieldDescriptor
 
 from otelwp_agent.model.otlp_json.schema import ID_LENGTHS
+from otelwp_agent.model.wire import SMALL, VARINTS, prefixed, varint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,29 +52,6 @@ class Wrong(Exception):  # noqa: N818 - never leaves the package: `decode` makes
 def wrong(value: object, expected: str) -> Wrong:
     """Return the error that `value` stands where `expected` belongs."""
     return Wrong(f"{_KINDS.get(type(value), 'a value')}, where {expected} belongs")
-
-
-def varint(number: int) -> bytes:
-    """Return a base-128 varint; negative numbers are written as 64-bit two's complement."""
-    if number < 0:
-        number += 1 << 64
-    out = bytearray()
-    while number > 0x7F:  # noqa: PLR2004 - seven bits a byte
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-SMALL = 2048
-VARINTS = [varint(number) for number in range(SMALL)]
-"""The varints that lengths and small numbers need, made once."""
-
-
-def prefixed(tag: bytes, body: bytes) -> bytes:
-    """Return a length-delimited field."""
-    size = len(body)
-    return b"%b%b%b" % (tag, VARINTS[size] if size < SMALL else varint(size), body)
 
 
 def integer(value: object, low: int, high: int) -> int:

@@ -5,21 +5,9 @@ from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otelwp_agent.model.otlp_json.scalars import _MAKERS, SMALL, Wrong, double, integer, prefixed, varint
+from otelwp_agent.model.otlp_json.scalars import _MAKERS, Wrong, double, integer
 from otelwp_agent.model.otlp_json.schema import request
 from otelwp_agent.model.signal import Signal
-from tests.kit.otlp import delimited
-from tests.kit.otlp import varint as reference_varint
-
-
-@given(st.integers(-(1 << 63), (1 << 64) - 1))
-def test_varints(number):
-    assert varint(number) == reference_varint(number)
-
-
-@pytest.mark.parametrize("size", [0, 1, 127, 128, SMALL - 1, SMALL, 1 << 14])
-def test_a_length_stands_before_what_has_one(size):
-    assert prefixed(b"\x12", b"x" * size) == delimited(2, b"x" * size)
 
 
 @given(st.integers(-(1 << 70), 1 << 70))

@@ -99,7 +99,7 @@ def _explain_all(details: list[ErrorDetails], model: type[BaseModel], node: Node
         elif unknown:
             message = _unknown_key(model, found)
         else:
-            message = _hide(_words(detail, at), at)
+            message = hide(_words(detail, at), at)
             at, found = _blamed(at, found, message)
             first, _, remainder = message.partition(": ")
             if found and show_path(found).endswith(first):  # the place says that already
@@ -143,7 +143,7 @@ def _blamed(at: Node, found: Path, message: str) -> tuple[Node, Path]:
     return at, found
 
 
-def _hide(message: str, at: Node) -> str:
+def hide(message: str, at: Node) -> str:
     """Replace values that came out of `${…}` by the reference."""
     for node in at.walk():
         if node.written is None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from otelwp_agent.component import ComponentConfig, ComponentId, Kind
-from otelwp_agent.config.explain import check, did_you_mean, kind_of, listing
+from otelwp_agent.config.explain import check, did_you_mean, hide, kind_of, listing
 from otelwp_agent.config.service import PipelineConfig, ServiceConfig
 from otelwp_agent.errors import ConfigError, Problem, Severity
 from otelwp_agent.model.signal import Signal
@@ -133,7 +133,7 @@ class _Planner:
         self, node: Node, message: str, path: Path, *, at_key: bool = False, severity: Severity = Severity.ERROR
     ) -> None:
         if not node.broken:
-            self._problems.append(node.problem(message, path, at_key=at_key, severity=severity))
+            self._problems.append(node.problem(hide(message, node), path, at_key=at_key, severity=severity))
 
     def _sorted(self, problems: list[Problem]) -> list[Problem]:
         """Return problems in the order in which a reader of the files meets them."""

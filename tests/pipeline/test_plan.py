@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from otelwp_agent.component import ComponentConfig, ComponentId, Factory, Kind
 from otelwp_agent.components import Catalog
@@ -13,6 +15,7 @@ from otelwp_agent.errors import ConfigError
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.plan import make_plan
 
+CATALOG = Catalog()
 CORPUS = Path(__file__).parents[1] / "config" / "corpus"
 GOOD = """
 receivers: {otlp: {protocols: {http: }}}
@@ -170,3 +173,43 @@ def test_only_what_the_file_names_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['otelwp_agent.exporters.debug']"
+
+
+junk = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["otlp", "${X}", "5s"]),
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=8) | st.sampled_from(["otlp"]), below),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_whatever_stands_wherever_it_is_a_plan_or_problems_with_places(data):
+    """Any value of a valid file is replaced by anything."""
+    path = data.draw(st.sampled_from(sorted((CORPUS / "valid").glob("*.yaml"))))
+    content = yaml.safe_load(path.read_text())
+    place = content
+    while True:
+        key = data.draw(st.sampled_from([*(place if isinstance(place, dict) else range(len(place)))]))
+        below = place[key]
+        if not below or not isinstance(below, dict | list) or data.draw(st.booleans()):
+            place[key] = data.draw(junk)
+            break
+        place = below
+    text = yaml.safe_dump(content, allow_unicode=False)
+    told = _problems(text, {"X": "hunter2 secret"})
+    assert all(problem.line > 0 for problem in told)
+    assert "hunter2" not in " ".join(map(str, told))
+
+
+def _problems(text, env):
+    try:
+        make_plan(load([f"yaml:{text}"], env=env), CATALOG)
+    except ConfigError as error:
+        return error.problems
+    return ()

@@ -203,8 +203,9 @@ def generate(  # noqa: PLR0913 - one argument for each option
         return generation.tally
 
     tally = uvloop.run(main())
-    if tally.problem:
-        click.echo(f"error: {tally.problem}{_hint(target, protocol)}", err=True)
+    problem = tally.problem or tally.waiting
+    if problem:
+        click.echo(f"error: {problem}{_hint(target, protocol)}", err=True)
     return 0 if tally.accepted == tally.sent and not tally.problem else 1
 
 
@@ -299,7 +300,8 @@ async def _tell(generation: Generation) -> None:
     while True:
         await asyncio.sleep(PROGRESS_SECONDS)
         done = generation.tally.accepted + generation.tally.rejected
-        line = f"{done / total:4.0%}  {generation.tally.line(generation.noun)}"
+        waiting = f" ({generation.tally.waiting})" if generation.tally.waiting else ""
+        line = f"{done / total:4.0%}  {generation.tally.line(generation.noun)}{waiting}"
         click.echo(f"\r\x1b[K{line}" if terminal else line, err=True, nl=not terminal)
 
 

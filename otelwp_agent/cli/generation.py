@@ -13,7 +13,7 @@ from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.tasks import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from otelwp_agent.model.sample import Sample
 
@@ -57,13 +57,17 @@ class Tally:
     """Requests, not items: a request that is sent twice is retried once."""
     problem: str = ""
     """Why something was rejected, or the run given up."""
+    waiting: str = ""
+    """Why a request is to be sent again, while it waits for that."""
     started: float = field(default_factory=time.monotonic)
 
     def line(self, noun: str) -> str:
         """Tell it in one line."""
         seconds = max(time.monotonic() - self.started, 1e-9)
+        left = self.sent - self.accepted - self.rejected
         return (
             f"sent {self.sent:,} {noun}: {self.accepted:,} accepted, {self.rejected:,} rejected, "
+            f"{f'{left:,} without an answer, ' if left else ''}"
             f"{self.retried:,} request{'' if self.retried == 1 else 's'} retried; "
             f"{seconds:.1f} s, {self.accepted / seconds:,.0f} {noun}/s"
         )
@@ -98,7 +102,7 @@ class Generation:
     async def _work_together(self) -> None:
         await asyncio.gather(*[self._work() for _ in range(IN_FLIGHT)])
 
-    def _requests(self) -> Iterator[int]:
+    def _requests(self) -> Generator[int, None, None]:
         """Yield how many traces, points or records each request holds."""
         most = max(REQUEST_ITEMS // self.sample.items(self.signal, 1), 1)
         if self.rate:
@@ -119,7 +123,7 @@ class Generation:
                 await asyncio.sleep(delay)
             body = self.sample.make(self.signal, size, time.time_ns())
             if not await self._deliver(body, self.sample.items(self.signal, size)):
-                self._sizes = iter(())  # what one request met, the next would meet too
+                self._sizes.close()  # for the other workers too: what one request met, the next would meet
                 return
 
     async def _deliver(self, body: bytes, items: int) -> bool:
@@ -130,18 +134,18 @@ class Generation:
             try:
                 rejected, message = await self.sender.send(self.signal, body)
             except ConsumeError as error:
-                self.tally.problem = str(error)
                 if isinstance(error, RetryableError) and attempt < TRIES:
                     self.tally.retried += 1
+                    self.tally.waiting = str(error)
                     await asyncio.sleep(wait if error.retry_after is None else error.retry_after)
                     wait = min(wait * 2, longest)
                     continue
                 self.tally.rejected += items
-                if attempt == TRIES:
-                    self.tally.problem = f"given up after {TRIES} tries: {error}"
+                self.tally.problem = str(error) if attempt == 1 else f"given up after {attempt} tries: {error}"
                 return False
+            self.tally.waiting = ""
             self.tally.rejected += min(rejected, items)
             self.tally.accepted += items - min(rejected, items)
-            self.tally.problem = message if rejected else ""
+            self.tally.problem = message if rejected else self.tally.problem
             return True
         return False

@@ -25,6 +25,9 @@ M = TypeVar("M", bound=Message)
 POINT_KINDS = ("gauge", "sum", "histogram", "exponential_histogram", "summary")
 """The fields of a Metric that can hold data points; a metric has one of them."""
 
+_METRICS = Signal.METRICS
+_parse_shape = pb.Shape.FromString
+
 _NESTING = 6
 """Bytes that a nested message costs beside its own: a tag, and a length that needs five bytes at most."""
 
@@ -49,11 +52,14 @@ def count(signal: Signal, body: bytes) -> int:
 
 def check(signal: Signal, body: bytes) -> int:
     """Return the items in `body` after proving that every message down to the item parses as protobuf."""
-    if signal is Signal.METRICS:
+    if signal is _METRICS:
         return _count_points(parse(pb.PointShape.FromString, body))
-    return sum(
-        [len(scope.items) for resource in parse(pb.Shape.FromString, body).resources for scope in resource.scopes]
-    )
+    resources = parse(_parse_shape, body).resources
+    if len(resources) == 1:  # nearly always, and reading by index costs less than half of iterating
+        scopes = resources[0].scopes
+        if len(scopes) == 1:
+            return len(scopes[0].items)
+    return sum([len(scope.items) for resource in resources for scope in resource.scopes])
 
 
 def split(signal: Signal, body: bytes, sizes: Sequence[int]) -> list[bytes]:

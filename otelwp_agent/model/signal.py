@@ -12,6 +12,9 @@ class Signal(Enum):
     METRICS = "metrics"
     LOGS = "logs"
 
+    # Members are singletons. `Enum` hashes their names, in Python, at every look-up of every request.
+    __hash__ = object.__hash__
+
     @property
     def items(self) -> str:
         """What its items are called in metric names: `spans`, `metric_points`, `log_records`."""

@@ -256,15 +256,12 @@ def test_an_empty_value_as_text():
 # --- any actions to any attributes, beside an implementation over the official messages ---
 
 
-def reference(actions, resource):
+def reference(actions, resource):  # noqa: C901, PLR0912 - a branch for each action
     """Do what the documentation says, with dictionaries."""
     pairs = {pair.key: pair.value for pair in resource.attributes}
     for action in actions:
         if action.kind in ("insert", "update", "upsert"):
-            if action.from_attribute:
-                value = pairs.get(action.from_attribute)
-            else:
-                value = value_of(action.value)
+            value = pairs.get(action.from_attribute) if action.from_attribute else value_of(action.value)
             there = action.key in pairs
             if value is not None and (action.kind == "upsert" or there == (action.kind == "update")):
                 pairs[action.key] = value

@@ -196,7 +196,8 @@ async def test_a_signal_without_a_pipeline_says_where_to_add_it():
 async def test_grpc():
     protocols = {"grpc": {"endpoint": "127.0.0.1:0"}}
     async with Agent(protocols=protocols) as agent:
-        async with grpc.aio.insecure_channel(agent.receiver.endpoints()["grpc"]) as channel:
+        address = agent.receiver.endpoints()["grpc"]
+        async with grpc.aio.insecure_channel(address) as channel:
             for signal, request in every_signal().items():
                 body = request.SerializeToString()
                 assert await channel.unary_unary(EXPORT[signal])(body, metadata=(("x-shop", "a"),)) == b""

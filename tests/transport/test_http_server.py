@@ -29,10 +29,10 @@ async def test_wrong_paths_and_methods_are_told_what_there_is():
 @pytest.mark.parametrize(
     ("encoding", "body", "status", "reason"),
     [
-        ("gzip", gzip.compress(b"fine"), 200, None),
+        ("gzip", gzip.compress(b"fine", mtime=0), 200, None),
         ("br", b"whatever", 400, "unknown_encoding"),
         ("gzip", b"whatever", 400, "malformed"),
-        ("gzip", gzip.compress(b"\0" * 1_000_001), 413, "too_large"),
+        ("gzip", gzip.compress(b"\0" * 1_000_001, mtime=0), 413, "too_large"),
     ],
 )
 async def test_encoded_bodies(encoding, body, status, reason):

@@ -256,7 +256,7 @@ def test_an_empty_value_as_text():
 # --- any actions to any attributes, beside an implementation over the official messages ---
 
 
-def reference(actions, resource):  # noqa: C901, PLR0912 - a branch for each action
+def reference(actions, resource):  # noqa: C901 - a branch for each action
     """Do what the documentation says, with dictionaries."""
     pairs = {pair.key: pair.value for pair in resource.attributes}
     for action in actions:

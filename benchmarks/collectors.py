@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import rotel_binary
 from process import Process, free_ports
-from results import OURS, OURS_GZIP, PEER
+from results import OURS, OURS_GZIP, PEER, PEER_UNSENT
 
 if TYPE_CHECKING:
     from process import Cores
@@ -45,6 +45,8 @@ class Collector(Protocol):
 
     name: str
     version: str
+    sends: bool
+    """Whether the sink gets what it takes."""
 
     def start(self, sink: str, logs: Path, cores: Cores, *, grpc: bool = True) -> Running:
         """Start it, sending to the base URL `sink`; return when it listens."""
@@ -52,6 +54,8 @@ class Collector(Protocol):
 
 class Otelwp:
     """Our agent."""
+
+    sends = True
 
     def __init__(self, compression: str) -> None:
         """Find the command beside this interpreter; it sends with `compression` (none or gzip)."""
@@ -78,10 +82,11 @@ class Otelwp:
 class Rotel:
     """Rotel, the fastest open collector, with its defaults."""
 
-    name = PEER
-
-    def __init__(self) -> None:
+    def __init__(self, exporter: str = "otlp") -> None:
         """Get the binary; raise `rotel_binary.NotAvailableError` if it cannot be had."""
+        self.name = PEER if exporter == "otlp" else PEER_UNSENT
+        self.sends = exporter == "otlp"
+        self.exporter = exporter
         self.binary, self.version = rotel_binary.get()
 
     def start(self, sink: str, logs: Path, cores: Cores, *, grpc: bool = True) -> Running:
@@ -91,15 +96,14 @@ class Rotel:
         options = {
             "otlp-http-endpoint": f"127.0.0.1:{http_port}",
             "otlp-grpc-endpoint": f"127.0.0.1:{grpc_port}",
-            "exporter": "otlp",
-            "otlp-exporter-protocol": "http",
-            "otlp-exporter-endpoint": sink,
-            "otlp-exporter-compression": "gzip",
+            "exporter": self.exporter,
             "pid-file": str(logs / "rotel.pid"),
             "log-file": str(logs / "rotel.log"),
         }
+        if self.sends:
+            options |= {"otlp-exporter-protocol": "http", "otlp-exporter-endpoint": sink}
         command = [str(self.binary), "start", *[f"--{name}={value}" for name, value in options.items()]]
-        return _started(Process(command, os.environ, logs / f"{self.name}.log", cores), http_port, grpc_port)
+        return _started(Process(command, os.environ, logs / "rotel-output.log", cores), http_port, grpc_port)
 
 
 def _started(process: Process, http_port: int, grpc_port: int | None) -> Running:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
-from results import OURS, OURS_GZIP, PEER
+from results import OURS, OURS_GZIP, PEER, PEER_UNSENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,10 +50,11 @@ def _load_table(results: Results) -> Iterator[str]:
     yield f"| | {' | '.join(titles)} |"
     yield "|---|---:|---:|---:|---:|---:|---:|---|---:|"
     for protocol, spans in cells:
-        for collector in (OURS, OURS_GZIP, PEER):
+        for collector in (OURS, OURS_GZIP, PEER, PEER_UNSENT):
             samples = results.of(collector, protocol, spans)
             if samples:
-                ratio = results.ratio(protocol, spans, collector) if collector != PEER else None
+                ours = collector in (OURS, OURS_GZIP)
+                ratio = results.ratio(protocol, spans, collector) if ours else None
                 yield _load_row(samples, f"**{ratio:.1f} x**" if ratio else "")
     yield ""
 
@@ -70,10 +71,16 @@ def _load_row(samples: list[Sample], ratio: str) -> str:
         f"{max(sample.peak_mb for sample in samples):.1f} MB",
         f"{sum(sample.sent_bytes for sample in samples) / max(arrived, 1):.0f}",
         str(sum(sample.errors for sample in samples)),
-        f"yes, {sent:,}" if sent == arrived else f"**no**, {sent:,} ≠ {arrived:,}",
+        _sent_and_arrived(first.collector, sent, arrived),
         ratio,
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _sent_and_arrived(collector: str, sent: int, arrived: int) -> str:
+    if collector == PEER_UNSENT:
+        return "sends nothing"
+    return f"yes, {sent:,}" if sent == arrived else f"**no**, {sent:,} ≠ {arrived:,}"
 
 
 def _rest_table(results: Results) -> Iterator[str]:

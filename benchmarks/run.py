@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import report
 from collectors import Collector, Otelwp, Rotel
 from process import Cores
-from results import ACCEPTED, OURS, OURS_GZIP, PEER, Idle, Results, Sample, Stalled
+from results import ACCEPTED, OURS, OURS_GZIP, PEER, PEER_UNSENT, Idle, Results, Sample, Stalled
 from rotel_binary import NotAvailableError
 
 if TYPE_CHECKING:
@@ -70,11 +70,13 @@ class Bench:
             order = {"protocol": protocol, "port": running.port(protocol), "spans": spans, "requests": 10**9}
             warm_up = self._send(order | {"seconds": WARM_UP_SECONDS})
             sent = spans * _accepted(warm_up["statuses"])
-            self._wait_arrived(before + sent)
+            if collector.sends:
+                self._wait_arrived(before + sent)
             cpu = running.process.cpu_seconds()
             result = self._send(order | {"seconds": seconds})
             sent += spans * _accepted(result["statuses"])
-            self._wait_arrived(before + sent)
+            if collector.sends:
+                self._wait_arrived(before + sent)
             cpu = running.process.cpu_seconds() - cpu
             peak = running.process.peak_rss_mb()
         finally:
@@ -161,7 +163,7 @@ def _machine(collectors: Sequence[Collector], cores: Cores) -> dict[str, str]:
 def _collectors(results: Results) -> list[Collector]:
     collectors: list[Collector] = [Otelwp("none"), Otelwp("gzip")]
     try:
-        collectors.append(Rotel())
+        collectors += [Rotel(), Rotel("blackhole")]
     except NotAvailableError as error:
         results.notes.append(f"Rotel could not be had here, so its rows are missing: {error}")
     return collectors
@@ -184,7 +186,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="load of one cell (2; 1 with --quick)")
     parser.add_argument("--only", choices=[*PROTOCOLS, "idle", "stalled"], action="append", help="measure only this")
     parser.add_argument("--spans", type=int, action="append", help="spans a request (1, 10, 100 and 512)")
-    parser.add_argument("--collector", choices=[OURS, OURS_GZIP, PEER], action="append", help="measure only this")
+    parser.add_argument(
+        "--collector", choices=[OURS, OURS_GZIP, PEER, PEER_UNSENT], action="append", help="measure only this"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
     return parser.parse_args()
 
@@ -193,7 +197,7 @@ def measure(options: argparse.Namespace, bench: Bench, collectors: Sequence[Coll
     """Measure everything that was asked for."""
     only = options.only or [*PROTOCOLS, "idle", "stalled"]
     _measure_load(options, [protocol for protocol in PROTOCOLS if protocol in only], bench, collectors, results)
-    once = [collector for collector in collectors if collector.name != OURS_GZIP]
+    once = [collector for collector in collectors if collector.name in (OURS, PEER)]
     if "idle" in only:
         for collector in once * (2 if options.quick else 3):
             for grpc in (True,) if collector.name == PEER else (False, True):
@@ -227,7 +231,7 @@ def main() -> int:
     options = _options()
     cores = Cores.divide()
     results = Results({})
-    collectors = [each for each in _collectors(results) if each.name in (options.collector or [each.name])]
+    collectors = [each for each in _collectors(results) if each.name in (options.collector or [OURS, OURS_GZIP, PEER])]
     results.machine = _machine(collectors, cores)
     with tempfile.TemporaryDirectory(prefix="otelwp-bench-") as logs:
         bench = Bench(cores, Path(logs))

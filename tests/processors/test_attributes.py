@@ -124,6 +124,25 @@ def test_the_quick_way_and_the_careful_way_agree(drawn, actions, filters):
     assert meaning(signal, quick) == meaning(signal, catcher.batches[0].body)
 
 
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        ({"key": "mark", "action": "delete"}, {}),
+        ({"key": "mark", "action": "insert", "value": "late"}, {"mark": "new"}),
+        ({"key": "mark", "action": "upsert", "value": "late"}, {"mark": "late"}),
+        ({"key": "copy", "action": "insert", "from_attribute": "mark"}, {"mark": "new", "copy": "new"}),
+        ({"pattern": "^m", "action": "delete"}, {}),
+        ({"key": "mark", "action": "extract", "pattern": "(?P<part>..)"}, {"mark": "new", "part": "ne"}),
+    ],
+)
+def test_actions_see_what_those_before_them_added(second, expected):
+    body = ExportTraceServiceRequest()
+    body.resource_spans.add().scope_spans.add().spans.add()
+    after = full(Signal.TRACES, through(body.SerializeToString(), {"actions": [MARK, second]}))
+    ((*_, span),) = holders(Signal.TRACES, after)
+    assert {pair.key: pair.value.string_value for pair in span.attributes} == expected
+
+
 def test_the_quick_way_is_taken_where_keys_are_absent(monkeypatch):
     options = {"actions": [MARK, {"key": "user.email", "action": "hash"}]}
     stage, catcher = build("attributes", {**options, "exclude": {"match_type": "strict", "services": ["svcB"]}})

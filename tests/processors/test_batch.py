@@ -321,6 +321,7 @@ def test_nothing_is_mixed_lost_or_settled_twice(plan, max_size, drain):
             await stage.shutdown()
         else:
             await asyncio.sleep(1)
+            assert (stage._held, stage._blocked, stage._groups) == (0, 0, {})
         group_of = {id(receipt): group for receipt, group, _ in taken}
         for batch in catcher.batches:
             group = (batch.origin.tenant, batch.origin.headers.get("k"), batch.signal, batch.encodings)
@@ -340,7 +341,6 @@ def test_nothing_is_mixed_lost_or_settled_twice(plan, max_size, drain):
             assert order == expected
         await stage.shutdown()
         assert value(stage, "metadata_cardinality") == 0
-        assert (stage._held, stage._blocked, stage._groups) == (0, 0, {})
 
     run(scenario())
 

@@ -96,6 +96,32 @@ def test_the_quick_way_and_the_careful_way_agree(percentage, mode, odd, fail_clo
     check(options, traces(draw, odd=odd), draw)
 
 
+@pytest.mark.parametrize("percentage", [33.3, 50.0, 99.99, 100.0])
+@pytest.mark.parametrize("near", [-1, 0, 1, 2**47, -(2**47)])
+def test_the_quick_way_is_exact_at_the_threshold(percentage, near):
+    threshold = (
+        build("probabilistic_sampler", {"sampling_percentage": percentage})[0]._judges[Signal.TRACES].settings.threshold
+    )
+    randomness = min(max(threshold + near, 0), NEVER - 1)
+    request = ExportTraceServiceRequest()
+    spans = request.resource_spans.add().scope_spans.add().spans
+    for value in (randomness, NEVER - 1, randomness):
+        spans.add(trace_id=b"\x07" * 9 + value.to_bytes(7, "big"))
+    judgements = check({"sampling_percentage": percentage}, request.SerializeToString(), random.Random(1))
+    assert (judgements[0].verdict is Verdict.KEPT) == (randomness >= threshold)
+
+
+@pytest.mark.parametrize("trace_id", [bytes(16), b"\x01" + bytes(15), b"", bytes(15), b"\x07" * 15, b"\x07" * 17])
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("percentage", [50.0, 100.0])
+def test_one_odd_id_among_others_is_found(trace_id, place, percentage):
+    request = ExportTraceServiceRequest()
+    spans = request.resource_spans.add().scope_spans.add().spans
+    for number in range(3):
+        spans.add(trace_id=trace_id if number == place else b"\xff" * 16, name=str(number))
+    check({"sampling_percentage": percentage}, request.SerializeToString(), random.Random(1))
+
+
 @settings(max_examples=60)
 @given(requests(Signal.TRACES), st.sampled_from([25.0, 100.0]), st.integers(0, 2**32))
 def test_any_request_is_sampled_span_by_span(body, percentage, seed):

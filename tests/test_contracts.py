@@ -27,6 +27,7 @@ from pydantic import ValidationError
 
 from otelwp_agent.component import Carries, ComponentId, Context, Kind
 from otelwp_agent.components import ALIASES, SHIPPED, Catalog
+from otelwp_agent.config.describe import describe
 from otelwp_agent.config.types import Endpoint
 from otelwp_agent.errors import ConsumeError, MalformedError, Overloaded, PermanentError, RetryableError, StartError
 from otelwp_agent.model.batch import Batch, Origin
@@ -270,6 +271,7 @@ def test_every_key_is_documented(kind, type_):
         if model in seen:
             return
         seen.add(model)
+        describe(model)
         for name, field in model.model_fields.items():
             if not field.description:
                 yield f"{path}{name}"

@@ -19,6 +19,7 @@ from docs_fields import block_of, default_words, foreign_words, limits, type_wor
 
 from otelwp_agent.component import Factory, Kind
 from otelwp_agent.components import SHIPPED, Catalog
+from otelwp_agent.config.describe import describe
 from otelwp_agent.config.service import ServiceConfig
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.metrics import Instrument
@@ -61,6 +62,7 @@ def anchor(path: str) -> str:
 def blocks(config: type[BaseModel], path: str, seen: dict[type[BaseModel], str]) -> Iterator[tuple[str, str]]:
     """Yield (path, text) of a block's table and of those inside it; a block that was shown already is linked."""
     seen[config] = path
+    describe(config)
     inner: list[tuple[str, type[BaseModel]]] = []
     rows: list[tuple[str, ...]] = []
     foreign: list[tuple[str, ...]] = []

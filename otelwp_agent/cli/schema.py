@@ -11,6 +11,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from otelwp_agent.component import Kind
 from otelwp_agent.components import ALIASES, Catalog
+from otelwp_agent.config.describe import describe
 from otelwp_agent.config.service import ServiceConfig
 from otelwp_agent.model.signal import Signal
 
@@ -43,6 +44,8 @@ def schema() -> None:
 def build_schema(catalog: Catalog) -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a whole file."""
     factories = [*catalog.factories()]
+    for config in (*(factory.config for factory in factories), ServiceConfig):
+        describe(config)
     refs, shared = models_json_schema(
         [(factory.config, "validation") for factory in factories] + [(ServiceConfig, "validation")],
         schema_generator=_Generator,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_
 
 from pydantic import BaseModel, ValidationError
 
+from otelwp_agent.config.describe import describe
 from otelwp_agent.config.document import Node, Path, show_path
 from otelwp_agent.config.types import Ignored
 from otelwp_agent.errors import Problem, Severity
@@ -229,6 +230,7 @@ def _choice(expected: str, at: Node) -> str:
 
 def _missing(model: type[BaseModel], found: Path, name: str) -> str:
     for parent in _models_at(model, found):
+        describe(parent)
         field = next((f for key, f in _fields(parent).items() if key == name), None)
         if field is not None and field.description:
             return f"`{name}` is required: {_first_sentence(field.description)}"

@@ -11,7 +11,7 @@ from otelwp_agent.config.types import Duration, Ignored, Secret
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
 
 class Item(Strict):

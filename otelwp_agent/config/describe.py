@@ -1,0 +1,53 @@
+"""Give configuration fields the words that stand below them in the source, when somebody wants to read them.
+
+pydantic can do this while a class is made (`use_attribute_docstrings`), by parsing the source of every class at every
+start: a fifth of a second and half a megabyte, for words that an agent at work never says.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from functools import cache
+from typing import TYPE_CHECKING, get_args
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@cache
+def describe(model: type[BaseModel]) -> None:
+    """Set the description of every field of `model`, and of the models inside it."""
+    words: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        if issubclass(base, BaseModel) and base is not BaseModel:
+            words |= _words_below_fields(base)
+    for name, field in model.model_fields.items():
+        for inner in _models(field.annotation):
+            describe(inner)
+        field.description = field.description or words.get(name)
+    model.model_rebuild(force=True)
+
+
+@cache
+def _words_below_fields(model: type[BaseModel]) -> dict[str, str]:
+    """Return the string that follows each annotated name in the body of the class."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+    assert isinstance(definition, ast.ClassDef)  # noqa: S101 - the source of a class
+    words = {}
+    for statement, below in zip(definition.body, definition.body[1:], strict=False):
+        match statement, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                words[name] = inspect.cleandoc(text)
+    return words
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    """Yield every model in an annotation: `Block`, `Block | None`, `dict[str, Block]`, `Annotated[Block, …]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)

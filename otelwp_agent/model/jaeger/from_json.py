@@ -1,0 +1,439 @@
+"""Jaeger's JSON → OTLP: what its query API and UI speak, and the dialects that PHP senders make of it.
+
+Regular is `{"data": [{"traceID", "spans": […], "processes": {"p1": {…}}}]}`. Also taken: a trace, a span or a list of
+either without the wrapper; `process` inside the span or beside the spans; trace ids that differ between a trace and its
+span (the span's is the one); times in any unit and form; ids of any length; tags in any shape; `[]` for a map; text
+that is not UTF-8. What is put right is counted by kind; a span that cannot be is left out and counted; a body of which
+nothing can be used is refused with the place of the first trouble.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import unhexlify
+from hashlib import blake2b
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from otelwp_agent.errors import MalformedError
+from otelwp_agent.model.jaeger import scalars
+from otelwp_agent.model.jaeger import tags as tagging
+from otelwp_agent.model.jaeger.receiving import (
+    ATTRIBUTE,
+    NO_ID,
+    NO_SCOPE,
+    SAMPLED,
+    SERVER,
+    WARNINGS,
+    Traces,
+    event,
+    name_field,
+    names,
+    references,
+    scope_of,
+    special_fields,
+    texts,
+    times,
+)
+from otelwp_agent.model.jaeger.tags import typed_tag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from otelwp_agent.model.jaeger.receiving import Reference, Scopes
+
+STEP = 512
+"""Spans that are decoded between two steps, in about a millisecond."""
+
+WORDPRESS_REQUEST = "wordpress.request"
+"""The one name that the founding plugin's spans have: requests that a server answers, though no tag says so."""
+
+_LONE_SURROGATE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
+_BOM = b"\xef\xbb\xbf"
+_LONGEST_DURATION = 10**15
+"""Microseconds, 31 years; above it, the careful way looks."""
+
+
+def decode(data: bytes, now: int) -> Traces:
+    """Return what a body holds; `now` (nanoseconds) is for spans without a time. Raises `MalformedError`."""
+    steps = decoding(data, now)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            traces: Traces = stop.value
+            return traces
+
+
+def decoding(data: bytes, now: int) -> Iterator[None]:
+    """Do what `decode` does in steps, each after the first no longer than about a millisecond; return it in the end."""
+    traces = Traces()
+    decoder = _Decoder(traces, now)
+    document = _load(data, traces)
+    for place, trace in decoder.traces_in(document):
+        spans = decoder.begin(trace)
+        for first in range(0, len(spans), STEP):
+            if first:
+                yield
+            decoder.add(spans[first : first + STEP], place, first)
+    if not traces.spans and decoder.troubles:
+        raise MalformedError(decoder.first_trouble)
+    if decoder.troubles:
+        traces.mend("span_dropped", decoder.troubles)
+    return traces
+
+
+def _load(data: bytes, traces: Traces) -> Any:  # noqa: ANN401 - whatever stands in the JSON
+    """Return the document; bytes that are not UTF-8 are read as Latin-1, as PHP wrote them."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        problem = error
+    mended, data = [], data.removeprefix(_BOM) if data.startswith(_BOM) else data
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        mended.append("invalid_utf8")
+        data = _latin_1_where_invalid(data)
+    if b"\\ud" in data or b"\\uD" in data:
+        repaired = _LONE_SURROGATE.sub(rb"\\ufffd", data)
+        if repaired != data:
+            mended.append("invalid_utf8")
+            data = repaired
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        problem = error
+    else:
+        for kind in mended:
+            traces.mend(kind)
+        return document
+    message = f"the body is not JSON: {problem}"
+    raise MalformedError(message) from None
+
+
+def _latin_1_where_invalid(data: bytes) -> bytes:
+    """Return `data` with each byte that belongs to no UTF-8 sequence read as Latin-1."""
+    text = data.decode(errors="surrogateescape")
+    return _ESCAPED.sub(lambda found: chr(ord(found[0]) - 0xDC00), text).encode()
+
+
+_ESCAPED = re.compile("[\udc80-\udcff]")
+
+
+_regular_span = itemgetter(
+    "traceID", "spanID", "operationName", "startTime", "duration", "tags", "processID", "references"
+)
+
+
+class _Decoder:
+    """Takes one body's traces and spans apart."""
+
+    __slots__ = (
+        "_known_processes",
+        "_now",
+        "_outer_text",
+        "_process",
+        "_processes",
+        "_trace_head",
+        "_trace_id",
+        "_trace_text",
+        "first_trouble",
+        "traces",
+        "troubles",
+    )
+
+    def __init__(self, traces: Traces, now: int) -> None:
+        self.traces = traces
+        self.troubles = 0
+        self.first_trouble = ""
+        self._now = now
+        self._trace_text: Any = None
+        self._trace_id = self._trace_head = b""
+
+    def trouble(self, place: str, what: str, spans: int = 1) -> None:
+        """Note what cannot be used."""
+        self.first_trouble = self.first_trouble or f"{place}: {what}"
+        self.troubles += spans
+
+    # -- traces
+
+    def traces_in(self, document: Any) -> Iterator[tuple[str, dict[str, Any]]]:  # noqa: ANN401 - whatever it is
+        """Yield every trace, or what stands for one, with its place."""
+        if type(document) is dict and "data" in document:
+            yield from self._elements(document["data"], "data")
+        else:
+            if document:
+                self.traces.mend("no_data")
+            yield from self._elements(document, "the body")
+
+    def _elements(self, value: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:  # noqa: ANN401
+        if type(value) is list:
+            bare = []
+            for index, each in enumerate(value):
+                if type(each) is dict and "spans" in each:
+                    yield f"{place}[{index}]", each
+                elif _is_span(each):
+                    bare.append(each)
+                else:
+                    yield from self._element(each, f"{place}[{index}]")
+            if bare:
+                self.traces.mend("span_list")
+                yield place, {"spans": bare}
+        elif value is not None:
+            yield from self._element(value, place)
+
+    def _element(self, value: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:  # noqa: ANN401
+        if type(value) is dict and "spans" in value:
+            yield place, value
+        elif _is_span(value):
+            self.traces.mend("bare_span")
+            yield place, {"spans": [value]}
+        elif type(value) is list and value:
+            self.traces.mend("span_list")
+            yield place, {"spans": value}
+        elif value:
+            self.trouble(place, "is neither a trace (an object with `spans`) nor a span (with `spanID`)")
+
+    def begin(self, trace: dict[str, Any]) -> list[Any]:
+        """Turn to a trace; return its spans."""
+        self._outer_text = trace.get("traceID", trace.get("traceId"))
+        self._trace_text = None
+        processes = trace.get("processes")
+        if processes == [] or processes is None:
+            processes = {}
+        elif type(processes) is not dict:
+            self.traces.mend("processes_dropped")
+            processes = {}
+        self._processes: dict[Any, Any] = processes
+        self._known_processes: dict[Any, Scopes] = {}
+        self._process = trace.get("process")
+        spans = trace["spans"]
+        if type(spans) is dict:
+            self.traces.mend("map_for_list")
+            return [spans] if _is_span(spans) else list(spans.values())
+        return spans if type(spans) is list else []
+
+    # -- spans
+
+    def add(self, spans: list[Any], place: str, first: int) -> None:  # noqa: C901, PLR0912, PLR0915 - one loop
+        """Add spans of the trace, whose indexes begin with `first`: the hot path, in which a call costs."""
+        traces = self.traces
+        mend, add, join, known = traces.mend, traces.add, b"".join, tagging.known_tags.get
+        processes = self._known_processes
+        regular = True
+        for index, span in enumerate(spans, first):
+            if span.__class__ is not dict:
+                self.trouble(f"{place}.spans[{index}]", "a span is an object")
+                continue
+            get = span.get
+            if regular:
+                try:
+                    text, number, name, start, length, tags, process, found = _regular_span(span)
+                except KeyError:
+                    regular = False
+            if not regular:
+                text, number, name = get("traceID"), get("spanID"), get("operationName")
+                start, length, tags = get("startTime"), get("duration"), get("tags")
+                process, found = get("processID"), get("references")
+            if text is None or text != self._trace_text:
+                self._read_trace_id(text, span)
+            try:
+                span_id = unhexlify(number)
+            except (ValueError, TypeError):
+                span_id = b""
+            if len(span_id) != 8 or span_id == NO_ID:  # noqa: PLR2004 - bytes of a span id
+                span_id = self._id(number or get("spanId"), 8) or self._made_id(span, 8)
+            field = names.get(name) if name.__class__ is str else None
+            if field is None:
+                field = name_field(self._name(name, span))
+            if (
+                start.__class__ is int
+                and length.__class__ is int
+                and 10**14 <= start < 10**16
+                and 0 <= length < _LONGEST_DURATION
+            ):
+                start *= 1000
+                end = start + length * 1000
+            else:
+                start, end = self._times(start, length)
+            try:
+                tail, specials = join(map(known, map(typed_tag, tags))), None
+            except (LookupError, TypeError):
+                tail, specials = tagging.decode(tags, mend)
+            parent = b""
+            if found:
+                parent = _only_parent(found, text)
+                if not parent:
+                    parent, links = references(self._references(found), self._trace_id)
+                    tail += links
+            if not parent and ("parentSpanID" in span or "parentSpanId" in span):
+                parent = self._id(get("parentSpanID", get("parentSpanId")), 8)
+            if get("logs"):
+                tail += self._events(span["logs"], start)
+            if get("warnings"):
+                tail += ATTRIBUTE + texts(WARNINGS, _texts(span["warnings"]))
+            kind = b""
+            if name == WORDPRESS_REQUEST and not parent and not _has_kind(tags):
+                mend("kind_missing")
+                kind = SERVER
+            if specials:
+                tail += special_fields(specials, kind)
+            flags = get("flags")
+            if flags and flags.__class__ is int and flags & 1:
+                tail += SAMPLED
+            if process.__class__ is str and process in processes:
+                scopes = processes[process]
+            else:
+                scopes = self._scopes(span)
+            scope = scope_of(specials) if specials else NO_SCOPE
+            add(
+                scopes[scope] if scope in scopes else scopes.setdefault(scope, []),
+                self._trace_head + span_id,
+                parent,
+                join((field, kind, times(0x39, start, 0x41, end), tail)),
+            )
+
+    def _name(self, name: Any, span: dict[str, Any]) -> str:  # noqa: ANN401 - whatever stands in the JSON
+        if type(name) is str and name:
+            return name
+        self.traces.mend("name_missing")
+        return str(span.get("name") or name or "unknown")
+
+    def _scopes(self, span: dict[str, Any]) -> Scopes:
+        """Return where a span's process keeps its spans: the one it names, or has inside, or its trace has."""
+        number = span.get("processID", span.get("processId"))
+        if type(number) is str and number in self._processes:
+            scopes = self._known_processes[number] = self._read_process(self._processes[number])
+            return scopes
+        process = span.get("process")
+        if process is not None:
+            self.traces.mend("process_inline")
+        elif self._process is not None:
+            process = self._process
+        else:
+            self.traces.mend("process_missing")
+        return self._read_process(process)
+
+    def _read_process(self, process: Any) -> Scopes:  # noqa: ANN401 - whatever stands in the JSON
+        if type(process) is not dict:
+            if process is not None and process != []:
+                self.traces.mend("process_dropped")
+            return self.traces.process("", ())
+        name = process.get("serviceName")
+        if type(name) is not str:
+            self.traces.mend("service_name")
+            name = "" if name is None else str(name)
+        return self.traces.process(name, tagging.pairs(process.get("tags"), self.traces.mend))
+
+    def _read_trace_id(self, text: Any, span: dict[str, Any]) -> None:  # noqa: ANN401 - whatever stands in the JSON
+        """Turn to another trace id: the span's own, or the trace's, or one made of the span."""
+        self._trace_text = text
+        if text is None:
+            text = span.get("traceId")
+        try:
+            raw = unhexlify(text)
+        except (ValueError, TypeError):
+            raw = b""
+        if len(raw) != 16 or not any(raw):  # noqa: PLR2004 - bytes of a trace id
+            raw = self._id(text, 16) or scalars.identifier(self._outer_text, 16)[0] or self._made_id(span, 16)
+        if text != self._outer_text and self._outer_text and raw != scalars.identifier(self._outer_text, 16)[0]:
+            self.traces.mend("trace_id_differs")
+        self._trace_id = raw
+        self._trace_head = b"\x0a\x10%b\x12\x08" % raw
+
+    def _id(self, value: Any, size: int) -> bytes:  # noqa: ANN401 - whatever stands in the JSON
+        raw, mended = scalars.identifier(value, size)
+        if mended:
+            self.traces.mend(mended)
+        return raw
+
+    def _made_id(self, span: dict[str, Any], size: int) -> bytes:
+        """Return an id made of the span itself, so that a span sent twice is the same one."""
+        self.traces.mend("id_missing")
+        try:
+            text = orjson.dumps(span)
+        except orjson.JSONEncodeError:
+            text = repr((span.get("operationName"), span.get("startTime"))).encode()
+        return blake2b(text, digest_size=size).digest()
+
+    def _times(self, start: Any, length: Any) -> tuple[int, int]:  # noqa: ANN401 - whatever stands in the JSON
+        """Return begin and end in nanoseconds, read the careful way; a duration has its start's unit."""
+        begin, unit, mended = scalars.time(start)
+        nanoseconds, wrong = scalars.duration(length, unit)
+        for kind in (mended, wrong):
+            if kind:
+                self.traces.mend(kind)
+        if not begin:
+            begin = max(1, self._now - nanoseconds)
+        return begin, min(begin + nanoseconds, scalars.MAX_TIME)
+
+    def _references(self, values: Any) -> list[Reference]:  # noqa: ANN401 - whatever it is
+        """Return the references that can be read. One to the trace that encloses the span means the span's own."""
+        if type(values) is dict:
+            self.traces.mend("map_for_list")
+            values = [values] if "spanID" in values else list(values.values())
+        found: list[Reference] = []
+        for value in values if type(values) is list else ():
+            if type(value) is not dict:
+                self.traces.mend("reference_dropped")
+                continue
+            text = value.get("traceID", value.get("traceId"))
+            own = text is None or text in (self._trace_text, self._outer_text)
+            trace = self._trace_id if own else self._id(text, 16)
+            span = self._id(value.get("spanID", value.get("spanId")), 8)
+            if trace and span:
+                found.append((trace, span, str(value.get("refType", "CHILD_OF")).upper() != "FOLLOWS_FROM"))
+            else:
+                self.traces.mend("reference_dropped")
+        return found
+
+    def _events(self, logs: Any, begin: int) -> bytes:  # noqa: ANN401 - whatever stands in the JSON
+        """Return logs as events; one without a time has its span's."""
+        mend = self.traces.mend
+        events = []
+        if type(logs) is dict:
+            mend("map_for_list")
+            logs = [logs] if "fields" in logs else list(logs.values())
+        for log in logs if type(logs) is list else ():
+            if type(log) is not dict:
+                mend("log_dropped")
+                continue
+            at, _, mended = scalars.time(log.get("timestamp"))
+            if mended:
+                mend(mended)
+            events.append(event(at or begin, tagging.pairs(log.get("fields"), mend)))
+        return b"".join(events)
+
+
+def _only_parent(found: Any, text: Any) -> bytes:  # noqa: ANN401 - whatever stands in the JSON
+    """Return the parent's id if that is all that the references tell, in the regular way; else nothing."""
+    try:
+        if len(found) == 1 and found[0]["refType"] == "CHILD_OF" and found[0]["traceID"] == text:
+            parent = unhexlify(found[0]["spanID"])
+            return parent if len(parent) == 8 and parent != NO_ID else b""  # noqa: PLR2004 - bytes of a span id
+    except (LookupError, ValueError, TypeError):
+        pass
+    return b""
+
+
+def _has_kind(tags: Any) -> bool:  # noqa: ANN401 - whatever stands in the JSON
+    """Whether a tag tells the kind."""
+    if type(tags) is dict:
+        return "span.kind" in tags
+    return type(tags) is list and any(type(tag) is dict and tag.get("key") == "span.kind" for tag in tags)
+
+
+def _is_span(value: Any) -> bool:  # noqa: ANN401 - whatever stands in the JSON
+    return type(value) is dict and "spans" not in value and not _SPAN_KEYS.isdisjoint(value)
+
+
+_SPAN_KEYS = frozenset({"spanID", "spanId", "operationName"})
+
+
+def _texts(values: Any) -> list[str]:  # noqa: ANN401 - whatever stands in the JSON
+    return [value for value in values if type(value) is str] if type(values) is list else []

@@ -1,0 +1,258 @@
+<?php
+/**
+ * The settings page.
+ *
+ * @package Otelwp
+ */
+
+namespace Otelwp\Admin;
+
+use Otelwp\Agent;
+use Otelwp\Breaker;
+use Otelwp\Endpoint;
+use Otelwp\Sender;
+use Otelwp\Settings;
+use Otelwp\Site;
+use Otelwp\Test_Trace;
+
+defined( 'ABSPATH' ) || exit;
+
+/**
+ * Settings → OTelWP; on a network where the plugin runs for all sites, Network Admin → Settings → OTelWP.
+ */
+final class Settings_Page {
+
+	const SLUG = 'otelwp';
+
+	const SAVE = 'otelwp_network_save';
+
+	const TEST = 'otelwp_test';
+
+	/**
+	 * Hook it up.
+	 */
+	public static function register() {
+		add_action( 'admin_init', array( __CLASS__, 'register_setting' ) );
+		add_action( 'admin_init', array( __CLASS__, 'privacy' ) );
+		add_action( 'admin_menu', array( __CLASS__, 'menu' ) );
+		add_action( 'network_admin_menu', array( __CLASS__, 'network_menu' ) );
+		add_action( 'network_admin_edit_' . self::SAVE, array( __CLASS__, 'save_network' ) );
+		add_action( 'admin_post_' . self::TEST, array( __CLASS__, 'test' ) );
+		$links = array( __CLASS__, 'links' );
+		add_filter( 'plugin_action_links_' . plugin_basename( OTELWP_FILE ), $links );
+		add_filter( 'network_admin_plugin_action_links_' . plugin_basename( OTELWP_FILE ), $links );
+	}
+
+	/**
+	 * Tell the Settings API of our option.
+	 */
+	public static function register_setting() {
+		register_setting(
+			self::SLUG,
+			Settings::OPTION,
+			array(
+				'type'              => 'object',
+				'sanitize_callback' => array( Settings::class, 'sanitize' ),
+				'default'           => Settings::defaults(),
+				'show_in_rest'      => false,
+			)
+		);
+		foreach ( Fields::sections() as $section => $title ) {
+			add_settings_section( $section, $title, '__return_null', self::SLUG );
+		}
+		foreach ( Fields::all() as $key => $field ) {
+			add_settings_field(
+				$key,
+				$field['label'],
+				array( Fields::class, 'show' ),
+				self::SLUG,
+				$field['section'],
+				array(
+					'key'       => $key,
+					'label_for' => 'otelwp-' . $key,
+				) + $field
+			);
+		}
+	}
+
+	/**
+	 * Add the page of a site.
+	 */
+	public static function menu() {
+		if ( ! Settings::of_network() ) {
+			add_options_page( __( 'OTelWP', 'otelwp' ), __( 'OTelWP', 'otelwp' ), 'manage_options', self::SLUG, array( __CLASS__, 'show' ) );
+		}
+	}
+
+	/**
+	 * Add the page of a network.
+	 */
+	public static function network_menu() {
+		if ( Settings::of_network() ) {
+			add_submenu_page( 'settings.php', __( 'OTelWP', 'otelwp' ), __( 'OTelWP', 'otelwp' ), 'manage_network_options', self::SLUG, array( __CLASS__, 'show' ) );
+		}
+	}
+
+	/**
+	 * Add the link in the list of plugins.
+	 *
+	 * @param string[] $links Of this plugin.
+	 * @return string[]
+	 */
+	public static function links( $links ) {
+		array_unshift( $links, '<a href="' . esc_url( self::url() ) . '">' . esc_html__( 'Settings', 'otelwp' ) . '</a>' );
+		return $links;
+	}
+
+	/**
+	 * Suggest words for the site's privacy policy.
+	 */
+	public static function privacy() {
+		wp_add_privacy_policy_content(
+			'OTelWP',
+			wp_kses_post(
+				'<p>' . __( 'To find out what is slow, this site measures how it answers requests: the path of the page, the time, the number and shape of database queries, and errors. Addresses of visitors, their browsers, cookies, names, what they entered and what they searched for are not part of it. The measurements are handed to a program on our own server, which may pass them on to the service that we watch our site with.', 'otelwp' ) . '</p>'
+			)
+		);
+	}
+
+	/**
+	 * Show the page.
+	 */
+	public static function show() {
+		if ( ! current_user_can( self::capability() ) ) {
+			return;
+		}
+		// phpcs:ignore WordPress.Security.NonceVerification -- it only shows that something was saved.
+		if ( Settings::of_network() && isset( $_GET['updated'] ) ) {
+			add_settings_error( Settings::OPTION, 'saved', __( 'Settings saved.', 'otelwp' ), 'success' );
+		}
+		$action = Settings::of_network() ? network_admin_url( 'edit.php?action=' . self::SAVE ) : admin_url( 'options.php' );
+		echo '<div class="wrap"><h1>' . esc_html( get_admin_page_title() ) . '</h1>';
+		if ( Settings::of_network() ) {
+			settings_errors( Settings::OPTION ); // options-general.php shows them itself.
+		}
+		self::show_test_result();
+		self::show_status();
+		echo '<form action="' . esc_url( $action ) . '" method="post">';
+		settings_fields( self::SLUG );
+		do_settings_sections( self::SLUG );
+		submit_button();
+		echo '</form></div>';
+	}
+
+	/**
+	 * Save the form of a network.
+	 */
+	public static function save_network() {
+		check_admin_referer( self::SLUG . '-options' ); // The nonce of settings_fields().
+		if ( ! current_user_can( 'manage_network_options' ) ) {
+			wp_die( esc_html__( 'Sorry, you are not allowed to change these settings.', 'otelwp' ), 403 );
+		}
+		// phpcs:ignore WordPress.Security.ValidatedSanitizedInput -- Settings::sanitize() does, by the type of each field.
+		$input = isset( $_POST[ Settings::OPTION ] ) ? wp_unslash( $_POST[ Settings::OPTION ] ) : array();
+		Settings::save( Settings::sanitize( $input ) );
+		set_transient( 'settings_errors', get_settings_errors(), 30 );
+		wp_safe_redirect( add_query_arg( array( 'updated' => 'true' ), self::url() ) );
+		exit;
+	}
+
+	/**
+	 * Send the test trace that somebody asked for.
+	 */
+	public static function test() {
+		check_admin_referer( self::TEST );
+		if ( ! current_user_can( self::capability() ) ) {
+			wp_die( esc_html__( 'Sorry, you are not allowed to send traces.', 'otelwp' ), 403 );
+		}
+		set_transient( 'otelwp_test_' . get_current_user_id(), Test_Trace::send(), 5 * MINUTE_IN_SECONDS );
+		wp_safe_redirect( add_query_arg( array( 'otelwp-test' => '1' ), self::url() ) );
+		exit;
+	}
+
+	/**
+	 * Return the address of the page.
+	 *
+	 * @return string
+	 */
+	private static function url() {
+		return Settings::of_network() ? network_admin_url( 'settings.php?page=' . self::SLUG ) : admin_url( 'options-general.php?page=' . self::SLUG );
+	}
+
+	/**
+	 * Return what one must be allowed to.
+	 *
+	 * @return string
+	 */
+	private static function capability() {
+		return Settings::of_network() ? 'manage_network_options' : 'manage_options';
+	}
+
+	/**
+	 * Show how a test trace went.
+	 */
+	private static function show_test_result() {
+		// phpcs:ignore WordPress.Security.NonceVerification -- the result is this user's own.
+		$result = isset( $_GET['otelwp-test'] ) ? get_transient( 'otelwp_test_' . get_current_user_id() ) : false;
+		if ( ! is_array( $result ) ) {
+			return;
+		}
+		$taken = in_array( '', $result['endpoints'], true );
+		echo '<div class="notice notice-' . ( $taken ? 'success' : 'error' ) . ' is-dismissible"><p>';
+		if ( $taken ) {
+			/* translators: %s: id of a trace */
+			printf( esc_html__( 'The test trace was taken. Its id is %s.', 'otelwp' ), '<code>' . esc_html( $result['trace_id'] ) . '</code>' );
+		} else {
+			esc_html_e( 'No endpoint took the test trace.', 'otelwp' );
+		}
+		echo '</p><ul>';
+		foreach ( $result['endpoints'] as $endpoint => $why ) {
+			echo '<li><code>' . esc_html( $endpoint ) . '</code> ' . esc_html( '' === $why ? __( 'took it', 'otelwp' ) : $why ) . '</li>';
+		}
+		echo '</ul></div>';
+	}
+
+	/**
+	 * Show how things stand.
+	 */
+	private static function show_status() {
+		$state = Agent::state();
+		$rows  = array( __( 'Service name', 'otelwp' ) => Site::service_name() );
+		if ( isset( $state['problem'] ) ) {
+			/* translators: %s: why */
+			$rows[ __( 'Agent', 'otelwp' ) ] = sprintf( __( 'did not answer: %s', 'otelwp' ), $state['problem'] );
+		} elseif ( isset( $state['at'] ) ) {
+			/* translators: %s: how long ago, like "5 mins" */
+			$rows[ __( 'Agent', 'otelwp' ) ] = sprintf( __( 'answered %s ago', 'otelwp' ), human_time_diff( $state['at'] ) );
+		} else {
+			$rows[ __( 'Agent', 'otelwp' ) ] = __( 'has not been asked yet; WP-Cron does so every five minutes', 'otelwp' );
+		}
+		$rows[ __( 'Licence', 'otelwp' ) ]           = implode( ': ', array_filter( array( Agent::tier(), implode( ', ', Agent::features() ) ) ) );
+		$rows[ __( 'Requests recorded', 'otelwp' ) ] = Agent::wish( 'paused' ) ? __( 'none, the agent asks for a pause', 'otelwp' ) : number_format_i18n( 100 * Agent::sampling_rate(), 1 ) . ' %';
+
+		$failing = ( new Breaker() )->failing();
+		foreach ( (array) Settings::get( 'endpoints' ) as $text ) {
+			$endpoint = Endpoint::parse( $text );
+			if ( isset( $failing[ $text ] ) ) {
+				/* translators: 1: how long ago, 2: why */
+				$rows[ $text ] = sprintf( __( 'fails since %1$s: %2$s', 'otelwp' ), human_time_diff( $failing[ $text ]['since'] ), $failing[ $text ]['why'] );
+			} else {
+				$rows[ $text ] = null !== $endpoint && $endpoint->exists() ? __( 'not known to fail', 'otelwp' ) : __( 'nothing is there', 'otelwp' );
+			}
+		}
+		$counts = Sender::counts();
+		if ( null !== $counts ) {
+			/* translators: 1: number of traces, 2: number of traces */
+			$rows[ __( 'Traces', 'otelwp' ) ] = sprintf( __( '%1$s sent, %2$s lost since PHP started', 'otelwp' ), number_format_i18n( $counts['sent'] ), number_format_i18n( $counts['lost'] ) );
+		}
+		echo '<h2>' . esc_html__( 'State', 'otelwp' ) . '</h2><table class="widefat striped" style="max-width: 60em"><tbody>';
+		foreach ( $rows as $name => $value ) {
+			echo '<tr><th scope="row">' . esc_html( $name ) . '</th><td>' . esc_html( $value ) . '</td></tr>';
+		}
+		echo '</tbody></table><form action="' . esc_url( admin_url( 'admin-post.php' ) ) . '" method="post">';
+		echo '<input type="hidden" name="action" value="' . esc_attr( self::TEST ) . '">';
+		wp_nonce_field( self::TEST );
+		submit_button( __( 'Send a test trace', 'otelwp' ), 'secondary' );
+		echo '</form>';
+	}
+}

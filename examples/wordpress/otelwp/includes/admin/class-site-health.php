@@ -1,0 +1,189 @@
+<?php
+/**
+ * Site Health.
+ *
+ * @package Otelwp
+ */
+
+namespace Otelwp\Admin;
+
+use Otelwp\Agent;
+use Otelwp\Agent_Client;
+use Otelwp\Breaker;
+use Otelwp\Endpoint;
+use Otelwp\Sender;
+use Otelwp\Settings;
+use Otelwp\Site;
+
+defined( 'ABSPATH' ) || exit;
+
+/**
+ * Two tests, one of the endpoints and one that asks the agent how it is, and a section of the information to copy.
+ */
+final class Site_Health {
+
+	/**
+	 * Hook it up.
+	 */
+	public static function register() {
+		add_filter( 'site_status_tests', array( __CLASS__, 'tests' ) );
+		add_filter( 'debug_information', array( __CLASS__, 'information' ) );
+	}
+
+	/**
+	 * Add the tests.
+	 *
+	 * @param array $tests Of WordPress.
+	 * @return array
+	 */
+	public static function tests( $tests ) {
+		$tests['direct']['otelwp_endpoints'] = array(
+			'label' => __( 'Traces leave this site', 'otelwp' ),
+			'test'  => array( __CLASS__, 'test_endpoints' ),
+		);
+		$tests['async']['otelwp_agent']      = array(
+			'label'             => __( 'The telemetry agent is well', 'otelwp' ),
+			'test'              => rest_url( 'otelwp/v1/agent' ),
+			'has_rest'          => true,
+			'async_direct_test' => array( __CLASS__, 'test_agent' ),
+		);
+		return $tests;
+	}
+
+	/**
+	 * Register the route of the asynchronous test.
+	 */
+	public static function register_route() {
+		register_rest_route(
+			'otelwp/v1',
+			'/agent',
+			array(
+				'methods'             => 'GET',
+				'callback'            => array( __CLASS__, 'test_agent' ),
+				'permission_callback' => static function () {
+					return current_user_can( 'view_site_health_checks' );
+				},
+			)
+		);
+	}
+
+	/**
+	 * Test whether there is an endpoint that works.
+	 *
+	 * @return array
+	 */
+	public static function test_endpoints() {
+		if ( PHP_INT_SIZE < 8 ) {
+			return self::result( 'otelwp_endpoints', 'recommended', __( 'OTelWP needs a 64-bit PHP', 'otelwp' ), __( 'It records nothing on this server: its times do not fit into the integers of a 32-bit PHP.', 'otelwp' ) );
+		}
+		if ( ! Settings::get( 'enabled' ) ) {
+			return self::result( 'otelwp_endpoints', 'good', __( 'No traces are recorded, as it is set', 'otelwp' ), __( 'OTelWP is active and switched off in its settings.', 'otelwp' ) );
+		}
+		$failing  = ( new Breaker() )->failing();
+		$problems = array();
+		foreach ( (array) Settings::get( 'endpoints' ) as $text ) {
+			$endpoint = Endpoint::parse( $text );
+			if ( null === $endpoint || ! $endpoint->exists() ) {
+				$problems[ $text ] = __( 'nothing is there', 'otelwp' );
+			} elseif ( '/' === $endpoint->address[0] && ! is_writable( $endpoint->address ) ) { // phpcs:ignore WordPress.WP.AlternativeFunctions -- a socket.
+				$problems[ $text ] = __( 'PHP may not write to it: its group should be that of the web server', 'otelwp' );
+			} elseif ( isset( $failing[ $text ] ) ) {
+				$problems[ $text ] = $failing[ $text ]['why'];
+			} else {
+				/* translators: %s: an endpoint */
+				return self::result( 'otelwp_endpoints', 'good', __( 'Traces leave this site', 'otelwp' ), sprintf( __( 'They go to %s, after the page was answered.', 'otelwp' ), $text ) );
+			}
+		}
+		$description = __( 'No endpoint takes what OTelWP records. Visitors notice nothing of it, but there are no traces.', 'otelwp' );
+		foreach ( $problems as $text => $why ) {
+			$description .= ' ' . $text . ': ' . $why . '.';
+		}
+		return self::result( 'otelwp_endpoints', 'recommended', __( 'Traces do not leave this site', 'otelwp' ), $description );
+	}
+
+	/**
+	 * Ask the agent how it is.
+	 *
+	 * @return array
+	 */
+	public static function test_agent() {
+		$url = (string) Settings::get( 'agent_url' );
+		if ( '' === $url ) {
+			return self::result( 'otelwp_agent', 'good', __( 'The telemetry agent is not asked how it is', 'otelwp' ), __( 'The settings of OTelWP name no agent to ask.', 'otelwp' ) );
+		}
+		$answer = Agent_Client::request( 'GET', $url, '/health' );
+		if ( is_wp_error( $answer ) ) {
+			/* translators: 1: address, 2: why */
+			return self::result( 'otelwp_agent', 'recommended', __( 'The telemetry agent does not answer', 'otelwp' ), sprintf( __( 'It was asked at %1$s: %2$s. Traces may still arrive, if only this address is wrong.', 'otelwp' ), $url, $answer->get_error_message() ) );
+		}
+		$body   = json_decode( $answer['body'], true );
+		$status = isset( $body['status'] ) && is_string( $body['status'] ) ? $body['status'] : (string) $answer['status'];
+		if ( 200 === $answer['status'] && 'degraded' !== $status ) {
+			/* translators: %s: a word like "healthy" */
+			return self::result( 'otelwp_agent', 'good', __( 'The telemetry agent is well', 'otelwp' ), sprintf( __( 'It says that it is %s.', 'otelwp' ), $status ) );
+		}
+		/* translators: %s: a word like "unhealthy" */
+		return self::result( 'otelwp_agent', 'recommended', __( 'The telemetry agent is not well', 'otelwp' ), sprintf( __( 'It says that it is %s. Its own log tells more.', 'otelwp' ), $status ) );
+	}
+
+	/**
+	 * Add our section.
+	 *
+	 * @param array $information Of WordPress.
+	 * @return array
+	 */
+	public static function information( $information ) {
+		$state   = Agent::state();
+		$failing = ( new Breaker() )->failing();
+		$counts  = Sender::counts();
+		$never   = __( 'never', 'otelwp' );
+		$fields  = array(
+			'version'       => array( __( 'Version', 'otelwp' ), OTELWP_VERSION . ( defined( 'OTELWP_MU' ) ? ' (must-use)' : '' ) ),
+			'service_name'  => array( __( 'Service name', 'otelwp' ), Site::service_name() ),
+			'enabled'       => array( __( 'Record requests', 'otelwp' ), Settings::get( 'enabled' ) ? __( 'Yes', 'otelwp' ) : __( 'No', 'otelwp' ) ),
+			'sampling_rate' => array( __( 'Sampling rate', 'otelwp' ), (string) Agent::sampling_rate() ),
+			'endpoints'     => array( __( 'Endpoints', 'otelwp' ), implode( ', ', (array) Settings::get( 'endpoints' ) ) ),
+			'failing'       => array( __( 'Failing endpoints', 'otelwp' ), $failing ? implode( ', ', array_keys( $failing ) ) : __( 'none', 'otelwp' ) ),
+			'agent'         => array( __( 'Agent answered last', 'otelwp' ), isset( $state['at'] ) ? gmdate( 'c', $state['at'] ) : $never ),
+			'tier'          => array( __( 'Licence', 'otelwp' ), Agent::tier() ),
+			'apcu'          => array( __( 'APCu', 'otelwp' ), Breaker::has_apcu() ? __( 'Yes', 'otelwp' ) : __( 'No', 'otelwp' ) ),
+			'traces'        => array( __( 'Traces sent and lost', 'otelwp' ), null === $counts ? __( 'unknown', 'otelwp' ) : $counts['sent'] . ', ' . $counts['lost'] ),
+		);
+
+		$information['otelwp'] = array(
+			'label'  => __( 'OTelWP', 'otelwp' ),
+			'fields' => array(),
+		);
+		foreach ( $fields as $name => $field ) {
+			$information['otelwp']['fields'][ $name ] = array(
+				'label' => $field[0],
+				'value' => $field[1],
+			);
+		}
+		return $information;
+	}
+
+	/**
+	 * Write a result as Site Health wants it.
+	 *
+	 * @param string $test        Its name.
+	 * @param string $status      `good` or `recommended`: a site without traces works as well as one with them.
+	 * @param string $label       What was found.
+	 * @param string $description What it means.
+	 * @return array
+	 */
+	private static function result( $test, $status, $label, $description ) {
+		$link = Settings::of_network() ? network_admin_url( 'settings.php?page=otelwp' ) : admin_url( 'options-general.php?page=otelwp' );
+		return array(
+			'label'       => $label,
+			'status'      => $status,
+			'badge'       => array(
+				'label' => __( 'Performance' ), // phpcs:ignore WordPress.WP.I18n.MissingArgDomain -- WordPress's own badge.
+				'color' => 'blue',
+			),
+			'description' => '<p>' . esc_html( $description ) . '</p>',
+			'actions'     => 'good' === $status ? '' : '<p><a href="' . esc_url( $link ) . '">' . esc_html__( 'Settings of OTelWP', 'otelwp' ) . '</a></p>',
+			'test'        => $test,
+		);
+	}
+}

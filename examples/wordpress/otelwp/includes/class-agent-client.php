@@ -1,0 +1,131 @@
+<?php
+/**
+ * Questions to the agent.
+ *
+ * @package Otelwp
+ */
+
+namespace Otelwp;
+
+defined( 'ABSPATH' ) || exit;
+
+/**
+ * A small HTTP client that waits for an answer, for cron, the dashboard and WP-CLI; pages never wait.
+ *
+ * It is here because WP_Http knows no unix sockets, and may be forbidden to talk to this host (WP_HTTP_BLOCK_EXTERNAL).
+ */
+final class Agent_Client {
+
+	const SECONDS = 2.0; // For the whole exchange.
+
+	const MAX_BYTES = 65536; // Of an answer.
+
+	/**
+	 * Take an address apart.
+	 *
+	 * @param string $url `http://host:port[/path]` or `unix:///path/of.sock`.
+	 * @return array{socket: string, host: string, path: string}|null
+	 */
+	public static function parse( $url ) {
+		if ( preg_match( '#^unix://(/[^\s?\#]{1,106})$#D', $url, $found ) ) {
+			return array(
+				'socket' => 'unix://' . $found[1],
+				'host'   => 'localhost',
+				'path'   => '',
+			);
+		}
+		if ( ! preg_match( '#^http://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?(/[^\s?\#]*)?$#D', $url, $found ) ) {
+			return null;
+		}
+		$host = $found[1] . ':' . ( isset( $found[2] ) && '' !== $found[2] ? $found[2] : '80' );
+		return array(
+			'socket' => 'tcp://' . $host,
+			'host'   => $host,
+			'path'   => isset( $found[3] ) ? rtrim( $found[3], '/' ) : '',
+		);
+	}
+
+	/**
+	 * Ask.
+	 *
+	 * @param string $method  GET or POST.
+	 * @param string $url     Where the agent is.
+	 * @param string $path    What to ask, to be put behind the address.
+	 * @param string $body    JSON, for POST.
+	 * @param array  $headers More of them, name => value.
+	 * @return array{status: int, headers: array, body: string}|\WP_Error
+	 */
+	public static function request( $method, $url, $path, $body = '', array $headers = array() ) {
+		$to = self::parse( $url );
+		if ( null === $to ) {
+			return new \WP_Error( 'otelwp_address', __( 'This is no address of an agent.', 'otelwp' ) );
+		}
+		$head = $method . ' ' . $to['path'] . $path . " HTTP/1.0\r\nHost: " . $to['host'] . "\r\nUser-Agent: otelwp/" . OTELWP_VERSION . "\r\nConnection: close\r\n";
+		if ( 'POST' === $method ) {
+			$headers += array(
+				'Content-Type'   => 'application/json',
+				'Content-Length' => (string) strlen( $body ),
+			);
+		}
+		foreach ( $headers as $name => $value ) {
+			$head .= $name . ': ' . preg_replace( '/[\r\n]/', '', $value ) . "\r\n";
+		}
+		$answer = self::exchange( $to['socket'], $head . "\r\n" . $body );
+		if ( is_wp_error( $answer ) ) {
+			return $answer;
+		}
+		list( $top, $rest ) = explode( "\r\n\r\n", $answer, 2 ) + array( '', '' );
+
+		$lines = explode( "\r\n", $top );
+		if ( ! preg_match( '#^HTTP/1\.[01] (\d{3})#', $lines[0], $status ) ) {
+			return new \WP_Error( 'otelwp_answer', __( 'What answers there does not speak HTTP.', 'otelwp' ) );
+		}
+		$fields = array();
+		foreach ( array_slice( $lines, 1 ) as $line ) {
+			list( $name, $value )                  = explode( ':', $line, 2 ) + array( '', '' );
+			$fields[ strtolower( trim( $name ) ) ] = trim( $value );
+		}
+		return array(
+			'status'  => (int) $status[1],
+			'headers' => $fields,
+			'body'    => $rest,
+		);
+	}
+
+	/**
+	 * Write, then read until the other side closes.
+	 *
+	 * @param string $socket  As PHP names it.
+	 * @param string $message What to write.
+	 * @return string|\WP_Error
+	 */
+	private static function exchange( $socket, $message ) {
+		// phpcs:disable WordPress.WP.AlternativeFunctions, WordPress.PHP.NoSilencedErrors -- these are sockets, no files; the error is returned.
+		$deadline   = microtime( true ) + self::SECONDS;
+		$connection = @stream_socket_client( $socket, $code, $error, self::SECONDS );
+		if ( ! $connection ) {
+			return new \WP_Error( 'otelwp_connect', '' === (string) $error ? __( 'Nobody answers there.', 'otelwp' ) : $error );
+		}
+		stream_set_blocking( $connection, false );
+		$answer = '';
+		while ( ! feof( $connection ) && ! isset( $answer[ self::MAX_BYTES ] ) ) {
+			$left   = (int) ( ( $deadline - microtime( true ) ) * 1e6 );
+			$read   = array( $connection );
+			$write  = '' === $message ? null : $read;
+			$except = null;
+			if ( $left <= 0 || ! stream_select( $read, $write, $except, 0, $left ) ) {
+				fclose( $connection );
+				return new \WP_Error( 'otelwp_timeout', __( 'The agent took the question and did not answer in time.', 'otelwp' ) );
+			}
+			if ( $write ) {
+				$message = substr( $message, (int) @fwrite( $connection, $message ) );
+			}
+			if ( $read ) {
+				$answer .= @fread( $connection, 8192 );
+			}
+		}
+		fclose( $connection );
+		// phpcs:enable
+		return $answer;
+	}
+}

@@ -1,0 +1,186 @@
+<?php
+/**
+ * Where traces go.
+ *
+ * @package Otelwp
+ */
+
+namespace Otelwp;
+
+defined( 'ABSPATH' ) || exit;
+
+/**
+ * One way to the agent. It writes one message and never waits for an answer.
+ *
+ * Sockets are opened here rather than through WP_Http because of what a page would pay: `blocking => false` waits for
+ * the whole answer with cURL (1.4 ms at best, one second beside an agent that hangs), and knows no unix socket. A raw
+ * socket that does not block costs 0.02 to 0.15 ms in every state of the agent: nothing there, a full queue and a peer
+ * that never reads are all told at once.
+ */
+final class Endpoint {
+
+	const CONNECT_SECONDS = 0.05; // For agents on another host; on this one, connecting succeeds or fails at once.
+
+	const MAX_DATAGRAM = array(
+		'udg' => 200000, // Linux: what SO_SNDBUF of 212 992 bytes leaves.
+		'udp' => 65507,
+	);
+
+	/**
+	 * As it was written in the settings.
+	 *
+	 * @var string
+	 */
+	public $text;
+
+	/**
+	 * PHP's transport: udg, udp, unix, tcp.
+	 *
+	 * @var string
+	 */
+	public $transport;
+
+	/**
+	 * A path, or host:port.
+	 *
+	 * @var string
+	 */
+	public $address;
+
+	/**
+	 * Path of the HTTP request.
+	 *
+	 * @var string
+	 */
+	public $path = '/v1/traces';
+
+	/**
+	 * Read an endpoint; null if it is none.
+	 *
+	 * @param string $text `unixgram:///path`, `unix:///path`, `udp://host:port`, `http://host:port[/path]`.
+	 * @return self|null
+	 */
+	public static function parse( $text ) {
+		$endpoint       = new self();
+		$endpoint->text = $text;
+		if ( preg_match( '#^(unix|unixgram)://(/[^\s?\#]{1,106})$#D', $text, $found ) ) { // sun_path has 108 bytes.
+			$endpoint->transport = 'unix' === $found[1] ? 'unix' : 'udg';
+			$endpoint->address   = $found[2];
+			return $endpoint;
+		}
+		if ( ! preg_match( '#^(udp|http)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?(/[^\s?\#]*)?$#D', $text, $found ) ) {
+			return null;
+		}
+		$port = isset( $found[3] ) && '' !== $found[3] ? (int) $found[3] : ( 'http' === $found[1] ? 4318 : 0 );
+		if ( $port < 1 || $port > 65535 ) {
+			return null;
+		}
+		$endpoint->transport = 'http' === $found[1] ? 'tcp' : 'udp';
+		$endpoint->address   = ( 'localhost' === $found[2] ? '127.0.0.1' : $found[2] ) . ':' . $port;
+		if ( isset( $found[4] ) && '/' !== $found[4] ) {
+			$endpoint->path = $found[4];
+		}
+		return $endpoint;
+	}
+
+	/**
+	 * Tell whether somebody could be there at all. It costs next to nothing.
+	 *
+	 * @return bool
+	 */
+	public function exists() {
+		return '/' !== $this->address[0] || file_exists( $this->address );
+	}
+
+	/**
+	 * Hand a message over to the kernel.
+	 *
+	 * @param string $body The OTLP/JSON.
+	 * @return string '' if it was taken, else why it was not; `too large` is this message's fault, all else the agent's.
+	 */
+	public function deliver( $body ) {
+		$datagram = isset( self::MAX_DATAGRAM[ $this->transport ] );
+		if ( $datagram && strlen( $body ) > self::MAX_DATAGRAM[ $this->transport ] ) {
+			return 'too large';
+		}
+		// A handler of our own keeps PHP's warnings from other handlers, and error_get_last() as it is.
+		$problem = '';
+		set_error_handler( // phpcs:ignore WordPress.PHP.DevelopmentFunctions.error_log_set_error_handler
+			static function ( $level, $message ) use ( &$problem ) {
+				$problem = $message;
+				return true;
+			}
+		);
+		try {
+			return $this->write( $datagram ? $body : $this->http( $body ), $problem );
+		} finally {
+			restore_error_handler();
+		}
+	}
+
+	/**
+	 * Connect, write, leave.
+	 *
+	 * @param string $message What goes over the wire.
+	 * @param string $problem What PHP warned of.
+	 * @return string
+	 */
+	private function write( $message, &$problem ) {
+		// phpcs:disable WordPress.WP.AlternativeFunctions -- these are sockets, no files.
+		$socket = stream_socket_client( $this->transport . '://' . $this->address, $code, $error, self::CONNECT_SECONDS, STREAM_CLIENT_CONNECT | STREAM_CLIENT_ASYNC_CONNECT );
+		if ( ! $socket ) {
+			return '' === (string) $error ? self::brief( $problem ) : strtolower( $error );
+		}
+		stream_set_blocking( $socket, false );
+		if ( 'tcp' === $this->transport && ! $this->is_loopback() ) {
+			$read   = null;
+			$ready  = array( $socket );
+			$except = null;
+			if ( ! stream_select( $read, $ready, $except, 0, (int) ( self::CONNECT_SECONDS * 1e6 ) ) ) {
+				fclose( $socket );
+				return 'connecting takes too long';
+			}
+		}
+		$written = fwrite( $socket, $message );
+		fclose( $socket );
+		// phpcs:enable
+		if ( strlen( $message ) === $written ) {
+			return '';
+		}
+		if ( false === $written ) {
+			return self::brief( $problem );
+		}
+		return $written ? 'too large' : 'it does not read'; // A part of it fits into no buffer: what was written is lost.
+	}
+
+	/**
+	 * Tell whether the peer is on this host, where there is nothing to wait for.
+	 *
+	 * @return bool
+	 */
+	private function is_loopback() {
+		return 0 === strpos( $this->address, '127.' ) || 0 === strpos( $this->address, '[::1]' );
+	}
+
+	/**
+	 * Write an HTTP request around a body.
+	 *
+	 * @param string $body The OTLP/JSON.
+	 * @return string
+	 */
+	private function http( $body ) {
+		$host = '/' === $this->address[0] ? 'localhost' : $this->address;
+		return 'POST ' . $this->path . " HTTP/1.1\r\nHost: " . $host . "\r\nUser-Agent: otelwp/" . OTELWP_VERSION
+			. "\r\nContent-Type: application/json\r\nContent-Length: " . strlen( $body ) . "\r\nConnection: close\r\n\r\n" . $body;
+	}
+
+	/**
+	 * Cut PHP's warning down to the system's words.
+	 *
+	 * @param string $problem Like `fwrite(): Send of 10 bytes failed with errno=111 Connection refused`.
+	 * @return string
+	 */
+	private static function brief( $problem ) {
+		return strtolower( preg_replace( '/^.*errno=\d+ /', '', $problem ) );
+	}
+}

@@ -1,0 +1,125 @@
+<?php
+/**
+ * The heartbeat.
+ *
+ * @package Otelwp
+ */
+
+namespace Otelwp;
+
+defined( 'ABSPATH' ) || exit;
+
+/**
+ * Tells the agent every few minutes, through WP-Cron, that this site is there, and learns what the agent wishes.
+ */
+final class Heartbeat {
+
+	const HOOK = 'otelwp_heartbeat';
+
+	const SCHEDULE = 'otelwp_five_minutes';
+
+	const PATH = '/v1/plugins/heartbeat';
+
+	/**
+	 * Name our interval.
+	 *
+	 * @param array $schedules Of WP-Cron.
+	 * @return array
+	 */
+	public static function schedules( $schedules ) {
+		$schedules[ self::SCHEDULE ] = array(
+			'interval' => 5 * MINUTE_IN_SECONDS,
+			'display'  => 'OTelWP', // Plugins ask before translations may be loaded.
+		);
+		return $schedules;
+	}
+
+	/**
+	 * Schedule it, if it is not. The sites of one host begin at different times.
+	 */
+	public static function schedule() {
+		if ( ! wp_next_scheduled( self::HOOK ) ) {
+			wp_schedule_event( time() + wp_rand( 10, 5 * MINUTE_IN_SECONDS ), self::SCHEDULE, self::HOOK );
+		}
+	}
+
+	/**
+	 * Tell and learn.
+	 *
+	 * @return string|\WP_Error Whether the agent answered the `heartbeat`, or its `health` alone.
+	 */
+	public static function beat() {
+		$url = (string) Settings::get( 'agent_url' );
+		if ( '' === $url || ! Settings::get( 'enabled' ) ) {
+			return new \WP_Error( 'otelwp_off', __( 'There is no agent to ask.', 'otelwp' ) );
+		}
+		$key    = defined( 'OTELWP_API_KEY' ) ? (string) OTELWP_API_KEY : (string) getenv( 'OTELWP_API_KEY' );
+		$answer = Agent_Client::request( 'POST', $url, self::PATH, (string) wp_json_encode( self::report() ), '' === $key ? array() : array( 'Authorization' => 'Bearer ' . $key ) );
+		$how    = 'heartbeat';
+		if ( ! is_wp_error( $answer ) && in_array( $answer['status'], array( 404, 405 ), true ) ) {
+			$answer = Agent_Client::request( 'GET', $url, '/health' ); // This agent takes no heartbeats.
+			$how    = 'health';
+		}
+		if ( is_wp_error( $answer ) ) {
+			Agent::missed( $answer->get_error_message() );
+			return $answer;
+		}
+		if ( 'heartbeat' === $how && 200 !== $answer['status'] ) {
+			/* translators: %d: HTTP status code */
+			$problem = new \WP_Error( 'otelwp_refused', sprintf( __( 'The agent answered the heartbeat with status %d.', 'otelwp' ), $answer['status'] ) );
+			Agent::missed( $problem->get_error_message() );
+			return $problem;
+		}
+		$reply = 'heartbeat' === $how ? json_decode( $answer['body'], true ) : array();
+		$reply = is_array( $reply ) ? $reply : array();
+		if ( ! isset( $reply['sampling'] ) ) {
+			$reply['sampling'] = self::sampling();
+		}
+		Agent::learn( $reply, $answer['headers'] );
+		return $how;
+	}
+
+	/**
+	 * Ask for a rate as Jaeger's clients do.
+	 *
+	 * @return array
+	 */
+	private static function sampling() {
+		$url    = (string) Settings::get( 'sampling_url' );
+		$answer = '' === $url ? null : Agent_Client::request( 'GET', $url, '?service=' . rawurlencode( Site::service_name() ) );
+		$reply  = is_array( $answer ) && 200 === $answer['status'] ? json_decode( $answer['body'], true ) : null;
+		$found  = array();
+		if ( isset( $reply['probabilisticSampling']['samplingRate'] ) ) {
+			$found['rate'] = $reply['probabilisticSampling']['samplingRate'];
+		}
+		if ( isset( $reply['rateLimitingSampling']['maxTracesPerSecond'] ) ) {
+			$found['traces_per_second'] = $reply['rateLimitingSampling']['maxTracesPerSecond'];
+		}
+		return $found;
+	}
+
+	/**
+	 * Return what the agent is told: versions and limits, and nothing about people.
+	 *
+	 * @return array
+	 */
+	private static function report() {
+		$report = array(
+			'cms'               => class_exists( 'WooCommerce', false ) ? 'woocommerce' : 'wordpress',
+			'service_name'      => Site::service_name(),
+			'plugin_version'    => OTELWP_VERSION,
+			'sdk_language'      => 'php',
+			'environment'       => wp_get_environment_type(),
+			'php_version'       => PHP_VERSION,
+			'wordpress_version' => get_bloginfo( 'version' ),
+			'sampling_rate'     => (float) Settings::get( 'sampling_rate' ),
+			'server_info'       => array(
+				'server_software'    => Request::server( 'SERVER_SOFTWARE' ),
+				'max_execution_time' => (string) ini_get( 'max_execution_time' ),
+				'memory_limit'       => (string) ini_get( 'memory_limit' ),
+			),
+		);
+		$counts = Sender::counts();
+		return null === $counts ? $report : $report + array( 'traces' => $counts );
+	}
+}

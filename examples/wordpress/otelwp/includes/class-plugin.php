@@ -1,0 +1,112 @@
+<?php
+/**
+ * Hooks everything up.
+ *
+ * @package Otelwp
+ */
+
+namespace Otelwp;
+
+defined( 'ABSPATH' ) || exit;
+
+/**
+ * What stands between WordPress and the rest of the plugin.
+ *
+ * It runs on every request, so it loads no file that this request does not need.
+ */
+final class Plugin {
+
+	/**
+	 * Begin to record this request, and register what the dashboard, cron and WP-CLI use.
+	 */
+	public static function boot() {
+		if ( PHP_INT_SIZE >= 8 ) { // Times are nanoseconds in an integer.
+			Request::begin();
+		}
+		register_activation_hook( OTELWP_FILE, array( __CLASS__, 'activate' ) );
+		register_deactivation_hook( OTELWP_FILE, array( __CLASS__, 'deactivate' ) );
+		add_filter( 'cron_schedules', array( Heartbeat::class, 'schedules' ) ); // phpcs:ignore WordPress.WP.CronInterval -- five minutes, and nothing visitors wait for.
+		add_action( Heartbeat::HOOK, array( Heartbeat::class, 'beat' ) );
+		add_action( 'rest_api_init', array( Admin\Site_Health::class, 'register_route' ) );
+		add_action( 'wp_initialize_site', array( __CLASS__, 'initialize_site' ), 900 );
+		if ( is_admin() ) {
+			add_action( 'admin_init', array( __CLASS__, 'prepare_site' ) ); // A must-use plugin is never activated.
+			Admin\Settings_Page::register();
+			Admin\Site_Health::register();
+		}
+		if ( defined( 'WP_CLI' ) && WP_CLI ) {
+			\WP_CLI::add_command( 'otelwp', Cli\Command::class );
+		}
+	}
+
+	/**
+	 * Create what must exist, so that no request has to ask the database whether it does.
+	 *
+	 * @param bool $network_wide Whether the plugin was activated for all sites of a network.
+	 */
+	public static function activate( $network_wide = false ) {
+		if ( $network_wide && is_multisite() ) {
+			add_site_option( Settings::OPTION, Settings::defaults() );
+			foreach ( self::site_ids() as $site ) {
+				switch_to_blog( $site );
+				self::prepare_site();
+				restore_current_blog();
+			}
+			return;
+		}
+		self::prepare_site();
+	}
+
+	/**
+	 * Stop the heartbeat.
+	 *
+	 * @param bool $network_wide Whether the plugin was deactivated for all sites of a network.
+	 */
+	public static function deactivate( $network_wide = false ) {
+		$sites = $network_wide && is_multisite() ? self::site_ids() : array( get_current_blog_id() );
+		foreach ( $sites as $site ) {
+			is_multisite() && switch_to_blog( $site );
+			wp_clear_scheduled_hook( Heartbeat::HOOK );
+			is_multisite() && restore_current_blog();
+		}
+	}
+
+	/**
+	 * Prepare a site that was added to a network.
+	 *
+	 * @param \WP_Site $site The new site.
+	 */
+	public static function initialize_site( $site ) {
+		if ( Settings::of_network() ) {
+			switch_to_blog( $site->blog_id );
+			self::prepare_site();
+			restore_current_blog();
+		}
+	}
+
+	/**
+	 * Create the options of the current site, and its heartbeat, unless they exist.
+	 */
+	public static function prepare_site() {
+		if ( ! Settings::of_network() ) {
+			add_option( Settings::OPTION, Settings::defaults() );
+		}
+		add_option( Agent::OPTION, array() );
+		Breaker::prepare();
+		Heartbeat::schedule();
+	}
+
+	/**
+	 * List the sites of this network.
+	 *
+	 * @return int[]
+	 */
+	private static function site_ids() {
+		return get_sites(
+			array(
+				'fields' => 'ids',
+				'number' => 0,
+			)
+		);
+	}
+}

@@ -1,0 +1,256 @@
+<?php
+/**
+ * What kind of request this is.
+ *
+ * @package Otelwp
+ */
+
+namespace Otelwp;
+
+defined( 'ABSPATH' ) || exit;
+
+/**
+ * Names requests so that there are few names: by the class of the page, never by its address.
+ */
+final class Route {
+
+	const METHODS = array( 'GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS' );
+
+	const LOGIN_ACTIONS = array( 'confirm_admin_email', 'confirmaction', 'logout', 'lostpassword', 'postpass', 'register', 'resetpass', 'rp' );
+
+	/**
+	 * The class of the page, as soon as WordPress knows it.
+	 *
+	 * @var string
+	 */
+	private static $front = '';
+
+	/**
+	 * What a collector found: REST route, XML-RPC method.
+	 *
+	 * @var string
+	 */
+	private static $found = '';
+
+	/**
+	 * Note the route that is being answered. The first counts: a REST request can make others.
+	 *
+	 * @param string $detail Of low cardinality.
+	 */
+	public static function note( $detail ) {
+		if ( '' === self::$found ) {
+			self::$found = $detail;
+		}
+	}
+
+	/**
+	 * Look at the main query; called when it has run.
+	 */
+	public static function note_query() {
+		self::$front = self::of_query();
+	}
+
+	/**
+	 * Return the type of the request.
+	 *
+	 * @return string
+	 */
+	public static function type() {
+		global $pagenow;
+		if ( wp_doing_cron() ) {
+			return 'cron';
+		}
+		if ( defined( 'WP_CLI' ) || ! Request::is_http() ) {
+			return 'cli';
+		}
+		if ( wp_doing_ajax() ) {
+			return 'ajax';
+		}
+		if ( defined( 'REST_REQUEST' ) && REST_REQUEST ) {
+			return 'rest';
+		}
+		if ( defined( 'XMLRPC_REQUEST' ) && XMLRPC_REQUEST ) {
+			return 'xmlrpc';
+		}
+		if ( is_admin() ) {
+			return 'admin';
+		}
+		return in_array( $pagenow, array( 'wp-login.php', 'wp-register.php' ), true ) ? 'login' : 'front';
+	}
+
+	/**
+	 * Return the route: `single`, `rest /wp/v2/posts/{id}`, `admin edit.php`, …
+	 *
+	 * @return string
+	 */
+	public static function get() {
+		$type = self::type();
+		switch ( $type ) {
+			case 'front':
+				return '' === self::$front ? 'other' : self::$front;
+			case 'ajax':
+				$detail = self::known_hook( 'action', array( 'wp_ajax_', 'wp_ajax_nopriv_' ) );
+				break;
+			case 'admin':
+				$detail = self::admin_page();
+				break;
+			case 'login':
+				$action = self::parameter( 'action' );
+				$detail = in_array( $action, self::LOGIN_ACTIONS, true ) ? $action : '';
+				break;
+			case 'cli':
+				$detail = self::command();
+				break;
+			default:
+				$detail = self::$found;
+		}
+		return '' === $detail ? $type : $type . ' ' . $detail;
+	}
+
+	/**
+	 * Return the name of the request's span.
+	 *
+	 * @return string
+	 */
+	public static function name() {
+		return ( Request::is_http() ? self::method() . ' ' : '' ) . self::get();
+	}
+
+	/**
+	 * Return what describes the request, by OpenTelemetry's conventions where there are some.
+	 *
+	 * No query string, no address, no user agent, no user: they say who asked, not what was slow.
+	 *
+	 * @return array
+	 */
+	public static function attributes() {
+		global $current_user;
+		$attributes = array( 'wordpress.request.type' => self::type() );
+		if ( ! Request::is_http() ) {
+			return $attributes;
+		}
+		$attributes['http.request.method']      = self::method( '_OTHER' );
+		$attributes['http.route']               = self::get();
+		$attributes['url.scheme']               = is_ssl() ? 'https' : 'http';
+		$attributes['url.path']                 = substr( (string) strtok( Request::server( 'REQUEST_URI' ), '?#' ), 0, 512 );
+		$attributes['server.address']           = Site::host();
+		$attributes['network.protocol.version'] = substr( (string) strrchr( Request::server( 'SERVER_PROTOCOL' ), '/' ), 1 );
+		// Asking is_user_logged_in() now might ask the database.
+		$attributes['wordpress.user.logged_in'] = $current_user instanceof \WP_User && $current_user->exists();
+		if ( Settings::get( 'query_string' ) ) {
+			$attributes['url.query'] = Redact::query( Request::server( 'QUERY_STRING' ) );
+		}
+		return $attributes;
+	}
+
+	/**
+	 * Return the method, if it is one.
+	 *
+	 * @param string $other What stands for all others.
+	 * @return string
+	 */
+	private static function method( $other = 'HTTP' ) {
+		$method = Request::server( 'REQUEST_METHOD' );
+		return in_array( $method, self::METHODS, true ) ? $method : $other;
+	}
+
+	/**
+	 * Return the class of the main query.
+	 *
+	 * @return string
+	 */
+	private static function of_query() {
+		$wc_ajax = self::known_hook( 'wc-ajax', array( 'wc_ajax_' ) );
+		if ( '' !== $wc_ajax ) {
+			return 'wc-ajax ' . $wc_ajax;
+		}
+		if ( get_query_var( 'sitemap' ) || get_query_var( 'sitemap-stylesheet' ) ) {
+			return 'sitemap';
+		}
+		// WooCommerce's pages are pages; its own conditions come first.
+		foreach ( array( 'is_checkout', 'is_cart', 'is_account_page' ) as $condition ) {
+			if ( function_exists( $condition ) && $condition() ) {
+				return substr( $condition, 3 );
+			}
+		}
+		foreach ( array( 'robots', 'favicon', 'trackback', '404', 'feed', 'embed', 'search', 'front_page', 'home', 'privacy_policy', 'attachment', 'page' ) as $class ) {
+			$condition = 'is_' . $class;
+			if ( function_exists( $condition ) && $condition() ) {
+				return 'front_page' === $class ? 'front' : $class;
+			}
+		}
+		if ( is_singular() ) {
+			$type = get_post_type();
+			return 'post' === $type || ! $type ? 'single' : 'single ' . $type;
+		}
+		if ( is_tax() ) {
+			$term = get_queried_object();
+			return $term instanceof \WP_Term ? 'taxonomy ' . $term->taxonomy : 'taxonomy';
+		}
+		if ( is_post_type_archive() ) {
+			$type = get_query_var( 'post_type' );
+			return 'archive ' . ( is_array( $type ) ? reset( $type ) : $type );
+		}
+		foreach ( array( 'category', 'tag', 'author', 'date', 'archive' ) as $class ) {
+			$condition = 'is_' . $class;
+			if ( $condition() ) {
+				return $class;
+			}
+		}
+		return 'other';
+	}
+
+	/**
+	 * Return the dashboard's page.
+	 *
+	 * @return string
+	 */
+	private static function admin_page() {
+		global $pagenow, $plugin_page;
+		$page = is_string( $pagenow ) ? $pagenow : '';
+		// WordPress has checked that there is such a page before it makes a screen.
+		return isset( $plugin_page, $GLOBALS['current_screen'] ) ? $page . ' ' . sanitize_key( $plugin_page ) : $page;
+	}
+
+	/**
+	 * Return a parameter if there is a hook of that name, for everybody can send any.
+	 *
+	 * @param string   $parameter Name of the parameter.
+	 * @param string[] $prefixes  Of the hooks.
+	 * @return string
+	 */
+	private static function known_hook( $parameter, array $prefixes ) {
+		$value = self::parameter( $parameter );
+		foreach ( $prefixes as $prefix ) {
+			if ( '' !== $value && has_action( $prefix . $value ) ) {
+				return $value;
+			}
+		}
+		return '';
+	}
+
+	/**
+	 * Return a parameter of the request. It names a span after it was compared with names that exist.
+	 *
+	 * @param string $name Name of the parameter.
+	 * @return string
+	 */
+	private static function parameter( $name ) {
+		// phpcs:ignore WordPress.Security.NonceVerification -- nothing is done with it.
+		return isset( $_REQUEST[ $name ] ) && is_string( $_REQUEST[ $name ] ) ? sanitize_text_field( wp_unslash( $_REQUEST[ $name ] ) ) : '';
+	}
+
+	/**
+	 * Return the command that WP-CLI runs, without its arguments.
+	 *
+	 * @return string
+	 */
+	private static function command() {
+		if ( ! class_exists( '\WP_CLI', false ) || ! is_callable( array( '\WP_CLI', 'get_runner' ) ) ) {
+			return '';
+		}
+		$runner = \WP_CLI::get_runner();
+		$found  = is_callable( array( $runner, 'find_command_to_run' ) ) ? $runner->find_command_to_run( (array) $runner->arguments ) : '';
+		return is_array( $found ) && isset( $found[2] ) ? implode( ' ', (array) $found[2] ) : '';
+	}
+}

@@ -1,0 +1,106 @@
+<?php
+/**
+ * Sends one message.
+ *
+ * @package Otelwp
+ */
+
+namespace Otelwp;
+
+defined( 'ABSPATH' ) || exit;
+
+/**
+ * Tries the endpoints in their order until one takes the message. What none takes is lost, and counted where APCu is.
+ */
+final class Sender {
+
+	/**
+	 * The endpoints, in the order of preference.
+	 *
+	 * @var string[]
+	 */
+	private $endpoints;
+
+	/**
+	 * What failed lately.
+	 *
+	 * @var Breaker
+	 */
+	private $breaker;
+
+	/**
+	 * Why the endpoints before the successful one did not take the last message.
+	 *
+	 * @var array<string, string>
+	 */
+	public $problems = array();
+
+	/**
+	 * Prepare to send.
+	 *
+	 * @param string[] $endpoints As the settings have them.
+	 * @param Breaker  $breaker   What failed lately.
+	 */
+	public function __construct( array $endpoints, Breaker $breaker ) {
+		$this->endpoints = $endpoints;
+		$this->breaker   = $breaker;
+	}
+
+	/**
+	 * Send a message.
+	 *
+	 * @param string $body The OTLP/JSON.
+	 * @return string The endpoint that took it; '' if none did.
+	 */
+	public function send( $body ) {
+		$this->problems = array();
+		foreach ( $this->endpoints as $text ) {
+			$endpoint = Endpoint::parse( $text );
+			if ( null === $endpoint || ! $endpoint->exists() ) {
+				$this->problems[ $text ] = 'nothing is there';
+				continue;
+			}
+			if ( ! $this->breaker->allows( $text ) ) {
+				$this->problems[ $text ] = 'left alone, because it failed less than a minute ago';
+				continue;
+			}
+			$why = $endpoint->deliver( $body );
+			if ( 'too large' !== $why ) {
+				$this->breaker->note( $text, $why );
+			}
+			if ( '' === $why ) {
+				self::count( 'sent' );
+				return $text;
+			}
+			$this->problems[ $text ] = $why;
+		}
+		self::count( 'lost' );
+		return '';
+	}
+
+	/**
+	 * Return how many messages were sent and lost since PHP started; null without APCu.
+	 *
+	 * @return array{sent: int, lost: int}|null
+	 */
+	public static function counts() {
+		if ( ! Breaker::has_apcu() ) {
+			return null;
+		}
+		return array(
+			'sent' => (int) apcu_fetch( Breaker::key( 'sent' ) ),
+			'lost' => (int) apcu_fetch( Breaker::key( 'lost' ) ),
+		);
+	}
+
+	/**
+	 * Count a message.
+	 *
+	 * @param string $what `sent` or `lost`.
+	 */
+	private static function count( $what ) {
+		if ( Breaker::has_apcu() ) {
+			apcu_inc( Breaker::key( $what ) ); // It begins at 1 if there is none.
+		}
+	}
+}

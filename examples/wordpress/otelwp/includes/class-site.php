@@ -1,0 +1,68 @@
+<?php
+/**
+ * The site, as its traces name it.
+ *
+ * @package Otelwp
+ */
+
+namespace Otelwp;
+
+defined( 'ABSPATH' ) || exit;
+
+/**
+ * The resource of OTLP: who sends.
+ */
+final class Site {
+
+	/**
+	 * Return the attributes of this site.
+	 *
+	 * @return array
+	 */
+	public static function resource() {
+		$attributes = array(
+			'service.name'                => self::service_name(),
+			'deployment.environment.name' => wp_get_environment_type(),
+			'telemetry.sdk.name'          => 'otelwp',
+			'telemetry.sdk.language'      => 'php',
+			'telemetry.sdk.version'       => OTELWP_VERSION,
+			'host.name'                   => (string) gethostname(),
+			'process.runtime.name'        => PHP_SAPI,
+			'process.runtime.version'     => PHP_VERSION,
+			'webengine.name'              => 'WordPress',
+			'webengine.version'           => get_bloginfo( 'version' ),
+			'wordpress.site.host'         => self::host(),
+		);
+		if ( is_multisite() ) {
+			$attributes['wordpress.site.id']    = get_current_blog_id();
+			$attributes['wordpress.network.id'] = get_current_network_id();
+		}
+		return $attributes;
+	}
+
+	/**
+	 * Return the name of the service: the setting, or host and path of the home page, which tells sites apart that share
+	 * a host.
+	 *
+	 * @return string
+	 */
+	public static function service_name() {
+		$name = (string) Settings::get( 'service_name' );
+		if ( '' !== $name ) {
+			return $name . ( is_multisite() && get_current_blog_id() > 1 ? '-site-' . get_current_blog_id() : '' );
+		}
+		$home = wp_parse_url( (string) get_option( 'home' ) );
+		$port = isset( $home['port'] ) ? ':' . $home['port'] : '';
+		$path = isset( $home['path'] ) ? rtrim( $home['path'], '/' ) : '';
+		return isset( $home['host'] ) ? $home['host'] . $port . $path : 'site';
+	}
+
+	/**
+	 * Return the host of the home page. What the client calls the host is the client's to choose.
+	 *
+	 * @return string
+	 */
+	public static function host() {
+		return (string) wp_parse_url( (string) get_option( 'home' ), PHP_URL_HOST );
+	}
+}

@@ -1,0 +1,67 @@
+<?php
+/**
+ * A trace for trying out.
+ *
+ * @package Otelwp
+ */
+
+namespace Otelwp;
+
+defined( 'ABSPATH' ) || exit;
+
+/**
+ * Sends one trace of one span when somebody asks for it, and finds out how each endpoint takes it.
+ */
+final class Test_Trace {
+
+	/**
+	 * Send it to each endpoint, whatever failed before.
+	 *
+	 * @return array{trace_id: string, endpoints: array<string, string>} '' for an endpoint that took it, else why it did not.
+	 */
+	public static function send() {
+		$trace = new Trace( Trace_Context::from_headers( '' ), 1 );
+		$trace->open( 'otelwp test', Trace::INTERNAL, array( 'otelwp.test' => true ) );
+		$trace->complete();
+		$body    = Otlp_Json::encode( $trace, Site::resource(), 'ot=th:0' );
+		$results = array();
+		$breaker = new Breaker();
+		foreach ( (array) Settings::get( 'endpoints' ) as $text ) {
+			$endpoint = Endpoint::parse( $text );
+			if ( null === $endpoint ) {
+				$results[ $text ] = __( 'this is no endpoint', 'otelwp' );
+				continue;
+			}
+			if ( ! $endpoint->exists() ) {
+				$results[ $text ] = __( 'nothing is there', 'otelwp' );
+				continue;
+			}
+			$results[ $text ] = self::deliver( $endpoint, $body );
+			$breaker->note( $text, $results[ $text ] );
+		}
+		return array(
+			'trace_id'  => $trace->context->trace_id,
+			'endpoints' => $results,
+		);
+	}
+
+	/**
+	 * Deliver it. Where there is an answer, wait for it: it may be a refusal that no page would ever hear of.
+	 *
+	 * @param Endpoint $endpoint Where to.
+	 * @param string   $body     The OTLP/JSON.
+	 * @return string '' if it was taken.
+	 */
+	private static function deliver( Endpoint $endpoint, $body ) {
+		if ( ! in_array( $endpoint->transport, array( 'unix', 'tcp' ), true ) ) {
+			return $endpoint->deliver( $body );
+		}
+		$url    = 'unix' === $endpoint->transport ? 'unix://' . $endpoint->address : 'http://' . $endpoint->address;
+		$answer = Agent_Client::request( 'POST', $url, $endpoint->path, $body );
+		if ( is_wp_error( $answer ) ) {
+			return $answer->get_error_message();
+		}
+		/* translators: %d: HTTP status code */
+		return $answer['status'] < 300 ? '' : sprintf( __( 'it answers with status %d', 'otelwp' ), $answer['status'] );
+	}
+}

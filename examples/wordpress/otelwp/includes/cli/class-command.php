@@ -1,0 +1,141 @@
+<?php
+/**
+ * WP-CLI.
+ *
+ * @package Otelwp
+ */
+
+namespace Otelwp\Cli;
+
+use Otelwp\Agent;
+use Otelwp\Breaker;
+use Otelwp\Endpoint;
+use Otelwp\Heartbeat;
+use Otelwp\Sender;
+use Otelwp\Settings;
+use Otelwp\Site;
+use Otelwp\Test_Trace;
+
+defined( 'ABSPATH' ) || exit;
+
+/**
+ * Shows and tries how this site's traces reach the agent.
+ */
+final class Command {
+
+	/**
+	 * Shows what is set, which endpoints work, and what the agent said last.
+	 *
+	 * ## OPTIONS
+	 *
+	 * [--format=<format>]
+	 * : How to show it.
+	 * ---
+	 * default: table
+	 * options:
+	 *   - table
+	 *   - json
+	 *   - yaml
+	 *   - csv
+	 * ---
+	 *
+	 * @param array $args  None.
+	 * @param array $assoc Options.
+	 */
+	public function status( $args, $assoc ) {
+		$state = Agent::state();
+		$rows  = array(
+			'enabled'       => Settings::get( 'enabled' ) ? 'yes' : 'no',
+			'service name'  => Site::service_name(),
+			'sampling rate' => (string) Agent::sampling_rate(),
+			'agent'         => isset( $state['problem'] ) ? $state['problem'] : ( isset( $state['at'] ) ? 'answered at ' . gmdate( 'c', $state['at'] ) : 'never asked' ),
+			'tier'          => Agent::tier(),
+			'features'      => implode( ', ', Agent::features() ),
+			'paused'        => Agent::wish( 'paused' ) ? 'yes, by the agent' : 'no',
+			'shared memory' => Breaker::has_apcu() ? 'APCu' : 'none: failures are remembered in a transient',
+		);
+		$known = ( new Breaker() )->failing();
+		foreach ( (array) Settings::get( 'endpoints' ) as $text ) {
+			$endpoint = Endpoint::parse( $text );
+			if ( null === $endpoint ) {
+				$rows[ $text ] = 'no endpoint';
+			} elseif ( isset( $known[ $text ] ) ) {
+				$rows[ $text ] = 'fails since ' . gmdate( 'c', $known[ $text ]['since'] ) . ': ' . $known[ $text ]['why'];
+			} else {
+				$rows[ $text ] = $endpoint->exists() ? 'not known to fail' : 'nothing is there';
+			}
+		}
+		$counts = Sender::counts();
+		if ( null !== $counts ) {
+			$rows['traces'] = sprintf( '%d sent, %d lost by this pool of PHP since it started', $counts['sent'], $counts['lost'] );
+		}
+		$items = array();
+		foreach ( $rows as $name => $value ) {
+			$items[] = array(
+				'name'  => $name,
+				'value' => $value,
+			);
+		}
+		\WP_CLI\Utils\format_items( isset( $assoc['format'] ) ? $assoc['format'] : 'table', $items, array( 'name', 'value' ) );
+	}
+
+	/**
+	 * Sends a trace of one span to each endpoint, and says how each took it. Fails if none did.
+	 */
+	public function test() {
+		$result = Test_Trace::send();
+		$taken  = 0;
+		foreach ( $result['endpoints'] as $endpoint => $why ) {
+			\WP_CLI::log( $endpoint . ': ' . ( '' === $why ? 'taken' : $why ) );
+			$taken += '' === $why ? 1 : 0;
+		}
+		if ( ! $taken ) {
+			\WP_CLI::error( 'No endpoint took the trace.' );
+		}
+		\WP_CLI::success( 'Trace ' . $result['trace_id'] . ' was taken.' );
+	}
+
+	/**
+	 * Forgets which endpoints failed and what the agent said, and asks the agent anew.
+	 */
+	public function flush() {
+		( new Breaker() )->reset();
+		update_option( Agent::OPTION, array() );
+		$how = Heartbeat::beat();
+		if ( is_wp_error( $how ) ) {
+			\WP_CLI::warning( 'The agent did not answer: ' . $how->get_error_message() );
+		}
+		\WP_CLI::success( 'Forgotten.' );
+	}
+
+	/**
+	 * Shows every setting, and whether wp-config.php decides it.
+	 *
+	 * ## OPTIONS
+	 *
+	 * [--format=<format>]
+	 * : How to show it.
+	 * ---
+	 * default: table
+	 * options:
+	 *   - table
+	 *   - json
+	 *   - yaml
+	 *   - csv
+	 * ---
+	 *
+	 * @param array $args  None.
+	 * @param array $assoc Options.
+	 */
+	public function config( $args, $assoc ) {
+		$items = array();
+		foreach ( Settings::all() as $key => $value ) {
+			$items[] = array(
+				'setting' => $key,
+				'value'   => is_scalar( $value ) ? ( is_bool( $value ) ? ( $value ? 'yes' : 'no' ) : (string) $value ) : implode( ' ', (array) $value ),
+				'from'    => Settings::is_constant( $key ) ? 'wp-config.php' : 'settings',
+			);
+		}
+		\WP_CLI\Utils\format_items( isset( $assoc['format'] ) ? $assoc['format'] : 'table', $items, array( 'setting', 'value', 'from' ) );
+	}
+}

@@ -1,0 +1,127 @@
+<?php
+/**
+ * What went wrong.
+ *
+ * @package Otelwp
+ */
+
+namespace Otelwp\Collect;
+
+use Otelwp\Redact;
+use Otelwp\Trace;
+
+defined( 'ABSPATH' ) || exit;
+
+/**
+ * Fatal errors and uncaught exceptions, from what PHP remembers at the end, and pages that wp_die() wrote.
+ *
+ * No handler of PHP's is replaced: what the site shows and logs stays as it was.
+ */
+final class Errors {
+
+	const FATAL = array(
+		E_ERROR             => 'E_ERROR',
+		E_PARSE             => 'E_PARSE',
+		E_CORE_ERROR        => 'E_CORE_ERROR',
+		E_COMPILE_ERROR     => 'E_COMPILE_ERROR',
+		E_USER_ERROR        => 'E_USER_ERROR',
+		E_RECOVERABLE_ERROR => 'E_RECOVERABLE_ERROR',
+	);
+
+	/**
+	 * Where spans go.
+	 *
+	 * @var Trace
+	 */
+	private $trace;
+
+	/**
+	 * The span of the request.
+	 *
+	 * @var int
+	 */
+	private $root;
+
+	/**
+	 * Watch.
+	 *
+	 * @param Trace $trace Where spans go.
+	 * @param int   $root  The span of the request.
+	 */
+	public function __construct( Trace $trace, $root ) {
+		$this->trace = $trace;
+		$this->root  = $root;
+		foreach ( array( '', '_ajax', '_json', '_jsonp', '_xmlrpc', '_xml' ) as $kind ) {
+			add_filter( 'wp_die' . $kind . '_handler', array( $this, 'wrap' ), PHP_INT_MAX );
+		}
+	}
+
+	/**
+	 * Return what ended the request as the attributes of an event, or null.
+	 *
+	 * @return array|null
+	 */
+	public static function fatal() {
+		$error = error_get_last();
+		if ( null === $error || ! isset( self::FATAL[ $error['type'] ] ) ) {
+			return null;
+		}
+		$type    = self::FATAL[ $error['type'] ];
+		$message = $error['message'];
+		// `Uncaught Acme\Oops: message in /file.php:7`, then a stack trace, which holds arguments.
+		if ( preg_match( '/^Uncaught ([\w\\\\]+)(?:: (.*?))? in \S+:\d+(?:\R|$)/s', $message, $found ) ) {
+			$type    = $found[1];
+			$message = isset( $found[2] ) ? $found[2] : '';
+		}
+		$message = Redact::text( (string) strtok( $message, "\n" ) );
+		return array(
+			'exception.type'    => $type,
+			'exception.message' => $message,
+			'exception.escaped' => true,
+		) + Redact::code( $error['file'], $error['line'] );
+	}
+
+	/**
+	 * Look at what wp_die() is told before its handler writes the page.
+	 *
+	 * @param callable $handler Of wp_die().
+	 * @return callable
+	 */
+	public function wrap( $handler ) {
+		return function ( $message, $title = '', $args = array() ) use ( $handler ) {
+			$this->died( $message, $args );
+			return call_user_func( $handler, $message, $title, $args );
+		};
+	}
+
+	/**
+	 * Note a page of wp_die(), unless it is how a good AJAX answer ends.
+	 *
+	 * @param string|\WP_Error $message What it says.
+	 * @param array            $args    Of wp_die().
+	 */
+	private function died( $message, $args ) {
+		$status = isset( $args['response'] ) ? (int) $args['response'] : ( wp_doing_ajax() ? 200 : 500 );
+		if ( $status < 400 ) {
+			return;
+		}
+		$type = 'wp_die';
+		if ( is_wp_error( $message ) ) {
+			$type    = (string) $message->get_error_code();
+			$message = $message->get_error_message();
+		}
+		$message = Redact::text( wp_strip_all_tags( is_scalar( $message ) ? (string) $message : '' ) );
+		$this->trace->event(
+			$this->root,
+			'wordpress.wp_die',
+			array(
+				'error.type'                => $type,
+				'exception.message'         => $message,
+				'http.response.status_code' => $status,
+			)
+		);
+		if ( $status >= 500 ) {
+			$this->trace->fail( $this->root, $message );
+		}
+	}
+}

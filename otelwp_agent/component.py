@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from otelwp_agent.config.blocks import Block
 from otelwp_agent.model.signal import ALL_SIGNALS, Signal
+from otelwp_agent.transport.overload import Drops
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -180,6 +181,16 @@ class Receiver(Component):
     """Makes batches. `next` is set before `start`, and again at a reload: read it for each batch."""
 
     next: Mapping[Signal, Entry]
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.drops = Drops(str(context.id), context.registry, context.log, context.clock)
+        """What it answered with success and dropped, where `on_overload` says so."""
+
+    def health(self) -> ComponentHealth | None:
+        """Tell of drops: bad for a minute after the last one."""
+        state = self.drops.state()
+        return None if state is None else ComponentHealth(self.context.kind, str(self.context.id), *state)
 
 
 class Entry(Consumer, Protocol):

@@ -82,6 +82,8 @@ class ConsumeError(AgentError):
     given_up: Callable[[int], None] | None = None
     """Set by an exporter's queue that refused: whoever will not offer the batch again (a fan-out that goes on without
     it, a receiver that tells its client) calls this with the number of items, and the exporter counts them."""
+    items = 0
+    """The items that a receiver could not hand over; 0 as long as nobody has counted them."""
 
     def __init__(self, message: str, *, reason: str | None = None) -> None:
         """Say what is wrong; `reason` replaces the class's own metric label."""

@@ -108,6 +108,7 @@ class ReceiverEntry:
                 consume_forks(self._heads, batch)
         except ConsumeError as error:
             counters[1].value += batch.items
+            error.items = batch.items
             if error.given_up is not None:
                 error.given_up(batch.items)
             raise

@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import orjson
 from pydantic import AfterValidator, Field, model_validator
 
 from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Receiver, Stability, Tier
@@ -28,9 +29,11 @@ from otelwp_agent.config.types import Ignored
 from otelwp_agent.errors import ConsumeError, PermanentError
 from otelwp_agent.model import projections
 from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.otlp_response import partial_success
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.metrics import Instrument
+from otelwp_agent.transport import overload
 from otelwp_agent.transport import status as statuses
 from otelwp_agent.transport.http_messages import JSON, PROTOBUF, Head, Request, Response, Route, text_error
 from otelwp_agent.transport.http_server import HttpServer
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from otelwp_agent.transport.grpc_server import GrpcServer
+    from otelwp_agent.transport.http_messages import DropRenderer
 
 REFUSED_REQUESTS = Instrument(
     "otelwp_receiver_refused_requests",
@@ -66,7 +70,7 @@ def _is_path(value: str) -> str:
 UrlPath = Annotated[str, AfterValidator(_is_path)]
 
 
-class OtlpHttp(blocks.HttpServer):
+class OtlpHttp(blocks.HttpReceiver):
     """OTLP over HTTP/1.1."""
 
     traces_url_path: UrlPath = "/v1/traces"
@@ -179,10 +183,18 @@ class OtlpReceiver(Receiver):
 
     async def _start_http(self, settings: OtlpHttp) -> None:
         routes = {path: self._route(signal) for path, signal in settings.paths.items()}
-        server = HttpServer(settings, routes, name=self.name, log=self.context.log, on_refused=self._refusals("http"))
+        server = HttpServer(
+            settings,
+            routes,
+            name=self.name,
+            log=self.context.log,
+            on_refused=self._refusals("http"),
+            drops=self.drops.when(settings.on_overload),
+        )
         await server.start()
         self._http = server
-        self.context.log.info("receiver listening", transport="http", endpoint=server.address, port=server.port)
+        also = {"also": server.also} if server.also else {}
+        self.context.log.info("receiver listening", transport="http", endpoint=server.address, port=server.port, **also)
 
     async def _start_grpc(self, settings: blocks.GrpcServer) -> None:
         from otelwp_agent.transport.grpc_server import GrpcServer  # noqa: PLC0415 - 10 MB that HTTP alone does without
@@ -228,7 +240,7 @@ class OtlpReceiver(Receiver):
                 entry.admit()
 
         count = self._refusals("http")
-        return Route(handle, ("POST",), admit, _render_error)
+        return Route(handle, ("POST",), admit, _render_error, _drop_renderer(signal))
 
     def _read_head(self, head: Head) -> tuple[Callable[[Signal, bytes], bytes] | None, Origin, Response]:
         """Work out from a head how to decode what follows it, where that comes from, and how to say yes."""
@@ -292,6 +304,28 @@ def _render_error(head: Head, status: int, error: ConsumeError) -> Response:
     return Response(status, message.SerializeToString(), PROTOBUF, headers)
 
 
+_REJECTED = {
+    Signal.TRACES: "rejectedSpans",
+    Signal.METRICS: "rejectedDataPoints",
+    Signal.LOGS: "rejectedLogRecords",
+}
+
+
+def _drop_renderer(signal: Signal) -> DropRenderer:
+    """Return how to say, as a success, that everything was rejected (OTLP 1.9, "Partial Success").
+
+    Where nothing had been counted, the message alone says it: a rejected number of 0 is a warning.
+    """
+
+    def render(head: Head, items: int, message: str) -> Response:
+        if head.media_type == JSON:
+            rejected = {_REJECTED[signal]: str(items)} if items else {}
+            return Response(200, orjson.dumps({"partialSuccess": {**rejected, "errorMessage": message}}), JSON)
+        return Response(200, partial_success(items, message), PROTOBUF)
+
+    return render
+
+
 def _build(config: Config, context: Context) -> OtlpReceiver:
     return OtlpReceiver(config, context)
 
@@ -304,5 +338,5 @@ FACTORY = Factory(
     stability=Stability.BETA,
     tier=Tier.FREE,
     reads="shape, down to the item; with `validation: full` everything",
-    instruments=(REFUSED_REQUESTS,),
+    instruments=(REFUSED_REQUESTS, *overload.INSTRUMENTS),
 )

@@ -94,6 +94,13 @@ class ErrorRenderer(Protocol):
         """Return the answer for `error`."""
 
 
+class DropRenderer(Protocol):
+    """How a route says yes to a request that is dropped, in the encoding that its clients read."""
+
+    def __call__(self, head: Head, items: int, message: str) -> Response:
+        """Return a success, that may tell of `items` (0: nobody knows) dropped because of `message`."""
+
+
 @dataclass(slots=True)
 class Route:
     """What happens at one path."""
@@ -105,6 +112,8 @@ class Route:
     """Called before a body is read; raises `Overloaded` to refuse it."""
     render_error: ErrorRenderer | None = None
     """Plain text if left out."""
+    render_dropped: DropRenderer | None = None
+    """The answer where `on_overload` is `accept_and_drop`; 202 without a body if left out."""
 
 
 def text_error(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from otelwp_agent.errors import ConsumeError, StartError
+from otelwp_agent.errors import ConsumeError, RetryableError, StartError
 from otelwp_agent.transport import status as statuses
 from otelwp_agent.transport.compression import decompress
 from otelwp_agent.transport.http_messages import Head, Request, Response, Route, text_error
@@ -26,10 +28,14 @@ if TYPE_CHECKING:
     import structlog
 
     from otelwp_agent.config import blocks
+    from otelwp_agent.config.types import Endpoint
+    from otelwp_agent.transport.overload import Drops
     from otelwp_agent.transport.tls import ServerTls
 
 REMEMBERED_HEADS = 1024
 """Heads kept per server; then the memory starts anew."""
+READ_BUFFER = 256 * 1024
+"""Bytes read at once, at most."""
 SWEEP = 0.5
 """Seconds between looks for connections whose time is up; also the precision of every timeout."""
 
@@ -37,9 +43,34 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+_ACCEPTED = Response(202)
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    """One address that is listened on."""
+
+    key: str
+    endpoint: Endpoint
+    socket: socket.socket
+    server: asyncio.Server
+
+    @property
+    def port(self) -> int:
+        """The port it got; 0 on a unix socket."""
+        return 0 if self.endpoint.unix else self.socket.getsockname()[1]
+
+    @property
+    def address(self) -> str:
+        """Where it listens, for people."""
+        return f"unix://{self.endpoint.unix}" if self.endpoint.unix else f"{self.endpoint.host or '*'}:{self.port}"
+
+
 class HttpServer:
     """Serves `routes` (path → `Route`) as `settings` say. `on_refused(reason)` is told of every request refused here.
 
+    With `drops` nothing is refused for lack of room: such requests get a success, and are entered there.
     `name` is the component's, for messages. A server that starts on an address which a server of the same name already
     serves in this process shares its socket, and inherits its connections when that one shuts down: so a reload refuses
     nobody.
@@ -47,7 +78,7 @@ class HttpServer:
 
     _serving: dict[str, HttpServer] = {}  # noqa: RUF012 - by address, for the whole process, on purpose
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it serves, and whom it tells of what
         self,
         settings: blocks.HttpServer,
         routes: Mapping[str, Route],
@@ -55,14 +86,18 @@ class HttpServer:
         name: str,
         log: structlog.typing.FilteringBoundLogger,
         on_refused: Callable[[str], None] = lambda _reason: None,
+        drops: Drops | None = None,
     ) -> None:
         self.settings = settings
         self.routes = routes
         self.name = name
         self.log = log
         self.on_refused = on_refused
+        self.drops = drops
         self.port = 0
         self.plans: dict[bytes, Plan] = {}
+        self.memory = bytearray(READ_BUFFER)
+        self.buffer = memoryview(self.memory)
         self.sessions: set[Session] = set()
         self.limit = settings.max_request_body_size
         self.encodings = frozenset(settings.compression_algorithms)
@@ -75,93 +110,127 @@ class HttpServer:
         self.prefix = b""
         self._extra = "".join(f"{name}: {value}\r\n" for name, value in settings.response_headers.items())
         self._origins = _origin_pattern(settings.cors)
-        self._server: asyncio.Server | None = None
-        self._socket: socket.socket | None = None
+        self._listeners: list[_Listener] = []
         self._tls: ServerTls | None = None
         self._successor: HttpServer | None = None
+        self._predecessors: dict[str, HttpServer] = {}  # by address; as long as they listen, too
         self._sweeper: asyncio.TimerHandle | None = None
         self._ended: asyncio.Future[None] | None = None
-        self._key = ""
         self._tls_checked = self.now
 
     @property
     def listening(self) -> bool:
         """Whether it has been started and not shut down."""
-        return self._server is not None
+        return bool(self._listeners)
 
-    def hand_over_to(self, successor: HttpServer) -> socket.socket:
-        """Return another handle of the listening socket; the successor gets the connections, too, at our shutdown."""
-        assert self._socket is not None  # noqa: S101 - it serves
+    def hand_over(self, key: str, successor: HttpServer) -> socket.socket:
+        """Return another handle of a listening socket; the successor gets the connections, too, at our shutdown."""
         self._successor = successor
-        return self._socket.dup()
+        return next(each.socket for each in self._listeners if each.key == key).dup()
 
     @property
     def address(self) -> str:
-        """What it listens on: `host:port` with the port it got, or the unix path."""
-        endpoint = self.settings.endpoint
-        return f"unix://{endpoint.unix}" if endpoint.unix else f"{endpoint.host or '*'}:{self.port}"
+        """What it listens on first: `host:port` with the port it got, or the unix path."""
+        return self._listeners[0].address if self._listeners else str(self.settings.endpoint)
+
+    @property
+    def also(self) -> list[str]:
+        """What it listens on beside `address`."""
+        return [each.address for each in self._listeners[1:]]
 
     async def start(self) -> None:
         """Listen; raise `StartError` with nothing left open."""
-        settings, key = self.settings, str(self.settings.endpoint)
-        if settings.endpoint.port == 0:
-            key = f"{key}#{self.name}"  # any port will do: no two components mean the same one
+        settings = self.settings
         if settings.tls is not None:
             from otelwp_agent.transport.tls import ServerTls  # noqa: PLC0415 - only who serves TLS pays for it
 
             self._tls = ServerTls(settings.tls, name=self.name)
+        try:
+            await self._listen(settings.endpoint)
+            for endpoint in settings.additional_endpoints:
+                await self._listen_too(endpoint)
+        except BaseException:
+            self._stop_listening()
+            raise
+        self.port = self._listeners[0].port
+        self._sweep()
+
+    async def _listen_too(self, endpoint: Endpoint) -> None:
+        try:
+            await self._listen(endpoint)
+        except StartError as error:
+            if getattr(error.__cause__, "errno", None) not in _NOT_HERE:
+                raise
+            self.log.warning("address left out", server=self.name, endpoint=str(endpoint), error=str(error))
+
+    async def _listen(self, endpoint: Endpoint) -> None:
+        settings, key = self.settings, str(endpoint)
+        if endpoint.port == 0:
+            key = f"{key}#{self.name}#{len(self._listeners)}"  # any port will do: no two components mean the same one
         before = self._serving.get(key)
         if before is not None:
             if before.name != self.name:
                 raise StartError(f"{self.name}: cannot listen on {key}: {before.name} already does; give one another")
-            self._socket = before.hand_over_to(self)
+            sock = before.hand_over(key, self)
+            self._predecessors[key] = before
         else:
-            self._socket = listen(
-                settings.endpoint,
+            sock = listen(
+                endpoint,
                 name=self.name,
                 backlog=settings.backlog,
                 unix_mode=settings.unix_mode,
                 unix_group=settings.unix_group,
             )
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
+        server = await asyncio.get_running_loop().create_server(
             lambda: Session(self),
-            sock=self._socket.dup(),
+            sock=sock.dup(),
             backlog=settings.backlog,
             ssl=self._tls.context if self._tls is not None else None,
         )
-        if not settings.endpoint.unix:
-            self.port = self._socket.getsockname()[1]
-        self._key = key
+        self._listeners.append(_Listener(key, endpoint, sock, server))
         self._serving[key] = self
-        self._sweep()
+
+    def _stop_listening(self) -> None:
+        """Close every listening socket; a unix socket that no successor serves goes away."""
+        listeners, self._listeners = self._listeners, []
+        for each in listeners:
+            each.server.close()
+            each.socket.close()
+            if self._serving.get(each.key) is not self:
+                continue
+            before = self._predecessors.pop(each.key, None)
+            if before is not None:  # a reload that failed: it goes on serving
+                self._serving[each.key] = before
+                continue
+            del self._serving[each.key]
+            if each.endpoint.unix:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(each.endpoint.unix)  # noqa: PTH108 - beside the bind that made it
 
     async def shutdown(self, grace: float = 5.0) -> None:
         """Stop listening, answer what has begun to arrive for at most `grace` seconds, and close every connection.
 
-        When a successor has taken over the address, connections go to it instead, open as they are.
+        When a successor has taken over an address, connections go to it instead, open as they are.
         """
-        server, self._server = self._server, None
-        if server is None:
+        if not self._listeners:
             return
-        server.close()
+        self._stop_listening()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        if self._serving.get(self._key) is self:
-            del self._serving[self._key]
-        if self._socket is not None:
-            self._socket.close()
         successor = self._successor
         if successor is not None and successor.listening:
             for session in self.sessions:
                 session.server = successor
             successor.sessions |= self.sessions
+            successor.forget(self)
             self.sessions.clear()
             return
-        if self.settings.endpoint.unix:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.settings.endpoint.unix)  # noqa: PTH108 - beside the bind that made it
         await self._close_sessions(grace)
+
+    def forget(self, predecessor: HttpServer) -> None:
+        """Serve alone what `predecessor` has served."""
+        for key in [key for key, server in self._predecessors.items() if server is predecessor]:
+            del self._predecessors[key]
 
     async def _close_sessions(self, grace: float) -> None:
         self.draining = True
@@ -239,7 +308,11 @@ class HttpServer:
             return text_error(500, "internal error; the agent's log has the details")
 
     def refusal(self, plan: Plan, error: ConsumeError, status: int = 0) -> Response:
-        """Return the answer that says `error`, in the route's own way."""
+        """Return the answer that says `error`, in the route's own way: a success, if it is to be dropped."""
+        if self.drops is not None and isinstance(error, RetryableError) and isinstance(plan.route, Route):
+            items = self.drops.add(error, plan.head.headers.get("user-agent", ""))
+            render = plan.route.render_dropped
+            return _ACCEPTED if render is None else render(plan.head, items, str(error))
         self.on_refused(error.reason)
         status = status or statuses.http_status(error)
         if isinstance(plan.route, Route) and plan.route.render_error is not None:

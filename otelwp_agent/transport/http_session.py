@@ -50,7 +50,7 @@ class Plan:
         self.extra = extra
 
 
-class Session(asyncio.Protocol):
+class Session(asyncio.BufferedProtocol):
     """One client."""
 
     __slots__ = (
@@ -105,7 +105,9 @@ class Session(asyncio.Protocol):
         self.deadline = server.now + server.idle_timeout
         if len(server.sessions) > server.settings.max_connections:
             server.on_refused("connections")
-            self._last_word(text_error(503, "too many connections", (("Retry-After", "1"),)))
+            # Where a page waits for the answer, nobody is told to come back.
+            wait = (("Retry-After", "1"),) if server.drops is None else ()
+            self._last_word(text_error(503, "too many connections", wait))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
         """Forget everything: nobody is there to be answered."""
@@ -128,6 +130,22 @@ class Session(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Go on writing if an answer is still owed: a client may close its side as soon as it has sent."""
         return self._waiting is not None and not self._closing and self.server.settings.tls is None
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the protocol's signature
+        """Return where to read to: all sessions share one buffer, for nothing stays in it from one read to the next."""
+        return self.server.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what has arrived: a whole request whose head is remembered straight from the buffer, with one copy."""
+        server = self.server
+        buffer = server.buffer
+        if not (self._in_message or self._missing or self._closing or self._waiting is not None):
+            end = server.memory.find(b"\r\n\r\n", 0, nbytes) + 4
+            plan = server.plans.get(bytes(buffer[:end]))
+            if plan is not None and end + plan.length == nbytes and self._admit(plan):
+                self._finish(plan, bytes(buffer[end:nbytes]))
+                return
+        self.data_received(bytes(buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         """Take what has arrived to where it belongs."""
@@ -327,7 +345,10 @@ class Session(asyncio.Protocol):
         self._waiting = None
         if self._closing:
             return
-        if answer.cancelled() or answer.exception() is not None:
+        error = None if answer.cancelled() else answer.exception()
+        if isinstance(error, ConsumeError):
+            self._write(plan, self.server.refusal(plan, error))
+        elif answer.cancelled() or error is not None:
             self._write(plan, text_error(500, "internal error; the agent's log has the details"))
         else:
             self._write(plan, answer.result())

@@ -8,6 +8,7 @@ from otelwp_agent.config.blocks import (
     GrpcClient,
     GrpcServer,
     HttpClient,
+    HttpReceiver,
     HttpServer,
     Queue,
     Retry,
@@ -78,6 +79,17 @@ def test_transport_unix_makes_the_endpoint_a_path(server, endpoint):
 )
 def test_servers_refuse(server, data, words):
     assert words in refusal(server, data)
+
+
+def test_http_servers_listen_on_several_addresses():
+    server = HttpServer.model_validate({"additional_endpoints": ["[::1]:4318", "unix:///run/a.sock"]})
+    assert [(each.host, each.port, each.unix) for each in server.additional_endpoints] == [
+        ("::1", 4318, ""),
+        ("", None, "/run/a.sock"),
+    ]
+    assert "stands twice" in refusal(HttpServer, {"additional_endpoints": ["127.0.0.1:4318"]})
+    assert "has no port" in refusal(HttpServer, {"additional_endpoints": ["localhost"]})
+    assert "Input should be" in refusal(HttpReceiver, {"on_overload": "ignore"})
 
 
 def test_zero_is_the_default_limit_as_in_the_collector():

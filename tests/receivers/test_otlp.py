@@ -11,11 +11,17 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
 from otelwp_agent.component import ComponentId, Context, Kind
 from otelwp_agent.errors import Overloaded, StartError
+from otelwp_agent.model.otlp_json import encode
+from otelwp_agent.model.otlp_response import rejected
 from otelwp_agent.model.signal import Signal
+from otelwp_agent.pipeline.entry import PipelineHead, ReceiverEntry
 from otelwp_agent.receivers.otlp import FACTORY, Config
 from otelwp_agent.telemetry.metrics import Registry
 
@@ -247,3 +253,48 @@ def test_a_protocol_with_nothing_under_it_is_on():
         "127.0.0.1:4317",
         "127.0.0.1:4318",
     )
+
+
+async def test_beside_php_overload_is_a_success_that_says_what_was_lost():
+    settings = {"endpoint": "127.0.0.1:0", "on_overload": "accept_and_drop"}
+    async with Agent(protocols={"http": settings}) as agent:
+        pipeline = agent.pipelines[Signal.TRACES]
+        assert agent.receiver.health() is None
+        pipeline.refusal = Overloaded("no room", retry_after=3)
+        site = {"User_Agent": "WordPress/6.5; https://shop.example"}
+        status, headers, answer = await agent.post("/v1/traces", spans(3).SerializeToString(), **site)
+        assert (status, "retry-after" in headers) == (200, False)
+        partial = ExportTraceServiceResponse.FromString(answer).partial_success
+        assert (partial.rejected_spans, partial.error_message) == (0, "no room")
+        status, _, answer = await agent.post("/v1/traces", b"{}", "application/json", **site)
+        assert (status, json.loads(answer)) == (200, {"partialSuccess": {"errorMessage": "no room"}})
+        count = agent.registry.value("otelwp_receiver_dropped_requests", receiver="otlp", site="shop.example")
+        assert (count, agent.refused("overloaded")) == (2, 0)
+        health = agent.receiver.health()
+        assert (health.healthy, health.message) == (False, "2 requests were answered and dropped: no room")
+        pipeline.refusal = None
+        assert (await agent.post("/v1/traces", b"\xff\xff"))[0] == 400, "what is broken is told as ever"
+
+
+@pytest.mark.parametrize(
+    ("signal", "key"),
+    [
+        (Signal.TRACES, "rejectedSpans"),
+        (Signal.METRICS, "rejectedDataPoints"),
+        (Signal.LOGS, "rejectedLogRecords"),
+    ],
+)
+async def test_what_was_counted_before_there_was_no_room_is_told(signal, key):
+    settings = {"endpoint": "127.0.0.1:0", "on_overload": "accept_and_drop"}
+    async with Agent(protocols={"http": settings}) as agent:
+        head = PipelineHead("traces")
+        head.first = agent.pipelines[signal]
+        agent.pipelines[signal].refusal = Overloaded("the queue is full")
+        agent.receiver.next = {signal: ReceiverEntry([head], "otlp", signal, agent.registry)}
+        body = every_signal()[signal].SerializeToString()
+        _, _, answer = await agent.post(f"/v1/{signal.value}", body)
+        assert rejected(answer) == (1, "the queue is full")
+        _, _, answer = await agent.post(f"/v1/{signal.value}", encode(signal, body), "application/json")
+        assert json.loads(answer) == {"partialSuccess": {key: "1", "errorMessage": "the queue is full"}}
+        assert agent.registry.value("otelwp_receiver_dropped_items", site="unknown") == 2
+        assert head.ledger.accepted == 0

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from otelwp_agent.config.blocks import Cors
-from otelwp_agent.errors import MalformedError, StartError
+from otelwp_agent.errors import MalformedError, Overloaded, StartError
 from otelwp_agent.transport import http_server
-from otelwp_agent.transport.http_messages import Route
+from otelwp_agent.transport.http_messages import Response, Route
 from tests.kit.http_site import OK, Client, Site, post
 
 
@@ -221,3 +221,150 @@ async def test_forgotten_heads_are_parsed_anew(monkeypatch):
             assert len(site.server.plans) <= 3
         await client.close()
         assert [request.headers["x-number"] for request in site.requests] == [str(number) for number in range(10)]
+
+
+class Account:
+    def __init__(self):
+        self.entered = []
+
+    def add(self, error, user_agent=""):
+        self.entered.append((error.reason, user_agent))
+        return error.items
+
+
+def full(request=None):
+    error = Overloaded("no room", retry_after=2)
+    error.items = 5
+    raise error
+
+
+@pytest.mark.parametrize("early", [False, True])
+async def test_where_drops_are_meant_overload_is_answered_with_success(early):
+    def render(head, items, message):
+        return Response(200, f"{items} {message}".encode())
+
+    how = {"admit": full} if early else {}
+    handler = (lambda request: OK) if early else full
+    account = Account()
+    site = Site({"/plain": Route(handler, **how), "/said": Route(handler, render_dropped=render, **how)})
+    site.server.drops = account
+    async with site:
+        client = await site.connect()
+        client.send(post(path="/plain", extra="User-Agent: WordPress/6; http://a\r\n") + post(path="/said"))
+        status, headers, body = await client.answer()
+        assert (status, body, "retry-after" in headers) == (202, b"", False)
+        assert (await client.answer())[::2] == (200, b"5 no room")
+        client.send(b"POST /plain HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n")
+        assert (await client.answer())[0] == 413, "only the lack of room is forgiven"
+        await client.close()
+    assert account.entered == [("overloaded", "WordPress/6; http://a"), ("overloaded", "")]
+    assert site.refusals == ["too_large"]
+
+
+async def test_an_overload_found_out_late_is_dropped_as_well():
+    async def later():
+        full()
+
+    site = Site({"/": Route(lambda request: asyncio.ensure_future(later()))})
+    site.server.drops = Account()
+    async with site:
+        client = await site.connect()
+        client.send(post(path="/"))
+        assert (await client.answer())[0] == 202
+        site.server.drops = None
+        client.send(post(path="/"))
+        assert (await client.answer())[0] == 429
+        await client.close()
+
+
+async def test_where_drops_are_meant_nobody_is_told_to_come_back():
+    site = Site(max_connections=1)
+    site.server.drops = Account()
+    async with site:
+        clients = [await site.connect() for _ in range(2)]
+        status, headers, _ = await clients[1].answer()
+        assert (status, "retry-after" in headers) == (503, False)
+        for client in clients:
+            await client.close()
+
+
+async def test_one_server_listens_on_several_addresses(tmp_path):
+    path = tmp_path / "s.sock"
+    site = Site(additional_endpoints=["127.0.0.1:0", f"unix://{path}"], unix_mode="0600")
+    async with site:
+        assert len(site.server.also) == 2
+        assert site.server.also[1] == f"unix://{path}"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        second = int(site.server.also[0].rpartition(":")[2])
+        assert second not in (0, site.server.port)
+        for opened in (
+            asyncio.open_connection("127.0.0.1", site.server.port),
+            asyncio.open_connection("127.0.0.1", second),
+            asyncio.open_unix_connection(path),
+        ):
+            client = Client(*await opened)
+            client.send(post())
+            assert (await client.answer())[0] == 200
+            await client.close()
+    assert not path.exists()
+    assert site.server.also == []
+
+
+async def test_one_address_that_cannot_be_had_closes_the_others(tmp_path):
+    path = tmp_path / "s.sock"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        site = Site(endpoint=f"unix://{path}", additional_endpoints=[f"127.0.0.1:{taken.getsockname()[1]}"])
+        with pytest.raises(StartError, match="in use"):
+            await site.server.start()
+    assert not path.exists()
+    assert not site.server.listening
+
+
+async def test_an_additional_address_that_this_machine_has_not_is_left_out():
+    async with Site(additional_endpoints=["192.0.2.1:4318"]) as site:
+        assert site.server.listening
+        assert site.server.also == []
+
+
+async def test_a_successor_that_cannot_start_leaves_the_old_one_serving(tmp_path):
+    path = tmp_path / "s.sock"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        async with Site(endpoint=f"unix://{path}") as old:
+            port = taken.getsockname()[1]
+            new = Site(endpoint=f"unix://{path}", additional_endpoints=[f"127.0.0.1:{port}"])
+            with pytest.raises(StartError, match="in use"):
+                await new.server.start()
+            client = Client(*await asyncio.open_unix_connection(path))
+            client.send(post())
+            assert (await client.answer())[0] == 200
+            await client.close()
+            async with Site(endpoint=f"unix://{path}") as newer:
+                await old.server.shutdown()
+                assert path.exists()
+                assert newer.server.listening
+    assert not path.exists()
+
+
+async def test_while_it_stops_new_connections_are_refused_at_once():
+    pending = []
+
+    def later(request):
+        pending.append(asyncio.get_running_loop().create_future())
+        return pending[-1]
+
+    site = Site({"/": Route(later)})
+    async with site:
+        busy = await site.connect()
+        busy.send(post(path="/"))
+        while not pending:
+            await asyncio.sleep(0)
+        stopping = asyncio.create_task(site.server.shutdown(grace=5))
+        await asyncio.sleep(0)
+        started = time.monotonic()
+        with pytest.raises(ConnectionRefusedError):
+            await site.connect()
+        assert time.monotonic() - started < 0.5
+        pending[0].set_result(OK)
+        await busy.answer()
+        await stopping
+        await busy.close()

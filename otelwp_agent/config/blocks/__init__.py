@@ -16,6 +16,7 @@ from otelwp_agent.config.blocks.http import (
     Cors,
     Encoding,
     HttpClient,
+    HttpReceiver,
     HttpServer,
 )
 from otelwp_agent.config.blocks.network import Dialer, NetworkServer
@@ -38,6 +39,7 @@ __all__ = [
     "GrpcServer",
     "Headers",
     "HttpClient",
+    "HttpReceiver",
     "HttpServer",
     "NetworkServer",
     "Queue",

@@ -15,7 +15,7 @@ from otelwp_agent.config.blocks.base import (
     Headers,
     SecretHeaders,
 )
-from otelwp_agent.config.blocks.network import NetworkServer
+from otelwp_agent.config.blocks.network import Listening, NetworkServer
 from otelwp_agent.config.blocks.tls import TlsClient, TlsServer
 from otelwp_agent.config.types import ByteSize, Duration, Endpoint, Ignored, PositiveDuration, Refused
 
@@ -97,10 +97,31 @@ class HttpServer(NetworkServer):
     """File mode of a unix socket."""
     unix_group: str | None = None
     """Group that owns a unix socket."""
+    additional_endpoints: list[Listening] = Field(default_factory=list)
+    """More addresses to listen on, each as `endpoint`: `["[::1]:4318", "unix:///run/otelwp/http.sock"]`. One that this
+    machine does not have (IPv6 switched off) is left out with a warning."""
     auth: Annotated[None, SERVER_AUTH] = None
     """Refused: there are no authenticator extensions."""
     middlewares: Annotated[None, MIDDLEWARES] = None
     """Refused: there are no middleware extensions."""
+
+    @model_validator(mode="after")
+    def _distinct_endpoints(self) -> HttpServer:
+        seen: set[str] = set()
+        for endpoint in (self.endpoint, *self.additional_endpoints):
+            if endpoint in seen and endpoint.port != 0:
+                message = f"{str(endpoint)!r} stands twice: name each address once"
+                raise ValueError(message)
+            seen.add(endpoint)
+        return self
+
+
+class HttpReceiver(HttpServer):
+    """An HTTP/1.1 server that takes telemetry."""
+
+    on_overload: Literal["refuse", "accept_and_drop"] = "refuse"
+    """What becomes of a request that there is no room for: `refuse` tells the sender to come back, `accept_and_drop`
+    answers with success and drops it, counted and shown: for senders that would wait inside a web page."""
 
 
 class CompressionParams(Block):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import AfterValidator, field_validator, model_validator
 
 from otelwp_agent.config.blocks.base import Block
 from otelwp_agent.config.types import Duration, Endpoint, Ignored
@@ -17,6 +17,20 @@ class Dialer(Block):
 
     timeout: Annotated[Duration, _DIALER] = 0.0
     """Accepted for the Collector's sake: a server makes no connections."""
+
+
+def _listenable(endpoint: Endpoint) -> Endpoint:
+    if endpoint.scheme or endpoint.path:
+        message = f"a server listens on an address, not on the URL {str(endpoint)!r}: write `host:port`"
+        raise ValueError(message)
+    if endpoint.port is None and not endpoint.unix:
+        message = f"{str(endpoint)!r} has no port: write `host:port`, like `127.0.0.1:4317`"
+        raise ValueError(message)
+    return endpoint
+
+
+Listening = Annotated[Endpoint, AfterValidator(_listenable)]
+"""An endpoint that a server can listen on."""
 
 
 class NetworkServer(Block):
@@ -40,11 +54,5 @@ class NetworkServer(Block):
 
     @field_validator("endpoint")
     @classmethod
-    def _listenable(cls, endpoint: Endpoint) -> Endpoint:
-        if endpoint.scheme or endpoint.path:
-            message = f"a server listens on an address, not on the URL {str(endpoint)!r}: write `host:port`"
-            raise ValueError(message)
-        if endpoint.port is None and not endpoint.unix:
-            message = f"{str(endpoint)!r} has no port: write `host:port`, like `127.0.0.1:4317`"
-            raise ValueError(message)
-        return endpoint
+    def _endpoint_is_listenable(cls, endpoint: Endpoint) -> Endpoint:
+        return _listenable(endpoint)

@@ -40,7 +40,7 @@ from otelwp_agent.model.jaeger.receiving import (
 from otelwp_agent.model.jaeger.tags import typed_tag
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from otelwp_agent.model.jaeger.receiving import Reference, Scopes
 
@@ -65,11 +65,10 @@ def decode(data: bytes, now: int) -> Traces:
         try:
             next(steps)
         except StopIteration as stop:
-            traces: Traces = stop.value
-            return traces
+            return stop.value  # type: ignore[no-any-return]  # the generator's
 
 
-def decoding(data: bytes, now: int) -> Iterator[None]:
+def decoding(data: bytes, now: int) -> Generator[None, None, Traces]:
     """Do what `decode` does in steps, each after the first no longer than about a millisecond; return it in the end."""
     traces = Traces()
     decoder = _Decoder(traces, now)
@@ -262,7 +261,7 @@ class _Decoder:
             else:
                 start, end = self._times(start, length)
             try:
-                tail, specials = join(map(known, map(typed_tag, tags))), None
+                tail, specials = join(map(known, map(typed_tag, tags))), None  # type: ignore[arg-type]  # None raises TypeError
             except (LookupError, TypeError):
                 tail, specials = tagging.decode(tags, mend)
             parent = b""
@@ -286,10 +285,8 @@ class _Decoder:
             flags = get("flags")
             if flags and flags.__class__ is int and flags & 1:
                 tail += SAMPLED
-            if process.__class__ is str and process in processes:
-                scopes = processes[process]
-            else:
-                scopes = self._scopes(span)
+            known_process = process.__class__ is str and process in processes
+            scopes = processes[process] if known_process else self._scopes(span)
             scope = scope_of(specials) if specials else NO_SCOPE
             add(
                 scopes[scope] if scope in scopes else scopes.setdefault(scope, []),

@@ -177,16 +177,15 @@ def _size(body: bytes) -> bytes:
 
 def attribute(key: str, value: Value) -> bytes:
     """Return a serialized `KeyValue` behind its length (common.proto: key 1, value 2)."""
-    kind = type(value)
-    if kind is str:
-        text = value.encode()  # type: ignore[union-attr]  # a string
+    if isinstance(value, str):
+        text = value.encode()
         any_value = b"\x0a%b%b" % (_size(text), text)
-    elif kind is bool:
+    elif isinstance(value, bool):
         any_value = b"\x10\1" if value else b"\x10\0"
-    elif kind is int and value in _INT64:
-        any_value = b"\x18" + varint(value)  # type: ignore[arg-type]  # an integer
-    elif kind is bytes:
-        any_value = b"\x3a%b%b" % (_size(value), value)  # type: ignore[arg-type]  # bytes
+    elif isinstance(value, int) and value in _INT64:
+        any_value = b"\x18" + varint(value)
+    elif isinstance(value, bytes):
+        any_value = b"\x3a%b%b" % (_size(value), value)
     else:
         any_value = _double(0x21, float(value))
     name = key.encode()

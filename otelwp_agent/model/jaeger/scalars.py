@@ -62,7 +62,7 @@ def number(value: Any) -> int | float | None:  # noqa: ANN401 - whatever stands 
         except orjson.JSONDecodeError:
             return None
     if type(value) is int or (type(value) is float and math.isfinite(value)):
-        return value  # type: ignore[no-any-return]  # a number
+        return value
     return None
 
 

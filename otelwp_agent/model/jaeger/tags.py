@@ -44,6 +44,7 @@ def decode(tags: Any, mend: Mend) -> tuple[bytes, Specials]:  # noqa: ANN401 - w
     specials: Specials = {}
     parts = []
     untyped = False
+    identity: object
     for tag in tags:
         try:
             type_ = tag.get("type")

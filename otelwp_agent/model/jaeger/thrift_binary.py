@@ -1,0 +1,134 @@
+"""Thrift's binary protocol (thrift/doc/specs/thrift-binary-protocol.md), read into plain values, within bounds.
+
+A struct becomes a dict by field id, a list or set a list, a string or binary `bytes`. What claims to hold more than
+there are bytes, or nests deeper than anything that Jaeger sends, is refused before memory is spent on it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from otelwp_agent.errors import MalformedError
+
+MAX_DEPTH = 16
+"""Levels of structs and lists: a batch's tags in logs in spans in a list of batches are 8."""
+
+BYTES_PER_STRUCT = 16
+"""The fewest bytes that a struct has on average. The smallest that Jaeger sends, a tag of type bool, has 25."""
+
+_BOOL, _BYTE, _DOUBLE, _I16, _I32, _I64, _STRING, _STRUCT, _MAP, _SET, _LIST = 2, 3, 4, 6, 8, 10, 11, 12, 13, 14, 15
+
+_FIXED = {
+    _BOOL: struct.Struct(">?").unpack_from,
+    _BYTE: struct.Struct(">b").unpack_from,
+    _DOUBLE: struct.Struct(">d").unpack_from,
+    _I16: struct.Struct(">h").unpack_from,
+    _I32: struct.Struct(">i").unpack_from,
+    _I64: struct.Struct(">q").unpack_from,
+}
+_SIZES = {_BOOL: 1, _BYTE: 1, _DOUBLE: 8, _I16: 2, _I32: 4, _I64: 8, _STRING: 4, _STRUCT: 1, _MAP: 6, _SET: 5, _LIST: 5}
+"""The fewest bytes of a value of each type."""
+
+_header = struct.Struct(">bh").unpack_from
+_length = struct.Struct(">i").unpack_from
+_elements = struct.Struct(">bi").unpack_from
+_pairs = struct.Struct(">bbi").unpack_from
+
+
+class Reader:
+    """Reads values from the front of `data`."""
+
+    __slots__ = ("_data", "_position", "_structs")
+
+    def __init__(self, data: bytes) -> None:
+        """Begin at the first byte."""
+        self._data = data
+        self._position = 0
+        self._structs = len(data) // BYTES_PER_STRUCT + 2
+
+    def message(self) -> dict[int, Any]:
+        """Return the struct that `data` is, a message's envelope around it left out."""
+        try:
+            self._skip_envelope()
+            return self._struct(1)
+        except struct.error:
+            message = f"the Thrift body is cut short: it ends within the value at byte {self._position}"
+            raise MalformedError(message) from None
+
+    def _skip_envelope(self) -> None:
+        """Skip a message's type, name and sequence number, in either of its forms."""
+        data = self._data
+        if data[:2] == b"\x80\x01":
+            (size,) = _length(data, 4)
+            position = 12
+        elif data[:1] == b"\0":
+            (size,) = _length(data, 0)
+            position = 9
+        else:
+            return
+        self._check(size, 1)
+        self._position = position + size
+
+    def _struct(self, depth: int) -> dict[int, Any]:
+        self._structs -= 1
+        if depth > MAX_DEPTH or self._structs < 0:
+            message = f"the Thrift body is nested too deeply, or has too many structs, at byte {self._position}"
+            raise MalformedError(message)
+        data = self._data
+        fields: dict[int, Any] = {}
+        while True:
+            position = self._position
+            if data[position : position + 1] == b"\0":
+                self._position = position + 1
+                return fields
+            kind, number = _header(data, position)
+            self._position = position + 3
+            fields[number] = self._value(kind, depth)
+
+    def _value(self, kind: int, depth: int) -> Any:  # noqa: ANN401 - whatever its type is
+        unpack = _FIXED.get(kind)
+        if unpack is not None:
+            (value,) = unpack(self._data, self._position)
+            self._position += _SIZES[kind]
+            return value
+        if kind == _STRING:
+            (size,) = _length(self._data, self._position)
+            self._position += 4
+            self._check(size, 1)
+            begin = self._position
+            self._position = begin + size
+            return self._data[begin : self._position]
+        if kind == _STRUCT:
+            return self._struct(depth + 1)
+        if kind in {_LIST, _SET}:
+            return self._list(depth + 1)
+        if kind == _MAP:
+            return self._map(depth + 1)
+        message = f"the Thrift body has a value of the unknown type {kind} at byte {self._position}"
+        raise MalformedError(message)
+
+    def _list(self, depth: int) -> list[Any]:
+        kind, size = _elements(self._data, self._position)
+        self._position += 5
+        self._check(size, _SIZES.get(kind, 1))
+        self._check_depth(depth)
+        return [self._value(kind, depth) for _ in range(size)]
+
+    def _map(self, depth: int) -> list[Any]:
+        """Return the values of a map in their order; nothing that Jaeger sends has one."""
+        key, value, size = _pairs(self._data, self._position)
+        self._position += 6
+        self._check(size, _SIZES.get(key, 1) + _SIZES.get(value, 1))
+        self._check_depth(depth)
+        return [(self._value(key, depth), self._value(value, depth))[1] for _ in range(size)]
+
+    def _check(self, size: int, smallest: int) -> None:
+        if size < 0 or size * smallest > len(self._data) - self._position:
+            message = f"the Thrift body claims more at byte {self._position} than it has"
+            raise MalformedError(message)
+
+    def _check_depth(self, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            message = f"the Thrift body is nested too deeply at byte {self._position}"
+            raise MalformedError(message)

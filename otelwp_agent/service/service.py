@@ -86,6 +86,7 @@ class Service:
 
     async def start(self) -> None:
         """Load the configuration, build the graph, start it; on failure nothing is left open."""
+        memory.tune()
         plan = self._load()
         self._apply_telemetry(plan)
         process.observe(self.registry, plan.service.telemetry.resource)

@@ -142,8 +142,8 @@ class Session(asyncio.BufferedProtocol):
         if not (self._in_message or self._missing or self._closing or self._waiting is not None):
             end = server.memory.find(b"\r\n\r\n", 0, nbytes) + 4
             plan = server.plans.get(bytes(buffer[:end]))
-            if plan is not None and end + plan.length == nbytes and self._admit(plan):
-                self._finish(plan, bytes(buffer[end:nbytes]))
+            if plan is not None and end + plan.length == nbytes:
+                self._finish(plan, bytes(buffer[end:nbytes]) if self._admit(plan) else b"")
                 return
         self.data_received(bytes(buffer[:nbytes]))
 

@@ -41,6 +41,7 @@ class Running:
 @pytest.fixture(autouse=True)
 def _no_freeze(monkeypatch):
     monkeypatch.setattr("otelwp_agent.service.memory.release", lambda: None)
+    monkeypatch.setattr("otelwp_agent.service.memory.tune", lambda: None)
     yield
     logging.configure()
 

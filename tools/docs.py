@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from docs_fields import block_of, default_words, foreign_words, limits, type_words
 
-from otelwp_agent.component import Factory, Kind
+from otelwp_agent.component import Carries, Factory, Kind
 from otelwp_agent.components import SHIPPED, Catalog
 from otelwp_agent.config.describe import describe
 from otelwp_agent.config.service import ServiceConfig
@@ -155,7 +155,7 @@ def page(factory: Factory, docstring: str, source: str) -> str:
         ("signals", signals(factory)),
         ("stability", factory.stability.value),
         ("tier", factory.tier.value),
-        ("takes", f"{factory.accepts.value} bodies"),
+        ("takes", "plain bodies" if factory.accepts is Carries.PLAIN else "plain and encoded bodies"),
         ("reads", reads_words(factory.reads)),
         ("also known as", ", ".join(f"`{alias}`" for alias in factory.aliases)),
         ("source", f"[{source}](../../../{source})"),

@@ -236,6 +236,9 @@ class MemoryLimiter(Processor):
             self._room = sys.maxsize
             return
         used = self._memory.read()
+        if used > self._soft:
+            _trim_heap()  # what was freed still counts until then; a millisecond, unlike a collection
+            used = self._memory.read()
         if used > self._soft and self._collector.is_time(above_hard=used > self._hard):
             before, used = used, self._collector.collect(self._memory)
             self.context.log.info("memory given back", before_mib=before // _MIB, after_mib=used // _MIB)

@@ -100,7 +100,7 @@ class Queue(Block):
     """Room, in units of `sizer`, counting what is being sent."""
     sizer: Literal["requests", "items", "bytes"] = "requests"
     """What `queue_size` counts."""
-    max_bytes: ByteSize = 16 * 2**20
+    max_bytes: ByteSize = 8 * 2**20
     """Room in bytes, whatever `sizer` counts: this bounds memory. Counts what is being sent."""
     batch: Annotated[QueueBatch | None, NullIsPresent] = None
     """Merge in the queue; the `batch` processor before it does the same."""

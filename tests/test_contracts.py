@@ -349,6 +349,14 @@ async def test_nothing_is_opened_before_start_nor_left_open_after_shutdown(kind,
     await assert_closed(before)
 
 
+@contextlib.contextmanager
+def taken_port():
+    """Give a port that somebody else has, for streams and for datagrams."""
+    with socket.create_server(("127.0.0.1", 0)) as stream, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+        datagrams.bind(stream.getsockname())
+        yield stream.getsockname()[1]
+
+
 def occupy(config, port):
     """Return settings in which every endpoint is a port that somebody else has."""
     return {
@@ -360,8 +368,7 @@ def occupy(config, port):
 @of_kinds(*LISTENS)
 async def test_a_port_in_use_is_told_and_leaves_nothing_open(kind, type_, tmp_path):
     await build_and_cycle(kind, type_, tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
+    with taken_port() as port:
         settings = occupy(settings_of(kind, type_, tmp_path), port)
         before = await open_things()
         component, _ = build(kind, type_, tmp_path, settings=settings)
@@ -380,10 +387,10 @@ async def test_the_second_port_in_use_closes_the_first(kind, type_, tmp_path):
     await build_and_cycle(kind, type_, tmp_path)
     settings = settings_of(kind, type_, tmp_path)
     paths = list(endpoints(settings))
-    with socket.create_server(("127.0.0.1", 0)) as other:
+    with taken_port() as port:
         for path in paths:
             before = await open_things()
-            taken = replace(settings, path, f"127.0.0.1:{other.getsockname()[1]}")
+            taken = replace(settings, path, f"127.0.0.1:{port}")
             component, _ = build(kind, type_, tmp_path, settings=taken)
             with pytest.raises(StartError):
                 await component.start()

@@ -1,4 +1,4 @@
-"""Open listening sockets: TCP on one or both IP families, and unix sockets with a mode and a group."""
+"""Open listening sockets: TCP and UDP on one or both IP families, and unix sockets with a mode and a group."""
 
 from __future__ import annotations
 
@@ -25,10 +25,36 @@ def listen(endpoint: Endpoint, *, name: str, backlog: int, unix_mode: str, unix_
     """Return a listening socket on `endpoint`; raise `StartError` that names the component `name` and what to do."""
     try:
         if endpoint.unix:
-            return _listen_unix(endpoint.unix, backlog, int(unix_mode, 8), unix_group)
+            sock = _bind_unix(socket.SOCK_STREAM, endpoint.unix, int(unix_mode, 8), unix_group)
+            sock.listen(backlog)
+            return sock
         return _listen_tcp(endpoint, backlog)
     except (OSError, LookupError) as error:
         raise StartError(f"{name}: cannot listen on {endpoint}: {_advice(error, endpoint)}") from error
+
+
+def bind_datagram(endpoint: Endpoint, *, name: str, unix_mode: str, unix_group: str | None) -> socket.socket:
+    """Return a socket that takes datagrams on `endpoint`; raise `StartError` as `listen` does."""
+    try:
+        if endpoint.unix:
+            return _bind_unix(socket.SOCK_DGRAM, endpoint.unix, int(unix_mode, 8), unix_group)
+        return _bind_udp(endpoint)
+    except (OSError, LookupError) as error:
+        raise StartError(f"{name}: cannot listen on {endpoint}: {_advice(error, endpoint)}") from error
+
+
+def _bind_udp(endpoint: Endpoint) -> socket.socket:
+    family, _, _, _, address = socket.getaddrinfo(
+        endpoint.host or None, endpoint.port or 0, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
+    sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    return sock
 
 
 def _listen_tcp(endpoint: Endpoint, backlog: int) -> socket.socket:
@@ -41,9 +67,9 @@ def _listen_tcp(endpoint: Endpoint, backlog: int) -> socket.socket:
     return socket.create_server(address[:2], family=family, backlog=backlog)
 
 
-def _listen_unix(path: str, backlog: int, mode: int, group: str | None) -> socket.socket:
-    _remove_stale(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _bind_unix(kind: socket.SocketKind, path: str, mode: int, group: str | None) -> socket.socket:
+    _remove_stale(kind, path)
+    sock = socket.socket(socket.AF_UNIX, kind)
     try:
         previous = os.umask(0o777 & ~mode)
         try:
@@ -55,7 +81,6 @@ def _listen_unix(path: str, backlog: int, mode: int, group: str | None) -> socke
             import grp  # noqa: PLC0415 - there is none on Windows, and few ask for it
 
             os.chown(path, -1, grp.getgrnam(group).gr_gid)
-        sock.listen(backlog)
     except BaseException:
         sock.close()
         raise
@@ -63,14 +88,14 @@ def _listen_unix(path: str, backlog: int, mode: int, group: str | None) -> socke
     return sock
 
 
-def _remove_stale(path: str) -> None:
+def _remove_stale(kind: socket.SocketKind, path: str) -> None:
     """Remove a socket that a dead process left behind; one that somebody still answers is left, and refused."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116
             raise OSError(errno.EEXIST, "a file that is not a socket stands there")
     except FileNotFoundError:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.settimeout(1)
         try:
             probe.connect(path)
@@ -78,6 +103,9 @@ def _remove_stale(path: str) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)  # noqa: PTH108
             return
+        except OSError as error:
+            if error.errno != errno.EPROTOTYPE:  # somebody answers, in another way
+                raise
     raise OSError(errno.EADDRINUSE, "somebody answers there")
 
 

@@ -74,16 +74,19 @@ def named(service, kind):
 def pipelines(declared):
     """Return pipelines that use everything declared, through its connectors if there are any."""
     catalog = Catalog()
-    receivers = [str(identifier) for identifier in declared[Kind.RECEIVER]] or ["otlp"]
-    exporters = [str(identifier) for identifier in declared[Kind.EXPORTER]] or ["debug"]
+
+    def carrying(kind, signal, default):
+        factories = [(str(identifier), catalog.get(kind, identifier.type)) for identifier in declared[kind]]
+        return [name for name, factory in factories if factory and signal in factory.signals] if factories else default
+
     connectors = [str(identifier) for identifier in declared[Kind.CONNECTOR]]
     found = {}
     for signal in Signal:
-        processors = [
-            str(identifier)
-            for identifier in declared[Kind.PROCESSOR]
-            if (factory := catalog.get(Kind.PROCESSOR, identifier.type)) is not None and signal in factory.signals
-        ]
+        receivers = carrying(Kind.RECEIVER, signal, ["otlp"])
+        processors = carrying(Kind.PROCESSOR, signal, [])
+        exporters = carrying(Kind.EXPORTER, signal, ["debug"])
+        if not receivers or not exporters:
+            continue
         stages = {"processors": processors}
         if connectors:
             found[signal.value] = {"receivers": receivers, **stages, "exporters": connectors}

@@ -19,7 +19,7 @@ from otelwp_agent.config.blocks.http import (
     HttpReceiver,
     HttpServer,
 )
-from otelwp_agent.config.blocks.network import Dialer, NetworkServer
+from otelwp_agent.config.blocks.network import Dialer, Listening, NetworkServer
 from otelwp_agent.config.blocks.sending import Queue, QueueBatch, QueueBatchPartition, Retry
 from otelwp_agent.config.blocks.tls import TlsClient, TlsFiles, TlsServer, TlsVersion
 
@@ -41,6 +41,7 @@ __all__ = [
     "HttpClient",
     "HttpReceiver",
     "HttpServer",
+    "Listening",
     "NetworkServer",
     "Queue",
     "QueueBatch",

@@ -1,0 +1,66 @@
+"""Peers written in Go, built from their modules by the `go` command as it is configured here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from peers import cache
+
+COLLECTOR = Path(__file__).parent / "collector"
+"""A `main` of the OpenTelemetry Collector's modules; go.mod has the versions."""
+
+JAEGER = "v1.76.0"
+"""The module version whose `cmd/jaeger` is Jaeger 2.13: one more is not to be had as a module."""
+
+JAEGER_1 = "v1.42.0"
+"""Of Jaeger 1, which has the OTLP receivers (since 1.35) and still all of its own: Thrift over HTTP, `PostSpans`."""
+
+_JAEGER_MODULE = "github.com/jaegertracing/jaeger"
+
+
+def collector() -> Path:
+    """Return the OpenTelemetry Collector's binary."""
+
+    def build(draft: Path) -> None:
+        _go("build", "-o", draft / "collector", ".", where=COLLECTOR)
+
+    sources = b"".join((COLLECTOR / name).read_bytes() for name in ("go.mod", "go.sum", "main.go"))
+    name = f"collector-{collector_version()}-{hashlib.sha256(sources).hexdigest()[:8]}"
+    return cache.once(name, build) / "collector"
+
+
+def collector_version() -> str:
+    """Return the Collector's version, as go.mod has it."""
+    for line in (COLLECTOR / "go.mod").read_text().splitlines():
+        if line.strip().startswith("go.opentelemetry.io/collector/otelcol v"):
+            return line.split()[1]
+    message = f"{COLLECTOR / 'go.mod'} does not require go.opentelemetry.io/collector/otelcol"
+    raise LookupError(message)
+
+
+def jaeger() -> Path:
+    """Return the binary of Jaeger 2."""
+
+    def build(draft: Path) -> None:
+        # Not `go install`: its go.mod replaces a module, which go refuses for a module that is not the main one.
+        found = json.loads(_go("mod", "download", "-json", f"{_JAEGER_MODULE}@{JAEGER}", where=draft))
+        version = f"-X {_JAEGER_MODULE}/internal/version.latestVersion={JAEGER}"
+        _go("build", "-ldflags", version, "-o", draft / "jaeger", "./cmd/jaeger", where=Path(found["Dir"]))
+
+    return cache.once(f"jaeger-{JAEGER}", build) / "jaeger"
+
+
+def jaeger_1() -> Path:
+    """Return the binary of Jaeger 1, all in one."""
+
+    def build(draft: Path) -> None:
+        package = f"{_JAEGER_MODULE}/cmd/all-in-one@{JAEGER_1}"
+        _go("install", package, where=draft, env={"GOBIN": str(draft)})
+
+    return cache.once(f"jaeger-{JAEGER_1}", build) / "all-in-one"
+
+
+def _go(*arguments: str | Path, where: Path, env: dict[str, str] | None = None) -> str:
+    return cache.run(["go", *arguments], where=where, env={"CGO_ENABLED": "0", **(env or {})})

@@ -19,7 +19,7 @@ ENTRY_POINTS = "otelwp_agent.components"
 """The entry-point group of third-party components; an entry's name is `kind:type` (`processor:acme_redact`)."""
 
 SHIPPED: dict[Kind, tuple[str, ...]] = {
-    Kind.RECEIVER: ("datagram", "otlp"),
+    Kind.RECEIVER: ("datagram", "jaeger", "jaeger_json", "otlp"),
     Kind.PROCESSOR: ("attributes", "batch", "memory_limiter", "probabilistic_sampler", "resource"),
     Kind.EXPORTER: ("debug", "file", "otlp_grpc", "otlp_http"),
     Kind.CONNECTOR: ("forward",),

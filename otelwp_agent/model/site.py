@@ -28,7 +28,10 @@ class Sites:
 
     def name(self, user_agent: str) -> str:
         """Return the site's name, `unknown`, or `other`."""
-        site = site_of(user_agent)
+        return self.keep(site_of(user_agent))
+
+    def keep(self, site: str) -> str:
+        """Return `site` if it is among those that are told apart, else `other`."""
         if site in self._names or site == UNKNOWN:
             return site
         if len(self._names) >= self._limit:

@@ -32,11 +32,11 @@ from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.otlp_response import partial_success
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.telemetry.metrics import Instrument
 from otelwp_agent.transport import overload
 from otelwp_agent.transport import status as statuses
 from otelwp_agent.transport.http_messages import JSON, PROTOBUF, Head, Request, Response, Route, text_error
 from otelwp_agent.transport.http_server import HttpServer
+from otelwp_agent.transport.refusals import REFUSED_REQUESTS, refusals
 from otelwp_agent.transport.tls import beyond_grpc
 
 if TYPE_CHECKING:
@@ -44,12 +44,6 @@ if TYPE_CHECKING:
 
     from otelwp_agent.transport.grpc_server import GrpcServer
     from otelwp_agent.transport.http_messages import DropRenderer
-
-REFUSED_REQUESTS = Instrument(
-    "otelwp_receiver_refused_requests",
-    "Requests refused, by reason: malformed, too_large, unknown_encoding, overloaded, memory, timeout, …",
-    labels=("receiver", "transport", "reason"),
-)
 
 _PATH = re.compile(r"/?[^\s?#/:][^\s?#:]*|/")
 
@@ -206,10 +200,7 @@ class OtlpReceiver(Receiver):
         self.context.log.info("receiver listening", transport="grpc", endpoint=server.address, port=server.port)
 
     def _refusals(self, transport: str) -> Callable[[str], None]:
-        registry, receiver = self.context.registry, str(self.context.id)
-        return lambda reason: registry.counter(
-            REFUSED_REQUESTS, receiver=receiver, transport=transport, reason=reason
-        ).add()
+        return refusals(self.context.registry, str(self.context.id), transport)
 
     def _route(self, signal: Signal) -> Route:
         """Return the route that takes `signal`: the hot path of the whole agent."""

@@ -26,3 +26,10 @@ def test_only_so_many_sites_are_told_apart():
     names = [sites.name(f"WordPress/6; http://{host}") for host in ("a", "b", "c", "a")]
     assert names == ["a", "b", OTHER, "a"]
     assert sites.name("curl") == UNKNOWN
+
+
+def test_other_names_are_bounded_with_the_sites():
+    sites = Sites(1)
+    assert sites.keep("shop") == "shop"
+    assert sites.name("WordPress/6.5; http://b.example") == "other"
+    assert sites.keep("shop") == "shop"

@@ -1,0 +1,202 @@
+"""Receive spans from Jaeger's clients: protobuf over gRPC, Thrift (and JSON) over HTTP.
+
+It stands at the beginning of a pipeline, where older SDKs and exporters send to a Jaeger collector: `PostSpans` on
+14250, `/api/traces` on 14268. The path on 14268 takes JSON as well, told by its bytes, with everything that the
+receiver `jaeger_json` mends: of the two, one is enough for that port.
+
+Example::
+
+    receivers:
+      jaeger:
+        protocols:
+          grpc:
+            endpoint: 127.0.0.1:14250
+          thrift_http:
+            endpoint: 127.0.0.1:14268
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import model_validator
+
+from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Receiver, Stability, Tier
+from otelwp_agent.config import blocks
+from otelwp_agent.config.types import Endpoint, Refused
+from otelwp_agent.errors import ConsumeError, PermanentError
+from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.receipt import Receipt
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.transport import jaeger_http, overload
+from otelwp_agent.transport.refusals import refusals
+from otelwp_agent.transport.tls import beyond_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from otelwp_agent.transport.grpc_server import GrpcServer
+
+POST_SPANS = "/jaeger.api_v2.CollectorService/PostSpans"
+
+_UDP = Refused(
+    "Thrift over UDP is not taken here (its clients are long retired): send OTLP, or from PHP use the receiver "
+    "`datagram`, and remove this"
+)
+_SAMPLING = Refused("sampling strategies are not served by a receiver: remove `remote_sampling`")
+
+
+class Grpc(blocks.GrpcServer):
+    """Jaeger's protobuf over gRPC."""
+
+    endpoint: Endpoint = Endpoint("127.0.0.1:14250")
+    """`host:port` or `unix:///path` to listen on; port 0 picks a free one."""
+
+
+class ThriftHttp(blocks.HttpReceiver):
+    """Thrift or JSON over HTTP."""
+
+    endpoint: Endpoint = Endpoint("127.0.0.1:14268")
+    """`host:port` or `unix:///path` to listen on; port 0 picks a free one."""
+
+
+class Protocols(blocks.Block):
+    """What to listen with. A protocol that is named is on, even with nothing under it."""
+
+    grpc: Grpc | None = None
+    """Protobuf over gRPC, on 127.0.0.1:14250 if nothing else is said."""
+    thrift_http: ThriftHttp | None = None
+    """Thrift and JSON over HTTP, on 127.0.0.1:14268 if nothing else is said."""
+    thrift_compact: Annotated[None, _UDP] = None
+    """Refused: Thrift over UDP is not taken here."""
+    thrift_binary: Annotated[None, _UDP] = None
+    """Refused: Thrift over UDP is not taken here."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_is_on(cls, data: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds
+        return {key: {} if value is None else value for key, value in data.items()} if isinstance(data, dict) else data
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> Protocols:
+        if self.grpc is None and self.thrift_http is None:
+            message = "name at least one protocol: `grpc:` or `thrift_http:`"
+            raise ValueError(message)
+        problem = beyond_grpc(self.grpc.tls) if self.grpc is not None and self.grpc.tls is not None else None
+        if problem is not None:
+            message = f"grpc.tls: {problem}"
+            raise ValueError(message)
+        return self
+
+
+class Config(ComponentConfig):
+    """Settings of the Jaeger receiver."""
+
+    protocols: Protocols
+    """What to listen with."""
+    remote_sampling: Annotated[None, _SAMPLING] = None
+    """Refused: sampling strategies are not served here."""
+
+
+class JaegerReceiver(Receiver):
+    """Listens for Jaeger's clients."""
+
+    def __init__(self, config: Config, context: Context) -> None:
+        super().__init__(context)
+        self.name = f"{context.kind.value}/{context.id}"
+        self._settings = config.protocols
+        self._grpc: GrpcServer | None = None
+        self._http: jaeger_http.JaegerHttp | None = None
+        self._mended = jaeger_http.Mended(str(context.id), context.log, context.registry)
+
+    async def start(self) -> None:
+        """Listen; raise `StartError` with nothing left open."""
+        try:
+            if self._settings.thrift_http is not None:
+                await self._start_http(self._settings.thrift_http)
+            if self._settings.grpc is not None:
+                await self._start_grpc(self._settings.grpc)
+        except BaseException:
+            await self.shutdown()
+            raise
+
+    async def shutdown(self) -> None:
+        """Stop listening, and hand on what was answered and not judged yet."""
+        http, self._http = self._http, None
+        grpc, self._grpc = self._grpc, None
+        if http is not None:
+            await http.shutdown()
+        if grpc is not None:
+            await grpc.shutdown()
+
+    def refresh(self) -> None:
+        """Read certificates again."""
+        if self._http is not None:
+            self._http.server.reload_tls()
+        if self._grpc is not None:
+            self._grpc.reload_tls()
+
+    def endpoints(self) -> Mapping[str, str]:
+        """Return where it listens, by protocol."""
+        endpoints = {}
+        if self._grpc is not None:
+            endpoints["grpc"] = self._grpc.address
+        if self._http is not None:
+            endpoints["thrift_http"] = self._http.server.address
+        return endpoints
+
+    async def _start_http(self, settings: ThriftHttp) -> None:
+        http = jaeger_http.JaegerHttp(
+            settings,
+            lambda: self.next.get(Signal.TRACES),
+            receiver=str(self.context.id),
+            name=self.name,
+            log=self.context.log,
+            registry=self.context.registry,
+            clock=self.context.clock,
+            drops=self.drops,
+        )
+        await http.start()
+        self._http = http
+
+    async def _start_grpc(self, settings: Grpc) -> None:
+        from otelwp_agent.transport.grpc_server import GrpcServer  # noqa: PLC0415 - 10 MB that HTTP alone does without
+
+        server = GrpcServer(settings, {POST_SPANS: self.post_spans}, name=self.name, log=self.context.log)
+        await server.start()
+        self._grpc = server
+        self.context.log.info("receiver listening", transport="grpc", endpoint=server.address, port=server.port)
+
+    def post_spans(self, message: bytes, metadata: Mapping[str, str]) -> bytes:
+        """Take a `PostSpansRequest`; the answer is an empty message."""
+        from otelwp_agent.model.jaeger import from_proto  # noqa: PLC0415 - for who listens with gRPC
+
+        receiver, entry = str(self.context.id), self.next.get(Signal.TRACES)
+        try:
+            if entry is None:
+                raise PermanentError(f"no pipeline takes traces from the receiver {receiver}")
+            entry.admit()
+            traces = from_proto.decode(message)
+            items = traces.spans
+            if items:
+                origin = Origin(receiver, "grpc", headers=metadata)
+                entry.consume(Batch(Signal.TRACES, traces.body(), items, origin, ((Receipt(items), items),)))
+        except ConsumeError as error:
+            refusals(self.context.registry, receiver, "grpc")(error.reason)
+            raise
+        if traces.mended:
+            self._mended.add(traces)
+        return b""
+
+
+FACTORY = Factory(
+    Kind.RECEIVER,
+    "jaeger",
+    Config,
+    JaegerReceiver,
+    signals=frozenset({Signal.TRACES}),
+    stability=Stability.BETA,
+    tier=Tier.FREE,
+    reads="everything: Thrift, protobuf and JSON become OTLP here",
+    instruments=(*jaeger_http.INSTRUMENTS, *overload.INSTRUMENTS),
+)

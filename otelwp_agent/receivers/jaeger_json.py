@@ -1,0 +1,81 @@
+"""Receive Jaeger's JSON over HTTP, as WordPress plugins post it, and put right what is not as it should be.
+
+It stands at the beginning of a pipeline, beside PHP. A real Jaeger takes no JSON: what its query API and UI speak, and
+the dialects that plugins make of it, land here (docs/topics/jaeger.md lists what is mended). Thrift, by its bytes, is
+taken on the same path, so that old exporters land here too. The answer, 202, comes at once: larger bodies are judged
+after it, and what is wrong with them shows in metrics and in the log.
+
+Example::
+
+    receivers:
+      jaeger_json:
+        endpoint: 127.0.0.1:14268
+        additional_endpoints: ["[::1]:14268"]
+        on_overload: accept_and_drop
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Receiver, Stability, Tier
+from otelwp_agent.config import blocks
+from otelwp_agent.config.types import Endpoint
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.transport import jaeger_http, overload
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Config(ComponentConfig, blocks.HttpReceiver):
+    """Settings of the Jaeger JSON receiver."""
+
+    endpoint: Endpoint = Endpoint("127.0.0.1:14268")
+    """`host:port` or `unix:///path` to listen on; port 0 picks a free one."""
+
+
+class JaegerJsonReceiver(Receiver):
+    """Listens for posts of Jaeger's JSON."""
+
+    def __init__(self, config: Config, context: Context) -> None:
+        super().__init__(context)
+        self._http = jaeger_http.JaegerHttp(
+            config,
+            lambda: self.next.get(Signal.TRACES),
+            receiver=str(context.id),
+            name=f"{context.kind.value}/{context.id}",
+            log=context.log,
+            registry=context.registry,
+            clock=context.clock,
+            drops=self.drops,
+        )
+
+    async def start(self) -> None:
+        """Listen; raise `StartError` with nothing left open."""
+        await self._http.start()
+
+    async def shutdown(self) -> None:
+        """Stop listening, and hand on what was answered and not judged yet."""
+        await self._http.shutdown()
+
+    def refresh(self) -> None:
+        """Read certificates again."""
+        self._http.server.reload_tls()
+
+    def endpoints(self) -> Mapping[str, str]:
+        """Return where it listens."""
+        return {"http": self._http.server.address} if self._http.server.listening else {}
+
+
+FACTORY = Factory(
+    Kind.RECEIVER,
+    "jaeger_json",
+    Config,
+    JaegerJsonReceiver,
+    signals=frozenset({Signal.TRACES}),
+    stability=Stability.BETA,
+    tier=Tier.FREE,
+    reads="everything: JSON and Thrift become OTLP here",
+    instruments=(*jaeger_http.INSTRUMENTS, *overload.INSTRUMENTS),
+)

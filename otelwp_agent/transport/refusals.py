@@ -1,0 +1,25 @@
+"""What a receiver counts when it refuses a request, the same for every receiver and transport."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otelwp_agent.telemetry.metrics import Instrument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otelwp_agent.telemetry.metrics import Registry
+
+REFUSED_REQUESTS = Instrument(
+    "otelwp_receiver_refused_requests",
+    "Requests refused, by reason: malformed, too_large, unknown_encoding, overloaded, memory, timeout, …",
+    labels=("receiver", "transport", "reason"),
+)
+
+
+def refusals(registry: Registry, receiver: str, transport: str) -> Callable[[str], None]:
+    """Return what counts a refusal by its reason."""
+    return lambda reason: registry.counter(
+        REFUSED_REQUESTS, receiver=receiver, transport=transport, reason=reason
+    ).add()

@@ -116,7 +116,7 @@ final class Otlp_Json {
 			} elseif ( is_bool( $value ) ) {
 				$value = array( 'boolValue' => $value );
 			} elseif ( is_float( $value ) ) {
-				$value = array( 'doubleValue' => is_finite( $value ) ? $value : (string) $value );
+				$value = array( 'doubleValue' => is_finite( $value ) ? $value : ( is_nan( $value ) ? 'NaN' : ( $value > 0 ? 'Infinity' : '-Infinity' ) ) );
 			} else {
 				$list = array();
 				foreach ( (array) $value as $item ) {

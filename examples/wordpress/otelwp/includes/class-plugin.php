@@ -33,6 +33,7 @@ final class Plugin {
 			add_action( 'admin_init', array( __CLASS__, 'prepare_site' ) ); // A must-use plugin is never activated.
 			Admin\Settings_Page::register();
 			Admin\Site_Health::register();
+			add_action( 'init', array( __CLASS__, 'translate' ) );
 		}
 		if ( defined( 'WP_CLI' ) && WP_CLI ) {
 			\WP_CLI::add_command( 'otelwp', Cli\Command::class );
@@ -55,6 +56,13 @@ final class Plugin {
 			return;
 		}
 		self::prepare_site();
+	}
+
+	/**
+	 * Load the translations that come with the plugin. Only the dashboard shows words.
+	 */
+	public static function translate() {
+		load_plugin_textdomain( 'otelwp', false, dirname( plugin_basename( OTELWP_FILE ) ) . '/languages' );
 	}
 
 	/**

@@ -91,6 +91,13 @@ final class Database {
 	private $seconds = 0.0;
 
 	/**
+	 * Which database this is; null before somebody asked.
+	 *
+	 * @var string|null
+	 */
+	private $system = null;
+
+	/**
 	 * Whether we made wpdb keep its queries.
 	 *
 	 * @var bool
@@ -254,15 +261,20 @@ final class Database {
 
 	/**
 	 * Tell of statements that ran again and again: one for each row of another, most likely.
+	 *
+	 * Options that are looked up one by one are no such thing. They are those that are not autoloaded, and have a number
+	 * of their own.
 	 */
 	private function repeated() {
 		$least    = (int) Settings::get( 'n_plus_one' );
-		$repeated = array_filter(
-			$this->groups,
-			static function ( $group ) use ( $least ) {
-				return $group[0] >= $least;
+		$repeated = array();
+		foreach ( $this->groups as $shape => $group ) {
+			if ( 'get_option' === self::caller( $group[2] ) ) {
+				$this->trace->set( $this->root, array( 'wordpress.db.option_lookups' => $group[0] ) );
+			} elseif ( $group[0] >= $least ) {
+				$repeated[ $shape ] = $group;
 			}
-		);
+		}
 		foreach ( array_slice( $repeated, 0, 10, true ) as $shape => $group ) {
 			$this->trace->event(
 				$this->root,
@@ -290,7 +302,7 @@ final class Database {
 		list( $verb, $table ) = Sql::operation( $shape );
 
 		$attributes = array(
-			'db.system.name'   => $wpdb instanceof \wpdb && $wpdb->is_mysql ? 'mysql' : 'other_sql',
+			'db.system.name'   => $this->system(),
 			'db.query.text'    => $shape,
 			'db.query.summary' => Sql::summary( $verb, $table, $wpdb->prefix, $wpdb->base_prefix ),
 		);
@@ -301,6 +313,22 @@ final class Database {
 			$attributes['db.collection.name'] = $table;
 		}
 		return $attributes;
+	}
+
+	/**
+	 * Return which database this is.
+	 *
+	 * @return string
+	 */
+	private function system() {
+		global $wpdb;
+		if ( null === $this->system ) {
+			$this->system = 'other_sql';
+			if ( isset( $wpdb->dbh ) && $wpdb->dbh instanceof \mysqli ) {
+				$this->system = false === stripos( (string) $wpdb->db_server_info(), 'mariadb' ) ? 'mysql' : 'mariadb';
+			}
+		}
+		return $this->system;
 	}
 
 	/**

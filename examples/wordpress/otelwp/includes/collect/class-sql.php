@@ -65,7 +65,7 @@ final class Sql {
 			return array( '', '' );
 		}
 		$verb = strtoupper( $verb[1] );
-		if ( 'SHOW' === $verb || 'SET' === $verb || ! preg_match( '/\b(?:FROM|INTO|UPDATE|JOIN|TABLE|REPLACE|DESCRIBE)\s+(?:LOW_PRIORITY\s+|IGNORE\s+|IF\s+(?:NOT\s+)?EXISTS\s+)*`?([\w$]+(?:`?\.`?[\w$]+)?)/i', $shape, $table ) ) {
+		if ( 'SHOW' === $verb || 'SET' === $verb || ! preg_match( '/\b(?:FROM|INTO|UPDATE|JOIN|TABLE|REPLACE|DESCRIBE)\s+(?:LOW_PRIORITY\s+|IGNORE\s+|INTO\s+|IF\s+(?:NOT\s+)?EXISTS\s+)*`?([\w$]+(?:`?\.`?[\w$]+)?)/i', $shape, $table ) ) {
 			return array( $verb, '' );
 		}
 		return array( $verb, str_replace( '`', '', $table[1] ) );

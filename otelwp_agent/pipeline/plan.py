@@ -148,8 +148,9 @@ class _Planner:
         if section is None or section.value is None:
             return
         if not isinstance(section.value, dict):
-            example = self._catalog.names(kind)[:1] or ["type"]
-            message = f"this must be a map of {kind.value}, like `{example[0]}:`, not {kind_of(section)}"
+            names = self._catalog.names(kind) or ["type"]
+            example = "otlp" if "otlp" in names else names[0]
+            message = f"this must be a map of {kind.value}, like `{example}:`, not {kind_of(section)}"
             self._say(section, message, (kind.value,))
             return
         for text, node in section.value.items():

@@ -1,6 +1,7 @@
 """An agent as its users run it: a process of its own, driven by YAML, signals and what it logs."""
 
 import json
+import random
 import signal
 import socket
 import subprocess
@@ -9,7 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 PATIENCE = 20.0
@@ -166,9 +167,12 @@ class Agent:
 
 
 def free_port():
-    with closing(socket.socket()) as each:
-        each.bind(("127.0.0.1", 0))
-        return each.getsockname()[1]
+    """Return a port that nobody listens on, below those that the kernel gives to whoever asks for any."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with closing(socket.socket()) as each, suppress(OSError):
+            each.bind(("127.0.0.1", port))
+            return port
 
 
 def get(port, path):

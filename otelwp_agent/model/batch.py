@@ -5,7 +5,7 @@ Invariants:
 * `body` is a serialized `Export{Traces,Metrics,Logs}ServiceRequest`. Two of them, one after the other, are the merged
   request, so merging is concatenation.
 * `shares` says whose items these are: `(receipt, items)` pairs in the order of the items in `body`, whose counts add up
-  to `items`. A stage that drops items keeps the order and settles what it drops.
+  to `items`. A stage that drops items keeps the order and settles what it drops (`selection.Selection`).
 * A batch is never changed once handed on; a stage that changes something makes a new one with `with_body`.
 """
 
@@ -94,24 +94,6 @@ class Batch:
             for column, fork in zip(columns, part.fork(branches), strict=True):
                 column.append((fork, items))
         return [self.with_body(self.body, shares=column) for column in columns]
-
-    def keep(self, body: bytes, kept: Sequence[int], outcome: Outcome, reason: str = "") -> Batch | None:
-        """Return the batch with `body`, in which `kept[i]` items of share i remain; settle the others as `outcome`.
-
-        Returns `None` when nothing remains.
-        """
-        shares: list[Share] = []
-        total = 0
-        if any(not 0 <= remain <= items for (_, items), remain in zip(self.shares, kept, strict=True)):
-            message = f"of shares of {[items for _, items in self.shares]} items, {list(kept)} cannot be kept"
-            raise ValueError(message)
-        for (receipt, items), remain in zip(self.shares, kept, strict=True):
-            if remain < items:
-                receipt.settle(outcome, items - remain, reason)
-            if remain:
-                shares.append((receipt, remain))
-                total += remain
-        return self.with_body(body, total, shares) if total else None
 
 
 def merge(batches: Sequence[Batch], origin: Origin | None = None) -> Batch:

@@ -8,6 +8,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from otelwp_agent.model.batch import Batch, Origin, divide, merge
 from otelwp_agent.model.projections import count, split_batch
 from otelwp_agent.model.receipt import Ledger, Outcome, Receipt
+from otelwp_agent.model.selection import Selection
 from otelwp_agent.model.signal import Signal
 from tests.kit.otlp import delimited
 
@@ -55,25 +56,6 @@ def test_settles_every_item():
     ]
     with pytest.raises(ValueError, match="only 0 of 1 are pending"):
         batch.settle(Outcome.DELIVERED)
-
-
-def test_keeps_some_and_settles_the_others():
-    batch = a_batch(3, 2, 1)
-    kept = batch.keep(body_of(3), [2, 0, 1], Outcome.SAMPLED_OUT)
-    assert kept.items == 3
-    assert [items for _, items in kept.shares] == [2, 1]
-    assert [receipt.pending for receipt in receipts(batch)] == [2, 0, 1]
-    assert [receipt.count(Outcome.SAMPLED_OUT) for receipt in receipts(batch)] == [1, 2, 0]
-    assert kept.keep(b"", [0, 0], Outcome.FILTERED) is None
-    assert [receipt.pending for receipt in receipts(batch)] == [0, 0, 0]
-
-
-@pytest.mark.parametrize("kept", [[4, 0], [-1, 2], [1], [1, 1, 1]])
-def test_keeping_what_is_not_there_is_a_bug_and_settles_nothing(kept):
-    batch = a_batch(3, 2)
-    with pytest.raises(ValueError, match=r"cannot be kept|argument"):
-        batch.keep(b"", kept, Outcome.FILTERED)
-    assert [receipt.pending for receipt in receipts(batch)] == [3, 2]
 
 
 def test_forks_of_a_part_settle_into_the_whole():
@@ -170,14 +152,16 @@ class Pipeline(RuleBasedStateMachine):
     def thin(self, batch, outcome, data):
         items = self._take(batch)
         kept = [data.draw(st.integers(0, size)) for _, size in batch.shares]
-        start, keeps, gone = 0, [], []
+        start, keeps, gone, verdicts = 0, [], [], b""
         for (_, size), remain in zip(batch.shares, kept, strict=True):
             keeps += items[start : start + remain]
             gone += items[start + remain : start + size]
+            verdicts += bytes(remain) + b"\1" * (size - remain)
             start += size
-        rest = batch.keep(body_of(sum(kept)), kept, outcome, "reason")
+        selection = Selection(batch, body_of(sum(kept)), verdicts)
         self._note(gone, outcome)
-        return multiple() if rest is None else self._put(rest, keeps)
+        selection.settle([(outcome, "reason")])
+        return multiple() if selection.batch is None else self._put(selection.batch, keeps)
 
     @rule(batch=consumes(batches), outcome=st.sampled_from(Outcome))
     def settle(self, batch, outcome):

@@ -1,10 +1,13 @@
-"""What every test shares: how hypothesis behaves, and gRPC imported as the agent imports it."""
+"""What every test shares: how hypothesis behaves, gRPC imported as the agent imports it, logs as they begin."""
 
 from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from otelwp_agent.telemetry import logging
 
 # Before any test imports gRPC, or its core writes what it likes to stderr for as long as the process lives.
 from otelwp_agent.transport import grpc_runtime  # noqa: F401
@@ -14,3 +17,12 @@ from otelwp_agent.transport import grpc_runtime  # noqa: F401
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("house"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "house")
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_begin():
+    """Undo what a command that a test runs in this process does to the level of the logs."""
+    level = logging._Logger.__bases__
+    yield
+    if logging._Logger.__bases__ != level:
+        logging.configure()

@@ -186,6 +186,17 @@ def test_what_fits_into_no_buffer_is_told_from_an_agent_that_fails(php, short, k
     assert results == ["too large"]
 
 
+@pytest.mark.parametrize("kind", ["unixgram", "unix", "http"])
+def test_site_health_asks_whether_somebody_listens_and_sends_nothing(php, short, kind):
+    probe = "return array_map(static function ($url) { return Otelwp\\Endpoint::parse($url)->probe(); }, $data);"
+    with Peer(kind, short) as peer:
+        assert php(probe, [peer.url, f"unix://{short}/absent.sock"]) == ["", "nothing is there"]
+        if kind != "unixgram":
+            assert peer.wait() == [b""]
+    assert php(probe, [peer.url]) == ["connection refused"]
+    assert b"".join(peer.received) == b""
+
+
 def mapped(url):
     """Write a loopback address so that it does not look like one: for the plugin, another host."""
     return url.replace("127.0.0.1", "[::ffff:127.0.0.1]")

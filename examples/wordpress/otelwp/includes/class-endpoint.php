@@ -103,6 +103,25 @@ final class Endpoint {
 		if ( $datagram && strlen( $body ) > self::MAX_DATAGRAM[ $this->transport ] ) {
 			return 'too large';
 		}
+		return $this->exchange( $datagram ? $body : $this->http( $body ) );
+	}
+
+	/**
+	 * Find out whether somebody listens, and send nothing. (For UDP, nobody can tell.)
+	 *
+	 * @return string '' if somebody does, else why not.
+	 */
+	public function probe() {
+		return $this->exists() ? $this->exchange( '' ) : 'nothing is there';
+	}
+
+	/**
+	 * Connect, write, leave, and keep what PHP has to say of it.
+	 *
+	 * @param string $message What goes over the wire.
+	 * @return string '' if it was taken, else why it was not.
+	 */
+	private function exchange( $message ) {
 		// A handler of our own keeps PHP's warnings from other handlers, and error_get_last() as it is.
 		$problem = '';
 		set_error_handler( // phpcs:ignore WordPress.PHP.DevelopmentFunctions.error_log_set_error_handler
@@ -112,7 +131,7 @@ final class Endpoint {
 			}
 		);
 		try {
-			return $this->write( $datagram ? $body : $this->http( $body ), $problem );
+			return $this->write( $message, $problem );
 		} finally {
 			restore_error_handler();
 		}
@@ -141,7 +160,12 @@ final class Endpoint {
 				return 'connecting takes too long';
 			}
 		}
-		$written = fwrite( $socket, $message );
+		if ( '' === $message && false === stream_socket_get_name( $socket, true ) ) {
+			$problem = 'connection refused'; // TCP keeps it for the first write, which a probe has not.
+			$written = false;
+		} else {
+			$written = '' === $message ? 0 : fwrite( $socket, $message );
+		}
 		fclose( $socket );
 		// phpcs:enable
 		if ( strlen( $message ) === $written ) {

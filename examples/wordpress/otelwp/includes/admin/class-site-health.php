@@ -85,10 +85,13 @@ final class Site_Health {
 			$endpoint = Endpoint::parse( $text );
 			if ( null === $endpoint || ! $endpoint->exists() ) {
 				$problems[ $text ] = __( 'nothing is there', 'otelwp' );
-			} elseif ( '/' === $endpoint->address[0] && ! is_writable( $endpoint->address ) ) { // phpcs:ignore WordPress.WP.AlternativeFunctions -- a socket.
+				continue;
+			}
+			$why = isset( $failing[ $text ] ) ? $failing[ $text ]['why'] : $endpoint->probe();
+			if ( '/' === $endpoint->address[0] && ! is_writable( $endpoint->address ) ) { // phpcs:ignore WordPress.WP.AlternativeFunctions -- a socket.
 				$problems[ $text ] = __( 'PHP may not write to it: its group should be that of the web server', 'otelwp' );
-			} elseif ( isset( $failing[ $text ] ) ) {
-				$problems[ $text ] = $failing[ $text ]['why'];
+			} elseif ( '' !== $why ) {
+				$problems[ $text ] = $why;
 			} else {
 				/* translators: %s: an endpoint */
 				return self::result( 'otelwp_endpoints', 'good', __( 'Traces leave this site', 'otelwp' ), sprintf( __( 'They go to %s, after the page was answered.', 'otelwp' ), $text ) );

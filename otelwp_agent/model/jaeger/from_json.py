@@ -72,7 +72,7 @@ def decoding(data: bytes, now: int) -> Generator[None, None, Traces]:
     """Do what `decode` does in steps, each after the first no longer than about a millisecond; return it in the end."""
     traces = Traces()
     decoder = _Decoder(traces, now)
-    document = _load(data, traces)
+    document = load(data, traces)
     for place, trace in decoder.traces_in(document):
         spans = decoder.begin(trace)
         for first in range(0, len(spans), STEP):
@@ -86,7 +86,7 @@ def decoding(data: bytes, now: int) -> Generator[None, None, Traces]:
     return traces
 
 
-def _load(data: bytes, traces: Traces) -> Any:  # noqa: ANN401 - whatever stands in the JSON
+def load(data: bytes, traces: Traces) -> Any:  # noqa: ANN401 - whatever stands in the JSON
     """Return the document; bytes that are not UTF-8 are read as Latin-1, as PHP wrote them."""
     try:
         return orjson.loads(data)

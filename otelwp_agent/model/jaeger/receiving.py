@@ -110,7 +110,7 @@ class Traces:
             pairs = {"service.name": service, **pairs}
             self.service = self.service or service
         body = b"".join([RESOURCE_ATTRIBUTE + attribute(key, value) for key, value in pairs.items()])
-        return self._resources.setdefault(body, {NO_SCOPE: []})
+        return self._resources.setdefault(body, {})
 
     def add(self, records: Records, ids: bytes, parent: bytes, rest: bytes) -> None:
         """Add a span to those of its process and scope: its `ids`, its parent's span id or "", its other fields.
@@ -126,9 +126,10 @@ class Traces:
             self.mend("duplicate_span_id")
             while ids in seen:
                 ids = ids[:TRACE_SIZE] + blake2b(ids + rest, digest_size=8).digest()
-        record = seen[ids] = [ids, parent, rest]
+        record = [ids, parent, rest]
         if parent and ids[:TRACE_SIZE] + parent not in seen:
             self._forward.append(record)
+        seen[ids] = record
         records.append(record)
 
     def body(self) -> bytes:
@@ -137,7 +138,7 @@ class Traces:
             self._cut_cycles()
         resources = []
         for resource, scopes in self._resources.items():
-            if any(scopes.values()):
+            if scopes:
                 parts = [prefixed(b"\x0a", resource)]
                 parts += [
                     prefixed(b"\x12", _scope_spans(scope, records)) for scope, records in scopes.items() if records

@@ -20,7 +20,7 @@ ENTRY_POINTS = "otelwp_agent.components"
 
 SHIPPED: dict[Kind, tuple[str, ...]] = {
     Kind.RECEIVER: ("datagram", "jaeger", "jaeger_json", "otlp"),
-    Kind.PROCESSOR: ("attributes", "batch", "memory_limiter", "probabilistic_sampler", "resource"),
+    Kind.PROCESSOR: ("attributes", "batch", "memory_limiter", "probabilistic_sampler", "resource", "wordpress"),
     Kind.EXPORTER: ("debug", "file", "jaeger", "otlp_grpc", "otlp_http"),
     Kind.CONNECTOR: ("forward",),
     Kind.EXTENSION: ("health_check",),

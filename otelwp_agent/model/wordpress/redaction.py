@@ -1,0 +1,111 @@
+"""Takes people and secrets out of attributes: what leaves a site must not say who was there.
+
+What goes, unless a configuration says otherwise: the values of query parameters that look like secrets, people or
+search terms; user ids, logins and names; cookies and credentials in headers; addresses of clients; e-mail addresses in
+any text; literals in SQL.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_plus
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+REDACTED = "REDACTED"
+"""In place of a value, as OpenTelemetry's conventions have it (`url.full`)."""
+
+URLS = frozenset(
+    {
+        "url.full",
+        "url.original",
+        "url.query",
+        "http.url",
+        "http.target",
+        "http.referer",
+        "http.referrer",
+        "http.request.header.referer",
+        "http.response.header.location",
+    }
+)
+"""Attributes that hold a URL, or the end of one."""
+STATEMENTS = frozenset({"db.query.text", "db.statement"})
+"""Attributes that hold SQL."""
+
+_PARAMETER = re.compile(
+    r"pass|pwd|token|nonce|secret|api_?key|(?:^|[_\-\[])key|auth(?!or)|sig(?:nature)?$|hash|session|mail|phone|user|login"
+    r"|card|^(?:code|log|q|s|search|query|ip|(?:first|last|display|full|nick|billing_\w+|shipping_\w+)_?name)$",
+    re.IGNORECASE,
+)
+_PERSON = re.compile(
+    r"enduser\.|user\.(?:id|name|full_name|email|hash|login|roles)$|(?:wp|wordpress)[._](?:user|customer)(?:[._](?!logged_in)\w+)?$"
+    r"|user_?(?:id|login|email)$|client\.address$|http\.client_ip$|net\.(?:sock\.)?peer\.(?:ip|addr)$|network\.peer\.address$"
+)
+_HEADER = re.compile(
+    r"http\.(?:request|response)\.header\..*(?:cookie|auth|nonce|key|token|secret|forwarded|real[_-]ip)|http\.cookies?$"
+)
+_EMAIL = re.compile(r"[\w.+%-]{1,64}+@(?:[\w-]++\.)++[a-zA-Z]{2,}")
+_CREDENTIALS = re.compile(r"(?<=//)[^/@\s?#]++@")
+
+
+class Redactor:
+    """Redacts by removing, or with `hash_key` by hashing: equal values stay equal, and nobody without the key tells."""
+
+    __slots__ = ("_attributes", "_key", "_parameters")
+
+    def __init__(
+        self, hash_key: bytes | None = None, attributes: Collection[str] = (), parameters: Collection[str] = ()
+    ) -> None:
+        """Redact `attributes` and query `parameters` beside those that are known to need it."""
+        self._key = hash_key
+        self._attributes = frozenset(attributes)
+        self._parameters = frozenset(each.lower() for each in parameters)
+
+    def hides(self, key: str) -> bool:
+        """Whether the whole attribute is somebody's or secret."""
+        return key in self._attributes or _PERSON.match(key) is not None or _HEADER.match(key) is not None
+
+    def replacement(self, value: str) -> str | None:
+        """Return what stands for a value that is hidden, `None` for nothing."""
+        return None if self._key is None else self._digest(value)
+
+    def url(self, key: str, text: str) -> str:
+        """Return a URL with the secrets in its query hidden; all of it, if the attribute is the query."""
+        if key == "url.query":
+            return self.query(text)
+        text = _CREDENTIALS.sub(f"{REDACTED}@", text)
+        base, mark, rest = text.partition("?")
+        if not mark:
+            return text
+        query, mark, fragment = rest.partition("#")
+        return f"{base}?{self.query(query)}{mark}{fragment}"
+
+    def query(self, query: str) -> str:
+        """Return a query string with the values of telling parameters hidden."""
+        if "=" not in query:
+            return query
+        return "&".join([self._pair(each) for each in query.split("&")])
+
+    def text(self, text: str) -> str:
+        """Return a text without e-mail addresses."""
+        return _EMAIL.sub(self._email, text) if "@" in text else text
+
+    def _pair(self, pair: str) -> str:
+        name, mark, value = pair.partition("=")
+        if not value:
+            return pair
+        plain = unquote_plus(name)
+        if plain.lower() not in self._parameters and _PARAMETER.search(plain) is None:
+            return pair
+        return f"{name}{mark}{REDACTED if self._key is None else self._digest(unquote_plus(value))}"
+
+    def _email(self, found: re.Match[str]) -> str:
+        return "[email]" if self._key is None else f"[email:{self._digest(found[0].lower())}]"
+
+    def _digest(self, value: str) -> str:
+        assert self._key is not None  # noqa: S101 - asked by the callers
+        return hmac.new(self._key, value.encode(errors="replace"), hashlib.sha256).hexdigest()[:16]

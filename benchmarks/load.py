@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 CONNECTIONS = 64
 """HTTP connections, or gRPC calls under way at once."""
 
+BACK_OFF = 0.05
+"""Seconds before a connection that was refused for want of room sends again: a sender that does not wait measures
+refusals. Real ones wait longer."""
+
 CHANNELS = 8
 """gRPC connections that carry those calls."""
 
@@ -121,8 +125,12 @@ class HttpConnection(asyncio.Protocol):
                 return
             self.whole = {data}
         self.buffer = b""
-        self.result.statuses[data[9:12].decode()] += 1
-        self.send()
+        status = data[9:12].decode()
+        self.result.statuses[status] += 1
+        if status in ("429", "503"):
+            asyncio.get_running_loop().call_later(BACK_OFF, self.send)
+        else:
+            self.send()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Count a request whose answer never came."""
@@ -189,6 +197,8 @@ async def load_grpc(order: Order) -> Result:
                 await call(next(messages), timeout=order.patience)
             except grpc.aio.AioRpcError as error:
                 result.statuses[error.code().name] += 1
+                if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    await asyncio.sleep(BACK_OFF)
             else:
                 result.statuses["OK"] += 1
 

@@ -11,7 +11,7 @@ Example::
       datagram:
         endpoint: 127.0.0.1:4319
       datagram/unix:
-        endpoint: unix:///run/otelwp/agent.dgram
+        endpoint: unix:///run/otelwp/datagram.sock
         unix_mode: "0660"
 """
 

@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING
 
 from otelwp_agent.errors import StartError
-from otelwp_agent.transport.listen import bind_datagram
+from otelwp_agent.transport.listen import address_of, bind_datagram
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,8 +79,7 @@ class DatagramSocket:
     @property
     def address(self) -> str:
         """Where it listens, for people."""
-        endpoint = self.endpoint
-        return f"unix://{endpoint.unix}" if endpoint.unix else f"{endpoint.host or '*'}:{self.port}"
+        return address_of(self.endpoint, self.port)
 
     @property
     def receive_buffer_size(self) -> int:

@@ -19,7 +19,7 @@ from otelwp_agent.transport import status as statuses
 from otelwp_agent.transport.compression import decompress
 from otelwp_agent.transport.http_messages import Head, Request, Response, Route, text_error
 from otelwp_agent.transport.http_session import Plan, Session
-from otelwp_agent.transport.listen import listen
+from otelwp_agent.transport.listen import address_of, listen
 
 if TYPE_CHECKING:
     import socket
@@ -64,7 +64,7 @@ class _Listener:
     @property
     def address(self) -> str:
         """Where it listens, for people."""
-        return f"unix://{self.endpoint.unix}" if self.endpoint.unix else f"{self.endpoint.host or '*'}:{self.port}"
+        return address_of(self.endpoint, self.port)
 
 
 class HttpServer:

@@ -43,6 +43,14 @@ def bind_datagram(endpoint: Endpoint, *, name: str, unix_mode: str, unix_group: 
         raise StartError(f"{name}: cannot listen on {endpoint}: {_advice(error, endpoint)}") from error
 
 
+def address_of(endpoint: Endpoint, port: int) -> str:
+    """Return where something listens, for people: `127.0.0.1:4318`, `[::1]:4318`, `*:4318` or `unix:///path`."""
+    if endpoint.unix:
+        return f"unix://{endpoint.unix}"
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host or "*"
+    return f"{host}:{port}"
+
+
 def _bind_udp(endpoint: Endpoint) -> socket.socket:
     family, _, _, _, address = socket.getaddrinfo(
         endpoint.host or None, endpoint.port or 0, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE

@@ -4,7 +4,7 @@ import pytest
 
 from otelwp_agent.config.types import Endpoint
 from otelwp_agent.errors import StartError
-from otelwp_agent.transport.listen import listen
+from otelwp_agent.transport.listen import address_of, listen
 
 
 def opened(endpoint, group=None):
@@ -58,3 +58,16 @@ def test_no_host_means_both_families():
         for host, family in families:
             with socket.socket(family) as client:
                 client.connect((host, port))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "address"),
+    [
+        ("127.0.0.1:0", "127.0.0.1:7"),
+        ("[::1]:0", "[::1]:7"),
+        (":0", "*:7"),
+        ("unix:///run/a.sock", "unix:///run/a.sock"),
+    ],
+)
+def test_addresses_for_people(endpoint, address):
+    assert address_of(Endpoint(endpoint), 7) == address

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from otelwp_agent.pipeline.plan import Plan
     from otelwp_agent.pipeline.sending import Drained
 
+SAME_SIGNAL = 0.1
+"""Seconds within which a second SIGTERM is the first one again: `timeout` and `make` both hand one on."""
+
 
 class Service:
     """Runs what a plan says. `load` reads the configuration anew and raises `ConfigError` if it is wrong."""
@@ -44,7 +47,8 @@ class Service:
         self.started_at = time.time()
         self._draining = False
         self._stopped = False
-        self._stop_signals = 0
+        self._clock = time.monotonic
+        self._told_to_stop_at = 0.0
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._reloads = asyncio.Lock()
@@ -157,7 +161,9 @@ class Service:
             draining.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await draining
-            self.log.error("stopped at once, as told; what was not delivered is lost", in_flight=graph.in_flight())
+            left = graph.in_flight()
+            tell = self.log.error if left else self.log.info
+            tell("stopped at once, as told; what was in flight is lost", in_flight=left)
         self._stopped = True
         await _close(self._metrics)
 
@@ -204,9 +210,11 @@ class Service:
         return stack
 
     def _told_to_stop(self) -> None:
-        self._stop_signals += 1
-        self._stop.set()
-        if self._stop_signals > 1:
+        now = self._clock()
+        if not self._stop.is_set():
+            self._stop.set()
+            self._told_to_stop_at = now
+        elif now - self._told_to_stop_at >= SAME_SIGNAL:
             self._stop_now.set()
 
 

@@ -129,14 +129,18 @@ async def test_a_start_that_fails_closes_the_metrics_again(unused_tcp_port):
 
 
 async def test_a_second_signal_stops_at_once(capsys):
+    clock = [0.0]
     running = Running()
+    running.service._clock = lambda: clock[0]
     await running.service.start()
     running.sink.gate.clear()
     running.hand.receive(2)
     stopping = asyncio.create_task(running.service.stop())
     await asyncio.sleep(0.01)
     running.service._told_to_stop()
-    assert not stopping.done()
+    running.service._told_to_stop()
+    assert not stopping.done(), "the same signal, handed on twice"
+    clock[0] += 0.2
     running.service._told_to_stop()
     async with asyncio.timeout(5):
         await stopping

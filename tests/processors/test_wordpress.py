@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from pydantic import ValidationError
@@ -352,3 +354,52 @@ def test_broken_bytes_are_refused():
 def test_refused_settings(settings, words):
     with pytest.raises(ValidationError, match=words):
         Config.model_validate(settings)
+
+
+KEYS = st.sampled_from(
+    [
+        "db.query.text",
+        "url.full",
+        "url.query",
+        "http.url",
+        "wp.user_id",
+        "code.file.path",
+        "blog_id",
+        "http.status_code",
+    ]
+)
+VALUES = st.one_of(st.text(max_size=40), st.integers(-(2**63), 2**63 - 1), st.just("SELECT 'x' LIMIT 1"))
+
+
+@given(
+    st.lists(
+        st.tuples(st.dictionaries(KEYS, VALUES, max_size=4), st.sampled_from(["wordpress.request", "WP.x", "page"])),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_whatever_is_sent_a_second_pass_changes_nothing(spans):
+    trace = Trace(scope="wordpress")
+    for number, (attributes, name) in enumerate(spans):
+        trace.span(number + 1, number // 2, attributes, name=name, kind=2)
+    once = trace.run({"n_plus_one": 2})
+    twice, _ = run(once.SerializeToString(), {"n_plus_one": 2})
+    assert twice == once
+
+
+@pytest.mark.parametrize("name", ["auto-wordpress-front.pb", "auto-wordpress-post.json"])
+def test_a_second_pass_over_real_traces_changes_nothing(name):
+    once, _ = run(load(name), {"n_plus_one": 3})
+    assert run(once.SerializeToString(), {"n_plus_one": 3})[0] == once
+
+
+@given(st.binary(max_size=60), st.binary(max_size=60))
+def test_broken_attributes_and_events_stay_as_they_are(attribute, event):
+    def field(tag, data):
+        return tag + bytes([len(data)]) + data
+
+    span = b"".join((field(b"\x4a", attribute), field(b"\x5a", event + b"@"), field(b"\x7a", event + b"@")))
+    body = field(b"\x0a", field(b"\x12", field(b"\x12", span))) if len(span) < 100 else b""
+    stage, catcher = build("wordpress")
+    stage.consume(batch_of(body, 1))
+    assert len(catcher.batches) == 1

@@ -188,7 +188,7 @@ class WordPressProcessor(Processor):
             for index, data in enumerate(spans.items):
                 self._edit_span(spans, index, data, requests)
             edited.append(spans)
-        self._add_findings(requests)
+        self._add_findings(requests, edited)
         changed = False
         for scoped, spans in zip(group.scopes, edited, strict=True):
             if spans.changed:
@@ -208,10 +208,8 @@ class WordPressProcessor(Processor):
         new, facts = self._known.get(attributes) or self._work_out(attributes)
         parent = span.parent_span_id
         is_root = not parent or span.flags & _REMOTE == _REMOTE
-        place = (spans, index)
-        requests.places[span.trace_id, span.span_id] = place
         if is_root:
-            requests.roots.setdefault(span.trace_id, place)
+            requests.roots.setdefault(span.trace_id, (spans, index))
         changed = new is not None
         if new is not None:
             span.ClearField("attributes")
@@ -230,7 +228,8 @@ class WordPressProcessor(Processor):
             changed = True
         redactor = self._redactor
         if redactor is not None:
-            changed |= self._edit_events(span)
+            if span.events:
+                changed |= self._edit_events(span)
             if b"@" in span.status:
                 changed |= self._edit_status(span, redactor)
         if changed:
@@ -300,10 +299,10 @@ class WordPressProcessor(Processor):
         span.status = status.SerializeToString()
         return True
 
-    def _add_findings(self, requests: _Requests) -> None:
+    def _add_findings(self, requests: _Requests, scopes: Sequence[_Spans]) -> None:
         """Append events to the span of the request, or of the parent where that has not come along."""
         for trace_id, parent, event in requests.queries.findings():
-            place = requests.roots.get(trace_id) or requests.places.get((trace_id, parent))
+            place = requests.roots.get(trace_id) or _find(scopes, trace_id, parent)
             name = queries.N_PLUS_ONE.encode() if queries.N_PLUS_ONE.encode() in event else queries.SLOW.encode()
             if place is None:
                 continue
@@ -373,11 +372,10 @@ class _Spans:
 class _Requests:
     """What is learned of the requests of one resource while its spans are read."""
 
-    __slots__ = ("_sites", "places", "queries", "roots", "site_host")
+    __slots__ = ("_sites", "queries", "roots", "site_host")
 
     def __init__(self, found: queries.Queries) -> None:
         self.queries = found
-        self.places: dict[tuple[bytes, bytes], tuple[_Spans, int]] = {}
         self.roots: dict[bytes, tuple[_Spans, int]] = {}
         self.site_host = ""
         self._sites: set[str] = set()
@@ -411,6 +409,17 @@ def _replaced(attributes: Sequence[bytes], knowns: Sequence[Known], facts: Facts
             new.append(added)
             changed = True
     return new if changed else None
+
+
+def _find(scopes: Sequence[_Spans], trace_id: bytes, span_id: bytes) -> tuple[_Spans, int] | None:
+    """Return where a span is; few are looked for, so all are read again then."""
+    for spans in scopes:
+        for index, data in enumerate(spans.items):
+            if span_id in data:
+                span = parse(pb.WordPressSpan.FromString, data)
+                if span.span_id == span_id and span.trace_id == trace_id:
+                    return spans, index
+    return None
 
 
 def _page(facts: Facts) -> Page:

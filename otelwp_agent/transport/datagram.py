@@ -119,7 +119,7 @@ class DatagramSocket:
                 continue
         self._serving[self._key] = self
         self._buffer = memoryview(bytearray(self._limit))
-        asyncio.get_running_loop().add_reader(self.socket.fileno(), self._read)
+        asyncio.get_running_loop().add_reader(self.socket.fileno(), self.read)
 
     def shutdown(self) -> None:
         """Stop listening, having taken what has arrived; what a successor reads is left to it."""
@@ -136,13 +136,13 @@ class DatagramSocket:
                 if self.endpoint.unix:
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(self.endpoint.unix)  # noqa: PTH108 - beside the bind that made it
-                self._read(DRAIN)
+                self.read(DRAIN)
         _ = self.lost
         self.socket = self._before = None
         self._buffer = memoryview(b"")
         sock.close()
 
-    def _read(self, seconds: float | None = None) -> None:
+    def read(self, seconds: float | None = None) -> None:
         """Take what has arrived, for a while: the loop calls again as long as there is more."""
         sock, buffer, take = self.socket, self._buffer, self._take
         limit, end, clock = len(buffer), time.monotonic() + (SLICE if seconds is None else seconds), time.monotonic

@@ -199,9 +199,9 @@ def test_names_that_were_chosen_with_care_stay():
 
 def test_a_span_with_a_remote_parent_is_a_request_and_one_with_a_local_parent_is_not():
     trace = Trace(scope="wordpress")
-    for number, flags in ((1, 0x300), (2, 0x100), (3, 0)):
+    for number, flags in ((1, 0x300), (2, 0x100), (3, 0), (4, 0x200)):
         trace.span(number, 9, {"url.path": "/"}, name="GET /index.php", flags=flags)
-    assert [each.name for each in trace.spans_after()] == ["front", "GET /index.php", "GET /index.php"]
+    assert [each.name for each in trace.spans_after()] == ["front", *["GET /index.php"] * 3]
 
 
 def test_inner_spans_are_no_servers():

@@ -9,13 +9,14 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from peers import cache, debian, golang, maven
+from peers import cache, debian, golang, maven, python
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 PEERS: dict[str, Callable[[], object]] = {
     "wordpress": debian.wordpress,
+    "old-sdk": python.old_sdk,
     "zipkin": maven.zipkin,
     "collector": golang.collector,
     "jaeger-1": golang.jaeger_1,

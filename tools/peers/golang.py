@@ -54,12 +54,20 @@ def jaeger() -> Path:
 
 def jaeger_1() -> Path:
     """Return the binary of Jaeger 1, all in one."""
+    return _jaeger_1() / "all-in-one"
 
+
+def tracegen() -> Path:
+    """Return the binary that comes with Jaeger 1 and sends traces as its clients did."""
+    return _jaeger_1() / "tracegen"
+
+
+def _jaeger_1() -> Path:
     def build(draft: Path) -> None:
-        package = f"{_JAEGER_MODULE}/cmd/all-in-one@{JAEGER_1}"
-        _go("install", package, where=draft, env={"GOBIN": str(draft)})
+        packages = [f"{_JAEGER_MODULE}/cmd/{name}@{JAEGER_1}" for name in ("all-in-one", "tracegen")]
+        _go("install", *packages, where=draft, env={"GOBIN": str(draft)})
 
-    return cache.once(f"jaeger-{JAEGER_1}", build) / "all-in-one"
+    return cache.once(f"jaeger-{JAEGER_1}", build)
 
 
 def _go(*arguments: str | Path, where: Path, env: dict[str, str] | None = None) -> str:

@@ -1,0 +1,209 @@
+"""WordPress pages in Jaeger and in Zipkin: as the founding plugin sends them, and as ours does.
+
+What a plugin sends is written down on its way to the agent; what the query APIs of the two show is compared with that.
+"""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from tests.interop.jaeger import Jaeger, Jaeger1
+from tests.interop.pages import FOUNDING_PLUGIN, LABORATORY, OUR_PLUGIN, PAGES, Tee, posted
+from tests.interop.process import eventually
+from tests.interop.wordpress import WordPress
+from tests.interop.zipkin import Zipkin
+from tests.kit.agent import Agent
+
+pytestmark = pytest.mark.interop
+
+CONFIG = """
+receivers:
+  jaeger_json: {{endpoint: '127.0.0.1:0'}}
+  datagram: {{endpoint: 'unix://{folder}/agent.dgram'}}
+processors:
+  batch: {{timeout: 50ms}}
+exporters:
+  jaeger: {{endpoint: '127.0.0.1:{jaeger}'}}
+  zipkin: {{endpoint: 'http://127.0.0.1:{zipkin}/api/v2/spans'}}
+service:
+  pipelines:
+    traces: {{receivers: [jaeger_json, datagram], processors: [batch], exporters: [jaeger, zipkin]}}
+"""
+KINDS = {1: "internal", 2: "server", 3: "client", 4: "producer", 5: "consumer"}
+
+
+@dataclass
+class Stage:
+    """Everything that plays along."""
+
+    wordpress: WordPress
+    agent: Agent
+    tee: Tee
+    jaeger: Jaeger
+    zipkin: Zipkin
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stage")
+    with WordPress() as wordpress, Jaeger1(folder) as jaeger, Zipkin(folder) as zipkin:
+        own = wordpress.folder  # its path is short enough for sockets
+        config = CONFIG.format(folder=own, jaeger=jaeger.ports["otlp_grpc"], zipkin=zipkin.port)
+        with Agent(config, folder) as agent, Tee(own / "tee.dgram", own / "agent.dgram") as tee:
+            wordpress.add_must_use(LABORATORY.name, LABORATORY.read_text())
+            wordpress.add(FOUNDING_PLUGIN, activate=False)
+            wordpress.add(OUR_PLUGIN, activate=False)
+            yield Stage(wordpress, agent, tee, jaeger, zipkin)
+
+
+@pytest.fixture(scope="module")
+def founding(stage):
+    """The stage with the founding plugin."""
+    stage.wordpress.option("wpotel_sampling_rate", 1)
+    stage.wordpress.option("wpotel_endpoint", f"http://127.0.0.1:{stage.agent.port('http', 'jaeger_json')}/api/traces")
+    stage.wordpress.activate("wpotel")
+    yield stage
+    stage.wordpress.deactivate("wpotel")
+
+
+@pytest.mark.parametrize("page", list(PAGES))
+def test_a_page_that_the_founding_plugin_sends(founding, page):
+    before = len(posted(founding.wordpress))
+    PAGES[page].visit(founding.wordpress)
+    bodies = eventually(lambda: of_page(posted(founding.wordpress)[before:], PAGES[page].path))
+    assert len(bodies) == 1
+    (sent,) = bodies[0]["data"][0]["spans"]
+    tags = {tag["key"]: tag["value"] for tag in sent["tags"]}
+    assert tags["http.status_code"] == PAGES[page].status
+    failed = PAGES[page].status >= 500
+
+    (span,) = eventually(lambda: founding.jaeger.trace(sent["traceID"]))
+    assert (span.trace_id, span.span_id, span.parent) == (sent["traceID"], sent["spanID"], "")
+    assert (span.service, span.name) == ("127.0.0.1", "wordpress.request")
+    assert abs(span.start - sent["startTime"]) <= 1
+    assert abs(span.duration - sent["duration"]) <= 1
+    assert tags.items() <= span.tags.items()
+    assert span.tags["span.kind"] == "server"
+    assert span.tags.get("error", False) is failed
+    assert span.process_tags["environment"] == "staging"
+
+    (span,) = eventually(lambda: founding.zipkin.trace(sent["traceID"]))
+    assert (span["traceId"], span["id"], span.get("parentId")) == (sent["traceID"], sent["spanID"], None)
+    assert (span["localEndpoint"]["serviceName"], span["name"]) == ("127.0.0.1", "wordpress.request")
+    assert abs(span["timestamp"] - sent["startTime"]) <= 1
+    assert abs(span["duration"] - sent["duration"]) <= 1
+    assert {key: text(value) for key, value in tags.items()}.items() <= span["tags"].items()
+    assert span["kind"] == "SERVER"
+    assert ("error" in span["tags"]) is failed
+
+
+def of_page(bodies, path):
+    """Return those of the founding plugin's bodies that are about a page: others may ask WordPress meanwhile."""
+    found = []
+    for body in bodies:
+        tags = body["data"][0]["spans"][0]["tags"] if "data" in body else []
+        if any(tag["key"] == "http.url" and tag["value"].endswith(path) for tag in tags):
+            found.append(body)
+    return found
+
+
+def text(value):
+    """Return a value as Zipkin has it, which knows text alone."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@pytest.fixture(scope="module")
+def ours(stage):
+    """The stage with our plugin, which has a unix datagram socket to send to."""
+    settings = {"sampling_rate": 1, "endpoints": [f"unixgram://{stage.wordpress.folder}/tee.dgram"], "agent_url": ""}
+    stage.wordpress.activate("otelwp")
+    stage.wordpress.option("otelwp_settings", settings)
+    yield stage
+    stage.wordpress.deactivate("otelwp")
+
+
+@pytest.mark.parametrize("page", list(PAGES))
+def test_a_page_that_our_plugin_sends(ours, page):
+    caller = {"trace": f"{list(PAGES).index(page) + 1:032x}", "span": f"{0xABC:016x}"}
+    before = len(ours.tee.datagrams)
+    PAGES[page].visit(ours.wordpress, {"traceparent": f"00-{caller['trace']}-{caller['span']}-01"})
+    # A page that asks its own site makes two messages of one trace; the one with the root is the last.
+    sent, resource = eventually(
+        lambda: of_trace(ours.tee.datagrams[before:], caller["trace"]),
+        lambda found: any(span["parentSpanId"] == caller["span"] for span in found[0]),
+    )
+    ids = {span["spanId"] for span in sent}
+    assert len(ids) == len(sent) > 1
+
+    spans = eventually(lambda: ours.jaeger.trace(caller["trace"]), lambda found: len(found) >= len(ids))
+    shown = {span.span_id: span for span in spans}
+    assert shown.keys() == ids
+    for span in sent:
+        found = shown[span["spanId"]]
+        assert found.parent == span["parentSpanId"]
+        assert (found.service, found.name) == (resource["service.name"], span["name"])
+        assert abs(found.start - start(span)) <= 1
+        assert abs(found.duration - duration(span)) <= 1
+        assert found.tags["span.kind"] == KINDS[span["kind"]]
+        assert found.tags.get("error", False) is failed(span)
+        assert attributes(span).items() <= found.tags.items()
+        assert [log["event"] for log in found.logs] == [event["name"] for event in span.get("events", ())]
+    (root,) = (span for span in sent if span["parentSpanId"] == caller["span"])
+    assert attributes(root)["http.response.status_code"] == PAGES[page].status
+    assert failed(root) is (PAGES[page].status >= 500)
+
+    spans = eventually(lambda: ours.zipkin.trace(caller["trace"]), lambda found: len(found or ()) >= len(ids))
+    shown = {span["id"]: span for span in spans}
+    assert shown.keys() == ids
+    for span in sent:
+        found = shown[span["spanId"]]
+        assert found["parentId"] == span["parentSpanId"]
+        assert (found["localEndpoint"]["serviceName"], found["name"]) == (
+            resource["service.name"],
+            span["name"].lower(),
+        )
+        assert abs(found["timestamp"] - start(span)) <= 1
+        assert abs(found["duration"] - duration(span)) <= 1
+        assert found.get("kind", "INTERNAL") == KINDS[span["kind"]].upper()
+        assert ("error" in found["tags"]) is failed(span)
+        assert {key: text(value) for key, value in attributes(span).items()}.items() <= found["tags"].items()
+        events = sorted(each["value"].partition(":")[0].strip('"') for each in found.get("annotations", ()))
+        assert events == sorted(event["name"] for event in span.get("events", ()))
+
+
+def of_trace(datagrams, trace_id):
+    """Return the spans of a trace in our plugin's datagrams, and the attributes of their resource."""
+    spans, resource = [], {}
+    for datagram in datagrams:
+        for each in json.loads(datagram)["resourceSpans"]:
+            found = [span for scope in each["scopeSpans"] for span in scope["spans"] if span["traceId"] == trace_id]
+            spans += found
+            resource = attributes(each["resource"]) if found else resource
+    return spans, resource
+
+
+def attributes(holder):
+    return {each["key"]: scalar(each["value"]) for each in holder.get("attributes", ())}
+
+
+def scalar(value):
+    """Return an OTLP/JSON value as Python has it; lists as JSON, as both show them."""
+    ((kind, value),) = value.items()
+    if kind == "intValue":
+        return int(value)
+    if kind == "arrayValue":
+        return json.dumps([scalar(each) for each in value["values"]], separators=(",", ":"))
+    return value
+
+
+def start(span):
+    return int(span["startTimeUnixNano"]) / 1000
+
+
+def duration(span):
+    return (int(span["endTimeUnixNano"]) - int(span["startTimeUnixNano"])) / 1000
+
+
+def failed(span):
+    return span.get("status", {}).get("code") == 2

@@ -1,0 +1,31 @@
+"""Peers written in Python, installed by pip as it is configured here, in environments of their own."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from peers import cache
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SDK = "1.21.0"
+"""The last OpenTelemetry SDK that sends to Jaeger, as Thrift and by `PostSpans`; and to Zipkin in all its formats."""
+
+
+def old_sdk() -> Path:
+    """Return a Python interpreter with the old SDK and its exporters to Jaeger and Zipkin."""
+
+    def build(draft: Path) -> None:
+        cache.run([sys.executable, "-m", "venv", draft / "venv"])
+        names = ("sdk", "exporter-jaeger-thrift", "exporter-jaeger-proto-grpc", "exporter-zipkin")
+        wanted = [f"opentelemetry-{name}=={SDK}" for name in names]
+        pip = [draft / "venv/bin/python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+        cache.run([*pip, *wanted])
+
+    # Its scripts name the draft, but nobody runs them: the interpreter finds its packages from where it is.
+    return (
+        cache.once(f"opentelemetry-sdk-{SDK}-python{sys.version_info[0]}.{sys.version_info[1]}", build)
+        / "venv/bin/python"
+    )

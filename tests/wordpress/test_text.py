@@ -95,6 +95,19 @@ def test_spans_of_queries_have_few_names(php, sql, summary):
 
 
 @pytest.mark.parametrize(
+    ("message", "rest"),
+    [
+        ("Table 'shop.wp_x' doesn't exist", "Table '?' doesn't exist"),
+        ("Duplicate entry 'Pat O'Brien' for key 'email'", "Duplicate entry '?'"),
+        ("near 'secret'' at line 1", "near '?' at line 1"),
+        ("Lost connection to server during query", "Lost connection to server during query"),
+    ],
+)
+def test_messages_of_the_database_lose_what_they_quote(php, message, rest):
+    assert php("return Otelwp\\Collect\\Sql::message($data);", message) == rest
+
+
+@pytest.mark.parametrize(
     ("pattern", "route"),
     [
         ("/wp/v2/posts", "/wp/v2/posts"),

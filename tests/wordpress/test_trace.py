@@ -201,6 +201,18 @@ def test_spans_beyond_the_limit_are_counted_and_harm_nothing(php):
     assert {span.parent_span_id for span in spans[1:]} == {spans[0].span_id}
 
 
+def test_what_is_told_later_belongs_to_what_went_on_then(php):
+    found = php(r"""
+        $trace = new Otelwp\Trace(Otelwp\Trace_Context::from_headers(''), 9);
+        $root = $trace->open('root', 2, [], 1000000); $a = $trace->add('a', 1, 1000000, 2000000, []);
+        $inner = $trace->add('inner', 1, 1200000, 1800000, []); $call = $trace->add('call', 3, 1300000, 1700000, []);
+        $b = $trace->add('b', 1, 2000000, 0, []);
+        return [$trace->at(1100000, 1150000), $trace->at(1400000, 1500000), $trace->at(1700000, 1900000),
+                $trace->at(2100000, 2200000), $trace->at(1900000, 2500000), $trace->at(5, 6)];
+    """)
+    assert found == [1, 2, 1, 4, 0, -1]
+
+
 def test_what_was_left_open_ends_with_what_surrounds_it(php):
     body, _ = encoded(
         php,

@@ -25,7 +25,7 @@ final class Redact {
 	public static function text( $text ) {
 		$text = str_replace( array( WP_CONTENT_DIR . '/', ABSPATH ), array( 'wp-content/', '' ), substr( $text, 0, 4096 ) );
 		$text = (string) preg_replace(
-			array( '/[\w.+-]++@[\w-]++\.[\w.-]++/', '/\?[\w\[\]%.-]++=\S*+/', '/\d{6,}/' ),
+			array( '/[\w.+-]++@[\w-]++\.[\w.-]++/', '/\?[\w\[\]%.-]++=\S*+/', '/\d{6,}+(?! bytes)/' ),
 			array( '[email]', '?[query]', '[number]' ),
 			$text
 		);
@@ -79,7 +79,7 @@ final class Redact {
 			'code.file.path'   => $path,
 			'code.line.number' => $line,
 		);
-		if ( preg_match( '#^wp-content/(plugins|mu-plugins|themes)/([^/]+)#', $path, $found ) ) {
+		if ( preg_match( '#^wp-content/(plugins|mu-plugins|themes)/([^/]+?)(?:\.php$|/)#', $path, $found ) ) {
 			$attributes[ 'themes' === $found[1] ? 'wordpress.theme' : 'wordpress.plugin' ] = $found[2];
 		}
 		return $attributes;

@@ -188,6 +188,26 @@ final class Trace {
 	}
 
 	/**
+	 * Return the innermost span that lasted from one time to another: who did something that is told only later.
+	 *
+	 * @param int $start Nanoseconds since 1970.
+	 * @param int $end   The same.
+	 * @return int
+	 */
+	public function at( $start, $end ) {
+		$found = self::NONE;
+		foreach ( $this->spans as $number => $span ) {
+			// Of two that fit, the later one lies within the other; a microsecond is what the two clocks may differ.
+			if ( self::CLIENT !== $span[ self::KIND ] && $span[ self::START ] <= $start + 1000 && ( 0 === $span[ self::END ] || $span[ self::END ] >= $end - 1000 )
+				&& ( self::NONE === $found || $span[ self::START ] >= $this->spans[ $found ][ self::START ] )
+			) {
+				$found = $number;
+			}
+		}
+		return $found;
+	}
+
+	/**
 	 * Add attributes to a span, or replace them.
 	 *
 	 * @param int   $span The span.

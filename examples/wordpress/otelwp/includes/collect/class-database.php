@@ -7,6 +7,7 @@
 
 namespace Otelwp\Collect;
 
+use Otelwp\Redact;
 use Otelwp\Settings;
 use Otelwp\Trace;
 
@@ -15,9 +16,10 @@ defined( 'ABSPATH' ) || exit;
 /**
  * Counts and times queries, groups them by their shape, and makes spans of the slowest and of those that failed.
  *
- * The class wpdb times queries if SAVEQUERIES is true when a query runs, and then tells each to a filter. So `timed` defines it,
- * for the requests that are recorded, unless wp-config.php has. Where wp-config.php says false, and with `counted`, the
- * filter `query` still shows each statement: then there are groups and numbers, and neither times nor spans.
+ * The class wpdb times queries if SAVEQUERIES is true when a query runs, and keeps them in a list. So `timed` defines it,
+ * for the requests that are recorded, unless wp-config.php has. The list is read at the end, or when it has grown long:
+ * while a page is made, a query costs no more than being counted. Where wp-config.php says false, and with `counted`,
+ * the filter `query` still shows each statement: then there are groups and numbers, and neither times nor spans.
  */
 final class Database {
 
@@ -25,7 +27,13 @@ final class Database {
 
 	const MAX_SPAN_ERRORS = 10;
 
-	const KEEP = 1000; // Queries that wpdb may hold in memory, if it was us who made it keep them.
+	const CHUNK = 500; // Queries after which the list is read, and let go of if it was us who made wpdb keep it.
+
+	// The fields of a query in wpdb's list.
+	const SQL     = 0;
+	const SECONDS = 1;
+	const CALLERS = 2; // Functions, comma-separated, the nearest last.
+	const START   = 3; // Seconds since 1970.
 
 	/**
 	 * Where spans go.
@@ -49,14 +57,14 @@ final class Database {
 	private $groups = array();
 
 	/**
-	 * The slowest: start, seconds, shape, parent, who asked. In no order.
+	 * The slowest, with their shape for their statement. In no order.
 	 *
 	 * @var array[]
 	 */
 	private $slowest = array();
 
 	/**
-	 * Those that failed: the same, and the error's number.
+	 * Those that failed, with their shape for their statement, and the error for their data.
 	 *
 	 * @var array[]
 	 */
@@ -77,18 +85,32 @@ final class Database {
 	private $floor = -1.0;
 
 	/**
-	 * Number of queries seen.
-	 *
-	 * @var int
-	 */
-	private $count = 0;
-
-	/**
-	 * Seconds they took.
+	 * Seconds that the queries took.
 	 *
 	 * @var float
 	 */
 	private $seconds = 0.0;
+
+	/**
+	 * Queries since the list was read.
+	 *
+	 * @var int
+	 */
+	private $unread = 0;
+
+	/**
+	 * Entries of the list, and of wpdb's list of errors, that were read.
+	 *
+	 * @var int[]
+	 */
+	private $read = array( 0, 0 );
+
+	/**
+	 * Statements that are only counted, until they are grouped.
+	 *
+	 * @var array[]
+	 */
+	private $log = array();
 
 	/**
 	 * Which database this is; null before somebody asked.
@@ -123,42 +145,22 @@ final class Database {
 			$this->ours = true;
 		}
 		if ( 'timed' === $mode && SAVEQUERIES ) {
-			add_filter( 'log_query_custom_data', array( $this, 'timed' ), PHP_INT_MAX, 5 );
+			add_filter( 'log_query_custom_data', array( $this, 'timed' ), PHP_INT_MAX );
 		} else {
+			$this->keep = 0;
 			add_filter( 'query', array( $this, 'counted' ), PHP_INT_MAX );
 		}
 	}
 
 	/**
-	 * Note a query that ran.
+	 * Count a query that ran. A long import must not end for want of memory because it is watched.
 	 *
-	 * @param array  $data    What plugins say of it; ours to return.
-	 * @param string $sql     The statement.
-	 * @param float  $seconds It took.
-	 * @param string $callers Functions, comma-separated, the nearest last.
-	 * @param float  $start   Seconds since 1970.
+	 * @param array $data What plugins say of it; theirs.
 	 * @return array
 	 */
-	public function timed( $data, $sql, $seconds, $callers, $start ) {
-		global $wpdb;
-		++$this->count;
-		$this->seconds += $seconds;
-		$shape          = Sql::shape( (string) $sql );
-		$this->group( $shape, $seconds, $callers );
-		$error = isset( $wpdb->dbh ) && $wpdb->dbh instanceof \mysqli ? mysqli_errno( $wpdb->dbh ) : 0; // phpcs:ignore WordPress.DB.RestrictedFunctions -- wpdb tells it only later, and only in words.
-		$entry = array( $start, $seconds, $shape, $this->trace->current(), $callers, $error );
-		if ( $error ) {
-			if ( count( $this->failed ) < self::MAX_SPAN_ERRORS ) {
-				$this->failed[] = $entry;
-			}
-		} elseif ( $seconds > $this->floor && $this->keep ) {
-			$this->slowest[] = $entry;
-			if ( count( $this->slowest ) >= 2 * $this->keep ) {
-				$this->cut();
-			}
-		}
-		if ( $this->ours && is_array( $wpdb->queries ) && count( $wpdb->queries ) >= self::KEEP ) {
-			$wpdb->queries = array(); // A long import must not end for want of memory because it is watched.
+	public function timed( $data ) {
+		if ( ++$this->unread >= self::CHUNK ) {
+			$this->read();
 		}
 		return $data;
 	}
@@ -170,8 +172,10 @@ final class Database {
 	 * @return string
 	 */
 	public function counted( $sql ) {
-		++$this->count;
-		$this->group( Sql::shape( (string) $sql ), 0.0, '' );
+		$this->log[] = array( $sql, 0.0, '', 0.0 );
+		if ( isset( $this->log[ self::CHUNK - 1 ] ) ) {
+			$this->read();
+		}
 		return $sql;
 	}
 
@@ -179,6 +183,7 @@ final class Database {
 	 * Write totals, spans and findings.
 	 */
 	public function finish() {
+		$this->read();
 		if ( $this->seconds > 0 ) {
 			$this->trace->set(
 				$this->root,
@@ -188,11 +193,45 @@ final class Database {
 				)
 			);
 		}
-		$this->cut();
-		foreach ( array_merge( $this->slowest, $this->failed ) as $entry ) {
-			$this->span( $entry );
+		foreach ( array_merge( $this->slowest, $this->failed ) as $query ) {
+			$this->span( $query );
 		}
 		$this->repeated();
+	}
+
+	/**
+	 * Read what wpdb, or our own log, holds since we read last.
+	 */
+	private function read() {
+		global $wpdb, $EZSQL_ERROR; // phpcs:ignore WordPress.NamingConventions.ValidVariableName -- wpdb's name for it.
+		$this->unread = 0;
+		$queries      = $this->log;
+		$errors       = array();
+		$this->log    = array();
+		if ( ! $queries && isset( $wpdb->queries ) && is_array( $wpdb->queries ) ) {
+			$queries       = $this->read[0] ? array_slice( $wpdb->queries, $this->read[0] ) : $wpdb->queries;
+			$this->read[0] = count( $wpdb->queries );
+			if ( $this->ours && $this->read[0] >= self::CHUNK ) {
+				$wpdb->queries = array();
+				$this->read[0] = 0;
+			}
+			foreach ( array_slice( (array) $EZSQL_ERROR, $this->read[1] ) as $error ) { // phpcs:ignore WordPress.NamingConventions.ValidVariableName
+				++$this->read[1];
+				$errors[ $error['query'] ] = $error['error_str'];
+			}
+		}
+		foreach ( $queries as $query ) {
+			$sql                = (string) $query[ self::SQL ];
+			$query[ self::SQL ] = Sql::shape( $sql );
+			$this->seconds     += $query[ self::SECONDS ];
+			$this->group( $query[ self::SQL ], $query[ self::SECONDS ], $query[ self::CALLERS ] );
+			if ( isset( $errors[ $sql ] ) && count( $this->failed ) < self::MAX_SPAN_ERRORS ) {
+				$this->failed[] = array_slice( $query, 0, 4 ) + array( 4 => $errors[ $sql ] );
+			} elseif ( $query[ self::SECONDS ] > $this->floor && $this->keep ) {
+				$this->slowest[] = $query;
+			}
+		}
+		$this->cut();
 	}
 
 	/**
@@ -222,40 +261,34 @@ final class Database {
 		usort(
 			$this->slowest,
 			static function ( $a, $b ) {
-				return $b[1] <=> $a[1];
+				return $b[ self::SECONDS ] <=> $a[ self::SECONDS ];
 			}
 		);
 		$this->slowest = array_slice( $this->slowest, 0, $this->keep );
-		$this->floor   = $this->slowest[ $this->keep - 1 ][1];
+		$this->floor   = $this->slowest[ $this->keep - 1 ][ self::SECONDS ];
 	}
 
 	/**
 	 * Make a span of a query.
 	 *
-	 * @param array $entry Start, seconds, shape, parent, callers, error.
+	 * @param array $query From wpdb's list, with its shape, and for one that failed with its error.
 	 */
-	private function span( array $entry ) {
-		list( $start, $seconds, $shape, $parent, $callers, $error ) = $entry;
-
-		$attributes = $this->describe( $shape ) + array( 'code.function.name' => self::caller( $callers ) );
+	private function span( array $query ) {
+		$shape      = $query[ self::SQL ];
+		$attributes = $this->describe( $shape ) + array( 'code.function.name' => self::caller( $query[ self::CALLERS ] ) );
 		if ( isset( $this->groups[ $shape ] ) && $this->groups[ $shape ][0] > 1 ) {
 			$attributes['wordpress.db.group.query_count'] = $this->groups[ $shape ][0];
 			$attributes['wordpress.db.group.duration_ms'] = round( $this->groups[ $shape ][1] * 1000, 3 );
 		}
-		$began = Trace::nanoseconds( $start );
-		$span  = $this->trace->add( $attributes['db.query.summary'], Trace::CLIENT, $began, $began + (int) ( $seconds * 1e9 ), $attributes, $parent );
-		if ( $error ) {
-			$this->trace->set(
-				$span,
-				array(
-					'db.response.status_code' => (string) $error,
-					'error.type'              => (string) $error,
-				)
-			);
-			$this->trace->fail( $span );
+		$began = Trace::nanoseconds( $query[ self::START ] );
+		$end   = $began + (int) ( $query[ self::SECONDS ] * 1e9 );
+		$span  = $this->trace->add( $attributes['db.query.summary'], Trace::CLIENT, $began, $end, $attributes, $this->trace->at( $began, $end ) );
+		if ( isset( $query[4] ) && is_string( $query[4] ) ) {
+			$this->trace->set( $span, array( 'error.type' => 'db_error' ) );
+			$this->trace->fail( $span, Redact::text( Sql::message( $query[4] ) ) );
 		}
-		if ( $seconds * 1000 >= (int) Settings::get( 'slow_query_ms' ) ) {
-			$this->trace->event( $span, 'wordpress.db.slow_query', array( 'wordpress.db.duration_ms' => round( $seconds * 1000, 3 ) ) );
+		if ( $query[ self::SECONDS ] * 1000 >= (int) Settings::get( 'slow_query_ms' ) ) {
+			$this->trace->event( $span, 'wordpress.db.slow_query', array( 'wordpress.db.duration_ms' => round( $query[ self::SECONDS ] * 1000, 3 ) ) );
 		}
 	}
 

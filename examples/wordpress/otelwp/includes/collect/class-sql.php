@@ -15,17 +15,25 @@ defined( 'ABSPATH' ) || exit;
 final class Sql {
 
 	/**
-	 * Literals, comments and runs of white space. A string that is cut off runs to the end: its rest is a value, too.
+	 * What is replaced, in this order: literals, comments, white space, lists of values, rows of values.
 	 *
-	 * No quantifier here gives back what it took, so that a megabyte in quotes costs one pass.
+	 * A string that is cut off runs to the end: its rest is a value, too. What looks like a literal in a comment or in
+	 * backquotes is passed over. No quantifier gives back what it took, so that a megabyte in quotes costs one pass.
 	 */
-	const LITERALS = '~
-		(?<text> \'(?:[^\'\\\\]++|\\\\.|\'\')*+(?:\'|\\\\?$) | "(?:[^"\\\\]++|\\\\.|"")*+(?:"|\\\\?$) )
-		| `[^`]*+(?:`|$)(*SKIP)(*FAIL)
-		| (?<comment> /\*(?:[^*]++|\*(?!/))*+(?:\*/|$) | (?:--\s|\#)[^\n]*+ )
-		| (?<![\w.$])(?<number> 0x[0-9a-f]++ | \d++(?:\.\d++)?+(?:e[+-]?\d++)?+ )(?![\w$])
-		| (?<space> \s{2,}+ | [\r\n\t] )
-		~xis';
+	const PATTERNS = array(
+		'~
+			(?: ` [^`]*+ (?:`|$) | /\* (?:[^*]++|\*(?!/))*+ (?:\*/|$) | (?:--\s|\#) [^\n]*+ ) (*SKIP)(*FAIL)
+			| \' (?:[^\'\\\\]++|\\\\.|\'\')*+ (?:\'|\\\\?$)
+			| "  (?:[^"\\\\]++|\\\\.|"")*+ (?:"|\\\\?$)
+			| (?<![\w.$]) (?: 0x[0-9a-f]++ | \d++(?:\.\d++)?+(?:e[+-]?\d++)?+ ) (?![\w$])
+		~xis',
+		'~/\*(?:[^*]++|\*(?!/))*+(?:\*/|$)|(?:--\s|\#)[^\n]*+~',
+		'/\s{2,}+|[\t\r\n]/',
+		'/\(\s*+\?(?:\s*+,\s*+\?)*+\s*+\)/',
+		'/(VALUES\s*+\(\?\))(?:\s*+,\s*+\(\?\))++/i',
+	);
+
+	const REPLACEMENTS = array( '?', ' ', ' ', '(?)', '$1' );
 
 	const MAX_LENGTH = 4096; // Bytes of a statement that are looked at.
 
@@ -36,22 +44,25 @@ final class Sql {
 	 * @return string At most 1000 bytes.
 	 */
 	public static function shape( $sql ) {
-		if ( strlen( $sql ) > self::MAX_LENGTH ) {
+		if ( isset( $sql[ self::MAX_LENGTH ] ) ) {
 			$sql = substr( $sql, 0, self::MAX_LENGTH );
 		}
-		$shape = preg_replace_callback(
-			self::LITERALS,
-			static function ( $found ) {
-				return isset( $found['space'] ) || ( isset( $found['comment'] ) && '' !== $found['comment'] ) ? ' ' : '?';
-			},
-			$sql
-		);
+		$shape = preg_replace( self::PATTERNS, self::REPLACEMENTS, $sql );
 		if ( null === $shape ) {
 			return strtoupper( (string) strtok( ltrim( $sql ), " \t\r\n(" ) ); // PCRE gave up: the verb holds no value.
 		}
-		// Lists of any length have one shape, and so have any number of rows.
-		$shape = preg_replace( array( '/\(\s*\?(?:\s*,\s*\?)*+\s*\)/', '/(VALUES\s*\(\?\))(?:\s*,\s*\(\?\))++/i', '/ {2,}/' ), array( '(?)', '$1', ' ' ), $shape );
-		return substr( trim( (string) $shape ), 0, 1000 );
+		return substr( trim( $shape ), 0, 1000 );
+	}
+
+	/**
+	 * Return a message of the database without what it quotes, which may be anybody's: all from the first quote to the
+	 * last, for what is quoted may hold quotes.
+	 *
+	 * @param string $text Like `Duplicate entry 'x' for key 'y'`.
+	 * @return string
+	 */
+	public static function message( $text ) {
+		return (string) preg_replace( '/(?<!\w)\'.*\'(?!\w)/s', "'?'", $text );
 	}
 
 	/**

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from otelwp_agent.component import ComponentConfig, ComponentId, Factory, Kind
 from otelwp_agent.components import Catalog
+from otelwp_agent.config.explain import listing
 from otelwp_agent.config.load import load
 from otelwp_agent.errors import ConfigError
 from otelwp_agent.model.signal import Signal
@@ -57,7 +58,8 @@ def test_valid_files_load(path):
 @pytest.mark.parametrize("path", sorted((CORPUS / "invalid").glob("*.yaml")), ids=lambda path: path.stem)
 def test_invalid_files_are_refused_with_every_place_and_reason(path):
     text = path.read_text()
-    expected = re.findall(r"^# expect: (.*)$", text, re.MULTILINE)
+    processors = listing(Catalog().types(Kind.PROCESSOR), "and")
+    expected = [line.replace("<processors>", processors) for line in re.findall(r"(?m)^# expect: (.*)$", text)]
     with pytest.raises(ConfigError) as caught:
         make_plan(load([str(path)], env=environment(text)), Catalog())
     assert expected

@@ -14,10 +14,16 @@ OUR_PLUGIN = Path(__file__).parents[2] / "examples/wordpress/otelwp"
 
 @dataclass(frozen=True)
 class Page:
-    """A request, and the status that answers it."""
+    """A request, and the status that answers it; what it is called, by its address alone and by WordPress; an event.
+
+    The event is one that a trace of it has: its name, and a value in it.
+    """
 
     path: str
     status: int = 200
+    route: str = "front"
+    route_within: str = ""
+    event: tuple[str, str] | None = None
     logged_in: bool = False
     form: dict | None = field(default=None, hash=False)
 
@@ -29,20 +35,32 @@ class Page:
 
 PAGES = {
     "front": Page("/"),
-    "post": Page("/hello-world/"),
-    "404": Page("/no-such-page/", 404),
-    "search": Page("/?s=hello"),
-    "login": Page("/wp-login.php"),
-    "login-wrong": Page("/wp-login.php", form={"log": "nobody", "pwd": "wrong", "testcookie": "1"}),
-    "rest": Page("/wp-json/wp/v2/posts"),
-    "rest-401": Page("/wp-json/wp/v2/users/me", 401),
-    "cron": Page("/wp-cron.php?doing_wp_cron"),
-    "admin": Page("/wp-admin/index.php", logged_in=True),
-    "ajax": Page("/wp-admin/admin-ajax.php", logged_in=True, form={"action": "heartbeat", "_nonce": "x"}),
-    "fatal": Page("/?laboratory=fatal", 500),
-    "exception": Page("/?laboratory=exception", 500),
-    "die": Page("/?laboratory=die", 403),
-    "queries": Page("/?laboratory=queries"),
+    "post": Page("/hello-world/", route="singular", route_within="single"),
+    "404": Page("/no-such-page/", 404, "404"),
+    "search": Page("/?s=hello", route="search"),
+    "login": Page("/wp-login.php", route="login"),
+    "login-wrong": Page(
+        "/wp-login.php", route="login", form={"log": "nobody", "pwd": "not the one", "testcookie": "1"}
+    ),
+    "rest": Page("/wp-json/wp/v2/posts", route="rest /wp/v2/posts"),
+    "rest-401": Page("/wp-json/wp/v2/users/me", 401, "rest /wp/v2/users/me"),
+    "cron": Page("/wp-cron.php?doing_wp_cron", route="cron"),
+    "admin": Page("/wp-admin/index.php", route="admin index.php", logged_in=True),
+    "ajax": Page(
+        "/wp-admin/admin-ajax.php",
+        route="ajax",
+        route_within="ajax heartbeat",
+        logged_in=True,
+        form={"action": "heartbeat", "_nonce": "x"},
+    ),
+    "fatal": Page(
+        "/?laboratory=fatal",
+        500,
+        event=("exception", "Call to undefined function interop_function_that_does_not_exist()"),
+    ),
+    "exception": Page("/?laboratory=exception", 500, event=("exception", "the laboratory burns")),
+    "die": Page("/?laboratory=die", 403, event=("wordpress.wp_die", "no entry")),
+    "queries": Page("/?laboratory=queries", event=("wordpress.db.n_plus_one", "SELECT posts")),
     "outgoing": Page("/?laboratory=outgoing"),
 }
 

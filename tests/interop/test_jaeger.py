@@ -1,19 +1,17 @@
 """The real Jaeger behind our exporters: its query API shows every span as it was sent."""
 
-import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from otelwp_agent.model.sample import Sample
 from otelwp_agent.model.signal import Signal
 from tests.interop.jaeger import Jaeger, Jaeger1
 from tests.interop.process import eventually
+from tests.interop.spans import KINDS, failed, spans, values
 from tests.kit.agent import Agent, post
 
 pytestmark = pytest.mark.interop
@@ -38,15 +36,6 @@ EXPORTERS = {
     "jaeger-thrift_http": "jaeger: {{protocol: thrift_http, endpoint: '127.0.0.1:{thrift}'}}",
 }
 
-KINDS = {
-    Span.SPAN_KIND_SERVER: "server",
-    Span.SPAN_KIND_CLIENT: "client",
-    Span.SPAN_KIND_PRODUCER: "producer",
-    Span.SPAN_KIND_CONSUMER: "consumer",
-    Span.SPAN_KIND_INTERNAL: "internal",
-    Span.SPAN_KIND_UNSPECIFIED: None,
-}
-
 
 @pytest.fixture(scope="module", params=[Jaeger1, Jaeger], ids=["1", "2"])
 def jaeger(request, tmp_path_factory):
@@ -65,7 +54,6 @@ def test_jaeger_shows_what_was_sent(jaeger, way, tmp_path):
             lambda found: len(found) >= len(sent),
         )
     assert len(found) == len(sent) > 12
-    failed = 0
     for span, resource in sent:
         shown = found[span.span_id.hex()]
         assert shown.trace_id == span.trace_id.hex()
@@ -75,15 +63,14 @@ def test_jaeger_shows_what_was_sent(jaeger, way, tmp_path):
         assert abs(shown.duration - (span.end_time_unix_nano - span.start_time_unix_nano) / 1000) <= 1
         assert values(span.attributes).items() <= shown.tags.items()
         assert shown.tags.get("span.kind") == KINDS[span.kind]
-        assert shown.tags.get("error", False) is (span.status.code == Status.STATUS_CODE_ERROR)
-        failed += "error" in shown.tags
+        assert shown.tags.get("error", False) is failed(span)
         assert {key: resource[key] for key in resource if key != "service.name"}.items() <= shown.process_tags.items()
         assert len(shown.logs) == len(span.events)
         for log, event in zip(shown.logs, span.events, strict=True):
             assert abs(log["at"] - event.time_unix_nano / 1000) <= 1
             assert log["event"] == event.name
             assert values(event.attributes).items() <= log.items()
-    assert failed > 0
+    assert sum(failed(span) for span, _ in sent) > 0
 
 
 def test_what_generate_sends_is_found(jaeger, tmp_path):
@@ -106,23 +93,3 @@ def test_what_generate_sends_is_found(jaeger, tmp_path):
 def agent(jaeger, way, folder):
     exporter = EXPORTERS[way].format(**jaeger.ports)
     return Agent(CONFIG.format(exporter=exporter, name=exporter.partition(":")[0]), folder)
-
-
-def spans(body):
-    """Yield each span of a request with the attributes of its resource."""
-    for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-        for scope in resource.scope_spans:
-            for span in scope.spans:
-                yield span, values(resource.resource.attributes)
-
-
-def values(attributes):
-    """Return attributes as Jaeger shows them: scalars as they are, the rest as JSON."""
-    found = {}
-    for attribute in attributes:
-        kind = attribute.value.WhichOneof("value")
-        value = getattr(attribute.value, kind)
-        if kind == "array_value":
-            value = json.dumps([getattr(each, each.WhichOneof("value")) for each in value.values])
-        found[attribute.key] = value
-    return found

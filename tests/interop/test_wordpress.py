@@ -21,14 +21,25 @@ CONFIG = """
 receivers:
   jaeger_json: {{endpoint: '127.0.0.1:0'}}
   datagram: {{endpoint: 'unix://{folder}/agent.dgram'}}
+  jaeger_json/named: {{endpoint: '127.0.0.1:0'}}
+  otlp: {{protocols: {{http: {{endpoint: '127.0.0.1:0'}}}}}}
+  otlp/unix: {{protocols: {{http: {{endpoint: 'unix://{folder}/otlp.sock'}}}}}}
 processors:
+  wordpress:
   batch: {{timeout: 50ms}}
 exporters:
   jaeger: {{endpoint: '127.0.0.1:{jaeger}'}}
   zipkin: {{endpoint: 'http://127.0.0.1:{zipkin}/api/v2/spans'}}
 service:
   pipelines:
-    traces: {{receivers: [jaeger_json, datagram], processors: [batch], exporters: [jaeger, zipkin]}}
+    traces:
+      receivers: [jaeger_json, datagram, otlp, otlp/unix]
+      processors: [batch]
+      exporters: [jaeger, zipkin]
+    traces/named:
+      receivers: [jaeger_json/named]
+      processors: [wordpress, batch]
+      exporters: [jaeger, zipkin]
 """
 KINDS = {1: "internal", 2: "server", 3: "client", 4: "producer", 5: "consumer"}
 
@@ -98,6 +109,24 @@ def test_a_page_that_the_founding_plugin_sends(founding, page):
     assert ("error" in span["tags"]) is failed
 
 
+@pytest.mark.parametrize("page", list(PAGES))
+def test_a_page_that_the_founding_plugin_sends_gets_a_name(founding, page):
+    port = founding.agent.port("http", "jaeger_json/named")
+    founding.wordpress.option("wpotel_endpoint", f"http://127.0.0.1:{port}/api/traces")
+    before = len(posted(founding.wordpress))
+    PAGES[page].visit(founding.wordpress)
+    bodies = eventually(lambda: of_page(posted(founding.wordpress)[before:], PAGES[page].path))
+    (sent,) = bodies[0]["data"][0]["spans"]
+    (span,) = eventually(lambda: founding.jaeger.trace(sent["traceID"]))
+    method = "GET" if PAGES[page].form is None else "POST"
+    assert span.name == f"{method} {PAGES[page].route}"
+    assert span.tags["http.route"] == PAGES[page].route
+    assert "hello" not in span.tags["http.url"] or page == "post"
+    assert "wp.user_id" not in span.tags
+    (span,) = eventually(lambda: founding.zipkin.trace(sent["traceID"]))
+    assert span["name"] == f"{method} {PAGES[page].route}".lower()
+
+
 def of_page(bodies, path):
     """Return those of the founding plugin's bodies that are about a page: others may ask WordPress meanwhile."""
     found = []
@@ -114,8 +143,9 @@ def text(value):
 
 
 @pytest.fixture(scope="module")
-def ours(stage):
-    """The stage with our plugin, which has a unix datagram socket to send to."""
+def ours(founding):
+    """The stage with our plugin, which has a unix datagram socket to send to, and with another that ends requests."""
+    stage = founding
     settings = {"sampling_rate": 1, "endpoints": [f"unixgram://{stage.wordpress.folder}/tee.dgram"], "agent_url": ""}
     stage.wordpress.activate("otelwp")
     stage.wordpress.option("otelwp_settings", settings)
@@ -152,6 +182,12 @@ def test_a_page_that_our_plugin_sends(ours, page):
     (root,) = (span for span in sent if span["parentSpanId"] == caller["span"])
     assert attributes(root)["http.response.status_code"] == PAGES[page].status
     assert failed(root) is (PAGES[page].status >= 500)
+    route = PAGES[page].route_within or PAGES[page].route
+    assert root["name"] == f"{'GET' if PAGES[page].form is None else 'POST'} {route}"
+    if PAGES[page].event:
+        name, value = PAGES[page].event
+        logs = [log for log in shown[root["spanId"]].logs if log["event"] == name]
+        assert value in logs[0].values()
 
     spans = eventually(lambda: ours.zipkin.trace(caller["trace"]), lambda found: len(found or ()) >= len(ids))
     shown = {span["id"]: span for span in spans}
@@ -170,6 +206,27 @@ def test_a_page_that_our_plugin_sends(ours, page):
         assert {key: text(value) for key, value in attributes(span).items()}.items() <= found["tags"].items()
         events = sorted(each["value"].partition(":")[0].strip('"') for each in found.get("annotations", ()))
         assert events == sorted(event["name"] for event in span.get("events", ()))
+    if failed(root) and PAGES[page].event:
+        assert shown[root["spanId"]]["tags"]["error"] == PAGES[page].event[1]
+
+
+@pytest.mark.parametrize("transport", ["datagram", "unix", "http"])
+def test_our_plugin_takes_the_first_way_that_works(ours, transport):
+    folder = ours.wordpress.folder
+    ways = {
+        "datagram": f"unixgram://{folder}/agent.dgram",
+        "unix": f"unix://{folder}/otlp.sock",
+        "http": f"http://127.0.0.1:{ours.agent.port()}",
+    }
+    endpoints = [f"unixgram://{folder}/nobody.dgram", *list(ways.values())[list(ways).index(transport) :]]
+    settings = {"sampling_rate": 1, "endpoints": endpoints, "agent_url": ""}
+    ours.wordpress.option("otelwp_settings", settings)
+    trace_id = f"{0xFFFF:016x}{list(ways).index(transport) + 1:016x}"
+    PAGES["front"].visit(ours.wordpress, {"traceparent": f"00-{trace_id}-{0xABC:016x}-01"})
+    shown = eventually(lambda: ours.jaeger.trace(trace_id))
+    assert [span.name for span in shown if span.parent == f"{0xABC:016x}"] == ["GET front"]
+    shown = eventually(lambda: ours.zipkin.trace(trace_id))
+    assert [span["name"] for span in shown if span["parentId"] == f"{0xABC:016x}"] == ["get front"]
 
 
 def of_trace(datagrams, trace_id):

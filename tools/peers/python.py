@@ -21,8 +21,8 @@ def old_sdk() -> Path:
         cache.run([sys.executable, "-m", "venv", draft / "venv"])
         names = ("sdk", "exporter-jaeger-thrift", "exporter-jaeger-proto-grpc", "exporter-zipkin")
         wanted = [f"opentelemetry-{name}=={SDK}" for name in names]
-        pip = [draft / "venv/bin/python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        cache.run([*pip, *wanted])
+        pip = ["-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+        cache.run([draft / "venv/bin/python", *pip, *wanted])
 
     # Its scripts name the draft, but nobody runs them: the interpreter finds its packages from where it is.
     return (

@@ -67,6 +67,8 @@ final class Request {
 		if ( $sampled ) {
 			$sampled = Sampler::within_budget( (float) Agent::wish( 'traces_per_second' ) );
 		}
+		// Before other plugins work in `shutdown`, and again at the end.
+		add_action( 'shutdown', array( Collect\Errors::class, 'fatal' ), PHP_INT_MIN, 0 );
 		if ( $sampled ) {
 			self::$current = new self( $context, $threshold );
 			self::$current->record();

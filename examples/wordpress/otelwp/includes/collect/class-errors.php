@@ -29,6 +29,13 @@ final class Errors {
 	);
 
 	/**
+	 * What ended the request, once it was seen: the next warning, though silenced, makes PHP forget it.
+	 *
+	 * @var array|null
+	 */
+	private static $fatal = null;
+
+	/**
 	 * Where spans go.
 	 *
 	 * @var Trace
@@ -64,7 +71,7 @@ final class Errors {
 	public static function fatal() {
 		$error = error_get_last();
 		if ( null === $error || ! isset( self::FATAL[ $error['type'] ] ) ) {
-			return null;
+			return self::$fatal;
 		}
 		$type    = self::FATAL[ $error['type'] ];
 		$message = $error['message'];
@@ -74,11 +81,12 @@ final class Errors {
 			$message = isset( $found[2] ) ? $found[2] : '';
 		}
 		$message = Redact::text( (string) strtok( $message, "\n" ) );
-		return array(
+		self::$fatal = array(
 			'exception.type'    => $type,
 			'exception.message' => $message,
 			'exception.escaped' => true,
 		) + Redact::code( $error['file'], $error['line'] );
+		return self::$fatal;
 	}
 
 	/**

@@ -26,7 +26,7 @@ from otelwp_agent.transport.http_server import HttpServer
 from otelwp_agent.transport.refusals import REFUSED_REQUESTS, refusals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Mapping
 
     import structlog
 
@@ -45,9 +45,12 @@ PATH = "/api/traces"
 METHODS = ("POST", "PUT")
 THRIFT_TYPES = frozenset({"application/x-thrift", "application/vnd.apache.thrift.binary"})
 
-AT_ONCE = 64 * 1024
-"""Bytes of the largest body that is decoded before it is answered: about 130 spans, well below a millisecond
-(benchmarks/jaeger.py)."""
+AT_ONCE = 32 * 1024
+"""Bytes of the largest JSON body that is decoded before it is answered: about 50 spans, half a millisecond on a slow
+machine (benchmarks/jaeger.py)."""
+
+THRIFT_AT_ONCE = 8 * 1024
+"""The same for Thrift, which takes four times as long."""
 
 MAX_WAITING = 32 * 2**20
 """Bytes of the bodies that have been answered and wait to be judged; beyond that there is no room."""
@@ -68,6 +71,18 @@ class Entry(Protocol):
 
     def consume(self, batch: Batch) -> None:
         """Take the batch, or raise `ConsumeError` having taken nothing of it."""
+
+
+class Decoded(Protocol):
+    """What a decoder tells beside the spans."""
+
+    @property
+    def mended(self) -> Mapping[str, int]:
+        """What was put right, and how often."""
+
+    @property
+    def service(self) -> str:
+        """The name of the first service."""
 
 
 class JaegerHttp:
@@ -136,7 +151,7 @@ class JaegerHttp:
             )
         if body.startswith(_GZIP):
             body = decompress("gzip", body, self._limit)
-        if len(body) > AT_ONCE:
+        if len(body) > THRIFT_AT_ONCE and len(body) > (AT_ONCE if _is_json(body, sender) else THRIFT_AT_ONCE):
             self._put_off(body, sender)
         else:
             self._hand_over(_decode(body, sender), sender)
@@ -224,7 +239,7 @@ class Mended:
         self._counters: dict[tuple[str, str], Counter] = {}
         self._told: set[str] = set()
 
-    def add(self, traces: Traces, user_agent: str = "") -> None:
+    def add(self, traces: Decoded, user_agent: str = "") -> None:
         """Enter what was mended in `traces`."""
         site = self._site(user_agent, traces.service)
         fresh = {}

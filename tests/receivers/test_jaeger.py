@@ -8,6 +8,7 @@ from otelwp_agent.errors import Overloaded
 from otelwp_agent.model.jaeger import to_proto, to_thrift
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.receivers.jaeger import POST_SPANS, Config
+from otelwp_agent.transport import jaeger_http
 from tests.kit.jaeger import CAPTURES, Agent
 from tests.kit.stages import items_of
 
@@ -49,7 +50,7 @@ async def test_wrong_thrift_is_refused_and_others_go_on():
 
 async def test_a_large_thrift_body_lands():
     bodies = to_thrift.encode(OTLP * 20)
-    assert len(bodies[0]) > 64 * 1024
+    assert len(bodies[0]) > jaeger_http.THRIFT_AT_ONCE
     async with http() as agent:
         await agent.post(bodies[0])
         async with asyncio.timeout(5):

@@ -9,7 +9,6 @@ nothing can be used is refused with the place of the first trouble.
 
 from __future__ import annotations
 
-import re
 from binascii import unhexlify
 from hashlib import blake2b
 from operator import itemgetter
@@ -24,6 +23,7 @@ from otelwp_agent.model.jaeger.receiving import (
     ATTRIBUTE,
     NO_ID,
     NO_SCOPE,
+    PARENT,
     SAMPLED,
     SERVER,
     WARNINGS,
@@ -32,17 +32,19 @@ from otelwp_agent.model.jaeger.receiving import (
     name_field,
     names,
     references,
+    resource_of,
     scope_of,
     special_fields,
     texts,
     times,
 )
 from otelwp_agent.model.jaeger.tags import typed_tag
+from otelwp_agent.model.lenient_json import load
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
-    from otelwp_agent.model.jaeger.receiving import Reference, Scopes
+    from otelwp_agent.model.jaeger.receiving import Records, Reference, Scopes
 
 STEP = 512
 """Spans that are decoded between two steps, in about a millisecond."""
@@ -50,10 +52,6 @@ STEP = 512
 WORDPRESS_REQUEST = "wordpress.request"
 """The one name that the founding plugin's spans have: requests that a server answers, though no tag says so."""
 
-_LONE_SURROGATE = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-)
-_BOM = b"\xef\xbb\xbf"
 _LONGEST_DURATION = 10**15
 """Microseconds, 31 years; above it, the careful way looks."""
 
@@ -72,7 +70,7 @@ def decoding(data: bytes, now: int) -> Generator[None, None, Traces]:
     """Do what `decode` does in steps, each after the first no longer than about a millisecond; return it in the end."""
     traces = Traces()
     decoder = _Decoder(traces, now)
-    document = load(data, traces)
+    document = load(data, traces.mend)
     for place, trace in decoder.traces_in(document):
         spans = decoder.begin(trace)
         for first in range(0, len(spans), STEP):
@@ -86,47 +84,12 @@ def decoding(data: bytes, now: int) -> Generator[None, None, Traces]:
     return traces
 
 
-def load(data: bytes, traces: Traces) -> Any:  # noqa: ANN401 - whatever stands in the JSON
-    """Return the document; bytes that are not UTF-8 are read as Latin-1, as PHP wrote them."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        problem = error
-    mended, data = [], data.removeprefix(_BOM) if data.startswith(_BOM) else data
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        mended.append("invalid_utf8")
-        data = _latin_1_where_invalid(data)
-    if b"\\ud" in data or b"\\uD" in data:
-        repaired = _LONE_SURROGATE.sub(rb"\\ufffd", data)
-        if repaired != data:
-            mended.append("invalid_utf8")
-            data = repaired
-    try:
-        document = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        problem = error
-    else:
-        for kind in mended:
-            traces.mend(kind)
-        return document
-    message = f"the body is not JSON: {problem}"
-    raise MalformedError(message) from None
-
-
-def _latin_1_where_invalid(data: bytes) -> bytes:
-    """Return `data` with each byte that belongs to no UTF-8 sequence read as Latin-1."""
-    text = data.decode(errors="surrogateescape")
-    return _ESCAPED.sub(lambda found: chr(ord(found[0]) - 0xDC00), text).encode()
-
-
-_ESCAPED = re.compile("[\udc80-\udcff]")
-
-
 _regular_span = itemgetter(
-    "traceID", "spanID", "operationName", "startTime", "duration", "tags", "processID", "references"
+    "traceID", "spanID", "operationName", "startTime", "duration", "tags", "processID", "references", "logs"
 )
+
+
+_regular_reference = itemgetter("refType", "traceID", "spanID")
 
 
 class _Decoder:
@@ -222,9 +185,14 @@ class _Decoder:
     def add(self, spans: list[Any], place: str, first: int) -> None:  # noqa: C901, PLR0912, PLR0915 - one loop
         """Add spans of the trace, whose indexes begin with `first`: the hot path, in which a call costs."""
         traces = self.traces
-        mend, add, join, known = traces.mend, traces.add, b"".join, tagging.known_tags.get
+        mend, join, known = traces.mend, b"".join, tagging.known_tags.get
+        seen, forward = traces.seen, traces.forward
         processes = self._known_processes
-        regular = True
+        records: Records = []
+        last_process: Any = None
+        last_text: Any = None
+        head = b""
+        regular = typed = True
         for index, span in enumerate(spans, first):
             if span.__class__ is not dict:
                 self.trouble(f"{place}.spans[{index}]", "a span is an object")
@@ -232,15 +200,16 @@ class _Decoder:
             get = span.get
             if regular:
                 try:
-                    text, number, name, start, length, tags, process, found = _regular_span(span)
+                    text, number, name, start, length, tags, process, found, logs = _regular_span(span)
                 except KeyError:
                     regular = False
             if not regular:
                 text, number, name = get("traceID"), get("spanID"), get("operationName")
                 start, length, tags = get("startTime"), get("duration"), get("tags")
-                process, found = get("processID"), get("references")
-            if text is None or text != self._trace_text:
+                process, found, logs = get("processID"), get("references"), get("logs")
+            if text is None or text != last_text:
                 self._read_trace_id(text, span)
+                head, last_text = self._trace_head, text
             try:
                 span_id = unhexlify(number)
             except (ValueError, TypeError):
@@ -260,9 +229,14 @@ class _Decoder:
                 end = start + length * 1000
             else:
                 start, end = self._times(start, length)
+            specials = None
             try:
-                tail, specials = join(map(known, map(typed_tag, tags))), None  # type: ignore[arg-type]  # None raises TypeError
-            except (LookupError, TypeError):
+                if typed:
+                    tail = join(map(known, map(typed_tag, tags)))  # type: ignore[arg-type]  # None raises TypeError
+                else:
+                    tail, specials = tagging.decode(tags, mend)
+            except (LookupError, TypeError) as error:
+                typed = type(error) is TypeError
                 tail, specials = tagging.decode(tags, mend)
             parent = b""
             if found:
@@ -270,30 +244,38 @@ class _Decoder:
                 if not parent:
                     parent, links = references(self._references(found), self._trace_id)
                     tail += links
-            if not parent and ("parentSpanID" in span or "parentSpanId" in span):
+            elif "parentSpanID" in span or "parentSpanId" in span:
                 parent = self._id(get("parentSpanID", get("parentSpanId")), 8)
-            if get("logs"):
-                tail += self._events(span["logs"], start)
+            if logs:
+                tail += self._events(logs, start)
             if get("warnings"):
                 tail += ATTRIBUTE + texts(WARNINGS, _texts(span["warnings"]))
-            kind = b""
             if name == WORDPRESS_REQUEST and not parent and not _has_kind(tags):
                 mend("kind_missing")
-                kind = SERVER
-            if specials:
-                tail += special_fields(specials, kind)
+                field += SERVER
+                if specials:
+                    tail += special_fields(specials, SERVER)
+            elif specials:
+                tail += special_fields(specials)
             flags = get("flags")
             if flags and flags.__class__ is int and flags & 1:
                 tail += SAMPLED
-            known_process = process.__class__ is str and process in processes
-            scopes = processes[process] if known_process else self._scopes(span)
-            scope = scope_of(specials) if specials else NO_SCOPE
-            add(
-                scopes[scope] if scope in scopes else scopes.setdefault(scope, []),
-                self._trace_head + span_id,
-                parent,
-                join((field, kind, times(0x39, start, 0x41, end), tail)),
-            )
+            if specials or process != last_process or process is None:
+                scopes = processes[process] if process.__class__ is str and process in processes else self._scopes(span)
+                records = scopes.setdefault(scope_of(specials) if specials else NO_SCOPE, [])
+                last_process = None if specials else process
+            ids = head + span_id
+            if parent:
+                fields = join((ids, PARENT, parent, field, times(0x39, start, 0x41, end), tail))
+                if head + parent not in seen:
+                    forward.append(ids)
+            else:
+                fields = join((ids, field, times(0x39, start, 0x41, end), tail))
+            if ids in seen:
+                traces.add(records, ids, parent, fields)
+            else:
+                record = seen[ids] = [fields, parent]
+                records.append(record)
 
     def _name(self, name: Any, span: dict[str, Any]) -> str:  # noqa: ANN401 - whatever stands in the JSON
         if type(name) is str and name:
@@ -310,22 +292,29 @@ class _Decoder:
         process = span.get("process")
         if process is not None:
             self.traces.mend("process_inline")
-        elif self._process is not None:
-            process = self._process
-        else:
+            return self._read_process(process)
+        if self._process is None:
             self.traces.mend("process_missing")
-        return self._read_process(process)
+        return self._read_process(self._process)
 
     def _read_process(self, process: Any) -> Scopes:  # noqa: ANN401 - whatever stands in the JSON
-        if type(process) is not dict:
-            if process is not None and process != []:
-                self.traces.mend("process_dropped")
-            return self.traces.process("", ())
-        name = process.get("serviceName")
-        if type(name) is not str:
-            self.traces.mend("service_name")
-            name = "" if name is None else str(name)
-        return self.traces.process(name, tagging.pairs(process.get("tags"), self.traces.mend))
+        """Return where a process keeps its spans; the same processes come again and again, and are remembered."""
+        try:
+            identity = orjson.dumps(process)
+        except orjson.JSONEncodeError:
+            identity = b""
+        known = _processes.get(identity)
+        if known is not None:
+            return self.traces.process(*known)
+        mended: list[str] = []
+        known = _process(process, mended.append)
+        for kind in mended:
+            self.traces.mend(kind)
+        if identity and not mended and len(identity) <= _PROCESS_SIZE:
+            if len(_processes) >= _MAX_PROCESSES:
+                _processes.clear()
+            _processes[identity] = known
+        return self.traces.process(*known)
 
     def _read_trace_id(self, text: Any, span: dict[str, Any]) -> None:  # noqa: ANN401 - whatever stands in the JSON
         """Turn to another trace id: the span's own, or the trace's, or one made of the span."""
@@ -407,11 +396,34 @@ class _Decoder:
         return b"".join(events)
 
 
+def _process(process: Any, mend: Callable[[str], None]) -> tuple[str, bytes]:  # noqa: ANN401 - whatever it is
+    """Return a process as the name of its service and a serialized resource."""
+    if type(process) is not dict:
+        if process is not None and process != []:
+            mend("process_dropped")
+        return "", b""
+    name = process.get("serviceName")
+    if type(name) is not str:
+        mend("service_name")
+        name = "" if name is None else str(name)
+    return name, resource_of(name, tagging.pairs(process.get("tags"), mend))
+
+
+_processes: dict[bytes, tuple[str, bytes]] = {}
+"""Processes as they were read, by their JSON."""
+
+_MAX_PROCESSES = 256
+_PROCESS_SIZE = 2048
+"""Processes that are remembered, and the largest of them in bytes."""
+
+
 def _only_parent(found: Any, text: Any) -> bytes:  # noqa: ANN401 - whatever stands in the JSON
     """Return the parent's id if that is all that the references tell, in the regular way; else nothing."""
     try:
-        if len(found) == 1 and found[0]["refType"] == "CHILD_OF" and found[0]["traceID"] == text:
-            parent = unhexlify(found[0]["spanID"])
+        (reference,) = found
+        kind, trace, span = _regular_reference(reference)
+        if kind == "CHILD_OF" and trace == text:
+            parent = unhexlify(span)
             return parent if len(parent) == 8 and parent != NO_ID else b""  # noqa: PLR2004 - bytes of a span id
     except (LookupError, ValueError, TypeError):
         pass

@@ -11,6 +11,7 @@ from otelwp_agent.model.jaeger import jaeger_pb2 as pb
 from otelwp_agent.model.jaeger.receiving import (
     ATTRIBUTE,
     NO_ID,
+    PARENT,
     SAMPLED,
     WARNINGS,
     Traces,
@@ -18,6 +19,7 @@ from otelwp_agent.model.jaeger.receiving import (
     joined,
     name_field,
     references,
+    resource_of,
     scope_of,
     span_tag,
     special_fields,
@@ -64,7 +66,8 @@ def decode(data: bytes) -> Traces:
 
 
 def _process(process: pb.Process, traces: Traces) -> Scopes:
-    return traces.process(_text(process.service_name, traces), _tags(process.tags, traces))
+    service = _text(process.service_name, traces)
+    return traces.process(service, resource_of(service, _tags(process.tags, traces)))
 
 
 def _add(traces: Traces, scopes: Scopes, span: pb.Span) -> None:
@@ -93,7 +96,8 @@ def _add(traces: Traces, scopes: Scopes, span: pb.Span) -> None:
         SAMPLED if span.flags & 1 else b"",
     )
     records = scopes.setdefault(scope_of(specials), [])
-    traces.add(records, b"\x0a\x10%b\x12\x08%b" % (trace_id, span_id), parent, b"".join(rest))
+    ids = b"\x0a\x10%b\x12\x08%b" % (trace_id, span_id)
+    traces.add(records, ids, parent, b"".join((ids, PARENT + parent if parent else b"", *rest)))
 
 
 def _warnings(span: pb.Span, traces: Traces) -> bytes:
@@ -108,9 +112,9 @@ def _span_tags(tags: Iterable[bytes], traces: Traces) -> tuple[bytes, Specials]:
     for tag in tags:
         found = _memory.get(tag)
         if found is None:
-            before = len(specials)
+            before = len(specials), traces.mended.get("invalid_utf8")
             found = span_tag(*_tag(tag, traces), specials)
-            if len(tag) <= MAX_SIZE and len(specials) == before and found:
+            if len(tag) <= MAX_SIZE and before == (len(specials), traces.mended.get("invalid_utf8")) and found:
                 if len(_memory) >= MAX_ENTRIES:
                     _memory.clear()
                 _memory[tag] = found

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 from otelwp_agent.errors import MalformedError
 from otelwp_agent.model.jaeger.receiving import (
     NO_ID,
+    PARENT,
     SAMPLED,
     Traces,
     event,
+    joined,
     name_field,
     references,
+    resource_of,
     scope_of,
-    span_tags,
+    span_tag,
     special_fields,
     times,
 )
@@ -27,7 +30,7 @@ from otelwp_agent.model.jaeger.thrift_binary import Reader
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from otelwp_agent.model.jaeger.receiving import Reference, Scopes, Value
+    from otelwp_agent.model.jaeger.receiving import Reference, Scopes, Specials, Value
 
 STRING, DOUBLE, BOOL, LONG, BINARY = range(5)
 """`TagType`."""
@@ -38,9 +41,16 @@ TAG_VALUES = {STRING: 3, DOUBLE: 4, BOOL: 5, LONG: 6, BINARY: 7}
 
 _TYPES: dict[int, type] = {STRING: bytes, DOUBLE: float, BOOL: bool, LONG: int, BINARY: bytes}
 _DEFAULTS: dict[int, Value] = {STRING: "", DOUBLE: 0.0, BOOL: False, LONG: 0, BINARY: b""}
+MAX_ENTRIES = 8192
+"""Tags that are remembered, about 3 MB of them; when full, everything is forgotten."""
+
+MAX_SIZE = 192
+"""The largest tag that is remembered, in bytes."""
+
 _FOLLOWS_FROM = 1
 _MICROSECOND = 1000
 _MAX_TIME = (1 << 64) - 1
+_memory: dict[bytes, bytes] = {}
 
 _trace_id = struct.Struct(">qq").pack
 _span_id = struct.Struct(">q").pack
@@ -73,13 +83,14 @@ def _batches(message: dict[int, Any]) -> Iterator[dict[int, Any]]:
 
 
 def _process(process: dict[int, Any], traces: Traces) -> Scopes:
-    return traces.process(_text(process.get(1), traces), _tags(process.get(2), traces))
+    service = _text(process.get(1), traces)
+    return traces.process(service, resource_of(service, _tags(process.get(2), traces)))
 
 
 def _add(traces: Traces, scopes: Scopes, span: dict[int, Any]) -> None:
     low, high, number, parent = (_integer(span, field) for field in (1, 2, 3, 4))
     trace_id, span_id = _trace_id(high, low), _span_id(number)
-    fields, specials = span_tags(_tags(span.get(10), traces))
+    fields, specials = _span_tags(span.get(10), traces)
     found = [_reference(each) for each in _structs(span.get(6))]
     parent_id, links = b"", b""
     if parent:
@@ -110,7 +121,8 @@ def _add(traces: Traces, scopes: Scopes, span: dict[int, Any]) -> None:
         traces.mend("span_dropped")
         return
     records = scopes.setdefault(scope_of(specials), [])
-    traces.add(records, b"\x0a\x10%b\x12\x08%b" % (trace_id, span_id), parent_id, b"".join(rest))
+    ids = b"\x0a\x10%b\x12\x08%b" % (trace_id, span_id)
+    traces.add(records, ids, parent_id, b"".join((ids, PARENT + parent_id if parent_id else b"", *rest)))
 
 
 def _reference(reference: dict[int, Any]) -> Reference:
@@ -118,8 +130,36 @@ def _reference(reference: dict[int, Any]) -> Reference:
     return _trace_id(high, low), _span_id(span), kind != _FOLLOWS_FROM
 
 
+def _span_tags(tags: object, traces: Traces) -> tuple[bytes, Specials]:
+    """Return a span's tags as its fields, and those that make other fields; short ones are remembered."""
+    specials: Specials = {}
+    parts = []
+    for tag in tags if type(tags) is list else ():
+        found = _memory.get(tag) if type(tag) is bytes else None
+        if found is None:
+            before = len(specials), traces.mended.get("invalid_utf8")
+            pairs = _tags([tag], traces)
+            found = span_tag(*pairs[0], specials) if pairs else b""
+            if (
+                type(tag) is bytes
+                and len(tag) <= MAX_SIZE
+                and before == (len(specials), traces.mended.get("invalid_utf8"))
+            ):
+                if len(_memory) >= MAX_ENTRIES:
+                    _memory.clear()
+                _memory[tag] = found
+        parts.append(found)
+    return joined(parts, specials), specials
+
+
 def _tags(tags: object, traces: Traces) -> list[tuple[str, Value]]:
-    return [(_text(tag.get(TAG_KEY), traces), _value(tag, traces)) for tag in _structs(tags)]
+    """Return tags, each a struct or the bytes of one, as keys and values."""
+    found = []
+    for tag in tags if type(tags) is list else ():
+        fields = Reader(tag).message() if type(tag) is bytes else tag
+        if type(fields) is dict:
+            found.append((_text(fields.get(TAG_KEY), traces), _value(fields, traces)))
+    return found
 
 
 def _value(tag: dict[int, Any], traces: Traces) -> Value:

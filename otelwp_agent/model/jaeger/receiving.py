@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Scope = tuple[Value, Value]
     """Name and version."""
     Records = list[list[bytes]]
-    """Spans: ids, parent's id, other fields."""
+    """Spans: all the fields, and the parent's id."""
     Scopes = dict[Scope, Records]
     """The spans of a process by scope."""
 
@@ -64,6 +64,12 @@ NO_SCOPE: Scope = ("", "")
 TRACE_SIZE = 20
 """Bytes of a span's ids before its own: the trace id and two tags."""
 
+PARENT_SIZE = 10
+"""Bytes of the field with a parent's id, which stands behind the ids."""
+
+PARENT = b'"\x08'
+"""What stands before a parent's id."""
+
 KINDS = {"internal": b"0\1", "server": b"0\2", "client": b"0\3", "producer": b"0\4", "consumer": b"0\5"}
 SERVER = KINDS["server"]
 """The kind as a field of a span (6)."""
@@ -80,69 +86,63 @@ SAMPLED = b"\x85\1\1\0\0\0"
 class Traces:
     """The spans of one body on their way to an OTLP request; `mended` counts what was put right, by kind."""
 
-    __slots__ = ("_forward", "_resources", "_seen", "mended", "service")
+    __slots__ = ("_resources", "forward", "mended", "seen", "service")
 
     def __init__(self) -> None:
         """Begin with no span."""
         self.mended: dict[str, int] = {}
         self.service = ""
         """The name of the first service."""
+        self.seen: dict[bytes, list[bytes]] = {}
+        """The spans by their ids."""
+        self.forward: list[bytes] = []
+        """The ids of those whose parents had not been seen before them."""
         self._resources: dict[bytes, Scopes] = {}
-        self._seen: dict[bytes, list[bytes]] = {}
-        self._forward: list[list[bytes]] = []
 
     @property
     def spans(self) -> int:
         """How many there are."""
-        return len(self._seen)
+        return len(self.seen)
 
     def mend(self, kind: str, times: int = 1) -> None:
         """Count what was put right."""
         self.mended[kind] = self.mended.get(kind, 0) + times
 
-    def process(self, service: str, tags: Iterable[tuple[str, Value]]) -> Scopes:
-        """Return where the spans of a process go."""
-        pairs = dict(tags)
-        if "hostname" in pairs and "host.name" not in pairs:
-            pairs["host.name"] = pairs.pop("hostname")
-        if service:
-            pairs.pop("service.name", None)
-            pairs = {"service.name": service, **pairs}
-            self.service = self.service or service
-        body = b"".join([RESOURCE_ATTRIBUTE + attribute(key, value) for key, value in pairs.items()])
-        return self._resources.setdefault(body, {})
+    def process(self, service: str, resource: bytes) -> Scopes:
+        """Return where the spans of a process go, which is a service and a serialized resource."""
+        self.service = self.service or service
+        return self._resources.setdefault(resource, {})
 
-    def add(self, records: Records, ids: bytes, parent: bytes, rest: bytes) -> None:
-        """Add a span to those of its process and scope: its `ids`, its parent's span id or "", its other fields.
+    def add(self, records: Records, ids: bytes, parent: bytes, span: bytes) -> None:
+        """Add a span to those of its process and scope: its `ids`, its parent's span id or "", all of its fields.
 
         One that repeats another is left out; another one under the same ids is given an id of its own.
         """
-        seen = self._seen
+        seen = self.seen
         if ids in seen:
-            known = seen[ids]
-            if known[1] == parent and known[2] == rest:
+            if seen[ids][0] == span:
                 self.mend("repeated_span")
                 return
             self.mend("duplicate_span_id")
+            rest = span[len(ids) :]
             while ids in seen:
                 ids = ids[:TRACE_SIZE] + blake2b(ids + rest, digest_size=8).digest()
-        record = [ids, parent, rest]
+            span = ids + rest
+        record = [span, parent]
         if parent and ids[:TRACE_SIZE] + parent not in seen:
-            self._forward.append(record)
+            self.forward.append(ids)
         seen[ids] = record
         records.append(record)
 
     def body(self) -> bytes:
         """Return everything as a serialized `ExportTraceServiceRequest`."""
-        if self._forward:
+        if self.forward:
             self._cut_cycles()
         resources = []
         for resource, scopes in self._resources.items():
             if scopes:
                 parts = [prefixed(b"\x0a", resource)]
-                parts += [
-                    prefixed(b"\x12", _scope_spans(scope, records)) for scope, records in scopes.items() if records
-                ]
+                parts += [_scope_spans(scope, records) for scope, records in scopes.items() if records]
                 resources.append(prefixed(b"\x0a", b"".join(parts)))
         return b"".join(resources)
 
@@ -151,24 +151,36 @@ class Traces:
 
         Every cycle has a span whose parent came after it (or is itself): only from those must be looked.
         """
-        seen = self._seen
+        seen = self.seen
         done: set[bytes] = set()
-        for start in self._forward:
+        for start in self.forward:
             path: set[bytes] = set()
-            record: list[bytes] | None = start
-            while record is not None and record[0] not in done:
-                ids, parent, rest = record
+            ids = start
+            while ids in seen and ids not in done:
+                record = seen[ids]
+                span, parent = record
                 path.add(ids)
-                up = ids[:TRACE_SIZE] + parent
                 if not parent:
                     break
+                up = ids[:TRACE_SIZE] + parent
                 if up in path:
-                    record[1] = b""
-                    record[2] = rest + link(ids[2:18], parent, child_of=True)
+                    rest = span[len(ids) + PARENT_SIZE :]
+                    record[:] = ids + rest + link(ids[2:18], parent, child_of=True), b""
                     self.mend("cyclic_reference")
                     break
-                record = seen.get(up)
+                ids = up
             done |= path
+
+
+def resource_of(service: str, tags: Iterable[tuple[str, Value]]) -> bytes:
+    """Return a process as a serialized resource."""
+    pairs = dict(tags)
+    if "hostname" in pairs and "host.name" not in pairs:
+        pairs["host.name"] = pairs.pop("hostname")
+    if service:
+        pairs.pop("service.name", None)
+        pairs = {"service.name": service, **pairs}
+    return b"".join([RESOURCE_ATTRIBUTE + attribute(key, value) for key, value in pairs.items()])
 
 
 def _size(body: bytes) -> bytes:
@@ -221,12 +233,6 @@ def span_tag(key: str, value: Value, specials: Specials) -> bytes:
         specials[key] = known
         return b""
     return ATTRIBUTE + attribute(key, value)
-
-
-def span_tags(tags: Iterable[tuple[str, Value]]) -> tuple[bytes, Specials]:
-    """Return a span's tags as fields, and those that make other fields."""
-    specials: Specials = {}
-    return joined([span_tag(key, value, specials) for key, value in tags], specials), specials
 
 
 def joined(parts: Sequence[bytes], specials: Specials) -> bytes:
@@ -335,13 +341,18 @@ def _is_http_error(specials: Specials, kind: Value) -> bool:
     return value >= (500 if kind == SERVER else 400) or 0 < value < 100  # noqa: PLR2004 - RFC 9110, 15
 
 
+_SPAN_HEADS = [b"\x12" + size for size in VARINTS]
+"""What stands before a span of each size."""
+
+
 def _scope_spans(scope: Scope, records: Records) -> bytes:
-    """Return the fields of a `ScopeSpans`."""
-    name, version = (str(each).encode() for each in scope)
-    head = (prefixed(b"\x0a", name) if name else b"") + (prefixed(b"\x12", version) if version else b"")
-    out = [prefixed(b"\x0a", head)] if head else []
-    for ids, parent, rest in records:
-        span = b"".join((ids, b'"\x08', parent, rest)) if parent else ids + rest
+    """Return a `ScopeSpans` as a field."""
+    out: list[bytes] = []
+    if scope != NO_SCOPE:
+        name, version = (str(each).encode() for each in scope)
+        parts = (prefixed(b"\x0a", name) if name else b"", prefixed(b"\x12", version) if version else b"")
+        out.append(prefixed(b"\x0a", b"".join(parts)))
+    for span, _ in records:
         size = len(span)
-        out += (b"\x12", VARINTS[size] if size < SMALL else varint(size), span)
-    return b"".join(out)
+        out += (_SPAN_HEADS[size] if size < SMALL else b"\x12" + varint(size), span)
+    return prefixed(b"\x12", b"".join(out))

@@ -1,7 +1,8 @@
 """Thrift's binary protocol (thrift/doc/specs/thrift-binary-protocol.md), read into plain values, within bounds.
 
-A struct becomes a dict by field id, a list or set a list, a string or binary `bytes`. What claims to hold more than
-there are bytes, or nests deeper than anything that Jaeger sends, is refused before memory is spent on it.
+A struct becomes a dict by field id, a list or set a list, a string or binary `bytes`. A list of tags, laid out as every
+client does it, is a list of the tags' own bytes: most of a span are tags that were seen before. What claims to hold
+more than there are bytes, or nests deeper than anything that Jaeger sends, is refused before memory is spent on it.
 """
 
 from __future__ import annotations
@@ -75,16 +76,21 @@ class Reader:
         if depth > MAX_DEPTH or self._structs < 0:
             message = f"the Thrift body is nested too deeply, or has too many structs, at byte {self._position}"
             raise MalformedError(message)
-        data = self._data
+        data, position = self._data, self._position
         fields: dict[int, Any] = {}
         while True:
-            position = self._position
-            if data[position : position + 1] == b"\0":
+            kind, number = _header(data, position) if data[position : position + 1] != b"\0" else (0, 0)
+            if not kind:
                 self._position = position + 1
                 return fields
-            kind, number = _header(data, position)
-            self._position = position + 3
-            fields[number] = self._value(kind, depth)
+            fixed = _FIXED.get(kind)
+            if fixed is not None:
+                (fields[number],) = fixed(data, position + 3)
+                position += 3 + _SIZES[kind]
+            else:
+                self._position = position + 3
+                fields[number] = self._value(kind, depth)
+                position = self._position
 
     def _value(self, kind: int, depth: int) -> Any:  # noqa: ANN401 - whatever its type is
         unpack = _FIXED.get(kind)
@@ -113,7 +119,24 @@ class Reader:
         self._position += 5
         self._check(size, _SIZES.get(kind, 1))
         self._check_depth(depth)
-        return [self._value(kind, depth) for _ in range(size)]
+        tags = self._tags(size) if kind == _STRUCT else None
+        return [self._value(kind, depth) for _ in range(size)] if tags is None else tags
+
+    def _tags(self, size: int) -> list[Any] | None:
+        """Return the tags that a list of structs is, serialized; `None` if it is not, or one is laid out otherwise."""
+        data, position = self._data, self._position
+        tags = []
+        try:
+            for _ in range(size):
+                end = _end_of_tag(data, position)
+                if not end:
+                    return None
+                tags.append(data[position:end])
+                position = end
+        except struct.error:
+            return None
+        self._position = position
+        return tags
 
     def _map(self, depth: int) -> list[Any]:
         """Return the values of a map in their order; nothing that Jaeger sends has one."""
@@ -132,3 +155,30 @@ class Reader:
         if depth > MAX_DEPTH:
             message = f"the Thrift body is nested too deeply at byte {self._position}"
             raise MalformedError(message)
+
+
+def _end_of_tag(data: bytes, position: int) -> int:
+    """Return where a tag ends: a key (1), a type (2), one value, in this order; 0 if there is none at `position`."""
+    if not data.startswith(_KEY, position):
+        return 0
+    (size,) = _length(data, position + 3)
+    middle = position + 7 + size
+    if size < 0 or not data.startswith(_TYPE, middle):
+        return 0
+    _, kind, _ = _value_head(data, middle + 3)
+    end = middle + 10
+    if kind == _STRING:
+        (size,) = _length(data, end)
+        if size < 0:
+            return 0
+        end += 4 + size
+    elif kind in _FIXED:
+        end += _SIZES[kind]
+    else:
+        return 0
+    return end + 1 if data.startswith(b"\0", end) else 0
+
+
+_KEY, _TYPE = b"\x0b\0\1", b"\x08\0\2"
+"""What stands before a tag's key and its type."""
+_value_head = struct.Struct(">ibh").unpack_from

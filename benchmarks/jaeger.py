@@ -1,0 +1,183 @@
+"""What Jaeger's formats cost: CPU of decoding and encoding a span, and of a whole request to `jaeger_json`.
+
+Run: `.venv/bin/python benchmarks/jaeger.py`. It needs no peer and takes about twenty seconds. Times are CPU of this
+process, the best of many rounds; on a busy machine they are half as large again.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from typing import TYPE_CHECKING
+
+import orjson
+import structlog
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from otelwp_agent.component import ComponentId, Context, Kind
+from otelwp_agent.model.jaeger import from_json, from_proto, from_thrift, to_proto, to_thrift
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.receivers.jaeger_json import FACTORY
+from otelwp_agent.telemetry.metrics import Registry
+from otelwp_agent.transport.http_messages import Head, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otelwp_agent.model.batch import Batch
+
+SPANS = 512
+ROUNDS = 200
+SECONDS = 1.0
+NOW = 1_795_186_135_000_000_000
+TRACE = "1d1aeade7e26e005ffb0bf74dad4dd92"
+QUERIES = ("SELECT option_value FROM wp_options WHERE option_name = ?", "SELECT * FROM wp_posts WHERE ID = ?")
+
+
+def regular(spans: int) -> bytes:
+    """Return a trace as Jaeger's own JSON has it: 620 bytes a span, with six tags and a reference."""
+    made = []
+    for number in range(spans):
+        tags = {
+            "span.kind": "client",
+            "db.system": "mysql",
+            "db.query.text": QUERIES[number % 2],
+            "db.rows": number % 20,
+            "server.address": "127.0.0.1",
+            "wp.cached": number % 2 == 0,
+        }
+        types = {str: "string", int: "int64", bool: "bool"}
+        parent = {"refType": "CHILD_OF", "traceID": TRACE, "spanID": f"{1:016x}"}
+        made.append(
+            {
+                "traceID": TRACE,
+                "spanID": f"{number + 1:016x}",
+                "operationName": "wpdb.query",
+                "references": [parent] if number else [],
+                "startTime": 1795186135546316 + number,
+                "duration": 1000 + number,
+                "tags": [{"key": key, "type": types[type(value)], "value": value} for key, value in tags.items()],
+                "logs": [],
+                "processID": "p1",
+            }
+        )
+    processes = {"p1": {"serviceName": "shop", "tags": [{"key": "environment", "type": "string", "value": "live"}]}}
+    return orjson.dumps({"data": [{"traceID": TRACE, "spans": made, "processes": processes}]})
+
+
+def founding(spans: int) -> bytes:
+    """Return a trace in the founding plugin's dialect: 530 bytes a span, tags without types, a process in each."""
+    tags = {
+        "http.method": "GET",
+        "http.url": "shop.example/",
+        "http.user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:128.0)",
+        "wp.user_id": 0,
+        "wp.is_admin": False,
+        "wp.doing_cron": False,
+        "http.status_code": 200,
+    }
+    made = [
+        {
+            "traceID": TRACE,
+            "spanID": f"{number + 1:016x}",
+            "operationName": "wordpress.request",
+            "startTime": 1795186135546316 + number,
+            "tags": [{"key": key, "value": value} for key, value in tags.items()],
+            "process": {"serviceName": "shop.example", "tags": [{"key": "environment", "value": "live"}]},
+            "duration": 87834,
+        }
+        for number in range(spans)
+    ]
+    return orjson.dumps({"data": [{"traceID": TRACE[::-1], "spans": made}]})
+
+
+def otlp(spans: int) -> bytes:
+    """Return an OTLP request: 245 bytes a span, six attributes each."""
+    draw = random.Random(spans)
+    request = ExportTraceServiceRequest()
+    resource = request.resource_spans.add()
+    resource.resource.attributes.add(key="service.name").value.string_value = "shop"
+    scope = resource.scope_spans.add()
+    scope.scope.name = "wordpress"
+    for number in range(spans):
+        span = scope.spans.add(
+            trace_id=draw.randbytes(16),
+            span_id=draw.randbytes(8),
+            parent_span_id=draw.randbytes(8),
+            name="wpdb.query",
+            kind=3,
+            start_time_unix_nano=NOW + number * 1000,
+            end_time_unix_nano=NOW + number * 1000 + 100_000,
+        )
+        for key in ("db.system", "db.query.text", "server.address", "wp.phase"):
+            span.attributes.add(key=key).value.string_value = QUERIES[number % 2][:30]
+        span.attributes.add(key="db.rows").value.int_value = number % 20
+        span.attributes.add(key="wp.cached").value.bool_value = number % 2 == 0
+    return request.SerializeToString()
+
+
+class Sink:
+    """Takes everything, keeps nothing."""
+
+    def admit(self) -> None:
+        """Have room."""
+
+    def consume(self, batch: Batch) -> None:
+        """Forget the batch."""
+
+
+def handler() -> Callable[[bytes], object]:
+    """Return what takes a body through the receiver, from the handler to the pipeline."""
+    context = Context(
+        ComponentId("jaeger_json"), Kind.RECEIVER, Registry(), structlog.get_logger(), time.monotonic, None
+    )
+    receiver = FACTORY.build(FACTORY.config.model_validate({}), context)
+    receiver.next = {Signal.TRACES: Sink()}
+    head = Head("POST", "/api/traces", {"user-agent": "WordPress/6.5; http://shop.example"})
+    return lambda body: receiver._http.handle(Request(head, body))  # noqa: SLF001 - what the server calls
+
+
+def cost(work: Callable[[], object]) -> float:
+    """Return CPU seconds of `work`, the best of many rounds."""
+    work()
+    best = float("inf")
+    rounds, deadline = 0, time.monotonic() + SECONDS
+    while rounds < ROUNDS or time.monotonic() < deadline:
+        begin = time.thread_time_ns()
+        work()
+        best = min(best, time.thread_time_ns() - begin)
+        rounds += 1
+    return best / 1e9
+
+
+def main() -> None:
+    """Print the table."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    handle = handler()
+    print("one request to jaeger_json, decoded and handed over         CPU µs")
+    for name, body, spans in [
+        ("Jaeger's JSON, 1 span", regular(1), 1),
+        ("Jaeger's JSON, 8 spans", regular(8), 8),
+        ("Jaeger's JSON, 100 spans", regular(100), 100),
+        ("the founding plugin's, 1 span", founding(1), 1),
+        ("the founding plugin's, 8 spans", founding(8), 8),
+    ]:
+        parse = cost(lambda body=body: orjson.loads(body))
+        note = f"{len(body) // spans} bytes a span; reading the JSON alone: {parse * 1e6:.1f}"
+        print(f"  {name:<32} {cost(lambda body=body: handle(body)) * 1e6:24.1f}   {note}")
+    body = otlp(SPANS)
+    thrift, proto, json = to_thrift.encode(body)[0], to_proto.encode(body), regular(SPANS)
+    print(f"\n{SPANS} spans at once                                            CPU ns a span")
+    for name, work in [
+        ("decode JSON", lambda: from_json.decode(json, NOW).body()),
+        ("decode Thrift", lambda: from_thrift.decode(thrift).body()),
+        ("decode protobuf", lambda: from_proto.decode(proto).body()),
+        ("encode Thrift", lambda: to_thrift.encode(body)),
+        ("encode protobuf", lambda: to_proto.encode(body)),
+    ]:
+        print(f"  {name:<32} {cost(work) / SPANS * 1e9:24.0f}")
+
+
+if __name__ == "__main__":
+    main()

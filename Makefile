@@ -9,6 +9,7 @@ CONFIG ?= examples/quickstart.yaml
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
+PEERS ?=
 VENV ?= .venv
 
 BIN := $(VENV)/bin
@@ -74,8 +75,9 @@ bench: $(DEV) ## measure speed and memory beside a peer (BENCH_ARGS=--quick for 
 fuzz: $(DEV) ## throw broken input at the HTTP front and the codecs (FUZZ_ARGS=…)
 	@for target in benchmarks/fuzz/fuzz_*.py; do $(BIN)/python $$target $(FUZZ_ARGS) || exit 1; done
 
-interop: $(DEV) ## run the tests that need another maker's collector
-	@$(BIN)/python -m pytest -m interop $(PYTEST_ARGS)
+interop: $(DEV) ## run the tests that need real peers, and get those first (PEERS=… for some of them)
+	@PYTHONPATH=tools $(BIN)/python -m peers $(PEERS)
+	@OTELWP_PEERS_BUILD=no $(BIN)/python -m pytest -m interop $(PYTEST_ARGS)
 
 clean: ## remove .venv and everything that was built or cached
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

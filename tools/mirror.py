@@ -33,6 +33,7 @@ NO_MODULE = {
     "tests/test_docs.py": "what README.md and docs/ say",
     "tests/test_fuzz.py": "the fuzz targets in benchmarks/fuzz",
     "tests/e2e": "whole agents",
+    "tests/examples": "what stands in examples/",
     "tests/interop": "whole agents beside real peers",
     "tests/wordpress": "the plugin in examples/wordpress, which is PHP",
 }

@@ -17,6 +17,10 @@ PATIENCE = 1200.0
 """Seconds that one command may take: the largest peer builds within a quarter of that on two idle cores."""
 
 
+BUILD = "OTELWP_PEERS_BUILD"
+"""`no` in this variable: take what is in the cache, and get nothing. `make interop` gets peers before its tests."""
+
+
 class Missing(Exception):  # noqa: N818 - it is a state, not a fault: who asked for the peer does without
     """A peer cannot be had here; the message says what is missing."""
 
@@ -33,11 +37,16 @@ def once(name: str, build: Callable[[Path], None]) -> Path:
     """Return the folder `name` of the cache, which `build` has filled: now, if it was not there.
 
     `build` writes to a draft, which gets its name when it is complete. Processes that ask for the same at once wait for
-    the first. An attempt that failed leaves nothing.
+    the first. An attempt that failed leaves nothing but the reason.
     """
     kept = folder() / "peers" / name
     if kept.is_dir():
         return kept
+    reason = kept.parent / f".{name}.missing"
+    if os.environ.get(BUILD) == "no":
+        why = reason.read_text("utf-8") if reason.exists() else "nobody asked for it: `make interop PEERS=…` does"
+        message = f"{name} is not in the cache: {why}"
+        raise Missing(message)
     kept.parent.mkdir(parents=True, exist_ok=True)
     with (kept.parent / f".{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -47,6 +56,10 @@ def once(name: str, build: Callable[[Path], None]) -> Path:
                 build(draft)
                 draft.chmod(0o755)
                 draft.rename(kept)
+                reason.unlink(missing_ok=True)
+            except Missing as missing:
+                reason.write_text(str(missing), "utf-8")
+                raise
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
     return kept

@@ -26,6 +26,10 @@ final class Endpoint {
 		'udp' => 65507,
 	);
 
+	const TOO_LARGE = 'too large'; // The message is at fault.
+
+	const BUSY = 'its queue is full'; // The moment is: the next message may be taken.
+
 	/**
 	 * As it was written in the settings.
 	 *
@@ -96,12 +100,12 @@ final class Endpoint {
 	 * Hand a message over to the kernel.
 	 *
 	 * @param string $body The OTLP/JSON.
-	 * @return string '' if it was taken, else why it was not; `too large` is this message's fault, all else the agent's.
+	 * @return string '' if it was taken, else why it was not. TOO_LARGE and BUSY are about this message alone.
 	 */
 	public function deliver( $body ) {
 		$datagram = isset( self::MAX_DATAGRAM[ $this->transport ] );
 		if ( $datagram && strlen( $body ) > self::MAX_DATAGRAM[ $this->transport ] ) {
-			return 'too large';
+			return self::TOO_LARGE;
 		}
 		return $this->exchange( $datagram ? $body : $this->http( $body ) );
 	}
@@ -148,7 +152,7 @@ final class Endpoint {
 		// phpcs:disable WordPress.WP.AlternativeFunctions -- these are sockets, no files.
 		$socket = stream_socket_client( $this->transport . '://' . $this->address, $code, $error, self::CONNECT_SECONDS, STREAM_CLIENT_CONNECT | STREAM_CLIENT_ASYNC_CONNECT );
 		if ( ! $socket ) {
-			return '' === (string) $error ? self::brief( $problem ) : strtolower( $error );
+			return self::why( '' === (string) $error ? $problem : $error );
 		}
 		stream_set_blocking( $socket, false );
 		if ( 'tcp' === $this->transport && ! $this->is_loopback() ) {
@@ -172,9 +176,9 @@ final class Endpoint {
 			return '';
 		}
 		if ( false === $written ) {
-			return self::brief( $problem );
+			return self::why( $problem );
 		}
-		return $written ? 'too large' : 'it does not read'; // A part of it fits into no buffer: what was written is lost.
+		return $written ? self::TOO_LARGE : self::BUSY; // A part of it fits into no buffer: what was written is lost.
 	}
 
 	/**
@@ -204,7 +208,8 @@ final class Endpoint {
 	 * @param string $problem Like `fwrite(): Send of 10 bytes failed with errno=111 Connection refused`.
 	 * @return string
 	 */
-	private static function brief( $problem ) {
-		return strtolower( preg_replace( '/^.*errno=\d+ /', '', $problem ) );
+	private static function why( $problem ) {
+		$words = strtolower( preg_replace( '/^.*errno=\d+ /', '', $problem ) );
+		return false === strpos( $words, 'temporarily unavailable' ) ? $words : self::BUSY; // EAGAIN.
 	}
 }

@@ -87,6 +87,9 @@ final class Route {
 		$type = self::type();
 		switch ( $type ) {
 			case 'front':
+				if ( '' === self::$front && did_action( 'wp' ) ) {
+					self::note_query(); // Nobody has when it ran, for the request was not to be recorded.
+				}
 				return '' === self::$front ? 'other' : self::$front;
 			case 'ajax':
 				$detail = self::known_hook( 'action', array( 'wp_ajax_', 'wp_ajax_nopriv_' ) );

@@ -65,7 +65,7 @@ final class Sender {
 				continue;
 			}
 			$why = $endpoint->deliver( $body );
-			if ( 'too large' !== $why ) {
+			if ( Endpoint::TOO_LARGE !== $why && Endpoint::BUSY !== $why ) {
 				$this->breaker->note( $text, $why );
 			}
 			if ( '' === $why ) {

@@ -299,10 +299,12 @@ final class Database {
 	 * of their own.
 	 */
 	private function repeated() {
+		global $wpdb;
+		$lookup   = 'SELECT option_value FROM ' . $wpdb->options . ' WHERE option_name = ?';
 		$least    = (int) Settings::get( 'n_plus_one' );
 		$repeated = array();
 		foreach ( $this->groups as $shape => $group ) {
-			if ( 'get_option' === self::caller( $group[2] ) ) {
+			if ( 0 === strpos( $shape, $lookup ) ) {
 				$this->trace->set( $this->root, array( 'wordpress.db.option_lookups' => $group[0] ) );
 			} elseif ( $group[0] >= $least ) {
 				$repeated[ $shape ] = $group;
@@ -312,11 +314,11 @@ final class Database {
 			$this->trace->event(
 				$this->root,
 				'wordpress.db.n_plus_one',
-				$this->describe( (string) $shape ) + array(
-					'wordpress.db.query_count' => $group[0],
-					'wordpress.db.duration_ms' => round( $group[1] * 1000, 3 ),
-					'code.function.name'       => self::caller( $group[2] ),
-				)
+				$this->describe( (string) $shape ) + array( 'wordpress.db.query_count' => $group[0] )
+					+ ( '' === $group[2] ? array() : array( // Only counted: neither time nor caller is known.
+						'wordpress.db.duration_ms' => round( $group[1] * 1000, 3 ),
+						'code.function.name'       => self::caller( $group[2] ),
+					) )
 			);
 		}
 		if ( $repeated ) {

@@ -80,7 +80,7 @@ final class Errors {
 			$type    = $found[1];
 			$message = isset( $found[2] ) ? $found[2] : '';
 		}
-		$message = Redact::text( (string) strtok( $message, "\n" ) );
+		$message     = Redact::text( (string) strtok( $message, "\n" ) );
 		self::$fatal = array(
 			'exception.type'    => $type,
 			'exception.message' => $message,

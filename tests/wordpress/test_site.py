@@ -883,6 +883,8 @@ def test_on_a_network(site):
     )
     assert (named[0].endswith("/second"), named[1]) == (True, 2)
 
+    wordpress.visit("/wp-login.php", logged_in=True)  # A network has other cookies.
+    wordpress.visit("/wp-login.php", {"log": USER, "pwd": PASSWORD, "testcookie": "1"}, logged_in=True)
     page = wordpress.visit("/wp-admin/network/settings.php?page=otelwp", logged_in=True)
     assert page.status == 200
     fields = form(page.text, "network/edit.php\\?action=otelwp_network_save") | {"otelwp_settings[n_plus_one]": "55"}

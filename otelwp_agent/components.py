@@ -19,9 +19,9 @@ ENTRY_POINTS = "otelwp_agent.components"
 """The entry-point group of third-party components; an entry's name is `kind:type` (`processor:acme_redact`)."""
 
 SHIPPED: dict[Kind, tuple[str, ...]] = {
-    Kind.RECEIVER: ("datagram", "jaeger", "jaeger_json", "otlp"),
+    Kind.RECEIVER: ("datagram", "jaeger", "jaeger_json", "otlp", "zipkin"),
     Kind.PROCESSOR: ("attributes", "batch", "memory_limiter", "probabilistic_sampler", "resource", "wordpress"),
-    Kind.EXPORTER: ("debug", "file", "jaeger", "otlp_grpc", "otlp_http"),
+    Kind.EXPORTER: ("debug", "file", "jaeger", "otlp_grpc", "otlp_http", "zipkin"),
     Kind.CONNECTOR: ("forward",),
     Kind.EXTENSION: ("health_check",),
 }

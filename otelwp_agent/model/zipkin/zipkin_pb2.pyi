@@ -73,32 +73,64 @@ class Tag(_message.Message):
 class Traces(_message.Message):
     __slots__ = ("resource_spans",)
     RESOURCE_SPANS_FIELD_NUMBER: _ClassVar[int]
-    resource_spans: _containers.RepeatedCompositeFieldContainer[OtlpResourceSpans]
-    def __init__(self, resource_spans: _Optional[_Iterable[_Union[OtlpResourceSpans, _Mapping]]] = ...) -> None: ...
+    resource_spans: _containers.RepeatedCompositeFieldContainer[ResourceSpans]
+    def __init__(self, resource_spans: _Optional[_Iterable[_Union[ResourceSpans, _Mapping]]] = ...) -> None: ...
 
-class OtlpResourceSpans(_message.Message):
+class ResourceSpans(_message.Message):
     __slots__ = ("resource", "scope_spans")
     RESOURCE_FIELD_NUMBER: _ClassVar[int]
     SCOPE_SPANS_FIELD_NUMBER: _ClassVar[int]
-    resource: OtlpResource
-    scope_spans: _containers.RepeatedCompositeFieldContainer[OtlpScopeSpans]
-    def __init__(self, resource: _Optional[_Union[OtlpResource, _Mapping]] = ..., scope_spans: _Optional[_Iterable[_Union[OtlpScopeSpans, _Mapping]]] = ...) -> None: ...
+    resource: bytes
+    scope_spans: _containers.RepeatedCompositeFieldContainer[ScopeSpans]
+    def __init__(self, resource: _Optional[bytes] = ..., scope_spans: _Optional[_Iterable[_Union[ScopeSpans, _Mapping]]] = ...) -> None: ...
 
-class OtlpResource(_message.Message):
+class ScopeSpans(_message.Message):
+    __slots__ = ("scope", "spans")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    scope: bytes
+    spans: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, scope: _Optional[bytes] = ..., spans: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class OtlpSpan(_message.Message):
+    __slots__ = ("trace_id", "span_id", "parent_span_id", "name", "kind", "start_time_unix_nano", "end_time_unix_nano", "attributes", "status", "trace_state", "dropped_attributes_count", "events", "dropped_events_count", "dropped_links_count")
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    SPAN_ID_FIELD_NUMBER: _ClassVar[int]
+    PARENT_SPAN_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_UNIX_NANO_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_UNIX_NANO_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    TRACE_STATE_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_ATTRIBUTES_COUNT_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_EVENTS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_LINKS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    trace_id: bytes
+    span_id: bytes
+    parent_span_id: bytes
+    name: bytes
+    kind: int
+    start_time_unix_nano: int
+    end_time_unix_nano: int
+    attributes: _containers.RepeatedScalarFieldContainer[bytes]
+    status: bytes
+    trace_state: bytes
+    dropped_attributes_count: int
+    events: bytes
+    dropped_events_count: int
+    dropped_links_count: int
+    def __init__(self, trace_id: _Optional[bytes] = ..., span_id: _Optional[bytes] = ..., parent_span_id: _Optional[bytes] = ..., name: _Optional[bytes] = ..., kind: _Optional[int] = ..., start_time_unix_nano: _Optional[int] = ..., end_time_unix_nano: _Optional[int] = ..., attributes: _Optional[_Iterable[bytes]] = ..., status: _Optional[bytes] = ..., trace_state: _Optional[bytes] = ..., dropped_attributes_count: _Optional[int] = ..., events: _Optional[bytes] = ..., dropped_events_count: _Optional[int] = ..., dropped_links_count: _Optional[int] = ...) -> None: ...
+
+class Resource(_message.Message):
     __slots__ = ("attributes",)
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     attributes: _containers.RepeatedScalarFieldContainer[bytes]
     def __init__(self, attributes: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
-class OtlpScopeSpans(_message.Message):
-    __slots__ = ("scope", "spans")
-    SCOPE_FIELD_NUMBER: _ClassVar[int]
-    SPANS_FIELD_NUMBER: _ClassVar[int]
-    scope: OtlpScope
-    spans: _containers.RepeatedCompositeFieldContainer[OtlpSpan]
-    def __init__(self, scope: _Optional[_Union[OtlpScope, _Mapping]] = ..., spans: _Optional[_Iterable[_Union[OtlpSpan, _Mapping]]] = ...) -> None: ...
-
-class OtlpScope(_message.Message):
+class Scope(_message.Message):
     __slots__ = ("name", "version", "attributes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -108,39 +140,29 @@ class OtlpScope(_message.Message):
     attributes: _containers.RepeatedScalarFieldContainer[bytes]
     def __init__(self, name: _Optional[bytes] = ..., version: _Optional[bytes] = ..., attributes: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
-class OtlpSpan(_message.Message):
-    __slots__ = ("trace_id", "span_id", "trace_state", "parent_span_id", "name", "kind", "start_time_unix_nano", "end_time_unix_nano", "attributes", "dropped_attributes_count", "events", "dropped_events_count", "dropped_links_count", "status")
-    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
-    SPAN_ID_FIELD_NUMBER: _ClassVar[int]
+class Status(_message.Message):
+    __slots__ = ("message", "code")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    message: bytes
+    code: int
+    def __init__(self, message: _Optional[bytes] = ..., code: _Optional[int] = ...) -> None: ...
+
+class Rare(_message.Message):
+    __slots__ = ("trace_state", "dropped_attributes_count", "events", "dropped_events_count", "dropped_links_count")
     TRACE_STATE_FIELD_NUMBER: _ClassVar[int]
-    PARENT_SPAN_ID_FIELD_NUMBER: _ClassVar[int]
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    KIND_FIELD_NUMBER: _ClassVar[int]
-    START_TIME_UNIX_NANO_FIELD_NUMBER: _ClassVar[int]
-    END_TIME_UNIX_NANO_FIELD_NUMBER: _ClassVar[int]
-    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     DROPPED_ATTRIBUTES_COUNT_FIELD_NUMBER: _ClassVar[int]
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_EVENTS_COUNT_FIELD_NUMBER: _ClassVar[int]
     DROPPED_LINKS_COUNT_FIELD_NUMBER: _ClassVar[int]
-    STATUS_FIELD_NUMBER: _ClassVar[int]
-    trace_id: bytes
-    span_id: bytes
     trace_state: bytes
-    parent_span_id: bytes
-    name: bytes
-    kind: int
-    start_time_unix_nano: int
-    end_time_unix_nano: int
-    attributes: _containers.RepeatedScalarFieldContainer[bytes]
     dropped_attributes_count: int
-    events: _containers.RepeatedCompositeFieldContainer[OtlpEvent]
+    events: _containers.RepeatedCompositeFieldContainer[Event]
     dropped_events_count: int
     dropped_links_count: int
-    status: OtlpStatus
-    def __init__(self, trace_id: _Optional[bytes] = ..., span_id: _Optional[bytes] = ..., trace_state: _Optional[bytes] = ..., parent_span_id: _Optional[bytes] = ..., name: _Optional[bytes] = ..., kind: _Optional[int] = ..., start_time_unix_nano: _Optional[int] = ..., end_time_unix_nano: _Optional[int] = ..., attributes: _Optional[_Iterable[bytes]] = ..., dropped_attributes_count: _Optional[int] = ..., events: _Optional[_Iterable[_Union[OtlpEvent, _Mapping]]] = ..., dropped_events_count: _Optional[int] = ..., dropped_links_count: _Optional[int] = ..., status: _Optional[_Union[OtlpStatus, _Mapping]] = ...) -> None: ...
+    def __init__(self, trace_state: _Optional[bytes] = ..., dropped_attributes_count: _Optional[int] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., dropped_events_count: _Optional[int] = ..., dropped_links_count: _Optional[int] = ...) -> None: ...
 
-class OtlpEvent(_message.Message):
+class Event(_message.Message):
     __slots__ = ("time_unix_nano", "name", "attributes", "dropped_attributes_count")
     TIME_UNIX_NANO_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -151,11 +173,3 @@ class OtlpEvent(_message.Message):
     attributes: _containers.RepeatedScalarFieldContainer[bytes]
     dropped_attributes_count: int
     def __init__(self, time_unix_nano: _Optional[int] = ..., name: _Optional[bytes] = ..., attributes: _Optional[_Iterable[bytes]] = ..., dropped_attributes_count: _Optional[int] = ...) -> None: ...
-
-class OtlpStatus(_message.Message):
-    __slots__ = ("message", "code")
-    MESSAGE_FIELD_NUMBER: _ClassVar[int]
-    CODE_FIELD_NUMBER: _ClassVar[int]
-    message: bytes
-    code: int
-    def __init__(self, message: _Optional[bytes] = ..., code: _Optional[int] = ...) -> None: ...

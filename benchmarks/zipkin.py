@@ -1,0 +1,170 @@
+"""What Zipkin's formats cost: CPU of encoding and decoding a span, and of exporting it to a server that takes it.
+
+Run: `.venv/bin/python benchmarks/zipkin.py`. It needs no peer and takes about a minute. Times are CPU of this process,
+the best of many rounds; on a busy machine they are half as large again. The server is a process of its own.
+
+What a span costs hangs on what is the same in many: its tail (attributes and status), its attributes, its keys. The
+rows say how often something was new to the encoder:
+
+* recurring: the bodies of `make bench`, six attributes, one of which has 200 values;
+* one new: the same, and one more of the six has a value of its own in every span;
+* all new: each of the six has a value of its own in every span;
+* events: recurring, and every span has an event with two attributes, so that all take the careful way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import multiprocessing
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from workload import bodies
+
+from otelwp_agent.component import ComponentId, Context, Kind
+from otelwp_agent.exporters.zipkin import FACTORY
+from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.receipt import Receipt
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.model.zipkin import from_json, from_proto
+from otelwp_agent.model.zipkin.to_json import JsonEncoder
+from otelwp_agent.model.zipkin.to_proto import ProtoEncoder
+from otelwp_agent.service.memory import GC_THRESHOLD
+from otelwp_agent.telemetry.metrics import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+SPANS = 512
+ROUNDS = 12
+NOW = 1_795_186_135_000_000_000
+EXPORTED = 8192
+"""Spans in one exported batch: what the `batch` processor gathers."""
+SECONDS = 3.0
+GOAL = 250_000
+"""Spans per CPU-second that an export has to reach."""
+
+
+def changed(body: bytes, draw: random.Random, *, new: int = 0, events: bool = False) -> bytes:
+    """Return a request with `new` attributes of each span made its own, and an event added."""
+    request = ExportTraceServiceRequest.FromString(body)
+    for span in request.resource_spans[0].scope_spans[0].spans:
+        for attribute in span.attributes[:new]:
+            attribute.value.string_value = f"{draw.getrandbits(64):x}"
+        if events:
+            event = span.events.add(name="cache miss", time_unix_nano=span.start_time_unix_nano)
+            event.attributes.add(key="cache.key").value.string_value = "options"
+            event.attributes.add(key="cache.size").value.int_value = 7
+    return request.SerializeToString()
+
+
+def measure(work: Callable[[bytes], object], inputs: Sequence[bytes]) -> float:
+    """Return CPU nanoseconds a span: the median body's, the best round's."""
+    for each in inputs:
+        work(each)
+    best = float("inf")
+    for _ in range(ROUNDS):
+        start = time.process_time_ns()
+        for each in inputs:
+            work(each)
+        best = min(best, time.process_time_ns() - start)
+    return best / len(inputs) / SPANS
+
+
+def decode(form: Any) -> Callable[[bytes], object]:
+    """Return what decodes a body."""
+
+    def work(body: bytes) -> object:
+        steps = form.decoding(body, NOW)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                return stop.value.traces.body()
+
+    return work
+
+
+def row(what: str, nanoseconds: float) -> None:
+    """Print a line."""
+    print(f"{what:44}{nanoseconds:9.0f}{1e9 / nanoseconds:12,.0f}", flush=True)
+
+
+def serve(pipe: Any) -> None:
+    """Answer 202 to every POST, in a process of its own."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            try:
+                head = await reader.readuntil(b"\r\n\r\n")
+            except asyncio.IncompleteReadError:
+                break
+            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+            await reader.readexactly(int(length.partition(b":")[2]))
+            writer.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0, limit=2**20)
+        pipe.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(main())
+
+
+async def export(port: int, format_: str, inputs: Sequence[bytes]) -> float:
+    """Return CPU nanoseconds a span of the exporter, from the batch to the answer."""
+    config = FACTORY.config.model_validate(
+        {"endpoint": f"http://127.0.0.1:{port}/api/v2/spans", "format": format_, "max_request_size": "64MiB"}
+    )
+    host: Any = None
+    context = Context(ComponentId("zipkin"), Kind.EXPORTER, Registry(), structlog.get_logger(), time.monotonic, host)
+    exporter: Any = FACTORY.build(config, context)
+    await exporter.start()
+    joined = [b"".join(inputs[first : first + EXPORTED // SPANS]) for first in range(0, len(inputs), EXPORTED // SPANS)]
+    batches = [Batch(Signal.TRACES, body, EXPORTED, Origin(), [(Receipt(EXPORTED), EXPORTED)]) for body in joined]
+    await exporter.export(batches[0])
+    best, until = float("inf"), time.monotonic() + SECONDS
+    while time.monotonic() < until:
+        start = time.process_time_ns()
+        for batch in batches:
+            await exporter.export(batch)
+        best = min(best, (time.process_time_ns() - start) / len(batches) / EXPORTED)
+    await exporter.shutdown()
+    return best
+
+
+def main() -> None:
+    """Print a table."""
+    gc.set_threshold(*GC_THRESHOLD)  # as the agent has it
+    draw = random.Random(1)
+    recurring = bodies(SPANS)[:48]
+    inputs = {
+        "recurring": recurring,
+        "one new": [changed(body, draw, new=1) for body in recurring],
+        "all new": [changed(body, draw, new=6) for body in recurring],
+        "events": [changed(body, draw, events=True) for body in recurring],
+    }
+    print(f"{'':44}{'ns a span':>9}{'a CPU-second':>13}")
+    for name, of in inputs.items():
+        row(f"OTLP to JSON, {name}", measure(JsonEncoder("x").encode, of))
+        row(f"OTLP to protobuf, {name}", measure(ProtoEncoder("x").encode, of))
+    row("JSON to OTLP", measure(decode(from_json), [JsonEncoder("x").encode(body).body for body in recurring]))
+    row("protobuf to OTLP", measure(decode(from_proto), [ProtoEncoder("x").encode(body).body for body in recurring]))
+    ours, theirs = multiprocessing.Pipe()
+    server = multiprocessing.Process(target=serve, args=(theirs,), daemon=True)
+    server.start()
+    port = ours.recv()
+    for format_ in ("json", "proto"):
+        nanoseconds = asyncio.run(export(port, format_, recurring))
+        verdict = "reached" if 1e9 / nanoseconds >= GOAL else "missed"
+        row(f"exporter, {format_}, HTTP included ({GOAL:,} {verdict})", nanoseconds)
+    server.terminate()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""What was written for an attribute, found again by the attribute's bytes.
+
+Most of a span are its attributes, and mostly they are the same in each. So a tag is written once, as a *fragment* (in
+JSON `"key":"value"`, in protobuf an entry of `tags`), and a span's tags are the fragments of its attributes, joined.
+
+The keys that a span has, in their order, are its *shape*; there are few of them, and whatever depends on the keys alone
+(does one stand there twice? which tell the other side?) is worked out once for each: its *plan*.
+"""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import orjson
+from google.protobuf.message import DecodeError
+
+from otelwp_agent.errors import MalformedError
+from otelwp_agent.model import projection_pb2
+from otelwp_agent.model.attributes import as_string, decode
+from otelwp_agent.model.wire import prefixed
+from otelwp_agent.model.zipkin import endpoints
+from otelwp_agent.model.zipkin import zipkin_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    Plan = Callable[[Any], Any] | None
+    """`None`: nothing to do; `CAREFUL`; or what picks the fragments that tell the other side."""
+
+F = TypeVar("F", str, bytes)
+
+MAX_ENTRIES = 8192
+"""Attributes that are remembered, about 4 MB of them; when full, everything is forgotten."""
+
+MAX_SIZE = 127
+"""The largest serialized attribute that is remembered, in bytes: its lengths are one byte each."""
+
+MAX_SHAPES = 512
+"""Shapes of one scope that are remembered."""
+
+MAX_SMALL = 1024
+"""Names, status and endpoints that are remembered, of each."""
+
+
+def CAREFUL(_fragments: object) -> None:  # noqa: N802 - a constant, whose identity is all that counts
+    """Stand for the plan of spans that take the careful way: a tag is there twice, or becomes a field."""
+
+
+FIELDS = frozenset(
+    {
+        "error",
+        "otel.status_code",
+        "otel.zipkin.absentField.startTime",
+        "zipkin.debug",
+        "zipkin.shared",
+        *endpoints.LOCAL,
+    }
+)
+"""The tags that are more than tags."""
+
+
+class Remembered(dict[Any, Any]):
+    """A bounded memory of `make(key)`."""
+
+    __slots__ = ("_bound", "_make")
+
+    def __init__(self, make: Callable[[Any], Any], bound: int) -> None:
+        """Remember what `make` returns, for `bound` keys; when full, forget everything."""
+        super().__init__()
+        self._make = make
+        self._bound = bound
+
+    def __missing__(self, key: Any) -> Any:  # noqa: ANN401 - whatever the keys are
+        """Make it."""
+        value = self._make(key)
+        if len(self) >= self._bound:
+            self.clear()
+        self[key] = value
+        return value
+
+
+class Seen:
+    """Tells what comes again from what comes once, which would only push out of a memory what is useful in it."""
+
+    __slots__ = ("_hashes",)
+
+    def __init__(self) -> None:
+        """Begin having seen nothing."""
+        self._hashes: set[int] = set()
+
+    def again(self, data: bytes) -> bool:
+        """Tell whether `data` was seen before, lately; seeing another with its hash does no harm."""
+        seen = self._hashes
+        number = hash(data)
+        if number in seen:
+            seen.discard(number)
+            return True
+        if len(seen) >= MAX_ENTRIES:
+            seen.clear()
+        seen.add(number)
+        return False
+
+
+class Tags(dict[bytes, tuple[F, str]], Generic[F]):
+    """Serialized `KeyValue` behind its length, which is one byte → fragment and key."""
+
+    __slots__ = ("_seen", "_tag", "missed")
+
+    def __init__(self, tag: Callable[[str, str], F]) -> None:
+        """Write fragments with `tag(key, value)`."""
+        super().__init__()
+        self.missed = 0
+        """How often something was not remembered."""
+        self._tag: Callable[[str, str], F] = tag
+        self._seen = Seen()
+
+    def __missing__(self, piece: bytes) -> tuple[F, str]:
+        """Write a new one, and remember it if it comes again; `ValueError` if it is not as long as it says."""
+        size = len(piece) - 1
+        if size < 0 or piece[0] != size or size > MAX_SIZE:
+            message = "not an attribute behind its length"
+            raise ValueError(message)
+        self.missed += 1
+        key, value = _simple(piece, size) or pair(piece[1:])
+        made = self._tag(key, value), key
+        if self._seen.again(piece):
+            if len(self) >= MAX_ENTRIES:
+                self.clear()
+            self[piece] = made
+        return made
+
+    def of(self, attribute: bytes) -> tuple[F, str]:
+        """Return the same of a serialized `KeyValue` of any length."""
+        if len(attribute) <= MAX_SIZE:
+            return self[b"%c%b" % (len(attribute), attribute)]
+        key, value = pair(attribute)
+        return self._tag(key, value), key
+
+
+class Shapes(dict[tuple[str, ...], Any]):
+    """A span's keys in their order → its plan, for spans of one scope and kind."""
+
+    __slots__ = ("_above", "_careful", "_kind")
+
+    def __init__(self, above: frozenset[str], kind: int) -> None:
+        """Plan for spans below a resource and scope whose tags have the keys `above`."""
+        super().__init__()
+        self._above = above
+        self._careful = not above.isdisjoint(FIELDS)
+        self._kind = kind
+
+    def __missing__(self, keys: tuple[str, ...]) -> Plan:
+        """Make a plan."""
+        if len(self) >= MAX_SHAPES:
+            self.clear()
+        plan = self[keys] = self._plan(keys)
+        return plan
+
+    def _plan(self, keys: tuple[str, ...]) -> Plan:
+        own = frozenset(keys)
+        twice = len(own) < len(keys) or not own.isdisjoint(self._above)
+        if twice or self._careful or not own.isdisjoint(FIELDS):
+            return CAREFUL
+        told = endpoints.telling(own, self._kind)
+        return itemgetter(*map(keys.index, told)) if told else None
+
+
+def pair(attribute: bytes) -> tuple[str, str]:
+    """Return the key of a serialized `KeyValue`, and its value as text."""
+    try:
+        parsed = projection_pb2.KeyValue.FromString(attribute)
+    except DecodeError as error:
+        message = "an attribute is not a serialized KeyValue"
+        raise MalformedError(message) from error
+    return parsed.key.decode(errors="replace"), as_string(decode(parsed.value))
+
+
+def _simple(piece: bytes, size: int) -> tuple[str, str] | None:
+    """Return what `pair` does, for a key and a string or a small integer in their order; `None` otherwise."""
+    try:
+        end = 3 + piece[2]
+        if piece[1] != _KEY or piece[end] != _VALUE or piece[end + 1] != size - end - 1:
+            return None
+        kind, first = piece[end + 2], piece[end + 3]
+        if kind == _STRING and first == size - end - 3:
+            return str(piece[3:end], "utf-8", "replace"), str(piece[end + 4 :], "utf-8", "replace")
+        if kind == _INTEGER:
+            if size == end + 4 and first > _CONTINUES >= piece[end + 4]:
+                first += (piece[end + 4] << 7) - 128
+            elif size != end + 3 or first > _CONTINUES:
+                return None
+            return str(piece[3:end], "utf-8", "replace"), str(first)
+    except IndexError:
+        pass
+    return None
+
+
+_KEY, _VALUE, _STRING, _INTEGER = 0x0A, 0x12, 0x0A, 0x18
+"""The tags of `KeyValue.key` and `.value`, of `AnyValue.string_value` and `.int_value` (common.proto)."""
+_CONTINUES = 127
+"""A varint goes on behind a byte that is larger."""
+
+
+def json_tag(key: str, value: str) -> str:
+    """Return a tag as a member of a JSON object."""
+    return f"{_json_keys[key]}:{orjson.dumps(value).decode()}"
+
+
+_json_keys: dict[str, str] = Remembered(lambda key: orjson.dumps(key).decode(), MAX_SMALL)
+
+
+def json_pair(fragment: str) -> tuple[str, str]:
+    """Read what `json_tag` wrote."""
+    ((key, value),) = orjson.loads(f"{{{fragment}}}").items()
+    return key, value
+
+
+def proto_tag(key: str, value: str) -> bytes:
+    """Return a tag as an entry of `Span.tags` (11)."""
+    return prefixed(b"\x5a", prefixed(b"\x0a", key.encode()) + prefixed(b"\x12", value.encode()))
+
+
+def proto_pair(fragment: bytes) -> tuple[str, str]:
+    """Read what `proto_tag` wrote."""
+    (tag,) = pb.Span.FromString(fragment).tags
+    return tag.key.decode(), tag.value.decode()
+
+
+def tags_of(attributes: Iterable[bytes]) -> dict[str, str]:
+    """Return serialized attributes as tags; of those with one key, the last."""
+    return dict(map(pair, attributes))

@@ -1,0 +1,231 @@
+"""Receive spans in Zipkin's formats over HTTP: v2 as JSON and protobuf, and v1 as JSON.
+
+It stands at the beginning of a pipeline, where exporters for Zipkin send to: old PHP ones, Brave, an OpenTelemetry
+SDK's. `/api/v2/spans` takes JSON, told by its bytes whatever its content type says, and protobuf; `/api/v1/spans` takes
+JSON. What is not as it should be (span ids of eight digits, times in other units) is put right and counted by kind and
+site; docs/topics/zipkin.md has the mapping. An answer is 202, once the pipeline has taken the spans.
+
+Example::
+
+    receivers:
+      zipkin:
+        endpoint: 127.0.0.1:9411
+        additional_endpoints: ["[::1]:9411"]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from pydantic import model_validator
+
+from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Receiver, Stability, Tier
+from otelwp_agent.config import blocks
+from otelwp_agent.config.types import Endpoint
+from otelwp_agent.errors import ConsumeError, MalformedError
+from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.receipt import Receipt
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.model.zipkin import from_json
+from otelwp_agent.transport import overload
+from otelwp_agent.transport.compression import decompress
+from otelwp_agent.transport.http_messages import PROTOBUF, Head, Request, Response, Route, text_error
+from otelwp_agent.transport.http_server import HttpServer
+from otelwp_agent.transport.jaeger_http import MENDED, Mended
+from otelwp_agent.transport.refusals import REFUSED_REQUESTS, refusals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
+    from otelwp_agent.model.zipkin.receiving import Decoder
+
+V2_PATH, V1_PATH = "/api/v2/spans", "/api/v1/spans"
+METHODS = ("POST", "PUT")
+
+_ACCEPTED = Response(202)
+_GZIP = b"\x1f\x8b"
+_SPANS_FIELD = b"\x0a"
+"""What a `ListOfSpans` begins with. It is a line feed as well, so that only the content type tells it from JSON."""
+_THRIFT = "thrift"
+_THRIFT_HINT = (
+    "Zipkin's Thrift is not taken here: let the sender write JSON (application/json, here or on /api/v2/spans) or "
+    "protobuf (application/x-protobuf, on /api/v2/spans)"
+)
+
+
+class ZipkinHttp(blocks.HttpReceiver):
+    """Zipkin's formats over HTTP/1.1."""
+
+    endpoint: Endpoint = Endpoint("127.0.0.1:9411")
+    """`host:port` or `unix:///path` to listen on; port 0 picks a free one."""
+
+
+class Protocols(blocks.Block):
+    """What to listen with."""
+
+    http: ZipkinHttp
+    """Zipkin's formats over HTTP/1.1, on 127.0.0.1:9411 if nothing else is said."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_is_on(cls, data: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds
+        return {key: {} if value is None else value for key, value in data.items()} if isinstance(data, dict) else data
+
+
+class Config(ComponentConfig, ZipkinHttp):
+    """Settings of the Zipkin receiver. Those of the server stand here, or below `protocols.http`, which then holds."""
+
+    protocols: Protocols | None = None
+    """The settings of the server, in the Collector's newer form."""
+    parse_string_tags: bool = False
+    """Make integers, floats and booleans of tags that look like one; in Zipkin's formats every tag is a string."""
+
+
+class ZipkinReceiver(Receiver):
+    """Listens for posts of Zipkin's spans."""
+
+    def __init__(self, config: Config, context: Context) -> None:
+        super().__init__(context)
+        settings = config.protocols.http if config.protocols is not None else config
+        receiver = str(context.id)
+        self._parse_string_tags = config.parse_string_tags
+        self._limit = settings.max_request_body_size
+        self._refused = refusals(context.registry, receiver, "http")
+        self._mended = Mended(receiver, context.log, context.registry)
+        self._server = HttpServer(
+            settings,
+            {path: Route(self._handle, METHODS, self._admit) for path in (V2_PATH, V1_PATH)},
+            name=f"{context.kind.value}/{context.id}",
+            log=context.log,
+            on_refused=self._refused,
+            drops=self.drops.when(settings.on_overload),
+        )
+
+    async def start(self) -> None:
+        """Listen; raise `StartError` with nothing left open."""
+        server = self._server
+        await server.start()
+        also = {"also": server.also} if server.also else {}
+        self.context.log.info("receiver listening", transport="http", endpoint=server.address, port=server.port, **also)
+
+    async def shutdown(self) -> None:
+        """Stop listening, and answer what has begun to arrive."""
+        await self._server.shutdown()
+
+    def refresh(self) -> None:
+        """Read certificates again."""
+        self._server.reload_tls()
+
+    def endpoints(self) -> Mapping[str, str]:
+        """Return where it listens."""
+        return {"http": self._server.address} if self._server.listening else {}
+
+    def _admit(self) -> None:
+        entry = self.next.get(Signal.TRACES)
+        if entry is not None:
+            entry.admit()
+
+    def _handle(self, request: Request) -> Response | asyncio.Future[Response]:
+        head = request.head
+        sender = head.memo
+        if sender is None:
+            sender = head.memo = _Sender(str(self.context.id), head)
+        if sender.refusal is not None:
+            self._refused("unsupported_media_type")
+            return sender.refusal  # type: ignore[no-any-return]  # the head's memo is ours
+        if self.next.get(Signal.TRACES) is None:
+            message = f"no pipeline takes traces from the receiver {self.context.id}; add it to service.pipelines"
+            return text_error(404, message)
+        body = request.body
+        if body.startswith(_GZIP):
+            body = decompress("gzip", body, self._limit)
+        if not body:
+            raise MalformedError(
+                "the body is empty: PHP's json_encode gives nothing for text that is not UTF-8; encode with "
+                "JSON_INVALID_UTF8_SUBSTITUTE",
+                reason="empty",
+            )
+        steps = sender.decoding(body)(body, time.time_ns(), parse_string_tags=self._parse_string_tags)
+        return _ACCEPTED if self._step(steps, sender) else self._answer_later(steps, sender)
+
+    def _answer_later(self, steps: Generator[None, None, Decoder], sender: _Sender) -> asyncio.Future[Response]:
+        """Go on decoding a large body in steps, so that others are served in between; answer when that is done."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Response] = loop.create_future()
+
+        def step() -> None:
+            try:
+                if self._step(steps, sender):
+                    answer.set_result(_ACCEPTED)
+                else:
+                    loop.call_soon(step)
+            except Exception as error:
+                if not isinstance(error, ConsumeError):
+                    self.context.log.exception("request failed")
+                answer.set_exception(error)
+                answer.exception()  # seen, though the client may be gone
+
+        loop.call_soon(step)
+        return answer
+
+    def _step(self, steps: Generator[None, None, Decoder], sender: _Sender) -> bool:
+        """Decode another part of a body, and hand it over if it was the last; tell whether it was."""
+        try:
+            next(steps)
+        except StopIteration as stop:
+            self._hand_over(stop.value, sender)
+            return True
+        return False
+
+    def _hand_over(self, decoder: Decoder, sender: _Sender) -> None:
+        """Hand the spans on, and count what was mended in them."""
+        items, entry = decoder.traces.spans, self.next.get(Signal.TRACES)
+        if items and entry is not None:
+            body = decoder.traces.body()
+            entry.consume(Batch(Signal.TRACES, body, items, sender.origin, ((Receipt(items), items),)))
+        if decoder.traces.mended:
+            self._mended.add(decoder.traces, sender.user_agent)
+
+
+class _Sender:
+    """What a request's head tells of who sent it, and in which format."""
+
+    __slots__ = ("is_protobuf", "is_v1", "origin", "refusal", "user_agent")
+
+    def __init__(self, receiver: str, head: Head) -> None:
+        self.origin = Origin(receiver, "http", headers=head.headers)
+        self.user_agent = head.headers.get("user-agent", "")
+        self.is_v1 = head.path == V1_PATH
+        self.is_protobuf = head.media_type == PROTOBUF
+        self.refusal = None
+        if _THRIFT in head.media_type:
+            self.refusal = text_error(415, _THRIFT_HINT)
+        elif self.is_v1 and self.is_protobuf:
+            self.refusal = text_error(415, f"v1 has no protobuf: post it to {V2_PATH}")
+
+    def decoding(self, body: bytes) -> Callable[..., Generator[None, None, Decoder]]:
+        """Return what decodes a body of this sender's."""
+        if self.is_v1:
+            from otelwp_agent.model.zipkin import from_v1  # noqa: PLC0415 - for who still sends it
+
+            return from_v1.decoding
+        if self.is_protobuf and body.startswith(_SPANS_FIELD):
+            from otelwp_agent.model.zipkin import from_proto  # noqa: PLC0415 - for who sends protobuf
+
+            return from_proto.decoding
+        return from_json.decoding
+
+
+FACTORY = Factory(
+    Kind.RECEIVER,
+    "zipkin",
+    Config,
+    ZipkinReceiver,
+    signals=frozenset({Signal.TRACES}),
+    stability=Stability.BETA,
+    tier=Tier.FREE,
+    reads="everything: Zipkin's formats become OTLP here",
+    instruments=(REFUSED_REQUESTS, MENDED, *overload.INSTRUMENTS),
+)

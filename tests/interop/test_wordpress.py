@@ -4,7 +4,9 @@ What a plugin sends is written down on its way to the agent; what the query APIs
 """
 
 import json
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +43,7 @@ service:
       processors: [wordpress, batch]
       exporters: [jaeger, zipkin]
 """
+EXAMPLE = Path(__file__).parents[2] / "examples/wordpress.yaml"
 KINDS = {1: "internal", 2: "server", 3: "client", 4: "producer", 5: "consumer"}
 
 
@@ -227,6 +230,29 @@ def test_our_plugin_takes_the_first_way_that_works(ours, transport):
     assert [span.name for span in shown if span.parent == f"{0xABC:016x}"] == ["GET front"]
     shown = eventually(lambda: ours.zipkin.trace(trace_id))
     assert [span["name"] for span in shown if span["parentId"] == f"{0xABC:016x}"] == ["get front"]
+
+
+def test_the_example_takes_what_both_plugins_send(founding, ours, monkeypatch):
+    wordpress = ours.wordpress
+    sockets = wordpress.folder / "sockets"
+    sockets.mkdir()
+    monkeypatch.setenv("SOCKETS", str(sockets))
+    monkeypatch.setenv("JAEGER", f"127.0.0.1:{ours.jaeger.ports['otlp_grpc']}")
+    monkeypatch.setenv("ZIPKIN", f"http://127.0.0.1:{ours.zipkin.port}")
+    config = re.sub(r"(\$\{env:LISTEN:-127\.0\.0\.1\}):\d+", r"\1:0", EXAMPLE.read_text("utf-8"))
+    with Agent(config, wordpress.folder, name="example") as agent:
+        port = agent.port("http", "jaeger_json")
+        wordpress.option("wpotel_endpoint", f"http://127.0.0.1:{port}/api/traces")
+        endpoints = [f"unixgram://{sockets}/datagram.sock"]
+        wordpress.option("otelwp_settings", {"sampling_rate": 1, "endpoints": endpoints, "agent_url": ""})
+        before = len(posted(wordpress))
+        trace_id = f"{0xEEEE:032x}"
+        PAGES["post"].visit(wordpress, {"traceparent": f"00-{trace_id}-{0xABC:016x}-01"})
+        (body,) = eventually(lambda: of_page(posted(wordpress)[before:], PAGES["post"].path))
+        of_founding = body["data"][0]["spans"][0]["traceID"]
+        for shown in (ours.jaeger, ours.zipkin):
+            assert eventually(lambda shown=shown: shown.trace(of_founding))
+            assert len(eventually(lambda shown=shown: shown.trace(trace_id))) > 1
 
 
 def of_trace(datagrams, trace_id):

@@ -1,6 +1,6 @@
 """Send traces to Zipkin, or to whatever takes its v2 format, as JSON or protobuf.
 
-It stands at the end of a pipeline. Spans are written straight from the bytes that they are in; docs/topics/zipkin.md has
+It stands at the end of a pipeline. Spans are written straight from the bytes they are in. docs/topics/zipkin.md has
 the mapping, and what the format cannot carry. What may succeed later is tried again (`retry_on_failure`), and the queue
 before it bounds memory.
 

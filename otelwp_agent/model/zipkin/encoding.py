@@ -22,8 +22,18 @@ from google.protobuf.message import DecodeError
 from otelwp_agent.errors import MalformedError
 from otelwp_agent.model.zipkin import endpoints
 from otelwp_agent.model.zipkin import zipkin_pb2 as pb
-from otelwp_agent.model.zipkin.fragments import CAREFUL, MAX_SMALL, F, Remembered, Seen, Shapes, Tags, tags_of
-from otelwp_agent.model.zipkin.records import KINDS, MICROSECOND, is_id, record, status_tags
+from otelwp_agent.model.zipkin.fragments import (
+    CAREFUL,
+    MAX_SMALL,
+    F,
+    Recurring,
+    Remembered,
+    Seen,
+    Shapes,
+    Tags,
+    tags_of,
+)
+from otelwp_agent.model.zipkin.records import KINDS, MICROSECOND, annotated, is_id, rare_tags, record, status_tags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -108,7 +118,7 @@ class Encoder(Generic[F]):
         self._names: dict[bytes, F] = Remembered(self._name, MAX_SMALL)
         self._contexts: dict[tuple[bytes, bytes], Context[F]] = Remembered(self._context, MAX_CONTEXTS)
         self._remotes: dict[Any, F] = Remembered(self._remote, MAX_SMALL)
-        self._rests: dict[bytes, list[F] | None] = Remembered(self._rest, MAX_SMALL)
+        self._rests: dict[bytes, tuple[list[F], F] | None] = Recurring(self._rest)
         self._tails_seen = Seen()
         self._tails_size = 0
 
@@ -195,15 +205,17 @@ class Encoder(Generic[F]):
             try:
                 pairs: list[tuple[F, str]] = list(map(tags.__getitem__, pieces))
             except ValueError:
-                return self._end(pb.OtlpSpan.FromString(tail), context, kind)
+                return self._end(tail, context, kind)
             fragments = [fragment for fragment, _ in pairs]
             keys = tuple([key for _, key in pairs])
         plan = context.shapes[kind][keys]
-        statuses = self._rests[rest]
-        if plan is CAREFUL or statuses is None:
+        if plan is CAREFUL:
+            return None
+        more = self._rests[rest]
+        if more is None:
             return None
         remote = self.nothing if plan is None else self._remotes[plan(fragments)]
-        written = self._written(context, fragments + statuses, remote)
+        written = self._written(context, fragments + more[0], remote + more[1])
         if tags.missed == missed and len(tail) <= MAX_TAIL and self._tails_seen.again(tail):
             self._tails_size += len(tail) + len(written)
             if self._tails_size > MAX_TAILS_SIZE:
@@ -214,15 +226,26 @@ class Encoder(Generic[F]):
             context.tails[kind][tail] = written
         return written
 
-    def _end(self, span: pb.OtlpSpan, context: Context[F], kind: int) -> F | None:
-        """Write what `_tail` does, of a span that upb has parsed."""
+    def _end(self, raw: bytes, context: Context[F], kind: int) -> F | None:
+        """Write what `_tail` does, of a serialized span, or a part of one, however its fields are ordered."""
+        span = pb.OtlpSpan.FromString(raw)
         pairs: list[tuple[F, str]] = [self._tags.of(attribute) for attribute in span.attributes]
         plan = context.shapes[kind][tuple([key for _, key in pairs])]
-        if plan is CAREFUL or span.WhichOneof("rare"):
+        if plan is CAREFUL:
             return None
         fragments: list[F] = [fragment for fragment, _ in pairs]
         remote = self.nothing if plan is None else self._remotes[plan(fragments)]
-        return self._written(context, fragments + self._status(span.status), remote)
+        more = self._more(span, raw)
+        return self._written(context, fragments + more[0], remote + more[1])
+
+    def _more(self, span: pb.OtlpSpan, raw: bytes) -> tuple[list[F], F]:
+        """Return tags of what else a span has, and its annotations; `raw` is what was parsed as `span`."""
+        tags, told = status_tags(span.status), []
+        if span.WhichOneof("rare"):
+            rare = pb.Rare.FromString(raw)
+            tags += rare_tags(rare)
+            told = annotated(rare)
+        return [self._tag(key, value) for key, value in tags], self._annotations(told) if told else self.nothing
 
     def _one(self, raw: bytes, context: Context[F]) -> bytes:
         """Write one span however its fields are ordered, or nothing if it cannot be carried."""
@@ -234,7 +257,7 @@ class Encoder(Generic[F]):
             parent = b""
         kind = span.kind if span.kind < len(KINDS) else 0
         start, end = span.start_time_unix_nano, span.end_time_unix_nano
-        written = self._end(span, context, kind) if MICROSECOND <= start <= end else None
+        written = self._end(raw, context, kind) if MICROSECOND <= start <= end else None
         if written is None:
             rare = pb.Rare.FromString(raw) if span.WhichOneof("rare") else None
             return self._from_record(record(span, rare, context.service, context.base))
@@ -276,6 +299,10 @@ class Encoder(Generic[F]):
         """Write a remote endpoint as a field of a span."""
         raise NotImplementedError
 
+    def _annotations(self, told: list[tuple[int, str]]) -> F:
+        """Write annotations, times in microseconds and texts, as a field of a span."""
+        raise NotImplementedError
+
     def _name(self, raw: bytes) -> F:
         """Write a span's name."""
         raise NotImplementedError
@@ -302,10 +329,7 @@ class Encoder(Generic[F]):
         endpoint = endpoints.remote(dict(map(self._read, fragments)))
         return self._endpoint(endpoint) if endpoint else self.nothing
 
-    def _rest(self, rest: bytes) -> list[F] | None:
-        """Return the tags of what follows a span's attributes, a status at most; `None` if there is more."""
+    def _rest(self, rest: bytes) -> tuple[list[F], F] | None:
+        """Return what `_more` does of what follows a span's attributes; `None` if there are other attributes in it."""
         span = pb.OtlpSpan.FromString(rest)
-        return None if span.attributes or span.WhichOneof("rare") else self._status(span.status)
-
-    def _status(self, status: bytes) -> list[F]:
-        return [self._tag(key, value) for key, value in status_tags(status)]
+        return None if span.attributes else self._more(span, rest)

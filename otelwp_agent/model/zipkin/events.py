@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from otelwp_agent.model.wire import prefixed, varint
-from otelwp_agent.model.zipkin.records import DROPPED_ATTRIBUTES
+from otelwp_agent.model.zipkin.fragments import DROPPED_ATTRIBUTES
 
 _DEEPEST = 32
 """Levels of lists and objects that become attributes; what is nested deeper is left out."""

@@ -47,17 +47,32 @@ def CAREFUL(_fragments: object) -> None:  # noqa: N802 - a constant, whose ident
     """Stand for the plan of spans that take the careful way: a tag is there twice, or becomes a field."""
 
 
+ERROR = "error"
+STATUS_CODE = "otel.status_code"
+TRACE_STATE = "w3c.tracestate"
+DROPPED_ATTRIBUTES = "otel.dropped_attributes_count"
+DROPPED_EVENTS = "otel.dropped_events_count"
+DROPPED_LINKS = "otel.dropped_links_count"
+ABSENT_START = "otel.zipkin.absentField.startTime"
+"""The attribute that the Collector gives spans which had no timestamp."""
+SHARED, DEBUG = "zipkin.shared", "zipkin.debug"
+"""The attributes that Zipkin's flags are kept in."""
+
 FIELDS = frozenset(
     {
-        "error",
-        "otel.status_code",
-        "otel.zipkin.absentField.startTime",
-        "zipkin.debug",
-        "zipkin.shared",
+        ERROR,
+        STATUS_CODE,
+        TRACE_STATE,
+        DROPPED_ATTRIBUTES,
+        DROPPED_EVENTS,
+        DROPPED_LINKS,
+        ABSENT_START,
+        SHARED,
+        DEBUG,
         *endpoints.LOCAL,
     }
 )
-"""The tags that are more than tags."""
+"""The tags that are more than tags, or are made of other fields as well."""
 
 
 class Remembered(dict[Any, Any]):
@@ -100,6 +115,27 @@ class Seen:
             seen.clear()
         seen.add(number)
         return False
+
+
+class Recurring(dict[bytes, Any]):
+    """A bounded memory of `make(data)`, for short data that comes again."""
+
+    __slots__ = ("_make", "_seen")
+
+    def __init__(self, make: Callable[[bytes], Any]) -> None:
+        """Remember what `make` returns."""
+        super().__init__()
+        self._make = make
+        self._seen = Seen()
+
+    def __missing__(self, data: bytes) -> Any:  # noqa: ANN401 - whatever is made
+        """Make it."""
+        made = self._make(data)
+        if len(data) <= MAX_SIZE and self._seen.again(data):
+            if len(self) >= MAX_ENTRIES:
+                self.clear()
+            self[data] = made
+        return made
 
 
 class Tags(dict[bytes, tuple[F, str]], Generic[F]):

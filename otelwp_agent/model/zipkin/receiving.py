@@ -20,12 +20,14 @@ from otelwp_agent.model.jaeger.receiving import attribute
 from otelwp_agent.model.wire import prefixed, varint
 from otelwp_agent.model.zipkin import endpoints, events
 from otelwp_agent.model.zipkin.assembly import CLIENT, SERVER, Assembly, Span
-from otelwp_agent.model.zipkin.records import (
+from otelwp_agent.model.zipkin.fragments import (
     ABSENT_START,
+    DEBUG,
     DROPPED_ATTRIBUTES,
     DROPPED_EVENTS,
     DROPPED_LINKS,
     ERROR,
+    SHARED,
     STATUS_CODE,
     TRACE_STATE,
 )
@@ -54,7 +56,6 @@ resource attributes before some exporter made tags of them, and become such agai
 STATUS_DESCRIPTION = "otel.status_description"
 SPAN_KIND = "span.kind"
 SERVICE_NAME = "service.name"
-SHARED, DEBUG = "zipkin.shared", "zipkin.debug"
 _SCOPE_NAMES = ("otel.scope.name", "otel.library.name")
 _SCOPE_VERSIONS = ("otel.scope.version", "otel.library.version")
 _SPECIAL = frozenset(

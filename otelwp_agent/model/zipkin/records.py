@@ -15,23 +15,25 @@ from otelwp_agent.model import projection_pb2
 from otelwp_agent.model.attributes import as_string, decode
 from otelwp_agent.model.zipkin import endpoints
 from otelwp_agent.model.zipkin import zipkin_pb2 as pb
-from otelwp_agent.model.zipkin.fragments import tags_of
+from otelwp_agent.model.zipkin.fragments import (
+    ABSENT_START,
+    DEBUG,
+    DROPPED_ATTRIBUTES,
+    DROPPED_EVENTS,
+    DROPPED_LINKS,
+    ERROR,
+    SHARED,
+    STATUS_CODE,
+    TRACE_STATE,
+    Recurring,
+    tags_of,
+)
 
 if TYPE_CHECKING:
     Record = dict[str, Any]
 
 KINDS = ("", "", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 """Zipkin's kinds by OTLP's number."""
-
-ABSENT_START = "otel.zipkin.absentField.startTime"
-"""The attribute that the Collector gives spans which had no timestamp."""
-
-TRACE_STATE = "w3c.tracestate"
-DROPPED_ATTRIBUTES = "otel.dropped_attributes_count"
-DROPPED_EVENTS = "otel.dropped_events_count"
-DROPPED_LINKS = "otel.dropped_links_count"
-STATUS_CODE = "otel.status_code"
-ERROR = "error"
 
 NO_MESSAGE = "true"
 """The value of `error` where a status has no message."""
@@ -62,14 +64,17 @@ def record(span: pb.OtlpSpan, rare: pb.Rare | None, service: str, base: dict[str
     if end:
         out["duration"] = max(1, (end - start) // MICROSECOND)
     _add_endpoints(out, tags, service, kind)
-    for key, field in (("zipkin.debug", "debug"), ("zipkin.shared", "shared")):
+    for key, field in ((DEBUG, "debug"), (SHARED, "shared")):
         if tags.get(key) == "true":
             out[field] = True
             del tags[key]
     tags.pop(ERROR, None)
     tags.update(status_tags(span.status))
     if rare is not None:
-        _add_rare(out, tags, rare)
+        tags.update(rare_tags(rare))
+        told = annotated(rare)
+        if told:
+            out["annotations"] = [{"timestamp": at, "value": value} for at, value in told]
     if tags:
         out["tags"] = tags
     return out
@@ -104,21 +109,22 @@ def _add_endpoints(out: Record, tags: dict[str, str], service: str, kind: int) -
         out["remoteEndpoint"] = remote
 
 
-def _add_rare(out: Record, tags: dict[str, str], rare: pb.Rare) -> None:
-    if rare.trace_state:
-        tags[TRACE_STATE] = rare.trace_state.decode(errors="replace")
+def rare_tags(rare: pb.Rare) -> list[tuple[str, str]]:
+    """Return a trace state, and counts of what was dropped, as tags."""
+    tags = [(TRACE_STATE, rare.trace_state.decode(errors="replace"))] if rare.trace_state else []
     for key, count in (
         (DROPPED_ATTRIBUTES, rare.dropped_attributes_count),
         (DROPPED_EVENTS, rare.dropped_events_count),
         (DROPPED_LINKS, rare.dropped_links_count),
     ):
         if count:
-            tags[key] = str(count)
-    annotations = [
-        {"timestamp": event.time_unix_nano // MICROSECOND, "value": _annotation(event)} for event in rare.events
-    ]
-    if annotations:
-        out["annotations"] = annotations
+            tags.append((key, str(count)))
+    return tags
+
+
+def annotated(rare: pb.Rare) -> list[tuple[int, str]]:
+    """Return events as times in microseconds and texts."""
+    return [(event.time_unix_nano // MICROSECOND, _annotation(event)) for event in rare.events]
 
 
 def _annotation(event: pb.Event) -> str:
@@ -126,18 +132,24 @@ def _annotation(event: pb.Event) -> str:
     name = event.name.decode(errors="replace")
     if not event.attributes and not event.dropped_attributes_count and not name.startswith('"'):
         return name
-    members: dict[str, bytes] = {}
-    for attribute in event.attributes:
-        try:
-            pair = projection_pb2.KeyValue.FromString(attribute)
-        except DecodeError as error:
-            message = "an attribute of an event is not a serialized KeyValue"
-            raise MalformedError(message) from error
-        members[pair.key.decode(errors="replace")] = _json_value(pair.value)
+    members = dict(map(_members.__getitem__, event.attributes[:]))
     if event.dropped_attributes_count:
-        members[DROPPED_ATTRIBUTES] = str(event.dropped_attributes_count).encode()
-    text = b",".join([b"%b:%b" % (orjson.dumps(key), value) for key, value in members.items()])
-    return f"{orjson.dumps(name).decode()}: {{{text.decode()}}}"
+        members[DROPPED_ATTRIBUTES] = f'"{DROPPED_ATTRIBUTES}":{event.dropped_attributes_count}'
+    return f"{orjson.dumps(name).decode()}: {{{','.join(members.values())}}}"
+
+
+def _member(attribute: bytes) -> tuple[str, str]:
+    """Return the key of an event's attribute, and the member of a JSON object that it is."""
+    try:
+        pair = projection_pb2.KeyValue.FromString(attribute)
+    except DecodeError as error:
+        message = "an attribute of an event is not a serialized KeyValue"
+        raise MalformedError(message) from error
+    key = pair.key.decode(errors="replace")
+    return key, f"{orjson.dumps(key).decode()}:{_json_value(pair.value).decode()}"
+
+
+_members: dict[bytes, tuple[str, str]] = Recurring(_member)
 
 
 def _json_value(value: bytes) -> bytes:

@@ -69,5 +69,9 @@ class JsonEncoder(Encoder[str]):
     def _endpoint(self, endpoint: Endpoint) -> str:
         return f',"remoteEndpoint":{orjson.dumps(endpoint).decode()}'
 
+    def _annotations(self, told: list[tuple[int, str]]) -> str:
+        members = [f'{{"timestamp":{at},"value":{orjson.dumps(value).decode()}}}' for at, value in told]
+        return f',"annotations":[{",".join(members)}]'
+
     def _name(self, raw: bytes) -> str:
         return orjson.dumps(raw.decode(errors="replace")).decode()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _ENUM = {"CLIENT": 1, "SERVER": 2, "PRODUCER": 3, "CONSUMER": 4}
 """Zipkin's numbers of its kinds (zipkin.proto, Span.Kind)."""
 
+_time = struct.Struct("<BQ").pack
 _timestamp = struct.Struct("<BQB").pack
 
 
@@ -72,6 +73,9 @@ class ProtoEncoder(Encoder[bytes]):
 
     def _endpoint(self, endpoint: Endpoint) -> bytes:
         return prefixed(b"\x4a", _endpoint(endpoint).SerializeToString())
+
+    def _annotations(self, told: list[tuple[int, str]]) -> bytes:
+        return b"".join([prefixed(b"\x52", _time(0x09, at) + prefixed(b"\x12", value.encode())) for at, value in told])
 
     def _name(self, raw: bytes) -> bytes:
         return prefixed(b"\x2a", raw.decode(errors="replace").encode())

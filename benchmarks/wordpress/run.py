@@ -1,0 +1,323 @@
+"""What a page pays for being recorded, by the founding plugin and by ours, beside an agent in any state.
+
+Pages with a plugin and without are asked for in turn, so that each has another to be compared with that ran a moment
+before or after it. PHP itself writes what each request took: the export call by the monotonic clock, the whole by wall
+and CPU time of the process. `--site` and `--url` name a WordPress that runs; without them one is started.
+
+Prints Markdown, and writes `results.json` and, where matplotlib is installed, a plot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import platform
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+
+from tests.kit.agent import Agent  # noqa: E402 - found only now
+
+PLUGIN = ROOT / "examples/wordpress/otelwp/otelwp.php"
+PEER = HERE / "peer.py"
+
+CONFIG = """
+receivers:
+  datagram: {{endpoint: 'unix://{folder}/datagram.sock', unix_mode: '0666'}}
+  otlp:
+    protocols:
+      http:
+        endpoint: 127.0.0.1:0
+        additional_endpoints: ['unix://{folder}/otlp.sock']
+        unix_mode: '0666'
+        on_overload: accept_and_drop
+  jaeger_json: {{endpoint: '127.0.0.1:0', on_overload: accept_and_drop}}
+processors:
+  wordpress: {{}}
+  batch: {{timeout: 5s}}
+exporters:
+  file: {{path: '{folder}/traces.json'}}
+service:
+  pipelines:
+    traces: {{receivers: [datagram, otlp, jaeger_json], processors: [wordpress, batch], exporters: [file]}}
+"""
+
+BATCH = "healthy, SCHED_BATCH"
+"""The agent as a background process, to which the kernel does not give the page's CPU the moment it is written to."""
+STATES = ("healthy", BATCH, "stopped", "hung", "slow")
+TRANSPORTS = ("unix datagram", "unix stream", "TCP")
+HELD_UP_PAGES = 12
+"""Pages of the founding plugin beside an agent that holds it up: each takes a second."""
+WARM_UP_PAGES = 12
+CLIENTS = 8
+REST = "/?rest_route=/wp/v2/posts"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A WordPress that runs."""
+
+    url: str
+    folder: Path
+
+    @property
+    def bench(self) -> Path:
+        """The settings of the must-use plugin."""
+        return self.folder / "wp-content/mu-plugins/bench.json"
+
+    def get(self, path: str, variant: str) -> None:
+        """Ask for a page and read all of it."""
+        parts = urlsplit(self.url)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request("GET", path, headers={"Host": parts.netloc, "X-Bench": variant})
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status != 200:
+                message = f"{path} with {variant}: {answer.status}"
+                raise RuntimeError(message)
+
+
+class Bench:
+    """One WordPress, measured again and again."""
+
+    def __init__(self, site: Site, work: Path, page: str, queries: int) -> None:
+        """Put the must-use plugin in place."""
+        self.site = site
+        self.work = work
+        self.page = page
+        self._queries = queries
+        self.results = work / "costs.jsonl"
+        site.bench.parent.mkdir(exist_ok=True)
+        shutil.copyfile(HERE / "bench.php", site.bench.with_suffix(".php"))
+
+    def close(self) -> None:
+        """Take it away."""
+        for path in (self.site.bench, self.site.bench.with_suffix(".php")):
+            path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def agent(self, state: str) -> Iterator[dict[str, str]]:
+        """Start an agent in a state; yield the endpoint of each transport, and the founding plugin's.
+
+        The healthy one is the real one. One that hangs or is slow is played by peer.py; one that has stopped leaves
+        its sockets' files behind.
+        """
+        with tempfile.TemporaryDirectory(dir=self.work) as name:
+            folder = Path(name)
+            folder.chmod(0o755)
+            sockets = {
+                "unix datagram": f"unixgram://{folder}/datagram.sock",
+                "unix stream": f"unix://{folder}/otlp.sock",
+            }
+            if state in ("healthy", BATCH):
+                with Agent(CONFIG.format(folder=folder), folder) as agent:
+                    if state == BATCH:
+                        for thread in Path(f"/proc/{agent.pid}/task").iterdir():
+                            os.sched_setscheduler(int(thread.name), os.SCHED_BATCH, os.sched_param(0))
+                    founding = f"http://127.0.0.1:{agent.port('http', 'jaeger_json')}/api/traces"
+                    yield sockets | {"TCP": f"http://127.0.0.1:{agent.port()}", "founding": founding}
+                return
+            command = [sys.executable, PEER, "hung" if state == "stopped" else state, folder]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            assert process.stdout is not None
+            port = int(process.stdout.readline())
+            if state == "stopped":
+                process.kill()
+                process.wait()
+            try:
+                tcp = f"http://127.0.0.1:{port}"
+                yield sockets | {"TCP": tcp, "founding": f"{tcp}/api/traces"}
+            finally:
+                process.kill()
+                process.wait()
+
+    def settle(self, endpoints: dict[str, str], transport: str, *, reset: bool = False) -> None:
+        """Tell PHP where to send."""
+        settings = {
+            "founding": endpoints["founding"],
+            "founding_plugin": str(HERE / "founding.php"),
+            "ours": endpoints.get(transport, ""),
+            "our_plugin": str(PLUGIN),
+            "queries": self._queries,
+            "reset": reset,
+            "results": str(self.results),
+        }
+        draft = self.site.bench.with_suffix(".draft")
+        draft.write_text(json.dumps(settings), "utf-8")
+        draft.replace(self.site.bench)
+        self.results.write_text("", "utf-8")
+        self.results.chmod(0o666)
+
+    def paired(self, variant: str, pages: int) -> dict[str, Any]:
+        """Ask for pages with a plugin and without, in turn; return what they cost."""
+        for _ in range(WARM_UP_PAGES if pages > HELD_UP_PAGES else 2):
+            self.site.get(self.page, "off")
+            self.site.get(self.page, variant)
+        self._costs(2 * (WARM_UP_PAGES if pages > HELD_UP_PAGES else 2))
+        self.results.write_text("", "utf-8")
+        for _ in range(pages):
+            for each in random.sample(["off", variant], 2):
+                self.site.get(self.page, each)
+        costs = self._costs(2 * pages)
+        off = [cost for cost in costs if cost["variant"] == "off"]
+        on = [cost for cost in costs if cost["variant"] == variant]
+        gains = [with_["wall_ms"] - without["wall_ms"] for with_, without in zip(on, off, strict=True)]
+        cpu = [with_["cpu_ms"] - without["cpu_ms"] for with_, without in zip(on, off, strict=True)]
+        found: dict[str, Any] = {
+            "pages": pages,
+            "export_ms": report.quantiles([cost["export_ms"] for cost in on]),
+            "gain_ms": report.quantiles(gains),
+            "cpu_gain_ms": report.quantiles(cpu),
+            "page_ms": median(cost["wall_ms"] for cost in off),
+            "memory_kb": median(cost["memory_kb"] for cost in on) - median(cost["memory_kb"] for cost in off),
+        }
+        if variant == "ours":
+            found |= {
+                "prepare_ms": report.quantiles([cost["prepare_ms"] for cost in on]),
+                "spans": median(cost["spans"] for cost in on),
+                "bytes": median(cost["bytes"] for cost in on),
+                "taken": sum(cost["taken"] != "" for cost in on),
+            }
+        return found
+
+    def throughput(self, variant: str, seconds: float) -> float:
+        """Return requests a second that CLIENTS get answered."""
+        end = time.monotonic() + seconds
+        counts = [0] * CLIENTS
+
+        def load(number: int) -> None:
+            while time.monotonic() < end:
+                self.site.get(REST, variant)
+                counts[number] += 1
+
+        began = time.monotonic()
+        threads = [threading.Thread(target=load, args=(number,)) for number in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return sum(counts) / (time.monotonic() - began)
+
+    def _costs(self, expected: int) -> list[dict[str, Any]]:
+        """Return what PHP wrote, when it has written as much as was asked: it does so after the answer."""
+        end = time.monotonic() + 30
+        while True:
+            lines = self.results.read_text("utf-8").splitlines()
+            if len(lines) >= expected:
+                return [json.loads(line) for line in lines]
+            if time.monotonic() > end:
+                message = f"PHP wrote {len(lines)} costs of {expected}: is {self.site.bench.parent} its mu-plugins?"
+                raise RuntimeError(message)
+            time.sleep(0.01)
+
+
+def measure(bench: Bench, pages: int, seconds: float, rounds: int) -> dict[str, Any]:
+    """Measure everything."""
+    costs: list[dict[str, Any]] = []
+    rates: list[dict[str, Any]] = []
+    for state in STATES:
+        with bench.agent(state) as endpoints:
+            bench.settle(endpoints, "")
+            held_up = state in ("hung", "slow")
+            found = bench.paired("founding", HELD_UP_PAGES if held_up else pages)
+            costs.append({"plugin": "founding", "transport": "WP_Http, TCP", "state": state} | found)
+            print(report.row(costs[-1]), flush=True)
+            for transport in TRANSPORTS:
+                bench.settle(endpoints, transport)
+                costs.append({"plugin": "ours", "transport": transport, "state": state} | bench.paired("ours", pages))
+                print(report.row(costs[-1]), flush=True)
+            if state == "stopped":
+                for transport in TRANSPORTS:
+                    bench.settle(endpoints, transport, reset=True)
+                    told = {"plugin": "ours", "transport": transport, "state": "stopped, each page tries"}
+                    costs.append(told | bench.paired("ours", pages))
+                    print(report.row(costs[-1]), flush=True)
+            if seconds:
+                bench.settle(endpoints, "unix stream")
+                found_rates: dict[str, list[float]] = {"off": [], "ours": [], "founding": []}
+                for _ in range(rounds):
+                    for variant, each in found_rates.items():
+                        if variant != "founding" or len(each) < (1 if held_up else rounds):
+                            each.append(bench.throughput(variant, seconds))
+                rates += [
+                    {"plugin": name, "state": state, "per_second": median(each)} for name, each in found_rates.items()
+                ]
+    return {"costs": costs, "rates": rates}
+
+
+def machine() -> dict[str, str]:
+    """Return what was measured on."""
+    php = subprocess.run(["php", "-r", "echo PHP_VERSION;"], capture_output=True, text=True, check=False).stdout
+    return {
+        "CPUs": str(len(os.sched_getaffinity(0))),
+        "system": platform.system(),
+        "PHP": php,
+        "load before": f"{os.getloadavg()[0]:.1f}",
+    }
+
+
+@contextlib.contextmanager
+def site(arguments: argparse.Namespace) -> Iterator[Site]:
+    """Yield the WordPress that was named, or start one."""
+    if arguments.site:
+        yield Site(arguments.url, arguments.site)
+        return
+    from tests.interop.wordpress import WordPress  # noqa: PLC0415 - it and what it needs are the tests'
+
+    with WordPress() as wordpress:
+        yield Site(wordpress.url, Path(wordpress.site))
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--site", type=Path, help="folder of a WordPress that runs, with wp-content in it")
+    parser.add_argument("--url", help="its address")
+    parser.add_argument("--page", default="/hello-world/", help="the page to ask for")
+    parser.add_argument("--pages", type=int, default=200, help="pages of each variant in each state")
+    parser.add_argument("--queries", type=int, default=40, help="slowest queries that become spans: 40 make 50 spans")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of load for each throughput; 0 for none")
+    parser.add_argument("--rounds", type=int, default=3, help="times that each throughput is measured")
+    parser.add_argument("--json", type=Path, default=HERE / "results.json", help="where to write the figures")
+    parser.add_argument("--plot", type=Path, help="where to write the plot (PNG); needs matplotlib")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="otelwp-") as name:
+        work = Path(name)
+        work.chmod(0o755)
+        with site(arguments) as running:
+            bench = Bench(running, work, arguments.page, arguments.queries)
+            try:
+                results = {"machine": machine()} | measure(bench, arguments.pages, arguments.seconds, arguments.rounds)
+            finally:
+                bench.close()
+    arguments.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    print()
+    print(report.markdown(results))
+    if arguments.plot:
+        report.plot(results, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,7 @@ from tests.interop.collector import Collector
 from tests.interop.process import eventually
 from tests.kit.agent import Agent, free_port
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("the_collector")]
 
 AGENT_TAKES = """
 receivers:

@@ -10,7 +10,7 @@ from tests.interop.collector import Collector
 from tests.interop.process import eventually
 from tests.kit.agent import Agent, free_port, get
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("the_collector")]
 
 CONFIG = """
 receivers:
@@ -89,7 +89,7 @@ ONLY_THEIRS = {
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
+def both(the_collector, tmp_path_factory):
     """The metrics of the agent and of the Collector, after the same happened to both."""
     folder = tmp_path_factory.mktemp("metrics")
     with Agent(SINK, folder, name="sink") as sink:

@@ -13,7 +13,7 @@ from tests.interop.process import eventually
 from tests.interop.test_collector import messages
 from tests.kit.agent import Agent, free_port, post
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("the_collector")]
 
 CONFIG = """
 receivers:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.interop.collector import validate
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("the_collector")]
 
 ROOT = Path(__file__).parents[2]
 CORPUS = ROOT / "tests/config/corpus"

@@ -171,6 +171,12 @@ async def test_statuses(exporter_of, status, error, reason):
         assert raised.value.retry_after == 17
 
 
+async def test_zipkins_own_way_to_say_too_large(exporter_of):
+    async with HttpPeer(response("500 Oops", b"413 Request Entity Too Large", Content_Type="text/plain")) as peer:
+        with pytest.raises(TooLargeError):
+            await (await exporter_of(endpoint=url(peer))).export(traces("a"))
+
+
 async def test_spans_without_ids_are_left_out_counted_and_logged(exporter_of):
     async with HttpPeer(ACCEPTED) as peer:
         exporter = await exporter_of(endpoint=url(peer))

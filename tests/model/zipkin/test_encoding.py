@@ -144,7 +144,12 @@ def test_resource_and_scope_become_tags_and_the_nearest_wins():
 
 
 def test_of_a_key_that_is_there_twice_the_last_counts():
-    assert tags_of(attributes=[("a", "1"), ("b", "2"), ("a", "3")]) == {"a": "3", "b": "2"}
+    twice = [("a", "1"), ("b", "2"), ("a", "3")]
+    assert tags_of(attributes=twice) == {"a": "3", "b": "2"}
+    body = request(attributes=twice, resource={"service.name": "shop", "b": "1"})
+    assert JsonEncoder("x").encode(body).body.count(b'"a":') == 1
+    (message,) = pb.ListOfSpans.FromString(ProtoEncoder("x").encode(body).body).spans
+    assert [(tag.key, tag.value) for tag in message.tags] == [(b"b", b"2"), (b"a", b"3")]
 
 
 @pytest.mark.parametrize(("resource", "service"), [({}, "unknown_service"), ({"service.name": ""}, "unknown_service")])
@@ -168,6 +173,13 @@ def test_services_without_a_name_get_one(resource, service):
 )
 def test_status(status, attributes, tags):
     assert tags_of(status=status, attributes=attributes) == tags
+
+
+def test_what_a_resource_says_of_an_error_is_none():
+    resource = {"service.name": "shop", "error": "x", "network.local.address": "10.0.0.1"}
+    found = encoded(resource=resource, attributes={"a": "b"})
+    assert found["tags"] == {"network.local.address": "10.0.0.1", "a": "b"}
+    assert found["localEndpoint"] == {"serviceName": "shop", "ipv4": "10.0.0.1"}
 
 
 CLIENT, SERVER = 3, 2
@@ -305,9 +317,20 @@ def test_text_that_is_not_utf_8_is_mended():
     )
 
 
+@pytest.mark.parametrize(("number", "good", "bad"), [(7, b"\x07", b"\x87"), (300, b"\xac\x02", b"\xac\x82")])
+def test_a_value_that_does_not_parse_is_empty(number, good, bad):
+    body = request(attributes={"key": number}).replace(b"\x18" + good, b"\x18" + bad)
+    (found,) = orjson.loads(JsonEncoder("x").encode(body).body)
+    assert found["tags"] == {"key": ""}
+
+
 @pytest.mark.parametrize("encoder", [JsonEncoder, ProtoEncoder])
 def test_what_does_not_parse_is_malformed(encoder):
-    bodies = [b"\xff", request(attributes={"key": "value"}).replace(b"\x0a\x03key", b"\x0a\x33key")]
+    bodies = [
+        b"\xff",
+        request(attributes={"key": "value"}).replace(b"\x0a\x03key", b"\x0a\x33key"),
+        request(status=(2, "why")).replace(b"\x12\x03why", b"\x12\x30why"),
+    ]
     for body in bodies:
         with pytest.raises(MalformedError):
             encoder("x").encode(body)
@@ -327,7 +350,7 @@ def test_memories_have_bounds(monkeypatch):
     encoder._names._bound = 4
     for turn in range(3):
         for number in range(30):
-            for _ in range(2):
+            for _ in range(5):
                 body = request(name=f"n{number}", attributes={f"k{number}": f"v{number}", "same": "same"})
                 (found,) = orjson.loads(encoder.encode(body).body)
                 assert found["name"] == f"n{number}"
@@ -336,4 +359,5 @@ def test_memories_have_bounds(monkeypatch):
     assert len(encoder._tags) <= 8
     assert len(encoder._names) <= 4
     assert max(map(len, context.shapes)) <= 3
+    assert any(context.tails)
     assert sum(len(tail) + len(text) for tails in context.tails for tail, text in tails.items()) <= 500

@@ -159,7 +159,7 @@ def main() -> None:
     for name, body, spans in [
         ("Jaeger's JSON, 1 span", regular(1), 1),
         ("Jaeger's JSON, 8 spans", regular(8), 8),
-        ("Jaeger's JSON, 100 spans", regular(100), 100),
+        ("Jaeger's JSON, 40 spans", regular(40), 40),
         ("the founding plugin's, 1 span", founding(1), 1),
         ("the founding plugin's, 8 spans", founding(8), 8),
     ]:

@@ -162,7 +162,8 @@ class HealthCheck(Extension):
 
     def endpoints(self) -> Mapping[str, str]:
         """Return where it listens."""
-        return {"http": self._server.address}
+        address = self._server.address
+        return {"health": address if address.startswith("unix:") else f"http://{address}/health"}
 
     def _look(self) -> None:
         self._watch.see(self.context.host.components())

@@ -266,7 +266,7 @@ def test_addresses_of_either_family(host, clock, peer, allowed):
 async def test_unix_socket_needs_no_network(started, tmp_path):
     path = tmp_path / "health.sock"
     extension = await started(endpoint=f"unix://{path}", allow_cidrs=["10.0.0.0/8"])
-    assert extension.endpoints() == {"http": f"unix://{path}"}
+    assert extension.endpoints() == {"health": f"unix://{path}"}
     reader, writer = await asyncio.open_unix_connection(path)
     writer.write(b"GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert (await reader.read()).startswith(b"HTTP/1.1 200")

@@ -59,9 +59,9 @@ defined( 'ABSPATH' ) || exit;
 			},
 			10000
 		);
-	} elseif ( 'ours' === $variant ) {
+	} elseif ( 'ours' === $variant || 'tenth' === $variant ) {
 		define( 'OTELWP_MU', true );
-		define( 'OTELWP_SAMPLING_RATE', 1.0 );
+		define( 'OTELWP_SAMPLING_RATE', 'ours' === $variant ? 1.0 : 0.1 );
 		define( 'OTELWP_ENDPOINTS', $bench['ours'] );
 		define( 'OTELWP_MAX_SPANS', 1000 );
 		define( 'OTELWP_SLOWEST_QUERIES', $bench['queries'] );

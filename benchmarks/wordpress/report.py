@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 LIMITS = {"p50": 0.15, "p99": 0.5}
 """Milliseconds that the export call may take."""
 COLLECT_LIMIT = 1.0
-RATE_LIMIT = 0.03
+FIRST_CHOICE = "unix datagram"
+"""What the plugin sends to, if it is there."""
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float]:
@@ -47,6 +48,12 @@ def row(cost: dict[str, Any]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def rate_row(rate: dict[str, Any]) -> str:
+    """Return one line of the table of throughput."""
+    shares = " | ".join(f"{rate[variant] - 1:+.1%}" for variant in ("ours", "tenth", "founding"))
+    return f"| {rate['state']} | {rate['off']:.0f} | {shares} |"
+
+
 def markdown(results: dict[str, Any]) -> str:
     """Return the whole report."""
     return "\n".join(_lines(results)) + "\n"
@@ -62,16 +69,14 @@ def _lines(results: dict[str, Any]) -> Iterator[str]:
         yield row(cost)
     yield ""
     if results["rates"]:
-        yield "| agent | pages/s, plugin off | ours | founding |"
-        yield "|---|---:|---:|---:|"
-        for state in dict.fromkeys(rate["state"] for rate in results["rates"]):
-            rates = {rate["plugin"]: rate["per_second"] for rate in results["rates"] if rate["state"] == state}
-            cells = [f"{rates['off']:.1f}", f"{rates['ours']:.1f} ({rates['ours'] / rates['off'] - 1:+.1%})"]
-            yield f"| {state} | {' | '.join(cells)} | {rates['founding']:.1f} |"
+        yield "| agent | pages/s without a plugin | ours, every page | ours, one page in ten | founding, every page |"
+        yield "|---|---:|---:|---:|---:|"
+        for rate in results["rates"]:
+            yield rate_row(rate)
         yield ""
-    yield "| goal | measured, worst state | |"
+    yield f"| goal, over a {FIRST_CHOICE} | measured, worst state | |"
     yield "|---|---:|---|"
-    ours = [cost for cost in results["costs"] if cost["plugin"] == "ours"]
+    ours = [cost for cost in results["costs"] if cost["plugin"] == "ours" and cost["transport"] == FIRST_CHOICE]
     for which, limit in LIMITS.items():
         worst = max(cost["export_ms"][which] for cost in ours)
         verdict = "met" if worst <= limit else "**missed**"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otelwp_agent.model.receipt import Outcome, Receipt
+from otelwp_agent.model.receipt import SHUTDOWN, Outcome, Receipt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,6 +86,18 @@ class Batch:
         for receipt, items in self.shares:
             receipt.settle(outcome, items, reason)
 
+    def abandon(self) -> int:
+        """Let go of every item of it because the agent stops; return how many that drops.
+
+        What a journal keeps stays unsettled, and comes back at the next start; the rest is dropped.
+        """
+        dropped = 0
+        for receipt, items in self.shares:
+            if not receipt.kept:
+                receipt.settle(Outcome.DROPPED, items, SHUTDOWN)
+                dropped += items
+        return dropped
+
     def fork(self, branches: int) -> list[Batch]:
         """Return one batch for each branch of a fan-out, with receipts of their own over the same bytes."""
         columns: list[list[Share]] = [[] for _ in range(branches)]
@@ -138,7 +150,9 @@ def _part(receipt: Receipt, items: int) -> Receipt:
     """Return a receipt for `items` of `receipt`: itself when that is all of it, else one that settles into it."""
     if receipt.pending == items:
         return receipt
-    return Receipt(items, _SettleInto(receipt))
+    part = Receipt(items, _SettleInto(receipt))
+    part.kept = receipt.kept
+    return part
 
 
 class _SettleInto:

@@ -7,6 +7,8 @@ Invariants:
   Whoever refused a batch (its `consume` raised) settled nothing.
 * `on_settled` runs once, when the last item is settled.
 * A fan-out gives each branch a fork; the parent is settled when all forks are, and the worst outcome wins.
+* What a journal keeps (`kept`) may be let go of without being settled when the agent stops: it comes back at the next
+  start (`Batch.abandon`).
 """
 
 from __future__ import annotations
@@ -16,6 +18,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+SHUTDOWN = "shutdown"
+"""The reason of what a stop drops."""
 
 
 class Outcome(IntEnum):
@@ -58,7 +64,7 @@ class Ledger:
 class Receipt:
     """The account of one accepted request of `items` items, at least one."""
 
-    __slots__ = ("items", "ledger", "on_settled", "outcomes", "pending", "reason")
+    __slots__ = ("items", "kept", "ledger", "on_settled", "outcomes", "pending", "reason")
 
     def __init__(self, items: int, on_settled: Callable[[Receipt], None] | None = None) -> None:
         """Open an account for `items`; `on_settled(receipt)` runs when the last one is settled."""
@@ -68,6 +74,8 @@ class Receipt:
         self.ledger: Ledger | None = None
         self.on_settled = on_settled
         self.reason = ""
+        self.kept = False
+        """Whether a journal has it, from which it will be read again if it is not settled."""
 
     @property
     def worst(self) -> Outcome:
@@ -101,7 +109,11 @@ class Receipt:
     def fork(self, branches: int) -> list[Receipt]:
         """Return one receipt for each branch of a fan-out; this one settles when all of them have."""
         join = _Join(self, branches)
-        return [Receipt(self.pending, join.branch_settled) for _ in range(branches)]
+        forks = [Receipt(self.pending, join.branch_settled) for _ in range(branches)]
+        if self.kept:
+            for fork in forks:
+                fork.kept = True
+        return forks
 
     def _note(self, outcome: Outcome, items: int, reason: str) -> None:
         """Leave the fast path, on which everything was delivered and no list is kept."""

@@ -195,3 +195,14 @@ class Pipeline(RuleBasedStateMachine):
 
 TestPipeline = Pipeline.TestCase
 TestPipeline.settings = settings(max_examples=60, stateful_step_count=25)
+
+
+def test_what_no_journal_keeps_is_dropped_when_it_is_abandoned():
+    batch = a_batch(2, 3)
+    kept, lost = receipts(batch)
+    kept.kept = True
+    left, right = batch.fork(2)
+
+    assert left.abandon() == right.abandon() == 3
+    assert (kept.pending, lost.pending) == (2, 0)
+    assert (lost.worst, lost.reason) == (Outcome.DROPPED, "shutdown")

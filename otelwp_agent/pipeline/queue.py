@@ -71,6 +71,11 @@ class SendingQueue:
         """Return how many entries wait."""
         return len(self._waiting) + len(self._parts)
 
+    @property
+    def fill(self) -> float:
+        """How much of the room is taken: 0 is none, 1 is all of it."""
+        return max(self.size / self.capacity, self.bytes / self.max_bytes)
+
     def admit(self) -> None:
         """Raise `Overloaded` if nothing more has room."""
         if self.size >= self.capacity or self.bytes >= self.max_bytes:

@@ -102,6 +102,11 @@ class Sender:
         self._max_bytes = min(limits, default=None)
         self._account = SendingAccount(context, signal, self._queue)
 
+    @property
+    def fill(self) -> float:
+        """How much of the queue's room is taken: 0 is none, 1 is all of it."""
+        return self._queue.fill
+
     def admit(self) -> None:
         """Raise `Overloaded` if `consume` would find no room for anything."""
         if self._draining:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
 from otelwp_agent.config.blocks import Block
-from otelwp_agent.config.types import Duration, Endpoint, Ignored, PositiveDuration
+from otelwp_agent.config.types import ByteSize, Duration, Endpoint, Ignored, PositiveDuration
 
 DEFAULT_METRICS_ADDRESS = "127.0.0.1:8888"
+
+DEAD_LETTERS = "dead-letters"
+"""Name of the dead-letter file in the journal's directory."""
+
+CONTROL_SOCKET = "control.sock"
+"""Name of the control socket in the journal's directory."""
+
+_OFF = "none"
+_LONGEST_SOCKET = 107
+"""Bytes of a unix socket's path on Linux (unix(7)): 108 with the zero at its end."""
 
 _OWN_LOGS_SAMPLING = Ignored("nothing is logged per item, so nothing needs sampling")
 _CALLER = Ignored("log lines name their component, not a line of code")
@@ -192,6 +203,38 @@ class Telemetry(Block):
     """Attributes that describe this agent."""
 
 
+def _at_least(least: int, text: str) -> AfterValidator:
+    def check(size: int) -> int:
+        if size < least:
+            message = f"{size} bytes are too few: give at least {text}"
+            raise ValueError(message)
+        return size
+
+    return AfterValidator(check)
+
+
+class JournalConfig(Block):
+    """What is acknowledged stands on disk until its outcome is known, and comes back after a crash."""
+
+    directory: str = Field(min_length=1)
+    """Where it stands: a directory of this agent's own, which is made if it is missing."""
+    max_size: Annotated[ByteSize, _at_least(2**20, "1MiB")] = 2**30
+    """Room on disk. Once it is full, senders are refused until something has been delivered."""
+    sync: Literal["group", "always", "none"] = "group"
+    """When what was written is forced to disk: `group` before the answer, once for all requests that wait (survives a
+    power cut); `always` once for each request; `none` leaves it to the kernel (survives a crash of the agent alone)."""
+
+
+class DeadLetterConfig(Block):
+    """What an exporter's other side refused for good is kept here, with the reason, for `otelwp-agent dead-letter`."""
+
+    path: str | None = Field(None, min_length=1)
+    """The file. `dead-letters` in the journal's directory if left out: without a journal, nothing is kept. `none` keeps
+    nothing even with one."""
+    max_size: Annotated[ByteSize, _at_least(2**16, "64KiB")] = 64 * 2**20
+    """Room on disk. Once it is full, new letters are dropped and counted: the first failures tell most of a cause."""
+
+
 class ServiceConfig(Block):
     """What runs, and how."""
 
@@ -203,3 +246,37 @@ class ServiceConfig(Block):
     """What the agent tells of itself."""
     shutdown_timeout: PositiveDuration = 30.0
     """Time for everything that is buffered to leave, after SIGTERM."""
+    journal: JournalConfig | None = None
+    """Keep on disk what was acknowledged and is not settled yet. Off if left out."""
+    dead_letter: DeadLetterConfig = DeadLetterConfig()
+    """Keep what was refused for good."""
+    control_socket: str | None = Field(None, min_length=1)
+    """Unix socket (mode 0600) on which this agent answers `otelwp-agent audit` and `dead-letter`. `control.sock` in the
+    journal's directory if left out: without a journal, none. `none` opens none even with one."""
+
+    @property
+    def dead_letter_path(self) -> str | None:
+        """The absolute path of the dead-letter file, or `None` if nothing is kept."""
+        return self._beside_journal(self.dead_letter.path, DEAD_LETTERS)
+
+    @property
+    def control_path(self) -> str | None:
+        """The absolute path of the control socket, or `None` if there is none."""
+        return self._beside_journal(self.control_socket, CONTROL_SOCKET)
+
+    def _beside_journal(self, given: str | None, name: str) -> str | None:
+        if given is not None:
+            return None if given.strip().lower() == _OFF else os.path.abspath(given)  # noqa: PTH100 - not resolved
+        return None if self.journal is None else os.path.abspath(os.path.join(self.journal.directory, name))  # noqa: PTH100, PTH118
+
+    @model_validator(mode="after")
+    def _socket_can_be_bound(self) -> ServiceConfig:
+        path = self.control_path or ""
+        length = len(os.fsencode(path))
+        if length > _LONGEST_SOCKET:
+            message = (
+                f"control_socket: {path!r} has {length} bytes, and a unix socket's path has at most {_LONGEST_SOCKET}: "
+                "give a shorter `control_socket`, or `none`"
+            )
+            raise ValueError(message)
+        return self

@@ -67,3 +67,51 @@ def test_what_is_printed_loads_again():
 def test_log_levels_in_any_case():
     service = ServiceConfig.model_validate({"telemetry": {"logs": {"level": "WARN", "encoding": "JSON"}}})
     assert (service.telemetry.logs.level, service.telemetry.logs.encoding) == ("warn", "json")
+
+
+def test_without_a_journal_nothing_is_kept_and_nobody_is_answered():
+    service = ServiceConfig.model_validate({"journal": None})
+    assert service.journal is None
+    assert service.dead_letter_path is None
+    assert service.control_path is None
+
+
+def test_what_stands_in_the_journals_directory():
+    service = ServiceConfig.model_validate({"journal": {"directory": "/var/lib/otelwp"}})
+    assert (service.journal.max_size, service.journal.sync) == (2**30, "group")
+    assert service.dead_letter_path == "/var/lib/otelwp/dead-letters"
+    assert service.dead_letter.max_size == 64 * 2**20
+    assert service.control_path == "/var/lib/otelwp/control.sock"
+
+
+def test_paths_are_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    service = ServiceConfig.model_validate({"dead_letter": {"path": "letters"}, "control_socket": "run/control"})
+    assert service.dead_letter_path == str(tmp_path / "letters")
+    assert service.control_path == str(tmp_path / "run/control")
+
+
+def test_none_turns_off_what_a_journal_brings():
+    service = ServiceConfig.model_validate(
+        {"journal": {"directory": "/j"}, "dead_letter": {"path": "none"}, "control_socket": "None"}
+    )
+    assert service.dead_letter_path is None
+    assert service.control_path is None
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"journal": {}}, "directory"),
+        ({"journal": {"directory": ""}}, "at least 1 character"),
+        ({"journal": {"directory": "/j", "max_size": 10}}, "give at least 1MiB"),
+        ({"journal": {"directory": "/j", "sync": "sometimes"}}, "'group', 'always' or 'none'"),
+        ({"dead_letter": {"path": "/d", "max_size": "1KiB"}}, "give at least 64KiB"),
+        ({"control_socket": "/" + "x" * 107}, "at most 107"),
+        ({"journal": {"directory": "/" + "x" * 100}}, "give a shorter `control_socket`"),
+    ],
+)
+def test_what_is_wrong_with_what_is_kept(data, words):
+    with pytest.raises(ValidationError) as error:
+        ServiceConfig.model_validate(data)
+    assert words in str(error.value)

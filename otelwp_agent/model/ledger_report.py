@@ -1,0 +1,120 @@
+"""What `otelwp-agent audit` shows: every ledger as a line, and whether the equation holds on each.
+
+`accepted = delivered + sampled_out + filtered + dropped + in_flight`. Each figure is what somebody counted: `in_flight`
+is never worked out from the others where it can be measured, or the equation would hold by definition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+Kind = Literal["pipeline", "receiver", "tenant", "exporter"]
+KINDS: tuple[Kind, ...] = ("pipeline", "receiver", "tenant", "exporter")
+"""In the order in which they are shown."""
+
+FIGURES = ("accepted", "delivered", "sampled_out", "filtered", "dropped", "in_flight")
+"""The terms of the equation, the sum first."""
+
+
+@dataclass(slots=True)
+class Line:
+    """One ledger, in items (spans, data points, log records). For an exporter, `accepted` is what it took."""
+
+    kind: Kind
+    name: str
+    accepted: int = 0
+    delivered: int = 0
+    sampled_out: int = 0
+    filtered: int = 0
+    dropped: int = 0
+    in_flight: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Why items were dropped, and how many each."""
+
+    @property
+    def balance(self) -> int:
+        """Items that are missing (above 0) or too many (below 0); 0 if all is well."""
+        return self.accepted - self.delivered - self.sampled_out - self.filtered - self.dropped - self.in_flight
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with it, in words."""
+        what = f"{self.kind} {self.name or '(none)'}"
+        found = []
+        if self.balance > 0:
+            found.append(f"{what}: {self.balance} items are missing: accepted, but neither settled nor in flight")
+        elif self.balance < 0:
+            found.append(f"{what}: {-self.balance} items more are settled or in flight than were accepted")
+        negative = [figure for figure in FIGURES if getattr(self, figure) < 0]
+        found += [f"{what}: {figure} is below 0 ({getattr(self, figure)})" for figure in negative]
+        explained = sum(self.reasons.values())
+        if explained != self.dropped:
+            found.append(f"{what}: {self.dropped} items are dropped, and {explained} of them have a reason")
+        return found
+
+    def add(self, other: Line) -> None:
+        """Add what another ledger counted."""
+        for figure in FIGURES:
+            setattr(self, figure, getattr(self, figure) + getattr(other, figure))
+        for reason, items in other.reasons.items():
+            self.reasons[reason] = self.reasons.get(reason, 0) + items
+
+
+@dataclass(slots=True)
+class Report:
+    """All ledgers of one agent, or of one journal."""
+
+    lines: list[Line] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """What is wrong beside what the lines themselves show (`Line.problems`)."""
+    source: str = ""
+    """What was looked at, for people."""
+
+    def all_problems(self) -> list[str]:
+        """Return what is wrong, on any line or beside them."""
+        return [problem for line in self.lines for problem in line.problems()] + self.problems
+
+    @property
+    def balances(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.all_problems()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data, with the balance of each line and everything that is wrong."""
+        return {
+            "source": self.source,
+            "balances": self.balances,
+            "lines": [{**asdict(line), "balance": line.balance} for line in self.lines],
+            "problems": self.all_problems(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Report:
+        """Return what `to_json` made plain; raise `ValueError` if it is something else."""
+        try:
+            lines = [_line(line) for line in data["lines"]]
+            of_lines = {problem for line in lines for problem in line.problems()}
+            problems = [str(problem) for problem in data["problems"] if problem not in of_lines]
+            return cls(lines, problems, str(data.get("source", "")))
+        except (KeyError, TypeError, AttributeError) as error:
+            message = f"this is no audit report: {error!r}"
+            raise ValueError(message) from error
+
+
+def totals(kind: Kind, lines: Iterable[Line]) -> list[Line]:
+    """Return the sums of lines with the same name, as lines of `kind`, in the order of their names."""
+    sums: dict[str, Line] = {}
+    for line in lines:
+        sums.setdefault(line.name, Line(kind, line.name)).add(line)
+    return [sums[name] for name in sorted(sums)]
+
+
+def _line(data: Mapping[str, Any]) -> Line:
+    if data["kind"] not in KINDS:
+        message = f"this is no audit report: there is no ledger of a {data['kind']!r}"
+        raise ValueError(message)
+    reasons = {str(reason): int(items) for reason, items in data["reasons"].items()}
+    return Line(data["kind"], str(data["name"]), *(int(data[figure]) for figure in FIGURES), reasons)

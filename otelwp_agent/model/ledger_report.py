@@ -116,5 +116,8 @@ def _line(data: Mapping[str, Any]) -> Line:
     if data["kind"] not in KINDS:
         message = f"this is no audit report: there is no ledger of a {data['kind']!r}"
         raise ValueError(message)
-    reasons = {str(reason): int(items) for reason, items in data["reasons"].items()}
-    return Line(data["kind"], str(data["name"]), *(int(data[figure]) for figure in FIGURES), reasons)
+    line = Line(data["kind"], str(data["name"]))
+    for figure in FIGURES:
+        setattr(line, figure, int(data[figure]))
+    line.reasons = {str(reason): int(items) for reason, items in data["reasons"].items()}
+    return line

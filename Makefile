@@ -10,6 +10,8 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
 PEERS ?=
+CHAOS_SECONDS ?= 120
+CHAOS_SEED ?=
 VENV ?= .venv
 
 BIN := $(VENV)/bin
@@ -20,7 +22,7 @@ CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types layers mirror docs-check proto-check fmt docs proto pin bench fuzz interop clean
+.PHONY: help run test check lint types layers mirror docs-check proto-check fmt docs proto pin bench fuzz interop chaos clean
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r word text; \
@@ -78,6 +80,9 @@ fuzz: $(DEV) ## throw broken input at the HTTP front and the codecs (FUZZ_ARGS=�
 interop: $(DEV) ## run the tests that need real peers, and get those first (PEERS=… for some of them)
 	@PYTHONPATH=tools $(BIN)/python -m peers $(PEERS)
 	@OTELWP_PEERS_BUILD=no $(BIN)/python -m pytest -m interop $(PYTEST_ARGS)
+
+chaos: $(DEV) ## kill agents and break disks: is anything lost? (CHAOS_SECONDS=120 CHAOS_SEED=… PYTEST_ARGS=…)
+	@CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_SEED=$(CHAOS_SEED) $(BIN)/python -m pytest -m chaos tests/chaos $(PYTEST_ARGS)
 
 clean: ## remove .venv and everything that was built or cached
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -34,6 +34,7 @@ NO_MODULE = {
     "tests/test_fuzz.py": "the fuzz targets in benchmarks/fuzz",
     "tests/e2e": "whole agents",
     "tests/examples": "what stands in examples/",
+    "tests/chaos": "whole agents that are killed, beside a backend that fails",
     "tests/interop": "whole agents beside real peers",
     "tests/wordpress": "the plugin in examples/wordpress, which is PHP",
 }

@@ -1,0 +1,40 @@
+"""How long the chaos tests may take together, and the seed that they draw from."""
+
+import os
+import random
+
+import pytest
+
+SHARES = {"test_kill": 0.35, "test_disk": 0.1, "test_branches": 0.1}
+"""The part of `CHAOS_SECONDS` that one test of a file may spend on its load."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.parent.name == "chaos":
+            item.add_marker(pytest.mark.chaos)
+
+
+@pytest.fixture
+def seconds(request):
+    """How long this test may go on."""
+    return float(os.environ.get("CHAOS_SECONDS") or 120) * SHARES[request.path.stem]
+
+
+@pytest.fixture
+def seed():
+    """What every chance of this run is drawn from, printed so that it can be had again (`CHAOS_SEED`)."""
+    number = int(os.environ.get("CHAOS_SEED") or random.randrange(1_000_000))
+    print(f"CHAOS_SEED={number}")  # noqa: T201 - shown when the test fails
+    return number
+
+
+@pytest.fixture
+def tell(capsys):
+    """Print a paragraph that is seen even when the test passes."""
+
+    def say(text):
+        with capsys.disabled():
+            print(f"\n{text}")  # noqa: T201 - what this run has shown
+
+    return say

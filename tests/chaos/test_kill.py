@@ -1,0 +1,84 @@
+"""`kill -9` at random instants, again and again: what was acknowledged arrives, or is accounted for."""
+
+import random
+import time
+
+import pytest
+
+from tests.chaos.trial import Trial
+
+KILLS = 25
+"""At least, in each of the tests."""
+LIFE_SECONDS = (0.05, 0.9)
+"""How long an agent lives once it is ready."""
+BIRTH_SECONDS = (0.1, 0.8)
+"""When one is killed that is not: while it starts, and reads its journal."""
+STILLBORN = 0.15
+"""Share of those."""
+
+PROCESSORS = {"batch": ("batch", "")}
+
+
+def test_without_a_journal_spans_are_lost(tmp_path, seed):
+    """The same load and the same account: what shows that they can see a loss."""
+    with Trial(tmp_path, seed=seed, directory=None) as trial:
+        trial.load.ask("go")
+        for _ in range(3):
+            trial.start()
+            time.sleep(0.5)
+            trial.kill()
+        trial.start()
+        trial.settle()
+        verdict = trial.verdict()
+    assert verdict.acked > 100
+    assert verdict.missing
+
+
+@pytest.mark.parametrize("processors", PROCESSORS)
+def test_nothing_that_was_acknowledged_is_lost(processors, tmp_path, seconds, seed, tell):
+    chance = random.Random(seed)
+    chain, settings = PROCESSORS[processors]
+    with Trial(
+        tmp_path, seed=seed, directory=tmp_path / "j", poison=200, processors=chain, processor_settings=settings
+    ) as trial:
+        trial.load.ask("go")
+        bound = 0
+        in_flight = most_in_flight = 0
+        end = time.monotonic() + seconds
+        while trial.kills < KILLS or time.monotonic() < end:
+            sent = trial.load.ask("counts")["sent"]
+            if chance.random() < STILLBORN:
+                trial.start(wait=False)
+                time.sleep(chance.uniform(*BIRTH_SECONDS))
+            else:
+                trial.start()
+                balances(trial)
+                time.sleep(chance.uniform(*LIFE_SECONDS))
+                sent = trial.load.ask("counts")["sent"]
+                in_flight = trial.in_flight()
+            trial.kill()
+            in_flight += trial.load.ask("counts")["sent"] - sent
+            most_in_flight = max(most_in_flight, in_flight)
+            bound += in_flight
+        trial.start()
+        balances(trial)
+        left = trial.settle()
+        assert left["in_flight"] == 0, left
+        status = trial.stop()
+        verdict = trial.verdict()
+        counts = trial.sink.ask("counts")
+        tell(
+            f"chaos, {processors}, seed {seed}: {trial.kills} kills, {verdict}; in flight at a kill at "
+            f"most {most_in_flight}, {bound} over all; worst start {trial.worst_start:.2f} s; "
+            f"the backend: {counts['fates']}; the senders: {trial.load.ask('counts')['statuses']}"
+        )
+    assert not verdict.missing, str(verdict)
+    assert verdict.despite == 0
+    assert verdict.duplicates + verdict.doubtful <= bound
+    assert status == 0
+
+
+def balances(trial):
+    """Hold the agent that has just started to its own account."""
+    now = trial.ledger()
+    assert now["accepted"] == sum(value for name, value in now.items() if name != "accepted"), now

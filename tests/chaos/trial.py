@@ -1,0 +1,253 @@
+"""One agent between a load and a backend, killed and started again, and the account of every span at the end."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from array import array
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.chaos.child import Child
+from tests.chaos.load import ACKED, REFUSED
+from tests.kit.agent import Agent, free_port, get
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONFIG = """
+receivers:
+  otlp: {{protocols: {{http: {{endpoint: '127.0.0.1:{port}'}}}}}}
+processors:
+  batch: {{timeout: 100ms, send_batch_size: 512}}
+{processor_settings}
+exporters:
+  otlp_http:
+    endpoint: http://127.0.0.1:{sink}
+    compression: none
+    timeout: 1s
+    retry_on_failure: {{initial_interval: 50ms, max_interval: 500ms}}
+service:
+  shutdown_timeout: 10s
+{service}
+  pipelines:
+    traces: {{receivers: [otlp], processors: [{processors}], exporters: [otlp_http]}}
+"""
+JOURNAL = "  journal: {{directory: '{directory}', max_size: {max_size}, sync: {sync}}}"
+OUTCOMES = ("delivered", "sampled_out", "filtered", "dropped")
+LEDGER_LINE = re.compile(
+    r'otelwp_pipeline_(?P<name>accepted|in_flight|settled)_items\{.*?(outcome="(?P<outcome>\w+)".*)?\} (?P<value>\S+)$'
+)
+SETTLE_SECONDS = 60.0
+
+
+def config(directory=None, *, port, sink, max_size="1GiB", sync="group", processors="batch", processor_settings=""):
+    """Return the agent's YAML, without a journal if it is given no `directory`."""
+    service = JOURNAL.format(directory=directory, max_size=max_size, sync=sync) if directory else ""
+    return CONFIG.format(
+        port=port, sink=sink, service=service, processors=processors, processor_settings=processor_settings
+    )
+
+
+@dataclass
+class Verdict:
+    """What became of the spans that the agent had acknowledged."""
+
+    acked: int = 0
+    delivered: int = 0
+    dead: int = 0
+    """Not delivered, but in the dead-letter file."""
+    rejected: int = 0
+    """Not delivered, but named by a partial success of the backend: final, and nothing that could be kept."""
+    refused: int = 0
+    """Neither, but answered 400 at least once. With a dead-letter file this is a loss like any other."""
+    missing: list[int] = field(default_factory=list)
+    duplicates: int = 0
+    """Delivered more than once, the second time without any doubt about the first."""
+    doubtful: int = 0
+    """The same, after an answer that the agent may not have got."""
+    despite: int = 0
+    """Delivered although their sender was told that they were not taken."""
+    acked_at: dict[int, float] = field(default_factory=dict)
+    """When each missing one was acknowledged, in seconds since the load began."""
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.acked} spans acknowledged: {self.delivered} delivered, {self.dead} in dead letters, "
+            f"{self.rejected} rejected by partial success, {self.refused} refused for good and kept nowhere, "
+            f"{len(self.missing)} missing; {self.duplicates} duplicates beside {self.doubtful} after half an answer"
+        )
+        if self.missing:
+            when = ", ".join(f"{span} (at {self.acked_at.get(span, -1):.3f} s)" for span in self.missing[:20])
+            text += f"; missing are {when} …"
+        return text
+
+
+class Trial:
+    """Load, agent and backend. Enter it to start load (at rest) and backend; `start` starts the agent."""
+
+    def __init__(
+        self, folder: Path, *, seed: int, rate: float = 100.0, faults: bool = True, poison: int = 0, **settings
+    ):
+        self.folder = folder
+        self.seed = seed
+        self.port, self.sink_port = free_port(), free_port()
+        self.config = config(port=self.port, sink=self.sink_port, **settings)
+        directory = settings.get("directory")
+        self.dead_letters = Path(directory) / "dead-letters" if directory else None
+        self.sink = Child("tests.chaos.sink", port=self.sink_port, seed=seed, faults=faults)
+        self.load = Child("tests.chaos.load", port=self.port, seed=seed + 1, rate=rate, poison=poison)
+        self.agent: Agent | None = None
+        self.kills = 0
+        self.worst_start = 0.0
+        self.events: list[dict] = []
+        """What agents that are no more have logged."""
+
+    def __enter__(self):
+        self.sink.__enter__()
+        self.load.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        if self.agent is not None:
+            self.agent.close()
+        self.load.__exit__()
+        self.sink.__exit__()
+
+    # -- the agent's lives
+
+    def start(self, *, wait=True) -> Agent:
+        """Start the agent on what the last one left."""
+        began = time.monotonic()
+        self.agent = Agent(self.config, self.folder, metrics=True, wait=wait)
+        self.agent.__enter__()
+        if wait:
+            self.worst_start = max(self.worst_start, time.monotonic() - began)
+        return self.agent
+
+    def kill(self) -> float:
+        """End the agent as a power cut would; return when, in seconds since the load began."""
+        self.agent.signal(signal.SIGKILL)
+        when = self.load.ask("counts")["seconds"]
+        self.kills += 1
+        self._bury()
+        return when
+
+    def stop(self) -> int:
+        """Have the agent drain and stop; return its exit status."""
+        status = self.agent.stop()
+        self._bury()
+        return status
+
+    def _bury(self) -> None:
+        self.agent.close()
+        self.events += self.agent.events
+        self.agent = None
+
+    # -- its account
+
+    def ledger(self) -> dict[str, float]:
+        """Return the pipeline's ledger from the agent's metrics: one scrape, so one instant."""
+        return ledger(self.agent)
+
+    def in_flight(self) -> int:
+        return int(self.ledger()["in_flight"])
+
+    def audit(self) -> tuple[int, str]:
+        """Run `otelwp-agent audit --json` against the running agent; return its exit status and what it says."""
+        return command("audit", "--json", "--config", str(self.agent.file))
+
+    def settle(self, seconds: float = SETTLE_SECONDS) -> dict[str, float]:
+        """Let the load rest and the backend work, and wait until the agent holds nothing; return the ledger."""
+        self.load.ask("rest")
+        self.sink.ask("set", faults=False, listens=True)
+        end = time.monotonic() + seconds
+        while (now := self.ledger())["in_flight"] and time.monotonic() < end:
+            time.sleep(0.05)
+        return now
+
+    def verdict(self) -> Verdict:
+        """Compare what the load was promised with what the backend has."""
+        self.load.ask("write", folder=str(self.folder))
+        self.sink.ask("write", folder=str(self.folder))
+        state, acked, unclear, rejected, refused = (
+            (self.folder / name).read_bytes() for name in ("state", "acked", "unclear", "rejected", "refused")
+        )
+        size = max(map(len, (state, acked, unclear, rejected, refused)))
+        state, acked, unclear, rejected, refused = (
+            each.ljust(size, b"\0") for each in (state, acked, unclear, rejected, refused)
+        )
+        dead = set(dead_letter_spans(self.dead_letters)) if self.dead_letters else set()
+        verdict = Verdict(
+            acked=state.count(ACKED),
+            duplicates=sum(times - 1 for times, odd in zip(acked, unclear, strict=True) if times > 1 and not odd),
+            doubtful=sum(times - 1 for times, odd in zip(acked, unclear, strict=True) if times > 1 and odd),
+            despite=sum(1 for span in range(size) if state[span] == REFUSED and acked[span]),
+        )
+        for span in range(size):
+            if state[span] != ACKED:
+                continue
+            if acked[span]:
+                verdict.delivered += 1
+            elif span in dead:
+                verdict.dead += 1
+            elif rejected[span]:
+                verdict.rejected += 1
+            elif refused[span] and not dead:
+                verdict.refused += 1
+            else:
+                verdict.missing.append(span)
+        verdict.acked_at = dict(self._acked_at(verdict.missing)) if verdict.missing else {}
+        return verdict
+
+    def _acked_at(self, spans: list[int]) -> Iterator[tuple[int, float]]:
+        times = array("d")
+        times.frombytes((self.folder / "acked_at").read_bytes())
+        wanted = set(spans)
+        for start, stop, when in zip(times[::3], times[1::3], times[2::3], strict=True):
+            for span in wanted.intersection(range(int(start), int(stop))):
+                yield span, when
+
+
+def ledger(agent: Agent) -> dict[str, float]:
+    """Return the pipeline's ledger from the agent's metrics: one scrape, so one instant."""
+    sums = {"accepted": 0.0, "in_flight": 0.0, **dict.fromkeys(OUTCOMES, 0.0)}
+    for line in get(agent.metrics_port, "/metrics")[1].splitlines():
+        if found := LEDGER_LINE.match(line):
+            sums[found["outcome"] or found["name"]] += float(found["value"])
+    return sums
+
+
+def command(*words: str) -> tuple[int, str]:
+    """Run `otelwp-agent`; return its exit status and what it printed."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name("otelwp-agent"), *words],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return done.returncode, done.stdout or done.stderr
+
+
+def dead_letter_spans(path: Path) -> Iterator[int]:
+    """Yield the ids of the spans in a dead-letter file."""
+    if not path.exists():
+        return
+    status, text = command("dead-letter", "list", "--json", str(path))
+    assert status == 0, text
+    for letter in json.loads(text):
+        request = ExportTraceServiceRequest.FromString(letter["body"])
+        yield from (
+            int.from_bytes(span.span_id)
+            for resource in request.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        )

@@ -77,7 +77,7 @@ class Backend:
         self.acked, self.unclear, self.rejected, self.refused = Marks(), Marks(), Marks(), Marks()
         self.fates: Counter[str] = Counter()
         self.spans = 0
-        self.lags: list[float] = []
+        self.longest = 0.0
         self.connections: set[Connection] = set()
         self.server: asyncio.Server | None = None
 
@@ -125,10 +125,13 @@ class Backend:
             await self.shut()
 
     async def counts(self) -> dict[str, object]:
-        """Return sums, and how long spans were under way since the last time this was asked."""
-        lags, self.lags = sorted(self.lags), []
-        seconds = {"p50": lags[len(lags) // 2], "p99": lags[len(lags) * 99 // 100], "max": lags[-1]} if lags else {}
-        return {"spans": self.spans, "fates": self.fates, "lags": seconds}
+        """Return how many spans were taken, and what became of how many requests."""
+        return {"spans": self.spans, "fates": self.fates}
+
+    async def slowest(self) -> float:
+        """Return the longest time, in seconds, that a span was under way since the last time this was asked."""
+        slowest, self.longest = self.longest, 0.0
+        return slowest
 
     async def write(self, folder: str) -> None:
         """Write what is remembered of each span to files."""
@@ -167,7 +170,8 @@ class Connection(asyncio.Protocol):
             fate = "400"
         self.backend.fates[fate] += 1
         if fate in ("ok", "stall"):
-            self.backend.lags.append((time.time_ns() - min(span.start_time_unix_nano for span in spans)) / 1e9)
+            seconds = (time.time_ns() - min(span.start_time_unix_nano for span in spans)) / 1e9
+            self.backend.longest = max(self.backend.longest, seconds)
         getattr(self, f"_{fate}")(ids)
 
     def _ok(self, ids: list[int]) -> None:
@@ -229,7 +233,7 @@ async def main() -> None:
     backend = Backend(**settings())
     await backend.open()
     going = asyncio.create_task(backend.come_and_go())
-    await obey({"set": backend.set, "counts": backend.counts, "write": backend.write})
+    await obey({"set": backend.set, "counts": backend.counts, "slowest": backend.slowest, "write": backend.write})
     going.cancel()
 
 

@@ -26,19 +26,22 @@ CONFIG = """
 receivers:
   otlp: {{protocols: {{http: {{endpoint: '127.0.0.1:{port}'}}}}}}
 processors:
-  batch: {{timeout: 100ms, send_batch_size: 512}}
+  batch: {{timeout: 50ms, send_batch_size: 200}}
 {processor_settings}
 exporters:
-  otlp_http:
-    endpoint: http://127.0.0.1:{sink}
-    compression: none
-    timeout: 1s
-    retry_on_failure: {{initial_interval: 50ms, max_interval: 500ms}}
+{exporters}
 service:
   shutdown_timeout: 10s
 {service}
   pipelines:
-    traces: {{receivers: [otlp], processors: [{processors}], exporters: [otlp_http]}}
+    traces: {{receivers: [otlp], processors: [{processors}], exporters: [{names}]}}
+"""
+EXPORTER = """
+  {name}:
+    endpoint: http://127.0.0.1:{port}
+    compression: none
+    timeout: 1s
+    retry_on_failure: {{initial_interval: 50ms, max_interval: 500ms}}
 """
 JOURNAL = "  journal: {{directory: '{directory}', max_size: {max_size}, sync: {sync}}}"
 OUTCOMES = ("delivered", "sampled_out", "filtered", "dropped")
@@ -48,11 +51,17 @@ LEDGER_LINE = re.compile(
 SETTLE_SECONDS = 60.0
 
 
-def config(directory=None, *, port, sink, max_size="1GiB", sync="group", processors="batch", processor_settings=""):
+def config(directory=None, *, port, sinks, max_size="1GiB", sync="group", processors="batch", processor_settings=""):
     """Return the agent's YAML, without a journal if it is given no `directory`."""
     service = JOURNAL.format(directory=directory, max_size=max_size, sync=sync) if directory else ""
+    exporters = {f"otlp_http/{number}": sink for number, sink in enumerate(sinks)}
     return CONFIG.format(
-        port=port, sink=sink, service=service, processors=processors, processor_settings=processor_settings
+        port=port,
+        exporters="".join(EXPORTER.format(name=name, port=sink) for name, sink in exporters.items()),
+        names=", ".join(exporters),
+        service=service,
+        processors=processors,
+        processor_settings=processor_settings,
     )
 
 
@@ -91,18 +100,24 @@ class Verdict:
 
 
 class Trial:
-    """Load, agent and backend. Enter it to start load (at rest) and backend; `start` starts the agent."""
+    """Load, agent and backends. Enter it to start load (at rest) and backends; `start` starts the agent.
 
-    def __init__(
-        self, folder: Path, *, seed: int, rate: float = 100.0, faults: bool = True, poison: int = 0, **settings
-    ):
+    There is one backend, `sink`, or there are as many `sinks` as the agent shall send everything to.
+    """
+
+    def __init__(self, folder, *, seed, rate=100.0, faults=True, poison=0, backends=1, **settings) -> None:
         self.folder = folder
         self.seed = seed
-        self.port, self.sink_port = free_port(), free_port()
-        self.config = config(port=self.port, sink=self.sink_port, **settings)
+        self.port = free_port()
+        ports = [free_port() for _ in range(backends)]
+        self.config = config(port=self.port, sinks=ports, **settings)
         directory = settings.get("directory")
-        self.dead_letters = Path(directory) / "dead-letters" if directory else None
-        self.sink = Child("tests.chaos.sink", port=self.sink_port, seed=seed, faults=faults)
+        self.journal = Path(directory) if directory else None
+        self.sinks = [
+            Child("tests.chaos.sink", port=port, seed=seed + 2 + number, faults=faults)
+            for number, port in enumerate(ports)
+        ]
+        self.sink = self.sinks[0]
         self.load = Child("tests.chaos.load", port=self.port, seed=seed + 1, rate=rate, poison=poison)
         self.agent: Agent | None = None
         self.kills = 0
@@ -111,15 +126,15 @@ class Trial:
         """What agents that are no more have logged."""
 
     def __enter__(self):
-        self.sink.__enter__()
-        self.load.__enter__()
+        for child in (*self.sinks, self.load):
+            child.__enter__()
         return self
 
     def __exit__(self, *error):
         if self.agent is not None:
             self.agent.close()
-        self.load.__exit__()
-        self.sink.__exit__()
+        for child in (self.load, *self.sinks):
+            child.__exit__()
 
     # -- the agent's lives
 
@@ -167,16 +182,29 @@ class Trial:
     def settle(self, seconds: float = SETTLE_SECONDS) -> dict[str, float]:
         """Let the load rest and the backend work, and wait until the agent holds nothing; return the ledger."""
         self.load.ask("rest")
-        self.sink.ask("set", faults=False, listens=True)
+        for sink in self.sinks:
+            sink.ask("set", faults=False, listens=True)
         end = time.monotonic() + seconds
         while (now := self.ledger())["in_flight"] and time.monotonic() < end:
             time.sleep(0.05)
         return now
 
-    def verdict(self) -> Verdict:
-        """Compare what the load was promised with what the backend has."""
+    def segments(self) -> list[Path]:
+        """Return the journal's files, the oldest first."""
+        return sorted(self.journal.glob("*.journal"))
+
+    def requests(self) -> Iterator[tuple[int, int, float]]:
+        """Yield the requests that were acknowledged: first span, end, and when in seconds since the load began."""
         self.load.ask("write", folder=str(self.folder))
-        self.sink.ask("write", folder=str(self.folder))
+        times = array("d")
+        times.frombytes((self.folder / "acked_at").read_bytes())
+        for start, stop, when in zip(times[::3], times[1::3], times[2::3], strict=True):
+            yield int(start), int(stop), when
+
+    def verdict(self, sink=None) -> Verdict:
+        """Compare what the load was promised with what a backend has."""
+        self.load.ask("write", folder=str(self.folder))
+        (sink or self.sink).ask("write", folder=str(self.folder))
         state, acked, unclear, rejected, refused = (
             (self.folder / name).read_bytes() for name in ("state", "acked", "unclear", "rejected", "refused")
         )
@@ -184,7 +212,7 @@ class Trial:
         state, acked, unclear, rejected, refused = (
             each.ljust(size, b"\0") for each in (state, acked, unclear, rejected, refused)
         )
-        dead = set(dead_letter_spans(self.dead_letters)) if self.dead_letters else set()
+        dead = set(dead_letter_spans(self.journal / "dead-letters")) if self.journal else set()
         verdict = Verdict(
             acked=state.count(ACKED),
             duplicates=sum(times - 1 for times, odd in zip(acked, unclear, strict=True) if times > 1 and not odd),
@@ -204,16 +232,11 @@ class Trial:
                 verdict.refused += 1
             else:
                 verdict.missing.append(span)
-        verdict.acked_at = dict(self._acked_at(verdict.missing)) if verdict.missing else {}
+        if verdict.missing:
+            wanted = set(verdict.missing)
+            for start, stop, when in self.requests():
+                verdict.acked_at.update(dict.fromkeys(wanted.intersection(range(start, stop)), when))
         return verdict
-
-    def _acked_at(self, spans: list[int]) -> Iterator[tuple[int, float]]:
-        times = array("d")
-        times.frombytes((self.folder / "acked_at").read_bytes())
-        wanted = set(spans)
-        for start, stop, when in zip(times[::3], times[1::3], times[2::3], strict=True):
-            for span in wanted.intersection(range(int(start), int(stop))):
-                yield span, when
 
 
 def ledger(agent: Agent) -> dict[str, float]:

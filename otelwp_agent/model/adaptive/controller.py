@@ -1,0 +1,285 @@
+"""Decide which traces are kept: within a budget, with all that matters, and so that what is kept can be counted.
+
+Per key (the values of `per`) the traffic is measured, and the budget shared among keys (sharing.py): that gives each
+key a probability, which is a threshold that the trace's randomness has to reach. Between ticks the account (account.py)
+makes all probabilities smaller when more is spent than planned.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from otelwp_agent.model.adaptive.account import Account, Limit
+from otelwp_agent.model.adaptive.estimates import Estimate, Tally
+from otelwp_agent.model.adaptive.histogram import bucket_of
+from otelwp_agent.model.adaptive.keys import Keys, KeyState
+from otelwp_agent.model.adaptive.policy import Unit
+from otelwp_agent.model.adaptive.sharing import share
+from otelwp_agent.model.adaptive.sites import Sites, threshold_near
+from otelwp_agent.model.adaptive.state import restore, state_of
+from otelwp_agent.model.adaptive.trace import Decision, Reason
+from otelwp_agent.model.sampling import ALWAYS, NEVER, adjusted_count, probability_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from otelwp_agent.model.adaptive.policy import Ceiling, Policy
+    from otelwp_agent.model.adaptive.trace import Key, Trace
+
+STEER = 10.0
+"""Seconds in which the tokens are steered back to half full: what was spent too little or too much is made up for."""
+LEAST_SHARE = 0.02
+"""Of the budget, which is left to chance even if what is always kept takes more than the rest."""
+CERTAIN_HALF_LIFE = 3.0
+"""Seconds after which what was kept for certain counts half in the plan."""
+HURRY = 0.2
+"""Seconds after which an overdrawn account has the probabilities computed anew, before the next tick."""
+ESTIMATES_WINDOW = 300.0
+"""Seconds; reports are of the last one to two of them."""
+
+
+class Report(NamedTuple):
+    """Error bars of one key."""
+
+    seconds: float
+    """How long a time it speaks of."""
+    traces: Estimate
+    """All there were, kept or not; divide by `seconds` for the rate."""
+    error_ratio: Estimate
+    percentiles: dict[float, Estimate]
+    """Durations in seconds, by percentile."""
+
+
+class Controller:
+    """Takes decisions. `now` is any clock in seconds that does not go back."""
+
+    def __init__(self, policy: Policy, now: float) -> None:
+        """Begin, knowing nothing: every key is kept whole until the first tick, or until the account says no."""
+        self.policy = policy
+        always = policy.always
+        slow = always.slow
+        fixed = math.inf if slow is None or slow.above is None else slow.above
+        self._fixed = fixed
+        self._quantile = 0.0 if slow is None or slow.percentile is None else slow.percentile / 100
+        self._min_samples = slow.min_samples if slow else 0
+        budget = policy.budget
+        counted = budget or policy.key_budget
+        self._unit = counted.unit if counted else Unit.TRACES
+        self.account = None if budget is None else Account(budget.rate, now)
+        self.limits: dict[Reason, Limit] = {}
+        """What is always kept, with its ceiling."""
+        ceilings: dict[Reason, Ceiling | None] = {
+            Reason.DEBUG: always.debug,
+            Reason.ERROR: always.errors,
+            Reason.SLOW: slow.ceiling if slow else None,
+            Reason.FIRST_SEEN: always.first.ceiling if always.first else None,
+            Reason.SITE_MINIMUM: policy.site_ceiling if policy.site_minimum else None,
+        }
+        for reason, ceiling in ceilings.items():
+            if ceiling is not None:
+                self.limits[reason] = Limit(ceiling, budget, now)
+        if Reason.FIRST_SEEN in self.limits:
+            self.limits[Reason.RELEASE] = self.limits[Reason.FIRST_SEEN]
+        self._first_traces = always.first.traces if always.first else 0
+        self._release_traces = always.first.release_traces if always.first else 0
+        self._has_sites = bool(policy.site_rules or policy.site_minimum)
+        self.key_states = Keys(policy.max_keys, policy.forget_after, fixed, now)
+        self.sites = Sites(policy.site_rules, policy.site_minimum, policy.max_sites, policy.forget_after)
+        self.releases: dict[str, list[float]] = {}
+        """Of each release: how many of its traces were kept as the first, and when it was last seen."""
+        self.over_ceiling: dict[Reason, int] = dict.fromkeys(self.limits, 0)
+        """Traces that were left to chance because a ceiling was reached."""
+        self.guarded = 0
+        """Traces dropped because a minute's budget was spent."""
+        self.certain_rate = 0.0
+        """What is kept for certain costs, a second."""
+        self._certain = 0.0
+        self.ticked = now
+        self.window_began = self.window_before = now
+
+    def decide(self, trace: Trace, now: float) -> Decision:
+        """Decide about a trace; it is booked as decided so."""
+        account = self.account
+        if account is not None:
+            account.advance(now)
+            if account.tokens.level < 0 and now - self.ticked >= HURRY:
+                self.tick(now)
+        state = self.key_states.states.get(trace.key)
+        if state is None:
+            state = self.key_states.admit(trace.key, now)
+        unit = self._unit
+        weight: float = trace.spans if unit is Unit.SPANS else trace.bytes if unit is Unit.BYTES else 1
+        state.seen += 1
+        state.arrived += 1
+        if trace.threshold:
+            state.tally.errors_missed = True
+        reason = self._certain_reason(trace, state, now)
+        if self._quantile:
+            state.learn(bucket_of(trace.duration), self._quantile, self._fixed, self._min_samples)
+        if reason is not None and self._take(reason, weight, now):
+            self._keep(trace, state, weight, trace.threshold)
+            self._certain += weight
+            return Decision(True, None, reason)  # noqa: FBT003 - built for every trace: names cost
+        if trace.error:
+            state.tally.errors_missed = True
+        return self._by_chance(trace, state, weight, now)
+
+    def _certain_reason(self, trace: Trace, state: KeyState, now: float) -> Reason | None:
+        """Return why a trace should be kept whatever chance says."""
+        limits = self.limits
+        if trace.debug and Reason.DEBUG in limits:
+            return Reason.DEBUG
+        if trace.error and Reason.ERROR in limits:
+            return Reason.ERROR
+        if trace.duration > state.slow_above and Reason.SLOW in limits:
+            return Reason.SLOW
+        if state.firsts < self._first_traces and state is not self.key_states.other:
+            state.firsts += 1
+            return Reason.FIRST_SEEN
+        if trace.release and self._release_traces and self._is_new_release(trace.release, now):
+            return Reason.RELEASE
+        return None
+
+    def _is_new_release(self, release: str, now: float) -> bool:
+        known = self.releases.get(release)
+        if known is None:
+            if len(self.releases) >= self.policy.max_releases:
+                del self.releases[min(self.releases, key=lambda name: self.releases[name][1])]
+            known = self.releases[release] = [0, now]
+        known[1] = now
+        if known[0] >= self._release_traces:
+            return False
+        known[0] += 1
+        return True
+
+    def _take(self, reason: Reason, weight: float, now: float) -> bool:
+        """Book a trace that is kept for certain; false if its ceiling or the minute has no room."""
+        limit = self.limits[reason]
+        if limit.has_room(now) and (self.account is None or self.account.has_room(weight)):
+            limit.charge(weight)
+            return True
+        self.over_ceiling[reason] += 1
+        return False
+
+    def _by_chance(self, trace: Trace, state: KeyState, weight: float, now: float) -> Decision:
+        incoming = trace.threshold
+        count = adjusted_count(incoming) if incoming else 1.0
+        threshold, reason = state.threshold, Reason.BUDGET
+        site = self.sites.find(trace.site, now) if self._has_sites and trace.site else None
+        if site is not None:
+            site.seen += count
+            if site.cap > threshold:
+                threshold, reason = site.cap, Reason.SITE_RULE
+        account = self.account
+        # Keys that are kept whole stay so in other keys' bursts, up to what they were planned to cost.
+        if account is not None and account.is_low and (threshold or state.spent >= state.allowance):
+            threshold = threshold_near(probability_of(threshold) * account.factor())
+        if site is not None and site.floor < threshold and self._may_lift(now):
+            if site.floor <= trace.randomness < threshold:
+                self.limits[Reason.SITE_MINIMUM].charge(weight)
+            threshold, reason = site.floor, Reason.SITE_MINIMUM
+        if reason is Reason.BUDGET:
+            state.weight += weight
+            state.adjusted += weight * count
+        else:
+            # Planned for apart: the key's own probability does not decide about it.
+            self._certain += weight * min(1.0, probability_of(threshold) * count)
+        if incoming > threshold:
+            threshold, reason = incoming, Reason.INCOMING
+        if trace.randomness < threshold:
+            return Decision(False, threshold, reason)  # noqa: FBT003 - as above
+        if account is not None and not account.has_room(weight):
+            self.guarded += 1
+            return Decision(False, NEVER, Reason.GUARD)  # noqa: FBT003 - as above
+        state.spent += weight
+        self._keep(trace, state, weight, threshold)
+        return Decision(True, threshold, reason)  # noqa: FBT003 - as above
+
+    def _may_lift(self, now: float) -> bool:
+        """Say whether a site's minimum may lift a probability: not if all of them together are at their ceiling.
+
+        It is asked before the trace's randomness is looked at, so that adjusted counts stay right.
+        """
+        if self.limits[Reason.SITE_MINIMUM].has_room(now):
+            return True
+        self.over_ceiling[Reason.SITE_MINIMUM] += 1
+        return False
+
+    def _keep(self, trace: Trace, state: KeyState, weight: float, threshold: int) -> None:
+        if self.account is not None:
+            self.account.spend(weight)
+        state.tally.add(adjusted_count(threshold) if threshold else 1.0, trace.duration, error=trace.error)
+
+    def tick(self, now: float) -> None:
+        """Measure, and compute all probabilities anew. To be called about once a second."""
+        elapsed = now - self.ticked
+        if elapsed < HURRY / 2:
+            return
+        self.ticked = now
+        self.key_states.measure(now, elapsed)
+        if self._has_sites:
+            self.sites.measure(now, elapsed)
+        part = 1 - 0.5 ** (elapsed / CERTAIN_HALF_LIFE)
+        self.certain_rate += part * (self._certain / elapsed - self.certain_rate)
+        self._certain = 0.0
+        if now - self.window_began >= ESTIMATES_WINDOW:
+            self.window_before, self.window_began = self.window_began, now
+            for state in self.key_states.all():
+                state.earlier, state.tally = state.tally, Tally()
+        self.plan(now)
+
+    def plan(self, now: float) -> None:
+        """Share the budget among the keys, and set their thresholds."""
+        states = self.key_states.all()
+        demands = [state.weight_rate for state in states]
+        cap = self.policy.key_budget.rate if self.policy.key_budget else math.inf
+        budget = math.inf
+        if self.account is not None:
+            self.account.advance(now)
+            tokens = self.account.tokens
+            steer = (tokens.level - tokens.capacity / 2) / STEER
+            budget = max(tokens.rate - self.certain_rate + steer, tokens.rate * LEAST_SHARE)
+        given = share(demands, budget, self.policy.power, cap)
+        for state, demand, gets in zip(states, demands, given, strict=True):
+            if gets >= demand:
+                state.threshold = ALWAYS
+                state.allowance = max(2 * demand, 1.0)
+            else:
+                state.threshold = threshold_near(gets / state.adjusted_rate)
+
+    def probability(self, key: Key) -> float:
+        """Return the probability with which chance keeps traces of a key, sites' rules and bursts aside."""
+        return self.key_states.find(key).probability
+
+    def keys(self) -> Iterator[tuple[Key, KeyState]]:
+        """Go through what is known of each key."""
+        return iter(self.key_states)
+
+    def report(self, key: Key, now: float, percentiles: tuple[float, ...] = (50.0, 95.0, 99.0)) -> Report:
+        """Say what the kept traces of a key say of all of them, with 95 % intervals."""
+        state = self.key_states.find(key)
+        tally = state.tally
+        if state.earlier is not None:
+            tally = Tally()
+            tally.merge(state.earlier)
+            tally.merge(state.tally)
+        unseen = adjusted_count(state.threshold)
+        certain = Reason.ERROR in self.limits and not tally.errors_missed
+        return Report(
+            max(now - self.window_before, 0.0),
+            tally.total(unseen),
+            tally.error_ratio(unseen, all_errors_certain=certain),
+            {percent: tally.percentile(percent / 100) for percent in percentiles},
+        )
+
+    def dump(self, now: float) -> dict[str, Any]:
+        """Return what is known as data that JSON can hold; times are told as ages, so that another clock can go on."""
+        return state_of(self, now)
+
+    def load(self, data: dict[str, Any], now: float) -> None:
+        """Go on from what `dump` returned, as if no time had passed. Raise `ValueError` if it is not that.
+
+        The policy may be another one: its ceilings and rules hold from now on.
+        """
+        restore(self, data, now)

@@ -1,0 +1,36 @@
+"""Share a budget among keys: rare ones whole, heavy ones what is left, exactly."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def share(demands: Sequence[float], budget: float, power: float = 0.5, cap: float = math.inf) -> list[float]:
+    """Return what each of `demands` gets of `budget`: `min(demand, cap, level · demand ** power)`.
+
+    The level is the one at which nothing is left over, if there is not enough for all: water-filling. `power` 0 gives
+    all that are cut the same, 1 the same part of what they ask. No demand is negative.
+    """
+    wanted = [min(demand, cap) for demand in demands]
+    if math.fsum(wanted) <= budget:
+        return wanted
+    parts = [demand**power if demand else 0.0 for demand in demands]
+    # A key is whole once the level reaches wanted / part: those with the lowest first, until the rest has to share.
+    order = sorted((want / part, index) for index, (want, part) in enumerate(zip(wanted, parts, strict=True)) if part)
+    left = max(budget, 0.0)
+    shares = math.fsum(parts)
+    given = [0.0] * len(wanted)
+    for position, (full, index) in enumerate(order):
+        level = left / shares if shares > 0 else 0.0
+        if full > level:
+            for _, other in order[position:]:
+                given[other] = level * parts[other]
+            break
+        given[index] = wanted[index]
+        left = max(left - wanted[index], 0.0)
+        shares -= parts[index]
+    return given

@@ -9,10 +9,11 @@ Both act on probabilities, never on single traces: what is kept still says truly
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from otelwp_agent.model.adaptive.policy import Budget, Ceiling
+    from otelwp_agent.model.adaptive.trace import Reason
 
 TOKENS = 4.0
 """Seconds of the budget. A minute's spending exceeds the budget by at most this and what ceilings let through."""
@@ -109,10 +110,13 @@ class Account:
 class Limit:
     """A ceiling's tokens: in the budget's unit for its share, in traces for its rate. Either can say no."""
 
-    __slots__ = ("_kinds",)
+    __slots__ = ("_kinds", "over", "reason")
 
-    def __init__(self, ceiling: Ceiling, budget: Budget | None, now: float) -> None:
-        """Begin with a full ceiling."""
+    def __init__(self, reason: Reason, ceiling: Ceiling, budget: Budget | None, now: float) -> None:
+        """Begin with a full ceiling for what is kept for `reason`."""
+        self.reason = reason
+        self.over = 0
+        """Traces that it had no room for."""
         self._kinds: list[tuple[bool, Tokens]] = []
         if ceiling.share is not None and budget is not None:
             self._kinds.append((True, Tokens(ceiling.share * budget.rate, CEILING_SECONDS, now)))
@@ -134,12 +138,13 @@ class Limit:
         for by_weight, tokens in self._kinds:
             tokens.level -= weight if by_weight else 1.0
 
-    def dump(self) -> list[float]:
-        """Return the levels."""
+    @property
+    def levels(self) -> list[float]:
+        """What is left: of the share, of the rate, or of both."""
         return [tokens.level for _, tokens in self._kinds]
 
-    def load(self, levels: list[Any]) -> None:
-        """Go on from what `dump` said, if it was of a ceiling of the same kinds."""
+    def resume(self, levels: list[float]) -> None:
+        """Go on from what `levels` said, if that was of a ceiling of the same kinds."""
         if len(levels) == len(self._kinds):
             for (_, tokens), level in zip(self._kinds, levels, strict=True):
-                tokens.level = min(float(level), tokens.capacity)
+                tokens.level = min(level, tokens.capacity)

@@ -37,6 +37,14 @@ HURRY = 0.2
 """Seconds after which an overdrawn account has the probabilities computed anew, before the next tick."""
 ESTIMATES_WINDOW = 300.0
 """Seconds; reports are of the last one to two of them."""
+LEARN_ALL, LEARN_SOME = 1024, 0b111
+"""Durations are learned of the first so many traces of a key in a window; then of those with none of these bits, which
+are the lowest of the randomness and have no say in what is kept."""
+
+# An enumeration's member costs more to look up than a module's name, and each trace needs some.
+_BUDGET, _SITE_RULE, _SITE_MINIMUM = Reason.BUDGET, Reason.SITE_RULE, Reason.SITE_MINIMUM
+_INCOMING, _GUARD = Reason.INCOMING, Reason.GUARD
+_SPANS, _BYTES = Unit.SPANS, Unit.BYTES
 
 
 class Report(NamedTuple):
@@ -67,29 +75,27 @@ class Controller:
         counted = budget or policy.key_budget
         self._unit = counted.unit if counted else Unit.TRACES
         self.account = None if budget is None else Account(budget.rate, now)
-        self.limits: dict[Reason, Limit] = {}
-        """What is always kept, with its ceiling."""
-        ceilings: dict[Reason, Ceiling | None] = {
-            Reason.DEBUG: always.debug,
-            Reason.ERROR: always.errors,
-            Reason.SLOW: slow.ceiling if slow else None,
-            Reason.FIRST_SEEN: always.first.ceiling if always.first else None,
-            Reason.SITE_MINIMUM: policy.site_ceiling if policy.site_minimum else None,
-        }
-        for reason, ceiling in ceilings.items():
-            if ceiling is not None:
-                self.limits[reason] = Limit(ceiling, budget, now)
-        if Reason.FIRST_SEEN in self.limits:
-            self.limits[Reason.RELEASE] = self.limits[Reason.FIRST_SEEN]
-        self._first_traces = always.first.traces if always.first else 0
-        self._release_traces = always.first.release_traces if always.first else 0
+        first = always.first
+
+        def limit(reason: Reason, ceiling: Ceiling | None) -> Limit | None:
+            return None if ceiling is None else Limit(reason, ceiling, budget, now)
+
+        self._debug = limit(Reason.DEBUG, always.debug)
+        self._errors = limit(Reason.ERROR, always.errors)
+        self._slow = limit(Reason.SLOW, slow.ceiling if slow else None)
+        self._first = limit(Reason.FIRST_SEEN, first.ceiling if first and first.traces else None)
+        self._release = limit(Reason.RELEASE, first.ceiling if first and first.release_traces else None)
+        self._minimum = limit(Reason.SITE_MINIMUM, policy.site_ceiling if policy.site_minimum else None)
+        limits = (self._debug, self._errors, self._slow, self._first, self._release, self._minimum)
+        self.limits = [each for each in limits if each is not None]
+        """What is always kept, each with its ceiling."""
+        self._first_traces = first.traces if first else 0
+        self._release_traces = first.release_traces if first else 0
         self._has_sites = bool(policy.site_rules or policy.site_minimum)
         self.key_states = Keys(policy.max_keys, policy.forget_after, fixed, now)
         self.sites = Sites(policy.site_rules, policy.site_minimum, policy.max_sites, policy.forget_after)
         self.releases: dict[str, list[float]] = {}
         """Of each release: how many of its traces were kept as the first, and when it was last seen."""
-        self.over_ceiling: dict[Reason, int] = dict.fromkeys(self.limits, 0)
-        """Traces that were left to chance because a ceiling was reached."""
         self.guarded = 0
         """Traces dropped because a minute's budget was spent."""
         self.certain_rate = 0.0
@@ -101,7 +107,7 @@ class Controller:
     def decide(self, trace: Trace, now: float) -> Decision:
         """Decide about a trace; it is booked as decided so."""
         account = self.account
-        if account is not None:
+        if account is not None and now > account.tokens.at:
             account.advance(now)
             if account.tokens.level < 0 and now - self.ticked >= HURRY:
                 self.tick(now)
@@ -109,39 +115,42 @@ class Controller:
         if state is None:
             state = self.key_states.admit(trace.key, now)
         unit = self._unit
-        weight: float = trace.spans if unit is Unit.SPANS else trace.bytes if unit is Unit.BYTES else 1
+        weight: float = trace.spans if unit is _SPANS else trace.bytes if unit is _BYTES else 1
         state.seen += 1
         state.arrived += 1
         if trace.threshold:
             state.tally.errors_missed = True
-        reason = self._certain_reason(trace, state, now)
-        if self._quantile:
+        limit = self._certain_limit(trace, state, now)
+        if self._quantile and (state.arrived < LEARN_ALL or not trace.randomness & LEARN_SOME):
             state.learn(bucket_of(trace.duration), self._quantile, self._fixed, self._min_samples)
-        if reason is not None and self._take(reason, weight, now):
-            self._keep(trace, state, weight, trace.threshold)
-            self._certain += weight
-            return Decision(True, None, reason)  # noqa: FBT003 - built for every trace: names cost
+        if limit is not None:
+            if limit.has_room(now) and (account is None or account.has_room(weight)):
+                limit.charge(weight)
+                self._certain += weight
+                self._keep(trace, state, weight, trace.threshold)
+                return Decision(True, None, limit.reason)  # noqa: FBT003 - built for every trace: names cost
+            limit.over += 1
         if trace.error:
             state.tally.errors_missed = True
         return self._by_chance(trace, state, weight, now)
 
-    def _certain_reason(self, trace: Trace, state: KeyState, now: float) -> Reason | None:
-        """Return why a trace should be kept whatever chance says."""
-        limits = self.limits
-        if trace.debug and Reason.DEBUG in limits:
-            return Reason.DEBUG
-        if trace.error and Reason.ERROR in limits:
-            return Reason.ERROR
-        if trace.duration > state.slow_above and Reason.SLOW in limits:
-            return Reason.SLOW
+    def _certain_limit(self, trace: Trace, state: KeyState, now: float) -> Limit | None:
+        """Return the ceiling of the first reason to keep a trace whatever chance says; `None` if there is no reason."""
+        if trace.debug and self._debug is not None:
+            return self._debug
+        if trace.error and self._errors is not None:
+            return self._errors
+        if trace.duration > state.slow_above and self._slow is not None:
+            return self._slow
         if state.firsts < self._first_traces and state is not self.key_states.other:
             state.firsts += 1
-            return Reason.FIRST_SEEN
-        if trace.release and self._release_traces and self._is_new_release(trace.release, now):
-            return Reason.RELEASE
+            return self._first
+        if self._release is not None and trace.release and self._is_new_release(trace.release, now):
+            return self._release
         return None
 
     def _is_new_release(self, release: str, now: float) -> bool:
+        """Say whether a trace is among the first of its release."""
         known = self.releases.get(release)
         if known is None:
             if len(self.releases) >= self.policy.max_releases:
@@ -153,57 +162,49 @@ class Controller:
         known[0] += 1
         return True
 
-    def _take(self, reason: Reason, weight: float, now: float) -> bool:
-        """Book a trace that is kept for certain; false if its ceiling or the minute has no room."""
-        limit = self.limits[reason]
-        if limit.has_room(now) and (self.account is None or self.account.has_room(weight)):
-            limit.charge(weight)
-            return True
-        self.over_ceiling[reason] += 1
-        return False
-
     def _by_chance(self, trace: Trace, state: KeyState, weight: float, now: float) -> Decision:
         incoming = trace.threshold
         count = adjusted_count(incoming) if incoming else 1.0
-        threshold, reason = state.threshold, Reason.BUDGET
+        threshold, reason = state.threshold, _BUDGET
         site = self.sites.find(trace.site, now) if self._has_sites and trace.site else None
         if site is not None:
             site.seen += count
             if site.cap > threshold:
-                threshold, reason = site.cap, Reason.SITE_RULE
+                threshold, reason = site.cap, _SITE_RULE
         account = self.account
         # Keys that are kept whole stay so in other keys' bursts, up to what they were planned to cost.
         if account is not None and account.is_low and (threshold or state.spent >= state.allowance):
             threshold = threshold_near(probability_of(threshold) * account.factor())
-        if site is not None and site.floor < threshold and self._may_lift(now):
+        minimum = self._minimum
+        if site is not None and site.floor < threshold and minimum is not None and self._may_lift(minimum, now):
             if site.floor <= trace.randomness < threshold:
-                self.limits[Reason.SITE_MINIMUM].charge(weight)
-            threshold, reason = site.floor, Reason.SITE_MINIMUM
-        if reason is Reason.BUDGET:
+                minimum.charge(weight)
+            threshold, reason = site.floor, _SITE_MINIMUM
+        if reason is _BUDGET:
             state.weight += weight
             state.adjusted += weight * count
         else:
             # Planned for apart: the key's own probability does not decide about it.
             self._certain += weight * min(1.0, probability_of(threshold) * count)
         if incoming > threshold:
-            threshold, reason = incoming, Reason.INCOMING
+            threshold, reason = incoming, _INCOMING
         if trace.randomness < threshold:
             return Decision(False, threshold, reason)  # noqa: FBT003 - as above
         if account is not None and not account.has_room(weight):
             self.guarded += 1
-            return Decision(False, NEVER, Reason.GUARD)  # noqa: FBT003 - as above
+            return Decision(False, NEVER, _GUARD)  # noqa: FBT003 - as above
         state.spent += weight
         self._keep(trace, state, weight, threshold)
         return Decision(True, threshold, reason)  # noqa: FBT003 - as above
 
-    def _may_lift(self, now: float) -> bool:
+    def _may_lift(self, limit: Limit, now: float) -> bool:
         """Say whether a site's minimum may lift a probability: not if all of them together are at their ceiling.
 
         It is asked before the trace's randomness is looked at, so that adjusted counts stay right.
         """
-        if self.limits[Reason.SITE_MINIMUM].has_room(now):
+        if limit.has_room(now):
             return True
-        self.over_ceiling[Reason.SITE_MINIMUM] += 1
+        limit.over += 1
         return False
 
     def _keep(self, trace: Trace, state: KeyState, weight: float, threshold: int) -> None:
@@ -265,7 +266,7 @@ class Controller:
             tally.merge(state.earlier)
             tally.merge(state.tally)
         unseen = adjusted_count(state.threshold)
-        certain = Reason.ERROR in self.limits and not tally.errors_missed
+        certain = self._errors is not None and not tally.errors_missed
         return Report(
             max(now - self.window_before, 0.0),
             tally.total(unseen),

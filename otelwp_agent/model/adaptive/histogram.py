@@ -14,12 +14,18 @@ GROWTH = 1.1
 _SCALE = 1 / math.log(GROWTH)
 _SHORTEST, _LONGEST = 1e-6, 1e6
 """Seconds. What is outside counts as the nearest."""
+_OFFSET = 1000
+"""`int` rounds up what is negative."""
 _log = math.log
 
 
 def bucket_of(value: float) -> int:
     """Return the number of the bucket that holds a duration in seconds."""
-    return math.floor(_log(min(max(value, _SHORTEST), _LONGEST)) * _SCALE)
+    if value <= _SHORTEST:
+        value = _SHORTEST
+    elif not value < _LONGEST:
+        value = _LONGEST
+    return int(_log(value) * _SCALE + _OFFSET) - _OFFSET
 
 
 def lower_edge(bucket: int) -> float:

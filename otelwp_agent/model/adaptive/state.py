@@ -31,9 +31,9 @@ def state_of(controller: Controller, now: float) -> dict[str, Any]:
         "window": [now - controller.window_before, now - controller.window_began],
         "certain_rate": controller.certain_rate,
         "guarded": controller.guarded,
-        "over_ceiling": {reason.value: count for reason, count in controller.over_ceiling.items()},
+        "over_ceiling": {limit.reason.value: limit.over for limit in controller.limits},
         "account": None if account is None else [account.tokens.level, *account.last_minute()],
-        "ceilings": {reason.value: limit.dump() for reason, limit in controller.limits.items()},
+        "ceilings": {limit.reason.value: limit.levels for limit in controller.limits},
         "keys": [[list(key), _key(state, now)] for key, state in keys.states.items()],
         "other": _key(keys.other, now),
         "sites": {
@@ -70,17 +70,16 @@ def _restore(controller: Controller, data: dict[str, Any], now: float) -> None:
     }
     before, began = data["window"]
     controller.window_before, controller.window_began = now - before, now - began
-    for reason, count in data["over_ceiling"].items():
-        if reason in controller.over_ceiling:
-            controller.over_ceiling[reason] = int(count)
+    for limit in controller.limits:
+        limit.over = int(data["over_ceiling"].get(limit.reason.value, 0))
     controller.guarded = int(data["guarded"])
     # What was counted in another unit says nothing of this one: those rates and levels are learned again.
     if data["unit"] == (policy.budget.unit.value if policy.budget else None):
         controller.certain_rate = float(data["certain_rate"])
         if controller.account is not None and data["account"]:
             controller.account.resume(float(data["account"][0]), [float(spent) for spent in data["account"][1:]])
-        for reason, limit in controller.limits.items():
-            limit.load(data["ceilings"].get(reason.value, []))
+        for limit in controller.limits:
+            limit.resume([float(level) for level in data["ceilings"].get(limit.reason.value, [])])
     else:
         for state in keys.all():
             state.weight_rate = state.adjusted_rate = state.weight = state.adjusted = 0.0

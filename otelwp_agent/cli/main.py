@@ -20,6 +20,8 @@ _COMMANDS = {
     "print-config": "Print the configuration, merged and expanded, without its secrets.",
     "schema": "Print the JSON Schema of the configuration file, for editors.",
     "generate": "Send sample telemetry.",
+    "audit": "Prove that nothing was lost: print every ledger, and whether it balances.",
+    "dead-letter": "List, show, resend and purge what a destination has refused for good.",
 }
 """Every command and what it does. Each stands in a file of its own, which is loaded when it is called."""
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
-def config_options(command: F) -> F:
+def config_options(command: F, *, required: bool = True) -> F:
     """Give a command `--config` (as `config`) and `--set` (as `overrides`), both repeatable."""
     command = click.option(
         "--set",
@@ -33,11 +33,21 @@ def config_options(command: F) -> F:
         "-c",
         "config",
         multiple=True,
-        required=True,
+        required=required,
         metavar="SOURCE",
         help="A file; or `file:PATH`, `env:NAME` (YAML in a variable), `yaml:…` (YAML itself). "
         "Repeatable: maps merge, lists and values replace what came before.",
     )(command)
+
+
+def agent_options(command: F) -> F:
+    """Give a command that asks a running agent `--config`, `--set` and `--socket`, none of them required."""
+    command = click.option(
+        "--socket",
+        metavar="PATH",
+        help="The control socket of the agent, where no configuration tells it.",
+    )(command)
+    return config_options(command, required=False)
 
 
 def load_document(config: Sequence[str], overrides: Sequence[str]) -> Document:

@@ -1,0 +1,168 @@
+"""What the control socket offers of dead letters: list, resend, purge."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from otelwp_agent.errors import AgentError, MalformedError
+from otelwp_agent.pipeline.dead_letters.file import Reading, read_letters
+from otelwp_agent.pipeline.dead_letters.resend import Choice, Resending
+from otelwp_agent.service.control import answer, asked, refusal
+from otelwp_agent.telemetry.tasks import spawn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    import structlog
+
+    from otelwp_agent.model.signal import Signal
+    from otelwp_agent.pipeline.dead_letters.resend import Progress
+    from otelwp_agent.pipeline.dead_letters.sink import DeadLetterFile
+    from otelwp_agent.pipeline.graph import Graph
+    from otelwp_agent.pipeline.sending import Sender
+    from otelwp_agent.service.control import Control
+    from otelwp_agent.transport.http_messages import Request, Response
+
+LONGEST_LIST = 1000
+"""Letters in one answer, the newest; whoever wants more reads the file."""
+
+LONGEST_WAIT = 3600.0
+"""Seconds that an answer may be told to wait for the outcome."""
+
+_NONE_KEPT = "this agent keeps no dead letters: set `service.journal` or `service.dead_letter.path`"
+
+
+class DeadLetterRoutes:
+    """Handlers for one agent. `sink` and `graph` return what runs now."""
+
+    def __init__(
+        self,
+        sink: Callable[[], DeadLetterFile | None],
+        graph: Callable[[], Graph],
+        log: structlog.typing.FilteringBoundLogger,
+    ) -> None:
+        """Do nothing yet."""
+        self._sink = sink
+        self._graph = graph
+        self._log = log
+        self._running: tuple[Resending, asyncio.Task[Progress]] | None = None
+
+    def add_to(self, control: Control) -> None:
+        """Serve them."""
+        control.add("/dead-letters", self.list, ("GET",))
+        control.add("/dead-letters/resend", self.resend)
+        control.add("/dead-letters/purge", self.purge)
+
+    def stop(self) -> None:
+        """Send no more letters; those that were not delivered stay."""
+        if self._running is not None:
+            self._running[1].cancel()
+            self._running = None
+
+    def list(self, _request: Request) -> Response | asyncio.Future[Response]:
+        """Answer with where the file is, and the newest of its letters."""
+        sink = self._sink()
+        if sink is None:
+            return refusal(_NONE_KEPT, HTTPStatus.CONFLICT)
+        return _later(self._list(sink))
+
+    def resend(self, request: Request) -> Response | asyncio.Future[Response]:
+        """Send letters once more: `{"ids": […]}` or `{"all": true}`, with `exporter`, `to` and `wait` (seconds).
+
+        The answer comes when all is done, or after `wait`; what is pending then goes on.
+        """
+        sink, data = self._sink(), asked(request)
+        choice = Choice(_ids(data), _text(data, "exporter"), _text(data, "to"))
+        wait = data.get("wait", 0)
+        if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait <= LONGEST_WAIT:
+            raise MalformedError(f"`wait` is seconds, from 0 to {LONGEST_WAIT:.0f}")
+        if sink is None:
+            return refusal(_NONE_KEPT, HTTPStatus.CONFLICT)
+        if choice.to and not any(str(identifier) == choice.to for identifier in self._graph().exporters):
+            return refusal(f"no exporter {choice.to!r} runs; there is: {self._exporters()}", HTTPStatus.CONFLICT)
+        if self._running is not None and not self._running[1].done():
+            progress = self._running[0].progress
+            message = f"letters are being resent already, and {progress.pending} of {progress.letters} are not done"
+            return refusal(f"{message}: wait for that, or restart the agent", HTTPStatus.CONFLICT)
+        resending = Resending(sink, choice, self._sender)
+        task = spawn(resending.run(), name="resend dead letters")
+        task.add_done_callback(partial(self._done, resending))
+        self._running = (resending, task)
+        return _later(self._outcome(resending, task, wait))
+
+    def purge(self, request: Request) -> Response:
+        """Remove letters: `{"ids": […]}` or `{"all": true}`, with `exporter`."""
+        sink, data = self._sink(), asked(request)
+        choice = Choice(_ids(data), _text(data, "exporter"))
+        if sink is None:
+            return refusal(_NONE_KEPT, HTTPStatus.CONFLICT)
+        try:
+            purged = [letter.id for letter in sink.purge(choice.takes)]
+        except OSError as error:
+            return refusal(f"cannot rewrite {sink.path}: {error.strerror}", HTTPStatus.INTERNAL_SERVER_ERROR)
+        self._log.info("dead letters purged", letters=len(purged))
+        return answer({"purged": purged, "unknown": sorted(set(choice.ids or ()) - set(purged))})
+
+    async def _list(self, sink: DeadLetterFile) -> Response:
+        reading: Reading = await asyncio.to_thread(read_letters, sink.path)
+        letters = [letter.to_json() for letter in reading.letters[-LONGEST_LIST:]]
+        return answer(
+            {
+                "path": str(sink.path),
+                "count": len(reading.letters),
+                "damaged": reading.damaged,
+                "letters": letters,
+            }
+        )
+
+    async def _outcome(self, resending: Resending, task: asyncio.Task[Progress], wait: float) -> Response:
+        await asyncio.wait({task}, timeout=wait)
+        if task.done() and not task.cancelled():
+            task.result()
+        return answer(resending.progress.to_json(), HTTPStatus.OK if task.done() else HTTPStatus.ACCEPTED)
+
+    def _done(self, resending: Resending, task: asyncio.Task[Progress]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            progress = resending.progress
+            self._log.info(
+                "dead letters resent", delivered=progress.delivered, refused=progress.refused, kept=progress.kept
+            )
+
+    def _sender(self, name: str, signal: Signal) -> Sender | None:
+        senders = self._graph().senders.items()
+        return next((sender for (id_, of), sender in senders if of is signal and str(id_) == name), None)
+
+    def _exporters(self) -> str:
+        return ", ".join(str(identifier) for identifier in self._graph().exporters) or "none"
+
+
+def _later(coroutine: Coroutine[Any, Any, Response]) -> asyncio.Task[Response]:
+    async def guarded() -> Response:
+        try:
+            return await coroutine
+        except (AgentError, OSError) as error:
+            return refusal(str(error), HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    return spawn(guarded(), name="answer on the control socket")
+
+
+def _ids(data: dict[str, Any]) -> frozenset[str] | None:
+    """Return the ids that a request names, `None` for all."""
+    ids = data.get("ids")
+    if (ids is None) == (data.get("all") is not True):
+        raise MalformedError('say which letters: `{"ids": ["…"]}` or `{"all": true}`')
+    if ids is None:
+        return None
+    if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
+        raise MalformedError("`ids` is a list of texts")
+    return frozenset(ids)
+
+
+def _text(data: dict[str, Any], name: str) -> str:
+    value = data.get(name, "")
+    if not isinstance(value, str):
+        raise MalformedError(f"`{name}` is the id of an exporter")
+    return value

@@ -18,6 +18,8 @@ from process import Process, free_ports
 from results import OURS, OURS_GZIP, PEER, PEER_UNSENT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from process import Cores
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -57,24 +59,35 @@ class Otelwp:
 
     sends = True
 
-    def __init__(self, compression: str) -> None:
-        """Find the command beside this interpreter; it sends with `compression` (none or gzip)."""
-        self.name = OURS if compression == "none" else OURS_GZIP
+    def __init__(
+        self, compression: str, *, name: str = "", configs: tuple[str, ...] = (), env: Mapping[str, str] | None = None
+    ) -> None:
+        """Find the command beside this interpreter; it sends with `compression` (none or gzip).
+
+        `configs` are more files in `configs/`, merged last, and `env` is what they read from the environment.
+        """
+        self.name = name or (OURS if compression == "none" else OURS_GZIP)
         self.compression = compression
+        self.configs = [CONFIGS / config for config in configs]
+        self.env = dict(env or {})
         self.command = str(Path(sys.executable).parent / "otelwp-agent")
         self.version = version("otelwp-agent")
 
     def start(self, sink: str, logs: Path, cores: Cores, *, grpc: bool = True) -> Running:
         """Start it on `configs/bench.yaml`."""
         http_port, grpc_port, metrics_port = free_ports(3)
-        configs = [CONFIGS / "bench.yaml", *([CONFIGS / "bench_grpc.yaml"] if grpc else [])]
-        env = os.environ | {
-            "BENCH_SINK": sink,
-            "BENCH_COMPRESSION": self.compression,
-            "BENCH_HTTP_PORT": str(http_port),
-            "BENCH_GRPC_PORT": str(grpc_port),
-            "BENCH_METRICS_PORT": str(metrics_port),
-        }
+        configs = [CONFIGS / "bench.yaml", *([CONFIGS / "bench_grpc.yaml"] if grpc else []), *self.configs]
+        env = (
+            os.environ
+            | self.env
+            | {
+                "BENCH_SINK": sink,
+                "BENCH_COMPRESSION": self.compression,
+                "BENCH_HTTP_PORT": str(http_port),
+                "BENCH_GRPC_PORT": str(grpc_port),
+                "BENCH_METRICS_PORT": str(metrics_port),
+            }
+        )
         command = [self.command, "run", *[word for config in configs for word in ("--config", str(config))]]
         return _started(Process(command, env, logs / f"{self.name}.log", cores), http_port, grpc_port if grpc else None)
 

@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import time
+from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
@@ -56,6 +57,8 @@ class Order:
     seconds: float
     patience: float = 10.0
     """Seconds to wait for answers after that."""
+    rest: float = 0.0
+    """Seconds that an HTTP connection rests after each answer."""
 
 
 @dataclass
@@ -64,6 +67,13 @@ class Result:
 
     statuses: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    latencies: array[float] = field(default_factory=lambda: array("f"))
+    """Seconds that each HTTP answer took."""
+
+    def quantile(self, share: float) -> float:
+        """Return a quantile of the latencies, in ms; 0 if there are none."""
+        ordered = sorted(self.latencies)
+        return ordered[min(int(len(ordered) * share), len(ordered) - 1)] * 1e3 if ordered else 0.0
 
 
 class Budget:
@@ -85,11 +95,13 @@ class Budget:
 class HttpConnection(asyncio.Protocol):
     """One keep-alive connection that sends prepared requests, one after the other."""
 
-    def __init__(self, requests: Iterator[bytes], budget: Budget, result: Result) -> None:
-        """Send from `requests` while `budget` lasts."""
+    def __init__(self, requests: Iterator[bytes], budget: Budget, result: Result, rest: float) -> None:
+        """Send from `requests` while `budget` lasts; `rest` for so many seconds after each answer."""
         self.requests = requests
         self.budget = budget
         self.result = result
+        self.rest = rest
+        self.sent = 0.0
         self.buffer = b""
         self.whole: set[bytes] = set()
         self.waiting = False
@@ -103,6 +115,7 @@ class HttpConnection(asyncio.Protocol):
         """Send the next request, or finish."""
         self.waiting = self.budget.take()
         if self.waiting:
+            self.sent = time.perf_counter()
             self.transport.write(next(self.requests))
         else:
             self.finish()
@@ -127,8 +140,11 @@ class HttpConnection(asyncio.Protocol):
         self.buffer = b""
         status = data[9:12].decode()
         self.result.statuses[status] += 1
-        if status in ("429", "503"):
-            asyncio.get_running_loop().call_later(BACK_OFF, self.send)
+        self.result.latencies.append(time.perf_counter() - self.sent)
+        pause = BACK_OFF if status in ("429", "503") else self.rest
+        if pause:
+            self.waiting = False
+            asyncio.get_running_loop().call_later(pause, self.send)
         else:
             self.send()
 
@@ -156,10 +172,11 @@ async def load_http(order: Order) -> Result:
     loop = asyncio.get_running_loop()
     result = Result()
     budget = Budget(order)
-    protocols = [
-        (await loop.create_connection(lambda: HttpConnection(requests, budget, result), "127.0.0.1", order.port))[1]
-        for _ in range(CONNECTIONS)
-    ]
+
+    def connection() -> HttpConnection:
+        return HttpConnection(requests, budget, result, order.rest)
+
+    protocols = [(await loop.create_connection(connection, "127.0.0.1", order.port))[1] for _ in range(CONNECTIONS)]
     started = time.monotonic()
     for protocol in protocols:
         protocol.send()
@@ -217,7 +234,9 @@ async def main() -> None:
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         order = Order(**json.loads(line))
         result = await (load_http(order) if order.protocol == "http" else load_grpc(order))
-        print(json.dumps({"statuses": result.statuses, "seconds": result.seconds}), flush=True)
+        answer = {"statuses": result.statuses, "seconds": result.seconds}
+        answer |= {"p50_ms": result.quantile(0.5), "p99_ms": result.quantile(0.99)}
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -77,6 +77,15 @@ class Process:
         """Return the memory resident now, in MB (10⁶ bytes), of the process and its descendants."""
         return self._memory("VmRSS:")
 
+    def pss_mb(self) -> float:
+        """Return the memory resident now, in MB, with what is shared divided among those that share it."""
+        kib = 0
+        for pid in self._pids():
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines():
+                if line.startswith("Pss:"):
+                    kib += int(line.split()[1])
+        return kib * 1024 / 1e6
+
     def peak_rss_mb(self) -> float:
         """Return the most memory that was ever resident, in MB (10⁶ bytes)."""
         return self._memory("VmHWM:")

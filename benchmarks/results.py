@@ -45,6 +45,10 @@ class Sample:
     peak_mb: float
     sent_bytes: int
     """From the collector to the sink, over the wire."""
+    p50_ms: float = 0.0
+    """Time to the answer, over HTTP: the median."""
+    p99_ms: float = 0.0
+    """The same: 99 of 100 were faster."""
 
     @property
     def requests(self) -> int:

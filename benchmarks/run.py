@@ -68,12 +68,12 @@ class Bench:
         running = collector.start(self.sink, self.logs, self.cores)
         try:
             order = {"protocol": protocol, "port": running.port(protocol), "spans": spans, "requests": 10**9}
-            warm_up = self._send(order | {"seconds": WARM_UP_SECONDS})
+            warm_up = self.send(order | {"seconds": WARM_UP_SECONDS})
             sent = spans * _accepted(warm_up["statuses"])
             if collector.sends:
                 self._wait_arrived(before + sent)
             cpu = running.process.cpu_seconds()
-            result = self._send(order | {"seconds": seconds})
+            result = self.send(order | {"seconds": seconds})
             sent += spans * _accepted(result["statuses"])
             if collector.sends:
                 self._wait_arrived(before + sent)
@@ -93,6 +93,8 @@ class Bench:
             arrived_spans=arrived - before,
             peak_mb=peak,
             sent_bytes=arrived_bytes - bytes_before,
+            p50_ms=result["p50_ms"],
+            p99_ms=result["p99_ms"],
         )
 
     def idle(self, collector: Collector, *, grpc: bool) -> Idle:
@@ -111,13 +113,14 @@ class Bench:
         running = collector.start(f"{self.sink}/stalled", self.logs, self.cores)
         try:
             order = {"protocol": protocol, "port": running.port(protocol), "spans": STALLED_SPANS, "requests": 10**9}
-            result = self._send(order | {"seconds": seconds, "patience": 2})
+            result = self.send(order | {"seconds": seconds, "patience": 2})
             peak = running.process.peak_rss_mb()
         finally:
             running.process.kill()
         return Stalled(collector.name, protocol, result["statuses"], seconds, peak)
 
-    def _send(self, order: dict[str, Any]) -> dict[str, Any]:
+    def send(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Have the load carry out an order; return what came of it."""
         assert self._load.stdin is not None
         assert self._load.stdout is not None
         self._load.stdin.write(json.dumps(order) + "\n")

@@ -2,12 +2,18 @@
 
 `GET /counts` tells what came so far. A POST below `/stalled` is read and never answered. Spans are counted after the
 answer has been written, so a collector does not wait for the count.
+
+`python sink.py PORT` listens on that port, and looks for spans named `probe <ns since 1970>`: how long they took, in
+seconds, is told as `probes`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
+import sys
+import time
 from typing import cast
 
 import httptools
@@ -19,12 +25,15 @@ from otelwp_agent.model.signal import Signal
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n"
 
+_PROBE = re.compile(rb"probe (\d{19})")
+
 
 class Counts:
     """What came so far."""
 
-    def __init__(self) -> None:
-        """Start with nothing."""
+    def __init__(self, *, probing: bool = False) -> None:
+        """Start with nothing; look for probes if `probing`."""
+        self.probes: list[float] | None = [] if probing else None
         self.requests = 0
         self.compressed = 0
         self.bytes = 0
@@ -36,6 +45,8 @@ class Counts:
         self.requests += 1
         self.compressed += compressed
         self.bytes += len(body)
+        if self.probes is not None:
+            self.probes += [(time.time_ns() - int(probe)) / 1e9 for probe in _PROBE.findall(body)]
         self.spans += count(Signal.TRACES, igzip.decompress(body) if compressed else body)
 
 
@@ -92,8 +103,9 @@ class SinkProtocol(asyncio.Protocol):
 
 async def serve() -> None:
     """Serve until the process is ended."""
-    counts = Counts()
-    server = await asyncio.get_running_loop().create_server(lambda: SinkProtocol(counts), "127.0.0.1", 0)
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 0
+    counts = Counts(probing=bool(port))
+    server = await asyncio.get_running_loop().create_server(lambda: SinkProtocol(counts), "127.0.0.1", port)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

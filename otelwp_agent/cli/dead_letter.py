@@ -155,7 +155,7 @@ def show(  # noqa: PLR0913 - one argument for each option
 
 
 @dead_letter.command()
-@_target_options
+@agent_options
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @_all_option
 @_exporter_option
@@ -172,7 +172,6 @@ def resend(  # noqa: PLR0913 - one argument for each option
     *,
     config: Sequence[str],
     overrides: Sequence[str],
-    path: str | None,
     socket: str | None,
     ids: Sequence[str],
     everything: bool,
@@ -185,7 +184,7 @@ def resend(  # noqa: PLR0913 - one argument for each option
     A letter goes when it was delivered, and stays, with the new reason, when it is refused again. Exits 1 unless all
     were delivered.
     """
-    target = Target.of(config, overrides, path, socket)
+    target = Target.of(config, overrides, None, socket)
     choice = _choice(ids, exporter, everything=everything)
     if target.socket is None:
         raise AgentError("only a running agent can resend: give its --socket, or a --config with a control socket")

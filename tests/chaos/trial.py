@@ -11,12 +11,14 @@ import time
 from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from otelwp_agent.cli.asking import ask
+from otelwp_agent.pipeline.dead_letters.file import read_bodies, read_letters
 from tests.chaos.child import Child
-from tests.chaos.load import ACKED, REFUSED
+from tests.chaos.load import ACKED, REFUSED, UNKNOWN
 from tests.kit.agent import Agent, free_port, get
 
 if TYPE_CHECKING:
@@ -70,13 +72,15 @@ class Verdict:
     """What became of the spans that the agent had acknowledged."""
 
     acked: int = 0
+    unknown: int = 0
+    """Sent, and never answered: the agent may have taken them, and nobody was told."""
     delivered: int = 0
     dead: int = 0
     """Not delivered, but in the dead-letter file."""
     rejected: int = 0
     """Not delivered, but named by a partial success of the backend: final, and nothing that could be kept."""
     refused: int = 0
-    """Neither, but answered 400 at least once. With a dead-letter file this is a loss like any other."""
+    """Neither, but answered 400 at least once, by an agent that keeps no dead letters. With a journal it is missing."""
     missing: list[int] = field(default_factory=list)
     duplicates: int = 0
     """Delivered more than once, the second time without any doubt about the first."""
@@ -175,9 +179,20 @@ class Trial:
     def in_flight(self) -> int:
         return int(self.ledger()["in_flight"])
 
-    def audit(self) -> tuple[int, str]:
-        """Run `otelwp-agent audit --json` against the running agent; return its exit status and what it says."""
-        return command("audit", "--json", "--config", str(self.agent.file))
+    def audit(self) -> dict[str, Any]:
+        """Ask the agent for its own proof, and hold it to that; return the line of its pipeline."""
+        report = ask(str(self.journal / "control.sock"), "GET", "/audit")
+        assert report["balances"], report
+        return next(line for line in report["lines"] if line["kind"] == "pipeline")
+
+    def audit_journal(self) -> dict[str, Any]:
+        """The same from what an agent that is no more has left on disk, with the command."""
+        words = "otelwp-agent", "audit", "--json", "--config", str(self.folder / "agent.yaml")
+        done = subprocess.run(
+            [Path(sys.executable).with_name(words[0]), *words[1:]], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return next(line for line in json.loads(done.stdout)["lines"] if line["kind"] == "pipeline")
 
     def settle(self, seconds: float = SETTLE_SECONDS) -> dict[str, float]:
         """Let the load rest and the backend work, and wait until the agent holds nothing; return the ledger."""
@@ -212,9 +227,10 @@ class Trial:
         state, acked, unclear, rejected, refused = (
             each.ljust(size, b"\0") for each in (state, acked, unclear, rejected, refused)
         )
-        dead = set(dead_letter_spans(self.journal / "dead-letters")) if self.journal else set()
+        dead = dead_letters(self.journal / "dead-letters") if self.journal else {}
         verdict = Verdict(
             acked=state.count(ACKED),
+            unknown=state.count(UNKNOWN),
             duplicates=sum(times - 1 for times, odd in zip(acked, unclear, strict=True) if times > 1 and not odd),
             doubtful=sum(times - 1 for times, odd in zip(acked, unclear, strict=True) if times > 1 and odd),
             despite=sum(1 for span in range(size) if state[span] == REFUSED and acked[span]),
@@ -228,7 +244,7 @@ class Trial:
                 verdict.dead += 1
             elif rejected[span]:
                 verdict.rejected += 1
-            elif refused[span] and not dead:
+            elif refused[span] and not self.journal:
                 verdict.refused += 1
             else:
                 verdict.missing.append(span)
@@ -248,29 +264,15 @@ def ledger(agent: Agent) -> dict[str, float]:
     return sums
 
 
-def command(*words: str) -> tuple[int, str]:
-    """Run `otelwp-agent`; return its exit status and what it printed."""
-    done = subprocess.run(
-        [Path(sys.executable).with_name("otelwp-agent"), *words],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    return done.returncode, done.stdout or done.stderr
-
-
-def dead_letter_spans(path: Path) -> Iterator[int]:
-    """Yield the ids of the spans in a dead-letter file."""
+def dead_letters(path: Path) -> dict[int, str]:
+    """Return the spans in a dead-letter file, and why each is there."""
     if not path.exists():
-        return
-    status, text = command("dead-letter", "list", "--json", str(path))
-    assert status == 0, text
-    for letter in json.loads(text):
-        request = ExportTraceServiceRequest.FromString(letter["body"])
-        yield from (
-            int.from_bytes(span.span_id)
-            for resource in request.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        )
+        return {}
+    letters = {letter.id: letter for letter in read_letters(path).letters}
+    return {
+        int.from_bytes(span.span_id): letter.reason
+        for letter, body in read_bodies(path, letters)
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    }

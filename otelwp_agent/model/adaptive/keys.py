@@ -15,12 +15,14 @@ from otelwp_agent.model.sampling import ALWAYS, probability_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HALF_LIFE = 10.0
-"""Seconds after which what was measured counts half."""
+HALF_LIFE, LONGEST = 10.0, 300.0
+"""Seconds after which what was measured counts half, of heavy keys and of rare ones."""
+EVENTS = 10.0
+"""Traces that a measurement should rest on: so rare keys' last longer."""
 SURPRISE = 4.0
 """Standard errors (of a Poisson count) from which a tick is no noise but a change, which is believed at once."""
-BELIEVED = 0.8
-"""How much of a change."""
+BELIEVED = 0.9
+"""How much of a change that surprises."""
 SWAP_EVERY = 10.0
 """Seconds after which the heaviest untold keys take the places of the lightest told ones."""
 SWAP_AT_MOST = 100
@@ -105,24 +107,32 @@ class KeyState:
                 durations.halve()
             self.slow_above = min(fixed, durations.quantile(q))
 
-    def measure(self, now: float, elapsed: float) -> None:
-        """Bring the rates up to date, at a tick that comes `elapsed` seconds after the last."""
-        seen = self.seen
+    def surprises(self, elapsed: float) -> bool:
+        """Say whether what was seen since the last tick cannot be noise."""
         expected = self.traffic * elapsed
+        return abs(self.seen - expected) > SURPRISE * math.sqrt(expected if expected > 1 else 1.0)
+
+    def measure(self, now: float, elapsed: float, least: float = 0.0) -> None:
+        """Bring the rates up to date, `elapsed` seconds after the last tick; what is new counts `least` at least."""
         self.measured += elapsed
-        part = max(1 - 0.5 ** (elapsed / HALF_LIFE), elapsed / self.measured)
-        if abs(seen - expected) > SURPRISE * math.sqrt(max(expected, 1.0)):
-            part = max(part, BELIEVED)
+        half_life = min(max(EVENTS / self.traffic, HALF_LIFE), LONGEST) if self.traffic else LONGEST
+        part = max(1 - 0.5 ** (elapsed / half_life), elapsed / self.measured, least)
         each = part / elapsed
         rest = 1 - part
-        self.traffic = self.traffic * rest + seen * each
+        self.traffic = self.traffic * rest + self.seen * each
         self.weight_rate = self.weight_rate * rest + self.weight * each
         self.adjusted_rate = self.adjusted_rate * rest + self.adjusted * each
-        if seen:
+        if self.seen:
             self.last_seen = now
             self.seen = 0
             self.weight = self.adjusted = 0.0
         self.spent = 0.0
+
+    def scale(self, factor: float) -> None:
+        """Assume `factor` times the traffic."""
+        self.traffic *= factor
+        self.weight_rate *= factor
+        self.adjusted_rate *= factor
 
 
 class Keys:
@@ -162,15 +172,25 @@ class Keys:
 
     def measure(self, now: float, elapsed: float) -> None:
         """Bring all rates up to date, forget keys, and give places to those that deserve them."""
-        forget_before = now - self._forget_after
-        forgotten = []
-        for key, state in self.states.items():
+        seen = expected = 0.0
+        calm = []
+        for state in self.all():
+            if state.surprises(elapsed):
+                state.measure(now, elapsed, BELIEVED)
+            else:
+                calm.append(state)
+                seen += state.seen
+                expected += state.traffic * elapsed
+        # A change in all keys can be too small to be seen in any of them.
+        surprise = abs(seen - expected) > SURPRISE * math.sqrt(max(expected, 1.0))
+        factor = seen / expected if surprise and expected else 1.0
+        for state in calm:
+            if factor != 1.0:
+                state.scale(factor)
             state.measure(now, elapsed)
-            if state.last_seen < forget_before:
-                forgotten.append(key)
-        for key in forgotten:
+        forget_before = now - self._forget_after
+        for key in [key for key, state in self.states.items() if state.last_seen < forget_before]:
             del self.states[key]
-        self.other.measure(now, elapsed)
         if now - self._swapped >= SWAP_EVERY:
             self._swap(now)
 

@@ -105,6 +105,7 @@ class Resending:
             for letter, body in await asyncio.to_thread(_bodies, path, chunk):
                 await self._send(letter, body)
         await self._until(lambda: not self._under_way)
+        self._sink.flush()  # who is told that they are gone may look at once
         return progress
 
     async def _send(self, letter: Letter, body: bytes) -> None:

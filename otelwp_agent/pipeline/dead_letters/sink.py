@@ -105,7 +105,7 @@ class DeadLetterFile:
 
     def close(self) -> None:
         """Force everything to disk and close the file."""
-        self._flush()
+        self.flush()
         self._file.close()
 
     def put(self, batch: Batch, *, exporter: str, reason: str, error: str) -> None:
@@ -130,7 +130,7 @@ class DeadLetterFile:
 
     def purge(self, drop: Callable[[Letter], bool]) -> list[Letter]:
         """Take letters away, bytes and all; return them. Raises `OSError`."""
-        self._flush()
+        self.flush()
         return self._file.rewrite(drop)
 
     def _put(self, batch: Batch, exporter: str, reason: str, error: str) -> bool:
@@ -184,15 +184,15 @@ class DeadLetterFile:
         wait = self._synced_at + SYNC_INTERVAL - loop.time()
         if wait <= 0:
             self._synced_at = loop.time()
-            self._flush()
+            self.flush()
         else:
             self._timer = loop.call_later(wait, self._on_time)
 
     def _on_time(self) -> None:
         self._synced_at = asyncio.get_running_loop().time()
-        self._flush()
+        self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Note what is gone, force it all to disk, rewrite the file if half of it is dead. Never raises."""
         if self._timer is not None:
             self._timer.cancel()

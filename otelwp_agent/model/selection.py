@@ -42,8 +42,11 @@ class Selection:
             self.batch = batch.with_body(body, total, kept)
 
     def settle(self, outcomes: Sequence[tuple[Outcome, str]]) -> None:
-        """Settle what was dropped: an item of verdict v as `outcomes[v - 1]` (an outcome, and a reason or "")."""
-        dropped = sorted({*self._verdicts} - {0})
+        """Settle what was dropped: an item of verdict v as `outcomes[v - 1]` (an outcome, and a reason or "").
+
+        Of verdicts beyond `outcomes` nothing is settled: somebody holds those items.
+        """
+        dropped = [verdict for verdict in sorted({*self._verdicts} - {0}) if verdict <= len(outcomes)]
         if not dropped:
             return
         for (receipt, _), part in zip(self._shares, _parts(self._shares, self._verdicts), strict=True):

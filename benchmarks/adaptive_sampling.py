@@ -1,0 +1,330 @@
+"""What adaptive sampling costs: spans a CPU-second, and memory of traces that wait.
+
+Three loads, with errors, latency and 1 000 keys active: requests of ten whole traces of ten spans, requests of one
+whole trace of a hundred, and traces whose spans come in two requests and must wait. The last runs beside an
+implementation of the same decisions that parses every span whole, as a sampler of whole traces is usually written.
+
+Run: `.venv/bin/python benchmarks/adaptive_sampling.py`. It needs no peer and takes about half a minute.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import resource
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
+
+from otelwp_agent.component import ComponentId, Context, Kind
+from otelwp_agent.model.adaptive.controller import Controller
+from otelwp_agent.model.adaptive.trace import Trace
+from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.receipt import Outcome, Receipt
+from otelwp_agent.model.sampling import TraceState, randomness_of
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.processors.adaptive_sampling import FACTORY, AdaptiveSampling, Config
+from otelwp_agent.telemetry.metrics import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KEYS = 1_000
+ERRORS = 0.02
+"""Share of traces with an error."""
+KEPT = 0.1
+"""Share of spans that the budget leaves."""
+RATE = 50_000
+"""Spans a second that the traffic pretends to be."""
+SECONDS = 4
+"""Of that traffic, in each round."""
+ROUNDS = 3
+IN_FLIGHT = 100_000
+"""Traces that wait at once when memory is measured."""
+START = 1_760_000_000_000_000_000
+SETTINGS: dict[str, Any] = {
+    "target": {"spans_per_second": RATE * KEPT},
+    "per": ["service.name", "http.route"],
+    "always_keep": {"slow": {"percentile": 99}},
+    "max_bytes": "1GiB",
+    "remember": 200_000,
+}
+ORIGIN = Origin("otlp", "http")
+
+
+class Clock:
+    """Time that the traffic makes."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        """Return it."""
+        return self.now
+
+
+class Sink:
+    """Takes everything, settles it, keeps nothing."""
+
+    spans = 0
+
+    def consume(self, batch: Batch) -> None:
+        """Count the spans."""
+        self.spans += batch.items
+        batch.settle(Outcome.DELIVERED)
+
+
+class NoHost:
+    """A service that runs nothing else."""
+
+    ready = True
+
+
+def trace(spans: int, chance: random.Random) -> list[Span]:
+    """Return a trace whose root comes last, as it does where spans are sent when they end; 270 bytes a span."""
+    trace_id, root = chance.randbytes(16), chance.randbytes(8)
+    fails = chance.randrange(spans) if chance.random() < ERRORS else -1
+    made = []
+    for index in range(spans):
+        is_root = index == spans - 1
+        start = START + index * 1_000_000
+        length = chance.expovariate(1 / 200_000_000) if is_root else chance.randrange(100_000, 5_000_000)
+        span = Span(
+            trace_id=trace_id,
+            span_id=root if is_root else chance.randbytes(8),
+            parent_span_id=b"" if is_root else root,
+            name="GET /product/{id}" if is_root else "wpdb.query SELECT",
+            kind=Span.SPAN_KIND_SERVER if is_root else Span.SPAN_KIND_CLIENT,
+            start_time_unix_nano=START if is_root else start,
+            end_time_unix_nano=start + int(length),
+            attributes=_request(chance) if is_root else _query(chance),
+        )
+        if index == fails:
+            span.status.code = Status.STATUS_CODE_ERROR
+            span.status.message = "deadlock found when trying to get lock"
+        made.append(span)
+    return made
+
+
+def _request(chance: random.Random) -> list[KeyValue]:
+    route = min(int(chance.paretovariate(0.6)), KEYS) - 1
+    return [
+        _text("http.request.method", "GET"),
+        _text("url.path", f"/product/{chance.randrange(100_000)}"),
+        _text("url.scheme", "https"),
+        _text("server.address", "shop.example"),
+        _text("http.route", f"/product/{route}"),
+        KeyValue(key="http.response.status_code", value=AnyValue(int_value=200)),
+    ]
+
+
+def _query(chance: random.Random) -> list[KeyValue]:
+    return [
+        _text("db.system.name", "mysql"),
+        _text("db.operation.name", "SELECT"),
+        _text("db.query.summary", "SELECT wp_posts"),
+        _text("server.address", "db.internal"),
+        KeyValue(key="server.port", value=AnyValue(int_value=3306)),
+        KeyValue(key="db.response.returned_rows", value=AnyValue(int_value=chance.randrange(200))),
+    ]
+
+
+def _text(key: str, value: str) -> KeyValue:
+    return KeyValue(key=key, value=AnyValue(string_value=value))
+
+
+def body(spans: list[Span]) -> bytes:
+    """Return a request of these spans."""
+    group = ResourceSpans()
+    group.resource.attributes.extend(
+        [_text("service.name", "shop"), _text("service.version", "6.8.1"), _text("host.name", "web-03.example")]
+    )
+    scope = group.scope_spans.add()
+    scope.scope.name = "wordpress"
+    scope.spans.extend(spans)
+    return ExportTraceServiceRequest(resource_spans=[group]).SerializeToString()
+
+
+def whole(traces: int, spans: int, requests: int) -> list[tuple[bytes, int]]:
+    """Return requests of whole traces, and how many spans each has."""
+    chance = random.Random(traces)
+    return [
+        (body([span for _ in range(traces) for span in trace(spans, chance)]), traces * spans) for _ in range(requests)
+    ]
+
+
+def halves(requests: int) -> list[tuple[bytes, int]]:
+    """Return requests of a hundred spans that have the first halves of some traces and the second halves of others."""
+    chance = random.Random(7)
+    made, pending = [], [trace(10, chance) for _ in range(10)]
+    for _ in range(requests):
+        fresh = [trace(10, chance) for _ in range(10)]
+        made.append((body([span for each in pending for span in each[5:]] + [s for each in fresh for s in each[:5]]), 100))
+        pending = fresh
+    return made
+
+
+class FullParse:
+    """The same decisions by the usual means: every span parsed, traces held as messages, written anew."""
+
+    def __init__(self, config: Config, clock: Clock) -> None:
+        """Wait as `config` says."""
+        self.controller = Controller(config.policy(), clock())
+        self.clock = clock
+        self.wait, self.most = config.decision_wait, config.max_wait
+        self.traces: dict[bytes, dict[str, Any]] = {}
+        self.decided: dict[bytes, Any] = {}
+        self.next: Any = None
+
+    def consume(self, batch: Batch) -> None:
+        """Take a request."""
+        now = self.clock()
+        if now - self.controller.ticked >= 1:
+            self.controller.tick(now)
+        receipt = batch.shares[0][0]
+        for group in ExportTraceServiceRequest.FromString(batch.body).resource_spans:
+            for scope in group.scope_spans:
+                for span in scope.spans:
+                    held = self.traces.get(span.trace_id)
+                    if held is None:
+                        held = self.traces[span.trace_id] = {
+                            "spans": [], "error": False, "root": None, "due": now + self.most, "group": group,
+                        }  # fmt: skip
+                    held["spans"].append((span, group, scope, receipt))
+                    if span.status.code == Status.STATUS_CODE_ERROR:
+                        held["error"] = True
+                    if not span.parent_span_id:
+                        held["root"], held["group"], held["due"] = span, group, now + self.wait
+        for trace_id in [trace_id for trace_id, held in self.traces.items() if held["due"] <= now]:
+            self.decide(trace_id, self.traces.pop(trace_id), now)
+
+    def decide(self, trace_id: bytes, held: dict[str, Any], now: float) -> None:
+        """Decide about a trace and hand it on or settle it."""
+        attributes = {each.key: each.value.string_value for each in held["group"].resource.attributes}
+        root, duration = held["root"], 0.0
+        if root is not None:
+            attributes |= {each.key: each.value.string_value for each in root.attributes}
+            duration = (root.end_time_unix_nano - root.start_time_unix_nano) / 1e9
+        decision = self.controller.decide(
+            Trace(
+                randomness_of(trace_id) or 0,
+                key=(attributes.get("service.name", ""), attributes.get("http.route", "")),
+                spans=len(held["spans"]),
+                duration=duration,
+                error=held["error"],
+                release=f"{attributes.get('service.name')} {attributes.get('service.version')}",
+            ),
+            now,
+        )
+        self.decided[trace_id] = decision
+        if not decision.keep:
+            for _, _, _, receipt in held["spans"]:
+                receipt.settle(Outcome.SAMPLED_OUT, 1)
+            return
+        request = ExportTraceServiceRequest()
+        places: dict[int, Any] = {}
+        for span, group, scope, _ in held["spans"]:
+            place = places.get(id(scope))
+            if place is None:
+                resource_spans = request.resource_spans.add()
+                resource_spans.resource.CopyFrom(group.resource)
+                place = places[id(scope)] = resource_spans.scope_spans.add()
+                place.scope.CopyFrom(scope.scope)
+            copy = place.spans.add()
+            copy.CopyFrom(span)
+            if decision.threshold is None:
+                copy.attributes.add(key="sampling.reason").value.string_value = decision.reason
+            else:
+                copy.trace_state = TraceState.parse(copy.trace_state).with_threshold(decision.threshold).text
+        shares = [(receipt, 1) for _, _, _, receipt in held["spans"]]
+        self.next.consume(Batch(Signal.TRACES, request.SerializeToString(), len(shares), ORIGIN, shares))
+
+
+def processor(clock: Clock, **settings: Any) -> AdaptiveSampling:  # noqa: ANN401 - settings
+    """Return the processor before a sink."""
+    host: Any = NoHost()
+    context = Context(ComponentId("adaptive_sampling"), Kind.PROCESSOR, Registry(), structlog.get_logger(), clock, host)
+    made = AdaptiveSampling(config(**settings), context)
+    made.next = Sink()
+    return made
+
+
+def config(**settings: Any) -> Config:  # noqa: ANN401 - settings
+    """Return settings."""
+    return Config.model_validate({**SETTINGS, **settings})
+
+
+def run(stage: Any, clock: Clock, requests: list[tuple[bytes, int]]) -> tuple[float, float]:  # noqa: ANN401 - two stages
+    """Feed requests at `RATE`; return spans a CPU-second, and the share that came out."""
+    batches = [Batch(Signal.TRACES, data, items, ORIGIN, [(Receipt(items), items)]) for data, items in requests]
+    spans = sum(batch.items for batch in batches)
+    before = stage.next.spans
+    gc.collect()
+    start = time.process_time()
+    for batch in batches:
+        stage.consume(batch)
+        clock.now += batch.items / RATE
+    return spans / (time.process_time() - start), (stage.next.spans - before) / spans
+
+
+def rounds(name: str, stage: Any, clock: Clock, parts: Iterator[list[tuple[bytes, int]]]) -> float:  # noqa: ANN401
+    """Print and return the best of several rounds."""
+    figures = [run(stage, clock, requests) for requests in parts]
+    best = max(figures)[0]
+    print(f"{name:44}{best:14,.0f} spans a CPU-second, {figures[-1][1]:6.1%} kept")
+    return best
+
+
+def memory(requests: list[tuple[bytes, int]]) -> None:
+    """Print what traces that wait take."""
+    clock = Clock()
+    stage = processor(clock, decision_wait="1h", max_wait="1h")
+    gc.collect()
+    before = _resident()
+    chance = random.Random(3)
+    size = 0
+    for _ in range(IN_FLIGHT // 10):
+        data = body([span for _ in range(10) for span in trace(6, chance)[:5]])
+        size += len(data)
+        stage.consume(Batch(Signal.TRACES, bytes(data), 50, ORIGIN, [(Receipt(50), 50)]))
+    health = stage.health()
+    took = _resident() - before
+    print(
+        f"{health.details['waiting_traces']:,} traces of 5 spans wait: {took / 1e6:.0f} MB "
+        f"({size / 1e6:.0f} MB of spans; counted as {health.details['waiting_bytes'] / 1e6:.0f} MB)"
+    )
+
+
+def _resident() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - no path of anybody's
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def main() -> None:
+    """Print a table."""
+    count = RATE * SECONDS // 100
+    memory([])
+    for name, traces, spans in (("at once, 10 traces of 10 spans", 10, 10), ("at once, 1 trace of 100 spans", 1, 100)):
+        clock = Clock()
+        requests = whole(traces, spans, count * ROUNDS)
+        parts = (requests[part * count : part * count + count] for part in range(ROUNDS))
+        rounds(name, processor(clock), clock, parts)
+    requests = halves(count * ROUNDS)
+    figures = []
+    clock = Clock()
+    full = FullParse(config(decision_wait="1s", max_wait="3s"), clock)
+    full.next = Sink()
+    for name, stage in (
+        ("waiting, traces in two requests", processor(clock, decision_wait="1s", max_wait="3s")),
+        ("the same by parsing everything", full),
+    ):
+        parts = (requests[part * count : part * count + count] for part in range(ROUNDS))
+        figures.append(rounds(name, stage, clock, parts))
+    print(f"{'':44}{figures[0] / figures[1]:14.1f} times")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,562 @@
+"""Keep the traces that matter and a fair share of the rest, within a budget.
+
+It belongs after `memory_limiter` and whatever names and redacts spans, before `batch`. The budget is shared among keys
+(`per`): rare ones are kept whole, heavy ones share the rest. Errors, slow traces, first sights and traces with a debug
+flag are kept whatever chance says, each up to a ceiling. What chance keeps carries its threshold (`ot=th` in
+`tracestate`), so that backends can count; what is kept for another reason says so (`sampling.reason`).
+
+A request that holds whole traces, as PHP sends them, is decided about at once. Otherwise traces wait: `decision_wait`
+from their root, `max_wait` at most, within `max_bytes`. Spans that come later follow what was decided.
+
+Example::
+
+    processors:
+      adaptive_sampling:
+        target:
+          spans_per_second: 500
+        per: [service.name, http.route]
+        always_keep:
+          errors:
+            ceiling: 0.3
+          slow:
+            above: 2s
+        drop:
+          health_checks: true
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from otelwp_agent.component import ComponentConfig, ComponentHealth, Context, Factory, Kind, Processor, Stability, Tier
+from otelwp_agent.config.types import ByteSize, Duration, PositiveDuration  # noqa: TC001 - pydantic reads them
+from otelwp_agent.errors import Overloaded
+from otelwp_agent.model.adaptive.controller import Controller
+from otelwp_agent.model.adaptive.policy import Ceiling, Policy, Unit
+from otelwp_agent.model.adaptive.trace import Trace
+from otelwp_agent.model.receipt import Outcome
+from otelwp_agent.model.selection import Selection
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.model.traces import Heads, Runs, SpanView, find_root, frame, read_heads, read_pieces, read_runs
+from otelwp_agent.processors.adaptive_sampling.config import AlwaysKeep, Drop, FlightRecorder, Sites, Target, unique_attributes
+from otelwp_agent.processors.adaptive_sampling.facts import FactsReader, sampled_before
+from otelwp_agent.processors.adaptive_sampling.outgoing import Outgoing
+from otelwp_agent.processors.adaptive_sampling.verdict import Memory, verdict
+from otelwp_agent.processors.adaptive_sampling.waiting import Part, WaitingRoom
+from otelwp_agent.telemetry.metrics import Counter, Instrument, InstrumentKind
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from otelwp_agent.model.batch import Batch, Origin
+    from otelwp_agent.model.receipt import Receipt
+    from otelwp_agent.model.traces import Piece
+    from otelwp_agent.processors.adaptive_sampling.facts import Facts
+    from otelwp_agent.processors.adaptive_sampling.verdict import Verdict
+    from otelwp_agent.processors.adaptive_sampling.waiting import Waiting
+
+_LABELS = ("processor", "pipeline")
+SPANS = Instrument(
+    "otelwp_processor_adaptive_sampling_spans",
+    "Spans that were kept or dropped, and why.",
+    labels=(*_LABELS, "decision", "reason"),
+)
+TRACES = Instrument(
+    "otelwp_processor_adaptive_sampling_traces",
+    "Traces that were kept or dropped, and why.",
+    labels=(*_LABELS, "decision", "reason"),
+)
+LATE = Instrument(
+    "otelwp_processor_adaptive_sampling_late_spans",
+    "Spans that came after their trace was decided about, and followed that.",
+    labels=(*_LABELS, "decision"),
+)
+EARLY = Instrument(
+    "otelwp_processor_adaptive_sampling_early_decisions",
+    "Traces decided about before their time: for want of memory, because one was too large, or at a stop.",
+    labels=(*_LABELS, "cause"),
+)
+ODD = Instrument(
+    "otelwp_processor_adaptive_sampling_odd_traces",
+    "Traces with something wrong: no root, clock skew, a span id twice, a trace id that is none, a bad trace state.",
+    labels=(*_LABELS, "kind"),
+)
+CUT = Instrument(
+    "otelwp_processor_adaptive_sampling_cut_spans",
+    "Spans left out of traces that were too large, of which roots, errors and the way to those stayed.",
+    labels=_LABELS,
+)
+KEYS = Instrument(
+    "otelwp_processor_adaptive_sampling_keys",
+    "Keys that are told apart.",
+    InstrumentKind.GAUGE,
+    _LABELS,
+)
+WAITING_TRACES = Instrument(
+    "otelwp_processor_adaptive_sampling_waiting_traces",
+    "Traces that wait to be decided about.",
+    InstrumentKind.GAUGE,
+    _LABELS,
+)
+WAITING_BYTES = Instrument(
+    "otelwp_processor_adaptive_sampling_waiting_bytes",
+    "Memory of those, and of what the next stage has not taken yet.",
+    InstrumentKind.GAUGE,
+    _LABELS,
+)
+
+_SAMPLED_OUT, _FILTERED, _HELD = 1, 2, 3
+_OUTCOMES = ((Outcome.SAMPLED_OUT, ""), (Outcome.FILTERED, ""))
+_TICK = 0.25
+"""Seconds between looks at what is due."""
+_HEADS = 1024
+"""Surroundings of spans that are kept once, however many traces share them."""
+_REFUSED = 10_000
+"""Traces remembered of requests that the next stage refused: they come again, and are not late."""
+
+
+class Config(ComponentConfig):
+    """What to keep, and how long to wait for it."""
+
+    target: Target | None = None
+    """The budget. Without one, only `sites` and `drop` leave anything out."""
+    per: list[str] = Field(default_factory=lambda: ["service.name"])
+    """Attributes of the resource or the root span (or `span.name`) whose values make a key."""
+    target_per_key: Target | None = None
+    """Most that any one key may have, in the same unit."""
+    power: float = Field(0.5, ge=0, le=1)
+    """How heavy keys share what rare ones leave: in proportion to their traffic to this power. 0: all the same; 1: all
+    with the same probability."""
+    max_keys: int = Field(10_000, ge=1, le=1_000_000)
+    """Keys that are told apart; all others share one."""
+    always_keep: AlwaysKeep = AlwaysKeep()
+    """What is kept whatever chance says."""
+    drop: Drop = Drop()
+    """What is never kept."""
+    sites: Sites | None = None
+    """Rules by site."""
+    decision_wait: Duration = 2.0
+    """How long to wait for more spans once a trace's root has come."""
+    max_wait: PositiveDuration = 30.0
+    """How long to wait for a root since a trace's first span."""
+    max_bytes: ByteSize = Field(128 * 2**20, ge=2**16)
+    """Memory for traces that wait. The oldest are decided about early when it is full."""
+    max_trace_bytes: ByteSize = Field(4 * 2**20, ge=2**12)
+    """A trace larger than this is cut to its root, its errors and the way to those."""
+    remember: int = Field(100_000, ge=1)
+    """Traces whose decision is remembered for spans that come late."""
+    mode: Literal["enforce", "dry_run"] = "enforce"
+    """`dry_run` keeps everything, and marks with `sampling.dry_run` what would have become of it."""
+    flight_recorder: FlightRecorder = FlightRecorder()
+    """Keeps dropped traces for a while."""
+
+    _known = field_validator("per")(unique_attributes)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Config:
+        if self.target is None and self.target_per_key is None:
+            drop = self.drop
+            if not (self.sites and self.sites.rules) and not (drop.health_checks or drop.bots or drop.rules):
+                raise ValueError("this keeps everything: give a `target`, like `target: {spans_per_second: 500}`")
+        if self.target is not None and self.target_per_key is not None:
+            whole, each = self.target.budget(), self.target_per_key.budget()
+            if whole.unit is not each.unit:
+                message = f"target counts {whole.unit} and target_per_key {each.unit}: they must count the same"
+                raise ValueError(message)
+            if each.rate > whole.rate:
+                raise ValueError("target_per_key is above target: no key can have more than there is")
+        if self.decision_wait > self.max_wait:
+            raise ValueError("decision_wait is above max_wait, which would never let a trace wait that long")
+        if self.max_trace_bytes > self.max_bytes:
+            raise ValueError("max_trace_bytes is above max_bytes: one trace would have all the memory")
+        return self
+
+    def policy(self) -> Policy:
+        """Return what decisions need of it."""
+        sites = self.sites
+        return Policy(
+            budget=None if self.target is None else self.target.budget(),
+            key_budget=None if self.target_per_key is None else self.target_per_key.budget(),
+            power=self.power,
+            always=self.always_keep.always(),
+            site_rules=() if sites is None else tuple([rule.rule() for rule in sites.rules]),
+            site_minimum=0.0 if sites is None else sites.minimum / 3600,
+            site_ceiling=Ceiling(share=0.2 if sites is None else sites.ceiling),
+            max_keys=self.max_keys,
+            max_sites=10_000 if sites is None else sites.max_sites,
+        )
+
+
+class AdaptiveSampling(Processor):
+    """Reads traces out of requests, lets those wait that are not whole, and does what the controller decides."""
+
+    def __init__(self, config: Config, context: Context) -> None:
+        """Copy the settings and bind the instruments."""
+        super().__init__(context)
+        policy = config.policy()
+        self.controller = Controller(policy, context.clock())
+        counted = policy.budget or policy.key_budget
+        self._weighs = counted is not None and counted.unit is Unit.BYTES
+        self._facts = FactsReader(config.per, config.always_keep, config.drop, config.sites)
+        self._dry_run = config.mode == "dry_run"
+        self._decision_wait = config.decision_wait
+        self._max_wait = config.max_wait
+        self._max_bytes = config.max_bytes
+        self._max_trace_bytes = config.max_trace_bytes
+        self._memory = Memory(config.remember)
+        self._room = WaitingRoom()
+        self._outgoing = Outgoing(lambda batch: self.next.consume(batch), context.log)
+        self._refused: set[object] = set()
+        self._heads: dict[tuple[bytes, bytes], Heads] = {}
+        self._next_tick = context.clock() + _TICK
+        self._timer: asyncio.TimerHandle | None = None
+        self._counters: dict[tuple[bool, str], tuple[Counter, Counter]] = {}
+        self._labels = {"processor": str(context.id), "pipeline": context.pipeline}
+        registry = context.registry
+        self._late = [registry.counter(LATE, decision=told, **self._labels) for told in ("dropped", "kept")]
+        self._cut = registry.counter(CUT, **self._labels)
+        registry.gauge(KEYS, lambda: float(len(self.controller.key_states.states)), **self._labels)
+        registry.gauge(WAITING_TRACES, lambda: float(len(self._room.traces)), **self._labels)
+        registry.gauge(WAITING_BYTES, lambda: float(self._room.size + self._outgoing.size), **self._labels)
+
+    async def start(self) -> None:
+        """Begin to look for what is due."""
+        self._timer = asyncio.get_running_loop().call_later(_TICK, self._on_timer)
+
+    async def shutdown(self) -> None:
+        """Decide about everything and hand it on, for as long as it takes; let go of what is left when cancelled."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now = self.context.clock()
+        while (trace := self._room.oldest()) is not None:
+            self._decide_waiting(trace, now, "shutdown")
+        try:
+            self._outgoing.flush()
+            while self._outgoing:  # noqa: ASYNC110 - its timer does the work
+                await asyncio.sleep(0.005)
+        finally:
+            dropped = self._outgoing.abandon()
+            if dropped:
+                message = "the next stage had no room in time"
+                self.context.log.error("batch dropped", reason="shutdown", items=dropped, error=message)
+
+    def health(self) -> ComponentHealth:
+        """Tell how it is doing; bad while it refuses."""
+        full = self._is_full()
+        details = {
+            "mode": "dry_run" if self._dry_run else "enforce",
+            "keys": len(self.controller.key_states.states),
+            "waiting_traces": len(self._room.traces),
+            "waiting_bytes": self._room.size + self._outgoing.size,
+            "remembered_traces": len(self._memory),
+        }
+        message = "full: the next stage takes nothing" if full else ""
+        return ComponentHealth(self.context.kind, str(self.context.id), not full, message, details)
+
+    def admit(self) -> None:
+        """Raise `Overloaded` while there is no room."""
+        if self._is_full():
+            raise _overloaded()
+
+    def consume(self, batch: Batch) -> None:
+        """Decide about what is whole, let the rest wait; raise `Overloaded` if there is no room."""
+        now = self.context.clock()
+        if now >= self._next_tick:
+            self._tick(now)
+        if self._outgoing.size and self._is_full():
+            raise _overloaded()
+        body = batch.body
+        view = SpanView(body)
+        fresh: set[object] = set()
+        decided: list[tuple[Sequence[int], Verdict, object]] | None = None
+        runs = read_runs(body) if len(body) <= self._max_trace_bytes else None
+        if runs is not None:
+            decided = self._decide_runs(runs, view, batch.origin, now, fresh)
+        waiting: list[tuple[object, Piece]] = []
+        states = runs is not None and bool(runs.states)
+        if decided is None:
+            pieces = read_pieces(body)
+            states = any(piece.states for piece in pieces)
+            decided = self._decide_pieces(pieces, view, batch.origin, now, fresh, waiting)
+        self._hand_on(batch, view, decided, fresh, waiting, states=states)
+        if waiting:
+            self._let_wait(batch, view, waiting, now)
+
+    def _decide_runs(
+        self, runs: Runs, view: SpanView, origin: Origin, now: float, fresh: set[object]
+    ) -> list[tuple[Sequence[int], Verdict, object]] | None:
+        """Decide about every trace of a request; `None` if one of them must wait or be looked at closely."""
+        decided: list[tuple[Sequence[int], Verdict, object]] = []
+        items = view.items
+        failed = runs.failed(items)
+        tenant = origin.tenant
+        waiting = self._room.traces
+        for trace_id, start, end in runs.traces:
+            key: object = (tenant, trace_id) if tenant else trace_id
+            known = self._memory.get(key)
+            if known is None:
+                root = None if not runs.complete or key in waiting else find_root(items, start, end)
+                if root is None:
+                    return None
+                error = bool(failed) and bisect_left(failed, start) < bisect_left(failed, end)
+                facts = self._facts.read(root, view.resource_of(start), origin)
+                size = sum(map(len, items[start:end])) if self._weighs else 0
+                states = {*runs.states[start:end]} if runs.states else ()
+                known = self._decide(key, trace_id, states, facts, end - start, size, error, now)
+                fresh.add(key)
+            decided.append((range(start, end), known, key))
+        return decided
+
+    def _decide_pieces(
+        self,
+        pieces: Sequence[Piece],
+        view: SpanView,
+        origin: Origin,
+        now: float,
+        fresh: set[object],
+        waiting: list[tuple[object, Piece]],
+    ) -> list[tuple[Sequence[int], Verdict, object]]:
+        """Decide about what is whole or was decided about before, and append the rest to `waiting`."""
+        decided: list[tuple[Sequence[int], Verdict, object]] = []
+        items = view.items
+        for piece in pieces:
+            trace_id = piece.trace_id
+            key: object = (origin.tenant, trace_id) if origin.tenant else trace_id
+            if len(trace_id) != 16 or not any(trace_id):  # noqa: PLR2004 - the length of a trace id
+                self._odd("invalid_trace_id")
+                nothing = verdict("invalid_trace_id", None, keep=False, dry_run=self._dry_run, filtered=True)
+                decided.append((piece.indexes, nothing, key))
+                fresh.add(key)
+                continue
+            known = self._memory.get(key)
+            if piece.duplicates:
+                self._odd("duplicate_span_id")
+            if known is None:
+                size = sum([len(items[index]) for index in piece.indexes])
+                if key in self._room.traces or not piece.complete or size > self._max_trace_bytes:
+                    waiting.append((key, piece))
+                    continue
+                root = find_root(items, piece.root, piece.root + 1)
+                facts = self._facts.read(root, view.resource_of(piece.root), origin)
+                spans = len(piece.indexes)
+                known = self._decide(key, trace_id, piece.states, facts, spans, size, piece.error, now)
+                fresh.add(key)
+            decided.append((piece.indexes, known, key))
+        return decided
+
+    def _decide(
+        self,
+        key: object,
+        trace_id: bytes,
+        states: Collection[bytes],
+        facts: Facts,
+        spans: int,
+        size: int,
+        error: bool,
+        now: float,
+    ) -> Verdict:
+        """Decide about a trace, and remember it."""
+        dropped_by = facts.dropped_by
+        if dropped_by is not None and (dropped_by[1] or not error):
+            told = verdict(dropped_by[0], None, keep=False, dry_run=self._dry_run, filtered=True)
+        else:
+            randomness, threshold, odd = sampled_before(trace_id, states)
+            if odd:
+                self._odd(odd)
+            duration = facts.duration
+            if duration < 0:
+                self._odd("clock_skew")
+                duration = 0.0
+            decision = self.controller.decide(
+                Trace(
+                    randomness,
+                    threshold,
+                    facts.key,
+                    facts.site,
+                    spans,
+                    size,
+                    duration,
+                    error,
+                    facts.debug,
+                    facts.release,
+                ),
+                now,
+            )
+            keep = decision.keep
+            told = verdict(decision.reason, decision.threshold if keep else None, keep=keep, dry_run=self._dry_run)
+        self._memory.put(key, told)
+        return told
+
+    def _hand_on(
+        self,
+        batch: Batch,
+        view: SpanView,
+        decided: Sequence[tuple[Sequence[int], Verdict, object]],
+        fresh: set[object],
+        waiting: Sequence[tuple[object, Piece]],
+        *,
+        states: bool,
+    ) -> None:
+        """Hand on what is kept now, then settle what is not; what waits is left for `_let_wait`."""
+        items = view.items
+        chosen: list[bytes | None] = [None] * len(items)
+        verdicts = bytearray(len(items)) if not waiting else bytearray(b"\x03") * len(items)
+        kept_any = False
+        for indexes, told, _ in decided:
+            if told.passes:
+                kept_any = True
+                marked = told.mark([items[index] for index in indexes], states=states)
+                for index, item in zip(indexes, marked, strict=True):
+                    chosen[index] = item
+                    verdicts[index] = 0
+            else:
+                code = _FILTERED if told.filtered else _SAMPLED_OUT
+                for index in indexes:
+                    verdicts[index] = code
+        selection = Selection(batch, view.assemble(chosen) if kept_any else b"", bytes(verdicts))
+        if selection.batch is not None:
+            try:
+                self.next.consume(selection.batch)
+            except BaseException:
+                if len(self._refused) > _REFUSED:
+                    self._refused.clear()
+                self._refused |= fresh
+                raise
+        selection.settle(_OUTCOMES)
+        for indexes, told, key in decided:
+            if key in fresh or (self._refused and key in self._refused):
+                self._refused.discard(key)
+                self._count(told, 1, len(indexes))
+            else:
+                self._late[told.keep].add(len(indexes))
+                self._count(told, 0, len(indexes))
+
+    def _let_wait(self, batch: Batch, view: SpanView, waiting: Sequence[tuple[object, Piece]], now: float) -> None:
+        """Put spans into the room, and make place if that was too much."""
+        room = self._room
+        heads = [self._shared(each) for each in read_heads(batch.body)]
+        segments = _segments(view, heads, batch.shares)
+        for key, piece in waiting:
+            trace = room.find(key) or room.open(key, piece.trace_id, batch.origin, now + self._max_wait)
+            trace.error |= piece.error
+            if piece.states:
+                trace.states = piece.states if trace.states is None else trace.states | piece.states
+            for start, end, head, receipt in segments:
+                first, last = bisect_left(piece.indexes, start), bisect_left(piece.indexes, end)
+                if first == last:
+                    continue
+                indexes = piece.indexes[first:last]
+                room.add(trace, Part(head, frame([view.items[index] for index in indexes]), receipt, len(indexes)))
+                if trace.root < 0 and start <= piece.root < end:
+                    room.rooted(trace, len(trace.parts) - 1, now + self._decision_wait)
+            if trace.size > self._max_trace_bytes:
+                self._shrink(trace, now)
+        while room.size + self._outgoing.size > self._max_bytes and (oldest := room.oldest()) is not None:
+            self._decide_waiting(oldest, now, "memory")
+        self._outgoing.flush()
+
+    def _shrink(self, trace: Waiting, now: float) -> None:
+        """Cut a trace that is too large to its error spine; decide about it now if even that is large."""
+        if not self._dry_run:
+            for receipt, items in self._room.cut(trace):
+                receipt.settle(Outcome.SAMPLED_OUT, items)
+                self._cut.add(items)
+        if not trace.parts or trace.size > self._max_trace_bytes // 2:
+            self._decide_waiting(trace, now, "size")
+
+    def _decide_waiting(self, trace: Waiting, now: float, cause: str = "") -> None:
+        """Decide about a trace that has waited, put it on its way or settle it."""
+        self._room.take(trace)
+        if cause:
+            self.context.registry.counter(EARLY, cause=cause, **self._labels).add()
+        if not trace.parts:
+            return
+        root, resource = trace.find_root()
+        facts = self._facts.read(root, resource, trace.origin)
+        if root is None:
+            self._odd("no_root")
+            facts = facts._replace(duration=trace.extent())
+        told = self._decide(
+            trace.key, trace.trace_id, trace.states or (), facts, trace.spans, trace.size, trace.error, now
+        )
+        self._count(told, 1, trace.spans)
+        if told.passes:
+            self._outgoing.put(trace.batch(told))
+            return
+        for part in trace.parts:
+            part.receipt.settle(Outcome.FILTERED if told.filtered else Outcome.SAMPLED_OUT, part.items)
+
+    def _shared(self, heads: Heads) -> Heads:
+        """Return equal surroundings as one object."""
+        key = (heads.resource, heads.scope)
+        known = self._heads.get(key)
+        if known is None:
+            if len(self._heads) >= _HEADS:
+                self._heads.clear()
+            known = self._heads[key] = heads
+        return known
+
+    def _on_timer(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_TICK, self._on_timer)
+        self._tick(self.context.clock())
+
+    def _tick(self, now: float) -> None:
+        """Decide about what is due."""
+        self._next_tick = now + _TICK
+        if now - self.controller.ticked >= 1:
+            self.controller.tick(now)
+        for trace in self._room.due(now):
+            self._decide_waiting(trace, now)
+        self._outgoing.flush()
+
+    def _is_full(self) -> bool:
+        return self._outgoing.blocked and self._room.size + self._outgoing.size >= self._max_bytes
+
+    def _count(self, told: Verdict, traces: int, spans: int) -> None:
+        key = (told.keep, told.reason)
+        counters = self._counters.get(key)
+        if counters is None:
+            labels = {**self._labels, "decision": "kept" if told.keep else "dropped", "reason": told.reason}
+            registry = self.context.registry
+            counters = self._counters[key] = registry.counter(TRACES, **labels), registry.counter(SPANS, **labels)
+        counters[0].value += traces
+        counters[1].value += spans
+
+    def _odd(self, kind: str) -> None:
+        self.context.registry.counter(ODD, kind=kind, **self._labels).add()
+
+
+def _segments(view: SpanView, heads: Sequence[Heads], shares: Sequence[tuple[Receipt, int]]) -> list[
+    tuple[int, int, Heads, Receipt]
+]:
+    """Cut a request where another scope or another receipt begins: (first span, behind the last, …)."""
+    edges = list(pairwise(accumulate((items for _, items in shares), initial=0)))
+    return [
+        (max(start, first), min(end, last), head, receipt)
+        for (start, end, _), head in zip(view.scopes, heads, strict=True)
+        for (first, last), (receipt, _) in zip(edges, shares, strict=True)
+        if max(start, first) < min(end, last)
+    ]
+
+
+def _overloaded() -> Overloaded:
+    return Overloaded("adaptive_sampling is full: the next stage takes nothing", retry_after=1.0)
+
+
+FACTORY = Factory(
+    Kind.PROCESSOR,
+    "adaptive_sampling",
+    Config,
+    AdaptiveSampling,
+    signals=frozenset({Signal.TRACES}),
+    stability=Stability.BETA,
+    tier=Tier.PRO,
+    reads="keys",
+    instruments=(SPANS, TRACES, LATE, EARLY, ODD, CUT, KEYS, WAITING_TRACES, WAITING_BYTES),
+)

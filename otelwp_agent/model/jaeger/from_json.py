@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from otelwp_agent.errors import MalformedError
-from otelwp_agent.model.jaeger import scalars
+from otelwp_agent.model import scalars
+from otelwp_agent.model.jaeger import layouts, processes
 from otelwp_agent.model.jaeger import tags as tagging
+from otelwp_agent.model.jaeger.documents import spans_of, traces_in
 from otelwp_agent.model.jaeger.receiving import (
     ATTRIBUTE,
     NO_ID,
@@ -27,30 +29,28 @@ from otelwp_agent.model.jaeger.receiving import (
     SAMPLED,
     SERVER,
     WARNINGS,
+    WORDPRESS_REQUEST,
     Traces,
     event,
     name_field,
     names,
     references,
-    resource_of,
     scope_of,
     special_fields,
     texts,
     times,
+    trace_head,
 )
-from otelwp_agent.model.jaeger.tags import typed_tag
+from otelwp_agent.model.jaeger.tags import has_kind, typed_tag
 from otelwp_agent.model.lenient_json import load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Generator
 
     from otelwp_agent.model.jaeger.receiving import Records, Reference, Scopes
 
 STEP = 512
 """Spans that are decoded between two steps, in about a millisecond."""
-
-WORDPRESS_REQUEST = "wordpress.request"
-"""The one name that the founding plugin's spans have: requests that a server answers, though no tag says so."""
 
 _LONGEST_DURATION = 10**15
 """Microseconds, 31 years; above it, the careful way looks."""
@@ -68,10 +68,13 @@ def decode(data: bytes, now: int) -> Traces:
 
 def decoding(data: bytes, now: int) -> Generator[None, None, Traces]:
     """Do what `decode` does in steps, each after the first no longer than about a millisecond; return it in the end."""
+    regular = layouts.read(data)
+    if regular is not None:
+        return regular
     traces = Traces()
     decoder = _Decoder(traces, now)
     document = load(data, traces.mend)
-    for place, trace in decoder.traces_in(document):
+    for place, trace in traces_in(document, traces.mend, decoder.trouble):
         spans = decoder.begin(trace)
         for first in range(0, len(spans), STEP):
             if first:
@@ -81,6 +84,7 @@ def decoding(data: bytes, now: int) -> Generator[None, None, Traces]:
         raise MalformedError(decoder.first_trouble)
     if decoder.troubles:
         traces.mend("span_dropped", decoder.troubles)
+    layouts.learn(data, document)
     return traces
 
 
@@ -122,63 +126,20 @@ class _Decoder:
         self.first_trouble = self.first_trouble or f"{place}: {what}"
         self.troubles += spans
 
-    # -- traces
-
-    def traces_in(self, document: Any) -> Iterator[tuple[str, dict[str, Any]]]:  # noqa: ANN401 - whatever it is
-        """Yield every trace, or what stands for one, with its place."""
-        if type(document) is dict and "data" in document:
-            yield from self._elements(document["data"], "data")
-        else:
-            if document:
-                self.traces.mend("no_data")
-            yield from self._elements(document, "the body")
-
-    def _elements(self, value: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:  # noqa: ANN401
-        if type(value) is list:
-            bare = []
-            for index, each in enumerate(value):
-                if type(each) is dict and "spans" in each:
-                    yield f"{place}[{index}]", each
-                elif _is_span(each):
-                    bare.append(each)
-                else:
-                    yield from self._element(each, f"{place}[{index}]")
-            if bare:
-                self.traces.mend("span_list")
-                yield place, {"spans": bare}
-        elif value is not None:
-            yield from self._element(value, place)
-
-    def _element(self, value: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:  # noqa: ANN401
-        if type(value) is dict and "spans" in value:
-            yield place, value
-        elif _is_span(value):
-            self.traces.mend("bare_span")
-            yield place, {"spans": [value]}
-        elif type(value) is list and value:
-            self.traces.mend("span_list")
-            yield place, {"spans": value}
-        elif value:
-            self.trouble(place, "is neither a trace (an object with `spans`) nor a span (with `spanID`)")
-
     def begin(self, trace: dict[str, Any]) -> list[Any]:
         """Turn to a trace; return its spans."""
         self._outer_text = trace.get("traceID", trace.get("traceId"))
         self._trace_text = None
-        processes = trace.get("processes")
-        if processes == [] or processes is None:
-            processes = {}
-        elif type(processes) is not dict:
+        named = trace.get("processes")
+        if named == [] or named is None:
+            named = {}
+        elif type(named) is not dict:
             self.traces.mend("processes_dropped")
-            processes = {}
-        self._processes: dict[Any, Any] = processes
+            named = {}
+        self._processes: dict[Any, Any] = named
         self._known_processes: dict[Any, Scopes] = {}
         self._process = trace.get("process")
-        spans = trace["spans"]
-        if type(spans) is dict:
-            self.traces.mend("map_for_list")
-            return [spans] if _is_span(spans) else list(spans.values())
-        return spans if type(spans) is list else []
+        return spans_of(trace, self.traces.mend)
 
     # -- spans
 
@@ -187,7 +148,7 @@ class _Decoder:
         traces = self.traces
         mend, join, known = traces.mend, b"".join, tagging.known_tags.get
         seen, forward = traces.seen, traces.forward
-        processes = self._known_processes
+        known_processes = self._known_processes
         records: Records = []
         last_process: Any = None
         last_text: Any = None
@@ -250,7 +211,7 @@ class _Decoder:
                 tail += self._events(logs, start)
             if get("warnings"):
                 tail += ATTRIBUTE + texts(WARNINGS, _texts(span["warnings"]))
-            if name == WORDPRESS_REQUEST and not parent and not _has_kind(tags):
+            if name == WORDPRESS_REQUEST and not parent and not has_kind(tags):
                 mend("kind_missing")
                 field += SERVER
                 if specials:
@@ -261,7 +222,8 @@ class _Decoder:
             if flags and flags.__class__ is int and flags & 1:
                 tail += SAMPLED
             if specials or process != last_process or process is None:
-                scopes = processes[process] if process.__class__ is str and process in processes else self._scopes(span)
+                known_process = process.__class__ is str and process in known_processes
+                scopes = known_processes[process] if known_process else self._scopes(span)
                 records = scopes.setdefault(scope_of(specials) if specials else NO_SCOPE, [])
                 last_process = None if specials else process
             ids = head + span_id
@@ -298,23 +260,8 @@ class _Decoder:
         return self._read_process(self._process)
 
     def _read_process(self, process: Any) -> Scopes:  # noqa: ANN401 - whatever stands in the JSON
-        """Return where a process keeps its spans; the same processes come again and again, and are remembered."""
-        try:
-            identity = orjson.dumps(process)
-        except orjson.JSONEncodeError:
-            identity = b""
-        known = _processes.get(identity)
-        if known is not None:
-            return self.traces.process(*known)
-        mended: list[str] = []
-        known = _process(process, mended.append)
-        for kind in mended:
-            self.traces.mend(kind)
-        if identity and not mended and len(identity) <= _PROCESS_SIZE:
-            if len(_processes) >= _MAX_PROCESSES:
-                _processes.clear()
-            _processes[identity] = known
-        return self.traces.process(*known)
+        """Return where a process keeps its spans."""
+        return self.traces.process(*processes.read(process, self.traces.mend))
 
     def _read_trace_id(self, text: Any, span: dict[str, Any]) -> None:  # noqa: ANN401 - whatever stands in the JSON
         """Turn to another trace id: the span's own, or the trace's, or one made of the span."""
@@ -330,7 +277,7 @@ class _Decoder:
         if text != self._outer_text and self._outer_text and raw != scalars.identifier(self._outer_text, 16)[0]:
             self.traces.mend("trace_id_differs")
         self._trace_id = raw
-        self._trace_head = b"\x0a\x10%b\x12\x08" % raw
+        self._trace_head = trace_head(raw)
 
     def _id(self, value: Any, size: int) -> bytes:  # noqa: ANN401 - whatever stands in the JSON
         raw, mended = scalars.identifier(value, size)
@@ -396,27 +343,6 @@ class _Decoder:
         return b"".join(events)
 
 
-def _process(process: Any, mend: Callable[[str], None]) -> tuple[str, bytes]:  # noqa: ANN401 - whatever it is
-    """Return a process as the name of its service and a serialized resource."""
-    if type(process) is not dict:
-        if process is not None and process != []:
-            mend("process_dropped")
-        return "", b""
-    name = process.get("serviceName")
-    if type(name) is not str:
-        mend("service_name")
-        name = "" if name is None else str(name)
-    return name, resource_of(name, tagging.pairs(process.get("tags"), mend))
-
-
-_processes: dict[bytes, tuple[str, bytes]] = {}
-"""Processes as they were read, by their JSON."""
-
-_MAX_PROCESSES = 256
-_PROCESS_SIZE = 2048
-"""Processes that are remembered, and the largest of them in bytes."""
-
-
 def _only_parent(found: Any, text: Any) -> bytes:  # noqa: ANN401 - whatever stands in the JSON
     """Return the parent's id if that is all that the references tell, in the regular way; else nothing."""
     try:
@@ -428,20 +354,6 @@ def _only_parent(found: Any, text: Any) -> bytes:  # noqa: ANN401 - whatever sta
     except (LookupError, ValueError, TypeError):
         pass
     return b""
-
-
-def _has_kind(tags: Any) -> bool:  # noqa: ANN401 - whatever stands in the JSON
-    """Whether a tag tells the kind."""
-    if type(tags) is dict:
-        return "span.kind" in tags
-    return type(tags) is list and any(type(tag) is dict and tag.get("key") == "span.kind" for tag in tags)
-
-
-def _is_span(value: Any) -> bool:  # noqa: ANN401 - whatever stands in the JSON
-    return type(value) is dict and "spans" not in value and not _SPAN_KEYS.isdisjoint(value)
-
-
-_SPAN_KEYS = frozenset({"spanID", "spanId", "operationName"})
 
 
 def _texts(values: Any) -> list[str]:  # noqa: ANN401 - whatever stands in the JSON

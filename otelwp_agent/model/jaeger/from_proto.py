@@ -30,7 +30,8 @@ from otelwp_agent.model.jaeger.receiving import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from otelwp_agent.model.jaeger.receiving import Scopes, Specials, Value
+    from otelwp_agent.model.jaeger.receiving import Scopes, Specials
+    from otelwp_agent.model.key_value import Value
 
 STRING, BOOL, INT64, FLOAT64, BINARY = range(5)
 """`ValueType`."""

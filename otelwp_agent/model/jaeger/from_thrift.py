@@ -30,7 +30,8 @@ from otelwp_agent.model.jaeger.thrift_binary import Reader
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from otelwp_agent.model.jaeger.receiving import Reference, Scopes, Specials, Value
+    from otelwp_agent.model.jaeger.receiving import Reference, Scopes, Specials
+    from otelwp_agent.model.key_value import Value
 
 STRING, DOUBLE, BOOL, LONG, BINARY = range(5)
 """`TagType`."""

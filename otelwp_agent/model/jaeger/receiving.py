@@ -17,12 +17,14 @@ import struct
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from otelwp_agent.model.key_value import attribute, size_of
 from otelwp_agent.model.wire import SMALL, VARINTS, prefixed, varint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    Value = str | bool | int | float | bytes
+    from otelwp_agent.model.key_value import Value
+
     Specials = dict[str, Value]
     """The tags that become fields, by key."""
     Reference = tuple[bytes, bytes, bool]
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     """Spans: all the fields, and the parent's id."""
     Scopes = dict[Scope, Records]
     """The spans of a process by scope."""
+
+WORDPRESS_REQUEST = "wordpress.request"
+"""The one name that the founding plugin's spans have: requests that a server answers, though no tag says so."""
 
 WARNINGS = "@jaeger@warnings"
 """The attribute that holds a span's warnings, as Jaeger 2 itself has it (internal/jptrace)."""
@@ -75,8 +80,6 @@ SERVER = KINDS["server"]
 """The kind as a field of a span (6)."""
 _HTTP_SUCCESS = range(100, 400)
 _CODES = {"OK": 1, "ERROR": 2, "UNSET": 0}
-_INT64 = range(-(1 << 63), 1 << 63)
-_double = struct.Struct("<Bd").pack
 times = struct.Struct("<BQBQ").pack
 _time = struct.Struct("<BQ").pack
 SAMPLED = b"\x85\1\1\0\0\0"
@@ -183,34 +186,11 @@ def resource_of(service: str, tags: Iterable[tuple[str, Value]]) -> bytes:
     return b"".join([RESOURCE_ATTRIBUTE + attribute(key, value) for key, value in pairs.items()])
 
 
-def _size(body: bytes) -> bytes:
-    size = len(body)
-    return VARINTS[size] if size < SMALL else varint(size)
-
-
-def attribute(key: str, value: Value) -> bytes:
-    """Return a serialized `KeyValue` behind its length (common.proto: key 1, value 2)."""
-    if isinstance(value, str):
-        text = value.encode()
-        any_value = b"\x0a%b%b" % (_size(text), text)
-    elif isinstance(value, bool):
-        any_value = b"\x10\1" if value else b"\x10\0"
-    elif isinstance(value, int) and value in _INT64:
-        any_value = b"\x18" + varint(value)
-    elif isinstance(value, bytes):
-        any_value = b"\x3a%b%b" % (_size(value), value)
-    else:
-        any_value = _double(0x21, float(value))
-    name = key.encode()
-    body = b"\x0a%b%b\x12%b%b" % (_size(name), name, _size(any_value), any_value)
-    return _size(body) + body
-
-
 def texts(key: str, values: Sequence[str]) -> bytes:
     """Return a `KeyValue` that lists strings, behind its length."""
     items = b"".join([prefixed(b"\x0a", prefixed(b"\x0a", value.encode())) for value in values])
     body = prefixed(b"\x0a", key.encode()) + prefixed(b"\x12", prefixed(b"\x2a", items))
-    return _size(body) + body
+    return size_of(body) + body
 
 
 def span_tag(key: str, value: Value, specials: Specials) -> bytes:
@@ -238,8 +218,18 @@ def span_tag(key: str, value: Value, specials: Specials) -> bytes:
 def joined(parts: Sequence[bytes], specials: Specials) -> bytes:
     """Return what `span_tag` gave for each tag as one; whether an HTTP status is an error hangs on the kind."""
     if specials:
-        specials["span.kind"] = next((part for part in parts if len(part) == len(SERVER)), b"")
+        specials["span.kind"] = kind_of(parts)
     return b"".join(parts)
+
+
+def kind_of(parts: Sequence[bytes]) -> bytes:
+    """Return the kind among what `span_tag` gave, or nothing: no other field is as short."""
+    return next((part for part in parts if len(part) == len(SERVER)), b"")
+
+
+def trace_head(trace_id: bytes) -> bytes:
+    """Return the fields of a span up to its own id: its trace's id, and the tag behind it."""
+    return b"\x0a\x10%b\x12\x08" % trace_id
 
 
 def scope_of(specials: Specials) -> Scope:

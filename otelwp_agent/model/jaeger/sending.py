@@ -15,12 +15,12 @@ from otelwp_agent.errors import MalformedError
 from otelwp_agent.model import projection_pb2 as projection
 from otelwp_agent.model.attributes import as_string
 from otelwp_agent.model.jaeger import jaeger_pb2 as pb
-from otelwp_agent.model.jaeger.receiving import attribute
+from otelwp_agent.model.key_value import attribute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from otelwp_agent.model.jaeger.receiving import Value
+    from otelwp_agent.model.key_value import Value
 
 NO_SERVICE = b"OTLPResourceNoServiceName"
 """The name of a process whose resource has none, as the Collector's translator has it; Jaeger needs one."""

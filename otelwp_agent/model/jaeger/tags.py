@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from otelwp_agent.model.jaeger.receiving import joined, span_tag
+from otelwp_agent.model.jaeger.receiving import joined, kind_of, span_tag
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otelwp_agent.model.jaeger.receiving import Specials, Value
+    from otelwp_agent.model.jaeger.receiving import Specials
+    from otelwp_agent.model.key_value import Value
 
     Mend = Callable[[str], None]
 
@@ -83,6 +84,24 @@ def as_list(tags: Any, mend: Mend) -> list[Any]:  # noqa: ANN401 - whatever stan
         value if type(value) is dict and "key" in value else {"key": key, "type": "", "value": value}
         for key, value in tags.items()
     ]
+
+
+def has_kind(tags: Any) -> bool:  # noqa: ANN401 - whatever stands in the JSON
+    """Whether a tag tells the kind, as it comes in JSON."""
+    if type(tags) is dict:
+        return "span.kind" in tags
+    return type(tags) is list and any(type(tag) is dict and tag.get("key") == "span.kind" for tag in tags)
+
+
+def always(tag: Any) -> bytes | None:  # noqa: ANN401 - whatever stands in the JSON
+    """Return a tag as a field of its span, if it is that wherever it stands; `None` if it takes or makes more."""
+    mendings: list[str] = []
+    pair = _pair(tag, mendings.append)
+    if pair is None or mendings:
+        return None
+    specials: Specials = {}
+    field = span_tag(*pair, specials)
+    return None if specials or (pair[0] == "span.kind" and not kind_of([field])) else field
 
 
 def _decode_one(tag: Any, identity: object, specials: Specials, mend: Mend) -> bytes:  # noqa: ANN401 - the JSON's

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from otelwp_agent.model.jaeger import jaeger_pb2 as pb
-    from otelwp_agent.model.jaeger.receiving import Value
+    from otelwp_agent.model.key_value import Value
 
 _SECOND = 10**9
 _double = struct.Struct("<Bd").pack

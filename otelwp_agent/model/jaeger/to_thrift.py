@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from otelwp_agent.model.jaeger import jaeger_pb2 as pb
-    from otelwp_agent.model.jaeger.receiving import Value
+    from otelwp_agent.model.key_value import Value
 
 _MICROSECOND = 1000
 _MAX_I64 = (1 << 63) - 1

@@ -5,11 +5,11 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from otelwp_agent.model.jaeger.receiving import attribute
+from otelwp_agent.model.key_value import attribute
 from otelwp_agent.model.wire import prefixed
 
 if TYPE_CHECKING:
-    from otelwp_agent.model.jaeger.receiving import Value
+    from otelwp_agent.model.key_value import Value
 
     Resource = tuple[str, tuple[tuple[str, Value], ...]]
     """The service's name, and attributes of the resource beside it."""

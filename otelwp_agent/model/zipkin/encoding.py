@@ -20,15 +20,13 @@ from typing import TYPE_CHECKING, Any, Generic
 from google.protobuf.message import DecodeError
 
 from otelwp_agent.errors import MalformedError
+from otelwp_agent.model.recurring import Recurring, Remembered, Seen
 from otelwp_agent.model.zipkin import endpoints
 from otelwp_agent.model.zipkin import zipkin_pb2 as pb
 from otelwp_agent.model.zipkin.fragments import (
     CAREFUL,
     MAX_SMALL,
     F,
-    Recurring,
-    Remembered,
-    Seen,
     Shapes,
     Tags,
     tags_of,

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from otelwp_agent.errors import MalformedError
 from otelwp_agent.model import projection_pb2
 from otelwp_agent.model.attributes import as_string, decode
+from otelwp_agent.model.recurring import MAX_ENTRIES, Remembered, Seen
 from otelwp_agent.model.wire import prefixed
 from otelwp_agent.model.zipkin import endpoints
 from otelwp_agent.model.zipkin import zipkin_pb2 as pb
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     """`None`: nothing to do; `CAREFUL`; or what picks the fragments that tell the other side."""
 
 F = TypeVar("F", str, bytes)
-
-MAX_ENTRIES = 8192
-"""Attributes that are remembered, about 4 MB of them; when full, everything is forgotten."""
 
 MAX_SIZE = 127
 """The largest serialized attribute that is remembered, in bytes: its lengths are one byte each."""
@@ -73,69 +71,6 @@ FIELDS = frozenset(
     }
 )
 """The tags that are more than tags, or are made of other fields as well."""
-
-
-class Remembered(dict[Any, Any]):
-    """A bounded memory of `make(key)`."""
-
-    __slots__ = ("_bound", "_make")
-
-    def __init__(self, make: Callable[[Any], Any], bound: int) -> None:
-        """Remember what `make` returns, for `bound` keys; when full, forget everything."""
-        super().__init__()
-        self._make = make
-        self._bound = bound
-
-    def __missing__(self, key: Any) -> Any:  # noqa: ANN401 - whatever the keys are
-        """Make it."""
-        value = self._make(key)
-        if len(self) >= self._bound:
-            self.clear()
-        self[key] = value
-        return value
-
-
-class Seen:
-    """Tells what comes again from what comes once, which would only push out of a memory what is useful in it."""
-
-    __slots__ = ("_hashes",)
-
-    def __init__(self) -> None:
-        """Begin having seen nothing."""
-        self._hashes: set[int] = set()
-
-    def again(self, data: bytes) -> bool:
-        """Tell whether `data` was seen before, lately; seeing another with its hash does no harm."""
-        seen = self._hashes
-        number = hash(data)
-        if number in seen:
-            seen.discard(number)
-            return True
-        if len(seen) >= MAX_ENTRIES:
-            seen.clear()
-        seen.add(number)
-        return False
-
-
-class Recurring(dict[bytes, Any]):
-    """A bounded memory of `make(data)`, for short data that comes again."""
-
-    __slots__ = ("_make", "_seen")
-
-    def __init__(self, make: Callable[[bytes], Any]) -> None:
-        """Remember what `make` returns."""
-        super().__init__()
-        self._make = make
-        self._seen = Seen()
-
-    def __missing__(self, data: bytes) -> Any:  # noqa: ANN401 - whatever is made
-        """Make it."""
-        made = self._make(data)
-        if len(data) <= MAX_SIZE and self._seen.again(data):
-            if len(self) >= MAX_ENTRIES:
-                self.clear()
-            self[data] = made
-        return made
 
 
 class Tags(dict[bytes, tuple[F, str]], Generic[F]):

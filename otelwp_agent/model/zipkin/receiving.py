@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from otelwp_agent.errors import MalformedError
-from otelwp_agent.model.jaeger import scalars
-from otelwp_agent.model.jaeger.receiving import attribute
+from otelwp_agent.model import scalars
+from otelwp_agent.model.key_value import attribute
 from otelwp_agent.model.wire import prefixed, varint
 from otelwp_agent.model.zipkin import endpoints, events
 from otelwp_agent.model.zipkin.assembly import CLIENT, SERVER, Assembly, Span
@@ -35,7 +35,7 @@ from otelwp_agent.model.zipkin.fragments import (
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from otelwp_agent.model.jaeger.receiving import Value
+    from otelwp_agent.model.key_value import Value
 
 STEP = 512
 """Spans that are decoded between two steps, in about three milliseconds."""

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from otelwp_agent.errors import MalformedError
 from otelwp_agent.model import projection_pb2
 from otelwp_agent.model.attributes import as_string, decode
+from otelwp_agent.model.recurring import Recurring
 from otelwp_agent.model.zipkin import endpoints
 from otelwp_agent.model.zipkin import zipkin_pb2 as pb
 from otelwp_agent.model.zipkin.fragments import (
@@ -25,7 +26,6 @@ from otelwp_agent.model.zipkin.fragments import (
     SHARED,
     STATUS_CODE,
     TRACE_STATE,
-    Recurring,
     tags_of,
 )
 

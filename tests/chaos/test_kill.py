@@ -1,6 +1,7 @@
 """`kill -9` at random instants, again and again: what was acknowledged arrives, or is accounted for."""
 
 import random
+import signal
 import time
 
 import pytest
@@ -15,8 +16,13 @@ LIFE_SECONDS = (0.05, 0.9)
 """How long an agent lives once it is ready."""
 BIRTH_SECONDS = (0.1, 0.8)
 """When one is killed that is not: while it starts, and reads its journal."""
+RELEASE_SECONDS = 0.25
+"""What was settled that long before a kill does not come again: the journal notes it within 0.1 s."""
 STILLBORN = 0.15
 """Share of those."""
+STOPPING = 0.15
+"""Share of those that are told to stop first, and killed while they do."""
+STOP_SECONDS = (0.0, 0.3)
 
 PROCESSORS = {"batch": ("batch", "")}
 """What stands in the pipeline, and its settings."""
@@ -55,17 +61,23 @@ def test_nothing_that_was_acknowledged_is_lost(processors, tmp_path, seconds, se
         in_flight = most_in_flight = 0
         end = time.monotonic() + seconds
         while trial.kills < KILLS or time.monotonic() < end:
+            sync = chance.choice(["group", "group", "always", "none"])  # a kill spares what the kernel has
             sent = trial.load.ask("counts")["sent"]
             if chance.random() < STILLBORN:
-                trial.start(wait=False)
+                trial.start(wait=False, sync=sync)
                 time.sleep(chance.uniform(*BIRTH_SECONDS))
             else:
                 acked = trial.load.ask("counts")["acked"]
-                trial.start()
+                trial.start(sync=sync)
                 assert trial.audit()["accepted"] >= acked
-                time.sleep(chance.uniform(*LIFE_SECONDS))
+                life = chance.uniform(*LIFE_SECONDS)
+                time.sleep(max(0.0, life - RELEASE_SECONDS))
                 sent = trial.load.ask("counts")["sent"]
                 in_flight = trial.in_flight()
+                time.sleep(min(life, RELEASE_SECONDS))
+                if chance.random() < STOPPING:
+                    trial.agent.signal(signal.SIGTERM)
+                    time.sleep(chance.uniform(*STOP_SECONDS))
             trial.kill()
             in_flight += trial.load.ask("counts")["sent"] - sent
             most_in_flight = max(most_in_flight, in_flight)

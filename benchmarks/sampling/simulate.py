@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 sys.path.append(str(Path(__file__).parent))
 
 from refinery import EmaThroughput
-from traffic import ALL_BURST, ERRORS, INCIDENT, RARE, RATE, RELEASE, ROUTE_BURST, SECONDS, routes, traffic
+from traffic import ALL_BURST, INCIDENT, RARE, RATE, RELEASE, ROUTE_BURST, SECONDS, routes, traffic
 
 from otelwp_agent.model.adaptive.controller import Controller
 from otelwp_agent.model.adaptive.policy import Always, Budget, Ceiling, Policy, Slow
@@ -25,7 +25,7 @@ from otelwp_agent.model.adaptive.trace import Reason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otelwp_agent.model.adaptive.trace import Key, Trace
+    from otelwp_agent.model.adaptive.trace import Trace
 
 BUDGET = 500.0
 """Spans a second: about a fifth of what arrives when nothing happens."""
@@ -33,6 +33,7 @@ ERROR_SHARE = 0.4
 MINUTE = 60
 WARM_UP = 60
 """Seconds that are not judged: both begin without knowing anything."""
+RARE_ROUTES = frozenset(route.name for route in routes() if route.weight * RATE < RARE)
 PICTURE = Path(__file__).resolve().parents[2] / "docs/images/adaptive-simulation.png"
 
 
@@ -47,9 +48,9 @@ class Outcome:
     errors: list[int] = field(default_factory=lambda: [0] * SECONDS)
     """Spans of traces with errors in each second, and how many of them were kept."""
     errors_kept: list[int] = field(default_factory=lambda: [0] * SECONDS)
-    seen: Counter[str] = field(default_factory=Counter)
-    """Traces by route, and how many of them were kept; after the warm-up."""
-    kept: Counter[str] = field(default_factory=Counter)
+    rare: list[int] = field(default_factory=lambda: [0] * SECONDS)
+    """Traces of rare routes in each second, and how many of them were kept."""
+    rare_kept: list[int] = field(default_factory=lambda: [0] * SECONDS)
     reasons: Counter[str] = field(default_factory=Counter)
 
     def book(self, now: float, trace: Trace, *, keep: bool) -> None:
@@ -59,15 +60,13 @@ class Outcome:
         self.spent[second] += keep * trace.spans
         self.errors[second] += trace.error * trace.spans
         self.errors_kept[second] += (trace.error and keep) * trace.spans
-        if now >= WARM_UP:
-            self.seen[trace.key[1]] += 1
-            self.kept[trace.key[1]] += keep
+        if trace.key[1] in RARE_ROUTES:
+            self.rare[second] += 1
+            self.rare_kept[second] += keep
 
     def minutes(self) -> list[float]:
         """Return what each minute cost, of the budget; sliding by a second, after the warm-up."""
-        return [
-            sum(self.spent[end - MINUTE : end]) / (MINUTE * BUDGET) for end in range(WARM_UP + MINUTE, SECONDS + 1)
-        ]
+        return [sum(self.spent[end - MINUTE : end]) / (MINUTE * BUDGET) for end in range(WARM_UP + MINUTE, SECONDS + 1)]
 
     @property
     def budget_error(self) -> float:
@@ -80,9 +79,13 @@ class Outcome:
         """What the dearest minute costs, of the budget."""
         return max(self.minutes())
 
-    def rare_kept(self, names: set[str]) -> float:
-        """Return the part of rare routes' traces that was kept."""
-        return sum(self.kept[name] for name in names) / sum(self.seen[name] for name in names)
+    def part_kept_of_rare(self, *, burst: bool) -> float:
+        """Return the part of rare routes' traces that was kept while everything had its burst, or the rest of the time.
+
+        In the burst even the rare routes alone arrive with more than the budget holds: nobody can keep both.
+        """
+        seconds = [at for at in range(WARM_UP, SECONDS) if (ALL_BURST[0] <= at < ALL_BURST[1]) is burst]
+        return sum(self.rare_kept[at] for at in seconds) / sum(self.rare[at] for at in seconds)
 
 
 def policy() -> Policy:
@@ -128,11 +131,6 @@ def run(name: str, decide: Callable[[float, Trace], tuple[bool, str]], seed: int
     return outcome
 
 
-def rare_routes(seed: int = 1) -> set[str]:
-    """Return the routes with less than three traces a minute."""
-    return {route.name for route in routes(seed) if route.weight * RATE < RARE}
-
-
 def errors_up_to_ceiling(outcome: Outcome) -> float:
     """Return the least that a ten seconds' span of the incident kept of its errors, or of their ceiling if lower."""
     worst = 1.0
@@ -149,16 +147,62 @@ def main() -> None:
         run("EMA, as Refinery has it", refinery()),
         run("the same with real rates", refinery(whole=False)),
     ]
-    rare = rare_routes()
-    print(f"{'':26}{'budget error':>14}{'dearest minute':>16}{'rare kept':>11}{'errors up to ceiling':>22}")
+    print(f"{'':26}{'budget error':>14}{'dearest minute':>16}{'rare kept':>11}{'in the burst':>14}{'errors*':>10}")
     for outcome in outcomes:
+        calm, burst = (outcome.part_kept_of_rare(burst=burst) for burst in (False, True))
         print(
-            f"{outcome.name:26}{outcome.budget_error:14.1%}{outcome.overshoot:16.1%}{outcome.rare_kept(rare):11.1%}"
-            f"{errors_up_to_ceiling(outcome):22.1%}"
+            f"{outcome.name:26}{outcome.budget_error:14.1%}{outcome.overshoot:16.1%}{calm:11.1%}{burst:14.1%}"
+            f"{errors_up_to_ceiling(outcome):10.1%}"
         )
+    print("* of the incident's errors, or of their ceiling if that is less: what the worst ten seconds kept\n")
     print(*(f"{reason}: {count}" for reason, count in sorted(outcomes[0].reasons.items())), sep="\n")
     if "--plot" in sys.argv:
         plot(outcomes[0], outcomes[1])
+
+
+def plot(adaptive: Outcome, other: Outcome) -> None:
+    """Draw what was spent and what was kept, one above the other."""
+    import matplotlib as mpl  # noqa: PLC0415 - no dependency
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt  # noqa: PLC0415
+
+    figure, (spans, minutes, rare) = plt.subplots(3, 1, figsize=(10, 9), sharex=True, constrained_layout=True)
+    figure.suptitle("One budget, one traffic: adaptive_sampling and Refinery's moving average")
+    drawn = ((adaptive, "tab:blue", "adaptive_sampling"), (other, "tab:orange", "Refinery's formula"))
+    seconds = range(SECONDS)
+    spans.semilogy(seconds, adaptive.offered, color="0.7", linewidth=0.8, label="arrived")
+    for outcome, color, name in drawn:
+        spans.semilogy(seconds, _smooth(outcome.spent, 5), color=color, linewidth=1.1, label=name)
+        minutes.plot(range(WARM_UP + MINUTE, SECONDS + 1), [100 * m for m in outcome.minutes()], color=color)
+        kept, there = (_smooth(numbers, 20) for numbers in (outcome.rare_kept, outcome.rare))
+        parts = [100 * part / whole if whole else 100.0 for part, whole in zip(kept, there, strict=True)]
+        rare.plot(seconds, parts, color=color)
+    spans.axhline(BUDGET, color="black", linestyle=":", linewidth=1, label=f"budget, {BUDGET:.0f} spans/s")
+    spans.set_ylabel("spans a second (mean of 5 s)")
+    spans.set_ylim(100, 300_000)
+    minutes.axhline(100, color="black", linestyle=":", linewidth=1)
+    minutes.axhline(110, color="tab:red", linestyle=":", linewidth=1, label="110 %")
+    minutes.set_ylabel("the last minute, % of its budget")
+    minutes.legend(loc="upper right", frameon=False)
+    rare.set_ylabel("rare routes' traces kept, % (20 s)")
+    rare.set_xlabel("seconds")
+    rare.set_ylim(0, 105)
+    rare.set_xlim(0, SECONDS)
+    periods = ((ROUTE_BURST, "one route, twentyfold"), (ALL_BURST, "all"), (INCIDENT, "incident: 30 % errors"))
+    for (begin, end), what in (*periods, ((RELEASE, SECONDS), "new release, 20 new routes")):
+        for axes in (spans, minutes, rare):
+            axes.axvspan(begin, end, color="0.93", zorder=0)
+        spans.text(begin, 1.02, what, transform=spans.get_xaxis_transform(), fontsize=9)
+    spans.legend(loc="lower right", ncols=4, frameon=False, fontsize=9)
+    PICTURE.parent.mkdir(exist_ok=True)
+    figure.savefig(PICTURE, dpi=110)
+    print(f"drawn: {PICTURE}")
+
+
+def _smooth(numbers: list[int], seconds: int) -> list[float]:
+    """Return the mean of the last `seconds` numbers, for each."""
+    return [sum(numbers[max(at - seconds + 1, 0) : at + 1]) / min(at + 1, seconds) for at in range(len(numbers))]
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Route:
     """Seconds."""
 
 
-def routes(seed: int) -> list[Route]:
+def routes(seed: int = 1) -> list[Route]:
     """Return all routes, those of the new release last."""
     dice = random.Random(seed)
     weights = [1 / rank**ZIPF for rank in range(1, ROUTES + 1)]

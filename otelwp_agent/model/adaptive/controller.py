@@ -180,7 +180,7 @@ class Controller:
             if site.floor <= trace.randomness < threshold:
                 minimum.charge(weight)
             threshold, reason = site.floor, _SITE_MINIMUM
-        if reason is _BUDGET:
+        if reason is _BUDGET and state.seen:
             state.weight += weight
             state.adjusted += weight * count
         else:

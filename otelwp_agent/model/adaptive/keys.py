@@ -65,8 +65,9 @@ class KeyState:
         """Until the next tick a key that is kept whole may cost this before the guard touches it."""
         self.spent = 0.0
         """Since the last tick, in the budget's unit."""
-        self.seen = 0
-        """Traces since the last tick; `weight` and `adjusted` are of those among them that are left to the key's own
+        self.seen = -1
+        """Traces since the last tick, but for the key's very first one: it is why we look, and says nothing of how many
+        follow. `weight` and `adjusted` are of those among them that are left to the key's own
         probability: what they cost, and what those cost that they stand for."""
         self.weight = 0.0
         self.adjusted = 0.0
@@ -124,8 +125,8 @@ class KeyState:
         self.adjusted_rate = self.adjusted_rate * rest + self.adjusted * each
         if self.seen:
             self.last_seen = now
-            self.seen = 0
-            self.weight = self.adjusted = 0.0
+        self.seen = 0
+        self.weight = self.adjusted = 0.0
         self.spent = 0.0
 
     def scale(self, factor: float) -> None:
@@ -147,6 +148,7 @@ class Keys:
         self._swapped = now
         self.states: dict[Key, KeyState] = {}
         self.other = KeyState(now, slow_above)
+        self.other.seen = 0
 
     def __iter__(self) -> Iterator[tuple[Key, KeyState]]:
         """Go through all keys; `OTHER` comes last, if there is any."""
@@ -216,6 +218,7 @@ class Keys:
             # It comes in as heavy as it is: it was seen before, and is no first sight.
             state.measured = elapsed
             state.traffic = traffic
+            state.seen = 0
             if self.other.traffic:
                 of_other = traffic / self.other.traffic
                 state.weight_rate = self.other.weight_rate * of_other

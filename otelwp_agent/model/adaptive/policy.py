@@ -119,7 +119,7 @@ class Policy:
     """Of everything. `None`: there is none, and what no site rule cuts is kept whole."""
     key_budget: Budget | None = None
     """What any one key may have at most, in the unit of `budget`."""
-    power: float = 0.5
+    power: float = 0.25
     """How heavy keys share what rare ones leave: in proportion to their traffic to this power. 0: all alike; 1: all
     with the same probability."""
     always: Always = field(default_factory=Always)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def share(demands: Sequence[float], budget: float, power: float = 0.5, cap: float = math.inf) -> list[float]:
+def share(demands: Sequence[float], budget: float, power: float = 0.25, cap: float = math.inf) -> list[float]:
     """Return what each of `demands` gets of `budget`: `min(demand, cap, level · demand ** power)`.
 
     The level is the one at which nothing is left over, if there is not enough for all: water-filling. `power` 0 gives

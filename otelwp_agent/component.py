@@ -27,6 +27,7 @@ from otelwp_agent.model.signal import ALL_SIGNALS, Signal
 from otelwp_agent.transport.overload import Drops
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Mapping, Sequence
 
     import structlog
@@ -96,6 +97,15 @@ class ComponentId:
 
 class ComponentConfig(Block):
     """Base of every component's `Config`: unknown keys are refused, and nothing changes after loading."""
+
+
+class ReceiverConfig(ComponentConfig):
+    """Base of the `Config` of receivers whose senders wait for an answer."""
+
+    acknowledge: Literal["accepted", "delivered"] = "accepted"
+    """When to answer: as soon as the request is `accepted` (by the journal if there is one, else by the pipelines), or
+    when it is `delivered`, which is when the exporters know what became of it: a sender whose request was dropped is
+    told, and one who has waited for 30 seconds is told to try again."""
 
 
 class Consumer(Protocol):
@@ -193,17 +203,28 @@ class Receiver(Component):
         return None if state is None else ComponentHealth(self.context.kind, str(self.context.id), *state)
 
 
-class Entry(Consumer, Protocol):
+class Entry(Protocol):
     """Where a receiver hands over: the beginning of every pipeline it feeds, for one signal."""
 
     def admit(self) -> None:
         """Raise `Overloaded` if a batch would be refused now. Cheap; call it before decoding a body."""
+
+    def consume(
+        self, batch: Batch, answer: Any = None, rejected: Callable[[int, str], Any] | None = None
+    ) -> asyncio.Future[Any] | None:
+        """Take the batch, or raise `ConsumeError` having taken nothing of it.
+
+        Returns `None` if the sender may be answered at once, else a future that gets `answer` when it may be, or the
+        `ConsumeError` that it must be told. Where a part of the batch is lost, `rejected(items, why)` makes the answer.
+        """
 
 
 class Processor(Component):
     """Takes batches and hands on. `next` is set before `start`, and again at a reload."""
 
     next: Consumer
+    headers: Sequence[str] = ()
+    """The clients' headers (`Origin.headers`) that it reads, in lower case: a journal remembers no others."""
 
     def consume(self, batch: Batch) -> None:
         """Take the batch, or raise `ConsumeError` having taken nothing of it."""

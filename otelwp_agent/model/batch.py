@@ -93,17 +93,16 @@ class Batch:
         """
         dropped = 0
         for receipt, items in self.shares:
-            if not receipt.kept:
+            if receipt.claim is None:
                 receipt.settle(Outcome.DROPPED, items, SHUTDOWN)
                 dropped += items
         return dropped
 
-    def fork(self, branches: int) -> list[Batch]:
+    def fork(self, branches: Sequence[str]) -> list[Batch]:
         """Return one batch for each branch of a fan-out, with receipts of their own over the same bytes."""
-        columns: list[list[Share]] = [[] for _ in range(branches)]
+        columns: list[list[Share]] = [[] for _ in branches]
         for receipt, items in self.shares:
-            part = _part(receipt, items)
-            for column, fork in zip(columns, part.fork(branches), strict=True):
+            for column, fork in zip(columns, receipt.part(items).fork(branches), strict=True):
                 column.append((fork, items))
         return [self.with_body(self.body, shares=column) for column in columns]
 
@@ -144,27 +143,3 @@ def divide(shares: Sequence[Share], sizes: Sequence[int]) -> list[list[Share]]:
             need -= take
         parts.append(part)
     return parts
-
-
-def _part(receipt: Receipt, items: int) -> Receipt:
-    """Return a receipt for `items` of `receipt`: itself when that is all of it, else one that settles into it."""
-    if receipt.pending == items:
-        return receipt
-    part = Receipt(items, _SettleInto(receipt))
-    part.kept = receipt.kept
-    return part
-
-
-class _SettleInto:
-    """Settles the outcomes of a part into the receipt that it is a part of."""
-
-    __slots__ = ("whole",)
-
-    def __init__(self, whole: Receipt) -> None:
-        self.whole = whole
-
-    def __call__(self, part: Receipt) -> None:
-        for outcome in Outcome:
-            items = part.count(outcome)
-            if items:
-                self.whole.settle(outcome, items, part.reason)

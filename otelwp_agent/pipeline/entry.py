@@ -1,24 +1,27 @@
 """Where batches enter: from a receiver or a connector into every pipeline that it feeds.
 
-`PipelineHead` keeps a pipeline's ledger; `ReceiverEntry` counts what a receiver's requests came to, and asks before a
+`PipelineHead` keeps a pipeline's accounts; `ReceiverEntry` counts what a receiver's requests came to, and asks before a
 body is decoded whether there is room.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Any
 
 from otelwp_agent.errors import ConsumeError, Overloaded
 from otelwp_agent.model.receipt import Ledger
 from otelwp_agent.model.signal import Signal
+from otelwp_agent.pipeline.acknowledge import Answer
 from otelwp_agent.pipeline.fan_out import consume_forks
 from otelwp_agent.telemetry.metrics import Instrument
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from otelwp_agent.component import Consumer
     from otelwp_agent.model.batch import Batch
+    from otelwp_agent.pipeline.ledgers import Ledgers
     from otelwp_agent.telemetry.metrics import Counter, Registry
 
 ACCEPTED = {
@@ -41,18 +44,37 @@ INSTRUMENTS = (*ACCEPTED.values(), *REFUSED.values())
 
 
 class PipelineHead:
-    """The beginning of one pipeline, and its ledger. `first` and `admits` change at a reload; the ledger stays."""
+    """The beginning of one pipeline, and its accounts. What it leads to changes at a reload; the accounts stay."""
 
-    def __init__(self, pipeline: str) -> None:
+    def __init__(self, pipeline: str, ledgers: Ledgers) -> None:
         """Begin the pipeline with this id; wire it before the first batch."""
         self.pipeline = pipeline
-        self.ledger = Ledger()
+        self.ledgers = ledgers.of_pipeline(pipeline)
+        """By receiver and tenant."""
         self.first: Consumer
         self.admits: Sequence[Callable[[], None]] = ()
+        self.fills: Mapping[str, Callable[[], float]] = {}
+        """How full what it leads to is, by exporter: 0 is empty, 1 is full."""
+        self._all = ledgers
+
+    @property
+    def total(self) -> Ledger:
+        """The sums of all its accounts."""
+        total = Ledger((self.pipeline, "", ""))
+        for ledger in self.ledgers.values():
+            total.accepted += ledger.accepted
+            for outcome, items in enumerate(ledger.settled):
+                total.settled[outcome] += items
+            for reason, items in ledger.dropped_reasons.items():
+                total.dropped_reasons[reason] = total.dropped_reasons.get(reason, 0) + items
+        return total
 
     def consume(self, batch: Batch) -> None:
-        """Enter the batch into the ledger and hand it to the first stage."""
-        ledger = self.ledger
+        """Enter the batch into the account of who sent it and hand it to the first stage."""
+        origin = batch.origin
+        ledger = self.ledgers.get((origin.receiver, origin.tenant))
+        if ledger is None:
+            ledger = self._all.get(self.pipeline, origin.receiver, origin.tenant)
         for receipt, _ in batch.shares:
             receipt.ledger = ledger
         ledger.accepted += batch.items
@@ -73,13 +95,23 @@ class PipelineHead:
 class ReceiverEntry:
     """What a receiver hands its batches of one signal to."""
 
-    def __init__(self, heads: Sequence[PipelineHead], receiver: str, signal: Signal, registry: Registry) -> None:
-        """Feed `heads`, and count for `receiver`."""
+    def __init__(
+        self,
+        heads: Sequence[PipelineHead],
+        receiver: str,
+        signal: Signal,
+        registry: Registry,
+        *,
+        acknowledge: str = "accepted",
+    ) -> None:
+        """Feed `heads`, and count for `receiver`; with `acknowledge: delivered`, tell it what became of each batch."""
+        self.receiver = receiver
+        self.waits = acknowledge == "delivered"
         self._heads = heads
+        self._names = [head.pipeline for head in heads]
         self._only = heads[0] if len(heads) == 1 else None
         if self._only is not None:
             self.admit = self._only.admit  # type: ignore[method-assign]  # one call less for each request
-        self._receiver = receiver
         self._signal = signal
         self._registry = registry
         self._counters: dict[str, tuple[Counter, Counter]] = {}
@@ -97,26 +129,51 @@ class ReceiverEntry:
         if refusal is not None:
             raise refusal
 
-    def consume(self, batch: Batch) -> None:
-        """Take the batch into every pipeline, or raise having taken nothing."""
-        transport = batch.origin.transport
-        counters = self._counters.get(transport) or self._bind(transport)
+    def consume(
+        self, batch: Batch, answer: object = None, rejected: Callable[[int, str], object] | None = None
+    ) -> asyncio.Future[Any] | None:
+        """Take the batch into every pipeline, or raise having taken nothing.
+
+        Returns `None` if it may be answered at once, else a future that gets `answer` when it may be, or the error that
+        the sender must be told. Where a part of it is lost, `rejected(items, why)` makes the answer.
+        """
+        told = None
+        if self.waits:
+            told = asyncio.get_running_loop().create_future()
+            waiting = Answer(told, answer, rejected)
+            for receipt, _ in batch.shares:
+                receipt.on_settled = waiting.settled
         try:
             if self._only is not None:
                 self._only.consume(batch)
             else:
-                consume_forks(self._heads, batch)
+                consume_forks(self._heads, self._names, batch)
         except ConsumeError as error:
-            counters[1].value += batch.items
-            error.items = batch.items
-            if error.given_up is not None:
-                error.given_up(batch.items)
+            self.count_refused(batch, error)
             raise
+        if told is not None and not told.done():
+            waiting.expect()
+        self.count_accepted(batch)
+        return told
+
+    def count_accepted(self, batch: Batch) -> None:
+        """Count what was taken."""
+        transport = batch.origin.transport
+        counters = self._counters.get(transport) or self._bind(transport)
         counters[0].value += batch.items
+
+    def count_refused(self, batch: Batch, error: ConsumeError) -> None:
+        """Count what was not taken, here and where it was refused."""
+        transport = batch.origin.transport
+        counters = self._counters.get(transport) or self._bind(transport)
+        counters[1].value += batch.items
+        error.items = batch.items
+        if error.given_up is not None:
+            error.given_up(batch.items)
 
     def _bind(self, transport: str) -> tuple[Counter, Counter]:
         accepted, refused = (
-            self._registry.counter(instruments[self._signal], receiver=self._receiver, transport=transport)
+            self._registry.counter(instruments[self._signal], receiver=self.receiver, transport=transport)
             for instruments in (ACCEPTED, REFUSED)
         )
         counters = self._counters[transport] = (accepted, refused)
@@ -133,10 +190,11 @@ class ConnectorEntry:
     def __init__(self, heads: Sequence[PipelineHead]) -> None:
         """Feed `heads`."""
         self._heads = heads
+        self._names = [head.pipeline for head in heads]
 
     def admit(self) -> None:
         """Have no opinion: what comes through a connector has been admitted already."""
 
     def consume(self, batch: Batch) -> None:
         """Take the batch into every pipeline, or raise having taken nothing."""
-        consume_forks(self._heads, batch)
+        consume_forks(self._heads, self._names, batch)

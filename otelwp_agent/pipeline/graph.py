@@ -31,6 +31,7 @@ from otelwp_agent.config.blocks import Queue, Retry
 from otelwp_agent.errors import StartError
 from otelwp_agent.pipeline.entry import ConnectorEntry, PipelineHead, ReceiverEntry
 from otelwp_agent.pipeline.fan_out import fan_out
+from otelwp_agent.pipeline.ledgers import Ledgers
 from otelwp_agent.pipeline.sending import Drained, Sender
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
 
     from otelwp_agent.component import Host
     from otelwp_agent.model.signal import Signal
+    from otelwp_agent.pipeline.journal.intake import Intake
     from otelwp_agent.pipeline.plan import ComponentPlan, PipelinePlan, Plan
+    from otelwp_agent.pipeline.sending import DeadLetters
     from otelwp_agent.telemetry.metrics import Registry
 
 C = TypeVar("C", bound=Component)
@@ -57,6 +60,11 @@ class Environment:
     log: structlog.typing.FilteringBoundLogger
     clock: Callable[[], float]
     host: Host
+    ledgers: Ledgers = field(default_factory=Ledgers)
+    dead_letters: DeadLetters | None = None
+    """Where goes what can never be delivered."""
+    intake: Intake | None = None
+    """Where there is a journal: what writes to it, and feeds from it."""
 
 
 @dataclass(slots=True)
@@ -102,6 +110,9 @@ class Graph:
     async def start(self) -> None:
         """Start what is new: extensions, exporters, connectors, processors, receivers. On failure, stop it again."""
         started: list[Component | Sender] = []
+        intake = self.environment.intake
+        if intake is not None:  # receivers hand over as soon as they listen
+            intake.heads = {**intake.heads, **self.heads}
         try:
             for part in self._fresh:
                 started.append(part)
@@ -126,6 +137,10 @@ class Graph:
                     receiver.next = self.receivers[identifier].next
         self._fresh = []
         self._before = None
+        intake = self.environment.intake
+        if intake is not None:
+            intake.heads = self.heads
+            intake.headers = sorted({header for stage in self.processors.values() for header in stage.headers})
 
     async def retire(self, successor: Graph | None, deadline: float) -> Drained:
         """Stop what `successor` does not share, receivers first; drain until `deadline` (on the clock), then drop.
@@ -156,7 +171,7 @@ class Graph:
 
     def in_flight(self) -> int:
         """Return the items that have been accepted and not settled, over all pipelines."""
-        return sum(head.ledger.in_flight for head in self.heads.values())
+        return sum(ledger.in_flight for head in self.heads.values() for ledger in head.ledgers.values())
 
     def _is_connector(self, identifier: ComponentId) -> bool:
         return (Kind.CONNECTOR, identifier) in self.plan.components
@@ -190,6 +205,7 @@ class Graph:
             queue=getattr(config, "sending_queue", _NO_QUEUE),
             retry=getattr(config, "retry_on_failure", _NO_RETRY),
             timeout=getattr(config, "timeout", 0.0),
+            dead_letters=self.environment.dead_letters,
         )
         self.senders[key] = sender
         self._fresh.append(sender)
@@ -206,7 +222,7 @@ class Graph:
     def _make_head(self, pipeline: PipelinePlan) -> None:
         before = self._before
         old = before.heads.get(pipeline.id) if before is not None else None
-        self.heads[pipeline.id] = old or PipelineHead(pipeline.id)
+        self.heads[pipeline.id] = old or PipelineHead(pipeline.id, self.environment.ledgers)
 
     def _same(self, planned: ComponentPlan) -> bool:
         """Tell whether the graph before this one runs the component with the same configuration."""
@@ -240,7 +256,8 @@ class Graph:
             return not only_fresh or id(part) in fresh
 
         for pipeline in self.plan.pipelines.values():
-            consumer = fan_out([self._exit(identifier, pipeline.signal) for identifier in pipeline.exporters])
+            exits = {str(identifier): self._exit(identifier, pipeline.signal) for identifier in pipeline.exporters}
+            consumer = fan_out(list(exits.values()), list(exits))
             stages = [self.processors[pipeline.id, identifier] for identifier in pipeline.processors]
             for stage in reversed(stages):
                 if ours(stage):
@@ -250,17 +267,27 @@ class Graph:
             if not only_fresh or before.get(pipeline.id) is not head:
                 head.first = consumer
                 head.admits = [stage.admit for stage in stages if type(stage).admit is not Processor.admit]
+                head.fills = {name: _fill(leads_to) for name, leads_to in exits.items()}
         for identifier, receiver in self.receivers.items():
             if ours(receiver):
-                registry = self.environment.registry
                 receiver.next = {
-                    signal: ReceiverEntry(heads, str(identifier), signal, registry)
-                    for signal, heads in self._fed_by(identifier).items()
+                    signal: self._entry(identifier, signal, heads) for signal, heads in self._fed_by(identifier).items()
                 }
         for identifier, connector in self.connectors.items():
             if ours(connector):
                 fed = self._fed_by(identifier)
                 connector.next = {signal: ConnectorEntry(heads) for signal, heads in fed.items()}
+
+    def _entry(self, receiver: ComponentId, signal: Signal, heads: Sequence[PipelineHead]) -> ReceiverEntry:
+        """Return what a receiver hands its batches of one signal to."""
+        registry, intake = self.environment.registry, self.environment.intake
+        config = self.plan.components[Kind.RECEIVER, receiver].config
+        acknowledge = getattr(config, "acknowledge", "accepted")
+        if intake is None:
+            return ReceiverEntry(heads, str(receiver), signal, registry, acknowledge=acknowledge)
+        from otelwp_agent.pipeline.journal.intake import JournaledEntry  # noqa: PLC0415 - for who has a journal
+
+        return JournaledEntry(heads, str(receiver), signal, registry, acknowledge=acknowledge, intake=intake)
 
     def _exit(self, identifier: ComponentId, signal: Signal) -> Consumer:
         return self.connectors[identifier] if self._is_connector(identifier) else self.senders[identifier, signal]
@@ -320,6 +347,11 @@ class Graph:
     def parts(self) -> set[int]:
         """Return what tells every part of it from every other."""
         return {id(part) for rank in self._ordered() for part in rank}
+
+
+def _fill(consumer: Consumer) -> Callable[[], float]:
+    """Return what tells how full an exporter's queue is; a connector has none."""
+    return (lambda: consumer.fill) if isinstance(consumer, Sender) else (lambda: 0.0)
 
 
 def _name(part: Component | Sender) -> str:

@@ -140,7 +140,7 @@ class BatchProcessor(Processor):
         self._most_bytes = _TOTAL * config.send_batch_bytes
         self._max_items = config.send_batch_max_size
         self._timeout = config.timeout
-        self._metadata_keys = tuple(config.metadata_keys)
+        self._metadata_keys = self.headers = tuple(config.metadata_keys)
         self._most_groups = config.metadata_cardinality_limit if config.metadata_keys else 0
         self._groups: dict[tuple[object, ...], _Group] = {}
         self._last: _Group | None = None
@@ -340,9 +340,9 @@ class BatchProcessor(Processor):
     def _drop_everything(self) -> None:
         for group in list(self._groups.values()):
             left = [*(group.blocked or ()), *group.buffer.batches]
-            for batch in left:
-                batch.settle(Outcome.DROPPED, "shutdown")
-            self._log_drop("shutdown", sum(batch.items for batch in left), "the next stage had no room in time")
+            dropped = sum([batch.abandon() for batch in left])
+            if dropped:
+                self._log_drop("shutdown", dropped, "the next stage had no room in time")
             self._forget(group)
         self._held = self._blocked = 0
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import orjson
 from pydantic import AfterValidator, Field, model_validator
 
-from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Receiver, Stability, Tier
+from otelwp_agent.component import Context, Factory, Kind, Receiver, ReceiverConfig, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Ignored
 from otelwp_agent.errors import ConsumeError, PermanentError
@@ -40,6 +40,7 @@ from otelwp_agent.transport.refusals import REFUSED_REQUESTS, refusals
 from otelwp_agent.transport.tls import beyond_grpc
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Mapping
 
     from otelwp_agent.transport.grpc_server import GrpcServer
@@ -119,7 +120,7 @@ class Protocols(blocks.Block):
         return self
 
 
-class Config(ComponentConfig):
+class Config(ReceiverConfig):
     """Settings of the OTLP receiver."""
 
     protocols: Protocols
@@ -206,7 +207,7 @@ class OtlpReceiver(Receiver):
         """Return the route that takes `signal`: the hot path of the whole agent."""
         check = self._check
 
-        def handle(request: Request) -> Response:
+        def handle(request: Request) -> Response | asyncio.Future[Response]:
             memo = request.head.memo
             if memo is None:
                 memo = request.head.memo = self._read_head(request.head)
@@ -222,7 +223,10 @@ class OtlpReceiver(Receiver):
                 body = decode(signal, body)
             items = check(signal, body)
             if items:
-                entry.consume(Batch(signal, body, items, origin, ((Receipt(items), items),)))
+                batch = Batch(signal, body, items, origin, ((Receipt(items), items),))
+                told = entry.consume(batch, ok, lambda lost, why: drop_renderer(request.head, lost, why))
+                if told is not None:
+                    return told
             return ok  # type: ignore[no-any-return]  # the head's memo is ours
 
         def admit() -> None:
@@ -231,7 +235,8 @@ class OtlpReceiver(Receiver):
                 entry.admit()
 
         count = self._refusals("http")
-        return Route(handle, ("POST",), admit, _render_error, _drop_renderer(signal))
+        drop_renderer = _drop_renderer(signal)
+        return Route(handle, ("POST",), admit, _render_error, drop_renderer)
 
     def _read_head(self, head: Head) -> tuple[Callable[[Signal, bytes], bytes] | None, Origin, Response]:
         """Work out from a head how to decode what follows it, where that comes from, and how to say yes."""
@@ -250,10 +255,10 @@ class OtlpReceiver(Receiver):
             404, f"no pipeline takes {signal.value} from the receiver {self.context.id}; add it to service.pipelines"
         )
 
-    def _grpc_handler(self, signal: Signal) -> Callable[[bytes, Mapping[str, str]], bytes]:
+    def _grpc_handler(self, signal: Signal) -> Callable[[bytes, Mapping[str, str]], bytes | asyncio.Future[bytes]]:
         check, receiver, count = self._check, str(self.context.id), self._refusals("grpc")
 
-        def handle(message: bytes, metadata: Mapping[str, str]) -> bytes:
+        def handle(message: bytes, metadata: Mapping[str, str]) -> bytes | asyncio.Future[bytes]:
             entry = self.next.get(signal)
             try:
                 if entry is None:
@@ -262,7 +267,8 @@ class OtlpReceiver(Receiver):
                 items = check(signal, message)
                 if items:
                     origin = Origin(receiver, "grpc", headers=metadata)
-                    entry.consume(Batch(signal, message, items, origin, ((Receipt(items), items),)))
+                    batch = Batch(signal, message, items, origin, ((Receipt(items), items),))
+                    return entry.consume(batch, b"", partial_success) or b""
             except ConsumeError as error:
                 count(error.reason)
                 raise

@@ -5,14 +5,17 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from otelwp_agent.model.receipt import Ledger, Outcome
+from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.telemetry.metrics import Instrument, InstrumentKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from otelwp_agent.model.receipt import Ledger
     from otelwp_agent.pipeline.entry import PipelineHead
     from otelwp_agent.telemetry.metrics import Registry
+
+    Accounts = Mapping[tuple[str, str], Ledger]
 
 ACCEPTED = Instrument("otelwp_pipeline_accepted_items", "Items that entered the pipeline.", labels=("pipeline",))
 SETTLED = Instrument(
@@ -27,22 +30,22 @@ INSTRUMENTS = (ACCEPTED, SETTLED, IN_FLIGHT)
 
 
 def bind_ledgers(registry: Registry, heads: Mapping[str, PipelineHead]) -> None:
-    """Show the ledger of each pipeline."""
+    """Show the accounts of each pipeline, summed over receivers and tenants."""
     for pipeline, head in heads.items():
-        ledger = head.ledger
-        registry.counter(ACCEPTED, partial(_accepted, ledger), pipeline=pipeline)
-        registry.gauge(IN_FLIGHT, partial(_in_flight, ledger), pipeline=pipeline)
+        accounts = head.ledgers
+        registry.counter(ACCEPTED, partial(_accepted, accounts), pipeline=pipeline)
+        registry.gauge(IN_FLIGHT, partial(_in_flight, accounts), pipeline=pipeline)
         for outcome in Outcome:
-            registry.counter(SETTLED, partial(_settled, ledger, outcome), pipeline=pipeline, outcome=outcome.label)
+            registry.counter(SETTLED, partial(_settled, accounts, outcome), pipeline=pipeline, outcome=outcome.label)
 
 
-def _accepted(ledger: Ledger) -> float:
-    return ledger.accepted
+def _accepted(accounts: Accounts) -> float:
+    return sum(ledger.accepted for ledger in accounts.values())
 
 
-def _in_flight(ledger: Ledger) -> float:
-    return ledger.in_flight
+def _in_flight(accounts: Accounts) -> float:
+    return sum(ledger.in_flight for ledger in accounts.values())
 
 
-def _settled(ledger: Ledger, outcome: Outcome) -> float:
-    return ledger.settled[outcome]
+def _settled(accounts: Accounts, outcome: Outcome) -> float:
+    return sum(ledger.settled[outcome] for ledger in accounts.values())

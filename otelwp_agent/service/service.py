@@ -94,16 +94,21 @@ class Service:
         plan = self._load()
         self._apply_telemetry(plan)
         process.observe(self.registry, plan.service.telemetry.resource)
-        graph = Graph.build(plan, self._environment)
-        metrics = await self._metrics_endpoint(plan)
+        self._open_journal(plan)
+        metrics = None
         try:
+            graph = Graph.build(plan, self._environment)
+            metrics = await self._metrics_endpoint(plan)
             await graph.start()
         except BaseException:
             await _close(metrics)
+            await self._close_journal()
             raise
         graph.adopt()
         self._graph, self._metrics = graph, metrics
         bind_ledgers(self.registry, graph.heads)
+        if self._environment.intake is not None:
+            self._environment.intake.start()
         self.started.set()
         self.log.info("agent ready", pipelines=len(plan.pipelines), components=len(plan.components))
         memory.release()
@@ -164,12 +169,15 @@ class Service:
             left = graph.in_flight()
             tell = self.log.error if left else self.log.info
             tell("stopped at once, as told; what was in flight is lost", in_flight=left)
+        await self._close_journal()
         self._stopped = True
         await _close(self._metrics)
 
     async def _drain(self, graph: Graph, timeout: float) -> Drained:
         """Drain within `timeout` seconds, graphs from before a reload first: they hand on to senders of this one."""
         deadline = time.monotonic() + timeout
+        if self._environment.intake is not None:
+            self._environment.intake.stop()
         if self._retiring:
             await asyncio.wait(self._retiring, timeout=timeout / 2)
         return await graph.retire(None, deadline)
@@ -178,6 +186,26 @@ class Service:
         left = drained.left + graph.in_flight()
         tell = self.log.error if left else self.log.info
         tell("agent stopped", delivered_while_draining=drained.delivered, dropped=left)
+
+    def _open_journal(self, plan: Plan) -> None:
+        """Open the journal, if there is to be one, and put the accounts where they were."""
+        settings = plan.service.journal
+        if settings is None:
+            return
+        from otelwp_agent.pipeline.journal.intake import Intake  # noqa: PLC0415 - for who has a journal
+        from otelwp_agent.pipeline.journal.journal import Journal  # noqa: PLC0415
+
+        log = self.log.bind(component="journal")
+        ledgers = self._environment.ledgers
+        journal = Journal(settings, ledgers, self.registry, log)
+        journal.open()
+        self._environment.intake = Intake(journal, ledgers, log)
+
+    async def _close_journal(self) -> None:
+        intake, self._environment.intake = self._environment.intake, None
+        if intake is not None:
+            intake.stop()
+            await intake.journal.close()
 
     def _apply_telemetry(self, plan: Plan) -> None:
         logs = plan.service.telemetry.logs

@@ -7,7 +7,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from otelwp_agent.model.batch import Batch, Origin, divide, merge
 from otelwp_agent.model.projections import count, split_batch
-from otelwp_agent.model.receipt import Ledger, Outcome, Receipt
+from otelwp_agent.model.receipt import HELD, Ledger, Outcome, Receipt
 from otelwp_agent.model.selection import Selection
 from otelwp_agent.model.signal import Signal
 from tests.kit.otlp import delimited
@@ -62,12 +62,12 @@ def test_forks_of_a_part_settle_into_the_whole():
     whole = a_batch(5)
     (receipt,) = receipts(whole)
     left, right = split_batch(whole, [2, 3])
-    forks = left.fork(2)
+    forks = left.fork("ab")
     forks[0].settle(Outcome.DELIVERED)
     assert receipt.pending == 5
     forks[1].settle(Outcome.DROPPED, "queue_full")
     assert (receipt.pending, receipt.count(Outcome.DROPPED), receipt.reason) == (3, 2, "queue_full")
-    for fork in right.fork(1):
+    for fork in right.fork("a"):
         fork.settle(Outcome.DELIVERED)
     assert receipt.pending == 0
 
@@ -146,7 +146,7 @@ class Pipeline(RuleBasedStateMachine):
     @rule(target=batches, batch=consumes(batches), branches=st.integers(1, 3))
     def fork(self, batch, branches):
         items = self._take(batch)
-        return multiple(*[self._put(fork, items) for fork in batch.fork(branches)])
+        return multiple(*[self._put(fork, items) for fork in batch.fork("abcdef"[:branches])])
 
     @rule(target=batches, batch=consumes(batches), outcome=st.sampled_from(Outcome), data=st.data())
     def thin(self, batch, outcome, data):
@@ -200,8 +200,8 @@ TestPipeline.settings = settings(max_examples=60, stateful_step_count=25)
 def test_what_no_journal_keeps_is_dropped_when_it_is_abandoned():
     batch = a_batch(2, 3)
     kept, lost = receipts(batch)
-    kept.kept = True
-    left, right = batch.fork(2)
+    kept.claim = HELD
+    left, right = batch.fork("ab")
 
     assert left.abandon() == right.abandon() == 3
     assert (kept.pending, lost.pending) == (2, 0)

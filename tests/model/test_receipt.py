@@ -68,7 +68,7 @@ def test_a_fan_out_settles_when_all_branches_have_and_the_worst_wins(branches):
     items = len(branches[0])
     settled = []
     parent = Receipt(items, settled.append)
-    forks = parent.fork(len(branches))
+    forks = parent.fork([str(number) for number in range(len(branches))])
     for fork, outcomes in zip(forks, branches, strict=True):
         assert not settled
         for outcome in outcomes:
@@ -82,8 +82,8 @@ def test_a_fan_out_settles_when_all_branches_have_and_the_worst_wins(branches):
 
 def test_a_fork_of_a_fork_settles_the_root():
     root = Receipt(2)
-    left, right = root.fork(2)
-    for fork in left.fork(2):
+    left, right = root.fork("ab")
+    for fork in left.fork("ab"):
         fork.settle(Outcome.SAMPLED_OUT, 2)
     assert root.pending == 2
     right.settle(Outcome.DELIVERED, 2)

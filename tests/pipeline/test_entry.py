@@ -5,6 +5,7 @@ from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.entry import ConnectorEntry, PipelineHead, ReceiverEntry
+from otelwp_agent.pipeline.ledgers import Ledgers
 from otelwp_agent.telemetry.metrics import Registry
 
 
@@ -24,7 +25,7 @@ class Stage:
 
 
 def head(name="traces"):
-    made = PipelineHead(name)
+    made = PipelineHead(name, Ledgers())
     made.first = Stage()
     made.admits = [made.first.admit]
     return made
@@ -37,9 +38,9 @@ def batch(items=2, transport="http"):
 
 def test_the_ledger_balances_at_every_step():
     pipeline = head()
-    ledger = pipeline.ledger
     for number in range(3):
         pipeline.consume(batch())
+        (ledger,) = pipeline.ledgers.values()
         assert (ledger.accepted, ledger.in_flight) == (2 * number + 2, 2 * number + 2)
     pipeline.first.refusal = Overloaded("full")
     refused = batch()
@@ -75,9 +76,9 @@ def test_two_pipelines_keep_ledgers_of_their_own():
     one = batch()
     entry.consume(one)
     heads[0].first.taken[0].settle(Outcome.DELIVERED)
-    assert [each.ledger.in_flight for each in heads] == [0, 2]
+    assert [each.total.in_flight for each in heads] == [0, 2]
     heads[1].first.taken[0].settle(Outcome.DROPPED, "x")
-    assert [each.ledger.settled for each in heads] == [[2, 0, 0, 0], [0, 0, 0, 2]]
+    assert [each.total.settled for each in heads] == [[2, 0, 0, 0], [0, 0, 0, 2]]
     assert one.shares[0][0].worst is Outcome.DROPPED
 
 
@@ -100,6 +101,6 @@ def test_through_a_connector_each_pipeline_settles_for_itself():
     connector = ConnectorEntry([after])
     connector.admit()
     connector.consume(before.first.taken[0])
-    assert [each.ledger.in_flight for each in (before, after)] == [2, 2]
+    assert [each.total.in_flight for each in (before, after)] == [2, 2]
     after.first.taken[0].settle(Outcome.DELIVERED)
-    assert [each.ledger.settled[Outcome.DELIVERED] for each in (before, after)] == [2, 2]
+    assert [each.total.settled[Outcome.DELIVERED] for each in (before, after)] == [2, 2]

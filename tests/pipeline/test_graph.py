@@ -23,7 +23,7 @@ async def test_a_batch_goes_from_receiver_to_exporter_and_its_receipt_is_settled
     graph = await running.go(ONE)
     assert await settled(running.hand.receive(3)) is Outcome.DELIVERED
     assert [batch.items for batch in running.sink.batches] == [3]
-    ledger = graph.heads["traces"].ledger
+    ledger = graph.heads["traces"].total
     assert (ledger.accepted, ledger.in_flight, ledger.settled[Outcome.DELIVERED]) == (3, 0, 3)
     await running.stop()
     assert (running.hand.life, running.sink.life) == (["start", "shutdown"], ["start", "shutdown"])
@@ -78,7 +78,7 @@ async def test_connectors_join_pipelines_and_each_keeps_its_ledger():
         traces/in: {receivers: [hand], exporters: [forward]}
     """)
     assert await settled(running.hand.receive(4)) is Outcome.DELIVERED
-    assert [head.ledger.settled[Outcome.DELIVERED] for head in graph.heads.values()] == [4, 4]
+    assert [head.total.settled[Outcome.DELIVERED] for head in graph.heads.values()] == [4, 4]
     await running.stop()
 
 

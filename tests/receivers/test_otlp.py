@@ -22,6 +22,7 @@ from otelwp_agent.model.otlp_json import encode
 from otelwp_agent.model.otlp_response import rejected
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.entry import PipelineHead, ReceiverEntry
+from otelwp_agent.pipeline.ledgers import Ledgers
 from otelwp_agent.receivers.otlp import FACTORY, Config
 from otelwp_agent.telemetry.metrics import Registry
 
@@ -43,7 +44,7 @@ class Pipeline:
         if self.refusal is not None:
             raise self.refusal
 
-    def consume(self, batch):
+    def consume(self, batch, answer=None, rejected=None):
         if self.refusal is not None:
             raise self.refusal
         self.batches.append(batch)
@@ -287,7 +288,7 @@ async def test_beside_php_overload_is_a_success_that_says_what_was_lost():
 async def test_what_was_counted_before_there_was_no_room_is_told(signal, key):
     settings = {"endpoint": "127.0.0.1:0", "on_overload": "accept_and_drop"}
     async with Agent(protocols={"http": settings}) as agent:
-        head = PipelineHead("traces")
+        head = PipelineHead("traces", Ledgers())
         head.first = agent.pipelines[signal]
         agent.pipelines[signal].refusal = Overloaded("the queue is full")
         agent.receiver.next = {signal: ReceiverEntry([head], "otlp", signal, agent.registry)}
@@ -297,4 +298,4 @@ async def test_what_was_counted_before_there_was_no_room_is_told(signal, key):
         _, _, answer = await agent.post(f"/v1/{signal.value}", encode(signal, body), "application/json")
         assert json.loads(answer) == {"partialSuccess": {key: "1", "errorMessage": "the queue is full"}}
         assert agent.registry.value("otelwp_receiver_dropped_items", site="unknown") == 2
-        assert head.ledger.accepted == 0
+        assert head.total.accepted == 0

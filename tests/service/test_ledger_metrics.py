@@ -1,16 +1,17 @@
 from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.pipeline.entry import PipelineHead
+from otelwp_agent.pipeline.ledgers import Ledgers
 from otelwp_agent.service.ledger_metrics import bind_ledgers
 from otelwp_agent.telemetry.metrics import Registry
 
 
 def test_the_sums_of_a_ledger_are_served():
     registry = Registry()
-    head = PipelineHead("traces")
-    bind_ledgers(registry, {"traces": head})
+    ledgers = Ledgers()
+    bind_ledgers(registry, {"traces": PipelineHead("traces", ledgers)})
     receipt = Receipt(10)
-    receipt.ledger = head.ledger
-    head.ledger.accepted += 10
+    receipt.ledger = ledgers.get("traces", "otlp", "one")
+    receipt.ledger.accepted += 10
     receipt.settle(Outcome.DELIVERED, 4)
     receipt.settle(Outcome.SAMPLED_OUT, 3)
     receipt.settle(Outcome.DROPPED, 1, "queue_full")
@@ -25,8 +26,10 @@ def test_the_sums_of_a_ledger_are_served():
 
 def test_a_pipeline_that_stays_over_a_reload_is_bound_once():
     registry = Registry()
-    head = PipelineHead("traces")
+    ledgers = Ledgers()
+    head = PipelineHead("traces", ledgers)
     bind_ledgers(registry, {"traces": head})
-    head.ledger.accepted += 5
-    bind_ledgers(registry, {"traces": head, "logs": PipelineHead("logs")})
+    ledgers.get("traces", "otlp", "one").accepted += 2
+    ledgers.get("traces", "otlp", "two").accepted += 3
+    bind_ledgers(registry, {"traces": head, "logs": PipelineHead("logs", ledgers)})
     assert registry.value("otelwp_pipeline_accepted_items") == 5

@@ -15,7 +15,7 @@ import orjson
 
 from otelwp_agent.config.blocks import HttpServer as Settings
 from otelwp_agent.config.types import Endpoint
-from otelwp_agent.errors import MalformedError, StartError
+from otelwp_agent.errors import AgentError, ConsumeError, MalformedError, StartError
 from otelwp_agent.transport.http_messages import JSON, Request, Response, Route
 from otelwp_agent.transport.http_server import HttpServer
 
@@ -47,8 +47,17 @@ class Control:
         self._server: HttpServer | None = None
 
     def add(self, path: str, handler: Handler, methods: tuple[str, ...] = ("POST",)) -> None:
-        """Serve `handler` at `path`; a handler raises `ConsumeError` for what it refuses."""
-        self._routes[path] = Route(handler, methods)
+        """Serve `handler` at `path`. It raises `ConsumeError` to refuse, `AgentError` for what cannot be now."""
+
+        def guarded(request: Request) -> Response | asyncio.Future[Response]:
+            try:
+                return handler(request)
+            except ConsumeError:
+                raise
+            except AgentError as error:
+                return refusal(str(error), HTTPStatus.SERVICE_UNAVAILABLE)
+
+        self._routes[path] = Route(guarded, methods)
 
     async def listen(self, path: str | None) -> None:
         """Listen at `path` and no longer where it did; `None` is nowhere. Raises `StartError`, changing nothing."""

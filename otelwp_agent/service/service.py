@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from otelwp_agent.errors import AgentError, ConfigError, StartError
 from otelwp_agent.pipeline.graph import Environment, Graph
 from otelwp_agent.service import memory
+from otelwp_agent.service.control_plane import ControlPlane
 from otelwp_agent.service.ledger_metrics import bind_ledgers
 from otelwp_agent.service.metrics_endpoint import MetricsEndpoint
 from otelwp_agent.telemetry import logging, process
@@ -55,6 +56,7 @@ class Service:
         self._retiring: set[asyncio.Task[Drained]] = set()
         """Graphs from before a reload that still hand on what they hold."""
         self._environment = Environment(self.registry, self.log, time.monotonic, self)
+        self.control_plane = ControlPlane(self.registry, self.log, lambda: self.graph)
 
     @property
     def ready(self) -> bool:
@@ -97,11 +99,15 @@ class Service:
         self._open_journal(plan)
         metrics = None
         try:
+            self.control_plane.open(plan.service)
+            self._environment.dead_letters = self.control_plane.dead_letters
             graph = Graph.build(plan, self._environment)
             metrics = await self._metrics_endpoint(plan)
+            await self.control_plane.listen(plan.service)
             await graph.start()
         except BaseException:
             await _close(metrics)
+            await self.control_plane.shutdown()
             await self._close_journal()
             raise
         graph.adopt()
@@ -123,9 +129,11 @@ class Service:
                 graph = Graph.build(plan, self._environment, before)
                 metrics = await self._metrics_endpoint(plan, before)
                 try:
+                    await self.control_plane.listen(plan.service)
                     await graph.start()
                     self._apply_telemetry(plan)
                 except BaseException:
+                    await self.control_plane.listen(before.plan.service)
                     if metrics is not old_metrics:
                         await _close(metrics)
                     raise
@@ -153,6 +161,7 @@ class Service:
     async def stop(self) -> None:
         """Drain in order: no longer ready, receivers closed, buffers and queues emptied, everything closed."""
         self._draining = True
+        self.control_plane.drain()
         graph = self.graph
         timeout = graph.plan.service.shutdown_timeout
         self.log.info("draining", timeout_seconds=timeout, in_flight=graph.in_flight())
@@ -169,6 +178,7 @@ class Service:
             left = graph.in_flight()
             tell = self.log.error if left else self.log.info
             tell("stopped at once, as told; what was in flight is lost", in_flight=left)
+        await self.control_plane.shutdown()
         await self._close_journal()
         self._stopped = True
         await _close(self._metrics)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from otelwp_agent.errors import MalformedError, StartError
+from otelwp_agent.errors import AgentError, MalformedError, StartError
 from otelwp_agent.service.control import Control, answer, asked, refusal
 from tests.kit.control import ask
 
@@ -29,6 +29,14 @@ async def test_what_was_added_is_served(control):
 async def test_what_is_added_later_is_served_too(control):
     control.add("/later", lambda _: refusal("not now", 409), ("GET",))
     assert await ask(control.path, "GET", "/later") == (409, {"error": "not now"})
+
+
+async def test_what_cannot_be_now_is_said(control):
+    def handler(_):
+        raise AgentError("the agent does not run")
+
+    control.add("/now", handler)
+    assert await ask(control.path, "POST", "/now") == (503, {"error": "the agent does not run"})
 
 
 async def test_an_answer_may_take_its_time(control):

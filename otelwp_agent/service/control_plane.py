@@ -1,0 +1,75 @@
+"""What an agent offers its operator beside telemetry: the control socket, the audit, the dead letters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from otelwp_agent.service.control import Control
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import structlog
+
+    from otelwp_agent.config.service import ServiceConfig
+    from otelwp_agent.pipeline.dead_letters.sink import DeadLetterFile
+    from otelwp_agent.pipeline.graph import Graph
+    from otelwp_agent.service.dead_letters import DeadLetterRoutes
+    from otelwp_agent.telemetry.metrics import Registry
+
+
+class ControlPlane:
+    """The control socket of one agent, and what is served there. `graph` returns the graph that runs."""
+
+    def __init__(
+        self, registry: Registry, log: structlog.typing.FilteringBoundLogger, graph: Callable[[], Graph]
+    ) -> None:
+        """Open nothing."""
+        self.control = Control(log)
+        """Others add to it what they offer."""
+        self.dead_letters: DeadLetterFile | None = None
+        """What senders put dead letters into, `None` if none are kept."""
+        self._registry = registry
+        self._log = log
+        self._graph = graph
+        self._settings: tuple[str | None, int] = (None, 0)
+        self._routes: DeadLetterRoutes | None = None
+
+    def open(self, service: ServiceConfig) -> None:
+        """Open the dead-letter file, if there is to be one. Raises `StartError`."""
+        path = service.dead_letter_path
+        self._settings = (path, service.dead_letter.max_size)
+        if path is None:
+            return
+        from otelwp_agent.pipeline.dead_letters.sink import DeadLetterFile  # noqa: PLC0415 - for who keeps them
+
+        dead_letters = DeadLetterFile(Path(path), service.dead_letter.max_size, self._registry, self._log)
+        dead_letters.open()
+        self.dead_letters = dead_letters
+
+    async def listen(self, service: ServiceConfig) -> None:
+        """Serve the socket that `service` names, once a graph runs, or after a reload. Raises `StartError`."""
+        if (service.dead_letter_path, service.dead_letter.max_size) != self._settings:
+            self._log.warning("service.dead_letter has changed: that takes effect when the agent starts again")
+        if service.control_path is not None and self._routes is None:
+            from otelwp_agent.service.audit import add_audit  # noqa: PLC0415 - for who is asked
+            from otelwp_agent.service.dead_letters import DeadLetterRoutes  # noqa: PLC0415
+
+            self._routes = DeadLetterRoutes(lambda: self.dead_letters, self._graph, self._log)
+            self._routes.add_to(self.control)
+            add_audit(self.control, self._graph)
+        await self.control.listen(service.control_path)
+
+    def drain(self) -> None:
+        """Resend no more dead letters; go on answering."""
+        if self._routes is not None:
+            self._routes.stop()
+
+    async def shutdown(self) -> None:
+        """Answer no more, and close the dead-letter file: everything that could be refused has been settled."""
+        self.drain()
+        await self.control.shutdown()
+        if self.dead_letters is not None:
+            self.dead_letters.close()
+            self.dead_letters = None

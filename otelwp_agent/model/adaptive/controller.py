@@ -165,6 +165,30 @@ class Controller:
     def _by_chance(self, trace: Trace, state: KeyState, weight: float, now: float) -> Decision:
         incoming = trace.threshold
         count = adjusted_count(incoming) if incoming else 1.0
+        threshold, reason = self._threshold(trace, state, weight, now, count)
+        if reason is _BUDGET and state.seen:
+            state.weight += weight
+            state.adjusted += weight * count
+        else:
+            # Planned for apart: the key's own probability does not decide about it.
+            self._certain += weight * min(1.0, probability_of(threshold) * count)
+        if incoming > threshold:
+            threshold, reason = incoming, _INCOMING
+        if 0 < threshold < NEVER:
+            state.tally.offered += count
+            state.tally.offered_excess += count * threshold / (NEVER - threshold)
+        if trace.randomness < threshold:
+            return Decision(False, threshold, reason)  # noqa: FBT003 - as above
+        account = self.account
+        if account is not None and not account.has_room(weight):
+            self.guarded += 1
+            return Decision(False, NEVER, _GUARD)  # noqa: FBT003 - as above
+        state.spent += weight
+        self._keep(trace, state, weight, threshold)
+        return Decision(True, threshold, reason)  # noqa: FBT003 - as above
+
+    def _threshold(self, trace: Trace, state: KeyState, weight: float, now: float, count: float) -> tuple[int, Reason]:
+        """Return the threshold of our own for a trace that stands for `count`, and where it comes from."""
         threshold, reason = state.threshold, _BUDGET
         site = self.sites.find(trace.site, now) if self._has_sites and trace.site else None
         if site is not None:
@@ -180,22 +204,7 @@ class Controller:
             if site.floor <= trace.randomness < threshold:
                 minimum.charge(weight)
             threshold, reason = site.floor, _SITE_MINIMUM
-        if reason is _BUDGET and state.seen:
-            state.weight += weight
-            state.adjusted += weight * count
-        else:
-            # Planned for apart: the key's own probability does not decide about it.
-            self._certain += weight * min(1.0, probability_of(threshold) * count)
-        if incoming > threshold:
-            threshold, reason = incoming, _INCOMING
-        if trace.randomness < threshold:
-            return Decision(False, threshold, reason)  # noqa: FBT003 - as above
-        if account is not None and not account.has_room(weight):
-            self.guarded += 1
-            return Decision(False, NEVER, _GUARD)  # noqa: FBT003 - as above
-        state.spent += weight
-        self._keep(trace, state, weight, threshold)
-        return Decision(True, threshold, reason)  # noqa: FBT003 - as above
+        return threshold, reason
 
     def _may_lift(self, limit: Limit, now: float) -> bool:
         """Say whether a site's minimum may lift a probability: not if all of them together are at their ceiling.

@@ -4,8 +4,8 @@ Each kept trace stands for w = 1/p of them: its adjusted count. Traces that were
 ones, rare keys) are a stratum of their own, which is counted exactly; the others were drawn by chance, each on its own
 (Poisson sampling), so the variance of a sum of w is the sum of w (w - 1) over what was kept (Horvitz and Thompson).
 
-* Totals: the interval of all N that are not z standard errors away, where the variance grows with N (a score interval:
-  it holds for few traces, too, and for none).
+* Totals: the interval of a Poisson mean, in units of the variance each trace brings: it holds for few traces, too, and
+  for none.
 * Error ratios: Wilson's interval for the part drawn by chance, with the number of traces that would tell as much if
   they had been drawn evenly; put together with the exact stratum and the total's own interval (MOVER, Zou 2008).
 * Percentiles: Woodruff's interval: the one of the share below the estimate, read back from the distribution.
@@ -23,7 +23,17 @@ from otelwp_agent.model.adaptive.histogram import LogHistogram, bucket_of, lower
 Z95 = 1.959964
 """Standard errors of an interval that holds the truth 95 times of 100."""
 
-_NUMBERS = ("certain", "certain_errors", "chances", "count", "errors", "excess")
+_NUMBERS = (
+    "certain",
+    "certain_errors",
+    "chances",
+    "count",
+    "errors",
+    "excess",
+    "error_excess",
+    "offered",
+    "offered_excess",
+)
 _HISTOGRAMS = ("durations", "uncertain")
 
 
@@ -38,17 +48,7 @@ class Estimate(NamedTuple):
 class Tally:
     """Adds up the kept traces of one key."""
 
-    __slots__ = (
-        "certain",
-        "certain_errors",
-        "chances",
-        "count",
-        "durations",
-        "errors",
-        "errors_missed",
-        "excess",
-        "uncertain",
-    )
+    __slots__ = (*_NUMBERS, "errors_missed", *_HISTOGRAMS)
 
     def __init__(self) -> None:
         """Begin with nothing."""
@@ -63,6 +63,12 @@ class Tally:
         """The same, of errors."""
         self.excess = 0.0
         """Sum of w (w - 1)."""
+        self.error_excess = 0.0
+        """The same, of errors."""
+        self.offered = 0.0
+        """Traces that were left to chance, kept or not, and the sum of their w - 1: the variance itself, which is known
+        only where the decisions are made. Both are 0 elsewhere."""
+        self.offered_excess = 0.0
         self.errors_missed = False
         """Whether there may be errors that were not kept: some were left to chance, or to samplers before this one."""
         self.durations: LogHistogram | None = None
@@ -78,6 +84,7 @@ class Tally:
             self.excess += count * (count - 1)
             if error:
                 self.errors += count
+                self.error_excess += count * (count - 1)
             if self.uncertain is None:
                 self.uncertain = LogHistogram()
             self.uncertain.add(bucket_of(duration), count)
@@ -118,15 +125,15 @@ class Tally:
         if not self.certain and not drawn.value:
             return Estimate(0.0, 0.0, 1.0)
         ratio = self.errors / self.count if self.count else 0.0
-        low, high = self._ratio_interval(ratio, z)
-        if all_errors_certain and not self.errors:
-            low = high = ratio
+        low, high = (0.0, 0.0) if all_errors_certain and not self.errors else self._ratio_interval(ratio, z)
         value = self._mixed(ratio, drawn.value)
+        # If chance kept nothing, its part of all is not known from what it kept, only how large it may be at most.
+        number = drawn.value or drawn.high
         # A larger total means fewer errors, if those drawn by chance have fewer than the others, and the other way
         # round: the worse of both ends counts.
         by_total = [self._mixed(ratio, drawn.low), self._mixed(ratio, drawn.high)]
-        down = math.hypot(value - self._mixed(low, drawn.value), value - min(value, *by_total))
-        up = math.hypot(self._mixed(high, drawn.value) - value, max(value, *by_total) - value)
+        down = math.hypot(max(value - self._mixed(low, number), 0.0), value - min(value, *by_total))
+        up = math.hypot(max(self._mixed(high, number) - value, 0.0), max(value, *by_total) - value)
         return Estimate(value, max(value - down, 0.0), min(value + up, 1.0))
 
     def percentile(self, q: float, z: float = Z95) -> Estimate:
@@ -150,19 +157,33 @@ class Tally:
             math.inf if high is None else lower_edge(high + 1),
         )
 
+    @property
+    def _variance(self) -> float:
+        """The variance of `count`: as it is if that is known, else as what was kept says."""
+        return max(self.offered_excess, self.excess)
+
     def _drawn(self, unseen: float, z: float) -> Estimate:
         """Estimate how many there were besides those kept for certain."""
-        each = self.excess / self.count if self.count else max(unseen - 1, 0.0)
-        middle = self.count + z * z * each / 2
-        wide = z * math.sqrt(self.count * each + (z * each / 2) ** 2)
-        return Estimate(self.count, max(middle - wide, float(self.chances)), middle + wide)
+        if self.offered:
+            each = self.offered_excess / self.offered
+        else:
+            each = self.excess / self.count if self.count else max(unseen - 1, 0.0)
+        if not each:
+            return Estimate(self.count, self.count, self.count)
+        low, high = _poisson_interval(self.count / each, z)
+        return Estimate(self.count, max(low * each, float(self.chances)), high * each)
 
     def _ratio_interval(self, ratio: float, z: float) -> tuple[float, float]:
         """Return Wilson's interval of the errors' part among what was drawn by chance."""
         if not self.count:
-            return 0.0, 0.0
-        number = self.count**2 / self.excess
-        squared = z * z / number
+            return 0.0, 1.0
+        variance = self._variance / self.count**2
+        if 0 < ratio < 1:
+            # Errors can have other probabilities than the rest: in an incident both change at once.
+            others = self.excess - self.error_excess
+            own = ((1 - ratio) ** 2 * self.error_excess + ratio**2 * others) / self.count**2
+            variance = max(variance, own / (ratio * (1 - ratio)))
+        squared = z * z * variance
         middle = (ratio + squared / 2) / (1 + squared)
         wide = math.sqrt(ratio * (1 - ratio) * squared + squared**2 / 4) / (1 + squared)
         return max(middle - wide, 0.0), min(middle + wide, 1.0)
@@ -179,7 +200,7 @@ class Tally:
         above = sum(number for at, number in self.durations if at > bucket) if self.durations else 0.0
         # What is certainly above leaves less to chance: with all slow traces kept, p99 is nearly exact.
         beyond = min(max(((1 - q) * (self.certain + self.count) - above) / self.count, 0.0), 1.0)
-        return math.sqrt(self.excess * ((1 - beyond) * (1 - q) ** 2 + beyond * q**2))
+        return math.sqrt(self._variance * ((1 - beyond) * (1 - q) ** 2 + beyond * q**2))
 
     def dump(self) -> list[Any]:
         """Return all of it as plain data."""
@@ -199,6 +220,13 @@ class Tally:
             None if part is None else LogHistogram.load(part) for part in (durations, uncertain)
         )
         return tally
+
+
+def _poisson_interval(number: float, z: float) -> tuple[float, float]:
+    """Return the interval of a Poisson mean of which `number` were counted (Wilson and Hilferty's approximation)."""
+    low = number * max(1 - 1 / (9 * number) - z / (3 * math.sqrt(number)), 0.0) ** 3 if number > 0 else 0.0
+    above = number + 1
+    return low, above * (1 - 1 / (9 * above) + z / (3 * math.sqrt(above))) ** 3
 
 
 def _bucket_at(histogram: LogHistogram, q: float) -> int | None:

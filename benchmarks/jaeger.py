@@ -123,7 +123,7 @@ class Sink:
     def admit(self) -> None:
         """Have room."""
 
-    def consume(self, batch: Batch) -> None:
+    def consume(self, batch: Batch, answer: object = None) -> None:
         """Forget the batch."""
 
 

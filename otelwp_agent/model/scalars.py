@@ -77,7 +77,7 @@ def time(value: Any) -> tuple[int, int, str]:  # noqa: ANN401 - whatever stands 
         return moment, MICROSECOND, "time_text" if moment else "time_missing"
     mended = "" if type(value) is int else "time_float" if type(value) is float else "time_text"
     for low, high, unit, kind in _UNITS:
-        if low <= stamp < high:
+        if low <= stamp < high and stamp * unit <= MAX_TIME:
             return nanoseconds(stamp, unit), unit, kind
     if not 0 < stamp * MICROSECOND <= MAX_TIME:
         return 0, MICROSECOND, "time_missing"

@@ -29,6 +29,7 @@ from otelwp_agent.config.types import ByteSize, Endpoint
 from otelwp_agent.errors import ConsumeError, MalformedError, RetryableError
 from otelwp_agent.model import projections
 from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.mending import MENDED, Mended
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.log_limit import LogLimit
@@ -92,6 +93,7 @@ class DatagramReceiver(Receiver):
         self._transport = "unixgram" if unix else "udp"
         self._origin = Origin(str(context.id), self._transport)
         self._limits: dict[str, LogLimit] = {}
+        self._mended = Mended(str(context.id), context.log, context.registry)
         self._socket = DatagramSocket(
             config.endpoint,
             self._take,
@@ -157,7 +159,10 @@ class DatagramReceiver(Receiver):
         if b'"traceID"' in data and b'"resourceSpans"' not in data:
             from otelwp_agent.model.jaeger.from_json import decode as decode_jaeger  # noqa: PLC0415 - for who sends it
 
-            return decode_jaeger(data, time.time_ns()).body()
+            traces = decode_jaeger(data, time.time_ns())
+            if traces.mended:
+                self._mended.add(traces)
+            return traces.body()
         from otelwp_agent.model.otlp_json import decode  # noqa: PLC0415 - the full messages, for who sends JSON
 
         return decode(Signal.TRACES, data)
@@ -194,5 +199,5 @@ FACTORY = Factory(
     stability=Stability.BETA,
     tier=Tier.FREE,
     reads="shape, down to the item",
-    instruments=(RECEIVED, LOST, *overload.INSTRUMENTS),
+    instruments=(RECEIVED, LOST, MENDED, *overload.INSTRUMENTS),
 )

@@ -26,6 +26,7 @@ from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Endpoint, Refused
 from otelwp_agent.errors import ConsumeError, PermanentError
 from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.mending import Mended
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.transport import jaeger_http, overload
@@ -33,6 +34,7 @@ from otelwp_agent.transport.refusals import refusals
 from otelwp_agent.transport.tls import beyond_grpc
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Mapping
 
     from otelwp_agent.transport.grpc_server import GrpcServer
@@ -107,7 +109,7 @@ class JaegerReceiver(Receiver):
         self._settings = config.protocols
         self._grpc: GrpcServer | None = None
         self._http: jaeger_http.JaegerHttp | None = None
-        self._mended = jaeger_http.Mended(str(context.id), context.log, context.registry)
+        self._mended = Mended(str(context.id), context.log, context.registry)
 
     async def start(self) -> None:
         """Listen; raise `StartError` with nothing left open."""
@@ -167,11 +169,12 @@ class JaegerReceiver(Receiver):
         self._grpc = server
         self.context.log.info("receiver listening", transport="grpc", endpoint=server.address, port=server.port)
 
-    def post_spans(self, message: bytes, metadata: Mapping[str, str]) -> bytes:
+    def post_spans(self, message: bytes, metadata: Mapping[str, str]) -> bytes | asyncio.Future[bytes]:
         """Take a `PostSpansRequest`; the answer is an empty message."""
         from otelwp_agent.model.jaeger import from_proto  # noqa: PLC0415 - for who listens with gRPC
 
         receiver, entry = str(self.context.id), self.next.get(Signal.TRACES)
+        told = None
         try:
             if entry is None:
                 raise PermanentError(f"no pipeline takes traces from the receiver {receiver}")
@@ -180,13 +183,14 @@ class JaegerReceiver(Receiver):
             items = traces.spans
             if items:
                 origin = Origin(receiver, "grpc", headers=metadata)
-                entry.consume(Batch(Signal.TRACES, traces.body(), items, origin, ((Receipt(items), items),)))
+                batch = Batch(Signal.TRACES, traces.body(), items, origin, ((Receipt(items), items),))
+                told = entry.consume(batch, b"")
         except ConsumeError as error:
             refusals(self.context.registry, receiver, "grpc")(error.reason)
             raise
         if traces.mended:
             self._mended.add(traces)
-        return b""
+        return told or b""
 
 
 FACTORY = Factory(

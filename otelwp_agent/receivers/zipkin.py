@@ -26,6 +26,7 @@ from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Endpoint
 from otelwp_agent.errors import ConsumeError, MalformedError
 from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.mending import MENDED, Mended
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.model.zipkin import from_json
@@ -33,7 +34,6 @@ from otelwp_agent.transport import overload
 from otelwp_agent.transport.compression import decompress
 from otelwp_agent.transport.http_messages import PROTOBUF, Head, Request, Response, Route, text_error
 from otelwp_agent.transport.http_server import HttpServer
-from otelwp_agent.transport.jaeger_http import MENDED, Mended
 from otelwp_agent.transport.refusals import REFUSED_REQUESTS, refusals
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class ZipkinReceiver(Receiver):
                 reason="empty",
             )
         steps = sender.decoding(body)(body, time.time_ns(), parse_string_tags=self._parse_string_tags)
-        return _ACCEPTED if self._step(steps, sender) else self._answer_later(steps, sender)
+        return self._step(steps, sender) or self._answer_later(steps, sender)
 
     def _answer_later(self, steps: Generator[None, None, Decoder], sender: _Sender) -> asyncio.Future[Response]:
         """Go on decoding a large body in steps, so that others are served in between; answer when that is done."""
@@ -157,36 +157,52 @@ class ZipkinReceiver(Receiver):
 
         def step() -> None:
             try:
-                if self._step(steps, sender):
-                    answer.set_result(_ACCEPTED)
-                else:
-                    loop.call_soon(step)
+                response = self._step(steps, sender)
             except Exception as error:
                 if not isinstance(error, ConsumeError):
                     self.context.log.exception("request failed")
                 answer.set_exception(error)
                 answer.exception()  # seen, though the client may be gone
+                return
+            if response is None:
+                loop.call_soon(step)
+            elif isinstance(response, Response):
+                answer.set_result(response)
+            else:
+                response.add_done_callback(tell)
+
+        def tell(told: asyncio.Future[Response]) -> None:
+            if answer.done() or told.cancelled():
+                answer.cancel()
+            elif (error := told.exception()) is not None:
+                answer.set_exception(error)
+                answer.exception()
+            else:
+                answer.set_result(told.result())
 
         loop.call_soon(step)
         return answer
 
-    def _step(self, steps: Generator[None, None, Decoder], sender: _Sender) -> bool:
-        """Decode another part of a body, and hand it over if it was the last; tell whether it was."""
+    def _step(
+        self, steps: Generator[None, None, Decoder], sender: _Sender
+    ) -> Response | asyncio.Future[Response] | None:
+        """Decode another part of a body; hand it over if it was the last, and return the answer."""
         try:
             next(steps)
         except StopIteration as stop:
-            self._hand_over(stop.value, sender)
-            return True
-        return False
+            return self._hand_over(stop.value, sender) or _ACCEPTED
+        return None
 
-    def _hand_over(self, decoder: Decoder, sender: _Sender) -> None:
-        """Hand the spans on, and count what was mended in them."""
+    def _hand_over(self, decoder: Decoder, sender: _Sender) -> asyncio.Future[Response] | None:
+        """Hand the spans on, and count what was mended in them; return what the sender has to wait for."""
         items, entry = decoder.traces.spans, self.next.get(Signal.TRACES)
+        told = None
         if items and entry is not None:
-            body = decoder.traces.body()
-            entry.consume(Batch(Signal.TRACES, body, items, sender.origin, ((Receipt(items), items),)))
+            batch = Batch(Signal.TRACES, decoder.traces.body(), items, sender.origin, ((Receipt(items), items),))
+            told = entry.consume(batch, _ACCEPTED)
         if decoder.traces.mended:
             self._mended.add(decoder.traces, sender.user_agent)
+        return told
 
 
 class _Sender:

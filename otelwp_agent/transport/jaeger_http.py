@@ -10,35 +10,30 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from otelwp_agent.errors import ConsumeError, MalformedError, Overloaded, RetryableError
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.jaeger import from_json
+from otelwp_agent.model.mending import MENDED, Mended
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.model.site import UNKNOWN, Sites
 from otelwp_agent.telemetry.log_limit import LogLimit
-from otelwp_agent.telemetry.metrics import Counter, Instrument, Registry
 from otelwp_agent.transport.compression import decompress
 from otelwp_agent.transport.http_messages import Head, Request, Response, Route, text_error
 from otelwp_agent.transport.http_server import HttpServer
 from otelwp_agent.transport.refusals import REFUSED_REQUESTS, refusals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator
 
     import structlog
 
     from otelwp_agent.config import blocks
     from otelwp_agent.model.jaeger.receiving import Traces
+    from otelwp_agent.telemetry.metrics import Registry
     from otelwp_agent.transport.overload import Drops
 
-MENDED = Instrument(
-    "otelwp_receiver_mended",
-    "What was put right in spans that were not as they should be, by kind and site.",
-    labels=("receiver", "kind", "site"),
-)
 INSTRUMENTS = (REFUSED_REQUESTS, MENDED)
 
 PATH = "/api/traces"
@@ -69,20 +64,11 @@ class Entry(Protocol):
     def admit(self) -> None:
         """Raise `Overloaded` if a batch would be refused now."""
 
-    def consume(self, batch: Batch) -> None:
-        """Take the batch, or raise `ConsumeError` having taken nothing of it."""
+    def consume(self, batch: Batch, answer: object = None) -> asyncio.Future[Any] | None:
+        """Take the batch, or raise `ConsumeError` having taken nothing of it.
 
-
-class Decoded(Protocol):
-    """What a decoder tells beside the spans."""
-
-    @property
-    def mended(self) -> Mapping[str, int]:
-        """What was put right, and how often."""
-
-    @property
-    def service(self) -> str:
-        """The name of the first service."""
+        Returns `None` if the sender may be answered at once, else a future that gets `answer` when it may be.
+        """
 
 
 class JaegerHttp:
@@ -133,7 +119,7 @@ class JaegerHttp:
         while self._waiting:
             self._step()
 
-    def handle(self, request: Request) -> Response:
+    def handle(self, request: Request) -> Response | asyncio.Future[Response]:
         """Answer a request."""
         sender = request.head.memo
         if sender is None:
@@ -153,9 +139,8 @@ class JaegerHttp:
             body = decompress("gzip", body, self._limit)
         if len(body) > THRIFT_AT_ONCE and len(body) > (AT_ONCE if _is_json(body, sender) else THRIFT_AT_ONCE):
             self._put_off(body, sender)
-        else:
-            self._hand_over(_decode(body, sender), sender)
-        return _ACCEPTED
+            return _ACCEPTED
+        return self._hand_over(_decode(body, sender), sender) or _ACCEPTED
 
     def _admit(self) -> None:
         if self._waiting_bytes > MAX_WAITING:
@@ -164,13 +149,16 @@ class JaegerHttp:
         if entry is not None:
             entry.admit()
 
-    def _hand_over(self, traces: Traces, sender: _Sender) -> None:
+    def _hand_over(self, traces: Traces, sender: _Sender) -> asyncio.Future[Response] | None:
+        """Hand the spans on; return what the sender has to wait for, if it has to."""
         items, entry = traces.spans, self._entry()
+        told = None
         if items and entry is not None:
-            body = traces.body()
-            entry.consume(Batch(Signal.TRACES, body, items, sender.origin, ((Receipt(items), items),)))
+            batch = Batch(Signal.TRACES, traces.body(), items, sender.origin, ((Receipt(items), items),))
+            told = entry.consume(batch, _ACCEPTED)
         if traces.mended:
             self.mended.add(traces, sender.user_agent)
+        return told
 
     # -- large bodies
 
@@ -194,9 +182,12 @@ class JaegerHttp:
         except StopIteration as stop:
             self._done(size)
             try:
-                self._hand_over(stop.value, sender)
+                told = self._hand_over(stop.value, sender)
             except ConsumeError as error:
                 self._lose(error, sender)
+            else:
+                if told is not None:
+                    told.add_done_callback(lambda told: self._heard(told, sender))
         except ConsumeError as error:
             self._done(size)
             self._lose(error, sender)
@@ -204,6 +195,12 @@ class JaegerHttp:
             self._done(size)
             self._refused("internal")
             self._log.exception("request failed", path=PATH)
+
+    def _heard(self, told: asyncio.Future[Response], sender: _Sender) -> None:
+        """Hear what the sender would have been told, had it not been answered before."""
+        error = None if told.cancelled() else told.exception()
+        if isinstance(error, ConsumeError):
+            self._lose(error, sender)
 
     def _done(self, size: int) -> None:
         self._waiting.popleft()
@@ -220,50 +217,6 @@ class JaegerHttp:
                 self._log.error("requests dropped after they were accepted", requests=requests, reason=str(error))
         else:
             self.mended.tell(sender.user_agent, error)
-
-
-class Mended:
-    """Counts what was put right by kind and site, and says so in the log once for each."""
-
-    def __init__(
-        self,
-        receiver: str,
-        log: structlog.typing.FilteringBoundLogger,
-        registry: Registry,
-    ) -> None:
-        """Count for the component `receiver`."""
-        self._receiver = receiver
-        self._log = log
-        self._registry = registry
-        self._sites = Sites()
-        self._counters: dict[tuple[str, str], Counter] = {}
-        self._told: set[str] = set()
-
-    def add(self, traces: Decoded, user_agent: str = "") -> None:
-        """Enter what was mended in `traces`."""
-        site = self._site(user_agent, traces.service)
-        fresh = {}
-        for kind, times in traces.mended.items():
-            counter = self._counters.get((site, kind))
-            if counter is None:
-                counter = self._counters[site, kind] = self._registry.counter(
-                    MENDED, receiver=self._receiver, kind=kind, site=site
-                )
-                fresh[kind] = times
-            counter.value += times
-        if fresh:
-            self._log.warning("spans mended", site=site, kinds=fresh)
-
-    def tell(self, user_agent: str, error: ConsumeError) -> None:
-        """Say once for each sender that what it sends cannot be used."""
-        site = self._site(user_agent, "")
-        if site not in self._told:
-            self._told.add(site)
-            self._log.error("request refused after it was accepted", site=site, reason=str(error))
-
-    def _site(self, user_agent: str, service: str) -> str:
-        site = self._sites.name(user_agent)
-        return self._sites.keep(service[:128]) if site == UNKNOWN and service else site
 
 
 class _Sender:

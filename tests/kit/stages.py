@@ -30,21 +30,30 @@ class NoHost:
 
 
 class Catcher:
-    """Keeps batches, or refuses them: `errors` are raised one after the other, `error` each time."""
+    """Keeps batches, or refuses them: `errors` are raised one after the other, `error` each time.
+
+    With `waiting` (a list), whoever hands over has to wait for the future that is put there.
+    """
 
     def __init__(self):
         self.batches = []
+        self.waiting = None
         self.error = None
         self.errors = []
 
     def admit(self):
         pass
 
-    def consume(self, batch):
+    def consume(self, batch, answer=None, rejected=None):
         error = self.errors.pop(0) if self.errors else self.error
         if error is not None:
             raise error
         self.batches.append(batch)
+        if self.waiting is None or answer is None:
+            return None
+        told = asyncio.get_running_loop().create_future()
+        self.waiting.append((told, answer))
+        return told
 
     @property
     def items(self):

@@ -48,7 +48,7 @@ class Pipeline:
         if self.refusal is not None:
             raise self.refusal
 
-    def consume(self, batch):
+    def consume(self, batch, answer=None, rejected=None):
         if self.broken:
             raise ZeroDivisionError
         self.batches.append(batch)
@@ -126,6 +126,12 @@ def test_the_founding_plugins_json_is_taken_as_well():
     (span,) = request.resource_spans[0].scope_spans[0].spans
     assert span.trace_id.hex() == "1d1aeade7e26e005ffb0bf74dad4dd92"
     assert span.name == "wordpress.request"
+    mended = {"trace_id_differs", "process_inline", "tag_without_type", "kind_missing"}
+    service = JAEGER["data"][0]["spans"][0]["process"]["serviceName"]
+    counted = [
+        agent.registry.value("otelwp_receiver_mended", receiver="datagram", kind=kind, site=service) for kind in mended
+    ]
+    assert counted == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(

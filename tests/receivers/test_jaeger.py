@@ -70,6 +70,19 @@ async def test_post_spans():
         assert len(agent.pipeline.batches) == 1
 
 
+async def test_the_answer_waits_for_the_journal():
+    async with rpc() as agent:
+        agent.pipeline.waiting = []
+        answer = asyncio.ensure_future(call(agent, to_proto.encode(OTLP)))
+        async with asyncio.timeout(5):
+            while not agent.pipeline.waiting:
+                await asyncio.sleep(0.001)
+        ((told, empty),) = agent.pipeline.waiting
+        assert not answer.done()
+        told.set_result(empty)
+        assert await answer == b""
+
+
 async def test_what_grpc_refuses():
     async with rpc() as agent:
         with pytest.raises(grpc.aio.AioRpcError) as error:

@@ -165,6 +165,28 @@ async def test_a_port_in_use_is_told():
             await other.receiver.start()
 
 
+async def handed_over(agent, count):
+    """Wait until so many senders have to wait; return what they wait for."""
+    async with asyncio.timeout(5):
+        while len(agent.pipeline.waiting) < count:
+            await asyncio.sleep(0)
+    return agent.pipeline.waiting
+
+
+async def test_the_answer_waits_for_the_journal():
+    async with Agent() as agent:
+        agent.pipeline.waiting = []
+        for outcome, status in ((None, 202), (Overloaded("the disk is full"), 429)):
+            post = asyncio.ensure_future(agent.post(FRONT))
+            told, answer = (await handed_over(agent, 1)).pop()
+            assert not post.done()
+            if outcome is None:
+                told.set_result(answer)
+            else:
+                told.set_exception(outcome)
+            assert (await post)[0] == status
+
+
 # -- large bodies
 
 
@@ -242,6 +264,18 @@ async def test_a_large_body_that_finds_no_room_is_counted_as_lost():
         await agent.post(large(), User_Agent=WORDPRESS)
         await agent.post(FRONT)
         assert agent.registry.value("otelwp_receiver_dropped_requests", site="shop.example:8980") == 1
+
+
+async def test_a_large_body_that_cannot_be_kept_is_counted_as_lost():
+    async with Agent() as agent:
+        agent.pipeline.waiting = []
+        with capture_logs() as logs:
+            assert (await agent.post(large()))[0] == 202
+            ((told, _),) = await handed_over(agent, 1)
+            told.set_exception(Overloaded("the disk is full"))
+            await asyncio.sleep(0)
+        assert agent.refused("overloaded") == 1
+        assert "requests dropped after they were accepted" in [line["event"] for line in logs]
 
 
 async def test_what_was_answered_is_handed_on_at_shutdown():

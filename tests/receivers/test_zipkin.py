@@ -54,6 +54,25 @@ async def test_json_is_told_by_its_bytes(content_type, method):
         assert agent.pipeline.items == 39
 
 
+@pytest.mark.parametrize("size", [1, 5000])
+@pytest.mark.parametrize(("refusal", "status"), [(None, 202), (Overloaded("the disk is full"), 429)])
+async def test_the_answer_waits_for_the_journal(size, refusal, status):
+    async with Agent() as agent:
+        agent.pipeline.waiting = []
+        body = json.dumps([span(id=f"{number + 1:016x}") for number in range(size)]).encode()
+        post = asyncio.ensure_future(agent.post(body))
+        async with asyncio.timeout(5):
+            while not agent.pipeline.waiting:
+                await asyncio.sleep(0)
+        ((told, answer),) = agent.pipeline.waiting
+        assert not post.done()
+        if refusal is None:
+            told.set_result(answer)
+        else:
+            told.set_exception(refusal)
+        assert (await post)[0] == status
+
+
 async def test_protobuf():
     async with Agent() as agent:
         assert await agent.post(PROTO, Content_Type=PROTOBUF) == (202, "")

@@ -1,13 +1,11 @@
 import pytest
 import structlog
-from structlog.testing import capture_logs
 
 from otelwp_agent.config.blocks import HttpReceiver
 from otelwp_agent.errors import MalformedError
-from otelwp_agent.model.jaeger.receiving import Traces
 from otelwp_agent.telemetry.metrics import Registry
 from otelwp_agent.transport.http_messages import Head, Request
-from otelwp_agent.transport.jaeger_http import JaegerHttp, Mended
+from otelwp_agent.transport.jaeger_http import JaegerHttp
 from otelwp_agent.transport.overload import Drops
 from tests.kit.jaeger import CAPTURES, WORDPRESS
 from tests.kit.stages import Catcher
@@ -59,21 +57,3 @@ def test_what_is_neither_is_told_so_unless_its_type_says_thrift(http):
         http.handle(Request(Head("POST", "/api/traces", {}), b"spans=1"))
     with pytest.raises(MalformedError, match="Thrift body"):
         http.handle(Request(Head("POST", "/api/traces", {"content-type": "application/x-thrift"}), b"spans=1"))
-
-
-def test_each_kind_is_told_once_for_a_site():
-    mended = Mended("jaeger", structlog.get_logger(), Registry())
-    traces = Traces()
-    traces.service = "shop"
-    traces.mend("id_padded", 2)
-    with capture_logs() as logs:
-        mended.add(traces)
-        traces.mend("time_in_s")
-        mended.add(traces)
-        mended.add(traces, WORDPRESS)
-        mended.add(traces)
-    assert [(line["site"], [*line["kinds"]]) for line in logs] == [
-        ("shop", ["id_padded"]),
-        ("shop", ["time_in_s"]),
-        ("shop.example:8980", ["id_padded", "time_in_s"]),
-    ]

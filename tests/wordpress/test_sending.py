@@ -148,7 +148,7 @@ def test_a_message_arrives_as_it_is(php, short, kind):
         lines = head.decode().split("\r\n")
         assert lines[0] == "POST /v1/traces HTTP/1.1"
         assert {
-            "Content-Type: application/json",
+            "Content-Type: application/x-protobuf",
             f"Content-Length: {MESSAGE}",
             "Connection: close",
             "User-Agent: otelwp/0.0.0",
@@ -339,7 +339,7 @@ def test_the_agent_takes_what_is_written_and_left(php, short):
                 $trace->open("GET $i", 2);
                 $trace->complete();
                 $sender = new Otelwp\\Sender([$data], new Otelwp\\Breaker());
-                $names[] = $sender->send(Otelwp\\Otlp_Json::encode($trace, ['service.name' => 'shop'], ''));
+                $names[] = $sender->send(Otelwp\\Otlp::encode($trace, ['service.name' => 'shop'], ''));
             }
             return $names;
             """,

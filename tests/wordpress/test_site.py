@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from otelwp_agent.model.otlp_json import decode
-from otelwp_agent.model.signal import Signal
 from tests.interop.wordpress import PASSWORD, USER, WordPress
 from tests.wordpress.conftest import PLUGIN, ROOT
 
@@ -74,7 +72,7 @@ class Listener:
                 body = self.socket.recv(1 << 20)
             except BlockingIOError:
                 break
-            request = ExportTraceServiceRequest.FromString(decode(Signal.TRACES, body))
+            request = ExportTraceServiceRequest.FromString(body)
             (resource,) = request.resource_spans
             found.append(Trace(body, attributes(resource.resource), list(resource.scope_spans[0].spans)))
         self.bodies += [trace.body for trace in found]
@@ -276,7 +274,24 @@ def test_what_ends_a_request(site, case, type_, message):
     assert found["exception.message"].startswith(message)
     assert found["code.file.path"] == "wp-content/mu-plugins/cases.php"
     assert found["wordpress.plugin"] == "cases"
-    assert "secret" not in trace.body.decode()
+    assert b"secret" not in trace.body
+
+
+@pytest.mark.parametrize(
+    ("case", "type_", "message"),
+    [
+        ("caused", "LogicException", "the effect"),
+        ("anonymous", "RuntimeException@anonymous", "nobody"),
+        ("twice", "DomainException", "first"),
+    ],
+)
+def test_the_exception_that_ended_a_request(site, case, type_, message):
+    """Not its cause, and not what went wrong afterwards."""
+    trace = site.trace(f"/?case={case}", status=500)
+    (event,) = trace.root.events
+    found = attributes(event)
+    assert (found["exception.type"], found["exception.message"]) == (type_, message)
+    assert attributes(trace.root)["error.type"] == type_
 
 
 def test_pages_of_wp_die(site):
@@ -312,7 +327,20 @@ def test_queries(site):
     (failed,) = [span for span in trace.spans if span.status.code == 2]
     assert (failed.name, failed.status.message) == ("SELECT no_such_table", "Table '?' doesn't exist")
     assert attributes(failed)["db.query.text"] == "SELECT ? FROM no_such_table"
-    assert "secret" not in trace.body.decode()
+    assert b"secret" not in trace.body
+
+
+def test_queries_say_who_asked(site):
+    trace = site.trace("/hello-world/")
+    callers = {attributes(span).get("code.function.name") for span in trace.spans if span.kind == CLIENT}
+    assert {"get_option", "WP_Query->get_posts"} <= callers
+
+
+def test_the_database_is_the_same_to_everybody(site):
+    """A recorded page may have another class of it, but never two objects."""
+    assert site.wordpress.visit("/?case=wpdb").text == '["Otelwp\\\\Collect\\\\Wpdb","100% of it",true]'
+    assert site.wordpress.visit("/?case=kept").text == '["wpdb","100% of it",true]'
+    assert [trace.root.name for trace in site.listener.wait()]
 
 
 def test_a_query_for_each_row_is_found(site):
@@ -404,7 +432,7 @@ def test_requests_to_others(site, other):
     assert (refused.status.code, attributes(refused)["error.type"]) == (2, "http_request_failed")
     assert attributes(cached)["wordpress.http.short_circuit"] is True
     assert trace.parent(first).name == "template"
-    assert "secret" not in trace.body.decode(), "a path or a query may be the key to a web hook"
+    assert b"secret" not in trace.body, "a path or a query may be the key to a web hook"
 
     headers = {path.partition("?")[0]: headers for _, path, headers, _ in other.seen}
     id_ = trace.root.trace_id.hex()
@@ -440,7 +468,7 @@ def test_mail(site):
     taken, refused = trace.named("wp_mail")
     assert taken.status.code == 0
     assert (refused.status.code, attributes(refused)["error.type"]) == (2, "wp_mail_failed")
-    assert "jane" not in trace.body.decode()
+    assert b"jane" not in trace.body
 
 
 def test_rest_requests_within_a_page(site):
@@ -469,7 +497,7 @@ def test_a_checkout(site):
     trace = site.trace("/?case=declined")
     (payment,) = trace.named("woocommerce payment")
     assert (payment.status.code, payment.status.message) == (2, "payment failed")
-    assert "jane" not in trace.body.decode()
+    assert b"jane" not in trace.body
 
 
 def test_bytes_that_are_no_text(site):
@@ -801,7 +829,7 @@ def test_wp_cli(site):
 
 def test_nothing_private_was_ever_sent(site):
     """Of everything that the tests above made it send."""
-    sent = b"\n".join(site.listener.bodies).decode()
+    sent = b"\n".join(site.listener.bodies).decode(errors="replace")
     assert len(site.listener.bodies) > 60
     for private in (
         "jane",
@@ -821,6 +849,12 @@ def test_as_a_must_use_plugin(site):
     site.wordpress.deactivate("otelwp")
     folder = site.wordpress.site / "wp-content/mu-plugins"
     shutil.copy(LOADER, folder / "a-loader.php")
+    before = site.ask("return Otelwp\\Settings::all();")
+    with site.changed(sampling_rate=0):
+        site.wordpress.php("delete_option('otelwp_settings'); delete_option('otelwp_agent');")
+        site.wordpress.visit("/")
+        assert site.ask("return get_option('otelwp_settings') == Otelwp\\Settings::defaults();"), "nobody activates it"
+    site.set(**before)
     site.trace("/")
     early = site.trace("/")
     site.wordpress.activate("otelwp")

@@ -123,7 +123,7 @@ def test_messages_of_the_database_lose_what_they_quote(php, message, rest):
     ],
 )
 def test_rest_routes_can_be_read(php, pattern, route):
-    assert php("return Otelwp\\Collect\\Work::readable($data);", pattern) == route
+    assert php("return Otelwp\\Collect\\Rest::readable($data);", pattern) == route
 
 
 def test_messages_lose_people_and_places(php):

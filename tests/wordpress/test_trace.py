@@ -1,6 +1,6 @@
 """Ids, sampling, encoding: what stands in a trace, as the agent's own decoder reads it."""
 
-import json
+import base64
 import math
 
 import pytest
@@ -8,8 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from otelwp_agent.model import sampling
-from otelwp_agent.model.otlp_json import decode
+from otelwp_agent.model import projections, sampling
 from otelwp_agent.model.signal import Signal
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -19,9 +18,10 @@ slow = settings(max_examples=5, deadline=None, suppress_health_check=[HealthChec
 
 
 def decoded(body):
-    request = ExportTraceServiceRequest.FromString(decode(Signal.TRACES, body.encode()))
+    request = ExportTraceServiceRequest.FromString(body)
     (resource,) = request.resource_spans
     (scope,) = resource.scope_spans
+    assert projections.check(Signal.TRACES, body) == len(scope.spans)
     return resource.resource, scope.scope, list(scope.spans)
 
 
@@ -132,12 +132,14 @@ ENCODE = """
     $trace = new Otelwp\\Trace(Otelwp\\Trace_Context::from_headers($data['traceparent'] ?? ''), $data['limit'] ?? 200);
     {code}
     $trace->complete();
-    return [Otelwp\\Otlp_Json::encode($trace, ['service.name' => 'shop'], 'ot=th:8'), $trace->dropped];
+    $body = Otelwp\\Otlp::encode($trace, ['service.name' => 'shop'], 'ot=th:8');
+    return [base64_encode($body), $trace->dropped];
 """
 
 
 def encoded(php, code, data=None):
-    return php(ENCODE.replace("{code}", code), data)
+    body, dropped = php(ENCODE.replace("{code}", code), data)
+    return base64.b64decode(body), dropped
 
 
 def test_spans_as_the_agent_reads_them(php):
@@ -246,5 +248,38 @@ def test_bytes_that_are_no_text_do_not_empty_the_message(php):
 
 def test_long_values_are_cut(php):
     body, _ = encoded(php, "$trace->open('x', 1, ['long' => str_repeat('é', 5000)]);")
-    assert len(body) < 8000
-    json.loads(body)
+    _, _, (span,) = decoded(body)
+    assert span.attributes[0].value.string_value == "é" * 1024
+
+
+def test_numbers_of_every_size_arrive(php):
+    numbers = [0, 1, 127, 128, 300, 2**31, 2**53, 2**63 - 1, -1, -128, -(2**63)]
+    body, _ = encoded(
+        php,
+        "$trace->open('x', 1, array_map('intval', $data['numbers']));",
+        {"numbers": list(map(str, numbers))},
+    )
+    _, _, (span,) = decoded(body)
+    assert [each.value.int_value for each in span.attributes] == numbers
+    assert [each.key for each in span.attributes] == list(map(str, range(len(numbers))))
+
+
+def test_equal_spans_and_those_that_only_look_it(php):
+    body, _ = encoded(
+        php,
+        "foreach ([['n' => 1], ['n' => 1], ['n' => '1'], ['n' => 1.0], ['n' => true], []] as $attributes) {"
+        "    $trace->add('x', 3, 1, 2, $attributes);"
+        "}",
+    )
+    _, _, spans = decoded(body)
+    kinds = [[each.value.WhichOneof("value") for each in span.attributes] for span in spans]
+    assert kinds == [["int_value"], ["int_value"], ["string_value"], ["double_value"], ["bool_value"], []]
+    assert len({span.span_id for span in spans}) == len(spans)
+
+
+@slow
+@given(st.integers(0, 40_000))
+def test_lengths_are_right_at_every_size(php, size):
+    body, _ = encoded(php, "$trace->open(str_repeat('n', $data), 1, ['a' => str_repeat('v', $data)]);", size)
+    _, _, (span,) = decoded(body)
+    assert (span.name, span.attributes[0].value.string_value) == ("n" * min(size, 2048), "v" * min(size, 2048))

@@ -25,7 +25,7 @@ define( 'OTELWP_VERSION', '0.1.0' );
 define( 'OTELWP_FILE', __FILE__ );
 define( 'OTELWP_DIR', __DIR__ );
 
-// Otelwp\Otlp_Json stands in includes/class-otlp-json.php, Otelwp\Collect\Sql in includes/collect/class-sql.php.
+// Otelwp\Agent_Client stands in includes/class-agent-client.php, Otelwp\Collect\Sql in includes/collect/class-sql.php.
 spl_autoload_register(
 	static function ( $name ) {
 		if ( 0 !== strpos( $name, 'Otelwp\\' ) ) {

@@ -14,6 +14,11 @@ add_action(
 	}
 );
 
+// A plugin that keeps the database's object, as some do.
+if ( 'kept' === ( $_GET['case'] ?? '' ) ) {
+	$GLOBALS['otelwp_kept'] = $GLOBALS['wpdb'];
+}
+
 add_action(
 	'template_redirect',
 	static function () {
@@ -33,6 +38,23 @@ add_action(
 				break;
 			case 'exit':
 				exit( 'bye' );
+			case 'caused':
+				throw new LogicException( 'the effect', 0, new DomainException( 'the cause' ) );
+			case 'anonymous':
+				throw new class( 'nobody' ) extends RuntimeException {};
+			case 'twice':
+				add_action(
+					'shutdown',
+					static function () {
+						throw new LengthException( 'later' );
+					}
+				);
+				throw new DomainException( 'first' );
+			case 'wpdb':
+			case 'kept':
+				$wpdb->set_blog_id( $wpdb->blogid );
+				$like = $wpdb->get_var( $wpdb->prepare( 'SELECT %s', '100% of it' ) );
+				wp_send_json( array( get_class( $wpdb ), $like, ( $GLOBALS['otelwp_kept'] ?? $wpdb ) === $wpdb ) );
 			case 'die':
 				wp_die( 'Not today', 'Closed', array( 'response' => 503 ) );
 				break;

@@ -24,13 +24,41 @@ final class Agent {
 	const TIERS = array( 'free', 'pro', 'enterprise' );
 
 	/**
+	 * What was saved of the last reply, and of which site; null before it was asked for.
+	 *
+	 * @var array|null
+	 */
+	private static $state = null;
+
+	/**
 	 * Return what was saved of the last reply.
 	 *
 	 * @return array
 	 */
 	public static function state() {
-		$state = get_option( self::OPTION );
-		return is_array( $state ) ? $state : array();
+		$site = get_current_blog_id();
+		if ( null === self::$state || $site !== self::$state[0] ) {
+			$state       = get_option( self::OPTION );
+			self::$state = array( $site, is_array( $state ) ? $state : array() );
+		}
+		return self::$state[1];
+	}
+
+	/**
+	 * Forget the last reply.
+	 */
+	public static function forget() {
+		self::save( array() );
+	}
+
+	/**
+	 * Save what is to be known of the agent.
+	 *
+	 * @param array $state All of it.
+	 */
+	private static function save( array $state ) {
+		update_option( self::OPTION, $state );
+		self::$state = null;
 	}
 
 	/**
@@ -95,7 +123,7 @@ final class Agent {
 		$valid_for      = isset( $reply['valid_for'] ) && is_numeric( $reply['valid_for'] ) ? (int) $reply['valid_for'] : self::VALID_FOR;
 		$state['at']    = time();
 		$state['until'] = time() + min( max( $valid_for, 60 ), DAY_IN_SECONDS );
-		update_option( self::OPTION, $state );
+		self::save( $state );
 	}
 
 	/**
@@ -107,7 +135,7 @@ final class Agent {
 		$state              = self::state();
 		$state['problem']   = $problem;
 		$state['missed_at'] = time();
-		update_option( self::OPTION, $state );
+		self::save( $state );
 	}
 
 	/**

@@ -99,7 +99,7 @@ final class Endpoint {
 	/**
 	 * Hand a message over to the kernel.
 	 *
-	 * @param string $body The OTLP/JSON.
+	 * @param string $body The OTLP.
 	 * @return string '' if it was taken, else why it was not. TOO_LARGE and BUSY are about this message alone.
 	 */
 	public function deliver( $body ) {
@@ -193,13 +193,13 @@ final class Endpoint {
 	/**
 	 * Write an HTTP request around a body.
 	 *
-	 * @param string $body The OTLP/JSON.
+	 * @param string $body The OTLP.
 	 * @return string
 	 */
 	private function http( $body ) {
 		$host = '/' === $this->address[0] ? 'localhost' : $this->address;
 		return 'POST ' . $this->path . " HTTP/1.1\r\nHost: " . $host . "\r\nUser-Agent: otelwp/" . OTELWP_VERSION
-			. "\r\nContent-Type: application/json\r\nContent-Length: " . strlen( $body ) . "\r\nConnection: close\r\n\r\n" . $body;
+			. "\r\nContent-Type: application/x-protobuf\r\nContent-Length: " . strlen( $body ) . "\r\nConnection: close\r\n\r\n" . $body;
 	}
 
 	/**

@@ -14,8 +14,6 @@ defined( 'ABSPATH' ) || exit;
  */
 final class Heartbeat {
 
-	const HOOK = 'otelwp_heartbeat';
-
 	const SCHEDULE = 'otelwp_five_minutes';
 
 	const PATH = '/v1/plugins/heartbeat';
@@ -38,8 +36,8 @@ final class Heartbeat {
 	 * Schedule it, if it is not. The sites of one host begin at different times.
 	 */
 	public static function schedule() {
-		if ( ! wp_next_scheduled( self::HOOK ) ) {
-			wp_schedule_event( time() + wp_rand( 10, 5 * MINUTE_IN_SECONDS ), self::SCHEDULE, self::HOOK );
+		if ( ! wp_next_scheduled( Plugin::HEARTBEAT ) ) {
+			wp_schedule_event( time() + wp_rand( 10, 5 * MINUTE_IN_SECONDS ), self::SCHEDULE, Plugin::HEARTBEAT );
 		}
 	}
 

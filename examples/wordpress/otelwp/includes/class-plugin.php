@@ -16,6 +16,8 @@ defined( 'ABSPATH' ) || exit;
  */
 final class Plugin {
 
+	const HEARTBEAT = 'otelwp_heartbeat'; // The hook of WP-Cron.
+
 	/**
 	 * Begin to record this request, and register what the dashboard, cron and WP-CLI use.
 	 */
@@ -23,14 +25,17 @@ final class Plugin {
 		if ( PHP_INT_SIZE >= 8 ) { // Times are nanoseconds in an integer.
 			Request::begin();
 		}
-		register_activation_hook( OTELWP_FILE, array( __CLASS__, 'activate' ) );
-		register_deactivation_hook( OTELWP_FILE, array( __CLASS__, 'deactivate' ) );
 		add_filter( 'cron_schedules', array( Heartbeat::class, 'schedules' ) ); // phpcs:ignore WordPress.WP.CronInterval -- five minutes, and nothing visitors wait for.
-		add_action( Heartbeat::HOOK, array( Heartbeat::class, 'beat' ) );
-		add_action( 'rest_api_init', array( Admin\Site_Health::class, 'register_route' ) );
-		add_action( 'wp_initialize_site', array( __CLASS__, 'initialize_site' ), 900 );
+		add_action( self::HEARTBEAT, array( Heartbeat::class, 'beat' ) );
+		add_action( 'rest_api_init', array( __CLASS__, 'rest' ) );
+		if ( is_multisite() ) {
+			add_action( 'wp_initialize_site', array( __CLASS__, 'initialize_site' ), 900 );
+		}
+		if ( is_admin() || ! Request::is_http() || did_action( 'plugins_loaded' ) ) {
+			self::watch_activation();
+		}
 		if ( is_admin() ) {
-			add_action( 'admin_init', array( __CLASS__, 'prepare_site' ) ); // A must-use plugin is never activated.
+			add_action( 'admin_init', array( __CLASS__, 'prepare_site' ) );
 			Admin\Settings_Page::register();
 			Admin\Site_Health::register();
 			add_action( 'init', array( __CLASS__, 'translate' ) );
@@ -38,6 +43,32 @@ final class Plugin {
 		if ( defined( 'WP_CLI' ) && WP_CLI ) {
 			\WP_CLI::add_command( 'otelwp', Cli\Command::class );
 		}
+	}
+
+	/**
+	 * Register what REST requests use. WordPress's API activates plugins, too.
+	 */
+	public static function rest() {
+		self::watch_activation();
+		register_rest_route(
+			'otelwp/v1',
+			'/agent',
+			array(
+				'methods'             => 'GET',
+				'callback'            => array( Admin\Site_Health::class, 'test_agent' ),
+				'permission_callback' => static function () {
+					return current_user_can( 'view_site_health_checks' );
+				},
+			)
+		);
+	}
+
+	/**
+	 * Be told when the plugin is activated and deactivated: where that can be, for a page of visitors pays for it as well.
+	 */
+	private static function watch_activation() {
+		register_activation_hook( OTELWP_FILE, array( __CLASS__, 'activate' ) );
+		register_deactivation_hook( OTELWP_FILE, array( __CLASS__, 'deactivate' ) );
 	}
 
 	/**
@@ -74,7 +105,7 @@ final class Plugin {
 		$sites = $network_wide && is_multisite() ? self::site_ids() : array( get_current_blog_id() );
 		foreach ( $sites as $site ) {
 			is_multisite() && switch_to_blog( $site );
-			wp_clear_scheduled_hook( Heartbeat::HOOK );
+			wp_clear_scheduled_hook( self::HEARTBEAT );
 			is_multisite() && restore_current_blog();
 		}
 	}
@@ -96,7 +127,9 @@ final class Plugin {
 	 * Create the options of the current site, and its heartbeat, unless they exist.
 	 */
 	public static function prepare_site() {
-		if ( ! Settings::of_network() ) {
+		if ( Settings::of_network() ) {
+			add_site_option( Settings::OPTION, Settings::defaults() );
+		} else {
 			add_option( Settings::OPTION, Settings::defaults() );
 		}
 		add_option( Agent::OPTION, array() );

@@ -50,11 +50,21 @@ final class Request {
 	private $collectors = array();
 
 	/**
+	 * Collectors that were needed, by class.
+	 *
+	 * @var object[]
+	 */
+	private $late = array();
+
+	/**
 	 * Start recording, if this request is to be recorded.
 	 */
 	public static function begin() {
 		if ( ! Settings::get( 'enabled' ) || Agent::wish( 'paused' ) || wp_installing() ) {
 			return;
+		}
+		if ( ! Settings::are_stored() ) {
+			add_action( 'wp_loaded', array( Plugin::class, 'prepare_site' ), PHP_INT_MAX, 0 ); // Each page would look for them.
 		}
 		$context = Trace_Context::from_headers( self::server( 'HTTP_TRACEPARENT' ), self::server( 'HTTP_TRACESTATE' ) );
 		if ( Settings::get( 'follow_parent' ) && null !== $context->sampled ) {
@@ -68,17 +78,24 @@ final class Request {
 			$sampled = Sampler::within_budget( (float) Agent::wish( 'traces_per_second' ) );
 		}
 		// Before other plugins work in `shutdown`, and again at the end.
-		add_action( 'shutdown', array( Collect\Errors::class, 'fatal' ), PHP_INT_MIN, 0 );
+		add_action( 'shutdown', array( __CLASS__, 'fatal' ), PHP_INT_MIN, 0 );
 		if ( $sampled ) {
 			self::$current = new self( $context, $threshold );
 			self::$current->record();
 			return;
 		}
-		new Collect\Http( null, $context, $threshold );
+		add_filter(
+			'http_request_args',
+			static function ( $args, $url ) use ( $context, $threshold ) {
+				return ( new Collect\Http( null, $context, $threshold ) )->begin( $args, $url );
+			},
+			PHP_INT_MAX,
+			2
+		);
 		if ( Settings::get( 'keep_errors' ) ) {
 			register_shutdown_function(
 				static function () use ( $context ) {
-					if ( null !== Collect\Errors::fatal() || http_response_code() >= 500 ) {
+					if ( null !== self::fatal() || http_response_code() >= 500 ) {
 						$request = new self( $context, null );
 						$request->trace->set( $request->root, array( 'otelwp.kept_because' => 'error' ) );
 						$request->end();
@@ -86,6 +103,17 @@ final class Request {
 				}
 			);
 		}
+	}
+
+	/**
+	 * Return what ended the request as the attributes of an event, or null. Most requests end well, and load no file for it.
+	 *
+	 * @return array|null
+	 */
+	public static function fatal() {
+		static $failed = false;
+		$failed = $failed || null !== error_get_last();
+		return $failed ? Collect\Errors::fatal() : null;
 	}
 
 	/**
@@ -118,13 +146,64 @@ final class Request {
 		$this->collectors = array(
 			new Collect\Phases( $this->trace, $this->root ),
 			new Collect\Database( $this->trace, $this->root ),
-			new Collect\Http( $this->trace, $this->trace->context, $this->threshold ),
-			new Collect\Work( $this->trace ),
-			new Collect\Errors( $this->trace, $this->root ),
-			new Collect\Woocommerce( $this->trace ),
 		);
+		// What many pages have nothing of is loaded when it is there.
+		$this->wait( 'http_request_args', Collect\Http::class, 'begin', PHP_INT_MAX, 2 );
+		$this->wait( 'rest_request_before_callbacks', Collect\Rest::class, 'begin', PHP_INT_MIN, 3 );
+		$this->wait( 'wp_before_load_template', Collect\Templates::class, 'begin', PHP_INT_MIN, 0 );
+		$this->wait( 'wp_mail', Collect\Mail::class, 'begin', PHP_INT_MAX, 1 );
+		$this->wait( 'woocommerce_loaded', Collect\Woocommerce::class, 'watch', 10, 0 );
+		foreach ( array( '', '_ajax', '_json', '_jsonp', '_xmlrpc', '_xml' ) as $kind ) {
+			$this->wait( 'wp_die' . $kind . '_handler', Collect\Errors::class, 'wrap', PHP_INT_MAX, 1 );
+		}
+		if ( defined( 'XMLRPC_REQUEST' ) ) {
+			add_action( 'xmlrpc_call', array( Route::class, 'note' ), 1, 1 );
+		}
+		if ( wp_doing_cron() ) {
+			$this->wait( 'wp_loaded', Collect\Cron::class, 'surround', PHP_INT_MAX, 0 );
+		}
 		// After WordPress's own shutdown function and whatever plugins do in the action `shutdown`.
 		register_shutdown_function( array( $this, 'end' ) );
+	}
+
+	/**
+	 * Let a collector have what a hook passes, as soon as it does.
+	 *
+	 * @param string $hook     Its name.
+	 * @param string $name     Class of the collector.
+	 * @param string $method   Of the collector.
+	 * @param int    $priority Of the hook.
+	 * @param int    $count    Of arguments.
+	 */
+	private function wait( $hook, $name, $method, $priority, $count ) {
+		add_filter(
+			$hook,
+			function ( ...$values ) use ( $name, $method ) {
+				if ( ! isset( $this->late[ $name ] ) ) {
+					$this->late[ $name ] = $this->make( $name );
+				}
+				return $this->late[ $name ]->$method( ...$values );
+			},
+			$priority,
+			$count
+		);
+	}
+
+	/**
+	 * Make a collector.
+	 *
+	 * @param string $name Its class.
+	 * @return object
+	 */
+	private function make( $name ) {
+		switch ( $name ) {
+			case Collect\Http::class:
+				return new $name( $this->trace, $this->trace->context, $this->threshold );
+			case Collect\Errors::class:
+				return new $name( $this->trace, $this->root );
+			default:
+				return new $name( $this->trace );
+		}
 	}
 
 	/**
@@ -154,9 +233,7 @@ final class Request {
 		}
 		$began = hrtime( true );
 		foreach ( $this->collectors as $collector ) {
-			if ( method_exists( $collector, 'finish' ) ) {
-				$collector->finish();
-			}
+			$collector->finish();
 		}
 		$this->describe();
 		$this->trace->complete();
@@ -167,7 +244,7 @@ final class Request {
 		 * @param int   $root  The number of the request's span.
 		 */
 		do_action( 'otelwp_trace', $this->trace, $this->root );
-		$body     = Otlp_Json::encode( $this->trace, Site::resource(), $this->trace->context->tracestate( $this->threshold ) );
+		$body     = Otlp::encode( $this->trace, Site::resource(), $this->trace->context->tracestate( $this->threshold ) );
 		$encoded  = hrtime( true );
 		$sender   = new Sender( (array) Settings::get( 'endpoints' ), new Breaker() );
 		$endpoint = '' === $body ? '' : $sender->send( $body );
@@ -198,7 +275,7 @@ final class Request {
 				}
 			}
 		}
-		$fatal = Collect\Errors::fatal();
+		$fatal = self::fatal();
 		if ( null !== $fatal ) {
 			$attr['error.type'] = $fatal['exception.type'];
 			$this->trace->event( $this->root, 'exception', $fatal );

@@ -49,7 +49,7 @@ final class Sender {
 	/**
 	 * Send a message.
 	 *
-	 * @param string $body The OTLP/JSON.
+	 * @param string $body The OTLP.
 	 * @return string The endpoint that took it; '' if none did.
 	 */
 	public function send( $body ) {

@@ -26,6 +26,13 @@ final class Settings {
 	private static $values = null;
 
 	/**
+	 * Whether the option was there when it was looked for last.
+	 *
+	 * @var bool
+	 */
+	private static $stored = true;
+
+	/**
 	 * Return every setting with its default.
 	 *
 	 * @return array
@@ -67,6 +74,16 @@ final class Settings {
 			self::$values = self::load();
 		}
 		return self::$values[ $key ];
+	}
+
+	/**
+	 * Tell whether the option exists. A must-use plugin is never activated, and then nobody has created it.
+	 *
+	 * @return bool
+	 */
+	public static function are_stored() {
+		self::get( 'enabled' );
+		return self::$stored;
 	}
 
 	/**
@@ -228,6 +245,8 @@ final class Settings {
 	private static function stored() {
 		$saved = self::of_network() ? get_site_option( self::OPTION ) : get_option( self::OPTION );
 		$all   = self::defaults();
+
+		self::$stored = false !== $saved;
 		return is_array( $saved ) ? array_merge( $all, array_intersect_key( $saved, $all ) ) : $all;
 	}
 

@@ -51,7 +51,7 @@ final class Site {
 		if ( '' !== $name ) {
 			return $name . ( is_multisite() && get_current_blog_id() > 1 ? '-site-' . get_current_blog_id() : '' );
 		}
-		$home = wp_parse_url( (string) get_option( 'home' ) );
+		$home = self::home();
 		$port = isset( $home['port'] ) ? ':' . $home['port'] : '';
 		$path = isset( $home['path'] ) ? rtrim( $home['path'], '/' ) : '';
 		return isset( $home['host'] ) ? $home['host'] . $port . $path : 'site';
@@ -63,6 +63,22 @@ final class Site {
 	 * @return string
 	 */
 	public static function host() {
-		return (string) wp_parse_url( (string) get_option( 'home' ), PHP_URL_HOST );
+		$home = self::home();
+		return isset( $home['host'] ) ? $home['host'] : '';
+	}
+
+	/**
+	 * Return the parts of the home page's address.
+	 *
+	 * @return array
+	 */
+	private static function home() {
+		static $homes = array();
+		$home = (string) get_option( 'home' );
+		if ( ! isset( $homes[ $home ] ) ) {
+			$parts          = wp_parse_url( $home );
+			$homes[ $home ] = is_array( $parts ) ? $parts : array();
+		}
+		return $homes[ $home ];
 	}
 }

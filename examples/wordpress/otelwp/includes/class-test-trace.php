@@ -23,7 +23,7 @@ final class Test_Trace {
 		$trace = new Trace( Trace_Context::from_headers( '' ), 1 );
 		$trace->open( 'otelwp test', Trace::INTERNAL, array( 'otelwp.test' => true ) );
 		$trace->complete();
-		$body    = Otlp_Json::encode( $trace, Site::resource(), 'ot=th:0' );
+		$body    = Otlp::encode( $trace, Site::resource(), 'ot=th:0' );
 		$results = array();
 		$breaker = new Breaker();
 		foreach ( (array) Settings::get( 'endpoints' ) as $text ) {
@@ -51,7 +51,7 @@ final class Test_Trace {
 	 * Deliver it. Where there is an answer, wait for it: it may be a refusal that no page would ever hear of.
 	 *
 	 * @param Endpoint $endpoint Where to.
-	 * @param string   $body     The OTLP/JSON.
+	 * @param string   $body     The OTLP.
 	 * @return string '' if it was taken.
 	 */
 	private static function deliver( Endpoint $endpoint, $body ) {

@@ -63,6 +63,13 @@ final class Trace {
 	private $open = array();
 
 	/**
+	 * Numbers of the spans that may have others within them.
+	 *
+	 * @var int[]
+	 */
+	private $inner = array();
+
+	/**
 	 * Most spans that are kept.
 	 *
 	 * @var int
@@ -162,6 +169,9 @@ final class Trace {
 			return self::NONE;
 		}
 		$this->spans[] = array( $name, $kind, $start, $end, null === $within ? $this->current() : $within, $attr, array(), null, '' );
+		if ( self::CLIENT !== $kind ) {
+			$this->inner[] = $number;
+		}
 		return $number;
 	}
 
@@ -196,9 +206,10 @@ final class Trace {
 	 */
 	public function at( $start, $end ) {
 		$found = self::NONE;
-		foreach ( $this->spans as $number => $span ) {
+		foreach ( $this->inner as $number ) {
+			$span = $this->spans[ $number ];
 			// Of two that fit, the later one lies within the other; a microsecond is what the two clocks may differ.
-			if ( self::CLIENT !== $span[ self::KIND ] && $span[ self::START ] <= $start + 1000 && ( 0 === $span[ self::END ] || $span[ self::END ] >= $end - 1000 )
+			if ( $span[ self::START ] <= $start + 1000 && ( 0 === $span[ self::END ] || $span[ self::END ] >= $end - 1000 )
 				&& ( self::NONE === $found || $span[ self::START ] >= $this->spans[ $found ][ self::START ] )
 			) {
 				$found = $number;

@@ -51,23 +51,6 @@ final class Site_Health {
 	}
 
 	/**
-	 * Register the route of the asynchronous test.
-	 */
-	public static function register_route() {
-		register_rest_route(
-			'otelwp/v1',
-			'/agent',
-			array(
-				'methods'             => 'GET',
-				'callback'            => array( __CLASS__, 'test_agent' ),
-				'permission_callback' => static function () {
-					return current_user_can( 'view_site_health_checks' );
-				},
-			)
-		);
-	}
-
-	/**
 	 * Test whether there is an endpoint that works.
 	 *
 	 * @return array

@@ -100,7 +100,7 @@ final class Command {
 	 */
 	public function flush() {
 		( new Breaker() )->reset();
-		update_option( Agent::OPTION, array() );
+		Agent::forget();
 		$how = Heartbeat::beat();
 		if ( is_wp_error( $how ) ) {
 			\WP_CLI::warning( 'The agent did not answer: ' . $how->get_error_message() );

@@ -113,6 +113,13 @@ final class Database {
 	private $log = array();
 
 	/**
+	 * Shape => what it is, as attributes.
+	 *
+	 * @var array<string, array>
+	 */
+	private $described = array();
+
+	/**
 	 * Which database this is; null before somebody asked.
 	 *
 	 * @var string|null
@@ -145,7 +152,10 @@ final class Database {
 			$this->ours = true;
 		}
 		if ( 'timed' === $mode && SAVEQUERIES ) {
-			add_filter( 'log_query_custom_data', array( $this, 'timed' ), PHP_INT_MAX );
+			// If wp-config.php asks for the list, somebody wants to read the whole stack in it.
+			if ( ! $this->ours || ! Wpdb::stand_in( $this ) ) {
+				add_filter( 'log_query_custom_data', array( $this, 'timed' ), PHP_INT_MAX );
+			}
 		} else {
 			$this->keep = 0;
 			add_filter( 'query', array( $this, 'counted' ), PHP_INT_MAX );
@@ -154,14 +164,21 @@ final class Database {
 
 	/**
 	 * Count a query that ran. A long import must not end for want of memory because it is watched.
+	 */
+	public function ran() {
+		if ( ++$this->unread >= self::CHUNK ) {
+			$this->read();
+		}
+	}
+
+	/**
+	 * Count a query that ran.
 	 *
 	 * @param array $data What plugins say of it; theirs.
 	 * @return array
 	 */
 	public function timed( $data ) {
-		if ( ++$this->unread >= self::CHUNK ) {
-			$this->read();
-		}
+		$this->ran();
 		return $data;
 	}
 
@@ -275,7 +292,9 @@ final class Database {
 	 */
 	private function span( array $query ) {
 		$shape      = $query[ self::SQL ];
-		$attributes = $this->describe( $shape ) + array( 'code.function.name' => self::caller( $query[ self::CALLERS ] ) );
+		$attributes = $this->describe( $shape );
+
+		$attributes['code.function.name'] = self::caller( $query[ self::CALLERS ] );
 		if ( isset( $this->groups[ $shape ] ) && $this->groups[ $shape ][0] > 1 ) {
 			$attributes['wordpress.db.group.query_count'] = $this->groups[ $shape ][0];
 			$attributes['wordpress.db.group.duration_ms'] = round( $this->groups[ $shape ][1] * 1000, 3 );
@@ -334,6 +353,9 @@ final class Database {
 	 */
 	private function describe( $shape ) {
 		global $wpdb;
+		if ( isset( $this->described[ $shape ] ) ) {
+			return $this->described[ $shape ];
+		}
 		list( $verb, $table ) = Sql::operation( $shape );
 
 		$attributes = array(
@@ -347,6 +369,7 @@ final class Database {
 		if ( '' !== $table ) {
 			$attributes['db.collection.name'] = $table;
 		}
+		$this->described[ $shape ] = $attributes;
 		return $attributes;
 	}
 

@@ -50,7 +50,7 @@ final class Errors {
 	private $root;
 
 	/**
-	 * Watch.
+	 * Prepare; `wrap` is called by who made this.
 	 *
 	 * @param Trace $trace Where spans go.
 	 * @param int   $root  The span of the request.
@@ -58,35 +58,47 @@ final class Errors {
 	public function __construct( Trace $trace, $root ) {
 		$this->trace = $trace;
 		$this->root  = $root;
-		foreach ( array( '', '_ajax', '_json', '_jsonp', '_xmlrpc', '_xml' ) as $kind ) {
-			add_filter( 'wp_die' . $kind . '_handler', array( $this, 'wrap' ), PHP_INT_MAX );
-		}
 	}
 
 	/**
-	 * Return what ended the request as the attributes of an event, or null.
+	 * Return what ended the request as the attributes of an event, or null. The first such error is it: what goes wrong in
+	 * shutdown functions comes later.
 	 *
 	 * @return array|null
 	 */
 	public static function fatal() {
 		$error = error_get_last();
-		if ( null === $error || ! isset( self::FATAL[ $error['type'] ] ) ) {
+		if ( null !== self::$fatal || null === $error || ! isset( self::FATAL[ $error['type'] ] ) ) {
 			return self::$fatal;
 		}
-		$type    = self::FATAL[ $error['type'] ];
-		$message = $error['message'];
-		// `Uncaught Acme\Oops: message in /file.php:7`, then a stack trace, which holds arguments.
-		if ( preg_match( '/^Uncaught ([\w\\\\]+)(?:: (.*?))? in \S+:\d+(?:\R|$)/s', $message, $found ) ) {
-			$type    = $found[1];
-			$message = isset( $found[2] ) ? $found[2] : '';
-		}
-		$message     = Redact::text( (string) strtok( $message, "\n" ) );
+		list( $type, $message ) = self::uncaught( $error['message'] );
+
 		self::$fatal = array(
-			'exception.type'    => $type,
-			'exception.message' => $message,
+			'exception.type'    => '' === $type ? self::FATAL[ $error['type'] ] : $type,
+			'exception.message' => Redact::text( (string) strtok( $message, "\n" ) ),
 			'exception.escaped' => true,
 		) + Redact::code( $error['file'], $error['line'] );
 		return self::$fatal;
+	}
+
+	/**
+	 * Take PHP's text about an exception apart; its stack trace, which holds arguments, is left out.
+	 *
+	 * @param string $text `Uncaught Acme\Oops: message in /file.php:7`, then the stack trace; with its causes before it,
+	 *                     each behind `Next`.
+	 * @return string[] Class and message; '' and the text if it tells of no exception.
+	 */
+	private static function uncaught( $text ) {
+		if ( 0 !== strpos( $text, 'Uncaught ' ) ) {
+			return array( '', $text );
+		}
+		// The name of a class without one ends with a zero byte, and where it stands.
+		$next = strrpos( $text, "\n\nNext " );
+		$text = false === $next ? substr( $text, 9 ) : substr( $text, $next + 7 );
+		if ( ! preg_match( '/^([\w\\\\]+(?:@anonymous)?)(?:\x00[^\n]*?\$[0-9a-f]+)?(?:: (.*?))?(?: in [^\n]+:\d+(?:\R|$)|\R|$)/s', $text, $found ) ) {
+			return array( '', $text );
+		}
+		return array( $found[1], isset( $found[2] ) ? $found[2] : '' );
 	}
 
 	/**

@@ -50,7 +50,7 @@ final class Http {
 	private $pending = array();
 
 	/**
-	 * Watch.
+	 * Watch; `begin` is called by who made this.
 	 *
 	 * @param Trace|null    $trace     Where spans go.
 	 * @param Trace_Context $context   The trace.
@@ -60,7 +60,6 @@ final class Http {
 		$this->trace     = $trace;
 		$this->context   = $context;
 		$this->threshold = $threshold;
-		add_filter( 'http_request_args', array( $this, 'begin' ), PHP_INT_MAX, 2 );
 		if ( null !== $trace ) {
 			add_filter( 'pre_http_request', array( $this, 'short_circuit' ), PHP_INT_MAX, 3 );
 			add_action( 'http_api_debug', array( $this, 'end' ), 0, 5 );

@@ -38,13 +38,12 @@ final class Woocommerce {
 	private $payment = Trace::NONE;
 
 	/**
-	 * Wait for the plugins.
+	 * Prepare.
 	 *
 	 * @param Trace $trace Where spans go.
 	 */
 	public function __construct( Trace $trace ) {
 		$this->trace = $trace;
-		add_action( 'woocommerce_loaded', array( $this, 'watch' ), 10, 0 );
 	}
 
 	/**

@@ -1,0 +1,203 @@
+<?php
+/**
+ * OTLP.
+ *
+ * @package Otelwp
+ */
+
+namespace Otelwp;
+
+// PHP has instructions of its own for some of these, if it knows at once that they are not ours.
+use function chr;
+use function is_bool;
+use function is_float;
+use function is_int;
+use function is_string;
+use function pack;
+use function preg_match;
+use function strlen;
+
+defined( 'ABSPATH' ) || exit;
+
+/**
+ * Writes a trace as the body of an OTLP export request (opentelemetry-proto, `ExportTraceServiceRequest`) in protobuf.
+ *
+ * Protobuf and not JSON for the sake of the other end: half the bytes, and the agent need not take them apart to pass
+ * them on. A message of protobuf is a list of fields, each a tag (its number and how long it is) and a value.
+ */
+final class Otlp {
+
+	const IS_REMOTE_KNOWN  = 0x100; // Bits of a span's flags, beside those of traceparent.
+	const PARENT_IS_REMOTE = 0x200;
+
+	const MAX_VALUE = 2048; // Bytes of a string.
+
+	// The tags of `attributes` in Resource, Span and Event.
+	const OF_RESOURCE = "\x0a";
+	const OF_SPAN     = "\x4a";
+	const OF_EVENT    = "\x1a";
+
+	/**
+	 * Key => value => attribute: most of them stand in many spans of a page.
+	 *
+	 * @var array<string, array<string, string>>
+	 */
+	private static $known = array();
+
+	/**
+	 * Key => how an attribute of that key begins.
+	 *
+	 * @var array<string, string>
+	 */
+	private static $keys = array();
+
+	/**
+	 * Return the body.
+	 *
+	 * @param Trace  $trace A complete one.
+	 * @param array  $site  Attributes of the resource, this site.
+	 * @param string $state Its tracestate.
+	 * @return string
+	 */
+	public static function encode( Trace $trace, array $site, $state ) {
+		$ids         = str_split( random_bytes( 8 * max( 1, count( $trace->spans ) ) ), 8 ); // One call for all.
+		foreach ( $trace->spans as $number => $span ) {
+			if ( '' !== $span[ Trace::ID ] ) {
+				$ids[ $number ] = hex2bin( $span[ Trace::ID ] );
+			}
+		}
+		$caller   = '' === $trace->context->parent_id ? '' : "\x22\x08" . hex2bin( $trace->context->parent_id );
+		$trace_id = "\x0a\x10" . hex2bin( $trace->context->trace_id );
+		$state    = '' === $state ? '' : self::text( "\x1a", $state );
+		$flags    = 1 | self::IS_REMOTE_KNOWN;
+		$inner    = "\x85\x01" . pack( 'V', $flags );
+		$first    = '' === $caller ? $inner : "\x85\x01" . pack( 'V', $flags | self::PARENT_IS_REMOTE );
+		$names    = array();
+		$last     = array();
+		$spans    = self::field( "\x0a", self::text( "\x0a", 'otelwp' ) . self::text( "\x12", OTELWP_VERSION ) );
+		foreach ( $trace->spans as $number => $span ) {
+			$parent = $span[ Trace::PARENT ];
+			$name   = $span[ Trace::NAME ];
+			if ( ! isset( $names[ $name ] ) ) {
+				$names[ $name ] = self::text( "\x2a", $name );
+				$last[ $name ]  = array( array(), '' );
+			}
+			if ( $last[ $name ][0] !== $span[ Trace::ATTR ] ) { // One statement that runs again says the same.
+				$last[ $name ] = array( $span[ Trace::ATTR ], self::attributes( self::OF_SPAN, $span[ Trace::ATTR ] ) );
+			}
+			$out = $trace_id . "\x12\x08" . $ids[ $number ] . $state
+				. ( Trace::NONE === $parent ? $caller : "\x22\x08" . $ids[ $parent ] )
+				. $names[ $name ] . "\x30" . chr( $span[ Trace::KIND ] )
+				. "\x39" . pack( 'P', $span[ Trace::START ] ) . "\x41" . pack( 'P', max( $span[ Trace::START ], $span[ Trace::END ] ) )
+				. $last[ $name ][1];
+			foreach ( $span[ Trace::EVENTS ] as $event ) {
+				$out .= self::field( "\x5a", "\x09" . pack( 'P', $event[0] ) . self::text( "\x12", $event[1] ) . self::attributes( self::OF_EVENT, $event[2] ) );
+			}
+			if ( null !== $span[ Trace::ERROR ] ) {
+				$out .= self::field( "\x7a", self::text( "\x12", $span[ Trace::ERROR ] ) . "\x18\x02" );
+			}
+			$out   .= Trace::NONE === $parent ? $first : $inner;
+			$spans .= "\x12" . self::varint( strlen( $out ) ) . $out;
+		}
+		self::$known = array();
+		return self::field( "\x0a", self::field( "\x0a", self::attributes( self::OF_RESOURCE, $site ) ) . self::field( "\x12", $spans ) );
+	}
+
+	/**
+	 * Write attributes. Most of what a page's trace is made of passes here, so the usual is written in line.
+	 *
+	 * @param string $tag        Of the field that holds them.
+	 * @param array  $attributes Key => string, int, float, bool or list of strings.
+	 * @return string
+	 */
+	private static function attributes( $tag, array $attributes ) {
+		$out   = '';
+		$known = &self::$known;
+		foreach ( $attributes as $key => $value ) {
+			if ( is_string( $value ) ) {
+				if ( ! isset( $known[ $key ][ $value ] ) ) {
+					$known[ $key ][ $value ] = self::attribute( $key, self::text( "\x0a", $value ) );
+				}
+				$out .= $tag . $known[ $key ][ $value ];
+				continue;
+			}
+			if ( is_int( $value ) ) {
+				$value = "\x18" . ( $value >= 0 && $value < 128 ? chr( $value ) : self::varint( $value ) );
+			} elseif ( is_float( $value ) ) {
+				$value = "\x21" . pack( 'e', $value );
+			} elseif ( is_bool( $value ) ) {
+				$value = $value ? "\x10\x01" : "\x10\x00";
+			} else {
+				$list = '';
+				foreach ( (array) $value as $item ) {
+					$list .= self::field( "\x0a", self::text( "\x0a", is_scalar( $item ) ? (string) $item : '' ) );
+				}
+				$value = self::field( "\x2a", $list );
+			}
+			$out .= $tag . self::attribute( $key, $value );
+		}
+		return $out;
+	}
+
+	/**
+	 * Write an attribute without its tag.
+	 *
+	 * @param string $key   Its key.
+	 * @param string $value Its AnyValue.
+	 * @return string
+	 */
+	private static function attribute( $key, $value ) {
+		if ( ! isset( self::$keys[ $key ] ) ) {
+			self::$keys[ $key ] = self::text( "\x0a", (string) $key ) . "\x12";
+		}
+		$size = strlen( $value );
+		$pair = self::$keys[ $key ] . ( $size < 128 ? chr( $size ) : self::varint( $size ) ) . $value;
+		$size = strlen( $pair );
+		return ( $size < 128 ? chr( $size ) : self::varint( $size ) ) . $pair;
+	}
+
+	/**
+	 * Write a field that holds text. What is no UTF-8 in it is replaced: nobody would take the message otherwise.
+	 *
+	 * @param string $tag  Of the field.
+	 * @param string $text Anything.
+	 * @return string
+	 */
+	private static function text( $tag, $text ) {
+		if ( isset( $text[ self::MAX_VALUE ] ) ) {
+			$text = substr( $text, 0, self::MAX_VALUE );
+		}
+		if ( ! preg_match( '//u', $text ) ) {
+			// phpcs:ignore WordPress.WP.AlternativeFunctions.json_encode_json_encode -- which wp_json_encode() would not do.
+			$text = (string) json_decode( (string) json_encode( $text, JSON_INVALID_UTF8_SUBSTITUTE ) );
+		}
+		return self::field( $tag, $text );
+	}
+
+	/**
+	 * Write a field that has a length.
+	 *
+	 * @param string $tag  Of the field.
+	 * @param string $data What it holds.
+	 * @return string
+	 */
+	private static function field( $tag, $data ) {
+		$size = strlen( $data );
+		return $tag . ( $size < 128 ? chr( $size ) : self::varint( $size ) ) . $data;
+	}
+
+	/**
+	 * Write a number in as few bytes as it needs, seven bits in each.
+	 *
+	 * @param int $number Any; one below 0 takes ten bytes.
+	 * @return string
+	 */
+	private static function varint( $number ) {
+		$out = '';
+		while ( $number < 0 || $number > 127 ) {
+			$out   .= chr( $number & 127 | 128 );
+			$number = $number >> 7 & PHP_INT_MAX >> 6; // Zeros come from above, and not the sign.
+		}
+		return $out . chr( $number );
+	}
+}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     import structlog
 
     from otelwp_agent.model.signal import Signal
-    from otelwp_agent.pipeline.dead_letters.resend import Progress
     from otelwp_agent.pipeline.dead_letters.sink import DeadLetterFile
     from otelwp_agent.pipeline.graph import Graph
     from otelwp_agent.pipeline.sending import Sender
@@ -48,7 +46,7 @@ class DeadLetterRoutes:
         self._sink = sink
         self._graph = graph
         self._log = log
-        self._running: tuple[Resending, asyncio.Task[Progress]] | None = None
+        self._running: tuple[Resending, asyncio.Task[None]] | None = None
 
     def add_to(self, control: Control) -> None:
         """Serve them."""
@@ -88,8 +86,7 @@ class DeadLetterRoutes:
             message = f"letters are being resent already, and {progress.pending} of {progress.letters} are not done"
             return refusal(f"{message}: wait for that, or restart the agent", HTTPStatus.CONFLICT)
         resending = Resending(sink, choice, self._sender)
-        task = spawn(resending.run(), name="resend dead letters")
-        task.add_done_callback(partial(self._done, resending))
+        task = spawn(self._run(resending), name="resend dead letters")
         self._running = (resending, task)
         return _later(self._outcome(resending, task, wait))
 
@@ -118,15 +115,21 @@ class DeadLetterRoutes:
             }
         )
 
-    async def _outcome(self, resending: Resending, task: asyncio.Task[Progress], wait: float) -> Response:
+    async def _outcome(self, resending: Resending, task: asyncio.Task[None], wait: float) -> Response:
         await asyncio.wait({task}, timeout=wait)
-        if task.done() and not task.cancelled():
-            task.result()
+        if resending.progress.error:
+            return refusal(resending.progress.error, HTTPStatus.INTERNAL_SERVER_ERROR)
         return answer(resending.progress.to_json(), HTTPStatus.OK if task.done() else HTTPStatus.ACCEPTED)
 
-    def _done(self, resending: Resending, task: asyncio.Task[Progress]) -> None:
-        if not task.cancelled() and task.exception() is None:
-            progress = resending.progress
+    async def _run(self, resending: Resending) -> None:
+        """Resend, and say in the log what came of it."""
+        progress = resending.progress
+        try:
+            await resending.run()
+        except (AgentError, OSError) as error:
+            progress.error = str(error)
+            self._log.error("dead letters not resent", error=progress.error)
+        else:
             self._log.info(
                 "dead letters resent", delivered=progress.delivered, refused=progress.refused, kept=progress.kept
             )

@@ -64,6 +64,8 @@ class Progress:
     """Ids that no letter has."""
     without_exporter: dict[str, int] = field(default_factory=dict)
     """Letters of exporters that do not run, by exporter."""
+    error: str = ""
+    """Why the run ended before its time."""
 
     @property
     def pending(self) -> int:

@@ -42,14 +42,6 @@ add_action(
 				throw new LogicException( 'the effect', 0, new DomainException( 'the cause' ) );
 			case 'anonymous':
 				throw new class( 'nobody' ) extends RuntimeException {};
-			case 'twice':
-				add_action(
-					'shutdown',
-					static function () {
-						throw new LengthException( 'later' );
-					}
-				);
-				throw new DomainException( 'first' );
 			case 'wpdb':
 			case 'kept':
 				$wpdb->set_blog_id( $wpdb->blogid );

@@ -61,8 +61,7 @@ final class Errors {
 	}
 
 	/**
-	 * Return what ended the request as the attributes of an event, or null. The first such error is it: what goes wrong in
-	 * shutdown functions comes later.
+	 * Return what ended the request as the attributes of an event, or null.
 	 *
 	 * @return array|null
 	 */

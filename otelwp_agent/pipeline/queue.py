@@ -2,24 +2,30 @@
 
 Invariants:
 
-* `size` and `bytes` are the sums over all entries that were put and not released: those that wait and those being sent.
-* Nothing is put beyond the room, except one batch that is larger than all of it, into an empty queue.
+* `size`, `bytes` and `items` are the sums over all entries that were put and not released: those that wait and those
+  being sent.
+* Nothing is put beyond the room, except one batch that is larger than all of it, into an empty queue. The same holds
+  for the share of the room that a tenant may fill.
 * Parts of a batch that was split are measured anew. They may pass the limits (a part repeats its resources), and go out
-  before what came later.
+  before what their tenant sent later.
+* What is put off comes back to its tenant's line when it is due, and counts all the time.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from otelwp_agent.errors import Overloaded
+from otelwp_agent.pipeline.fair_queue import FairLines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from otelwp_agent.config.blocks import Queue
     from otelwp_agent.model.batch import Batch
+    from otelwp_agent.pipeline.fair_queue import Line
+    from otelwp_agent.pipeline.retry import Backoff
 
 SHARE_BYTES = 200
 """Memory that one share of a batch holds beside the body: its receipt, a pair and a place in a list (CPython 3.11)."""
@@ -37,21 +43,24 @@ class Suspicion:
 
 
 class Entry:
-    """One batch in the queue, and what it counts for."""
+    """One batch in the queue, what it counts for, and the line it stands in."""
 
-    __slots__ = ("batch", "bytes", "released", "suspicion", "units")
+    __slots__ = ("backoff", "batch", "bytes", "line", "released", "suspicion", "units")
 
-    def __init__(self, batch: Batch, units: int, size: int, suspicion: Suspicion | None = None) -> None:
+    def __init__(self, batch: Batch, units: int, size: int, line: Line, suspicion: Suspicion | None = None) -> None:
         """Hold `batch`, which takes `units` of the queue's room and `size` bytes of memory."""
         self.batch = batch
         self.units = units
         self.bytes = size
+        self.line = line
         self.suspicion = suspicion
+        self.backoff: Backoff | None = None
+        """Set by its first failure."""
         self.released = False
 
 
 class SendingQueue:
-    """A bounded queue that refuses instead of waiting."""
+    """A bounded queue that refuses instead of waiting. Times are seconds on the caller's clock."""
 
     def __init__(self, settings: Queue, owner: str) -> None:
         """Take the limits from `settings`; `owner` is named in refusals.
@@ -62,19 +71,28 @@ class SendingQueue:
         self.max_bytes = settings.max_bytes
         self.size = 0
         self.bytes = 0
+        self.items = 0
+        self.taken = 0
+        """Items that were ever put."""
+        share = settings.max_tenant_share if settings.enabled else 1.0
+        self._tenant_capacity, self._tenant_bytes = self.capacity * share, self.max_bytes * share
         self._sizer = settings.sizer if settings.enabled else "requests"
         self._owner = owner
-        self._waiting: deque[Entry] = deque()
-        self._parts: deque[Entry] = deque()
+        self._lines = FairLines()
+        self.ready = self._lines.ring
+        """True if something waits that is not put off."""
+        self.later: list[tuple[float, int, Entry]] = []
+        """What is put off: a heap by when it is due."""
+        self._puts_off = 0
 
     def __len__(self) -> int:
-        """Return how many entries wait."""
-        return len(self._waiting) + len(self._parts)
+        """Return how many entries wait, for their turn or for their time."""
+        return len(self._lines) + len(self.later)
 
     @property
-    def fill(self) -> float:
-        """How much of the room is taken: 0 is none, 1 is all of it."""
-        return max(self.size / self.capacity, self.bytes / self.max_bytes)
+    def due(self) -> float:
+        """When the first of those that are put off is due. There must be one."""
+        return self.later[0][0]
 
     def admit(self) -> None:
         """Raise `Overloaded` if nothing more has room."""
@@ -83,43 +101,75 @@ class SendingQueue:
 
     def put(self, batch: Batch) -> None:
         """Append a batch, or raise `Overloaded`."""
-        entry = self._entry(batch)
+        entry = self._entry(batch, self._lines.of(batch.origin.tenant))
         too_many = self.size + entry.units > self.capacity or self.bytes + entry.bytes > self.max_bytes
         if too_many and (self.size or self.bytes):
             raise self._full()
-        self._hold(entry, self._waiting)
+        line = entry.line
+        if line.tenant:
+            too_many = line.size + entry.units > self._tenant_capacity or line.bytes + entry.bytes > self._tenant_bytes
+            if too_many and (line.size or line.bytes):
+                raise self._tenant_full(line)
+        self._hold(entry)
+        self.taken += batch.items
+        self._lines.append(entry)
 
-    def take(self) -> Entry | None:
-        """Return the next entry to send; it counts until it is released."""
-        if self._parts:
-            return self._parts.popleft()
-        return self._waiting.popleft() if self._waiting else None
+    def take(self) -> Entry:
+        """Return the next entry to send, which counts until it is released. Call it only if something is `ready`."""
+        return self._lines.take()
+
+    def put_off(self, entry: Entry, due: float) -> None:
+        """Have an entry that was taken wait until it is due."""
+        self._puts_off += 1  # among those due at the same time, the first goes first
+        heappush(self.later, (due, self._puts_off, entry))
+
+    def recall(self, now: float) -> None:
+        """Have what is due wait for its turn again, before what its tenant has not tried to send yet."""
+        while self.later and self.later[0][0] <= now:
+            self._lines.append_first(heappop(self.later)[2])
 
     def release(self, entry: Entry) -> None:
         """Give back the room of an entry that was taken."""
         entry.released = True
+        line = entry.line
+        line.size -= entry.units
+        line.bytes -= entry.bytes
         self.size -= entry.units
         self.bytes -= entry.bytes
+        self.items -= entry.batch.items
 
     def replace(self, entry: Entry, parts: Iterable[Batch]) -> None:
         """Release an entry and put the parts it was split into."""
         self.release(entry)
-        for part in parts:
-            self._hold(self._entry(part, entry.suspicion), self._parts)
+        for batch in parts:
+            part = self._entry(batch, entry.line, entry.suspicion)
+            self._hold(part)
+            self._lines.append_first(part)
 
-    def _entry(self, batch: Batch, suspicion: Suspicion | None = None) -> Entry:
+    def _entry(self, batch: Batch, line: Line, suspicion: Suspicion | None = None) -> Entry:
         body = len(batch.body)
         units = 1 if self._sizer == "requests" else batch.items if self._sizer == "items" else body
-        return Entry(batch, units, body + SHARE_BYTES * len(batch.shares), suspicion)
+        return Entry(batch, units, body + SHARE_BYTES * len(batch.shares), line, suspicion)
 
-    def _hold(self, entry: Entry, line: deque[Entry]) -> None:
-        line.append(entry)
+    def _hold(self, entry: Entry) -> None:
+        line = entry.line
+        line.size += entry.units
+        line.bytes += entry.bytes
         self.size += entry.units
         self.bytes += entry.bytes
+        self.items += entry.batch.items
 
     def _full(self) -> Overloaded:
         return Overloaded(
             f"the sending queue of {self._owner} is full "
             f"({self.size} of {self.capacity} {self._sizer}, {self.bytes} of {self.max_bytes} bytes)",
             reason="queue_full",
+        )
+
+    def _tenant_full(self, line: Line) -> Overloaded:
+        return Overloaded(
+            f"tenant {line.tenant} fills its share of the sending queue of {self._owner} "
+            f"({line.size} of {self._tenant_capacity:.0f} {self._sizer}, "
+            f"{line.bytes} of {self._tenant_bytes:.0f} bytes; sending_queue.max_tenant_share is the share)",
+            reason="tenant_queue_full",
         )

@@ -2,17 +2,22 @@
 
 A `Sender` takes batches of one signal, keeps them in a bounded queue and has its exporter send them, several at once:
 
-* A `RetryableError` is tried again after a back-off (`pipeline.retry`), until `max_elapsed_time` has passed.
+* A `RetryableError` is tried again after a back-off (`pipeline.retry`), until `max_elapsed_time` has passed. A batch
+  that waits for its next try waits in the queue and keeps nobody from sending another.
 * A batch above the exporter's `max_request_bytes` is split before it is sent; one refused as too large is halved.
 * A merged batch that is refused as malformed is halved between its receipts until the malformed one stands alone, so
   that one bad sender never sinks its neighbours. A single malformed request is dropped whole.
 * What the other side rejects of a batch that it took (partial success) is dropped and never sent again. OTLP tells how
   many items those were, not which: the last ones are taken to be.
+* What is refused for good goes to `dead_letters`, if there are any, before it is dropped.
+* How many are sent at once adapts to the other side (`pipeline.concurrency`), tenants take turns
+  (`pipeline.fair_queue`), and nothing is tried while the circuit breaker is open (`pipeline.breaker`).
 
 Invariants:
 
-* Every item that `consume` took is settled exactly once: delivered, or dropped with a reason.
-* Items taken = sent + send_failed + those still in the queue (which includes what is being sent).
+* Every item that `consume` took is settled exactly once: delivered, or dropped with a reason; unless a journal keeps it
+  and the agent stops (`Batch.abandon`).
+* Items taken = sent + send_failed + kept by the journal + those still in the queue (which includes what is being sent).
 * An item that the queue refuses counts as enqueue_failed when it is given up (`ConsumeError.given_up`): a fan-out goes
   on without it, or its sender is told. A `batch` processor that keeps it and offers it again adds nothing.
 """
@@ -23,9 +28,8 @@ import asyncio
 import contextlib
 import random as chance
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from otelwp_agent.config.types import format_duration
 from otelwp_agent.errors import (
     MalformedError,
     Overloaded,
@@ -35,37 +39,54 @@ from otelwp_agent.errors import (
 )
 from otelwp_agent.model.projections import split_batch, split_bytes, split_receipts
 from otelwp_agent.model.receipt import Outcome
+from otelwp_agent.pipeline.breaker import Permit, State
+from otelwp_agent.pipeline.concurrency import Concurrency
 from otelwp_agent.pipeline.queue import Entry, SendingQueue, Suspicion
 from otelwp_agent.pipeline.queue_batch import batcher, max_bytes
 from otelwp_agent.pipeline.retry import Backoff
-from otelwp_agent.pipeline.sending_account import SHUTDOWN, SendingAccount
-from otelwp_agent.telemetry.tasks import spawn
+from otelwp_agent.pipeline.sending_account import SendingAccount, breaker_of
+from otelwp_agent.pipeline.tries import Tries
+from otelwp_agent.pipeline.workers import Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from otelwp_agent.component import ComponentHealth, Exporter
     from otelwp_agent.config.blocks import Queue, Retry
     from otelwp_agent.model.batch import Batch
+    from otelwp_agent.model.ledger_report import Line
     from otelwp_agent.model.signal import Signal
+    from otelwp_agent.pipeline.breaker import Breaker
 
 REFUSALS_BEFORE_GIVING_UP = 64
 """Parts of one batch that may be refused as malformed before any is taken. The hunt goes breadth first, so by then
 every 32nd of the batch is known to be refused: no bad sender among good ones, but a backend that refuses everything."""
+GRAIN = 1e-6
+"""Seconds by which a timer may ring early."""
+_TRY = Permit.TRY
+_REJECTED = "the other side rejected them"
+
+
+class DeadLetters(Protocol):
+    """Where goes what can never be delivered."""
+
+    def put(self, batch: Batch, *, exporter: str, reason: str, error: str) -> None:
+        """Keep the batch, and why it was refused. Never raises."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What became of the items that a sender still held: how many were delivered, and how many had to be left."""
+    """What became of the items that a sender still held: delivered, dropped (`left`), or kept by the journal."""
 
     delivered: int
     left: int
+    kept: int = 0
 
 
 class Sender:
     """Sends batches of one signal through `exporter`. Give it batches from the event loop's thread alone."""
 
-    def __init__(  # noqa: PLR0913 - each is a section of the exporter's configuration
+    def __init__(  # noqa: PLR0913 - each is a section of the exporter's configuration, or shared with other senders
         self,
         exporter: Exporter,
         signal: Signal,
@@ -73,39 +94,39 @@ class Sender:
         queue: Queue,
         retry: Retry,
         timeout: float,
+        breaker: Breaker | None = None,
+        keeps: bool = False,
+        dead_letters: DeadLetters | None = None,
         random: Callable[[], float] = chance.random,
     ) -> None:
-        """Stand around `exporter`; one try takes at most `timeout` seconds (0: as long as the exporter likes)."""
+        """Stand around `exporter`; one try takes at most `timeout` seconds (0: as long as the exporter likes).
+
+        `breaker` is the exporter's, shared with its senders of other signals. `keeps`: a journal has what is sent here,
+        so retries have no end unless the configuration names one.
+        """
         context = exporter.context
         self.exporter = exporter
         self.signal = signal
         self._clock = context.clock
-        self._retry = retry
-        self._timeout = timeout or None
+        endless = keeps and "max_elapsed_time" not in retry.model_fields_set
+        self._retry = retry.model_copy(update={"max_elapsed_time": 0.0}) if endless else retry
         self._random = random
-        self._consumers = queue.num_consumers
         self._id = str(context.id)
-        self._queue = SendingQueue(queue, self._id)
-        self._workers: list[asyncio.Task[None]] = []
-        self._idle: list[asyncio.Future[None]] = []
-        self._pauses: set[asyncio.Future[None]] = set()
+        self._dead_letters = dead_letters
         self._draining = False
         """Nothing more is taken, and nobody waits."""
-        self._ending = False
-        """Nothing more comes, not even from the batcher."""
-        self._stopped = False
-        """The time is up."""
         self._batcher = batcher(queue, context)
         if self._batcher is not None:
             self._batcher.next = _Intake(self._put)
         limits = [limit for limit in (exporter.max_request_bytes, max_bytes(queue)) if limit is not None]
         self._max_bytes = min(limits, default=None)
-        self._account = SendingAccount(context, signal, self._queue)
-
-    @property
-    def fill(self) -> float:
-        """How much of the queue's room is taken: 0 is none, 1 is all of it."""
-        return self._queue.fill
+        self._queue = SendingQueue(queue, self._id)
+        self._breaker = breaker or breaker_of(context, retry, random)
+        self._concurrency = Concurrency(queue.min_concurrency, queue.num_consumers)
+        self._account = SendingAccount(context, signal, self._queue, self._breaker, self._concurrency)
+        self._tries = Tries(exporter, self._account, self._breaker, self._concurrency, timeout)
+        self._workers = Workers(self, queue.num_consumers, self._clock)
+        self._breaker.listeners.append(self._workers.wake)
 
     def admit(self) -> None:
         """Raise `Overloaded` if `consume` would find no room for anything."""
@@ -131,149 +152,123 @@ class Sender:
 
     async def start(self) -> None:
         """Begin to send."""
-        name = f"send {self._id} {self.signal.value}"
-        self._workers = [spawn(self._work(), name=f"{name} {number}") for number in range(self._consumers)]
+        self._workers.start(f"send {self._id} {self.signal.value}")
 
     async def drain(self, deadline: float) -> Drained:
-        """Take nothing more, send what is held until `deadline` (on the context's clock), drop what is left.
+        """Take nothing more, send what is held until `deadline` (on the context's clock), let go of what is left.
 
         Nobody waits for a back-off any more: what failed before is tried once again, at once, and what fails from now
-        on is dropped. A second call with an earlier deadline cuts the first one short.
+        on is let go of. So is all that waits when the circuit breaker stands open after a last probe. A second call
+        with an earlier deadline cuts the first one short.
         """
         self._draining = True
-        delivered, left = self._account.delivered, self._account.left
-        for waiter in tuple(self._pauses):
-            _resolve(waiter)
+        account = self._account
+        delivered, left, kept = account.delivered, account.left, account.kept
+        self._queue.recall(float("inf"))
+        self._workers.wake()
         if self._batcher is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, deadline - self._clock())):
                     await self._batcher.shutdown()
-        self._ending = True
-        for waiter in self._idle:
-            _resolve(waiter)
-        running = [worker for worker in self._workers if not worker.done()]
-        if running:
-            _, late = await asyncio.wait(running, timeout=max(0.0, deadline - self._clock()))
-            self._stopped = True
-            for worker in late:
-                worker.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-        while (entry := self._queue.take()) is not None:
-            self._drop(entry, SHUTDOWN, "the agent stopped before its turn came")
-        self._account.close()
-        return Drained(self._account.delivered - delivered, self._account.left - left)
+        await self._workers.finish(deadline)
+        self._tries.close()
+        self._abandon_all()
+        with contextlib.suppress(ValueError):  # the second time
+            self._breaker.listeners.remove(self._workers.wake)
+        account.close()
+        return Drained(account.delivered - delivered, account.left - left, account.kept - kept)
 
     async def shutdown(self) -> None:
-        """Stop at once: drop what is held."""
+        """Stop at once: let go of what is held."""
         await self.drain(self._clock())
 
     def health(self) -> ComponentHealth:
         """Return the exporter's state: unhealthy from a failed try to the next that succeeds."""
         return self._account.health()
 
-    async def _work(self) -> None:
-        """Send one entry after another; sleep while there is none; end when there is none and nothing will come."""
-        while not self._stopped:
-            entry = self._queue.take()
-            if entry is not None:
-                await self._handle(entry)
-                del entry  # else the last batch would stay in memory until the next one comes
-            elif self._ending:
-                return
-            else:
-                waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._idle.append(waiter)
-                await waiter
+    def line(self) -> Line:
+        """Return its ledger."""
+        return self._account.line()
 
-    async def _handle(self, entry: Entry) -> None:
-        """See an entry to its end, and outlive whatever goes wrong with it."""
-        self._account.in_flight += 1
+    def next_job(self) -> Coroutine[None, None, None] | None:
+        """Take the next entry, if one may be sent now, and return what sends it. For the workers."""
+        account, queue, breaker = self._account, self._queue, self._breaker
+        if not (queue.ready or queue.later) or account.sending >= self._concurrency.limit:
+            return None
+        permit = _TRY
+        if queue.later or not breaker.calm:
+            now = self._clock() + GRAIN
+            # A probe is rather one that was never tried: the one that failed may be what the other side cannot bear.
+            if not queue.ready or self._draining or breaker.state is State.CLOSED:
+                queue.recall(now)
+            if queue.ready:
+                permit = breaker.acquire(now, hurry=self._draining)
+            if not (queue.ready and permit):
+                return None
+        entry = queue.take()
+        account.sending += 1
+        if queue.ready:
+            self._workers.wake()
+        return self._send(entry, permit)
+
+    def due(self) -> float | None:
+        """Return when something may be sent that may not be now. For the workers."""
+        if self._account.sending >= self._concurrency.limit:
+            return None
+        at = max(0.0 if self._queue.ready else self._queue.due, self._breaker.until)
+        return None if at == float("inf") else at
+
+    def idle(self) -> bool:
+        """Tell whether nothing waits. For the workers."""
+        return not (self._queue.ready or self._queue.later)
+
+    async def _send(self, entry: Entry, permit: Permit) -> None:
+        """Try an entry once and see to what comes of it; outlive whatever goes wrong."""
+        batch, limit = entry.batch, self._max_bytes
         try:
-            await self._deliver(entry)
+            if limit is not None and len(batch.body) > limit:
+                self._breaker.released(permit, self._clock())
+                reason = f"{len(batch.body)} bytes in {batch.items} items, and {limit} bytes are the most it may send"
+                self._part(entry, lambda: split_bytes(batch, limit), TooLargeError(reason))
+                return
+            if entry.backoff is not None:
+                self._account.retried()
+            last_try = self._draining
+            started = self._clock()
+            try:
+                rejected = await self._tries.once(batch, permit)
+            except RetryableError as error:
+                self._put_off(entry, error, started, last_try=last_try)
+            except PermanentError as error:
+                self._refuse(entry, error)
+            else:
+                self._accept(entry, rejected)
         except asyncio.CancelledError:
-            self._drop(entry, SHUTDOWN, "the agent stopped before it was sent")
+            self._abandon(entry)
             raise
         except Exception as error:  # noqa: BLE001 - a bug ends this batch, not the sender
             self._account.broke("sending broke")
             if not entry.released:
-                self._drop(entry, "internal_error", repr(error))
+                self._bury(entry, "internal_error", repr(error))
         finally:
-            self._account.in_flight -= 1
+            self._account.sending -= 1
 
-    async def _deliver(self, entry: Entry) -> None:
-        """Try until the entry is delivered, replaced by its parts, or given up."""
-        batch = entry.batch
-        limit = self._max_bytes
-        if limit is not None and len(batch.body) > limit:
-            reason = f"{len(batch.body)} bytes in {batch.items} items, and {limit} bytes are the most it may send"
-            self._part(entry, lambda: split_bytes(batch, limit), TooLargeError(reason))
-            return
-        backoff = Backoff(self._retry, self._clock(), self._random)
-        again = True
-        while again:
-            last_try = self._draining
-            try:
-                rejected = await self._try(batch)
-            except RetryableError as error:
-                again = await self._wait(entry, error, backoff, last_try=last_try)
-            except PermanentError as error:
-                self._refuse(entry, error)
-                return
-            else:
-                self._accept(entry, rejected)
-                return
-
-    async def _wait(self, entry: Entry, error: RetryableError, backoff: Backoff, *, last_try: bool) -> bool:
-        """Wait until it is time to try again; return False if there is no such time and the entry has been dropped."""
+    def _put_off(self, entry: Entry, error: RetryableError, started: float, *, last_try: bool) -> None:
+        """Have an entry that failed wait for its next try, or give it up if there is none."""
         self._account.failed(error)
-        if last_try or self._stopped:
-            self._drop(entry, SHUTDOWN, error)
-            return False
-        wait = backoff.next_wait(self._clock(), error.retry_after)
+        if last_try or self._workers.stopped:
+            self._abandon(entry)
+            if self._breaker.state is State.OPEN:
+                self._abandon_all()
+            return
+        if entry.backoff is None:
+            entry.backoff = Backoff(self._retry, started, self._random)
+        now = self._clock()
+        wait = entry.backoff.next_wait(now, error.retry_after)
         if wait is None:
             self._drop(entry, "retries_exhausted", error)
-            return False
-        await self._pause(wait)
-        self._account.retried()
-        return True
-
-    async def _try(self, batch: Batch) -> int:
-        """Have the exporter send the batch once; return how many items were rejected. Raises only `ConsumeError`."""
-        started = self._clock()
-        try:
-            async with asyncio.timeout(self._timeout) as timer:
-                return await self.exporter.export(batch) or 0  # third parties may return None
-        except (PermanentError, RetryableError):
-            raise
-        except TimeoutError as error:
-            within = f" within {format_duration(self._timeout)}" if self._timeout and timer.expired() else " in time"
-            raise RetryableError(f"no answer{within}", reason="timeout") from error
-        except OSError as error:
-            raise RetryableError(str(error), reason="os_error") from error
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            raise RetryableError("the exporter gave the try up", reason="cancelled") from error
-        except Exception as error:
-            self._account.broke("exporter broke")
-            raise PermanentError(f"a bug in the exporter: {error!r}", reason="internal_error") from error
-        finally:
-            self._account.tried(self._clock() - started)
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait, or less if a drain begins."""
-        if self._draining:
-            return
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        timer = loop.call_later(seconds, _resolve, waiter)
-        self._pauses.add(waiter)
-        try:
-            await waiter
-        finally:
-            timer.cancel()
-            self._pauses.discard(waiter)
+        else:
+            self._queue.put_off(entry, now if self._draining else now + wait)
 
     def _refuse(self, entry: Entry, error: PermanentError) -> None:
         """Try smaller parts of what was refused, if that may help; else give it up."""
@@ -284,10 +279,10 @@ class Sender:
             self._part(entry, lambda: split_receipts(batch), error)
         else:
             self._account.failed(error)
-            self._drop(entry, error.reason, error)
+            self._bury(entry, error.reason, error)
 
     def _part(self, entry: Entry, split: Callable[[], Sequence[Batch]], error: PermanentError) -> None:
-        """Put the parts of an entry in its place; drop it if it has none, for what `error` says."""
+        """Put the parts of an entry in its place; give it up if it has none, for what `error` says."""
         batch = entry.batch
         if batch.items > 1 and not batch.encodings:
             try:
@@ -297,11 +292,9 @@ class Sender:
             else:
                 if len(parts) > 1:
                     self._queue.replace(entry, parts)
-                    for _ in parts:
-                        self._wake()
                     return
         self._account.failed(error)
-        self._drop(entry, error.reason, error)
+        self._bury(entry, error.reason, error)
 
     def _is_worth_a_hunt(self, entry: Entry) -> bool:
         """Tell one bad sender among good ones from a backend that refuses everything."""
@@ -314,14 +307,16 @@ class Sender:
         if entry.suspicion is not None:
             entry.suspicion.taken = True
         batch = entry.batch
+        taken = max(0, batch.items - rejected) if rejected > 0 else batch.items
+        self._account.sent(taken)
+        if not taken:
+            self._bury(entry, "partial_success", _REJECTED)
+            return
         self._queue.release(entry)
-        if rejected <= 0:
-            self._account.sent(batch.items)
+        if taken == batch.items:
             batch.settle(Outcome.DELIVERED)
             return
-        taken = max(0, batch.items - rejected)
-        self._account.sent(taken)
-        self._account.dropped(batch.items - taken, "partial_success", "the other side rejected them")
+        self._account.dropped(batch.items - taken, "partial_success", _REJECTED)
         for receipt, items in batch.shares:
             delivered = min(items, taken)
             taken -= delivered
@@ -330,23 +325,33 @@ class Sender:
             if delivered < items:
                 receipt.settle(Outcome.DROPPED, items - delivered, "partial_success")
 
+    def _bury(self, entry: Entry, reason: str, error: object) -> None:
+        """Give up an entry that can never be delivered."""
+        if self._dead_letters is not None:
+            self._dead_letters.put(entry.batch, exporter=self._id, reason=reason, error=str(error))
+        self._drop(entry, reason, error)
+
     def _drop(self, entry: Entry, reason: str, error: object) -> None:
         """Give an entry up."""
         self._queue.release(entry)
         self._account.dropped(entry.batch.items, reason, error)
         entry.batch.settle(Outcome.DROPPED, reason)
 
+    def _abandon(self, entry: Entry) -> None:
+        """Let go of an entry because the agent stops."""
+        self._queue.release(entry)
+        dropped = entry.batch.abandon()
+        self._account.abandoned(entry.batch.items, dropped)
+
+    def _abandon_all(self) -> None:
+        """Let go of everything that waits."""
+        self._queue.recall(float("inf"))
+        while self._queue.ready:
+            self._abandon(self._queue.take())
+
     def _put(self, batch: Batch) -> None:
         self._queue.put(batch)
-        self._wake()
-
-    def _wake(self) -> None:
-        """Wake one worker that sleeps, if any does."""
-        while self._idle:
-            waiter = self._idle.pop()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
+        self._workers.wake()
 
     def _closed(self) -> Overloaded:
         return Overloaded(f"{self._id} is shutting down", reason="shutting_down")
@@ -357,11 +362,6 @@ class _Intake:
 
     def __init__(self, put: Callable[[Batch], None]) -> None:
         self.consume = put
-
-
-def _resolve(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 def _halve(batch: Batch) -> list[Batch]:

@@ -20,9 +20,8 @@ def a_queue(**settings) -> SendingQueue:
 
 
 def taken(queue: SendingQueue):
-    entry = queue.take()
-    assert entry is not None
-    return entry
+    assert queue.ready
+    return queue.take()
 
 
 @pytest.mark.parametrize(("sizer", "units"), [("requests", 1), ("items", 6), ("bytes", 40)])
@@ -97,7 +96,8 @@ def test_parts_are_measured_anew_and_go_out_first_in_their_order():
     assert [entry.batch for entry in order] == [left, right, second]
     for entry in order:
         queue.release(entry)
-    assert (queue.size, queue.bytes, queue.take()) == (0, 0, None)
+    assert (queue.size, queue.bytes, len(queue)) == (0, 0, 0)
+    assert not queue.ready
 
 
 def test_parts_of_parts_wait_behind_their_siblings():

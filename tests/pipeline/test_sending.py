@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import selectors
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
@@ -9,123 +8,19 @@ import structlog
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from structlog.testing import capture_logs
 
-from otelwp_agent.component import ComponentId, Context, Exporter, Kind
 from otelwp_agent.config.blocks import Queue, Retry
 from otelwp_agent.errors import MalformedError, Overloaded, PermanentError, RetryableError, TooLargeError
-from otelwp_agent.model.batch import Batch, Origin, merge
+from otelwp_agent.model.batch import Batch, merge
 from otelwp_agent.model.receipt import Outcome, Receipt
-from otelwp_agent.model.signal import Signal
-from otelwp_agent.pipeline.sending import REFUSALS_BEFORE_GIVING_UP, Sender
-from otelwp_agent.telemetry.metrics import Registry
+from otelwp_agent.pipeline.sending import REFUSALS_BEFORE_GIVING_UP
+from tests.kit.senders import Destination, FakeTimeLoop, a_request, a_sender, hang, outcomes, scripted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
 FOREVER = 1e6
-EXACT = Retry(randomization_factor=0)
-
-
-class InstantSelector(selectors.DefaultSelector):
-    """Never waits: moves the clock instead."""
-
-    now = 0.0
-
-    def select(self, timeout=None):
-        events = super().select(0)
-        if not events:
-            assert timeout is not None, "everything waits, and nothing will ever happen"
-            self.now += max(0.0, timeout)
-        return events
-
-
-class FakeTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps to the next timer as soon as nothing else is left to do."""
-
-    def __init__(self) -> None:
-        self.fake = InstantSelector()
-        super().__init__(self.fake)
-
-    def time(self) -> float:
-        return self.fake.now
-
-
-class NoHost:
-    ready = True
-
-    def components(self):
-        return ()
-
-
-class Destination(Exporter):
-    """An exporter that does what a test's function says, and remembers which spans it was asked to send, and when."""
-
-    def __init__(
-        self, answer: Callable[[list[str]], Awaitable[int]], clock: Callable[[], float], log: object = None
-    ) -> None:
-        log = log or structlog.get_logger()
-        context = Context(ComponentId("test", "one"), Kind.EXPORTER, Registry(), log, clock, NoHost())
-        super().__init__(context)
-        self.answer = answer
-        self.tries: list[tuple[float, list[str]]] = []
-
-    async def export(self, batch: Batch) -> int:
-        names = names_in(batch)
-        self.tries.append((self.context.clock(), names))
-        return await self.answer(names)
-
-    @property
-    def times(self) -> list[float]:
-        return [round(time, 6) for time, _ in self.tries]
-
-    def metric(self, name: str, **labels: str) -> float:
-        return self.context.registry.value(name, **labels)
-
-
-def a_request(*names: str, padding: int = 0) -> Batch:
-    """One sender's request, with a receipt of its own."""
-    message = ExportTraceServiceRequest()
-    spans = message.resource_spans.add().scope_spans.add().spans
-    for name in names:
-        spans.add(name=name, trace_state="x" * padding)
-    return Batch(Signal.TRACES, message.SerializeToString(), len(names), Origin(), [(Receipt(len(names)), len(names))])
-
-
-def names_in(batch: Batch) -> list[str]:
-    message = ExportTraceServiceRequest.FromString(batch.body)
-    return [span.name for rs in message.resource_spans for ss in rs.scope_spans for span in ss.spans]
-
-
-def outcomes(batch: Batch) -> list[tuple[int, int, str]]:
-    """(delivered, dropped, reason) of each receipt."""
-    return [
-        (receipt.count(Outcome.DELIVERED), receipt.count(Outcome.DROPPED), receipt.reason)
-        for receipt, _ in batch.shares
-    ]
-
-
-def a_sender(exporter: Destination, queue: Queue | None = None, retry: Retry = EXACT, timeout: float = 5) -> Sender:
-    return Sender(exporter, Signal.TRACES, queue=queue or Queue(), retry=retry, timeout=timeout, random=lambda: 0.5)
-
-
-def scripted(*answers: int | BaseException) -> Callable[[list[str]], Awaitable[int]]:
-    """Answer each try with the next of `answers`, then take everything."""
-    left = list(answers)
-
-    async def answer(_: list[str]) -> int:
-        said = left.pop(0) if left else 0
-        if isinstance(said, BaseException):
-            raise said
-        return said
-
-    return answer
-
-
-async def hang(_: list[str]) -> int:
-    await asyncio.get_running_loop().create_future()
-    return 0
 
 
 @pytest.fixture

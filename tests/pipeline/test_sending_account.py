@@ -5,11 +5,13 @@ import structlog
 from structlog.testing import capture_logs
 
 from otelwp_agent.component import ComponentId, Context, Kind
-from otelwp_agent.config.blocks import Queue
+from otelwp_agent.config.blocks import Queue, Retry
 from otelwp_agent.errors import PermanentError, RetryableError
 from otelwp_agent.model.signal import Signal
+from otelwp_agent.pipeline.breaker import Breaker, Permit
+from otelwp_agent.pipeline.concurrency import Concurrency
 from otelwp_agent.pipeline.queue import SendingQueue
-from otelwp_agent.pipeline.sending_account import INSTRUMENTS, SendingAccount
+from otelwp_agent.pipeline.sending_account import INSTRUMENTS, SendingAccount, breaker_of
 from otelwp_agent.telemetry.metrics import Registry
 
 
@@ -38,10 +40,15 @@ def registry():
 
 
 @pytest.fixture
-def make(clock, registry):
-    def make(signal: Signal = Signal.TRACES, **queue: object) -> SendingAccount:
-        context = Context(ComponentId("otlp_http"), Kind.EXPORTER, registry, structlog.get_logger(), clock, NoHost())
-        return SendingAccount(context, signal, SendingQueue(Queue(**queue), "otlp_http"))
+def context(clock, registry):
+    return Context(ComponentId("otlp_http"), Kind.EXPORTER, registry, structlog.get_logger(), clock, NoHost())
+
+
+@pytest.fixture
+def make(context):
+    def make(signal: Signal = Signal.TRACES, breaker: Breaker | None = None, **queue: object) -> SendingAccount:
+        breaker = breaker or breaker_of(context, Retry(), lambda: 0.5)
+        return SendingAccount(context, signal, SendingQueue(Queue(**queue), "otlp_http"), breaker, Concurrency(1, 10))
 
     return make
 
@@ -136,3 +143,51 @@ def test_a_successor_keeps_its_gauges(make, registry):
     make(queue_size=7)
     old.close()
     assert registry.value("otelcol_exporter_queue_capacity") == 7
+
+
+def test_what_a_stop_left_to_the_journal_is_told_apart_from_what_it_dropped(make):
+    with capture_logs() as logs:
+        for items, dropped in [(3, 0), (4, 1)]:
+            account = make()
+            account.abandoned(items, dropped)
+            account.close()
+            assert (account.kept, account.left) == (items - dropped, dropped)
+    assert [(log["event"], log["log_level"], log["items"], log.get("kept")) for log in logs] == [
+        ("items kept in the journal", "info", 3, None),
+        ("items dropped", "error", 1, 3),
+    ]
+
+
+def test_each_change_of_the_breaker_is_told_and_counted(context, registry, clock, make):
+    breaker = breaker_of(context, Retry(), lambda: 0.5)
+    account = make(breaker=breaker)
+    with capture_logs() as logs:
+        for _ in range(5):
+            breaker.failed(Permit.TRY, clock.now)
+        sick = account.health()
+        clock.now += 5
+        probe = breaker.acquire(clock.now)
+        assert registry.value("otelwp_exporter_breaker_state", data_type="traces") == 1
+        assert account.health().details["breaker"] == "half_open"
+        breaker.failed(probe, clock.now)
+        clock.now += 10
+        breaker.acquire(clock.now)
+        breaker.answered()
+    assert not sick.healthy
+    assert sick.message == "nothing is sent: the circuit breaker is open"
+    assert (sick.details["breaker"], sick.details["next_try_in_seconds"]) == ("open", 5)
+    assert account.health().healthy
+    assert [(log["log_level"], log["event"], log.get("seconds")) for log in logs] == [
+        ("warning", "circuit breaker opened", 5),
+        ("info", "circuit breaker opened", 10),
+        ("info", "circuit breaker closed", None),
+    ]
+    for state, times in [("open", 2), ("half_open", 2), ("closed", 1)]:
+        assert registry.value("otelwp_exporter_breaker_transitions", exporter="otlp_http", state=state) == times
+
+
+def test_without_retries_no_breaker_opens(context, clock):
+    breaker = breaker_of(context, Retry(enabled=False), lambda: 0.5)
+    for _ in range(100):
+        breaker.failed(Permit.TRY, clock.now)
+    assert breaker.calm

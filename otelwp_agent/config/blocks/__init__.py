@@ -20,11 +20,12 @@ from otelwp_agent.config.blocks.http import (
     HttpServer,
 )
 from otelwp_agent.config.blocks.network import Dialer, Listening, NetworkServer
-from otelwp_agent.config.blocks.sending import Queue, QueueBatch, QueueBatchPartition, Retry
+from otelwp_agent.config.blocks.sending import CircuitBreaker, Queue, QueueBatch, QueueBatchPartition, Retry
 from otelwp_agent.config.blocks.tls import TlsClient, TlsFiles, TlsServer, TlsVersion
 
 __all__ = [
     "Block",
+    "CircuitBreaker",
     "Compression",
     "CompressionParams",
     "Cookies",

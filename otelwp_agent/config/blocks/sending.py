@@ -20,6 +20,19 @@ _WAIT = Refused(
 _BLOCK = Ignored("a full queue refuses at once, with a time to come back (429, 503), and the sender tries again")
 
 
+class CircuitBreaker(Block):
+    """When to leave alone a backend that does not answer; all that is sent waits in the queue meanwhile."""
+
+    enabled: bool = True
+    """Leave it alone."""
+    failures: int = Field(5, ge=1)
+    """Failed tries in a row, of whatever batches, after which nothing is tried for a while."""
+    open_time: PositiveDuration = 5.0
+    """How long at first; then one batch is tried, and each time that this fails, the next is twice as long."""
+    max_open_time: PositiveDuration = 30.0
+    """Longest time without a try, unless the backend itself asks for more."""
+
+
 class Retry(Block):
     """What is done when a send fails and may succeed later."""
 
@@ -34,7 +47,9 @@ class Retry(Block):
     max_interval: PositiveDuration = 30.0
     """Longest wait."""
     max_elapsed_time: Duration = 300.0
-    """Give up after this long; 0 never gives up."""
+    """Give up what fails when it was tried first this long ago; 0 never gives up. With a journal: never, unless set."""
+    circuit_breaker: CircuitBreaker = CircuitBreaker()
+    """When to leave alone a backend that does not answer."""
 
     @model_validator(mode="after")
     def _intervals_agree(self) -> Retry:
@@ -95,13 +110,17 @@ class Queue(Block):
     enabled: bool = True
     """Without a queue the sender waits in it for one place only."""
     num_consumers: int = Field(10, ge=1)
-    """Sends under way at once."""
+    """Most sends under way at once."""
+    min_concurrency: int = Field(1, ge=1)
+    """Sends at once that failures and growing latency always leave of `num_consumers`; the same number leaves all."""
     queue_size: int = Field(1000, ge=1)
     """Room, in units of `sizer`, counting what is being sent."""
     sizer: Literal["requests", "items", "bytes"] = "requests"
     """What `queue_size` counts."""
     max_bytes: ByteSize = 8 * 2**20
     """Room in bytes, whatever `sizer` counts: this bounds memory. Counts what is being sent."""
+    max_tenant_share: float = Field(0.5, gt=0, le=1)
+    """Share of the room that one tenant may fill, so that others find some. Who has no tenant may fill all of it."""
     batch: Annotated[QueueBatch | None, NullIsPresent] = None
     """Merge in the queue; the `batch` processor before it does the same."""
     wait_for_result: Annotated[None, _WAIT] = None
@@ -121,6 +140,9 @@ class Queue(Block):
     @model_validator(mode="after")
     def _sizes_agree(self) -> Queue:
         batch = self.batch
+        if self.min_concurrency > self.num_consumers:
+            message = f"min_concurrency ({self.min_concurrency}) is above num_consumers ({self.num_consumers})"
+            raise ValueError(message)
         if batch is None:
             return self
         if batch.max_size and batch.max_size < batch.min_size:

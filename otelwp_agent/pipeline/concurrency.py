@@ -1,0 +1,84 @@
+"""How many sends may be under way at once: as many as the other side bears.
+
+Additive increase, multiplicative decrease, as in TCP: each round of sends that go well allows one more; a failure, or
+latency well above what it was when the other side was at ease, halves. Sends that were under way when it was halved
+tell nothing new and do not halve it again.
+
+Latency depends on the size of what is sent, so it is compared among bodies of one size class (powers of two of bytes):
+the shortest of the last one to two minutes is the floor of the class. The floor is forgotten after that: a backend that
+is slow for good has a new floor, and gets its sends back.
+
+The limit begins at its most: an exporter that is well is never held back.
+"""
+
+from __future__ import annotations
+
+INFLATION = 2.0
+"""A send is slow if it takes this many times its floor,"""
+SLACK = 0.1
+"""… and this many seconds more: what our own event loop may add when it is busy, and what no backend minds."""
+MEMORY = 60.0
+"""Seconds after which the floors begin to be forgotten."""
+WEIGHT = 0.2
+"""Weight of one send in the moving share of slow ones: about the last ten count."""
+TOO_SLOW = 0.5
+"""Share of slow sends that halves the limit."""
+CLASSES = 64
+"""Size classes: more than there are."""
+_NEVER = float("inf")
+
+
+class Concurrency:
+    """The limit of one sender, from `least` to `most`. Times are seconds on the caller's clock."""
+
+    __slots__ = ("_before", "_cut_at", "_exact", "_floors", "_least", "_most", "_slow", "_turn", "limit")
+
+    def __init__(self, least: int, most: int) -> None:
+        """Begin with `most`."""
+        self.limit = most
+        self._least = least
+        self._most = most
+        self._exact = float(most)
+        self._cut_at = -_NEVER
+        self._slow = 0.0
+        self._turn = -_NEVER
+        self._floors = [_NEVER] * CLASSES
+        """Shortest latencies by size class since the last turn of the memory …"""
+        self._before = self._floors
+        """… and in the term before."""
+
+    def went_well(self, started: float, ended: float, size: int, *, busy: bool) -> None:
+        """Learn from a send of `size` bytes that was answered. `busy`: as many were under way as the limit allows."""
+        if ended > self._turn:
+            self._forget(ended)
+        latency = ended - started
+        kind = size.bit_length()
+        floors = self._floors
+        if latency < floors[kind]:  # noqa: PLR1730 - `min` costs a call for each send
+            floors[kind] = latency
+        if latency > SLACK and latency > INFLATION * min(floors[kind], self._before[kind]) + SLACK:
+            self._was_slow(started, ended, busy=busy)
+            return
+        if self._slow:
+            self._slow = self._slow * (1 - WEIGHT) if self._slow > 0.01 else 0.0  # noqa: PLR2004 - next to nothing
+        if busy and self._exact < self._most:
+            self._exact = min(self._exact + 1 / self._exact, self._most)
+            self.limit = int(self._exact)
+
+    def went_wrong(self, started: float, ended: float) -> None:
+        """Halve the limit, unless the send had begun before it was halved last."""
+        if started >= self._cut_at:
+            self._cut_at = ended
+            self._slow = 0.0
+            self._exact = max(self._exact / 2, float(self._least))
+            self.limit = int(self._exact)
+
+    def _was_slow(self, started: float, ended: float, *, busy: bool) -> None:
+        self._slow += WEIGHT * (1 - self._slow)
+        if busy and self._slow > TOO_SLOW:
+            self.went_wrong(started, ended)
+
+    def _forget(self, now: float) -> None:
+        self._turn = now + MEMORY
+        self._before = self._floors
+        self._floors = [_NEVER] * CLASSES

@@ -198,7 +198,7 @@ class Tally:
         if not self.count:
             return 0.0
         above = sum(number for at, number in self.durations if at > bucket) if self.durations else 0.0
-        # What is certainly above leaves less to chance: with all slow traces kept, p99 is nearly exact.
+        # What is certainly above leaves less to chance: with slow traces kept, p99 is well known.
         beyond = min(max(((1 - q) * (self.certain + self.count) - above) / self.count, 0.0), 1.0)
         return math.sqrt(self._variance * ((1 - beyond) * (1 - q) ** 2 + beyond * q**2))
 

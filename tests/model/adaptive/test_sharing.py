@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -55,4 +56,4 @@ def test_all_of_the_budget_and_no_more(demands, budget, power, cap):
 def test_who_asks_for_less_gets_no_smaller_part(demands, budget, power):
     given = share(demands, budget, power)
     parts = [gets / demand for demand, gets in sorted(zip(demands, given, strict=True)) if demand > 1e-300]
-    assert all(later <= earlier * (1 + 1e-6) for earlier, later in zip(parts, parts[1:], strict=False))
+    assert all(later <= earlier * (1 + 1e-6) for earlier, later in pairwise(parts))

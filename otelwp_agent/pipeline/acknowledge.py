@@ -22,7 +22,7 @@ _TRY_AGAIN = frozenset({"queue_full", "shutdown", "retries_exhausted", "timeout"
 
 
 class Answer:
-    """What will be told to one sender. `rejected(items, why)` makes the answer to a request of which a part was lost."""
+    """What will be told to one sender. `rejected(items, why)` makes the answer where a part of a request was lost."""
 
     __slots__ = ("_answer", "_future", "_rejected", "_timer")
 

@@ -195,6 +195,9 @@ class ConnectorEntry:
     def admit(self) -> None:
         """Have no opinion: what comes through a connector has been admitted already."""
 
-    def consume(self, batch: Batch) -> None:
-        """Take the batch into every pipeline, or raise having taken nothing."""
+    def consume(
+        self, batch: Batch, answer: object = None, rejected: Callable[[int, str], object] | None = None
+    ) -> None:
+        """Take the batch into every pipeline, or raise having taken nothing. Nobody waits for an answer here."""
+        del answer, rejected
         consume_forks(self._heads, self._names, batch)

@@ -53,7 +53,7 @@ class Entry:
         "size",
     )
 
-    def __init__(self, keeper: Keeper, segment: Segment, index: int, items: int, size: int) -> None:  # noqa: PLR0913, PLR0917 - a record
+    def __init__(self, keeper: Keeper, segment: Segment, index: int, items: int, size: int) -> None:
         """Stand for entry number `index` of `segment`, which has `items` items and `size` bytes there."""
         self.keeper = keeper
         self.segment = segment

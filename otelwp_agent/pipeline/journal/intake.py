@@ -94,7 +94,7 @@ class Intake:
                 "items dropped", reason=error.reason, pipeline=pipeline, items=batch.items, error=str(error)
             )
             receipt.settle(Outcome.DROPPED, batch.items, error.reason)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a bug ends this request, not the agent
             self._log.exception("a pipeline broke", pipeline=pipeline, items=batch.items)
             receipt.settle(Outcome.DROPPED, receipt.pending - receipt.parked, "internal_error")
 

@@ -221,12 +221,10 @@ class Journal:
     async def close(self) -> None:
         """Write what is known and let the directory go. What is not settled stays for the next start."""
         if self._lock >= 0:
-            while self._writing or self._requests:
-                await self._quiet()
+            await self._quiet()
             if self._changed or self._released or self._progressed or self._branches:
                 self._commit()
-            while self._writing:
-                await self._quiet()
+            await self._quiet()
         if self._flush is not None:
             self._flush.cancel()
             self._flush = None
@@ -238,9 +236,10 @@ class Journal:
         self._unlock()
 
     async def _quiet(self) -> None:
-        """Wait for the end of a write."""
-        self._idle = asyncio.get_running_loop().create_future()
-        await self._idle
+        """Wait until no request is to be written."""
+        while self._writing or self._requests:
+            self._idle = asyncio.get_running_loop().create_future()
+            await self._idle
 
     def _unlock(self) -> None:
         if self._lock >= 0:

@@ -84,7 +84,7 @@ class Context:
         )
 
     @classmethod
-    def decode(cls, payload: bytes) -> Context:
+    def decode(cls, payload: memoryview) -> Context:
         """Read what `encode` wrote."""
         data = orjson.loads(payload)
         origin = Origin(data["receiver"], data["transport"], data["tenant"], data["headers"])

@@ -94,6 +94,11 @@ class SendingQueue:
         """When the first of those that are put off is due. There must be one."""
         return self.later[0][0]
 
+    @property
+    def fill(self) -> float:
+        """How much of the room is taken: 0 is none, 1 is all of it."""
+        return max(self.size / self.capacity, self.bytes / self.max_bytes)
+
     def admit(self) -> None:
         """Raise `Overloaded` if nothing more has room."""
         if self.size >= self.capacity or self.bytes >= self.max_bytes:

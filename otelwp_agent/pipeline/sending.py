@@ -128,6 +128,11 @@ class Sender:
         self._workers = Workers(self, queue.num_consumers, self._clock)
         self._breaker.listeners.append(self._workers.wake)
 
+    @property
+    def fill(self) -> float:
+        """How much of the queue's room is taken: 0 is none, 1 is all of it."""
+        return self._queue.fill
+
     def admit(self) -> None:
         """Raise `Overloaded` if `consume` would find no room for anything."""
         if self._draining:

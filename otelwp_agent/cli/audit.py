@@ -73,6 +73,10 @@ def _of_journal(directory: str) -> Report:
     from otelwp_agent.pipeline.journal.audit import audit_directory  # noqa: PLC0415 - not for who asks an agent
 
     try:
+        if next(Path(directory).glob("*.journal"), None) is None:
+            raise AgentError(
+                f"there is no journal in {directory}: no agent has run with it, or it is another directory"
+            )
         return audit_directory(Path(directory))
     except OSError as error:
         raise AgentError(f"cannot read the journal {directory}: {error.strerror}") from error

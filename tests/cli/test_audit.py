@@ -103,6 +103,8 @@ def test_the_configuration_tells_the_socket(run, serve):
         ([], 2, "say what to look at"),
         (["--socket", "/nowhere.sock"], 1, "no agent answers at /nowhere.sock: no such file or directory. Start it"),
         (["--config", f"yaml:{CONFIG}"], 1, "there is nothing to ask: set `service.control_socket`"),
+        (["--journal", "/nowhere"], 1, "there is no journal in /nowhere"),
+        (["--config", f"yaml:{CONFIG}", "--set", "service.journal.directory=/nowhere"], 1, "there is no journal in"),
         (["--socket", "/dev/null"], 1, "no agent answers at /dev/null: connection refused"),
         (["--socket", "/" + "x" * 200], 1, "path too long"),
     ],

@@ -148,13 +148,14 @@ class Graph:
         Returns what became of the items that the senders still held.
         """
         kept = successor.parts() if successor is not None else set()
-        delivered = left = 0
+        delivered = left = in_journal = 0
         for rank in self._ordered():
             going = [part for part in rank if id(part) not in kept]
             for drained in await asyncio.gather(*(self._stop(part, deadline) for part in going)):
                 delivered += drained.delivered
                 left += drained.left
-        return Drained(delivered, left)
+                in_journal += drained.kept
+        return Drained(delivered, left, in_journal)
 
     def refresh(self) -> None:
         """Have every component read its files again; what fails is logged, and goes on with what it had."""
@@ -198,6 +199,7 @@ class Graph:
         if before is not None and key in before.senders and before.senders[key].exporter is exporter:
             self.senders[key] = before.senders[key]
             return
+        known = [*self.senders.values(), *(before.senders.values() if before is not None else ())]
         config = self.plan.components[Kind.EXPORTER, identifier].config
         sender = Sender(
             exporter,
@@ -205,6 +207,8 @@ class Graph:
             queue=getattr(config, "sending_queue", _NO_QUEUE),
             retry=getattr(config, "retry_on_failure", _NO_RETRY),
             timeout=getattr(config, "timeout", 0.0),
+            breaker=next((sender.breaker for sender in known if sender.exporter is exporter), None),
+            keeps=self.environment.intake is not None,
             dead_letters=self.environment.dead_letters,
         )
         self.senders[key] = sender

@@ -121,12 +121,12 @@ class Sender:
         limits = [limit for limit in (exporter.max_request_bytes, max_bytes(queue)) if limit is not None]
         self._max_bytes = min(limits, default=None)
         self._queue = SendingQueue(queue, self._id)
-        self._breaker = breaker or breaker_of(context, retry, random)
+        self.breaker = breaker or breaker_of(context, retry, random)
         self._concurrency = Concurrency(queue.min_concurrency, queue.num_consumers)
-        self._account = SendingAccount(context, signal, self._queue, self._breaker, self._concurrency)
-        self._tries = Tries(exporter, self._account, self._breaker, self._concurrency, timeout)
+        self._account = SendingAccount(context, signal, self._queue, self.breaker, self._concurrency)
+        self._tries = Tries(exporter, self._account, self.breaker, self._concurrency, timeout)
         self._workers = Workers(self, queue.num_consumers, self._clock)
-        self._breaker.listeners.append(self._workers.wake)
+        self.breaker.listeners.append(self._workers.wake)
 
     @property
     def fill(self) -> float:
@@ -179,7 +179,7 @@ class Sender:
         self._tries.close()
         self._abandon_all()
         with contextlib.suppress(ValueError):  # the second time
-            self._breaker.listeners.remove(self._workers.wake)
+            self.breaker.listeners.remove(self._workers.wake)
         account.close()
         return Drained(account.delivered - delivered, account.left - left, account.kept - kept)
 
@@ -197,7 +197,7 @@ class Sender:
 
     def next_job(self) -> Coroutine[None, None, None] | None:
         """Take the next entry, if one may be sent now, and return what sends it. For the workers."""
-        account, queue, breaker = self._account, self._queue, self._breaker
+        account, queue, breaker = self._account, self._queue, self.breaker
         if not (queue.ready or queue.later) or account.sending >= self._concurrency.limit:
             return None
         permit = _TRY
@@ -220,7 +220,7 @@ class Sender:
         """Return when something may be sent that may not be now. For the workers."""
         if self._account.sending >= self._concurrency.limit:
             return None
-        at = max(0.0 if self._queue.ready else self._queue.due, self._breaker.until)
+        at = max(0.0 if self._queue.ready else self._queue.due, self.breaker.until)
         return None if at == float("inf") else at
 
     def idle(self) -> bool:
@@ -232,7 +232,7 @@ class Sender:
         batch, limit = entry.batch, self._max_bytes
         try:
             if limit is not None and len(batch.body) > limit:
-                self._breaker.released(permit, self._clock())
+                self.breaker.released(permit, self._clock())
                 reason = f"{len(batch.body)} bytes in {batch.items} items, and {limit} bytes are the most it may send"
                 self._part(entry, lambda: split_bytes(batch, limit), TooLargeError(reason))
                 return
@@ -263,7 +263,7 @@ class Sender:
         self._account.failed(error)
         if last_try or self._workers.stopped:
             self._abandon(entry)
-            if self._breaker.state is State.OPEN:
+            if self.breaker.state is State.OPEN:
                 self._abandon_all()
             return
         if entry.backoff is None:

@@ -35,3 +35,10 @@ def attribute(key: str, value: Value) -> bytes:
     name = key.encode()
     body = b"\x0a%b%b\x12%b%b" % (size_of(name), name, size_of(any_value), any_value)
     return size_of(body) + body
+
+
+def text_attribute(key: bytes, text: bytes) -> bytes:
+    """Return the same of a key and a text that are UTF-8 already."""
+    value = b"\x0a%b%b" % (size_of(text), text)
+    body = b"\x0a%b%b\x12%b%b" % (size_of(key), key, size_of(value), value)
+    return size_of(body) + body

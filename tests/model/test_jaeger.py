@@ -155,6 +155,17 @@ def test_what_has_no_form_of_its_own():
         assert (found["startTimeUnixNano"], found["endTimeUnixNano"], found["flags"]) == ("5000", "5000", 1)
 
 
+def test_a_second_status_is_an_attribute_in_its_own_span_alone():
+    twice, span = one_span(kind=3)
+    for value in (404, 500):
+        span.attributes.add(key="http.status_code").value.int_value = value
+    once, span = one_span(kind=3)
+    span.attributes.add(key="http.status_code").value.int_value = 500
+    for _ in range(2):
+        list(both(twice))
+        assert [found["status"] for found in both(once)] == [{"code": 2}, {"code": 2}]
+
+
 def test_a_resource_without_a_service_is_named_as_the_collector_names_it():
     request, _ = one_span()
     (process,) = sending.processes(request.SerializeToString())

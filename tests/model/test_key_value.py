@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
-from otelwp_agent.model.key_value import attribute, size_of
+from otelwp_agent.model.key_value import attribute, size_of, text_attribute
 
 values = (
     st.text()
@@ -33,3 +33,8 @@ def test_protobuf_reads_what_was_written(key, value):
 
 def test_integers_beyond_64_bits_are_doubles():
     assert read(attribute("big", 2**64)).value.double_value == math.ldexp(1, 64)
+
+
+@given(st.text(max_size=300), st.text())
+def test_bytes_become_the_same(key, text):
+    assert text_attribute(key.encode(), text.encode()) == attribute(key, text)

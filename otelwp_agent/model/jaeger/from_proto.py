@@ -113,9 +113,11 @@ def _span_tags(tags: Iterable[bytes], traces: Traces) -> tuple[bytes, Specials]:
     for tag in tags:
         found = _memory.get(tag)
         if found is None:
-            before = len(specials), traces.mended.get("invalid_utf8")
-            found = span_tag(*_tag(tag, traces), specials)
-            if len(tag) <= MAX_SIZE and before == (len(specials), traces.mended.get("invalid_utf8")) and found:
+            before = traces.mended.get("invalid_utf8")
+            key, value = _tag(tag, traces)
+            found = span_tag(key, value, specials)
+            # A second one of a key is an attribute, though the first is a field.
+            if len(tag) <= MAX_SIZE and key not in specials and before == traces.mended.get("invalid_utf8"):
                 if len(_memory) >= MAX_ENTRIES:
                     _memory.clear()
                 _memory[tag] = found

@@ -138,13 +138,15 @@ def _span_tags(tags: object, traces: Traces) -> tuple[bytes, Specials]:
     for tag in tags if type(tags) is list else ():
         found = _memory.get(tag) if type(tag) is bytes else None
         if found is None:
-            before = len(specials), traces.mended.get("invalid_utf8")
+            before = traces.mended.get("invalid_utf8")
             pairs = _tags([tag], traces)
             found = span_tag(*pairs[0], specials) if pairs else b""
             if (
                 type(tag) is bytes
                 and len(tag) <= MAX_SIZE
-                and before == (len(specials), traces.mended.get("invalid_utf8"))
+                # A second one of a key is an attribute, though the first is a field.
+                and not (pairs and pairs[0][0] in specials)
+                and before == traces.mended.get("invalid_utf8")
             ):
                 if len(_memory) >= MAX_ENTRIES:
                     _memory.clear()

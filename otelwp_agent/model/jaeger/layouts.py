@@ -35,7 +35,7 @@ from otelwp_agent.model.jaeger.receiving import (
     times,
     trace_head,
 )
-from otelwp_agent.model.jaeger.tag_lists import TagLists
+from otelwp_agent.model.jaeger.tag_lists import PLAIN, TagLists
 from otelwp_agent.model.recurring import Remembered
 from otelwp_agent.model.wire import prefixed
 
@@ -59,8 +59,7 @@ MAX_LAYOUTS, MAX_TRIED = 8, 64
 MAX_TEXTS, MAX_TEXT = 256, 2048
 """Processes, and ends of bodies, that are remembered, and the longest of them in bytes."""
 
-_PLAIN = rb"[ !#-\[\]-~]+"
-"""Text that stands for itself: printable ASCII without quotation marks and backslashes."""
+_PLAIN = PLAIN + b"+"
 _HEAD = re.compile(rb'\{"data":\[\{"traceID":"(%b)","spans":\[' % _PLAIN)
 _TAIL, _PROCESSES = b"]}]}", b'],"processes":'
 _REFERENCE = rb'\{"refType":"CHILD_OF","traceID":"(?P<above>[0-9a-f]{32})","spanID":"(?P<parent>[0-9a-f]{16})"\}'

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
 from otelwp_agent.model.jaeger import tags as tagging
-from otelwp_agent.model.jaeger.receiving import kind_of
+from otelwp_agent.model.jaeger.receiving import ATTRIBUTE, SERVER, SPECIAL_KEYS
+from otelwp_agent.model.key_value import text_attribute
 from otelwp_agent.model.recurring import MAX_ENTRIES, Seen
 
 if TYPE_CHECKING:
@@ -20,6 +22,11 @@ MAX_LISTS, MAX_LIST = 1024, 1024
 MAX_TAG = 192
 """The longest tag that is remembered, in bytes."""
 
+PLAIN = rb"[ !#-\[\]-~]"
+"""Text that stands for itself: printable ASCII without quotation marks and backslashes."""
+
+_plain_tag = re.compile(rb'"(%b+)",(?:"type":"(string)",)?"value":"(%b*)"' % (PLAIN, PLAIN)).fullmatch
+_SPECIAL = frozenset(key.encode() for key in SPECIAL_KEYS)
 _BEGIN, _BETWEEN = b'{"key":', b'},{"key":'
 
 
@@ -83,15 +90,20 @@ class TagLists:
             if field is None:
                 return None
             fields.append(field)
-        return TagList(b"".join(fields), bool(kind_of(fields)), _Untyped in map(type, fields), {})
+        return TagList(b"".join(fields), len(min(fields, key=len)) == len(SERVER), _Untyped in map(type, fields), {})
 
     def _tag(self, piece: bytes) -> bytes | None:
         """Read a tag that is not known."""
-        tag = orjson.loads(b"%b%b}" % (_BEGIN, piece))
-        field = tagging.always(tag)
-        if field is None:
-            return None
-        if tag.get("type") is None:
+        found = _plain_tag(piece)
+        if found is not None and (key := found[1]) not in _SPECIAL:
+            field, untyped = ATTRIBUTE + text_attribute(key, found[3]), found[2] is None
+        else:
+            tag = orjson.loads(b"%b%b}" % (_BEGIN, piece))
+            always = tagging.always(tag)
+            if always is None:
+                return None
+            field, untyped = always, tag.get("type") is None
+        if untyped:
             field = _Untyped(field)
         if len(piece) <= MAX_TAG and self._seen.again(piece):
             if len(self._tags) >= MAX_ENTRIES:

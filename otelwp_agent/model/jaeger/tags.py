@@ -112,10 +112,12 @@ def _decode_one(tag: Any, identity: object, specials: Specials, mend: Mend) -> b
         mend(kind)
     if pair is None:
         return b""
-    before = len(specials)
+    is_field = pair[0] in specials
     body = span_tag(*pair, specials)
-    # Zeros that differ in their sign are equal, so floats are not remembered.
-    if identity is not None and not mendings and len(specials) == before and type(pair[1]) is not float:
+    # A second one of a key is an attribute, though the first is a field. Zeros that differ in their sign are equal, so
+    # floats are not remembered.
+    is_field = is_field or pair[0] in specials
+    if identity is not None and not mendings and not is_field and type(pair[1]) is not float:
         if len(known_tags) >= MAX_ENTRIES:
             known_tags.clear()
         if len(body) <= MAX_SIZE:

@@ -288,6 +288,14 @@ def test_what_is_equal_in_python_is_not_the_same_tag():
         assert repr(found["attributes"][0]["value"]) == repr(text)
 
 
+def test_a_second_status_is_an_attribute_in_its_own_span_alone():
+    status = [{"key": "http.status_code", "type": "int64", "value": value} for value in (404, 500)]
+    for _ in range(3):
+        one(tags=status)
+        found, _ = one(tags=status[1:])
+        assert found["status"] == {"code": 2}
+
+
 def test_known_tags_are_bounded(monkeypatch):
     monkeypatch.setattr(tags, "MAX_ENTRIES", 10)
     for number in range(50):

@@ -33,8 +33,11 @@ LEAST_SHARE = 0.02
 """Of the budget, which is left to chance even if what is always kept takes more than the rest."""
 CERTAIN_HALF_LIFE = 3.0
 """Seconds after which what was kept for certain counts half in the plan."""
-HURRY = 0.2
-"""Seconds after which an overdrawn account has the probabilities computed anew, before the next tick."""
+HURRY, HURRY_KEY = 0.2, 1e-4
+"""Seconds, and more for each key, after which an overdrawn account has the probabilities computed anew, before the next
+tick. A tick costs 2 µs a key: that is some 2 % of the time at most."""
+SHORTEST_TICK = 0.1
+"""Seconds; ticks that come sooner after the last are nothing to measure by."""
 ESTIMATES_WINDOW = 300.0
 """Seconds; reports are of the last one to two of them."""
 LEARN_ALL, LEARN_SOME = 1024, 0b111
@@ -98,10 +101,11 @@ class Controller:
         """Of each release: how many of its traces were kept as the first, and when it was last seen."""
         self.guarded = 0
         """Traces dropped because a minute's budget was spent."""
+        self.certain = 0.0
+        """What was kept for certain since the last tick costs; `certain_rate`: a second, in the mean."""
         self.certain_rate = 0.0
-        """What is kept for certain costs, a second."""
-        self._certain = 0.0
         self.ticked = now
+        self._hurry = HURRY
         self.window_began = self.window_before = now
 
     def decide(self, trace: Trace, now: float) -> Decision:
@@ -109,7 +113,7 @@ class Controller:
         account = self.account
         if account is not None and now > account.tokens.at:
             account.advance(now)
-            if account.tokens.level < 0 and now - self.ticked >= HURRY:
+            if account.tokens.level < 0 and now - self.ticked >= self._hurry:
                 self.tick(now)
         state = self.key_states.states.get(trace.key)
         if state is None:
@@ -126,7 +130,7 @@ class Controller:
         if limit is not None:
             if limit.has_room(now) and (account is None or account.has_room(weight)):
                 limit.charge(weight)
-                self._certain += weight
+                self.certain += weight
                 self._keep(trace, state, weight, trace.threshold)
                 return Decision(True, None, limit.reason)  # noqa: FBT003 - built for every trace: names cost
             limit.over += 1
@@ -171,7 +175,7 @@ class Controller:
             state.adjusted += weight * count
         else:
             # Planned for apart: the key's own probability does not decide about it.
-            self._certain += weight * min(1.0, probability_of(threshold) * count)
+            self.certain += weight * min(1.0, probability_of(threshold) * count)
         if incoming > threshold:
             threshold, reason = incoming, _INCOMING
         if 0 < threshold < NEVER:
@@ -224,15 +228,15 @@ class Controller:
     def tick(self, now: float) -> None:
         """Measure, and compute all probabilities anew. To be called about once a second."""
         elapsed = now - self.ticked
-        if elapsed < HURRY / 2:
+        if elapsed < SHORTEST_TICK:
             return
         self.ticked = now
         self.key_states.measure(now, elapsed)
         if self._has_sites:
             self.sites.measure(now, elapsed)
         part = 1 - 0.5 ** (elapsed / CERTAIN_HALF_LIFE)
-        self.certain_rate += part * (self._certain / elapsed - self.certain_rate)
-        self._certain = 0.0
+        self.certain_rate += part * (self.certain / elapsed - self.certain_rate)
+        self.certain = 0.0
         if now - self.window_began >= ESTIMATES_WINDOW:
             self.window_before, self.window_began = self.window_began, now
             for state in self.key_states.all():
@@ -242,6 +246,7 @@ class Controller:
     def plan(self, now: float) -> None:
         """Share the budget among the keys, and set their thresholds."""
         states = self.key_states.all()
+        self._hurry = HURRY + HURRY_KEY * len(states)
         demands = [state.weight_rate for state in states]
         cap = self.policy.key_budget.rate if self.policy.key_budget else math.inf
         budget = math.inf

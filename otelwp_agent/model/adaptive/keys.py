@@ -111,23 +111,31 @@ class KeyState:
     def surprises(self, elapsed: float) -> bool:
         """Say whether what was seen since the last tick cannot be noise."""
         expected = self.traffic * elapsed
-        return abs(self.seen - expected) > SURPRISE * math.sqrt(expected if expected > 1 else 1.0)
+        return (self.seen - expected) ** 2 > SURPRISE**2 * (expected if expected > 1 else 1.0)
 
     def measure(self, now: float, elapsed: float, least: float = 0.0) -> None:
         """Bring the rates up to date, `elapsed` seconds after the last tick; what is new counts `least` at least."""
         self.measured += elapsed
-        half_life = min(max(EVENTS / self.traffic, HALF_LIFE), LONGEST) if self.traffic else LONGEST
+        traffic = self.traffic
+        if traffic * HALF_LIFE >= EVENTS:
+            half_life = HALF_LIFE
+        elif traffic * LONGEST <= EVENTS:
+            half_life = LONGEST
+        else:
+            half_life = EVENTS / traffic
         part = max(1 - 0.5 ** (elapsed / half_life), elapsed / self.measured, least)
+        self.spent = 0.0
+        if not self.seen:
+            self.scale(1 - part)
+            return
         each = part / elapsed
         rest = 1 - part
-        self.traffic = self.traffic * rest + self.seen * each
+        self.traffic = traffic * rest + self.seen * each
         self.weight_rate = self.weight_rate * rest + self.weight * each
         self.adjusted_rate = self.adjusted_rate * rest + self.adjusted * each
-        if self.seen:
-            self.last_seen = now
+        self.last_seen = now
         self.seen = 0
         self.weight = self.adjusted = 0.0
-        self.spent = 0.0
 
     def scale(self, factor: float) -> None:
         """Assume `factor` times the traffic."""

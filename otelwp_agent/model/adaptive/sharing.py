@@ -20,17 +20,24 @@ def share(demands: Sequence[float], budget: float, power: float = 0.25, cap: flo
         return wanted
     parts = [demand**power if demand else 0.0 for demand in demands]
     # A key is whole once the level reaches wanted / part: those with the lowest first, until the rest has to share.
-    order = sorted((want / part, index) for index, (want, part) in enumerate(zip(wanted, parts, strict=True)) if part)
+    # Without a cap that is the order of what they want.
+    keys = (
+        wanted if cap == math.inf else [want / part if part else 0.0 for want, part in zip(wanted, parts, strict=True)]
+    )
+    order = sorted(range(len(wanted)), key=keys.__getitem__)
     left = max(budget, 0.0)
     shares = math.fsum(parts)
     given = [0.0] * len(wanted)
-    for position, (full, index) in enumerate(order):
+    for position, index in enumerate(order):
+        part = parts[index]
+        if not part:
+            continue
         level = left / shares if shares > 0 else 0.0
-        if full > level:
-            for _, other in order[position:]:
+        if wanted[index] > level * part:
+            for other in order[position:]:
                 given[other] = level * parts[other]
             break
         given[index] = wanted[index]
         left = max(left - wanted[index], 0.0)
-        shares -= parts[index]
+        shares -= part
     return given

@@ -16,19 +16,34 @@ if TYPE_CHECKING:
     from otelwp_agent.model.adaptive.controller import Controller
 
 VERSION = 1
-_RATES = ("traffic", "weight_rate", "adjusted_rate", "measured", "seen", "weight", "adjusted", "arrived", "firsts")
+_RATES = (
+    "traffic",
+    "weight_rate",
+    "adjusted_rate",
+    "measured",
+    "seen",
+    "weight",
+    "adjusted",
+    "arrived",
+    "firsts",
+    "spent",
+)
 _SITE_NUMBERS = ("seen", "count", "seconds", "traffic")
 
 
 def state_of(controller: Controller, now: float) -> dict[str, Any]:
     """Return what a controller knows, as JSON-able data."""
     account = controller.account
+    if account is not None:
+        account.advance(now)
     budget = controller.policy.budget
     keys = controller.key_states
     return {
         "version": VERSION,
         "unit": budget.unit.value if budget else None,
         "window": [now - controller.window_before, now - controller.window_began],
+        "ticked": now - controller.ticked,
+        "certain": controller.certain,
         "certain_rate": controller.certain_rate,
         "guarded": controller.guarded,
         "over_ceiling": {limit.reason.value: limit.over for limit in controller.limits},
@@ -50,7 +65,7 @@ def restore(controller: Controller, data: dict[str, Any], now: float) -> None:
         raise ValueError(f"this is no state of a sampler, or one of another version than {VERSION}")
     try:
         _restore(controller, data, now)
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"the state of the sampler cannot be read: {error!r}") from error
 
 
@@ -75,6 +90,7 @@ def _restore(controller: Controller, data: dict[str, Any], now: float) -> None:
     controller.guarded = int(data["guarded"])
     # What was counted in another unit says nothing of this one: those rates and levels are learned again.
     if data["unit"] == (policy.budget.unit.value if policy.budget else None):
+        controller.certain = float(data["certain"])
         controller.certain_rate = float(data["certain_rate"])
         if controller.account is not None and data["account"]:
             controller.account.resume(float(data["account"][0]), [float(spent) for spent in data["account"][1:]])
@@ -83,7 +99,7 @@ def _restore(controller: Controller, data: dict[str, Any], now: float) -> None:
     else:
         for state in keys.all():
             state.weight_rate = state.adjusted_rate = state.weight = state.adjusted = 0.0
-    controller.ticked = now
+    controller.ticked = now - data["ticked"]
     controller.plan(now)
 
 

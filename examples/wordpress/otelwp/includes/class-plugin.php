@@ -31,9 +31,9 @@ final class Plugin {
 		if ( is_multisite() ) {
 			add_action( 'wp_initialize_site', array( __CLASS__, 'initialize_site' ), 900 );
 		}
-		if ( is_admin() || ! Request::is_http() || did_action( 'plugins_loaded' ) ) {
-			self::watch_activation();
-		}
+		// register_activation_hook() would work out the plugin's name for each page of a visitor.
+		add_action( 'activate_plugin', array( __CLASS__, 'activate' ), 10, 2 );
+		add_action( 'deactivate_plugin', array( __CLASS__, 'deactivate' ), 10, 2 );
 		if ( is_admin() ) {
 			add_action( 'admin_init', array( __CLASS__, 'prepare_site' ) );
 			Admin\Settings_Page::register();
@@ -46,10 +46,9 @@ final class Plugin {
 	}
 
 	/**
-	 * Register what REST requests use. WordPress's API activates plugins, too.
+	 * Register what REST requests use.
 	 */
 	public static function rest() {
-		self::watch_activation();
 		register_rest_route(
 			'otelwp/v1',
 			'/agent',
@@ -64,19 +63,15 @@ final class Plugin {
 	}
 
 	/**
-	 * Be told when the plugin is activated and deactivated: where that can be, for a page of visitors pays for it as well.
-	 */
-	private static function watch_activation() {
-		register_activation_hook( OTELWP_FILE, array( __CLASS__, 'activate' ) );
-		register_deactivation_hook( OTELWP_FILE, array( __CLASS__, 'deactivate' ) );
-	}
-
-	/**
 	 * Create what must exist, so that no request has to ask the database whether it does.
 	 *
-	 * @param bool $network_wide Whether the plugin was activated for all sites of a network.
+	 * @param string $plugin       The plugin that is activated: any.
+	 * @param bool   $network_wide Whether it is for all sites of a network.
 	 */
-	public static function activate( $network_wide = false ) {
+	public static function activate( $plugin, $network_wide = false ) {
+		if ( plugin_basename( OTELWP_FILE ) !== $plugin ) {
+			return;
+		}
 		if ( $network_wide && is_multisite() ) {
 			add_site_option( Settings::OPTION, Settings::defaults() );
 			foreach ( self::site_ids() as $site ) {
@@ -99,9 +94,13 @@ final class Plugin {
 	/**
 	 * Stop the heartbeat.
 	 *
-	 * @param bool $network_wide Whether the plugin was deactivated for all sites of a network.
+	 * @param string $plugin       The plugin that is deactivated: any.
+	 * @param bool   $network_wide Whether it was active for all sites of a network.
 	 */
-	public static function deactivate( $network_wide = false ) {
+	public static function deactivate( $plugin, $network_wide = false ) {
+		if ( plugin_basename( OTELWP_FILE ) !== $plugin ) {
+			return;
+		}
 		$sites = $network_wide && is_multisite() ? self::site_ids() : array( get_current_blog_id() );
 		foreach ( $sites as $site ) {
 			is_multisite() && switch_to_blog( $site );

@@ -19,7 +19,7 @@ defined( 'ABSPATH' ) || exit;
  */
 final class Wpdb extends \wpdb {
 
-	const FRAMES = 8; // Of wpdb's own, between a query and who asked, there are at most five.
+	const FRAMES = 5; // Of which, between a query and who asked, wpdb has two to four.
 
 	/**
 	 * Who is told of each query.
@@ -77,7 +77,7 @@ final class Wpdb extends \wpdb {
 	 */
 	public function get_caller() {
 		self::$database->ran();
-		// phpcs:ignore WordPress.PHP.DevelopmentFunctions.error_log_debug_backtrace -- of eight frames, without arguments.
+		// phpcs:ignore WordPress.PHP.DevelopmentFunctions.error_log_debug_backtrace -- of a few frames, without arguments.
 		$frames = debug_backtrace( DEBUG_BACKTRACE_IGNORE_ARGS, self::FRAMES );
 		foreach ( $frames as $number => $frame ) {
 			if ( ! isset( $frame['class'] ) ) {

@@ -1,21 +1,43 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 import structlog
+from google.protobuf.message import DecodeError
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from structlog.testing import capture_logs
 
+from otelwp_agent.component import ComponentId, Context, Kind
 from otelwp_agent.config.blocks import Queue, Retry
 from otelwp_agent.errors import MalformedError, Overloaded, PermanentError, RetryableError, TooLargeError
+from otelwp_agent.exporters import otlp_http
 from otelwp_agent.model.batch import Batch, merge
-from otelwp_agent.model.receipt import Outcome, Receipt
-from otelwp_agent.pipeline.sending import REFUSALS_BEFORE_GIVING_UP
-from tests.kit.senders import Destination, FakeTimeLoop, a_request, a_sender, hang, outcomes, scripted
+from otelwp_agent.model.receipt import HELD, Outcome, Receipt
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.pipeline.dead_letters.file import read_bodies, read_letters
+from otelwp_agent.pipeline.dead_letters.sink import DeadLetterFile
+from otelwp_agent.pipeline.sending import REFUSALS_BEFORE_GIVING_UP, Sender
+from otelwp_agent.telemetry.metrics import Registry
+from tests.kit.graphs import until
+from tests.kit.http_peer import HttpPeer, Seen, response
+from tests.kit.senders import (
+    EXACT,
+    Destination,
+    FakeTimeLoop,
+    NoHost,
+    a_request,
+    a_sender,
+    hang,
+    names_in,
+    outcomes,
+    scripted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -534,6 +556,174 @@ class TestDrain:
         exporter, _, _ = self.run(loop, scripted(), [a_request("a")], after=1, within=1)
         assert not asyncio.all_tasks(loop)
         assert "otelcol_exporter_queue_size{" not in exporter.context.registry.expose()
+
+
+class Letters:
+    """Dead letters in memory."""
+
+    def __init__(self) -> None:
+        self.letters: list[tuple[list[str], str, str, str]] = []
+
+    def put(self, batch: Batch, *, exporter: str, reason: str, error: str) -> None:
+        assert all(receipt.pending >= items for receipt, items in batch.shares), "settled too early"
+        self.letters.append((names_in(batch), exporter, reason, error))
+
+
+class TestDeadLetters:
+    @pytest.mark.parametrize(
+        ("answer", "reason", "error"),
+        [
+            (PermanentError("no such tenant", reason="http_403"), "http_403", "no such tenant"),
+            (MalformedError("bad span"), "malformed", "bad span"),
+            (TooLargeError("413"), "too_large", "413"),
+            (1, "partial_success", "the other side rejected them"),
+            (ZeroDivisionError("x"), "internal_error", "a bug in the exporter: ZeroDivisionError('x')"),
+        ],
+    )
+    def test_what_is_refused_for_good_goes_there_with_the_reason(self, deliver, answer, reason, error):
+        letters, batch = Letters(), a_request("a")
+        deliver(scripted(answer), batch, dead_letters=letters)
+        assert letters.letters == [(["a"], "test/one", reason, error)]
+        assert outcomes(batch) == [(0, 1, reason)]
+
+    def test_one_item_above_the_limit_goes_there_without_a_try(self, deliver):
+        letters, giant = Letters(), a_request("giant", padding=500)
+        exporter = deliver(scripted(), giant, a_request("b"), max_request_bytes=200, dead_letters=letters)
+        assert [(names, reason) for names, _, reason, _ in letters.letters] == [(["giant"], "too_large")]
+        assert [names for _, names in exporter.tries] == [["b"]]
+
+    def test_of_a_merged_batch_only_the_malformed_request(self, deliver):
+        letters = Letters()
+        batch = merge([a_request(f"s{number}", "more") for number in range(7)])
+        deliver(refuse("s3"), batch, dead_letters=letters)
+        assert [(names, reason) for names, _, reason, _ in letters.letters] == [(["s3", "more"], "malformed")]
+
+    def test_a_backend_that_refuses_everything_leaves_nothing_out(self, deliver):
+        async def never(_: list[str]) -> int:
+            raise MalformedError("400")
+
+        letters = Letters()
+        deliver(never, merge([a_request(f"s{number}") for number in range(1000)]), dead_letters=letters)
+        named = [name for names, *_ in letters.letters for name in names]
+        assert sorted(named) == sorted(f"s{number}" for number in range(1000))
+
+    @pytest.mark.parametrize(
+        ("answers", "retry"),
+        [([RetryableError("busy")], Retry(enabled=False)), ([1], EXACT)],
+        ids=["retries_exhausted", "some rejected"],
+    )
+    def test_what_may_yet_be_taken_or_cannot_be_named_does_not(self, deliver, answers, retry):
+        letters = Letters()
+        deliver(scripted(*answers), a_request("a", "b"), retry=retry, dead_letters=letters)
+        assert letters.letters == []
+
+    def test_nor_what_a_stop_drops(self, loop):
+        letters = Letters()
+        sender = a_sender(Destination(scripted(), loop.time), dead_letters=letters)
+        sender.consume(a_request("a"))
+        loop.run_until_complete(sender.shutdown())
+        assert letters.letters == []
+
+    async def test_one_malformed_request_among_a_thousand_arrives_there_alone(self, tmp_path):
+        """A real server refuses what it cannot read: 1 000 other requests of the same body arrive, one does not."""
+
+        def invalid_utf8() -> Batch:
+            batch = a_request("poison")
+            return batch.with_body(batch.body.replace(b"poison", b"\xff\xfeison"))
+
+        arrived: list[str] = []
+
+        async def answer(seen: Seen) -> bytes:
+            try:
+                message = ExportTraceServiceRequest.FromString(seen.body)
+            except DecodeError:
+                return response("400 Bad Request")
+            arrived.extend(span.name for rs in message.resource_spans for ss in rs.scope_spans for span in ss.spans)
+            return response()
+
+        requests = [a_request(f"span {number}") for number in range(1000)]
+        requests.insert(617, invalid_utf8())
+        batch = merge(requests)
+        log, registry = structlog.get_logger(), Registry()
+        letters = DeadLetterFile(tmp_path / "dead-letters", 2**20, registry, log)
+        letters.open()
+        async with HttpPeer(answer) as peer:
+            context = Context(ComponentId("otlp_http"), Kind.EXPORTER, registry, log, time.monotonic, NoHost())
+            settings = {"endpoint": f"http://127.0.0.1:{peer.port}", "compression": "none"}
+            exporter = otlp_http.FACTORY.build(otlp_http.Config(**settings), context)
+            await exporter.start()
+            sender = Sender(
+                exporter, Signal.TRACES, queue=Queue(), retry=Retry(), timeout=5, dead_letters=letters, keeps=True
+            )
+            await sender.start()
+            sender.consume(batch)
+            await until(lambda: not any(receipt.pending for receipt, _ in batch.shares))
+            await sender.drain(time.monotonic() + 5)
+            await exporter.shutdown()
+        letters.close()
+        assert sorted(arrived) == sorted(f"span {number}" for number in range(1000))
+        assert outcomes(batch).count((1, 0, "")) == 1000
+        assert outcomes(batch)[617] == (0, 1, "malformed")
+        (letter,) = read_letters(letters.path).letters
+        assert (letter.reason, letter.items, letter.exporter) == ("malformed", 1, "otlp_http")
+        ((_, body),) = read_bodies(letters.path, {letter.id})
+        assert b"\xff\xfeison" in body
+
+
+def a_kept_request(*names: str) -> Batch:
+    """A request that a journal has."""
+    batch = a_request(*names)
+    batch.shares[0][0].claim = HELD
+    return batch
+
+
+class TestWithAJournal:
+    def test_retries_have_no_end(self, deliver):
+        batch = a_request("a")
+        retry = Retry(circuit_breaker={"enabled": False})
+        exporter = deliver(scripted(*[RetryableError("busy")] * 100), batch, retry=retry, keeps=True)
+        assert exporter.times[-1] > 2000
+        assert outcomes(batch) == [(1, 0, "")]
+
+    @pytest.mark.parametrize("seconds", [20, 300])
+    def test_unless_the_configuration_names_one_even_if_that_is_the_default(self, deliver, seconds):
+        batch = a_request("a")
+        retry = Retry(max_elapsed_time=f"{seconds}s", circuit_breaker={"enabled": False})
+        exporter = deliver(scripted(*[RetryableError("busy")] * 100), batch, retry=retry, keeps=True)
+        assert exporter.times[-1] <= seconds
+        assert outcomes(batch) == [(0, 1, "retries_exhausted")]
+
+    def test_a_drain_lets_go_of_what_the_journal_keeps_and_drops_the_rest(self, loop):
+        exporter = Destination(hang, loop.time)
+        sender = a_sender(exporter, Queue(num_consumers=1), timeout=0, keeps=True)
+        batches = [a_kept_request("a", "b"), merge([a_kept_request("c"), a_request("d", "e", "f")])]
+
+        async def scenario():
+            await sender.start()
+            for batch in batches:
+                sender.consume(batch)
+            await asyncio.sleep(1)
+            return await sender.drain(loop.time() + 3)
+
+        with capture_logs() as logs:
+            drained = loop.run_until_complete(scenario())
+        assert (drained.delivered, drained.left, drained.kept) == (0, 3, 3)
+        assert [outcomes(batch) for batch in batches] == [[(0, 0, "")], [(0, 0, ""), (0, 3, "shutdown")]]
+        assert sender._queue.size == sender._queue.bytes == 0
+        assert exporter.metric("otelwp_exporter_dropped_items", reason="shutdown") == 3
+        assert [(log["event"], log["items"], log["kept"]) for log in logs] == [("items dropped", 3, 3)]
+
+    def test_a_drain_sends_what_it_can(self, loop):
+        sender = a_sender(Destination(scripted(), loop.time), keeps=True)
+        batch = a_kept_request("a", "b")
+
+        async def scenario():
+            await sender.start()
+            sender.consume(batch)
+            return await sender.drain(loop.time() + 3)
+
+        drained = loop.run_until_complete(scenario())
+        assert (drained.delivered, drained.left, drained.kept) == (2, 0, 0)
 
 
 ANSWERS = st.sampled_from(

@@ -17,6 +17,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import os
@@ -544,7 +545,9 @@ class Journal:
     def _add_context(self, draft: _Draft, key: tuple[object, ...], context: Context) -> int:
         number = self._context_numbers[key] = len(self._context_numbers)
         draft.contexts[number] = context
-        draft.add(records.other(draft.segment.marker, Kind.CONTEXT, context.encode(), number))
+        record = records.other(draft.segment.marker, Kind.CONTEXT, context.encode(), number)
+        draft.add(record)
+        draft.add(record)  # twice: damage to the only one would cost every entry that needs it
         return number
 
     def _branches_done(self) -> list[tuple[int, int, str]]:
@@ -661,12 +664,17 @@ class Journal:
         for key, number in list(self._context_numbers.items()):
             if number in draft.contexts:
                 del self._context_numbers[key]
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-            self._current = None  # what a file holds after a failed fsync, nobody knows
+        self._current = None  # what a file holds after a failed fsync, nobody knows; and a full disk wants it deleted
+        if not draft.segment.size:
+            self._segments.remove(draft.segment)
+            with contextlib.suppress(OSError):
+                draft.segment.delete()
         self._refuse(draft.requests, error)
 
     def _refuse(self, requests: list[Request], error: OSError) -> None:
         self._account.failures.add()
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            self._prune(full=True)
         self._account.refused(len(requests), "journal_unwritable")
         if not self._failure:
             self._log.error("the journal cannot be written; senders are refused", error=error.strerror or str(error))
@@ -681,9 +689,14 @@ class Journal:
             f"the journal cannot be written: {self._failure}", retry_after=RETRY_INTERVAL, reason="journal_unwritable"
         )
 
-    def _prune(self) -> None:
-        """Delete the oldest segments as long as nothing in them is needed."""
-        while self._segments and self._segments[0] is not self._current and not self._segments[0].kept:
+    def _prune(self, *, full: bool = False) -> None:
+        """Delete the oldest segments as long as nothing in them is needed.
+
+        On a `full` disk there is no room even for saying so: then it is enough that everything in them is settled.
+        """
+        while self._segments and self._segments[0] is not self._current:
+            if self._segments[0].live if full else self._segments[0].kept:
+                break
             segment = self._segments.pop(0)
             try:
                 segment.delete()

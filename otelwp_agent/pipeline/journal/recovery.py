@@ -69,8 +69,8 @@ class _Reading:
         self.segment = segment
         self._recovered = recovered
         self._released = array("Q")
-        self._uncovered: list[Record] = []
-        """Entries after which no commit has come yet."""
+        self._uncovered: list[tuple[int, Key, int]] = []
+        """Entries, in each of their accounts, that no sums have come after yet: number, account, items."""
         self.sizes = array("I")
         """Of each entry, as in its `states`."""
 
@@ -122,7 +122,9 @@ class _Reading:
 
     def _commit(self, commit: Commit) -> None:
         recovered = self._recovered
-        self._uncovered = [record for record in self._uncovered if record.seq not in commit.entries]
+        known = {row[:3] for row in commit.accounts}
+        # Sums are as of their commit: they hold what came before, even if the commit that was to say so is damaged.
+        self._uncovered = [each for each in self._uncovered if each[0] not in commit.entries and each[1] not in known]
         self._released.extend(commit.released)
         recovered.accounts.update({row[:3]: row for row in commit.accounts})
         for seq, pipeline, name in commit.branches:
@@ -145,18 +147,18 @@ class _Reading:
         if record.kind is Kind.MOVED:
             self._released.append(record.moved_from())
         else:
-            self._uncovered.append(record)
+            context = segment.contexts.get(record.context)
+            for pipeline in context.pipelines if context is not None else ():
+                assert context is not None  # noqa: S101 - or there would be no pipelines
+                key = (pipeline, context.origin.receiver, context.origin.tenant)
+                self._uncovered.append((record.seq, key, record.items))
 
     def _accept_uncovered(self) -> None:
         """Enter into the accounts what is whole but whose commit is not: it may have been acknowledged."""
         accounts = self._recovered.accounts
-        for record in self._uncovered:
-            context = self.segment.contexts.get(record.context)
-            for pipeline in context.pipelines if context is not None else ():
-                assert context is not None  # noqa: S101 - or there would be no pipelines
-                key = (pipeline, context.origin.receiver, context.origin.tenant)
-                row = accounts.get(key) or (*key, 0, [0] * len(Outcome), {})
-                accounts[key] = (*key, row[3] + record.items, row[4], row[5])
+        for _, key, items in self._uncovered:
+            row = accounts.get(key) or (*key, 0, [0] * len(Outcome), {})
+            accounts[key] = (*key, row[3] + items, row[4], row[5])
         self._uncovered = []
 
 

@@ -10,10 +10,14 @@ from google.protobuf.message import DecodeError
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.attributes import as_string, decode, encode
 from otelwp_agent.model.wordpress import redaction, sql
+from otelwp_agent.model.wordpress.routes import Page
 
 if TYPE_CHECKING:
     from otelwp_agent.model.attributes import Raw
     from otelwp_agent.model.wordpress.redaction import Redactor
+
+    Facts = dict[str, object]
+    """What the attributes of a span tell, by the names in `FACTS`."""
 
 REMEMBERED = 2048
 """Attributes that are remembered; then the memory starts anew."""
@@ -157,3 +161,25 @@ class Reader:
 def _scalar(value: pb.AnyValue) -> Any:  # noqa: ANN401 - a number or truth value
     kind = value.WhichOneof("value")
     return getattr(value, kind) if kind in ("int_value", "bool_value", "double_value") else None
+
+
+def page_of(facts: Facts) -> Page:
+    """Return what the facts tell of a page."""
+    path, query = str(facts.get("path", "")), str(facts.get("query", ""))
+    url = str(facts.get("url", ""))
+    if url:
+        rest, _, found = url.partition("#")[0].partition("?")
+        query = query or found
+        if not path:
+            host, slash, rest = rest.rpartition("://")[2].partition("/")
+            path = slash + rest if host or slash else ""
+    method = str(facts.get("method", ""))
+    status = facts.get("status", 0)
+    return Page(
+        method=method if method.isalpha() and method.isupper() and len(method) < 10 else "",  # noqa: PLR2004 - verbs
+        path=path,
+        query=query,
+        status=status if type(status) is int else 0,
+        admin=facts.get("admin") is True,
+        cron=facts.get("cron") is True,
+    )

@@ -35,30 +35,39 @@ from pydantic import Field, field_validator, model_validator
 
 from otelwp_agent.component import ComponentConfig, ComponentHealth, Context, Factory, Kind, Processor, Stability, Tier
 from otelwp_agent.config.types import ByteSize, Duration, PositiveDuration  # noqa: TC001 - pydantic reads them
-from otelwp_agent.errors import Overloaded
+from otelwp_agent.errors import ConsumeError, Overloaded
 from otelwp_agent.model.adaptive.controller import Controller
 from otelwp_agent.model.adaptive.policy import Ceiling, Policy, Unit
-from otelwp_agent.model.adaptive.trace import Trace
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.selection import Selection
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.model.traces import Heads, Runs, SpanView, find_root, frame, read_heads, read_pieces, read_runs
-from otelwp_agent.processors.adaptive_sampling.config import AlwaysKeep, Drop, FlightRecorder, Sites, Target, unique_attributes
-from otelwp_agent.processors.adaptive_sampling.facts import FactsReader, sampled_before
+from otelwp_agent.model.traces import Heads, SpanView, frame, read_heads, read_pieces
+from otelwp_agent.processors.adaptive_sampling.config import (
+    AlwaysKeep,
+    Drop,
+    FlightRecorder,
+    Sites,
+    Target,
+    unique_attributes,
+)
+from otelwp_agent.processors.adaptive_sampling.deciding import Decider
+from otelwp_agent.processors.adaptive_sampling.facts import FactsReader
 from otelwp_agent.processors.adaptive_sampling.outgoing import Outgoing
-from otelwp_agent.processors.adaptive_sampling.verdict import Memory, verdict
+from otelwp_agent.processors.adaptive_sampling.verdict import Memory
 from otelwp_agent.processors.adaptive_sampling.waiting import Part, WaitingRoom
 from otelwp_agent.telemetry.metrics import Counter, Instrument, InstrumentKind
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from otelwp_agent.model.batch import Batch, Origin
     from otelwp_agent.model.receipt import Receipt
     from otelwp_agent.model.traces import Piece
-    from otelwp_agent.processors.adaptive_sampling.facts import Facts
+    from otelwp_agent.processors.adaptive_sampling.deciding import Decided
     from otelwp_agent.processors.adaptive_sampling.verdict import Verdict
     from otelwp_agent.processors.adaptive_sampling.waiting import Waiting
+
+    _Cut = tuple[Part, bool]
 
 _LABELS = ("processor", "pipeline")
 SPANS = Instrument(
@@ -110,7 +119,7 @@ WAITING_BYTES = Instrument(
     _LABELS,
 )
 
-_SAMPLED_OUT, _FILTERED, _HELD = 1, 2, 3
+_SAMPLED_OUT, _FILTERED, _HELD = b"\x01", b"\x02", b"\x03"
 _OUTCOMES = ((Outcome.SAMPLED_OUT, ""), (Outcome.FILTERED, ""))
 _TICK = 0.25
 """Seconds between looks at what is due."""
@@ -201,14 +210,18 @@ class AdaptiveSampling(Processor):
         policy = config.policy()
         self.controller = Controller(policy, context.clock())
         counted = policy.budget or policy.key_budget
-        self._weighs = counted is not None and counted.unit is Unit.BYTES
-        self._facts = FactsReader(config.per, config.always_keep, config.drop, config.sites)
-        self._dry_run = config.mode == "dry_run"
+        self._decider = Decider(
+            self.controller,
+            FactsReader(config.per, config.always_keep, config.drop, config.sites),
+            Memory(config.remember),
+            dry_run=config.mode == "dry_run",
+            weighs=counted is not None and counted.unit is Unit.BYTES,
+        )
+        self._decider.odd = self._odd
         self._decision_wait = config.decision_wait
         self._max_wait = config.max_wait
         self._max_bytes = config.max_bytes
         self._max_trace_bytes = config.max_trace_bytes
-        self._memory = Memory(config.remember)
         self._room = WaitingRoom()
         self._outgoing = Outgoing(lambda batch: self.next.consume(batch), context.log)
         self._refused: set[object] = set()
@@ -250,11 +263,11 @@ class AdaptiveSampling(Processor):
         """Tell how it is doing; bad while it refuses."""
         full = self._is_full()
         details = {
-            "mode": "dry_run" if self._dry_run else "enforce",
+            "mode": "dry_run" if self._decider.dry_run else "enforce",
             "keys": len(self.controller.key_states.states),
             "waiting_traces": len(self._room.traces),
             "waiting_bytes": self._room.size + self._outgoing.size,
-            "remembered_traces": len(self._memory),
+            "remembered_traces": len(self._decider.memory),
         }
         message = "full: the next stage takes nothing" if full else ""
         return ComponentHealth(self.context.kind, str(self.context.id), not full, message, details)
@@ -273,187 +286,88 @@ class AdaptiveSampling(Processor):
             raise _overloaded()
         body = batch.body
         view = SpanView(body)
-        fresh: set[object] = set()
-        decided: list[tuple[Sequence[int], Verdict, object]] | None = None
-        runs = read_runs(body) if len(body) <= self._max_trace_bytes else None
-        if runs is not None:
-            decided = self._decide_runs(runs, view, batch.origin, now, fresh)
-        waiting: list[tuple[object, Piece]] = []
-        states = runs is not None and bool(runs.states)
-        if decided is None:
-            pieces = read_pieces(body)
-            states = any(piece.states for piece in pieces)
-            decided = self._decide_pieces(pieces, view, batch.origin, now, fresh, waiting)
-        self._hand_on(batch, view, decided, fresh, waiting, states=states)
+        pieces = read_pieces(body, view.items)
+        most = self._max_trace_bytes if len(body) > self._max_trace_bytes else 0
+        decided, waiting = self._decider.decide_pieces(pieces, view, batch.origin, self._room.traces, most, now)
+        parts = self._cut_out(batch, view, waiting) if waiting else []
+        self._hand_on(batch, view, decided, states=any(piece.states for piece in pieces))
         if waiting:
-            self._let_wait(batch, view, waiting, now)
+            self._let_wait(waiting, parts, batch.origin, now)
 
-    def _decide_runs(
-        self, runs: Runs, view: SpanView, origin: Origin, now: float, fresh: set[object]
-    ) -> list[tuple[Sequence[int], Verdict, object]] | None:
-        """Decide about every trace of a request; `None` if one of them must wait or be looked at closely."""
-        decided: list[tuple[Sequence[int], Verdict, object]] = []
-        items = view.items
-        failed = runs.failed(items)
-        tenant = origin.tenant
-        waiting = self._room.traces
-        for trace_id, start, end in runs.traces:
-            key: object = (tenant, trace_id) if tenant else trace_id
-            known = self._memory.get(key)
-            if known is None:
-                root = None if not runs.complete or key in waiting else find_root(items, start, end)
-                if root is None:
-                    return None
-                error = bool(failed) and bisect_left(failed, start) < bisect_left(failed, end)
-                facts = self._facts.read(root, view.resource_of(start), origin)
-                size = sum(map(len, items[start:end])) if self._weighs else 0
-                states = {*runs.states[start:end]} if runs.states else ()
-                known = self._decide(key, trace_id, states, facts, end - start, size, error, now)
-                fresh.add(key)
-            decided.append((range(start, end), known, key))
-        return decided
-
-    def _decide_pieces(
-        self,
-        pieces: Sequence[Piece],
-        view: SpanView,
-        origin: Origin,
-        now: float,
-        fresh: set[object],
-        waiting: list[tuple[object, Piece]],
-    ) -> list[tuple[Sequence[int], Verdict, object]]:
-        """Decide about what is whole or was decided about before, and append the rest to `waiting`."""
-        decided: list[tuple[Sequence[int], Verdict, object]] = []
-        items = view.items
-        for piece in pieces:
-            trace_id = piece.trace_id
-            key: object = (origin.tenant, trace_id) if origin.tenant else trace_id
-            if len(trace_id) != 16 or not any(trace_id):  # noqa: PLR2004 - the length of a trace id
-                self._odd("invalid_trace_id")
-                nothing = verdict("invalid_trace_id", None, keep=False, dry_run=self._dry_run, filtered=True)
-                decided.append((piece.indexes, nothing, key))
-                fresh.add(key)
-                continue
-            known = self._memory.get(key)
-            if piece.duplicates:
-                self._odd("duplicate_span_id")
-            if known is None:
-                size = sum([len(items[index]) for index in piece.indexes])
-                if key in self._room.traces or not piece.complete or size > self._max_trace_bytes:
-                    waiting.append((key, piece))
-                    continue
-                root = find_root(items, piece.root, piece.root + 1)
-                facts = self._facts.read(root, view.resource_of(piece.root), origin)
-                spans = len(piece.indexes)
-                known = self._decide(key, trace_id, piece.states, facts, spans, size, piece.error, now)
-                fresh.add(key)
-            decided.append((piece.indexes, known, key))
-        return decided
-
-    def _decide(
-        self,
-        key: object,
-        trace_id: bytes,
-        states: Collection[bytes],
-        facts: Facts,
-        spans: int,
-        size: int,
-        error: bool,
-        now: float,
-    ) -> Verdict:
-        """Decide about a trace, and remember it."""
-        dropped_by = facts.dropped_by
-        if dropped_by is not None and (dropped_by[1] or not error):
-            told = verdict(dropped_by[0], None, keep=False, dry_run=self._dry_run, filtered=True)
-        else:
-            randomness, threshold, odd = sampled_before(trace_id, states)
-            if odd:
-                self._odd(odd)
-            duration = facts.duration
-            if duration < 0:
-                self._odd("clock_skew")
-                duration = 0.0
-            decision = self.controller.decide(
-                Trace(
-                    randomness,
-                    threshold,
-                    facts.key,
-                    facts.site,
-                    spans,
-                    size,
-                    duration,
-                    error,
-                    facts.debug,
-                    facts.release,
-                ),
-                now,
-            )
-            keep = decision.keep
-            told = verdict(decision.reason, decision.threshold if keep else None, keep=keep, dry_run=self._dry_run)
-        self._memory.put(key, told)
-        return told
-
-    def _hand_on(
-        self,
-        batch: Batch,
-        view: SpanView,
-        decided: Sequence[tuple[Sequence[int], Verdict, object]],
-        fresh: set[object],
-        waiting: Sequence[tuple[object, Piece]],
-        *,
-        states: bool,
-    ) -> None:
-        """Hand on what is kept now, then settle what is not; what waits is left for `_let_wait`."""
+    def _hand_on(self, batch: Batch, view: SpanView, decided: Sequence[Decided], *, states: bool) -> None:
+        """Hand on what is kept, then settle what is not; what waits is left for `_let_wait`."""
         items = view.items
         chosen: list[bytes | None] = [None] * len(items)
-        verdicts = bytearray(len(items)) if not waiting else bytearray(b"\x03") * len(items)
+        verdicts = bytearray(_HELD) * len(items)
         kept_any = False
-        for indexes, told, _ in decided:
+        for _, indexes, told, _ in decided:
             if told.passes:
                 kept_any = True
-                marked = told.mark([items[index] for index in indexes], states=states)
-                for index, item in zip(indexes, marked, strict=True):
-                    chosen[index] = item
-                    verdicts[index] = 0
+                if isinstance(indexes, range):
+                    part = slice(indexes.start, indexes.stop)
+                    chosen[part] = told.mark(items[part], states=states)
+                    verdicts[part] = bytes(len(indexes))
+                else:
+                    for index, item in zip(indexes, told.mark([items[i] for i in indexes], states=states), strict=True):
+                        chosen[index] = item
+                        verdicts[index] = 0
             else:
                 code = _FILTERED if told.filtered else _SAMPLED_OUT
-                for index in indexes:
-                    verdicts[index] = code
+                if isinstance(indexes, range):
+                    verdicts[indexes.start : indexes.stop] = code * len(indexes)
+                else:
+                    for index in indexes:
+                        verdicts[index] = code[0]
         selection = Selection(batch, view.assemble(chosen) if kept_any else b"", bytes(verdicts))
         if selection.batch is not None:
             try:
                 self.next.consume(selection.batch)
-            except BaseException:
+            except ConsumeError:
                 if len(self._refused) > _REFUSED:
                     self._refused.clear()
-                self._refused |= fresh
+                self._refused |= {each.key for each in decided if each.fresh}
                 raise
         selection.settle(_OUTCOMES)
-        for indexes, told, key in decided:
-            if key in fresh or (self._refused and key in self._refused):
+        for key, indexes, told, fresh in decided:
+            if fresh or (self._refused and key in self._refused):
                 self._refused.discard(key)
                 self._count(told, 1, len(indexes))
             else:
                 self._late[told.keep].add(len(indexes))
                 self._count(told, 0, len(indexes))
 
-    def _let_wait(self, batch: Batch, view: SpanView, waiting: Sequence[tuple[object, Piece]], now: float) -> None:
-        """Put spans into the room, and make place if that was too much."""
-        room = self._room
+    def _cut_out(self, batch: Batch, view: SpanView, waiting: Sequence[tuple[object, Piece]]) -> list[list[_Cut]]:
+        """Return the parts of each piece that waits, and whether the root is in it."""
         heads = [self._shared(each) for each in read_heads(batch.body)]
         segments = _segments(view, heads, batch.shares)
-        for key, piece in waiting:
-            trace = room.find(key) or room.open(key, piece.trace_id, batch.origin, now + self._max_wait)
-            trace.error |= piece.error
-            if piece.states:
-                trace.states = piece.states if trace.states is None else trace.states | piece.states
+        items = view.items
+        cut: list[list[_Cut]] = []
+        for _, piece in waiting:
+            indexes, root = piece.indexes, piece.root
+            found: list[_Cut] = []
             for start, end, head, receipt in segments:
-                first, last = bisect_left(piece.indexes, start), bisect_left(piece.indexes, end)
+                first, last = bisect_left(indexes, start), bisect_left(indexes, end)
                 if first == last:
                     continue
-                indexes = piece.indexes[first:last]
-                room.add(trace, Part(head, frame([view.items[index] for index in indexes]), receipt, len(indexes)))
-                if trace.root < 0 and start <= piece.root < end:
+                own = indexes[first:last]
+                spans = items[own.start : own.stop] if isinstance(own, range) else [items[index] for index in own]
+                found.append((Part(head, frame(spans), receipt, len(own)), start <= root < end))
+            cut.append(found)
+        return cut
+
+    def _let_wait(
+        self, waiting: Sequence[tuple[object, Piece]], parts: Sequence[Sequence[_Cut]], origin: Origin, now: float
+    ) -> None:
+        """Put spans into the room, and make place if that was too much."""
+        room = self._room
+        for (key, piece), found in zip(waiting, parts, strict=True):
+            trace = room.find(key) or room.open(key, piece.trace_id, origin, now + self._max_wait)
+            trace.error |= piece.error
+            if piece.states:
+                trace.states = {*piece.states, *(trace.states or ())}
+            for part, has_root in found:
+                room.add(trace, part)
+                if has_root and trace.root < 0:
                     room.rooted(trace, len(trace.parts) - 1, now + self._decision_wait)
             if trace.size > self._max_trace_bytes:
                 self._shrink(trace, now)
@@ -463,7 +377,7 @@ class AdaptiveSampling(Processor):
 
     def _shrink(self, trace: Waiting, now: float) -> None:
         """Cut a trace that is too large to its error spine; decide about it now if even that is large."""
-        if not self._dry_run:
+        if not self._decider.dry_run:
             for receipt, items in self._room.cut(trace):
                 receipt.settle(Outcome.SAMPLED_OUT, items)
                 self._cut.add(items)
@@ -478,11 +392,10 @@ class AdaptiveSampling(Processor):
         if not trace.parts:
             return
         root, resource = trace.find_root()
-        facts = self._facts.read(root, resource, trace.origin)
+        facts = self._decider.read(root, resource, trace.origin)
         if root is None:
-            self._odd("no_root")
-            facts = facts._replace(duration=trace.extent())
-        told = self._decide(
+            facts = *facts[:4], trace.extent(), facts[5]
+        told = self._decider.decide(
             trace.key, trace.trace_id, trace.states or (), facts, trace.spans, trace.size, trace.error, now
         )
         self._count(told, 1, trace.spans)

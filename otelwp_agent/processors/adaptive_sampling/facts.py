@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from otelwp_agent.model import projection_pb2 as pb
-from otelwp_agent.model.attributes import as_string, decode
+from otelwp_agent.model.attributes import as_string, decode, find
 from otelwp_agent.model.projections import parse
 from otelwp_agent.model.sampling import TraceState, randomness_of
 from otelwp_agent.model.site import UNKNOWN, site_of
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     from otelwp_agent.model.batch import Origin
     from otelwp_agent.processors.adaptive_sampling.config import AlwaysKeep, Drop, Sites
+
+    Facts = tuple[tuple[str, ...], str, str, bool, float, tuple[str, bool] | None]
+    """Key, site, release, debug flag, duration in seconds (below 0 if the clock was put back), and the rule that drops
+    the trace with whether it does so even if there is an error."""
 
 _PATHS = ("url.path", "http.target", "http.route", "url.full", "http.url")
 _AGENTS = ("user_agent.original", "http.user_agent")
@@ -45,19 +49,6 @@ _ONE_BYTE = 0x80
 """Lengths below this take one byte."""
 
 
-class Facts(NamedTuple):
-    """What a trace's root and resource say."""
-
-    key: tuple[str, ...]
-    site: str
-    release: str
-    debug: bool
-    duration: float
-    """Seconds; below 0 if the clock was put back."""
-    dropped_by: tuple[str, bool] | None
-    """The rule that drops the trace, and whether even with an error."""
-
-
 class Sampled(NamedTuple):
     """What trace states say of earlier sampling."""
 
@@ -77,8 +68,10 @@ class _Rule(NamedTuple):
 
 class _Resource(NamedTuple):
     values: tuple[str | None, ...]
-    missing: int
-    """How many of the values wanted it does not tell."""
+    missing: tuple[tuple[int, bytes], ...]
+    """Which of the values wanted it does not tell, by place and name."""
+    key: tuple[str, ...]
+    """The key as far as it tells."""
     release: str
 
 
@@ -106,46 +99,47 @@ class FactsReader:
         self._release = keep.releases.attribute.encode() if keep.releases.enabled else b""
         self._rules = _rules(drop, slots)
         self._first_match = lru_cache(4096)(self._match)
+        self._key_alone = len(slots) == len(per) and self._name < 0
+        """Whether nothing but the key is wanted."""
         self._resources: dict[bytes, _Resource] = {}
 
-    def read(self, root: pb.RootSpan | None, resource: bytes, origin: Origin) -> Facts:
-        """Read what a root span (`None`: it has not come) and its resource say."""
+    def read(self, root: bytes | None, resource: bytes, origin: Origin) -> Facts:
+        """Read what a serialized root span (`None`: it has not come) and its resource say."""
         known = self._resources.get(resource) or self._read_resource(resource)
-        values: Sequence[str | None] = known.values
         debug = False
         duration = 0.0
         if root is not None:
-            duration = (root.end_time_unix_nano - root.start_time_unix_nano) * 1e-9
-            if known.missing or self._debug:
-                values = filled = list(values)
-                debug = self._read_attributes(root.attributes[:], filled)
-                if self._name >= 0:
-                    filled[self._name] = root.name.decode(errors="replace")
+            times = parse(pb.RootSpan.FromString, root)
+            duration = (times.end_time_unix_nano - times.start_time_unix_nano) * 1e-9
+            for name in self._debug:
+                if name in root and (_value(root, name) or "") not in _UNSET:
+                    debug = True
+        if self._key_alone and root is not None:
+            key = known.key
+            for place, name in known.missing:
+                text = _value(root, name) if name in root else None
+                if text:
+                    key = (*key[:place], text[:_LONGEST], *key[place + 1 :])
+            return key, "", known.release, debug, duration, None
+        values = self._read_values(root, known)
         site = ""
         if self._site >= 0:
             site = values[self._site] or _site(origin)
         key = tuple([(values[slot] or "")[:_LONGEST] for slot in self._key])
         dropped_by = self._first_match(tuple(values)) if self._rules else None
-        return Facts(key, site, known.release, debug, duration, dropped_by)
+        return key, site, known.release, debug, duration, dropped_by
 
-    def _read_attributes(self, attributes: Sequence[bytes], values: list[str | None]) -> bool:
-        """Fill in values that are still missing; return whether a debug flag is set."""
-        slots, flags = self._slots, self._debug
-        debug = False
-        for data in attributes:
-            if len(data) < 2 or data[0] != 0x0A or data[1] >= _ONE_BYTE:  # noqa: PLR2004 - a tag and a length
-                name = parse(pb.KeyValue.FromString, data).key
-                behind = 0
-            else:
-                behind = 2 + data[1]
-                name = data[2:behind]
-            if name in slots:
-                slot = slots[name]
-                if values[slot] is None:
-                    values[slot] = _text(data, behind)
-            elif name in flags and _text(data, behind) not in _UNSET:
-                debug = True
-        return debug
+    def _read_values(self, root: bytes | None, known: _Resource) -> Sequence[str | None]:
+        """Return all values wanted."""
+        if root is None or not known.missing:
+            return known.values
+        values = list(known.values)
+        for slot, name in known.missing:
+            if name in root:
+                values[slot] = _value(root, name)
+        if self._name >= 0:
+            values[self._name] = parse(pb.SpanAttributes.FromString, root).name.decode(errors="replace")
+        return values
 
     def _read_resource(self, data: bytes) -> _Resource:
         values = list(self._none)
@@ -155,7 +149,9 @@ class FactsReader:
             values[slot] = told.get(name)
         version = told.get(self._release, "")
         release = f"{told.get(b'service.name', '')} {version}".strip()[:_LONGEST] if version else ""
-        known = _Resource(tuple(values), values.count(None), release)
+        missing = [(slot, name) for name, slot in self._slots.items() if values[slot] is None]
+        key = tuple([(values[slot] or "")[:_LONGEST] for slot in self._key])
+        known = _Resource(tuple(values), tuple(missing), key, release)
         if len(data) <= _MAX_RESOURCE:
             if len(self._resources) >= _RESOURCES:
                 self._resources.clear()
@@ -202,13 +198,18 @@ def _site(origin: Origin) -> str:
     return "" if site == UNKNOWN else site
 
 
-def _text(data: bytes, behind: int) -> str:
-    """Return the value of a serialized KeyValue as text; `behind` its key (0: look for it)."""
-    size = len(data) - behind
-    if behind and 4 <= size < _ONE_BYTE and data[behind] == 0x12 and data[behind + 1] == size - 2:  # noqa: PLR2004
-        if data[behind + 2] == 0x0A and data[behind + 3] == size - 4:
-            return data[behind + 4 :].decode(errors="replace")
-    return as_string(decode(parse(pb.KeyValue.FromString, data).value))
+def _value(span: bytes, name: bytes) -> str | None:
+    """Return the text of a serialized span's attribute whose name stands in it somewhere; `None` if it has none such."""
+    at = span.find(name)
+    behind = at + len(name)
+    if behind + 4 <= len(span) and at >= 4:  # noqa: PLR2004 - tags and lengths around it
+        size = span[behind + 1]
+        # An attribute of the span itself, with a text, all lengths of one byte: then what stands around it is known.
+        around = span[at - 4], span[at - 3], span[at - 2], span[at - 1], span[behind], span[behind + 2], span[behind + 3]
+        if around == (0x4A, 4 + len(name) + size, 0x0A, len(name), 0x12, 0x0A, size - 2) and size < _ONE_BYTE:
+            return span[behind + 4 : behind + 2 + size].decode(errors="replace")
+    attribute = find(parse(pb.SpanAttributes.FromString, span).attributes, name)
+    return None if attribute is None else as_string(decode(attribute.value))
 
 
 def _rules(drop: Drop, slots: dict[str, int]) -> list[_Rule]:

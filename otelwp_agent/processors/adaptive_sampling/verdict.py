@@ -7,13 +7,12 @@ and the attribute `sampling.dry_run` tells what would have become of the span.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.attributes import encode, put
 from otelwp_agent.model.projections import parse
-from otelwp_agent.model.sampling import TraceState, randomness_of
+from otelwp_agent.model.sampling import TraceState, format_threshold, randomness_of
 from otelwp_agent.model.wire import prefixed
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
 REASON = "sampling.reason"
 DRY_RUN = "sampling.dry_run"
+_SAMPLING = b"sampling."
 
 _TRACE_STATE = b"\x1a"
 _ATTRIBUTE = b"\x4a"
@@ -30,39 +30,55 @@ _ATTRIBUTE = b"\x4a"
 class Verdict:
     """One of what can be decided; shared by all traces of which the same was."""
 
-    __slots__ = ("_attribute", "_marks", "_plain", "filtered", "keep", "passes", "reason", "threshold")
+    __slots__ = ("_suffix", "dry_run", "filtered", "keep", "passes", "reason", "threshold")
 
-    def __init__(self, reason: str, threshold: int | None, *, keep: bool, dry_run: bool, filtered: bool) -> None:
-        """`filtered`: dropped by a rule, not by chance."""
+    def __init__(
+        self, reason: str, threshold: int | None, *, keep: bool, dry_run: bool = False, filtered: bool = False
+    ) -> None:
+        """Hold what was decided; it is `filtered` if a rule dropped it, not chance."""
         self.keep = keep
         self.passes = keep or dry_run
         """Whether its spans are handed on."""
         self.reason = reason
         self.threshold = threshold
         self.filtered = filtered
-        self._marks = dry_run
-        told = ("kept:" if keep else "dropped:") + reason if dry_run else reason
-        self._attribute = (DRY_RUN if dry_run else REASON).encode(), encode(told)
-        if dry_run or threshold is None:
-            key, value = self._attribute
-            self._plain = prefixed(_ATTRIBUTE, pb.KeyValue(key=key, value=value).SerializeToString())
-        else:
-            self._plain = prefixed(_TRACE_STATE, TraceState("").with_threshold(threshold).text.encode())
+        self.dry_run = dry_run
+        self._suffix: bytes | None = None
+        """What is appended to spans without a trace state, once it was needed."""
+
+    @property
+    def attribute(self) -> tuple[str, str] | None:
+        """The attribute that tells it, and its value; `None` if the trace state does."""
+        if self.dry_run:
+            return DRY_RUN, ("kept:" if self.keep else "dropped:") + self.reason
+        return (REASON, str(self.reason)) if self.threshold is None else None
 
     def mark(self, items: Sequence[bytes], *, states: bool) -> list[bytes]:
         """Return serialized spans with the verdict on them; `states`: whether any has a trace state."""
-        suffix = self._plain
-        if not states and (self.threshold is not None or not any(self._attribute[0] in item for item in items)):
-            return [item + suffix for item in items]
-        return [self._mark(item) for item in items]
+        suffix = self._suffix
+        if suffix is None:
+            suffix = self._suffix = self._make_suffix()
+        if states or (suffix[:1] == _ATTRIBUTE and any(_SAMPLING in item for item in items)):
+            return [self._mark(item) for item in items]
+        return [item + suffix for item in items]
+
+    def _make_suffix(self) -> bytes:
+        attribute = self.attribute
+        if attribute is None:
+            assert self.threshold is not None  # noqa: S101 - else there would be an attribute
+            text = b"ot=th:" + format_threshold(self.threshold).encode()
+            return _TRACE_STATE + bytes([len(text)]) + text
+        key, value = attribute
+        return prefixed(_ATTRIBUTE, pb.KeyValue(key=key.encode(), value=encode(value)).SerializeToString())
 
     def _mark(self, item: bytes) -> bytes:
         span = parse(pb.SampledSpan.FromString, item)
-        if not self._marks:
+        if not self.dry_run:
             state = TraceState.parse(span.trace_state.decode(errors="surrogateescape"))
             span.trace_state = self._state(state, span.trace_id).text.encode(errors="surrogateescape")
-        if self._marks or self.threshold is None:
-            put(span.attributes, *self._attribute)
+        attribute = self.attribute
+        if attribute is not None:
+            put(span.attributes, attribute[0].encode(), encode(attribute[1]))
         return span.SerializeToString()
 
     def _state(self, state: TraceState, trace_id: bytes) -> TraceState:
@@ -73,14 +89,6 @@ class Verdict:
         # What should have been dropped before and was not, nobody can count with.
         honest = randomness is not None and arrived <= randomness
         return state.with_threshold(max(self.threshold, arrived if honest else 0))
-
-
-@lru_cache(4096)
-def verdict(
-    reason: str, threshold: int | None, *, keep: bool, dry_run: bool = False, filtered: bool = False
-) -> Verdict:
-    """Return the verdict of these, the same one each time."""
-    return Verdict(reason, threshold, keep=keep, dry_run=dry_run, filtered=filtered)
 
 
 class Memory:

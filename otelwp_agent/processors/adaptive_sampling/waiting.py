@@ -58,15 +58,14 @@ class Waiting:
         self.states: set[bytes] | None = None
         """Trace states of its spans."""
 
-    def find_root(self) -> tuple[pb.RootSpan | None, bytes]:
-        """Return the root, and the resource of it (without a root, the first one)."""
+    def find_root(self) -> tuple[bytes | None, bytes]:
+        """Return the root, serialized, and its resource; without a root, the first resource."""
         part = self.parts[max(self.root, 0)]
         resource = parse(pb.ResourceSlice.FromString, part.heads.resource).resource
         if self.root >= 0:
             for item in unframe(part.data):
-                span = parse(pb.RootSpan.FromString, item)
-                if is_root(span.parent_span_id):
-                    return span, resource
+                if is_root(parse(pb.TraceSpan.FromString, item).parent_span_id):
+                    return item, resource
         return None, resource
 
     def extent(self) -> float:

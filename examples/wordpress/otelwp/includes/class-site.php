@@ -31,7 +31,7 @@ final class Site {
 			'process.runtime.version'     => PHP_VERSION,
 			'webengine.name'              => 'WordPress',
 			'webengine.version'           => get_bloginfo( 'version' ),
-			'wordpress.site.host'         => self::host(),
+			'wordpress.site.host'         => self::authority(),
 		);
 		if ( is_multisite() ) {
 			$attributes['wordpress.site.id']    = get_current_blog_id();
@@ -52,9 +52,8 @@ final class Site {
 			return $name . ( is_multisite() && get_current_blog_id() > 1 ? '-site-' . get_current_blog_id() : '' );
 		}
 		$home = self::home();
-		$port = isset( $home['port'] ) ? ':' . $home['port'] : '';
 		$path = isset( $home['path'] ) ? rtrim( $home['path'], '/' ) : '';
-		return isset( $home['host'] ) ? $home['host'] . $port . $path : 'site';
+		return isset( $home['host'] ) ? self::authority() . $path : 'site';
 	}
 
 	/**
@@ -65,6 +64,16 @@ final class Site {
 	public static function host() {
 		$home = self::home();
 		return isset( $home['host'] ) ? $home['host'] : '';
+	}
+
+	/**
+	 * Return host and port, as WordPress itself names the site to others (`User-Agent`): the port only if it is no usual one.
+	 *
+	 * @return string
+	 */
+	public static function authority() {
+		$home = self::home();
+		return strtolower( self::host() ) . ( isset( $home['port'] ) ? ':' . $home['port'] : '' );
 	}
 
 	/**

@@ -1,0 +1,240 @@
+"""Make the traces of WordPress readable, and safe to send: names, sites, plugins, findings, and nobody's data.
+
+It belongs before `batch` and before samplers, so that it sees a request whole and from its sender. It takes what our
+plugin sends, the founding plugin's spans and those of OpenTelemetry's instrumentation for WordPress:
+
+* The request's span gets `http.route`, `wordpress.request.type` and a name of low cardinality: `GET single`,
+  `GET rest /wp/v2/posts/{id}`, `POST ajax heartbeat`. A name that a sender chose with care stays.
+* Site and host of a multisite network stand on the resource, and in the end of `service.name` (a feature of the
+  enterprise tier).
+* Paths of code begin at WordPress's folder, and say which plugin or theme they belong to.
+* Query secrets, user ids, logins, e-mail addresses, search terms, cookies and the literals in SQL are removed.
+* Queries that ran again and again, and slow ones, are events on the request's span: `wordpress.db.n_plus_one`,
+  `wordpress.db.slow_query`.
+* Inner `WP.*` spans, which claim to be servers, are internal.
+
+Spans and resources that need nothing of that pass as they came.
+
+Example::
+
+    processors:
+      wordpress:
+        multisite:
+          suffix: -site-{id}
+        redact:
+          mode: remove
+          parameters: [voucher]
+        n_plus_one: 10
+        slow_query: 100ms
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from google.protobuf.message import DecodeError
+
+from otelwp_agent.component import Context, Factory, Kind, Processor, Stability, Tier
+from otelwp_agent.model import projection_pb2 as pb
+from otelwp_agent.model.projections import parse
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.model.site import UNKNOWN, site_of
+from otelwp_agent.model.wordpress import queries
+from otelwp_agent.model.wordpress.attributes import Reader, key_value, page_of
+from otelwp_agent.model.wordpress.redaction import Redactor
+from otelwp_agent.model.wordpress.routes import Routes
+from otelwp_agent.processors.wordpress.config import Config
+from otelwp_agent.processors.wordpress.requests import Requests, Spans, find
+from otelwp_agent.processors.wordpress.resources import Resources
+from otelwp_agent.processors.wordpress.spans import Blocks, replaced
+from otelwp_agent.telemetry.metrics import Instrument
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from otelwp_agent.model.batch import Batch
+    from otelwp_agent.model.wordpress.attributes import Facts
+
+FINDINGS = Instrument(
+    "otelwp_processor_wordpress_findings",
+    "Events added: `n_plus_one` for queries that ran again and again, `slow_query`.",
+    labels=("processor", "pipeline", "finding"),
+)
+
+_SERVER, _INTERNAL = 2, 1
+_REMOTE = 0x300
+"""Bits of Span.flags that say: it is known whether the parent is remote, and it is."""
+_OURS = re.compile(rb"wordpress|otelwp|WordPress")
+_CONSTANT_NAME = re.compile(rb"wordpress\.request|[A-Z]+(?: /\S*)?")
+"""Names that say nothing, or have an address in them."""
+_EVENT_WORTH_READING = re.compile(rb"@|db\.|url|http\.|user|code\.")
+
+
+class WordPressProcessor(Processor):
+    """Names, enriches, redacts."""
+
+    def __init__(self, config: Config, context: Context) -> None:
+        """Copy the settings."""
+        super().__init__(context)
+        redact = config.redact
+        redactor = None
+        if redact.enabled:
+            key = redact.hash_key.get_secret_value().encode() if redact.hash_key and redact.mode == "hash" else None
+            redactor = Redactor(key, redact.attributes, redact.parameters)
+        self._redactor = redactor
+        self._read = Reader(redactor, code=config.code, sql_literals=not redact.sql).read
+        self._routes = Routes() if config.routes else None
+        self._resources = Resources(config.multisite.suffix) if config.multisite.enabled else None
+        self._least = config.n_plus_one
+        self._slow = int(config.slow_query * 1e9)
+        self._blocks = Blocks(self._read)
+        self._found = {
+            name.encode(): context.registry.counter(
+                FINDINGS, processor=str(context.id), pipeline=context.pipeline, finding=name.rpartition(".")[2]
+            )
+            for name in (queries.N_PLUS_ONE, queries.SLOW)
+        }
+
+    def consume(self, batch: Batch) -> None:
+        """Hand the batch on, its spans and resources changed where they need it."""
+        request = parse(pb.Slices.FromString, batch.body)
+        host = site_of(batch.origin.headers.get("user-agent", ""))
+        changed = False
+        for group in request.resources:
+            changed |= self._edit_group(group, "" if host == UNKNOWN else host)
+        self.next.consume(batch.with_body(request.SerializeToString()) if changed else batch)
+
+    def _edit_group(self, group: pb.SlicesResource, host: str) -> bool:
+        """Change what one resource sent; return whether anything was."""
+        resource = group.resource if group.HasField("resource") else None
+        requests = Requests(queries.Queries(self._least, self._slow))
+        ours = _OURS.search(resource or b"") is not None
+        edited = []
+        for scoped in group.scopes:
+            spans = Spans(list(scoped.items), is_wordpress=ours or _OURS.search(scoped.scope) is not None)
+            for index, data in enumerate(spans.items):
+                self._edit_span(spans, index, data, requests)
+            edited.append(spans)
+        self._add_findings(requests, edited)
+        changed = False
+        for scoped, spans in zip(group.scopes, edited, strict=True):
+            if spans.changed:
+                scoped.ClearField("items")
+                scoped.items.extend(spans.items)
+                changed = True
+        if self._resources is not None:
+            new = self._resources.with_site(resource, requests.site_id, requests.site_host or host)
+            if new is not None and new != resource:
+                group.resource = new
+                changed = True
+        return changed
+
+    def _edit_span(self, spans: Spans, index: int, data: bytes, requests: Requests) -> None:
+        span = parse(pb.WordPressSpan.FromString, data)
+        new, facts = self._blocks.get((*span.attributes,))
+        parent = span.parent_span_id
+        is_root = not parent or span.flags & _REMOTE == _REMOTE
+        if is_root:
+            requests.roots.setdefault(span.trace_id, (spans, index))
+        changed = new is not None
+        if new is not None:
+            span.ClearField("attributes")
+        if "sql" in facts:
+            requests.queries.add(
+                span.trace_id,
+                parent,
+                str(facts["sql"]),
+                span.start_time_unix_nano,
+                span.end_time_unix_nano,
+            )
+        if is_root:
+            changed |= self._name(span, facts, requests, is_wordpress=spans.is_wordpress)
+        elif span.kind == _SERVER and span.name.startswith(b"WP."):
+            span.kind = _INTERNAL
+            changed = True
+        redactor = self._redactor
+        if redactor is not None:
+            if span.events:
+                changed |= self._edit_events(span)
+            if b"@" in span.status:
+                changed |= self._edit_status(span, redactor)
+        if changed:
+            data = span.SerializeToString()
+            spans.items[index] = data if new is None else data + new
+            spans.changed = True
+
+    def _name(self, span: pb.WordPressSpan, facts: Facts, requests: Requests, *, is_wordpress: bool) -> bool:
+        """Name the span of a request by its route, and note its site."""
+        if "site_id" in facts or "site_host" in facts:
+            requests.note_site(facts)
+        if self._routes is None or "route" in facts or not (is_wordpress or span.name == b"wordpress.request"):
+            return False
+        if not _CONSTANT_NAME.fullmatch(span.name):
+            return False
+        page = page_of(facts)
+        type_, route = self._routes.name(page)
+        span.name = f"{page.method} {route}".strip().encode()
+        span.attributes.append(key_value("wordpress.request.type", type_))
+        if page.method:
+            span.attributes.append(key_value("http.route", route))
+        return True
+
+    def _edit_events(self, span: pb.WordPressSpan) -> bool:
+        """Redact the attributes of events; return whether anything changed."""
+        changed = False
+        for index, data in enumerate((*span.events,)):
+            if not _EVENT_WORTH_READING.search(data):
+                continue
+            try:
+                event = pb.EventAttributes.FromString(data)
+            except DecodeError:
+                continue
+            knowns = [self._read(each) for each in event.attributes]
+            new = replaced(event.attributes, knowns, {"plugin": "", "theme": "", "logged_in": ""})
+            if new is not None:
+                event.ClearField("attributes")
+                event.attributes.extend(new)
+                span.events[index] = event.SerializeToString()
+                changed = True
+        return changed
+
+    @staticmethod
+    def _edit_status(span: pb.WordPressSpan, redactor: Redactor) -> bool:
+        """Redact the status message; return whether it changed."""
+        try:
+            status = pb.StatusMessage.FromString(span.status)
+        except DecodeError:
+            return False
+        text = status.message.decode(errors="replace")
+        redacted = redactor.text(text)
+        if redacted == text:
+            return False
+        status.message = redacted.encode()
+        span.status = status.SerializeToString()
+        return True
+
+    def _add_findings(self, requests: Requests, scopes: Sequence[Spans]) -> None:
+        """Append events to the span of the request, or of the parent where that has not come along."""
+        for trace_id, parent, event in requests.queries.findings():
+            place = requests.roots.get(trace_id) or find(scopes, trace_id, parent)
+            name = queries.N_PLUS_ONE.encode() if queries.N_PLUS_ONE.encode() in event else queries.SLOW.encode()
+            if place is None:
+                continue
+            spans, index = place
+            if not spans.told(index, name):
+                spans.put(index, spans.items[index] + event)
+                self._found[name].add()
+
+
+FACTORY = Factory(
+    Kind.PROCESSOR,
+    "wordpress",
+    Config,
+    WordPressProcessor,
+    signals=frozenset({Signal.TRACES}),
+    stability=Stability.BETA,
+    tier=Tier.FREE,
+    reads="attributes",
+    instruments=(FINDINGS,),
+)

@@ -469,17 +469,11 @@ class TraceSpan(_message.Message):
     def __init__(self, trace_id: _Optional[bytes] = ..., span_id: _Optional[bytes] = ..., trace_state: _Optional[bytes] = ..., parent_span_id: _Optional[bytes] = ..., status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
 
 class RootSpan(_message.Message):
-    __slots__ = ("trace_state", "parent_span_id", "name", "start_time_unix_nano", "end_time_unix_nano", "attributes")
-    TRACE_STATE_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("parent_span_id", "start_time_unix_nano", "end_time_unix_nano")
     PARENT_SPAN_ID_FIELD_NUMBER: _ClassVar[int]
-    NAME_FIELD_NUMBER: _ClassVar[int]
     START_TIME_UNIX_NANO_FIELD_NUMBER: _ClassVar[int]
     END_TIME_UNIX_NANO_FIELD_NUMBER: _ClassVar[int]
-    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
-    trace_state: bytes
     parent_span_id: bytes
-    name: bytes
     start_time_unix_nano: int
     end_time_unix_nano: int
-    attributes: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, trace_state: _Optional[bytes] = ..., parent_span_id: _Optional[bytes] = ..., name: _Optional[bytes] = ..., start_time_unix_nano: _Optional[int] = ..., end_time_unix_nano: _Optional[int] = ..., attributes: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    def __init__(self, parent_span_id: _Optional[bytes] = ..., start_time_unix_nano: _Optional[int] = ..., end_time_unix_nano: _Optional[int] = ...) -> None: ...

@@ -1,14 +1,16 @@
 """Read from a request which traces it holds, and which of them it holds whole, without reading every span.
 
-`read_runs` reads all spans of a request as one (`MergedTraces`): protobuf merges what occurs again, so that the ids of
-all spans come out as one block of bytes, where equal trace ids beside each other are found by one regular expression.
-It gives up where spans do not look alike, or where traces lie mixed; `read_pieces` then reads span by span.
+All spans of a request are read as one (`MergedTraces`): protobuf merges what occurs again, so that the ids of all spans
+come out as blocks of bytes. Who has no parent, and who has an error, is then looked for in the spans' own bytes. Where
+spans do not look alike, they are read one by one.
 """
 
 from __future__ import annotations
 
 import re
-from struct import unpack
+from bisect import bisect_left
+from functools import lru_cache
+from struct import Struct
 from typing import TYPE_CHECKING
 
 from otelwp_agent.model import projection_pb2 as pb
@@ -16,13 +18,14 @@ from otelwp_agent.model.projections import parse
 from otelwp_agent.model.wire import prefixed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 ERROR = 2
 """STATUS_CODE_ERROR of trace.proto."""
 
 _RUNS = re.compile(rb"\x0a\x10(.{16})(?:\x0a\x10\1)*", re.DOTALL)
-"""Equal trace ids, each after its tag and length."""
+"""Equal trace ids beside each other, each after its tag and length."""
+_CHANGE = re.compile(rb"[^\x00]")
 _STATUSES = re.compile(rb"z(?:\x00|[\x02-\x06]\x18([\x80-\xff]*[\x00-\x7f]))", re.DOTALL)
 _HAS_ERROR = b"\x18\x02"
 """A status code of 2, as a field; other fields may look like it, but no error lacks it."""
@@ -30,46 +33,53 @@ _HAS_PARENT = b'"\x08'
 """A parent of 8 bytes, as a field; the same."""
 _ID, _SPAN = 18, 10
 """Bytes of a trace id and a span id with their tags and lengths."""
-_ZERO = bytes(8)
+_PARENT = slice(_ID + _SPAN, _ID + _SPAN + 2)
+"""Where a parent's tag and length mostly stand: after those, because fields are mostly written in their order."""
+_ZERO, _NO_TRACE = bytes(8), bytes(16)
+_MANY = 4096
+"""Spans of a request up to which the formats of `_ids` are kept."""
 
 
-class Runs:
-    """A request whose traces lie one after the other: `traces` are (trace id, first span, behind the last)."""
-
-    __slots__ = ("complete", "errors", "roots", "states", "statuses", "traces")
-
-    def __init__(
-        self, traces: list[tuple[bytes, int, int]], roots: int, states: Sequence[bytes], *, complete: bool
-    ) -> None:
-        self.traces = traces
-        self.roots = roots
-        """Spans without a parent."""
-        self.states = states
-        """Trace states of all spans; empty if none has one."""
-        self.complete = complete
-        """Whether every parent that a span names is in the request."""
-        self.errors = 0
-        """Spans with an error."""
-        self.statuses: bytes | None = None
-        """A byte for each span, 1 for an error, if every span has a status."""
-
-    def failed(self, items: Sequence[bytes]) -> list[int]:
-        """Return the indexes of spans with an error, among `items`, which are all spans in their order."""
-        if not self.errors:
-            return []
-        if self.statuses is not None:
-            return [index for index, failed in enumerate(self.statuses) if failed]
-        candidates = [index for index, item in enumerate(items) if _HAS_ERROR in item]
-        if len(candidates) == self.errors:
-            return candidates
-        return [index for index in candidates if parse(pb.TraceSpan.FromString, items[index]).status.code == ERROR]
+def is_root(parent: bytes) -> bool:
+    """Whether a span with this parent is a root; some senders write zeros for none."""
+    return not parent or parent == _ZERO
 
 
-def read_runs(body: bytes) -> Runs | None:
-    """Read a request; `None` if it must be read span by span."""
+def is_trace_id(trace_id: bytes) -> bool:
+    """Whether a trace can have this id."""
+    return len(trace_id) == 16 and any(trace_id)  # noqa: PLR2004 - W3C Trace Context
+
+
+class Piece:
+    """What a request holds of one trace."""
+
+    root = -1
+    """Index of its first span without a parent; -1 if there is none."""
+    complete = True
+    """Whether every parent that its spans name is there; the root need not be."""
+    error = False
+    states: Collection[bytes] = ()
+    """Trace states of its spans."""
+    duplicates = False
+    """Whether two of its spans have one id."""
+
+    def __init__(self, trace_id: bytes, indexes: Sequence[int]) -> None:
+        self.trace_id = trace_id
+        self.indexes = indexes
+        """Its spans among those of the request, ascending."""
+
+
+def read_pieces(body: bytes, items: Sequence[bytes]) -> list[Piece]:
+    """Return what a request holds of each trace, in the order of their first spans; `items` are its spans."""
+    pieces = _read_merged(body, items)
+    return _read_rows(body) if pieces is None else pieces
+
+
+def _read_merged(body: bytes, items: Sequence[bytes]) -> list[Piece] | None:
+    """Read all spans as one; `None` if they do not look alike."""
     merged = parse(pb.MergedTraces.FromString, body).resources.scopes.items
-    spans = len(merged.trace_ids)
-    if not spans or len(merged.span_ids) != spans:
+    spans, named = len(merged.trace_ids), len(merged.parent_span_ids)
+    if not spans or len(merged.span_ids) != spans or named > spans:
         return None
     states: Sequence[bytes] = ()
     if merged.trace_states:
@@ -80,10 +90,9 @@ def read_runs(body: bytes) -> Runs | None:
     merged.DiscardUnknownFields()
     data = merged.SerializeToString()
     ids_end = _ID * spans
-    spans_end = ids_end + _SPAN * spans
-    span_ids = data[ids_end:spans_end]
-    named = len(merged.parent_span_ids)
-    parents = data[spans_end : spans_end + _SPAN * named]
+    parents_start = ids_end + _SPAN * spans
+    parents_end = parents_start + _SPAN * named
+    span_ids, parents = data[ids_end:parents_start], data[parents_start:parents_end]
     # Lengths that are right put the next tag in its place.
     if (
         span_ids[::_SPAN] != b"\x12" * spans
@@ -92,101 +101,137 @@ def read_runs(body: bytes) -> Runs | None:
         or parents[1::_SPAN] != b"\x08" * named
     ):
         return None
-    traces = [
-        (found[1], found.start() // _ID, found.end() // _ID) for found in _RUNS.finditer(data, 0, ids_end)
-    ]
-    if traces[-1][2] != spans or len({each[0] for each in traces}) != len(traces):
+    pieces = _group(data[:ids_end], spans)
+    if pieces is None or not _find_roots(pieces, items, spans - named):
         return None
-    known = {*unpack("2x8s" * spans, span_ids)}
-    wanted = {*unpack("2x8s" * named, parents)}
-    if len(known) != spans or _ZERO in known or _ZERO in wanted:
+    known, wanted = _ids(span_ids, spans), _ids(parents, named)
+    distinct, required = {*known}, {*wanted}
+    if len(distinct) != spans or 0 in distinct or 0 in required:
         return None
-    runs = Runs(traces, spans - named, states, complete=wanted <= known)
-    statuses = data[spans_end + _SPAN * named :]
-    runs.errors = statuses.count(_HAS_ERROR)
-    if runs.errors and len(merged.statuses) == spans:
-        runs.statuses = bytes([code == b"\x02" for code in _STATUSES.findall(statuses)])
-    return runs
+    if not required <= distinct:
+        _look_for_parents(pieces, known, wanted)
+    if states:
+        for piece in pieces:
+            piece.states = {states[index] for index in piece.indexes}
+    errors = data.count(_HAS_ERROR, parents_end)
+    if errors:
+        _note_errors(pieces, items, errors, data[parents_end:] if len(merged.statuses) == spans else b"")
+    return pieces
 
 
-def is_root(parent: bytes) -> bool:
-    """Whether a span with this parent is a root; some senders write zeros for none."""
-    return not parent or parent == _ZERO
+@lru_cache(_MANY)
+def _format(count: int) -> Struct:
+    return Struct("<" + "2xQ" * count)
 
 
-def find_root(items: Sequence[bytes], start: int, end: int) -> pb.RootSpan | None:
-    """Return the first span without a parent among `items[start:end]`; it mostly stands first or last."""
-    for index in (start, end - 1):
-        item = items[index]
-        span = parse(pb.RootSpan.FromString, item)
-        if is_root(span.parent_span_id):
-            return span
-    if end - start <= 2:  # noqa: PLR2004 - first and last
+def _ids(block: bytes, count: int) -> tuple[int, ...]:
+    """Return the span ids in a block of them, as numbers."""
+    ids: tuple[int, ...] = (_format(count) if count <= _MANY else Struct("<" + "2xQ" * count)).unpack(block)
+    return ids
+
+
+def _group(block: bytes, spans: int) -> list[Piece] | None:
+    """Return the traces in a block of trace ids; `None` if one is no id."""
+    unit = block[:_ID]
+    if block == unit * spans and unit[:2] == b"\x0a\x10":
+        return [Piece(unit[2:], range(spans))] if any(unit[2:]) else None
+    pieces = []
+    start = 0
+    # Another trace begins where the last byte of the id changes; two that have the same beside each other are rare.
+    last = block[_ID - 1 :: _ID]
+    changes = int.from_bytes(last[1:], "big") ^ int.from_bytes(last[:-1], "big")
+    ends = [found.end() for found in _CHANGE.finditer(changes.to_bytes(spans - 1, "big"))]
+    for end in (*ends, spans):
+        unit = block[_ID * start : _ID * start + _ID]
+        if block[_ID * start : _ID * end] != unit * (end - start) or unit[:2] != b"\x0a\x10":
+            break
+        pieces.append(Piece(unit[2:], range(start, end)))
+        start = end
+    else:
+        ids = {piece.trace_id for piece in pieces}
+        if len(ids) == len(pieces):
+            return None if _NO_TRACE in ids else pieces
+    if block[::_ID] != b"\x0a" * spans or block[1::_ID] != b"\x10" * spans:
         return None
-    inner = items[start + 1 : end - 1]
-    for item in inner:
-        if _HAS_PARENT not in item:
-            span = parse(pb.RootSpan.FromString, item)
-            if is_root(span.parent_span_id):
-                return span
-    for item in inner:
-        span = parse(pb.RootSpan.FromString, item)
-        if is_root(span.parent_span_id):
-            return span
-    return None
+    mixed: dict[bytes, list[int]] = {}
+    for run in _RUNS.finditer(block):
+        mixed.setdefault(run[1], []).extend(range(run.start() // _ID, run.end() // _ID))
+    return None if _NO_TRACE in mixed else [Piece(trace_id, indexes) for trace_id, indexes in mixed.items()]
 
 
-class Piece:
-    """What a request holds of one trace: which spans, and what decides whether that is all of it."""
-
-    __slots__ = ("error", "indexes", "parents", "root", "span_ids", "states", "trace_id")
-
-    def __init__(self, trace_id: bytes) -> None:
-        self.trace_id = trace_id
-        self.indexes: list[int] = []
-        self.span_ids: set[bytes] = set()
-        self.parents: set[bytes] = set()
-        self.states: set[bytes] = set()
-        self.root = -1
-        """Index of the first span without a parent; -1 if there is none."""
-        self.error = False
-
-    @property
-    def complete(self) -> bool:
-        """Whether the root is there, and every parent that a span names."""
-        return self.root >= 0 and self.parents <= self.span_ids
-
-    @property
-    def duplicates(self) -> int:
-        """Spans whose id another one has as well."""
-        return len(self.indexes) - len(self.span_ids)
+def _find_roots(pieces: Sequence[Piece], items: Sequence[bytes], roots: int) -> bool:
+    """Note the root of each trace, all having `roots` together; false if some cannot be told from other spans."""
+    if not roots:
+        return True
+    left = roots
+    for piece in pieces:
+        # A root mostly comes first or last. Whose parent stands where nearly all senders put it is none.
+        first, last = piece.indexes[0], piece.indexes[-1]
+        if items[first][_PARENT] != _HAS_PARENT and not parse(pb.RootSpan.FromString, items[first]).parent_span_id:
+            piece.root = first
+            left -= 1
+        elif items[last][_PARENT] != _HAS_PARENT and not parse(pb.RootSpan.FromString, items[last]).parent_span_id:
+            piece.root = last
+            left -= 1
+    if not left:
+        return True
+    found = 0
+    for piece in pieces:
+        candidates = [index for index in piece.indexes if _HAS_PARENT not in items[index]]
+        found += len(candidates)
+        piece.root = candidates[0] if candidates else -1
+    return found == roots
 
 
-def read_pieces(body: bytes) -> list[Piece]:
-    """Read a request span by span; return what it holds of each trace, in the order of their first spans."""
-    pieces: dict[bytes, Piece] = {}
+def _look_for_parents(pieces: Sequence[Piece], known: Sequence[int], wanted: Sequence[int]) -> None:
+    """Note which traces name parents that are not there."""
+    roots = sorted(piece.root for piece in pieces if piece.root >= 0)
+    aligned = len(known) - len(wanted) == len(roots)
+    for piece in pieces:
+        if piece.root < 0 or not aligned:
+            piece.complete = False
+            continue
+        parents = {wanted[index - bisect_left(roots, index)] for index in piece.indexes if index != piece.root}
+        piece.complete = parents <= {known[index] for index in piece.indexes}
+
+
+def _note_errors(pieces: Sequence[Piece], items: Sequence[bytes], errors: int, statuses: bytes) -> None:
+    """Note which traces have errors, `errors` in all; `statuses` are those of all spans, if every span has one."""
+    if statuses:
+        failed = [index for index, code in enumerate(_STATUSES.findall(statuses)) if code == b"\x02"]
+    else:
+        failed = [index for index, item in enumerate(items) if _HAS_ERROR in item]
+        if len(failed) != errors:
+            failed = [index for index in failed if parse(pb.TraceSpan.FromString, items[index]).status.code == ERROR]
+    for piece in pieces:
+        indexes = piece.indexes
+        if isinstance(indexes, range):
+            piece.error = bisect_left(failed, indexes.start) < bisect_left(failed, indexes.stop)
+        else:
+            piece.error = not {*failed}.isdisjoint(indexes)
+
+
+def _read_rows(body: bytes) -> list[Piece]:
+    """Read span by span."""
+    found: dict[bytes, list[tuple[int, pb.TraceSpan]]] = {}
     index = 0
     for resource in parse(pb.TraceRows.FromString, body).resources:
         for scope in resource.scopes:
             for span in scope.items:
-                trace_id = span.trace_id
-                piece = pieces.get(trace_id)
-                if piece is None:
-                    piece = pieces[trace_id] = Piece(trace_id)
-                piece.indexes.append(index)
-                piece.span_ids.add(span.span_id)
-                parent = span.parent_span_id
-                if not is_root(parent):
-                    piece.parents.add(parent)
-                elif piece.root < 0:
-                    piece.root = index
-                state = span.trace_state
-                if state:
-                    piece.states.add(state)
-                if span.status.code == ERROR:
-                    piece.error = True
+                found.setdefault(span.trace_id, []).append((index, span))
                 index += 1
-    return list(pieces.values())
+    pieces = []
+    for trace_id, spans in found.items():
+        piece = Piece(trace_id, [index for index, _ in spans])
+        ids = {span.span_id for _, span in spans}
+        roots = [index for index, span in spans if is_root(span.parent_span_id)]
+        piece.root = roots[0] if roots else -1
+        piece.complete = all(span.parent_span_id in ids or is_root(span.parent_span_id) for _, span in spans)
+        piece.error = any(span.status.code == ERROR for _, span in spans)
+        piece.states = {span.trace_state for _, span in spans if span.trace_state}
+        piece.duplicates = len(ids) != len(spans)
+        pieces.append(piece)
+    return pieces
 
 
 class Heads:
@@ -206,20 +251,24 @@ class SpanView:
 
     def __init__(self, body: bytes) -> None:
         self._request = parse(pb.Resources.FromString, body)
-        self.items: list[bytes] = []
         self.scopes: list[tuple[int, int, int]] = []
         """Of each scope: its first span, behind its last, and the index of its resource."""
         self.resources: list[bytes] = []
         """The resources, serialized."""
         self._scopes: list[pb.OpaqueScope] = []
-        items = self.items
+        end = 0
         for index, resource in enumerate(self._request.resources):
             self.resources.append(resource.resource)
             for scope in resource.scopes:
-                start = len(items)
-                items += scope.items[:]
-                self.scopes.append((start, len(items), index))
+                start, end = end, end + len(scope.items)
+                self.scopes.append((start, end, index))
                 self._scopes.append(scope)
+        self.items: Sequence[bytes]
+        """All spans. Those of a single scope are not even copied, until somebody asks for one."""
+        if len(self._scopes) == 1:
+            self.items = self._scopes[0].items
+        else:
+            self.items = [item for scope in self._scopes for item in scope.items]
 
     def resource_of(self, index: int) -> bytes:
         """Return the resource of a span."""

@@ -1,0 +1,132 @@
+"""Deciding about traces: what is asked of the controller, and what is remembered of its answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otelwp_agent.model.adaptive.trace import Trace
+from otelwp_agent.model.traces import is_trace_id
+from otelwp_agent.processors.adaptive_sampling.facts import sampled_before
+from otelwp_agent.processors.adaptive_sampling.verdict import Memory, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Container, Sequence
+
+    from otelwp_agent.model.adaptive.controller import Controller
+    from otelwp_agent.model.batch import Origin
+    from otelwp_agent.model.traces import Piece, SpanView
+    from otelwp_agent.processors.adaptive_sampling.facts import Facts, FactsReader
+
+    Decided = tuple[object, Sequence[int], Verdict, bool]
+    """A trace's key, its spans in the request, what was decided, and whether that was just now, about all of it."""
+
+INVALID = "invalid_trace_id"
+_VERDICTS = 8192
+"""Verdicts that are kept; each threshold makes one."""
+
+
+class Decider:
+    """Asks the controller about each trace once."""
+
+    def __init__(
+        self, controller: Controller, facts: FactsReader, memory: Memory, *, dry_run: bool, weighs: bool
+    ) -> None:
+        """`weighs`: the budget counts bytes."""
+        self.controller = controller
+        self.memory = memory
+        self.dry_run = dry_run
+        self.odd: Callable[[str], None] = lambda _kind: None
+        """Called for whatever is wrong with a trace."""
+        self._facts = facts
+        self._weighs = weighs
+        self._verdicts: dict[tuple[str, int | None, bool], Verdict] = {}
+
+    def decide_pieces(
+        self, pieces: Sequence[Piece], view: SpanView, origin: Origin, held: Container[object], most: int, now: float
+    ) -> tuple[list[Decided], list[tuple[object, Piece]]]:
+        """Decide about what is whole, or was decided about before; return that, and what must wait.
+
+        Traces in `held` wait already; what is larger than `most` bytes is not decided about in a hurry.
+        """
+        decided: list[Decided] = []
+        waiting: list[tuple[object, Piece]] = []
+        items, tenant, remembered = view.items, origin.tenant, self.memory.get
+        for piece in pieces:
+            trace_id = piece.trace_id
+            key: object = (tenant, trace_id) if tenant else trace_id
+            known = remembered(key)
+            if piece.duplicates:
+                self.odd("duplicate_span_id")
+            if known is not None:
+                decided.append((key, piece.indexes, known, False))
+                continue
+            indexes, root = piece.indexes, piece.root
+            if not is_trace_id(trace_id):
+                self.odd(INVALID)
+                decided.append((key, indexes, self._verdict(INVALID, None, keep=False, filtered=True), True))
+                continue
+            if root < 0 or not piece.complete or key in held:
+                waiting.append((key, piece))
+                continue
+            size = 0
+            if self._weighs or most:
+                size = sum([len(items[index]) for index in indexes])
+                if most and size > most:
+                    waiting.append((key, piece))
+                    continue
+            facts = self._facts.read(items[root], view.resource_of(root), origin)
+            known = self.decide(key, trace_id, piece.states, facts, len(indexes), size, piece.error, now)
+            decided.append((key, indexes, known, True))
+        return decided, waiting
+
+    def decide(  # noqa: PLR0913, PLR0917 - what there is to know of a trace
+        self,
+        key: object,
+        trace_id: bytes,
+        states: Collection[bytes],
+        facts: Facts,
+        spans: int,
+        size: int,
+        error: bool,  # noqa: FBT001 - called for every trace: names cost
+        now: float,
+    ) -> Verdict:
+        """Decide about a trace, and remember it."""
+        of, site, release, debug, duration, rule = facts
+        if rule is not None and (rule[1] or not error):
+            told = self._verdict(rule[0], None, keep=False, filtered=True)
+        else:
+            threshold = 0
+            if states:
+                randomness, threshold, odd = sampled_before(trace_id, states)
+                if odd:
+                    self.odd(odd)
+            else:
+                randomness = int.from_bytes(trace_id[9:], "big")
+            if duration < 0:
+                self.odd("clock_skew")
+                duration = 0.0
+            decision = self.controller.decide(
+                Trace(randomness, threshold, of, site, spans, size, duration, error, debug, release), now
+            )
+            keep = decision.keep
+            given = decision.threshold if keep else None
+            told = self._verdicts.get((decision.reason, given, keep)) or self._verdict(
+                decision.reason, given, keep=keep
+            )
+        self.memory.put(key, told)
+        return told
+
+    def read(self, root: bytes | None, resource: bytes, origin: Origin) -> Facts:
+        """Read what a root span and its resource say."""
+        facts = self._facts.read(root, resource, origin)
+        if root is None:
+            self.odd("no_root")
+        return facts
+
+    def _verdict(self, reason: str, threshold: int | None, *, keep: bool, filtered: bool = False) -> Verdict:
+        """Return the verdict of these, one for all traces of which the same was decided."""
+        key = (reason, threshold, keep)
+        if len(self._verdicts) >= _VERDICTS:
+            self._verdicts.clear()
+        told = self._verdicts[key] = Verdict(reason, threshold, keep=keep, dry_run=self.dry_run, filtered=filtered)
+        return told

@@ -789,10 +789,14 @@ class Accounting(RuleBasedStateMachine):
                 }[what]
         return 0
 
-    @rule(shares=st.lists(st.integers(1, 4), min_size=1, max_size=5), answers=st.lists(ANSWERS, max_size=8))
-    def consume(self, shares, answers):
+    @rule(
+        shares=st.lists(st.integers(1, 4), min_size=1, max_size=5),
+        answers=st.lists(ANSWERS, max_size=8),
+        tenant=st.sampled_from(["", "a", "b"]),
+    )
+    def consume(self, shares, answers, tenant):
         self.answers += answers
-        batch = merge([a_request(*[f"{n}"] * items, padding=8) for n, items in enumerate(shares)])
+        batch = merge([a_request(*[f"{n}"] * items, padding=8, tenant=tenant) for n, items in enumerate(shares)])
         receipts = [receipt for receipt, _ in batch.shares]
         for receipt in receipts:
             receipt.on_settled = self.settled.append
@@ -822,7 +826,10 @@ class Accounting(RuleBasedStateMachine):
         assert self.taken == sent + failed + pending
         assert sent == sum(receipt.count(Outcome.DELIVERED) for receipt in self.receipts)
         assert failed == self.exporter.metric("otelwp_exporter_dropped_items")
-        assert self.sender._queue.size == pending
+        queue = self.sender._queue
+        assert queue.size == pending == sum(line.size for line in queue._lines)
+        assert queue.bytes == sum(line.bytes for line in queue._lines)
+        assert 1 <= self.sender._concurrency.limit <= 2
 
     def teardown(self):
         self.loop.run_until_complete(self.sender.drain(self.loop.time() + 1))

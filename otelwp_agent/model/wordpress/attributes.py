@@ -113,8 +113,9 @@ class Reader:
         key = pair.key.decode(errors="replace")
         value = decode(pair.value)
         if key in redaction.STATEMENTS:
-            shape = sql.shape(as_string(value))
-            return Known("sql", shape, (key_value(key, shape),) if self._sql else None)
+            text = as_string(value)
+            shape = sql.shape(text)
+            return Known("sql", shape, (key_value(key, shape),) if self._sql and shape != text else None)
         redactor = self._redactor
         if redactor is not None and redactor.hides(key):
             return self._hidden(redactor, key, as_string(value))

@@ -23,28 +23,29 @@ import fcntl
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.pipeline.journal import records
 from otelwp_agent.pipeline.journal.account import JournalAccount
-from otelwp_agent.pipeline.journal.claims import NOTHING, Entry
-from otelwp_agent.pipeline.journal.records import HEADER_BYTES, Commit, Context, Kind, Snapshot
+from otelwp_agent.pipeline.journal.draft import Draft
+from otelwp_agent.pipeline.journal.records import HEADER_BYTES, Snapshot
 from otelwp_agent.pipeline.journal.recovery import read_directory
-from otelwp_agent.pipeline.journal.segment import FIRST_PARTLY_DONE, RELEASED, RUNNING, WAITING, Segment
+from otelwp_agent.pipeline.journal.segment import Segment
+from otelwp_agent.pipeline.journal.shelf import Shelf
 from otelwp_agent.pipeline.journal.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     import structlog
 
     from otelwp_agent.config.service import JournalConfig
-    from otelwp_agent.model.batch import Batch, Origin
     from otelwp_agent.model.receipt import Ledger
-    from otelwp_agent.pipeline.journal.claims import Done, JournalClaim
-    from otelwp_agent.pipeline.journal.records import Account, Record
+    from otelwp_agent.pipeline.journal.claims import Done, Entry, JournalClaim
+    from otelwp_agent.pipeline.journal.draft import Request
+    from otelwp_agent.pipeline.journal.records import Account, Context, Record
     from otelwp_agent.pipeline.journal.recovery import Recovered
     from otelwp_agent.pipeline.ledgers import Ledgers
     from otelwp_agent.telemetry.metrics import Registry
@@ -55,75 +56,13 @@ MAX_UNWRITTEN = 16 * 2**20
 """Bytes of bodies that may wait for a disk that does not keep up, before senders are refused."""
 MAX_GROUP = 4 * 2**20
 """Bytes that one write holds, if there is more than one request in it."""
+MAX_GROUP_REQUESTS = 4096
 FLUSH_INTERVAL = 0.1
 """Seconds after which a release is written when no request comes with which it could be."""
 RETRY_INTERVAL = 1.0
 """Seconds after a write that failed in which nothing is taken."""
 COMPACT_SHARE = 0.25
 """The oldest segment, if less of it is alive, moves into the newest when the journal is half full."""
-_PARTLY_DONE_STATES = 256 - FIRST_PARTLY_DONE
-
-
-class Request(Protocol):
-    """A request that is to be written, and who waits for that."""
-
-    @property
-    def batch(self) -> Batch:
-        """What is written."""
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """What tells its context from others."""
-
-    @property
-    def pipelines(self) -> tuple[str, ...]:
-        """The pipelines that it enters."""
-
-    @property
-    def ledgers(self) -> Sequence[Ledger]:
-        """Their accounts."""
-
-    def origin(self) -> Origin:
-        """Return what is to be remembered of where it came from."""
-
-    def written(self, entry: Entry) -> None:
-        """Go on: it is on disk."""
-
-    def refused(self, error: Overloaded) -> None:
-        """Give up: it cannot be written."""
-
-
-class _Draft:
-    """What one write holds, while it is put together and until it is on disk."""
-
-    __slots__ = ("branches", "contexts", "moved", "offset", "parts", "released", "requests", "rows", "segment", "spots")
-
-    def __init__(self, segment: Segment, requests: list[Request]) -> None:
-        self.segment = segment
-        self.requests = requests
-        self.parts: list[bytes] = []
-        self.offset = segment.size
-        self.spots: list[tuple[int, int, int]] = []
-        """Offset, context and items of each entry: those that move first, then those of the requests."""
-        self.moved: list[tuple[Segment, int, int]] = []
-        """Segment, index and bytes of each entry that moves."""
-        self.contexts: dict[int, Context] = {}
-        self.rows: dict[Ledger, Account] = {}
-        self.released: list[tuple[Segment, int]] = []
-        self.branches: list[tuple[int, int, str]] = []
-
-    def add(self, parts: list[bytes]) -> None:
-        self.parts += parts
-        for part in parts:
-            self.offset += len(part)
-
-
-class Replay(NamedTuple):
-    """An entry that was read again."""
-
-    entry: Entry
-    record: Record
-    context: Context
 
 
 class Journal:
@@ -139,8 +78,6 @@ class Journal:
         """Keep the accounts that are in `ledgers`; nothing is opened before `open`."""
         self.directory = Path(settings.directory)
         self.max_size = settings.max_size
-        self.entries = 0
-        """Requests that are not settled."""
         self.on_closed: Callable[[], None] = lambda: None
         """Called when an entry has been closed: there may be room for others."""
         self._sync = settings.sync
@@ -148,13 +85,13 @@ class Journal:
         self._ledgers = ledgers
         self._log = log
         self._lock = -1
-        self._segments: list[Segment] = []
+        self._shelf = Shelf(self, log)
         self._current: Segment | None = None
         """The newest, if this run of the agent made it."""
         self._number = 0
         """Of the newest segment."""
         self._next = 0
-        """Of the next entry, when a new segment begins."""
+        """Of the next entry."""
         self._adjusted = False
         self._context_numbers: dict[tuple[object, ...], int] = {}
         """Contexts that the newest segment has."""
@@ -162,6 +99,8 @@ class Journal:
         self._requests: list[Request] = []
         self._unwritten = 0
         self._writing = False
+        self._draft: Draft | None = None
+        """What is being written."""
         self._scheduled = False
         self._flush: asyncio.TimerHandle | None = None
         self._writer = Writer()
@@ -176,21 +115,22 @@ class Journal:
         self._progressed: list[JournalClaim] = []
         self._branches: list[tuple[int, int, str]] = []
         """What is done of entries that wait again."""
-        self._running: dict[tuple[int, int], Entry] = {}
-        """Entries that run, by segment and index."""
-        self._done_sets: list[Done] = []
-        """What the states from `FIRST_PARTLY_DONE` on mean."""
         self._account = JournalAccount(self, registry)
 
     @property
     def stored(self) -> int:
         """Bytes on disk."""
-        return sum(segment.size for segment in self._segments)
+        return self._shelf.stored
 
     @property
     def waiting(self) -> int:
         """Entries that wait to be fed."""
-        return sum(segment.waiting for segment in self._segments)
+        return self._shelf.waiting
+
+    @property
+    def entries(self) -> int:
+        """Requests that are not settled."""
+        return self._shelf.entries
 
     @property
     def failure(self) -> str:
@@ -230,9 +170,9 @@ class Journal:
             self._flush.cancel()
             self._flush = None
         self._writer.close()
-        for segment in self._segments:
+        for segment in self._shelf.segments:
             segment.close()
-        self._segments = []
+        self._shelf.segments = []
         self._current = None
         self._unlock()
 
@@ -262,13 +202,10 @@ class Journal:
                 ledger.accepted -= missing
                 again -= missing
         self._adjusted = bool(lost or again or recovered.damage)
-        self._segments = recovered.segments
-        self._number = max((segment.number for segment in self._segments), default=0)
-        self._next = max((segment.end for segment in self._segments), default=1)
-        self.entries = recovered.entries
-        for segment in self._segments:
-            for seq in [seq for seq in recovered.branches if segment.first <= seq < segment.end]:
-                segment.states[seq - segment.first] = self._state_of(frozenset(recovered.branches[seq]))
+        self._shelf.restore(recovered)
+        segments = recovered.segments
+        self._number = max((segment.number for segment in segments), default=0)
+        self._next = max((segment.end for segment in segments), default=1)
         self._rows = {ledger: _row(ledger) for ledger in self._ledgers}
         damaged = sum(damage.length for _, damage in recovered.damage)
         self._account.damaged.add(damaged)
@@ -276,7 +213,7 @@ class Journal:
             self._log.error("journal damaged; stepped over", file=str(path), offset=damage.offset, bytes=damage.length)
         if lost:
             self._log.error("items lost to damage in the journal", items=lost)
-        if self._segments:
+        if segments:
             self._log.info(
                 "journal read",
                 entries=self.entries,
@@ -284,7 +221,7 @@ class Journal:
                 torn_bytes=recovered.torn,
                 settled_again=again,
             )
-        self._prune()
+        self._shelf.prune(self._current)
 
     # -- taking requests
 
@@ -322,103 +259,42 @@ class Journal:
         self._soon()
 
     def closed(self, entry: Entry) -> None:
-        """Hear that no claim of an entry runs any more: release it, or have it wait for what has no room."""
-        segment, index = entry.segment, entry.index
-        del self._running[segment.number, index]
-        if entry.parked:
-            segment.states[index] = self._state_of(entry.done)
-            segment.waiting += 1
-            self._branches += [(entry.seq, place, name) for place, name in entry.done]
-            self._soon()
+        """Hear that no claim of an entry runs any more: it is released, or waits for what has no room."""
+        if self._shelf.end(entry):
+            self._released.append((entry.segment, entry.index))
         else:
-            segment.states[index] = RELEASED
-            segment.live -= 1
-            segment.live_bytes -= entry.size
-            self.entries -= 1
-            self._released.append((segment, index))
-            self._soon()
+            self._branches += [(entry.seq, place, name) for place, name in entry.done]
+        self._soon()
         if entry.on_closed is not None:
             entry.on_closed(entry)
         self.on_closed()
 
-    def _state_of(self, done: Done) -> int:
-        """Return the state of an entry that waits, of which this much is done."""
-        if not done:
-            return WAITING
-        if done not in self._done_sets:
-            if len(self._done_sets) >= _PARTLY_DONE_STATES:
-                return WAITING  # as much as a byte can tell; what is done of it will be done again
-            self._done_sets.append(done)
-        return FIRST_PARTLY_DONE + self._done_sets.index(done)
-
     # -- reading again
 
-    def replays(self, ready: Callable[[tuple[str, ...], Done], bool]) -> Iterator[Replay]:
+    def replays(self, ready: Callable[[tuple[str, ...], Done], bool]) -> Iterator[tuple[Entry, Record, Context]]:
         """Yield the entries that wait and for which there is room, the oldest first, each to be fed at once.
 
-        `ready` tells of the pipelines of a context, and of what they have done, whether there is. What is read and
-        turns out to be damaged is dropped and told.
+        `ready` tells of the pipelines of a context, and of what they have done, whether there is. What turns out to be
+        damaged is dropped.
         """
-        for segment in list(self._segments):
-            states = [WAITING, *range(FIRST_PARTLY_DONE, FIRST_PARTLY_DONE + len(self._done_sets))]
-            for state in states if segment.waiting else ():
-                done = NOTHING if state == WAITING else self._done_sets[state - FIRST_PARTLY_DONE]
-                index = segment.states.find(state)
-                while index >= 0:
-                    context = segment.contexts.get(segment.context_numbers[index])
-                    if context is None or ready(context.pipelines, done):
-                        replay = self._read(segment, index, done)
-                        if replay is not None:
-                            yield replay
-                    index = segment.states.find(state, index + 1)
+        for entry, record, context in self._shelf.replays(ready):
+            if record is None or context is None:
+                self._lose(entry, context)
+            else:
+                self._account.replayed.add()
+                yield entry, record, context
 
     def live(self) -> dict[tuple[str, str, str], int]:
-        """Return the items that are not settled, by account, counted entry by entry."""
-        sums: dict[tuple[str, str, str], int] = {}
-        for segment in self._segments:
-            for index, state in enumerate(segment.states):
-                context = segment.contexts.get(segment.context_numbers[index])
-                if state == RELEASED or context is None:
-                    continue
-                done: Done = NOTHING
-                if state == RUNNING:
-                    done = self._running[segment.number, index].done
-                elif state >= FIRST_PARTLY_DONE:
-                    done = self._done_sets[state - FIRST_PARTLY_DONE]
-                for place, pipeline in enumerate(context.pipelines):
-                    if (place, "") not in done:
-                        key = (pipeline, context.origin.receiver, context.origin.tenant)
-                        sums[key] = sums.get(key, 0) + segment.items[index]
-        return sums
+        """Return the items that are not settled, by pipeline, receiver and tenant, counted entry by entry."""
+        return self._shelf.live()
 
-    def _read(self, segment: Segment, index: int, done: Done) -> Replay | None:
-        """Read an entry and set it running; if it is damaged, drop it."""
-        record = segment.entry(index)
-        context = segment.contexts.get(record.context) if record is not None else None
-        segment.waiting -= 1
-        segment.states[index] = RUNNING
-        if record is None or context is None:
-            self._lose(segment, index, done)
-            return None
-        entry = self._run(segment, index, record.items, record.end - record.offset)
-        entry.done = done
-        self._account.replayed.add()
-        return Replay(entry, record, context)
-
-    def _run(self, segment: Segment, index: int, items: int, size: int) -> Entry:
-        entry = self._running[segment.number, index] = Entry(self, segment, index, items, size)
-        return entry
-
-    def _lose(self, segment: Segment, index: int, done: Done) -> None:
+    def _lose(self, entry: Entry, context: Context | None) -> None:
         """Drop an entry that can no longer be read."""
-        items = segment.items[index]
-        context = segment.contexts.get(segment.context_numbers[index])
-        self._log.error("journal damaged; an entry is lost", file=str(segment.path), items=items)
-        entry = self._run(segment, index, items, 0)
+        self._log.error("journal damaged; an entry is lost", file=str(entry.segment.path), items=entry.items)
         for place, pipeline in enumerate(context.pipelines if context is not None else ()):
-            if (place, "") not in done and context is not None:
+            if (place, "") not in entry.done and context is not None:
                 ledger = self._ledgers.get(pipeline, context.origin.receiver, context.origin.tenant)
-                ledger.settle(Outcome.DROPPED, items, "journal_damaged")
+                ledger.settle(Outcome.DROPPED, entry.items, "journal_damaged")
                 self.settled(ledger)
         self.closed(entry)
 
@@ -443,10 +319,14 @@ class Journal:
         except OSError as error:
             self._refuse(requests, error)
             self._end_write(requests)
-            return
-        self._writing = True
-        started = time.perf_counter()
+        else:
+            self._writing = True
+            self._write(draft)
+
+    def _write(self, draft: Draft) -> None:
+        """Have a draft written: by the thread, if the disk is to be waited for."""
         sync = self._sync != "none" and bool(draft.spots)
+        started = time.perf_counter()
 
         def work() -> None:
             draft.segment.write(draft.parts, sync=sync)
@@ -454,14 +334,14 @@ class Journal:
         def done(error: BaseException | None) -> None:
             self._account.duration.observe(time.perf_counter() - started)
             self._writing = False
-            if isinstance(error, OSError):
-                self._undo(draft, error)
-            elif error is not None:
-                raise error
-            else:
+            if error is None:
                 self._written(draft)
-                self._prune()
-            self._end_write(requests)
+                self._shelf.prune(self._current)
+            elif isinstance(error, OSError):
+                self._undo(draft, error)
+            else:
+                raise error
+            self._end_write(draft.requests)
 
         if sync:
             self._writer.submit(work, done)
@@ -489,66 +369,50 @@ class Journal:
         size = 0
         for count, request in enumerate(requests, 1):
             size += len(request.batch.body)
-            if size >= MAX_GROUP or self._sync == "always":
+            if size >= MAX_GROUP or count == MAX_GROUP_REQUESTS or self._sync == "always":
                 self._requests = requests[count:]
                 return requests[:count]
         self._requests = []
         return requests
 
-    def _prepare(self, requests: list[Request]) -> _Draft:
+    def _prepare(self, requests: list[Request]) -> Draft:
         """Put a write together; raises `OSError` if there is no segment and none can be made."""
-        draft = _Draft(self._newest(), requests)
-        segment = draft.segment
-        marker = segment.marker
+        segment = self._newest()
+        draft = Draft(segment, self._context_numbers)
         if not segment.size:
-            self._context_numbers.clear()
-            rows = list(self._rows.values())
-            snapshot = Snapshot(segment.first, rows, time.time(), self._adjusted)
-            draft.add(records.other(marker, Kind.SNAPSHOT, snapshot.encode()))
-        self._compact(draft)
-        first = seq = segment.end + len(draft.moved)
+            draft.begin_segment(Snapshot(segment.first, list(self._rows.values()), time.time(), self._adjusted))
+        oldest = self._shelf.segments[0]
+        if oldest is not segment and self._should_move(oldest):
+            for index, record, context, done in self._shelf.living(oldest, MAX_GROUP):
+                draft.move(oldest, index, record, context, done)
         for request in requests:
-            batch = request.batch
-            number = self._context_numbers.get(request.key)
-            if number is None:
-                context = Context(request.origin(), request.pipelines)
-                number = self._add_context(draft, request.key, context)
-            draft.spots.append((draft.offset, number, batch.items))
-            draft.add(records.entry(marker, seq, batch.signal, number, batch.items, batch.body))
-            seq += 1
+            draft.add(request)
             for ledger in request.ledgers:
-                ledger.accepted += batch.items
+                ledger.accepted += request.batch.items
                 self._changed[ledger] = None
-        draft.rows = {ledger: _row(ledger) for ledger in self._changed}
-        self._changed.clear()
-        draft.released, self._released = self._released, []
         draft.branches += self._branches + self._branches_done()
-        self._branches = []
-        released = [segment.first + index for segment, index in draft.released]
-        commit = Commit(range(first, seq), list(draft.rows.values()), released, draft.branches)
-        draft.add(records.other(marker, Kind.COMMIT, commit.encode()))
+        draft.commit({ledger: _row(ledger) for ledger in self._changed}, self._released)
+        self._changed, self._released, self._branches = {}, [], []
         return draft
 
     def _newest(self) -> Segment:
         """Return the segment to write to: a new one when the one before is full."""
         segment = self._current
-        if segment is not None:
-            if segment.size < self._segment_bytes and len(self._context_numbers) < records.MAX_CONTEXTS - 1:
-                return segment
-            self._next = segment.end
+        if (
+            segment is not None
+            and segment.size < self._segment_bytes
+            and len(self._context_numbers) < records.MAX_CONTEXTS // 4
+        ):
+            return segment
         self._number += 1
         segment = self._current = Segment.create(self.directory, self._number, self._next)
-        self._segments.append(segment)
+        self._shelf.segments.append(segment)
         os.fsync(self._lock)
         return segment
 
-    def _add_context(self, draft: _Draft, key: tuple[object, ...], context: Context) -> int:
-        number = self._context_numbers[key] = len(self._context_numbers)
-        draft.contexts[number] = context
-        record = records.other(draft.segment.marker, Kind.CONTEXT, context.encode(), number)
-        draft.add(record)
-        draft.add(record)  # twice: damage to the only one would cost every entry that needs it
-        return number
+    def _should_move(self, oldest: Segment) -> bool:
+        """Tell whether little of the oldest segment is alive, and room grows short."""
+        return 0 < oldest.live_bytes <= COMPACT_SHARE * oldest.size and 2 * self._shelf.stored >= self.max_size
 
     def _branches_done(self) -> list[tuple[int, int, str]]:
         """Return what is done of entries that are not."""
@@ -561,60 +425,17 @@ class Journal:
         self._progressed = []
         return list(rows)
 
-    def _compact(self, draft: _Draft) -> None:
-        """Move what is alive of the oldest segment into the newest, some of it at a time, when room grows short."""
-        oldest = self._segments[0]
-        if oldest is draft.segment or not oldest.live or 2 * self.stored < self.max_size:
-            return
-        if oldest.live_bytes > COMPACT_SHARE * oldest.size:
-            return
-        moving = 0
-        for index, state in enumerate(oldest.states):
-            if state == RELEASED or moving > MAX_GROUP:
-                continue
-            old = oldest.entry(index)
-            context = oldest.contexts.get(oldest.context_numbers[index])
-            if old is None or context is None:
-                continue  # it is dropped when its turn comes to be fed
-            origin = context.origin
-            key = (
-                "moved",
-                origin.receiver,
-                origin.transport,
-                origin.tenant,
-                *origin.headers.items(),
-                context.pipelines,
-            )
-            number = self._context_numbers.get(key)
-            if number is None:
-                number = self._add_context(draft, key, context)
-            seq = draft.segment.end + len(draft.moved)
-            entry = self._running.get((oldest.number, index))
-            done = entry.done if entry is not None else self._done_of(state)
-            draft.branches += [(seq, place, name) for place, name in done]
-            parts = records.moved(draft.segment.marker, seq, number, old)
-            draft.spots.append((draft.offset, number, old.items))
-            draft.moved.append((oldest, index, sum(map(len, parts))))
-            draft.add(parts)
-            moving += len(old.payload)
-
-    def _done_of(self, state: int) -> Done:
-        return self._done_sets[state - FIRST_PARTLY_DONE] if state >= FIRST_PARTLY_DONE else NOTHING
-
-    def _written(self, draft: _Draft) -> None:
+    def _written(self, draft: Draft) -> None:
         """Go on from a write that is on disk: feed what it holds, and answer."""
-        segment = draft.segment
+        segment, shelf = draft.segment, self._shelf
         segment.contexts.update(draft.contexts)
-        first = len(segment.states)
-        for offset, number, items in draft.spots:
-            segment.offsets.append(offset)
-            segment.context_numbers.append(number)
-            segment.items.append(items)
-        segment.size = draft.offset
-        segment.states.extend(bytes([RUNNING]) * len(draft.spots))
-        segment.kept += len(draft.spots)
-        for place, (old, index, size) in enumerate(draft.moved, first):
-            self._move(old, index, segment, place, size)
+        segment.size = draft.end
+        index = shelf.add(segment, draft.spots)
+        self._next = segment.end
+        for old, old_index, size in draft.moved:
+            if shelf.move(old, old_index, segment, index, size):
+                self._released.append((segment, index))
+            index += 1
         self._rows.update(draft.rows)
         for released, _ in draft.released:
             released.kept -= 1
@@ -623,37 +444,14 @@ class Journal:
         if self._failure:
             self._log.info("the journal can be written again")
             self._failure = ""
-        entries: list[Entry] = []
-        for place, request in enumerate(draft.requests, first + len(draft.moved)):
-            size = HEADER_BYTES + len(request.batch.body)
-            segment.live += 1
-            segment.live_bytes += size
-            self.entries += 1
-            entries.append(self._run(segment, place, request.batch.items, size))
+        entries = []
+        for place, request in enumerate(draft.requests, index):
+            batch = request.batch
+            entries.append(shelf.begin(segment, place, batch.items, HEADER_BYTES + len(batch.body)))
         for entry, request in zip(entries, draft.requests, strict=True):
             request.written(entry)
 
-    def _move(self, old: Segment, index: int, segment: Segment, place: int, size: int) -> None:
-        """Have an entry stand where it has been copied to."""
-        state = old.states[index]
-        segment.states[place] = state
-        if state == RELEASED:  # while it was being written
-            self._released.append((segment, place))
-            return
-        entry = self._running.pop((old.number, index), None)
-        if entry is not None:
-            entry.segment, entry.index, entry.size = segment, place, size
-            self._running[segment.number, place] = entry
-        else:
-            old.waiting -= 1
-            segment.waiting += 1
-        old.states[index] = RELEASED
-        old.live -= 1
-        old.kept -= 1
-        segment.live += 1
-        segment.live_bytes += size
-
-    def _undo(self, draft: _Draft, error: OSError) -> None:
+    def _undo(self, draft: Draft, error: OSError) -> None:
         """Take back what a write that failed would have done, and refuse those who wait for it."""
         for request in draft.requests:
             for ledger in request.ledgers:
@@ -661,12 +459,10 @@ class Journal:
         self._changed |= dict.fromkeys(draft.rows)
         self._released[:0] = draft.released
         self._branches += draft.branches
-        for key, number in list(self._context_numbers.items()):
-            if number in draft.contexts:
-                del self._context_numbers[key]
+        draft.forget_contexts()
         self._current = None  # what a file holds after a failed fsync, nobody knows; and a full disk wants it deleted
         if not draft.segment.size:
-            self._segments.remove(draft.segment)
+            self._shelf.segments.remove(draft.segment)
             with contextlib.suppress(OSError):
                 draft.segment.delete()
         self._refuse(draft.requests, error)
@@ -674,7 +470,7 @@ class Journal:
     def _refuse(self, requests: list[Request], error: OSError) -> None:
         self._account.failures.add()
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            self._prune(full=True)
+            self._shelf.prune(self._current, full=True)
         self._account.refused(len(requests), "journal_unwritable")
         if not self._failure:
             self._log.error("the journal cannot be written; senders are refused", error=error.strerror or str(error))
@@ -688,20 +484,6 @@ class Journal:
         return Overloaded(
             f"the journal cannot be written: {self._failure}", retry_after=RETRY_INTERVAL, reason="journal_unwritable"
         )
-
-    def _prune(self, *, full: bool = False) -> None:
-        """Delete the oldest segments as long as nothing in them is needed.
-
-        On a `full` disk there is no room even for saying so: then it is enough that everything in them is settled.
-        """
-        while self._segments and self._segments[0] is not self._current:
-            if self._segments[0].live if full else self._segments[0].kept:
-                break
-            segment = self._segments.pop(0)
-            try:
-                segment.delete()
-            except OSError as error:
-                self._log.warning("journal segment not deleted", file=str(segment.path), error=error.strerror)
 
 
 def _row(ledger: Ledger) -> Account:

@@ -72,14 +72,14 @@ class Life:
         return found
 
     def bodies(self):
-        return [replay.record.body() for replay in self.replay()]
+        return [replay[1].body() for replay in self.replay()]
 
     def kill(self):
         """Leave the directory as a `kill -9` does."""
         if self.journal._flush is not None:
             self.journal._flush.cancel()
         self.journal._writer.close()
-        for segment in self.journal._segments:
+        for segment in self.journal._shelf.segments:
             segment.close()
         self.journal._unlock()
 

@@ -21,7 +21,9 @@ service: {pipelines: {traces: {receivers: [hand], processors: [pass], exporters:
 """
 TWO = """
 receivers: {hand: }
-exporters: {sink: {sending_queue: {queue_size: 2, num_consumers: 1}}, sink/2: {sending_queue: {queue_size: 2, num_consumers: 1}}}
+exporters:
+  sink: {sending_queue: {queue_size: 2, num_consumers: 1}}
+  sink/2: {sending_queue: {queue_size: 2, num_consumers: 1}}
 service: {pipelines: {traces: {receivers: [hand], exporters: [sink, sink/2]}}}
 """
 
@@ -57,7 +59,7 @@ class Agent(Running):
         self.environment.intake.stop()
         await self.journal._quiet()
         self.journal._writer.close()
-        for segment in self.journal._segments:
+        for segment in self.journal._shelf.segments:
             segment.close()
         self.journal._unlock()
 
@@ -235,9 +237,10 @@ async def test_a_full_journal_refuses_before_anything_is_taken(tmp_path):
     agent = Agent(tmp_path, max_size="1MiB")
     await agent.go(ONE)
     agent.sink.gate.clear()
+    while agent.journal.stored < 2**20:
+        await agent.send(1, spans=5000)
     with pytest.raises(Overloaded, match="the journal is full"):
-        while True:
-            await agent.send(1, spans=5000)
+        agent.send(1)
     with pytest.raises(Overloaded):
         agent.hand.next[Signal.TRACES].admit()
     agent.sink.gate.set()

@@ -171,10 +171,10 @@ async def test_after_a_failed_fsync_another_segment_is_begun(live, body, monkeyp
 async def test_a_torn_last_write_is_forgotten_and_what_was_before_it_is_not(live, body):
     first = live()
     await first.put(body(0))
-    size = first.journal._segments[-1].size
+    size = first.journal._shelf.segments[-1].size
     await first.put(body(1))
     first.kill()
-    path = first.journal._segments[-1].path
+    path = first.journal._shelf.segments[-1].path
     os.truncate(path, size + 50)  # within the second entry
     second = live()
     assert (second.bodies(), second.sums()) == ([body(0)], (2, [0, 0, 0, 0], 2))
@@ -187,7 +187,7 @@ async def test_an_entry_whose_commit_is_torn_may_have_been_acknowledged(live, bo
     await first.put(body(0))
     await first.put(body(1))
     first.kill()
-    segment = first.journal._segments[-1]
+    segment = first.journal._shelf.segments[-1]
     os.truncate(segment.path, segment.size - 3)  # within the commit that follows the second entry
     second = live()
     assert (second.bodies(), second.sums()) == ([body(0), body(1)], (4, [0, 0, 0, 0], 4))
@@ -198,7 +198,7 @@ async def test_a_damaged_entry_is_counted_and_costs_no_other(live, body):
     for number in range(3):
         await first.put(body(number))
     first.kill()
-    segment = first.journal._segments[-1]
+    segment = first.journal._shelf.segments[-1]
     with segment.path.open("r+b") as file:
         file.seek(segment.offsets[1] + 40)
         byte = file.read(1)
@@ -217,7 +217,7 @@ async def test_damage_that_comes_while_the_agent_runs_is_counted_when_it_is_met(
     await first.put(body(0), body(1))
     first.kill()
     second = live()
-    segment = second.journal._segments[0]
+    segment = second.journal._shelf.segments[0]
     os.pwrite(segment.fd, b"\xff" * 8, segment.offsets[0] + 40)
     assert second.bodies() == [body(1)]
     assert second.sums() == (4, [0, 0, 0, 2], 2)
@@ -233,7 +233,7 @@ async def test_a_pipeline_that_is_done_is_not_asked_again(live, body):
     assert second.sums("traces/a") == (2, [2, 0, 0, 0], 0)
     assert second.sums("traces/b") == (2, [0, 0, 0, 0], 2)
     (replay,) = second.replay()
-    assert replay.entry.done == {(0, "")}
+    assert replay[0].done == {(0, "")}
 
 
 async def test_what_is_parked_waits_and_comes_back_for_the_branch_that_is_left(live, body):
@@ -249,7 +249,7 @@ async def test_what_is_parked_waits_and_comes_back_for_the_branch_that_is_left(l
     life.kill()
     second = live()
     (replay,) = second.replay()
-    assert replay.entry.done == {(0, "jaeger")}
+    assert replay[0].done == {(0, "jaeger")}
 
 
 async def test_a_branch_that_is_done_is_remembered_while_another_runs(live, body):
@@ -260,7 +260,7 @@ async def test_a_branch_that_is_done_is_remembered_while_another_runs(live, body
     await life.flush()
     life.kill()
     (replay,) = live().replay()
-    assert replay.entry.done == {(0, "jaeger")}
+    assert replay[0].done == {(0, "jaeger")}
 
 
 async def test_a_branch_is_not_done_before_everything_has_come_to_it(live, body):
@@ -272,7 +272,7 @@ async def test_a_branch_is_not_done_before_everything_has_come_to_it(live, body)
     await life.flush()
     life.kill()
     (replay,) = live().replay()
-    assert replay.entry.done == frozenset()
+    assert replay[0].done == frozenset()
 
 
 async def test_tenants_have_accounts_of_their_own(live, body):

@@ -36,6 +36,8 @@ SPANS = (100, 1)
 OUTAGE_SPANS = 1_000_000
 OUTAGE_REQUEST = 100
 OUTAGE_SECONDS = 120.0
+NOTICE_SECONDS = 10.0
+"""How long an agent may take to notice that its backend is back: an open circuit breaker tries now and then."""
 MEANWHILE_REST = 0.64
 """Seconds that each of 64 connections rests between requests while the backlog drains: 10 000 new spans a second."""
 PROBE_SECONDS = 0.05
@@ -219,13 +221,12 @@ def _outage(bench: Bench, backend: Backend, running: Running, directory: Path) -
     found.pss_mb = running.process.pss_mb()
 
     probes = Probes(running.http_port)
-    probes.start()
-    seconds = found.accepted / 250_000 + 4
+    seconds = found.accepted / 250_000 + NOTICE_SECONDS
     meanwhile = order | {"requests": 10**9, "seconds": seconds, "rest": MEANWHILE_REST}
     load = threading.Thread(target=lambda: found.meanwhile.update(bench.send(meanwhile)))
     load.start()
     backend.start()
-    _drain(found, backend, running)
+    _drain(found, backend, running, probes)
     load.join()
     probes.end()
     total = found.accepted + found.meanwhile["statuses"].get("200", 0) * OUTAGE_REQUEST + probes.sent
@@ -240,13 +241,14 @@ def _outage(bench: Bench, backend: Backend, running: Running, directory: Path) -
     return found
 
 
-def _drain(found: Outage, backend: Backend, running: Running) -> None:
-    """Watch until as much has arrived as had waited."""
+def _drain(found: Outage, backend: Backend, running: Running, probes: Probes) -> None:
+    """Watch until as much has arrived as had waited; probe from the moment at which the agent has noticed."""
     began = time.monotonic()
     while not backend.counts()["spans"]:
         time.sleep(0.01)
     first, first_spans, cpu = time.monotonic(), backend.counts()["spans"], running.process.cpu_seconds()
     found.noticed_seconds = first - began
+    probes.start()
     while (spans := backend.counts()["spans"]) < found.accepted:
         if time.monotonic() - first > OUTAGE_SECONDS:
             break

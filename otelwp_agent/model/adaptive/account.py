@@ -125,6 +125,10 @@ class Limit:
             # One that lets less than a trace through in that time still lets one through at once.
             self._kinds[-1][1].capacity = max(self._kinds[-1][1].capacity, 1.0)
 
+    def share(self, other: Limit) -> None:
+        """Take tokens from another one's from now on."""
+        self._kinds = other._kinds
+
     def has_room(self, now: float) -> bool:
         """Say whether there are tokens for a trace."""
         for _, tokens in self._kinds:

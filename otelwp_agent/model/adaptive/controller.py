@@ -88,6 +88,8 @@ class Controller:
         self._slow = limit(Reason.SLOW, slow.ceiling if slow else None)
         self._first = limit(Reason.FIRST_SEEN, first.ceiling if first and first.traces else None)
         self._release = limit(Reason.RELEASE, first.ceiling if first and first.release_traces else None)
+        if self._first is not None and self._release is not None:
+            self._release.share(self._first)
         self._minimum = limit(Reason.SITE_MINIMUM, policy.site_ceiling if policy.site_minimum else None)
         limits = (self._debug, self._errors, self._slow, self._first, self._release, self._minimum)
         self.limits = [each for each in limits if each is not None]

@@ -77,8 +77,8 @@ class Slow:
 class FirstSights:
     """Keep the first traces of each key, and of each release."""
 
-    ceiling: Ceiling = field(default_factory=lambda: Ceiling(share=0.05))
-    """Of new keys, and once more of new releases."""
+    ceiling: Ceiling = field(default_factory=lambda: Ceiling(share=0.1))
+    """Of both together."""
     traces: int = 1
     """Of a new key."""
     release_traces: int = 10

@@ -173,6 +173,13 @@ def test_first_sights_are_counted():
     assert reasons == ["first_seen"] * 3 + ["release"] * 2 + ["budget"] * 2
 
 
+def test_first_sights_of_keys_and_releases_share_a_ceiling():
+    policy = Policy(always=always(first=FirstSights(Ceiling(traces_per_second=1), traces=4, release_traces=100)))
+    controller = Controller(policy, 0.0)
+    reasons = [controller.decide(Trace(0, key=KEY, release="1"), 0.0).reason for _ in range(7)]
+    assert reasons == ["first_seen"] * 4 + ["release"] + ["budget"] * 2
+
+
 def test_releases_are_bounded():
     controller = Controller(Policy(max_releases=5), 0.0)
     for at in range(50):

@@ -17,5 +17,5 @@ def test_a_cost_is_bytes():
 
 def test_the_ceilings_one_gets_without_asking_leave_something_to_chance():
     always = Always()
-    shares = (always.debug, always.errors, always.slow.ceiling, always.first.ceiling, always.first.ceiling)
+    shares = (always.debug, always.errors, always.slow.ceiling, always.first.ceiling)
     assert sum(ceiling.share for ceiling in shares) + Policy().site_ceiling.share <= 0.8

@@ -59,12 +59,15 @@ defined( 'ABSPATH' ) || exit;
 			},
 			10000
 		);
-	} elseif ( 'ours' === $variant || 'tenth' === $variant ) {
+	} elseif ( in_array( $variant, array( 'ours', 'every', 'installed' ), true ) ) {
 		define( 'OTELWP_MU', true );
-		define( 'OTELWP_SAMPLING_RATE', 'ours' === $variant ? 1.0 : 0.1 );
 		define( 'OTELWP_ENDPOINTS', $bench['ours'] );
-		define( 'OTELWP_MAX_SPANS', 1000 );
-		define( 'OTELWP_SLOWEST_QUERIES', $bench['queries'] );
+		if ( 'installed' !== $variant ) { // Which records one page in ten.
+			define( 'OTELWP_SAMPLING_RATE', 1.0 );
+		}
+		if ( 'ours' === $variant ) {
+			define( 'OTELWP_SLOWEST_QUERIES', $bench['queries'] );
+		}
 		if ( $bench['reset'] ) {
 			apcu_clear_cache(); // Each page tries: what it costs the one in a minute that does.
 		}

@@ -58,7 +58,7 @@ processors:
   wordpress: {{}}
   batch: {{timeout: 5s}}
 exporters:
-  file: {{path: '{folder}/traces.json'}}
+  file: {{path: '{folder}/traces.bin', format: proto}}
 service:
   pipelines:
     traces: {{receivers: [datagram, otlp, jaeger_json], processors: [wordpress, batch], exporters: [file]}}
@@ -72,6 +72,9 @@ HELD_UP_PAGES = 12
 """Pages of the founding plugin beside an agent that holds it up: each takes a second."""
 WARM_UP_PAGES = 12
 CLIENTS = 8
+VARIANTS = ("installed", "every", "ours", "founding")
+"""What throughput is measured with: the plugin with its own settings, which record one page in ten; with every page
+recorded; with every page and so many queries that it has 50 spans; and the founding plugin."""
 REST = "/?rest_route=/wp/v2/posts"
 
 
@@ -109,6 +112,7 @@ class Bench:
         self.work = work
         self.page = page
         self._queries = queries
+        self._agent = 0
         self.results = work / "costs.jsonl"
         site.bench.parent.mkdir(exist_ok=True)
         shutil.copyfile(HERE / "bench.php", site.bench.with_suffix(".php"))
@@ -117,6 +121,11 @@ class Bench:
         """Take it away."""
         for path in (self.site.bench, self.site.bench.with_suffix(".php")):
             path.unlink(missing_ok=True)
+
+    def agent_cpu(self) -> float:
+        """Return the CPU seconds that the real agent has used, 0 where another plays it."""
+        tasks = Path(f"/proc/{self._agent}/task").iterdir() if self._agent else ()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
     @contextlib.contextmanager
     def agent(self, state: str) -> Iterator[dict[str, str]]:
@@ -138,7 +147,9 @@ class Bench:
                         for thread in Path(f"/proc/{agent.pid}/task").iterdir():
                             os.sched_setscheduler(int(thread.name), os.SCHED_BATCH, os.sched_param(0))
                     founding = f"http://127.0.0.1:{agent.port('http', 'jaeger_json')}/api/traces"
+                    self._agent = agent.pid
                     yield sockets | {"TCP": f"http://127.0.0.1:{agent.port()}", "founding": founding}
+                    self._agent = 0
                 return
             command = [sys.executable, PEER, "hung" if state == "stopped" else state, folder]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -203,8 +214,9 @@ class Bench:
             }
         return found
 
-    def throughput(self, variant: str, seconds: float) -> float:
-        """Return requests a second that CLIENTS get answered."""
+    def throughput(self, variant: str, seconds: float) -> dict[str, float]:
+        """Return requests a second that CLIENTS get answered, and the CPU (ms) that one costs PHP and the agent."""
+        self.results.write_text("", "utf-8")
         end = time.monotonic() + seconds
         counts = [0] * CLIENTS
 
@@ -213,13 +225,19 @@ class Bench:
                 self.site.get(REST, variant)
                 counts[number] += 1
 
-        began = time.monotonic()
+        began, agent = time.monotonic(), self.agent_cpu()
         threads = [threading.Thread(target=load, args=(number,)) for number in range(CLIENTS)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        return sum(counts) / (time.monotonic() - began)
+        pages, took = sum(counts), time.monotonic() - began
+        php = [cost["cpu_ms"] for cost in self._costs(pages)]
+        return {
+            "rate": pages / took,
+            "php_ms": sum(php) / len(php),
+            "agent_ms": 1000 * (self.agent_cpu() - agent) / pages,
+        }
 
     def _costs(self, expected: int) -> list[dict[str, Any]]:
         """Return what PHP wrote, when it has written as much as was asked: it does so after the answer."""
@@ -256,25 +274,30 @@ def measure(bench: Bench, pages: int, seconds: float, rounds: int) -> dict[str, 
                     costs.append(told | bench.paired("ours", pages))
                     print(report.row(costs[-1]), flush=True)
             if seconds:
-                bench.settle(endpoints, "unix stream")
+                bench.settle(endpoints, report.FIRST_CHOICE)
                 rates.append({"state": state} | compare(bench, seconds, rounds, 1 if held_up else rounds))
                 print(report.rate_row(rates[-1]), flush=True)
     return {"costs": costs, "rates": rates}
 
 
-def compare(bench: Bench, seconds: float, rounds: int, founding_rounds: int) -> dict[str, float]:
-    """Return pages a second without a plugin, and the share of it that is left with each."""
-    found: dict[str, list[float]] = {"off": [], "ours": [], "tenth": [], "founding": []}
+def compare(bench: Bench, seconds: float, rounds: int, founding_rounds: int) -> dict[str, Any]:
+    """Return pages a second without a plugin, and with each what is left of it and what CPU a page costs more."""
+    bench.throughput("off", seconds / 2)
+    found: dict[str, list[dict[str, float]]] = {variant: [] for variant in ("off", *VARIANTS)}
     for number in range(rounds):
         for variant, rates in found.items():
             if variant != "founding" or number < founding_rounds:
                 rates.append(bench.throughput(variant, seconds))
     # Each round by itself: what else the machine does changes from one to the next.
-    shares = {
-        variant: median(rate / off for rate, off in zip(rates, found["off"], strict=False))
+    return {"off": median(rate["rate"] for rate in found["off"])} | {
+        variant: {
+            "share": median(with_["rate"] / off["rate"] for with_, off in zip(rates, found["off"], strict=False)),
+            "php_ms": median(with_["php_ms"] - off["php_ms"] for with_, off in zip(rates, found["off"], strict=False)),
+            "agent_ms": median(rate["agent_ms"] for rate in rates),
+        }
         for variant, rates in found.items()
+        if variant != "off"
     }
-    return shares | {"off": median(found["off"])}
 
 
 def machine() -> dict[str, str]:

@@ -206,11 +206,18 @@ class Receiver(Component):
 class Entry(Protocol):
     """Where a receiver hands over: the beginning of every pipeline it feeds, for one signal."""
 
+    @property
+    def answers_late(self) -> bool:
+        """Whether a sender may only be answered when the future that `consume` returns has its result."""
+
     def admit(self) -> None:
         """Raise `Overloaded` if a batch would be refused now. Cheap; call it before decoding a body."""
 
     def consume(
-        self, batch: Batch, answer: Any = None, rejected: Callable[[int, str], Any] | None = None
+        self,
+        batch: Batch,
+        answer: Any = None,  # noqa: ANN401 - whatever the receiver answers with
+        rejected: Callable[[int, str], Any] | None = None,
     ) -> asyncio.Future[Any] | None:
         """Take the batch, or raise `ConsumeError` having taken nothing of it.
 

@@ -116,6 +116,11 @@ class ReceiverEntry:
         self._registry = registry
         self._counters: dict[str, tuple[Counter, Counter]] = {}
 
+    @property
+    def answers_late(self) -> bool:
+        """Whether a sender may only be answered when its future has a result."""
+        return self.waits
+
     def admit(self) -> None:
         """Raise `Overloaded` if every pipeline would refuse a batch now."""
         refusal: Overloaded | None = None
@@ -191,6 +196,11 @@ class ConnectorEntry:
         """Feed `heads`."""
         self._heads = heads
         self._names = [head.pipeline for head in heads]
+
+    @property
+    def answers_late(self) -> bool:
+        """Nobody waits for an answer here."""
+        return False
 
     def admit(self) -> None:
         """Have no opinion: what comes through a connector has been admitted already."""

@@ -95,7 +95,9 @@ class JaegerHttp:
         self._limit = settings.max_request_body_size
         self.mended = Mended(receiver, log, registry)
         self._lost = LogLimit(clock)
-        self._waiting: deque[tuple[Generator[None, None, Traces], _Sender, int]] = deque()
+        self._waiting: deque[tuple[Generator[None, None, Traces], _Sender, int, asyncio.Future[Response] | None]] = (
+            deque()
+        )
         self._waiting_bytes = 0
         self.server = HttpServer(
             settings,
@@ -138,8 +140,7 @@ class JaegerHttp:
         if body.startswith(_GZIP):
             body = decompress("gzip", body, self._limit)
         if len(body) > THRIFT_AT_ONCE and len(body) > (AT_ONCE if _is_json(body, sender) else THRIFT_AT_ONCE):
-            self._put_off(body, sender)
-            return _ACCEPTED
+            return self._put_off(body, sender)
         return self._hand_over(_decode(body, sender), sender) or _ACCEPTED
 
     def _admit(self) -> None:
@@ -162,11 +163,17 @@ class JaegerHttp:
 
     # -- large bodies
 
-    def _put_off(self, body: bytes, sender: _Sender) -> None:
-        self._waiting.append((_decoding(body, sender), sender, len(body)))
+    def _put_off(self, body: bytes, sender: _Sender) -> Response | asyncio.Future[Response]:
+        """Have a body decoded by and by; answer at once, unless the answer says that a journal has it."""
+        entry = self._entry()
+        answer: asyncio.Future[Response] | None = None
+        if entry is not None and entry.answers_late:
+            answer = asyncio.get_running_loop().create_future()
+        self._waiting.append((_decoding(body, sender), sender, len(body), answer))
         self._waiting_bytes += len(body)
         if len(self._waiting) == 1:
             asyncio.get_running_loop().call_soon(self._go_on)  # the answer is written before that
+        return answer or _ACCEPTED
 
     def _go_on(self) -> None:
         if self._waiting:
@@ -176,7 +183,7 @@ class JaegerHttp:
 
     def _step(self) -> None:
         """Decode another part of the body that has waited longest, and hand it over when it is done."""
-        steps, sender, size = self._waiting[0]
+        steps, sender, size, answer = self._waiting[0]
         try:
             next(steps)
         except StopIteration as stop:
@@ -184,23 +191,36 @@ class JaegerHttp:
             try:
                 told = self._hand_over(stop.value, sender)
             except ConsumeError as error:
-                self._lose(error, sender)
+                self._fail(error, sender, answer)
             else:
                 if told is not None:
-                    told.add_done_callback(lambda told: self._heard(told, sender))
+                    told.add_done_callback(lambda told: self._heard(told, sender, answer))
+                elif answer is not None:
+                    answer.set_result(_ACCEPTED)
         except ConsumeError as error:
             self._done(size)
-            self._lose(error, sender)
-        except Exception:  # noqa: BLE001 - as the server does with a request that it still has to answer
+            self._fail(error, sender, answer)
+        except Exception as error:  # noqa: BLE001 - as the server does with a request that it still has to answer
             self._done(size)
             self._refused("internal")
             self._log.exception("request failed", path=PATH)
+            if answer is not None and not answer.done():
+                answer.set_exception(error)
 
-    def _heard(self, told: asyncio.Future[Response], sender: _Sender) -> None:
-        """Hear what the sender would have been told, had it not been answered before."""
+    def _heard(self, told: asyncio.Future[Response], sender: _Sender, answer: asyncio.Future[Response] | None) -> None:
+        """Hear what the sender is told, or would have been told, had it not been answered before."""
         error = None if told.cancelled() else told.exception()
         if isinstance(error, ConsumeError):
+            self._fail(error, sender, answer)
+        elif answer is not None and not answer.done():
+            answer.set_result(_ACCEPTED)
+
+    def _fail(self, error: ConsumeError, sender: _Sender, answer: asyncio.Future[Response] | None) -> None:
+        """Tell the sender, if it waits for the answer; else account for what is lost."""
+        if answer is None:
             self._lose(error, sender)
+        elif not answer.done():
+            answer.set_exception(error)
 
     def _done(self, size: int) -> None:
         self._waiting.popleft()

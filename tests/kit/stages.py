@@ -35,6 +35,8 @@ class Catcher:
     With `waiting` (a list), whoever hands over has to wait for the future that is put there.
     """
 
+    answers_late = False
+
     def __init__(self):
         self.batches = []
         self.waiting = None

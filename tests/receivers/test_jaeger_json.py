@@ -278,6 +278,28 @@ async def test_a_large_body_that_cannot_be_kept_is_counted_as_lost():
         assert "requests dropped after they were accepted" in [line["event"] for line in logs]
 
 
+@pytest.mark.parametrize("error", [None, Overloaded("the disk is full"), "malformed"])
+async def test_where_a_journal_stands_the_answer_to_a_large_body_waits_for_it(error):
+    async with Agent() as agent:
+        agent.pipeline.answers_late = True
+        agent.pipeline.waiting = []
+        if error == "malformed":
+            status, answer = await agent.post(large()[:-1])
+            assert (status, "JSON" in answer) == (400, True)
+            return
+        answer = asyncio.ensure_future(agent.post(large()))
+        ((told, yes),) = await handed_over(agent, 1)
+        await asyncio.sleep(0.01)
+        assert not answer.done()
+        if error is None:
+            told.set_result(yes)
+            assert await answer == (202, "")
+        else:
+            told.set_exception(error)
+            assert (await answer)[0] == 429
+            assert agent.refused("overloaded") == 1
+
+
 async def test_what_was_answered_is_handed_on_at_shutdown():
     agent = Agent()
     await agent.receiver.start()

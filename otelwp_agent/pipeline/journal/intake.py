@@ -175,6 +175,11 @@ class JournaledEntry(ReceiverEntry):
             raise
         return future
 
+    @property
+    def answers_late(self) -> bool:
+        """Always: the answer says that the journal has it."""
+        return True
+
     def ledgers(self, tenant: str) -> tuple[Ledger, ...]:
         """Return the accounts of a tenant's requests, one for each pipeline."""
         found = self._ledgers.get(tenant)

@@ -61,6 +61,8 @@ if TYPE_CHECKING:
 REFUSALS_BEFORE_GIVING_UP = 64
 """Parts of one batch that may be refused as malformed before any is taken. The hunt goes breadth first, so by then
 every 32nd of the batch is known to be refused: no bad sender among good ones, but a backend that refuses everything."""
+LETTER_INTERVAL = 1.0
+"""Seconds until what a journal has is sent again when it was refused for good and that could not be written down."""
 GRAIN = 1e-6
 """Seconds by which a timer may ring early."""
 _TRY = Permit.TRY
@@ -70,8 +72,8 @@ _REJECTED = "the other side rejected them"
 class DeadLetters(Protocol):
     """Where goes what can never be delivered."""
 
-    def put(self, batch: Batch, *, exporter: str, reason: str, error: str) -> None:
-        """Keep the batch, and why it was refused. Never raises."""
+    def put(self, batch: Batch, *, exporter: str, reason: str, error: str) -> bool:
+        """Keep the batch, and why it was refused; return False if that cannot be done now. Never raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class Sender:
         self._retry = retry.model_copy(update={"max_elapsed_time": 0.0}) if endless else retry
         self._random = random
         self._id = str(context.id)
+        self._keeps = keeps
         self._dead_letters = dead_letters
         self._draining = False
         """Nothing more is taken, and nobody waits."""
@@ -127,6 +130,11 @@ class Sender:
         self._tries = Tries(exporter, self._account, self.breaker, self._concurrency, timeout)
         self._workers = Workers(self, queue.num_consumers, self._clock)
         self.breaker.listeners.append(self._workers.wake)
+
+    @property
+    def headers(self) -> Sequence[str]:
+        """The clients' headers by which it keeps batches apart."""
+        return self._batcher.headers if self._batcher is not None else ()
 
     @property
     def fill(self) -> float:
@@ -332,9 +340,14 @@ class Sender:
 
     def _bury(self, entry: Entry, reason: str, error: object) -> None:
         """Give up an entry that can never be delivered."""
-        if self._dead_letters is not None:
-            self._dead_letters.put(entry.batch, exporter=self._id, reason=reason, error=str(error))
-        self._drop(entry, reason, error)
+        letters = self._dead_letters
+        written = letters is None or letters.put(entry.batch, exporter=self._id, reason=reason, error=str(error))
+        if written or not self._keeps:
+            self._drop(entry, reason, error)
+        elif self._draining:
+            self._abandon(entry)
+        else:
+            self._queue.put_off(entry, self._clock() + LETTER_INTERVAL)
 
     def _drop(self, entry: Entry, reason: str, error: object) -> None:
         """Give an entry up."""

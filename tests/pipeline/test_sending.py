@@ -45,6 +45,22 @@ if TYPE_CHECKING:
 FOREVER = 1e6
 
 
+class Letters:
+    """Dead letters in memory."""
+
+    def __init__(self, *, fails: int = 0) -> None:
+        self.letters: list[tuple[list[str], str, str, str]] = []
+        self.fails = fails
+
+    def put(self, batch: Batch, *, exporter: str, reason: str, error: str) -> bool:
+        assert all(receipt.pending >= items for receipt, items in batch.shares), "settled too early"
+        if self.fails:
+            self.fails -= 1
+            return False
+        self.letters.append((names_in(batch), exporter, reason, error))
+        return True
+
+
 @pytest.fixture
 def loop():
     loop = FakeTimeLoop()
@@ -292,8 +308,10 @@ def test_a_body_that_cannot_be_split_is_dropped_as_malformed(deliver, monkeypatc
 def test_a_batch_that_cannot_be_split_for_a_bug_is_dropped_and_its_neighbours_pass(deliver):
     whole, good = a_request("a", "b", "c"), a_request("d")
     broken = whole.with_body(whole.body, shares=[(whole.shares[0][0], 3), (Receipt(1), 1)])
+    letters = Letters()
     with capture_logs() as logs:
-        deliver(scripted(MalformedError("400")), broken, good, queue=Queue(num_consumers=1))
+        deliver(scripted(MalformedError("400")), broken, good, queue=Queue(num_consumers=1), dead_letters=letters)
+    assert [reason for _, _, reason, _ in letters.letters] == ["internal_error"]
     assert outcomes(broken) == [(0, 3, "internal_error"), (0, 1, "internal_error")]
     assert outcomes(good) == [(1, 0, "")]
     assert "sending broke" in [log["event"] for log in logs]
@@ -555,18 +573,8 @@ class TestDrain:
     def test_leaves_no_task_and_no_gauge(self, loop):
         exporter, _, _ = self.run(loop, scripted(), [a_request("a")], after=1, within=1)
         assert not asyncio.all_tasks(loop)
+        assert all(timer.cancelled() for timer in loop._scheduled)
         assert "otelcol_exporter_queue_size{" not in exporter.context.registry.expose()
-
-
-class Letters:
-    """Dead letters in memory."""
-
-    def __init__(self) -> None:
-        self.letters: list[tuple[list[str], str, str, str]] = []
-
-    def put(self, batch: Batch, *, exporter: str, reason: str, error: str) -> None:
-        assert all(receipt.pending >= items for receipt, items in batch.shares), "settled too early"
-        self.letters.append((names_in(batch), exporter, reason, error))
 
 
 class TestDeadLetters:
@@ -616,6 +624,19 @@ class TestDeadLetters:
         letters = Letters()
         deliver(scripted(*answers), a_request("a", "b"), retry=retry, dead_letters=letters)
         assert letters.letters == []
+
+    def test_what_cannot_be_written_and_a_journal_has_is_sent_again(self, deliver):
+        letters, batch = Letters(fails=2), a_request("a")
+        exporter = deliver(refuse("a"), batch, dead_letters=letters, keeps=True)
+        assert exporter.tries == [(0.0, ["a"]), (1.0, ["a"]), (2.0, ["a"])]
+        assert len(letters.letters) == 1
+        assert outcomes(batch) == [(0, 1, "malformed")]
+
+    def test_what_cannot_be_written_and_nobody_has_is_dropped(self, deliver):
+        letters, batch = Letters(fails=2), a_request("a")
+        exporter = deliver(refuse("a"), batch, dead_letters=letters)
+        assert len(exporter.tries) == 1
+        assert (letters.letters, outcomes(batch)) == ([], [(0, 1, "malformed")])
 
     def test_nor_what_a_stop_drops(self, loop):
         letters = Letters()

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from otelwp_agent.telemetry.metrics import Registry
 
 KEPT = Instrument("otelwp_dead_letter_items", "Items written to the dead-letter file.", labels=("exporter", "reason"))
-LOST = Instrument(
-    "otelwp_dead_letter_lost_items",
-    "Items that were refused for good and could not be written: the file is `full`, or writing it failed (`error`).",
+FAILED = Instrument(
+    "otelwp_dead_letter_failed_items",
+    "Items that could not be written: the file is `full`, or writing it failed (`error`). With a journal, the latter "
+    "are sent again, and counted each time.",
     labels=("exporter", "cause"),
 )
 BYTES = Instrument("otelwp_dead_letter_bytes", "Size of the dead-letter file.", InstrumentKind.GAUGE)
@@ -108,18 +109,22 @@ class DeadLetterFile:
         self.flush()
         self._file.close()
 
-    def put(self, batch: Batch, *, exporter: str, reason: str, error: str) -> None:
-        """Keep a batch that `exporter` gives up because of `reason`. Never raises."""
+    def put(self, batch: Batch, *, exporter: str, reason: str, error: str) -> bool:
+        """Keep a batch that `exporter` gives up because of `reason`; drop it if the file is full.
+
+        Returns False if the file cannot be written, which may pass. Never raises.
+        """
         try:
             kept = self._put(batch, exporter, reason, error)
         except Exception as problem:  # noqa: BLE001 - whoever drops a batch must not stumble
             what = problem.strerror if isinstance(problem, OSError) else repr(problem)
-            self._lost(batch, exporter, "error", f"cannot write: {what}")
-            return
+            self._failed(batch, exporter, "error", f"cannot write: {what}")
+            return False
         if kept:
             self._registry.counter(KEPT, exporter=exporter, reason=reason).add(batch.items)
         else:
-            self._lost(batch, exporter, "full", "the file is full: resend or purge letters, or raise max_size")
+            self._failed(batch, exporter, "full", "the file is full: resend or purge letters, or raise max_size")
+        return True
 
     def settled(self, receipt: Receipt) -> None:
         """Take the letter of a `Resent` away, unless it is needed still. Never raises."""
@@ -170,11 +175,11 @@ class DeadLetterFile:
         self._soon()
         return True
 
-    def _lost(self, batch: Batch, exporter: str, cause: str, why: str) -> None:
-        self._registry.counter(LOST, exporter=exporter, cause=cause).add(batch.items)
+    def _failed(self, batch: Batch, exporter: str, cause: str, why: str) -> None:
+        self._registry.counter(FAILED, exporter=exporter, cause=cause).add(batch.items)
         items = self._limit.take(batch.items)
         if items:
-            self._log.error("dead letters lost", exporter=exporter, items=items, error=why)
+            self._log.error("dead letters not written", exporter=exporter, items=items, error=why)
 
     def _soon(self) -> None:
         """Have what was written forced to disk: now, or when it is time for that again."""

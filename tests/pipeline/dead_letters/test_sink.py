@@ -38,7 +38,7 @@ async def sink(tmp_path, registry):
 
 
 def put(sink, what, reason="malformed", error="cannot read span 3"):
-    sink.put(what, exporter="otlp_http", reason=reason, error=error)
+    return sink.put(what, exporter="otlp_http", reason=reason, error=error)
 
 
 async def test_a_letter_says_what_was_refused_and_why(sink):
@@ -73,11 +73,11 @@ async def test_a_full_file_takes_no_more_and_says_so_once(sink, registry):
     with capture_logs() as logs:
         put(sink, batch(bytes(60_000)))
         put(sink, batch(bytes(60_000)))
-        put(sink, batch(b"small"))
+        assert put(sink, batch(b"small")) is True
     assert [one.size for one in read_letters(sink.path).letters] == [60_000, 5]
-    assert registry.value("otelwp_dead_letter_lost_items", exporter="otlp_http", cause="full") == 6
+    assert registry.value("otelwp_dead_letter_failed_items", exporter="otlp_http", cause="full") == 6
     (line,) = logs
-    assert (line["event"], line["log_level"], line["items"]) == ("dead letters lost", "error", 3)
+    assert (line["event"], line["log_level"], line["items"]) == ("dead letters not written", "error", 3)
     assert "resend or purge letters" in line["error"]
 
 
@@ -87,8 +87,8 @@ async def test_a_disk_that_fails_is_counted_and_raises_nothing(sink, registry, m
 
     with monkeypatch.context() as patch, capture_logs() as logs:
         patch.setattr("otelwp_agent.pipeline.dead_letters.file.os.write", fails)
-        put(sink, batch())
-    assert registry.value("otelwp_dead_letter_lost_items", cause="error") == 3
+        assert put(sink, batch()) is False
+    assert registry.value("otelwp_dead_letter_failed_items", cause="error") == 3
     assert "No space left" in logs[0]["error"]
     put(sink, batch())
     assert len(read_letters(sink.path).letters) == 1

@@ -9,6 +9,7 @@ Both act on probabilities, never on single traces: what is kept still says truly
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ TOKENS = 4.0
 LOW = 0.25
 """The part of the tokens below which probabilities fall."""
 LEAST = 1 / 32
-"""The lowest factor: in any burst everybody still has a chance, so that what is kept can stand for the rest."""
+"""The factor when none are left. It halves with each further quarter of them that is overdrawn: everybody still has a
+chance, so that what is kept can stand for the rest."""
 OVER = 1.1
 """Of the budget: what a minute may cost."""
 WINDOW = 60
@@ -91,7 +93,10 @@ class Account:
 
     def factor(self) -> float:
         """Return by how much probabilities are to be multiplied now; at most 1."""
-        return max(min(self.tokens.level / self.low, 1.0), LEAST)
+        quarters = self.tokens.level / self.low
+        if quarters <= 0:
+            return LEAST * math.exp2(max(quarters, -20.0))
+        return max(min(quarters, 1.0), LEAST)
 
     def last_minute(self) -> list[float]:
         """Return what was spent in each second, the one that has begun last."""

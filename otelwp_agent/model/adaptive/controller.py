@@ -36,6 +36,8 @@ CERTAIN_HALF_LIFE = 3.0
 HURRY, HURRY_KEY = 0.2, 1e-4
 """Seconds, and more for each key, after which an overdrawn account has the probabilities computed anew, before the next
 tick. A tick costs 2 µs a key: that is some 2 % of the time at most."""
+NEW_KEY_EVERY = 60.0
+"""Seconds between the traces of a key that nothing is known of, as far as one plans."""
 SHORTEST_TICK = 0.1
 """Seconds; ticks that come sooner after the last are nothing to measure by."""
 ESTIMATES_WINDOW = 300.0
@@ -202,8 +204,7 @@ class Controller:
             if site.cap > threshold:
                 threshold, reason = site.cap, _SITE_RULE
         account = self.account
-        # Keys that are kept whole stay so in other keys' bursts, up to what they were planned to cost.
-        if account is not None and account.is_low and (threshold or state.spent >= state.allowance):
+        if account is not None and account.is_low and (threshold or not self._exempt(state, account)):
             threshold = threshold_near(probability_of(threshold) * account.factor())
         minimum = self._minimum
         if site is not None and site.floor < threshold and minimum is not None and self._may_lift(minimum, now):
@@ -211,6 +212,10 @@ class Controller:
                 minimum.charge(weight)
             threshold, reason = site.floor, _SITE_MINIMUM
         return threshold, reason
+
+    def _exempt(self, state: KeyState, account: Account) -> bool:
+        """Say whether a key that is kept whole stays so in other keys' bursts: up to what it was planned to cost."""
+        return state.spent < state.allowance and account.tokens.level > 0
 
     def _may_lift(self, limit: Limit, now: float) -> bool:
         """Say whether a site's minimum may lift a probability: not if all of them together are at their ceiling.
@@ -250,6 +255,9 @@ class Controller:
         states = self.key_states.all()
         self._hurry = HURRY + HURRY_KEY * len(states)
         demands = [state.weight_rate for state in states]
+        # What a key would get that brings a trace a minute: so it is with those that nothing is known of.
+        traffic = sum(state.traffic for state in states)
+        demands.append(sum(demands) / traffic / NEW_KEY_EVERY if traffic else 0.0)
         cap = self.policy.key_budget.rate if self.policy.key_budget else math.inf
         budget = math.inf
         if self.account is not None:
@@ -258,7 +266,8 @@ class Controller:
             steer = (tokens.level - tokens.capacity / 2) / STEER
             budget = max(tokens.rate - self.certain_rate + steer, tokens.rate * LEAST_SHARE)
         given = share(demands, budget, self.policy.power, cap)
-        for state, demand, gets in zip(states, demands, given, strict=True):
+        self.key_states.new_threshold = threshold_near(given[-1] / demands[-1]) if demands[-1] else ALWAYS
+        for state, demand, gets in zip(states, demands, given, strict=False):
             if gets >= demand:
                 state.threshold = ALWAYS
                 state.allowance = max(2 * demand, 1.0)

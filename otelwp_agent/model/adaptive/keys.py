@@ -57,9 +57,9 @@ class KeyState:
         "weight_rate",
     )
 
-    def __init__(self, now: float, slow_above: float) -> None:
-        """Begin: nothing known, everything kept."""
-        self.threshold = ALWAYS
+    def __init__(self, now: float, slow_above: float, threshold: int = ALWAYS) -> None:
+        """Begin: nothing known, and `threshold` in the meantime."""
+        self.threshold = threshold
         """T of the probability that the budget leaves it."""
         self.allowance = 1.0
         """Until the next tick a key that is kept whole may cost this before the guard touches it."""
@@ -154,6 +154,8 @@ class Keys:
         self.slow_above = slow_above
         self._sketch = SpaceSaving(max(limit // 10, 10))
         self._swapped = now
+        self.new_threshold = ALWAYS
+        """Of keys that nothing is known of."""
         self.states: dict[Key, KeyState] = {}
         self.other = KeyState(now, slow_above)
         self.other.seen = 0
@@ -171,7 +173,7 @@ class Keys:
     def admit(self, key: Key, now: float) -> KeyState:
         """Return the state of a key that has none: a new one, or `other`."""
         if len(self.states) < self._limit:
-            state = self.states[key] = KeyState(now, self.slow_above)
+            state = self.states[key] = KeyState(now, self.slow_above, self.new_threshold)
             return state
         self._sketch.add(key)
         return self.other

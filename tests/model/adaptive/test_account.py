@@ -13,8 +13,13 @@ def test_probabilities_fall_only_when_tokens_run_out():
     account.spend(150)
     assert account.is_low
     assert account.factor() == 0.5
-    account.spend(200)
+    account.spend(50)
     assert account.factor() == LEAST
+    account.spend(200)
+    assert account.factor() == LEAST / 4
+    account.spend(1e9)
+    assert 0 < account.factor() < 1e-6
+    account.tokens.level = -200
     account.advance(10.0)
     assert account.factor() == 1.0
     assert not account.is_low

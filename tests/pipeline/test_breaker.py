@@ -232,6 +232,18 @@ class TestInASender:
         assert len(exporter.tries) == 5 + 3 + 100
         assert self.health.healthy
 
+    def test_once_back_it_sends_as_many_at_once_as_before(self, loop):
+        async def back_at_7(_: list[str]) -> int:
+            if loop.time() < 7:
+                raise RetryableError("refused")
+            await asyncio.sleep(1)
+            return 0
+
+        batches = [a_request(str(number)) for number in range(50)]
+        exporter = self.run(loop, back_at_7, batches, until=20, queue=Queue(num_consumers=5, min_concurrency=5))
+        assert exporter.times.count(15) == 1
+        assert exporter.times.count(16) == 5
+
     def test_throttling_holds_all_batches_without_opening(self, loop):
         batches = [a_request(str(number)) for number in range(10)]
         exporter = self.run(loop, scripted(Overloaded("busy", retry_after=30)), batches, until=29)

@@ -3,7 +3,6 @@
 What a plugin sends is written down on its way to the agent; what the query APIs of the two show is compared with that.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from tests.interop.jaeger import Jaeger, Jaeger1
 from tests.interop.pages import FOUNDING_PLUGIN, LABORATORY, OUR_PLUGIN, PAGES, Tee, posted
 from tests.interop.process import eventually
+from tests.interop.spans import KINDS, failed, spans, values
 from tests.interop.wordpress import WordPress
 from tests.interop.zipkin import Zipkin
 from tests.kit.agent import Agent
@@ -44,7 +44,6 @@ service:
       exporters: [jaeger, zipkin]
 """
 EXAMPLE = Path(__file__).parents[2] / "examples/wordpress.yaml"
-KINDS = {1: "internal", 2: "server", 3: "client", 4: "producer", 5: "consumer"}
 
 
 @dataclass
@@ -164,53 +163,51 @@ def test_a_page_that_our_plugin_sends(ours, page):
     # A page that asks its own site makes two messages of one trace; the one with the root is the last.
     sent, resource = eventually(
         lambda: of_trace(ours.tee.datagrams[before:], caller["trace"]),
-        lambda found: any(span["parentSpanId"] == caller["span"] for span in found[0]),
+        lambda found: any(span.parent_span_id.hex() == caller["span"] for span in found[0]),
     )
-    ids = {span["spanId"] for span in sent}
+    assert resource["wordpress.site.host"] == f"127.0.0.1:{ours.wordpress.port}"
+    ids = {span.span_id.hex() for span in sent}
     assert len(ids) == len(sent) > 1
 
-    spans = eventually(lambda: ours.jaeger.trace(caller["trace"]), lambda found: len(found) >= len(ids))
-    shown = {span.span_id: span for span in spans}
+    found = eventually(lambda: ours.jaeger.trace(caller["trace"]), lambda found: len(found) >= len(ids))
+    shown = {span.span_id: span for span in found}
     assert shown.keys() == ids
     for span in sent:
-        found = shown[span["spanId"]]
-        assert found.parent == span["parentSpanId"]
-        assert (found.service, found.name) == (resource["service.name"], span["name"])
+        found = shown[span.span_id.hex()]
+        assert found.parent == span.parent_span_id.hex()
+        assert (found.service, found.name) == (resource["service.name"], span.name)
         assert abs(found.start - start(span)) <= 1
         assert abs(found.duration - duration(span)) <= 1
-        assert found.tags["span.kind"] == KINDS[span["kind"]]
+        assert found.tags["span.kind"] == KINDS[span.kind]
         assert found.tags.get("error", False) is failed(span)
-        assert attributes(span).items() <= found.tags.items()
-        assert [log["event"] for log in found.logs] == [event["name"] for event in span.get("events", ())]
-    (root,) = (span for span in sent if span["parentSpanId"] == caller["span"])
-    assert attributes(root)["http.response.status_code"] == PAGES[page].status
+        assert values(span.attributes).items() <= found.tags.items()
+        assert [log["event"] for log in found.logs] == [event.name for event in span.events]
+    (root,) = (span for span in sent if span.parent_span_id.hex() == caller["span"])
+    assert values(root.attributes)["http.response.status_code"] == PAGES[page].status
     assert failed(root) is (PAGES[page].status >= 500)
     route = PAGES[page].route_within or PAGES[page].route
-    assert root["name"] == f"{'GET' if PAGES[page].form is None else 'POST'} {route}"
+    assert root.name == f"{'GET' if PAGES[page].form is None else 'POST'} {route}"
     if PAGES[page].event:
         name, value = PAGES[page].event
-        logs = [log for log in shown[root["spanId"]].logs if log["event"] == name]
+        logs = [log for log in shown[root.span_id.hex()].logs if log["event"] == name]
         assert value in logs[0].values()
 
-    spans = eventually(lambda: ours.zipkin.trace(caller["trace"]), lambda found: len(found or ()) >= len(ids))
-    shown = {span["id"]: span for span in spans}
+    found = eventually(lambda: ours.zipkin.trace(caller["trace"]), lambda found: len(found or ()) >= len(ids))
+    shown = {span["id"]: span for span in found}
     assert shown.keys() == ids
     for span in sent:
-        found = shown[span["spanId"]]
-        assert found["parentId"] == span["parentSpanId"]
-        assert (found["localEndpoint"]["serviceName"], found["name"]) == (
-            resource["service.name"],
-            span["name"].lower(),
-        )
+        found = shown[span.span_id.hex()]
+        assert found["parentId"] == span.parent_span_id.hex()
+        assert (found["localEndpoint"]["serviceName"], found["name"]) == (resource["service.name"], span.name.lower())
         assert abs(found["timestamp"] - start(span)) <= 1
         assert abs(found["duration"] - duration(span)) <= 1
-        assert found.get("kind", "INTERNAL") == KINDS[span["kind"]].upper()
+        assert found.get("kind", "INTERNAL") == KINDS[span.kind].upper()
         assert ("error" in found["tags"]) is failed(span)
-        assert {key: text(value) for key, value in attributes(span).items()}.items() <= found["tags"].items()
+        assert {key: text(value) for key, value in values(span.attributes).items()}.items() <= found["tags"].items()
         events = sorted(each["value"].partition(":")[0].strip('"') for each in found.get("annotations", ()))
-        assert events == sorted(event["name"] for event in span.get("events", ()))
+        assert events == sorted(event.name for event in span.events)
     if failed(root) and PAGES[page].event:
-        assert shown[root["spanId"]]["tags"]["error"] == PAGES[page].event[1]
+        assert shown[root.span_id.hex()]["tags"]["error"] == PAGES[page].event[1]
 
 
 @pytest.mark.parametrize("transport", ["datagram", "unix", "http"])
@@ -257,36 +254,13 @@ def test_the_example_takes_what_both_plugins_send(founding, ours, monkeypatch):
 
 def of_trace(datagrams, trace_id):
     """Return the spans of a trace in our plugin's datagrams, and the attributes of their resource."""
-    spans, resource = [], {}
-    for datagram in datagrams:
-        for each in json.loads(datagram)["resourceSpans"]:
-            found = [span for scope in each["scopeSpans"] for span in scope["spans"] if span["traceId"] == trace_id]
-            spans += found
-            resource = attributes(each["resource"]) if found else resource
-    return spans, resource
-
-
-def attributes(holder):
-    return {each["key"]: scalar(each["value"]) for each in holder.get("attributes", ())}
-
-
-def scalar(value):
-    """Return an OTLP/JSON value as Python has it; lists as JSON, as both show them."""
-    ((kind, value),) = value.items()
-    if kind == "intValue":
-        return int(value)
-    if kind == "arrayValue":
-        return json.dumps([scalar(each) for each in value["values"]], separators=(",", ":"))
-    return value
+    found = [pair for datagram in datagrams for pair in spans(datagram) if pair[0].trace_id.hex() == trace_id]
+    return [span for span, _ in found], found[-1][1] if found else {}
 
 
 def start(span):
-    return int(span["startTimeUnixNano"]) / 1000
+    return span.start_time_unix_nano / 1000
 
 
 def duration(span):
-    return (int(span["endTimeUnixNano"]) - int(span["startTimeUnixNano"])) / 1000
-
-
-def failed(span):
-    return span.get("status", {}).get("code") == 2
+    return (span.end_time_unix_nano - span.start_time_unix_nano) / 1000

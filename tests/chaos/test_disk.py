@@ -105,8 +105,10 @@ def test_a_torn_last_write_loses_nothing(torn, tmp_path, seed, tell):
         tail = chance.randbytes(chance.randint(1, 500)) if torn == "garbage" else data[: chance.randint(1, 60)]
         newest.write_bytes(data + tail)
         trial.start()
+        taken(trial)
+        trial.load.ask("rest")
         trial.kill()
-        trial.start()  # what was torn then does not stand at the end any more
+        trial.start()  # what was torn does not stand at the end any more
         assert "damage" not in trial.agent.output
         accounted(trial, tell, f"a last write of which {len(tail)} bytes are {torn}")
 

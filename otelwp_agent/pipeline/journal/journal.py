@@ -146,6 +146,8 @@ class Journal:
             self._lock = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             recovered = read_directory(self.directory)
+            if recovered.torn:  # it will not be the last write any more, and would look like damage
+                recovered.segments[-1].cut(recovered.torn)
         except BlockingIOError as error:
             self._unlock()
             raise StartError(

@@ -251,8 +251,8 @@ def read(data: memoryview, marker: bytes, offset: int = 0) -> Iterator[Record | 
     while offset < end:
         record = read_one(data, marker, offset)
         if record is not None:
+            offset = record.end  # before others have it: `scan` tells them where it stands in the file
             yield record
-            offset = record.end
             continue
         found = find(marker, offset + 1)
         while found >= 0 and read_one(data, marker, found) is None:

@@ -100,6 +100,11 @@ class Segment:
             raise
         return offset - self.size
 
+    def cut(self, size: int) -> None:
+        """Cut `size` bytes off the end; raises `OSError`."""
+        os.ftruncate(self.fd, self.size - size)
+        self.size -= size
+
     def scan(self) -> Iterator[Record | Damage]:
         """Yield what is in the file."""
         return records.scan(self.fd, self.marker, self.size)

@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from otelwp_agent.component import ComponentHealth, Kind
 from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.pipeline.journal import records
@@ -136,6 +137,22 @@ class Journal:
     def failure(self) -> str:
         """Why the last write failed; "" if it did not."""
         return self._failure
+
+    def health(self) -> ComponentHealth:
+        """Return its state: bad while it cannot be written or is full."""
+        message = ""
+        if self._failure:
+            message = f"cannot be written: {self._failure}"
+        elif self.stored + self._unwritten >= self.max_size:
+            message = "full: senders are refused until something has been delivered"
+        details = {
+            "directory": str(self.directory),
+            "bytes": self.stored,
+            "max_size": self.max_size,
+            "entries": self.entries,
+            "waiting_entries": self.waiting,
+        }
+        return ComponentHealth(Kind.EXTENSION, "journal", not message, message, details)
 
     # -- opening and closing
 
@@ -288,7 +305,11 @@ class Journal:
 
     def live(self) -> dict[tuple[str, str, str], int]:
         """Return the items that are not settled, by pipeline, receiver and tenant, counted entry by entry."""
-        return self._shelf.live()
+        sums = self._shelf.live()
+        for request in self._draft.requests if self._draft is not None else ():  # accepted, and not on the shelf yet
+            for ledger in request.ledgers:
+                sums[ledger.key] = sums.get(ledger.key, 0) + request.batch.items
+        return sums
 
     def _lose(self, entry: Entry, context: Context | None) -> None:
         """Drop an entry that can no longer be read."""
@@ -323,6 +344,7 @@ class Journal:
             self._end_write(requests)
         else:
             self._writing = True
+            self._draft = draft
             self._write(draft)
 
     def _write(self, draft: Draft) -> None:
@@ -336,6 +358,7 @@ class Journal:
         def done(error: BaseException | None) -> None:
             self._account.duration.observe(time.perf_counter() - started)
             self._writing = False
+            self._draft = None
             if error is None:
                 self._written(draft)
                 self._shelf.prune(self._current)

@@ -170,9 +170,10 @@ class Shelf:
     def prune(self, current: Segment | None, *, full: bool = False) -> None:
         """Delete the oldest segments as long as nothing in them is needed, but never the `current` one.
 
-        On a `full` disk there is no room even for saying so: then it is enough that everything in them is settled.
+        Without a current one the newest stays: it has the accounts. On a `full` disk there is no room even for saying
+        so: then it is enough that everything in them is settled.
         """
-        while self.segments and self.segments[0] is not current:
+        while len(self.segments) > (0 if full else 1) and self.segments[0] is not current:
             if self.segments[0].live if full else self.segments[0].kept:
                 break
             segment = self.segments.pop(0)

@@ -40,7 +40,25 @@ async def test_nothing_is_left_when_everything_is_settled(live, body):
     await first.journal.close()
     second = live()
     assert (second.bodies(), second.sums()) == ([], (4, [4, 0, 0, 0], 0))
-    assert second.journal.stored == 0, "the segment of the run before is gone"
+    second.kill()
+    third = live()
+    assert (third.bodies(), third.sums()) == ([], (4, [4, 0, 0, 0], 0)), "though nothing was written in between"
+    await third.put(body(3))
+    assert len(third.journal._shelf.segments) == 1, "the segment of the runs before is gone"
+
+
+async def test_what_is_being_written_is_in_flight(live, body):
+    life = live()
+    submit, seen = life.journal._writer.submit, []
+
+    def spy(work, done):
+        submit(work, done)
+        seen.append((life.ledgers.get("traces", "otlp", "").accepted, life.journal.live()))
+
+    life.journal._writer.submit = spy
+    await life.put(body(1))
+    assert seen[0] == (2, {("traces", "otlp", ""): 2})
+    assert life.journal.live() == {("traces", "otlp", ""): 2}
 
 
 async def test_a_part_of_a_request_settles_with_the_rest_of_it(live, body):

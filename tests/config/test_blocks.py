@@ -164,10 +164,13 @@ def test_queue_batch_is_there_when_named_and_gone_when_disabled():
         ({"sizer": "items", "queue_size": 10, "batch": {"min_size": 11}}, "above queue_size"),
         ({"queue_size": 0}, "greater_than_equal"),
         ({"num_consumers": 0}, "greater_than_equal"),
+        ({"num_consumers": 3, "min_concurrency": 4}, "min_concurrency (4) is above num_consumers (3)"),
+        ({"max_tenant_share": 0}, "greater_than"),
+        ({"max_tenant_share": 1.5}, "less_than_equal"),
         ({"batch": {"sizer": "requests"}}, "literal_error"),
         ({"batch": {"partition": {"metadata_keys": ["A", "a"]}}}, "is there twice"),
         ({"storage": "file_storage"}, "kept in memory"),
-        ({"wait_for_result": True}, "as soon as the queue has them"),
+        ({"wait_for_result": True}, "acknowledge: delivered"),
     ],
 )
 def test_queues_refuse(data, words):
@@ -186,4 +189,6 @@ def test_retry_refuses_intervals_that_contradict_each_other():
     assert "shorter than max_interval" in refusal(Retry, {"max_interval": "20s", "max_elapsed_time": "10s"})
     assert Retry.model_validate({"max_elapsed_time": "1s"}).max_elapsed_time == 1  # the default intervals are cut short
     assert Retry.model_validate({"max_interval": "20s", "max_elapsed_time": 0}).max_elapsed_time == 0
+    assert "open_time is above" in refusal(Retry, {"circuit_breaker": {"open_time": "31s"}})
+    assert Retry.model_validate({"circuit_breaker": {"max_open_time": "1s"}}).circuit_breaker.max_open_time == 1
     assert not Retry.model_validate({"enabled": False, "max_interval": "20s", "max_elapsed_time": "10s"}).enabled

@@ -10,12 +10,12 @@ from otelwp_agent.config.blocks.base import Block
 from otelwp_agent.config.types import ByteSize, Duration, Ignored, NullIsPresent, PositiveDuration, Refused
 
 _STORAGE = Refused(
-    "there are no storage extensions here, the queue is kept in memory: remove `storage` (what is queued is sent "
-    "before an orderly stop, and lost if the process is killed)"
+    "there are no storage extensions here, the queue is kept in memory: remove `storage`, and name a directory in "
+    "`service.journal`, which keeps what was acknowledged until it is delivered, whatever becomes of the process"
 )
 _WAIT = Refused(
-    "requests are answered as soon as the queue has them: remove `wait_for_result`, or set `enabled: false` to send "
-    "without a queue"
+    "a queue answers as soon as it has a request: remove `wait_for_result`, and set `acknowledge: delivered` on a "
+    "receiver that shall wait for the outcome"
 )
 _BLOCK = Ignored("a full queue refuses at once, with a time to come back (429, 503), and the sender tries again")
 
@@ -31,6 +31,14 @@ class CircuitBreaker(Block):
     """How long at first; then one batch is tried, and each time that this fails, the next is twice as long."""
     max_open_time: PositiveDuration = 30.0
     """Longest time without a try, unless the backend itself asks for more."""
+
+    @model_validator(mode="after")
+    def _times_agree(self) -> CircuitBreaker:
+        """Refuse what contradicts itself. A time that was left to its default is simply cut short."""
+        if self.open_time > self.max_open_time and "open_time" in self.model_fields_set:
+            message = "open_time is above max_open_time: make max_open_time longer, too"
+            raise ValueError(message)
+        return self
 
 
 class Retry(Block):
@@ -124,7 +132,7 @@ class Queue(Block):
     batch: Annotated[QueueBatch | None, NullIsPresent] = None
     """Merge in the queue; the `batch` processor before it does the same."""
     wait_for_result: Annotated[None, _WAIT] = None
-    """Refused: requests are answered as soon as the queue has them."""
+    """Refused: a queue answers as soon as it has a request."""
     block_on_overflow: Annotated[bool, _BLOCK] = False
     """Accepted for the Collector's sake: a full queue refuses at once, and the sender tries again."""
     storage: Annotated[None, _STORAGE] = None

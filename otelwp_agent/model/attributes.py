@@ -129,12 +129,17 @@ def put(attributes: Attributes, key: bytes, value: bytes) -> bool:
     return True
 
 
+def header_of(name: str) -> str:
+    """Return the header that `from_context` reads for this name."""
+    return name.removeprefix("metadata.").lower()
+
+
 def from_context(origin: Origin, name: str) -> bytes | None:
     """Return what is known of the sender as a serialized AnyValue: `metadata.x`, or `x`, is its header `x`.
 
     Names that begin with `auth.`, and `client.address`, are never known here.
     """
-    text = origin.headers.get(name.removeprefix("metadata.").lower())
+    text = origin.headers.get(header_of(name))
     return None if text is None else pb.AnyValue(string_value=text.encode()).SerializeToString()
 
 

@@ -140,7 +140,8 @@ class Graph:
         intake = self.environment.intake
         if intake is not None:
             intake.heads = self.heads
-            intake.headers = sorted({header for stage in self.processors.values() for header in stage.headers})
+            readers = (*self.processors.values(), *self.senders.values())
+            intake.headers = sorted({header for reader in readers for header in reader.headers})
 
     async def retire(self, successor: Graph | None, deadline: float) -> Drained:
         """Stop what `successor` does not share, receivers first; drain until `deadline` (on the clock), then drop.

@@ -35,7 +35,7 @@ from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Proc
 from otelwp_agent.config.attribute_actions import AttributeAction  # noqa: TC001 - pydantic reads it
 from otelwp_agent.config.blocks import Block
 from otelwp_agent.model import projection_pb2 as pb
-from otelwp_agent.model.attributes import Shortcut, compile_actions
+from otelwp_agent.model.attributes import Shortcut, compile_actions, header_of
 from otelwp_agent.model.matching import SPAN_KINDS, Matcher, Properties, Severities
 from otelwp_agent.model.projections import POINT_KINDS, parse
 from otelwp_agent.model.signal import Signal
@@ -194,6 +194,7 @@ class AttributesProcessor(Processor):
         """Compile the actions and filters."""
         super().__init__(context)
         actions = [action.to_action() for action in config.actions]
+        self.headers = tuple(header_of(action.from_context) for action in actions if action.from_context)
         self._apply = compile_actions(actions)
         self._shortcut = Shortcut.of(actions)
         self._include = None if config.include is None else config.include.to_properties()

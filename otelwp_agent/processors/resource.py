@@ -28,7 +28,7 @@ from pydantic import Field
 from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Processor, Stability
 from otelwp_agent.config.attribute_actions import AttributeAction  # noqa: TC001 - pydantic reads it
 from otelwp_agent.model import projection_pb2 as pb
-from otelwp_agent.model.attributes import compile_actions, from_context
+from otelwp_agent.model.attributes import compile_actions, from_context, header_of
 from otelwp_agent.model.projections import parse
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class ResourceProcessor(Processor):
         super().__init__(context)
         self._apply = compile_actions([action.to_action() for action in config.attributes])
         self._sender_names = tuple(action.from_context for action in config.attributes if action.from_context)
+        self.headers = tuple(map(header_of, self._sender_names))
         self._edited: OrderedDict[tuple[bytes | None, ...], bytes] = OrderedDict()
 
     def consume(self, batch: Batch) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import model_validator
 
-from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Receiver, Stability, Tier
+from otelwp_agent.component import Context, Factory, Kind, Receiver, ReceiverConfig, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Endpoint, Refused
 from otelwp_agent.errors import ConsumeError, PermanentError
@@ -91,7 +91,7 @@ class Protocols(blocks.Block):
         return self
 
 
-class Config(ComponentConfig):
+class Config(ReceiverConfig):
     """Settings of the Jaeger receiver."""
 
     protocols: Protocols

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Receiver, Stability, Tier
+from otelwp_agent.component import Context, Factory, Kind, Receiver, ReceiverConfig, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Endpoint
 from otelwp_agent.model.signal import Signal
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class Config(ComponentConfig, blocks.HttpReceiver):
+class Config(ReceiverConfig, blocks.HttpReceiver):
     """Settings of the Jaeger JSON receiver."""
 
     endpoint: Endpoint = Endpoint("127.0.0.1:14268")

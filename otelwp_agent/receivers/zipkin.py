@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import model_validator
 
-from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Receiver, Stability, Tier
+from otelwp_agent.component import Context, Factory, Kind, Receiver, ReceiverConfig, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Endpoint
 from otelwp_agent.errors import ConsumeError, MalformedError
@@ -74,7 +74,7 @@ class Protocols(blocks.Block):
         return {key: {} if value is None else value for key, value in data.items()} if isinstance(data, dict) else data
 
 
-class Config(ComponentConfig, ZipkinHttp):
+class Config(ReceiverConfig, ZipkinHttp):
     """Settings of the Zipkin receiver. Those of the server stand here, or below `protocols.http`, which then holds."""
 
     protocols: Protocols | None = None

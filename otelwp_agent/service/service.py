@@ -74,7 +74,9 @@ class Service:
 
     def components(self) -> Sequence[ComponentHealth]:
         """Return the state of every component that tells one."""
-        return self._graph.health() if self._graph is not None else ()
+        states = self._graph.health() if self._graph is not None else []
+        intake = self._environment.intake
+        return [*states, intake.journal.health()] if intake is not None else states
 
     @property
     def graph(self) -> Graph:
@@ -151,6 +153,8 @@ class Service:
             if metrics is not old_metrics:
                 await _close(old_metrics)
             graph.refresh()
+            if plan.service.journal != before.plan.service.journal:
+                self.log.warning("service.journal has changed: that takes effect at the next start")
             self.log.info("configuration reloaded", pipelines=len(plan.pipelines), components=len(plan.components))
             deadline = time.monotonic() + before.plan.service.shutdown_timeout
             retiring = spawn(before.retire(graph, deadline), name="retire the graph before a reload")
@@ -176,8 +180,11 @@ class Service:
             with contextlib.suppress(asyncio.CancelledError):
                 await draining
             left = graph.in_flight()
-            tell = self.log.error if left else self.log.info
-            tell("stopped at once, as told; what was in flight is lost", in_flight=left)
+            if self._environment.intake is not None:
+                self.log.info("stopped at once, as told; what was in flight stays in the journal", in_flight=left)
+            else:
+                tell = self.log.error if left else self.log.info
+                tell("stopped at once, as told; what was in flight is lost", in_flight=left)
         await self.control_plane.shutdown()
         await self._close_journal()
         self._stopped = True
@@ -193,9 +200,13 @@ class Service:
         return await graph.retire(None, deadline)
 
     def _farewell(self, drained: Drained, graph: Graph) -> None:
-        left = drained.left + graph.in_flight()
-        tell = self.log.error if left else self.log.info
-        tell("agent stopped", delivered_while_draining=drained.delivered, dropped=left)
+        in_flight = graph.in_flight()
+        if self._environment.intake is not None:
+            dropped, kept = drained.left, {"kept_in_journal": in_flight}
+        else:
+            dropped, kept = drained.left + in_flight, {}
+        tell = self.log.error if dropped else self.log.info
+        tell("agent stopped", delivered_while_draining=drained.delivered, **kept, dropped=dropped)
 
     def _open_journal(self, plan: Plan) -> None:
         """Open the journal, if there is to be one, and put the accounts where they were."""

@@ -37,7 +37,7 @@ POISON = "poison"
 class Backend:
     """Answers 400 to whatever holds a span called `POISON`, as long as it is not `cured`."""
 
-    def __init__(self):
+    def __init__(self, port=0):
         self.cured = False
         self.spans = []
         backend = self
@@ -63,7 +63,7 @@ class Backend:
             def log_message(self, *_):
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.port = self.server.server_address[1]
         self.thread = threading.Thread(target=self.server.serve_forever)
         self.thread.start()

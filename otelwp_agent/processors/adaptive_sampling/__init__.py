@@ -27,104 +27,53 @@ Example::
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left
-from itertools import accumulate, pairwise
+import time
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from otelwp_agent.component import ComponentConfig, ComponentHealth, Context, Factory, Kind, Processor, Stability, Tier
 from otelwp_agent.config.types import ByteSize, Duration, PositiveDuration  # noqa: TC001 - pydantic reads them
-from otelwp_agent.errors import ConsumeError, Overloaded
+from otelwp_agent.errors import ConsumeError, Overloaded, StartError
 from otelwp_agent.model.adaptive.controller import Controller
 from otelwp_agent.model.adaptive.policy import Ceiling, Policy, Unit
 from otelwp_agent.model.receipt import Outcome
-from otelwp_agent.model.selection import Selection
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.model.traces import Heads, SpanView, frame, read_heads, read_pieces
+from otelwp_agent.model.traces import SpanView, read_pieces
 from otelwp_agent.processors.adaptive_sampling.config import (
     AlwaysKeep,
     Drop,
-    FlightRecorder,
+    Recorder,
     Sites,
     Target,
     unique_attributes,
 )
 from otelwp_agent.processors.adaptive_sampling.deciding import Decider
+from otelwp_agent.processors.adaptive_sampling.dividing import OUTCOMES, Divider, dropped, key_of, select
 from otelwp_agent.processors.adaptive_sampling.facts import FactsReader
+from otelwp_agent.processors.adaptive_sampling.measures import (
+    INSTRUMENTS,
+    KEYS,
+    RECORDED,
+    WAITING_BYTES,
+    WAITING_TRACES,
+    Measures,
+)
 from otelwp_agent.processors.adaptive_sampling.outgoing import Outgoing
+from otelwp_agent.processors.adaptive_sampling.recorder import RESCUED, FlightRecorder
 from otelwp_agent.processors.adaptive_sampling.verdict import Memory
-from otelwp_agent.processors.adaptive_sampling.waiting import Part, WaitingRoom
-from otelwp_agent.telemetry.metrics import Counter, Instrument, InstrumentKind
+from otelwp_agent.processors.adaptive_sampling.waiting import WaitingRoom
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from otelwp_agent.model.batch import Batch, Origin
-    from otelwp_agent.model.receipt import Receipt
     from otelwp_agent.model.traces import Piece
     from otelwp_agent.processors.adaptive_sampling.deciding import Decided
-    from otelwp_agent.processors.adaptive_sampling.verdict import Verdict
-    from otelwp_agent.processors.adaptive_sampling.waiting import Waiting
+    from otelwp_agent.processors.adaptive_sampling.waiting import Part, Waiting
 
-    _Cut = tuple[Part, bool]
-
-_LABELS = ("processor", "pipeline")
-SPANS = Instrument(
-    "otelwp_processor_adaptive_sampling_spans",
-    "Spans that were kept or dropped, and why.",
-    labels=(*_LABELS, "decision", "reason"),
-)
-TRACES = Instrument(
-    "otelwp_processor_adaptive_sampling_traces",
-    "Traces that were kept or dropped, and why.",
-    labels=(*_LABELS, "decision", "reason"),
-)
-LATE = Instrument(
-    "otelwp_processor_adaptive_sampling_late_spans",
-    "Spans that came after their trace was decided about, and followed that.",
-    labels=(*_LABELS, "decision"),
-)
-EARLY = Instrument(
-    "otelwp_processor_adaptive_sampling_early_decisions",
-    "Traces decided about before their time: for want of memory, because one was too large, or at a stop.",
-    labels=(*_LABELS, "cause"),
-)
-ODD = Instrument(
-    "otelwp_processor_adaptive_sampling_odd_traces",
-    "Traces with something wrong: no root, clock skew, a span id twice, a trace id that is none, a bad trace state.",
-    labels=(*_LABELS, "kind"),
-)
-CUT = Instrument(
-    "otelwp_processor_adaptive_sampling_cut_spans",
-    "Spans left out of traces that were too large, of which roots, errors and the way to those stayed.",
-    labels=_LABELS,
-)
-KEYS = Instrument(
-    "otelwp_processor_adaptive_sampling_keys",
-    "Keys that are told apart.",
-    InstrumentKind.GAUGE,
-    _LABELS,
-)
-WAITING_TRACES = Instrument(
-    "otelwp_processor_adaptive_sampling_waiting_traces",
-    "Traces that wait to be decided about.",
-    InstrumentKind.GAUGE,
-    _LABELS,
-)
-WAITING_BYTES = Instrument(
-    "otelwp_processor_adaptive_sampling_waiting_bytes",
-    "Memory of those, and of what the next stage has not taken yet.",
-    InstrumentKind.GAUGE,
-    _LABELS,
-)
-
-_SAMPLED_OUT, _FILTERED, _HELD = b"\x01", b"\x02", b"\x03"
-_OUTCOMES = ((Outcome.SAMPLED_OUT, ""), (Outcome.FILTERED, ""))
 _TICK = 0.25
 """Seconds between looks at what is due."""
-_HEADS = 1024
-"""Surroundings of spans that are kept once, however many traces share them."""
 _REFUSED = 10_000
 """Traces remembered of requests that the next stage refused: they come again, and are not late."""
 
@@ -161,7 +110,7 @@ class Config(ComponentConfig):
     """Traces whose decision is remembered for spans that come late."""
     mode: Literal["enforce", "dry_run"] = "enforce"
     """`dry_run` keeps everything, and marks with `sampling.dry_run` what would have become of it."""
-    flight_recorder: FlightRecorder = FlightRecorder()
+    flight_recorder: Recorder = Recorder()
     """Keeps dropped traces for a while."""
 
     _known = field_validator("per")(unique_attributes)
@@ -204,41 +153,54 @@ class Config(ComponentConfig):
 class AdaptiveSampling(Processor):
     """Reads traces out of requests, lets those wait that are not whole, and does what the controller decides."""
 
+    headers = ("user-agent",)
+
     def __init__(self, config: Config, context: Context) -> None:
         """Copy the settings and bind the instruments."""
         super().__init__(context)
         policy = config.policy()
         self.controller = Controller(policy, context.clock())
         counted = policy.budget or policy.key_budget
+        self._facts = FactsReader(config.per, config.always_keep, config.drop, config.sites)
         self._decider = Decider(
             self.controller,
-            FactsReader(config.per, config.always_keep, config.drop, config.sites),
+            self._facts,
             Memory(config.remember),
             dry_run=config.mode == "dry_run",
             weighs=counted is not None and counted.unit is Unit.BYTES,
         )
-        self._decider.odd = self._odd
+        self._measures = Measures(context)
+        self._decider.odd = self._measures.odd
         self._decision_wait = config.decision_wait
         self._max_wait = config.max_wait
         self._max_bytes = config.max_bytes
         self._max_trace_bytes = config.max_trace_bytes
         self._room = WaitingRoom()
-        self._outgoing = Outgoing(lambda batch: self.next.consume(batch), context.log)
+        recorder = config.flight_recorder
+        self._recorder = (
+            FlightRecorder(recorder.max_bytes, recorder.directory, recorder.max_directory_bytes, context.log)
+            if recorder.enabled and config.mode == "enforce"
+            else None
+        )
+        self._outgoing = Outgoing(self._send, context.log)
         self._refused: set[object] = set()
-        self._heads: dict[tuple[bytes, bytes], Heads] = {}
+        self._divider = Divider()
         self._next_tick = context.clock() + _TICK
         self._timer: asyncio.TimerHandle | None = None
-        self._counters: dict[tuple[bool, str], tuple[Counter, Counter]] = {}
-        self._labels = {"processor": str(context.id), "pipeline": context.pipeline}
-        registry = context.registry
-        self._late = [registry.counter(LATE, decision=told, **self._labels) for told in ("dropped", "kept")]
-        self._cut = registry.counter(CUT, **self._labels)
-        registry.gauge(KEYS, lambda: float(len(self.controller.key_states.states)), **self._labels)
-        registry.gauge(WAITING_TRACES, lambda: float(len(self._room.traces)), **self._labels)
-        registry.gauge(WAITING_BYTES, lambda: float(self._room.size + self._outgoing.size), **self._labels)
+        measures = self._measures
+        measures.gauge(RECORDED, lambda: float(self._recorder.size if self._recorder else 0))
+        measures.gauge(KEYS, lambda: float(len(self.controller.key_states.states)))
+        measures.gauge(WAITING_TRACES, lambda: float(len(self._room.traces)))
+        measures.gauge(WAITING_BYTES, lambda: float(self._room.size + self._outgoing.size))
 
     async def start(self) -> None:
-        """Begin to look for what is due."""
+        """Open the flight recorder, and begin to look for what is due."""
+        if self._recorder is not None:
+            try:
+                self._recorder.start()
+            except OSError as error:
+                message = f"processors/{self.context.id}: flight_recorder.directory cannot be used: {error}"
+                raise StartError(message) from error
         self._timer = asyncio.get_running_loop().call_later(_TICK, self._on_timer)
 
     async def shutdown(self) -> None:
@@ -249,6 +211,8 @@ class AdaptiveSampling(Processor):
         now = self.context.clock()
         while (trace := self._room.oldest()) is not None:
             self._decide_waiting(trace, now, "shutdown")
+        if self._recorder is not None:
+            self._recorder.shutdown()
         try:
             self._outgoing.flush()
             while self._outgoing:  # noqa: ASYNC110 - its timer does the work
@@ -277,6 +241,27 @@ class AdaptiveSampling(Processor):
         if self._is_full():
             raise _overloaded()
 
+    def rescue(
+        self, *, trace_id: bytes | None = None, since: float | None = None, where: Mapping[str, str] | None = None
+    ) -> int:
+        """Hand on dropped traces after all: one, or those dropped `since` (seconds since 1970) that have attributes.
+
+        `where` maps attributes of the resource or a span to patterns, in which `*` stands for anything. Returns how
+        many spans that are; they are new items, because as dropped ones they were settled. Later spans of these traces
+        are kept as well.
+        """
+        if self._recorder is None:
+            return 0
+        batches = self._recorder.rescue(trace_id, since, where)
+        for batch in batches:
+            for piece in read_pieces(batch.body, SpanView(batch.body).items):
+                self._decider.memory.put(key_of(batch.origin.tenant, piece.trace_id), RESCUED)
+            self._outgoing.put(batch)
+        spans = sum([batch.items for batch in batches])
+        self._measures.rescued.add(spans)
+        self._outgoing.flush()
+        return spans
+
     def consume(self, batch: Batch) -> None:
         """Decide about what is whole, let the rest wait; raise `Overloaded` if there is no room."""
         now = self.context.clock()
@@ -288,75 +273,61 @@ class AdaptiveSampling(Processor):
         view = SpanView(body)
         pieces = read_pieces(body, view.items)
         most = self._max_trace_bytes if len(body) > self._max_trace_bytes else 0
+        recorder = self._recorder
+        late = [] if recorder is None else self._find_late_errors(recorder, pieces, view, batch.origin, now)
         decided, waiting = self._decider.decide_pieces(pieces, view, batch.origin, self._room.traces, most, now)
-        parts = self._cut_out(batch, view, waiting) if waiting else []
+        parts = self._divider.parts(batch, view, waiting) if waiting else []
         self._hand_on(batch, view, decided, states=any(piece.states for piece in pieces))
+        for trace_id in late:
+            self.rescue(trace_id=trace_id)
         if waiting:
             self._let_wait(waiting, parts, batch.origin, now)
 
+    def _find_late_errors(
+        self, recorder: FlightRecorder, pieces: Sequence[Piece], view: SpanView, origin: Origin, now: float
+    ) -> list[bytes]:
+        """Return recorded traces that an error comes late for, if there is room for errors; they are kept from now."""
+        found = []
+        for piece in pieces:
+            if not piece.error or piece.trace_id not in recorder:
+                continue
+            facts = self._facts.read(None, view.resource_of(piece.indexes[0]), origin)
+            key, spans = key_of(origin.tenant, piece.trace_id), len(piece.indexes)
+            told = self._decider.decide(key, piece.trace_id, piece.states, facts, spans, 0, piece.error, now)
+            if told.passes:
+                found.append(piece.trace_id)
+        return found
+
     def _hand_on(self, batch: Batch, view: SpanView, decided: Sequence[Decided], *, states: bool) -> None:
         """Hand on what is kept, then settle what is not; what waits is left for `_let_wait`."""
-        items = view.items
-        chosen: list[bytes | None] = [None] * len(items)
-        verdicts = bytearray(_HELD) * len(items)
-        kept_any = False
-        for _, indexes, told, _ in decided:
-            if told.passes:
-                kept_any = True
-                if isinstance(indexes, range):
-                    part = slice(indexes.start, indexes.stop)
-                    chosen[part] = told.mark(items[part], states=states)
-                    verdicts[part] = bytes(len(indexes))
-                else:
-                    for index, item in zip(indexes, told.mark([items[i] for i in indexes], states=states), strict=True):
-                        chosen[index] = item
-                        verdicts[index] = 0
-            else:
-                code = _FILTERED if told.filtered else _SAMPLED_OUT
-                if isinstance(indexes, range):
-                    verdicts[indexes.start : indexes.stop] = code * len(indexes)
-                else:
-                    for index in indexes:
-                        verdicts[index] = code[0]
-        selection = Selection(batch, view.assemble(chosen) if kept_any else b"", bytes(verdicts))
+        selection = select(batch, view, decided, states=states)
         if selection.batch is not None:
             try:
                 self.next.consume(selection.batch)
             except ConsumeError:
                 if len(self._refused) > _REFUSED:
                     self._refused.clear()
-                self._refused |= {each.key for each in decided if each.fresh}
+                self._refused.update([key for key, _, _, fresh in decided if fresh])
                 raise
-        selection.settle(_OUTCOMES)
+        if self._recorder is not None:
+            body, trace_ids = dropped(batch, decided)
+            if trace_ids:
+                self._recorder.record(body, trace_ids, batch.origin, batch.shares[0][0].ledger, time.time())
+        selection.settle(OUTCOMES)
+        refused = self._refused
         for key, indexes, told, fresh in decided:
-            if fresh or (self._refused and key in self._refused):
-                self._refused.discard(key)
-                self._count(told, 1, len(indexes))
+            if fresh or (refused and key in refused):
+                refused.discard(key)
+                self._measures.decided(told, 1, len(indexes))
             else:
-                self._late[told.keep].add(len(indexes))
-                self._count(told, 0, len(indexes))
-
-    def _cut_out(self, batch: Batch, view: SpanView, waiting: Sequence[tuple[object, Piece]]) -> list[list[_Cut]]:
-        """Return the parts of each piece that waits, and whether the root is in it."""
-        heads = [self._shared(each) for each in read_heads(batch.body)]
-        segments = _segments(view, heads, batch.shares)
-        items = view.items
-        cut: list[list[_Cut]] = []
-        for _, piece in waiting:
-            indexes, root = piece.indexes, piece.root
-            found: list[_Cut] = []
-            for start, end, head, receipt in segments:
-                first, last = bisect_left(indexes, start), bisect_left(indexes, end)
-                if first == last:
-                    continue
-                own = indexes[first:last]
-                spans = items[own.start : own.stop] if isinstance(own, range) else [items[index] for index in own]
-                found.append((Part(head, frame(spans), receipt, len(own)), start <= root < end))
-            cut.append(found)
-        return cut
+                self._measures.late(told, len(indexes))
 
     def _let_wait(
-        self, waiting: Sequence[tuple[object, Piece]], parts: Sequence[Sequence[_Cut]], origin: Origin, now: float
+        self,
+        waiting: Sequence[tuple[object, Piece]],
+        parts: Sequence[Sequence[tuple[Part, bool]]],
+        origin: Origin,
+        now: float,
     ) -> None:
         """Put spans into the room, and make place if that was too much."""
         room = self._room
@@ -380,7 +351,7 @@ class AdaptiveSampling(Processor):
         if not self._decider.dry_run:
             for receipt, items in self._room.cut(trace):
                 receipt.settle(Outcome.SAMPLED_OUT, items)
-                self._cut.add(items)
+                self._measures.cut.add(items)
         if not trace.parts or trace.size > self._max_trace_bytes // 2:
             self._decide_waiting(trace, now, "size")
 
@@ -388,32 +359,26 @@ class AdaptiveSampling(Processor):
         """Decide about a trace that has waited, put it on its way or settle it."""
         self._room.take(trace)
         if cause:
-            self.context.registry.counter(EARLY, cause=cause, **self._labels).add()
+            self._measures.early(cause)
         if not trace.parts:
             return
         root, resource = trace.find_root()
-        facts = self._decider.read(root, resource, trace.origin)
+        facts = self._facts.read(root, resource, trace.origin)
         if root is None:
+            self._measures.odd("no_root")
             facts = *facts[:4], trace.extent(), facts[5]
         told = self._decider.decide(
             trace.key, trace.trace_id, trace.states or (), facts, trace.spans, trace.size, trace.error, now
         )
-        self._count(told, 1, trace.spans)
+        self._measures.decided(told, 1, trace.spans)
         if told.passes:
             self._outgoing.put(trace.batch(told))
             return
+        if self._recorder is not None and not told.filtered:
+            ledger = trace.parts[0].receipt.ledger
+            self._recorder.record(trace.body(None), [trace.trace_id], trace.origin, ledger, time.time())
         for part in trace.parts:
             part.receipt.settle(Outcome.FILTERED if told.filtered else Outcome.SAMPLED_OUT, part.items)
-
-    def _shared(self, heads: Heads) -> Heads:
-        """Return equal surroundings as one object."""
-        key = (heads.resource, heads.scope)
-        known = self._heads.get(key)
-        if known is None:
-            if len(self._heads) >= _HEADS:
-                self._heads.clear()
-            known = self._heads[key] = heads
-        return known
 
     def _on_timer(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(_TICK, self._on_timer)
@@ -428,34 +393,11 @@ class AdaptiveSampling(Processor):
             self._decide_waiting(trace, now)
         self._outgoing.flush()
 
+    def _send(self, batch: Batch) -> None:
+        self.next.consume(batch)
+
     def _is_full(self) -> bool:
         return self._outgoing.blocked and self._room.size + self._outgoing.size >= self._max_bytes
-
-    def _count(self, told: Verdict, traces: int, spans: int) -> None:
-        key = (told.keep, told.reason)
-        counters = self._counters.get(key)
-        if counters is None:
-            labels = {**self._labels, "decision": "kept" if told.keep else "dropped", "reason": told.reason}
-            registry = self.context.registry
-            counters = self._counters[key] = registry.counter(TRACES, **labels), registry.counter(SPANS, **labels)
-        counters[0].value += traces
-        counters[1].value += spans
-
-    def _odd(self, kind: str) -> None:
-        self.context.registry.counter(ODD, kind=kind, **self._labels).add()
-
-
-def _segments(view: SpanView, heads: Sequence[Heads], shares: Sequence[tuple[Receipt, int]]) -> list[
-    tuple[int, int, Heads, Receipt]
-]:
-    """Cut a request where another scope or another receipt begins: (first span, behind the last, …)."""
-    edges = list(pairwise(accumulate((items for _, items in shares), initial=0)))
-    return [
-        (max(start, first), min(end, last), head, receipt)
-        for (start, end, _), head in zip(view.scopes, heads, strict=True)
-        for (first, last), (receipt, _) in zip(edges, shares, strict=True)
-        if max(start, first) < min(end, last)
-    ]
 
 
 def _overloaded() -> Overloaded:
@@ -471,5 +413,5 @@ FACTORY = Factory(
     stability=Stability.BETA,
     tier=Tier.PRO,
     reads="keys",
-    instruments=(SPANS, TRACES, LATE, EARLY, ODD, CUT, KEYS, WAITING_TRACES, WAITING_BYTES),
+    instruments=INSTRUMENTS,
 )

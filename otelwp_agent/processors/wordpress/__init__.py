@@ -74,6 +74,8 @@ _EVENT_WORTH_READING = re.compile(rb"@|db\.|url|http\.|user|code\.")
 class WordPressProcessor(Processor):
     """Names, enriches, redacts."""
 
+    headers = ("user-agent",)
+
     def __init__(self, config: Config, context: Context) -> None:
         """Copy the settings."""
         super().__init__(context)

@@ -27,7 +27,7 @@ from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.model.sampling import TraceState, randomness_of
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.processors.adaptive_sampling import FACTORY, AdaptiveSampling, Config
+from otelwp_agent.processors.adaptive_sampling import AdaptiveSampling, Config
 from otelwp_agent.telemetry.metrics import Registry
 
 KEYS = 1_000
@@ -161,7 +161,7 @@ def whole(traces: int, spans: int) -> Requests:
 
 
 def halves() -> Requests:
-    """Return requests with the last halves of ten traces and the first halves of ten others, which the next one ends."""
+    """Return requests with the last halves of ten traces and the first halves of ten others."""
     chance = random.Random(7)
     parts = [trace(10, chance) for _ in range(10 * REQUESTS)]
     made = []
@@ -259,7 +259,7 @@ class FullParse:
         self.next.consume(Batch(Signal.TRACES, request.SerializeToString(), len(shares), ORIGIN, shares))
 
 
-def processor(clock: Clock, **settings: Any) -> AdaptiveSampling:  # noqa: ANN401 - settings
+def processor(clock: Clock, **settings: Any) -> AdaptiveSampling:
     """Return the processor before a sink."""
     host: Any = NoHost()
     context = Context(ComponentId("adaptive_sampling"), Kind.PROCESSOR, Registry(), structlog.get_logger(), clock, host)
@@ -268,12 +268,12 @@ def processor(clock: Clock, **settings: Any) -> AdaptiveSampling:  # noqa: ANN40
     return made
 
 
-def config(**settings: Any) -> Config:  # noqa: ANN401 - settings
+def config(**settings: Any) -> Config:
     """Return settings."""
     return Config.model_validate({**SETTINGS, **settings})
 
 
-def run(stage: Any, clock: Clock, requests: list[tuple[bytes, int]]) -> tuple[float, float]:  # noqa: ANN401 - two stages
+def run(stage: Any, clock: Clock, requests: list[tuple[bytes, int]]) -> tuple[float, float]:
     """Feed requests at `RATE`; return spans a CPU-second, and the share that came out."""
     batches = [Batch(Signal.TRACES, data, items, ORIGIN, [(Receipt(items), items)]) for data, items in requests]
     spans = sum(batch.items for batch in batches)
@@ -286,7 +286,7 @@ def run(stage: Any, clock: Clock, requests: list[tuple[bytes, int]]) -> tuple[fl
     return spans / (time.process_time() - start), (stage.next.spans - before) / spans
 
 
-def rounds(name: str, stage: Any, clock: Clock, requests: Requests) -> float:  # noqa: ANN401 - as above
+def rounds(name: str, stage: Any, clock: Clock, requests: Requests) -> float:
     """Print and return the best of several rounds."""
     best = kept = 0.0
     for turn in range(ROUNDS):

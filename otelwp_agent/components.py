@@ -20,7 +20,15 @@ ENTRY_POINTS = "otelwp_agent.components"
 
 SHIPPED: dict[Kind, tuple[str, ...]] = {
     Kind.RECEIVER: ("datagram", "jaeger", "jaeger_json", "otlp", "zipkin"),
-    Kind.PROCESSOR: ("attributes", "batch", "memory_limiter", "probabilistic_sampler", "resource", "wordpress"),
+    Kind.PROCESSOR: (
+        "adaptive_sampling",
+        "attributes",
+        "batch",
+        "memory_limiter",
+        "probabilistic_sampler",
+        "resource",
+        "wordpress",
+    ),
     Kind.EXPORTER: ("debug", "file", "jaeger", "otlp_grpc", "otlp_http", "zipkin"),
     Kind.CONNECTOR: ("forward",),
     Kind.EXTENSION: ("health_check",),

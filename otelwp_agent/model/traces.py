@@ -75,11 +75,11 @@ def read_pieces(body: bytes, items: Sequence[bytes]) -> list[Piece]:
     return _read_rows(body) if pieces is None else pieces
 
 
-def _read_merged(body: bytes, items: Sequence[bytes]) -> list[Piece] | None:
+def _read_merged(body: bytes, items: Sequence[bytes]) -> list[Piece] | None:  # noqa: C901 - what can be wrong
     """Read all spans as one; `None` if they do not look alike."""
     merged = parse(pb.MergedTraces.FromString, body).resources.scopes.items
     spans, named = len(merged.trace_ids), len(merged.parent_span_ids)
-    if not spans or len(merged.span_ids) != spans or named > spans:
+    if not spans or len(items) != spans or len(merged.span_ids) != spans or named > spans:
         return None
     states: Sequence[bytes] = ()
     if merged.trace_states:

@@ -14,8 +14,9 @@ from otelwp_agent.model.adaptive.policy import Always, Budget, Ceiling, FirstSig
 
 KNOWN = frozenset(
     """
-    client.address cloud.account.id cloud.availability_zone cloud.platform cloud.provider cloud.region code.function.name
-    container.id container.name db.name db.namespace db.operation db.operation.name db.query.summary db.statement
+    client.address cloud.account.id cloud.availability_zone cloud.platform cloud.provider cloud.region
+    code.function.name container.id container.name db.name db.namespace db.operation db.operation.name db.query.summary
+    db.statement
     db.system db.system.name deployment.environment deployment.environment.name enduser.id error.type faas.name
     faas.trigger graphql.operation.name graphql.operation.type host.arch host.id host.name http.flavor http.host
     http.method http.request.method http.response.status_code http.route http.scheme http.status_code http.target
@@ -26,7 +27,7 @@ KNOWN = frozenset(
     server.port service.instance.id service.name service.namespace service.version session.id telemetry.sdk.language
     telemetry.sdk.name telemetry.sdk.version tenant.id url.full url.path url.query url.scheme user.id
     user_agent.original wordpress.site.host wordpress.site.id wordpress.request.type
-    """.split()
+    """.split()  # noqa: SIM905 - easier to read and to add to
 )
 """Attributes of the semantic conventions by which one would sample: what is nearly one of them is a slip."""
 _SPAN_FIELDS = {
@@ -50,10 +51,11 @@ def checked_attribute(name: str) -> str:
         message = f"{name!r} is no attribute's name"
         raise ValueError(message)
     if name.lower() in _SPAN_FIELDS:
-        message = f"{name!r} is unknown: name an attribute of the resource or the root span; {_SPAN_FIELDS[name.lower()]}"
+        hint = _SPAN_FIELDS[name.lower()]
+        message = f"{name!r} is unknown: name an attribute of the resource or the root span; {hint}"
         raise ValueError(message)
     if name not in KNOWN and name != SPAN_NAME:
-        close = get_close_matches(name.lower(), KNOWN, 1, 0.92)
+        close = get_close_matches(name.lower(), KNOWN, 1, 0.9)
         if close:
             message = f"{name!r} is unknown: the attribute is {close[0]!r}"
             raise ValueError(message)
@@ -61,6 +63,7 @@ def checked_attribute(name: str) -> str:
 
 
 def unique_attributes(names: list[str]) -> list[str]:
+    """Return `names`; raise `ValueError` if one is there twice, or no sender can mean it."""
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         message = f"{doubled[0]!r} is there twice"
@@ -91,7 +94,7 @@ class Target(Block):
             message = f"{said}: give exactly one of {', '.join(names)}"
             raise ValueError(message)
         if (self.cost_per_month is None) != (self.price_per_gib is None):
-            raise ValueError("cost_per_month and price_per_gib go together: what a GiB costs tells how many there may be")
+            raise ValueError("cost_per_month and price_per_gib go together: give both")
         return self
 
     def budget(self) -> Budget:
@@ -313,7 +316,7 @@ class Sites(Block):
         return self
 
 
-class FlightRecorder(Block):
+class Recorder(Block):
     """Dropped traces, compressed, for as long as there is room: a late error or `rescue` brings them back."""
 
     enabled: bool = False

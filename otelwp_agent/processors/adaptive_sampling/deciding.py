@@ -41,7 +41,7 @@ class Decider:
         self._weighs = weighs
         self._verdicts: dict[tuple[str, int | None, bool], Verdict] = {}
 
-    def decide_pieces(
+    def decide_pieces(  # noqa: PLR0913, PLR0917 - what there is to know
         self, pieces: Sequence[Piece], view: SpanView, origin: Origin, held: Container[object], most: int, now: float
     ) -> tuple[list[Decided], list[tuple[object, Piece]]]:
         """Decide about what is whole, or was decided about before; return that, and what must wait.
@@ -53,7 +53,7 @@ class Decider:
         items, tenant, remembered = view.items, origin.tenant, self.memory.get
         for piece in pieces:
             trace_id = piece.trace_id
-            key: object = (tenant, trace_id) if tenant else trace_id
+            key: object = (tenant, trace_id) if tenant else trace_id  # `key_of`, without the call
             known = remembered(key)
             if piece.duplicates:
                 self.odd("duplicate_span_id")
@@ -115,13 +115,6 @@ class Decider:
             )
         self.memory.put(key, told)
         return told
-
-    def read(self, root: bytes | None, resource: bytes, origin: Origin) -> Facts:
-        """Read what a root span and its resource say."""
-        facts = self._facts.read(root, resource, origin)
-        if root is None:
-            self.odd("no_root")
-        return facts
 
     def _verdict(self, reason: str, threshold: int | None, *, keep: bool, filtered: bool = False) -> Verdict:
         """Return the verdict of these, one for all traces of which the same was decided."""

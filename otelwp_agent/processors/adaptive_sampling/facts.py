@@ -45,6 +45,8 @@ _MAX_RESOURCE = 8192
 _LONGEST = 200
 """Characters of a value in a key; what is longer is cut, for keys are kept in memory."""
 _UNSET = ("", "0", "false", "False")
+_VALUE = 0x12
+"""The tag of a KeyValue's value (2)."""
 _ONE_BYTE = 0x80
 """Lengths below this take one byte."""
 
@@ -161,8 +163,7 @@ class FactsReader:
     def _match(self, values: tuple[str | None, ...]) -> tuple[str, bool] | None:
         for rule in self._rules:
             found = [
-                (value := values[slot]) is not None and pattern.match(value) is not None
-                for slot, pattern in rule.tests
+                (value := values[slot]) is not None and pattern.match(value) is not None for slot, pattern in rule.tests
             ]
             if all(found) if rule.every else any(found):
                 return rule.name, rule.errors
@@ -199,14 +200,20 @@ def _site(origin: Origin) -> str:
 
 
 def _value(span: bytes, name: bytes) -> str | None:
-    """Return the text of a serialized span's attribute whose name stands in it somewhere; `None` if it has none such."""
+    """Return the text of a serialized span's attribute; `None` if it has none. Its name stands in it somewhere."""
     at = span.find(name)
     behind = at + len(name)
     if behind + 4 <= len(span) and at >= 4:  # noqa: PLR2004 - tags and lengths around it
         size = span[behind + 1]
         # An attribute of the span itself, with a text, all lengths of one byte: then what stands around it is known.
-        around = span[at - 4], span[at - 3], span[at - 2], span[at - 1], span[behind], span[behind + 2], span[behind + 3]
-        if around == (0x4A, 4 + len(name) + size, 0x0A, len(name), 0x12, 0x0A, size - 2) and size < _ONE_BYTE:
+        whole = 4 + len(name) + size
+        if (
+            whole < _ONE_BYTE
+            and size > 1
+            and span[at - 4 : at] == bytes((0x4A, whole, 0x0A, len(name)))
+            and span[behind] == _VALUE
+            and span[behind + 2 : behind + 4] == bytes((0x0A, size - 2))
+        ):
             return span[behind + 4 : behind + 2 + size].decode(errors="replace")
     attribute = find(parse(pb.SpanAttributes.FromString, span).attributes, name)
     return None if attribute is None else as_string(decode(attribute.value))
@@ -215,7 +222,7 @@ def _value(span: bytes, name: bytes) -> str | None:
 def _rules(drop: Drop, slots: dict[str, int]) -> list[_Rule]:
     rules = []
     if drop.health_checks:
-        tests = [*((name, _whole(HEALTH_PATH)) for name in _PATHS), *((name, _within(HEALTH_AGENT)) for name in _AGENTS)]
+        tests = [(name, _whole(HEALTH_PATH)) for name in _PATHS] + [(name, _within(HEALTH_AGENT)) for name in _AGENTS]
         rules.append(_Rule("health_check", _tests(tests, slots), every=False, errors=False))
     if drop.bots:
         tests = [(name, _within(BOT_AGENT)) for name in _AGENTS]

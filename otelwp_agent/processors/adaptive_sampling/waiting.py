@@ -108,14 +108,14 @@ class Waiting:
         left: list[Part] = []
         gone: list[Share] = []
         self.root = -1
-        for part, spans in zip(self.parts, rows, strict=True):
-            kept = [item for item, span in zip(unframe(part.data), spans, strict=True) if span.span_id in spine]
-            if len(kept) < part.items:
-                gone.append((part.receipt, part.items - len(kept)))
+        for each, spans in zip(self.parts, rows, strict=True):
+            kept = [item for item, span in zip(unframe(each.data), spans, strict=True) if span.span_id in spine]
+            if len(kept) < each.items:
+                gone.append((each.receipt, each.items - len(kept)))
             if kept:
-                if part is root:
+                if each is root:
                     self.root = len(left)
-                left.append(part._replace(data=frame(kept), items=len(kept)))
+                left.append(each._replace(data=frame(kept), items=len(kept)))
         self.parts = left
         self.spans = sum([part.items for part in left])
         self.size = TRACE_COST + sum([PART_COST + len(part.data) for part in left])

@@ -1,0 +1,130 @@
+"""Divide a request: what is handed on now, what is settled, and what waits."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
+
+from otelwp_agent.model.receipt import Outcome
+from otelwp_agent.model.selection import Selection
+from otelwp_agent.model.traces import Heads, SpanView, frame, read_heads
+from otelwp_agent.processors.adaptive_sampling.waiting import Part
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from otelwp_agent.model.batch import Batch
+    from otelwp_agent.model.receipt import Receipt
+    from otelwp_agent.model.traces import Piece
+    from otelwp_agent.processors.adaptive_sampling.deciding import Decided
+
+_KEPT, _SAMPLED_OUT, _FILTERED, _HELD = b"\x00", b"\x01", b"\x02", b"\x03"
+OUTCOMES = ((Outcome.SAMPLED_OUT, ""), (Outcome.FILTERED, ""))
+"""For `Selection.settle`; what is held is left alone."""
+_HEADS = 1024
+
+
+class Divider:
+    """Divides requests; what stands around their spans is kept once, however many traces share it."""
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self._heads: dict[tuple[bytes, bytes], Heads] = {}
+
+    def parts(
+        self, batch: Batch, view: SpanView, waiting: Sequence[tuple[object, Piece]]
+    ) -> list[list[tuple[Part, bool]]]:
+        """Return the parts of each piece that waits, and whether the root is in it."""
+        heads = [self._shared(each) for each in read_heads(batch.body)]
+        segments = _segments(view, heads, batch.shares)
+        items = view.items
+        parts: list[list[tuple[Part, bool]]] = []
+        for _, piece in waiting:
+            indexes, root = piece.indexes, piece.root
+            found: list[tuple[Part, bool]] = []
+            for start, end, head, receipt in segments:
+                first, last = bisect_left(indexes, start), bisect_left(indexes, end)
+                if first == last:
+                    continue
+                own = indexes[first:last]
+                spans = items[own.start : own.stop] if isinstance(own, range) else [items[index] for index in own]
+                found.append((Part(head, frame(spans), receipt, len(own)), start <= root < end))
+            parts.append(found)
+        return parts
+
+    def _shared(self, heads: Heads) -> Heads:
+        """Return equal surroundings as one object."""
+        key = (heads.resource, heads.scope)
+        known = self._heads.get(key)
+        if known is None:
+            if len(self._heads) >= _HEADS:
+                self._heads.clear()
+            known = self._heads[key] = heads
+        return known
+
+
+def select(batch: Batch, view: SpanView, decided: Sequence[Decided], *, states: bool) -> Selection:
+    """Return what is kept of a request, with the verdicts on it; nothing of `view` can be read afterwards.
+
+    `states`: whether any span has a trace state.
+    """
+    items = view.items
+    chosen: list[bytes | None] = [None] * len(items)
+    verdicts = bytearray(_HELD) * len(items)
+    kept_any = False
+    for _, indexes, told, _ in decided:
+        code = _KEPT if told.passes else _FILTERED if told.filtered else _SAMPLED_OUT
+        if isinstance(indexes, range):
+            part = slice(indexes.start, indexes.stop)
+            verdicts[part] = code * len(indexes)
+            if told.passes:
+                chosen[part] = told.mark(items[part], states=states)
+        else:
+            for index in indexes:
+                verdicts[index] = code[0]
+            if told.passes:
+                marked = told.mark([items[index] for index in indexes], states=states)
+                for index, item in zip(indexes, marked, strict=True):
+                    chosen[index] = item
+        kept_any |= told.passes
+    return Selection(batch, view.assemble(chosen) if kept_any else b"", bytes(verdicts))
+
+
+def dropped(batch: Batch, decided: Sequence[Decided]) -> tuple[bytes, list[bytes]]:
+    """Return a request of what chance drops of a batch, and the trace ids in it."""
+    gone = [(key, indexes) for key, indexes, told, _ in decided if not told.passes and not told.filtered]
+    ids = [trace_id_of(key) for key, _ in gone]
+    if not gone or sum([len(indexes) for _, indexes in gone]) == batch.items:
+        return batch.body, ids
+    view = SpanView(batch.body)
+    chosen: list[bytes | None] = [None] * len(view.items)
+    for _, indexes in gone:
+        for index in indexes:
+            chosen[index] = view.items[index]
+    return view.assemble(chosen), ids
+
+
+def key_of(tenant: str, trace_id: bytes) -> object:
+    """Return what a trace is known by: tenants must not meet, whatever ids they make up."""
+    return (tenant, trace_id) if tenant else trace_id
+
+
+def trace_id_of(key: object) -> bytes:
+    """Return the trace id in what `key_of` returned."""
+    trace_id = key[1] if isinstance(key, tuple) else key
+    assert isinstance(trace_id, bytes)  # noqa: S101 - `key_of` made it
+    return trace_id
+
+
+def _segments(
+    view: SpanView, heads: Sequence[Heads], shares: Sequence[tuple[Receipt, int]]
+) -> list[tuple[int, int, Heads, Receipt]]:
+    """Cut a request where another scope or another receipt begins: (first span, behind the last, …)."""
+    edges = list(pairwise(accumulate((items for _, items in shares), initial=0)))
+    return [
+        (max(start, first), min(end, last), head, receipt)
+        for (start, end, _), head in zip(view.scopes, heads, strict=True)
+        for (first, last), (receipt, _) in zip(edges, shares, strict=True)
+        if max(start, first) < min(end, last)
+    ]

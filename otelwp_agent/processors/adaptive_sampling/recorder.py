@@ -1,0 +1,277 @@
+"""The flight recorder: dropped traces, compressed, until newer ones need the room.
+
+Requests are collected into blocks of a quarter of a MiB, which are then compressed with zstd. When memory is full the
+oldest block goes, into a folder if there is one. Files there begin with a line of JSON that says what is in them; they
+are found again after a restart.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from otelwp_agent.errors import ConsumeError
+from otelwp_agent.model import projection_pb2 as pb
+from otelwp_agent.model.attributes import as_string, decode, find
+from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.projections import parse
+from otelwp_agent.model.receipt import Receipt
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.model.traces import SpanView, read_pieces
+from otelwp_agent.processors.adaptive_sampling.verdict import Verdict
+from otelwp_agent.transport.compression import compress, decompress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import structlog
+
+    from otelwp_agent.model.receipt import Ledger
+
+BLOCK = 2**18
+"""Bytes that are compressed together."""
+_ID_COST = 130
+"""Bytes that Python takes for a trace id in a set."""
+RESCUED = Verdict("rescued", None, keep=True)
+
+
+class _Entry(NamedTuple):
+    """A request of dropped spans."""
+
+    size: int
+    origin: Origin
+    ledger: Ledger | None
+
+
+class _Block:
+    """Requests that were dropped about the same time."""
+
+    def __init__(self, begin: float) -> None:
+        self.begin = self.end = begin
+        """Seconds since 1970."""
+        self.entries: list[_Entry] = []
+        self.ids: set[bytes] = set()
+        """Traces that have not been rescued."""
+        self.bodies: list[bytes] = []
+        self.size = 0
+        self.data = b""
+        """The bodies, compressed, once it is closed; they then stand in `file` if that is set."""
+        self.file: Path | None = None
+
+    @property
+    def cost(self) -> int:
+        """Memory that it takes."""
+        return (len(self.data) or self.size) + _ID_COST * len(self.ids)
+
+    def close(self) -> None:
+        """Compress it."""
+        self.data = compress("zstd", b"".join(self.bodies))
+        self.bodies = []
+
+    def read(self) -> Iterator[tuple[_Entry, bytes]]:
+        """Yield its requests."""
+        if self.bodies:
+            yield from zip(self.entries, self.bodies, strict=True)
+            return
+        data = self.data
+        if self.file is not None:
+            data = self.file.read_bytes().partition(b"\n")[2]
+        plain = decompress("zstd", data, sum([entry.size for entry in self.entries]))
+        start = 0
+        for entry in self.entries:
+            yield entry, plain[start : start + entry.size]
+            start += entry.size
+
+
+class FlightRecorder:
+    """Keeps what was dropped, and gives it back once."""
+
+    def __init__(
+        self, max_bytes: int, directory: str, max_directory_bytes: int, log: structlog.typing.FilteringBoundLogger
+    ) -> None:
+        """Take `max_bytes` of memory, and of `directory` (unless that is "") as much as is said."""
+        self._most = max_bytes
+        self._directory = Path(directory) if directory else None
+        self._most_in_files = max_directory_bytes
+        self._log = log
+        self._open: _Block | None = None
+        self._blocks: deque[_Block] = deque()
+        self._files: deque[_Block] = deque()
+        self._number = 0
+        self._size = self._in_files = 0
+
+    @property
+    def size(self) -> int:
+        """Memory that it takes."""
+        return self._size + (self._open.cost if self._open is not None else 0)
+
+    @property
+    def traces(self) -> int:
+        """Traces, or parts of them, that it has."""
+        return sum([len(block.ids) for block in self._all()])
+
+    def start(self) -> None:
+        """Look for what an earlier run has left in the folder; raise `OSError` if there can be no folder."""
+        if self._directory is None:
+            return
+        self._directory.mkdir(parents=True, exist_ok=True)
+        for path in sorted(self._directory.glob("*.recorded")):
+            block = _read_head(path)
+            self._number = max(self._number, int(path.stem)) if path.stem.isdigit() else self._number
+            if block is not None:
+                self._files.append(block)
+                self._in_files += path.stat().st_size
+
+    def record(
+        self, body: bytes, trace_ids: Sequence[bytes], origin: Origin, ledger: Ledger | None, now: float
+    ) -> None:
+        """Keep a request of spans that were dropped; `now` is in seconds since 1970."""
+        block = self._open
+        if block is None:
+            block = self._open = _Block(now)
+        block.end = now
+        block.ids.update(trace_ids)
+        block.bodies.append(body)
+        block.entries.append(_Entry(len(body), origin, ledger))
+        block.size += len(body)
+        if block.size >= BLOCK:
+            self.flush()
+        while self._size > self._most and self._blocks:
+            oldest = self._blocks.popleft()
+            self._size -= oldest.cost
+            self._spill(oldest)
+
+    def flush(self) -> None:
+        """Compress what was collected."""
+        if self._open is not None:
+            self._open.close()
+            self._blocks.append(self._open)
+            self._size += self._open.cost
+            self._open = None
+
+    def shutdown(self) -> None:
+        """Write everything into the folder, if there is one."""
+        self.flush()
+        if self._directory is not None:
+            while self._blocks:
+                self._spill(self._blocks.popleft())
+            self._size = 0
+
+    def __contains__(self, trace_id: bytes) -> bool:
+        """Whether spans of a trace are here."""
+        return any(trace_id in block.ids for block in self._all())
+
+    def rescue(
+        self, trace_id: bytes | None = None, since: float | None = None, where: Mapping[str, str] | None = None
+    ) -> list[Batch]:
+        """Give back traces, and forget them: one, or those dropped `since`, `where` a span or its resource has
+        attributes of these values (`*` stands for anything). Each is a batch with a new receipt.
+        """  # noqa: D205 - one sentence
+        found = []
+        for block in list(self._all()):
+            if (trace_id is not None and trace_id not in block.ids) or (since is not None and block.end < since):
+                continue
+            before = block.cost
+            found += self._rescue_from(block, trace_id, where or {})
+            if block in self._blocks:
+                self._size += block.cost - before
+        return found
+
+    def _rescue_from(self, block: _Block, trace_id: bytes | None, where: Mapping[str, str]) -> list[Batch]:
+        found = []
+        rescued: set[bytes] = set()
+        try:
+            for entry, body in block.read():
+                view = SpanView(body)
+                chosen: list[bytes | None] = [None] * len(view.items)
+                for piece in read_pieces(body, view.items):
+                    if piece.trace_id not in block.ids or (trace_id is not None and piece.trace_id != trace_id):
+                        continue
+                    items = [view.items[index] for index in piece.indexes]
+                    resources = [view.resource_of(index) for index in piece.indexes]
+                    if where and not _has(items, resources, where):
+                        continue
+                    rescued.add(piece.trace_id)
+                    for index, item in zip(piece.indexes, RESCUED.mark(items, states=bool(piece.states)), strict=True):
+                        chosen[index] = item
+                spans = len(chosen) - chosen.count(None)
+                if spans:
+                    receipt = Receipt(spans)
+                    receipt.ledger = entry.ledger
+                    if entry.ledger is not None:
+                        entry.ledger.accepted += spans
+                    body = view.assemble(chosen)  # noqa: PLW2901 - what is left of it
+                    found.append(Batch(Signal.TRACES, body, spans, entry.origin, [(receipt, spans)]))
+        except (OSError, ConsumeError) as error:
+            self._log.warning("flight recorder: a block cannot be read", file=str(block.file), error=str(error))
+        block.ids -= rescued
+        return found
+
+    def _all(self) -> Iterator[_Block]:
+        yield from self._files
+        yield from self._blocks
+        if self._open is not None:
+            yield self._open
+
+    def _spill(self, block: _Block) -> None:
+        """Move a block into the folder, and make room there."""
+        if self._directory is None or not block.ids:
+            return
+        self._number += 1
+        path = self._directory / f"{self._number:012d}.recorded"
+        head = {
+            "begin": block.begin,
+            "end": block.end,
+            "ids": b"".join(sorted(block.ids)).hex(),
+            "entries": [(entry.size, entry.origin.receiver, entry.origin.tenant) for entry in block.entries],
+        }
+        data = json.dumps(head).encode() + b"\n" + block.data
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            self._log.warning("flight recorder: a block cannot be written", file=str(path), error=str(error))
+            return
+        block.file, block.data = path, b""
+        self._files.append(block)
+        self._in_files += len(data)
+        while self._in_files > self._most_in_files and self._files:
+            oldest = self._files.popleft()
+            assert oldest.file is not None  # noqa: S101 - it stands among the files
+            try:
+                self._in_files -= oldest.file.stat().st_size
+                oldest.file.unlink()
+            except OSError as error:
+                self._log.warning("flight recorder: a block cannot be removed", file=str(path), error=str(error))
+
+
+def _read_head(path: Path) -> _Block | None:
+    """Return a block that stands in a file; `None` if that is none."""
+    try:
+        with path.open("rb") as file:
+            head: dict[str, Any] = json.loads(file.readline())
+        ids = bytes.fromhex(head["ids"])
+        block = _Block(float(head["begin"]))
+        block.end = float(head["end"])
+        block.ids = {ids[start : start + 16] for start in range(0, len(ids), 16)}
+        block.entries = [
+            _Entry(int(size), Origin(str(receiver), "flight_recorder", str(tenant)), None)
+            for size, receiver, tenant in head["entries"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    block.file = path
+    return block
+
+
+def _has(items: Sequence[bytes], resources: Sequence[bytes], where: Mapping[str, str]) -> bool:
+    """Whether each attribute stands on a span or its resource."""
+    told = [parse(pb.SpanAttributes.FromString, item).attributes for item in items]
+    told += [parse(pb.Resource.FromString, data).attributes for data in set(resources)]
+    for name, pattern in where.items():
+        found = [attribute for attributes in told if (attribute := find(attributes, name.encode())) is not None]
+        if not any(fnmatchcase(as_string(decode(attribute.value)), pattern) for attribute in found):
+            return False
+    return True

@@ -1,4 +1,4 @@
-"""Traces read out of requests: quickly where spans look alike, span by span where they do not, and alike in both ways."""
+"""Traces read out of requests: quickly where spans look alike, span by span where not, and alike in both ways."""
 
 import pytest
 from hypothesis import given
@@ -65,7 +65,8 @@ def test_one_trace_is_whole_beside_one_that_is_not():
 
 def test_traces_that_lie_mixed():
     body = request([
-        span(), span(OTHER, b"33333333"), span(span_id=CHILD, parent=ROOT), span(OTHER, b"44444444", b"33333333", code=2),
+        span(), span(OTHER, b"33333333"),
+        span(span_id=CHILD, parent=ROOT), span(OTHER, b"44444444", b"33333333", code=2),
     ])  # fmt: skip
     assert described(pieces(body)) == [(TRACE, [0, 2], 0, True, False, set()), (OTHER, [1, 3], 1, True, True, set())]
 

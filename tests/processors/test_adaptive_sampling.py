@@ -162,7 +162,7 @@ def test_keys_come_from_resource_and_root():
     code = {"key": "code", "value": {"int_value": 7}}
     root = span(trace_id(1), name="GET", attributes=[text("http.route", "/cart"), code])
     stage.consume(batch_of([span(trace_id(1), 1, 0, attributes=[text("http.route", "/no")]), root]))
-    assert [key for key, _ in stage.controller.keys()][0] == ("shop", "/cart", "GET", "7")
+    assert next(key for key, _ in [*stage.controller.keys()]) == ("shop", "/cart", "GET", "7")
 
 
 def test_the_route_in_an_event_or_a_value_is_not_the_route():
@@ -171,7 +171,7 @@ def test_the_route_in_an_event_or_a_value_is_not_the_route():
     root = span(trace_id(1), attributes=[*odd], events=[{"name": "e", "attributes": [text("http.route", "/event")]}])
     stage.consume(batch_of([root]))
     stage.consume(batch_of([span(trace_id(2), attributes=[*odd, text("http.route", "x" * 300)])]))
-    assert {key for key, _ in stage.controller.keys()} == {("",), ("x" * 200,)}
+    assert {key for key, _ in [*stage.controller.keys()]} == {("",), ("x" * 200,)}
 
 
 def test_drop_rules():

@@ -272,7 +272,7 @@ class Graph:
             if not only_fresh or before.get(pipeline.id) is not head:
                 head.first = consumer
                 head.admits = [stage.admit for stage in stages if type(stage).admit is not Processor.admit]
-                head.fills = {name: _fill(leads_to) for name, leads_to in exits.items()}
+                head.fills = {str(one): self._fill(one, pipeline.signal) for one in pipeline.exporters}
         for identifier, receiver in self.receivers.items():
             if ours(receiver):
                 receiver.next = {
@@ -296,6 +296,14 @@ class Graph:
 
     def _exit(self, identifier: ComponentId, signal: Signal) -> Consumer:
         return self.connectors[identifier] if self._is_connector(identifier) else self.senders[identifier, signal]
+
+    def _fill(self, identifier: ComponentId, signal: Signal) -> Callable[[], float]:
+        """Return what tells how full an exporter's queue is; for a connector, the fullest that it leads to."""
+        if not self._is_connector(identifier):
+            sender = self.senders[identifier, signal]
+            return lambda: sender.fill
+        heads = [head for fed in self._fed_by(identifier).values() for head in fed]
+        return lambda: max((fill() for head in heads for fill in head.fills.values()), default=0.0)
 
     def _fed_by(self, identifier: ComponentId) -> dict[Signal, list[PipelineHead]]:
         """Return the heads of the pipelines that a receiver or connector feeds, by signal."""
@@ -352,11 +360,6 @@ class Graph:
     def parts(self) -> set[int]:
         """Return what tells every part of it from every other."""
         return {id(part) for rank in self._ordered() for part in rank}
-
-
-def _fill(consumer: Consumer) -> Callable[[], float]:
-    """Return what tells how full an exporter's queue is; a connector has none."""
-    return (lambda: consumer.fill) if isinstance(consumer, Sender) else (lambda: 0.0)
 
 
 def _name(part: Component | Sender) -> str:

@@ -157,3 +157,24 @@ async def test_stopping_drains_what_is_queued_and_drops_the_rest_at_the_deadline
     assert (drained.delivered, drained.left) == (0, 3)
     assert {(receipt.worst, receipt.reason) for receipt in stuck} == {(Outcome.DROPPED, "shutdown")}
     assert running.graph.in_flight() == 0
+
+
+async def test_a_connector_is_as_full_as_the_fullest_that_it_leads_to():
+    running = Running()
+    graph = await running.go("""
+    receivers: {hand: }
+    connectors: {forward: }
+    exporters: {sink: {sending_queue: {queue_size: 4}}, sink/2: }
+    service:
+      pipelines:
+        traces: {receivers: [hand], exporters: [forward, sink/2]}
+        traces/late: {receivers: [forward], exporters: [sink, sink/2]}
+    """)
+    running.sink.gate.clear()
+    for _ in range(3):
+        running.hand.receive()
+    fills = graph.heads["traces"].fills
+    assert fills["forward"]() == graph.heads["traces/late"].fills["sink"]() == 0.75
+    running.sink.gate.set()
+    await until(lambda: fills["forward"]() == 0)
+    await running.stop()

@@ -154,9 +154,10 @@ def test_what_needs_nothing_passes_byte_for_byte():
     trace = Trace()
     trace.span(1, attributes={"http.route": "front", "my.own": "x"}, kind=2)
     trace.span(2, 1, {"code.file.path": "wp-includes/a.php"}).events.add(name="e")
+    trace.span(3, 1, {"db.query.text": "SELECT * FROM wp_posts WHERE ID IN (?)"}, kind=3)
     body = trace.request.SerializeToString() + b"\xfa\x3f\x01x"  # and a field that nobody knows
     stage, catcher = build("wordpress")
-    batch = batch_of(body, 2)
+    batch = batch_of(body, 3)
     stage.consume(batch)
     assert catcher.batches == [batch]
 

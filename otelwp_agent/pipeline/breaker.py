@@ -29,6 +29,8 @@ GROWTH = 2.0
 """Each time that a probe fails, the breaker stays open this many times as long."""
 JITTER = 0.2
 """Share of the open time that is left to chance, both ways, so that agents do not come back together."""
+PRECEDENCE = 0.1
+"""Seconds by which the sender whose probe failed comes after the others: the other side may refuse its signal alone."""
 
 
 class State(IntEnum):
@@ -57,8 +59,8 @@ class Breaker:
 
     `calm` is true as long as there is nothing to ask and nothing to tell: closed, no failure since the last answer, not
     throttled. While it is, `acquire` gives `Permit.TRY` and `answered` changes nothing, so callers may skip both.
-    `listeners` are called whenever something may have become possible before `until`. `told` is called with each
-    transition's new state.
+    `listeners` are called, one for each sender, whenever something may have become possible earlier than `ask_again`
+    said. `told` is called with each transition's new state.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class Breaker:
         self.state = State.CLOSED
         self.calm = True
         self.until = 0.0
-        """When to ask again after a `Permit.NONE`: infinity while a probe is under way."""
+        """When something may be tried: infinity while a probe is under way."""
         self.listeners: list[Callable[[], None]] = []
         self._told = told
         self._random = random
@@ -79,18 +81,26 @@ class Breaker:
         self._first, self._longest = min(settings.open_time, settings.max_open_time), settings.max_open_time
         self._open_time = self._first
         self._failures = 0
+        self._prober: object = None
 
-    def acquire(self, now: float, *, hurry: bool = False) -> Permit:
-        """Return what may be tried now. `hurry` waits for no time, only for the probe that is under way, if any."""
-        if self.state is State.HALF_OPEN or (now < self.until and not hurry):
+    def acquire(self, now: float, who: object = None, *, hurry: bool = False) -> Permit:
+        """Return what `who` may try now. `hurry` waits for no time, only for the probe that is under way, if any."""
+        if self.state is State.HALF_OPEN or (now < self.ask_again(who) and not hurry):
             return Permit.NONE
         if self.state is State.CLOSED:
             if not hurry:
                 self._settle_down()
             return Permit.TRY
         self.until = float("inf")
+        self._prober = who
         self._go(State.HALF_OPEN)
         return Permit.PROBE
+
+    def ask_again(self, who: object = None) -> float:
+        """Return when `who` shall ask again after a `Permit.NONE`."""
+        if who is self._prober and self.state is State.OPEN and len(self.listeners) > 1:
+            return self.until + PRECEDENCE
+        return self.until
 
     def answered(self) -> None:
         """Learn that the other side has answered, with success or a refusal for good."""

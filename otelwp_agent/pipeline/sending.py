@@ -215,7 +215,7 @@ class Sender:
             if not queue.ready or self._draining or breaker.state is State.CLOSED:
                 queue.recall(now)
             if queue.ready:
-                permit = breaker.acquire(now, hurry=self._draining)
+                permit = breaker.acquire(now, self, hurry=self._draining)
             if not (queue.ready and permit):
                 return None
         entry = queue.take()
@@ -228,7 +228,7 @@ class Sender:
         """Return when something may be sent that may not be now. For the workers."""
         if self._account.sending >= self._concurrency.limit:
             return None
-        at = max(0.0 if self._queue.ready else self._queue.due, self.breaker.until)
+        at = max(0.0 if self._queue.ready else self._queue.due, self.breaker.ask_again(self))
         return None if at == float("inf") else at
 
     def idle(self) -> bool:

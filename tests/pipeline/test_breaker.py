@@ -300,6 +300,38 @@ class TestInASender:
         assert exporter.times[5:] == [5] + [15] * 6
         assert breaker.listeners == []
 
+    @pytest.mark.parametrize("dead_first", [True, False])
+    def test_a_signal_that_is_refused_alone_does_not_stop_the_others_for_good(self, loop, dead_first):
+        async def answer(names: list[str]) -> int:
+            if names[0].startswith("dead"):
+                raise RetryableError("refused")
+            return 0
+
+        exporter = Destination(answer, loop.time)
+        breaker = breaker_of(exporter.context, EXACT, lambda: 0.5)
+        options = {"queue": Queue(), "retry": EXACT, "timeout": 5, "breaker": breaker}
+        senders = [Sender(exporter, signal, **options) for signal in (Signal.TRACES, Signal.LOGS)]
+        dead, alive = senders if dead_first else reversed(senders)
+        batches = [a_request(f"alive{number}") for number in range(20)]
+
+        async def scenario():
+            for sender in senders:
+                await sender.start()
+            for number in range(100):
+                dead.consume(a_request(f"dead{number}"))
+            await asyncio.sleep(1)
+            assert breaker.state is OPEN
+            await asyncio.sleep(15)
+            for batch in batches:
+                alive.consume(batch)
+            await asyncio.sleep(31)
+            arrived = [outcomes(batch) for batch in batches]
+            for sender in senders:
+                await sender.shutdown()
+            return arrived
+
+        assert loop.run_until_complete(scenario()) == [[(1, 0, "")]] * 20
+
     @pytest.mark.parametrize(("well", "delivered", "tries"), [(True, 20, 20), (False, 0, 1)])
     def test_a_drain_probes_at_once_and_gives_up_if_that_fails(self, loop, well, delivered, tries):
         async def answer(_: list[str]) -> int:

@@ -162,6 +162,8 @@ class Receipt:
         if not items:
             return
         self.parked += items
+        if self.ledger is not None:  # of a pipeline behind a connector, which will accept them anew
+            self.ledger.accepted -= items
         if self.pending == self.parked and self.on_settled is not None:
             self.on_settled(self)
 
@@ -177,7 +179,7 @@ class Receipt:
         return forks
 
     def part(self, items: int) -> Receipt:
-        """Return a receipt for `items` of it: itself when that is all that is pending, else one that settles into it."""
+        """Return a receipt for `items` of it: itself if that is all that is pending, else one that settles into it."""
         if self.pending == items:
             return self
         part = Receipt(items, self._part_settled)

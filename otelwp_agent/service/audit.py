@@ -58,9 +58,9 @@ def _held() -> dict[Key, int]:
     """Return the items that receipts hold, by account."""
     sums: dict[Key, int] = {}
     for found in gc.get_objects():
-        if type(found) is Receipt and found.ledger is not None and found.pending:
+        if type(found) is Receipt and found.ledger is not None and found.pending > found.parked:
             key = found.ledger.key
-            sums[key] = sums.get(key, 0) + found.pending
+            sums[key] = sums.get(key, 0) + found.pending - found.parked
     return sums
 
 

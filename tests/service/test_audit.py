@@ -112,6 +112,23 @@ async def test_a_connector_begins_accounts_of_its_own(running):
     assert report_of(running.graph).balances
 
 
+async def test_what_a_journal_brings_again_is_accepted_anew_behind_a_connector(running):
+    await running.go(TWO)
+    running.sink.gate.clear()
+    running.hand.receive(3)
+    ((_, sender),) = [item for item in running.graph.senders.items() if str(item[0][0]) == "sink"]
+    entry = sender._queue.take()
+    ((receipt, _),) = entry.batch.shares
+    receipt.park(2)
+    line = lines(running)["pipeline", "traces/late"]
+    assert (line.accepted, line.in_flight, line.balance) == (1, 1, 0)
+    receipt.settle(Outcome.DELIVERED, 1)
+    line = lines(running)["pipeline", "traces/late"]
+    assert (line.accepted, line.delivered, line.in_flight, line.balance) == (1, 1, 0, 0)
+    sender._queue.release(entry)
+    running.sink.gate.set()
+
+
 @pytest.mark.parametrize("figure", ["accepted", "settled"])
 async def test_a_ledger_that_was_tampered_with(running, figure):
     await running.go(ONE)

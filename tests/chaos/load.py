@@ -18,7 +18,7 @@ import time
 from array import array
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvloop
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -26,9 +26,6 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
 
 from tests.chaos.child import obey, settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 UNSENT, UNKNOWN, REFUSED, ACKED = range(4)
 
@@ -46,28 +43,18 @@ OPEN_TRACES = 16
 HEAD = b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: %d\r\n\r\n"
 
 
-class Traces:
+class Service:
     """Makes requests. Each takes its spans from one to three of the traces that are open."""
 
-    def __init__(self, chance: random.Random, poison: int) -> None:
-        """One of `poison` requests holds a span that the backend finds malformed (0: none does)."""
+    def __init__(self, name: str, chance: random.Random, status: Status) -> None:
         self.chance = chance
-        self.poison = poison
-        self.next_id = 1
+        self.status = status
         self.open: list[bytes] = []
         self.resource = ResourceSpans()
-        self.resource.resource.attributes.append(KeyValue(key="service.name", value=AnyValue(string_value="shop")))
+        self.resource.resource.attributes.append(KeyValue(key="service.name", value=AnyValue(string_value=name)))
 
-    def requests(self) -> Iterator[tuple[range, bytes]]:
-        """Yield span ids and the request that holds them."""
-        while True:
-            size = self.chance.randint(*self.chance.choice(SIZES))
-            ids = range(self.next_id, self.next_id + size)
-            self.next_id += size
-            poisoned = self.poison and self.chance.randrange(self.poison) == 0
-            yield ids, self._request(ids, "poison" if poisoned else "wpdb.query SELECT")
-
-    def _request(self, ids: range, name: str) -> bytes:
+    def request(self, ids: range, name: str) -> bytes:
+        """Return a request with spans of these ids."""
         resource = ResourceSpans()
         resource.CopyFrom(self.resource)
         spans = resource.scope_spans.add().spans
@@ -82,7 +69,7 @@ class Traces:
                     name=name,
                     start_time_unix_nano=now,
                     end_time_unix_nano=now + 1_000_000,
-                    status=Status(code=Status.STATUS_CODE_ERROR),
+                    status=self.status,
                     attributes=[KeyValue(key="db.query.summary", value=AnyValue(string_value="SELECT wp_posts"))],
                 )
             )
@@ -99,10 +86,19 @@ class Traces:
 class Load:
     """Sends `rate` requests a second, or as many as are answered, and remembers."""
 
-    def __init__(self, *, port: int, seed: int, rate: float, poison: int = 0, connections: int = CONNECTIONS) -> None:
+    def __init__(
+        self, *, port: int, seed: int, rate: float, poison: int = 0, probes: int = 0, connections: int = CONNECTIONS
+    ) -> None:
+        """One of `poison` requests holds a span that the backend finds malformed, one of `probes` is a health check."""
         self.port = port
-        self.chance = random.Random(seed)
-        self.requests = Traces(self.chance, poison).requests()
+        chance = self.chance = random.Random(seed)
+        self.poison = poison
+        self.probes = probes
+        self.shop = Service("shop", chance, Status(code=Status.STATUS_CODE_ERROR))
+        self.probe = Service("probe", chance, Status())
+        self.probing = bytearray()
+        """For each span, whether it belongs to a health check."""
+        self.next_id = 1
         self.rate = rate
         self.connections = connections
         self.state = bytearray(65536)
@@ -118,6 +114,19 @@ class Load:
     def start(self) -> None:
         """Begin."""
         self.tasks = [asyncio.create_task(self._connect()) for _ in range(self.connections)]
+
+    def next_request(self) -> tuple[range, bytes]:
+        """Return span ids and the request that holds them."""
+        chance = self.chance
+        size = chance.randint(*chance.choice(SIZES))
+        ids = range(self.next_id, self.next_id + size)
+        self.next_id += size
+        probing = bool(self.probes) and chance.randrange(self.probes) == 0
+        self.probing.extend(bytes(ids.start - len(self.probing)) + bytes([probing]) * size)
+        if probing:
+            return ids, self.probe.request(ids, "GET /healthz")
+        poisoned = self.poison and chance.randrange(self.poison) == 0
+        return ids, self.shop.request(ids, "poison" if poisoned else "wpdb.query SELECT")
 
     async def _connect(self) -> None:
         while True:
@@ -144,7 +153,7 @@ class Load:
         pause = asyncio.create_task(asyncio.sleep(depth * self.connections / self.rate))
         under_way = []
         for _ in range(depth):
-            ids, body = next(self.requests)
+            ids, body = self.next_request()
             under_way.append(ids)
             self._note(ids, UNKNOWN)
             self.sent += len(ids)
@@ -202,6 +211,7 @@ class Load:
     async def write(self, folder: str) -> None:
         """Write what became of each span, and when it was acknowledged, to files."""
         (Path(folder) / "state").write_bytes(self.state)
+        (Path(folder) / "probing").write_bytes(self.probing)
         (Path(folder) / "acked_at").write_bytes(self.acked_at.tobytes())
 
 

@@ -6,8 +6,6 @@ import time
 
 import pytest
 
-from otelwp_agent.component import Kind
-from otelwp_agent.components import SHIPPED
 from tests.chaos.trial import Trial
 
 KILLS = 25
@@ -24,14 +22,17 @@ STOPPING = 0.15
 """Share of those that are told to stop first, and killed while they do."""
 STOP_SECONDS = (0.0, 0.3)
 
-PROCESSORS = {"batch": ("batch", "")}
-"""What stands in the pipeline, and its settings."""
-if "adaptive_sampling" in SHIPPED[Kind.PROCESSOR]:
-    # The budget is far above the load, so that every trace is kept, but not before it has been waited for.
-    PROCESSORS["adaptive_sampling"] = (
-        "adaptive_sampling, batch",
-        "  adaptive_sampling: {target: {spans_per_second: 1000000}, decision_wait: 200ms, max_wait: 500ms}",
-    )
+SAMPLER = """
+  adaptive_sampling:
+    target: {spans_per_second: 1000000}  # far above the load: only the rule leaves anything out
+    drop: {rules: [{name: probes, attributes: {service.name: [probe]}}]}
+    decision_wait: 200ms
+    max_wait: 500ms
+"""
+PROCESSORS = {
+    "batch": {"processors": "batch"},
+    "adaptive_sampling": {"processors": "adaptive_sampling, batch", "processor_settings": SAMPLER, "probes": 4},
+}
 
 
 def test_without_a_journal_spans_are_lost(tmp_path, seed):
@@ -52,10 +53,7 @@ def test_without_a_journal_spans_are_lost(tmp_path, seed):
 @pytest.mark.parametrize("processors", PROCESSORS)
 def test_nothing_that_was_acknowledged_is_lost(processors, tmp_path, seconds, seed, tell):
     chance = random.Random(seed)
-    chain, settings = PROCESSORS[processors]
-    with Trial(
-        tmp_path, seed=seed, directory=tmp_path / "j", poison=200, processors=chain, processor_settings=settings
-    ) as trial:
+    with Trial(tmp_path, seed=seed, directory=tmp_path / "j", poison=200, **PROCESSORS[processors]) as trial:
         trial.load.ask("go")
         bound = 0
         in_flight = most_in_flight = 0
@@ -91,12 +89,13 @@ def test_nothing_that_was_acknowledged_is_lost(processors, tmp_path, seconds, se
         verdict = trial.verdict()
         counts = trial.sink.ask("counts")
         tell(
-            f"chaos, {processors}, seed {seed}: {trial.kills} kills, {verdict}; in flight at a kill at "
-            f"most {most_in_flight}, {bound} over all; worst start {trial.worst_start:.2f} s; "
-            f"the backend: {counts['fates']}; the senders: {trial.load.ask('counts')['statuses']}"
+            f"chaos, {processors}, seed {seed}: {trial.kills} kills, {verdict}; in flight at a kill at most "
+            f"{most_in_flight}, {bound} over all; worst start {trial.worst_start:.2f} s. Over all lives the agent says "
+            f"{audited}. The backend: {counts['fates']}; the senders: {trial.load.ask('counts')['statuses']}"
         )
     assert not verdict.missing, str(verdict)
     assert verdict.acked <= audited["accepted"] <= verdict.acked + verdict.unknown
+    assert verdict.probes <= audited["filtered"] <= verdict.probes + verdict.unknown
     assert verdict.despite == 0
     assert verdict.duplicates + verdict.doubtful <= bound
     assert status == 0

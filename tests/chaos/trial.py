@@ -75,6 +75,8 @@ class Verdict:
     unknown: int = 0
     """Sent, and never answered: the agent may have taken them, and nobody was told."""
     delivered: int = 0
+    probes: int = 0
+    """Health checks that were not delivered: a sampler may leave them out, and nobody else."""
     dead: int = 0
     """Not delivered, but in the dead-letter file."""
     rejected: int = 0
@@ -93,7 +95,8 @@ class Verdict:
 
     def __str__(self) -> str:
         text = (
-            f"{self.acked} spans acknowledged: {self.delivered} delivered, {self.dead} in dead letters, "
+            f"{self.acked} spans acknowledged: {self.delivered} delivered, "
+            f"{self.probes} health checks left out, {self.dead} in dead letters, "
             f"{self.rejected} rejected by partial success, {self.refused} refused for good and kept nowhere, "
             f"{len(self.missing)} missing; {self.duplicates} duplicates beside {self.doubtful} after half an answer"
         )
@@ -109,7 +112,7 @@ class Trial:
     There is one backend, `sink`, or there are as many `sinks` as the agent shall send everything to.
     """
 
-    def __init__(self, folder, *, seed, rate=100.0, faults=True, poison=0, backends=1, **settings) -> None:
+    def __init__(self, folder, *, seed, rate=100.0, faults=True, poison=0, probes=0, backends=1, **settings) -> None:
         self.folder = folder
         self.seed = seed
         self.port = free_port()
@@ -122,7 +125,7 @@ class Trial:
             for number, port in enumerate(ports)
         ]
         self.sink = self.sinks[0]
-        self.load = Child("tests.chaos.load", port=self.port, seed=seed + 1, rate=rate, poison=poison)
+        self.load = Child("tests.chaos.load", port=self.port, seed=seed + 1, rate=rate, poison=poison, probes=probes)
         self.agent: Agent | None = None
         self.kills = 0
         self.worst_start = 0.0
@@ -224,13 +227,10 @@ class Trial:
         """Compare what the load was promised with what a backend has."""
         self.load.ask("write", folder=str(self.folder))
         (sink or self.sink).ask("write", folder=str(self.folder))
-        state, acked, unclear, rejected, refused = (
-            (self.folder / name).read_bytes() for name in ("state", "acked", "unclear", "rejected", "refused")
-        )
-        size = max(map(len, (state, acked, unclear, rejected, refused)))
-        state, acked, unclear, rejected, refused = (
-            each.ljust(size, b"\0") for each in (state, acked, unclear, rejected, refused)
-        )
+        names = ("state", "probing", "acked", "unclear", "rejected", "refused")
+        files = [(self.folder / name).read_bytes() for name in names]
+        size = max(map(len, files))
+        state, probing, acked, unclear, rejected, refused = (each.ljust(size, b"\0") for each in files)
         dead = dead_letters(self.journal / "dead-letters") if self.journal else {}
         verdict = Verdict(
             acked=state.count(ACKED),
@@ -248,6 +248,8 @@ class Trial:
                 verdict.dead += 1
             elif rejected[span]:
                 verdict.rejected += 1
+            elif probing[span]:
+                verdict.probes += 1
             elif refused[span] and not self.journal:
                 verdict.refused += 1
             else:

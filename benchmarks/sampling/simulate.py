@@ -180,7 +180,7 @@ def plot(adaptive: Outcome, other: Outcome) -> None:
         rare.plot(seconds, parts, color=color)
     spans.axhline(BUDGET, color="black", linestyle=":", linewidth=1, label=f"budget, {BUDGET:.0f} spans/s")
     spans.set_ylabel("spans a second (mean of 5 s)")
-    spans.set_ylim(100, 300_000)
+    spans.set_ylim(20, 300_000)
     minutes.axhline(100, color="black", linestyle=":", linewidth=1)
     minutes.axhline(110, color="tab:red", linestyle=":", linewidth=1, label="110 %")
     minutes.set_ylabel("the last minute, % of its budget")
@@ -189,7 +189,7 @@ def plot(adaptive: Outcome, other: Outcome) -> None:
     rare.set_xlabel("seconds")
     rare.set_ylim(0, 105)
     rare.set_xlim(0, SECONDS)
-    periods = ((ROUTE_BURST, "one route, twentyfold"), (ALL_BURST, "all"), (INCIDENT, "incident: 30 % errors"))
+    periods = ((ROUTE_BURST, "one route, twentyfold"), (ALL_BURST, "everything"), (INCIDENT, "incident: 30 % errors"))
     for (begin, end), what in (*periods, ((RELEASE, SECONDS), "new release, 20 new routes")):
         for axes in (spans, minutes, rare):
             axes.axvspan(begin, end, color="0.93", zorder=0)

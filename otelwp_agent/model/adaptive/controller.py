@@ -191,7 +191,6 @@ class Controller:
         if account is not None and not account.has_room(weight):
             self.guarded += 1
             return Decision(False, NEVER, _GUARD)  # noqa: FBT003 - as above
-        state.spent += weight
         self._keep(trace, state, weight, threshold)
         return Decision(True, threshold, reason)  # noqa: FBT003 - as above
 
@@ -204,7 +203,8 @@ class Controller:
             if site.cap > threshold:
                 threshold, reason = site.cap, _SITE_RULE
         account = self.account
-        if account is not None and account.is_low and (threshold or not self._exempt(state, account)):
+        # Keys that are kept whole stay so in other keys' bursts, as long as there are tokens at all.
+        if account is not None and account.is_low and (threshold or account.tokens.level <= 0):
             threshold = threshold_near(probability_of(threshold) * account.factor())
         minimum = self._minimum
         if site is not None and site.floor < threshold and minimum is not None and self._may_lift(minimum, now):
@@ -212,10 +212,6 @@ class Controller:
                 minimum.charge(weight)
             threshold, reason = site.floor, _SITE_MINIMUM
         return threshold, reason
-
-    def _exempt(self, state: KeyState, account: Account) -> bool:
-        """Say whether a key that is kept whole stays so in other keys' bursts: up to what it was planned to cost."""
-        return state.spent < state.allowance and account.tokens.level > 0
 
     def _may_lift(self, limit: Limit, now: float) -> bool:
         """Say whether a site's minimum may lift a probability: not if all of them together are at their ceiling.
@@ -270,7 +266,6 @@ class Controller:
         for state, demand, gets in zip(states, demands, given, strict=False):
             if gets >= demand:
                 state.threshold = ALWAYS
-                state.allowance = max(2 * demand, 1.0)
             else:
                 state.threshold = threshold_near(gets / state.adjusted_rate)
 

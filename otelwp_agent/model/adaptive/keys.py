@@ -40,7 +40,6 @@ class KeyState:
     __slots__ = (
         "adjusted",
         "adjusted_rate",
-        "allowance",
         "arrived",
         "durations",
         "earlier",
@@ -49,7 +48,6 @@ class KeyState:
         "measured",
         "seen",
         "slow_above",
-        "spent",
         "tally",
         "threshold",
         "traffic",
@@ -61,10 +59,6 @@ class KeyState:
         """Begin: nothing known, and `threshold` in the meantime."""
         self.threshold = threshold
         """T of the probability that the budget leaves it."""
-        self.allowance = 1.0
-        """Until the next tick a key that is kept whole may cost this before the guard touches it."""
-        self.spent = 0.0
-        """Since the last tick, in the budget's unit."""
         self.seen = -1
         """Traces since the last tick, but for the key's very first one: it is why we look, and says nothing of how many
         follow. `weight` and `adjusted` are of those among them that are left to the key's own
@@ -124,7 +118,6 @@ class KeyState:
         else:
             half_life = EVENTS / traffic
         part = max(1 - 0.5 ** (elapsed / half_life), elapsed / self.measured, least)
-        self.spent = 0.0
         if not self.seen:
             self.scale(1 - part)
             return

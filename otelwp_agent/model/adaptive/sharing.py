@@ -15,7 +15,7 @@ def share(demands: Sequence[float], budget: float, power: float = 0.25, cap: flo
     The level is the one at which nothing is left over, if there is not enough for all: water-filling. `power` 0 gives
     all that are cut the same, 1 the same part of what they ask. No demand is negative.
     """
-    wanted = [min(demand, cap) for demand in demands]
+    wanted = list(demands) if cap == math.inf else [min(demand, cap) for demand in demands]
     if math.fsum(wanted) <= budget:
         return wanted
     parts = [demand**power if demand else 0.0 for demand in demands]

@@ -26,7 +26,6 @@ _RATES = (
     "adjusted",
     "arrived",
     "firsts",
-    "spent",
 )
 _SITE_NUMBERS = ("seen", "count", "seconds", "traffic")
 

@@ -96,6 +96,19 @@ def test_a_burst_costs_no_minute_more_than_110_percent(times):
     assert sum(spent[62:70]) == pytest.approx(800, rel=0.5), "and a burst is no reason to fall silent"
 
 
+def test_whole_keys_stay_whole_in_anothers_burst_but_not_in_their_own():
+    policy = Policy(budget=Budget.traces_per_second(50), always=NOTHING)
+    quiet = {("heavy",): 200, ("rare",): 1, ("sleeper",): 2}
+    controller = Controller(policy, 0.0)
+    feed(controller, 60, quiet)
+    decided = feed(controller, 5, quiet | {("heavy",): 4000}, begin=60)
+    rare = [decision.keep for trace, decision in decided if trace.key != ("heavy",)]
+    assert sum(rare) >= 0.9 * len(rare)
+    feed(controller, 60, quiet, begin=65)
+    decided = feed(controller, 1, quiet | {("sleeper",): 4000}, begin=125)
+    assert kept(decided) < 50 * 5
+
+
 def test_a_burst_of_new_keys_keeps_the_budget():
     controller = Controller(Policy(budget=Budget.traces_per_second(10)), 0.0)
     dice = random.Random(3)
@@ -327,6 +340,20 @@ def test_too_many_keys_share_one():
     assert ("heavy",) in known, "it took the place of a light one"
     assert OTHER in known
     assert controller.probability(("499999",)) == controller.probability(OTHER) < 1
+
+
+def test_what_is_not_told_apart_is_no_first_sight():
+    controller = Controller(Policy(max_keys=1, always=always(first=FirstSights(traces=5))), 0.0)
+    assert controller.decide(Trace(0, key=("a",)), 0.0).reason == "first_seen"
+    assert controller.decide(Trace(0, key=("b",)), 0.0).reason == "budget"
+
+
+def test_a_new_key_gets_what_a_rare_one_would():
+    """Nothing is left for rare ones here: a thousand keys share a trace a second."""
+    controller = Controller(Policy(budget=Budget.traces_per_second(1), always=NOTHING), 0.0)
+    feed(controller, 30, {(str(number),): 1 for number in range(1000)})
+    decision = controller.decide(Trace(0, key=("new",)), 30.0)
+    assert decision.threshold > 0
 
 
 def test_the_minutes_end_is_the_end():

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from functools import lru_cache
+from operator import mul, sub
 from struct import Struct
 from typing import TYPE_CHECKING
 
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.projections import parse
-from otelwp_agent.model.wire import prefixed
+from otelwp_agent.model.wire import SMALL, VARINTS, prefixed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -36,6 +37,8 @@ _ID, _SPAN = 18, 10
 _PARENT = slice(_ID + _SPAN, _ID + _SPAN + 2)
 """Where a parent's tag and length mostly stand: after those, because fields are mostly written in their order."""
 _ZERO, _NO_TRACE = bytes(8), bytes(16)
+_PREFIXES = [b"\x12" + size for size in VARINTS]
+"""What stands before an item in its scope, by its length."""
 _MANY = 4096
 """Spans of a request up to which the formats of `_ids` are kept."""
 
@@ -55,8 +58,8 @@ class Piece:
 
     root = -1
     """Index of its first span without a parent; -1 if there is none."""
-    complete = True
-    """Whether every parent that its spans name is there; the root need not be."""
+    links: Links | None = None
+    """Where its parents are to be looked for; `None` if they are all there."""
     error = False
     states: Collection[bytes] = ()
     """Trace states of its spans."""
@@ -67,6 +70,30 @@ class Piece:
         self.trace_id = trace_id
         self.indexes = indexes
         """Its spans among those of the request, ascending."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether its root is there, and every parent that its spans name."""
+        return self.root >= 0 and (self.links is None or self.links.complete(self))
+
+
+class Links:
+    """The ids of all spans of a request, and those of all parents, in order; spans in `roots` have none."""
+
+    __slots__ = ("_known", "_roots", "_wanted")
+
+    def __init__(self, known: Sequence[int], wanted: Sequence[int], roots: Sequence[int]) -> None:
+        self._known = known
+        self._wanted = wanted
+        self._roots = roots
+
+    def complete(self, piece: Piece) -> bool:
+        """Whether every parent that the spans of a trace name is among them."""
+        known, wanted, roots = self._known, self._wanted, self._roots
+        if len(known) - len(wanted) != len(roots):
+            return False  # a trace has several roots: whose parent is whose cannot be told
+        parents = {wanted[index - bisect_left(roots, index)] for index in piece.indexes if index != piece.root}
+        return parents <= {known[index] for index in piece.indexes}
 
 
 def read_pieces(body: bytes, items: Sequence[bytes]) -> list[Piece]:
@@ -109,7 +136,9 @@ def _read_merged(body: bytes, items: Sequence[bytes]) -> list[Piece] | None:  # 
     if len(distinct) != spans or 0 in distinct or 0 in required:
         return None
     if not required <= distinct:
-        _look_for_parents(pieces, known, wanted)
+        links = Links(known, wanted, sorted([piece.root for piece in pieces if piece.root >= 0]))
+        for piece in pieces:
+            piece.links = links
     if states:
         for piece in pieces:
             piece.states = {states[index] for index in piece.indexes}
@@ -135,22 +164,16 @@ def _group(block: bytes, spans: int) -> list[Piece] | None:
     unit = block[:_ID]
     if block == unit * spans and unit[:2] == b"\x0a\x10":
         return [Piece(unit[2:], range(spans))] if any(unit[2:]) else None
-    pieces = []
-    start = 0
     # Another trace begins where the last byte of the id changes; two that have the same beside each other are rare.
     last = block[_ID - 1 :: _ID]
     changes = int.from_bytes(last[1:], "big") ^ int.from_bytes(last[:-1], "big")
-    ends = [found.end() for found in _CHANGE.finditer(changes.to_bytes(spans - 1, "big"))]
-    for end in (*ends, spans):
-        unit = block[_ID * start : _ID * start + _ID]
-        if block[_ID * start : _ID * end] != unit * (end - start) or unit[:2] != b"\x0a\x10":
-            break
-        pieces.append(Piece(unit[2:], range(start, end)))
-        start = end
-    else:
-        ids = {piece.trace_id for piece in pieces}
-        if len(ids) == len(pieces):
-            return None if _NO_TRACE in ids else pieces
+    starts = [0, *[found.end() for found in _CHANGE.finditer(changes.to_bytes(spans - 1, "big"))]]
+    ends = [*starts[1:], spans]
+    units = [block[_ID * start : _ID * start + _ID] for start in starts]
+    if len({*units}) == len(units) and b"".join(map(mul, units, map(sub, ends, starts))) == block:
+        if {unit[:2] for unit in units} == {b"\x0a\x10"} and b"\x0a\x10" + _NO_TRACE not in units:
+            return [Piece(unit[2:], range(start, end)) for unit, start, end in zip(units, starts, ends, strict=True)]
+        return None
     if block[::_ID] != b"\x0a" * spans or block[1::_ID] != b"\x10" * spans:
         return None
     mixed: dict[bytes, list[int]] = {}
@@ -183,18 +206,6 @@ def _find_roots(pieces: Sequence[Piece], items: Sequence[bytes], roots: int) -> 
     return found == roots
 
 
-def _look_for_parents(pieces: Sequence[Piece], known: Sequence[int], wanted: Sequence[int]) -> None:
-    """Note which traces name parents that are not there."""
-    roots = sorted(piece.root for piece in pieces if piece.root >= 0)
-    aligned = len(known) - len(wanted) == len(roots)
-    for piece in pieces:
-        if piece.root < 0 or not aligned:
-            piece.complete = False
-            continue
-        parents = {wanted[index - bisect_left(roots, index)] for index in piece.indexes if index != piece.root}
-        piece.complete = parents <= {known[index] for index in piece.indexes}
-
-
 def _note_errors(pieces: Sequence[Piece], items: Sequence[bytes], errors: int, statuses: bytes) -> None:
     """Note which traces have errors, `errors` in all; `statuses` are those of all spans, if every span has one."""
     if statuses:
@@ -209,6 +220,10 @@ def _note_errors(pieces: Sequence[Piece], items: Sequence[bytes], errors: int, s
             piece.error = bisect_left(failed, indexes.start) < bisect_left(failed, indexes.stop)
         else:
             piece.error = not {*failed}.isdisjoint(indexes)
+
+
+_NOWHERE = Links((0,), (), ())
+"""The links of a trace that is known not to be complete."""
 
 
 def _read_rows(body: bytes) -> list[Piece]:
@@ -226,7 +241,8 @@ def _read_rows(body: bytes) -> list[Piece]:
         ids = {span.span_id for _, span in spans}
         roots = [index for index, span in spans if is_root(span.parent_span_id)]
         piece.root = roots[0] if roots else -1
-        piece.complete = all(span.parent_span_id in ids or is_root(span.parent_span_id) for _, span in spans)
+        if not all(span.parent_span_id in ids or is_root(span.parent_span_id) for _, span in spans):
+            piece.links = _NOWHERE
         piece.error = any(span.status.code == ERROR for _, span in spans)
         piece.states = {span.trace_state for _, span in spans if span.trace_state}
         piece.duplicates = len(ids) != len(spans)
@@ -318,12 +334,9 @@ def read_heads(body: bytes) -> list[Heads]:
 
 def frame(items: Sequence[bytes]) -> bytes:
     """Return items as the fields of a scope that they are."""
-    return pb.OpaqueScope(items=items).SerializeToString()
-
-
-def unframe(data: bytes) -> list[bytes]:
-    """Return the items in what `frame` returned."""
-    return parse(pb.OpaqueScope.FromString, data).items[:]
+    if max(map(len, items), default=0) < SMALL:
+        return b"".join([_PREFIXES[len(item)] + item for item in items])
+    return b"".join([prefixed(b"\x12", item) for item in items])
 
 
 def enclose(heads: Heads, framed: bytes) -> bytes:

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otelwp_agent.errors import MalformedError
+from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model import traces
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.model.traces import SpanView, enclose, frame, read_heads, read_pieces, unframe
+from otelwp_agent.model.traces import SpanView, enclose, frame, read_heads, read_pieces
 from tests.kit.otlp import meaning, requests
 
 TRACE, OTHER = bytes(range(16)), bytes(range(1, 17))
@@ -191,4 +192,5 @@ def test_assembling_leaves_out_what_has_no_spans():
 
 
 def test_framing():
-    assert unframe(frame([b"", b"a", b"b" * 300])) == [b"", b"a", b"b" * 300]
+    for items in ([b"", b"a", b"b" * 300], [b"c" * 5000, b"d"], []):
+        assert pb.OpaqueScope.FromString(frame(items)).items[:] == items

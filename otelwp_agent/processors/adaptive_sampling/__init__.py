@@ -87,7 +87,7 @@ class Config(ComponentConfig):
     """Attributes of the resource or the root span (or `span.name`) whose values make a key."""
     target_per_key: Target | None = None
     """Most that any one key may have, in the same unit."""
-    power: float = Field(0.5, ge=0, le=1)
+    power: float = Field(Policy().power, ge=0, le=1)
     """How heavy keys share what rare ones leave: in proportion to their traffic to this power. 0: all the same; 1: all
     with the same probability."""
     max_keys: int = Field(10_000, ge=1, le=1_000_000)
@@ -325,7 +325,7 @@ class AdaptiveSampling(Processor):
     def _let_wait(
         self,
         waiting: Sequence[tuple[object, Piece]],
-        parts: Sequence[Sequence[tuple[Part, bool]]],
+        parts: Sequence[Sequence[tuple[Part, int]]],
         origin: Origin,
         now: float,
     ) -> None:
@@ -336,10 +336,10 @@ class AdaptiveSampling(Processor):
             trace.error |= piece.error
             if piece.states:
                 trace.states = {*piece.states, *(trace.states or ())}
-            for part, has_root in found:
+            for part, root_at in found:
                 room.add(trace, part)
-                if has_root and trace.root < 0:
-                    room.rooted(trace, len(trace.parts) - 1, now + self._decision_wait)
+                if root_at >= 0 and trace.root < 0:
+                    room.rooted(trace, root_at, now + self._decision_wait)
             if trace.size > self._max_trace_bytes:
                 self._shrink(trace, now)
         while room.size + self._outgoing.size > self._max_bytes and (oldest := room.oldest()) is not None:
@@ -378,7 +378,7 @@ class AdaptiveSampling(Processor):
             ledger = trace.parts[0].receipt.ledger
             self._recorder.record(trace.body(None), [trace.trace_id], trace.origin, ledger, time.time())
         for part in trace.parts:
-            part.receipt.settle(Outcome.FILTERED if told.filtered else Outcome.SAMPLED_OUT, part.items)
+            part.receipt.settle(Outcome.FILTERED if told.filtered else Outcome.SAMPLED_OUT, len(part.spans))
 
     def _on_timer(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(_TICK, self._on_timer)

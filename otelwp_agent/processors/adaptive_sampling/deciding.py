@@ -65,7 +65,7 @@ class Decider:
                 self.odd(INVALID)
                 decided.append((key, indexes, self._verdict(INVALID, None, keep=False, filtered=True), True))
                 continue
-            if root < 0 or not piece.complete or key in held:
+            if root < 0 or key in held or not piece.complete:
                 waiting.append((key, piece))
                 continue
             size = 0

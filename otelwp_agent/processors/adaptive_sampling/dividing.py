@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.selection import Selection
-from otelwp_agent.model.traces import Heads, SpanView, frame, read_heads
+from otelwp_agent.model.traces import Heads, SpanView, read_heads
 from otelwp_agent.processors.adaptive_sampling.waiting import Part
 
 if TYPE_CHECKING:
@@ -34,22 +34,28 @@ class Divider:
 
     def parts(
         self, batch: Batch, view: SpanView, waiting: Sequence[tuple[object, Piece]]
-    ) -> list[list[tuple[Part, bool]]]:
-        """Return the parts of each piece that waits, and whether the root is in it."""
+    ) -> list[list[tuple[Part, int]]]:
+        """Return the parts of each piece that waits, and where in each the root stands, -1 if it does not."""
         heads = [self._shared(each) for each in read_heads(batch.body)]
         segments = _segments(view, heads, batch.shares)
         items = view.items
-        parts: list[list[tuple[Part, bool]]] = []
+        parts: list[list[tuple[Part, int]]] = []
         for _, piece in waiting:
             indexes, root = piece.indexes, piece.root
-            found: list[tuple[Part, bool]] = []
+            if len(segments) == 1:
+                _, _, head, receipt = segments[0]
+                spans = _spans(items, indexes)
+                at = -1 if root < 0 else bisect_left(indexes, root)
+                parts.append([(Part(head, spans, receipt), at)])
+                continue
+            found: list[tuple[Part, int]] = []
             for start, end, head, receipt in segments:
                 first, last = bisect_left(indexes, start), bisect_left(indexes, end)
                 if first == last:
                     continue
                 own = indexes[first:last]
-                spans = items[own.start : own.stop] if isinstance(own, range) else [items[index] for index in own]
-                found.append((Part(head, frame(spans), receipt, len(own)), start <= root < end))
+                at = bisect_left(own, root) if start <= root < end else -1
+                found.append((Part(head, _spans(items, own), receipt), at))
             parts.append(found)
         return parts
 
@@ -84,7 +90,7 @@ def select(batch: Batch, view: SpanView, decided: Sequence[Decided], *, states: 
             for index in indexes:
                 verdicts[index] = code[0]
             if told.passes:
-                marked = told.mark([items[index] for index in indexes], states=states)
+                marked = told.mark(_spans(items, indexes), states=states)
                 for index, item in zip(indexes, marked, strict=True):
                     chosen[index] = item
         kept_any |= told.passes
@@ -115,6 +121,12 @@ def trace_id_of(key: object) -> bytes:
     trace_id = key[1] if isinstance(key, tuple) else key
     assert isinstance(trace_id, bytes)  # noqa: S101 - `key_of` made it
     return trace_id
+
+
+def _spans(items: Sequence[bytes], indexes: Sequence[int]) -> list[bytes]:
+    if isinstance(indexes, range):
+        return items[indexes.start : indexes.stop]  # type: ignore[return-value] # a list, of both kinds of sequences
+    return [items[index] for index in indexes]
 
 
 def _segments(

@@ -1,7 +1,7 @@
 """Traces that wait until they can be decided about, and how much memory that takes.
 
-A trace is a list of parts, one for each scope of each request that brought spans of it: the spans serialized one after
-the other, what stood around them, and the receipt that they are to be settled on. No clock and no I/O.
+A trace is a list of parts, one for each scope of each request that brought spans of it: the serialized spans, what
+stood around them, and the receipt that they are to be settled on. No clock and no I/O.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.batch import Batch
 from otelwp_agent.model.projections import parse
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.model.traces import ERROR, Heads, enclose, frame, is_root, unframe
+from otelwp_agent.model.traces import ERROR, Heads, enclose, frame, is_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,24 +22,40 @@ if TYPE_CHECKING:
     from otelwp_agent.model.receipt import Receipt
     from otelwp_agent.processors.adaptive_sampling.verdict import Verdict
 
-TRACE_COST, PART_COST = 450, 180
-"""Bytes that Python takes for a trace that waits, and for a part of it, beside the spans themselves; measured."""
+TRACE_COST, PART_COST, SPAN_COST = 420, 210, 48
+"""Bytes that Python takes for a trace that waits, for a part and for a span, beside the span itself; measured."""
 
 
 class Part(NamedTuple):
     """Spans of one trace from one scope of one request."""
 
     heads: Heads
-    data: bytes
-    """The spans, framed."""
+    spans: list[bytes]
     receipt: Receipt
-    items: int
+
+    @property
+    def size(self) -> int:
+        """Memory that it takes."""
+        return PART_COST + SPAN_COST * len(self.spans) + sum(map(len, self.spans))
 
 
 class Waiting:
     """One trace."""
 
-    __slots__ = ("cut", "deadline", "error", "key", "origin", "parts", "root", "size", "spans", "states", "trace_id")
+    __slots__ = (
+        "cut",
+        "deadline",
+        "error",
+        "key",
+        "origin",
+        "parts",
+        "root",
+        "root_at",
+        "size",
+        "spans",
+        "states",
+        "trace_id",
+    )
 
     def __init__(self, key: object, trace_id: bytes, origin: Origin, deadline: float) -> None:
         self.key = key
@@ -50,6 +66,8 @@ class Waiting:
         self.parts: list[Part] = []
         self.root = -1
         """The part that has the root; -1 if it has not come."""
+        self.root_at = 0
+        """Where it stands among the spans of that part."""
         self.spans = 0
         self.size = TRACE_COST
         self.error = False
@@ -62,37 +80,32 @@ class Waiting:
         """Return the root, serialized, and its resource; without a root, the first resource."""
         part = self.parts[max(self.root, 0)]
         resource = parse(pb.ResourceSlice.FromString, part.heads.resource).resource
-        if self.root >= 0:
-            for item in unframe(part.data):
-                if is_root(parse(pb.TraceSpan.FromString, item).parent_span_id):
-                    return item, resource
-        return None, resource
+        return None if self.root < 0 else part.spans[self.root_at], resource
 
     def extent(self) -> float:
         """Return seconds from the first start to the last end."""
-        spans = [parse(pb.RootSpan.FromString, item) for part in self.parts for item in unframe(part.data)]
+        spans = [parse(pb.RootSpan.FromString, item) for part in self.parts for item in part.spans]
         start = min(span.start_time_unix_nano for span in spans)
         return (max(span.end_time_unix_nano for span in spans) - start) * 1e-9
 
     def body(self, verdict: Verdict | None) -> bytes:
         """Return a request of all its spans, with the verdict on them if there is one."""
         states = self.states is not None
-        return b"".join([
-            enclose(
-                part.heads,
-                part.data if verdict is None else frame(verdict.mark(unframe(part.data), states=states)),
-            )
-            for part in self.parts
-        ])  # fmt: skip
+        return b"".join(
+            [
+                enclose(part.heads, frame(part.spans if verdict is None else verdict.mark(part.spans, states=states)))
+                for part in self.parts
+            ]
+        )
 
     def batch(self, verdict: Verdict) -> Batch:
         """Return it as a batch, with the verdict on its spans."""
-        shares: list[Share] = [(part.receipt, part.items) for part in self.parts]
+        shares: list[Share] = [(part.receipt, len(part.spans)) for part in self.parts]
         return Batch(Signal.TRACES, self.body(verdict), self.spans, self.origin, shares)
 
     def cut_to_spine(self) -> list[Share]:
         """Leave nothing but roots, errors and what leads to those; return what the rest is to be settled on."""
-        rows = [[parse(pb.TraceSpan.FromString, item) for item in unframe(part.data)] for part in self.parts]
+        rows = [[parse(pb.TraceSpan.FromString, item) for item in part.spans] for part in self.parts]
         parents = {span.span_id: span.parent_span_id for part in rows for span in part}
         spine: set[bytes] = set()
         for part in rows:
@@ -105,20 +118,21 @@ class Waiting:
                         spine.add(place)
                         place = parents.get(place)
         root = self.parts[self.root] if self.root >= 0 else None
+        top = b"" if root is None else root.spans[self.root_at]
         left: list[Part] = []
         gone: list[Share] = []
         self.root = -1
         for each, spans in zip(self.parts, rows, strict=True):
-            kept = [item for item, span in zip(unframe(each.data), spans, strict=True) if span.span_id in spine]
-            if len(kept) < each.items:
-                gone.append((each.receipt, each.items - len(kept)))
+            kept = [item for item, span in zip(each.spans, spans, strict=True) if span.span_id in spine]
+            if len(kept) < len(spans):
+                gone.append((each.receipt, len(spans) - len(kept)))
             if kept:
                 if each is root:
-                    self.root = len(left)
-                left.append(each._replace(data=frame(kept), items=len(kept)))
+                    self.root, self.root_at = len(left), kept.index(top)
+                left.append(each._replace(spans=kept))
         self.parts = left
-        self.spans = sum([part.items for part in left])
-        self.size = TRACE_COST + sum([PART_COST + len(part.data) for part in left])
+        self.spans = sum([len(part.spans) for part in left])
+        self.size = TRACE_COST + sum([part.size for part in left])
         self.cut = True
         return gone
 
@@ -146,15 +160,15 @@ class WaitingRoom:
 
     def add(self, trace: Waiting, part: Part) -> None:
         """Add spans to a trace."""
-        size = len(part.data) + PART_COST
+        size = part.size
         trace.parts.append(part)
-        trace.spans += part.items
+        trace.spans += len(part.spans)
         trace.size += size
         self.size += size
 
-    def rooted(self, trace: Waiting, part: int, due: float) -> None:
-        """Note that a part has the root of a trace, which makes it due earlier."""
-        trace.root = part
+    def rooted(self, trace: Waiting, at: int, due: float) -> None:
+        """Note that the part added last has the root of a trace, which makes it due earlier."""
+        trace.root, trace.root_at = len(trace.parts) - 1, at
         if due < trace.deadline:
             trace.deadline = due
             self._rooted.append((due, trace))

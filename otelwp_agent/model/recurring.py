@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
 MAX_ENTRIES = 8192
 """What a memory holds, if nothing else is said; when full, everything is forgotten."""
@@ -43,7 +43,7 @@ class Seen:
         """Begin having seen nothing."""
         self._hashes: set[int] = set()
 
-    def again(self, data: bytes) -> bool:
+    def again(self, data: Hashable) -> bool:
         """Tell whether `data` was seen before, lately; seeing another with its hash does no harm."""
         seen = self._hashes
         number = hash(data)

@@ -29,9 +29,11 @@ from otelwp_agent.model.zipkin.fragments import (
     F,
     Shapes,
     Tags,
+    places,
     tags_of,
 )
 from otelwp_agent.model.zipkin.records import KINDS, MICROSECOND, annotated, is_id, rare_tags, record, status_tags
+from otelwp_agent.model.zipkin.templates import MAX_VOLATILE, Templates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -82,9 +84,9 @@ class Encoded:
 class Context(Generic[F]):
     """What all spans of one scope share; `opened` is for the format to fill."""
 
-    __slots__ = ("base", "opened", "service", "shapes", "tails")
+    __slots__ = ("base", "opened", "service", "shapes", "tails", "templates")
 
-    def __init__(self, service: str, base: dict[str, str]) -> None:
+    def __init__(self, service: str, base: dict[str, str], nothing: F) -> None:
         """Describe a service, and the tags that its resource and the scope give every span."""
         self.service = service
         self.base = base
@@ -92,6 +94,7 @@ class Context(Generic[F]):
         self.shapes = [Shapes(above, kind) for kind in range(len(KINDS))]
         self.tails: list[dict[bytes, F]] = [{} for _ in KINDS]
         """By kind: what was written for a tail."""
+        self.templates: list[Templates[F]] = [Templates(nothing) for _ in KINDS]
         self.opened: list[F] = []
         """By kind: what stands between a span's times and its own tags, the context's tags included."""
 
@@ -180,7 +183,7 @@ class Encoder(Generic[F]):
             if text:
                 out.append(text)
 
-    def _tail(self, tail: bytes, context: Context[F], kind: int) -> F | None:
+    def _tail(self, tail: bytes, context: Context[F], kind: int) -> F | None:  # noqa: C901 - one path
         """Write a tail, and remember it if it is short and comes again; `None` if its span must go another way.
 
         Attributes are told apart by splitting at their tag; where a value has that byte in it, some piece is not as
@@ -188,41 +191,61 @@ class Encoder(Generic[F]):
         """
         tags: Tags[F] = self._tags
         missed = tags.missed
+        templates: Templates[F] = context.templates[kind]
+        if templates.heads:
+            templated = templates.write(tail, tags)
+            if templated is not None:
+                if tags.missed == missed:
+                    self._remember(tail, templated, context.tails[kind])
+                return templated
         pieces: list[bytes] = tail.split(_ATTRIBUTE)
-        fragments: list[F] = []
+        fragments: Sequence[F] = ()
         keys: tuple[str, ...] = ()
         rest = tail
         if len(pieces) > 1:
-            last = pieces[-1]
-            size = last[0] + 1
-            pieces[-1] = last[:size]
-            rest = last[size:]
             if pieces[0]:
                 return None
             del pieces[0]
+            last = pieces[-1]
+            size = last[0] + 1
+            rest = last[size:]
+            if rest:
+                pieces[-1] = last[:size]
             try:
-                pairs: list[tuple[F, str]] = list(map(tags.__getitem__, pieces))
+                fragments, keys = zip(*map(tags.__getitem__, pieces))  # noqa: B905 - of two each
             except ValueError:
                 return self._end(tail, context, kind)
-            fragments = [fragment for fragment, _ in pairs]
-            keys = tuple([key for _, key in pairs])
         plan = context.shapes[kind][keys]
         if plan is CAREFUL:
             return None
+        remote = self.nothing if plan is None else self._remotes[plan(fragments)]
         more = self._rests[rest]
         if more is None:
             return None
-        remote = self.nothing if plan is None else self._remotes[plan(fragments)]
-        written = self._written(context, fragments + more[0], remote + more[1])
-        if tags.missed == missed and len(tail) <= MAX_TAIL and self._tails_seen.again(tail):
-            self._tails_size += len(tail) + len(written)
-            if self._tails_size > MAX_TAILS_SIZE:
-                for known in self._contexts.values():
-                    for tails in known.tails:
-                        tails.clear()
-                self._tails_size = 0
-            context.tails[kind][tail] = written
+        also: list[F] = more[0]
+        remote += more[1]
+        written = self._written(context, list(fragments) + also if also else fragments, remote)
+        new = tags.missed - missed
+        if not new:
+            self._remember(tail, written, context.tails[kind])
+        elif new <= MAX_VOLATILE and len(tail) <= MAX_TAIL:
+            told = places(plan, len(keys))
+            templates.learn(
+                pieces, keys, fragments, tags, lambda marked: self._written(context, list(marked) + also, remote), told
+            )
         return written
+
+    def _remember(self, tail: bytes, written: F, tails: dict[bytes, F]) -> None:
+        """Remember what was written for a tail, if it is short and comes again."""
+        if len(tail) > MAX_TAIL or not self._tails_seen.again(tail):
+            return
+        self._tails_size += len(tail) + len(written)
+        if self._tails_size > MAX_TAILS_SIZE:
+            for known in self._contexts.values():
+                for each in known.tails:
+                    each.clear()
+            self._tails_size = 0
+        tails[tail] = written
 
     def _end(self, raw: bytes, context: Context[F], kind: int) -> F | None:
         """Write what `_tail` does, of a serialized span, or a part of one, however its fields are ordered."""
@@ -318,7 +341,7 @@ class Encoder(Generic[F]):
         for key, raw in ((SCOPE_NAME, scope.name), (SCOPE_VERSION, scope.version)):
             if raw:
                 tags[key] = raw.decode(errors="replace")
-        context: Context[F] = Context(service, tags)
+        context: Context[F] = Context(service, tags, self.nothing)
         self._fill(context)
         return context
 

@@ -24,7 +24,7 @@ from otelwp_agent.model.zipkin import endpoints
 from otelwp_agent.model.zipkin import zipkin_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     Plan = Callable[[Any], Any] | None
     """`None`: nothing to do; `CAREFUL`; or what picks the fragments that tell the other side."""
@@ -76,7 +76,7 @@ FIELDS = frozenset(
 class Tags(dict[bytes, tuple[F, str]], Generic[F]):
     """Serialized `KeyValue` behind its length, which is one byte → fragment and key."""
 
-    __slots__ = ("_seen", "_tag", "missed")
+    __slots__ = ("_heads", "_seen", "_tag", "missed")
 
     def __init__(self, tag: Callable[[str, str], F]) -> None:
         """Write fragments with `tag(key, value)`."""
@@ -84,7 +84,9 @@ class Tags(dict[bytes, tuple[F, str]], Generic[F]):
         self.missed = 0
         """How often something was not remembered."""
         self._tag: Callable[[str, str], F] = tag
-        self._seen = Seen()
+        self._heads: dict[bytes, str] = {}
+        """Keys by what stands before a text: it tells all lengths, and so that nothing stands behind the text."""
+        self._seen = Seen().again
 
     def __missing__(self, piece: bytes) -> tuple[F, str]:
         """Write a new one, and remember it if it comes again; `ValueError` if it is not as long as it says."""
@@ -93,9 +95,20 @@ class Tags(dict[bytes, tuple[F, str]], Generic[F]):
             message = "not an attribute behind its length"
             raise ValueError(message)
         self.missed += 1
-        key, value = _simple(piece, size) or pair(piece[1:])
+        text = piece[2] + _BEFORE_TEXT if size > 1 else 0
+        head = piece[:text]
+        key = self._heads.get(head)
+        if key is None:
+            simple = _simple(piece, size)
+            key, value = simple or pair(piece[1:])
+            if simple and text <= size and piece[text - 2] == _STRING:
+                if len(self._heads) >= MAX_ENTRIES:
+                    self._heads.clear()
+                self._heads[head] = key
+        else:
+            value = str(piece[text:], "utf-8", "replace")
         made = self._tag(key, value), key
-        if self._seen.again(piece):
+        if self._seen(piece):
             if len(self) >= MAX_ENTRIES:
                 self.clear()
             self[piece] = made
@@ -137,6 +150,12 @@ class Shapes(dict[tuple[str, ...], Any]):
         return itemgetter(*map(keys.index, told)) if told else None
 
 
+def places(plan: Plan, keys: int) -> Sequence[int]:
+    """Return where, among so many, the attributes stand that tell the other side."""
+    told = plan(range(keys)) if plan is not None else ()
+    return (told,) if isinstance(told, int) else told
+
+
 def pair(attribute: bytes) -> tuple[str, str]:
     """Return the key of a serialized `KeyValue`, and its value as text."""
     try:
@@ -169,6 +188,8 @@ def _simple(piece: bytes, size: int) -> tuple[str, str] | None:
 
 _KEY, _VALUE, _STRING, _INTEGER = 0x0A, 0x12, 0x0A, 0x18
 """The tags of `KeyValue.key` and `.value`, of `AnyValue.string_value` and `.int_value` (common.proto)."""
+_BEFORE_TEXT = 7
+"""Bytes before a text, but for its key's: five lengths and tags of attribute, key and value, and the text's own two."""
 _CONTINUES = 127
 """A varint goes on behind a byte that is larger."""
 

@@ -29,6 +29,8 @@ MAX_HEAD = 64 * 1024
 """Bytes of a request's head; more is answered 431."""
 MAX_REMEMBERED_HEAD = 4096
 """Bytes of the longest head worth keeping."""
+MAX_BACKLOG = 64 * 1024
+"""Bytes that are read ahead of an answer that is waited for."""
 LINGER = 2.0
 """Seconds for which a refused sender may go on sending, so that it gets to read why."""
 
@@ -61,6 +63,7 @@ class Session(asyncio.BufferedProtocol):
         "_head_bytes",
         "_in_message",
         "_missing",
+        "_paused",
         "_parser",
         "_plan",
         "_queue",
@@ -91,6 +94,7 @@ class Session(asyncio.BufferedProtocol):
         self._waiting: asyncio.Future[Response] | None = None
         self._queue: deque[tuple[Plan, bytes | Response]] = deque()
         self._backlog = b""
+        self._paused = False  # nothing is read
         self._closing = False  # nothing more is read as requests
 
     # -- the transport's side
@@ -118,13 +122,13 @@ class Session(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """Wait for a client that does not read; for no longer than `write_timeout`."""
-        self.transport.pause_reading()
+        self._pause()
         self.deadline = self.server.now + self.server.write_timeout
 
     def resume_writing(self) -> None:
         """Go on: the client reads again."""
         if self._waiting is None:
-            self.transport.resume_reading()
+            self._resume()
         self._touch()
 
     def eof_received(self) -> bool:
@@ -156,6 +160,8 @@ class Session(asyncio.BufferedProtocol):
                 data = self._collect(data)
             elif self._waiting is not None:
                 self._backlog += data
+                if len(self._backlog) > MAX_BACKLOG:
+                    self._pause()
                 return
             elif self._in_message:
                 self._feed(data)
@@ -337,8 +343,16 @@ class Session(asyncio.BufferedProtocol):
     def _wait(self, plan: Plan, answer: asyncio.Future[Response]) -> None:
         self._waiting = answer
         self.deadline = float("inf")
-        self.transport.pause_reading()
         answer.add_done_callback(lambda done: self._outcome(plan, done))
+
+    def _pause(self) -> None:
+        self._paused = True
+        self.transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
 
     def _outcome(self, plan: Plan, answer: asyncio.Future[Response]) -> None:
         """Send an answer that was waited for, then go on with what has arrived meanwhile."""
@@ -361,7 +375,7 @@ class Session(asyncio.BufferedProtocol):
                 self._wait(next_plan, reply)
         if self._waiting is None and not self._closing:
             backlog, self._backlog = self._backlog, b""
-            self.transport.resume_reading()
+            self._resume()
             if backlog:
                 self.data_received(backlog)
 

@@ -81,16 +81,14 @@ class FairLines:
         """Have an entry wait in its line."""
         line = entry.line
         if not (line.waiting or line.first):
-            line.deficit = QUANTUM
-            self.ring.append(line)
+            self._enter(line)
         line.waiting.append(entry)
 
     def append_first(self, entry: Entry) -> None:
         """Have an entry wait before those that were never sent."""
         line = entry.line
         if not (line.waiting or line.first):
-            line.deficit = QUANTUM
-            self.ring.append(line)
+            self._enter(line)
         line.first.append(entry)
 
     def take(self) -> Entry:
@@ -109,3 +107,8 @@ class FairLines:
         if not (line.waiting or line.first):
             ring.popleft()
         return entry
+
+    def _enter(self, line: Line) -> None:
+        """Let a line have turns again."""
+        line.deficit = QUANTUM
+        self.ring.append(line)

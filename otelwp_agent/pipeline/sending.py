@@ -31,17 +31,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from otelwp_agent.errors import (
-    MalformedError,
     Overloaded,
     PermanentError,
     RetryableError,
     TooLargeError,
 )
-from otelwp_agent.model.projections import split_batch, split_bytes, split_receipts
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.pipeline.breaker import Permit, State
 from otelwp_agent.pipeline.concurrency import Concurrency
-from otelwp_agent.pipeline.queue import Entry, SendingQueue, Suspicion
+from otelwp_agent.pipeline.parts import parts_of
+from otelwp_agent.pipeline.queue import Entry, SendingQueue
 from otelwp_agent.pipeline.queue_batch import batcher, max_bytes
 from otelwp_agent.pipeline.retry import Backoff
 from otelwp_agent.pipeline.sending_account import SendingAccount, breaker_of
@@ -58,9 +57,6 @@ if TYPE_CHECKING:
     from otelwp_agent.model.signal import Signal
     from otelwp_agent.pipeline.breaker import Breaker
 
-REFUSALS_BEFORE_GIVING_UP = 64
-"""Parts of one batch that may be refused as malformed before any is taken. The hunt goes breadth first, so by then
-every 32nd of the batch is known to be refused: no bad sender among good ones, but a backend that refuses everything."""
 LETTER_INTERVAL = 1.0
 """Seconds until what a journal has is sent again when it was refused for good and that could not be written down."""
 GRAIN = 1e-6
@@ -242,7 +238,7 @@ class Sender:
             if limit is not None and len(batch.body) > limit:
                 self.breaker.released(permit, self._clock())
                 reason = f"{len(batch.body)} bytes in {batch.items} items, and {limit} bytes are the most it may send"
-                self._part(entry, lambda: split_bytes(batch, limit), TooLargeError(reason))
+                self._refuse(entry, TooLargeError(reason), limit)
                 return
             if entry.backoff is not None:
                 self._account.retried()
@@ -283,37 +279,14 @@ class Sender:
         else:
             self._queue.put_off(entry, now if self._draining else now + wait)
 
-    def _refuse(self, entry: Entry, error: PermanentError) -> None:
-        """Try smaller parts of what was refused, if that may help; else give it up."""
-        batch = entry.batch
-        if isinstance(error, TooLargeError):
-            self._part(entry, lambda: _halve(batch), error)
-        elif isinstance(error, MalformedError) and self._is_worth_a_hunt(entry):
-            self._part(entry, lambda: split_receipts(batch), error)
+    def _refuse(self, entry: Entry, error: PermanentError, limit: int | None = None) -> None:
+        """Put smaller parts of what was refused in its place, if they may pass; else give it up."""
+        parts, error = parts_of(entry, error, limit)
+        if parts:
+            self._queue.replace(entry, parts)
         else:
             self._account.failed(error)
             self._bury(entry, error.reason, error)
-
-    def _part(self, entry: Entry, split: Callable[[], Sequence[Batch]], error: PermanentError) -> None:
-        """Put the parts of an entry in its place; give it up if it has none, for what `error` says."""
-        batch = entry.batch
-        if batch.items > 1 and not batch.encodings:
-            try:
-                parts = split()
-            except MalformedError as unreadable:
-                error = unreadable
-            else:
-                if len(parts) > 1:
-                    self._queue.replace(entry, parts)
-                    return
-        self._account.failed(error)
-        self._bury(entry, error.reason, error)
-
-    def _is_worth_a_hunt(self, entry: Entry) -> bool:
-        """Tell one bad sender among good ones from a backend that refuses everything."""
-        suspicion = entry.suspicion = entry.suspicion or Suspicion()
-        suspicion.refused += 1
-        return suspicion.taken or suspicion.refused <= REFUSALS_BEFORE_GIVING_UP
 
     def _accept(self, entry: Entry, rejected: int) -> None:
         """Settle a batch that the other side took, but for `rejected` items."""
@@ -380,8 +353,3 @@ class _Intake:
 
     def __init__(self, put: Callable[[Batch], None]) -> None:
         self.consume = put
-
-
-def _halve(batch: Batch) -> list[Batch]:
-    half = batch.items // 2
-    return split_batch(batch, [half, batch.items - half])

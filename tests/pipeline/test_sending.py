@@ -22,7 +22,8 @@ from otelwp_agent.model.receipt import HELD, Outcome, Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.dead_letters.file import read_bodies, read_letters
 from otelwp_agent.pipeline.dead_letters.sink import DeadLetterFile
-from otelwp_agent.pipeline.sending import REFUSALS_BEFORE_GIVING_UP, Sender
+from otelwp_agent.pipeline.parts import REFUSALS_BEFORE_GIVING_UP
+from otelwp_agent.pipeline.sending import Sender
 from otelwp_agent.telemetry.metrics import Registry
 from tests.kit.graphs import until
 from tests.kit.http_peer import HttpPeer, Seen, response

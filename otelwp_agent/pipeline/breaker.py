@@ -29,6 +29,8 @@ GROWTH = 2.0
 """Each time that a probe fails, the breaker stays open this many times as long."""
 JITTER = 0.2
 """Share of the open time that is left to chance, both ways, so that agents do not come back together."""
+LONGEST_WORD = 3600.0
+"""Longest time, in seconds, for which the other side can forbid all tries: a slip in a header must not last a year."""
 PRECEDENCE = 0.1
 """Seconds by which the sender whose probe failed comes after the others: the other side may refuse its signal alone."""
 
@@ -115,7 +117,7 @@ class Breaker:
 
     def throttled(self, now: float, retry_after: float | None) -> None:
         """Learn that the other side has no room now, and perhaps for how long."""
-        wait = now + (retry_after or 0.0)
+        wait = now + min(retry_after or 0.0, LONGEST_WORD)
         if self.state is not State.CLOSED:
             self.answered()
         self._failures = 0
@@ -144,7 +146,7 @@ class Breaker:
 
     def _open(self, now: float, retry_after: float | None) -> None:
         wait = self._open_time * (1 + JITTER * (2 * self._random() - 1))
-        self.until = now + max(wait, retry_after or 0.0)
+        self.until = now + max(wait, min(retry_after or 0.0, LONGEST_WORD))
         self.calm = False
         self._go(State.OPEN)
 

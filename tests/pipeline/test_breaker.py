@@ -75,6 +75,13 @@ def test_stays_open_at_least_as_long_as_the_other_side_says():
     assert breaker.until == 77
 
 
+def test_the_other_sides_word_holds_for_an_hour_at_most():
+    throttled, failed, year = a_breaker(), a_breaker(failures=1), 365 * 86400
+    throttled.throttled(0, year)
+    failed.failed(TRY, 0, year)
+    assert (throttled.until, failed.until) == (3600, 3600)
+
+
 def test_tries_from_before_it_opened_tell_nothing_unless_they_are_answered():
     breaker = an_open_one()
     breaker.failed(TRY, 104, retry_after=1000)

@@ -1,14 +1,20 @@
+import asyncio
+from types import SimpleNamespace
+
 import pytest
 import structlog
 from structlog.testing import capture_logs
 
 from otelwp_agent.config.service import ServiceConfig
 from otelwp_agent.errors import StartError
+from otelwp_agent.pipeline.dead_letters.file import LetterFile, read_letters
 from otelwp_agent.service.control import answer
 from otelwp_agent.service.control_plane import ControlPlane
+from otelwp_agent.service.service import Service
+from otelwp_agent.telemetry import logging
 from otelwp_agent.telemetry.metrics import Registry
 from tests.kit.control import ask
-from tests.kit.graphs import Running
+from tests.kit.graphs import Running, plan
 
 GRAPH = """
 receivers: {hand: }
@@ -85,3 +91,63 @@ async def test_what_cannot_be_opened_stops_the_start(plane):
         plane.open(service(dead_letter={"path": "/dev/null/letters"}))
     with pytest.raises(StartError, match=r"service\.control_socket"):
         await plane.listen(service(control_socket="/dev/null/control"))
+
+
+SERVICE = """
+receivers: {hand: {label: LABEL}}
+exporters: {sink: }
+service:
+  pipelines: {traces: {receivers: [hand], exporters: [sink]}}
+  telemetry: {metrics: {address: none}}
+  dead_letter: {path: FOLDER/letters}
+  control_socket: FOLDER/SOCKET
+"""
+
+
+@pytest.fixture
+async def agent(tmp_path, monkeypatch):
+    monkeypatch.setattr("otelwp_agent.service.memory.release", lambda: None)
+    monkeypatch.setattr("otelwp_agent.service.memory.tune", lambda: None)
+    agent = SimpleNamespace(label="a", socket="first")
+    yaml = SERVICE.replace("FOLDER", str(tmp_path))
+    agent.service = Service(lambda: plan(yaml.replace("LABEL", agent.label).replace("SOCKET", agent.socket)))
+    yield agent
+    logging.configure()
+
+
+async def test_a_reload_of_the_service_takes_the_socket_along(agent, tmp_path):
+    await agent.service.start()
+    agent.socket = "second"
+    assert await agent.service.reload()
+    assert (await ask(str(tmp_path / "second"), "GET", "/audit"))[0] == 200
+    assert not (tmp_path / "first").exists()
+    agent.socket, agent.label = "third", "a, fails: true"
+    assert not await agent.service.reload()
+    assert (await ask(str(tmp_path / "second"), "GET", "/audit"))[0] == 200
+    assert not (tmp_path / "third").exists()
+    await agent.service.stop()
+    assert not (tmp_path / "second").exists()
+
+
+async def test_a_start_that_fails_leaves_no_socket_and_no_lock(agent, tmp_path):
+    agent.label = "a, fails: true"
+    with pytest.raises(StartError, match="told to fail"):
+        await agent.service.start()
+    assert not (tmp_path / "first").exists()
+    LetterFile(tmp_path / "letters", 2**20).open()
+
+
+async def test_what_a_stop_drops_is_no_dead_letter_and_the_socket_answers_meanwhile(agent, tmp_path):
+    await agent.service.start()
+    graph = agent.service.graph
+    (hand,), (sink,) = graph.receivers.values(), graph.exporters.values()
+    sink.gate.clear()
+    receipt = hand.receive(3)
+    stopping = asyncio.create_task(agent.service.stop())
+    _, said = await ask(str(tmp_path / "first"), "GET", "/audit")
+    assert said["balances"]
+    assert said["lines"][0]["in_flight"] == 3
+    sink.gate.set()
+    await stopping
+    assert receipt.pending == 0
+    assert read_letters(tmp_path / "letters").letters == []

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     import structlog
 
+    from otelwp_agent.model.adaptive.controller import Controller
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.telemetry.metrics import Instrument, Registry
 
@@ -132,6 +133,9 @@ class Host(Protocol):
 
     def components(self) -> Sequence[ComponentHealth]:
         """Return the state of every component that has one."""
+
+    def samplers(self) -> Sequence[Sampler]:
+        """Return the processors that decide about whole traces, in the order of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +243,23 @@ class Processor(Component):
 
     def admit(self) -> None:
         """Raise `Overloaded` to refuse work before anything is decoded. Most processors have no opinion."""
+
+
+class Sampler(Processor):
+    """Decides about whole traces, and can be asked: how, by people, and how many to send at all, by those who do."""
+
+    controller: Controller
+    """What decides."""
+    per: Sequence[str]
+    """The attributes whose values make its keys."""
+    records: bool = False
+    """Whether there is a flight recorder to rescue dropped traces from."""
+
+    def rescue(
+        self, *, trace_id: bytes | None = None, since: float | None = None, where: Mapping[str, str] | None = None
+    ) -> int:
+        """Hand on dropped traces after all; return how many spans that are."""
+        raise NotImplementedError
 
 
 class Exporter(Component):

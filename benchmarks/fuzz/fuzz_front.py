@@ -73,6 +73,10 @@ class NoHost:
         """Tell nothing."""
         return ()
 
+    def samplers(self) -> tuple[()]:
+        """Sample nothing."""
+        return ()
+
 
 class Front:
     """A receiver on a free port, and what goes wrong around it."""

@@ -26,6 +26,7 @@ from otelwp_agent.component import (
     Kind,
     Processor,
     Receiver,
+    Sampler,
 )
 from otelwp_agent.config.blocks import Queue, Retry
 from otelwp_agent.errors import StartError
@@ -170,6 +171,10 @@ class Graph:
         """Return the state of every component that tells one."""
         states = [part.health() for rank in self._ordered() for part in rank]
         return [state for state in states if state is not None]
+
+    def samplers(self) -> list[Sampler]:
+        """Return the processors that decide about whole traces, in the order of the file."""
+        return [stage for stage in self.processors.values() if isinstance(stage, Sampler)]
 
     def in_flight(self) -> int:
         """Return the items that have been accepted and not settled, over all pipelines."""

@@ -25,7 +25,7 @@ from otelwp_agent.telemetry.tasks import spawn
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from otelwp_agent.component import ComponentHealth
+    from otelwp_agent.component import ComponentHealth, Sampler
     from otelwp_agent.pipeline.plan import Plan
     from otelwp_agent.pipeline.sending import Drained
 
@@ -77,6 +77,10 @@ class Service:
         states = self._graph.health() if self._graph is not None else []
         intake = self._environment.intake
         return [*states, intake.journal.health()] if intake is not None else states
+
+    def samplers(self) -> Sequence[Sampler]:
+        """Return the processors that decide about whole traces."""
+        return self._graph.samplers() if self._graph is not None else []
 
     @property
     def graph(self) -> Graph:

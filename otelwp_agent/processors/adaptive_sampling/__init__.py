@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from otelwp_agent.component import ComponentConfig, ComponentHealth, Context, Factory, Kind, Processor, Stability, Tier
+from otelwp_agent.component import ComponentConfig, ComponentHealth, Context, Factory, Kind, Sampler, Stability, Tier
 from otelwp_agent.config.types import ByteSize, Duration, PositiveDuration  # noqa: TC001 - pydantic reads them
 from otelwp_agent.errors import ConsumeError, Overloaded, StartError
 from otelwp_agent.model.adaptive.controller import Controller
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 
     from otelwp_agent.model.batch import Batch, Origin
     from otelwp_agent.model.traces import Piece
-    from otelwp_agent.processors.adaptive_sampling.deciding import Decided
+    from otelwp_agent.processors.adaptive_sampling.deciding import Decided, Observer
     from otelwp_agent.processors.adaptive_sampling.waiting import Part, Waiting
 
 _TICK = 0.25
@@ -150,7 +150,7 @@ class Config(ComponentConfig):
         )
 
 
-class AdaptiveSampling(Processor):
+class AdaptiveSampling(Sampler):
     """Reads traces out of requests, lets those wait that are not whole, and does what the controller decides."""
 
     headers = ("user-agent",)
@@ -171,6 +171,7 @@ class AdaptiveSampling(Processor):
         )
         self._measures = Measures(context)
         self._decider.odd = self._measures.odd
+        self.per = config.per
         self._decision_wait = config.decision_wait
         self._max_wait = config.max_wait
         self._max_bytes = config.max_bytes
@@ -182,6 +183,7 @@ class AdaptiveSampling(Processor):
             if recorder.enabled and config.mode == "enforce"
             else None
         )
+        self.records = self._recorder is not None
         self._outgoing = Outgoing(self._send, context.log)
         self._refused: set[object] = set()
         self._divider = Divider()
@@ -192,6 +194,11 @@ class AdaptiveSampling(Processor):
         measures.gauge(KEYS, lambda: float(len(self.controller.key_states.states)))
         measures.gauge(WAITING_TRACES, lambda: float(len(self._room.traces)))
         measures.gauge(WAITING_BYTES, lambda: float(self._room.size + self._outgoing.size))
+
+    def observe(self, observer: Observer) -> None:
+        """Have `observer` told of all that is decided."""
+        self._decider.observer = observer
+        self._decider.weighs = True
 
     async def start(self) -> None:
         """Open the flight recorder, and begin to look for what is due."""
@@ -367,8 +374,10 @@ class AdaptiveSampling(Processor):
         if root is None:
             self._measures.odd("no_root")
             facts = *facts[:4], trace.extent(), facts[5]
+        # What a budget in bytes pays for, which is less than the memory that it took to wait.
+        size = sum([len(span) for part in trace.parts for span in part.spans])
         told = self._decider.decide(
-            trace.key, trace.trace_id, trace.states or (), facts, trace.spans, trace.size, trace.error, now
+            trace.key, trace.trace_id, trace.states or (), facts, trace.spans, size, trace.error, now
         )
         self._measures.decided(told, 1, trace.spans)
         if told.passes:

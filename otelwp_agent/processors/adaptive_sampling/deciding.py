@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     Decided = tuple[object, Sequence[int], Verdict, bool]
     """A trace's key, its spans in the request, what was decided, and whether that was just now, about all of it."""
 
+    Observer = Callable[[object, tuple[str, ...] | None, int, int, Verdict], None]
+    """Told of a trace's key, its sampling key (`None` for spans that come late), spans, bytes, and what was decided."""
+
 INVALID = "invalid_trace_id"
 _VERDICTS = 8192
 """Verdicts that are kept; each threshold makes one."""
@@ -37,8 +40,9 @@ class Decider:
         self.dry_run = dry_run
         self.odd: Callable[[str], None] = lambda _kind: None
         """Called for whatever is wrong with a trace."""
+        self.weighs = weighs
+        self.observer: Observer | None = None
         self._facts = facts
-        self._weighs = weighs
         self._verdicts: dict[tuple[str, int | None, bool], Verdict] = {}
 
     def decide_pieces(  # noqa: PLR0913, PLR0917 - what there is to know
@@ -59,6 +63,9 @@ class Decider:
                 self.odd("duplicate_span_id")
             if known is not None:
                 decided.append((key, piece.indexes, known, False))
+                if self.observer is not None:
+                    size = sum([len(items[index]) for index in piece.indexes])
+                    self.observer(key, None, len(piece.indexes), size, known)
                 continue
             indexes, root = piece.indexes, piece.root
             if not is_trace_id(trace_id):
@@ -69,7 +76,7 @@ class Decider:
                 waiting.append((key, piece))
                 continue
             size = 0
-            if self._weighs or most:
+            if self.weighs or most:
                 size = sum([len(items[index]) for index in indexes])
                 if most and size > most:
                     waiting.append((key, piece))
@@ -114,6 +121,8 @@ class Decider:
                 decision.reason, given, keep=keep
             )
         self.memory.put(key, told)
+        if self.observer is not None:
+            self.observer(key, of, spans, size, told)
         return told
 
     def _verdict(self, reason: str, threshold: int | None, *, keep: bool, filtered: bool = False) -> Verdict:

@@ -39,7 +39,7 @@ RATE = 1_000_000
 """Spans a second that the traffic pretends to be: about as fast as they are taken."""
 REQUESTS = 600
 """Different ones, of a hundred spans; they come again with other trace ids."""
-PASSES = 10
+PASSES = 5
 ROUNDS = 3
 IN_FLIGHT = 100_000
 """Traces that wait at once when memory is measured."""

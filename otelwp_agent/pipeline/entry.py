@@ -53,8 +53,8 @@ class PipelineHead:
         """By receiver and tenant."""
         self.first: Consumer
         self.admits: Sequence[Callable[[], None]] = ()
-        self.fills: Mapping[str, Callable[[], float]] = {}
-        """How full what it leads to is, by exporter: 0 is empty, 1 is full."""
+        self.fills: Mapping[str, Callable[[str], float]] = {}
+        """How full what it leads to is for a tenant, by exporter: 0 is empty, 1 is full."""
         self._all = ledgers
 
     @property

@@ -302,13 +302,12 @@ class Graph:
     def _exit(self, identifier: ComponentId, signal: Signal) -> Consumer:
         return self.connectors[identifier] if self._is_connector(identifier) else self.senders[identifier, signal]
 
-    def _fill(self, identifier: ComponentId, signal: Signal) -> Callable[[], float]:
+    def _fill(self, identifier: ComponentId, signal: Signal) -> Callable[[str], float]:
         """Return what tells how full an exporter's queue is; for a connector, the fullest that it leads to."""
         if not self._is_connector(identifier):
-            sender = self.senders[identifier, signal]
-            return lambda: sender.fill
+            return self.senders[identifier, signal].fill
         heads = [head for fed in self._fed_by(identifier).values() for head in fed]
-        return lambda: max((fill() for head in heads for fill in head.fills.values()), default=0.0)
+        return lambda tenant: max((fill(tenant) for head in heads for fill in head.fills.values()), default=0.0)
 
     def _fed_by(self, identifier: ComponentId) -> dict[Signal, list[PipelineHead]]:
         """Return the heads of the pipelines that a receiver or connector feeds, by signal."""

@@ -94,10 +94,16 @@ class SendingQueue:
         """When the first of those that are put off is due. There must be one."""
         return self.later[0][0]
 
-    @property
-    def fill(self) -> float:
-        """How much of the room is taken: 0 is none, 1 is all of it."""
-        return max(self.size / self.capacity, self.bytes / self.max_bytes)
+    def fill(self, tenant: str) -> float:
+        """Return how much of the room that a tenant may fill is taken, by itself: 0 is none, 1 is all of it.
+
+        What others have taken counts for two thirds of that, so that who has nothing here finds room for longest.
+        """
+        line = self._lines.of(tenant)
+        share = self._tenant_capacity if tenant else self.capacity
+        share_bytes = self._tenant_bytes if tenant else self.max_bytes
+        of_all = max(self.size / self.capacity, self.bytes / self.max_bytes)
+        return max(line.size / share, line.bytes / share_bytes, of_all * 2 / 3)
 
     def admit(self) -> None:
         """Raise `Overloaded` if nothing more has room."""

@@ -132,10 +132,9 @@ class Sender:
         """The clients' headers by which it keeps batches apart."""
         return self._batcher.headers if self._batcher is not None else ()
 
-    @property
-    def fill(self) -> float:
-        """How much of the queue's room is taken: 0 is none, 1 is all of it."""
-        return self._queue.fill
+    def fill(self, tenant: str) -> float:
+        """Return how much of the queue's room for a tenant is taken: 0 is none, 1 is all of it."""
+        return self._queue.fill(tenant)
 
     def admit(self) -> None:
         """Raise `Overloaded` if `consume` would find no room for anything."""

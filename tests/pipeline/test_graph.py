@@ -174,7 +174,7 @@ async def test_a_connector_is_as_full_as_the_fullest_that_it_leads_to():
     for _ in range(3):
         running.hand.receive()
     fills = graph.heads["traces"].fills
-    assert fills["forward"]() == graph.heads["traces/late"].fills["sink"]() == 0.75
+    assert fills["forward"]("") == graph.heads["traces/late"].fills["sink"]("") == 0.75
     running.sink.gate.set()
-    await until(lambda: fills["forward"]() == 0)
+    await until(lambda: fills["forward"]("") == 0)
     await running.stop()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from otelwp_agent.pipeline.entry import PipelineHead
     from otelwp_agent.pipeline.journal.claims import Done, Entry
     from otelwp_agent.pipeline.journal.journal import Journal
+    from otelwp_agent.pipeline.journal.records import Context
     from otelwp_agent.pipeline.ledgers import Ledgers
     from otelwp_agent.telemetry.metrics import Registry
 
@@ -102,8 +103,7 @@ class Intake:
         """Feed what waits, a turn at a time, whenever there may be room."""
         while True:
             self._wake.clear()
-            if self.journal.waiting and self._turn():
-                await asyncio.sleep(0)
+            if self.journal.waiting and await self._feed_what_waits():
                 continue
             try:
                 async with asyncio.timeout(PAUSE if self.journal.waiting else None):
@@ -111,35 +111,46 @@ class Intake:
             except TimeoutError:
                 continue
 
-    def _turn(self) -> int:
-        """Feed what there is room for, for a moment; return how many entries were taken."""
+    async def _feed_what_waits(self) -> int:
+        """Go through what waits once and feed what there is room for; return how many entries were taken.
+
+        Every `TURN` seconds others have their turn.
+        """
         end = time.perf_counter() + TURN
         fed = 0
-        full: set[tuple[Sequence[str], Done]] = set()
+        full: set[tuple[tuple[str, ...], str, Done]] = set()
 
-        def ready(pipelines: tuple[str, ...], done: Done) -> bool:
-            return (pipelines, done) not in full and self._has_room(pipelines, done)
+        def ready(context: Context, done: Done) -> bool:
+            tenant = context.origin.tenant
+            return (context.pipelines, tenant, done) not in full and self._has_room(context.pipelines, tenant, done)
 
-        for entry, record, context in self.journal.replays(ready):
-            batch = Batch(record.signal, record.body(), record.items, context.origin, ())
-            done = entry.done
-            self.feed(entry, context.pipelines, batch)
-            if entry.parked and not entry.open and entry.done == done:
-                full.add((context.pipelines, done))
-            else:
-                fed += 1
+        for replay in self.journal.replays(ready):
+            if replay is not None:
+                entry, record, context = replay
+                done = entry.done
+                self.feed(
+                    entry, context.pipelines, Batch(record.signal, record.body(), record.items, context.origin, ())
+                )
+                if entry.parked and not entry.open and entry.done == done:
+                    full.add((context.pipelines, context.origin.tenant, done))
+                else:
+                    fed += 1
             if time.perf_counter() > end:
-                break
+                await asyncio.sleep(0)
+                end = time.perf_counter() + TURN
         return fed
 
-    def _has_room(self, pipelines: Sequence[str], done: Done) -> bool:
-        """Tell whether any exporter that is not done with it would take an entry."""
+    def _has_room(self, pipelines: Sequence[str], tenant: str, done: Done) -> bool:
+        """Tell whether any exporter that is not done with it would take a tenant's entry."""
         for place, name in enumerate(pipelines):
             if (place, "") in done:
                 continue
             head = self.heads.get(name)
-            if head is None or any(fill() < ROOM for branch, fill in head.fills.items() if (place, branch) not in done):
+            if head is None:
                 return True
+            for branch, fill in head.fills.items():
+                if (place, branch) not in done and fill(tenant) < ROOM:
+                    return True
         return False
 
 

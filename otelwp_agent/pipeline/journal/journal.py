@@ -290,13 +290,17 @@ class Journal:
 
     # -- reading again
 
-    def replays(self, ready: Callable[[tuple[str, ...], Done], bool]) -> Iterator[tuple[Entry, Record, Context]]:
+    def replays(self, ready: Callable[[Context, Done], bool]) -> Iterator[tuple[Entry, Record, Context] | None]:
         """Yield the entries that wait and for which there is room, the oldest first, each to be fed at once.
 
-        `ready` tells of the pipelines of a context, and of what they have done, whether there is. What turns out to be
-        damaged is dropped.
+        `ready` tells of a context, and of what is done, whether there is; `None` stands for many for which there is
+        none. What turns out to be damaged is dropped.
         """
-        for entry, record, context in self._shelf.replays(ready):
+        for replay in self._shelf.replays(ready):
+            if replay is None:
+                yield None
+                continue
+            entry, record, context = replay
             if record is None or context is None:
                 self._lose(entry, context)
             else:

@@ -102,7 +102,7 @@ class _Reading:
     def count_live(self) -> None:
         """Add up the items that are not settled, by account."""
         segment, recovered = self.segment, self._recovered
-        segment.waiting = segment.kept = segment.live
+        segment.kept = segment.live
         index = segment.states.find(WAITING)
         while index >= 0:
             context = segment.contexts.get(segment.context_numbers[index])

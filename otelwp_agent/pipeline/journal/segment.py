@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 from array import array
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from otelwp_agent.pipeline.journal import records
@@ -36,7 +37,7 @@ class Segment:
 
     __slots__ = (
         "context_numbers", "contexts", "fd", "first", "items", "kept", "live", "live_bytes", "marker", "number",
-        "offsets", "path", "size", "states", "waiting",
+        "offsets", "path", "size", "states", "waiting_for",
     )  # fmt: skip
 
     def __init__(self, path: Path, number: int, marker: bytes, fd: int, first: int) -> None:
@@ -58,8 +59,8 @@ class Segment:
         """Entries that are not released."""
         self.live_bytes = 0
         """What they weigh, headers included."""
-        self.waiting = 0
-        """Entries that are neither released nor running."""
+        self.waiting_for: Counter[tuple[int, int]] = Counter()
+        """Entries that are neither released nor running, by their context and state."""
         self.contexts: dict[int, Context] = {}
 
     @classmethod
@@ -80,6 +81,11 @@ class Segment:
         segment = cls(path, int(found[1]), bytes.fromhex(found[2]), fd, 0)
         segment.size = os.fstat(fd).st_size
         return segment
+
+    @property
+    def waiting(self) -> int:
+        """Entries that are neither released nor running."""
+        return self.waiting_for.total()
 
     @property
     def end(self) -> int:

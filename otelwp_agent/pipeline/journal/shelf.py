@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from otelwp_agent.pipeline.journal.segment import Segment
 
 _PARTLY_DONE_STATES = 256 - FIRST_PARTLY_DONE
+GLANCES = 1000
 Spot = tuple[int, int, int]
 """Of an entry in its segment: offset, number of its context, items."""
 
@@ -69,6 +70,10 @@ class Shelf:
         for segment in self.segments:
             for seq in [seq for seq in recovered.branches if segment.first <= seq < segment.end]:
                 segment.states[seq - segment.first] = self._state_of(frozenset(recovered.branches[seq]))
+            states = enumerate(segment.states)
+            segment.waiting_for.update(
+                (segment.context_numbers[at], state) for at, state in states if state != RELEASED
+            )
 
     def add(self, segment: Segment, spots: list[Spot]) -> int:
         """Enter what has been written to a segment, as running; return the index of the first."""
@@ -93,8 +98,8 @@ class Shelf:
         segment, index = entry.segment, entry.index
         del self._running[segment.number, index]
         if entry.parked:
-            segment.states[index] = self._state_of(entry.done)
-            segment.waiting += 1
+            state = segment.states[index] = self._state_of(entry.done)
+            segment.waiting_for[segment.context_numbers[index], state] += 1
             return False
         segment.states[index] = RELEASED
         segment.live -= 1
@@ -113,8 +118,8 @@ class Shelf:
             entry.segment, entry.index, entry.size = segment, place, size
             self._running[segment.number, place] = entry
         else:
-            old.waiting -= 1
-            segment.waiting += 1
+            _stop_waiting(old, index, state)
+            segment.waiting_for[segment.context_numbers[place], state] += 1
         old.states[index] = RELEASED
         old.live -= 1
         old.kept -= 1
@@ -136,20 +141,28 @@ class Shelf:
             if most < 0:
                 return
 
-    def replays(self, ready: Callable[[tuple[str, ...], Done], bool]) -> Iterator[Replay]:
+    def replays(self, ready: Callable[[Context, Done], bool]) -> Iterator[Replay | None]:
         """Yield the entries that wait and for which there is room, the oldest first, each to be fed at once.
 
-        `ready` tells of the pipelines of a context, and of what they have done, whether there is.
+        `ready` tells of a context, and of what is done, whether there is. `None` stands for `GLANCES` entries for which
+        there is none: it lets the caller see to others.
         """
+        passed = 0
         for segment in list(self.segments):
-            states = [WAITING, *range(FIRST_PARTLY_DONE, FIRST_PARTLY_DONE + len(self._done_sets))]
-            for state in states if segment.waiting else ():
-                done = self._done_of(state)
+            classes = [key for key in segment.waiting_for if self._is_ready(segment, key, ready)]
+            for state in sorted({state for _, state in classes}):
+                numbers = {number for number, of_state in classes if of_state == state}
                 index = segment.states.find(state)
-                while index >= 0:
-                    context = segment.contexts.get(segment.context_numbers[index])
-                    if context is None or ready(context.pipelines, done):
-                        yield self._read(segment, index, context, done)
+                while index >= 0 and numbers:
+                    number = segment.context_numbers[index]
+                    if number not in numbers:
+                        passed += 1
+                        if not passed % GLANCES:
+                            yield None
+                    elif self._is_ready(segment, (number, state), ready):
+                        yield self._read(segment, index)
+                    else:
+                        numbers.discard(number)
                     index = segment.states.find(state, index + 1)
 
     def live(self) -> dict[tuple[str, str, str], int]:
@@ -182,14 +195,20 @@ class Shelf:
             except OSError as error:
                 self._log.warning("journal segment not deleted", file=str(segment.path), error=error.strerror)
 
-    def _read(self, segment: Segment, index: int, context: Context | None, done: Done) -> Replay:
-        record = segment.entry(index)
-        segment.waiting -= 1
+    def _is_ready(self, segment: Segment, key: tuple[int, int], ready: Callable[[Context, Done], bool]) -> bool:
+        """Tell whether there is room for entries of this context and state; without a context, they are to be lost."""
+        context = segment.contexts.get(key[0])
+        return context is None or ready(context, self._done_of(key[1]))
+
+    def _read(self, segment: Segment, index: int) -> Replay:
+        state = segment.states[index]
+        _stop_waiting(segment, index, state)
         segment.states[index] = RUNNING
+        record = segment.entry(index)
         size = record.end - record.offset if record is not None else 0
         entry = self._run(segment, index, segment.items[index], size)
-        entry.done = done
-        return Replay(entry, record, context)
+        entry.done = self._done_of(state)
+        return Replay(entry, record, segment.contexts.get(segment.context_numbers[index]))
 
     def _run(self, segment: Segment, index: int, items: int, size: int) -> Entry:
         entry = self._running[segment.number, index] = Entry(self._keeper, segment, index, items, size)
@@ -210,3 +229,11 @@ class Shelf:
                 return WAITING  # as much as a byte can tell; what is done of it will be done again
             self._done_sets.append(done)
         return FIRST_PARTLY_DONE + self._done_sets.index(done)
+
+
+def _stop_waiting(segment: Segment, index: int, state: int) -> None:
+    """Count an entry that waited no more."""
+    key = (segment.context_numbers[index], state)
+    segment.waiting_for[key] -= 1
+    if not segment.waiting_for[key]:
+        del segment.waiting_for[key]

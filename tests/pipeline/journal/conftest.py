@@ -65,7 +65,7 @@ class Life:
     def replay(self, limit=10**9):
         """Read what waits, and leave it running."""
         found = []
-        for replay in self.journal.replays(lambda _pipelines, _done: True):
+        for replay in self.journal.replays(lambda _context, _done: True):
             found.append(replay)
             if len(found) >= limit:
                 break

@@ -246,3 +246,18 @@ async def test_a_full_journal_refuses_before_anything_is_taken(tmp_path):
     agent.sink.gate.set()
     await until(lambda: agent.journal.entries == 0)
     await agent.stop()
+
+
+async def test_one_tenants_backlog_does_not_keep_another_waiting(tmp_path):
+    agent = Agent(tmp_path)
+    await agent.go(ONE.replace("sink: }", "sink: {sending_queue: {queue_size: 8, num_consumers: 1}}}"))
+    agent.sink.gate.clear()
+    await asyncio.gather(*[agent.send(number, tenant="flood") for number in range(3000)])
+    await asyncio.gather(*[agent.send(5000 + number, tenant="other") for number in range(20)])
+    assert agent.journal.waiting > 3000
+    agent.sink.gate.set()
+    others = set(range(5000, 5020))
+    await until(lambda: others <= set(numbers(agent.sink)))
+    assert len(agent.sink.batches) < 500
+    await until(lambda: agent.journal.entries == 0)
+    await agent.stop()

@@ -30,6 +30,7 @@ from otelwp_agent.component import (
 )
 from otelwp_agent.config.blocks import Queue, Retry
 from otelwp_agent.errors import StartError
+from otelwp_agent.model.ledger_report import totals
 from otelwp_agent.pipeline.entry import ConnectorEntry, PipelineHead, ReceiverEntry
 from otelwp_agent.pipeline.fan_out import fan_out
 from otelwp_agent.pipeline.ledgers import Ledgers
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from otelwp_agent.component import Host
     from otelwp_agent.model.signal import Signal
     from otelwp_agent.pipeline.journal.intake import Intake
+    from otelwp_agent.pipeline.journal.records import ExporterRow
     from otelwp_agent.pipeline.plan import ComponentPlan, PipelinePlan, Plan
     from otelwp_agent.pipeline.sending import DeadLetters
     from otelwp_agent.telemetry.metrics import Registry
@@ -142,6 +144,7 @@ class Graph:
         if intake is not None:
             intake.heads = self.heads
             readers = (*self.processors.values(), *self.senders.values())
+            intake.journal.exporters = self._exporter_rows
             intake.headers = sorted({header for reader in readers for header in reader.headers})
 
     async def retire(self, successor: Graph | None, deadline: float) -> Drained:
@@ -175,6 +178,11 @@ class Graph:
     def samplers(self) -> list[Sampler]:
         """Return the processors that decide about whole traces, in the order of the file."""
         return [stage for stage in self.processors.values() if isinstance(stage, Sampler)]
+
+    def _exporter_rows(self) -> list[ExporterRow]:
+        """Return what the journal remembers of exporters."""
+        lines = totals("exporter", [sender.line() for sender in self.senders.values()])
+        return [(line.name, line.accepted, line.delivered, line.reasons, line.in_flight) for line in lines]
 
     def in_flight(self) -> int:
         """Return the items that have been accepted and not settled, over all pipelines."""

@@ -1,5 +1,6 @@
 """What was acknowledged survives the agent: killed, stopped with a backend away, or told to wait for the outcome."""
 
+import re
 import signal
 import time
 
@@ -62,6 +63,7 @@ def test_an_orderly_stop_keeps_what_it_cannot_deliver_and_says_so(tmp_path):
         assert (line["kept_in_journal"], line["dropped"], line["level"]) == (2, 0, "info")
     status, out, _ = command("audit", "--journal", tmp_path / "state")
     assert (status, "2 requests not settled" in out) == (0, True)
+    assert re.search(r"otlp_http +2 = +0 \+ +0 \+ +0 \+ +0 \+ +2", out)
 
 
 def test_a_second_agent_on_the_same_directory_is_refused(tmp_path):

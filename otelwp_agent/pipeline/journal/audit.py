@@ -50,6 +50,18 @@ def _report(recovered: Recovered, directory: Path) -> Report:
             if key not in recovered.accounts
         ]
         lines += totals(kind, accounts)
+    lines += [
+        Line(
+            "exporter",
+            name,
+            accepted=taken,
+            delivered=delivered,
+            dropped=sum(reasons.values()),
+            in_flight=held,
+            reasons=dict(reasons),
+        )
+        for name, taken, delivered, reasons, held in recovered.exporters
+    ]
     problems = [
         f"{path.name}: {damage.length} bytes from offset {damage.offset} are damaged"
         for path, damage in recovered.damage

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from otelwp_agent.model.batch import Batch, Origin
     from otelwp_agent.model.receipt import Ledger
     from otelwp_agent.pipeline.journal.claims import Done, Entry
-    from otelwp_agent.pipeline.journal.records import Account, Record, Snapshot
+    from otelwp_agent.pipeline.journal.records import Account, ExporterRow, Record, Snapshot
     from otelwp_agent.pipeline.journal.segment import Segment
     from otelwp_agent.pipeline.journal.shelf import Spot
 
@@ -110,12 +110,14 @@ class Draft:
         self.requests.append(request)
         self._add_entry(parts, number, batch.items)
 
-    def commit(self, rows: dict[Ledger, Account], released: list[tuple[Segment, int]]) -> None:
+    def commit(
+        self, rows: dict[Ledger, Account], released: list[tuple[Segment, int]], exporters: Sequence[ExporterRow]
+    ) -> None:
         """Say last of all what is true when this is on disk."""
         self.rows, self.released = rows, released
         entries = range(self.segment.end + len(self.moved), self._next)
         seqs = [segment.first + index for segment, index in released]
-        commit = Commit(entries, list(rows.values()), seqs, self.branches)
+        commit = Commit(entries, list(rows.values()), seqs, self.branches, exporters)
         self._add(records.other(self.segment.marker, Kind.COMMIT, commit.encode()))
 
     def forget_contexts(self) -> None:

@@ -38,7 +38,7 @@ from otelwp_agent.pipeline.journal.shelf import Shelf
 from otelwp_agent.pipeline.journal.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import structlog
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from otelwp_agent.model.receipt import Ledger
     from otelwp_agent.pipeline.journal.claims import Done, Entry, JournalClaim
     from otelwp_agent.pipeline.journal.draft import Request
-    from otelwp_agent.pipeline.journal.records import Account, Context, Record
+    from otelwp_agent.pipeline.journal.records import Account, Context, ExporterRow, Record
     from otelwp_agent.pipeline.journal.recovery import Recovered
     from otelwp_agent.pipeline.ledgers import Ledgers
     from otelwp_agent.telemetry.metrics import Registry
@@ -60,6 +60,8 @@ MAX_GROUP = 4 * 2**20
 MAX_GROUP_REQUESTS = 4096
 FLUSH_INTERVAL = 0.1
 """Seconds after which a release is written when no request comes with which it could be."""
+EXPORTERS_INTERVAL = 1.0
+"""Seconds after which a write has the sums of the exporters again."""
 RETRY_INTERVAL = 1.0
 """Seconds after a write that failed in which nothing is taken."""
 COMPACT_SHARE = 0.25
@@ -81,6 +83,9 @@ class Journal:
         self.max_size = settings.max_size
         self.on_closed: Callable[[], None] = lambda: None
         """Called when an entry has been closed: there may be room for others."""
+        self.exporters: Callable[[], Sequence[ExporterRow]] = list
+        """Returns what is to be remembered of exporters, for who audits the journal."""
+        self._tell_exporters = 0.0
         self._sync = settings.sync
         self._segment_bytes = max(2**18, min(SEGMENT_BYTES, settings.max_size // 16))
         self._ledgers = ledgers
@@ -420,7 +425,11 @@ class Journal:
                 ledger.accepted += request.batch.items
                 self._changed[ledger] = None
         draft.branches += self._branches + self._branches_done()
-        draft.commit({ledger: _row(ledger) for ledger in self._changed}, self._released)
+        exporters: Sequence[ExporterRow] = ()
+        if not segment.size or time.monotonic() >= self._tell_exporters:
+            self._tell_exporters = time.monotonic() + EXPORTERS_INTERVAL
+            exporters = self.exporters()
+        draft.commit({ledger: _row(ledger) for ledger in self._changed}, self._released, exporters)
         self._changed, self._released, self._branches = {}, [], []
         return draft
 

@@ -93,6 +93,8 @@ class Context:
 
 Account = tuple[str, str, str, int, list[int], dict[str, int]]
 """A row of an account: pipeline, receiver, tenant; items accepted, items of each outcome, items dropped by reason."""
+ExporterRow = tuple[str, int, int, dict[str, int], int]
+"""What an exporter has done since the agent was started: its id; items taken, delivered, dropped by reason, held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,8 @@ class Commit:
     accounts: Sequence[Account] = ()
     released: Sequence[int] = ()
     branches: Sequence[tuple[int, int, str]] = field(default=())
+    exporters: Sequence[ExporterRow] = field(default=())
+    """All of them, now and then."""
 
     def encode(self) -> bytes:
         """Return it as JSON with its length before it and the released entries (u64) behind it."""
@@ -146,6 +150,8 @@ class Commit:
             data["accounts"] = self.accounts
         if self.branches:
             data["branches"] = self.branches
+        if self.exporters:
+            data["exporters"] = self.exporters
         text = orjson.dumps(data)
         return _LENGTH.pack(len(text)) + text + array("Q", self.released).tobytes()
 
@@ -160,6 +166,7 @@ class Commit:
             [tuple(row) for row in data.get("accounts", ())],
             released,
             [tuple(row) for row in data.get("branches", ())],
+            [tuple(row) for row in data.get("exporters", ())],
         )
 
 

@@ -16,8 +16,10 @@ from otelwp_agent.pipeline.journal.records import HEADER_BYTES, Account, Commit,
 from otelwp_agent.pipeline.journal.segment import RELEASED, WAITING, Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from otelwp_agent.pipeline.journal.records import ExporterRow
 
 Key = tuple[str, str, str]
 """Pipeline, receiver, tenant."""
@@ -33,6 +35,8 @@ class Recovered:
     """As of the last commit, with what was written after it and is whole."""
     live: Counter[Key] = field(default_factory=Counter)
     """Items that are not settled, as the entries themselves tell."""
+    exporters: Sequence[ExporterRow] = ()
+    """As they were told last."""
     branches: dict[int, set[tuple[int, str]]] = field(default_factory=dict)
     """What is done already of entries that are not settled."""
     damage: list[tuple[Path, Damage]] = field(default_factory=list)
@@ -127,6 +131,7 @@ class _Reading:
         self._uncovered = [each for each in self._uncovered if each[0] not in commit.entries and each[1] not in known]
         self._released.extend(commit.released)
         recovered.accounts.update({row[:3]: row for row in commit.accounts})
+        recovered.exporters = commit.exporters or recovered.exporters
         for seq, pipeline, name in commit.branches:
             recovered.branches.setdefault(seq, set()).add((pipeline, name))
 

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otelwp_agent.model.sample import Sample
 from otelwp_agent.model.signal import Signal
@@ -61,6 +62,28 @@ def test_zipkin_shows_what_was_sent(zipkin, settings, tmp_path):
             near = [each for each in annotations if abs(each["timestamp"] - event.time_unix_nano / 1000) <= 1]
             assert any(event.name in each["value"] for each in near)
     assert sum(failed(span) for span, _ in sent) > 0
+
+
+@pytest.mark.parametrize("form", ["json", "proto"])
+def test_an_error_without_a_message_is_an_error(zipkin, form, tmp_path):
+    """Zipkin keeps the tag `error` though it is empty, as the specification has it."""
+    service = f"silent-{form}"
+    request = ExportTraceServiceRequest()
+    resource = request.resource_spans.add()
+    resource.resource.attributes.add(key="service.name").value.string_value = service
+    now = time.time_ns()
+    span = resource.scope_spans.add().spans.add(
+        trace_id=form.ljust(16).encode(),
+        span_id=b"s" * 8,
+        name="page",
+        start_time_unix_nano=now,
+        end_time_unix_nano=now + 10**6,
+    )
+    span.status.code = 2
+    with Agent(CONFIG.format(port=zipkin.port, settings=f"format: {form}"), tmp_path) as agent:
+        assert post(agent.port(), "/v1/traces", request.SerializeToString()) == 200
+        ((found,),) = eventually(lambda: zipkin.traces(service), len)
+    assert found["tags"] == {"error": "", "otel.status_code": "ERROR"}
 
 
 def text(value):

@@ -133,12 +133,9 @@ _CODE_TAGS = {
 
 
 def _scope_tags(scope: pb.Scope) -> list[bytes]:
-    tags = []
-    if scope.name:
-        tags.append(_text_tag("otel.scope.name", scope.name))
-    if scope.version:
-        tags.append(_text_tag("otel.scope.version", scope.version))
-    return tags
+    """Return a scope's name and version, under the names that they have and those that they had before."""
+    named = (("name", scope.name), ("version", scope.version))
+    return [_text_tag(f"otel.{kind}.{key}", text) for key, text in named if text for kind in ("scope", "library")]
 
 
 def _text_tag(key: str, text: bytes) -> bytes:

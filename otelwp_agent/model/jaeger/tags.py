@@ -87,10 +87,20 @@ def as_list(tags: Any, mend: Mend) -> list[Any]:  # noqa: ANN401 - whatever stan
 
 
 def has_kind(tags: Any) -> bool:  # noqa: ANN401 - whatever stands in the JSON
-    """Whether a tag tells the kind, as it comes in JSON."""
+    """Whether a tag, as it comes in JSON, tells the kind; or that there was no request to answer.
+
+    PHP's `http_response_code()` is false on the command line, and the founding plugin writes it down.
+    """
     if type(tags) is dict:
-        return "span.kind" in tags
-    return type(tags) is list and any(type(tag) is dict and tag.get("key") == "span.kind" for tag in tags)
+        return "span.kind" in tags or tags.get(_STATUS) is False or has_kind(list(tags.values()))
+    return type(tags) is list and any(
+        type(tag) is dict
+        and (tag.get("key") == "span.kind" or (tag.get("key") == _STATUS and tag.get("value") is False))
+        for tag in tags
+    )
+
+
+_STATUS = "http.status_code"
 
 
 def always(tag: Any) -> bytes | None:  # noqa: ANN401 - whatever stands in the JSON

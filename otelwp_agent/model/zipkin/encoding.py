@@ -51,7 +51,9 @@ MAX_TAILS_SIZE = 4 * 2**20
 """Bytes of tails that are remembered, with what was written for them; when full, they are all forgotten."""
 
 SERVICE_NAME = "service.name"
-SCOPE_NAME, SCOPE_VERSION = "otel.scope.name", "otel.scope.version"
+SCOPE_NAMES = ("otel.scope.name", "otel.library.name")
+SCOPE_VERSIONS = ("otel.scope.version", "otel.library.version")
+"""What a scope's name and version are called, and were before: the specification asks for both."""
 
 NO_TRACE, NO_SPAN = bytes(16), bytes(8)
 """The ids that are none."""
@@ -338,9 +340,9 @@ class Encoder(Generic[F]):
         tags = tags_of(resource.attributes)
         service = tags.pop(SERVICE_NAME, "") or self._default
         tags.update(tags_of(scope.attributes))
-        for key, raw in ((SCOPE_NAME, scope.name), (SCOPE_VERSION, scope.version)):
+        for keys, raw in ((SCOPE_NAMES, scope.name), (SCOPE_VERSIONS, scope.version)):
             if raw:
-                tags[key] = raw.decode(errors="replace")
+                tags.update(dict.fromkeys(keys, raw.decode(errors="replace")))
         context: Context[F] = Context(service, tags, self.nothing)
         self._fill(context)
         return context

@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 KINDS = ("", "", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 """Zipkin's kinds by OTLP's number."""
 
-NO_MESSAGE = "true"
-"""The value of `error` where a status has no message."""
-
 MICROSECOND = 1000
 """Nanoseconds of Zipkin's unit."""
 
@@ -97,7 +94,7 @@ def status_tags(status: bytes) -> list[tuple[str, str]]:
         return []
     if code == "OK":
         return [(STATUS_CODE, code)]
-    return [(STATUS_CODE, code), (ERROR, parsed.message.decode(errors="replace") or NO_MESSAGE)]
+    return [(STATUS_CODE, code), (ERROR, parsed.message.decode(errors="replace"))]
 
 
 def _add_endpoints(out: Record, tags: dict[str, str], service: str, kind: int) -> None:

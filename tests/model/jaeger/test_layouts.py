@@ -95,6 +95,7 @@ def posted(*spans):
         posted(founding(tags=[{"key": "span.kind", "value": "client"}])),
         posted(founding(tags=[{"key": "span.kind", "value": "odd"}])),
         posted(founding(tags=[{"key": "http.status_code", "value": 500}])),
+        posted(founding(tags=[{"key": "http.status_code", "value": False}])),
         posted(founding(tags=[{"key": "http.status_code", "value": 404}])),
     ],
 )
@@ -210,7 +211,13 @@ def test_what_is_remembered_is_bounded(monkeypatch):
 
 
 texts = st.text('ab{}[]",:\\é', max_size=4)
-values = texts | st.integers() | st.booleans() | st.none() | st.floats(allow_nan=False, allow_infinity=False)
+values = (
+    texts
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.booleans()
+    | st.none()
+    | st.floats(allow_nan=False, allow_infinity=False)
+)
 keys = st.sampled_from(["a", "b", "span.kind", "error", "http.status_code", "otel.status_code"]) | texts
 tags = st.lists(
     st.fixed_dictionaries(

@@ -138,7 +138,9 @@ def test_resource_and_scope_become_tags_and_the_nearest_wins():
         "b": "scope",
         "short": "true",
         "otel.scope.name": "lib",
+        "otel.library.name": "lib",
         "otel.scope.version": "2",
+        "otel.library.version": "2",
         "c": "1",
     }
 
@@ -163,7 +165,7 @@ def test_services_without_a_name_get_one(resource, service):
         (None, {}, {}),
         ((1, "ignored"), {}, {"otel.status_code": "OK"}),
         ((2, "boom"), {}, {"otel.status_code": "ERROR", "error": "boom"}),
-        ((2, ""), {}, {"otel.status_code": "ERROR", "error": "true"}),
+        ((2, ""), {}, {"otel.status_code": "ERROR", "error": ""}),
         ((2, "boom"), {"error": "other", "a": "b"}, {"otel.status_code": "ERROR", "error": "boom", "a": "b"}),
         ((0, "ignored"), {"error": False}, {}),
         (None, {"error": "false", "a": "b"}, {"a": "b"}),

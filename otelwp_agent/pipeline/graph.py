@@ -143,7 +143,7 @@ class Graph:
         intake = self.environment.intake
         if intake is not None:
             intake.heads = self.heads
-            readers = (*self.processors.values(), *self.senders.values())
+            readers: list[Processor | Sender] = [*self.processors.values(), *self.senders.values()]
             intake.journal.exporters = self._exporter_rows
             intake.headers = sorted({header for reader in readers for header in reader.headers})
 

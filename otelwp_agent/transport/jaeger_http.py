@@ -61,6 +61,10 @@ _THRIFT_BEGINS = frozenset(b"\x0c\x0f\x80\x00")
 class Entry(Protocol):
     """Where batches go."""
 
+    @property
+    def answers_late(self) -> bool:
+        """Whether a sender may only be answered when the future that `consume` returns has its result."""
+
     def admit(self) -> None:
         """Raise `Overloaded` if a batch would be refused now."""
 

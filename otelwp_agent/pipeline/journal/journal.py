@@ -187,7 +187,8 @@ class Journal:
         """Write what is known and let the directory go. What is not settled stays for the next start."""
         if self._lock >= 0:
             await self._quiet()
-            if self._changed or self._released or self._progressed or self._branches:
+            if self._current is not None or self._changed or self._released or self._progressed or self._branches:
+                self._tell_exporters = 0.0
                 self._commit()
             await self._quiet()
         if self._flush is not None:

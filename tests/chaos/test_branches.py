@@ -15,7 +15,7 @@ def test_the_healthy_one_gets_everything_once_and_at_once_and_the_other_catches_
         ill.ask("set", listens=False)
         trial.start()
         trial.load.ask("go")
-        time.sleep(seconds / 2)
+        time.sleep(max(3.0, seconds / 2))
         sent = trial.load.ask("rest")
         has(healthy, sent["acked"])
         assert 0 < healthy.ask("slowest") < AT_ONCE_SECONDS
@@ -42,7 +42,7 @@ def test_a_kill_repeats_nothing_that_was_settled_at_the_healthy_one(tmp_path, se
         ill.ask("set", listens=False)
         trial.start()
         trial.load.ask("go")
-        time.sleep(seconds / 2)
+        time.sleep(max(3.0, seconds / 2))
         delivered = healthy.ask("counts")["spans"]
         time.sleep(SETTLED_SECONDS)
         trial.kill()

@@ -8,6 +8,8 @@ import pytest
 
 from tests.chaos.trial import Trial
 
+RATE = 300.0
+"""Requests a second."""
 KILLS = 25
 """At least, in each of the tests."""
 LIFE_SECONDS = (0.05, 0.9)
@@ -53,7 +55,7 @@ def test_without_a_journal_spans_are_lost(tmp_path, seed):
 @pytest.mark.parametrize("processors", PROCESSORS)
 def test_nothing_that_was_acknowledged_is_lost(processors, tmp_path, seconds, seed, tell):
     chance = random.Random(seed)
-    with Trial(tmp_path, seed=seed, directory=tmp_path / "j", poison=200, **PROCESSORS[processors]) as trial:
+    with Trial(tmp_path, seed=seed, directory=tmp_path / "j", poison=200, rate=RATE, **PROCESSORS[processors]) as trial:
         trial.load.ask("go")
         bound = 0
         in_flight = most_in_flight = 0

@@ -101,7 +101,7 @@ class Verdict:
             f"{len(self.missing)} missing; {self.duplicates} duplicates beside {self.doubtful} after half an answer"
         )
         if self.missing:
-            when = ", ".join(f"{span} (at {self.acked_at.get(span, -1):.3f} s)" for span in self.missing[:20])
+            when = ", ".join(f"{span} (at {self.acked_at.get(span, -1):.3f} s)" for span in self.missing[:5])
             text += f"; missing are {when} …"
         return text
 

@@ -48,11 +48,6 @@ def is_root(parent: bytes) -> bool:
     return not parent or parent == _ZERO
 
 
-def is_trace_id(trace_id: bytes) -> bool:
-    """Whether a trace can have this id."""
-    return len(trace_id) == 16 and any(trace_id)  # noqa: PLR2004 - W3C Trace Context
-
-
 class Piece:
     """What a request holds of one trace."""
 

@@ -13,6 +13,7 @@ from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Ledger, Outcome, Receipt
 from otelwp_agent.model.sampling import TraceState, randomness_of
 from otelwp_agent.model.signal import Signal
+from otelwp_agent.model.traces import Heads, SpanView, enclose, frame, read_heads
 from tests.kit.stages import build, items_of, run
 
 NAME = "otelwp_processor_adaptive_sampling_"
@@ -110,6 +111,10 @@ def deliver(catcher):
     for batch in catcher.batches:
         assert sum(items for _, items in batch.shares) == batch.items == len(items_of(Signal.TRACES, batch.body))
         batch.settle(Outcome.DELIVERED)
+
+
+def read_items(body):
+    return SpanView(body).items[:]
 
 
 def look(stage, catcher):
@@ -248,6 +253,48 @@ def test_odd_traces_are_counted_and_settled(spans, kind):
     deliver(catcher)
     assert metric(stage, "odd_traces", kind=kind) == 1
     assert receipt_of(batch).pending == 0
+
+
+BROKEN = b"J\x03\xff\xff\xff"
+"""Attributes that do not parse."""
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("state", [b"", b"\x1a\x07ot=th:8"])
+def test_attributes_that_do_not_parse_stop_nothing(at_once, state):
+    """What stands deeper than we must read may be broken: nobody else's spans may wait for it."""
+    stage, catcher = sampler(**SITES, per=["http.route", "span.name"])
+    root = span(trace_id(1, 255), error=True)
+    request = ExportTraceServiceRequest.FromString(body_of([root]))
+    item = request.resource_spans[0].scope_spans[0].spans[0].SerializeToString() + state + BROKEN
+    children = [] if at_once else [span(trace_id(1, 255), 1, 9)]
+    other = request.resource_spans[0].scope_spans[0].spans[0].__class__
+    heads = read_heads(body_of([root]))[0]
+    items = [item, *[other(**child).SerializeToString() for child in children]]
+    receipt = Receipt(len(items))
+    stage.consume(Batch(Signal.TRACES, enclose(heads, frame(items)), len(items), Origin(), [(receipt, len(items))]))
+    run(stage.shutdown())
+    assert sum(batch.items for batch in catcher.batches) == len(items)
+    for batch in catcher.batches:
+        batch.settle(Outcome.DELIVERED)
+    assert receipt.pending == 0
+
+
+def test_names_that_are_no_text_hide_nothing_else():
+    stage, _ = sampler(target={"spans_per_second": 9}, per=["http.route"])
+    request = ExportTraceServiceRequest.FromString(body_of([span(trace_id(1), attributes=[text("http.route", "/a")])]))
+    item = request.resource_spans[0].scope_spans[0].spans[0].SerializeToString() + b"J\x04\n\x02\xff\xfe"
+    body = enclose(read_heads(request.SerializeToString())[0], frame([item]))
+    stage.consume(Batch(Signal.TRACES, body, 1, Origin(), [(Receipt(1), 1)]))
+    assert {key for key, _ in [*stage.controller.keys()]} == {("/a",)}
+
+
+def test_a_resource_that_does_not_parse_says_nothing():
+    stage, catcher = sampler(**SITES)
+    item = read_items(body_of([span(trace_id(1), error=True)]))[0]
+    body = enclose(Heads(b"\n\x03\n\x01\xff", b""), frame([item]))
+    stage.consume(Batch(Signal.TRACES, body, 1, Origin(), [(Receipt(1), 1)]))
+    assert len(catcher.batches) == 1
 
 
 def test_a_dry_run_marks_and_drops_nothing():

@@ -67,9 +67,10 @@ from otelwp_agent.processors.adaptive_sampling.waiting import WaitingRoom
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from otelwp_agent.component import Observer
     from otelwp_agent.model.batch import Batch, Origin
     from otelwp_agent.model.traces import Piece
-    from otelwp_agent.processors.adaptive_sampling.deciding import Decided, Observer
+    from otelwp_agent.processors.adaptive_sampling.deciding import Decided
     from otelwp_agent.processors.adaptive_sampling.waiting import Part, Waiting
 
 _TICK = 0.25
@@ -375,7 +376,7 @@ class AdaptiveSampling(Sampler):
             self._measures.odd("no_root")
             facts = *facts[:4], trace.extent(), facts[5]
         # What a budget in bytes pays for, which is less than the memory that it took to wait.
-        size = sum([len(span) for part in trace.parts for span in part.spans])
+        size = sum([len(span) for part in trace.parts for span in part.spans]) if self._decider.weighs else 0
         told = self._decider.decide(
             trace.key, trace.trace_id, trace.states or (), facts, trace.spans, size, trace.error, now
         )

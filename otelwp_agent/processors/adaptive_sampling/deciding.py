@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from otelwp_agent.model.adaptive.trace import Trace
-from otelwp_agent.model.traces import is_trace_id
 from otelwp_agent.processors.adaptive_sampling.facts import sampled_before
 from otelwp_agent.processors.adaptive_sampling.verdict import Memory, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container, Sequence
 
+    from otelwp_agent.component import Observer
     from otelwp_agent.model.adaptive.controller import Controller
     from otelwp_agent.model.batch import Origin
     from otelwp_agent.model.traces import Piece, SpanView
@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     Decided = tuple[object, Sequence[int], Verdict, bool]
     """A trace's key, its spans in the request, what was decided, and whether that was just now, about all of it."""
 
-    Observer = Callable[[object, tuple[str, ...] | None, int, int, Verdict], None]
-    """Told of a trace's key, its sampling key (`None` for spans that come late), spans, bytes, and what was decided."""
-
 INVALID = "invalid_trace_id"
+_LENGTH, _NONE = 16, bytes(16)
+"""Bytes of a trace id, and one that is none."""
 _VERDICTS = 8192
 """Verdicts that are kept; each threshold makes one."""
 
@@ -65,10 +64,10 @@ class Decider:
                 decided.append((key, piece.indexes, known, False))
                 if self.observer is not None:
                     size = sum([len(items[index]) for index in piece.indexes])
-                    self.observer(key, None, len(piece.indexes), size, known)
+                    self.observer(key, None, len(piece.indexes), size, known.keep, known.reason)
                 continue
             indexes, root = piece.indexes, piece.root
-            if not is_trace_id(trace_id):
+            if len(trace_id) != _LENGTH or trace_id == _NONE:
                 self.odd(INVALID)
                 decided.append((key, indexes, self._verdict(INVALID, None, keep=False, filtered=True), True))
                 continue
@@ -122,7 +121,7 @@ class Decider:
             )
         self.memory.put(key, told)
         if self.observer is not None:
-            self.observer(key, of, spans, size, told)
+            self.observer(key, of, spans, size, told.keep, told.reason)
         return told
 
     def _verdict(self, reason: str, threshold: int | None, *, keep: bool, filtered: bool = False) -> Verdict:

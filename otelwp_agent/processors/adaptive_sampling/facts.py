@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from google.protobuf.message import DecodeError
+
 from otelwp_agent.model import projection_pb2 as pb
-from otelwp_agent.model.attributes import as_string, decode, find
+from otelwp_agent.model.attributes import as_string, decode
 from otelwp_agent.model.projections import parse
 from otelwp_agent.model.sampling import TraceState, randomness_of
 from otelwp_agent.model.site import UNKNOWN, site_of
 from otelwp_agent.processors.adaptive_sampling.config import SPAN_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from otelwp_agent.model.batch import Origin
     from otelwp_agent.processors.adaptive_sampling.config import AlwaysKeep, Drop, Sites
@@ -45,8 +48,8 @@ _MAX_RESOURCE = 8192
 _LONGEST = 200
 """Characters of a value in a key; what is longer is cut, for keys are kept in memory."""
 _UNSET = ("", "0", "false", "False")
-_VALUE = 0x12
-"""The tag of a KeyValue's value (2)."""
+_STRING = 0x0A
+"""The tag of an AnyValue's `string_value` (1)."""
 _ONE_BYTE = 0x80
 """Lengths below this take one byte."""
 
@@ -70,7 +73,7 @@ class _Rule(NamedTuple):
 
 class _Resource(NamedTuple):
     values: tuple[str | None, ...]
-    missing: tuple[tuple[int, bytes], ...]
+    missing: tuple[tuple[int, str], ...]
     """Which of the values wanted it does not tell, by place and name."""
     key: tuple[str, ...]
     """The key as far as it tells."""
@@ -95,9 +98,9 @@ class FactsReader:
         self._key = tuple([slots[name] for name in per])
         self._site = slots[sites.attribute] if sites is not None else -1
         self._name = slots.get(SPAN_NAME, -1)
-        self._slots = {name.encode(): slot for name, slot in slots.items()}
+        self._slots = slots
         self._none: tuple[str | None, ...] = (None,) * len(slots)
-        self._debug = frozenset(name.encode() for name in keep.debug.attributes) if keep.debug.enabled else frozenset()
+        self._debug = tuple(keep.debug.attributes) if keep.debug.enabled else ()
         self._release = keep.releases.attribute.encode() if keep.releases.enabled else b""
         self._rules = _rules(drop, slots)
         self._first_match = lru_cache(4096)(self._match)
@@ -110,20 +113,24 @@ class FactsReader:
         known = self._resources.get(resource) or self._read_resource(resource)
         debug = False
         duration = 0.0
+        told: Mapping[str, bytes] = {}
         if root is not None:
-            times = parse(pb.RootSpan.FromString, root)
-            duration = (times.end_time_unix_nano - times.start_time_unix_nano) * 1e-9
+            try:
+                span = pb.RootFacts.FromString(root)
+            except DecodeError:  # names that are no UTF-8
+                span = _read_carefully(root)
+            duration = (span.end_time_unix_nano - span.start_time_unix_nano) * 1e-9
+            told = span.attributes
             for name in self._debug:
-                if name in root and (_value(root, name) or "") not in _UNSET:
+                if name in told and _text(told[name]) not in _UNSET:
                     debug = True
-        if self._key_alone and root is not None:
+        if self._key_alone:
             key = known.key
             for place, name in known.missing:
-                text = _value(root, name) if name in root else None
-                if text:
-                    key = (*key[:place], text[:_LONGEST], *key[place + 1 :])
+                if name in told:
+                    key = (*key[:place], _text(told[name])[:_LONGEST], *key[place + 1 :])
             return key, "", known.release, debug, duration, None
-        values = self._read_values(root, known)
+        values = self._read_values(root, told, known)
         site = ""
         if self._site >= 0:
             site = values[self._site] or _site(origin)
@@ -131,24 +138,27 @@ class FactsReader:
         dropped_by = self._first_match(tuple(values)) if self._rules else None
         return key, site, known.release, debug, duration, dropped_by
 
-    def _read_values(self, root: bytes | None, known: _Resource) -> Sequence[str | None]:
+    def _read_values(self, root: bytes | None, told: Mapping[str, bytes], known: _Resource) -> Sequence[str | None]:
         """Return all values wanted."""
         if root is None or not known.missing:
             return known.values
         values = list(known.values)
         for slot, name in known.missing:
-            if name in root:
-                values[slot] = _value(root, name)
+            if name in told:
+                values[slot] = _text(told[name])
         if self._name >= 0:
-            values[self._name] = parse(pb.SpanAttributes.FromString, root).name.decode(errors="replace")
+            values[self._name] = parse(pb.RootSpan.FromString, root).name.decode(errors="replace")
         return values
 
     def _read_resource(self, data: bytes) -> _Resource:
         values = list(self._none)
-        attributes = parse(pb.Resource.FromString, data).attributes
+        try:
+            attributes = pb.Resource.FromString(data).attributes
+        except DecodeError:  # decided about like one that says nothing: whose fault it is, others find out
+            attributes = pb.Resource().attributes
         told = {attribute.key: as_string(decode(attribute.value)) for attribute in reversed(attributes)}
         for name, slot in self._slots.items():
-            values[slot] = told.get(name)
+            values[slot] = told.get(name.encode())
         version = told.get(self._release, "")
         release = f"{told.get(b'service.name', '')} {version}".strip()[:_LONGEST] if version else ""
         missing = [(slot, name) for name, slot in self._slots.items() if values[slot] is None]
@@ -199,24 +209,23 @@ def _site(origin: Origin) -> str:
     return "" if site == UNKNOWN else site
 
 
-def _value(span: bytes, name: bytes) -> str | None:
-    """Return the text of a serialized span's attribute; `None` if it has none. Its name stands in it somewhere."""
-    at = span.find(name)
-    behind = at + len(name)
-    if behind + 4 <= len(span) and at >= 4:  # noqa: PLR2004 - tags and lengths around it
-        size = span[behind + 1]
-        # An attribute of the span itself, with a text, all lengths of one byte: then what stands around it is known.
-        whole = 4 + len(name) + size
-        if (
-            whole < _ONE_BYTE
-            and size > 1
-            and span[at - 4 : at] == bytes((0x4A, whole, 0x0A, len(name)))
-            and span[behind] == _VALUE
-            and span[behind + 2 : behind + 4] == bytes((0x0A, size - 2))
-        ):
-            return span[behind + 4 : behind + 2 + size].decode(errors="replace")
-    attribute = find(parse(pb.SpanAttributes.FromString, span).attributes, name)
-    return None if attribute is None else as_string(decode(attribute.value))
+def _text(value: bytes) -> str:
+    """Return a serialized AnyValue as text."""
+    size = len(value) - 2
+    if 0 <= size < _ONE_BYTE and value[0] == _STRING and value[1] == size:
+        return value[2:].decode(errors="replace")
+    return as_string(decode(value))
+
+
+def _read_carefully(root: bytes) -> pb.RootFacts:
+    """Read a root span whose attributes have names that are no text, which are left out, or do not parse at all."""
+    times = parse(pb.RootSpan.FromString, root)
+    facts = pb.RootFacts(start_time_unix_nano=times.start_time_unix_nano, end_time_unix_nano=times.end_time_unix_nano)
+    with suppress(DecodeError):
+        for attribute in pb.SpanAttributes.FromString(root).attributes:
+            with suppress(UnicodeDecodeError):
+                facts.attributes[attribute.key.decode()] = attribute.value
+    return facts
 
 
 def _rules(drop: Drop, slots: dict[str, int]) -> list[_Rule]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from google.protobuf.message import DecodeError
+
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.attributes import encode, put
-from otelwp_agent.model.projections import parse
 from otelwp_agent.model.sampling import TraceState, format_threshold, randomness_of
 from otelwp_agent.model.wire import prefixed
 
@@ -72,7 +73,10 @@ class Verdict:
         return prefixed(_ATTRIBUTE, pb.KeyValue(key=key.encode(), value=encode(value)).SerializeToString())
 
     def _mark(self, item: bytes) -> bytes:
-        span = parse(pb.SampledSpan.FromString, item)
+        try:
+            span = pb.SampledSpan.FromString(item)
+        except DecodeError:  # of a list protobuf takes all, of one field the last: so it can be appended
+            return item + self._make_suffix()
         if not self.dry_run:
             state = TraceState.parse(span.trace_state.decode(errors="surrogateescape"))
             span.trace_state = self._state(state, span.trace_id).text.encode(errors="surrogateescape")

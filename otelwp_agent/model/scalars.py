@@ -1,6 +1,6 @@
-"""Ids and times as they come in JSON, from senders who never heard what belongs there.
+"""Ids, times and values as they come in JSON, from senders who never heard what belongs there.
 
-Each function returns the value and the kind of mending that it took, "" for none.
+Those that mend return the kind of mending that it took, too, "" for none.
 """
 
 from __future__ import annotations
@@ -106,6 +106,16 @@ def duration(value: Any, unit: int) -> tuple[int, str]:  # noqa: ANN401 - whatev
     if unit == 1 or type(length) is int:
         return nanoseconds(length, unit), mended
     return round(length * unit), mended
+
+
+def text(value: Any) -> str:  # noqa: ANN401 - whatever stands in the JSON
+    """Return a JSON value as text; what is nested too deeply to be written has none."""
+    if type(value) is str:
+        return value
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        return "…"
 
 
 def _iso(value: Any) -> int:  # noqa: ANN401 - whatever stands in the JSON

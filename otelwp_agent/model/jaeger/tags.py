@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from otelwp_agent.model import scalars
 from otelwp_agent.model.jaeger.receiving import joined, kind_of, span_tag
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _pair(tag: Any, mend: Mend) -> tuple[str, Value] | None:  # noqa: ANN401 - w
     key, value, type_ = tag["key"], tag.get("value"), tag.get("type")
     if type(key) is not str:
         mend("tag_key")
-        key = _text(key)
+        key = scalars.text(key)
     if value is None:
         mend("null_value")
         return None
@@ -163,17 +164,7 @@ def _typed(value: Any, type_: Any, mend: Mend) -> Value:  # noqa: ANN401 - whate
     if type(value) in {str, bool, int, float}:
         return value  # type: ignore[no-any-return]  # one of these
     mend("nested_value")
-    return _text(value)
-
-
-def _text(value: Any) -> str:  # noqa: ANN401 - whatever stands in the JSON
-    """Return a JSON value as text; what is nested too deeply to be written has none."""
-    if type(value) is str:
-        return value
-    try:
-        return orjson.dumps(value).decode()
-    except orjson.JSONEncodeError:
-        return "…"
+    return scalars.text(value)
 
 
 def _string(value: Any) -> str | None:  # noqa: ANN401 - whatever stands in the JSON

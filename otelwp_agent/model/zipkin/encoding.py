@@ -26,6 +26,8 @@ from otelwp_agent.model.zipkin import zipkin_pb2 as pb
 from otelwp_agent.model.zipkin.fragments import (
     CAREFUL,
     MAX_SMALL,
+    SCOPE_NAMES,
+    SCOPE_VERSIONS,
     F,
     Shapes,
     Tags,
@@ -51,10 +53,6 @@ MAX_TAILS_SIZE = 4 * 2**20
 """Bytes of tails that are remembered, with what was written for them; when full, they are all forgotten."""
 
 SERVICE_NAME = "service.name"
-SCOPE_NAMES = ("otel.scope.name", "otel.library.name")
-SCOPE_VERSIONS = ("otel.scope.version", "otel.library.version")
-"""What a scope's name and version are called, and were before: the specification asks for both."""
-
 NO_TRACE, NO_SPAN = bytes(16), bytes(8)
 """The ids that are none."""
 

@@ -45,6 +45,9 @@ def CAREFUL(_fragments: object) -> None:  # noqa: N802 - a constant, whose ident
     """Stand for the plan of spans that take the careful way: a tag is there twice, or becomes a field."""
 
 
+SCOPE_NAMES = ("otel.scope.name", "otel.library.name")
+SCOPE_VERSIONS = ("otel.scope.version", "otel.library.version")
+"""What a scope's name and version are called, and were before: the specification asks for both."""
 ERROR = "error"
 STATUS_CODE = "otel.status_code"
 TRACE_STATE = "w3c.tracestate"

@@ -20,17 +20,8 @@ from otelwp_agent.model.key_value import attribute
 from otelwp_agent.model.wire import prefixed, varint
 from otelwp_agent.model.zipkin import endpoints, events
 from otelwp_agent.model.zipkin.assembly import CLIENT, SERVER, Assembly, Span
-from otelwp_agent.model.zipkin.fragments import (
-    ABSENT_START,
-    DEBUG,
-    DROPPED_ATTRIBUTES,
-    DROPPED_EVENTS,
-    DROPPED_LINKS,
-    ERROR,
-    SHARED,
-    STATUS_CODE,
-    TRACE_STATE,
-)
+from otelwp_agent.model.zipkin.fragments import ABSENT_START, DEBUG, SCOPE_NAMES, SCOPE_VERSIONS, SHARED
+from otelwp_agent.model.zipkin.specials import ATTRIBUTE, SPAN_KIND, SPECIAL, fields, scope
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -53,39 +44,11 @@ RESOURCE_PREFIXES = (
 """What the names of resource attributes begin with (semantic conventions 1.37, "Resource"): tags of these names were
 resource attributes before some exporter made tags of them, and become such again."""
 
-STATUS_DESCRIPTION = "otel.status_description"
-SPAN_KIND = "span.kind"
-SERVICE_NAME = "service.name"
-_SCOPE_NAMES = ("otel.scope.name", "otel.library.name")
-_SCOPE_VERSIONS = ("otel.scope.version", "otel.library.version")
-_SPECIAL = frozenset(
-    {
-        ERROR,
-        STATUS_CODE,
-        STATUS_DESCRIPTION,
-        SPAN_KIND,
-        TRACE_STATE,
-        DROPPED_ATTRIBUTES,
-        DROPPED_EVENTS,
-        DROPPED_LINKS,
-        *_SCOPE_NAMES,
-        *_SCOPE_VERSIONS,
-    }
-)
-"""The tags that become fields."""
-
-ATTRIBUTE = b"\x4a"
-"""The tag of `attributes` in trace.proto's Span (9)."""
-
 KINDS = {"internal": b"0\1", "server": SERVER, "client": CLIENT, "producer": b"0\4", "consumer": b"0\5"}
 _times = struct.Struct("<BQBQ").pack
-_CODES = {"OK": 1, "STATUS_CODE_OK": 1, "ERROR": 2, "STATUS_CODE_ERROR": 2, "UNSET": 0, "STATUS_CODE_UNSET": 0}
-_DROPPED = ((DROPPED_ATTRIBUTES, b"\x50"), (DROPPED_EVENTS, b"\x60"), (DROPPED_LINKS, b"\x70"))
-"""The tags of the counts in trace.proto's Span: 10, 12 and 14."""
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,17})?(?:[eE][+-]?[0-9]{1,3})?")
 _TRACE_SIZE, _SPAN_SIZE = 16, 8
 _INT64 = range(-(1 << 63), 1 << 63)
-_UINT32 = range(1, 1 << 32)
 
 
 class Decoder:
@@ -143,8 +106,8 @@ class Decoder:
         tags = span.get("tags")
         if type(tags) is not dict:
             tags = self._tags_of(tags) if tags is not None else {}
-        if _SCOPE_NAMES[0] in span:  # where the OpenTelemetry PHP SDK writes it
-            tags = {**tags, **{key: span[key] for key in (*_SCOPE_NAMES, *_SCOPE_VERSIONS) if key in span}}
+        if SCOPE_NAMES[0] in span:  # where the OpenTelemetry PHP SDK writes it
+            tags = {**tags, **{key: span[key] for key in (*SCOPE_NAMES, *SCOPE_VERSIONS) if key in span}}
             self.traces.mend("scope_beside_tags")
         resource: list[tuple[str, Value]] = []
         specials: dict[str, Value] = {}
@@ -155,14 +118,14 @@ class Decoder:
                 parts.append(ATTRIBUTE + attribute(key, value=True))
         start, end, told = self._times(span, parts)
         kind = self._kind(span.get("kind"), specials)
-        scope = ("", "")
+        within = ("", "")
         if specials:
-            parts.append(_fields(specials))
-            scope = _scope(specials)
+            parts.append(fields(specials))
+            within = scope(specials)
         parent = self._id(span.get("parentId"), _SPAN_SIZE) if span.get("parentId") else b""
         name = self._name(span.get("name"))
         rest = b"".join((name, kind, _times(0x39, start, 0x41, end), *parts, *told))
-        self.traces.add((service, tuple(resource)), scope, Span(trace_id + span_id, parent, kind, rest))
+        self.traces.add((service, tuple(resource)), within, Span(trace_id + span_id, parent, kind, rest))
 
     def _id(self, value: Any, size: int) -> bytes:  # noqa: ANN401 - whatever stands in the JSON
         """Return an id of `size` bytes; empty if there is none."""
@@ -180,7 +143,7 @@ class Decoder:
     def _name(self, value: Any) -> bytes:  # noqa: ANN401 - whatever stands in the JSON
         if value is not None and type(value) is not str:
             self.traces.mend("name_type")
-            value = _text(value)
+            value = scalars.text(value)
         return prefixed(b"\x2a", (value or "").encode())
 
     def _kind(self, value: Any, specials: dict[str, Value]) -> bytes:  # noqa: ANN401 - whatever stands in the JSON
@@ -236,7 +199,7 @@ class Decoder:
             at, value = each.get("timestamp"), each.get("value")
             if type(value) is not str:
                 self.traces.mend("annotation_type")
-                value = _text(value)
+                value = scalars.text(value)
             told.append((self._begin(at)[0], value))
         return told
 
@@ -272,7 +235,7 @@ class Decoder:
             return b""
         if type(value) is not str:
             value = self._scalar(value)
-        if key in _SPECIAL:
+        if key in SPECIAL:
             specials[key] = value
             return b""
         if self._parse and type(value) is str:
@@ -287,7 +250,7 @@ class Decoder:
         self.traces.mend("tag_type")
         if type(value) is bool or type(value) is float or (type(value) is int and value in _INT64):
             return value
-        return _text(value)
+        return scalars.text(value)
 
     def _plain(self, key: str, value: Value) -> bytes:
         """Return an attribute as a field of a span, and remember those of strings."""
@@ -320,7 +283,7 @@ class Decoder:
         name = value.get("serviceName")
         if name is not None and type(name) is not str:
             self.traces.mend("service_name")
-            name = _text(name)
+            name = scalars.text(name)
         found: list[tuple[str, Value]] = []
         for field in ("ipv4", "ipv6"):
             address = value.get(field)
@@ -363,62 +326,6 @@ def _number_or(text: str) -> Value:
         if type(number) is float or number in _INT64:
             return number  # type: ignore[no-any-return]  # an int or a float
     return text
-
-
-def _text(value: Any) -> str:  # noqa: ANN401 - whatever stands in the JSON
-    """Return a JSON value as text; what is nested too deeply to be written has none."""
-    if type(value) is str:
-        return value
-    try:
-        return orjson.dumps(value).decode()
-    except orjson.JSONEncodeError:
-        return "…"
-
-
-def _scope(specials: dict[str, Value]) -> tuple[str, str]:
-    """Return the name and version of the instrumentation scope."""
-    name, version = (
-        next((str(specials[key]) for key in keys if specials.get(key)), "") for keys in (_SCOPE_NAMES, _SCOPE_VERSIONS)
-    )
-    return name, version
-
-
-def _fields(specials: dict[str, Value]) -> bytes:
-    """Return what special tags become in a span: trace state, counts, status; what cannot be, stays an attribute."""
-    parts = []
-    if specials.get(TRACE_STATE):
-        parts.append(prefixed(b"\x1a", str(specials[TRACE_STATE]).encode()))
-    for key, tag in _DROPPED:
-        count = str(specials.get(key, ""))
-        if count.isascii() and count.isdigit() and int(count[:11]) in _UINT32:
-            parts.append(tag + varint(int(count)))
-        elif key in specials:
-            parts.append(ATTRIBUTE + attribute(key, specials[key]))
-    parts.append(_status(specials))
-    return b"".join(parts)
-
-
-def _status(specials: dict[str, Value]) -> bytes:
-    """Return the status.
-
-    `error` tells that there is one, whatever it says, unless that is "false" or `otel.status_code` tells otherwise;
-    what it says is the message, unless that is "true".
-    """
-    error = specials.get(ERROR)
-    text = "" if error is None else "true" if error is True else "false" if error is False else str(error)
-    code = _CODES.get(str(specials.get(STATUS_CODE, "")).upper())
-    kept = b""
-    if code is None:
-        code = 2 if error is not None and text.lower() != "false" else 0
-        if STATUS_CODE in specials:
-            kept += ATTRIBUTE + attribute(STATUS_CODE, specials[STATUS_CODE])
-    if error is not None and (code != 2 or text.lower() == "false"):  # noqa: PLR2004 - an error
-        kept += ATTRIBUTE + attribute(ERROR, error)
-    message = str(specials.get(STATUS_DESCRIPTION, ""))
-    if code == 2 and not message and text.lower() not in {"true", "false"}:  # noqa: PLR2004 - an error
-        message = text
-    body = (prefixed(b"\x12", message.encode()) if message else b"") + (b"\x18%c" % code if code else b"")
-    return kept + (prefixed(b"\x7a", body) if body else b"")
 
 
 def _event(at: int, value: str) -> bytes:

@@ -22,6 +22,8 @@ STILLBORN = 0.15
 """Share of those."""
 STOPPING = 0.15
 """Share of those that are told to stop first, and killed while they do."""
+RELOADING = 0.2
+"""Share of those that are told to go over to another configuration before."""
 STOP_SECONDS = (0.0, 0.3)
 
 SAMPLER = """
@@ -75,6 +77,9 @@ def test_nothing_that_was_acknowledged_is_lost(processors, tmp_path, seconds, se
                 sent = trial.load.ask("counts")["sent"]
                 in_flight = trial.in_flight()
                 time.sleep(min(life, RELEASE_SECONDS))
+                if chance.random() < RELOADING:
+                    trial.reload(timeout=f"{chance.randint(10, 100)}ms")
+                    time.sleep(chance.uniform(*STOP_SECONDS))
                 if chance.random() < STOPPING:
                     trial.agent.signal(signal.SIGTERM)
                     time.sleep(chance.uniform(*STOP_SECONDS))

@@ -28,7 +28,7 @@ CONFIG = """
 receivers:
   otlp: {{protocols: {{http: {{endpoint: '127.0.0.1:{port}'}}}}}}
 processors:
-  batch: {{timeout: 50ms, send_batch_size: 200}}
+  batch: {{timeout: {timeout}, send_batch_size: 200}}
 {processor_settings}
 exporters:
 {exporters}
@@ -53,7 +53,17 @@ LEDGER_LINE = re.compile(
 SETTLE_SECONDS = 60.0
 
 
-def config(directory=None, *, port, sinks, max_size="1GiB", sync="group", processors="batch", processor_settings=""):
+def config(
+    directory=None,
+    *,
+    port,
+    sinks,
+    max_size="1GiB",
+    sync="group",
+    timeout="50ms",
+    processors="batch",
+    processor_settings="",
+):
     """Return the agent's YAML, without a journal if it is given no `directory`."""
     service = JOURNAL.format(directory=directory, max_size=max_size, sync=sync) if directory else ""
     exporters = {f"otlp_http/{number}": sink for number, sink in enumerate(sinks)}
@@ -62,6 +72,7 @@ def config(directory=None, *, port, sinks, max_size="1GiB", sync="group", proces
         exporters="".join(EXPORTER.format(name=name, port=sink) for name, sink in exporters.items()),
         names=", ".join(exporters),
         service=service,
+        timeout=timeout,
         processors=processors,
         processor_settings=processor_settings,
     )
@@ -158,6 +169,11 @@ class Trial:
         if wait:
             self.worst_start = max(self.worst_start, time.monotonic() - began)
         return self.agent
+
+    def reload(self, **settings) -> None:
+        """Have the agent go over to other `settings` of `config`, and do not wait for that."""
+        self._settings |= settings
+        self.agent.reload(self.config)
 
     def kill(self) -> None:
         """End the agent without a word."""

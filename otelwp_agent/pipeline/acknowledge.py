@@ -61,7 +61,7 @@ class Answer:
         """Hear what became of it in every pipeline, or that the journal keeps it for later."""
         if entry.parked:
             self._late("the destination has no room now; the journal keeps it")
-        else:
+        elif entry.outcomes is not None:
             self._tell(sum(entry.outcomes), entry.outcomes, entry.reason)
 
     def _tell(self, items: int, outcomes: Sequence[int], reason: str) -> None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 SHARE_BYTES = 200
 """Memory that one share of a batch holds beside the body: its receipt, a pair and a place in a list (CPython 3.11)."""
+KEPT_SHARE_BYTES = 600
+"""The same where a journal has it: its entry, its claim and where they are found as well."""
 
 
 class Suspicion:
@@ -62,8 +64,8 @@ class Entry:
 class SendingQueue:
     """A bounded queue that refuses instead of waiting. Times are seconds on the caller's clock."""
 
-    def __init__(self, settings: Queue, owner: str) -> None:
-        """Take the limits from `settings`; `owner` is named in refusals.
+    def __init__(self, settings: Queue, owner: str, share_bytes: int = SHARE_BYTES) -> None:
+        """Take the limits from `settings`; `owner` is named in refusals. A share counts for `share_bytes` of memory.
 
         A queue that is not enabled has room for what can be sent at once, and no more.
         """
@@ -78,6 +80,7 @@ class SendingQueue:
         self._tenant_capacity, self._tenant_bytes = self.capacity * share, self.max_bytes * share
         self._sizer = settings.sizer if settings.enabled else "requests"
         self._owner = owner
+        self._share_bytes = share_bytes
         self._lines = FairLines()
         self.ready = self._lines.ring
         """True if something waits that is not put off."""
@@ -160,7 +163,7 @@ class SendingQueue:
     def _entry(self, batch: Batch, line: Line, suspicion: Suspicion | None = None) -> Entry:
         body = len(batch.body)
         units = 1 if self._sizer == "requests" else batch.items if self._sizer == "items" else body
-        return Entry(batch, units, body + SHARE_BYTES * len(batch.shares), line, suspicion)
+        return Entry(batch, units, body + self._share_bytes * len(batch.shares), line, suspicion)
 
     def _hold(self, entry: Entry) -> None:
         line = entry.line

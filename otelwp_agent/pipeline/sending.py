@@ -40,7 +40,7 @@ from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.pipeline.breaker import Permit, State
 from otelwp_agent.pipeline.concurrency import Concurrency
 from otelwp_agent.pipeline.parts import parts_of
-from otelwp_agent.pipeline.queue import Entry, SendingQueue
+from otelwp_agent.pipeline.queue import KEPT_SHARE_BYTES, SHARE_BYTES, Entry, SendingQueue
 from otelwp_agent.pipeline.queue_batch import batcher, max_bytes
 from otelwp_agent.pipeline.retry import Backoff
 from otelwp_agent.pipeline.sending_account import SendingAccount, breaker_of
@@ -119,7 +119,7 @@ class Sender:
             self._batcher.next = _Intake(self._put)
         limits = [limit for limit in (exporter.max_request_bytes, max_bytes(queue)) if limit is not None]
         self._max_bytes = min(limits, default=None)
-        self._queue = SendingQueue(queue, self._id)
+        self._queue = SendingQueue(queue, self._id, KEPT_SHARE_BYTES if keeps else SHARE_BYTES)
         self.breaker = breaker or breaker_of(context, retry, random)
         self._concurrency = Concurrency(queue.min_concurrency, queue.num_consumers)
         self._account = SendingAccount(context, signal, self._queue, self.breaker, self._concurrency)

@@ -21,6 +21,7 @@ Done = frozenset[tuple[int, str]]
 """What has settled all of an entry: the place of a pipeline in its context, and a branch of it; "" is all branches."""
 
 NOTHING: Done = frozenset()
+_NO_BRANCHES: frozenset[str] = frozenset()
 
 
 class Keeper(Protocol):
@@ -65,8 +66,8 @@ class Entry:
         self.parked = False
         """Whether something of it waits."""
         self.done = NOTHING
-        self.outcomes = [0] * len(Outcome)
-        """Items of each outcome, over all pipelines."""
+        self.outcomes: list[int] | None = None
+        """Items of each outcome, over all pipelines: only where somebody waits for them."""
         self.reason = ""
         self.on_closed: Callable[[Entry], None] | None = None
         """Who waits for the outcome."""
@@ -87,7 +88,7 @@ class JournalClaim:
         self.entry = entry
         self.pipeline = pipeline
         self.ledger = ledger
-        self.done = frozenset(name for place, name in entry.done if place == pipeline) if entry.done else frozenset()
+        self.done = frozenset(name for place, name in entry.done if place == pipeline) if entry.done else _NO_BRANCHES
         self._branches: dict[str, int] | None = None
         self._entered = 0
         self._joined = 0
@@ -133,6 +134,7 @@ class JournalClaim:
             self._settle(receipt)
             if entry.open or entry.parked:
                 entry.done |= {(self.pipeline, "")}
+        receipt.on_settled = receipt.claim = None  # else only the garbage collector could free the three of them
         if not entry.open:
             entry.keeper.closed(entry)
         elif not receipt.parked:
@@ -144,11 +146,11 @@ class JournalClaim:
         entry.keeper.settled(ledger)
         if receipt.outcomes is None:
             ledger.settled[Outcome.DELIVERED] += receipt.items
-            entry.outcomes[Outcome.DELIVERED] += receipt.items
-            return
-        for outcome in Outcome:
-            items = receipt.outcomes[outcome]
-            if items:
-                ledger.settle(outcome, items, receipt.reason)
-                entry.outcomes[outcome] += items
-        entry.reason = receipt.reason or entry.reason
+        else:
+            for outcome in Outcome:
+                if receipt.outcomes[outcome]:
+                    ledger.settle(outcome, receipt.outcomes[outcome], receipt.reason)
+        if entry.on_closed is not None:
+            before = entry.outcomes or [0] * len(Outcome)
+            entry.outcomes = [items + receipt.count(outcome) for outcome, items in zip(Outcome, before, strict=True)]
+            entry.reason = receipt.reason or entry.reason

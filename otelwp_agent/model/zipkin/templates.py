@@ -54,14 +54,15 @@ class Templates(Generic[F]):
 
     def write(self, tail: bytes, tags: Tags[F]) -> F | None:
         """Write a tail, if it has volatile attributes and the rest of it is known."""
-        spots = []
-        for head, key in self.heads:
-            at = tail.find(head)
-            if at > 1:
-                spots.append((at, key))
-        if len(spots) != 1:
-            return self._write_many(tail, tags, sorted(spots)) if spots else None
-        ((at, key),) = spots
+        at, key = 0, ""
+        for head, name in self.heads:
+            place = tail.find(head)
+            if place > 1:
+                if at:
+                    return self._write_many(tail, tags)
+                at, key = place, name
+        if not at:
+            return None
         begin, end = at - 1, at + tail[at - 1]
         frame = tail[:begin], key, tail[end:]
         parts = self._known.get(frame)
@@ -74,8 +75,11 @@ class Templates(Generic[F]):
             return None
         return parts[0] + fragment + parts[1] if found == key else None
 
-    def _write_many(self, tail: bytes, tags: Tags[F], spots: list[tuple[int, str]]) -> F | None:
+    def _write_many(self, tail: bytes, tags: Tags[F]) -> F | None:
         """Write a tail with more than one volatile attribute."""
+        spots = sorted(
+            [(place, key) for place, key in [(tail.find(head), key) for head, key in self.heads] if place > 1]
+        )
         frame: list[bytes | str] = []
         pieces = []
         last = 0
@@ -114,7 +118,7 @@ class Templates(Generic[F]):
         `written` writes it with other fragments. The attributes at the places `told` are more than tags.
         """
         if self._unknown and self._seen(self._unknown):
-            self._add(keys, fragments, written, told)
+            self._add(pieces, keys, fragments, written, told)
         self._unknown = ()
         if self._looks == MAX_LOOKS or len(self.heads) == MAX_VOLATILE:
             return
@@ -127,11 +131,27 @@ class Templates(Generic[F]):
                     self.heads.append((head, key))
 
     def _add(
-        self, keys: Sequence[str], fragments: Sequence[F], written: Callable[[Sequence[F]], F], told: Sequence[int]
+        self,
+        pieces: Sequence[bytes],
+        keys: Sequence[str],
+        fragments: Sequence[F],
+        written: Callable[[Sequence[F]], F],
+        told: Sequence[int],
     ) -> None:
-        """Keep what is written for the frame that was not known."""
-        places = [keys.index(key) for key in self._unknown[1::2] if key in keys]
-        if len(places) != len(self._unknown) // 2 or not set(places).isdisjoint(told):
+        """Keep what is written for the frame that was not known, if it was cut where attributes begin."""
+        volatile = self._unknown[1::2]
+        places = []
+        frame: list[bytes | str] = []
+        before = b""
+        for place, (piece, key) in enumerate(zip(pieces, keys, strict=True)):
+            before += _ATTRIBUTE
+            if key in volatile:
+                frame += (before, key)
+                places.append(place)
+                before = b""
+            else:
+                before += piece
+        if tuple(frame) != self._unknown[:-1] or not set(places).isdisjoint(told):
             return
         marked = list(fragments)
         for place in places:
@@ -143,5 +163,7 @@ class Templates(Generic[F]):
             self._known[self._unknown] = parts
 
 
+_ATTRIBUTE = b"\x4a"
+"""The tag of a span's attributes."""
 _PLACE = b"\0" + secrets.token_bytes(16)
 """Stands for a fragment."""

@@ -245,6 +245,21 @@ class Processor(Component):
         """Raise `Overloaded` to refuse work before anything is decoded. Most processors have no opinion."""
 
 
+class Observer(Protocol):
+    """Is told of each decision about a trace."""
+
+    def __call__(  # noqa: PLR0913, PLR0917 - what there is to know of a decision
+        self,
+        trace: object,
+        key: tuple[str, ...] | None,
+        spans: int,
+        size: int,
+        keep: bool,  # noqa: FBT001 - called for every trace: names cost
+        reason: str,
+    ) -> None:
+        """`trace` tells it from others; `key` is `None` for spans that came late; `size` is in bytes."""
+
+
 class Sampler(Processor):
     """Decides about whole traces, and can be asked: how, by people, and how many to send at all, by those who do."""
 
@@ -254,6 +269,10 @@ class Sampler(Processor):
     """The attributes whose values make its keys."""
     records: bool = False
     """Whether there is a flight recorder to rescue dropped traces from."""
+
+    def observe(self, observer: Observer) -> None:
+        """Have `observer` told of all that is decided."""
+        raise NotImplementedError
 
     def rescue(
         self, *, trace_id: bytes | None = None, since: float | None = None, where: Mapping[str, str] | None = None

@@ -1,4 +1,4 @@
-"""What an agent offers its operator beside telemetry: the control socket, the audit, the dead letters."""
+"""What an agent offers its operator beside telemetry: the control socket, the audit, dead letters, sampling."""
 
 from __future__ import annotations
 
@@ -55,10 +55,12 @@ class ControlPlane:
         if service.control_path is not None and self._routes is None:
             from otelwp_agent.service.audit import add_audit  # noqa: PLC0415 - for who is asked
             from otelwp_agent.service.dead_letters import DeadLetterRoutes  # noqa: PLC0415
+            from otelwp_agent.service.sampling import add_sampling  # noqa: PLC0415
 
             self._routes = DeadLetterRoutes(lambda: self.dead_letters, self._graph, self._log)
             self._routes.add_to(self.control)
             add_audit(self.control, self._graph)
+            add_sampling(self.control, self._graph)
         await self.control.listen(service.control_path)
 
     def drain(self) -> None:

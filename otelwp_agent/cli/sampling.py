@@ -1,0 +1,222 @@
+"""`otelwp-agent sampling`: why traces are kept or not, and what other rules would have kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from otelwp_agent.cli.asking import NobodyAnswersError, ask
+from otelwp_agent.cli.options import agent_options, config_options, load_plan
+from otelwp_agent.cli.sampling_tables import explained, replayed
+from otelwp_agent.component import Kind
+from otelwp_agent.errors import AgentError
+from otelwp_agent.model.adaptive.policy import GIB, MONTH
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from otelwp_agent.model.adaptive.counts import Counts
+    from otelwp_agent.pipeline.plan import Plan
+    from otelwp_agent.service.recordings import Recorded, Recording
+    from otelwp_agent.service.replay import Replayed
+
+TOP = 20
+_top_option = click.option(
+    "--top",
+    type=click.IntRange(1, 1000),
+    default=TOP,
+    show_default=True,
+    metavar="KEYS",
+    help="Show so many keys, those with the most traffic.",
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+_pipeline_option = click.option("--pipeline", default="", metavar="ID", help="The pipeline that is meant.")
+_processor_option = click.option("--processor", default="", metavar="ID", help="The processor that is meant.")
+
+
+@click.group()
+def sampling() -> None:
+    """Explain adaptive sampling, and try out other rules on what was recorded."""
+
+
+def agent_socket(config: Sequence[str], overrides: Sequence[str], socket: str | None) -> str:
+    """Return where the running agent is asked; raise `UsageError`, `ConfigError` or `AgentError`."""
+    if not (config or socket):
+        raise click.UsageError("say which agent: --config FILE (the agent's) or --socket PATH")
+    if socket is None:
+        socket = load_plan(config, overrides).service.control_path
+    if socket is None:
+        raise AgentError("with this configuration the agent cannot be asked: set `service.control_socket`")
+    return socket
+
+
+@sampling.command()
+@agent_options
+@_pipeline_option
+@_processor_option
+@_top_option
+@_json_option
+def explain(  # noqa: PLR0913 - one argument for each option
+    *,
+    config: Sequence[str],
+    overrides: Sequence[str],
+    socket: str | None,
+    pipeline: str,
+    processor: str,
+    top: int,
+    as_json: bool,
+) -> None:
+    """Show for each key how much there is of it, how much is kept, and why.
+
+    Traces a second, the part with errors and percentiles of durations are estimates of all traces, kept or not, over
+    the last five to ten minutes; in parentheses the interval that holds the truth 95 times of 100. "chance" is the
+    probability with which a trace is kept that nothing else speaks for.
+    """
+    try:
+        answer = ask(agent_socket(config, overrides, socket), "GET", f"/sampling?top={top}")
+    except NobodyAnswersError as error:
+        raise AgentError(f"{error}. Only a running agent knows what it samples: start it first") from error
+    samplers = select_samplers(answer["samplers"], pipeline, processor)
+    if as_json:
+        click.echo(json.dumps({"samplers": samplers}, indent=2, ensure_ascii=False))
+        return
+    for number, sampler in enumerate(samplers):
+        if number:
+            click.echo("")
+        for line in explained(sampler):
+            click.echo(line)
+
+
+def select_samplers(samplers: Sequence[dict[str, Any]], pipeline: str, processor: str) -> list[dict[str, Any]]:
+    """Return those that are meant; raise `AgentError` that says which there are."""
+    if not samplers:
+        raise AgentError("the agent has no `adaptive_sampling` in its pipelines")
+    found = [
+        sampler
+        for sampler in samplers
+        if pipeline in {"", sampler["pipeline"]} and processor in {"", sampler["processor"]}
+    ]
+    if not found:
+        names = ", ".join(f"{sampler['processor']} in {sampler['pipeline']}" for sampler in samplers)
+        raise AgentError(f"there is no such adaptive sampling: there is {names}")
+    return found
+
+
+@sampling.command()
+@config_options
+@click.option(
+    "--journal",
+    metavar="DIRECTORY",
+    help="Replay the traces that stand in a journal, delivered or not.",
+)
+@click.option(
+    "--file",
+    "files",
+    multiple=True,
+    metavar="FILE",
+    help="Replay what the exporter `file` wrote. Repeatable, the oldest first.",
+)
+@_pipeline_option
+@_processor_option
+@click.option(
+    "--price-per-gib",
+    type=click.FloatRange(0, min_open=True),
+    metavar="PRICE",
+    help="What a GiB costs; that of the `target` if left out.",
+)
+@_top_option
+@_json_option
+def replay(  # noqa: PLR0913 - one argument for each option
+    *,
+    config: Sequence[str],
+    overrides: Sequence[str],
+    journal: str | None,
+    files: Sequence[str],
+    pipeline: str,
+    processor: str,
+    price_per_gib: float | None,
+    top: int,
+    as_json: bool,
+) -> None:
+    """Show what the rules of a configuration would have kept of recorded traces, and what that would have cost.
+
+    The pipeline of the configuration runs up to its `adaptive_sampling`, on a simulated clock: an hour takes seconds.
+    Nothing is sent, and nothing is written.
+    """
+    if bool(journal) == bool(files):
+        raise click.UsageError("say what to replay: --file FILE or --journal DIRECTORY, one of them")
+    plan = load_plan(config, overrides)
+    from otelwp_agent.service.recordings import Recording  # noqa: PLC0415 - not for who explains
+    from otelwp_agent.service.replay import choose  # noqa: PLC0415
+    from otelwp_agent.service.replay import replay as run  # noqa: PLC0415
+
+    chosen, identifier = choose(plan, pipeline, processor)
+    recording = Recording()
+    requests = _requests(recording, plan, chosen.id, journal, files)
+    done = run(plan, chosen, identifier, requests, recording)
+    if not done.requests:
+        raise AgentError(f"there are no traces in {journal or ', '.join(files)}{_skipped(recording)}")
+    target = getattr(plan.components[Kind.PROCESSOR, identifier].config, "target", None)
+    price = price_per_gib or (target.price_per_gib if target is not None else None)
+    if as_json:
+        click.echo(json.dumps(_to_json(done, recording, price), indent=2, ensure_ascii=False))
+        return
+    length = f" over {_length(done.seconds)}"
+    click.echo(f"{done.requests:,} requests with {done.spans:,} spans{length}, through {identifier} in {chosen.id}")
+    if done.left_out:
+        click.echo(f"left out of the pipeline: {', '.join(done.left_out)}")
+    if done.refused:
+        click.echo(f"requests that the pipeline would have refused: {done.refused:,}")
+    if recording.skipped:
+        click.echo(f"not replayed{_skipped(recording)}")
+    click.echo("")
+    for line in replayed(done, top, price):
+        click.echo(line)
+
+
+def _requests(
+    recording: Recording, plan: Plan, pipeline: str, journal: str | None, files: Sequence[str]
+) -> Iterator[Recorded]:
+    if journal is not None:
+        return recording.from_journal(Path(journal), frozenset(plan.pipelines), pipeline)
+    return recording.from_files([Path(name) for name in files])
+
+
+def _skipped(recording: Recording) -> str:
+    skipped = recording.skipped
+    return f": {', '.join(f'{why} {count:,}' for why, count in sorted(skipped.items()))}" if skipped else ""
+
+
+def _length(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m{rest:02}s" if hours else f"{minutes}m{rest:02}s" if minutes else f"{seconds:.3g}s"
+
+
+def _to_json(done: Replayed, recording: Recording, price: float | None) -> dict[str, Any]:
+    def told(kept: Counts, dropped: Counts) -> dict[str, Any]:
+        cost = {} if price is None else {"cost": kept.bytes / GIB * price}
+        return {"kept": asdict(kept), "dropped": asdict(dropped), **cost}
+
+    total = told(*done.totals())
+    if price is not None and done.seconds:
+        total["cost_per_month"] = total["cost"] / done.seconds * MONTH
+    return {
+        "requests": done.requests,
+        "spans": done.spans,
+        "seconds": done.seconds,
+        "refused": done.refused,
+        "skipped": recording.skipped,
+        "left_out": list(done.left_out),
+        "per": list(done.per),
+        "total": total,
+        "reasons": [
+            {"decision": "kept" if keep else "dropped", "reason": reason, **asdict(counts)}
+            for (keep, reason), counts in sorted(done.reasons.items())
+        ],
+        "keys": [{"key": list(key), **told(*done.of(key))} for key in sorted({*done.kept, *done.dropped})],
+    }

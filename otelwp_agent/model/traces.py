@@ -267,19 +267,24 @@ class SpanView:
         self.resources: list[bytes] = []
         """The resources, serialized."""
         self._scopes: list[pb.OpaqueScope] = []
+        self.items: Sequence[bytes]
+        """All spans. Those of a single scope are not even copied, until somebody asks for one."""
+        resources = self._request.resources
+        if len(resources) == 1 and len(resources[0].scopes) == 1:  # nearly always, and loops cost
+            scope = resources[0].scopes[0]
+            self.items = scope.items
+            self.scopes.append((0, len(scope.items), 0))
+            self.resources.append(resources[0].resource)
+            self._scopes.append(scope)
+            return
         end = 0
-        for index, resource in enumerate(self._request.resources):
+        for index, resource in enumerate(resources):
             self.resources.append(resource.resource)
             for scope in resource.scopes:
                 start, end = end, end + len(scope.items)
                 self.scopes.append((start, end, index))
                 self._scopes.append(scope)
-        self.items: Sequence[bytes]
-        """All spans. Those of a single scope are not even copied, until somebody asks for one."""
-        if len(self._scopes) == 1:
-            self.items = self._scopes[0].items
-        else:
-            self.items = [item for scope in self._scopes for item in scope.items]
+        self.items = [item for scope in self._scopes for item in scope.items]
 
     def resource_of(self, index: int) -> bytes:
         """Return the resource of a span."""

@@ -49,7 +49,7 @@ from otelwp_agent.processors.adaptive_sampling.config import (
     unique_attributes,
 )
 from otelwp_agent.processors.adaptive_sampling.deciding import Decider
-from otelwp_agent.processors.adaptive_sampling.dividing import OUTCOMES, Divider, dropped, key_of, select
+from otelwp_agent.processors.adaptive_sampling.dividing import OUTCOMES, Divider, dropped, key_of, nothing_kept, select
 from otelwp_agent.processors.adaptive_sampling.facts import FactsReader
 from otelwp_agent.processors.adaptive_sampling.measures import (
     INSTRUMENTS,
@@ -308,6 +308,20 @@ class AdaptiveSampling(Sampler):
 
     def _hand_on(self, batch: Batch, view: SpanView, decided: Sequence[Decided], *, states: bool) -> None:
         """Hand on what is kept, then settle what is not; what waits is left for `_let_wait`."""
+        if nothing_kept(batch, decided):
+            self._record(batch, decided)
+            batch.settle(Outcome.SAMPLED_OUT)
+        else:
+            self._hand_on_selected(batch, view, decided, states=states)
+        refused = self._refused
+        for key, indexes, told, fresh in decided:
+            if fresh or (refused and key in refused):
+                refused.discard(key)
+                self._measures.decided(told, 1, len(indexes))
+            else:
+                self._measures.late(told, len(indexes))
+
+    def _hand_on_selected(self, batch: Batch, view: SpanView, decided: Sequence[Decided], *, states: bool) -> None:
         selection = select(batch, view, decided, states=states)
         if selection.batch is not None:
             try:
@@ -317,18 +331,15 @@ class AdaptiveSampling(Sampler):
                     self._refused.clear()
                 self._refused.update([key for key, _, _, fresh in decided if fresh])
                 raise
+        self._record(batch, decided)
+        selection.settle(OUTCOMES)
+
+    def _record(self, batch: Batch, decided: Sequence[Decided]) -> None:
+        """Give what chance drops to the flight recorder."""
         if self._recorder is not None:
             body, trace_ids = dropped(batch, decided)
             if trace_ids:
                 self._recorder.record(body, trace_ids, batch.origin, batch.shares[0][0].ledger, time.time())
-        selection.settle(OUTCOMES)
-        refused = self._refused
-        for key, indexes, told, fresh in decided:
-            if fresh or (refused and key in refused):
-                refused.discard(key)
-                self._measures.decided(told, 1, len(indexes))
-            else:
-                self._measures.late(told, len(indexes))
 
     def _let_wait(
         self,

@@ -97,6 +97,16 @@ def select(batch: Batch, view: SpanView, decided: Sequence[Decided], *, states: 
     return Selection(batch, view.assemble(chosen) if kept_any else b"", bytes(verdicts))
 
 
+def nothing_kept(batch: Batch, decided: Sequence[Decided]) -> bool:
+    """Whether chance drops all of a batch, as it mostly does: then nothing needs to be divided."""
+    spans = 0
+    for _, indexes, told, _ in decided:
+        if told.passes or told.filtered:
+            return False
+        spans += len(indexes)
+    return spans == batch.items and spans > 0
+
+
 def dropped(batch: Batch, decided: Sequence[Decided]) -> tuple[bytes, list[bytes]]:
     """Return a request of what chance drops of a batch, and the trace ids in it."""
     gone = [(key, indexes) for key, indexes, told, _ in decided if not told.passes and not told.filtered]

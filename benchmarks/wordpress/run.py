@@ -252,11 +252,12 @@ class Bench:
             time.sleep(0.01)
 
 
-def measure(bench: Bench, pages: int, seconds: float, rounds: int) -> dict[str, Any]:
+def measure(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure everything."""
+    pages, seconds, rounds = arguments.pages, arguments.seconds, arguments.rounds
     costs: list[dict[str, Any]] = []
     rates: list[dict[str, Any]] = []
-    for state in STATES:
+    for state in arguments.states:
         with bench.agent(state) as endpoints:
             bench.settle(endpoints, "")
             held_up = state in ("hung", "slow")
@@ -333,6 +334,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=40, help="slowest queries that become spans: 40 make 50 spans")
     parser.add_argument("--seconds", type=float, default=2.0, help="of load for each throughput; 0 for none")
     parser.add_argument("--rounds", type=int, default=10, help="times that each throughput is measured")
+    parser.add_argument("--states", nargs="+", choices=STATES, default=STATES, help="of the agent")
     parser.add_argument("--json", type=Path, default=HERE / "results.json", help="where to write the figures")
     parser.add_argument("--plot", type=Path, help="where to write the plot (PNG); needs matplotlib")
     arguments = parser.parse_args()
@@ -343,7 +345,7 @@ def main() -> None:
         with site(arguments) as running:
             bench = Bench(running, work, arguments.page, arguments.queries)
             try:
-                results = {"machine": machine()} | measure(bench, arguments.pages, arguments.seconds, arguments.rounds)
+                results = {"machine": machine()} | measure(bench, arguments)
             finally:
                 bench.close()
     arguments.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")

@@ -28,6 +28,7 @@ from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.model.sampling import TraceState, randomness_of
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.processors.adaptive_sampling import AdaptiveSampling, Config
+from otelwp_agent.service.memory import release, tune
 from otelwp_agent.telemetry.metrics import Registry
 
 KEYS = 1_000
@@ -323,7 +324,9 @@ def _resident() -> int:
 
 
 def main() -> None:
-    """Print a table."""
+    """Print a table. Memory is managed as the agent does it."""
+    tune()
+    release()
     memory()
     for name, traces, spans in (("at once, 1 trace of 100 spans", 1, 100), ("at once, 10 traces of 10 spans", 10, 10)):
         clock = Clock()

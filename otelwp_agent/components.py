@@ -31,7 +31,7 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
     ),
     Kind.EXPORTER: ("debug", "file", "jaeger", "otlp_grpc", "otlp_http", "zipkin"),
     Kind.CONNECTOR: ("forward",),
-    Kind.EXTENSION: ("health_check",),
+    Kind.EXTENSION: ("health_check", "remote_sampling"),
 }
 """File name == YAML type: `processors/batch.py` is the processor `batch`."""
 

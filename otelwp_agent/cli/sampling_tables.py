@@ -82,17 +82,29 @@ def replayed(what: Replayed, top: int, price: float | None) -> Iterator[str]:
     """Yield the lines on a replay: `price` is of a GiB."""
     kept, dropped = what.totals()
     parts = len(what.per)
-    costs = price is not None
-    head = [*what.per, "traces", "kept", "", "spans", "kept", "", "bytes", "kept", *(["cost"] if costs else [])]
+    # What a kept byte costs a month, if it goes on like this.
+    each = price / GIB / what.seconds * MONTH if price is not None and what.seconds > 0 else None
+    head = [
+        *what.per,
+        "traces",
+        "kept",
+        "",
+        "spans",
+        "kept",
+        "",
+        "bytes",
+        "kept",
+        *(["cost/month"] if each is not None else []),
+    ]
     order = sorted({*what.kept, *what.dropped}, key=lambda key: (-sum_of(what, key).spans, key))
     rows = [head]
-    rows += [_replayed_row(_key_cells(key, parts), *what.of(key), price) for key in order[:top]]
+    rows += [_replayed_row(_key_cells(key, parts), *what.of(key), each) for key in order[:top]]
     if len(order) > top:
         rest = [what.of(key) for key in order[top:]]
         cells = _key_cells((f"({len(rest)} more keys)",), parts)
         gone = [counts for _, counts in rest]
-        rows.append(_replayed_row(cells, sum([counts for counts, _ in rest], Counts()), sum(gone, Counts()), price))
-    rows.append(_replayed_row(_key_cells(("total",), parts), kept, dropped, price))
+        rows.append(_replayed_row(cells, sum([counts for counts, _ in rest], Counts()), sum(gone, Counts()), each))
+    rows.append(_replayed_row(_key_cells(("total",), parts), kept, dropped, each))
     yield from table(rows, parts)
     yield ""
     for keep, word in ((True, "kept"), (False, "dropped")):
@@ -116,7 +128,7 @@ def sum_of(what: Replayed, key: Key) -> Counts:
     return kept + dropped
 
 
-def _replayed_row(cells: list[str], kept: Counts, dropped: Counts, price: float | None) -> list[str]:
+def _replayed_row(cells: list[str], kept: Counts, dropped: Counts, each: float | None) -> list[str]:
     every = kept + dropped
     return [
         *cells,
@@ -128,7 +140,7 @@ def _replayed_row(cells: list[str], kept: Counts, dropped: Counts, price: float 
         _percent(kept.spans / every.spans) if every.spans else "-",
         _size(every.bytes),
         _size(kept.bytes),
-        *([f"{kept.bytes / GIB * price:,.4f}"] if price is not None else []),
+        *([f"{kept.bytes * each:,.2f}"] if each is not None else []),
     ]
 
 

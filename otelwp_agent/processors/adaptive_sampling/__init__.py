@@ -51,6 +51,7 @@ from otelwp_agent.processors.adaptive_sampling.config import (
 from otelwp_agent.processors.adaptive_sampling.deciding import Decider
 from otelwp_agent.processors.adaptive_sampling.dividing import OUTCOMES, Divider, dropped, key_of, nothing_kept, select
 from otelwp_agent.processors.adaptive_sampling.facts import FactsReader
+from otelwp_agent.processors.adaptive_sampling.key_metrics import KEY_INSTRUMENTS, KeyMetrics
 from otelwp_agent.processors.adaptive_sampling.measures import (
     INSTRUMENTS,
     KEYS,
@@ -93,6 +94,8 @@ class Config(ComponentConfig):
     with the same probability."""
     max_keys: int = Field(10_000, ge=1, le=1_000_000)
     """Keys that are told apart; all others share one."""
+    metric_keys: int = Field(20, ge=0, le=1000)
+    """Keys, those with the most traffic, whose estimates stand among the agent's metrics. Each is 16 of them."""
     always_keep: AlwaysKeep = AlwaysKeep()
     """What is kept whatever chance says."""
     drop: Drop = Drop()
@@ -171,6 +174,7 @@ class AdaptiveSampling(Sampler):
             weighs=counted is not None and counted.unit is Unit.BYTES,
         )
         self._measures = Measures(context)
+        self._key_metrics = KeyMetrics(context, self.controller, config.metric_keys)
         self._decider.odd = self._measures.odd
         self.per = config.per
         self._decision_wait = config.decision_wait
@@ -410,6 +414,8 @@ class AdaptiveSampling(Sampler):
         self._next_tick = now + _TICK
         if now - self.controller.ticked >= 1:
             self.controller.tick(now)
+            if now >= self._key_metrics.due:
+                self._key_metrics.choose(now)
         for trace in self._room.due(now):
             self._decide_waiting(trace, now)
         self._outgoing.flush()
@@ -434,5 +440,5 @@ FACTORY = Factory(
     stability=Stability.BETA,
     tier=Tier.PRO,
     reads="keys",
-    instruments=INSTRUMENTS,
+    instruments=(*INSTRUMENTS, *KEY_INSTRUMENTS),
 )

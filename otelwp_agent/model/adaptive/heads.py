@@ -1,0 +1,152 @@
+"""How many of their traces senders need to send, when a sampler behind them keeps only some.
+
+A sender that leaves out traces at random spares itself and the network what would be dropped anyway. It must send more
+than chance keeps: errors and slow traces are kept because they are seen. So the rate of a service is
+
+    min(1, max(min_rate, headroom · p))
+
+where p is the highest probability that the budget leaves any of its keys. A service with a rare key, which is kept
+whole, is asked for everything; where the sampler's keys name operations (`span.name`), each has a rate of its own.
+
+Senders that write their threshold (`ot=th`) are simple: p is of all traces, those that they left out among them. Of
+others a sampler sees only what they send, and its p is of that: so their new rate is the old one times headroom · p.
+That is right once they follow the old one, hence it is changed only when it has been asked for, and `settle` seconds
+have gone by.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from otelwp_agent.model.sampling import probability_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from otelwp_agent.model.adaptive.controller import Controller
+
+SERVICE, OPERATION = "service.name", "span.name"
+"""What keys are made of, as far as senders know it."""
+MOST = 10_000
+"""Rates that are remembered, of services and operations."""
+MOST_OPERATIONS = 1_000
+"""Of one service that are told; the others get what is right for a new one."""
+
+Id = tuple[str, str | None]
+"""A service and an operation of it; `None`: all of them."""
+
+
+class Rates(NamedTuple):
+    """What a service is told."""
+
+    rate: float
+    operations: dict[str, float] | None
+    """By span name; `None` where there are no such rates. `rate` is for those not named."""
+
+
+class _Need:
+    """What samplers need to see of something."""
+
+    __slots__ = ("adjusted", "probability", "weight")
+
+    def __init__(self) -> None:
+        self.probability = 0.0
+        self.weight = 0.0
+        self.adjusted = 0.0
+
+    def add(self, probability: float, weight: float, adjusted: float) -> None:
+        self.probability = max(self.probability, probability)
+        self.weight += weight
+        self.adjusted += adjusted
+
+
+class HeadRates:
+    """Works out rates, and remembers which it has told."""
+
+    def __init__(self, min_rate: float, headroom: float, settle: float) -> None:
+        """`min_rate` is the lowest to tell; `headroom` at least 1; `settle` in seconds."""
+        self._min_rate = min_rate
+        self._headroom = headroom
+        self._settle = settle
+        self._told: dict[Id, tuple[float, float]] = {}
+        """Rates, and since when."""
+        self._tables: list[tuple[Controller, float, dict[Id, _Need]]] = []
+
+    def rates(self, service: str, samplers: Sequence[tuple[Controller, Sequence[str]]], now: float) -> Rates:
+        """Return what a service is to send to samplers, each with the names of what makes its keys."""
+        tables = self._read(samplers)
+        new = max([probability_of(controller.key_states.new_threshold) for controller, _ in samplers], default=1.0)
+        everywhere = all(SERVICE in per for _, per in samplers)
+        if samplers and everywhere and all(OPERATION in per for _, per in samplers):
+            ids = {id_ for table in tables for id_ in table if id_[0] == service and id_[1] is not None}
+            needs = {id_: _joined([table[id_] for table in tables if id_ in table]) for id_ in ids}
+            heaviest = sorted(needs.items(), key=lambda entry: (-entry[1].adjusted, entry[0]))[:MOST_OPERATIONS]
+            operations = {str(id_[1]): self._tell(id_, need, now) for id_, need in heaviest}
+            return Rates(self._bounded(new), operations)
+        found = [
+            table.get((service if SERVICE in per else "", None))
+            for table, (_, per) in zip(tables, samplers, strict=True)
+        ]
+        need = _joined([each for each in found if each is not None])
+        if None in found:
+            # One sampler at least knows nothing of it: it should see what a new key would get.
+            need.probability = max(need.probability, new)
+        return Rates(self._tell((service, None), need, now), None)
+
+    def _tell(self, id_: Id, need: _Need, now: float) -> float:
+        """Return the rate of something, and remember it."""
+        rate, since = self._told.get(id_, (1.0, -math.inf))
+        tells = need.adjusted >= need.weight / math.sqrt(rate)
+        if rate >= 1 or (tells and need.weight):
+            wanted = self._bounded(need.probability)
+        elif now - since < self._settle:
+            return rate
+        else:
+            wanted = self._bounded(rate * need.probability)
+        if wanted != rate:
+            if id_ not in self._told and len(self._told) >= MOST:
+                del self._told[next(iter(self._told))]
+            self._told[id_] = wanted, now
+        return wanted
+
+    def _bounded(self, probability: float) -> float:
+        return min(1.0, max(self._min_rate, self._headroom * probability))
+
+    def _read(self, samplers: Sequence[tuple[Controller, Sequence[str]]]) -> list[dict[Id, _Need]]:
+        """Return what each sampler needs, as of its last tick."""
+        known = {id(controller): (ticked, table) for controller, ticked, table in self._tables}
+        tables = []
+        for controller, per in samplers:
+            ticked, table = known.get(id(controller), (None, {}))
+            tables.append(
+                (controller, controller.ticked, table if ticked == controller.ticked else _table(controller, per))
+            )
+        self._tables = tables
+        return [table for _, _, table in tables]
+
+
+def _table(controller: Controller, per: Sequence[str]) -> dict[Id, _Need]:
+    """Return the needs of all services, and of all of their operations; "" is the service where keys name none."""
+    service_at = list(per).index(SERVICE) if SERVICE in per else -1
+    operation_at = list(per).index(OPERATION) if OPERATION in per else -1
+    table: dict[Id, _Need] = {}
+    for key, state in controller.key_states.states.items():
+        service = key[service_at] if service_at >= 0 else ""
+        ids: list[Id] = [(service, None)]
+        if operation_at >= 0:
+            ids.append((service, key[operation_at]))
+        for id_ in ids:
+            need = table.get(id_)
+            if need is None:
+                need = table[id_] = _Need()
+            need.add(state.probability, state.weight_rate, state.adjusted_rate)
+    return table
+
+
+def _joined(needs: Sequence[_Need]) -> _Need:
+    """Return what is enough for all samplers."""
+    joined = _Need()
+    for need in needs:
+        joined.add(need.probability, need.weight, need.adjusted)
+    return joined

@@ -12,6 +12,8 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks/fuzz"))
 import fuzz_codecs
 import fuzz_front
 import fuzz_inflate
+import fuzz_jaeger
+import fuzz_zipkin
 import fuzzing
 
 SECONDS = 0.5
@@ -29,9 +31,17 @@ def front():
     front.close()
 
 
-@pytest.mark.parametrize("module", [fuzz_codecs, fuzz_inflate], ids=lambda module: module.__name__)
-def test_a_codec_stands_a_few_inputs(module):
-    target = {fuzz_codecs: fuzz_codecs.codecs, fuzz_inflate: fuzz_inflate.inflate}[module]
+@pytest.mark.parametrize(
+    ("module", "target"),
+    [
+        (fuzz_codecs, fuzz_codecs.codecs),
+        (fuzz_inflate, fuzz_inflate.inflate),
+        (fuzz_jaeger, fuzz_jaeger.jaeger),
+        (fuzz_zipkin, fuzz_zipkin.zipkin),
+    ],
+    ids=["codecs", "inflate", "jaeger", "zipkin"],
+)
+def test_a_codec_stands_a_few_inputs(module, target):
     assert fuzzing.run(target, module.corpus(), seconds=SECONDS, seed=7) > 0
 
 

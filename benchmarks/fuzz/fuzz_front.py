@@ -55,7 +55,7 @@ class Sink:
     def admit(self) -> None:
         """Have room."""
 
-    def consume(self, batch: Batch) -> None:
+    def consume(self, batch: Batch, answer: object = None, rejected: object = None) -> None:  # noqa: ARG002 - an entry's
         """Take a batch."""
         if count(batch.signal, batch.body) != batch.items:
             self.wrong.append("a batch does not hold what it says")

@@ -1,0 +1,89 @@
+"""Any bytes to Zipkin's codecs: v2 JSON, v1 JSON and protobuf may say MalformedError, and nothing else.
+
+What one of them takes is a request that parses in full, with as many spans as it says; it can be written as JSON and as
+protobuf, and read again with no span lost. OTLP is written twice, by encoders that remember and by others that do not:
+both write the same.
+
+`python benchmarks/fuzz/fuzz_zipkin.py --seconds 10 --seed 1`
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+from fuzzing import main  # noqa: E402 - beside this file
+
+from otelwp_agent.errors import MalformedError  # noqa: E402
+from otelwp_agent.model.messages import request_class  # noqa: E402
+from otelwp_agent.model.projections import count  # noqa: E402
+from otelwp_agent.model.signal import Signal  # noqa: E402
+from otelwp_agent.model.zipkin import from_json, from_proto, from_v1  # noqa: E402
+from otelwp_agent.model.zipkin.to_json import JsonEncoder  # noqa: E402
+from otelwp_agent.model.zipkin.to_proto import ProtoEncoder  # noqa: E402
+from tests.kit.otlp import Maker  # noqa: E402
+
+CAPTURES = ROOT / "tests/data/captures"
+NOW = 1_795_186_135_000_000_000
+MADE = 40
+"""Requests in the corpus beside the captures, in each form."""
+
+_json, _proto = JsonEncoder("fuzz"), ProtoEncoder("fuzz")
+
+
+def zipkin(data: bytes) -> None:
+    """Read `data` as each format and as OTLP; write again what is read."""
+    for form in (from_json, from_v1, from_proto):
+        try:
+            traces = decoded(form, data)
+        except MalformedError:
+            continue
+        body = traces.body()
+        request_class(Signal.TRACES).FromString(body)
+        assert count(Signal.TRACES, body) == traces.spans
+        otlp(body)
+    with contextlib.suppress(MalformedError):
+        otlp(data)
+
+
+def otlp(body: bytes) -> None:
+    """Write a request in both formats, and read them again."""
+    for encoder, fresh, form in (
+        (_json, JsonEncoder("fuzz"), from_json),
+        (_proto, ProtoEncoder("fuzz"), from_proto),
+    ):
+        made = encoder.encode(body)
+        assert made == fresh.encode(body)
+        if made.spans:
+            again = decoded(form, made.body)
+            assert again.spans + again.mended.get("repeated_span", 0) == made.spans
+
+
+def decoded(form: Any, data: bytes) -> Any:
+    """Return what a body holds."""
+    steps = form.decoding(data, NOW)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return stop.value.traces
+
+
+def corpus() -> list[bytes]:
+    """Return captures, and drawn requests in OTLP and in Zipkin's formats."""
+    bodies = [path.read_bytes() for path in sorted((CAPTURES / "zipkin").glob("*.json"))]
+    bodies += [path.read_bytes() for path in sorted(CAPTURES.glob("*.pb"))]
+    for seed in range(MADE):
+        body = Maker(random.Random(seed), breadth=1 + seed % 3, repeats=True).request(Signal.TRACES)
+        bodies += [body, JsonEncoder("fuzz").encode(body).body, ProtoEncoder("fuzz").encode(body).body]
+    return [body for body in bodies if body]
+
+
+if __name__ == "__main__":
+    sys.exit(main(zipkin, corpus(), __doc__))

@@ -203,6 +203,26 @@ def test_drop_rules():
     assert catcher.items == 6, "a health check that fails is worth seeing"
 
 
+def test_a_drop_rule_may_read_what_keys_are_made_of():
+    """Both are `service.name` here, and nothing else is wanted of a trace."""
+    stage, catcher = sampler(drop={"rules": [{"name": "probes", "attributes": {"service.name": ["probe"]}}]})
+    probe = batch_of(tree(trace_id(1)), service="probe")
+    stage.consume(probe)
+    stage.consume(batch_of(tree(trace_id(2)), service="shop"))
+    assert catcher.items == 3
+    assert receipt_of(probe).count(Outcome.FILTERED) == 3
+
+
+def test_rules_for_sites_may_read_what_keys_are_made_of():
+    sites = {"attribute": "service.name", "rules": [{"keep": 0, "sites": ["probe"]}]}
+    stage, catcher = sampler(sites=sites, **CHANCE)
+    probe = batch_of(tree(trace_id(1)), service="probe")
+    stage.consume(probe)
+    stage.consume(batch_of(tree(trace_id(2)), service="shop"))
+    assert catcher.items == 3
+    assert receipt_of(probe).count(Outcome.SAMPLED_OUT) == 3
+
+
 def test_th_is_honoured_and_only_raised():
     stage, catcher = sampler(**SITES, **CHANCE)
     arrived = f"ot=th:{0xE0:x},other=1"

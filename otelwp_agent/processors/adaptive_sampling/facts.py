@@ -104,7 +104,7 @@ class FactsReader:
         self._release = keep.releases.attribute.encode() if keep.releases.enabled else b""
         self._rules = _rules(drop, slots)
         self._first_match = lru_cache(4096)(self._match)
-        self._key_alone = len(slots) == len(per) and self._name < 0
+        self._key_alone = len(slots) == len(per) and self._name < 0 and self._site < 0 and not self._rules
         """Whether nothing but the key is wanted."""
         self._resources: dict[bytes, _Resource] = {}
 

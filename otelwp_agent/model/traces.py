@@ -248,11 +248,13 @@ def _read_rows(body: bytes) -> list[Piece]:
 class Heads:
     """What stands around items: the rest of their resource's message and of their scope's, serialized."""
 
-    __slots__ = ("resource", "scope")
+    __slots__ = ("of", "resource", "scope")
 
-    def __init__(self, resource: bytes, scope: bytes) -> None:
+    def __init__(self, resource: bytes, scope: bytes, of: bytes = b"") -> None:
         self.resource = resource
         self.scope = scope
+        self.of = of
+        """The resource itself, serialized."""
 
 
 class SpanView:
@@ -328,7 +330,7 @@ def read_heads(body: bytes) -> list[Heads]:
             scopes.append(scope.SerializeToString())
         resource.ClearField("scopes")
         head = resource.SerializeToString()
-        heads += [Heads(head, scope) for scope in scopes]
+        heads += [Heads(head, scope, resource.resource) for scope in scopes]
     return heads
 
 

@@ -624,6 +624,16 @@ def test_a_late_error_brings_a_dropped_trace_back():
     assert catcher.items == 5, "and what comes later is kept"
 
 
+def test_an_error_of_another_tenant_brings_nothing_back():
+    stage, catcher = sampler(**RECORDER)
+    trace = trace_id(1, 0)
+    stage.consume(batch_of(tree(trace), Origin("otlp", "http", "a")))
+    stage.consume(batch_of([span(trace, 5, 0, error=True)], Origin("otlp", "http", "b")))
+    run(stage.shutdown())
+    assert {batch.origin.tenant for batch in catcher.batches} == {"b"}
+    assert catcher.items == 1
+
+
 def test_rescue_by_id_by_time_and_by_attribute():
     stage, catcher = sampler(**RECORDER)
     traces = [trace_id(number, 0) for number in range(4)]

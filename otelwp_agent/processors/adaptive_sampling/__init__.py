@@ -264,7 +264,10 @@ class AdaptiveSampling(Sampler):
         """
         if self._recorder is None:
             return 0
-        batches = self._recorder.rescue(trace_id, since, where)
+        return self._bring_back(self._recorder.rescue(trace_id, since, where))
+
+    def _bring_back(self, batches: Sequence[Batch]) -> int:
+        """Hand on what was rescued; return how many spans that is."""
         for batch in batches:
             for piece in read_pieces(batch.body, SpanView(batch.body).items):
                 self._decider.memory.put(key_of(batch.origin.tenant, piece.trace_id), RESCUED)
@@ -290,8 +293,9 @@ class AdaptiveSampling(Sampler):
         decided, waiting = self._decider.decide_pieces(pieces, view, batch.origin, self._room.traces, most, now)
         parts = self._divider.parts(batch, view, waiting) if waiting else []
         self._hand_on(batch, view, decided, states=any(piece.states for piece in pieces))
-        for trace_id in late:
-            self.rescue(trace_id=trace_id)
+        if recorder is not None:
+            for trace_id in late:
+                self._bring_back(recorder.rescue(trace_id, tenant=batch.origin.tenant))
         if waiting:
             self._let_wait(waiting, parts, batch.origin, now)
 
@@ -301,10 +305,14 @@ class AdaptiveSampling(Sampler):
         """Return recorded traces that an error comes late for, if there is room for errors; they are kept from now."""
         found = []
         for piece in pieces:
-            if not piece.error or piece.trace_id not in recorder:
+            if not piece.error:
+                continue
+            key, spans = key_of(origin.tenant, piece.trace_id), len(piece.indexes)
+            known = self._decider.memory.get(key)
+            is_new = piece.complete if known is None else known.passes
+            if is_new or piece.trace_id not in recorder:
                 continue
             facts = self._facts.read(None, view.resource_of(piece.indexes[0]), origin)
-            key, spans = key_of(origin.tenant, piece.trace_id), len(piece.indexes)
             told = self._decider.decide(key, piece.trace_id, piece.states, facts, spans, 0, piece.error, now)
             if told.passes:
                 found.append(piece.trace_id)

@@ -67,8 +67,9 @@ class KeyMetrics:
 
     def choose(self, now: float) -> None:
         """Show the heaviest keys, and no others."""
-        self.due = now + CHOOSE_EVERY
         heaviest = heapq.nlargest(self._most, self._controller.keys(), key=lambda entry: entry[1].traffic)
+        # As long as all of them can be shown, a new one is at once.
+        self.due = now + CHOOSE_EVERY if len(heaviest) == self._most else now
         wanted = {key for key, _ in heaviest}
         for key in self._shown - wanted:
             self._context.registry.forget(key=_text(key), **self._own)

@@ -165,26 +165,36 @@ class FlightRecorder:
         return any(trace_id in block.ids for block in self._all())
 
     def rescue(
-        self, trace_id: bytes | None = None, since: float | None = None, where: Mapping[str, str] | None = None
+        self,
+        trace_id: bytes | None = None,
+        since: float | None = None,
+        where: Mapping[str, str] | None = None,
+        tenant: str | None = None,
     ) -> list[Batch]:
-        """Give back traces, and forget them: one, or those dropped `since`, `where` a span or its resource has
-        attributes of these values (`*` stands for anything). Each is a batch with a new receipt.
-        """  # noqa: D205 - one sentence
+        """Give back traces as batches with new receipts, and forget them.
+
+        One trace, or those dropped `since`, `where` a span or its resource has attributes of these values (`*` stands
+        for anything); of all tenants, or of one.
+        """
         found = []
         for block in list(self._all()):
             if (trace_id is not None and trace_id not in block.ids) or (since is not None and block.end < since):
                 continue
             before = block.cost
-            found += self._rescue_from(block, trace_id, where or {})
+            found += self._rescue_from(block, trace_id, where or {}, tenant)
             if block in self._blocks:
                 self._size += block.cost - before
         return found
 
-    def _rescue_from(self, block: _Block, trace_id: bytes | None, where: Mapping[str, str]) -> list[Batch]:
+    def _rescue_from(
+        self, block: _Block, trace_id: bytes | None, where: Mapping[str, str], tenant: str | None
+    ) -> list[Batch]:
         found = []
         rescued: set[bytes] = set()
         try:
             for entry, body in block.read():
+                if tenant is not None and entry.origin.tenant != tenant:
+                    continue
                 view = SpanView(body)
                 chosen: list[bytes | None] = [None] * len(view.items)
                 for piece in read_pieces(body, view.items):

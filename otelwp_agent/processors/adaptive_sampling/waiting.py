@@ -79,8 +79,7 @@ class Waiting:
     def find_root(self) -> tuple[bytes | None, bytes]:
         """Return the root, serialized, and its resource; without a root, the first resource."""
         part = self.parts[max(self.root, 0)]
-        resource = parse(pb.ResourceSlice.FromString, part.heads.resource).resource
-        return None if self.root < 0 else part.spans[self.root_at], resource
+        return None if self.root < 0 else part.spans[self.root_at], part.heads.of
 
     def extent(self) -> float:
         """Return seconds from the first start to the last end."""

@@ -48,8 +48,8 @@ from otelwp_agent.processors.adaptive_sampling.config import (
     Target,
     unique_attributes,
 )
-from otelwp_agent.processors.adaptive_sampling.deciding import Decider
-from otelwp_agent.processors.adaptive_sampling.dividing import OUTCOMES, Divider, dropped, key_of, nothing_kept, select
+from otelwp_agent.processors.adaptive_sampling.deciding import Decider, key_of
+from otelwp_agent.processors.adaptive_sampling.dividing import OUTCOMES, Divider, dropped, nothing_kept, select
 from otelwp_agent.processors.adaptive_sampling.facts import FactsReader
 from otelwp_agent.processors.adaptive_sampling.key_metrics import KEY_INSTRUMENTS, KeyMetrics
 from otelwp_agent.processors.adaptive_sampling.measures import (
@@ -289,7 +289,7 @@ class AdaptiveSampling(Sampler):
         pieces = read_pieces(body, view.items)
         most = self._max_trace_bytes if len(body) > self._max_trace_bytes else 0
         recorder = self._recorder
-        late = [] if recorder is None else self._find_late_errors(recorder, pieces, view, batch.origin, now)
+        late = [] if recorder is None else self._decider.find_late_errors(recorder, pieces, view, batch.origin, now)
         decided, waiting = self._decider.decide_pieces(pieces, view, batch.origin, self._room.traces, most, now)
         parts = self._divider.parts(batch, view, waiting) if waiting else []
         self._hand_on(batch, view, decided, states=any(piece.states for piece in pieces))
@@ -298,25 +298,6 @@ class AdaptiveSampling(Sampler):
                 self._bring_back(recorder.rescue(trace_id, tenant=batch.origin.tenant))
         if waiting:
             self._let_wait(waiting, parts, batch.origin, now)
-
-    def _find_late_errors(
-        self, recorder: FlightRecorder, pieces: Sequence[Piece], view: SpanView, origin: Origin, now: float
-    ) -> list[bytes]:
-        """Return recorded traces that an error comes late for, if there is room for errors; they are kept from now."""
-        found = []
-        for piece in pieces:
-            if not piece.error:
-                continue
-            key, spans = key_of(origin.tenant, piece.trace_id), len(piece.indexes)
-            known = self._decider.memory.get(key)
-            is_new = piece.complete if known is None else known.passes
-            if is_new or piece.trace_id not in recorder:
-                continue
-            facts = self._facts.read(None, view.resource_of(piece.indexes[0]), origin)
-            told = self._decider.decide(key, piece.trace_id, piece.states, facts, spans, 0, piece.error, now)
-            if told.passes:
-                found.append(piece.trace_id)
-        return found
 
     def _hand_on(self, batch: Batch, view: SpanView, decided: Sequence[Decided], *, states: bool) -> None:
         """Hand on what is kept, then settle what is not; what waits is left for `_let_wait`."""

@@ -27,6 +27,11 @@ _VERDICTS = 8192
 """Verdicts that are kept; each threshold makes one."""
 
 
+def key_of(tenant: str, trace_id: bytes) -> object:
+    """Return what a trace is known by: tenants must not meet, whatever ids they make up."""
+    return (tenant, trace_id) if tenant else trace_id
+
+
 class Decider:
     """Asks the controller about each trace once."""
 
@@ -123,6 +128,25 @@ class Decider:
         if self.observer is not None:
             self.observer(key, of, spans, size, told.keep, told.reason)
         return told
+
+    def find_late_errors(
+        self, recorded: Container[object], pieces: Sequence[Piece], view: SpanView, origin: Origin, now: float
+    ) -> list[bytes]:
+        """Return recorded traces that an error comes late for, if there is room for errors; they are kept from now."""
+        found = []
+        for piece in pieces:
+            if not piece.error:
+                continue
+            key = key_of(origin.tenant, piece.trace_id)
+            known = self.memory.get(key)
+            is_new = piece.complete if known is None else known.passes
+            if is_new or piece.trace_id not in recorded:
+                continue
+            facts = self._facts.read(None, view.resource_of(piece.indexes[0]), origin)
+            told = self.decide(key, piece.trace_id, piece.states, facts, len(piece.indexes), 0, piece.error, now)
+            if told.passes:
+                found.append(piece.trace_id)
+        return found
 
     def _verdict(self, reason: str, threshold: int | None, *, keep: bool, filtered: bool = False) -> Verdict:
         """Return the verdict of these, one for all traces of which the same was decided."""

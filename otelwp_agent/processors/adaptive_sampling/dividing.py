@@ -121,11 +121,6 @@ def dropped(batch: Batch, decided: Sequence[Decided]) -> tuple[bytes, list[bytes
     return view.assemble(chosen), ids
 
 
-def key_of(tenant: str, trace_id: bytes) -> object:
-    """Return what a trace is known by: tenants must not meet, whatever ids they make up."""
-    return (tenant, trace_id) if tenant else trace_id
-
-
 def trace_id_of(key: object) -> bytes:
     """Return the trace id in what `key_of` returned."""
     trace_id = key[1] if isinstance(key, tuple) else key

@@ -160,7 +160,7 @@ class FlightRecorder:
                 self._spill(self._blocks.popleft())
             self._size = 0
 
-    def __contains__(self, trace_id: bytes) -> bool:
+    def __contains__(self, trace_id: object) -> bool:
         """Whether spans of a trace are here."""
         return any(trace_id in block.ids for block in self._all())
 

@@ -7,6 +7,7 @@ What a span costs hangs on what is the same in many: its tail (attributes and st
 rows say how often something was new to the encoder:
 
 * recurring: the bodies of `make bench`, six attributes, one of which has 200 values;
+* mixed: the same, and in every third span an address that comes once, as a site's pages, users and queries make them;
 * one new: the same, and one more of the six has a value of its own in every span;
 * all new: each of the six has a value of its own in every span;
 * events: recurring, and every span has an event with two attributes, so that all take the careful way.
@@ -39,8 +40,12 @@ from otelwp_agent.telemetry.metrics import Registry
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    Draw = Callable[[bytes], bytes]
+
 SPANS = 512
 ROUNDS = 12
+FRESH_ROUNDS = 4
+"""Rounds in which what is new is new each time."""
 NOW = 1_795_186_135_000_000_000
 EXPORTED = 8192
 """Spans in one exported batch: what the `batch` processor gathers."""
@@ -49,12 +54,14 @@ GOAL = 250_000
 """Spans per CPU-second that an export has to reach."""
 
 
-def changed(body: bytes, draw: random.Random, *, new: int = 0, events: bool = False) -> bytes:
-    """Return a request with `new` attributes of each span made its own, and an event added."""
+def changed(  # noqa: PLR0913 - what may be changed
+    body: bytes, draw: random.Random, *, new: int = 0, every: int = 1, text: str = "", events: bool = False
+) -> bytes:
+    """Return a request with `new` attributes of `every` so-manieth span made its own, and an event added to each."""
     request = ExportTraceServiceRequest.FromString(body)
-    for span in request.resource_spans[0].scope_spans[0].spans:
-        for attribute in span.attributes[:new]:
-            attribute.value.string_value = f"{draw.getrandbits(64):x}"
+    for number, span in enumerate(request.resource_spans[0].scope_spans[0].spans):
+        for attribute in span.attributes[: 0 if number % every else new]:
+            attribute.value.string_value = f"{text}{draw.getrandbits(64):x}"
         if events:
             event = span.events.add(name="cache miss", time_unix_nano=span.start_time_unix_nano)
             event.attributes.add(key="cache.key").value.string_value = "options"
@@ -62,14 +69,15 @@ def changed(body: bytes, draw: random.Random, *, new: int = 0, events: bool = Fa
     return request.SerializeToString()
 
 
-def measure(work: Callable[[bytes], object], inputs: Sequence[bytes]) -> float:
-    """Return CPU nanoseconds a span: the median body's, the best round's."""
+def measure(work: Callable[[bytes], object], inputs: Sequence[bytes], fresh: Draw | None = None) -> float:
+    """Return CPU nanoseconds a span: the mean body's, the best round's; of `fresh` bodies in each round, if given."""
     for each in inputs:
         work(each)
     best = float("inf")
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS if fresh is None else FRESH_ROUNDS):
+        bodies_ = inputs if fresh is None else [fresh(each) for each in inputs]
         start = time.process_time_ns()
-        for each in inputs:
+        for each in bodies_:
             work(each)
         best = min(best, time.process_time_ns() - start)
     return best / len(inputs) / SPANS
@@ -143,16 +151,19 @@ def main() -> None:
     gc.set_threshold(*GC_THRESHOLD)  # as the agent has it
     draw = random.Random(1)
     recurring = bodies(SPANS)[:48]
-    inputs = {
-        "recurring": recurring,
-        "one new": [changed(body, draw, new=1) for body in recurring],
-        "all new": [changed(body, draw, new=6) for body in recurring],
-        "events": [changed(body, draw, events=True) for body in recurring],
+    forms: dict[str, Draw | None] = {
+        "recurring": None,
+        "mixed": lambda body: changed(body, draw, new=1, every=3, text="https://shop.example/?p="),
+        "one new": lambda body: changed(body, draw, new=1),
+        "all new": lambda body: changed(body, draw, new=6),
     }
     print(f"{'':44}{'ns a span':>9}{'a CPU-second':>13}")
-    for name, of in inputs.items():
-        row(f"OTLP to JSON, {name}", measure(JsonEncoder("x").encode, of))
-        row(f"OTLP to protobuf, {name}", measure(ProtoEncoder("x").encode, of))
+    for name, fresh in forms.items():
+        row(f"OTLP to JSON, {name}", measure(JsonEncoder("x").encode, recurring, fresh))
+        row(f"OTLP to protobuf, {name}", measure(ProtoEncoder("x").encode, recurring, fresh))
+    events = [changed(body, draw, events=True) for body in recurring]
+    row("OTLP to JSON, events", measure(JsonEncoder("x").encode, events))
+    row("OTLP to protobuf, events", measure(ProtoEncoder("x").encode, events))
     row("JSON to OTLP", measure(decode(from_json), [JsonEncoder("x").encode(body).body for body in recurring]))
     row("protobuf to OTLP", measure(decode(from_proto), [ProtoEncoder("x").encode(body).body for body in recurring]))
     ours, theirs = multiprocessing.Pipe()

@@ -79,14 +79,14 @@ FIELDS = frozenset(
 class Tags(dict[bytes, tuple[F, str]], Generic[F]):
     """Serialized `KeyValue` behind its length, which is one byte → fragment and key."""
 
-    __slots__ = ("_heads", "_seen", "_tag", "missed")
+    __slots__ = ("_heads", "_seen", "missed", "tag")
 
     def __init__(self, tag: Callable[[str, str], F]) -> None:
         """Write fragments with `tag(key, value)`."""
         super().__init__()
         self.missed = 0
         """How often something was not remembered."""
-        self._tag: Callable[[str, str], F] = tag
+        self.tag: Callable[[str, str], F] = tag
         self._heads: dict[bytes, str] = {}
         """Keys by what stands before a text: it tells all lengths, and so that nothing stands behind the text."""
         self._seen = Seen().again
@@ -110,7 +110,7 @@ class Tags(dict[bytes, tuple[F, str]], Generic[F]):
                 self._heads[head] = key
         else:
             value = str(piece[text:], "utf-8", "replace")
-        made = self._tag(key, value), key
+        made = self.tag(key, value), key
         if self._seen(piece):
             if len(self) >= MAX_ENTRIES:
                 self.clear()
@@ -122,7 +122,7 @@ class Tags(dict[bytes, tuple[F, str]], Generic[F]):
         if len(attribute) <= MAX_SIZE:
             return self[b"%c%b" % (len(attribute), attribute)]
         key, value = pair(attribute)
-        return self._tag(key, value), key
+        return self.tag(key, value), key
 
 
 class Shapes(dict[tuple[str, ...], Any]):

@@ -32,14 +32,14 @@ MAX_LOOKS = 8192
 MAX_TEMPLATES = 1024
 """Templates of one kind of span in one scope; when full, they are all forgotten."""
 
-MAX_SIZE = 512
-"""The longest tail that becomes a template, in bytes."""
+OFTEN = 7
+"""Of so many volatile texts, one is looked at as others are, so that those which come often are remembered."""
 
 
 class Templates(Generic[F]):
     """What was written for tails of one kind of span in one scope, but for volatile attributes."""
 
-    __slots__ = ("_counts", "_known", "_looks", "_place", "_seen", "_unknown", "heads")
+    __slots__ = ("_counts", "_known", "_looks", "_place", "_seen", "_turn", "_unknown", "heads")
 
     def __init__(self, nothing: F) -> None:
         """Begin with none; `nothing` is the format's empty string."""
@@ -50,6 +50,7 @@ class Templates(Generic[F]):
         self._unknown: Frame = ()
         self._counts: dict[str, int] = {}
         self._looks: int = 0
+        self._turn: int = 0
         self._place: F = _PLACE if isinstance(nothing, bytes) else _PLACE.hex()
 
     def write(self, tail: bytes, tags: Tags[F]) -> F | None:
@@ -69,6 +70,18 @@ class Templates(Generic[F]):
         if parts is None:
             self._unknown = frame
             return None
+        self._turn = turn = (self._turn + 1) % OFTEN
+        if turn:
+            size = begin + len(key) + 4  # where the value's length is, behind the key, and the tags and lengths of both
+            if (
+                tail[at + 1] == len(key)
+                and tail[size] == end - size - 1
+                and tail[size + 1] == _STRING
+                and tail[size + 2] == end - size - 3
+                and end <= len(tail)
+            ):
+                tags.missed += 1
+                return parts[0] + tags.tag(key, str(tail[size + 3 : end], "utf-8", "replace")) + parts[1]
         try:
             fragment, found = tags[tail[begin:end]]
         except ValueError:
@@ -163,6 +176,8 @@ class Templates(Generic[F]):
             self._known[self._unknown] = parts
 
 
+_STRING = 0x0A
+"""The tag of AnyValue.string_value (common.proto)."""
 _ATTRIBUTE = b"\x4a"
 """The tag of a span's attributes."""
 _PLACE = b"\0" + secrets.token_bytes(16)

@@ -88,7 +88,7 @@ def test_what_names_the_other_side_is_not_volatile():
 
 def test_values_that_recur_are_remembered_whole():
     encoder = JsonEncoder("x")
-    for number in range(40):
+    for number in range(400):
         encoder.encode(request(page(number % 4)))
     (context,) = encoder._contexts.values()
     assert len(context.tails[3]) == 4

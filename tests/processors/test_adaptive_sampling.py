@@ -366,6 +366,15 @@ def test_a_trace_waits_for_its_root_and_a_while_longer():
     assert receipt_of(second).pending == 0
 
 
+def test_an_error_in_any_request_is_an_error():
+    stage, catcher = sampler(**SITES)
+    trace = trace_id(1, 0)
+    for spans in ([span(trace, 1, 0)], [span(trace, 2, 0, error=True)], [span(trace, 3, 0)]):
+        stage.consume(batch_of(spans))
+    run(stage.shutdown())
+    assert [attributes_of(each)["sampling.reason"] for each in spans_of(catcher)] == ["error"] * 3
+
+
 def test_without_a_root_the_longest_wait_decides():
     clock = Clock()
     stage, catcher = sampler(clock, **SITES, **CHANCE, max_wait="10s")
@@ -437,6 +446,7 @@ def test_a_next_stage_that_refuses_loses_nothing():
                 batch = batch_of([span(trace_id(number), 1, 0, error=True)])
                 stage.consume(batch)
                 batches.append(batch)
+                await asyncio.sleep(0.05)
         with pytest.raises(Overloaded):
             stage.admit()
         assert not stage.health().healthy
@@ -448,6 +458,7 @@ def test_a_next_stage_that_refuses_loses_nothing():
         assert stage.health().healthy
         assert catcher.items == len(batches) > 50
         assert len(catcher.batches) < 50, "what waited is merged"
+        assert [each.trace_id for each in spans_of(catcher)] == [trace_id(number) for number in range(len(batches))]
         deliver(catcher)
         assert {receipt_of(batch).pending for batch in batches} == {0}
         await stage.shutdown()

@@ -1,0 +1,62 @@
+"""What waits for the next stage: in order, merged by sender, and offered again."""
+
+import asyncio
+
+import structlog
+
+from otelwp_agent.errors import Overloaded
+from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.receipt import Receipt
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.processors.adaptive_sampling.outgoing import Outgoing
+from tests.kit.stages import Catcher, run
+
+
+def batch(body, tenant, headers=None):
+    return Batch(Signal.TRACES, body, 1, Origin("otlp", "http", tenant, headers or {}), [(Receipt(1), 1)])
+
+
+def outgoing(catcher):
+    return Outgoing(catcher.consume, structlog.get_logger())
+
+
+def test_what_one_sender_sent_is_merged():
+    catcher = Catcher()
+    box = outgoing(catcher)
+    for body, tenant in ((b"1", "a"), (b"2", "a"), (b"3", "b"), (b"4", "a")):
+        box.put(batch(body, tenant))
+    assert box.size == 4
+    box.flush()
+    assert [(each.body, each.origin.tenant, each.items) for each in catcher.batches] == [
+        (b"12", "a", 2), (b"3", "b", 1), (b"4", "a", 1),
+    ]  # fmt: skip
+    assert not box
+    assert box.size == 0
+
+
+def test_other_headers_are_another_sender():
+    catcher = Catcher()
+    box = outgoing(catcher)
+    box.put(batch(b"1", "a", {"x": "1"}))
+    box.put(batch(b"2", "a", {"x": "2"}))
+    box.flush()
+    assert len(catcher.batches) == 2
+
+
+def test_what_was_refused_comes_first_the_next_time():
+    async def live():
+        catcher = Catcher()
+        box = outgoing(catcher)
+        catcher.error = Overloaded("full")
+        for body, tenant in ((b"1", "a"), (b"2", "b"), (b"3", "c")):
+            box.put(batch(body, tenant))
+            box.flush()
+        assert box.blocked
+        assert box.size == 3
+        await asyncio.sleep(0.5)
+        catcher.error = None
+        await asyncio.sleep(0.1)
+        assert [each.body for each in catcher.batches] == [b"1", b"2", b"3"]
+        assert not box.blocked
+
+    run(live())

@@ -103,6 +103,7 @@ def test_nothing_that_was_acknowledged_is_lost(processors, tmp_path, seconds, se
     assert not verdict.missing, str(verdict)
     assert verdict.acked <= audited["accepted"] <= verdict.acked + verdict.unknown
     assert verdict.probes <= audited["filtered"] <= verdict.probes + verdict.unknown
+    assert (verdict.probes > 0) == ("probes" in PROCESSORS[processors])
     assert verdict.despite == 0
     assert verdict.duplicates + verdict.doubtful <= bound
     assert status == 0

@@ -34,8 +34,10 @@ import re
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
+from pydantic import Field
 
-from otelwp_agent.component import Context, Factory, Kind, Processor, Stability, Tier
+from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Processor, Stability, Tier
+from otelwp_agent.config.types import Duration  # noqa: TC001 - pydantic reads it
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.projections import parse
 from otelwp_agent.model.signal import Signal
@@ -44,7 +46,7 @@ from otelwp_agent.model.wordpress import queries
 from otelwp_agent.model.wordpress.attributes import Reader, key_value, page_of
 from otelwp_agent.model.wordpress.redaction import Redactor
 from otelwp_agent.model.wordpress.routes import Routes
-from otelwp_agent.processors.wordpress.config import Config
+from otelwp_agent.processors.wordpress.config import Multisite, Redact
 from otelwp_agent.processors.wordpress.requests import Requests, Spans, find
 from otelwp_agent.processors.wordpress.resources import Resources
 from otelwp_agent.processors.wordpress.spans import Blocks, replaced
@@ -69,6 +71,23 @@ _OURS = re.compile(rb"wordpress|otelwp|WordPress")
 _CONSTANT_NAME = re.compile(rb"wordpress\.request|[A-Z]+(?: /\S*)?")
 """Names that say nothing, or have an address in them."""
 _EVENT_WORTH_READING = re.compile(rb"@|db\.|url|http\.|user|code\.")
+
+
+class Config(ComponentConfig):
+    """Settings of the WordPress processor."""
+
+    multisite: Multisite = Multisite()
+    """Sites of a network."""
+    routes: bool = True
+    """Name requests by their route."""
+    code: bool = True
+    """Make paths of code relative, and add `wordpress.plugin` or `wordpress.theme`."""
+    redact: Redact = Redact()
+    """What is taken out."""
+    n_plus_one: int = Field(10, ge=0)
+    """Equal queries under one span that are worth an event; 0 for never."""
+    slow_query: Duration = 0.1
+    """Time of one query that is worth an event; 0 for never."""
 
 
 class WordPressProcessor(Processor):

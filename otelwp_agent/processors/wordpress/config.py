@@ -1,4 +1,4 @@
-"""Settings of the WordPress processor."""
+"""Settings of the WordPress processor, in their groups."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from otelwp_agent.component import ComponentConfig
 from otelwp_agent.config.blocks import Block
-from otelwp_agent.config.types import Duration, Secret  # noqa: TC001 - pydantic reads it
+from otelwp_agent.config.types import Secret  # noqa: TC001 - pydantic reads it
 
 
 class Multisite(Block):
@@ -49,20 +48,3 @@ class Redact(Block):
         if self.mode == "hash" and (self.hash_key is None or not self.hash_key.get_secret_value()):
             raise ValueError("mode: hash needs a `hash_key`, like `${env:REDACTION_KEY}`; or write `mode: remove`")
         return self
-
-
-class Config(ComponentConfig):
-    """Settings of the WordPress processor."""
-
-    multisite: Multisite = Multisite()
-    """Sites of a network."""
-    routes: bool = True
-    """Name requests by their route."""
-    code: bool = True
-    """Make paths of code relative, and add `wordpress.plugin` or `wordpress.theme`."""
-    redact: Redact = Redact()
-    """What is taken out."""
-    n_plus_one: int = Field(10, ge=0)
-    """Equal queries under one span that are worth an event; 0 for never."""
-    slow_query: Duration = 0.1
-    """Time of one query that is worth an event; 0 for never."""

@@ -46,7 +46,13 @@ def test_other_headers_are_another_sender():
 def test_what_was_refused_comes_first_the_next_time():
     async def live():
         catcher = Catcher()
-        box = outgoing(catcher)
+        offered = []
+
+        def send(each):
+            offered.append(each.body)
+            catcher.consume(each)
+
+        box = Outgoing(send, structlog.get_logger())
         catcher.error = Overloaded("full")
         for body, tenant in ((b"1", "a"), (b"2", "b"), (b"3", "c")):
             box.put(batch(body, tenant))
@@ -54,6 +60,8 @@ def test_what_was_refused_comes_first_the_next_time():
         assert box.blocked
         assert box.size == 3
         await asyncio.sleep(0.5)
+        assert len(offered) > 5
+        assert {*offered} == {b"1"}
         catcher.error = None
         await asyncio.sleep(0.1)
         assert [each.body for each in catcher.batches] == [b"1", b"2", b"3"]

@@ -177,20 +177,15 @@ class Service:
         hurry = spawn(self._stop_now.wait(), name="wait for a second signal")
         await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
-        if draining.done():
-            self._farewell(draining.result(), graph)
-        else:
+        drained = draining.result() if draining.done() else None
+        if drained is None:
             draining.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await draining
-            left = graph.in_flight()
-            if self._environment.intake is not None:
-                self.log.info("stopped at once, as told; what was in flight stays in the journal", in_flight=left)
-            else:
-                tell = self.log.error if left else self.log.info
-                tell("stopped at once, as told; what was in flight is lost", in_flight=left)
         await self.control_plane.shutdown()
+        journaled = self._environment.intake is not None
         await self._close_journal()
+        self._farewell(drained, graph.in_flight(), journaled=journaled)
         self._stopped = True
         await _close(self._metrics)
 
@@ -203,14 +198,15 @@ class Service:
             await asyncio.wait(self._retiring, timeout=timeout / 2)
         return await graph.retire(None, deadline)
 
-    def _farewell(self, drained: Drained, graph: Graph) -> None:
-        in_flight = graph.in_flight()
-        if self._environment.intake is not None:
-            dropped, kept = drained.left, {"kept_in_journal": in_flight}
-        else:
-            dropped, kept = drained.left + in_flight, {}
+    def _farewell(self, drained: Drained | None, in_flight: int, *, journaled: bool) -> None:
+        """Say in one line what became of what the agent held; `drained` is `None` if it was told to stop at once."""
+        dropped = (drained.left if drained is not None else 0) + (0 if journaled else in_flight)
+        kept = {"kept_in_journal": in_flight} if journaled else {}
         tell = self.log.error if dropped else self.log.info
-        tell("agent stopped", delivered_while_draining=drained.delivered, **kept, dropped=dropped)
+        if drained is not None:
+            tell("agent stopped", delivered_while_draining=drained.delivered, **kept, dropped=dropped)
+        else:
+            tell("agent stopped at once, as told", **kept, dropped=dropped)
 
     def _open_journal(self, plan: Plan) -> None:
         """Open the journal, if there is to be one, and put the accounts where they were."""

@@ -22,6 +22,9 @@ from otelwp_agent.telemetry.tasks import spawn
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    Key = tuple[str, str, str, tuple[tuple[str, str], ...], tuple[str, ...]]
+    """Receiver, transport, tenant, headers and pipelines."""
+
     import structlog
 
     from otelwp_agent.model.receipt import Ledger
@@ -37,6 +40,7 @@ ROOM = 0.5
 """Share of an exporter's queue that what is read again may fill."""
 TURN = 0.005
 """Seconds that reading again goes on before others have their turn."""
+REMEMBERED_SENDERS = 1024
 PAUSE = 0.25
 """Seconds after which room is looked for again when nobody has said that there is any."""
 
@@ -66,18 +70,22 @@ class Intake:
             self._task.cancel()
             self._task = None
 
-    def feed(self, entry: Entry, pipelines: Sequence[str], batch: Batch) -> None:
+    def feed(self, entry: Entry, pipelines: Sequence[str], batch: Batch, ledgers: Sequence[Ledger]) -> None:
         """Feed an entry to those of its pipelines that are not done with it. What goes wrong, its claims tell."""
-        origin, done = batch.origin, entry.done
+        done = entry.done
         claims = [
-            JournalClaim(entry, place, self.ledgers.get(name, origin.receiver, origin.tenant))
-            for place, name in enumerate(pipelines)
+            JournalClaim(entry, place, ledger)
+            for place, ledger in enumerate(ledgers)
             if not done or (place, "") not in done
         ]
         for claim in claims:
             self._feed_one(claim, pipelines[claim.pipeline], batch)
         if not claims:
             self.journal.closed(entry)
+
+    def ledgers_of(self, pipelines: Sequence[str], receiver: str, tenant: str) -> tuple[Ledger, ...]:
+        """Return the accounts of a sender, one for each pipeline."""
+        return tuple([self.ledgers.get(name, receiver, tenant) for name in pipelines])
 
     def _feed_one(self, claim: JournalClaim, pipeline: str, batch: Batch) -> None:
         receipt = claim.receipt
@@ -128,9 +136,9 @@ class Intake:
             if replay is not None:
                 entry, record, context = replay
                 done = entry.done
-                self.feed(
-                    entry, context.pipelines, Batch(record.signal, record.body(), record.items, context.origin, ())
-                )
+                batch = Batch(record.signal, record.body(), record.items, context.origin, ())
+                ledgers = self.ledgers_of(context.pipelines, context.origin.receiver, context.origin.tenant)
+                self.feed(entry, context.pipelines, batch, ledgers)
                 if entry.parked and not entry.open and entry.done == done:
                     full.add((context.pipelines, context.origin.tenant, done))
                 else:
@@ -172,7 +180,7 @@ class JournaledEntry(ReceiverEntry):
         self.admit = intake.journal.admit  # type: ignore[method-assign]  # pipelines need no room: the journal has it
         self.pipelines = tuple(head.pipeline for head in heads)
         self.intake = intake
-        self._ledgers: dict[str, tuple[Ledger, ...]] = {}
+        self._senders: dict[Origin, tuple[Key, tuple[Ledger, ...]]] = {}
 
     def consume(
         self, batch: Batch, answer: object = None, rejected: Callable[[int, str], object] | None = None
@@ -180,7 +188,7 @@ class JournaledEntry(ReceiverEntry):
         """Have the batch written; the future gets `answer` when it is, or why it cannot be."""
         future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         try:
-            self.intake.journal.append(_Request(self, batch, Answer(future, answer, rejected)))
+            self.intake.journal.append(_Request(self, batch, future, answer, rejected))
         except ConsumeError as error:
             self.count_refused(batch, error)
             raise
@@ -191,41 +199,41 @@ class JournaledEntry(ReceiverEntry):
         """Always: the answer says that the journal has it."""
         return True
 
-    def ledgers(self, tenant: str) -> tuple[Ledger, ...]:
-        """Return the accounts of a tenant's requests, one for each pipeline."""
-        found = self._ledgers.get(tenant)
+    def sender(self, origin: Origin) -> tuple[Key, tuple[Ledger, ...]]:
+        """Return what the journal remembers of who sent something, and the accounts for it."""
+        found = self._senders.get(origin)
         if found is None:
-            get = self.intake.ledgers.get
-            found = self._ledgers[tenant] = tuple(get(name, self.receiver, tenant) for name in self.pipelines)
+            headers = origin.headers
+            read = tuple([(name, headers[name]) for name in self.intake.headers if name in headers])
+            key = (self.receiver, origin.transport, origin.tenant, read, self.pipelines)
+            found = key, self.intake.ledgers_of(self.pipelines, self.receiver, origin.tenant)
+            if len(self._senders) >= REMEMBERED_SENDERS:
+                self._senders.clear()
+            self._senders[origin] = found
         return found
 
 
-class _Request:
-    """A request on its way into the journal (`journal.Request`)."""
+class _Request(Answer):
+    """A request on its way into the journal (`draft.Request`), and the answer that waits for it."""
 
-    __slots__ = ("_answer", "_entry", "batch", "key")
+    __slots__ = ("_entry", "batch", "key", "ledgers")
 
-    def __init__(self, entry: JournaledEntry, batch: Batch, answer: Answer) -> None:
-        origin = batch.origin
-        headers = origin.headers
-        self.batch = batch
+    def __init__(
+        self,
+        entry: JournaledEntry,
+        batch: Batch,
+        future: asyncio.Future[object],
+        answer: object,
+        rejected: Callable[[int, str], object] | None,
+    ) -> None:
+        super().__init__(future, answer, rejected)
         self._entry = entry
-        self._answer = answer
-        self.key = (
-            entry.receiver,
-            origin.transport,
-            origin.tenant,
-            tuple((name, headers[name]) for name in entry.intake.headers if name in headers),
-            entry.pipelines,
-        )
+        self.batch = batch
+        self.key, self.ledgers = entry.sender(batch.origin)
 
     @property
     def pipelines(self) -> tuple[str, ...]:
         return self._entry.pipelines
-
-    @property
-    def ledgers(self) -> Sequence[Ledger]:
-        return self._entry.ledgers(self.batch.origin.tenant)
 
     def origin(self) -> Origin:
         receiver, transport, tenant, headers, _ = self.key
@@ -235,12 +243,12 @@ class _Request:
         route, batch = self._entry, self.batch
         route.count_accepted(batch)
         if route.waits:
-            self._answer.expect()
-            entry.on_closed = self._answer.entry_closed
+            self.expect()
+            entry.on_closed = self.entry_closed
         else:
-            self._answer.give()
-        route.intake.feed(entry, route.pipelines, batch)
+            self.give()
+        route.intake.feed(entry, route.pipelines, batch, self.ledgers)
 
     def refused(self, error: ConsumeError) -> None:
         self._entry.count_refused(self.batch, error)
-        self._answer.fail(error)
+        self.fail(error)

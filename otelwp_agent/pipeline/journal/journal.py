@@ -22,6 +22,8 @@ import errno
 import fcntl
 import os
 import time
+from bisect import bisect_left
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +60,11 @@ MAX_UNWRITTEN = 16 * 2**20
 MAX_GROUP = 4 * 2**20
 """Bytes that one write holds, if there is more than one request in it."""
 MAX_GROUP_REQUESTS = 4096
+GROUP_INTERVAL = 0.002
+"""Seconds between two writes under load: what comes meanwhile shares the second one, for each costs something, whatever
+is in it. A request that comes alone does not wait."""
+EARLY_BYTES = 2**20
+"""Bytes that are worth a write at once."""
 FLUSH_INTERVAL = 0.1
 """Seconds after which a release is written when no request comes with which it could be."""
 EXPORTERS_INTERVAL = 1.0
@@ -104,10 +111,15 @@ class Journal:
 
         self._requests: list[Request] = []
         self._unwritten = 0
+        """Bytes of the bodies that wait or are being written."""
+        self._room = 0
+        """Bytes of bodies for which there is room, on disk and in memory."""
         self._writing = False
         self._draft: Draft | None = None
         """What is being written."""
         self._scheduled = False
+        self._last_write = 0.0
+        """When the last write began, on the loop's clock."""
         self._flush: asyncio.TimerHandle | None = None
         self._writer = Writer()
         self._failure = ""
@@ -247,11 +259,14 @@ class Journal:
                 settled_again=again,
             )
         self._shelf.prune(self._current)
+        self._measure()
 
     # -- taking requests
 
     def admit(self) -> None:
         """Raise `Overloaded` if nothing can be taken now."""
+        if self._unwritten < self._room and not self._failure:
+            return
         if self._failure and time.monotonic() < self._refuse_until:
             raise self._refusal()
         if self.stored + self._unwritten >= self.max_size:
@@ -269,8 +284,7 @@ class Journal:
         self._requests.append(request)
         self._unwritten += len(request.batch.body)
         if not self._writing and not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._commit)
+            self._schedule()
 
     # -- what claims tell
 
@@ -338,6 +352,16 @@ class Journal:
         if self._flush is None and not self._writing and not self._scheduled and self._lock >= 0:
             self._flush = asyncio.get_running_loop().call_later(FLUSH_INTERVAL, self._commit)
 
+    def _schedule(self) -> None:
+        """Have requests written: now, unless that was done a moment ago and few have come since."""
+        self._scheduled = True
+        loop = asyncio.get_running_loop()
+        wait = self._last_write + GROUP_INTERVAL - loop.time()
+        if wait > 0 and self._unwritten < EARLY_BYTES and self._sync == "group":
+            loop.call_later(wait, self._commit)
+        else:
+            loop.call_soon(self._commit)
+
     def _commit(self) -> None:
         """Write everything that is known and not on disk."""
         self._scheduled = False
@@ -360,6 +384,7 @@ class Journal:
     def _write(self, draft: Draft) -> None:
         """Have a draft written: by the thread, if the disk is to be waited for."""
         sync = self._sync != "none" and bool(draft.spots)
+        self._last_write = asyncio.get_running_loop().time()
         started = time.perf_counter()
 
         def work() -> None:
@@ -388,11 +413,15 @@ class Journal:
         else:
             done(None)
 
+    def _measure(self) -> None:
+        self._room = min(self.max_size - self._shelf.stored, MAX_UNWRITTEN)
+
     def _end_write(self, requests: list[Request]) -> None:
+        self._measure()
         for request in requests:
             self._unwritten -= len(request.batch.body)
         if self._requests:
-            self._commit()
+            self._schedule()
         elif self._changed or self._released or self._progressed or self._branches:
             self._soon()
         if self._idle is not None and not self._writing and not self._idle.done():
@@ -401,14 +430,15 @@ class Journal:
     def _take(self) -> list[Request]:
         """Take the requests that the next write holds."""
         requests = self._requests
-        size = 0
-        for count, request in enumerate(requests, 1):
-            size += len(request.batch.body)
-            if size >= MAX_GROUP or count == MAX_GROUP_REQUESTS or self._sync == "always":
-                self._requests = requests[count:]
-                return requests[:count]
-        self._requests = []
-        return requests
+        if self._sync == "always":
+            count = 1
+        elif self._unwritten < MAX_GROUP:
+            count = MAX_GROUP_REQUESTS
+        else:
+            sizes = accumulate([len(request.batch.body) for request in requests])
+            count = min(MAX_GROUP_REQUESTS, bisect_left(list(sizes), MAX_GROUP) + 1)
+        self._requests = requests[count:]
+        return requests[:count]
 
     def _prepare(self, requests: list[Request]) -> Draft:
         """Put a write together; raises `OSError` if there is no segment and none can be made."""

@@ -14,6 +14,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.interop.wordpress import PASSWORD, USER, WordPress
+from tests.kit.agent import Agent, free_port, post
+from tests.kit.traffic import traffic
 from tests.wordpress.conftest import PLUGIN, ROOT
 
 pytestmark = pytest.mark.interop
@@ -668,6 +670,34 @@ def test_rates_as_jaegers_clients_ask_for_them(site, agent):
         beat(site)
     assert agent.seen[-1][1] == "/sampling?service=shop"
     assert site.ask(STATE)["rate"] == 0.125
+
+
+RATES = """
+receivers: {{otlp: {{protocols: {{http: {{endpoint: '127.0.0.1:0'}}}}}}}}
+processors:
+  adaptive_sampling: {{target: {{traces_per_second: 1}}, always_keep: {{first_seen: {{enabled: false}}}}}}
+exporters: {{debug: {{verbosity: basic}}}}
+extensions: {{remote_sampling: {{endpoint: '127.0.0.1:{port}', min_rate: 0.125}}}}
+service:
+  extensions: [remote_sampling]
+  pipelines: {{traces: {{receivers: [otlp], processors: [adaptive_sampling], exporters: [debug]}}}}
+"""
+
+
+def test_a_rate_from_what_our_agent_keeps(site, agent, tmp_path):
+    """The sampler is over its target, so the plugin is asked for the least; another service for everything."""
+    agent.answers["/v1/plugins/heartbeat"] = (404, {}, "")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/sampling"
+    with Agent(RATES.format(port=port), tmp_path) as ours, site.changed(sampling_url=url):
+        beat(site)
+        assert site.ask(STATE)["rate"] == 1
+        for _, body, _ in traffic(5, 100):
+            assert post(ours.port(), "/v1/traces", body) == 200
+        end = time.monotonic() + PATIENCE
+        while site.ask(STATE)["rate"] != 0.125:
+            assert time.monotonic() < end
+            beat(site)
 
 
 def test_an_agent_that_pauses_the_plugin(site, agent):

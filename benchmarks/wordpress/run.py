@@ -60,13 +60,14 @@ processors:
 exporters:
   file: {{path: '{folder}/traces.bin', format: proto}}
 service:
+  scheduling: {scheduling}
   pipelines:
     traces: {{receivers: [datagram, otlp, jaeger_json], processors: [wordpress, batch], exporters: [file]}}
 """
 
-BATCH = "healthy, SCHED_BATCH"
-"""The agent as a background process, to which the kernel does not give the page's CPU the moment it is written to."""
-STATES = ("healthy", BATCH, "stopped", "hung", "slow")
+NORMAL = "healthy, scheduling: normal"
+"""The agent as a process to which the kernel may give the page's CPU the moment that it is written to."""
+STATES = ("healthy", NORMAL, "stopped", "hung", "slow")
 TRANSPORTS = ("unix datagram", "unix stream", "TCP")
 HELD_UP_PAGES = 12
 """Pages of the founding plugin beside an agent that holds it up: each takes a second."""
@@ -141,11 +142,9 @@ class Bench:
                 "unix datagram": f"unixgram://{folder}/datagram.sock",
                 "unix stream": f"unix://{folder}/otlp.sock",
             }
-            if state in ("healthy", BATCH):
-                with Agent(CONFIG.format(folder=folder), folder) as agent:
-                    if state == BATCH:
-                        for thread in Path(f"/proc/{agent.pid}/task").iterdir():
-                            os.sched_setscheduler(int(thread.name), os.SCHED_BATCH, os.sched_param(0))
+            if state in ("healthy", NORMAL):
+                scheduling = "normal" if state == NORMAL else "batch"
+                with Agent(CONFIG.format(folder=folder, scheduling=scheduling), folder) as agent:
                     founding = f"http://127.0.0.1:{agent.port('http', 'jaeger_json')}/api/traces"
                     self._agent = agent.pid
                     yield sockets | {"TCP": f"http://127.0.0.1:{agent.port()}", "founding": founding}

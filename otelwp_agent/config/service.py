@@ -244,6 +244,9 @@ class ServiceConfig(Block):
     """`traces`, `metrics` and `logs`, or several of them with names: `traces/checkout`."""
     telemetry: Telemetry = Telemetry()
     """What the agent tells of itself."""
+    scheduling: Literal["batch", "normal"] = "batch"
+    """`batch` does not take the CPU from who has just sent something: beside PHP, a page goes on at once (Linux;
+    SCHED_BATCH). `normal` leaves the process as it was started."""
     shutdown_timeout: PositiveDuration = 30.0
     """Time for everything that is buffered to leave, after SIGTERM."""
     journal: JournalConfig | None = None

@@ -18,6 +18,7 @@ from otelwp_agent.service import memory
 from otelwp_agent.service.control_plane import ControlPlane
 from otelwp_agent.service.ledger_metrics import bind_ledgers
 from otelwp_agent.service.metrics_endpoint import MetricsEndpoint
+from otelwp_agent.service.scheduling import give_way
 from otelwp_agent.telemetry import logging, process
 from otelwp_agent.telemetry.metrics import Registry
 from otelwp_agent.telemetry.tasks import spawn
@@ -100,6 +101,7 @@ class Service:
         """Load the configuration, build the graph, start it; on failure nothing is left open."""
         memory.tune()
         plan = self._load()
+        give_way(plan.service.scheduling)
         self._apply_telemetry(plan)
         process.observe(self.registry, plan.service.telemetry.resource)
         self._open_journal(plan)

@@ -220,6 +220,7 @@ class AdaptiveSampling(Sampler):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._key_metrics.close()
         now = self.context.clock()
         while (trace := self._room.oldest()) is not None:
             self._decide_waiting(trace, now, "shutdown")

@@ -68,15 +68,25 @@ class KeyMetrics:
     def choose(self, now: float) -> None:
         """Show the heaviest keys, and no others."""
         heaviest = heapq.nlargest(self._most, self._controller.keys(), key=lambda entry: entry[1].traffic)
-        # As long as all of them can be shown, a new one is at once.
-        self.due = now + CHOOSE_EVERY if len(heaviest) == self._most else now
+        # As long as there is none, the first is shown at once.
+        self.due = now + CHOOSE_EVERY if heaviest or not self._most else now
         wanted = {key for key, _ in heaviest}
-        for key in self._shown - wanted:
-            self._context.registry.forget(key=_text(key), **self._own)
-            self._reports.pop(key, None)
-        for key in wanted - self._shown:
+        self._forget(self._shown - wanted)
+        # All of them, for a processor that this one has replaced takes its own away when it has been drained.
+        for key in wanted:
             self._bind(key)
         self._shown = wanted
+
+    def close(self) -> None:
+        """Show none any more."""
+        self._forget(self._shown)
+        self._shown = set()
+        self.due = math.inf
+
+    def _forget(self, keys: set[Key]) -> None:
+        for key in keys:
+            self._context.registry.forget(key=_text(key), **self._own)
+            self._reports.pop(key, None)
 
     def _bind(self, key: Key) -> None:
         gauge, labels = self._context.registry.gauge, {"key": _text(key), **self._own}

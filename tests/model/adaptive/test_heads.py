@@ -3,7 +3,7 @@ import random
 import pytest
 
 from otelwp_agent.model.adaptive.controller import Controller
-from otelwp_agent.model.adaptive.heads import MOST, MOST_OPERATIONS, HeadRates
+from otelwp_agent.model.adaptive.heads import MOST_OPERATIONS, HeadRates
 from otelwp_agent.model.adaptive.policy import Always, Budget, Policy
 from otelwp_agent.model.adaptive.trace import Trace
 from otelwp_agent.model.sampling import threshold_of
@@ -117,14 +117,27 @@ def test_of_several_samplers_the_one_that_needs_most_counts():
     assert heads.rates("shop", both, 60.0).rate == pytest.approx(2 * 0.3, rel=0.3)
 
 
-def test_memory_is_bounded():
+def test_memory_is_bounded(monkeypatch):
+    monkeypatch.setattr("otelwp_agent.model.adaptive.heads.MOST", 20)
     world = World({(f"service {number}", "/"): 1 for number in range(50)}, budget=5)
     world.run(20)
-    for number in range(MOST + 50):
-        world.ask(f"unknown {number}")
-        world.ask(f"service {number % 50}")
-    assert len(world.heads._told) <= MOST
+    for number in range(50):
+        assert world.ask(f"service {number}").rate < 1
+    assert len(world.heads._told) == 20
+    world.ask("made up")
+    assert ("made up", None) not in world.heads._told
     many = {("shop", f"op {number}"): 1 for number in range(MOST_OPERATIONS + 10)}
     world = World(many, budget=5, per=["service.name", "span.name"])
     world.run(3)
     assert len(world.ask("shop").operations) == MOST_OPERATIONS
+
+
+def test_needs_are_looked_up_again_after_a_while():
+    world = World({("shop", "/"): 5}, budget=20)
+    world.run(10)
+    assert world.ask("shop").rate == 1
+    world.rates = {("shop", "/"): 500}
+    world.run(3)
+    assert world.ask("shop").rate == 1
+    world.run(3)
+    assert world.ask("shop").rate < 0.5

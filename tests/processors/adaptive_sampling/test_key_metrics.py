@@ -64,11 +64,25 @@ def test_only_so_many_keys_those_with_the_most_traffic_now():
     assert [key for key in "abc" if f'key="{key}|x"' in registry.expose()] == ["a", "c"]
 
 
+def test_what_was_replaced_takes_its_keys_away_and_leaves_those_of_its_successor():
+    metrics, controller, registry, now = made(5)
+    feed(controller, now, a=5, b=5)
+    metrics.choose(now[0])
+    successor = KeyMetrics(metrics._context, controller, 1)
+    successor.choose(now[0])
+    metrics.close()
+    assert "_key_" not in "".join(line for line in registry.expose().splitlines() if line[0] != "#")
+    successor.choose(now[0] + CHOOSE_EVERY)
+    assert registry.expose().count("a|x") + registry.expose().count("b|x") == 16
+    assert metrics.due == math.inf
+
+
 def test_none_at_all():
     metrics, controller, registry, now = made(0)
     feed(controller, now, a=5)
     metrics.choose(now[0])
     assert registry.expose() == ""
+    assert metrics.due > now[0]
 
 
 def test_a_report_is_worked_out_once_a_second(monkeypatch):

@@ -80,7 +80,7 @@ class Draft:
         return self._offset
 
     @property
-    def _next(self) -> int:
+    def next(self) -> int:
         """The number of the next entry."""
         return self.segment.end + len(self.spots)
 
@@ -94,7 +94,7 @@ class Draft:
         origin = context.origin
         sender = (origin.receiver, origin.transport, origin.tenant, *origin.headers.items())
         number = self._number_of(("moved", sender, context.pipelines), context)
-        seq = self._next
+        seq = self.next
         self.branches += [(seq, place, name) for place, name in done]
         parts = records.moved(self.segment.marker, seq, number, record)
         self.moved.append((old, index, sum(map(len, parts))))
@@ -106,7 +106,7 @@ class Draft:
         if number is None:
             number = self._number_of(request.key, Context(request.origin(), request.pipelines))
         batch = request.batch
-        parts = records.entry(self.segment.marker, self._next, batch.signal, number, batch.items, batch.body)
+        parts = records.entry(self.segment.marker, self.next, batch.signal, number, batch.items, batch.body)
         self.requests.append(request)
         self._add_entry(parts, number, batch.items)
 
@@ -115,7 +115,7 @@ class Draft:
     ) -> None:
         """Say last of all what is true when this is on disk."""
         self.rows, self.released = rows, released
-        entries = range(self.segment.end + len(self.moved), self._next)
+        entries = range(self.segment.end + len(self.moved), self.next)
         seqs = [segment.first + index for segment, index in released]
         commit = Commit(entries, list(rows.values()), seqs, self.branches, exporters)
         self._add(records.other(self.segment.marker, Kind.COMMIT, commit.encode()))

@@ -443,6 +443,7 @@ class Journal:
     def _prepare(self, requests: list[Request]) -> Draft:
         """Put a write together; raises `OSError` if there is no segment and none can be made."""
         segment = self._newest()
+        branches = self._branches + self._branches_done()  # first of all: what moves takes along what is done of it
         draft = Draft(segment, self._context_numbers)
         if not segment.size:
             draft.begin_segment(Snapshot(segment.first, list(self._rows.values()), time.time(), self._adjusted))
@@ -455,7 +456,7 @@ class Journal:
             for ledger in request.ledgers:
                 ledger.accepted += request.batch.items
                 self._changed[ledger] = None
-        draft.branches += self._branches + self._branches_done()
+        draft.branches += branches
         exporters: Sequence[ExporterRow] = ()
         if not segment.size or time.monotonic() >= self._tell_exporters:
             self._tell_exporters = time.monotonic() + EXPORTERS_INTERVAL
@@ -474,9 +475,15 @@ class Journal:
         ):
             return segment
         self._number += 1
-        segment = self._current = Segment.create(self.directory, self._number, self._next)
+        segment = Segment.create(self.directory, self._number, self._next)
+        try:
+            os.fsync(self._lock)  # or the file itself might be gone after a power cut
+        except OSError:
+            with contextlib.suppress(OSError):
+                segment.delete()
+            raise
+        self._current = segment
         self._shelf.segments.append(segment)
-        os.fsync(self._lock)
         return segment
 
     def _should_move(self, oldest: Segment) -> bool:
@@ -489,8 +496,8 @@ class Journal:
         for claim in self._progressed:
             entry = claim.entry
             if entry.open or entry.parked:
+                entry.done = entry.done.union([(claim.pipeline, name) for name in claim.branches_done()])
                 rows.update(dict.fromkeys((entry.seq, place, name) for place, name in entry.done))
-                rows.update(dict.fromkeys((entry.seq, claim.pipeline, name) for name in claim.branches_done()))
         self._progressed = []
         return list(rows)
 
@@ -504,6 +511,10 @@ class Journal:
         for old, old_index, size in draft.moved:
             if shelf.move(old, old_index, segment, index, size):
                 self._released.append((segment, index))
+            else:  # what has been done of it since was noted under its old number
+                seq = segment.first + index
+                rows = [(seq, place, name) for place, name in shelf.done(segment, index)]
+                self._branches += [row for row in rows if row not in draft.branches]
             index += 1
         self._rows.update(draft.rows)
         for released, _ in draft.released:
@@ -529,6 +540,7 @@ class Journal:
         self._released[:0] = draft.released
         self._branches += draft.branches
         draft.forget_contexts()
+        self._next = draft.next  # the file may have them after all, if it could not be cut: no number means two entries
         self._current = None  # what a file holds after a failed fsync, nobody knows; and a full disk wants it deleted
         if not draft.segment.size:
             self._shelf.segments.remove(draft.segment)

@@ -58,7 +58,8 @@ def read_directory(directory: Path, *, write: bool = True) -> Recovered:
         segment = Segment.open(path, write=write)
         if segment is not None:
             recovered.segments.append(segment)
-    readings = [_Reading(segment, recovered) for segment in recovered.segments]
+    segments = recovered.segments
+    readings = [_Reading(*each, recovered) for each in zip(segments, [None, *segments], strict=False)]
     released = [seq for reading in readings for seq in reading.read()]
     _release(readings, released, recovered)
     for reading in readings:
@@ -69,8 +70,9 @@ def read_directory(directory: Path, *, write: bool = True) -> Recovered:
 class _Reading:
     """The reading of one segment."""
 
-    def __init__(self, segment: Segment, recovered: Recovered) -> None:
+    def __init__(self, segment: Segment, before: Segment | None, recovered: Recovered) -> None:
         self.segment = segment
+        self._before = before
         self._recovered = recovered
         self._released = array("Q")
         self._uncovered: list[tuple[int, Key, int]] = []
@@ -83,6 +85,8 @@ class _Reading:
         segment, recovered = self.segment, self._recovered
         last = segment is recovered.segments[-1]
         known = False
+        if self._before is not None:
+            segment.first = self._before.end  # if it has neither a beginning nor an entry that could tell
         for found in segment.scan():
             if isinstance(found, Damage):
                 if last and found.offset + found.length == segment.size:

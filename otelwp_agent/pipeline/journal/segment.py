@@ -116,9 +116,12 @@ class Segment:
         return records.scan(self.fd, self.marker, self.size)
 
     def entry(self, index: int) -> Record | None:
-        """Read one entry; `None` if it is damaged. Raises `OSError`."""
+        """Read one entry; `None` if it is damaged, or on a part of the disk that cannot be read."""
         offset = self.offsets[index]
-        data = memoryview(os.pread(self.fd, self._room(index), offset))
+        try:
+            data = memoryview(os.pread(self.fd, self._room(index), offset))
+        except OSError:
+            return None
         record = records.read_one(data, self.marker, 0)
         if record is None or record.seq != self.first + index:
             return None

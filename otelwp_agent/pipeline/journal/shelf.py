@@ -69,7 +69,8 @@ class Shelf:
         self.entries = recovered.entries
         for segment in self.segments:
             for seq in [seq for seq in recovered.branches if segment.first <= seq < segment.end]:
-                segment.states[seq - segment.first] = self._state_of(frozenset(recovered.branches[seq]))
+                if segment.states[seq - segment.first] == WAITING:  # else it is damaged, and settled as that
+                    segment.states[seq - segment.first] = self._state_of(frozenset(recovered.branches[seq]))
             states = enumerate(segment.states)
             segment.waiting_for.update(
                 (segment.context_numbers[at], state) for at, state in states if state != RELEASED
@@ -136,7 +137,7 @@ class Shelf:
             context = segment.contexts.get(segment.context_numbers[index])
             if record is None or context is None:
                 continue  # it is dropped when its turn comes to be fed
-            yield index, record, context, self._done(segment, index, state)
+            yield index, record, context, self.done(segment, index)
             most -= len(record.payload)
             if most < 0:
                 return
@@ -173,12 +174,17 @@ class Shelf:
                 context = segment.contexts.get(segment.context_numbers[index])
                 if state == RELEASED or context is None:
                     continue
-                done = self._done(segment, index, state)
+                done = self.done(segment, index)
                 for place, pipeline in enumerate(context.pipelines):
                     if (place, "") not in done:
                         key = (pipeline, context.origin.receiver, context.origin.tenant)
                         sums[key] = sums.get(key, 0) + segment.items[index]
         return sums
+
+    def done(self, segment: Segment, index: int) -> Done:
+        """Return what is done of an entry that is not released."""
+        state = segment.states[index]
+        return self._running[segment.number, index].done if state == RUNNING else self._done_of(state)
 
     def prune(self, current: Segment | None, *, full: bool = False) -> None:
         """Delete the oldest segments as long as nothing in them is needed, but never the `current` one.
@@ -213,9 +219,6 @@ class Shelf:
     def _run(self, segment: Segment, index: int, items: int, size: int) -> Entry:
         entry = self._running[segment.number, index] = Entry(self._keeper, segment, index, items, size)
         return entry
-
-    def _done(self, segment: Segment, index: int, state: int) -> Done:
-        return self._running[segment.number, index].done if state == RUNNING else self._done_of(state)
 
     def _done_of(self, state: int) -> Done:
         return self._done_sets[state - FIRST_PARTLY_DONE] if state >= FIRST_PARTLY_DONE else NOTHING

@@ -313,3 +313,45 @@ def test_a_directory_that_cannot_be_used_is_told_at_the_start(live, tmp_path, wh
         monkeypatch.setattr(os, "open", lambda *_: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only file system")))
     with pytest.raises(StartError, match=r"service\.journal\.directory: cannot use"):
         live()
+
+
+async def test_a_segment_whose_name_may_not_be_on_disk_is_not_written_to(live, body, monkeypatch):
+    life = live()
+    fsync, calls = os.fsync, []
+
+    def broken_once(fd):
+        calls.append(fd)
+        if len(calls) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", broken_once)
+    (request,) = await life.put(body(0))
+    assert isinstance(request.error, Overloaded)
+    life.journal._refuse_until = 0.0
+    (request,) = await life.put(body(0))
+    assert (request.error, len(calls)) == (None, 2)
+    assert len(list(life.journal.directory.iterdir())) == 1
+
+
+async def test_no_number_means_two_entries_even_if_what_failed_cannot_be_cut_off(live, body, monkeypatch):
+    life = live()
+    await life.put(body(0))
+
+    def broken(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", broken)
+        patch.setattr(os, "ftruncate", broken)
+        await life.put(body(1))
+    life.journal._refuse_until = 0.0
+    await life.put(body(2))
+    life.kill()
+    second = live()
+    replays = second.replay()
+    assert [record.body() for _, record, _ in replays] == [body(0), body(1), body(2)]
+    second.journal.closed(replays[1][0])  # it settles, and takes nothing else with it
+    await second.flush()
+    second.kill()
+    assert live().bodies() == [body(0), body(2)]

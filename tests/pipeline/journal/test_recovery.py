@@ -76,6 +76,18 @@ async def test_a_disk_without_room_for_saying_so_lets_go_of_what_is_settled(live
     assert live().bodies() == [body(99)]
 
 
+async def test_a_file_that_was_only_just_made_costs_no_release(live, body):
+    first = live()
+    one, _ = await first.put(body(0), body(1))
+    one.settle()
+    await first.flush()
+    first.kill()
+    Segment.create(first.journal.directory, 2, 3).close()  # and then came the power cut
+    second = live()
+    assert second.sums() == (4, [2, 0, 0, 0], 2)
+    assert second.bodies() == [body(1)]
+
+
 def read(data, file):
     """Return the bodies that are not released, the damaged bytes, and the items accepted."""
     file.write_bytes(data)

@@ -6,6 +6,11 @@ import pytest
 from otelwp_agent.component import Kind
 from otelwp_agent.errors import AgentError
 from otelwp_agent.model.batch import Origin
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.pipeline.journal import records
+from otelwp_agent.pipeline.journal.records import Context, Record, Snapshot
+from otelwp_agent.pipeline.journal.records import Kind as RecordKind
+from otelwp_agent.pipeline.journal.segment import Segment
 from otelwp_agent.service.recordings import AHEAD, LONGEST_GAP, Recorded, Recording, paced
 from tests.kit.stages import batch_of, build
 from tests.kit.traffic import BEGIN, SECOND, request, traffic
@@ -133,3 +138,87 @@ def test_a_line_without_spans_is_no_request(tmp_path):
 def test_a_span_without_times(tmp_path):
     path = write(tmp_path / "one", [(0, request([{"trace_id": b"1" * 16}]), 1)])
     assert [each.ended for each in Recording().from_files([path])] == [0]
+
+
+class Written:
+    """A journal that was written by hand: one segment after the other."""
+
+    def __init__(self, folder):
+        self._folder = folder
+        self._number = 0
+        self.seq = 0
+        self.path = None
+
+    def segment(self, contexts):
+        """Begin a segment with these contexts, from number 1 on."""
+        self._number += 1
+        segment = Segment.create(self._folder, self._number, self.seq)
+        self._segment, self.path, self.marker = segment, segment.path, segment.marker
+        self._write(records.other(self.marker, RecordKind.SNAPSHOT, Snapshot(self.seq, [], 0.0).encode()))
+        for number, context in enumerate(contexts, start=1):
+            self._write(records.other(self.marker, RecordKind.CONTEXT, context.encode(), number))
+
+    def entry(self, body, context=1, signal=Signal.TRACES):
+        self._write(records.entry(self.marker, self.seq, signal, context, 1, body))
+        self.seq += 1
+
+    def moved(self, seq, body, context=1):
+        old = Record(0, RecordKind.ENTRY, memoryview(body), seq, 1)
+        self._write(records.moved(self.marker, self.seq, context, old))
+        self.seq += 1
+
+    def _write(self, parts):
+        self._segment.size += self._segment.write(parts, sync=False)
+
+
+TRACES = Context(Origin("otlp", "http", "tenant", {"user-agent": "WordPress"}), ("traces",))
+
+
+def bodies(*numbers):
+    return [request([{"trace_id": bytes([number]) * 16, "end_time_unix_nano": BEGIN + number}]) for number in numbers]
+
+
+def ends(found):
+    return [each.ended - BEGIN for each in found]
+
+
+def test_a_journal_tells_where_requests_came_from_and_each_once(tmp_path):
+    written = Written(tmp_path)
+    one, two, three = bodies(1, 2, 3)
+    written.segment([TRACES])
+    written.entry(one)
+    written.entry(two)
+    written.segment([TRACES])
+    written.moved(0, one)  # it stands in the older segment, too
+    written.moved(77, three)  # whose segment is gone
+    recording = Recording()
+    found = list(recording.from_journal(tmp_path, frozenset({"traces"}), "traces"))
+    assert ends(found) == [1, 2, 3]
+    assert {(each.origin.tenant, each.origin.headers["user-agent"]) for each in found} == {("tenant", "WordPress")}
+    assert recording.skipped == {}
+
+
+def test_only_what_came_for_the_pipeline_that_is_meant(tmp_path):
+    written = Written(tmp_path)
+    written.segment([TRACES, Context(Origin("otlp"), ("traces/b",)), Context(Origin("otlp"), ("traces/gone",))])
+    for number, body in enumerate(bodies(1, 2, 3), start=1):
+        written.entry(body, number)
+    written.entry(b"", 1, Signal.LOGS)
+    recording = Recording()
+    # A pipeline that the new configuration does not have may be the one that is meant under its old name.
+    assert ends(recording.from_journal(tmp_path, frozenset({"traces", "traces/b"}), "traces")) == [1, 3]
+    assert recording.skipped == {"other pipelines": 1, "other signals": 1}
+
+
+def test_damage_in_a_journal_costs_what_is_damaged(tmp_path):
+    written = Written(tmp_path)
+    written.segment([TRACES])
+    for body in bodies(1, 2, 3):
+        written.entry(body)
+    data = bytearray(written.path.read_bytes())
+    data[data.index(b"\x02" * 16)] ^= 1
+    written.path.write_bytes(data)
+    recording = Recording()
+    assert ends(recording.from_journal(tmp_path, frozenset(), "traces")) == [1, 3]
+    assert recording.skipped == {"damaged": 1}
+    assert written.path.read_bytes() == data

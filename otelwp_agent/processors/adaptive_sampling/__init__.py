@@ -27,6 +27,7 @@ Example::
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import TYPE_CHECKING, Literal
 
@@ -51,6 +52,7 @@ from otelwp_agent.processors.adaptive_sampling.config import (
 from otelwp_agent.processors.adaptive_sampling.deciding import Decider, key_of
 from otelwp_agent.processors.adaptive_sampling.dividing import OUTCOMES, Divider, dropped, nothing_kept, select
 from otelwp_agent.processors.adaptive_sampling.facts import FactsReader
+from otelwp_agent.processors.adaptive_sampling.holding import Holding
 from otelwp_agent.processors.adaptive_sampling.key_metrics import KEY_INSTRUMENTS, KeyMetrics
 from otelwp_agent.processors.adaptive_sampling.measures import (
     INSTRUMENTS,
@@ -62,17 +64,16 @@ from otelwp_agent.processors.adaptive_sampling.measures import (
 )
 from otelwp_agent.processors.adaptive_sampling.outgoing import Outgoing
 from otelwp_agent.processors.adaptive_sampling.recorder import RESCUED, FlightRecorder
+from otelwp_agent.processors.adaptive_sampling.state_file import StateFile
 from otelwp_agent.processors.adaptive_sampling.verdict import Memory
-from otelwp_agent.processors.adaptive_sampling.waiting import WaitingRoom
+from otelwp_agent.telemetry.tasks import spawn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from otelwp_agent.component import Observer
-    from otelwp_agent.model.batch import Batch, Origin
-    from otelwp_agent.model.traces import Piece
+    from otelwp_agent.model.batch import Batch
     from otelwp_agent.processors.adaptive_sampling.deciding import Decided
-    from otelwp_agent.processors.adaptive_sampling.waiting import Part, Waiting
 
 _TICK = 0.25
 """Seconds between looks at what is due."""
@@ -116,6 +117,8 @@ class Config(ComponentConfig):
     """`dry_run` keeps everything, and marks with `sampling.dry_run` what would have become of it."""
     flight_recorder: Recorder = Recorder()
     """Keeps dropped traces for a while."""
+    state_directory: str = ""
+    """Folder in which a file keeps what was learned of keys, so that a restart goes on with it. "" keeps nothing."""
 
     _known = field_validator("per")(unique_attributes)
 
@@ -177,11 +180,7 @@ class AdaptiveSampling(Sampler):
         self._key_metrics = KeyMetrics(context, self.controller, config.metric_keys)
         self._decider.odd = self._measures.odd
         self.per = config.per
-        self._decision_wait = config.decision_wait
-        self._max_wait = config.max_wait
-        self._max_bytes = config.max_bytes
         self._max_trace_bytes = config.max_trace_bytes
-        self._room = WaitingRoom()
         recorder = config.flight_recorder
         self._recorder = (
             FlightRecorder(recorder.max_bytes, recorder.directory, recorder.max_directory_bytes, context.log)
@@ -190,6 +189,18 @@ class AdaptiveSampling(Sampler):
         )
         self.records = self._recorder is not None
         self._outgoing = Outgoing(self._send, context.log)
+        self._holding = Holding(
+            self._decider,
+            self._facts,
+            self._measures,
+            self._outgoing,
+            self._recorder,
+            decision_wait=config.decision_wait,
+            max_wait=config.max_wait,
+            max_bytes=config.max_bytes,
+            max_trace_bytes=config.max_trace_bytes,
+        )
+        self._state = StateFile(config.state_directory, self.controller, context) if config.state_directory else None
         self._refused: set[object] = set()
         self._divider = Divider()
         self._next_tick = context.clock() + _TICK
@@ -197,8 +208,8 @@ class AdaptiveSampling(Sampler):
         measures = self._measures
         measures.gauge(RECORDED, lambda: float(self._recorder.size if self._recorder else 0))
         measures.gauge(KEYS, lambda: float(len(self.controller.key_states.states)))
-        measures.gauge(WAITING_TRACES, lambda: float(len(self._room.traces)))
-        measures.gauge(WAITING_BYTES, lambda: float(self._room.size + self._outgoing.size))
+        measures.gauge(WAITING_TRACES, lambda: float(len(self._holding.room.traces)))
+        measures.gauge(WAITING_BYTES, lambda: float(self._holding.size))
 
     def observe(self, observer: Observer) -> None:
         """Have `observer` told of all that is decided."""
@@ -206,7 +217,9 @@ class AdaptiveSampling(Sampler):
         self._decider.weighs = True
 
     async def start(self) -> None:
-        """Open the flight recorder, and begin to look for what is due."""
+        """Read what the last run learned, open the flight recorder, and begin to look for what is due."""
+        if self._state is not None:
+            self._state.load()
         if self._recorder is not None:
             try:
                 self._recorder.start()
@@ -222,10 +235,11 @@ class AdaptiveSampling(Sampler):
             self._timer = None
         self._key_metrics.close()
         now = self.context.clock()
-        while (trace := self._room.oldest()) is not None:
-            self._decide_waiting(trace, now, "shutdown")
+        self._holding.decide_all(now)
         if self._recorder is not None:
             self._recorder.shutdown()
+        if self._state is not None:
+            await self._state.save()
         try:
             self._outgoing.flush()
             while self._outgoing:  # noqa: ASYNC110 - its timer does the work
@@ -238,12 +252,12 @@ class AdaptiveSampling(Sampler):
 
     def health(self) -> ComponentHealth:
         """Tell how it is doing; bad while it refuses."""
-        full = self._is_full()
+        full = self._holding.is_full
         details = {
             "mode": "dry_run" if self._decider.dry_run else "enforce",
             "keys": len(self.controller.key_states.states),
-            "waiting_traces": len(self._room.traces),
-            "waiting_bytes": self._room.size + self._outgoing.size,
+            "waiting_traces": len(self._holding.room.traces),
+            "waiting_bytes": self._holding.size,
             "remembered_traces": len(self._decider.memory),
         }
         message = "full: the next stage takes nothing" if full else ""
@@ -251,7 +265,7 @@ class AdaptiveSampling(Sampler):
 
     def admit(self) -> None:
         """Raise `Overloaded` while there is no room."""
-        if self._is_full():
+        if self._holding.is_full:
             raise _overloaded()
 
     def rescue(
@@ -283,7 +297,7 @@ class AdaptiveSampling(Sampler):
         now = self.context.clock()
         if now >= self._next_tick:
             self._tick(now)
-        if self._outgoing.size and self._is_full():
+        if self._outgoing.size and self._holding.is_full:
             raise _overloaded()
         body = batch.body
         view = SpanView(body)
@@ -291,17 +305,17 @@ class AdaptiveSampling(Sampler):
         most = self._max_trace_bytes if len(body) > self._max_trace_bytes else 0
         recorder = self._recorder
         late = [] if recorder is None else self._decider.find_late_errors(recorder, pieces, view, batch.origin, now)
-        decided, waiting = self._decider.decide_pieces(pieces, view, batch.origin, self._room.traces, most, now)
+        decided, waiting = self._decider.decide_pieces(pieces, view, batch.origin, self._holding.room.traces, most, now)
         parts = self._divider.parts(batch, view, waiting) if waiting else []
         self._hand_on(batch, view, decided, states=any(piece.states for piece in pieces))
         if recorder is not None:
             for trace_id in late:
                 self._bring_back(recorder.rescue(trace_id, tenant=batch.origin.tenant))
         if waiting:
-            self._let_wait(waiting, parts, batch.origin, now)
+            self._holding.let_wait(waiting, parts, batch.origin, now)
 
     def _hand_on(self, batch: Batch, view: SpanView, decided: Sequence[Decided], *, states: bool) -> None:
-        """Hand on what is kept, then settle what is not; what waits is left for `_let_wait`."""
+        """Hand on what is kept, then settle what is not; what waits is left for `Holding`."""
         if nothing_kept(batch, decided):
             self._record(batch, decided)
             batch.settle(Outcome.SAMPLED_OUT)
@@ -335,66 +349,6 @@ class AdaptiveSampling(Sampler):
             if trace_ids:
                 self._recorder.record(body, trace_ids, batch.origin, batch.shares[0][0].ledger, time.time())
 
-    def _let_wait(
-        self,
-        waiting: Sequence[tuple[object, Piece]],
-        parts: Sequence[Sequence[tuple[Part, int]]],
-        origin: Origin,
-        now: float,
-    ) -> None:
-        """Put spans into the room, and make place if that was too much."""
-        room = self._room
-        for (key, piece), found in zip(waiting, parts, strict=True):
-            trace = room.find(key) or room.open(key, piece.trace_id, origin, now + self._max_wait)
-            trace.error |= piece.error
-            if piece.states:
-                trace.states = {*piece.states, *(trace.states or ())}
-            for part, root_at in found:
-                room.add(trace, part)
-                if root_at >= 0 and trace.root < 0:
-                    room.rooted(trace, root_at, now + self._decision_wait)
-            if trace.size > self._max_trace_bytes:
-                self._shrink(trace, now)
-        while room.size + self._outgoing.size > self._max_bytes and (oldest := room.oldest()) is not None:
-            self._decide_waiting(oldest, now, "memory")
-        self._outgoing.flush()
-
-    def _shrink(self, trace: Waiting, now: float) -> None:
-        """Cut a trace that is too large to its error spine; decide about it now if even that is large."""
-        if not self._decider.dry_run:
-            for receipt, items in self._room.cut(trace):
-                receipt.settle(Outcome.SAMPLED_OUT, items)
-                self._measures.cut.add(items)
-        if not trace.parts or trace.size > self._max_trace_bytes // 2:
-            self._decide_waiting(trace, now, "size")
-
-    def _decide_waiting(self, trace: Waiting, now: float, cause: str = "") -> None:
-        """Decide about a trace that has waited, put it on its way or settle it."""
-        self._room.take(trace)
-        if cause:
-            self._measures.early(cause)
-        if not trace.parts:
-            return
-        root, resource = trace.find_root()
-        facts = self._facts.read(root, resource, trace.origin)
-        if root is None:
-            self._measures.odd("no_root")
-            facts = *facts[:4], trace.extent(), facts[5]
-        # What a budget in bytes pays for, which is less than the memory that it took to wait.
-        size = sum([len(span) for part in trace.parts for span in part.spans]) if self._decider.weighs else 0
-        told = self._decider.decide(
-            trace.key, trace.trace_id, trace.states or (), facts, trace.spans, size, trace.error, now
-        )
-        self._measures.decided(told, 1, trace.spans)
-        if told.passes:
-            self._outgoing.put(trace.batch(told))
-            return
-        if self._recorder is not None and not told.filtered:
-            ledger = trace.parts[0].receipt.ledger
-            self._recorder.record(trace.body(None), [trace.trace_id], trace.origin, ledger, time.time())
-        for part in trace.parts:
-            part.receipt.settle(Outcome.FILTERED if told.filtered else Outcome.SAMPLED_OUT, len(part.spans))
-
     def _on_timer(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(_TICK, self._on_timer)
         self._tick(self.context.clock())
@@ -406,15 +360,13 @@ class AdaptiveSampling(Sampler):
             self.controller.tick(now)
             if now >= self._key_metrics.due:
                 self._key_metrics.choose(now)
-        for trace in self._room.due(now):
-            self._decide_waiting(trace, now)
-        self._outgoing.flush()
+        self._holding.decide_due(now)
+        if self._state is not None and now >= self._state.due:
+            self._state.due = math.inf  # until it has begun
+            spawn(self._state.save(), name="sampling state")
 
     def _send(self, batch: Batch) -> None:
         self.next.consume(batch)
-
-    def _is_full(self) -> bool:
-        return self._outgoing.blocked and self._room.size + self._outgoing.size >= self._max_bytes
 
 
 def _overloaded() -> Overloaded:

@@ -1,0 +1,74 @@
+"""What the controller has learned, in a file: so that a restart goes on where the last run stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import orjson
+
+from otelwp_agent.errors import StartError
+from otelwp_agent.model.adaptive.controller import Controller
+
+if TYPE_CHECKING:
+    from otelwp_agent.component import Context
+
+SAVE_EVERY = 300.0
+"""Seconds: a crash forgets that much at most. With 10 000 keys it takes a quarter of a second to gather all of it."""
+
+
+class StateFile:
+    """One processor's file in the folder that was configured; named for it and its pipeline."""
+
+    def __init__(self, directory: str, controller: Controller, context: Context) -> None:
+        """Nothing is read before `load`."""
+        name = quote(f"{context.id} {context.pipeline}".strip(), safe=" ")
+        self.path = Path(directory) / f"{name}.json"
+        self._controller = controller
+        self._context = context
+        self._writing = asyncio.Lock()
+        self.due = context.clock() + SAVE_EVERY
+
+    def load(self) -> None:
+        """Have the controller go on from the file, if there is one; raise `StartError` if none can be written."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.path.parent, os.W_OK | os.X_OK):
+                raise PermissionError(f"no permission to write in {str(self.path.parent)!r}")
+            if not self.path.exists():
+                return
+            data = self.path.read_bytes()
+        except OSError as error:
+            message = f"processors/{self._context.id}: state_directory cannot be used: {error}"
+            raise StartError(message) from error
+        now = self._context.clock()
+        try:
+            state = orjson.loads(data)
+            Controller(self._controller.policy, now).load(state, now)  # or half of it would be learned
+            self._controller.load(state, now)
+        except ValueError as error:  # a controller that knows nothing is learning within seconds
+            file = str(self.path)
+            self._context.log.warning("sampling state cannot be read, begins anew", file=file, error=str(error))
+
+    async def save(self) -> None:
+        """Write what the controller knows now; log what goes wrong."""
+        now = self._context.clock()
+        self.due = now + SAVE_EVERY
+        data = orjson.dumps(self._controller.dump(now))
+        try:
+            async with self._writing:
+                await asyncio.to_thread(self._write, data)
+        except OSError as error:
+            self._context.log.warning("sampling state cannot be written", file=str(self.path), error=str(error))
+
+    def _write(self, data: bytes) -> None:
+        """Write the file whole or not at all."""
+        fresh = self.path.with_suffix(".new")
+        with fresh.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self.path)

@@ -191,11 +191,14 @@ def _build(plan: Plan, pipeline: PipelinePlan, sampler: ComponentId) -> tuple[li
 
 
 def _harmless(config: ComponentConfig) -> ComponentConfig:
-    """Return the configuration of a processor without what it would leave on disk."""
+    """Return the configuration of a processor without what it would read from disk, or leave there."""
+    changed: dict[str, object] = {}
     recorder = getattr(config, "flight_recorder", None)
-    if recorder is None:
-        return config
-    return config.model_copy(update={"flight_recorder": recorder.model_copy(update={"enabled": False})})
+    if recorder is not None:
+        changed["flight_recorder"] = recorder.model_copy(update={"enabled": False})
+    if getattr(config, "state_directory", ""):
+        changed["state_directory"] = ""
+    return config.model_copy(update=changed) if changed else config
 
 
 class _Sink:

@@ -161,10 +161,15 @@ def test_a_dry_run_is_counted_as_what_it_would_do(recorded, run):
 
 
 def test_what_a_replay_leaves_alone(recorded, run, tmp_path):
-    folder = tmp_path / "recorder"
-    status, out, _ = run("--file", recorded, flight_recorder={"enabled": True, "directory": str(folder)})
+    folders = {"recorder": tmp_path / "recorder", "state": tmp_path / "state"}
+    status, out, _ = run(
+        "--file",
+        recorded,
+        flight_recorder={"enabled": True, "directory": str(folders["recorder"])},
+        state_directory=str(folders["state"]),
+    )
     assert status == 0
-    assert not folder.exists()
+    assert not any(folder.exists() for folder in folders.values())
     assert "left out of the pipeline: memory_limiter" in out
 
 

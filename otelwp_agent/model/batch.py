@@ -87,13 +87,16 @@ class Batch:
             receipt.settle(outcome, items, reason)
 
     def abandon(self) -> int:
-        """Let go of every item of it because the agent stops; return how many that drops.
+        """Let go of every item of it because who holds it stops; return how many that drops.
 
-        What a journal keeps stays unsettled, and comes back at the next start; the rest is dropped.
+        What a journal has waits there: after a reload it comes back to what runs then, else at the next start. The rest
+        is dropped.
         """
         dropped = 0
         for receipt, items in self.shares:
-            if receipt.claim is None:
+            if receipt.claim is not None:
+                receipt.park(items)
+            else:
                 receipt.settle(Outcome.DROPPED, items, SHUTDOWN)
                 dropped += items
         return dropped

@@ -7,9 +7,9 @@ Invariants:
   Whoever refused a batch (its `consume` raised) settled nothing.
 * `on_settled` runs once, when the last item is settled.
 * A fan-out gives each branch a fork; the parent is settled when all forks are, and the worst outcome wins.
-* What a journal has (`claim`) need not be settled by this run of the agent. When the agent stops it may be let go of
-  (`Batch.abandon`), and when one branch of a fan-out has no room for it, it may wait in the journal for that branch
-  (`Receipt.park`). It comes back with a new receipt.
+* What a journal has (`claim`) need not be settled by this run of the agent. When who holds it stops
+  (`Batch.abandon`), or one branch of a fan-out has no room for it, it may wait in the journal (`Receipt.park`). It
+  comes back with a new receipt.
 """
 
 from __future__ import annotations

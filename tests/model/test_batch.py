@@ -204,5 +204,5 @@ def test_what_no_journal_keeps_is_dropped_when_it_is_abandoned():
     left, right = batch.fork("ab")
 
     assert left.abandon() == right.abandon() == 3
-    assert (kept.pending, lost.pending) == (2, 0)
+    assert (kept.pending, kept.parked, lost.pending) == (2, 2, 0)
     assert (lost.worst, lost.reason) == (Outcome.DROPPED, "shutdown")

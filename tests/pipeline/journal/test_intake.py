@@ -1,4 +1,5 @@
 import asyncio
+import time
 
 import pytest
 import structlog
@@ -8,9 +9,10 @@ from otelwp_agent.errors import Overloaded, PermanentError, RetryableError
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.model.signal import Signal
+from otelwp_agent.pipeline.graph import Graph
 from otelwp_agent.pipeline.journal.intake import Intake
 from otelwp_agent.pipeline.journal.journal import Journal
-from tests.kit.graphs import Running, until
+from tests.kit.graphs import Running, plan, until
 from tests.kit.otlp import delimited
 
 ONE = """
@@ -260,4 +262,26 @@ async def test_one_tenants_backlog_does_not_keep_another_waiting(tmp_path):
     await until(lambda: others <= set(numbers(agent.sink)))
     assert len(agent.sink.batches) < 500
     await until(lambda: agent.journal.entries == 0)
+    await agent.stop()
+
+
+@pytest.mark.parametrize("exporters", ["[sink]", "[sink, sink/2]"])
+async def test_what_an_exporter_still_holds_when_a_reload_replaces_it_goes_to_the_new_one(tmp_path, exporters):
+    agent = Agent(tmp_path)
+    yaml = TWO.replace("[sink, sink/2]", exporters)
+    old = await agent.go(yaml)
+    agent.sink.gate.clear()
+    for number in range(10):
+        await agent.send(number)
+    sink, agent.graph = agent.sink, None
+    graph = Graph.build(plan(yaml.replace("sink: {", "sink: {label: B, ")), agent.environment, old)
+    await graph.start()
+    graph.adopt()
+    await old.retire(graph, time.monotonic() + 0.05)
+    agent.graph = graph
+    await until(lambda: agent.journal.entries == 0)
+    assert (sink.batches, sorted(numbers(agent.sink))) == ([], list(range(10)))
+    assert agent.sums() == (10, [10, 0, 0, 0], 0)
+    if "sink/2" in exporters:
+        assert sorted(numbers(agent.sink_2)) == list(range(10)), "once each"
     await agent.stop()

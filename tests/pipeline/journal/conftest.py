@@ -79,6 +79,7 @@ class Life:
         if self.journal._flush is not None:
             self.journal._flush.cancel()
         self.journal._writer.close()
+        self.journal._deleter.close()
         for segment in self.journal._shelf.segments:
             segment.close()
         self.journal._unlock()

@@ -61,6 +61,7 @@ class Agent(Running):
         self.environment.intake.stop()
         await self.journal._quiet()
         self.journal._writer.close()
+        self.journal._deleter.close()
         for segment in self.journal._shelf.segments:
             segment.close()
         self.journal._unlock()

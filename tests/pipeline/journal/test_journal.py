@@ -1,12 +1,15 @@
+import asyncio
 import errno
 import os
 
 import pytest
+from structlog.testing import capture_logs
 
 from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.pipeline.journal import journal as journals
 from otelwp_agent.pipeline.journal.audit import audit_directory
+from otelwp_agent.pipeline.journal.segment import Segment
 
 
 async def test_what_is_not_settled_comes_back_after_a_kill_in_the_order_in_which_it_came(live, body):
@@ -355,3 +358,23 @@ async def test_no_number_means_two_entries_even_if_what_failed_cannot_be_cut_off
     await second.flush()
     second.kill()
     assert live().bodies() == [body(0), body(2)]
+
+
+async def test_a_segment_that_cannot_be_deleted_stops_nothing_and_is_told(live, body, monkeypatch):
+    life = live(max_size="4MiB")
+    refused = []
+
+    def cannot(segment):
+        refused.append(segment)
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Segment, "delete", cannot)
+    with capture_logs() as logs:
+        while not refused:
+            (request,) = await life.put(bytes(100_000))
+            request.settle()
+        life.journal._deleter.close()
+        await asyncio.sleep(0)
+    assert [line["event"] for line in logs][0] == "journal segment not deleted"
+    await life.put(body(1))
+    refused[0].close()

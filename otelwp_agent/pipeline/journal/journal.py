@@ -23,6 +23,7 @@ import fcntl
 import os
 import time
 from bisect import bisect_left
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from otelwp_agent.pipeline.ledgers import Ledgers
     from otelwp_agent.telemetry.metrics import Registry
 
-SEGMENT_BYTES = 64 * 2**20
+SEGMENT_BYTES = 16 * 2**20
 """Largest segment; a journal of less room than sixteen of them has smaller ones."""
 MAX_UNWRITTEN = 16 * 2**20
 """Bytes of bodies that may wait for a disk that does not keep up, before senders are refused."""
@@ -122,6 +123,7 @@ class Journal:
         """When the last write began, on the loop's clock."""
         self._flush: asyncio.TimerHandle | None = None
         self._writer = Writer()
+        self._deleter = Writer("journal, deleting")
         self._failure = ""
         self._refuse_until = 0.0
         self._idle: asyncio.Future[None] | None = None
@@ -207,6 +209,7 @@ class Journal:
             self._flush.cancel()
             self._flush = None
         self._writer.close()
+        self._deleter.close()
         for segment in self._shelf.segments:
             segment.close()
         self._shelf.segments = []
@@ -258,7 +261,7 @@ class Journal:
                 torn_bytes=recovered.torn,
                 settled_again=again,
             )
-        self._shelf.prune(self._current)
+        self._delete(self._shelf.prune(self._current))
         self._measure()
 
     # -- taking requests
@@ -396,7 +399,7 @@ class Journal:
             self._draft = None
             if error is None:
                 self._written(draft)
-                self._shelf.prune(self._current)
+                self._delete(self._shelf.prune(self._current))
             elif isinstance(error, OSError):
                 self._undo(draft, error)
             else:
@@ -412,6 +415,16 @@ class Journal:
             done(error)
         else:
             done(None)
+
+    def _delete(self, segments: list[Segment]) -> None:
+        """Delete segments, the oldest first, beside what goes on: a large file takes the file system its time."""
+
+        def done(error: BaseException | None, path: Path) -> None:
+            if error is not None:
+                self._log.warning("journal segment not deleted", file=str(path), error=str(error))
+
+        for segment in segments:
+            self._deleter.submit(segment.delete, partial(done, path=segment.path))
 
     def _measure(self) -> None:
         self._room = min(self.max_size - self._shelf.stored, MAX_UNWRITTEN)
@@ -551,7 +564,7 @@ class Journal:
     def _refuse(self, requests: list[Request], error: OSError) -> None:
         self._account.failures.add()
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            self._shelf.prune(self._current, full=True)
+            self._delete(self._shelf.prune(self._current, full=True))
         self._account.refused(len(requests), "journal_unwritable")
         if not self._failure:
             self._log.error("the journal cannot be written; senders are refused", error=error.strerror or str(error))

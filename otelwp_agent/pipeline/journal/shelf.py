@@ -186,20 +186,18 @@ class Shelf:
         state = segment.states[index]
         return self._running[segment.number, index].done if state == RUNNING else self._done_of(state)
 
-    def prune(self, current: Segment | None, *, full: bool = False) -> None:
-        """Delete the oldest segments as long as nothing in them is needed, but never the `current` one.
+    def prune(self, current: Segment | None, *, full: bool = False) -> list[Segment]:
+        """Take off the oldest segments as long as nothing in them is needed, but never the `current` one; return them.
 
         Without a current one the newest stays: it has the accounts. On a `full` disk there is no room even for saying
         so: then it is enough that everything in them is settled.
         """
+        pruned: list[Segment] = []
         while len(self.segments) > (0 if full else 1) and self.segments[0] is not current:
             if self.segments[0].live if full else self.segments[0].kept:
                 break
-            segment = self.segments.pop(0)
-            try:
-                segment.delete()
-            except OSError as error:
-                self._log.warning("journal segment not deleted", file=str(segment.path), error=error.strerror)
+            pruned.append(self.segments.pop(0))
+        return pruned
 
     def _is_ready(self, segment: Segment, key: tuple[int, int], ready: Callable[[Context, Done], bool]) -> bool:
         """Tell whether there is room for entries of this context and state; without a context, they are to be lost."""

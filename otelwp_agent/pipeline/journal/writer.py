@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 class Writer:
     """Does one piece of work after another, and calls back on the loop."""
 
-    def __init__(self) -> None:
-        """Start nothing yet."""
+    def __init__(self, name: str = "journal") -> None:
+        """Start nothing yet; the thread will have this name."""
+        self._name = name
         self._work: SimpleQueue[tuple[Work, Done] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -27,7 +29,7 @@ class Writer:
         """Have `work` done; `done(error or None)` is called on the loop that runs now."""
         if self._thread is None:
             self._loop = asyncio.get_running_loop()
-            self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
         self._work.put((work, done))
 
@@ -47,5 +49,6 @@ class Writer:
             except BaseException as error:  # noqa: BLE001 - the loop is told, whatever it is
                 failure = error
             assert self._loop is not None  # noqa: S101 - set before the thread was started
-            self._loop.call_soon_threadsafe(done, failure)
+            with contextlib.suppress(RuntimeError):  # a loop that has ended hears nothing
+                self._loop.call_soon_threadsafe(done, failure)
             del item, work, done  # else the last body would stay in memory until the next one comes

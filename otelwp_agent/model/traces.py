@@ -30,6 +30,8 @@ _CHANGE = re.compile(rb"[^\x00]")
 _STATUSES = re.compile(rb"z(?:\x00|[\x02-\x06]\x18([\x80-\xff]*[\x00-\x7f]))", re.DOTALL)
 _HAS_ERROR = b"\x18\x02"
 """A status code of 2, as a field; other fields may look like it, but no error lacks it."""
+_TAIL = 8
+"""Bytes of that and of a span's flags."""
 _HAS_PARENT = b'"\x08'
 """A parent of 8 bytes, as a field; the same."""
 _ID, _SPAN = 18, 10
@@ -139,7 +141,7 @@ def _read_merged(body: bytes, items: Sequence[bytes]) -> list[Piece] | None:  # 
             piece.states = {states[index] for index in piece.indexes}
     errors = data.count(_HAS_ERROR, parents_end)
     if errors:
-        _note_errors(pieces, items, errors, data[parents_end:] if len(merged.statuses) == spans else b"")
+        _note_errors(pieces, items[:], errors, data[parents_end:] if len(merged.statuses) == spans else b"")
     return pieces
 
 
@@ -183,14 +185,17 @@ def _find_roots(pieces: Sequence[Piece], items: Sequence[bytes], roots: int) -> 
         return True
     left = roots
     for piece in pieces:
-        # A root mostly comes first or last. Whose parent stands where nearly all senders put it is none.
-        first, last = piece.indexes[0], piece.indexes[-1]
-        if items[first][_PARENT] != _HAS_PARENT and not parse(pb.RootSpan.FromString, items[first]).parent_span_id:
-            piece.root = first
+        # A root mostly comes last or first. Whose parent stands where nearly all senders put it is none.
+        indexes = piece.indexes
+        last = items[indexes[-1]]
+        if last[_PARENT] != _HAS_PARENT and _is_root(last):
+            piece.root = indexes[-1]
             left -= 1
-        elif items[last][_PARENT] != _HAS_PARENT and not parse(pb.RootSpan.FromString, items[last]).parent_span_id:
-            piece.root = last
-            left -= 1
+        if piece.root < 0 or len(indexes) > 1:
+            first = items[indexes[0]]
+            if first[_PARENT] != _HAS_PARENT and _is_root(first):
+                left -= piece.root < 0
+                piece.root = indexes[0]
     if not left:
         return True
     found = 0
@@ -201,20 +206,31 @@ def _find_roots(pieces: Sequence[Piece], items: Sequence[bytes], roots: int) -> 
     return found == roots
 
 
+def _is_root(item: bytes) -> bool:
+    """Whether a span names no parent."""
+    return _HAS_PARENT not in item or not parse(pb.RootSpan.FromString, item).parent_span_id
+
+
 def _note_errors(pieces: Sequence[Piece], items: Sequence[bytes], errors: int, statuses: bytes) -> None:
     """Note which traces have errors, `errors` in all; `statuses` are those of all spans, if every span has one."""
     if statuses:
         failed = [index for index, code in enumerate(_STATUSES.findall(statuses)) if code == b"\x02"]
     else:
-        failed = [index for index, item in enumerate(items) if _HAS_ERROR in item]
+        # Statuses are mostly written last, or before the flags.
+        failed = _failed(items, [i for i, item in enumerate(items) if _HAS_ERROR in item[-_TAIL:]])
         if len(failed) != errors:
-            failed = [index for index in failed if parse(pb.TraceSpan.FromString, items[index]).status.code == ERROR]
+            failed = _failed(items, [i for i, item in enumerate(items) if _HAS_ERROR in item])
     for piece in pieces:
         indexes = piece.indexes
         if isinstance(indexes, range):
             piece.error = bisect_left(failed, indexes.start) < bisect_left(failed, indexes.stop)
         else:
             piece.error = not {*failed}.isdisjoint(indexes)
+
+
+def _failed(items: Sequence[bytes], indexes: Sequence[int]) -> list[int]:
+    """Return which of these spans have errors."""
+    return [index for index in indexes if parse(pb.TraceSpan.FromString, items[index]).status.code == ERROR]
 
 
 _NOWHERE = Links((0,), (), ())

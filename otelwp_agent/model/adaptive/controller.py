@@ -110,50 +110,117 @@ class Controller:
         self.certain_rate = 0.0
         self.ticked = now
         self._hurry = HURRY
+        self._lowered_at = math.nan
+        self._lowered_to: dict[int, int] = {}
+        """What an account that is low makes of thresholds, at a level of its tokens."""
         self.window_began = self.window_before = now
 
     def decide(self, trace: Trace, now: float) -> Decision:
         """Decide about a trace; it is booked as decided so."""
+        return Decision(
+            *self.judge(
+                trace.randomness,
+                trace.threshold,
+                trace.key,
+                trace.site,
+                trace.spans,
+                trace.bytes,
+                trace.duration,
+                trace.error,
+                trace.debug,
+                trace.release,
+                now,
+            )
+        )
+
+    def judge(  # noqa: C901, PLR0912, PLR0913, PLR0915, PLR0917 - each trace comes here, and calls cost
+        self,
+        randomness: int,
+        incoming: int,
+        key: Key,
+        site: str,
+        spans: int,
+        size: int,
+        duration: float,
+        error: bool,  # noqa: FBT001 - as above
+        debug: bool,  # noqa: FBT001
+        release: str,
+        now: float,
+    ) -> tuple[bool, int | None, Reason]:
+        """Decide about a trace with these fields of a `Trace`; return those of a `Decision`."""
         account = self.account
         if account is not None and now > account.tokens.at:
             account.advance(now)
             if account.tokens.level < 0 and now - self.ticked >= self._hurry:
                 self.tick(now)
-        state = self.key_states.states.get(trace.key)
+        state = self.key_states.states.get(key)
         if state is None:
-            state = self.key_states.admit(trace.key, now)
+            state = self.key_states.admit(key, now)
         unit = self._unit
-        weight: float = trace.spans if unit is _SPANS else trace.bytes if unit is _BYTES else 1
+        weight: float = spans if unit is _SPANS else size if unit is _BYTES else 1
         state.seen += 1
         state.arrived += 1
-        if trace.threshold:
+        if incoming:
             state.tally.errors_missed = True
-        limit = self._certain_limit(trace, state, now)
-        if self._quantile and (state.arrived < LEARN_ALL or not trace.randomness & LEARN_SOME):
-            state.learn(bucket_of(trace.duration), self._quantile, self._fixed, self._min_samples)
+        limit = None
+        if error or debug or duration > state.slow_above or state.firsts < self._first_traces:
+            limit = self._certain_limit(state, duration, release, now, error=error, debug=debug)
+        elif self._release is not None and release and self._is_new_release(release, now):
+            limit = self._release
+        if self._quantile and (state.arrived < LEARN_ALL or not randomness & LEARN_SOME):
+            state.learn(bucket_of(duration), self._quantile, self._fixed, self._min_samples)
         if limit is not None:
             if limit.has_room(now) and (account is None or account.has_room(weight)):
                 limit.charge(weight)
                 self.certain += weight
-                self._keep(trace, state, weight, trace.threshold)
-                return Decision(True, None, limit.reason)  # noqa: FBT003 - built for every trace: names cost
+                self._keep(state, weight, incoming, duration, error=error)
+                return True, None, limit.reason
             limit.over += 1
-        if trace.error:
+        if error:
             state.tally.errors_missed = True
-        return self._by_chance(trace, state, weight, now)
+        # From here on, chance decides.
+        count = adjusted_count(incoming) if incoming else 1.0
+        threshold, reason = state.threshold, _BUDGET
+        if self._has_sites and site:
+            threshold, reason = self._site_threshold(randomness, site, threshold, weight, now, count)
+        elif account is not None:
+            level = account.tokens.level
+            if level < account.low and (threshold or level <= 0):
+                threshold = self._lowered(threshold, account)
+        if reason is _BUDGET and state.seen:
+            state.weight += weight
+            state.adjusted += weight * count
+        else:
+            # Planned for apart: the key's own probability does not decide about it.
+            self.certain += weight * min(1.0, probability_of(threshold) * count)
+        if incoming > threshold:
+            threshold, reason = incoming, _INCOMING
+        if 0 < threshold < NEVER:
+            tally = state.tally
+            tally.offered += count
+            tally.offered_excess += count * threshold / (NEVER - threshold)
+        if randomness < threshold:
+            return False, threshold, reason
+        if account is not None and not account.has_room(weight):
+            self.guarded += 1
+            return False, NEVER, _GUARD
+        self._keep(state, weight, threshold, duration, error=error)
+        return True, threshold, reason
 
-    def _certain_limit(self, trace: Trace, state: KeyState, now: float) -> Limit | None:
+    def _certain_limit(  # noqa: PLR0913 - what there is to know of a trace
+        self, state: KeyState, duration: float, release: str, now: float, *, error: bool, debug: bool
+    ) -> Limit | None:
         """Return the ceiling of the first reason to keep a trace whatever chance says; `None` if there is no reason."""
-        if trace.debug and self._debug is not None:
+        if debug and self._debug is not None:
             return self._debug
-        if trace.error and self._errors is not None:
+        if error and self._errors is not None:
             return self._errors
-        if trace.duration > state.slow_above and self._slow is not None:
+        if duration > state.slow_above and self._slow is not None:
             return self._slow
         if state.firsts < self._first_traces and state is not self.key_states.other:
             state.firsts += 1
             return self._first
-        if self._release is not None and trace.release and self._is_new_release(trace.release, now):
+        if self._release is not None and release and self._is_new_release(release, now):
             return self._release
         return None
 
@@ -170,34 +237,23 @@ class Controller:
         known[0] += 1
         return True
 
-    def _by_chance(self, trace: Trace, state: KeyState, weight: float, now: float) -> Decision:
-        incoming = trace.threshold
-        count = adjusted_count(incoming) if incoming else 1.0
-        threshold, reason = self._threshold(trace, state, weight, now, count)
-        if reason is _BUDGET and state.seen:
-            state.weight += weight
-            state.adjusted += weight * count
-        else:
-            # Planned for apart: the key's own probability does not decide about it.
-            self.certain += weight * min(1.0, probability_of(threshold) * count)
-        if incoming > threshold:
-            threshold, reason = incoming, _INCOMING
-        if 0 < threshold < NEVER:
-            state.tally.offered += count
-            state.tally.offered_excess += count * threshold / (NEVER - threshold)
-        if trace.randomness < threshold:
-            return Decision(False, threshold, reason)  # noqa: FBT003 - as above
-        account = self.account
-        if account is not None and not account.has_room(weight):
-            self.guarded += 1
-            return Decision(False, NEVER, _GUARD)  # noqa: FBT003 - as above
-        self._keep(trace, state, weight, threshold)
-        return Decision(True, threshold, reason)  # noqa: FBT003 - as above
+    def _lowered(self, threshold: int, account: Account) -> int:
+        """Return a threshold as an account that is low makes it; worked out once, as long as nothing is spent."""
+        level = account.tokens.level
+        if level != self._lowered_at:
+            self._lowered_at = level
+            self._lowered_to.clear()
+        known = self._lowered_to.get(threshold)
+        if known is None:
+            known = self._lowered_to[threshold] = threshold_near(probability_of(threshold) * account.factor())
+        return known
 
-    def _threshold(self, trace: Trace, state: KeyState, weight: float, now: float, count: float) -> tuple[int, Reason]:
-        """Return the threshold of our own for a trace that stands for `count`, and where it comes from."""
-        threshold, reason = state.threshold, _BUDGET
-        site = self.sites.find(trace.site, now) if self._has_sites and trace.site else None
+    def _site_threshold(  # noqa: PLR0913, PLR0917 - what there is to know of a trace
+        self, randomness: int, name: str, threshold: int, weight: float, now: float, count: float
+    ) -> tuple[int, Reason]:
+        """Return the threshold of our own for a trace of a site that stands for `count`, and where it comes from."""
+        reason = _BUDGET
+        site = self.sites.find(name, now)
         if site is not None:
             site.seen += count
             if site.cap > threshold:
@@ -205,10 +261,10 @@ class Controller:
         account = self.account
         # Keys that are kept whole stay so in other keys' bursts, as long as there are tokens at all.
         if account is not None and account.is_low and (threshold or account.tokens.level <= 0):
-            threshold = threshold_near(probability_of(threshold) * account.factor())
+            threshold = self._lowered(threshold, account)
         minimum = self._minimum
         if site is not None and site.floor < threshold and minimum is not None and self._may_lift(minimum, now):
-            if site.floor <= trace.randomness < threshold:
+            if site.floor <= randomness < threshold:
                 minimum.charge(weight)
             threshold, reason = site.floor, _SITE_MINIMUM
         return threshold, reason
@@ -223,10 +279,10 @@ class Controller:
         limit.over += 1
         return False
 
-    def _keep(self, trace: Trace, state: KeyState, weight: float, threshold: int) -> None:
+    def _keep(self, state: KeyState, weight: float, threshold: int, duration: float, *, error: bool) -> None:
         if self.account is not None:
             self.account.spend(weight)
-        state.tally.add(adjusted_count(threshold) if threshold else 1.0, trace.duration, error=trace.error)
+        state.tally.add(adjusted_count(threshold) if threshold else 1.0, duration, error=error)
 
     def tick(self, now: float) -> None:
         """Measure, and compute all probabilities anew. To be called about once a second."""

@@ -33,6 +33,8 @@ class Reason(StrEnum):
     RELEASE = "release"
     """Among the first of its release."""
 
+    __hash__ = str.__hash__  # an enumeration's own is written in Python, and each trace needs it
+
 
 @dataclass(slots=True)
 class Trace:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otelwp_agent.model.adaptive.trace import Trace
 from otelwp_agent.processors.adaptive_sampling.facts import sampled_before
 from otelwp_agent.processors.adaptive_sampling.verdict import Memory, Verdict
 
@@ -49,7 +48,7 @@ class Decider:
         self._facts = facts
         self._verdicts: dict[tuple[str, int | None, bool], Verdict] = {}
 
-    def decide_pieces(  # noqa: PLR0913, PLR0917 - what there is to know
+    def decide_pieces(  # noqa: C901, PLR0913, PLR0917 - what there is to know
         self, pieces: Sequence[Piece], view: SpanView, origin: Origin, held: Container[object], most: int, now: float
     ) -> tuple[list[Decided], list[tuple[object, Piece]]]:
         """Decide about what is whole, or was decided about before; return that, and what must wait.
@@ -58,6 +57,7 @@ class Decider:
         """
         decided: list[Decided] = []
         waiting: list[tuple[object, Piece]] = []
+        whole: list[tuple[object, Piece, int]] = []
         items, tenant, remembered = view.items, origin.tenant, self.memory.get
         for piece in pieces:
             trace_id = piece.trace_id
@@ -71,23 +71,26 @@ class Decider:
                     size = sum([len(items[index]) for index in piece.indexes])
                     self.observer(key, None, len(piece.indexes), size, known.keep, known.reason)
                 continue
-            indexes, root = piece.indexes, piece.root
             if len(trace_id) != _LENGTH or trace_id == _NONE:
                 self.odd(INVALID)
-                decided.append((key, indexes, self._verdict(INVALID, None, keep=False, filtered=True), True))
+                decided.append((key, piece.indexes, self._verdict(INVALID, None, keep=False, filtered=True), True))
                 continue
-            if root < 0 or key in held or not piece.complete:
+            if piece.root < 0 or key in held or not piece.complete:
                 waiting.append((key, piece))
                 continue
             size = 0
             if self.weighs or most:
-                size = sum([len(items[index]) for index in indexes])
+                size = sum([len(items[index]) for index in piece.indexes])
                 if most and size > most:
                     waiting.append((key, piece))
                     continue
-            facts = self._facts.read(items[root], view.resource_of(root), origin)
-            known = self.decide(key, trace_id, piece.states, facts, len(indexes), size, piece.error, now)
-            decided.append((key, indexes, known, True))
+            whole.append((key, piece, size))
+        if whole:
+            roots = [(items[piece.root], view.resource_of(piece.root)) for _, piece, _ in whole]
+            for (key, piece, size), facts in zip(whole, self._facts.read_all(roots, origin), strict=True):
+                indexes = piece.indexes
+                known = self.decide(key, piece.trace_id, piece.states, facts, len(indexes), size, piece.error, now)
+                decided.append((key, indexes, known, True))
         return decided, waiting
 
     def decide(  # noqa: PLR0913, PLR0917 - what there is to know of a trace
@@ -116,14 +119,12 @@ class Decider:
             if duration < 0:
                 self.odd("clock_skew")
                 duration = 0.0
-            decision = self.controller.decide(
-                Trace(randomness, threshold, of, site, spans, size, duration, error, debug, release), now
+            keep, given, reason = self.controller.judge(
+                randomness, threshold, of, site, spans, size, duration, error, debug, release, now
             )
-            keep = decision.keep
-            given = decision.threshold if keep else None
-            told = self._verdicts.get((decision.reason, given, keep)) or self._verdict(
-                decision.reason, given, keep=keep
-            )
+            if not keep:
+                given = None
+            told = self._verdicts.get((reason, given, keep)) or self._verdict(reason, given, keep=keep)
         self.memory.put(key, told)
         if self.observer is not None:
             self.observer(key, of, spans, size, told.keep, told.reason)

@@ -14,6 +14,7 @@ from otelwp_agent.model.attributes import as_string, decode
 from otelwp_agent.model.projections import parse
 from otelwp_agent.model.sampling import TraceState, randomness_of
 from otelwp_agent.model.site import UNKNOWN, site_of
+from otelwp_agent.model.wire import prefixed
 from otelwp_agent.processors.adaptive_sampling.config import SPAN_NAME
 
 if TYPE_CHECKING:
@@ -48,10 +49,20 @@ _MAX_RESOURCE = 8192
 _LONGEST = 200
 """Characters of a value in a key; what is longer is cut, for keys are kept in memory."""
 _UNSET = ("", "0", "false", "False")
+_ATTRIBUTE = b"\x4a"
+"""The tag of a span's `attributes` (9)."""
 _STRING = 0x0A
 """The tag of an AnyValue's `string_value` (1)."""
 _ONE_BYTE = 0x80
 """Lengths below this take one byte."""
+
+
+_KEY = b"\x0a"
+"""The tag of a KeyValue's `key` (1), which comes first."""
+_BOUNDARY = b"\x00\x00"
+"""Stands as an attribute behind those of each root; none of a sender's can be it, for it does not parse."""
+_FOUND, _LARGE = 4096, 4096
+"""What roots said that is remembered, and the bytes of such a root and its resource."""
 
 
 class Sampled(NamedTuple):
@@ -107,6 +118,15 @@ class FactsReader:
         self._key_alone = len(slots) == len(per) and self._name < 0 and self._site < 0 and not self._rules
         """Whether nothing but the key is wanted."""
         self._resources: dict[bytes, _Resource] = {}
+        self._varied = self._name >= 0 or self._site >= 0
+        """Whether facts depend on more than the attributes of root and resource."""
+        marks = [prefixed(_KEY, name.encode()) for name in dict.fromkeys((*slots, *self._debug))]
+        self._marks = (_BOUNDARY, *marks)
+        """How attributes begin that are wanted."""
+        self._lengths = {mark[1] for mark in self._marks}
+        """Their second bytes: the lengths of keys."""
+        self._varied |= any(length >= _ONE_BYTE for length in self._lengths)
+        self._found: dict[object, Facts] = {}
 
     def read(self, root: bytes | None, resource: bytes, origin: Origin) -> Facts:
         """Read what a serialized root span (`None`: it has not come) and its resource say."""
@@ -137,6 +157,45 @@ class FactsReader:
         key = tuple([(values[slot] or "")[:_LONGEST] for slot in self._key])
         dropped_by = self._first_match(tuple(values)) if self._rules else None
         return key, site, known.release, debug, duration, dropped_by
+
+    def read_all(self, roots: Sequence[tuple[bytes, bytes]], origin: Origin) -> Sequence[Facts]:
+        """Return what `read` would of each root span and its resource.
+
+        They are read as one. What a root says is looked up by its attributes as they were sent, of those wanted.
+        """
+        times = None if self._varied or len(roots) == 1 else _read_times([root for root, _ in roots])
+        if times is None:
+            return [self.read(root, resource, origin) for root, resource in roots]
+        starts, ends, attributes = times
+        said = self._wanted(attributes, len(roots))
+        each = None if said is None else _by_root(said, len(roots))
+        if each is None:
+            return [self.read(root, resource, origin) for root, resource in roots]
+        found = self._found
+        facts = []
+        for (root, resource), says, start, end in zip(roots, each, starts, ends, strict=True):
+            known = found.get((resource, says))
+            if known is None:
+                known = self.read(root, resource, origin)
+                if len(root) + len(resource) <= _LARGE:
+                    if len(found) >= _FOUND:
+                        found.clear()
+                    found[resource, says] = known
+            key, site, release, debug, _, rule = known
+            facts.append((key, site, release, debug, (end - start) * 1e-9, rule))
+        return facts
+
+    def _wanted(self, attributes: Sequence[bytes], boundaries: int) -> list[bytes] | None:
+        """Return those that are wanted and the boundaries, in order; `None` if some are not written as usual."""
+        lengths, marks = self._lengths, self._marks
+        try:
+            # Whose key does not come first, or has a length of two bytes, may be any.
+            if bytes([attribute[0] for attribute in attributes]).count(_KEY) != len(attributes) - boundaries:
+                return None
+            likely = [attribute for attribute in attributes if attribute[1] in lengths]
+        except IndexError:  # one is empty
+            return None
+        return [attribute for attribute in likely if attribute.startswith(marks)]
 
     def _read_values(self, root: bytes | None, told: Mapping[str, bytes], known: _Resource) -> Sequence[str | None]:
         """Return all values wanted."""
@@ -202,6 +261,34 @@ def sampled_before(trace_id: bytes, states: Collection[bytes]) -> Sampled:
 @lru_cache(1024)
 def _parse_state(state: bytes) -> TraceState:
     return TraceState.parse(state.decode(errors="surrogateescape"))
+
+
+def _read_times(roots: Sequence[bytes]) -> tuple[Sequence[int], Sequence[int], Sequence[bytes]] | None:
+    """Return when spans begin and end, and their attributes with boundaries; `None` if they do not look alike."""
+    boundary = prefixed(_ATTRIBUTE, _BOUNDARY)
+    try:
+        columns = pb.RootColumns.FromString(boundary.join(roots) + boundary)
+    except DecodeError:
+        return None
+    starts, ends = columns.start_times[:], columns.end_times[:]
+    if len(starts) != len(roots) or len(ends) != len(roots):
+        return None
+    return starts, ends, columns.attributes[:]
+
+
+def _by_root(said: Sequence[bytes], roots: int) -> Sequence[object] | None:
+    """Cut attributes where boundaries stand; `None` if there are others than ours."""
+    if said[1::2] == [_BOUNDARY] * roots and said.count(_BOUNDARY) == roots:  # one of each, as it mostly is
+        return said[::2]
+    groups: list[object] = []
+    group: list[bytes] = []
+    for attribute in said:
+        if attribute == _BOUNDARY:
+            groups.append(tuple(group))
+            group = []
+        else:
+            group.append(attribute)
+    return groups if len(groups) == roots else None
 
 
 def _site(origin: Origin) -> str:

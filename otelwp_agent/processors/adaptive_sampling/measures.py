@@ -84,7 +84,6 @@ class Measures:
         self._registry = context.registry
         self._processor, self._pipeline = str(context.id), context.pipeline
         self._late = [self._counter(LATE, decision=told) for told in ("dropped", "kept")]
-        self._counters: dict[tuple[bool, str], tuple[Counter, Counter]] = {}
         self.cut = self._counter(CUT)
         self.rescued = self._counter(RESCUED_SPANS)
 
@@ -94,13 +93,14 @@ class Measures:
 
     def decided(self, told: Verdict, traces: int, spans: int) -> None:
         """Count what was decided about."""
-        key = (told.keep, told.reason)
-        counters = self._counters.get(key)
-        if counters is None:
-            labels = {"decision": "kept" if told.keep else "dropped", "reason": told.reason}
-            counters = self._counters[key] = self._counter(TRACES, **labels), self._counter(SPANS, **labels)
+        counters = told.counters or self._counters_of(told)
         counters[0].value += traces
         counters[1].value += spans
+
+    def _counters_of(self, told: Verdict) -> tuple[Counter, Counter]:
+        labels = {"decision": "kept" if told.keep else "dropped", "reason": told.reason}
+        counters = told.counters = self._counter(TRACES, **labels), self._counter(SPANS, **labels)
+        return counters
 
     def late(self, told: Verdict, spans: int) -> None:
         """Count spans that follow what was decided before."""

@@ -19,6 +19,8 @@ from otelwp_agent.model.wire import prefixed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from otelwp_agent.telemetry.metrics import Counter
+
 REASON = "sampling.reason"
 DRY_RUN = "sampling.dry_run"
 _SAMPLING = b"sampling."
@@ -31,7 +33,7 @@ _ATTRIBUTE = b"\x4a"
 class Verdict:
     """One of what can be decided; shared by all traces of which the same was."""
 
-    __slots__ = ("_suffix", "dry_run", "filtered", "keep", "passes", "reason", "threshold")
+    __slots__ = ("_suffix", "counters", "dry_run", "filtered", "keep", "passes", "reason", "threshold")
 
     def __init__(
         self, reason: str, threshold: int | None, *, keep: bool, dry_run: bool = False, filtered: bool = False
@@ -44,6 +46,8 @@ class Verdict:
         self.threshold = threshold
         self.filtered = filtered
         self.dry_run = dry_run
+        self.counters: tuple[Counter, Counter] | None = None
+        """Where traces and spans of which it was decided are counted, once there were some."""
         self._suffix: bytes | None = None
         """What is appended to spans without a trace state, once it was needed."""
 

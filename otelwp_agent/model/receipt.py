@@ -56,8 +56,8 @@ class Claim(Protocol):
     def branch_settled(self, branch: str, items: int) -> None:
         """Hear that a branch has settled items of it."""
 
-    def left(self, items: int) -> None:
-        """Hear that every branch has settled items of it, or that they wait for one in the journal."""
+    def left(self, items: int, parked: int) -> None:
+        """Hear that every branch has settled items of it, but for those `parked`, which wait for one in the journal."""
 
 
 class _Held:
@@ -71,7 +71,7 @@ class _Held:
     def branch_settled(self, branch: str, items: int) -> None:
         pass
 
-    def left(self, items: int) -> None:
+    def left(self, items: int, parked: int) -> None:
         pass
 
 
@@ -233,7 +233,7 @@ class _Join:
         if self.open:
             return
         if claim is not None:
-            claim.left(self.items)
+            claim.left(self.items, self.parked)
         left = self.items - self.parked
         for outcome in reversed(Outcome):
             items = min(self.worst[outcome], left)

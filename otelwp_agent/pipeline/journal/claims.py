@@ -81,7 +81,7 @@ class Entry:
 class JournalClaim:
     """What one pipeline has done with an entry (`model.receipt.Claim`)."""
 
-    __slots__ = ("_branches", "_entered", "_joined", "done", "entry", "ledger", "pipeline", "receipt")
+    __slots__ = ("_branches", "_entered", "_joined", "_parked", "done", "entry", "ledger", "pipeline", "receipt")
 
     def __init__(self, entry: Entry, pipeline: int, ledger: Ledger) -> None:
         """Open a claim for the pipeline at this place in the entry's context."""
@@ -92,6 +92,7 @@ class JournalClaim:
         self._branches: dict[str, int] | None = None
         self._entered = 0
         self._joined = 0
+        self._parked = 0
         receipt = self.receipt = Receipt(entry.items, self._closed)
         receipt.claim = self
         entry.open += 1
@@ -108,16 +109,17 @@ class JournalClaim:
         branches[branch] = branches.get(branch, 0) + items
         self.entry.keeper.progressed(self)
 
-    def left(self, items: int) -> None:
-        """Hear that every branch has settled items of it, or that they wait for one in the journal."""
+    def left(self, items: int, parked: int) -> None:
+        """Hear that every branch has settled items of it, but for those `parked`, which wait for one in the journal."""
         self._joined += items
+        self._parked += parked
 
     def branches_done(self) -> frozenset[str]:
         """Return the branches that have settled all of it, if all of it has come to the fan-out."""
         receipt = self.receipt
         running = self._entered - self._joined
-        if self._branches is None or receipt.pending - receipt.parked != running:
-            return self.done
+        if self._branches is None or receipt.pending - receipt.parked != running or receipt.parked != self._parked:
+            return self.done  # some of it is before the fan-out still, or waits without having come to it
         return self.done.union(name for name, items in self._branches.items() if items == self._entered)
 
     def refuse(self) -> None:

@@ -73,6 +73,9 @@ class Intake:
     def feed(self, entry: Entry, pipelines: Sequence[str], batch: Batch, ledgers: Sequence[Ledger]) -> None:
         """Feed an entry to those of its pipelines that are not done with it. What goes wrong, its claims tell."""
         done = entry.done
+        if not done and len(ledgers) == 1:  # nearly always
+            self._feed_one(JournalClaim(entry, 0, ledgers[0]), pipelines[0], batch)
+            return
         claims = [
             JournalClaim(entry, place, ledger)
             for place, ledger in enumerate(ledgers)

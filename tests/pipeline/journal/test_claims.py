@@ -88,6 +88,16 @@ def test_a_branch_is_done_when_everything_has_come_to_the_fan_out_and_it_has_set
     assert claim.branches_done() == {"x"}
 
 
+def test_no_branch_is_done_with_what_never_came_to_it(entry, keeper):
+    (claim,) = claims(entry, "a")
+    first, second = claim.receipt.part(1), claim.receipt.part(3)
+    first.park(1)  # who holds it before the fan-out stops
+    x, y = second.fork("xy")
+    x.settle(Outcome.DELIVERED, 3)
+    y.park(3)
+    assert keeper.told[-1] == ("closed", True, frozenset())
+
+
 def test_what_is_left_after_a_crash_adds_to_what_was_done_before_it(entry, keeper):
     entry.done = frozenset({(0, "x"), (1, ""), (2, "y")})
     (claim,) = claims(entry, "a")
@@ -328,5 +338,5 @@ class Requests(RuleBasedStateMachine):
 
 TestRequests = Requests.TestCase
 TestRequests.settings = settings(
-    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=50, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -86,8 +86,8 @@ class Decider:
                     continue
             whole.append((key, piece, size))
         if whole:
-            roots = [(items[piece.root], view.resource_of(piece.root)) for _, piece, _ in whole]
-            for (key, piece, size), facts in zip(whole, self._facts.read_all(roots, origin), strict=True):
+            roots = [(items[piece.root], view.resource_of(piece.root), origin) for _, piece, _ in whole]
+            for (key, piece, size), facts in zip(whole, self._facts.read_all(roots), strict=True):
                 indexes = piece.indexes
                 known = self.decide(key, piece.trace_id, piece.states, facts, len(indexes), size, piece.error, now)
                 decided.append((key, indexes, known, True))

@@ -38,16 +38,13 @@ class Divider:
         """Return the parts of each piece that waits, and where in each the root stands, -1 if it does not."""
         heads = [self._shared(each) for each in read_heads(batch.body)]
         segments = _segments(view, heads, batch.shares)
-        items = view.items
+        items = view.items[:]
+        if len(segments) == 1:
+            _, _, head, receipt = segments[0]
+            return [[_part(head, items, piece, receipt)] for _, piece in waiting]
         parts: list[list[tuple[Part, int]]] = []
         for _, piece in waiting:
             indexes, root = piece.indexes, piece.root
-            if len(segments) == 1:
-                _, _, head, receipt = segments[0]
-                spans = _spans(items, indexes)
-                at = -1 if root < 0 else bisect_left(indexes, root)
-                parts.append([(Part(head, spans, receipt), at)])
-                continue
             found: list[tuple[Part, int]] = []
             for start, end, head, receipt in segments:
                 first, last = bisect_left(indexes, start), bisect_left(indexes, end)
@@ -126,6 +123,16 @@ def trace_id_of(key: object) -> bytes:
     trace_id = key[1] if isinstance(key, tuple) else key
     assert isinstance(trace_id, bytes)  # noqa: S101 - `key_of` made it
     return trace_id
+
+
+def _part(heads: Heads, items: Sequence[bytes], piece: Piece, receipt: Receipt) -> tuple[Part, int]:
+    """Return all spans of a trace as one part, and where its root stands."""
+    indexes, root = piece.indexes, piece.root
+    if isinstance(indexes, range):
+        start = indexes.start
+        spans = items[start : indexes.stop]
+        return Part(heads, spans, receipt), -1 if root < 0 else root - start  # type: ignore[arg-type] # a list
+    return Part(heads, [items[index] for index in indexes], receipt), -1 if root < 0 else bisect_left(indexes, root)
 
 
 def _spans(items: Sequence[bytes], indexes: Sequence[int]) -> list[bytes]:

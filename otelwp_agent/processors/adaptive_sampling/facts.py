@@ -61,6 +61,7 @@ _KEY = b"\x0a"
 """The tag of a KeyValue's `key` (1), which comes first."""
 _BOUNDARY = b"\x00\x00"
 """Stands as an attribute behind those of each root; none of a sender's can be it, for it does not parse."""
+_END = prefixed(_ATTRIBUTE, _BOUNDARY)
 _FOUND, _LARGE = 4096, 4096
 """What roots said that is remembered, and the bytes of such a root and its resource."""
 
@@ -158,26 +159,26 @@ class FactsReader:
         dropped_by = self._first_match(tuple(values)) if self._rules else None
         return key, site, known.release, debug, duration, dropped_by
 
-    def read_all(self, roots: Sequence[tuple[bytes, bytes]], origin: Origin) -> Sequence[Facts]:
-        """Return what `read` would of each root span and its resource.
+    def read_all(self, roots: Sequence[tuple[bytes | None, bytes, Origin]]) -> Sequence[Facts]:
+        """Return what `read` would of each root span, its resource and its origin.
 
         They are read as one. What a root says is looked up by its attributes as they were sent, of those wanted.
         """
-        times = None if self._varied or len(roots) == 1 else _read_times([root for root, _ in roots])
+        times = None if self._varied or len(roots) == 1 else _read_times([root for root, _, _ in roots])
         if times is None:
-            return [self.read(root, resource, origin) for root, resource in roots]
+            return [self.read(*each) for each in roots]
         starts, ends, attributes = times
         said = self._wanted(attributes, len(roots))
         each = None if said is None else _by_root(said, len(roots))
         if each is None:
-            return [self.read(root, resource, origin) for root, resource in roots]
+            return [self.read(*root) for root in roots]
         found = self._found
         facts = []
-        for (root, resource), says, start, end in zip(roots, each, starts, ends, strict=True):
+        for (root, resource, origin), says, start, end in zip(roots, each, starts, ends, strict=True):
             known = found.get((resource, says))
             if known is None:
                 known = self.read(root, resource, origin)
-                if len(root) + len(resource) <= _LARGE:
+                if len(root or b"") + len(resource) <= _LARGE:
                     if len(found) >= _FOUND:
                         found.clear()
                     found[resource, says] = known
@@ -263,12 +264,11 @@ def _parse_state(state: bytes) -> TraceState:
     return TraceState.parse(state.decode(errors="surrogateescape"))
 
 
-def _read_times(roots: Sequence[bytes]) -> tuple[Sequence[int], Sequence[int], Sequence[bytes]] | None:
+def _read_times(roots: Sequence[bytes | None]) -> tuple[Sequence[int], Sequence[int], Sequence[bytes]] | None:
     """Return when spans begin and end, and their attributes with boundaries; `None` if they do not look alike."""
-    boundary = prefixed(_ATTRIBUTE, _BOUNDARY)
     try:
-        columns = pb.RootColumns.FromString(boundary.join(roots) + boundary)
-    except DecodeError:
+        columns = pb.RootColumns.FromString(_END.join([*roots, b""]))  # type: ignore[list-item] # see below
+    except (DecodeError, TypeError):  # one does not parse, or has not come
         return None
     starts, ends = columns.start_times[:], columns.end_times[:]
     if len(starts) != len(roots) or len(ends) != len(roots):

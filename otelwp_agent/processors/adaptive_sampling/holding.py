@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from otelwp_agent.processors.adaptive_sampling.recorder import FlightRecorder
     from otelwp_agent.processors.adaptive_sampling.waiting import Part, Waiting
 
+_AT_ONCE = 256
+"""Traces that are due and decided about together."""
+
 
 class Holding:
     """Holds traces in a waiting room, and puts what is kept of them on its way."""
@@ -68,31 +71,40 @@ class Holding:
     ) -> None:
         """Put spans into the room, and make place if that was too much."""
         room = self.room
+        traces, latest, due = room.traces, now + self._max_wait, now + self._decision_wait
+        most = self._max_trace_bytes
         for (key, piece), found in zip(waiting, parts, strict=True):
-            trace = room.find(key) or room.open(key, piece.trace_id, origin, now + self._max_wait)
-            trace.error |= piece.error
+            trace = traces.get(key) or room.open(key, piece.trace_id, origin, latest)
+            if piece.error:
+                trace.error = True
             if piece.states:
                 trace.states = {*piece.states, *(trace.states or ())}
             for part, root_at in found:
                 room.add(trace, part)
                 if root_at >= 0 and trace.root < 0:
-                    room.rooted(trace, root_at, now + self._decision_wait)
-            if trace.size > self._max_trace_bytes:
+                    room.rooted(trace, root_at, due)
+            if trace.size > most:
                 self._shrink(trace, now)
         while self.size > self._max_bytes and (oldest := room.oldest()) is not None:
-            self._decide(oldest, now, "memory")
+            self._decide_early(oldest, now, "memory")
         self._outgoing.flush()
 
     def decide_due(self, now: float) -> None:
         """Decide about what has waited long enough."""
+        taken = []
         for trace in self.room.due(now):
-            self._decide(trace, now)
+            self.room.take(trace)
+            taken.append(trace)
+            if len(taken) == _AT_ONCE:
+                self._decide(taken, now)
+                taken = []
+        self._decide(taken, now)
         self._outgoing.flush()
 
     def decide_all(self, now: float) -> None:
         """Decide about everything, because the agent stops."""
         while (trace := self.room.oldest()) is not None:
-            self._decide(trace, now, "shutdown")
+            self._decide_early(trace, now, "shutdown")
 
     def _shrink(self, trace: Waiting, now: float) -> None:
         """Cut a trace that is too large to its error spine; decide about it now if even that is large."""
@@ -101,31 +113,34 @@ class Holding:
                 receipt.settle(Outcome.SAMPLED_OUT, items)
                 self._measures.cut.add(items)
         if not trace.parts or trace.size > self._max_trace_bytes // 2:
-            self._decide(trace, now, "size")
+            self._decide_early(trace, now, "size")
 
-    def _decide(self, trace: Waiting, now: float, cause: str = "") -> None:
-        """Decide about a trace that has waited, put it on its way or settle it."""
+    def _decide_early(self, trace: Waiting, now: float, cause: str) -> None:
+        """Decide about a trace before its time."""
         self.room.take(trace)
-        if cause:
-            self._measures.early(cause)
-        if not trace.parts:
-            return
-        root, resource = trace.find_root()
-        facts = self._facts.read(root, resource, trace.origin)
-        if root is None:
-            self._measures.odd("no_root")
-            facts = *facts[:4], trace.extent(), facts[5]
-        # What a budget in bytes pays for, which is less than the memory that it took to wait.
-        size = sum([len(span) for part in trace.parts for span in part.spans]) if self._decider.weighs else 0
-        told = self._decider.decide(
-            trace.key, trace.trace_id, trace.states or (), facts, trace.spans, size, trace.error, now
-        )
-        self._measures.decided(told, 1, trace.spans)
-        if told.passes:
-            self._outgoing.put(trace.batch(told))
-            return
-        if self._recorder is not None and not told.filtered:
-            ledger = trace.parts[0].receipt.ledger
-            self._recorder.record(trace.body(None), [trace.trace_id], trace.origin, ledger, time.time())
-        for part in trace.parts:
-            part.receipt.settle(Outcome.FILTERED if told.filtered else Outcome.SAMPLED_OUT, len(part.spans))
+        self._measures.early(cause)
+        self._decide([trace], now)
+
+    def _decide(self, taken: Sequence[Waiting], now: float) -> None:
+        """Decide about traces that were taken out of the room, put them on their way or settle them."""
+        traces = [trace for trace in taken if trace.parts]
+        roots = [trace.find_root() for trace in traces]
+        decide, decided, weighs = self._decider.decide, self._measures.decided, self._decider.weighs
+        for trace, (root, _, _), facts in zip(traces, roots, self._facts.read_all(roots), strict=True):
+            if root is None:
+                self._measures.odd("no_root")
+                facts = *facts[:4], trace.extent(), facts[5]  # noqa: PLW2901 - the same, with a duration
+            spans, parts = trace.spans, trace.parts
+            # What a budget in bytes pays for, which is less than the memory that it took to wait.
+            size = sum([len(span) for part in parts for span in part.spans]) if weighs else 0
+            told = decide(trace.key, trace.trace_id, trace.states or (), facts, spans, size, trace.error, now)
+            decided(told, 1, spans)
+            if told.passes:
+                self._outgoing.put(trace.batch(told))
+                continue
+            if self._recorder is not None and not told.filtered:
+                ledger = parts[0].receipt.ledger
+                self._recorder.record(trace.body(None), [trace.trace_id], trace.origin, ledger, time.time())
+            outcome = Outcome.FILTERED if told.filtered else Outcome.SAMPLED_OUT
+            for part in parts:
+                part.receipt.settle(outcome, len(part.spans))

@@ -76,10 +76,13 @@ class Waiting:
         self.states: set[bytes] | None = None
         """Trace states of its spans."""
 
-    def find_root(self) -> tuple[bytes | None, bytes]:
-        """Return the root, serialized, and its resource; without a root, the first resource."""
-        part = self.parts[max(self.root, 0)]
-        return None if self.root < 0 else part.spans[self.root_at], part.heads.of
+    def find_root(self) -> tuple[bytes | None, bytes, Origin]:
+        """Return the root, serialized, its resource and its origin; without a root, the first resource."""
+        root = self.root
+        if root < 0:
+            return None, self.parts[0].heads.of, self.origin
+        part = self.parts[root]
+        return part.spans[self.root_at], part.heads.of, self.origin
 
     def extent(self) -> float:
         """Return seconds from the first start to the last end."""
@@ -159,9 +162,11 @@ class WaitingRoom:
 
     def add(self, trace: Waiting, part: Part) -> None:
         """Add spans to a trace."""
-        size = part.size
+        spans = part.spans
+        count = len(spans)
+        size = PART_COST + SPAN_COST * count + sum(map(len, spans))
         trace.parts.append(part)
-        trace.spans += len(part.spans)
+        trace.spans += count
         trace.size += size
         self.size += size
 

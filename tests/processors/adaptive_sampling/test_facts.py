@@ -64,11 +64,17 @@ KINDS = [
 ]
 
 
-@given(st.sampled_from(KINDS), st.lists(st.lists(st.tuples(root(), resource()), min_size=1, max_size=5), max_size=3))
+@given(
+    st.sampled_from(KINDS),
+    st.lists(
+        st.lists(st.tuples(st.one_of(st.none(), root(), root(), root()), resource()), min_size=1, max_size=5),
+        max_size=3,
+    ),
+)
 def test_many_roots_are_read_as_each_is(settings, requests):
     many, one = reader(**settings), reader(**settings)
     for roots in requests:
-        assert many.read_all(roots, ORIGIN) == [one.read(*each, ORIGIN) for each in roots]
+        assert many.read_all([(*each, ORIGIN) for each in roots]) == [one.read(*each, ORIGIN) for each in roots]
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
@@ -78,6 +84,6 @@ def test_what_is_remembered_is_bounded(monkeypatch):
         span = pb.SpanAttributes()
         span.attributes.add(key=b"http.route", value=pb.AnyValue(string_value=b"%d" % number).SerializeToString())
         times = b"\x39" + bytes(8) + b"\x41" + bytes(7) + b"\x01"
-        roots = [(times + span.SerializeToString(), b"")] * 2
-        assert [facts[0] for facts in many.read_all(roots, ORIGIN)] == [(str(number),)] * 2
+        roots = [(times + span.SerializeToString(), b"", ORIGIN)] * 2
+        assert [facts[0] for facts in many.read_all(roots)] == [(str(number),)] * 2
         assert len(many._found) <= 4

@@ -3,7 +3,12 @@ import json
 import pytest
 
 from otelwp_agent.cli import main
+from otelwp_agent.model.batch import Origin
 from otelwp_agent.model.ledger_report import Line, Report
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.pipeline.journal import records
+from otelwp_agent.pipeline.journal.records import Commit, Context, Snapshot
+from otelwp_agent.pipeline.journal.segment import Segment
 from otelwp_agent.service.control import answer
 from tests.kit.control import answering
 
@@ -119,3 +124,26 @@ def test_an_agent_of_another_version(run, serve, data):
     with serve(data):
         status, _, err = run("--socket", serve.path)
     assert (status, "another version of this agent" in err) == (1, True)
+
+
+def test_a_journal_that_somebody_tampered_with_exits_1(run, tmp_path):
+    """The agent's own checks are `tests/pipeline/journal/test_audit.py`; this is what who runs the command sees."""
+    segment = Segment.create(tmp_path, 1, 1)
+    snapshot = Snapshot(1, [("traces", "otlp", "shop", 10, [9, 0, 0, 0], {})], 0.0)
+    entry = records.entry(segment.marker, 1, Signal.TRACES, 0, 1, b"")
+    context = Context(Origin("otlp", "http", "shop"), ("traces",))
+    begin = records.other(segment.marker, records.Kind.SNAPSHOT, snapshot.encode())
+    begin += records.other(segment.marker, records.Kind.CONTEXT, context.encode())
+    commit = Commit(range(1, 2), [("traces", "otlp", "shop", 11, [10, 0, 0, 0], {})])
+    end = records.other(segment.marker, records.Kind.COMMIT, commit.encode())
+    segment.path.write_bytes(b"".join([*begin, *entry, *end]))
+    status, out, err = run("--journal", tmp_path)
+    assert (status, err) == (0, ""), out
+
+    segment.path.write_bytes(b"".join([*begin, *end]))  # the entry is taken out, and every checksum is right
+    segment.close()
+    status, out, err = run("--journal", tmp_path)
+    assert (status, "WRONG BY 1" in out) == (1, True)
+    for line in ("pipeline traces", "receiver otlp", "tenant shop"):
+        assert f"{line}: 1 items are missing: accepted, but neither settled nor in flight\n" in err
+    assert err.endswith("3 problems: the ledgers do not balance\n")

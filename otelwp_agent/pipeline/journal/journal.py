@@ -214,13 +214,15 @@ class Journal:
             segment.close()
         self._shelf.segments = []
         self._current = None
+        self._room = 0
         self._unlock()
 
     async def _quiet(self) -> None:
         """Wait until no request is to be written."""
         while self._writing or self._requests:
-            self._idle = asyncio.get_running_loop().create_future()
-            await self._idle
+            if self._idle is None or self._idle.done():
+                self._idle = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._idle)
 
     def _unlock(self) -> None:
         if self._lock >= 0:
@@ -274,6 +276,8 @@ class Journal:
             raise self._refusal()
         if self.stored + self._unwritten >= self.max_size:
             raise _full(self)
+        if self._lock < 0:
+            raise Overloaded("the agent is shutting down", reason="shutting_down")
         if self._unwritten >= MAX_UNWRITTEN:
             raise Overloaded("the disk under the journal does not keep up", retry_after=1.0, reason="journal_slow")
 
@@ -402,19 +406,20 @@ class Journal:
                 self._delete(self._shelf.prune(self._current))
             elif isinstance(error, OSError):
                 self._undo(draft, error)
-            else:
-                raise error
+            else:  # a bug; who waits is told all the same, and the next write may succeed
+                self._log.error("the journal's writing broke", exc_info=error)
+                self._undo(draft, OSError(errno.EIO, repr(error)))
             self._end_write(draft.requests)
 
         if sync:
             self._writer.submit(work, done)
             return
+        failure: Exception | None = None
         try:
             work()
-        except OSError as error:
-            done(error)
-        else:
-            done(None)
+        except Exception as error:  # noqa: BLE001 - as what the thread does: `done` tells them apart
+            failure = error
+        done(failure)
 
     def _delete(self, segments: list[Segment]) -> None:
         """Delete segments, the oldest first, beside what goes on: a large file takes the file system its time."""

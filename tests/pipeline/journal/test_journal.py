@@ -10,6 +10,7 @@ from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.pipeline.journal import journal as journals
 from otelwp_agent.pipeline.journal.audit import audit_directory
 from otelwp_agent.pipeline.journal.segment import Segment
+from tests.pipeline.journal.conftest import Request
 
 
 async def test_what_is_not_settled_comes_back_after_a_kill_in_the_order_in_which_it_came(live, body):
@@ -378,3 +379,38 @@ async def test_a_segment_that_cannot_be_deleted_stops_nothing_and_is_told(live, 
     assert next(line["event"] for line in logs) == "journal segment not deleted"
     await life.put(body(1))
     refused[0].close()
+
+
+@pytest.mark.parametrize("sync", ["group", "none"])
+async def test_a_bug_in_writing_is_told_to_who_waits_and_the_next_write_succeeds(live, body, monkeypatch, sync):
+    life = live(sync=sync)
+    await life.put(body(0))
+
+    def broken(*_):
+        raise ValueError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwritev", broken)
+        async with asyncio.timeout(5):
+            (request,) = await life.put(body(1))
+    assert "a bug" in str(request.error)
+    life.journal._refuse_until = 0.0
+    await life.put(body(2))
+    life.kill()
+    assert live().bodies() == [body(0), body(2)]
+
+
+async def test_a_close_writes_what_waits_and_refuses_what_comes_after(live, body):
+    life = live()
+    requests = [Request(life, body(number), 2, ("traces",), "") for number in range(3)]
+    for request in requests:
+        life.journal.append(request)
+    async with asyncio.timeout(5):
+        await asyncio.gather(life.journal.close(), life.journal._quiet())
+    assert all(request.entry is not None for request in requests)
+    late = Request(life, body(3), 2, ("traces",), "")
+    with pytest.raises(Overloaded, match="shutting down"):
+        life.journal.append(late)
+    requests[0].settle()  # by who was too slow for the stop: it comes again
+    second = live()
+    assert second.bodies() == [body(number) for number in range(3)]

@@ -414,3 +414,26 @@ async def test_a_close_writes_what_waits_and_refuses_what_comes_after(live, body
     requests[0].settle()  # by who was too slow for the stop: it comes again
     second = live()
     assert second.bodies() == [body(number) for number in range(3)]
+
+
+async def test_what_a_failed_write_would_have_said_the_next_one_says(live, body, monkeypatch):
+    life = live()
+    settled, half, _ = await life.put(body(0), body(1), body(2), pipelines=("a", "b"))
+    settled.settle()
+    half.claims[0].receipt.settle(Outcome.DELIVERED, 2)
+
+    def broken(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwritev", broken)
+        await life.flush()
+    await life.flush()
+    life.kill()
+    assert audit_directory(life.journal.directory).balances
+    second = live()
+    assert second.sums("a") == (6, [4, 0, 0, 0], 2)
+    assert {replay[1].body(): replay[0].done for replay in second.replay()} == {
+        body(1): {(0, "")},
+        body(2): frozenset(),
+    }

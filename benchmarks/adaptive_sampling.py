@@ -3,6 +3,7 @@
 Three loads, with errors, latency and 1 000 keys active: requests of ten whole traces of ten spans, requests of one
 whole trace of a hundred, and traces whose spans come in two requests and must wait. The last runs beside an
 implementation of the same decisions that parses every span whole, as a sampler of whole traces is usually written.
+Requests of one trace run once more with `by_trace_id`, where nothing but the budget counts.
 
 Run: `.venv/bin/python benchmarks/adaptive_sampling.py`. It needs no peer and takes about half a minute.
 """
@@ -52,6 +53,13 @@ SETTINGS: dict[str, Any] = {
     "max_bytes": "1GiB",
     "remember": 200_000,
 }
+BY_TRACE_ID: dict[str, Any] = {
+    "by_trace_id": True,
+    "per": [],
+    "always_keep": {
+        name: {"enabled": False} for name in ("errors", "slow", "first_seen", "releases", "debug")
+    },
+}  # fmt: skip
 ORIGIN = Origin("otlp", "http")
 
 
@@ -331,6 +339,8 @@ def main() -> None:
     for name, traces, spans in (("at once, 1 trace of 100 spans", 1, 100), ("at once, 10 traces of 10 spans", 10, 10)):
         clock = Clock()
         rounds(name, processor(clock), clock, whole(traces, spans))
+    clock = Clock()
+    rounds("by trace id, 1 trace of 100 spans", processor(clock, **BY_TRACE_ID), clock, whole(1, 100))
     requests = halves()
     clock = Clock()
     full = FullParse(config(decision_wait="50ms", max_wait="100ms"), clock)

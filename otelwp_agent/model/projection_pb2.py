@@ -4,150 +4,159 @@
 # source: otelwp_agent/model/projection.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "otelwp_agent/model/projection.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'otelwp_agent/model/projection.proto'
 )
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n#otelwp_agent/model/projection.proto\x12\x11otelwp.projection">\n\x06Opaque\x12\x34\n\tresources\x18\x01 \x03(\x0b\x32!.otelwp.projection.OpaqueResource"@\n\x0eOpaqueResource\x12.\n\x06scopes\x18\x02 \x03(\x0b\x32\x1e.otelwp.projection.OpaqueScope"\x1c\n\x0bOpaqueScope\x12\r\n\x05items\x18\x02 \x03(\x0c"@\n\tResources\x12\x33\n\tresources\x18\x01 \x03(\x0b\x32 .otelwp.projection.ResourceSlice"c\n\rResourceSlice\x12\x15\n\x08resource\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12.\n\x06scopes\x18\x02 \x03(\x0b\x32\x1e.otelwp.projection.OpaqueScopeB\x0b\n\t_resource"<\n\x05Shape\x12\x33\n\tresources\x18\x01 \x03(\x0b\x32 .otelwp.projection.ShapeResource"m\n\rShapeResource\x12-\n\x08resource\x18\x01 \x01(\x0b\x32\x1b.otelwp.projection.Anything\x12-\n\x06scopes\x18\x02 \x03(\x0b\x32\x1d.otelwp.projection.ShapeScope"d\n\nShapeScope\x12*\n\x05scope\x18\x01 \x01(\x0b\x32\x1b.otelwp.projection.Anything\x12*\n\x05items\x18\x02 \x03(\x0b\x32\x1b.otelwp.projection.Anything"\n\n\x08\x41nything">\n\x06Points\x12\x34\n\tresources\x18\x01 \x03(\x0b\x32!.otelwp.projection.PointsResource"@\n\x0ePointsResource\x12.\n\x06scopes\x18\x02 \x03(\x0b\x32\x1e.otelwp.projection.PointsScope"7\n\x0bPointsScope\x12(\n\x05items\x18\x02 \x03(\x0b\x32\x19.otelwp.projection.Metric"\x94\x02\n\x06Metric\x12.\n\x05gauge\x18\x05 \x01(\x0b\x32\x1d.otelwp.projection.DataPointsH\x00\x12,\n\x03sum\x18\x07 \x01(\x0b\x32\x1d.otelwp.projection.DataPointsH\x00\x12\x32\n\thistogram\x18\t \x01(\x0b\x32\x1d.otelwp.projection.DataPointsH\x00\x12>\n\x15\x65xponential_histogram\x18\n \x01(\x0b\x32\x1d.otelwp.projection.DataPointsH\x00\x12\x30\n\x07summary\x18\x0b \x01(\x0b\x32\x1d.otelwp.projection.DataPointsH\x00\x42\x06\n\x04\x64\x61ta"!\n\nDataPoints\x12\x13\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0c"F\n\nPointShape\x12\x38\n\tresources\x18\x01 \x03(\x0b\x32%.otelwp.projection.PointShapeResource"w\n\x12PointShapeResource\x12-\n\x08resource\x18\x01 \x01(\x0b\x32\x1b.otelwp.projection.Anything\x12\x32\n\x06scopes\x18\x02 \x03(\x0b\x32".otelwp.projection.PointShapeScope"q\n\x0fPointShapeScope\x12*\n\x05scope\x18\x01 \x01(\x0b\x32\x1b.otelwp.projection.Anything\x12\x32\n\x05items\x18\x02 \x03(\x0b\x32#.otelwp.projection.PointShapeMetric"\xb2\x02\n\x10PointShapeMetric\x12\x32\n\x05gauge\x18\x05 \x01(\x0b\x32!.otelwp.projection.PointShapeDataH\x00\x12\x30\n\x03sum\x18\x07 \x01(\x0b\x32!.otelwp.projection.PointShapeDataH\x00\x12\x36\n\thistogram\x18\t \x01(\x0b\x32!.otelwp.projection.PointShapeDataH\x00\x12\x42\n\x15\x65xponential_histogram\x18\n \x01(\x0b\x32!.otelwp.projection.PointShapeDataH\x00\x12\x34\n\x07summary\x18\x0b \x01(\x0b\x32!.otelwp.projection.PointShapeDataH\x00\x42\x06\n\x04\x64\x61ta"B\n\x0ePointShapeData\x12\x30\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32\x1b.otelwp.projection.Anything":\n\x04Keys\x12\x32\n\tresources\x18\x01 \x03(\x0b\x32\x1f.otelwp.projection.KeysResource"`\n\x0cKeysResource\x12\x15\n\x08resource\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12,\n\x06scopes\x18\x02 \x03(\x0b\x32\x1c.otelwp.projection.KeysScopeB\x0b\n\t_resource"3\n\tKeysScope\x12&\n\x05items\x18\x02 \x03(\x0b\x32\x17.otelwp.projection.Span"\xd8\x01\n\x04Span\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0f\n\x07span_id\x18\x02 \x01(\x0c\x12\x13\n\x0btrace_state\x18\x03 \x01(\t\x12\x16\n\x0eparent_span_id\x18\x04 \x01(\x0c\x12\x0c\n\x04kind\x18\x06 \x01(\r\x12\x1c\n\x14start_time_unix_nano\x18\x07 \x01(\x06\x12\x1a\n\x12\x65nd_time_unix_nano\x18\x08 \x01(\x06\x12)\n\x06status\x18\x0f \x01(\x0b\x32\x19.otelwp.projection.Status\x12\r\n\x05\x66lags\x18\x10 \x01(\x07"\x16\n\x06Status\x12\x0c\n\x04\x63ode\x18\x03 \x01(\r"5\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x12\n\x05value\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x42\x08\n\x06_value"\xf4\x01\n\x08\x41nyValue\x12\x16\n\x0cstring_value\x18\x01 \x01(\x0cH\x00\x12\x14\n\nbool_value\x18\x02 \x01(\x08H\x00\x12\x13\n\tint_value\x18\x03 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x04 \x01(\x01H\x00\x12\x34\n\x0b\x61rray_value\x18\x05 \x01(\x0b\x32\x1d.otelwp.projection.ArrayValueH\x00\x12\x37\n\x0ckvlist_value\x18\x06 \x01(\x0b\x32\x1f.otelwp.projection.KeyValueListH\x00\x12\x15\n\x0b\x62ytes_value\x18\x07 \x01(\x0cH\x00\x42\x07\n\x05value"9\n\nArrayValue\x12+\n\x06values\x18\x01 \x03(\x0b\x32\x1b.otelwp.projection.AnyValue";\n\x0cKeyValueList\x12+\n\x06values\x18\x01 \x03(\x0b\x32\x1b.otelwp.projection.KeyValue";\n\x08Resource\x12/\n\nattributes\x18\x01 \x03(\x0b\x32\x1b.otelwp.projection.KeyValue"&\n\x05Scope\x12\x0c\n\x04name\x18\x01 \x01(\x0c\x12\x0f\n\x07version\x18\x02 \x01(\x0c">\n\x06Slices\x12\x34\n\tresources\x18\x01 \x03(\x0b\x32!.otelwp.projection.SlicesResource"d\n\x0eSlicesResource\x12\x15\n\x08resource\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12.\n\x06scopes\x18\x02 \x03(\x0b\x32\x1e.otelwp.projection.SlicesScopeB\x0b\n\t_resource":\n\x0bSlicesScope\x12\x12\n\x05scope\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12\r\n\x05items\x18\x02 \x03(\x0c\x42\x08\n\x06_scope"]\n\x0eSpanAttributes\x12\x0c\n\x04name\x18\x05 \x01(\x0c\x12\x0c\n\x04kind\x18\x06 \x01(\r\x12/\n\nattributes\x18\t \x03(\x0b\x32\x1b.otelwp.projection.KeyValue"\x8c\x01\n\rLogAttributes\x12\x17\n\x0fseverity_number\x18\x02 \x01(\r\x12\x15\n\rseverity_text\x18\x03 \x01(\x0c\x12\x11\n\x04\x62ody\x18\x05 \x01(\x0cH\x00\x88\x01\x01\x12/\n\nattributes\x18\x06 \x03(\x0b\x32\x1b.otelwp.projection.KeyValueB\x07\n\x05_body"\xd8\x02\n\x10MetricAttributes\x12\x0c\n\x04name\x18\x01 \x01(\x0c\x12\x33\n\x05gauge\x18\x05 \x01(\x0b\x32".otelwp.projection.GaugeAttributesH\x00\x12\x31\n\x03sum\x18\x07 \x01(\x0b\x32".otelwp.projection.GaugeAttributesH\x00\x12;\n\thistogram\x18\t \x01(\x0b\x32&.otelwp.projection.HistogramAttributesH\x00\x12R\n\x15\x65xponential_histogram\x18\n \x01(\x0b\x32\x31.otelwp.projection.ExponentialHistogramAttributesH\x00\x12\x35\n\x07summary\x18\x0b \x01(\x0b\x32".otelwp.projection.GaugeAttributesH\x00\x42\x06\n\x04\x64\x61ta"J\n\x0fGaugeAttributes\x12\x37\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32".otelwp.projection.PointAttributes"B\n\x0fPointAttributes\x12/\n\nattributes\x18\x07 \x03(\x0b\x32\x1b.otelwp.projection.KeyValue"W\n\x13HistogramAttributes\x12@\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32+.otelwp.projection.HistogramPointAttributes"K\n\x18HistogramPointAttributes\x12/\n\nattributes\x18\t \x03(\x0b\x32\x1b.otelwp.projection.KeyValue"m\n\x1e\x45xponentialHistogramAttributes\x12K\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32\x36.otelwp.projection.ExponentialHistogramPointAttributes"V\n#ExponentialHistogramPointAttributes\x12/\n\nattributes\x18\x01 \x03(\x0b\x32\x1b.otelwp.projection.KeyValue"e\n\x0bSampledSpan\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x13\n\x0btrace_state\x18\x03 \x01(\x0c\x12/\n\nattributes\x18\t \x03(\x0b\x32\x1b.otelwp.projection.KeyValue"O\n\nSampledLog\x12/\n\nattributes\x18\x06 \x03(\x0b\x32\x1b.otelwp.projection.KeyValue\x12\x10\n\x08trace_id\x18\t \x01(\x0c"6\n\x0bJoinedSpans\x12\x11\n\ttrace_ids\x18\x01 \x03(\x0c\x12\x14\n\x0ctrace_states\x18\x03 \x03(\x0c"\xf3\x01\n\rWordPressSpan\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0f\n\x07span_id\x18\x02 \x01(\x0c\x12\x16\n\x0eparent_span_id\x18\x04 \x01(\x0c\x12\x0c\n\x04name\x18\x05 \x01(\x0c\x12\x0c\n\x04kind\x18\x06 \x01(\r\x12\x1c\n\x14start_time_unix_nano\x18\x07 \x01(\x06\x12\x1a\n\x12\x65nd_time_unix_nano\x18\x08 \x01(\x06\x12\x12\n\nattributes\x18\t \x03(\x0c\x12\x0e\n\x06\x65vents\x18\x0b \x03(\x0c\x12\x13\n\x06status\x18\x0f \x01(\x0cH\x00\x88\x01\x01\x12\r\n\x05\x66lags\x18\x10 \x01(\x07\x42\t\n\x07_status"%\n\x0f\x45ventAttributes\x12\x12\n\nattributes\x18\x03 \x03(\x0c" \n\rStatusMessage\x12\x0f\n\x07message\x18\x02 \x01(\x0c"D\n\x0cMergedTraces\x12\x34\n\tresources\x18\x01 \x01(\x0b\x32!.otelwp.projection.MergedResource"@\n\x0eMergedResource\x12.\n\x06scopes\x18\x02 \x01(\x0b\x32\x1e.otelwp.projection.MergedScope"<\n\x0bMergedScope\x12-\n\x05items\x18\x02 \x01(\x0b\x32\x1e.otelwp.projection.MergedSpans"\x8e\x01\n\x0bMergedSpans\x12\x11\n\ttrace_ids\x18\x01 \x03(\x0c\x12\x10\n\x08span_ids\x18\x02 \x03(\x0c\x12\x14\n\x0ctrace_states\x18\x03 \x03(\x0c\x12\x17\n\x0fparent_span_ids\x18\x04 \x03(\x0c\x12+\n\x08statuses\x18\x0f \x03(\x0b\x32\x19.otelwp.projection.Status"D\n\tTraceRows\x12\x37\n\tresources\x18\x01 \x03(\x0b\x32$.otelwp.projection.TraceRowsResource"F\n\x11TraceRowsResource\x12\x31\n\x06scopes\x18\x02 \x03(\x0b\x32!.otelwp.projection.TraceRowsScope"=\n\x0eTraceRowsScope\x12+\n\x05items\x18\x02 \x03(\x0b\x32\x1c.otelwp.projection.TraceSpan"\x86\x01\n\tTraceSpan\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0f\n\x07span_id\x18\x02 \x01(\x0c\x12\x13\n\x0btrace_state\x18\x03 \x01(\x0c\x12\x16\n\x0eparent_span_id\x18\x04 \x01(\x0c\x12)\n\x06status\x18\x0f \x01(\x0b\x32\x19.otelwp.projection.Status"\xba\x01\n\tRootFacts\x12\x1c\n\x14start_time_unix_nano\x18\x07 \x01(\x06\x12\x1a\n\x12\x65nd_time_unix_nano\x18\x08 \x01(\x06\x12@\n\nattributes\x18\t \x03(\x0b\x32,.otelwp.projection.RootFacts.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01"j\n\x08RootSpan\x12\x16\n\x0eparent_span_id\x18\x04 \x01(\x0c\x12\x0c\n\x04name\x18\x05 \x01(\x0c\x12\x1c\n\x14start_time_unix_nano\x18\x07 \x01(\x06\x12\x1a\n\x12\x65nd_time_unix_nano\x18\x08 \x01(\x06"I\n\x0bRootColumns\x12\x13\n\x0bstart_times\x18\x07 \x03(\x06\x12\x11\n\tend_times\x18\x08 \x03(\x06\x12\x12\n\nattributes\x18\t \x03(\x0c\x62\x06proto3'
-)
+
+
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#otelwp_agent/model/projection.proto\x12\x11otelwp.projection\">\n\x06Opaque\x12\x34\n\tresources\x18\x01 \x03(\x0b\x32!.otelwp.projection.OpaqueResource\"@\n\x0eOpaqueResource\x12.\n\x06scopes\x18\x02 \x03(\x0b\x32\x1e.otelwp.projection.OpaqueScope\"\x1c\n\x0bOpaqueScope\x12\r\n\x05items\x18\x02 \x03(\x0c\"@\n\tResources\x12\x33\n\tresources\x18\x01 \x03(\x0b\x32 .otelwp.projection.ResourceSlice\"c\n\rResourceSlice\x12\x15\n\x08resource\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12.\n\x06scopes\x18\x02 \x03(\x0b\x32\x1e.otelwp.projection.OpaqueScopeB\x0b\n\t_resource\"<\n\x05Shape\x12\x33\n\tresources\x18\x01 \x03(\x0b\x32 .otelwp.projection.ShapeResource\"m\n\rShapeResource\x12-\n\x08resource\x18\x01 \x01(\x0b\x32\x1b.otelwp.projection.Anything\x12-\n\x06scopes\x18\x02 \x03(\x0b\x32\x1d.otelwp.projection.ShapeScope\"d\n\nShapeScope\x12*\n\x05scope\x18\x01 \x01(\x0b\x32\x1b.otelwp.projection.Anything\x12*\n\x05items\x18\x02 \x03(\x0b\x32\x1b.otelwp.projection.Anything\"\n\n\x08\x41nything\">\n\x06Points\x12\x34\n\tresources\x18\x01 \x03(\x0b\x32!.otelwp.projection.PointsResource\"@\n\x0ePointsResource\x12.\n\x06scopes\x18\x02 \x03(\x0b\x32\x1e.otelwp.projection.PointsScope\"7\n\x0bPointsScope\x12(\n\x05items\x18\x02 \x03(\x0b\x32\x19.otelwp.projection.Metric\"\x94\x02\n\x06Metric\x12.\n\x05gauge\x18\x05 \x01(\x0b\x32\x1d.otelwp.projection.DataPointsH\x00\x12,\n\x03sum\x18\x07 \x01(\x0b\x32\x1d.otelwp.projection.DataPointsH\x00\x12\x32\n\thistogram\x18\t \x01(\x0b\x32\x1d.otelwp.projection.DataPointsH\x00\x12>\n\x15\x65xponential_histogram\x18\n \x01(\x0b\x32\x1d.otelwp.projection.DataPointsH\x00\x12\x30\n\x07summary\x18\x0b \x01(\x0b\x32\x1d.otelwp.projection.DataPointsH\x00\x42\x06\n\x04\x64\x61ta\"!\n\nDataPoints\x12\x13\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0c\"F\n\nPointShape\x12\x38\n\tresources\x18\x01 \x03(\x0b\x32%.otelwp.projection.PointShapeResource\"w\n\x12PointShapeResource\x12-\n\x08resource\x18\x01 \x01(\x0b\x32\x1b.otelwp.projection.Anything\x12\x32\n\x06scopes\x18\x02 \x03(\x0b\x32\".otelwp.projection.PointShapeScope\"q\n\x0fPointShapeScope\x12*\n\x05scope\x18\x01 \x01(\x0b\x32\x1b.otelwp.projection.Anything\x12\x32\n\x05items\x18\x02 \x03(\x0b\x32#.otelwp.projection.PointShapeMetric\"\xb2\x02\n\x10PointShapeMetric\x12\x32\n\x05gauge\x18\x05 \x01(\x0b\x32!.otelwp.projection.PointShapeDataH\x00\x12\x30\n\x03sum\x18\x07 \x01(\x0b\x32!.otelwp.projection.PointShapeDataH\x00\x12\x36\n\thistogram\x18\t \x01(\x0b\x32!.otelwp.projection.PointShapeDataH\x00\x12\x42\n\x15\x65xponential_histogram\x18\n \x01(\x0b\x32!.otelwp.projection.PointShapeDataH\x00\x12\x34\n\x07summary\x18\x0b \x01(\x0b\x32!.otelwp.projection.PointShapeDataH\x00\x42\x06\n\x04\x64\x61ta\"B\n\x0ePointShapeData\x12\x30\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32\x1b.otelwp.projection.Anything\":\n\x04Keys\x12\x32\n\tresources\x18\x01 \x03(\x0b\x32\x1f.otelwp.projection.KeysResource\"`\n\x0cKeysResource\x12\x15\n\x08resource\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12,\n\x06scopes\x18\x02 \x03(\x0b\x32\x1c.otelwp.projection.KeysScopeB\x0b\n\t_resource\"3\n\tKeysScope\x12&\n\x05items\x18\x02 \x03(\x0b\x32\x17.otelwp.projection.Span\"\xd8\x01\n\x04Span\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0f\n\x07span_id\x18\x02 \x01(\x0c\x12\x13\n\x0btrace_state\x18\x03 \x01(\t\x12\x16\n\x0eparent_span_id\x18\x04 \x01(\x0c\x12\x0c\n\x04kind\x18\x06 \x01(\r\x12\x1c\n\x14start_time_unix_nano\x18\x07 \x01(\x06\x12\x1a\n\x12\x65nd_time_unix_nano\x18\x08 \x01(\x06\x12)\n\x06status\x18\x0f \x01(\x0b\x32\x19.otelwp.projection.Status\x12\r\n\x05\x66lags\x18\x10 \x01(\x07\"\x16\n\x06Status\x12\x0c\n\x04\x63ode\x18\x03 \x01(\r\"5\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x12\n\x05value\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x42\x08\n\x06_value\"\xf4\x01\n\x08\x41nyValue\x12\x16\n\x0cstring_value\x18\x01 \x01(\x0cH\x00\x12\x14\n\nbool_value\x18\x02 \x01(\x08H\x00\x12\x13\n\tint_value\x18\x03 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x04 \x01(\x01H\x00\x12\x34\n\x0b\x61rray_value\x18\x05 \x01(\x0b\x32\x1d.otelwp.projection.ArrayValueH\x00\x12\x37\n\x0ckvlist_value\x18\x06 \x01(\x0b\x32\x1f.otelwp.projection.KeyValueListH\x00\x12\x15\n\x0b\x62ytes_value\x18\x07 \x01(\x0cH\x00\x42\x07\n\x05value\"9\n\nArrayValue\x12+\n\x06values\x18\x01 \x03(\x0b\x32\x1b.otelwp.projection.AnyValue\";\n\x0cKeyValueList\x12+\n\x06values\x18\x01 \x03(\x0b\x32\x1b.otelwp.projection.KeyValue\";\n\x08Resource\x12/\n\nattributes\x18\x01 \x03(\x0b\x32\x1b.otelwp.projection.KeyValue\"&\n\x05Scope\x12\x0c\n\x04name\x18\x01 \x01(\x0c\x12\x0f\n\x07version\x18\x02 \x01(\x0c\">\n\x06Slices\x12\x34\n\tresources\x18\x01 \x03(\x0b\x32!.otelwp.projection.SlicesResource\"d\n\x0eSlicesResource\x12\x15\n\x08resource\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12.\n\x06scopes\x18\x02 \x03(\x0b\x32\x1e.otelwp.projection.SlicesScopeB\x0b\n\t_resource\":\n\x0bSlicesScope\x12\x12\n\x05scope\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12\r\n\x05items\x18\x02 \x03(\x0c\x42\x08\n\x06_scope\"]\n\x0eSpanAttributes\x12\x0c\n\x04name\x18\x05 \x01(\x0c\x12\x0c\n\x04kind\x18\x06 \x01(\r\x12/\n\nattributes\x18\t \x03(\x0b\x32\x1b.otelwp.projection.KeyValue\"\x8c\x01\n\rLogAttributes\x12\x17\n\x0fseverity_number\x18\x02 \x01(\r\x12\x15\n\rseverity_text\x18\x03 \x01(\x0c\x12\x11\n\x04\x62ody\x18\x05 \x01(\x0cH\x00\x88\x01\x01\x12/\n\nattributes\x18\x06 \x03(\x0b\x32\x1b.otelwp.projection.KeyValueB\x07\n\x05_body\"\xd8\x02\n\x10MetricAttributes\x12\x0c\n\x04name\x18\x01 \x01(\x0c\x12\x33\n\x05gauge\x18\x05 \x01(\x0b\x32\".otelwp.projection.GaugeAttributesH\x00\x12\x31\n\x03sum\x18\x07 \x01(\x0b\x32\".otelwp.projection.GaugeAttributesH\x00\x12;\n\thistogram\x18\t \x01(\x0b\x32&.otelwp.projection.HistogramAttributesH\x00\x12R\n\x15\x65xponential_histogram\x18\n \x01(\x0b\x32\x31.otelwp.projection.ExponentialHistogramAttributesH\x00\x12\x35\n\x07summary\x18\x0b \x01(\x0b\x32\".otelwp.projection.GaugeAttributesH\x00\x42\x06\n\x04\x64\x61ta\"J\n\x0fGaugeAttributes\x12\x37\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32\".otelwp.projection.PointAttributes\"B\n\x0fPointAttributes\x12/\n\nattributes\x18\x07 \x03(\x0b\x32\x1b.otelwp.projection.KeyValue\"W\n\x13HistogramAttributes\x12@\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32+.otelwp.projection.HistogramPointAttributes\"K\n\x18HistogramPointAttributes\x12/\n\nattributes\x18\t \x03(\x0b\x32\x1b.otelwp.projection.KeyValue\"m\n\x1e\x45xponentialHistogramAttributes\x12K\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32\x36.otelwp.projection.ExponentialHistogramPointAttributes\"V\n#ExponentialHistogramPointAttributes\x12/\n\nattributes\x18\x01 \x03(\x0b\x32\x1b.otelwp.projection.KeyValue\"e\n\x0bSampledSpan\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x13\n\x0btrace_state\x18\x03 \x01(\x0c\x12/\n\nattributes\x18\t \x03(\x0b\x32\x1b.otelwp.projection.KeyValue\"O\n\nSampledLog\x12/\n\nattributes\x18\x06 \x03(\x0b\x32\x1b.otelwp.projection.KeyValue\x12\x10\n\x08trace_id\x18\t \x01(\x0c\"6\n\x0bJoinedSpans\x12\x11\n\ttrace_ids\x18\x01 \x03(\x0c\x12\x14\n\x0ctrace_states\x18\x03 \x03(\x0c\"\xf3\x01\n\rWordPressSpan\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0f\n\x07span_id\x18\x02 \x01(\x0c\x12\x16\n\x0eparent_span_id\x18\x04 \x01(\x0c\x12\x0c\n\x04name\x18\x05 \x01(\x0c\x12\x0c\n\x04kind\x18\x06 \x01(\r\x12\x1c\n\x14start_time_unix_nano\x18\x07 \x01(\x06\x12\x1a\n\x12\x65nd_time_unix_nano\x18\x08 \x01(\x06\x12\x12\n\nattributes\x18\t \x03(\x0c\x12\x0e\n\x06\x65vents\x18\x0b \x03(\x0c\x12\x13\n\x06status\x18\x0f \x01(\x0cH\x00\x88\x01\x01\x12\r\n\x05\x66lags\x18\x10 \x01(\x07\x42\t\n\x07_status\"%\n\x0f\x45ventAttributes\x12\x12\n\nattributes\x18\x03 \x03(\x0c\" \n\rStatusMessage\x12\x0f\n\x07message\x18\x02 \x01(\x0c\"D\n\x0cMergedTraces\x12\x34\n\tresources\x18\x01 \x01(\x0b\x32!.otelwp.projection.MergedResource\"@\n\x0eMergedResource\x12.\n\x06scopes\x18\x02 \x01(\x0b\x32\x1e.otelwp.projection.MergedScope\"<\n\x0bMergedScope\x12-\n\x05items\x18\x02 \x01(\x0b\x32\x1e.otelwp.projection.MergedSpans\"\x8e\x01\n\x0bMergedSpans\x12\x11\n\ttrace_ids\x18\x01 \x03(\x0c\x12\x10\n\x08span_ids\x18\x02 \x03(\x0c\x12\x14\n\x0ctrace_states\x18\x03 \x03(\x0c\x12\x17\n\x0fparent_span_ids\x18\x04 \x03(\x0c\x12+\n\x08statuses\x18\x0f \x03(\x0b\x32\x19.otelwp.projection.Status\"D\n\tTraceRows\x12\x37\n\tresources\x18\x01 \x03(\x0b\x32$.otelwp.projection.TraceRowsResource\"F\n\x11TraceRowsResource\x12\x31\n\x06scopes\x18\x02 \x03(\x0b\x32!.otelwp.projection.TraceRowsScope\"=\n\x0eTraceRowsScope\x12+\n\x05items\x18\x02 \x03(\x0b\x32\x1c.otelwp.projection.TraceSpan\"\x86\x01\n\tTraceSpan\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0f\n\x07span_id\x18\x02 \x01(\x0c\x12\x13\n\x0btrace_state\x18\x03 \x01(\x0c\x12\x16\n\x0eparent_span_id\x18\x04 \x01(\x0c\x12)\n\x06status\x18\x0f \x01(\x0b\x32\x19.otelwp.projection.Status\"\xba\x01\n\tRootFacts\x12\x1c\n\x14start_time_unix_nano\x18\x07 \x01(\x06\x12\x1a\n\x12\x65nd_time_unix_nano\x18\x08 \x01(\x06\x12@\n\nattributes\x18\t \x03(\x0b\x32,.otelwp.projection.RootFacts.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"j\n\x08RootSpan\x12\x16\n\x0eparent_span_id\x18\x04 \x01(\x0c\x12\x0c\n\x04name\x18\x05 \x01(\x0c\x12\x1c\n\x14start_time_unix_nano\x18\x07 \x01(\x06\x12\x1a\n\x12\x65nd_time_unix_nano\x18\x08 \x01(\x06\"I\n\x0bRootColumns\x12\x13\n\x0bstart_times\x18\x07 \x03(\x06\x12\x11\n\tend_times\x18\x08 \x03(\x06\x12\x12\n\nattributes\x18\t \x03(\x0c\"D\n\tMergedIds\x12\x37\n\tresources\x18\x01 \x01(\x0b\x32$.otelwp.projection.MergedIdsResource\"F\n\x11MergedIdsResource\x12\x31\n\x06scopes\x18\x02 \x01(\x0b\x32!.otelwp.projection.MergedIdsScope\"?\n\x0eMergedIdsScope\x12-\n\x05items\x18\x02 \x01(\x0b\x32\x1e.otelwp.projection.JoinedSpansb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "otelwp_agent.model.projection_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'otelwp_agent.model.projection_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_ROOTFACTS_ATTRIBUTESENTRY"]._loaded_options = None
-    _globals["_ROOTFACTS_ATTRIBUTESENTRY"]._serialized_options = b"8\001"
-    _globals["_OPAQUE"]._serialized_start = 58
-    _globals["_OPAQUE"]._serialized_end = 120
-    _globals["_OPAQUERESOURCE"]._serialized_start = 122
-    _globals["_OPAQUERESOURCE"]._serialized_end = 186
-    _globals["_OPAQUESCOPE"]._serialized_start = 188
-    _globals["_OPAQUESCOPE"]._serialized_end = 216
-    _globals["_RESOURCES"]._serialized_start = 218
-    _globals["_RESOURCES"]._serialized_end = 282
-    _globals["_RESOURCESLICE"]._serialized_start = 284
-    _globals["_RESOURCESLICE"]._serialized_end = 383
-    _globals["_SHAPE"]._serialized_start = 385
-    _globals["_SHAPE"]._serialized_end = 445
-    _globals["_SHAPERESOURCE"]._serialized_start = 447
-    _globals["_SHAPERESOURCE"]._serialized_end = 556
-    _globals["_SHAPESCOPE"]._serialized_start = 558
-    _globals["_SHAPESCOPE"]._serialized_end = 658
-    _globals["_ANYTHING"]._serialized_start = 660
-    _globals["_ANYTHING"]._serialized_end = 670
-    _globals["_POINTS"]._serialized_start = 672
-    _globals["_POINTS"]._serialized_end = 734
-    _globals["_POINTSRESOURCE"]._serialized_start = 736
-    _globals["_POINTSRESOURCE"]._serialized_end = 800
-    _globals["_POINTSSCOPE"]._serialized_start = 802
-    _globals["_POINTSSCOPE"]._serialized_end = 857
-    _globals["_METRIC"]._serialized_start = 860
-    _globals["_METRIC"]._serialized_end = 1136
-    _globals["_DATAPOINTS"]._serialized_start = 1138
-    _globals["_DATAPOINTS"]._serialized_end = 1171
-    _globals["_POINTSHAPE"]._serialized_start = 1173
-    _globals["_POINTSHAPE"]._serialized_end = 1243
-    _globals["_POINTSHAPERESOURCE"]._serialized_start = 1245
-    _globals["_POINTSHAPERESOURCE"]._serialized_end = 1364
-    _globals["_POINTSHAPESCOPE"]._serialized_start = 1366
-    _globals["_POINTSHAPESCOPE"]._serialized_end = 1479
-    _globals["_POINTSHAPEMETRIC"]._serialized_start = 1482
-    _globals["_POINTSHAPEMETRIC"]._serialized_end = 1788
-    _globals["_POINTSHAPEDATA"]._serialized_start = 1790
-    _globals["_POINTSHAPEDATA"]._serialized_end = 1856
-    _globals["_KEYS"]._serialized_start = 1858
-    _globals["_KEYS"]._serialized_end = 1916
-    _globals["_KEYSRESOURCE"]._serialized_start = 1918
-    _globals["_KEYSRESOURCE"]._serialized_end = 2014
-    _globals["_KEYSSCOPE"]._serialized_start = 2016
-    _globals["_KEYSSCOPE"]._serialized_end = 2067
-    _globals["_SPAN"]._serialized_start = 2070
-    _globals["_SPAN"]._serialized_end = 2286
-    _globals["_STATUS"]._serialized_start = 2288
-    _globals["_STATUS"]._serialized_end = 2310
-    _globals["_KEYVALUE"]._serialized_start = 2312
-    _globals["_KEYVALUE"]._serialized_end = 2365
-    _globals["_ANYVALUE"]._serialized_start = 2368
-    _globals["_ANYVALUE"]._serialized_end = 2612
-    _globals["_ARRAYVALUE"]._serialized_start = 2614
-    _globals["_ARRAYVALUE"]._serialized_end = 2671
-    _globals["_KEYVALUELIST"]._serialized_start = 2673
-    _globals["_KEYVALUELIST"]._serialized_end = 2732
-    _globals["_RESOURCE"]._serialized_start = 2734
-    _globals["_RESOURCE"]._serialized_end = 2793
-    _globals["_SCOPE"]._serialized_start = 2795
-    _globals["_SCOPE"]._serialized_end = 2833
-    _globals["_SLICES"]._serialized_start = 2835
-    _globals["_SLICES"]._serialized_end = 2897
-    _globals["_SLICESRESOURCE"]._serialized_start = 2899
-    _globals["_SLICESRESOURCE"]._serialized_end = 2999
-    _globals["_SLICESSCOPE"]._serialized_start = 3001
-    _globals["_SLICESSCOPE"]._serialized_end = 3059
-    _globals["_SPANATTRIBUTES"]._serialized_start = 3061
-    _globals["_SPANATTRIBUTES"]._serialized_end = 3154
-    _globals["_LOGATTRIBUTES"]._serialized_start = 3157
-    _globals["_LOGATTRIBUTES"]._serialized_end = 3297
-    _globals["_METRICATTRIBUTES"]._serialized_start = 3300
-    _globals["_METRICATTRIBUTES"]._serialized_end = 3644
-    _globals["_GAUGEATTRIBUTES"]._serialized_start = 3646
-    _globals["_GAUGEATTRIBUTES"]._serialized_end = 3720
-    _globals["_POINTATTRIBUTES"]._serialized_start = 3722
-    _globals["_POINTATTRIBUTES"]._serialized_end = 3788
-    _globals["_HISTOGRAMATTRIBUTES"]._serialized_start = 3790
-    _globals["_HISTOGRAMATTRIBUTES"]._serialized_end = 3877
-    _globals["_HISTOGRAMPOINTATTRIBUTES"]._serialized_start = 3879
-    _globals["_HISTOGRAMPOINTATTRIBUTES"]._serialized_end = 3954
-    _globals["_EXPONENTIALHISTOGRAMATTRIBUTES"]._serialized_start = 3956
-    _globals["_EXPONENTIALHISTOGRAMATTRIBUTES"]._serialized_end = 4065
-    _globals["_EXPONENTIALHISTOGRAMPOINTATTRIBUTES"]._serialized_start = 4067
-    _globals["_EXPONENTIALHISTOGRAMPOINTATTRIBUTES"]._serialized_end = 4153
-    _globals["_SAMPLEDSPAN"]._serialized_start = 4155
-    _globals["_SAMPLEDSPAN"]._serialized_end = 4256
-    _globals["_SAMPLEDLOG"]._serialized_start = 4258
-    _globals["_SAMPLEDLOG"]._serialized_end = 4337
-    _globals["_JOINEDSPANS"]._serialized_start = 4339
-    _globals["_JOINEDSPANS"]._serialized_end = 4393
-    _globals["_WORDPRESSSPAN"]._serialized_start = 4396
-    _globals["_WORDPRESSSPAN"]._serialized_end = 4639
-    _globals["_EVENTATTRIBUTES"]._serialized_start = 4641
-    _globals["_EVENTATTRIBUTES"]._serialized_end = 4678
-    _globals["_STATUSMESSAGE"]._serialized_start = 4680
-    _globals["_STATUSMESSAGE"]._serialized_end = 4712
-    _globals["_MERGEDTRACES"]._serialized_start = 4714
-    _globals["_MERGEDTRACES"]._serialized_end = 4782
-    _globals["_MERGEDRESOURCE"]._serialized_start = 4784
-    _globals["_MERGEDRESOURCE"]._serialized_end = 4848
-    _globals["_MERGEDSCOPE"]._serialized_start = 4850
-    _globals["_MERGEDSCOPE"]._serialized_end = 4910
-    _globals["_MERGEDSPANS"]._serialized_start = 4913
-    _globals["_MERGEDSPANS"]._serialized_end = 5055
-    _globals["_TRACEROWS"]._serialized_start = 5057
-    _globals["_TRACEROWS"]._serialized_end = 5125
-    _globals["_TRACEROWSRESOURCE"]._serialized_start = 5127
-    _globals["_TRACEROWSRESOURCE"]._serialized_end = 5197
-    _globals["_TRACEROWSSCOPE"]._serialized_start = 5199
-    _globals["_TRACEROWSSCOPE"]._serialized_end = 5260
-    _globals["_TRACESPAN"]._serialized_start = 5263
-    _globals["_TRACESPAN"]._serialized_end = 5397
-    _globals["_ROOTFACTS"]._serialized_start = 5400
-    _globals["_ROOTFACTS"]._serialized_end = 5586
-    _globals["_ROOTFACTS_ATTRIBUTESENTRY"]._serialized_start = 5537
-    _globals["_ROOTFACTS_ATTRIBUTESENTRY"]._serialized_end = 5586
-    _globals["_ROOTSPAN"]._serialized_start = 5588
-    _globals["_ROOTSPAN"]._serialized_end = 5694
-    _globals["_ROOTCOLUMNS"]._serialized_start = 5696
-    _globals["_ROOTCOLUMNS"]._serialized_end = 5769
+  DESCRIPTOR._loaded_options = None
+  _globals['_ROOTFACTS_ATTRIBUTESENTRY']._loaded_options = None
+  _globals['_ROOTFACTS_ATTRIBUTESENTRY']._serialized_options = b'8\001'
+  _globals['_OPAQUE']._serialized_start=58
+  _globals['_OPAQUE']._serialized_end=120
+  _globals['_OPAQUERESOURCE']._serialized_start=122
+  _globals['_OPAQUERESOURCE']._serialized_end=186
+  _globals['_OPAQUESCOPE']._serialized_start=188
+  _globals['_OPAQUESCOPE']._serialized_end=216
+  _globals['_RESOURCES']._serialized_start=218
+  _globals['_RESOURCES']._serialized_end=282
+  _globals['_RESOURCESLICE']._serialized_start=284
+  _globals['_RESOURCESLICE']._serialized_end=383
+  _globals['_SHAPE']._serialized_start=385
+  _globals['_SHAPE']._serialized_end=445
+  _globals['_SHAPERESOURCE']._serialized_start=447
+  _globals['_SHAPERESOURCE']._serialized_end=556
+  _globals['_SHAPESCOPE']._serialized_start=558
+  _globals['_SHAPESCOPE']._serialized_end=658
+  _globals['_ANYTHING']._serialized_start=660
+  _globals['_ANYTHING']._serialized_end=670
+  _globals['_POINTS']._serialized_start=672
+  _globals['_POINTS']._serialized_end=734
+  _globals['_POINTSRESOURCE']._serialized_start=736
+  _globals['_POINTSRESOURCE']._serialized_end=800
+  _globals['_POINTSSCOPE']._serialized_start=802
+  _globals['_POINTSSCOPE']._serialized_end=857
+  _globals['_METRIC']._serialized_start=860
+  _globals['_METRIC']._serialized_end=1136
+  _globals['_DATAPOINTS']._serialized_start=1138
+  _globals['_DATAPOINTS']._serialized_end=1171
+  _globals['_POINTSHAPE']._serialized_start=1173
+  _globals['_POINTSHAPE']._serialized_end=1243
+  _globals['_POINTSHAPERESOURCE']._serialized_start=1245
+  _globals['_POINTSHAPERESOURCE']._serialized_end=1364
+  _globals['_POINTSHAPESCOPE']._serialized_start=1366
+  _globals['_POINTSHAPESCOPE']._serialized_end=1479
+  _globals['_POINTSHAPEMETRIC']._serialized_start=1482
+  _globals['_POINTSHAPEMETRIC']._serialized_end=1788
+  _globals['_POINTSHAPEDATA']._serialized_start=1790
+  _globals['_POINTSHAPEDATA']._serialized_end=1856
+  _globals['_KEYS']._serialized_start=1858
+  _globals['_KEYS']._serialized_end=1916
+  _globals['_KEYSRESOURCE']._serialized_start=1918
+  _globals['_KEYSRESOURCE']._serialized_end=2014
+  _globals['_KEYSSCOPE']._serialized_start=2016
+  _globals['_KEYSSCOPE']._serialized_end=2067
+  _globals['_SPAN']._serialized_start=2070
+  _globals['_SPAN']._serialized_end=2286
+  _globals['_STATUS']._serialized_start=2288
+  _globals['_STATUS']._serialized_end=2310
+  _globals['_KEYVALUE']._serialized_start=2312
+  _globals['_KEYVALUE']._serialized_end=2365
+  _globals['_ANYVALUE']._serialized_start=2368
+  _globals['_ANYVALUE']._serialized_end=2612
+  _globals['_ARRAYVALUE']._serialized_start=2614
+  _globals['_ARRAYVALUE']._serialized_end=2671
+  _globals['_KEYVALUELIST']._serialized_start=2673
+  _globals['_KEYVALUELIST']._serialized_end=2732
+  _globals['_RESOURCE']._serialized_start=2734
+  _globals['_RESOURCE']._serialized_end=2793
+  _globals['_SCOPE']._serialized_start=2795
+  _globals['_SCOPE']._serialized_end=2833
+  _globals['_SLICES']._serialized_start=2835
+  _globals['_SLICES']._serialized_end=2897
+  _globals['_SLICESRESOURCE']._serialized_start=2899
+  _globals['_SLICESRESOURCE']._serialized_end=2999
+  _globals['_SLICESSCOPE']._serialized_start=3001
+  _globals['_SLICESSCOPE']._serialized_end=3059
+  _globals['_SPANATTRIBUTES']._serialized_start=3061
+  _globals['_SPANATTRIBUTES']._serialized_end=3154
+  _globals['_LOGATTRIBUTES']._serialized_start=3157
+  _globals['_LOGATTRIBUTES']._serialized_end=3297
+  _globals['_METRICATTRIBUTES']._serialized_start=3300
+  _globals['_METRICATTRIBUTES']._serialized_end=3644
+  _globals['_GAUGEATTRIBUTES']._serialized_start=3646
+  _globals['_GAUGEATTRIBUTES']._serialized_end=3720
+  _globals['_POINTATTRIBUTES']._serialized_start=3722
+  _globals['_POINTATTRIBUTES']._serialized_end=3788
+  _globals['_HISTOGRAMATTRIBUTES']._serialized_start=3790
+  _globals['_HISTOGRAMATTRIBUTES']._serialized_end=3877
+  _globals['_HISTOGRAMPOINTATTRIBUTES']._serialized_start=3879
+  _globals['_HISTOGRAMPOINTATTRIBUTES']._serialized_end=3954
+  _globals['_EXPONENTIALHISTOGRAMATTRIBUTES']._serialized_start=3956
+  _globals['_EXPONENTIALHISTOGRAMATTRIBUTES']._serialized_end=4065
+  _globals['_EXPONENTIALHISTOGRAMPOINTATTRIBUTES']._serialized_start=4067
+  _globals['_EXPONENTIALHISTOGRAMPOINTATTRIBUTES']._serialized_end=4153
+  _globals['_SAMPLEDSPAN']._serialized_start=4155
+  _globals['_SAMPLEDSPAN']._serialized_end=4256
+  _globals['_SAMPLEDLOG']._serialized_start=4258
+  _globals['_SAMPLEDLOG']._serialized_end=4337
+  _globals['_JOINEDSPANS']._serialized_start=4339
+  _globals['_JOINEDSPANS']._serialized_end=4393
+  _globals['_WORDPRESSSPAN']._serialized_start=4396
+  _globals['_WORDPRESSSPAN']._serialized_end=4639
+  _globals['_EVENTATTRIBUTES']._serialized_start=4641
+  _globals['_EVENTATTRIBUTES']._serialized_end=4678
+  _globals['_STATUSMESSAGE']._serialized_start=4680
+  _globals['_STATUSMESSAGE']._serialized_end=4712
+  _globals['_MERGEDTRACES']._serialized_start=4714
+  _globals['_MERGEDTRACES']._serialized_end=4782
+  _globals['_MERGEDRESOURCE']._serialized_start=4784
+  _globals['_MERGEDRESOURCE']._serialized_end=4848
+  _globals['_MERGEDSCOPE']._serialized_start=4850
+  _globals['_MERGEDSCOPE']._serialized_end=4910
+  _globals['_MERGEDSPANS']._serialized_start=4913
+  _globals['_MERGEDSPANS']._serialized_end=5055
+  _globals['_TRACEROWS']._serialized_start=5057
+  _globals['_TRACEROWS']._serialized_end=5125
+  _globals['_TRACEROWSRESOURCE']._serialized_start=5127
+  _globals['_TRACEROWSRESOURCE']._serialized_end=5197
+  _globals['_TRACEROWSSCOPE']._serialized_start=5199
+  _globals['_TRACEROWSSCOPE']._serialized_end=5260
+  _globals['_TRACESPAN']._serialized_start=5263
+  _globals['_TRACESPAN']._serialized_end=5397
+  _globals['_ROOTFACTS']._serialized_start=5400
+  _globals['_ROOTFACTS']._serialized_end=5586
+  _globals['_ROOTFACTS_ATTRIBUTESENTRY']._serialized_start=5537
+  _globals['_ROOTFACTS_ATTRIBUTESENTRY']._serialized_end=5586
+  _globals['_ROOTSPAN']._serialized_start=5588
+  _globals['_ROOTSPAN']._serialized_end=5694
+  _globals['_ROOTCOLUMNS']._serialized_start=5696
+  _globals['_ROOTCOLUMNS']._serialized_end=5769
+  _globals['_MERGEDIDS']._serialized_start=5771
+  _globals['_MERGEDIDS']._serialized_end=5839
+  _globals['_MERGEDIDSRESOURCE']._serialized_start=5841
+  _globals['_MERGEDIDSRESOURCE']._serialized_end=5911
+  _globals['_MERGEDIDSSCOPE']._serialized_start=5913
+  _globals['_MERGEDIDSSCOPE']._serialized_end=5976
 # @@protoc_insertion_point(module_scope)

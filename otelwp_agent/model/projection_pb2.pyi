@@ -36,9 +36,7 @@ class ResourceSlice(_message.Message):
     SCOPES_FIELD_NUMBER: _ClassVar[int]
     resource: bytes
     scopes: _containers.RepeatedCompositeFieldContainer[OpaqueScope]
-    def __init__(
-        self, resource: _Optional[bytes] = ..., scopes: _Optional[_Iterable[_Union[OpaqueScope, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, resource: _Optional[bytes] = ..., scopes: _Optional[_Iterable[_Union[OpaqueScope, _Mapping]]] = ...) -> None: ...
 
 class Shape(_message.Message):
     __slots__ = ("resources",)
@@ -52,11 +50,7 @@ class ShapeResource(_message.Message):
     SCOPES_FIELD_NUMBER: _ClassVar[int]
     resource: Anything
     scopes: _containers.RepeatedCompositeFieldContainer[ShapeScope]
-    def __init__(
-        self,
-        resource: _Optional[_Union[Anything, _Mapping]] = ...,
-        scopes: _Optional[_Iterable[_Union[ShapeScope, _Mapping]]] = ...,
-    ) -> None: ...
+    def __init__(self, resource: _Optional[_Union[Anything, _Mapping]] = ..., scopes: _Optional[_Iterable[_Union[ShapeScope, _Mapping]]] = ...) -> None: ...
 
 class ShapeScope(_message.Message):
     __slots__ = ("scope", "items")
@@ -64,11 +58,7 @@ class ShapeScope(_message.Message):
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     scope: Anything
     items: _containers.RepeatedCompositeFieldContainer[Anything]
-    def __init__(
-        self,
-        scope: _Optional[_Union[Anything, _Mapping]] = ...,
-        items: _Optional[_Iterable[_Union[Anything, _Mapping]]] = ...,
-    ) -> None: ...
+    def __init__(self, scope: _Optional[_Union[Anything, _Mapping]] = ..., items: _Optional[_Iterable[_Union[Anything, _Mapping]]] = ...) -> None: ...
 
 class Anything(_message.Message):
     __slots__ = ()
@@ -104,14 +94,7 @@ class Metric(_message.Message):
     histogram: DataPoints
     exponential_histogram: DataPoints
     summary: DataPoints
-    def __init__(
-        self,
-        gauge: _Optional[_Union[DataPoints, _Mapping]] = ...,
-        sum: _Optional[_Union[DataPoints, _Mapping]] = ...,
-        histogram: _Optional[_Union[DataPoints, _Mapping]] = ...,
-        exponential_histogram: _Optional[_Union[DataPoints, _Mapping]] = ...,
-        summary: _Optional[_Union[DataPoints, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, gauge: _Optional[_Union[DataPoints, _Mapping]] = ..., sum: _Optional[_Union[DataPoints, _Mapping]] = ..., histogram: _Optional[_Union[DataPoints, _Mapping]] = ..., exponential_histogram: _Optional[_Union[DataPoints, _Mapping]] = ..., summary: _Optional[_Union[DataPoints, _Mapping]] = ...) -> None: ...
 
 class DataPoints(_message.Message):
     __slots__ = ("data_points",)
@@ -131,11 +114,7 @@ class PointShapeResource(_message.Message):
     SCOPES_FIELD_NUMBER: _ClassVar[int]
     resource: Anything
     scopes: _containers.RepeatedCompositeFieldContainer[PointShapeScope]
-    def __init__(
-        self,
-        resource: _Optional[_Union[Anything, _Mapping]] = ...,
-        scopes: _Optional[_Iterable[_Union[PointShapeScope, _Mapping]]] = ...,
-    ) -> None: ...
+    def __init__(self, resource: _Optional[_Union[Anything, _Mapping]] = ..., scopes: _Optional[_Iterable[_Union[PointShapeScope, _Mapping]]] = ...) -> None: ...
 
 class PointShapeScope(_message.Message):
     __slots__ = ("scope", "items")
@@ -143,11 +122,7 @@ class PointShapeScope(_message.Message):
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     scope: Anything
     items: _containers.RepeatedCompositeFieldContainer[PointShapeMetric]
-    def __init__(
-        self,
-        scope: _Optional[_Union[Anything, _Mapping]] = ...,
-        items: _Optional[_Iterable[_Union[PointShapeMetric, _Mapping]]] = ...,
-    ) -> None: ...
+    def __init__(self, scope: _Optional[_Union[Anything, _Mapping]] = ..., items: _Optional[_Iterable[_Union[PointShapeMetric, _Mapping]]] = ...) -> None: ...
 
 class PointShapeMetric(_message.Message):
     __slots__ = ("gauge", "sum", "histogram", "exponential_histogram", "summary")
@@ -161,14 +136,7 @@ class PointShapeMetric(_message.Message):
     histogram: PointShapeData
     exponential_histogram: PointShapeData
     summary: PointShapeData
-    def __init__(
-        self,
-        gauge: _Optional[_Union[PointShapeData, _Mapping]] = ...,
-        sum: _Optional[_Union[PointShapeData, _Mapping]] = ...,
-        histogram: _Optional[_Union[PointShapeData, _Mapping]] = ...,
-        exponential_histogram: _Optional[_Union[PointShapeData, _Mapping]] = ...,
-        summary: _Optional[_Union[PointShapeData, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, gauge: _Optional[_Union[PointShapeData, _Mapping]] = ..., sum: _Optional[_Union[PointShapeData, _Mapping]] = ..., histogram: _Optional[_Union[PointShapeData, _Mapping]] = ..., exponential_histogram: _Optional[_Union[PointShapeData, _Mapping]] = ..., summary: _Optional[_Union[PointShapeData, _Mapping]] = ...) -> None: ...
 
 class PointShapeData(_message.Message):
     __slots__ = ("data_points",)
@@ -188,9 +156,7 @@ class KeysResource(_message.Message):
     SCOPES_FIELD_NUMBER: _ClassVar[int]
     resource: bytes
     scopes: _containers.RepeatedCompositeFieldContainer[KeysScope]
-    def __init__(
-        self, resource: _Optional[bytes] = ..., scopes: _Optional[_Iterable[_Union[KeysScope, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, resource: _Optional[bytes] = ..., scopes: _Optional[_Iterable[_Union[KeysScope, _Mapping]]] = ...) -> None: ...
 
 class KeysScope(_message.Message):
     __slots__ = ("items",)
@@ -199,17 +165,7 @@ class KeysScope(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[Span, _Mapping]]] = ...) -> None: ...
 
 class Span(_message.Message):
-    __slots__ = (
-        "trace_id",
-        "span_id",
-        "trace_state",
-        "parent_span_id",
-        "kind",
-        "start_time_unix_nano",
-        "end_time_unix_nano",
-        "status",
-        "flags",
-    )
+    __slots__ = ("trace_id", "span_id", "trace_state", "parent_span_id", "kind", "start_time_unix_nano", "end_time_unix_nano", "status", "flags")
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     SPAN_ID_FIELD_NUMBER: _ClassVar[int]
     TRACE_STATE_FIELD_NUMBER: _ClassVar[int]
@@ -228,18 +184,7 @@ class Span(_message.Message):
     end_time_unix_nano: int
     status: Status
     flags: int
-    def __init__(
-        self,
-        trace_id: _Optional[bytes] = ...,
-        span_id: _Optional[bytes] = ...,
-        trace_state: _Optional[str] = ...,
-        parent_span_id: _Optional[bytes] = ...,
-        kind: _Optional[int] = ...,
-        start_time_unix_nano: _Optional[int] = ...,
-        end_time_unix_nano: _Optional[int] = ...,
-        status: _Optional[_Union[Status, _Mapping]] = ...,
-        flags: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, trace_id: _Optional[bytes] = ..., span_id: _Optional[bytes] = ..., trace_state: _Optional[str] = ..., parent_span_id: _Optional[bytes] = ..., kind: _Optional[int] = ..., start_time_unix_nano: _Optional[int] = ..., end_time_unix_nano: _Optional[int] = ..., status: _Optional[_Union[Status, _Mapping]] = ..., flags: _Optional[int] = ...) -> None: ...
 
 class Status(_message.Message):
     __slots__ = ("code",)
@@ -256,15 +201,7 @@ class KeyValue(_message.Message):
     def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ...) -> None: ...
 
 class AnyValue(_message.Message):
-    __slots__ = (
-        "string_value",
-        "bool_value",
-        "int_value",
-        "double_value",
-        "array_value",
-        "kvlist_value",
-        "bytes_value",
-    )
+    __slots__ = ("string_value", "bool_value", "int_value", "double_value", "array_value", "kvlist_value", "bytes_value")
     STRING_VALUE_FIELD_NUMBER: _ClassVar[int]
     BOOL_VALUE_FIELD_NUMBER: _ClassVar[int]
     INT_VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -279,16 +216,7 @@ class AnyValue(_message.Message):
     array_value: ArrayValue
     kvlist_value: KeyValueList
     bytes_value: bytes
-    def __init__(
-        self,
-        string_value: _Optional[bytes] = ...,
-        bool_value: _Optional[bool] = ...,
-        int_value: _Optional[int] = ...,
-        double_value: _Optional[float] = ...,
-        array_value: _Optional[_Union[ArrayValue, _Mapping]] = ...,
-        kvlist_value: _Optional[_Union[KeyValueList, _Mapping]] = ...,
-        bytes_value: _Optional[bytes] = ...,
-    ) -> None: ...
+    def __init__(self, string_value: _Optional[bytes] = ..., bool_value: _Optional[bool] = ..., int_value: _Optional[int] = ..., double_value: _Optional[float] = ..., array_value: _Optional[_Union[ArrayValue, _Mapping]] = ..., kvlist_value: _Optional[_Union[KeyValueList, _Mapping]] = ..., bytes_value: _Optional[bytes] = ...) -> None: ...
 
 class ArrayValue(_message.Message):
     __slots__ = ("values",)
@@ -328,9 +256,7 @@ class SlicesResource(_message.Message):
     SCOPES_FIELD_NUMBER: _ClassVar[int]
     resource: bytes
     scopes: _containers.RepeatedCompositeFieldContainer[SlicesScope]
-    def __init__(
-        self, resource: _Optional[bytes] = ..., scopes: _Optional[_Iterable[_Union[SlicesScope, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, resource: _Optional[bytes] = ..., scopes: _Optional[_Iterable[_Union[SlicesScope, _Mapping]]] = ...) -> None: ...
 
 class SlicesScope(_message.Message):
     __slots__ = ("scope", "items")
@@ -348,12 +274,7 @@ class SpanAttributes(_message.Message):
     name: bytes
     kind: int
     attributes: _containers.RepeatedCompositeFieldContainer[KeyValue]
-    def __init__(
-        self,
-        name: _Optional[bytes] = ...,
-        kind: _Optional[int] = ...,
-        attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ...,
-    ) -> None: ...
+    def __init__(self, name: _Optional[bytes] = ..., kind: _Optional[int] = ..., attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ...) -> None: ...
 
 class LogAttributes(_message.Message):
     __slots__ = ("severity_number", "severity_text", "body", "attributes")
@@ -365,13 +286,7 @@ class LogAttributes(_message.Message):
     severity_text: bytes
     body: bytes
     attributes: _containers.RepeatedCompositeFieldContainer[KeyValue]
-    def __init__(
-        self,
-        severity_number: _Optional[int] = ...,
-        severity_text: _Optional[bytes] = ...,
-        body: _Optional[bytes] = ...,
-        attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ...,
-    ) -> None: ...
+    def __init__(self, severity_number: _Optional[int] = ..., severity_text: _Optional[bytes] = ..., body: _Optional[bytes] = ..., attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ...) -> None: ...
 
 class MetricAttributes(_message.Message):
     __slots__ = ("name", "gauge", "sum", "histogram", "exponential_histogram", "summary")
@@ -387,15 +302,7 @@ class MetricAttributes(_message.Message):
     histogram: HistogramAttributes
     exponential_histogram: ExponentialHistogramAttributes
     summary: GaugeAttributes
-    def __init__(
-        self,
-        name: _Optional[bytes] = ...,
-        gauge: _Optional[_Union[GaugeAttributes, _Mapping]] = ...,
-        sum: _Optional[_Union[GaugeAttributes, _Mapping]] = ...,
-        histogram: _Optional[_Union[HistogramAttributes, _Mapping]] = ...,
-        exponential_histogram: _Optional[_Union[ExponentialHistogramAttributes, _Mapping]] = ...,
-        summary: _Optional[_Union[GaugeAttributes, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, name: _Optional[bytes] = ..., gauge: _Optional[_Union[GaugeAttributes, _Mapping]] = ..., sum: _Optional[_Union[GaugeAttributes, _Mapping]] = ..., histogram: _Optional[_Union[HistogramAttributes, _Mapping]] = ..., exponential_histogram: _Optional[_Union[ExponentialHistogramAttributes, _Mapping]] = ..., summary: _Optional[_Union[GaugeAttributes, _Mapping]] = ...) -> None: ...
 
 class GaugeAttributes(_message.Message):
     __slots__ = ("data_points",)
@@ -425,9 +332,7 @@ class ExponentialHistogramAttributes(_message.Message):
     __slots__ = ("data_points",)
     DATA_POINTS_FIELD_NUMBER: _ClassVar[int]
     data_points: _containers.RepeatedCompositeFieldContainer[ExponentialHistogramPointAttributes]
-    def __init__(
-        self, data_points: _Optional[_Iterable[_Union[ExponentialHistogramPointAttributes, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, data_points: _Optional[_Iterable[_Union[ExponentialHistogramPointAttributes, _Mapping]]] = ...) -> None: ...
 
 class ExponentialHistogramPointAttributes(_message.Message):
     __slots__ = ("attributes",)
@@ -443,12 +348,7 @@ class SampledSpan(_message.Message):
     trace_id: bytes
     trace_state: bytes
     attributes: _containers.RepeatedCompositeFieldContainer[KeyValue]
-    def __init__(
-        self,
-        trace_id: _Optional[bytes] = ...,
-        trace_state: _Optional[bytes] = ...,
-        attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ...,
-    ) -> None: ...
+    def __init__(self, trace_id: _Optional[bytes] = ..., trace_state: _Optional[bytes] = ..., attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ...) -> None: ...
 
 class SampledLog(_message.Message):
     __slots__ = ("attributes", "trace_id")
@@ -456,9 +356,7 @@ class SampledLog(_message.Message):
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     attributes: _containers.RepeatedCompositeFieldContainer[KeyValue]
     trace_id: bytes
-    def __init__(
-        self, attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ..., trace_id: _Optional[bytes] = ...
-    ) -> None: ...
+    def __init__(self, attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ..., trace_id: _Optional[bytes] = ...) -> None: ...
 
 class JoinedSpans(_message.Message):
     __slots__ = ("trace_ids", "trace_states")
@@ -466,24 +364,10 @@ class JoinedSpans(_message.Message):
     TRACE_STATES_FIELD_NUMBER: _ClassVar[int]
     trace_ids: _containers.RepeatedScalarFieldContainer[bytes]
     trace_states: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(
-        self, trace_ids: _Optional[_Iterable[bytes]] = ..., trace_states: _Optional[_Iterable[bytes]] = ...
-    ) -> None: ...
+    def __init__(self, trace_ids: _Optional[_Iterable[bytes]] = ..., trace_states: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class WordPressSpan(_message.Message):
-    __slots__ = (
-        "trace_id",
-        "span_id",
-        "parent_span_id",
-        "name",
-        "kind",
-        "start_time_unix_nano",
-        "end_time_unix_nano",
-        "attributes",
-        "events",
-        "status",
-        "flags",
-    )
+    __slots__ = ("trace_id", "span_id", "parent_span_id", "name", "kind", "start_time_unix_nano", "end_time_unix_nano", "attributes", "events", "status", "flags")
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     SPAN_ID_FIELD_NUMBER: _ClassVar[int]
     PARENT_SPAN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -506,20 +390,7 @@ class WordPressSpan(_message.Message):
     events: _containers.RepeatedScalarFieldContainer[bytes]
     status: bytes
     flags: int
-    def __init__(
-        self,
-        trace_id: _Optional[bytes] = ...,
-        span_id: _Optional[bytes] = ...,
-        parent_span_id: _Optional[bytes] = ...,
-        name: _Optional[bytes] = ...,
-        kind: _Optional[int] = ...,
-        start_time_unix_nano: _Optional[int] = ...,
-        end_time_unix_nano: _Optional[int] = ...,
-        attributes: _Optional[_Iterable[bytes]] = ...,
-        events: _Optional[_Iterable[bytes]] = ...,
-        status: _Optional[bytes] = ...,
-        flags: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, trace_id: _Optional[bytes] = ..., span_id: _Optional[bytes] = ..., parent_span_id: _Optional[bytes] = ..., name: _Optional[bytes] = ..., kind: _Optional[int] = ..., start_time_unix_nano: _Optional[int] = ..., end_time_unix_nano: _Optional[int] = ..., attributes: _Optional[_Iterable[bytes]] = ..., events: _Optional[_Iterable[bytes]] = ..., status: _Optional[bytes] = ..., flags: _Optional[int] = ...) -> None: ...
 
 class EventAttributes(_message.Message):
     __slots__ = ("attributes",)
@@ -563,14 +434,7 @@ class MergedSpans(_message.Message):
     trace_states: _containers.RepeatedScalarFieldContainer[bytes]
     parent_span_ids: _containers.RepeatedScalarFieldContainer[bytes]
     statuses: _containers.RepeatedCompositeFieldContainer[Status]
-    def __init__(
-        self,
-        trace_ids: _Optional[_Iterable[bytes]] = ...,
-        span_ids: _Optional[_Iterable[bytes]] = ...,
-        trace_states: _Optional[_Iterable[bytes]] = ...,
-        parent_span_ids: _Optional[_Iterable[bytes]] = ...,
-        statuses: _Optional[_Iterable[_Union[Status, _Mapping]]] = ...,
-    ) -> None: ...
+    def __init__(self, trace_ids: _Optional[_Iterable[bytes]] = ..., span_ids: _Optional[_Iterable[bytes]] = ..., trace_states: _Optional[_Iterable[bytes]] = ..., parent_span_ids: _Optional[_Iterable[bytes]] = ..., statuses: _Optional[_Iterable[_Union[Status, _Mapping]]] = ...) -> None: ...
 
 class TraceRows(_message.Message):
     __slots__ = ("resources",)
@@ -602,14 +466,7 @@ class TraceSpan(_message.Message):
     trace_state: bytes
     parent_span_id: bytes
     status: Status
-    def __init__(
-        self,
-        trace_id: _Optional[bytes] = ...,
-        span_id: _Optional[bytes] = ...,
-        trace_state: _Optional[bytes] = ...,
-        parent_span_id: _Optional[bytes] = ...,
-        status: _Optional[_Union[Status, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, trace_id: _Optional[bytes] = ..., span_id: _Optional[bytes] = ..., trace_state: _Optional[bytes] = ..., parent_span_id: _Optional[bytes] = ..., status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
 
 class RootFacts(_message.Message):
     __slots__ = ("start_time_unix_nano", "end_time_unix_nano", "attributes")
@@ -620,19 +477,13 @@ class RootFacts(_message.Message):
         key: str
         value: bytes
         def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
-
     START_TIME_UNIX_NANO_FIELD_NUMBER: _ClassVar[int]
     END_TIME_UNIX_NANO_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     start_time_unix_nano: int
     end_time_unix_nano: int
     attributes: _containers.ScalarMap[str, bytes]
-    def __init__(
-        self,
-        start_time_unix_nano: _Optional[int] = ...,
-        end_time_unix_nano: _Optional[int] = ...,
-        attributes: _Optional[_Mapping[str, bytes]] = ...,
-    ) -> None: ...
+    def __init__(self, start_time_unix_nano: _Optional[int] = ..., end_time_unix_nano: _Optional[int] = ..., attributes: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
 
 class RootSpan(_message.Message):
     __slots__ = ("parent_span_id", "name", "start_time_unix_nano", "end_time_unix_nano")
@@ -644,13 +495,7 @@ class RootSpan(_message.Message):
     name: bytes
     start_time_unix_nano: int
     end_time_unix_nano: int
-    def __init__(
-        self,
-        parent_span_id: _Optional[bytes] = ...,
-        name: _Optional[bytes] = ...,
-        start_time_unix_nano: _Optional[int] = ...,
-        end_time_unix_nano: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, parent_span_id: _Optional[bytes] = ..., name: _Optional[bytes] = ..., start_time_unix_nano: _Optional[int] = ..., end_time_unix_nano: _Optional[int] = ...) -> None: ...
 
 class RootColumns(_message.Message):
     __slots__ = ("start_times", "end_times", "attributes")
@@ -660,9 +505,22 @@ class RootColumns(_message.Message):
     start_times: _containers.RepeatedScalarFieldContainer[int]
     end_times: _containers.RepeatedScalarFieldContainer[int]
     attributes: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(
-        self,
-        start_times: _Optional[_Iterable[int]] = ...,
-        end_times: _Optional[_Iterable[int]] = ...,
-        attributes: _Optional[_Iterable[bytes]] = ...,
-    ) -> None: ...
+    def __init__(self, start_times: _Optional[_Iterable[int]] = ..., end_times: _Optional[_Iterable[int]] = ..., attributes: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class MergedIds(_message.Message):
+    __slots__ = ("resources",)
+    RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    resources: MergedIdsResource
+    def __init__(self, resources: _Optional[_Union[MergedIdsResource, _Mapping]] = ...) -> None: ...
+
+class MergedIdsResource(_message.Message):
+    __slots__ = ("scopes",)
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    scopes: MergedIdsScope
+    def __init__(self, scopes: _Optional[_Union[MergedIdsScope, _Mapping]] = ...) -> None: ...
+
+class MergedIdsScope(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: JoinedSpans
+    def __init__(self, items: _Optional[_Union[JoinedSpans, _Mapping]] = ...) -> None: ...

@@ -145,6 +145,28 @@ def _read_merged(body: bytes, items: Sequence[bytes]) -> list[Piece] | None:  # 
     return pieces
 
 
+def read_ids(body: bytes, count: int) -> list[Piece] | None:
+    """Return the pieces of a request of `count` spans, by their ids alone; `None` if that needs a closer look."""
+    merged = parse(pb.MergedIds.FromString, body).resources.scopes.items
+    spans = len(merged.trace_ids)
+    if not spans or spans != count:
+        return None
+    states: Sequence[bytes] = ()
+    if merged.trace_states:
+        states = merged.trace_states[:]
+        if len(states) != spans or states.count(states[0]) != spans:
+            return None
+        states = states[:1]
+        merged.ClearField("trace_states")
+    merged.DiscardUnknownFields()
+    block = merged.SerializeToString()
+    pieces = _group(block, spans) if len(block) == _ID * spans else None
+    if pieces and states:
+        for piece in pieces:
+            piece.states = states
+    return pieces
+
+
 @lru_cache(_MANY)
 def _format(count: int) -> Struct:
     return Struct("<" + "2xQ" * count)

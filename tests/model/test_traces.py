@@ -9,7 +9,7 @@ from otelwp_agent.errors import MalformedError
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model import traces
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.model.traces import SpanView, enclose, frame, read_heads, read_pieces
+from otelwp_agent.model.traces import SpanView, enclose, frame, read_heads, read_ids, read_pieces
 from tests.kit.otlp import meaning, requests
 
 TRACE, OTHER = bytes(range(16)), bytes(range(1, 17))
@@ -165,6 +165,27 @@ def test_both_ways_to_read_agree(scopes):
     merged = traces._read_merged(body, SpanView(body).items)
     if merged is not None:
         assert described(merged) == described(traces._read_rows(body))
+
+
+@given(st.lists(st.lists(SPANS, max_size=6), max_size=3))
+def test_ids_alone_are_read_alike(scopes):
+    body = request(*scopes)
+    found = read_ids(body, sum(map(len, scopes)))
+    if found is not None:
+        rows = traces._read_rows(body)
+        assert [(each.trace_id, [*each.indexes], {*each.states}) for each in found] == [
+            (each.trace_id, [*each.indexes], {*each.states}) for each in rows
+        ]
+
+
+def test_when_ids_alone_do_not_tell():
+    usual = [span(), span(span_id=CHILD, parent=ROOT)]
+    assert [each.trace_id for each in read_ids(request(usual), 2)] == [TRACE]
+    assert [each.states for each in read_ids(request([span(trace_state="ot=th:8")]), 1)] == [[b"ot=th:8"]]
+    assert read_ids(request(usual), 3) is None
+    assert read_ids(b"", 0) is None
+    assert read_ids(request([span(), span(trace_state="ot=th:8")]), 2) is None
+    assert read_ids(request([span(b"x"), span(b"y" * 31)]), 2) is None
 
 
 @given(requests(Signal.TRACES, repeats=True))

@@ -207,6 +207,16 @@ class Controller:
         self._keep(state, weight, threshold, duration, error=error)
         return True, threshold, reason
 
+    def follow(self, key: Key, spans: int, incoming: int, *, kept: bool) -> None:
+        """Book spans of a trace that chance has decided about before, for who decides before all of them have come."""
+        if self._unit is not _SPANS:
+            return
+        state = self.key_states.find(key)
+        state.weight += spans
+        state.adjusted += spans * (adjusted_count(incoming) if incoming else 1.0)
+        if kept and self.account is not None:
+            self.account.spend(spans)
+
     def _certain_limit(  # noqa: PLR0913 - what there is to know of a trace
         self, state: KeyState, duration: float, release: str, now: float, *, error: bool, debug: bool
     ) -> Limit | None:

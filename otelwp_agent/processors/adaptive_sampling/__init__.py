@@ -40,7 +40,7 @@ from otelwp_agent.model.adaptive.controller import Controller
 from otelwp_agent.model.adaptive.policy import Ceiling, Policy, Unit
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.model.traces import SpanView, read_pieces
+from otelwp_agent.model.traces import SpanView, read_ids, read_pieces
 from otelwp_agent.processors.adaptive_sampling.config import (
     AlwaysKeep,
     Drop,
@@ -117,6 +117,11 @@ class Config(ComponentConfig):
     """`dry_run` keeps everything, and marks with `sampling.dry_run` what would have become of it."""
     flight_recorder: Recorder = Recorder()
     """Keeps dropped traces for a while."""
+    by_trace_id: bool = False
+    """Decide by trace ids alone, about each request as it comes: nothing waits, and nothing else of spans is read. For
+    what senders have sampled already, or where only the amount matters. It needs `per: []`, everything under
+    `always_keep` disabled, and no `drop`, `sites` or `flight_recorder`; estimates then tell of traces only, not of
+    errors and durations."""
     state_directory: str = ""
     """Folder in which a file keeps what was learned of keys, so that a restart goes on with it. "" keeps nothing."""
 
@@ -135,11 +140,32 @@ class Config(ComponentConfig):
                 raise ValueError(message)
             if each.rate > whole.rate:
                 raise ValueError("target_per_key is above target: no key can have more than there is")
+        if self.by_trace_id and (named := self._read_more_than_ids()):
+            message = f"by_trace_id reads nothing of spans but their trace ids, but {', '.join(named)} would have to"
+            raise ValueError(message)
         if self.decision_wait > self.max_wait:
             raise ValueError("decision_wait is above max_wait, which would never let a trace wait that long")
         if self.max_trace_bytes > self.max_bytes:
             raise ValueError("max_trace_bytes is above max_bytes: one trace would have all the memory")
         return self
+
+    def _read_more_than_ids(self) -> list[str]:
+        """Name the settings that need more of a trace than its id."""
+        keep, drop = self.always_keep, self.drop
+        counted = self.target or self.target_per_key
+        needs = {
+            "per": bool(self.per),
+            "always_keep.errors": keep.errors.enabled,
+            "always_keep.slow": keep.slow.enabled,
+            "always_keep.first_seen": keep.first_seen.enabled,
+            "always_keep.releases": keep.releases.enabled,
+            "always_keep.debug": keep.debug.enabled,
+            "drop": bool(drop.health_checks or drop.bots or drop.rules),
+            "sites": self.sites is not None,
+            "flight_recorder": self.flight_recorder.enabled,
+            "a target in bytes or cost": counted is not None and counted.budget().unit is Unit.BYTES,
+        }
+        return [name for name, needed in needs.items() if needed]
 
     def policy(self) -> Policy:
         """Return what decisions need of it."""
@@ -181,6 +207,7 @@ class AdaptiveSampling(Sampler):
         self._decider.odd = self._measures.odd
         self.per = config.per
         self._max_trace_bytes = config.max_trace_bytes
+        self._by_trace_id = config.by_trace_id
         recorder = config.flight_recorder
         self._recorder = (
             FlightRecorder(recorder.max_bytes, recorder.directory, recorder.max_directory_bytes, context.log)
@@ -300,6 +327,9 @@ class AdaptiveSampling(Sampler):
         if self._outgoing.size and self._holding.is_full:
             raise _overloaded()
         body = batch.body
+        if self._by_trace_id:
+            self._decide_by_id(batch, now)
+            return
         view = SpanView(body)
         pieces = read_pieces(body, view.items)
         most = self._max_trace_bytes if len(body) > self._max_trace_bytes else 0
@@ -314,13 +344,24 @@ class AdaptiveSampling(Sampler):
         if waiting:
             self._holding.let_wait(waiting, parts, batch.origin, now)
 
-    def _hand_on(self, batch: Batch, view: SpanView, decided: Sequence[Decided], *, states: bool) -> None:
+    def _decide_by_id(self, batch: Batch, now: float) -> None:
+        body = batch.body
+        decider = self._decider
+        pieces = read_ids(body, batch.items)
+        view = None if pieces is not None and decider.observer is None else SpanView(body)
+        items = () if view is None else view.items
+        if pieces is None:
+            pieces = read_pieces(body, items)
+        decided = decider.decide_by_id(pieces, items, batch.origin.tenant, self._refused, now)
+        self._hand_on(batch, view, decided, states=any(piece.states for piece in pieces))
+
+    def _hand_on(self, batch: Batch, view: SpanView | None, decided: Sequence[Decided], *, states: bool) -> None:
         """Hand on what is kept, then settle what is not; what waits is left for `Holding`."""
         if nothing_kept(batch, decided):
             self._record(batch, decided)
             batch.settle(Outcome.SAMPLED_OUT)
         else:
-            self._hand_on_selected(batch, view, decided, states=states)
+            self._hand_on_selected(batch, view or SpanView(batch.body), decided, states=states)
         refused = self._refused
         for key, indexes, told, fresh in decided:
             if fresh or (refused and key in refused):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 INVALID = "invalid_trace_id"
 _LENGTH, _NONE = 16, bytes(16)
 """Bytes of a trace id, and one that is none."""
+_NOTHING: Facts = ((), "", "", False, 0.0, None)
+"""What is known of a trace of which only the id is read."""
 _VERDICTS = 8192
 """Verdicts that are kept; each threshold makes one."""
 
@@ -92,6 +94,35 @@ class Decider:
                 known = self.decide(key, piece.trace_id, piece.states, facts, len(indexes), size, piece.error, now)
                 decided.append((key, indexes, known, True))
         return decided, waiting
+
+    def decide_by_id(
+        self, pieces: Sequence[Piece], items: Sequence[bytes], tenant: str, refused: Container[object], now: float
+    ) -> list[Decided]:
+        """Decide about what is there by trace ids alone; `items` are read for the observer, if there is one.
+
+        Other spans of these traces may follow, so each part is booked, but for `refused` ones that come again.
+        """
+        decided: list[Decided] = []
+        for piece in pieces:
+            trace_id, indexes = piece.trace_id, piece.indexes
+            spans = len(indexes)
+            key: object = (tenant, trace_id) if tenant else trace_id
+            size = 0 if self.observer is None else sum([len(items[index]) for index in indexes])
+            known = self.memory.get(key)
+            if known is not None:
+                if key not in refused:
+                    threshold = sampled_before(trace_id, piece.states).threshold if piece.states else 0
+                    self.controller.follow((), spans, threshold, kept=known.keep)
+                if self.observer is not None:
+                    self.observer(key, None, spans, size, known.keep, known.reason)
+                decided.append((key, indexes, known, False))
+            elif len(trace_id) != _LENGTH or trace_id == _NONE:
+                self.odd(INVALID)
+                decided.append((key, indexes, self._verdict(INVALID, None, keep=False, filtered=True), True))
+            else:
+                told = self.decide(key, trace_id, piece.states, _NOTHING, spans, size, False, now)  # noqa: FBT003
+                decided.append((key, indexes, told, True))
+        return decided
 
     def decide(  # noqa: PLR0913, PLR0917 - what there is to know of a trace
         self,

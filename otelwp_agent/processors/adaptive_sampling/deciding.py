@@ -60,11 +60,14 @@ class Decider:
         decided: list[Decided] = []
         waiting: list[tuple[object, Piece]] = []
         whole: list[tuple[object, Piece, int]] = []
-        items, tenant, remembered = view.items, origin.tenant, self.memory.get
+        items, tenant, memory = view.items, origin.tenant, self.memory
+        young, old = memory.young.get, memory.old
         for piece in pieces:
             trace_id = piece.trace_id
             key: object = (tenant, trace_id) if tenant else trace_id  # `key_of`, without the call
-            known = remembered(key)
+            known = young(key)
+            if known is None and key in old:
+                known = memory.get(key)
             if piece.duplicates:
                 self.odd("duplicate_span_id")
             if known is not None:

@@ -38,7 +38,7 @@ class Divider:
         """Return the parts of each piece that waits, and where in each the root stands, -1 if it does not."""
         heads = [self._shared(each) for each in read_heads(batch.body)]
         segments = _segments(view, heads, batch.shares)
-        items = view.items[:]
+        items = tuple(view.items[:])  # whose slices are tuples, which take less memory than lists
         if len(segments) == 1:
             _, _, head, receipt = segments[0]
             return [[_part(head, items, piece, receipt)] for _, piece in waiting]
@@ -130,21 +130,22 @@ def _part(heads: Heads, items: Sequence[bytes], piece: Piece, receipt: Receipt) 
     indexes, root = piece.indexes, piece.root
     if isinstance(indexes, range):
         start = indexes.start
-        spans = items[start : indexes.stop]
-        return Part(heads, spans, receipt), -1 if root < 0 else root - start  # type: ignore[arg-type] # a list
-    return Part(heads, [items[index] for index in indexes], receipt), -1 if root < 0 else bisect_left(indexes, root)
+        return Part(heads, items[start : indexes.stop], receipt), -1 if root < 0 else root - start
+    return Part(heads, _spans(items, indexes), receipt), -1 if root < 0 else bisect_left(indexes, root)
 
 
-def _spans(items: Sequence[bytes], indexes: Sequence[int]) -> list[bytes]:
+def _spans(items: Sequence[bytes], indexes: Sequence[int]) -> Sequence[bytes]:
     if isinstance(indexes, range):
-        return items[indexes.start : indexes.stop]  # type: ignore[return-value] # a list, of both kinds of sequences
-    return [items[index] for index in indexes]
+        return items[indexes.start : indexes.stop]
+    return tuple([items[index] for index in indexes])
 
 
 def _segments(
     view: SpanView, heads: Sequence[Heads], shares: Sequence[tuple[Receipt, int]]
 ) -> list[tuple[int, int, Heads, Receipt]]:
     """Cut a request where another scope or another receipt begins: (first span, behind the last, …)."""
+    if len(heads) == 1 and len(shares) == 1:
+        return [(0, shares[0][1], heads[0], shares[0][0])]
     edges = list(pairwise(accumulate((items for _, items in shares), initial=0)))
     return [
         (max(start, first), min(end, last), head, receipt)

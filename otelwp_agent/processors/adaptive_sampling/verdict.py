@@ -102,29 +102,30 @@ class Verdict:
 class Memory:
     """What was decided of the last traces: at least of the last half of `limit`, at most of `limit`."""
 
-    __slots__ = ("_half", "_old", "_young")
+    __slots__ = ("_half", "old", "young")
 
     def __init__(self, limit: int) -> None:
         """Remember at most `limit` traces."""
         self._half = max(1, limit // 2)
-        self._young: dict[object, Verdict] = {}
-        self._old: dict[object, Verdict] = {}
+        self.young: dict[object, Verdict] = {}
+        self.old: dict[object, Verdict] = {}
+        """The last half, and the half before it."""
 
     def __len__(self) -> int:
         """Return how many are remembered; one that was asked for again may count twice."""
-        return len(self._young) + len(self._old)
+        return len(self.young) + len(self.old)
 
     def get(self, key: object) -> Verdict | None:
         """Return what was decided of a trace."""
-        found = self._young.get(key)
-        if found is None and (found := self._old.get(key)) is not None:
+        found = self.young.get(key)
+        if found is None and (found := self.old.get(key)) is not None:
             self.put(key, found)
         return found
 
     def put(self, key: object, decided: Verdict) -> None:
         """Remember; what is older than the last half is forgotten."""
-        young = self._young
+        young = self.young
         if len(young) >= self._half:
-            self._old = young
-            young = self._young = {}
+            self.old = young
+            young = self.young = {}
         young[key] = decided

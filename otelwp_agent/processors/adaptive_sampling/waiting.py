@@ -16,7 +16,7 @@ from otelwp_agent.model.signal import Signal
 from otelwp_agent.model.traces import ERROR, Heads, enclose, frame, is_root
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from otelwp_agent.model.batch import Origin, Share
     from otelwp_agent.model.receipt import Receipt
@@ -30,7 +30,7 @@ class Part(NamedTuple):
     """Spans of one trace from one scope of one request."""
 
     heads: Heads
-    spans: list[bytes]
+    spans: Sequence[bytes]
     receipt: Receipt
 
     @property
@@ -125,7 +125,7 @@ class Waiting:
         gone: list[Share] = []
         self.root = -1
         for each, spans in zip(self.parts, rows, strict=True):
-            kept = [item for item, span in zip(each.spans, spans, strict=True) if span.span_id in spine]
+            kept = tuple([item for item, span in zip(each.spans, spans, strict=True) if span.span_id in spine])
             if len(kept) < len(spans):
                 gone.append((each.receipt, len(spans) - len(kept)))
             if kept:

@@ -146,4 +146,4 @@ def test_a_journal_that_somebody_tampered_with_exits_1(run, tmp_path):
     assert (status, "WRONG BY 1" in out) == (1, True)
     for line in ("pipeline traces", "receiver otlp", "tenant shop"):
         assert f"{line}: 1 items are missing: accepted, but neither settled nor in flight\n" in err
-    assert err.endswith("3 problems: the ledgers do not balance\n")
+    assert err.endswith("4 problems: the ledgers do not balance\n")

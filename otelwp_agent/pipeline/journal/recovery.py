@@ -9,6 +9,7 @@ from array import array
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
+from operator import gt
 from typing import TYPE_CHECKING
 
 from otelwp_agent.model.receipt import Outcome
@@ -130,6 +131,7 @@ class _Reading:
 
     def _commit(self, commit: Commit) -> None:
         recovered = self._recovered
+        recovered.problems += self._growth(commit)
         known = {row[:3] for row in commit.accounts}
         # Sums are as of their commit: they hold what came before, even if the commit that was to say so is damaged.
         self._uncovered = [each for each in self._uncovered if each[0] not in commit.entries and each[1] not in known]
@@ -138,6 +140,24 @@ class _Reading:
         recovered.exporters = commit.exporters or recovered.exporters
         for seq, pipeline, name in commit.branches:
             recovered.branches.setdefault(seq, set()).add((pipeline, name))
+
+    def _growth(self, commit: Commit) -> Iterator[str]:
+        """Hold what a commit adds to the accounts against the entries before it; damage is told by itself."""
+        segment, recovered = self.segment, self._recovered
+        if recovered.damage:
+            return
+        entries: Counter[Key] = Counter()
+        for seq, key, items in self._uncovered:
+            if seq in commit.entries:
+                entries[key] += items
+        for row in commit.accounts:
+            before = recovered.accounts.get(row[:3], (*row[:3], 0, [0] * len(Outcome), {}))
+            if row[3] - before[3] != entries[row[:3]] or any(map(gt, before[4], row[4])):
+                name = " / ".join(part or "-" for part in row[:3])
+                yield (
+                    f"{segment.path.name}: a commit changes the sums for {name} from {before[3]} accepted and "
+                    f"{before[4]} settled to {row[3]} and {row[4]}, with {entries[row[:3]]} items before it"
+                )
 
     def _add(self, record: Record) -> None:
         """Enter an entry; what is missing before it was damaged."""

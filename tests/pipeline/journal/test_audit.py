@@ -83,6 +83,23 @@ async def test_a_sum_in_the_last_commit_that_was_changed_with_a_right_checksum(j
     assert problems(journal)
 
 
+@pytest.mark.parametrize("which", [0, 1, 2])
+async def test_a_sum_in_the_middle_that_was_changed_with_a_right_checksum(journal, which):
+    changed = []
+
+    def change(marker, record):
+        if record.kind is not Kind.COMMIT or (changed and record.offset != changed[0]):
+            return None
+        changed[:] = [record.offset]
+        commit = Commit.decode(record.payload)
+        rows = [(*row[:3], row[3] + 2, *row[4:]) for row in commit.accounts]
+        text = Commit(commit.entries, rows, list(commit.released), commit.branches, commit.exporters).encode()
+        return records.other(marker, Kind.COMMIT, text)
+
+    rewrite(segments(journal)[which], change)
+    assert any("a commit changes the sums" in problem for problem in problems(journal))
+
+
 @pytest.mark.parametrize("which", [0, 1])
 async def test_a_segment_that_was_deleted(journal, which):
     segments(journal)[which].unlink()

@@ -39,6 +39,7 @@ _ID, _SPAN = 18, 10
 _PARENT = slice(_ID + _SPAN, _ID + _SPAN + 2)
 """Where a parent's tag and length mostly stand: after those, because fields are mostly written in their order."""
 _ZERO, _NO_TRACE = bytes(8), bytes(16)
+_NO_UNIT = b"\x0a\x10" + _NO_TRACE
 _PREFIXES = [b"\x12" + size for size in VARINTS]
 """What stands before an item in its scope, by its length."""
 _MANY = 4096
@@ -190,9 +191,10 @@ def _group(block: bytes, spans: int) -> list[Piece] | None:
     ends = [*starts[1:], spans]
     units = [block[_ID * start : _ID * start + _ID] for start in starts]
     if len({*units}) == len(units) and b"".join(map(mul, units, map(sub, ends, starts))) == block:
-        if {unit[:2] for unit in units} == {b"\x0a\x10"} and b"\x0a\x10" + _NO_TRACE not in units:
-            return [Piece(unit[2:], range(start, end)) for unit, start, end in zip(units, starts, ends, strict=True)]
-        return None
+        ids = b"".join(units)
+        if ids[::_ID] != b"\x0a" * len(units) or ids[1::_ID] != b"\x10" * len(units) or _NO_UNIT in units:
+            return None
+        return [Piece(unit[2:], range(start, end)) for unit, start, end in zip(units, starts, ends, strict=True)]
     if block[::_ID] != b"\x0a" * spans or block[1::_ID] != b"\x10" * spans:
         return None
     mixed: dict[bytes, list[int]] = {}

@@ -337,7 +337,8 @@ class AdaptiveSampling(Sampler):
         late = [] if recorder is None else self._decider.find_late_errors(recorder, pieces, view, batch.origin, now)
         decided, waiting = self._decider.decide_pieces(pieces, view, batch.origin, self._holding.room.traces, most, now)
         parts = self._divider.parts(batch, view, waiting) if waiting else []
-        self._hand_on(batch, view, decided, states=any(piece.states for piece in pieces))
+        if decided or not waiting:
+            self._hand_on(batch, view, decided, states=any(piece.states for piece in pieces))
         if recorder is not None:
             for trace_id in late:
                 self._bring_back(recorder.rescue(trace_id, tenant=batch.origin.tenant))

@@ -28,17 +28,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from otelwp_agent.component import ComponentConfig, ComponentHealth, Context, Factory, Kind, Sampler, Stability, Tier
 from otelwp_agent.config.types import ByteSize, Duration, PositiveDuration  # noqa: TC001 - pydantic reads them
-from otelwp_agent.errors import ConsumeError, Overloaded, StartError
+from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.model.adaptive.controller import Controller
 from otelwp_agent.model.adaptive.policy import Ceiling, Policy, Unit
-from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.model.traces import SpanView, read_ids, read_pieces
 from otelwp_agent.processors.adaptive_sampling.config import (
@@ -50,8 +48,9 @@ from otelwp_agent.processors.adaptive_sampling.config import (
     unique_attributes,
 )
 from otelwp_agent.processors.adaptive_sampling.deciding import Decider, key_of
-from otelwp_agent.processors.adaptive_sampling.dividing import OUTCOMES, Divider, dropped, nothing_kept, select
+from otelwp_agent.processors.adaptive_sampling.dividing import Divider
 from otelwp_agent.processors.adaptive_sampling.facts import FactsReader
+from otelwp_agent.processors.adaptive_sampling.handing import Handing
 from otelwp_agent.processors.adaptive_sampling.holding import Holding
 from otelwp_agent.processors.adaptive_sampling.key_metrics import KEY_INSTRUMENTS, KeyMetrics
 from otelwp_agent.processors.adaptive_sampling.measures import (
@@ -73,12 +72,9 @@ if TYPE_CHECKING:
 
     from otelwp_agent.component import Observer
     from otelwp_agent.model.batch import Batch
-    from otelwp_agent.processors.adaptive_sampling.deciding import Decided
 
 _TICK = 0.25
 """Seconds between looks at what is due."""
-_REFUSED = 10_000
-"""Traces remembered of requests that the next stage refused: they come again, and are not late."""
 
 
 class Config(ComponentConfig):
@@ -228,7 +224,7 @@ class AdaptiveSampling(Sampler):
             max_trace_bytes=config.max_trace_bytes,
         )
         self._state = StateFile(config.state_directory, self.controller, context) if config.state_directory else None
-        self._refused: set[object] = set()
+        self._handing = Handing(self._send, self._measures, self._recorder)
         self._divider = Divider()
         self._next_tick = context.clock() + _TICK
         self._timer: asyncio.TimerHandle | None = None
@@ -338,7 +334,7 @@ class AdaptiveSampling(Sampler):
         decided, waiting = self._decider.decide_pieces(pieces, view, batch.origin, self._holding.room.traces, most, now)
         parts = self._divider.parts(batch, view, waiting) if waiting else []
         if decided or not waiting:
-            self._hand_on(batch, view, decided, states=any(piece.states for piece in pieces))
+            self._handing.hand_on(batch, view, decided, states=any(piece.states for piece in pieces))
         if recorder is not None:
             for trace_id in late:
                 self._bring_back(recorder.rescue(trace_id, tenant=batch.origin.tenant))
@@ -353,43 +349,8 @@ class AdaptiveSampling(Sampler):
         items = () if view is None else view.items
         if pieces is None:
             pieces = read_pieces(body, items)
-        decided = decider.decide_by_id(pieces, items, batch.origin.tenant, self._refused, now)
-        self._hand_on(batch, view, decided, states=any(piece.states for piece in pieces))
-
-    def _hand_on(self, batch: Batch, view: SpanView | None, decided: Sequence[Decided], *, states: bool) -> None:
-        """Hand on what is kept, then settle what is not; what waits is left for `Holding`."""
-        if nothing_kept(batch, decided):
-            self._record(batch, decided)
-            batch.settle(Outcome.SAMPLED_OUT)
-        else:
-            self._hand_on_selected(batch, view or SpanView(batch.body), decided, states=states)
-        refused = self._refused
-        for key, indexes, told, fresh in decided:
-            if fresh or (refused and key in refused):
-                refused.discard(key)
-                self._measures.decided(told, 1, len(indexes))
-            else:
-                self._measures.late(told, len(indexes))
-
-    def _hand_on_selected(self, batch: Batch, view: SpanView, decided: Sequence[Decided], *, states: bool) -> None:
-        selection = select(batch, view, decided, states=states)
-        if selection.batch is not None:
-            try:
-                self.next.consume(selection.batch)
-            except ConsumeError:
-                if len(self._refused) > _REFUSED:
-                    self._refused.clear()
-                self._refused.update([key for key, _, _, fresh in decided if fresh])
-                raise
-        self._record(batch, decided)
-        selection.settle(OUTCOMES)
-
-    def _record(self, batch: Batch, decided: Sequence[Decided]) -> None:
-        """Give what chance drops to the flight recorder."""
-        if self._recorder is not None:
-            body, trace_ids = dropped(batch, decided)
-            if trace_ids:
-                self._recorder.record(body, trace_ids, batch.origin, batch.shares[0][0].ledger, time.time())
+        decided = decider.decide_by_id(pieces, items, batch.origin.tenant, self._handing.refused, now)
+        self._handing.hand_on(batch, view, decided, states=any(piece.states for piece in pieces))
 
     def _on_timer(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(_TICK, self._on_timer)

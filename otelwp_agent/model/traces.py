@@ -129,7 +129,7 @@ def _read_merged(body: bytes, items: Sequence[bytes]) -> list[Piece] | None:  # 
     pieces = _group(data[:ids_end], spans)
     if pieces is None or not _find_roots(pieces, items, spans - named):
         return None
-    known, wanted = _ids(span_ids, spans), _ids(parents, named)
+    known, wanted = _ids(span_ids, spans), _parents(parents, named)
     distinct, required = {*known}, {*wanted}
     if len(distinct) != spans or 0 in distinct or 0 in required:
         return None
@@ -177,6 +177,12 @@ def _ids(block: bytes, count: int) -> tuple[int, ...]:
     """Return the span ids in a block of them, as numbers."""
     ids: tuple[int, ...] = (_format(count) if count <= _MANY else Struct("<" + "2xQ" * count)).unpack(block)
     return ids
+
+
+def _parents(block: bytes, count: int) -> tuple[int, ...]:
+    """Return the same of parents, which often are one and the same."""
+    unit = block[:_SPAN]
+    return _ids(unit, 1) * count if count and block == unit * count else _ids(block, count)
 
 
 def _group(block: bytes, spans: int) -> list[Piece] | None:

@@ -144,7 +144,7 @@ class Graph:
         if intake is not None:
             intake.heads = self.heads
             readers: list[Processor | Sender] = [*self.processors.values(), *self.senders.values()]
-            intake.journal.exporters = self._exporter_rows
+            intake.journal.remember_exporters(self._exporter_rows)
             intake.headers = sorted({header for reader in readers for header in reader.headers})
 
     async def retire(self, successor: Graph | None, deadline: float) -> Drained:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import fcntl
 import os
 import time
 from bisect import bisect_left
@@ -29,13 +28,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otelwp_agent.component import ComponentHealth, Kind
-from otelwp_agent.errors import Overloaded, StartError
+from otelwp_agent.errors import Overloaded
 from otelwp_agent.model.receipt import Outcome
-from otelwp_agent.pipeline.journal import records
+from otelwp_agent.pipeline.journal import opening, records
 from otelwp_agent.pipeline.journal.account import JournalAccount
+from otelwp_agent.pipeline.journal.books import Books, row_of
 from otelwp_agent.pipeline.journal.draft import Draft
 from otelwp_agent.pipeline.journal.records import HEADER_BYTES, Snapshot
-from otelwp_agent.pipeline.journal.recovery import read_directory
 from otelwp_agent.pipeline.journal.segment import Segment
 from otelwp_agent.pipeline.journal.shelf import Shelf
 from otelwp_agent.pipeline.journal.writer import Writer
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
     from otelwp_agent.model.receipt import Ledger
     from otelwp_agent.pipeline.journal.claims import Done, Entry, JournalClaim
     from otelwp_agent.pipeline.journal.draft import Request
-    from otelwp_agent.pipeline.journal.records import Account, Context, ExporterRow, Record
+    from otelwp_agent.pipeline.journal.records import Context, ExporterRow, Record
     from otelwp_agent.pipeline.journal.recovery import Recovered
     from otelwp_agent.pipeline.ledgers import Ledgers
     from otelwp_agent.telemetry.metrics import Registry
@@ -68,8 +67,6 @@ EARLY_BYTES = 2**20
 """Bytes that are worth a write at once."""
 FLUSH_INTERVAL = 0.1
 """Seconds after which a release is written when no request comes with which it could be."""
-EXPORTERS_INTERVAL = 1.0
-"""Seconds after which a write has the sums of the exporters again."""
 RETRY_INTERVAL = 1.0
 """Seconds after a write that failed in which nothing is taken."""
 COMPACT_SHARE = 0.25
@@ -91,9 +88,6 @@ class Journal:
         self.max_size = settings.max_size
         self.on_closed: Callable[[], None] = lambda: None
         """Called when an entry has been closed: there may be room for others."""
-        self.exporters: Callable[[], Sequence[ExporterRow]] = list
-        """Returns what is to be remembered of exporters, for who audits the journal."""
-        self._tell_exporters = 0.0
         self._sync = settings.sync
         self._segment_bytes = max(2**18, min(SEGMENT_BYTES, settings.max_size // 16))
         self._ledgers = ledgers
@@ -128,14 +122,12 @@ class Journal:
         self._refuse_until = 0.0
         self._idle: asyncio.Future[None] | None = None
 
-        self._rows: dict[Ledger, Account] = {}
-        """The accounts as the last commit has them."""
-        self._changed: dict[Ledger, None] = {}
-        self._released: list[tuple[Segment, int]] = []
-        self._progressed: list[JournalClaim] = []
-        self._branches: list[tuple[int, int, str]] = []
-        """What is done of entries that wait again."""
+        self._books = Books()
         self._account = JournalAccount(self, registry)
+
+    def remember_exporters(self, exporters: Callable[[], Sequence[ExporterRow]]) -> None:
+        """Have commits say now and then, for who audits the journal, what `exporters` returns."""
+        self._books.exporters = exporters
 
     @property
     def stored(self) -> int:
@@ -177,32 +169,37 @@ class Journal:
 
     def open(self) -> Recovered:
         """Take the directory, read what is in it, put the accounts right; raises `StartError`."""
-        try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            recovered = read_directory(self.directory)
-            if recovered.torn:  # it will not be the last write any more, and would look like damage
-                recovered.segments[-1].cut(recovered.torn)
-        except BlockingIOError as error:
-            self._unlock()
-            raise StartError(
-                f"service.journal.directory: another agent is using {self.directory}: give each agent its own"
-            ) from error
-        except OSError as error:
-            self._unlock()
-            raise StartError(
-                f"service.journal.directory: cannot use {self.directory}: {error.strerror or error}"
-            ) from error
-        self._restore(recovered)
+        self._lock, recovered = opening.take(self.directory)
+        lost, again = opening.put_right(recovered, self._ledgers)
+        self._adjusted = bool(lost or again or recovered.damage)
+        self._shelf.restore(recovered)
+        segments = recovered.segments
+        self._number = max((segment.number for segment in segments), default=0)
+        self._next = max((segment.end for segment in segments), default=1)
+        self._books.written = {ledger: row_of(ledger) for ledger in self._ledgers}
+        self._account.damaged.add(sum(damage.length for _, damage in recovered.damage))
+        for path, damage in recovered.damage:
+            self._log.error("journal damaged; stepped over", file=str(path), offset=damage.offset, bytes=damage.length)
+        if lost:
+            self._log.error("items lost to damage in the journal", items=lost)
+        if segments:
+            self._log.info(
+                "journal read",
+                entries=self.entries,
+                bytes=self.stored,
+                torn_bytes=recovered.torn,
+                settled_again=again,
+            )
+        self._delete(self._shelf.prune(self._current))
+        self._measure()
         return recovered
 
     async def close(self) -> None:
         """Write what is known and let the directory go. What is not settled stays for the next start."""
         if self._lock >= 0:
             await self._quiet()
-            if self._current is not None or self._changed or self._released or self._progressed or self._branches:
-                self._tell_exporters = 0.0
+            if self._current is not None or self._books:
+                self._books.tell_exporters()
                 self._commit()
             await self._quiet()
         if self._flush is not None:
@@ -228,43 +225,6 @@ class Journal:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
-
-    def _restore(self, recovered: Recovered) -> None:
-        """Go on from what was read."""
-        for pipeline, receiver, tenant, accepted, settled, reasons in recovered.accounts.values():
-            ledger = self._ledgers.get(pipeline, receiver, tenant)
-            ledger.accepted, ledger.settled, ledger.dropped_reasons = accepted, list(settled), dict(reasons)
-        lost = again = 0
-        for ledger in list(self._ledgers):
-            missing = ledger.in_flight - recovered.live[ledger.key]
-            if missing > 0:
-                ledger.settle(Outcome.DROPPED, missing, "journal_damaged")
-                lost += missing
-            elif missing < 0:
-                ledger.accepted -= missing
-                again -= missing
-        self._adjusted = bool(lost or again or recovered.damage)
-        self._shelf.restore(recovered)
-        segments = recovered.segments
-        self._number = max((segment.number for segment in segments), default=0)
-        self._next = max((segment.end for segment in segments), default=1)
-        self._rows = {ledger: _row(ledger) for ledger in self._ledgers}
-        damaged = sum(damage.length for _, damage in recovered.damage)
-        self._account.damaged.add(damaged)
-        for path, damage in recovered.damage:
-            self._log.error("journal damaged; stepped over", file=str(path), offset=damage.offset, bytes=damage.length)
-        if lost:
-            self._log.error("items lost to damage in the journal", items=lost)
-        if segments:
-            self._log.info(
-                "journal read",
-                entries=self.entries,
-                bytes=self.stored,
-                torn_bytes=recovered.torn,
-                settled_again=again,
-            )
-        self._delete(self._shelf.prune(self._current))
-        self._measure()
 
     # -- taking requests
 
@@ -297,19 +257,19 @@ class Journal:
 
     def settled(self, ledger: Ledger) -> None:
         """Hear that an account has changed."""
-        self._changed[ledger] = None
+        self._books.changed(ledger)
 
     def progressed(self, claim: JournalClaim) -> None:
         """Hear that a branch has settled something while others have not."""
-        self._progressed.append(claim)
+        self._books.progressed(claim)
         self._soon()
 
     def closed(self, entry: Entry) -> None:
         """Hear that no claim of an entry runs any more: it is released, or waits for what has no room."""
         if self._shelf.end(entry):
-            self._released.append((entry.segment, entry.index))
+            self._books.released(entry.segment, entry.index)
         else:
-            self._branches += [(entry.seq, place, name) for place, name in entry.done]
+            self._books.waits(entry)
         self._soon()
         if entry.on_closed is not None:
             entry.on_closed(entry)
@@ -440,7 +400,7 @@ class Journal:
             self._unwritten -= len(request.batch.body)
         if self._requests:
             self._schedule()
-        elif self._changed or self._released or self._progressed or self._branches:
+        elif self._books:
             self._soon()
         if self._idle is not None and not self._writing and not self._idle.done():
             self._idle.set_result(None)
@@ -461,10 +421,11 @@ class Journal:
     def _prepare(self, requests: list[Request]) -> Draft:
         """Put a write together; raises `OSError` if there is no segment and none can be made."""
         segment = self._newest()
-        branches = self._branches + self._branches_done()  # first of all: what moves takes along what is done of it
+        branches = self._books.take_branches()
         draft = Draft(segment, self._context_numbers)
         if not segment.size:
-            draft.begin_segment(Snapshot(segment.first, list(self._rows.values()), time.time(), self._adjusted))
+            accounts = list(self._books.written.values())
+            draft.begin_segment(Snapshot(segment.first, accounts, time.time(), self._adjusted))
         oldest = self._shelf.segments[0]
         if oldest is not segment and self._should_move(oldest):
             for index, record, context, done in self._shelf.living(oldest, MAX_GROUP):
@@ -473,14 +434,9 @@ class Journal:
             draft.add(request)
             for ledger in request.ledgers:
                 ledger.accepted += request.batch.items
-                self._changed[ledger] = None
+                self._books.changed(ledger)
         draft.branches += branches
-        exporters: Sequence[ExporterRow] = ()
-        if not segment.size or time.monotonic() >= self._tell_exporters:
-            self._tell_exporters = time.monotonic() + EXPORTERS_INTERVAL
-            exporters = self.exporters()
-        draft.commit({ledger: _row(ledger) for ledger in self._changed}, self._released, exporters)
-        self._changed, self._released, self._branches = {}, [], []
+        self._books.close(draft)
         return draft
 
     def _newest(self) -> Segment:
@@ -508,17 +464,6 @@ class Journal:
         """Tell whether little of the oldest segment is alive, and room grows short."""
         return 0 < oldest.live_bytes <= COMPACT_SHARE * oldest.size and 2 * self._shelf.stored >= self.max_size
 
-    def _branches_done(self) -> list[tuple[int, int, str]]:
-        """Return what is done of entries that are not."""
-        rows: dict[tuple[int, int, str], None] = {}
-        for claim in self._progressed:
-            entry = claim.entry
-            if entry.open or entry.parked:
-                entry.done = entry.done.union([(claim.pipeline, name) for name in claim.branches_done()])
-                rows.update(dict.fromkeys((entry.seq, place, name) for place, name in entry.done))
-        self._progressed = []
-        return list(rows)
-
     def _written(self, draft: Draft) -> None:
         """Go on from a write that is on disk: feed what it holds, and answer."""
         segment, shelf = draft.segment, self._shelf
@@ -528,15 +473,11 @@ class Journal:
         self._next = segment.end
         for old, old_index, size in draft.moved:
             if shelf.move(old, old_index, segment, index, size):
-                self._released.append((segment, index))
+                self._books.released(segment, index)
             else:  # what has been done of it since was noted under its old number
-                seq = segment.first + index
-                rows = [(seq, place, name) for place, name in shelf.done(segment, index)]
-                self._branches += [row for row in rows if row not in draft.branches]
+                self._books.moved(draft, segment.first + index, list(shelf.done(segment, index)))
             index += 1
-        self._rows.update(draft.rows)
-        for released, _ in draft.released:
-            released.kept -= 1
+        self._books.on_disk(draft)
         self._account.commits.add()
         self._account.appended.add(len(draft.requests))
         if self._failure:
@@ -554,9 +495,7 @@ class Journal:
         for request in draft.requests:
             for ledger in request.ledgers:
                 ledger.accepted -= request.batch.items
-        self._changed |= dict.fromkeys(draft.rows)
-        self._released[:0] = draft.released
-        self._branches += draft.branches
+        self._books.take_back(draft)
         draft.forget_contexts()
         self._next = draft.next  # the file may have them after all, if it could not be cut: no number means two entries
         self._current = None  # what a file holds after a failed fsync, nobody knows; and a full disk wants it deleted
@@ -583,10 +522,6 @@ class Journal:
         return Overloaded(
             f"the journal cannot be written: {self._failure}", retry_after=RETRY_INTERVAL, reason="journal_unwritable"
         )
-
-
-def _row(ledger: Ledger) -> Account:
-    return (*ledger.key, ledger.accepted, list(ledger.settled), dict(ledger.dropped_reasons))
 
 
 def _full(journal: Journal) -> Overloaded:

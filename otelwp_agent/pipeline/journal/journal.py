@@ -35,6 +35,7 @@ from otelwp_agent.pipeline.journal.account import JournalAccount
 from otelwp_agent.pipeline.journal.books import Books, row_of
 from otelwp_agent.pipeline.journal.draft import Draft
 from otelwp_agent.pipeline.journal.records import HEADER_BYTES, Snapshot
+from otelwp_agent.pipeline.journal.reserve import Reserve
 from otelwp_agent.pipeline.journal.segment import Segment
 from otelwp_agent.pipeline.journal.shelf import Shelf
 from otelwp_agent.pipeline.journal.writer import Writer
@@ -118,7 +119,9 @@ class Journal:
         self._flush: asyncio.TimerHandle | None = None
         self._writer = Writer()
         self._deleter = Writer("journal, deleting")
+        self._reserve = Reserve(self.directory)
         self._failure = ""
+        self._disk_full = False
         self._refuse_until = 0.0
         self._idle: asyncio.Future[None] | None = None
 
@@ -191,6 +194,7 @@ class Journal:
                 settled_again=again,
             )
         self._delete(self._shelf.prune(self._current))
+        self._reserve.hold()
         self._measure()
         return recovered
 
@@ -232,7 +236,7 @@ class Journal:
         """Raise `Overloaded` if nothing can be taken now."""
         if self._unwritten < self._room and not self._failure:
             return
-        if self._failure and time.monotonic() < self._refuse_until:
+        if self._failure and (time.monotonic() < self._refuse_until or not self._has_room_again()):
             raise self._refusal()
         if self.stored + self._unwritten >= self.max_size:
             raise _full(self)
@@ -240,6 +244,14 @@ class Journal:
             raise Overloaded("the agent is shutting down", reason="shutting_down")
         if self._unwritten >= MAX_UNWRITTEN:
             raise Overloaded("the disk under the journal does not keep up", retry_after=1.0, reason="journal_slow")
+
+    def _has_room_again(self) -> bool:
+        """Tell whether to try once more. On a full disk: once there is room for more than saying what is released."""
+        if self._disk_full:
+            self._reserve.hold()
+            self._disk_full = not self._reserve.held
+            self._refuse_until = time.monotonic() + RETRY_INTERVAL
+        return not self._disk_full
 
     def append(self, request: Request) -> None:
         """Take a request, to be written; raise `Overloaded` if there is no room."""
@@ -480,7 +492,7 @@ class Journal:
         self._books.on_disk(draft)
         self._account.commits.add()
         self._account.appended.add(len(draft.requests))
-        if self._failure:
+        if self._failure and self._has_room_again():
             self._log.info("the journal can be written again")
             self._failure = ""
         entries = []
@@ -498,7 +510,7 @@ class Journal:
         self._books.take_back(draft)
         draft.forget_contexts()
         self._next = draft.next  # the file may have them after all, if it could not be cut: no number means two entries
-        self._current = None  # what a file holds after a failed fsync, nobody knows; and a full disk wants it deleted
+        self._current = None  # what a file holds after a failed fsync, nobody knows
         if not draft.segment.size:
             self._shelf.segments.remove(draft.segment)
             with contextlib.suppress(OSError):
@@ -507,8 +519,9 @@ class Journal:
 
     def _refuse(self, requests: list[Request], error: OSError) -> None:
         self._account.failures.add()
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            self._delete(self._shelf.prune(self._current, full=True))
+        self._disk_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        if self._disk_full:
+            self._reserve.give_up()  # for the next write, which says what is released
         self._account.refused(len(requests), "journal_unwritable")
         if not self._failure:
             self._log.error("the journal cannot be written; senders are refused", error=error.strerror or str(error))

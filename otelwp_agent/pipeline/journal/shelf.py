@@ -186,16 +186,13 @@ class Shelf:
         state = segment.states[index]
         return self._running[segment.number, index].done if state == RUNNING else self._done_of(state)
 
-    def prune(self, current: Segment | None, *, full: bool = False) -> list[Segment]:
+    def prune(self, current: Segment | None) -> list[Segment]:
         """Take off the oldest segments as long as nothing in them is needed, but never the `current` one; return them.
 
-        Without a current one the newest stays: it has the accounts. On a `full` disk there is no room even for saying
-        so: then it is enough that everything in them is settled.
+        Without a current one the newest stays: it has the accounts.
         """
         pruned: list[Segment] = []
-        while len(self.segments) > (0 if full else 1) and self.segments[0] is not current:
-            if self.segments[0].live if full else self.segments[0].kept:
-                break
+        while len(self.segments) > 1 and self.segments[0] is not current and not self.segments[0].kept:
             pruned.append(self.segments.pop(0))
         return pruned
 

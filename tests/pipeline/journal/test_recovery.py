@@ -3,6 +3,9 @@ import os
 
 import pytest
 
+from otelwp_agent.errors import Overloaded
+from otelwp_agent.pipeline.journal import reserve
+from otelwp_agent.pipeline.journal.audit import audit_directory
 from otelwp_agent.pipeline.journal.recovery import read_directory
 from otelwp_agent.pipeline.journal.segment import RELEASED, Segment
 
@@ -50,28 +53,41 @@ async def test_a_torn_write_is_no_damage_even_after_another_run(live, body):
     assert third.bodies() == [body(0), body(1)]
 
 
-async def test_a_disk_without_room_for_saying_so_lets_go_of_what_is_settled(live, body, monkeypatch):
+async def test_a_full_disk_has_room_for_saying_what_is_settled(live, body, monkeypatch):
+    monkeypatch.setattr(reserve, "SIZE", 2_000)
     life = live()
-    write, room = Segment.write, 1_000
+    write, hold, room = Segment.write, os.posix_fallocate, 3_000
+
+    def used():
+        return sum(path.stat().st_size for path in life.journal.directory.iterdir())
 
     def on_a_small_disk(segment, parts, *, sync):
-        used = sum(path.stat().st_size for path in life.journal.directory.glob("*.journal"))
-        if used + sum(map(len, parts)) > room:
+        if used() + sum(map(len, parts)) > room:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(segment, parts, sync=sync)
 
+    def held_on_a_small_disk(fd, offset, size):
+        if used() + size > room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        hold(fd, offset, size)
+
     monkeypatch.setattr(Segment, "write", on_a_small_disk)
+    monkeypatch.setattr(os, "posix_fallocate", held_on_a_small_disk)
     taken = []
     while (request := (await life.put(body(len(taken))))[0]).error is None:
         taken.append(request)
     assert len(taken) > 2
+    life.journal._refuse_until = 0.0
+    with pytest.raises(Overloaded):  # what room there is now is for releases alone
+        life.journal.admit()
     for request in taken:
         request.settle()
-    await life.flush()  # there is no room for it: what it would have said goes with the file
     await life.flush()
+    life.journal._deleter.close()
     life.journal._refuse_until = 0.0
     (request,) = await life.put(body(99))
     assert request.error is None
+    assert audit_directory(life.journal.directory).balances
     life.kill()
     assert live().bodies() == [body(99)]
 

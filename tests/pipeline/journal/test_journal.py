@@ -309,16 +309,6 @@ async def test_tenants_have_accounts_of_their_own(live, body):
     assert second.sums(tenant="two") == (2, [0, 0, 0, 0], 2)
 
 
-@pytest.mark.parametrize("why", ["is a file", "is read-only"])
-def test_a_directory_that_cannot_be_used_is_told_at_the_start(live, tmp_path, why, monkeypatch):
-    if why == "is a file":
-        (tmp_path / "journal").write_text("")
-    else:
-        monkeypatch.setattr(os, "open", lambda *_: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only file system")))
-    with pytest.raises(StartError, match=r"service\.journal\.directory: cannot use"):
-        live()
-
-
 async def test_a_segment_whose_name_may_not_be_on_disk_is_not_written_to(live, body, monkeypatch):
     life = live()
     fsync, calls = os.fsync, []

@@ -113,9 +113,9 @@ class Intake:
     async def _run(self) -> None:
         """Feed what waits, a turn at a time, whenever there may be room."""
         while True:
-            self._wake.clear()
             if self.journal.waiting and await self._feed_what_waits():
                 continue
+            self._wake.clear()  # what was refused just now has set it
             try:
                 async with asyncio.timeout(PAUSE if self.journal.waiting else None):
                     await self._wake.wait()

@@ -61,10 +61,10 @@ MAX_UNWRITTEN = 16 * 2**20
 MAX_GROUP = 4 * 2**20
 """Bytes that one write holds, if there is more than one request in it."""
 MAX_GROUP_REQUESTS = 4096
-GROUP_INTERVAL = 0.002
+GROUP_INTERVAL = 0.005
 """Seconds between two writes under load: what comes meanwhile shares the second one, for each costs something, whatever
 is in it. A request that comes alone does not wait."""
-EARLY_BYTES = 2**20
+EARLY_BYTES = 2**21
 """Bytes that are worth a write at once."""
 FLUSH_INTERVAL = 0.1
 """Seconds after which a release is written when no request comes with which it could be."""

@@ -100,7 +100,7 @@ def test_a_backend_that_comes_back_gets_everything_without_a_limit_of_time(tmp_p
     with Agent(config(tmp_path, port, timeout="10ms"), tmp_path) as agent:
         send(agent.port(), ["page 1"])
         agent.wait_for("sending fails")
-        time.sleep(0.2)
+        time.sleep(0.2)  # some more tries that fail
         backend = Backend(port)
         try:
             until(lambda: backend.spans == ["page 1"])

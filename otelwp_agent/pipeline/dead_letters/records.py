@@ -25,6 +25,7 @@ from isal.isal_zlib import crc32
 
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.signal import Signal
+from otelwp_agent.pipeline.resync import walk
 
 if TYPE_CHECKING:
     import mmap
@@ -125,19 +126,8 @@ def encode_removal(marker: bytes, ids: Iterable[str]) -> bytes:
 
 def read(data: bytes | mmap.mmap, marker: bytes, offset: int = PREFIX_BYTES) -> Iterator[Record | Damage]:
     """Yield the records in `data` from `offset` on, and the damage between them."""
-    end = len(data)
-    while offset < end:
-        record = _read_one(data, marker, offset)
-        if record is not None:
-            yield record
-            offset = record.end
-            continue
-        found = data.find(marker, offset + 1)
-        while found >= 0 and _read_one(data, marker, found) is None:
-            found = data.find(marker, found + 1)
-        following = end if found < 0 else found
-        yield Damage(offset, following)
-        offset = following
+    for record, begin, end in walk(data, marker, offset, lambda at: _read_one(data, marker, at)):
+        yield record if record is not None else Damage(begin, end)
 
 
 def _encode(marker: bytes, header: bytes, body: bytes) -> bytes:

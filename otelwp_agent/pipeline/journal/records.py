@@ -29,6 +29,7 @@ from isal.isal_zlib import crc32
 
 from otelwp_agent.model.batch import Origin
 from otelwp_agent.model.signal import Signal
+from otelwp_agent.pipeline.resync import walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -252,21 +253,9 @@ def read(data: memoryview, marker: bytes, offset: int = 0) -> Iterator[Record | 
 
     What is cut off at the end is damage as well: whether that is a torn last write, the caller knows.
     """
-    whole = data.obj
-    find = whole.find if isinstance(whole, bytes) else bytes(data).find
-    end = len(data)
-    while offset < end:
-        record = read_one(data, marker, offset)
-        if record is not None:
-            offset = record.end  # before others have it: `scan` tells them where it stands in the file
-            yield record
-            continue
-        found = find(marker, offset + 1)
-        while found >= 0 and read_one(data, marker, found) is None:
-            found = find(marker, found + 1)
-        following = end if found < 0 else found
-        yield Damage(offset, following - offset)
-        offset = following
+    whole = data.obj if isinstance(data.obj, bytes) else bytes(data)
+    for record, begin, end in walk(whole, marker, offset, lambda at: read_one(data, marker, at)):
+        yield record if record is not None else Damage(begin, end - begin)
 
 
 def read_one(data: memoryview, marker: bytes, offset: int) -> Record | None:

@@ -1,0 +1,43 @@
+"""Go through a row of records and step over what is damaged between them. No I/O.
+
+Every record begins with the same marker, random bytes that nobody knows who sends telemetry. After damage the next
+record is where the marker stands again and a record can be read: its checksum holds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import mmap
+    from collections.abc import Callable, Iterator
+
+
+class _Record(Protocol):
+    @property
+    def end(self) -> int:
+        """Where the next one begins."""
+
+
+R = TypeVar("R", bound=_Record)
+
+
+def walk(
+    data: bytes | mmap.mmap, marker: bytes, offset: int, read_one: Callable[[int], R | None]
+) -> Iterator[tuple[R | None, int, int]]:
+    """Yield each record from `offset` on, or `None` for damage, with where it begins and ends.
+
+    `read_one` returns the record at an offset, or `None` if there is none that is whole and sound.
+    """
+    end = len(data)
+    while offset < end:
+        begin, record = offset, read_one(offset)
+        if record is not None:
+            offset = record.end  # before the caller has it, who may count its place from elsewhere
+        else:
+            offset = data.find(marker, begin + 1)
+            while offset >= 0 and read_one(offset) is None:
+                offset = data.find(marker, offset + 1)
+            if offset < 0:
+                offset = end
+        yield record, begin, offset

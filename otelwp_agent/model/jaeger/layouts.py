@@ -118,9 +118,12 @@ _names: dict[bytes, bytes] = Remembered(lambda name: prefixed(b"\x2a", name), 10
 def learn(data: bytes, document: Any) -> None:  # noqa: ANN401 - whatever the JSON is
     """Learn the layout of a body that was read as `document`, if it has one."""
     try:
-        keys = tuple(document["data"][0]["spans"][0])
+        first = document["data"][0]["spans"][0]
     except (LookupError, TypeError):
         return
+    if not isinstance(first, dict):
+        return
+    keys = tuple(first)
     if keys in _tried or len(_tried) >= MAX_TRIED or len(_layouts) >= MAX_LAYOUTS or len(data) > MAX_BODY:
         return
     if _NEEDED.issubset(keys) and _FIELDS.keys() >= set(keys) and ("process" in keys) != ("processID" in keys):

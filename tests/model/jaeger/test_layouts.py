@@ -189,6 +189,15 @@ def test_a_layout_with_blanks_is_not_kept():
     assert not layouts._layouts
 
 
+@pytest.mark.parametrize("first", [[[]], [{}], "traceID", 5, None])
+def test_of_a_first_span_that_is_no_object_no_layout_is_learned(first):
+    document = trace(span(), span())
+    document["data"][0]["spans"][0] = first
+    outcome(compact(document))
+    assert not layouts._layouts
+    assert not layouts._tried
+
+
 def test_layouts_are_bounded():
     fields = list(span())
     for number in range(20):

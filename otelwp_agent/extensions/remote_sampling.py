@@ -33,7 +33,7 @@ from urllib.parse import parse_qs
 import orjson
 from pydantic import Field
 
-from otelwp_agent.component import ComponentConfig, Extension, Factory, Kind
+from otelwp_agent.component import ComponentConfig, Extension, Factory, Kind, Tier
 from otelwp_agent.config.blocks import HttpServer
 from otelwp_agent.config.types import Endpoint, PositiveDuration
 from otelwp_agent.model.adaptive.heads import HeadRates
@@ -124,4 +124,11 @@ class RemoteSampling(Extension):
         return Response(200, orjson.dumps(body), JSON, (("Cache-Control", "no-store"),))
 
 
-FACTORY = Factory(kind=Kind.EXTENSION, type="remote_sampling", config=Config, build=RemoteSampling, signals=frozenset())
+FACTORY = Factory(
+    kind=Kind.EXTENSION,
+    type="remote_sampling",
+    config=Config,
+    build=RemoteSampling,
+    signals=frozenset(),
+    tier=Tier.PRO,  # what it serves, an `adaptive_sampling` has learned
+)

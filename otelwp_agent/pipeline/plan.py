@@ -10,7 +10,10 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from pydantic import ConfigDict, Field
+
 from otelwp_agent.component import ComponentConfig, ComponentId, Kind
+from otelwp_agent.config.blocks import Block
 from otelwp_agent.config.explain import check, did_you_mean, hide, kind_of, listing
 from otelwp_agent.config.service import PipelineConfig, ServiceConfig
 from otelwp_agent.errors import ConfigError, Problem, Severity
@@ -85,6 +88,14 @@ class Plan:
     unused: dict[Key, ComponentPlan] = field(default_factory=dict)
     """What is configured (and proved) and used by nothing."""
     warnings: tuple[Problem, ...] = ()
+
+
+class _Named(Block):
+    """What is read of a section `service` that is wrong elsewhere."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    extensions: list[str] = Field(default_factory=list)
 
 
 def make_plan(document: Document, catalog: Components) -> Plan:
@@ -309,9 +320,10 @@ class _Planner:
         )
 
     def _extensions(self, node: Node, service: ServiceConfig | None) -> list[ComponentId]:
-        if service is None:
-            return [identifier for kind, identifier in self._declared if kind is Kind.EXTENSION]
-        listed = self._members(Kind.EXTENSION, service.extensions, node, (*_PATH_SERVICE, "extensions"))
+        # As with pipelines: what it names is worth checking whatever else is wrong.
+        named = service or check(_Named, node)[0]
+        texts = named.extensions if named is not None else []
+        listed = self._members(Kind.EXTENSION, texts, node, (*_PATH_SERVICE, "extensions"))
         return [identifier for identifier in listed if identifier not in self._left_out]
 
     # What is used

@@ -132,9 +132,13 @@ def test_problems_come_in_the_order_of_the_files_and_warnings_stay_out(tmp_path)
 
 
 def test_pipelines_are_checked_whatever_else_is_wrong_with_the_service():
-    told = problems(GOOD, "service: {telemetry: {logs: {level: loud}}, pipelines: {traces: {exporters: [dbug]}}}")
+    told = problems(
+        GOOD,
+        "service: {telemetry: {logs: {level: loud}}, extensions: [zpage], pipelines: {traces: {exporters: [dbug]}}}",
+    )
     assert [line.split(": ")[1] for line in told] == [
         "service.telemetry.logs.level",
+        "service.extensions[0]",
         "service.pipelines.traces.exporters[0]",
         "service.pipelines.traces/2.receivers[0]",  # nothing comes to the connector any more
     ]

@@ -61,11 +61,34 @@ class Stability(Enum):
 
 
 class Tier(Enum):
-    """The lowest tier that enables a component."""
+    """What is paid for. Each tier enables what those before it do; `pipeline.tiers` is the gate."""
 
     FREE = "free"
     PRO = "pro"
     ENTERPRISE = "enterprise"
+
+    def enables(self, needed: Tier) -> bool:
+        """Tell whether what needs the tier `needed` may be used on this one."""
+        tiers = [*Tier]
+        return tiers.index(self) >= tiers.index(needed)
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsTier:
+    """Marks a setting that needs a higher tier than its component: `Annotated[Sites | None, NeedsTier(…)] = None`.
+
+    Only who sets it is refused, so what its default does belongs to the component's own tier.
+    """
+
+    tier: Tier
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPercentage:
+    """Marks a sampler's setting that is the percentage of items it keeps: a tier may have a ceiling for it.
+
+    Only what is written is looked at, so its default must be within every ceiling.
+    """
 
 
 class Carries(Enum):
@@ -328,6 +351,10 @@ class Factory:
     aliases: tuple[str, ...] = ()
     stability: Stability = Stability.BETA
     tier: Tier = Tier.FREE
+    """The lowest tier that enables it."""
+    counted: bool = True
+    """Exporters: whether it counts where a tier allows a number of them. One that only shows telemetry, or writes it to
+    this host's disk, does not."""
     accepts: Carries = Carries.PLAIN
     encodes: bool = False
     """Processors: whether what it hands on is encoded, so that only stages which accept that may follow."""

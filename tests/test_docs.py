@@ -66,9 +66,9 @@ def test_every_example_loads_without_a_warning(example, monkeypatch):
     assert plan.unused == {}
 
 
-def test_the_messages_that_are_shown_are_those_that_come(tmp_path, monkeypatch, capfd):
-    page = (ROOT / "docs/topics/configuration.md").read_text("utf-8")
-    texts = [block for _, block in fenced(page, "text")]
+@pytest.mark.parametrize("page", ["configuration", "tiers"])
+def test_the_messages_that_are_shown_are_those_that_come(page, tmp_path, monkeypatch, capfd):
+    texts = [block for _, block in fenced((ROOT / f"docs/topics/{page}.md").read_text("utf-8"), "text")]
     (wrong,) = [block for block in texts if block.startswith("receivers:")]
     (said,) = [block for block in texts if block.startswith("agent.yaml:")]
     (tmp_path / "agent.yaml").write_text(wrong, "utf-8")

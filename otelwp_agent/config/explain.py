@@ -312,7 +312,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401 - annotat
     ]
 
 
-def _settings(annotation: Any, node: Node, path: Path) -> Iterator[tuple[FieldInfo, Node, Path]]:  # noqa: ANN401
+def settings(annotation: Any, node: Node, path: Path) -> Iterator[tuple[FieldInfo, Node, Path]]:  # noqa: ANN401
     """Yield every setting that was written, with its field and its place."""
     for option in _options(annotation):
         is_model = option in _models(option)
@@ -321,12 +321,12 @@ def _settings(annotation: Any, node: Node, path: Path) -> Iterator[tuple[FieldIn
             if field is not None:
                 yield field, child, (*path, key)
             for below in _below(option, key):
-                yield from _settings(below, child, (*path, key))
+                yield from settings(below, child, (*path, key))
 
 
 def _warnings(model: type[BaseModel], node: Node, path: Path) -> Iterator[Problem]:
     """Warn of every setting that loads and changes nothing."""
-    for field, child, at in _settings(model, node, path):
+    for field, child, at in settings(model, node, path):
         value = child.data()
         for mark in field.metadata:
             if isinstance(mark, Ignored) and value != field.default and mark.concerns(value):
@@ -336,7 +336,7 @@ def _warnings(model: type[BaseModel], node: Node, path: Path) -> Iterator[Proble
 
 def _truths_for_numbers(model: type[BaseModel], node: Node, path: Path) -> Iterator[Problem]:
     """Refuse `true` where a number is meant, which Python and pydantic take for a 1."""
-    for field, child, at in _settings(model, node, path):
+    for field, child, at in settings(model, node, path):
         options = {*_options(field.annotation)}
         if isinstance(child.value, bool) and options & {int, float} and not options & {bool, str, Any}:
             yield child.problem(f"this must be a number, not {kind_of(child)}", at)

@@ -242,6 +242,8 @@ class ServiceConfig(Block):
     """Ids of the extensions to start."""
     pipelines: dict[str, PipelineConfig] = Field(default_factory=dict)
     """`traces`, `metrics` and `logs`, or several of them with names: `traces/checkout`."""
+    tier: Literal["free", "pro", "enterprise"] = "enterprise"
+    """What needs a higher tier is refused (docs/topics/tiers.md). Nothing but this key sets the tier today."""
     telemetry: Telemetry = Telemetry()
     """What the agent tells of itself."""
     scheduling: Literal["batch", "normal"] = "batch"

@@ -159,5 +159,6 @@ FACTORY = Factory(
     DebugExporter,
     stability=Stability.BETA,
     tier=Tier.FREE,
+    counted=False,
     reads="full",
 )

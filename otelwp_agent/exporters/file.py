@@ -320,6 +320,7 @@ FACTORY = Factory(
     FileExporter,
     stability=Stability.BETA,
     tier=Tier.FREE,
+    counted=False,
     reads="full",
     instruments=(BYTES, ROTATIONS),
 )

@@ -19,9 +19,10 @@ from otelwp_agent.config.service import PipelineConfig, ServiceConfig
 from otelwp_agent.errors import ConfigError, Problem, Severity
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.plan_graph import check_graph
+from otelwp_agent.pipeline.tiers import Declared, check_tiers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
     from otelwp_agent.component import Factory
     from otelwp_agent.config.document import Document, Node, Path
@@ -112,6 +113,7 @@ class _Planner:
         self._problems = list(document.problems)
         self._left_out: set[ComponentId] = set()
         self._declared: dict[Key, ComponentPlan | None] = {}  # None: it is there, and wrong, which has been said
+        self._known: dict[Key, Declared] = {}  # what is of a type that there is, whether it is wrong or not
 
     def plan(self) -> Plan:
         root = self._document.root
@@ -123,11 +125,14 @@ class _Planner:
             self._section(kind)
         self._ambiguous()
         service, pipelines, extensions = self._service()
-        used = {key for pipeline in pipelines.values() for key in self._uses(pipeline)}
-        used |= {(Kind.EXTENSION, identifier) for identifier in extensions}
+        used: dict[Key, list[str]] = {(Kind.EXTENSION, identifier): [] for identifier in extensions}
+        for pipeline in pipelines.values():
+            for key in self._uses(pipeline):
+                used.setdefault(key, []).append(pipeline.id)
         self._unused(used)
         components = {key: planned for key, planned in self._declared.items() if planned is not None}
         self._problems += check_graph(pipelines, components, self._document)
+        self._problems += check_tiers(self._known, used, self._document)
         errors = [problem for problem in self._problems if problem.severity is Severity.ERROR]
         if errors or service is None:
             raise ConfigError(self._sorted(errors))
@@ -201,6 +206,7 @@ class _Planner:
         if factory is None:
             self._say(node, self._unknown_type(kind, identifier.type), path, at_key=True)
             return None
+        self._known[kind, identifier] = Declared(factory, node, path)
         config, problems = check(factory.config, node, path)
         self._problems += problems
         return None if config is None else ComponentPlan(kind, identifier, factory, config)
@@ -334,7 +340,7 @@ class _Planner:
                 connector = (Kind.CONNECTOR, identifier)
                 yield connector if kind is not Kind.PROCESSOR and connector in self._declared else (kind, identifier)
 
-    def _unused(self, used: set[Key]) -> None:
+    def _unused(self, used: Container[Key]) -> None:
         for kind, identifier in self._declared:
             if (kind, identifier) in used or (kind is Kind.EXTENSION and identifier in self._left_out):
                 continue

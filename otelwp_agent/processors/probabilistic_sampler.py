@@ -19,11 +19,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import compress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Processor, Stability
+from otelwp_agent.component import ComponentConfig, Context, Factory, KeptPercentage, Kind, Processor, Stability
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.item_sampling import (
     BY_HASH,
@@ -84,7 +84,7 @@ _OUTCOMES = [
 class Config(ComponentConfig):
     """How much to keep, and what to decide by."""
 
-    sampling_percentage: float = Field(0.0, ge=0, allow_inf_nan=False)
+    sampling_percentage: Annotated[float, KeptPercentage()] = Field(0.0, ge=0, allow_inf_nan=False)
     """Percentage of items to keep; 100 and above keep everything, 0 nothing."""
     mode: Mode | Literal[""] = ""
     """proportional: keep this share of what comes, however much of it was sampled before. equalizing: lower what was

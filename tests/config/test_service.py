@@ -1,6 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
+from otelwp_agent.component import Tier
 from otelwp_agent.config.service import ServiceConfig
 
 
@@ -18,6 +19,13 @@ def test_defaults_are_the_collectors():
     assert service.telemetry.logs.encoding == "console"
     assert service.telemetry.metrics.address == "127.0.0.1:8888"
     assert service.shutdown_timeout == 30
+
+
+def test_the_tiers_are_those_that_components_state():
+    assert ServiceConfig.model_validate(None).tier == "enterprise"
+    assert [ServiceConfig.model_validate({"tier": tier.value}).tier for tier in Tier] == [tier.value for tier in Tier]
+    with pytest.raises(ValidationError, match="'free', 'pro' or 'enterprise'"):
+        ServiceConfig.model_validate({"tier": "gold"})
 
 
 @pytest.mark.parametrize(

@@ -112,8 +112,9 @@ def test_a_hundred_reloads_under_load_refuse_no_connection_and_lose_no_span(tmp_
         (BASE.format(port=0, sink=1, **(PLAIN | {"batch": "tiemout: 1s"})), "timeout"),
         (BASE.format(port=0, sink=1, **(PLAIN | {"processors": "bacth"})), "batch"),
         ("", "pipeline"),
+        (BASE.format(port=0, sink=1, **PLAIN).replace("service:", "service:\n  tier: free"), "needs tier `pro`"),
     ],
-    ids=["no YAML", "unknown key", "unknown component", "empty"],
+    ids=["no YAML", "unknown key", "unknown component", "empty", "above its tier"],
 )
 def test_a_broken_file_leaves_the_old_graph_running_and_says_why(tmp_path, sink, broken, told):
     port = free_port()

@@ -43,7 +43,7 @@ from otelwp_agent.processors.adaptive_sampling.config import (
     AlwaysKeep,
     Drop,
     Recorder,
-    Sites,
+    SitesOrNone,
     Target,
     unique_attributes,
 )
@@ -97,7 +97,7 @@ class Config(ComponentConfig):
     """What is kept whatever chance says."""
     drop: Drop = Drop()
     """What is never kept."""
-    sites: Sites | None = None
+    sites: SitesOrNone = None
     """Rules by site."""
     decision_wait: Duration = 2.0
     """How long to wait for more spans once a trace's root has come."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from difflib import get_close_matches
 from fnmatch import translate
+from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
+from otelwp_agent.component import NeedsTier, Tier
 from otelwp_agent.config.blocks import Block
 from otelwp_agent.config.types import ByteSize, PositiveDuration  # noqa: TC001 - pydantic reads them
 from otelwp_agent.model.adaptive.policy import Always, Budget, Ceiling, FirstSights, SiteRule, Slow
@@ -314,6 +316,10 @@ class Sites(Block):
                     )
                     raise ValueError(message)
         return self
+
+
+SitesOrNone = Annotated[Sites | None, NeedsTier(Tier.ENTERPRISE)]
+"""Rules by site need a higher tier than the rest."""
 
 
 class Recorder(Block):

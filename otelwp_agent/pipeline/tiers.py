@@ -1,0 +1,172 @@
+"""The tier gate: refuse what a configuration uses and its tier (`service.tier`) does not enable.
+
+Nothing but that key sets the tier today, and it is the highest where it is left out.
+
+The gate knows no component by name. Each states its tier in its `FACTORY`, and there whether a number of exporters
+counts it; marks on the fields of its `Config` say which settings need a higher tier (`NeedsTier`), and which are a
+percentage that is kept (`KeptPercentage`). The journal, dead letters, health and self-telemetry are in no tier's way.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from otelwp_agent.component import KeptPercentage, Kind, NeedsTier, Tier
+from otelwp_agent.config.explain import listing, settings
+from otelwp_agent.config.service import ServiceConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from pydantic.fields import FieldInfo
+
+    from otelwp_agent.component import Factory
+    from otelwp_agent.config.document import Document, Node, Path
+    from otelwp_agent.errors import Problem
+    from otelwp_agent.pipeline.plan import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a tier allows of what it enables; `None` is any amount."""
+
+    exporters: int | None = None
+    """How many may be used, of those that count."""
+    kept_percentage: float | None = None
+    """How much a sampler may keep at most."""
+
+
+LIMITS: dict[Tier, Limits] = {
+    Tier.FREE: Limits(exporters=1, kept_percentage=10.0),
+    Tier.PRO: Limits(),
+    Tier.ENTERPRISE: Limits(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A component as it stands in the document, whether its settings are right or not."""
+
+    factory: Factory
+    node: Node
+    path: Path
+
+
+def check_tiers(
+    declared: Mapping[Key, Declared], used: Mapping[Key, Sequence[str]], document: Document
+) -> list[Problem]:
+    """Return everything that is above the document's tier.
+
+    `declared` is in the order of the document; `used` tells the pipelines in which a component stands (an extension
+    stands in none). What is declared and not used does not run, and is not looked at.
+    """
+    gate = _Gate(_tier_of(document))
+    running = {key: one for key, one in declared.items() if key in used}
+    problems: list[Problem] = []
+    for key, one in running.items():
+        problems += gate.component(key, one, used[key])
+        problems += gate.settings(one)
+    return [*problems, *gate.exporters(running)]
+
+
+def _tier_of(document: Document) -> Tier:
+    """Return the tier that `service.tier` states.
+
+    It is read here, and not in a `ServiceConfig`, so that the gate speaks whatever else is wrong with the service. What
+    is no tier has been refused by then.
+    """
+    service = document.root.get("service")
+    node = None if service is None else service.get("tier")
+    stated = None if node is None else node.value
+    return next((tier for tier in Tier if tier.value == stated), Tier(ServiceConfig.model_fields["tier"].default))
+
+
+class _Gate:
+    """Holds components against one tier."""
+
+    def __init__(self, tier: Tier) -> None:
+        self._tier = tier
+        self._limits = LIMITS[tier]
+
+    def component(self, key: Key, one: Declared, pipelines: Sequence[str]) -> Iterator[Problem]:
+        """Refuse a component that needs a higher tier."""
+        needed = one.factory.tier
+        if self._tier.enables(needed):
+            return
+        kind, _ = key
+        if kind is Kind.EXTENSION:
+            where = "`service.extensions`"
+        else:
+            where = f"pipeline{'' if len(pipelines) == 1 else 's'} {listing(pipelines, 'and')}"
+        message = f"this {kind.label} needs {self._instead_of(needed)}: leave it out of {where}; "
+        message += _tiers_that(lambda tier: tier.enables(needed), "enables it", "enable it")
+        yield one.node.problem(message, one.path, at_key=True)
+
+    def settings(self, one: Declared) -> Iterator[Problem]:
+        """Refuse settings that need a higher tier, and percentages above the tier's ceiling."""
+        for field, node, path in settings(one.factory.config, one.node, one.path):
+            for mark in field.metadata:
+                if isinstance(mark, NeedsTier):
+                    yield from self._setting(field, node, path, mark.tier)
+                elif isinstance(mark, KeptPercentage):
+                    yield from self._percentage(node, path)
+
+    def _setting(self, field: FieldInfo, node: Node, path: Path, needed: Tier) -> Iterator[Problem]:
+        is_default = node.value is None or node.data() == field.default  # nothing after a key is its default
+        if is_default or self._tier.enables(needed):
+            return
+        message = f"this needs {self._instead_of(needed)}: leave it out; "
+        message += _tiers_that(lambda tier: tier.enables(needed), "enables it", "enable it")
+        yield node.problem(message, path, at_key=True)
+
+    def _percentage(self, node: Node, path: Path) -> Iterator[Problem]:
+        ceiling, kept = self._limits.kept_percentage, _number(node)
+        if ceiling is None or kept is None or kept <= ceiling:
+            return
+        shown = f"{kept:.15g} %" if node.written is None else f"what `{node.written}` brings"
+        others = _tiers_that(lambda tier: LIMITS[tier].kept_percentage is None, "has no ceiling", "have no ceiling")
+        message = f"{shown} is above {ceiling:g} %, the most that tier `{self._tier.value}` keeps: "
+        message += f"give {ceiling:g} or less; {others}"
+        yield node.problem(message, path)
+
+    def exporters(self, running: Mapping[Key, Declared]) -> Iterator[Problem]:
+        """Refuse every exporter beyond the tier's number. Those that the tier does not enable are refused already."""
+        most = self._limits.exporters
+        if most is None:
+            return
+        counted = [
+            (str(identifier), one)
+            for (kind, identifier), one in running.items()
+            if kind is Kind.EXPORTER and one.factory.counted and self._tier.enables(one.factory.tier)
+        ]
+        first = [name for name, _ in counted[:most]]
+        others = _tiers_that(lambda tier: LIMITS[tier].exporters is None, "allows any number", "allow any number")
+        for name, one in counted[most:]:
+            message = (
+                f"tier `{self._tier.value}` allows {most} exporter{'' if most == 1 else 's'}, and there "
+                f"{'is' if most == 1 else 'are'} {listing(first, 'and')} beside `{name}`: "
+                f"leave {listing([*first, name])} out of the pipelines; {others}"
+            )
+            yield one.node.problem(message, one.path, at_key=True)
+
+    def _instead_of(self, needed: Tier) -> str:
+        return f"tier `{needed.value}`, and `service.tier` is `{self._tier.value}`"
+
+
+def _tiers_that(has: Callable[[Tier], bool], one: str, several: str) -> str:
+    """Say which tiers have something, `one` and `several` being what they then do."""
+    tiers = [tier.value for tier in Tier if has(tier)]
+    return f"tier {listing(tiers)} {one}" if len(tiers) == 1 else f"tiers {listing(tiers, 'and')} {several}"
+
+
+def _number(node: Node) -> float | None:
+    """Return the number that a node holds, also one in quotes; of what is none, its model speaks."""
+    if not isinstance(node.value, int | float | str):
+        return None
+    try:
+        number = float(node.value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

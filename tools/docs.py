@@ -15,7 +15,7 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from docs_fields import block_of, default_words, foreign_words, limits, type_words
+from docs_fields import block_of, default_words, foreign_words, limits, tier_words, type_words
 
 from otelwp_agent.component import Carries, Factory, Kind
 from otelwp_agent.components import SHIPPED, Catalog
@@ -71,7 +71,7 @@ def blocks(config: type[BaseModel], path: str, seen: dict[type[BaseModel], str])
             foreign.append((f"`{field.alias or name}`", said))
             continue
         found = block_of(field.annotation)
-        words = type_words(field.annotation, field.metadata) + limits(field)
+        words = type_words(field.annotation, field.metadata) + limits(field) + tier_words(field)
         key = field.alias or name
         if found is not None:
             block, step = found

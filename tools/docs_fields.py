@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 from pydantic import BaseModel, BeforeValidator, JsonValue
 from pydantic_core import PydanticUndefined
 
+from otelwp_agent.component import KeptPercentage, NeedsTier
 from otelwp_agent.config.types import Endpoint, Ignored, Refused, Secret, format_duration, parse_duration, parse_size
+from otelwp_agent.pipeline.tiers import LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -111,6 +113,19 @@ def limits(field: FieldInfo) -> str:
         if isinstance(value := getattr(each, name, None), (int, float)) and (name, value) not in obvious
     ]
     return f", {' and '.join(found)}" if found else ""
+
+
+def tier_words(field: FieldInfo) -> str:
+    """Return what a tier allows of a setting, as it stands beside its type."""
+    needed = [f", needs tier {mark.tier.value}" for mark in field.metadata if isinstance(mark, NeedsTier)]
+    ceilings = [
+        f", at most {ceiling:g} on tier {tier.value}"
+        for mark in field.metadata
+        if isinstance(mark, KeptPercentage)
+        for tier, ceiling in ((tier, limits.kept_percentage) for tier, limits in LIMITS.items())
+        if ceiling is not None
+    ]
+    return "".join([*needed, *ceilings])
 
 
 def default_words(field: FieldInfo) -> str:

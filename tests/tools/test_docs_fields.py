@@ -5,6 +5,7 @@ import docs_fields
 import pytest
 from pydantic import BaseModel, Field
 
+from otelwp_agent.component import KeptPercentage, NeedsTier, Tier
 from otelwp_agent.config.types import ByteSize, Duration, Endpoint, Ignored, PositiveDuration, Refused, Secret
 
 
@@ -68,6 +69,17 @@ def test_fields_are_put_in_words(name, words, default):
     field = Config.model_fields[name]
     assert docs_fields.type_words(field.annotation, field.metadata) + docs_fields.limits(field) == words
     assert docs_fields.default_words(field) == default
+
+
+class Paid(BaseModel):
+    kept: Annotated[float, KeptPercentage()] = Field(0.0, ge=0)
+    inner: Annotated[Inner | None, NeedsTier(Tier.ENTERPRISE)] = None
+    plain: int = 0
+
+
+def test_what_a_tier_allows_of_a_setting_is_put_in_words():
+    words = {name: docs_fields.tier_words(field) for name, field in Paid.model_fields.items()}
+    assert words == {"kept": ", at most 10 on tier free", "inner": ", needs tier enterprise", "plain": ""}
 
 
 class Foreign(BaseModel):

@@ -120,8 +120,9 @@ define install
 	@touch $@
 endef
 
-$(RUNTIME): pyproject.toml constraints.txt | $(MADE)
+# The extension module is compiled where there is a C compiler.
+$(RUNTIME): pyproject.toml constraints.txt $(wildcard otelwp_agent/model/traces/native/*) | $(MADE)
 	$(call install,.)
 
-$(DEV): pyproject.toml constraints.txt | $(RUNTIME)
+$(DEV): pyproject.toml constraints.txt $(RUNTIME)
 	$(call install,.[dev])

@@ -404,72 +404,34 @@ class StatusMessage(_message.Message):
     message: bytes
     def __init__(self, message: _Optional[bytes] = ...) -> None: ...
 
-class MergedTraces(_message.Message):
-    __slots__ = ("resources",)
-    RESOURCES_FIELD_NUMBER: _ClassVar[int]
-    resources: MergedResource
-    def __init__(self, resources: _Optional[_Union[MergedResource, _Mapping]] = ...) -> None: ...
-
-class MergedResource(_message.Message):
-    __slots__ = ("scopes",)
-    SCOPES_FIELD_NUMBER: _ClassVar[int]
-    scopes: MergedScope
-    def __init__(self, scopes: _Optional[_Union[MergedScope, _Mapping]] = ...) -> None: ...
-
-class MergedScope(_message.Message):
-    __slots__ = ("items",)
-    ITEMS_FIELD_NUMBER: _ClassVar[int]
-    items: MergedSpans
-    def __init__(self, items: _Optional[_Union[MergedSpans, _Mapping]] = ...) -> None: ...
-
-class MergedSpans(_message.Message):
-    __slots__ = ("trace_ids", "span_ids", "trace_states", "parent_span_ids", "statuses")
-    TRACE_IDS_FIELD_NUMBER: _ClassVar[int]
-    SPAN_IDS_FIELD_NUMBER: _ClassVar[int]
-    TRACE_STATES_FIELD_NUMBER: _ClassVar[int]
-    PARENT_SPAN_IDS_FIELD_NUMBER: _ClassVar[int]
-    STATUSES_FIELD_NUMBER: _ClassVar[int]
-    trace_ids: _containers.RepeatedScalarFieldContainer[bytes]
-    span_ids: _containers.RepeatedScalarFieldContainer[bytes]
-    trace_states: _containers.RepeatedScalarFieldContainer[bytes]
-    parent_span_ids: _containers.RepeatedScalarFieldContainer[bytes]
-    statuses: _containers.RepeatedCompositeFieldContainer[Status]
-    def __init__(self, trace_ids: _Optional[_Iterable[bytes]] = ..., span_ids: _Optional[_Iterable[bytes]] = ..., trace_states: _Optional[_Iterable[bytes]] = ..., parent_span_ids: _Optional[_Iterable[bytes]] = ..., statuses: _Optional[_Iterable[_Union[Status, _Mapping]]] = ...) -> None: ...
-
-class TraceRows(_message.Message):
-    __slots__ = ("resources",)
-    RESOURCES_FIELD_NUMBER: _ClassVar[int]
-    resources: _containers.RepeatedCompositeFieldContainer[TraceRowsResource]
-    def __init__(self, resources: _Optional[_Iterable[_Union[TraceRowsResource, _Mapping]]] = ...) -> None: ...
-
-class TraceRowsResource(_message.Message):
-    __slots__ = ("scopes",)
-    SCOPES_FIELD_NUMBER: _ClassVar[int]
-    scopes: _containers.RepeatedCompositeFieldContainer[TraceRowsScope]
-    def __init__(self, scopes: _Optional[_Iterable[_Union[TraceRowsScope, _Mapping]]] = ...) -> None: ...
-
-class TraceRowsScope(_message.Message):
-    __slots__ = ("items",)
-    ITEMS_FIELD_NUMBER: _ClassVar[int]
-    items: _containers.RepeatedCompositeFieldContainer[TraceSpan]
-    def __init__(self, items: _Optional[_Iterable[_Union[TraceSpan, _Mapping]]] = ...) -> None: ...
-
 class TraceSpan(_message.Message):
-    __slots__ = ("trace_id", "span_id", "trace_state", "parent_span_id", "status")
+    __slots__ = ("trace_id", "span_id", "trace_state", "parent_span_id", "start_time_unix_nano", "end_time_unix_nano", "status")
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     SPAN_ID_FIELD_NUMBER: _ClassVar[int]
     TRACE_STATE_FIELD_NUMBER: _ClassVar[int]
     PARENT_SPAN_ID_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_UNIX_NANO_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_UNIX_NANO_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     trace_id: bytes
     span_id: bytes
     trace_state: bytes
     parent_span_id: bytes
+    start_time_unix_nano: int
+    end_time_unix_nano: int
     status: Status
-    def __init__(self, trace_id: _Optional[bytes] = ..., span_id: _Optional[bytes] = ..., trace_state: _Optional[bytes] = ..., parent_span_id: _Optional[bytes] = ..., status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
+    def __init__(self, trace_id: _Optional[bytes] = ..., span_id: _Optional[bytes] = ..., trace_state: _Optional[bytes] = ..., parent_span_id: _Optional[bytes] = ..., start_time_unix_nano: _Optional[int] = ..., end_time_unix_nano: _Optional[int] = ..., status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
+
+class Said(_message.Message):
+    __slots__ = ("name", "attributes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    name: bytes
+    attributes: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, name: _Optional[bytes] = ..., attributes: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class RootFacts(_message.Message):
-    __slots__ = ("start_time_unix_nano", "end_time_unix_nano", "attributes")
+    __slots__ = ("name", "attributes")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -477,50 +439,8 @@ class RootFacts(_message.Message):
         key: str
         value: bytes
         def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
-    START_TIME_UNIX_NANO_FIELD_NUMBER: _ClassVar[int]
-    END_TIME_UNIX_NANO_FIELD_NUMBER: _ClassVar[int]
-    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
-    start_time_unix_nano: int
-    end_time_unix_nano: int
-    attributes: _containers.ScalarMap[str, bytes]
-    def __init__(self, start_time_unix_nano: _Optional[int] = ..., end_time_unix_nano: _Optional[int] = ..., attributes: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
-
-class RootSpan(_message.Message):
-    __slots__ = ("parent_span_id", "name", "start_time_unix_nano", "end_time_unix_nano")
-    PARENT_SPAN_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
-    START_TIME_UNIX_NANO_FIELD_NUMBER: _ClassVar[int]
-    END_TIME_UNIX_NANO_FIELD_NUMBER: _ClassVar[int]
-    parent_span_id: bytes
-    name: bytes
-    start_time_unix_nano: int
-    end_time_unix_nano: int
-    def __init__(self, parent_span_id: _Optional[bytes] = ..., name: _Optional[bytes] = ..., start_time_unix_nano: _Optional[int] = ..., end_time_unix_nano: _Optional[int] = ...) -> None: ...
-
-class RootColumns(_message.Message):
-    __slots__ = ("start_times", "end_times", "attributes")
-    START_TIMES_FIELD_NUMBER: _ClassVar[int]
-    END_TIMES_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
-    start_times: _containers.RepeatedScalarFieldContainer[int]
-    end_times: _containers.RepeatedScalarFieldContainer[int]
-    attributes: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, start_times: _Optional[_Iterable[int]] = ..., end_times: _Optional[_Iterable[int]] = ..., attributes: _Optional[_Iterable[bytes]] = ...) -> None: ...
-
-class MergedIds(_message.Message):
-    __slots__ = ("resources",)
-    RESOURCES_FIELD_NUMBER: _ClassVar[int]
-    resources: MergedIdsResource
-    def __init__(self, resources: _Optional[_Union[MergedIdsResource, _Mapping]] = ...) -> None: ...
-
-class MergedIdsResource(_message.Message):
-    __slots__ = ("scopes",)
-    SCOPES_FIELD_NUMBER: _ClassVar[int]
-    scopes: MergedIdsScope
-    def __init__(self, scopes: _Optional[_Union[MergedIdsScope, _Mapping]] = ...) -> None: ...
-
-class MergedIdsScope(_message.Message):
-    __slots__ = ("items",)
-    ITEMS_FIELD_NUMBER: _ClassVar[int]
-    items: JoinedSpans
-    def __init__(self, items: _Optional[_Union[JoinedSpans, _Mapping]] = ...) -> None: ...
+    name: bytes
+    attributes: _containers.ScalarMap[str, bytes]
+    def __init__(self, name: _Optional[bytes] = ..., attributes: _Optional[_Mapping[str, bytes]] = ...) -> None: ...

@@ -19,7 +19,7 @@ from otelwp_agent.model.batch import Origin
 from otelwp_agent.model.otlp_json import decode
 from otelwp_agent.model.projections import parse
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.model.traces import SpanView
+from otelwp_agent.model.traces import read
 from otelwp_agent.pipeline.journal.records import Damage, Kind
 from otelwp_agent.pipeline.journal.recovery import read_directory
 from otelwp_agent.transport.compression import decompress
@@ -176,8 +176,9 @@ class Recording:
 
     def _recorded(self, body: bytes, origin: Origin) -> Recorded | None:
         try:
-            spans = SpanView(body).items
-            ended = max([parse(pb.RootSpan.FromString, span).end_time_unix_nano for span in spans], default=0)
+            request, pieces = read(body)
+            spans = [span for place in range(len(pieces)) for span in request.spans(place)]
+            ended = max([parse(pb.TraceSpan.FromString, span).end_time_unix_nano for span in spans], default=0)
         except ConsumeError:
             self.skip("unreadable")
             return None

@@ -13,7 +13,8 @@ from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Ledger, Outcome, Receipt
 from otelwp_agent.model.sampling import TraceState, randomness_of
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.model.traces import Heads, SpanView, enclose, frame, read_heads
+from otelwp_agent.model.traces import read
+from otelwp_agent.model.traces.framing import enclose, frame
 from tests.kit.stages import build, items_of, run
 
 NAME = "otelwp_processor_adaptive_sampling_"
@@ -114,7 +115,8 @@ def deliver(catcher):
 
 
 def read_items(body):
-    return SpanView(body).items[:]
+    request, pieces = read(body)
+    return [item for place in range(len(pieces)) for item in request.spans(place)]
 
 
 def look(stage, catcher):
@@ -289,7 +291,7 @@ def test_attributes_that_do_not_parse_stop_nothing(at_once, state):
     item = request.resource_spans[0].scope_spans[0].spans[0].SerializeToString() + state + BROKEN
     children = [] if at_once else [span(trace_id(1, 255), 1, 9)]
     other = request.resource_spans[0].scope_spans[0].spans[0].__class__
-    heads = read_heads(body_of([root]))[0]
+    heads = read(body_of([root]))[0].heads()[0]
     items = [item, *[other(**child).SerializeToString() for child in children]]
     receipt = Receipt(len(items))
     stage.consume(Batch(Signal.TRACES, enclose(heads, frame(items)), len(items), Origin(), [(receipt, len(items))]))
@@ -304,7 +306,7 @@ def test_names_that_are_no_text_hide_nothing_else():
     stage, _ = sampler(target={"spans_per_second": 9}, per=["http.route"])
     request = ExportTraceServiceRequest.FromString(body_of([span(trace_id(1), attributes=[text("http.route", "/a")])]))
     item = request.resource_spans[0].scope_spans[0].spans[0].SerializeToString() + b"J\x04\n\x02\xff\xfe"
-    body = enclose(read_heads(request.SerializeToString())[0], frame([item]))
+    body = enclose(read(request.SerializeToString())[0].heads()[0], frame([item]))
     stage.consume(Batch(Signal.TRACES, body, 1, Origin(), [(Receipt(1), 1)]))
     assert {key for key, _ in [*stage.controller.keys()]} == {("/a",)}
 
@@ -312,7 +314,7 @@ def test_names_that_are_no_text_hide_nothing_else():
 def test_a_resource_that_does_not_parse_says_nothing():
     stage, catcher = sampler(**SITES)
     item = read_items(body_of([span(trace_id(1), error=True)]))[0]
-    body = enclose(Heads(b"\n\x03\n\x01\xff", b""), frame([item]))
+    body = enclose((b"\n\x03\n\x01\xff", b""), frame([item]))
     stage.consume(Batch(Signal.TRACES, body, 1, Origin(), [(Receipt(1), 1)]))
     assert len(catcher.batches) == 1
 

@@ -16,7 +16,7 @@ from otelwp_agent.model.adaptive.histogram import bucket_of
 from otelwp_agent.model.adaptive.keys import Keys, KeyState
 from otelwp_agent.model.adaptive.policy import Unit
 from otelwp_agent.model.adaptive.sharing import share
-from otelwp_agent.model.adaptive.sites import Sites, threshold_near
+from otelwp_agent.model.adaptive.sites import Sites, lowered, threshold_near
 from otelwp_agent.model.adaptive.state import restore, state_of
 from otelwp_agent.model.adaptive.trace import Decision, Reason
 from otelwp_agent.model.sampling import ALWAYS, NEVER, adjusted_count, probability_of
@@ -111,8 +111,8 @@ class Controller:
         self.ticked = now
         self._hurry = HURRY
         self._lowered_at = math.nan
-        self._lowered_to: dict[int, int] = {}
-        """What an account that is low makes of thresholds, at a level of its tokens."""
+        self._lowering = 1.0
+        """By how much an account that is low multiplies probabilities, at a level of its tokens."""
         self.window_began = self.window_before = now
 
     def decide(self, trace: Trace, now: float) -> Decision:
@@ -165,8 +165,12 @@ class Controller:
         limit = None
         if error or debug or duration > state.slow_above or state.firsts < self._first_traces:
             limit = self._certain_limit(state, duration, release, now, error=error, debug=debug)
-        elif self._release is not None and release and self._is_new_release(release, now):
-            limit = self._release
+        elif self._release is not None and release:
+            known = self.releases.get(release)
+            if known is not None and known[0] >= self._release_traces:
+                known[1] = now
+            elif self._is_new_release(release, now):
+                limit = self._release
         if self._quantile and (state.arrived < LEARN_ALL or not randomness & LEARN_SOME):
             state.learn(bucket_of(duration), self._quantile, self._fixed, self._min_samples)
         if limit is not None:
@@ -248,15 +252,12 @@ class Controller:
         return True
 
     def _lowered(self, threshold: int, account: Account) -> int:
-        """Return a threshold as an account that is low makes it; worked out once, as long as nothing is spent."""
+        """Return a threshold as an account that is low makes it. Its factor is worked out once until some is spent."""
         level = account.tokens.level
         if level != self._lowered_at:
             self._lowered_at = level
-            self._lowered_to.clear()
-        known = self._lowered_to.get(threshold)
-        if known is None:
-            known = self._lowered_to[threshold] = threshold_near(probability_of(threshold) * account.factor())
-        return known
+            self._lowering = account.factor()
+        return lowered(threshold, self._lowering)
 
     def _site_threshold(  # noqa: PLR0913, PLR0917 - what there is to know of a trace
         self, randomness: int, name: str, threshold: int, weight: float, now: float, count: float

@@ -93,6 +93,11 @@ class Sites:
             state.floor = threshold_near(self._minimum / state.traffic)
 
 
+_SMALL = 1 / 4096
+"""Probabilities up to which thresholds get more digits."""
+_UNIT = 2.0**-32
+
+
 def threshold_near(probability: float) -> int:
     """Return a threshold whose probability is within 1/8000 of `probability`, and whose text is short.
 
@@ -102,5 +107,13 @@ def threshold_near(probability: float) -> int:
         return ALWAYS
     if probability <= 0:
         return NEVER
-    bits = 24 if probability > 1 / 4096 else 44
+    bits = 24 if probability > _SMALL else 44
     return NEVER - (max(round(probability * (1 << bits)), 1) << 56 - bits)
+
+
+def lowered(threshold: int, factor: float) -> int:
+    """Return `threshold_near` of a threshold's probability times `factor`, which is at most 1."""
+    kept = (NEVER - threshold) * factor
+    if kept > _SMALL * NEVER:  # as it mostly is: the same as below, for a third of the time
+        return NEVER - (round(kept * _UNIT) << 32)
+    return threshold_near(kept / NEVER)

@@ -38,7 +38,7 @@ from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.model.adaptive.controller import Controller
 from otelwp_agent.model.adaptive.policy import Ceiling, Policy, Unit
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.model.traces import SpanView, read_ids, read_pieces
+from otelwp_agent.model.traces import read
 from otelwp_agent.processors.adaptive_sampling.config import (
     AlwaysKeep,
     Drop,
@@ -48,7 +48,6 @@ from otelwp_agent.processors.adaptive_sampling.config import (
     unique_attributes,
 )
 from otelwp_agent.processors.adaptive_sampling.deciding import Decider, key_of
-from otelwp_agent.processors.adaptive_sampling.dividing import Divider
 from otelwp_agent.processors.adaptive_sampling.facts import FactsReader
 from otelwp_agent.processors.adaptive_sampling.handing import Handing
 from otelwp_agent.processors.adaptive_sampling.holding import Holding
@@ -189,14 +188,12 @@ class AdaptiveSampling(Sampler):
         super().__init__(context)
         policy = config.policy()
         self.controller = Controller(policy, context.clock())
-        counted = policy.budget or policy.key_budget
         self._facts = FactsReader(config.per, config.always_keep, config.drop, config.sites)
         self._decider = Decider(
             self.controller,
             self._facts,
             Memory(config.remember),
             dry_run=config.mode == "dry_run",
-            weighs=counted is not None and counted.unit is Unit.BYTES,
         )
         self._measures = Measures(context)
         self._key_metrics = KeyMetrics(context, self.controller, config.metric_keys)
@@ -225,7 +222,6 @@ class AdaptiveSampling(Sampler):
         )
         self._state = StateFile(config.state_directory, self.controller, context) if config.state_directory else None
         self._handing = Handing(self._send, self._measures, self._recorder)
-        self._divider = Divider()
         self._next_tick = context.clock() + _TICK
         self._timer: asyncio.TimerHandle | None = None
         measures = self._measures
@@ -237,7 +233,6 @@ class AdaptiveSampling(Sampler):
     def observe(self, observer: Observer) -> None:
         """Have `observer` told of all that is decided."""
         self._decider.observer = observer
-        self._decider.weighs = True
 
     async def start(self) -> None:
         """Read what the last run learned, open the flight recorder, and begin to look for what is due."""
@@ -307,8 +302,8 @@ class AdaptiveSampling(Sampler):
     def _bring_back(self, batches: Sequence[Batch]) -> int:
         """Hand on what was rescued; return how many spans that is."""
         for batch in batches:
-            for piece in read_pieces(batch.body, SpanView(batch.body).items):
-                self._decider.memory.put(key_of(batch.origin.tenant, piece.trace_id), RESCUED)
+            for trace_id, *_ in read(batch.body)[1]:
+                self._decider.memory.put(key_of(batch.origin.tenant, trace_id), RESCUED)
             self._outgoing.put(batch)
         spans = sum([batch.items for batch in batches])
         self._measures.rescued.add(spans)
@@ -322,35 +317,25 @@ class AdaptiveSampling(Sampler):
             self._tick(now)
         if self._outgoing.size and self._holding.is_full:
             raise _overloaded()
-        body = batch.body
         if self._by_trace_id:
             self._decide_by_id(batch, now)
             return
-        view = SpanView(body)
-        pieces = read_pieces(body, view.items)
-        most = self._max_trace_bytes if len(body) > self._max_trace_bytes else 0
-        recorder = self._recorder
-        late = [] if recorder is None else self._decider.find_late_errors(recorder, pieces, view, batch.origin, now)
-        decided, waiting = self._decider.decide_pieces(pieces, view, batch.origin, self._holding.room.traces, most, now)
-        parts = self._divider.parts(batch, view, waiting) if waiting else []
-        if decided or not waiting:
-            self._handing.hand_on(batch, view, decided, states=any(piece.states for piece in pieces))
+        request, pieces = read(batch.body, self._facts.marks, name=self._facts.name)
+        decider, recorder = self._decider, self._recorder
+        late = [] if recorder is None else decider.find_late_errors(recorder, pieces, batch.origin, now)
+        decided = decider.decide_pieces(pieces, batch.origin, self._holding.room.traces, self._max_trace_bytes, now)
+        if len(decided.waiting) < len(pieces):
+            self._handing.hand_on(batch, request, pieces, decided)
         if recorder is not None:
             for trace_id in late:
                 self._bring_back(recorder.rescue(trace_id, tenant=batch.origin.tenant))
-        if waiting:
-            self._holding.let_wait(waiting, parts, batch.origin, now)
+        if decided.waiting:
+            self._holding.let_wait(batch, request, pieces, decided.waiting, now)
 
     def _decide_by_id(self, batch: Batch, now: float) -> None:
-        body = batch.body
-        decider = self._decider
-        pieces = read_ids(body, batch.items)
-        view = None if pieces is not None and decider.observer is None else SpanView(body)
-        items = () if view is None else view.items
-        if pieces is None:
-            pieces = read_pieces(body, items)
-        decided = decider.decide_by_id(pieces, items, batch.origin.tenant, self._handing.refused, now)
-        self._handing.hand_on(batch, view, decided, states=any(piece.states for piece in pieces))
+        request, pieces = read(batch.body)
+        decided = self._decider.decide_by_id(pieces, batch.origin.tenant, self._handing.refused, now)
+        self._handing.hand_on(batch, request, pieces, decided)
 
     def _on_timer(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(_TICK, self._on_timer)

@@ -11,7 +11,6 @@ from google.protobuf.message import DecodeError
 
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.attributes import as_string, decode
-from otelwp_agent.model.projections import parse
 from otelwp_agent.model.sampling import TraceState, randomness_of
 from otelwp_agent.model.site import UNKNOWN, site_of
 from otelwp_agent.model.wire import prefixed
@@ -23,9 +22,9 @@ if TYPE_CHECKING:
     from otelwp_agent.model.batch import Origin
     from otelwp_agent.processors.adaptive_sampling.config import AlwaysKeep, Drop, Sites
 
-    Facts = tuple[tuple[str, ...], str, str, bool, float, tuple[str, bool] | None]
-    """Key, site, release, debug flag, duration in seconds (below 0 if the clock was put back), and the rule that drops
-    the trace with whether it does so even if there is an error."""
+    Facts = tuple[tuple[str, ...], str, str, bool, tuple[str, bool] | None]
+    """Key, site, release, debug flag, and the rule that drops the trace with whether it does so even if there is an
+    error."""
 
 _PATHS = ("url.path", "http.target", "http.route", "url.full", "http.url")
 _AGENTS = ("user_agent.original", "http.user_agent")
@@ -49,21 +48,14 @@ _MAX_RESOURCE = 8192
 _LONGEST = 200
 """Characters of a value in a key; what is longer is cut, for keys are kept in memory."""
 _UNSET = ("", "0", "false", "False")
-_ATTRIBUTE = b"\x4a"
-"""The tag of a span's `attributes` (9)."""
 _STRING = 0x0A
 """The tag of an AnyValue's `string_value` (1)."""
 _ONE_BYTE = 0x80
 """Lengths below this take one byte."""
-
-
 _KEY = b"\x0a"
-"""The tag of a KeyValue's `key` (1), which comes first."""
-_BOUNDARY = b"\x00\x00"
-"""Stands as an attribute behind those of each root; none of a sender's can be it, for it does not parse."""
-_END = prefixed(_ATTRIBUTE, _BOUNDARY)
+"""The tag of a KeyValue's `key` (1)."""
 _FOUND, _LARGE = 4096, 4096
-"""What roots said that is remembered, and the bytes of such a root and its resource."""
+"""What roots said that is remembered, and the bytes of that from which it is not."""
 
 
 class Sampled(NamedTuple):
@@ -84,11 +76,11 @@ class _Rule(NamedTuple):
 
 
 class _Resource(NamedTuple):
+    data: bytes
+    """Itself, serialized; one object for all that hold it."""
     values: tuple[str | None, ...]
     missing: tuple[tuple[int, str], ...]
     """Which of the values wanted it does not tell, by place and name."""
-    key: tuple[str, ...]
-    """The key as far as it tells."""
     release: str
 
 
@@ -116,99 +108,45 @@ class FactsReader:
         self._release = keep.releases.attribute.encode() if keep.releases.enabled else b""
         self._rules = _rules(drop, slots)
         self._first_match = lru_cache(4096)(self._match)
-        self._key_alone = len(slots) == len(per) and self._name < 0 and self._site < 0 and not self._rules
-        """Whether nothing but the key is wanted."""
         self._resources: dict[bytes, _Resource] = {}
-        self._varied = self._name >= 0 or self._site >= 0
-        """Whether facts depend on more than the attributes of root and resource."""
-        marks = [prefixed(_KEY, name.encode()) for name in dict.fromkeys((*slots, *self._debug))]
-        self._marks = (_BOUNDARY, *marks)
-        """How attributes begin that are wanted."""
-        self._lengths = {mark[1] for mark in self._marks}
-        """Their second bytes: the lengths of keys."""
-        self._varied |= any(length >= _ONE_BYTE for length in self._lengths)
-        self._found: dict[object, Facts] = {}
+        self._found: dict[tuple[bytes, bytes, str], Facts] = {}
+        self.marks = tuple([prefixed(_KEY, name.encode()) for name in dict.fromkeys((*slots, *self._debug))])
+        """How the attributes begin that are wanted of a root, for `traces.read`."""
+        self.name = self._name >= 0
+        """Whether its name is."""
 
-    def read(self, root: bytes | None, resource: bytes, origin: Origin) -> Facts:
-        """Read what a serialized root span (`None`: it has not come) and its resource say."""
+    def read(self, resource: bytes, said: bytes, origin: Origin) -> Facts:
+        """Return what is known of a trace by its resource and what its root has `said` (see `traces.Piece`)."""
         known = self._resources.get(resource) or self._read_resource(resource)
-        debug = False
-        duration = 0.0
-        told: Mapping[str, bytes] = {}
-        if root is not None:
-            try:
-                span = pb.RootFacts.FromString(root)
-            except DecodeError:  # names that are no UTF-8
-                span = _read_carefully(root)
-            duration = (span.end_time_unix_nano - span.start_time_unix_nano) * 1e-9
-            told = span.attributes
-            for name in self._debug:
-                if name in told and _text(told[name]) not in _UNSET:
-                    debug = True
-        if self._key_alone:
-            key = known.key
-            for place, name in known.missing:
-                if name in told:
-                    key = (*key[:place], _text(told[name])[:_LONGEST], *key[place + 1 :])
-            return key, "", known.release, debug, duration, None
-        values = self._read_values(root, told, known)
-        site = ""
-        if self._site >= 0:
-            site = values[self._site] or _site(origin)
-        key = tuple([(values[slot] or "")[:_LONGEST] for slot in self._key])
-        dropped_by = self._first_match(tuple(values)) if self._rules else None
-        return key, site, known.release, debug, duration, dropped_by
-
-    def read_all(self, roots: Sequence[tuple[bytes | None, bytes, Origin]]) -> Sequence[Facts]:
-        """Return what `read` would of each root span, its resource and its origin.
-
-        They are read as one. What a root says is looked up by its attributes as they were sent, of those wanted.
-        """
-        times = None if self._varied or len(roots) == 1 else _read_times([root for root, _, _ in roots])
-        if times is None:
-            return [self.read(*each) for each in roots]
-        starts, ends, attributes = times
-        said = self._wanted(attributes, len(roots))
-        each = None if said is None else _by_root(said, len(roots))
-        if each is None:
-            return [self.read(*root) for root in roots]
-        found = self._found
-        facts = []
-        for (root, resource, origin), says, start, end in zip(roots, each, starts, ends, strict=True):
-            known = found.get((resource, says))
-            if known is None:
-                known = self.read(root, resource, origin)
-                if len(root or b"") + len(resource) <= _LARGE:
-                    if len(found) >= _FOUND:
-                        found.clear()
-                    found[resource, says] = known
-            key, site, release, debug, _, rule = known
-            facts.append((key, site, release, debug, (end - start) * 1e-9, rule))
+        agent = "" if self._site < 0 else origin.headers.get("user-agent", "")
+        key = (known.data, said, agent)
+        facts = self._found.get(key)
+        if facts is None:
+            facts = self._read(known, said, agent)
+            if len(resource) <= _MAX_RESOURCE and len(said) + len(agent) <= _LARGE:
+                if len(self._found) >= _FOUND:
+                    self._found.clear()
+                self._found[key] = facts
         return facts
 
-    def _wanted(self, attributes: Sequence[bytes], boundaries: int) -> list[bytes] | None:
-        """Return those that are wanted and the boundaries, in order; `None` if some are not written as usual."""
-        lengths, marks = self._lengths, self._marks
+    def _read(self, known: _Resource, said: bytes, agent: str) -> Facts:
         try:
-            # Whose key does not come first, or has a length of two bytes, may be any.
-            if bytes([attribute[0] for attribute in attributes]).count(_KEY) != len(attributes) - boundaries:
-                return None
-            likely = [attribute for attribute in attributes if attribute[1] in lengths]
-        except IndexError:  # one is empty
-            return None
-        return [attribute for attribute in likely if attribute.startswith(marks)]
-
-    def _read_values(self, root: bytes | None, told: Mapping[str, bytes], known: _Resource) -> Sequence[str | None]:
-        """Return all values wanted."""
-        if root is None or not known.missing:
-            return known.values
+            root = pb.RootFacts.FromString(said)
+        except DecodeError:  # names that are no UTF-8
+            root = _read_carefully(said)
+        told: Mapping[str, bytes] = root.attributes
+        debug = any(name in told and _text(told[name]) not in _UNSET for name in self._debug)
         values = list(known.values)
         for slot, name in known.missing:
             if name in told:
                 values[slot] = _text(told[name])
-        if self._name >= 0:
-            values[self._name] = parse(pb.RootSpan.FromString, root).name.decode(errors="replace")
-        return values
+        if self._name >= 0 and said:
+            values[self._name] = root.name.decode(errors="replace")
+        site = ""
+        if self._site >= 0:
+            site = values[self._site] or _site(agent)
+        key = tuple([(values[slot] or "")[:_LONGEST] for slot in self._key])
+        return key, site, known.release, debug, self._first_match(tuple(values)) if self._rules else None
 
     def _read_resource(self, data: bytes) -> _Resource:
         values = list(self._none)
@@ -222,8 +160,7 @@ class FactsReader:
         version = told.get(self._release, "")
         release = f"{told.get(b'service.name', '')} {version}".strip()[:_LONGEST] if version else ""
         missing = [(slot, name) for name, slot in self._slots.items() if values[slot] is None]
-        key = tuple([(values[slot] or "")[:_LONGEST] for slot in self._key])
-        known = _Resource(tuple(values), tuple(missing), key, release)
+        known = _Resource(data, tuple(values), tuple(missing), release)
         if len(data) <= _MAX_RESOURCE:
             if len(self._resources) >= _RESOURCES:
                 self._resources.clear()
@@ -264,35 +201,8 @@ def _parse_state(state: bytes) -> TraceState:
     return TraceState.parse(state.decode(errors="surrogateescape"))
 
 
-def _read_times(roots: Sequence[bytes | None]) -> tuple[Sequence[int], Sequence[int], Sequence[bytes]] | None:
-    """Return when spans begin and end, and their attributes with boundaries; `None` if they do not look alike."""
-    try:
-        columns = pb.RootColumns.FromString(_END.join([*roots, b""]))  # type: ignore[list-item] # see below
-    except (DecodeError, TypeError):  # one does not parse, or has not come
-        return None
-    starts, ends = columns.start_times[:], columns.end_times[:]
-    if len(starts) != len(roots) or len(ends) != len(roots):
-        return None
-    return starts, ends, columns.attributes[:]
-
-
-def _by_root(said: Sequence[bytes], roots: int) -> Sequence[object] | None:
-    """Cut attributes where boundaries stand; `None` if there are others than ours."""
-    if said[1::2] == [_BOUNDARY] * roots and said.count(_BOUNDARY) == roots:  # one of each, as it mostly is
-        return said[::2]
-    groups: list[object] = []
-    group: list[bytes] = []
-    for attribute in said:
-        if attribute == _BOUNDARY:
-            groups.append(tuple(group))
-            group = []
-        else:
-            group.append(attribute)
-    return groups if len(groups) == roots else None
-
-
-def _site(origin: Origin) -> str:
-    site = site_of(origin.headers.get("user-agent", ""))
+def _site(agent: str) -> str:
+    site = site_of(agent)
     return "" if site == UNKNOWN else site
 
 
@@ -304,12 +214,13 @@ def _text(value: bytes) -> str:
     return as_string(decode(value))
 
 
-def _read_carefully(root: bytes) -> pb.RootFacts:
-    """Read a root span whose attributes have names that are no text, which are left out, or do not parse at all."""
-    times = parse(pb.RootSpan.FromString, root)
-    facts = pb.RootFacts(start_time_unix_nano=times.start_time_unix_nano, end_time_unix_nano=times.end_time_unix_nano)
+def _read_carefully(said: bytes) -> pb.RootFacts:
+    """Read what a root said with names that are no text, which are left out, or that does not parse at all."""
+    facts = pb.RootFacts()
     with suppress(DecodeError):
-        for attribute in pb.SpanAttributes.FromString(root).attributes:
+        span = pb.SpanAttributes.FromString(said)
+        facts.name = span.name
+        for attribute in span.attributes:
             with suppress(UnicodeDecodeError):
                 facts.attributes[attribute.key.decode()] = attribute.value
     return facts

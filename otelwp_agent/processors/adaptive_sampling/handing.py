@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.errors import ConsumeError
 from otelwp_agent.model.receipt import Outcome
-from otelwp_agent.model.traces import SpanView
-from otelwp_agent.processors.adaptive_sampling.dividing import OUTCOMES, dropped, nothing_kept, select
+from otelwp_agent.processors.adaptive_sampling.deciding import key_of
+from otelwp_agent.processors.adaptive_sampling.dividing import OUTCOMES, dropped, select
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Sequence
 
     from otelwp_agent.model.batch import Batch
+    from otelwp_agent.model.traces import Piece, Request
     from otelwp_agent.processors.adaptive_sampling.deciding import Decided
     from otelwp_agent.processors.adaptive_sampling.measures import Measures
     from otelwp_agent.processors.adaptive_sampling.recorder import FlightRecorder
+    from otelwp_agent.processors.adaptive_sampling.verdict import Verdict
 
 _REFUSED = 10_000
 """Traces remembered of requests that the next stage refused: they come again, and are not late."""
@@ -33,40 +35,59 @@ class Handing:
         self.refused: set[object] = set()
         """Traces of requests that the next stage refused."""
 
-    def hand_on(self, batch: Batch, view: SpanView | None, decided: Sequence[Decided], *, states: bool) -> None:
-        """Hand on what is kept, then settle what is not; what waits is left for `Holding`.
-
-        `view` is that of the batch, if there is one, and cannot be read afterwards.
-        """
-        if nothing_kept(batch, decided):
-            self._record(batch, decided)
+    def hand_on(self, batch: Batch, request: Request, pieces: Sequence[Piece], decided: Decided) -> None:
+        """Hand on what is kept; what waits is left for `Holding`."""
+        verdicts, followed = decided.verdicts, decided.followed
+        tenant, refused = batch.origin.tenant, self.refused
+        if verdicts and all([told is not None and told.drops for told in {*verdicts}]):  # noqa: C419 - a third of the time
+            # Chance drops all of it, as it mostly does: then nothing needs to be divided.
+            self._record(batch, request, pieces, verdicts)
             batch.settle(Outcome.SAMPLED_OUT)
         else:
-            self._hand_on_selected(batch, view or SpanView(batch.body), decided, states=states)
-        refused = self.refused
-        for key, indexes, told, fresh in decided:
-            if fresh or (refused and key in refused):
-                refused.discard(key)
-                self._measures.decided(told, 1, len(indexes))
+            selection = select(batch, request, pieces, verdicts)
+            if selection.batch is not None:
+                try:
+                    self._send(selection.batch)
+                except ConsumeError:
+                    self._remember_refused(batch, pieces, decided)
+                    raise
+            self._record(batch, request, pieces, verdicts)
+            selection.settle(OUTCOMES)
+        if followed or refused:
+            self._count(pieces, verdicts, {*followed}, tenant)
+            return
+        decided_about = self._measures.decided
+        for piece, told in zip(pieces, verdicts, strict=True):
+            if told is not None:
+                decided_about(told, 1, piece[1])
+
+    def _count(
+        self, pieces: Sequence[Piece], verdicts: Sequence[Verdict | None], followed: Container[int], tenant: str
+    ) -> None:
+        """Count what was decided, and apart from that what follows it; what comes again is not late."""
+        for place, (piece, told) in enumerate(zip(pieces, verdicts, strict=True)):
+            if told is None:
+                continue
+            key = key_of(tenant, piece[0])
+            if place in followed and key not in self.refused:
+                self._measures.late(told, piece[1])
             else:
-                self._measures.late(told, len(indexes))
+                self.refused.discard(key)
+                self._measures.decided(told, 1, piece[1])
 
-    def _hand_on_selected(self, batch: Batch, view: SpanView, decided: Sequence[Decided], *, states: bool) -> None:
-        selection = select(batch, view, decided, states=states)
-        if selection.batch is not None:
-            try:
-                self._send(selection.batch)
-            except ConsumeError:
-                if len(self.refused) > _REFUSED:
-                    self.refused.clear()
-                self.refused.update([key for key, _, _, fresh in decided if fresh])
-                raise
-        self._record(batch, decided)
-        selection.settle(OUTCOMES)
+    def _remember_refused(self, batch: Batch, pieces: Sequence[Piece], decided: Decided) -> None:
+        if len(self.refused) > _REFUSED:
+            self.refused.clear()
+        late = {*decided.followed}
+        for place, (piece, told) in enumerate(zip(pieces, decided.verdicts, strict=True)):
+            if told is not None and place not in late:
+                self.refused.add(key_of(batch.origin.tenant, piece[0]))
 
-    def _record(self, batch: Batch, decided: Sequence[Decided]) -> None:
+    def _record(
+        self, batch: Batch, request: Request, pieces: Sequence[Piece], verdicts: Sequence[Verdict | None]
+    ) -> None:
         """Give what chance drops to the flight recorder."""
         if self._recorder is not None:
-            body, trace_ids = dropped(batch, decided)
+            body, trace_ids = dropped(batch, request, pieces, verdicts)
             if trace_ids:
                 self._recorder.record(body, trace_ids, batch.origin, batch.shares[0][0].ledger, time.time())

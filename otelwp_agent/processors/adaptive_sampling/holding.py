@@ -6,22 +6,25 @@ import time
 from typing import TYPE_CHECKING
 
 from otelwp_agent.model.receipt import Outcome
-from otelwp_agent.processors.adaptive_sampling.waiting import WaitingRoom
+from otelwp_agent.model.traces import ERROR, ROOTED
+from otelwp_agent.processors.adaptive_sampling.dividing import Divider
+from otelwp_agent.processors.adaptive_sampling.waiting import Waiting, WaitingRoom
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from otelwp_agent.model.batch import Origin
-    from otelwp_agent.model.traces import Piece
+    from otelwp_agent.model.batch import Batch
+    from otelwp_agent.model.receipt import Receipt
+    from otelwp_agent.model.traces import Piece, Request
     from otelwp_agent.processors.adaptive_sampling.deciding import Decider
     from otelwp_agent.processors.adaptive_sampling.facts import FactsReader
     from otelwp_agent.processors.adaptive_sampling.measures import Measures
     from otelwp_agent.processors.adaptive_sampling.outgoing import Outgoing
     from otelwp_agent.processors.adaptive_sampling.recorder import FlightRecorder
-    from otelwp_agent.processors.adaptive_sampling.waiting import Part, Waiting
 
-_AT_ONCE = 256
-"""Traces that are due and decided about together."""
+
+# An enumeration's member costs more to look up than a module's name, and each trace needs one.
+_SAMPLED_OUT, _FILTERED = Outcome.SAMPLED_OUT, Outcome.FILTERED
 
 
 class Holding:
@@ -47,6 +50,7 @@ class Holding:
         self._measures = measures
         self._outgoing = outgoing
         self._recorder = recorder
+        self._divider = Divider()
         self._decision_wait = decision_wait
         self._max_wait = max_wait
         self._max_bytes = max_bytes
@@ -62,27 +66,23 @@ class Holding:
         """Whether there is no room, nor any to be made, because the next stage takes nothing."""
         return self._outgoing.blocked and self.size >= self._max_bytes
 
-    def let_wait(
-        self,
-        waiting: Sequence[tuple[object, Piece]],
-        parts: Sequence[Sequence[tuple[Part, int]]],
-        origin: Origin,
-        now: float,
-    ) -> None:
-        """Put spans into the room, and make place if that was too much."""
-        room = self.room
+    def let_wait(self, batch: Batch, request: Request, pieces: Sequence[Piece], waiting: list[int], now: float) -> None:
+        """Put the pieces at these places into the room, and make place if that was too much."""
+        room, origin, read = self.room, batch.origin, self._facts.read
+        tenant = origin.tenant
         traces, latest, due = room.traces, now + self._max_wait, now + self._decision_wait
         most = self._max_trace_bytes
-        for (key, piece), found in zip(waiting, parts, strict=True):
-            trace = traces.get(key) or room.open(key, piece.trace_id, origin, latest)
-            if piece.error:
+        for place, parts in zip(waiting, self._divider.parts(batch, request, pieces, waiting), strict=True):
+            trace_id, spans, weight, flags, states, duration, resource, said = pieces[place]
+            key: object = (tenant, trace_id) if tenant else trace_id  # `key_of`, without the call
+            trace = traces.get(key) or Waiting(key, trace_id, origin, latest)
+            room.add(trace, parts, spans, weight)
+            if flags & ERROR:
                 trace.error = True
-            if piece.states:
-                trace.states = {*piece.states, *(trace.states or ())}
-            for part, root_at in found:
-                room.add(trace, part)
-                if root_at >= 0 and trace.root < 0:
-                    room.rooted(trace, root_at, due)
+            if states:
+                trace.states = (*dict.fromkeys((*trace.states, *states)),)
+            if flags & ROOTED and trace.facts is None:
+                room.rooted(trace, read(resource, said, origin), duration, due)
             if trace.size > most:
                 self._shrink(trace, now)
         while self.size > self._max_bytes and (oldest := room.oldest()) is not None:
@@ -91,14 +91,7 @@ class Holding:
 
     def decide_due(self, now: float) -> None:
         """Decide about what has waited long enough."""
-        taken = []
-        for trace in self.room.due(now):
-            self.room.take(trace)
-            taken.append(trace)
-            if len(taken) == _AT_ONCE:
-                self._decide(taken, now)
-                taken = []
-        self._decide(taken, now)
+        self._decide(self.room.take_due(now), now)
         self._outgoing.flush()
 
     def decide_all(self, now: float) -> None:
@@ -121,26 +114,31 @@ class Holding:
         self._measures.early(cause)
         self._decide([trace], now)
 
-    def _decide(self, taken: Sequence[Waiting], now: float) -> None:
+    def _decide(self, taken: Iterable[Waiting], now: float) -> None:
         """Decide about traces that were taken out of the room, put them on their way or settle them."""
-        traces = [trace for trace in taken if trace.parts]
-        roots = [trace.find_root() for trace in traces]
-        decide, decided, weighs = self._decider.decide, self._measures.decided, self._decider.weighs
-        for trace, (root, _, _), facts in zip(traces, roots, self._facts.read_all(roots), strict=True):
-            if root is None:
+        decide, decided = self._decider.decide, self._measures.decided
+        gone: dict[tuple[Receipt, Outcome], int] = {}
+        for trace in taken:
+            parts, spans, facts, duration = trace.parts, trace.spans, trace.facts, trace.duration
+            if not parts:
+                continue
+            if facts is None:
                 self._measures.odd("no_root")
-                facts = *facts[:4], trace.extent(), facts[5]  # noqa: PLW2901 - the same, with a duration
-            spans, parts = trace.spans, trace.parts
-            # What a budget in bytes pays for, which is less than the memory that it took to wait.
-            size = sum([len(span) for part in parts for span in part.spans]) if weighs else 0
-            told = decide(trace.key, trace.trace_id, trace.states or (), facts, spans, size, trace.error, now)
+                facts, duration = self._facts.read(trace.resource(), b"", trace.origin), trace.extent()
+            told = decide(
+                trace.key, trace.trace_id, trace.states, facts, spans, trace.weight, trace.error, duration, now
+            )
             decided(told, 1, spans)
             if told.passes:
                 self._outgoing.put(trace.batch(told))
                 continue
             if self._recorder is not None and not told.filtered:
-                ledger = parts[0].receipt.ledger
-                self._recorder.record(trace.body(None), [trace.trace_id], trace.origin, ledger, time.time())
-            outcome = Outcome.FILTERED if told.filtered else Outcome.SAMPLED_OUT
-            for part in parts:
-                part.receipt.settle(outcome, len(part.spans))
+                ledger = parts[0][3].ledger
+                self._recorder.record(trace.body(), [trace.trace_id], trace.origin, ledger, time.time())
+            outcome = _FILTERED if told.filtered else _SAMPLED_OUT
+            for _, _, items, receipt in parts:
+                place = receipt, outcome
+                gone[place] = gone.get(place, 0) + items
+        # Most traces share their receipts with others, and settling costs more than adding up.
+        for (receipt, outcome), items in gone.items():
+            receipt.settle(outcome, items)

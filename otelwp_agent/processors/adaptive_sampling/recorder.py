@@ -20,7 +20,7 @@ from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.projections import parse
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.model.traces import SpanView, read_pieces
+from otelwp_agent.model.traces import read
 from otelwp_agent.processors.adaptive_sampling.verdict import Verdict
 from otelwp_agent.transport.compression import compress, decompress
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import structlog
 
     from otelwp_agent.model.receipt import Ledger
+    from otelwp_agent.model.traces import Choice, Request
 
 BLOCK = 2**18
 """Bytes that are compressed together."""
@@ -195,25 +196,23 @@ class FlightRecorder:
             for entry, body in block.read():
                 if tenant is not None and entry.origin.tenant != tenant:
                     continue
-                view = SpanView(body)
-                chosen: list[bytes | None] = [None] * len(view.items)
-                for piece in read_pieces(body, view.items):
-                    if piece.trace_id not in block.ids or (trace_id is not None and piece.trace_id != trace_id):
+                request, pieces = read(body)
+                chosen: list[Choice] = [None] * len(pieces)
+                spans = 0
+                for place, piece in enumerate(pieces):
+                    if piece[0] not in block.ids or (trace_id is not None and piece[0] != trace_id):
                         continue
-                    items = [view.items[index] for index in piece.indexes]
-                    resources = [view.resource_of(index) for index in piece.indexes]
-                    if where and not _has(items, resources, where):
+                    if where and not _has(request, place, where):
                         continue
-                    rescued.add(piece.trace_id)
-                    for index, item in zip(piece.indexes, RESCUED.mark(items, states=bool(piece.states)), strict=True):
-                        chosen[index] = item
-                spans = len(chosen) - chosen.count(None)
+                    rescued.add(piece[0])
+                    spans += piece[1]
+                    chosen[place] = RESCUED.choose(request, place, states=bool(piece[4]))
                 if spans:
                     receipt = Receipt(spans)
                     receipt.ledger = entry.ledger
                     if entry.ledger is not None:
                         entry.ledger.accepted += spans
-                    body = view.assemble(chosen)  # noqa: PLW2901 - what is left of it
+                    body = request.select(chosen)  # noqa: PLW2901 - what is left of it
                     found.append(Batch(Signal.TRACES, body, spans, entry.origin, [(receipt, spans)]))
         except (OSError, ConsumeError) as error:
             self._log.warning("flight recorder: a block cannot be read", file=str(block.file), error=str(error))
@@ -276,10 +275,12 @@ def _read_head(path: Path) -> _Block | None:
     return block
 
 
-def _has(items: Sequence[bytes], resources: Sequence[bytes], where: Mapping[str, str]) -> bool:
-    """Whether each attribute stands on a span or its resource."""
-    told = [parse(pb.SpanAttributes.FromString, item).attributes for item in items]
-    told += [parse(pb.Resource.FromString, data).attributes for data in set(resources)]
+def _has(request: Request, place: int, where: Mapping[str, str]) -> bool:
+    """Whether each attribute stands on a span of a trace or on its resource."""
+    told = [parse(pb.SpanAttributes.FromString, item).attributes for item in request.spans(place)]
+    for head in {head for (head, _), _, _, _ in request.parts([place], request.heads(), None)[0]}:
+        resource = parse(pb.ResourceSlice.FromString, head).resource
+        told.append(parse(pb.Resource.FromString, resource).attributes)
     for name, pattern in where.items():
         found = [attribute for attributes in told if (attribute := find(attributes, name.encode())) is not None]
         if not any(fnmatchcase(as_string(decode(attribute.value)), pattern) for attribute in found):

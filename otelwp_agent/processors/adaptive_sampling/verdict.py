@@ -19,6 +19,7 @@ from otelwp_agent.model.wire import prefixed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from otelwp_agent.model.traces import Choice, Request
     from otelwp_agent.telemetry.metrics import Counter
 
 REASON = "sampling.reason"
@@ -33,7 +34,7 @@ _ATTRIBUTE = b"\x4a"
 class Verdict:
     """One of what can be decided; shared by all traces of which the same was."""
 
-    __slots__ = ("_suffix", "counters", "dry_run", "filtered", "keep", "passes", "reason", "threshold")
+    __slots__ = ("_suffix", "counters", "drops", "dry_run", "filtered", "keep", "passes", "reason", "threshold")
 
     def __init__(
         self, reason: str, threshold: int | None, *, keep: bool, dry_run: bool = False, filtered: bool = False
@@ -42,6 +43,8 @@ class Verdict:
         self.keep = keep
         self.passes = keep or dry_run
         """Whether its spans are handed on."""
+        self.drops = not self.passes and not filtered
+        """Whether chance drops them."""
         self.reason = reason
         self.threshold = threshold
         self.filtered = filtered
@@ -49,7 +52,7 @@ class Verdict:
         self.counters: tuple[Counter, Counter] | None = None
         """Where traces and spans of which it was decided are counted, once there were some."""
         self._suffix: bytes | None = None
-        """What is appended to spans without a trace state, once it was needed."""
+        """`suffix`, once it was needed."""
 
     @property
     def attribute(self) -> tuple[str, str] | None:
@@ -58,14 +61,26 @@ class Verdict:
             return DRY_RUN, ("kept:" if self.keep else "dropped:") + self.reason
         return (REASON, str(self.reason)) if self.threshold is None else None
 
+    def choose(self, request: Request, place: int, *, states: bool) -> Choice:
+        """Return what becomes of a trace that passes; `states`: whether any of its spans has a trace state."""
+        suffix = self.suffix
+        if not states and suffix[:1] != _ATTRIBUTE:
+            return suffix
+        return self.mark(request.spans(place), states=states)
+
     def mark(self, items: Sequence[bytes], *, states: bool) -> list[bytes]:
         """Return serialized spans with the verdict on them; `states`: whether any has a trace state."""
-        suffix = self._suffix
-        if suffix is None:
-            suffix = self._suffix = self._make_suffix()
+        suffix = self.suffix
         if states or (suffix[:1] == _ATTRIBUTE and any(_SAMPLING in item for item in items)):
             return [self._mark(item) for item in items]
         return [item + suffix for item in items]
+
+    @property
+    def suffix(self) -> bytes:
+        """What is appended to a span that tells nothing of its sampling yet."""
+        if self._suffix is None:
+            self._suffix = self._make_suffix()
+        return self._suffix
 
     def _make_suffix(self) -> bytes:
         attribute = self.attribute

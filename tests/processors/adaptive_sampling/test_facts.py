@@ -1,10 +1,13 @@
-"""Facts of many roots read as one are those of each read alone, however they are written."""
+"""Facts: what was asked of a root tells the same as all of it, however it is written."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.batch import Origin
+from otelwp_agent.model.traces import read
+from otelwp_agent.model.traces.framing import enclose, frame
+from otelwp_agent.model.wire import varint
 from otelwp_agent.processors.adaptive_sampling import Config
 from otelwp_agent.processors.adaptive_sampling.facts import FactsReader
 
@@ -25,19 +28,10 @@ def attribute(draw):
 
 @st.composite
 def root(draw):
-    columns = pb.RootColumns(
-        start_times=[draw(st.integers(0, 10))] * draw(st.sampled_from([1, 1, 1, 0])),
-        end_times=[draw(st.integers(0, 10))] * draw(st.sampled_from([1, 1, 1, 2])),
-        attributes=draw(st.lists(attribute(), max_size=4)),
-    )
-    times = b"".join(
-        tag + each.to_bytes(8, "little")
-        for tag, column in ((b"\x39", columns.start_times), (b"\x41", columns.end_times))
-        for each in column
-    )
-    columns.ClearField("start_times")
-    columns.ClearField("end_times")
-    return b"\x2a\x04name" + times + columns.SerializeToString()
+    """Return a root span, serialized; its fields may come in any order."""
+    fields = [b"\x4a" + varint(len(each)) + each for each in draw(st.lists(attribute(), max_size=4))]
+    fields += [b"\x0a\x10" + b"t" * 16, b"\x12\x08" + b"s" * 8, b"\x2a\x04name"]
+    return b"".join(draw(st.permutations(fields)))
 
 
 @st.composite
@@ -64,26 +58,40 @@ KINDS = [
 ]
 
 
-@given(
-    st.sampled_from(KINDS),
-    st.lists(
-        st.lists(st.tuples(st.one_of(st.none(), root(), root(), root()), resource()), min_size=1, max_size=5),
-        max_size=3,
-    ),
-)
-def test_many_roots_are_read_as_each_is(settings, requests):
-    many, one = reader(**settings), reader(**settings)
-    for roots in requests:
-        assert many.read_all([(*each, ORIGIN) for each in roots]) == [one.read(*each, ORIGIN) for each in roots]
+@given(st.sampled_from(KINDS), st.lists(st.tuples(root(), resource()), max_size=5))
+def test_what_was_asked_for_says_as_much_as_the_whole_root(settings, requests):
+    """A request tells of roots what `marks` ask for; that, and what is remembered of it, must leave nothing out."""
+    asking = reader(**settings)
+    for whole, told in requests:
+        body = enclose((b"\x0a" + varint(len(told)) + told, b""), frame([whole]))
+        _, [(*_, duration, known, said)] = read(body, asking.marks, name=asking.name)
+        assert duration == 0
+        assert asking.read(known, said, ORIGIN) == reader(**settings).read(told, whole, ORIGIN)
+        assert asking.read(known, said, ORIGIN) == asking.read(known, said, ORIGIN)
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
     monkeypatch.setattr("otelwp_agent.processors.adaptive_sampling.facts._FOUND", 4)
-    many = reader(["http.route"])
+    asking = reader(["http.route"])
     for number in range(10):
         span = pb.SpanAttributes()
         span.attributes.add(key=b"http.route", value=pb.AnyValue(string_value=b"%d" % number).SerializeToString())
-        times = b"\x39" + bytes(8) + b"\x41" + bytes(7) + b"\x01"
-        roots = [(times + span.SerializeToString(), b"", ORIGIN)] * 2
-        assert [facts[0] for facts in many.read_all(roots)] == [(str(number),)] * 2
-        assert len(many._found) <= 4
+        assert asking.read(b"", span.SerializeToString(), ORIGIN)[0] == (str(number),)
+        assert len(asking._found) <= 4
+
+
+def test_what_is_large_is_not_remembered():
+    asking = reader(["http.route"])
+    span = pb.SpanAttributes()
+    span.attributes.add(key=b"http.route", value=pb.AnyValue(string_value=b"r" * 5000).SerializeToString())
+    assert asking.read(b"", span.SerializeToString(), ORIGIN)[0] == ("r" * 200,)
+    assert not asking._found
+
+
+def test_senders_of_one_resource_are_told_apart_by_their_user_agent():
+    asking = reader([], sites={"rules": [{"keep": 0.5}]})
+    sites = [
+        asking.read(b"", b"", Origin("otlp", "http", "", {"user-agent": f"WordPress/6.4; https://{name}.example"}))[1]
+        for name in ("one", "two", "one")
+    ]
+    assert sites == ["one.example", "two.example", "one.example"]

@@ -1,0 +1,87 @@
+/* Finds the traces of an ExportTraceServiceRequest in one pass over its bytes. Knows nothing of Python.
+
+   Offsets are 32 bits wide: they count from the beginning of the request. */
+
+#ifndef OTELWP_SCAN_H
+#define OTELWP_SCAN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define ID_LENGTH 16
+#define NONE UINT32_MAX /* no index */
+#define MOST_BYTES INT32_MAX
+
+/* What a trace can be: see reading.py. */
+enum { HAS_ERROR = 1, IS_WHOLE = 2, HAS_ROOT = 4, HAS_DUPLICATES = 8, IS_INVALID = 16 };
+
+typedef struct {
+    uint32_t start, end;
+} Slice;
+
+/* What stands around spans: a resource's or a scope's message, but for its scopes or its spans. */
+typedef struct {
+    Slice before, after;
+} Rest;
+
+typedef struct {
+    Rest rest;
+    Slice resource;
+} Resource;
+
+typedef struct {
+    Rest rest;
+    uint32_t resource;
+} Scope;
+
+typedef struct {
+    Slice message;
+    uint32_t trace, scope;
+    uint32_t next; /* the next one of its trace */
+} Span;
+
+typedef struct {
+    uint64_t size;   /* bytes of its spans */
+    double duration; /* of its root, in seconds */
+    Slice id;        /* empty: these spans have none */
+    uint32_t spans, first, last, root;
+    uint32_t states; /* the first of its trace states */
+    uint32_t flags;
+} Trace;
+
+/* One of the different trace states of a trace. */
+typedef struct {
+    Slice text;
+    uint32_t next;
+} State;
+
+/* The ids of a span, which nobody needs once the traces are known. No parent is 0. */
+typedef struct {
+    uint64_t id, parent;
+} Link;
+
+typedef struct {
+    void *items;
+    uint32_t length, capacity;
+} Array;
+
+#define AT(array, type, index) (((type *)(array).items)[index])
+
+typedef struct {
+    Array resources, scopes, spans, traces, states, links;
+    uint32_t invalid; /* the trace of the spans whose trace id is none */
+} Found;
+
+/* IRREGULAR: it has to be read by other means, which may find that it is malformed. */
+typedef enum { DONE, IRREGULAR, NO_MEMORY } Result;
+
+/* Draw what keys the hash tables from 16 random bytes. To be called once. */
+void set_seed(const uint8_t random[16]);
+
+/* Find the traces in `size` bytes, at most MOST_BYTES. `parents`: whether to tell which are whole or have duplicates.
+   Whatever comes out, `forget` frees it. */
+Result find_traces(const uint8_t *data, size_t size, int parents, Found *found);
+
+void forget(Found *found);
+
+#endif

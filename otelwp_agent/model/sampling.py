@@ -30,6 +30,10 @@ ALWAYS = 0
 MIN_PROBABILITY = 1 / NEVER
 """The smallest probability above 0 that a threshold can express."""
 
+_SMALL = 1 / 4096
+"""Probabilities up to which a threshold that is to be short gets more digits."""
+_UNIT = 2.0**-32
+
 _THRESHOLD = re.compile(r"[0-9a-f]{1,14}")
 _RANDOMNESS = re.compile(r"[0-9a-f]{14}")
 
@@ -53,6 +57,27 @@ def threshold_of(probability: float, precision: int = DIGITS) -> int:
     threshold = NEVER - round(probability * NEVER)
     unit = 1 << 4 * (DIGITS - digits)
     return (threshold + unit // 2) // unit * unit
+
+
+def threshold_near(probability: float) -> int:
+    """Return a threshold whose probability is within 1/8000 of `probability`, and whose text is short.
+
+    Tracestate has 256 bytes for all of `ot=`, and each span carries it.
+    """
+    if probability >= 1:
+        return ALWAYS
+    if probability <= 0:
+        return NEVER
+    bits = 24 if probability > _SMALL else 44
+    return NEVER - (max(round(probability * (1 << bits)), 1) << BITS - bits)
+
+
+def lowered(threshold: int, factor: float) -> int:
+    """Return `threshold_near` of a threshold's probability times `factor`, which is at most 1."""
+    kept = (NEVER - threshold) * factor
+    if kept > _SMALL * NEVER:  # as it mostly is: the same, for a third of the time
+        return NEVER - (round(kept * _UNIT) << 32)
+    return threshold_near(kept / NEVER)
 
 
 def probability_of(threshold: int) -> float:

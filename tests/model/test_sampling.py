@@ -14,10 +14,12 @@ from otelwp_agent.model.sampling import (
     format_threshold,
     hashed_randomness,
     hashed_threshold,
+    lowered,
     parse_randomness,
     parse_threshold,
     probability_of,
     randomness_of,
+    threshold_near,
     threshold_of,
 )
 
@@ -158,3 +160,23 @@ def test_erasing_leaves_no_empty_entry():
 def test_randomness_is_written_once():
     state = TraceState.parse("ot=rv:00000000000001;th:4").with_threshold(1 << 55, 2)
     assert state.text == "ot=th:8;rv:00000000000002"
+
+
+@given(st.floats(1e-9, 1.0))
+def test_a_threshold_is_near_and_short(probability):
+    threshold = threshold_near(probability)
+    assert probability_of(threshold) == pytest.approx(probability, rel=1 / 8000)
+    assert len(format_threshold(threshold)) <= (6 if probability > 1 / 4096 else 11)
+
+
+def test_the_ends():
+    assert threshold_near(1.0) == threshold_near(7.0) == ALWAYS
+    assert threshold_near(0.0) == threshold_near(-1.0) == NEVER
+    assert threshold_near(1e-30) < NEVER
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_lowering_is_the_probability_times_the_factor(probability, factor):
+    threshold = threshold_near(probability)
+    assert lowered(threshold, factor) == threshold_near(probability_of(threshold) * factor)
+    assert lowered(threshold, factor) >= threshold

@@ -16,10 +16,10 @@ from otelwp_agent.model.adaptive.histogram import bucket_of
 from otelwp_agent.model.adaptive.keys import Keys, KeyState
 from otelwp_agent.model.adaptive.policy import Unit
 from otelwp_agent.model.adaptive.sharing import share
-from otelwp_agent.model.adaptive.sites import Sites, lowered, threshold_near
+from otelwp_agent.model.adaptive.sites import Sites
 from otelwp_agent.model.adaptive.state import restore, state_of
 from otelwp_agent.model.adaptive.trace import Decision, Reason
-from otelwp_agent.model.sampling import ALWAYS, NEVER, adjusted_count, probability_of
+from otelwp_agent.model.sampling import ALWAYS, NEVER, adjusted_count, lowered, probability_of, threshold_near
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,12 +165,8 @@ class Controller:
         limit = None
         if error or debug or duration > state.slow_above or state.firsts < self._first_traces:
             limit = self._certain_limit(state, duration, release, now, error=error, debug=debug)
-        elif self._release is not None and release:
-            known = self.releases.get(release)
-            if known is not None and known[0] >= self._release_traces:
-                known[1] = now
-            elif self._is_new_release(release, now):
-                limit = self._release
+        elif self._release is not None and release and self._is_new_release(release, now):
+            limit = self._release
         if self._quantile and (state.arrived < LEARN_ALL or not randomness & LEARN_SOME):
             state.learn(bucket_of(duration), self._quantile, self._fixed, self._min_samples)
         if limit is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otelwp_agent.model.sampling import ALWAYS, NEVER
+from otelwp_agent.model.sampling import ALWAYS, NEVER, threshold_near
 
 if TYPE_CHECKING:
     from otelwp_agent.model.adaptive.policy import SiteRule
@@ -91,29 +91,3 @@ class Sites:
             state.floor = ALWAYS
         else:
             state.floor = threshold_near(self._minimum / state.traffic)
-
-
-_SMALL = 1 / 4096
-"""Probabilities up to which thresholds get more digits."""
-_UNIT = 2.0**-32
-
-
-def threshold_near(probability: float) -> int:
-    """Return a threshold whose probability is within 1/8000 of `probability`, and whose text is short.
-
-    Tracestate has 256 bytes for all of `ot=`, and each span carries it.
-    """
-    if probability >= 1:
-        return ALWAYS
-    if probability <= 0:
-        return NEVER
-    bits = 24 if probability > _SMALL else 44
-    return NEVER - (max(round(probability * (1 << bits)), 1) << 56 - bits)
-
-
-def lowered(threshold: int, factor: float) -> int:
-    """Return `threshold_near` of a threshold's probability times `factor`, which is at most 1."""
-    kept = (NEVER - threshold) * factor
-    if kept > _SMALL * NEVER:  # as it mostly is: the same as below, for a third of the time
-        return NEVER - (round(kept * _UNIT) << 32)
-    return threshold_near(kept / NEVER)

@@ -38,7 +38,7 @@ from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.model.adaptive.controller import Controller
 from otelwp_agent.model.adaptive.policy import Ceiling, Policy, Unit
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.model.traces import read
+from otelwp_agent.model.traces import NATIVE, read
 from otelwp_agent.processors.adaptive_sampling.config import (
     AlwaysKeep,
     Drop,
@@ -236,6 +236,9 @@ class AdaptiveSampling(Sampler):
 
     async def start(self) -> None:
         """Read what the last run learned, open the flight recorder, and begin to look for what is due."""
+        if not NATIVE:
+            remedy = "install a C compiler and Python's headers, then install the agent again"
+            self.context.log.warning("requests are read in Python, which takes several times the CPU", remedy=remedy)
         if self._state is not None:
             self._state.load()
         if self._recorder is not None:

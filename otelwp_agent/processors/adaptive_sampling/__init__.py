@@ -41,11 +41,12 @@ from otelwp_agent.model.signal import Signal
 from otelwp_agent.model.traces import NATIVE, read
 from otelwp_agent.processors.adaptive_sampling.config import (
     AlwaysKeep,
+    AttributeName,
     Drop,
     Recorder,
     SitesOrNone,
     Target,
-    unique_attributes,
+    unique,
 )
 from otelwp_agent.processors.adaptive_sampling.deciding import Decider, key_of
 from otelwp_agent.processors.adaptive_sampling.facts import FactsReader
@@ -81,7 +82,7 @@ class Config(ComponentConfig):
 
     target: Target | None = None
     """The budget. Without one, only `sites` and `drop` leave anything out."""
-    per: list[str] = Field(default_factory=lambda: ["service.name"])
+    per: list[AttributeName] = Field(default_factory=lambda: ["service.name"])
     """Attributes of the resource or the root span (or `span.name`) whose values make a key."""
     target_per_key: Target | None = None
     """Most that any one key may have, in the same unit."""
@@ -120,7 +121,7 @@ class Config(ComponentConfig):
     state_directory: str = ""
     """Folder in which a file keeps what was learned of keys, so that a restart goes on with it. "" keeps nothing."""
 
-    _known = field_validator("per")(unique_attributes)
+    _told_apart = field_validator("per")(unique)
 
     @model_validator(mode="after")
     def _agrees(self) -> Config:

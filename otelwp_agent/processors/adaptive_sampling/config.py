@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from fnmatch import translate
 from typing import Annotated
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from otelwp_agent.component import NeedsTier, Tier
 from otelwp_agent.config.blocks import Block
@@ -64,13 +64,16 @@ def checked_attribute(name: str) -> str:
     return name
 
 
-def unique_attributes(names: list[str]) -> list[str]:
-    """Return `names`; raise `ValueError` if one is there twice, or no sender can mean it."""
+AttributeName = Annotated[str, AfterValidator(checked_attribute)]
+
+
+def unique(names: list[str]) -> list[str]:
+    """Return `names`; raise `ValueError` if one is there twice."""
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         message = f"{doubled[0]!r} is there twice"
         raise ValueError(message)
-    return [checked_attribute(name) for name in names]
+    return names
 
 
 class Target(Block):
@@ -157,10 +160,8 @@ class KeptReleases(Kept):
 
     traces: int = Field(10, ge=1)
     """So many."""
-    attribute: str = "service.version"
+    attribute: AttributeName = "service.version"
     """The resource attribute that names the release."""
-
-    _known = field_validator("attribute")(checked_attribute)
 
 
 class KeptDebug(Kept):
@@ -286,7 +287,7 @@ class TrafficRule(Block):
 class Sites(Block):
     """Rules for each site of a hosting or a multisite network."""
 
-    attribute: str = "wordpress.site.host"
+    attribute: AttributeName = "wordpress.site.host"
     """The attribute of the resource or the root span that names the site; without it, the host in WordPress's
     User-Agent."""
     rules: list[TrafficRule] = Field(default_factory=list)
@@ -297,8 +298,6 @@ class Sites(Block):
     """Most that all sites together may keep because of their minimum, as a share of the budget."""
     max_sites: int = Field(10_000, ge=1)
     """Sites that are told apart."""
-
-    _known = field_validator("attribute")(checked_attribute)
 
     @model_validator(mode="after")
     def _rules_agree(self) -> Sites:

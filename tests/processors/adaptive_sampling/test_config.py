@@ -163,7 +163,7 @@ def test_settings_that_contradict_each_other(settings, words):
     assert words in refusal(**settings)
 
 
-def test_a_mistake_is_found_where_it_stands():
+def test_mistakes_are_found_where_they_stand():
     yaml = """
 receivers: {otlp: {protocols: {http: }}}
 processors:
@@ -171,10 +171,12 @@ processors:
     target: {spans_per_second: 100}
     per:
       - http.rout
+      - service.name
+      - duration
 exporters: {debug: }
 service: {pipelines: {traces: {receivers: [otlp], processors: [adaptive_sampling], exporters: [debug]}}}
 """
     with pytest.raises(ConfigError) as caught:
         make_plan(load([Source.parse(f"yaml:{yaml}")]), TestCatalog())
-    problem = caught.value.problems[0]
-    assert (problem.path, problem.line) == ("processors.adaptive_sampling.per", 7)
+    found = [(problem.path, problem.line) for problem in caught.value.problems]
+    assert found == [("processors.adaptive_sampling.per[0]", 7), ("processors.adaptive_sampling.per[2]", 9)]

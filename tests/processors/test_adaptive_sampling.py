@@ -416,6 +416,35 @@ def test_late_spans_follow_what_was_decided():
     assert metric(stage, "late_spans", decision="kept") == metric(stage, "late_spans", decision="dropped") == 1
 
 
+@pytest.mark.parametrize("unit", ["spans_per_second", "bytes_per_day"])
+def test_the_budget_pays_for_late_spans(unit):
+    """A root with a few children looks whole; most of each trace comes when it has been decided about."""
+    clock = Clock()
+    size = len(read_items(body_of([span(trace_id(0), 2, 0)]))[0])
+    target = {unit: 100 if unit == "spans_per_second" else 100 * size * 86_400}
+    stage, catcher = sampler(clock, target=target, **CHANCE)
+    came = []
+    for number in range(9_000):
+        trace = trace_id(number)
+        stage.consume(batch_of(tree(trace, 2)))
+        stage.consume(batch_of([span(trace, index, 0) for index in range(2, 6)]))
+        came.append(catcher.items)
+        clock.now += 0.01
+    assert 0.9 * 6_000 < came[-1] - came[2_999] < 1.1 * 6_000, "in the last minute, of 36 000"
+
+
+def test_spans_that_come_again_are_paid_for_once():
+    stage, catcher = sampler(target={"spans_per_second": 100}, **CHANCE)
+    catcher.error = Overloaded("full", retry_after=1.0)
+    batch = batch_of(tree(trace_id(1, 255)))
+    for _ in range(5):
+        with pytest.raises(Overloaded):
+            stage.consume(batch)
+    catcher.error = None
+    stage.consume(batch)
+    assert stage.controller.account.spent == 3
+
+
 def test_decisions_are_forgotten_in_time():
     stage, _ = sampler(**SITES, **CHANCE, remember=100)
     for number in range(1000):
@@ -635,6 +664,22 @@ def test_a_late_error_brings_a_dropped_trace_back():
     assert metric(stage, "rescued_spans") == 3
     stage.consume(batch_of([span(trace, 6, 0)]))
     assert catcher.items == 5, "and what comes later is kept"
+
+
+def test_late_errors_are_no_traces_of_their_own():
+    """They are of keys that are known already, though the late spans do not tell which."""
+    stage, catcher = sampler(**RECORDER, per=["service.name", "http.route"], target={"spans_per_second": 100})
+    root = {"attributes": [text("http.route", "/a")]}
+    for number in range(200):
+        stage.consume(batch_of(tree(trace_id(number, 0), **root)))
+    before = catcher.items
+    for number in range(200):
+        stage.consume(batch_of([span(trace_id(number), 5, 0)], Origin("otlp", "http")))
+        stage.consume(batch_of([span(trace_id(number, 0), 5, 0, error=True)]))
+    assert metric(stage, "rescued_spans") > 0
+    assert {key for key, _ in [*stage.controller.keys()]} == {("shop", "/a")}
+    # The ceiling: 30 % of the budget, of which five seconds can be used up at once, and then one trace more.
+    assert 0 < catcher.items - before <= 150 + 4
 
 
 def test_an_error_of_another_tenant_brings_nothing_back():

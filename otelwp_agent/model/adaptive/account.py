@@ -142,10 +142,10 @@ class Limit:
                 return False
         return True
 
-    def charge(self, weight: float) -> None:
-        """Take a trace's tokens."""
+    def charge(self, weight: float, traces: float = 1.0) -> None:
+        """Take a trace's tokens; `traces` is 0 for more of one that was charged before."""
         for by_weight, tokens in self._kinds:
-            tokens.level -= weight if by_weight else 1.0
+            tokens.level -= weight if by_weight else traces
 
     @property
     def levels(self) -> list[float]:

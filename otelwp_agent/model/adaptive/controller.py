@@ -217,6 +217,40 @@ class Controller:
         if kept and self.account is not None:
             self.account.spend(spans)
 
+    def book_late(self, spans: int, size: int) -> None:
+        """Book spans of a trace that was kept before and seemed whole: the plan leaves room for as many to come."""
+        weight = self._more(spans, size)
+        self.certain += weight
+        if self.account is not None:
+            self.account.spend(weight)
+
+    def admit_error(self, spans: int, size: int, now: float) -> bool:
+        """Say whether there is room for a trace that was dropped before its error came; its ceiling is charged then.
+
+        What it costs `book_late` books, and `book_rescued` what comes back of it.
+        """
+        limit, account = self._errors, self.account
+        if limit is None:
+            return False
+        weight = self._more(spans, size)
+        if account is not None:
+            account.advance(now)
+        if limit.has_room(now) and (account is None or account.has_room(weight)):
+            limit.charge(weight)
+            return True
+        limit.over += 1
+        return False
+
+    def book_rescued(self, spans: int, size: int) -> None:
+        """Book what came back of traces that `admit_error` let in."""
+        if self._errors is not None:
+            self._errors.charge(self._more(spans, size), traces=0.0)
+        self.book_late(spans, size)
+
+    def _more(self, spans: int, size: int) -> float:
+        """Return what spans cost whose trace is paid for."""
+        return spans if self._unit is _SPANS else size if self._unit is _BYTES else 0.0
+
     def _certain_limit(  # noqa: PLR0913 - what there is to know of a trace
         self, state: KeyState, duration: float, release: str, now: float, *, error: bool, debug: bool
     ) -> Limit | None:

@@ -327,12 +327,15 @@ class AdaptiveSampling(Sampler):
         request, pieces = read(batch.body, self._facts.marks, name=self._facts.name)
         decider, recorder = self._decider, self._recorder
         late = [] if recorder is None else decider.find_late_errors(recorder, pieces, batch.origin, now)
-        decided = decider.decide_pieces(pieces, batch.origin, self._holding.room.traces, self._max_trace_bytes, now)
+        decided = decider.decide_pieces(
+            pieces, batch.origin, self._holding.room.traces, self._handing.refused, self._max_trace_bytes, now
+        )
         if len(decided.waiting) < len(pieces):
             self._handing.hand_on(batch, request, pieces, decided)
         if recorder is not None:
             for trace_id in late:
-                self._bring_back(recorder.rescue(trace_id, tenant=batch.origin.tenant))
+                rescued = recorder.rescue(trace_id, tenant=batch.origin.tenant)
+                self.controller.book_rescued(self._bring_back(rescued), sum([len(each.body) for each in rescued]))
         if decided.waiting:
             self._holding.let_wait(batch, request, pieces, decided.waiting, now)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from otelwp_agent.model.adaptive.trace import Reason
 from otelwp_agent.model.traces import DUPLICATES, ERROR, INVALID, WHOLE
 from otelwp_agent.processors.adaptive_sampling.facts import sampled_before
 from otelwp_agent.processors.adaptive_sampling.verdict import Memory, Verdict
@@ -54,12 +55,19 @@ class Decider:
         self._facts = facts
         self._verdicts: dict[tuple[str, int | None, bool], Verdict] = {}
 
-    def decide_pieces(
-        self, pieces: Sequence[Piece], origin: Origin, held: Container[object], most: int, now: float
+    def decide_pieces(  # noqa: PLR0913, PLR0917 - what there is to know
+        self,
+        pieces: Sequence[Piece],
+        origin: Origin,
+        held: Container[object],
+        refused: Container[object],
+        most: int,
+        now: float,
     ) -> Decided:
         """Decide about what is whole, or was decided about before.
 
-        Traces in `held` wait already; what is larger than `most` bytes is not decided about in a hurry.
+        Traces in `held` wait already; those `refused` come again, and what they cost is booked; what is larger than
+        `most` bytes is not decided about in a hurry.
         """
         verdicts: list[Verdict | None] = []
         followed: list[int] = []
@@ -77,6 +85,8 @@ class Decider:
             if known is not None:
                 followed.append(len(verdicts))
                 decided(known)
+                if known.keep and key not in refused:
+                    self.controller.book_late(spans, size)
                 if self.observer is not None:
                     self.observer(key, None, spans, size, known.keep, known.reason)
             elif flags & INVALID:
@@ -160,7 +170,7 @@ class Decider:
     ) -> list[bytes]:
         """Return recorded traces that an error comes late for, if there is room for errors; they are kept from now."""
         found = []
-        for trace_id, spans, size, flags, states, _, resource, _ in pieces:
+        for trace_id, spans, size, flags, _, _, _, _ in pieces:
             if not flags & ERROR:
                 continue
             key = key_of(origin.tenant, trace_id)
@@ -168,9 +178,8 @@ class Decider:
             is_new = flags & WHOLE if known is None else known.passes
             if is_new or trace_id not in recorded:
                 continue
-            facts = self._facts.read(resource, b"", origin)
-            told = self.decide(key, trace_id, states, facts, spans, size, error=True, duration=0.0, now=now)
-            if told.passes:
+            if self.controller.admit_error(spans, size, now):
+                self.memory.put(key, self._verdict(Reason.ERROR, None, keep=True))
                 found.append(trace_id)
         return found
 

@@ -666,6 +666,25 @@ def test_a_late_error_brings_a_dropped_trace_back():
     assert catcher.items == 5, "and what comes later is kept"
 
 
+def test_a_late_error_that_the_next_stage_refuses_brings_its_trace_back_all_the_same():
+    stage, catcher = sampler(**RECORDER)
+    trace = trace_id(1, 0)
+    stage.consume(batch_of(tree(trace)))
+
+    async def refused_at_first():
+        late = batch_of([span(trace, 5, 0, error=True)])
+        catcher.error = Overloaded("full", retry_after=1.0)
+        with pytest.raises(Overloaded):
+            stage.consume(late)
+        catcher.error = None
+        stage.consume(late)
+        await stage.shutdown()
+
+    run(refused_at_first())
+    reasons = [attributes_of(each)["sampling.reason"] for each in spans_of(catcher)]
+    assert sorted(reasons) == ["rescued"] * 4, "and the late span is of a rescued trace by now"
+
+
 def test_late_errors_are_no_traces_of_their_own():
     """They are of keys that are known already, though the late spans do not tell which."""
     stage, catcher = sampler(**RECORDER, per=["service.name", "http.route"], target={"spans_per_second": 100})

@@ -330,12 +330,13 @@ class AdaptiveSampling(Sampler):
         decided = decider.decide_pieces(
             pieces, batch.origin, self._holding.room.traces, self._handing.refused, self._max_trace_bytes, now
         )
-        if len(decided.waiting) < len(pieces):
-            self._handing.hand_on(batch, request, pieces, decided)
         if recorder is not None:
+            # Before anything can be refused: when the request comes again, these errors are no news.
             for trace_id in late:
                 rescued = recorder.rescue(trace_id, tenant=batch.origin.tenant)
                 self.controller.book_rescued(self._bring_back(rescued), sum([len(each.body) for each in rescued]))
+        if not decided.waiting or len(decided.waiting) < len(pieces):
+            self._handing.hand_on(batch, request, pieces, decided)
         if decided.waiting:
             self._holding.let_wait(batch, request, pieces, decided.waiting, now)
 

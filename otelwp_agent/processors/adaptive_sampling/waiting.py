@@ -136,10 +136,6 @@ class WaitingRoom:
         self._rooted: deque[tuple[float, Waiting]] = deque()
         """Those whose root has come, and when they are due."""
 
-    def find(self, key: object) -> Waiting | None:
-        """Return a trace that waits."""
-        return self.traces.get(key)
-
     def add(self, trace: Waiting, parts: Sequence[Part[Receipt]], spans: int, weight: int) -> None:
         """Add spans to a trace, so many, of so many bytes."""
         size = PART_COST * len(parts)

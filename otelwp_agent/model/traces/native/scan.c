@@ -200,7 +200,7 @@ static int read_status(const uint8_t *at, const uint8_t *end, int *failed)
 {
     while (at < end) {
         uint64_t tag, code;
-        if ((at = varint(at, end, &tag)) == NULL)
+        if ((at = short_varint(at, end, &tag)) == NULL)
             return 0;
         if (tag != CODE)
             at = skip(at, end, tag);

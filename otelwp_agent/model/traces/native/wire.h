@@ -53,12 +53,17 @@ static inline const uint8_t *varint(const uint8_t *at, const uint8_t *end, uint6
     return NULL;
 }
 
-/* Read what follows the tag of a length-delimited field: its content begins where this returns and ends at *stop.
-   A length takes five bytes at most, as for the protobuf library. */
+/* Read a tag or a length, which take five bytes at most, as for the protobuf library; return where it ends. */
+static inline const uint8_t *short_varint(const uint8_t *at, const uint8_t *end, uint64_t *number)
+{
+    return varint(at, end - at > 5 ? at + 5 : end, number);
+}
+
+/* Read what follows the tag of a length-delimited field: its content begins where this returns and ends at *stop. */
 static inline const uint8_t *content(const uint8_t *at, const uint8_t *end, const uint8_t **stop)
 {
     uint64_t length;
-    at = varint(at, end - at > 5 ? at + 5 : end, &length);
+    at = short_varint(at, end, &length);
     if (at == NULL || length > (uint64_t)(end - at))
         return NULL;
     *stop = at + length;
@@ -92,7 +97,7 @@ static inline const uint8_t *skip_field(const uint8_t *at, const uint8_t *end)
 {
     const uint8_t *start = at;
     uint64_t tag;
-    at = varint(at, end, &tag);
+    at = short_varint(at, end, &tag);
     return at == NULL || (tag < 0x80 && at - start > 1) ? NULL : skip(at, end, tag);
 }
 

@@ -36,6 +36,7 @@ NO_MODULE = {
     "tests/examples": "what stands in examples/",
     "tests/chaos": "whole agents that are killed, beside a backend that fails",
     "tests/model/adaptive/test_simulation.py": "the simulation in benchmarks/sampling",
+    "tests/model/traces/test_native.py": "the extension module, which is C",
     "tests/interop": "whole agents beside real peers",
     "tests/wordpress": "the plugin in examples/wordpress, which is PHP",
 }

@@ -73,8 +73,8 @@ if TYPE_CHECKING:
     from otelwp_agent.component import Observer
     from otelwp_agent.model.batch import Batch
 
-_TICK = 0.25
-"""Seconds between looks at what is due."""
+_TICK = 0.1
+"""Seconds between looks at what is due: what is decided about at once holds the loop up, 9 µs a trace."""
 
 
 class Config(ComponentConfig):

@@ -70,12 +70,13 @@ def is_root(parent: bytes) -> bool:
 class Request:
     """A request whose traces have been found. They are known by their places among the pieces that `read` returned."""
 
-    __slots__ = ("_body", "_owners")
+    __slots__ = ("_body", "_owners", "_spans")
 
     def __init__(self, body: bytes, owners: Sequence[int]) -> None:
         """Hold a request, and for each of its spans the place of its piece."""
         self._body = body
         self._owners = owners
+        self._spans: list[list[bytes]] | None = None
 
     def select(self, chosen: list[Choice]) -> bytes:
         """Return a request of what is chosen for each piece; b"" if that is nothing."""
@@ -97,21 +98,25 @@ class Request:
 
     def parts(self, places: list[int], heads: list[Head], owner: Owner) -> list[list[Part[Owner]]]:
         """Return the spans of each of these pieces, by scope; `heads` are those of the scopes."""
-        parts: list[list[Part[Owner]]] = []
-        scopes = [scope.items[:] for _, scope in _scopes(self._body)]
-        for place in places:
-            owners = iter(self._owners)
-            parts.append([])
-            for head, items in zip(heads, scopes, strict=True):
-                spans = [item for item, its in zip(items, owners, strict=False) if its == place]
-                if spans:
-                    parts[-1].append((head, frame(spans), len(spans), owner))
-        return parts
+        parts: dict[int, list[Part[Owner]]] = {place: [] for place in places}
+        owners = iter(self._owners)
+        for head, (_, scope) in zip(heads, _scopes(self._body), strict=True):
+            found: dict[int, list[bytes]] = {}
+            for item, place in zip(scope.items[:], owners, strict=False):
+                if place in parts:
+                    found.setdefault(place, []).append(item)
+            for place, spans in found.items():
+                parts[place].append((head, frame(spans), len(spans), owner))
+        return [parts[place] for place in places]
 
     def spans(self, place: int) -> list[bytes]:
         """Return the spans of a trace."""
-        items = [item for _, scope in _scopes(self._body) for item in scope.items]
-        return [item for item, owner in zip(items, self._owners, strict=True) if owner == place]
+        if self._spans is None:  # of all of them at once: to look for each anew takes minutes if there are many
+            self._spans = [[] for _ in {*self._owners}]
+            items = [item for _, scope in _scopes(self._body) for item in scope.items]
+            for item, owner in zip(items, self._owners, strict=True):
+                self._spans[owner].append(item)
+        return self._spans[place]
 
     def heads(self) -> list[Head]:
         """Return what stands around the spans of each scope."""
@@ -197,8 +202,9 @@ def _is_unusual(attribute: bytes) -> bool:
 def _scopes(body: bytes) -> Iterator[tuple[bytes, pb.OpaqueScope]]:
     """Go through the scopes of a request, each with its resource, serialized."""
     for resource in parse(pb.Resources.FromString, body).resources:
+        data = resource.resource  # one object: many scopes with a large resource would take any amount of memory
         for scope in resource.scopes:
-            yield resource.resource, scope
+            yield data, scope
 
 
 def _replace(messages: RepeatedCompositeFieldContainer[M], left: Sequence[M]) -> None:

@@ -254,6 +254,13 @@ def test_wrong_arguments():
             native.read(*arguments)
     with pytest.raises(TypeError):
         native.read(body=BODY, marks=None, name=True)
+    with pytest.raises(ZeroDivisionError):
+        read(BODY, MARKS, name=Undecided())
+
+
+class Undecided:
+    def __bool__(self):
+        raise ZeroDivisionError
 
 
 @pytest.mark.parametrize(

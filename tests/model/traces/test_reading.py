@@ -315,6 +315,29 @@ def test_parts(read):
     assert len(read(together)[0].spans(0)) == 2
 
 
+def test_what_stands_around_is_one_object(read):
+    """A resource can be large, and a request can have thousands of scopes and traces."""
+    scope = delimited(2, delimited(2, delimited(1, TRACE)) + delimited(2, delimited(1, OTHER) + delimited(4, ROOT)))
+    roots = delimited(2, delimited(2, delimited(1, OTHER)) + delimited(2, delimited(1, ELSEWHERE * 2)))
+    first, second = delimited(1, delimited(1, b"\x0a\0") + scope * 3), delimited(1, delimited(1, b"\x0a\1\0") + roots)
+    found, pieces = read(first + second)
+    resources = [piece[6] for piece in pieces]
+    assert resources == [b"\x0a\0", b"\x0a\1\0", b"\x0a\1\0"]
+    assert len({*map(id, resources)}) == 2
+    heads = found.heads()
+    assert [resource for resource, _ in heads] == [delimited(1, b"\x0a\0")] * 3 + [delimited(1, b"\x0a\1\0")]
+    assert len({id(resource) for resource, _ in heads}) == 2
+
+
+def test_many_traces_take_no_longer_each(read):
+    ids = [number.to_bytes(8, "big") * 2 for number in range(1, 20_001)]
+    found, pieces = read(enclose((b"", b""), frame([delimited(1, each) for each in ids])), None)
+    places = [*range(len(pieces))]
+    parts = found.parts(places, found.heads(), None)
+    spans = [found.spans(place) for place in places]
+    assert [unframe(part[1]) for (part,) in parts] == spans == [[delimited(1, each)] for each in ids]
+
+
 def parts_of(found):
     return found.parts([0, 1], found.heads(), None)
 

@@ -85,23 +85,29 @@ static PyObject *packed(PyObject **fields, Py_ssize_t count)
     return tuple;
 }
 
+/* Return a resource, serialized: one object, however many traces have it, or a request of many that have a large one
+   would take any amount of memory. */
+static PyObject *resource_of(const Request *request, PyObject **known, uint32_t place)
+{
+    if (known[place] == NULL)
+        known[place] = bytes_of(data_of(request), AT(request->found.resources, Resource, place).resource);
+    return Py_XNewRef(known[place]);
+}
+
 /* Return the pieces, as reading.Piece has them. */
 static PyObject *pieces_of(const Request *request, PyObject *marks, int name)
 {
     const Found *found = &request->found;
     const uint8_t *data = data_of(request);
     PyObject *pieces = PyList_New(found->traces.length), *nothing = PyBytes_FromStringAndSize(NULL, 0);
-    PyObject *resource = NULL; /* one object for all traces of a resource that stand beside each other */
-    uint32_t resource_place = NONE;
+    PyObject **resources = PyMem_Calloc((size_t)found->resources.length + 1, sizeof(PyObject *));
+    if (resources == NULL) {
+        PyErr_NoMemory();
+        Py_CLEAR(pieces);
+    }
     for (uint32_t place = 0; pieces != NULL && place < found->traces.length; place++) {
         const Trace *trace = &AT(found->traces, Trace, place);
         const Span *span = &AT(found->spans, Span, trace->root == NONE ? trace->first : trace->root);
-        uint32_t own = AT(found->scopes, Scope, span->scope).resource;
-        if (own != resource_place) {
-            Py_XDECREF(resource);
-            resource = bytes_of(data, AT(found->resources, Resource, own).resource);
-            resource_place = own;
-        }
         PyObject *fields[] = {
             bytes_of(data, trace->id),
             PyLong_FromUnsignedLong(trace->spans),
@@ -109,14 +115,16 @@ static PyObject *pieces_of(const Request *request, PyObject *marks, int name)
             PyLong_FromUnsignedLong(trace->flags),
             states_of(data, found, trace),
             PyFloat_FromDouble(trace->duration),
-            Py_XNewRef(resource),
+            resource_of(request, resources, AT(found->scopes, Scope, span->scope).resource),
             marks != Py_None && trace->root != NONE ? said_by(data, span->message, marks, name) : Py_XNewRef(nothing),
         };
         PyObject *piece = packed(fields, sizeof(fields) / sizeof(*fields));
         if (piece == NULL || PyList_SetItem(pieces, place, piece) < 0)
             Py_CLEAR(pieces);
     }
-    Py_XDECREF(resource);
+    for (uint32_t place = 0; resources != NULL && place < found->resources.length; place++)
+        Py_XDECREF(resources[place]);
+    PyMem_Free(resources);
     Py_XDECREF(nothing);
     return pieces;
 }
@@ -125,11 +133,12 @@ static PyObject *module_read(PyObject *Py_UNUSED(module), PyObject *const *args,
 {
     char *data;
     Py_ssize_t size;
+    int name;
     if (count != 3 || !(args[1] == Py_None || PyTuple_Check(args[1]))) {
         PyErr_SetString(PyExc_TypeError, "read(body, marks, name): bytes, a tuple of bytes or None, and a bool");
         return NULL;
     }
-    if (PyBytes_AsStringAndSize(args[0], &data, &size) < 0)
+    if (PyBytes_AsStringAndSize(args[0], &data, &size) < 0 || (name = PyObject_IsTrue(args[2])) < 0)
         return NULL;
     Request *request = PyObject_New(Request, request_type);
     if (request == NULL)
@@ -138,7 +147,7 @@ static PyObject *module_read(PyObject *Py_UNUSED(module), PyObject *const *args,
     PyObject *made = NULL, *pieces;
     switch (find_traces((const uint8_t *)data, (size_t)size, args[1] != Py_None, &request->found)) {
     case DONE:
-        pieces = pieces_of(request, args[1], args[2] == Py_True);
+        pieces = pieces_of(request, args[1], name);
         made = pieces == NULL ? NULL : PyTuple_Pack(2, (PyObject *)request, pieces);
         Py_XDECREF(pieces);
         break;
@@ -242,14 +251,21 @@ static PyObject *request_heads(Request *self, PyObject *Py_UNUSED(none))
 {
     const Found *found = &self->found;
     PyObject *heads = PyList_New(found->scopes.length);
+    PyObject *around = NULL; /* one object for all scopes of a resource, which stand beside each other */
+    uint32_t resource = NONE;
     for (uint32_t place = 0; heads != NULL && place < found->scopes.length; place++) {
         Scope scope = AT(found->scopes, Scope, place);
-        Rest around = AT(found->resources, Resource, scope.resource).rest;
-        PyObject *rests[] = {joined(data_of(self), around), joined(data_of(self), scope.rest)};
+        if (scope.resource != resource) {
+            resource = scope.resource;
+            Py_XDECREF(around);
+            around = joined(data_of(self), AT(found->resources, Resource, resource).rest);
+        }
+        PyObject *rests[] = {Py_XNewRef(around), joined(data_of(self), scope.rest)};
         PyObject *head = packed(rests, 2);
         if (head == NULL || PyList_SetItem(heads, place, head) < 0)
             Py_CLEAR(heads);
     }
+    Py_XDECREF(around);
     return heads;
 }
 
@@ -260,7 +276,7 @@ static PyObject *request_spread(Request *self, PyObject *codes)
     Py_ssize_t length;
     if (PyBytes_AsStringAndSize(codes, &code, &length) < 0)
         return NULL;
-    if (length != found->traces.length) {
+    if (length != (Py_ssize_t)found->traces.length) {
         PyErr_Format(PyExc_ValueError, "spread: %u bytes", (unsigned)found->traces.length);
         return NULL;
     }

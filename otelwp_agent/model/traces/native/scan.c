@@ -44,7 +44,7 @@ void forget(Found *found)
 static int make_room(Array *array, size_t size)
 {
     size_t capacity = array->capacity ? (size_t)array->capacity * 2 : 16;
-    void *items = capacity < NONE ? realloc(array->items, capacity * size) : NULL;
+    void *items = capacity < NONE && capacity <= SIZE_MAX / size ? realloc(array->items, capacity * size) : NULL;
     if (items == NULL)
         return 0;
     array->items = items;
@@ -83,8 +83,8 @@ static int open_table(Table *table, uint64_t size)
     table->size = (uint32_t)size;
     table->entries = table->small;
     if (size > SMALL_TABLE)
-        return (table->entries = calloc(size, sizeof(uint32_t))) != NULL;
-    memset(table->small, 0, size * sizeof(uint32_t));
+        return (table->entries = size > UINT32_MAX ? NULL : calloc((size_t)size, sizeof(uint32_t))) != NULL;
+    memset(table->small, 0, (size_t)size * sizeof(uint32_t));
     return 1;
 }
 
@@ -160,7 +160,8 @@ static Result find_trace(Scan *scan, Slice id, uint32_t *place)
         uint32_t *entry = &scan->traces.entries[(hash + probe) & (scan->traces.size - 1)];
         if (!*entry) {
             Result result = begin_trace(found, id, place);
-            *entry = *place + 1;
+            if (result == DONE)
+                *entry = *place + 1;
             return result;
         }
         *place = *entry - 1;
@@ -451,7 +452,7 @@ Result find_traces(const uint8_t *data, size_t size, int parents, Found *found)
     open_table(&scan.traces, SMALL_TABLE);
     const uint8_t *at = data, *end = data + size, *stop;
     Result result = size > MOST_BYTES ? IRREGULAR : DONE;
-    while (at < end && result == DONE) {
+    while (result == DONE && at < end) {
         if (*at != RESOURCE_SPANS || (at = content(at + 1, end, &stop)) == NULL)
             result = IRREGULAR;
         else {

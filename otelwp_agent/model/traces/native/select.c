@@ -28,7 +28,7 @@ static int read_mark(PyObject *choice, const Trace *trace, Mark *mark)
         mark->suffix = read < 0 ? NULL : suffix;
         return read == 0;
     }
-    if (PyList_Size(choice) != trace->spans) {
+    if (PyList_Size(choice) != (Py_ssize_t)trace->spans) {
         PyErr_Format(PyExc_ValueError, "select: %u spans take the places of %zd", (unsigned)trace->spans,
                      PyList_Size(choice));
         return 0;
@@ -110,7 +110,7 @@ static void write_chosen(const uint8_t *data, const Found *found, Mark *marks, c
 PyObject *request_select(Request *self, PyObject *chosen)
 {
     const Found *found = &self->found;
-    if (!PyList_Check(chosen) || PyList_Size(chosen) != found->traces.length) {
+    if (!PyList_Check(chosen) || PyList_Size(chosen) != (Py_ssize_t)found->traces.length) {
         PyErr_Format(PyExc_ValueError, "select: a list of %u choices", (unsigned)found->traces.length);
         return NULL;
     }

@@ -74,8 +74,9 @@ pin: $(DEV) ## write the versions installed in .venv to constraints.txt
 bench: $(DEV) ## measure speed and memory beside a peer (BENCH_ARGS=--quick for a short run)
 	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
-fuzz: $(DEV) ## throw broken input at the HTTP front and the codecs (FUZZ_ARGS=…)
+fuzz: $(DEV) ## throw broken input at the HTTP front, the codecs and the C (FUZZ_ARGS=…)
 	@for target in benchmarks/fuzz/fuzz_*.py; do $(BIN)/python $$target $(FUZZ_ARGS) || exit 1; done
+	@$(BIN)/python tools/native.py --fuzz $(FUZZ_ARGS)
 
 interop: $(DEV) ## run the tests that need real peers, and get those first (PEERS=… for some of them)
 	@PYTHONPATH=tools $(BIN)/python -m peers $(PEERS)

@@ -13,6 +13,7 @@ import fuzz_codecs
 import fuzz_front
 import fuzz_inflate
 import fuzz_jaeger
+import fuzz_traces
 import fuzz_zipkin
 import fuzzing
 
@@ -37,9 +38,14 @@ def front():
         (fuzz_codecs, fuzz_codecs.codecs),
         (fuzz_inflate, fuzz_inflate.inflate),
         (fuzz_jaeger, fuzz_jaeger.jaeger),
+        pytest.param(
+            fuzz_traces,
+            fuzz_traces.traces,
+            marks=pytest.mark.skipif(fuzz_traces.native is None, reason="the extension module is not there"),
+        ),
         (fuzz_zipkin, fuzz_zipkin.zipkin),
     ],
-    ids=["codecs", "inflate", "jaeger", "zipkin"],
+    ids=["codecs", "inflate", "jaeger", "traces", "zipkin"],
 )
 def test_a_codec_stands_a_few_inputs(module, target):
     assert fuzzing.run(target, module.corpus(), seconds=SECONDS, seed=7) > 0
@@ -68,6 +74,20 @@ def test_a_bomb_is_found(monkeypatch):
     monkeypatch.setattr(fuzz_inflate, "decompress", lambda _encoding, _data, limit: b"0" * (limit + 1))
     with pytest.raises(AssertionError):
         fuzz_inflate.inflate(b"\0")
+
+
+class Careless:
+    """An extension module that reads all requests as if there was nothing in them."""
+
+    @staticmethod
+    def read(_body, _marks, _name):
+        return fuzz_traces.package.reading.Request(b"", []), []
+
+
+def test_an_extension_module_that_reads_something_else_is_found(monkeypatch):
+    monkeypatch.setattr(fuzz_traces, "native", Careless)
+    with pytest.raises(AssertionError):
+        fuzz_traces.traces(fuzz_traces.corpus()[0])
 
 
 def test_what_was_found_is_kept(tmp_path, capsys):

@@ -1,0 +1,119 @@
+"""Any bytes to what reads traces: the extension module means what Python means, or leaves them to it.
+
+Bytes are tried as a request, as what stands in one (a resource, a scope, a span), and as the seed of an odd one:
+what was changed at random mostly means nothing.
+
+Where `OTELWP_FUZZ_NATIVE` names a library, that one is tried and no other: `make fuzz` builds one with sanitizers
+(tools/native.py), which end the process where they find something.
+
+`python benchmarks/fuzz/fuzz_traces.py --seconds 10 --seed 1`
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.machinery
+import importlib.util
+import os
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+from fuzzing import main  # noqa: E402 - beside this file
+
+from otelwp_agent.model import projection_pb2 as pb  # noqa: E402
+from otelwp_agent.model import traces as package  # noqa: E402
+from otelwp_agent.model.projections import parse  # noqa: E402
+from otelwp_agent.model.signal import Signal  # noqa: E402
+from otelwp_agent.model.traces.framing import enclose, frame  # noqa: E402
+from tests.kit.otlp import Maker, delimited  # noqa: E402
+from tests.kit.traces import ALL_MARKS, OddTraces, agree, odd_request, request, span  # noqa: E402
+
+CAPTURES = ROOT / "tests/data/captures"
+LIBRARY = "OTELWP_FUZZ_NATIVE"
+MADE, ODD = 200, 1000
+"""Requests in the corpus beside the captures: drawn as protobuf might write them, and odd ones."""
+MAX_CAPTURE = 16 * 1024
+LAST = Path("fuzz-traces.bin")
+"""Where `fuzzing` keeps what found something; under sanitizers each input is written there before it is tried."""
+_FOUND_SIZE = 1024
+"""Bytes for a `Found` of scan.h, which has less."""
+_SPAN = parse(pb.Resources.FromString, request([span()])).resources[0].scopes[0].items[0]
+
+
+def load() -> Any:
+    """Return the extension module; `None` if there is none."""
+    path = os.environ.get(LIBRARY)
+    if not path:
+        return package._native  # noqa: SLF001 - what this is about
+    name = "otelwp_agent.model.traces._native"
+    loader = importlib.machinery.ExtensionFileLoader(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+native = load()
+_c = ctypes.CDLL(None)
+_c.malloc.restype = ctypes.c_void_p
+_scanner = ctypes.CDLL(native.__file__) if os.environ.get(LIBRARY) else None
+
+
+def traces(data: bytes) -> None:
+    """Read `data` in both ways, as each of the things that a request is made of."""
+    marks, name = ALL_MARKS[len(data) % len(ALL_MARKS)], len(data) % 3 > 0
+    if _scanner is not None:
+        LAST.write_bytes(data)
+    for body in (
+        data,
+        delimited(1, data),
+        delimited(1, delimited(2, data)),
+        enclose((b"", b""), frame([data, _SPAN, data])),
+        OddTraces(random.Random(data), 1 + len(data) % 5).request(),
+    ):
+        if _scanner is not None:
+            scan(_scanner, body)
+        agree(native, body, marks, name=name)
+
+
+def scan(library: Any, body: bytes) -> None:
+    """Scan a request that lies alone, with nothing behind it: then a sanitizer sees each byte too many that is read.
+
+    (Behind what Python holds in `bytes` there is one more.)
+    """
+    found = ctypes.create_string_buffer(_FOUND_SIZE)
+    alone = ctypes.c_void_p(_c.malloc(ctypes.c_size_t(len(body))))
+    ctypes.memmove(alone, body, len(body))
+    library.find_traces(alone, ctypes.c_size_t(len(body)), 1, found)
+    library.forget(found)
+    _c.free(alone)
+
+
+def corpus() -> list[bytes]:
+    """Return captures, drawn requests and odd ones, whole and in parts."""
+    bodies = [path.read_bytes() for path in sorted(CAPTURES.glob("*.pb"))]
+    bodies = [body for body in bodies if len(body) <= MAX_CAPTURE]
+    bodies += [
+        Maker(random.Random(seed), breadth=1 + seed % 3, repeats=True).request(Signal.TRACES) for seed in range(MADE)
+    ]
+    for resource in [resource for body in bodies for resource in pb.Opaque.FromString(body).resources]:
+        bodies += [resource.SerializeToString(), *[scope.SerializeToString() for scope in resource.scopes]]
+        bodies += [item for scope in resource.scopes for item in scope.items]
+    bodies += [odd_request(seed, 1 + seed % 4) for seed in range(ODD)]
+    return [body for body in bodies if body]
+
+
+if __name__ == "__main__":
+    if native is None:
+        print("traces: skipped, the extension module is not there")
+        sys.exit(0)
+    status = main(traces, corpus(), __doc__)
+    if not status and LAST.name not in sys.argv:
+        LAST.unlink(missing_ok=True)
+    sys.exit(status)

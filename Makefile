@@ -22,7 +22,7 @@ CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types layers mirror docs-check proto-check fmt docs proto pin bench fuzz interop chaos clean
+.PHONY: help run test check lint types layers mirror native docs-check proto-check fmt docs proto pin bench fuzz interop chaos clean
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r word text; \
@@ -35,8 +35,8 @@ test: $(DEV) ## run the tests, in parallel (PYTEST_ARGS=… to choose)
 	@$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
 
 # Every check runs, even when one before it has failed.
-check: $(DEV) ## lint, types, layers, file mirror, generated documentation and protobuf code
-	@$(MAKE) --no-print-directory --keep-going lint types layers mirror docs-check proto-check
+check: $(DEV) ## lint, types, layers, file mirror, warnings of C, generated documentation and protobuf code
+	@$(MAKE) --no-print-directory --keep-going lint types layers mirror native docs-check proto-check
 
 lint: $(DEV)
 	@$(BIN)/ruff check --quiet .
@@ -51,6 +51,9 @@ layers: $(DEV)
 
 mirror: $(DEV)
 	@$(BIN)/python tools/mirror.py
+
+native: $(DEV)
+	@$(BIN)/python tools/native.py
 
 docs-check: $(DEV)
 	@$(BIN)/python tools/docs.py --check

@@ -142,50 +142,70 @@ def read(body: bytes, marks: tuple[bytes, ...] | None, name: bool) -> tuple[Requ
     `marks` tell which attributes of root spans are asked for, by how they begin when they are serialized, and `name`
     whether their names are. Without marks only ids, sizes, errors, trace states and roots are read.
     """
-    places: dict[bytes, int] = {}
+    found: dict[bytes, _Trace] = {}
     owners: list[int] = []
-    found: list[list[tuple[pb.TraceSpan, bytes, bytes]]] = []
     for resource, scope in _scopes(body):
         for item in scope.items:
             span = parse(pb.TraceSpan.FromString, item)
             trace_id = span.trace_id
             if len(trace_id) != _LENGTH or trace_id == _NO_ID:
                 trace_id = b""
-            place = places.setdefault(trace_id, len(places))
-            if place == len(found):
-                found.append([])
-            found[place].append((span, item, resource))
-            owners.append(place)
-    pieces = [_piece(trace_id, spans, marks, name=name) for trace_id, spans in zip(places, found, strict=True)]
-    return Request(body, owners), pieces
+            trace = found.get(trace_id)
+            if trace is None:
+                trace = found[trace_id] = _Trace(len(found), resource)
+            trace.add(span, item, resource)
+            owners.append(trace.place)
+    return Request(body, owners), [trace.piece(trace_id, marks, name=name) for trace_id, trace in found.items()]
 
 
-def _piece(
-    trace_id: bytes,
-    spans: Sequence[tuple[pb.TraceSpan, bytes, bytes]],
-    marks: tuple[bytes, ...] | None,
-    *,
-    name: bool,
-) -> Piece:
-    """Return what there is to say of these spans, each with its bytes and its resource."""
-    flags = 0 if trace_id else INVALID
-    if any(span.status.code == STATUS_ERROR for span, _, _ in spans):
-        flags |= ERROR
-    root = next((each for each in spans if is_root(each[0].parent_span_id)), None)
-    duration, said = 0.0, b""
-    if root is not None:
-        flags |= ROOTED
-        duration = (root[0].end_time_unix_nano - root[0].start_time_unix_nano) * 1e-9
-        said = b"" if marks is None else _said(root[1], marks, name=name)
-    if trace_id and marks is not None:
-        ids = {span.span_id or _NO_SPAN for span, _, _ in spans}
-        if len(ids) < len(spans):
-            flags |= DUPLICATES
-        if root and all(span.parent_span_id in ids or is_root(span.parent_span_id) for span, _, _ in spans):
-            flags |= WHOLE
-    states = tuple(dict.fromkeys([span.trace_state for span, _, _ in spans if span.trace_state]))
-    size = sum([len(item) for _, item, _ in spans])
-    return Piece(trace_id, len(spans), size, flags, states, duration, (root or spans[0])[2], said)
+class _Trace:
+    """What is told of a trace by the spans that were read. They are not kept: a few bytes of a request can be one."""
+
+    __slots__ = ("error", "ids", "parents", "place", "resource", "root", "size", "spans", "states")
+
+    def __init__(self, place: int, resource: bytes) -> None:
+        self.place = place
+        self.resource = resource
+        self.root: tuple[bytes, int] | None = None
+        """Its bytes, and how many nanoseconds it took."""
+        self.spans = self.size = 0
+        self.error = False
+        self.states: dict[bytes, None] = {}
+        self.ids: set[bytes] = set()
+        self.parents: set[bytes] = set()
+
+    def add(self, span: pb.TraceSpan, item: bytes, resource: bytes) -> None:
+        """Go on with a span, which also comes as its bytes."""
+        self.spans += 1
+        self.size += len(item)
+        self.error = self.error or span.status.code == STATUS_ERROR
+        self.ids.add(span.span_id or _NO_SPAN)
+        if span.trace_state:
+            self.states[span.trace_state] = None
+        parent = span.parent_span_id
+        if not is_root(parent):
+            self.parents.add(parent)
+        elif self.root is None:
+            self.root = item, span.end_time_unix_nano - span.start_time_unix_nano
+            self.resource = resource
+
+    def piece(self, trace_id: bytes, marks: tuple[bytes, ...] | None, *, name: bool) -> Piece:
+        """Return what there is to say."""
+        flags = ERROR if self.error else 0
+        duration, said = 0.0, b""
+        if self.root is not None:
+            root, nanoseconds = self.root
+            flags |= ROOTED
+            duration = nanoseconds * 1e-9
+            said = b"" if marks is None else _said(root, marks, name=name)
+        if not trace_id:
+            flags |= INVALID
+        elif marks is not None:
+            if len(self.ids) < self.spans:
+                flags |= DUPLICATES
+            if self.root is not None and self.parents <= self.ids:
+                flags |= WHOLE
+        return Piece(trace_id, self.spans, self.size, flags, (*self.states,), duration, self.resource, said)
 
 
 def _said(root: bytes, marks: tuple[bytes, ...], *, name: bool) -> bytes:

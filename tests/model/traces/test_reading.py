@@ -1,5 +1,7 @@
 """Traces read out of requests: what everything means, whether the extension module reads it or Python does."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -336,6 +338,18 @@ def test_many_traces_take_no_longer_each(read):
     parts = found.parts(places, found.heads(), None)
     spans = [found.spans(place) for place in places]
     assert [unframe(part[1]) for (part,) in parts] == spans == [[delimited(1, each)] for each in ids]
+
+
+def test_spans_of_nothing_take_next_to_nothing(read):
+    """Two bytes of a request are a span, and whoever sends it chooses the way it is read."""
+    body = enclose((b"", b""), frame([b""] * 50_000))
+    tracemalloc.start()
+    try:
+        read(body)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 20 * len(body)
 
 
 def parts_of(found):

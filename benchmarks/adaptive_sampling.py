@@ -19,9 +19,9 @@ import time
 from typing import Any
 
 import structlog
+from fresh import Request, again, body, halves, trace, whole
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from otelwp_agent.component import ComponentId, Context, Kind
 from otelwp_agent.model import traces
@@ -35,22 +35,16 @@ from otelwp_agent.processors.adaptive_sampling import AdaptiveSampling, Config
 from otelwp_agent.service.memory import release, tune
 from otelwp_agent.telemetry.metrics import Registry
 
-KEYS = 1_000
-ERRORS = 0.02
-"""Share of traces with an error."""
 KEPT = 0.1
 """Share of spans that the budget leaves."""
 RATE = 250_000
 """Spans a second that the traffic pretends to be."""
 WARM_UP = 10.0
 """Seconds of it before anything is measured: by then rates have settled at the budget."""
-REQUESTS = 600
-"""Different ones, of a hundred spans; they come again with other trace ids."""
 PASSES = 5
 ROUNDS = 3
 IN_FLIGHT = 100_000
 """Traces that wait at once when memory is measured."""
-START = 1_760_000_000_000_000_000
 SETTINGS: dict[str, Any] = {
     "target": {"spans_per_second": RATE * KEPT},
     "per": ["service.name", "http.route"],
@@ -97,106 +91,9 @@ class NoHost:
     ready = True
 
 
-def trace(spans: int, chance: random.Random) -> list[Span]:
-    """Return a trace whose root comes last, as it does where spans are sent when they end; 270 bytes a span."""
-    trace_id, root = chance.randbytes(16), chance.randbytes(8)
-    fails = chance.randrange(spans) if chance.random() < ERRORS else -1
-    made = []
-    for index in range(spans):
-        is_root = index == spans - 1
-        start = START + index * 1_000_000
-        length = chance.expovariate(1 / 200_000_000) if is_root else chance.randrange(100_000, 5_000_000)
-        span = Span(
-            trace_id=trace_id,
-            span_id=root if is_root else chance.randbytes(8),
-            parent_span_id=b"" if is_root else root,
-            name="GET /product/{id}" if is_root else "wpdb.query SELECT",
-            kind=Span.SPAN_KIND_SERVER if is_root else Span.SPAN_KIND_CLIENT,
-            start_time_unix_nano=START if is_root else start,
-            end_time_unix_nano=start + int(length),
-            attributes=_request(chance) if is_root else _query(chance),
-        )
-        if index == fails:
-            span.status.code = Status.STATUS_CODE_ERROR
-            span.status.message = "deadlock found when trying to get lock"
-        made.append(span)
-    return made
-
-
-def _request(chance: random.Random) -> list[KeyValue]:
-    route = min(int(chance.paretovariate(0.6)), KEYS) - 1
-    return [
-        _text("http.request.method", "GET"),
-        _text("url.path", f"/product/{chance.randrange(100_000)}"),
-        _text("url.scheme", "https"),
-        _text("server.address", "shop.example"),
-        _text("http.route", f"/product/{route}"),
-        KeyValue(key="http.response.status_code", value=AnyValue(int_value=200)),
-    ]
-
-
-def _query(chance: random.Random) -> list[KeyValue]:
-    return [
-        _text("db.system.name", "mysql"),
-        _text("db.operation.name", "SELECT"),
-        _text("db.query.summary", "SELECT wp_posts"),
-        _text("server.address", "db.internal"),
-        KeyValue(key="server.port", value=AnyValue(int_value=3306)),
-        KeyValue(key="db.response.returned_rows", value=AnyValue(int_value=chance.randrange(200))),
-    ]
-
-
-def _text(key: str, value: str) -> KeyValue:
-    return KeyValue(key=key, value=AnyValue(string_value=value))
-
-
-def body(spans: list[Span]) -> bytes:
-    """Return a request of these spans."""
-    group = ResourceSpans()
-    group.resource.attributes.extend(
-        [_text("service.name", "shop"), _text("service.version", "6.8.1"), _text("host.name", "web-03.example")]
-    )
-    scope = group.scope_spans.add()
-    scope.scope.name = "wordpress"
-    scope.spans.extend(spans)
-    return ExportTraceServiceRequest(resource_spans=[group]).SerializeToString()
-
-
-Requests = list[tuple[bytes, int, list[bytes]]]
-"""Bodies, their spans, and the trace ids in them."""
-
-
-def whole(traces: int, spans: int) -> Requests:
-    """Return requests of whole traces."""
-    chance = random.Random(traces)
-    made = []
-    for _ in range(REQUESTS):
-        parts = [trace(spans, chance) for _ in range(traces)]
-        made.append((body([span for part in parts for span in part]), traces * spans, [p[0].trace_id for p in parts]))
-    return made
-
-
-def halves() -> Requests:
-    """Return requests with the last halves of ten traces and the first halves of ten others."""
-    chance = random.Random(7)
-    parts = [trace(10, chance) for _ in range(10 * REQUESTS)]
-    made = []
-    for start in range(0, len(parts), 10):
-        fresh, pending = parts[start : start + 10], parts[start - 10 : start] if start else parts[-10:]
-        spans = [span for part in pending for span in part[5:]] + [span for part in fresh for span in part[:5]]
-        made.append((body(spans), 100, [part[0].trace_id for part in (*pending, *fresh)]))
-    return made
-
-
-def again(requests: Requests, turn: int) -> list[tuple[bytes, int]]:
-    """Return the requests with other trace ids."""
-    mask = random.Random(turn).getrandbits(128)
-    made = []
-    for data, spans, trace_ids in requests:
-        for trace_id in trace_ids:
-            data = data.replace(trace_id, (int.from_bytes(trace_id, "big") ^ mask).to_bytes(16, "big"))  # noqa: PLW2901
-        made.append((data, spans))
-    return made
+def other(requests: list[Request], turn: int) -> list[tuple[bytes, int]]:
+    """Return the requests with the trace ids of this turn, and their spans."""
+    return [(again(request, turn), request.spans) for request in requests]
 
 
 class FullParse:
@@ -302,15 +199,15 @@ def run(stage: Any, clock: Clock, requests: list[tuple[bytes, int]]) -> tuple[fl
     return spans / (time.process_time() - start), (stage.next.spans - before) / spans
 
 
-def rounds(name: str, stage: Any, clock: Clock, requests: Requests) -> float:
+def rounds(name: str, stage: Any, clock: Clock, requests: list[Request]) -> float:
     """Print and return the best of several rounds."""
     best = kept = 0.0
     turn = 0
     while clock.now < WARM_UP:
         turn -= 1
-        run(stage, clock, again(requests, turn))
+        run(stage, clock, other(requests, turn))
     for turn in range(ROUNDS):
-        parts = [again(requests, turn * PASSES + each) for each in range(PASSES)]
+        parts = [other(requests, turn * PASSES + each) for each in range(PASSES)]
         speed, kept = run(stage, clock, [each for part in parts for each in part])
         best = max(best, speed)
     print(f"{name:44}{best:14,.0f} spans a CPU-second, {kept:6.1%} kept")
@@ -354,13 +251,13 @@ def at_once() -> None:
         rounds(name, processor(clock, **settings), clock, requests)
 
 
-def waiting(requests: Requests) -> float:
+def waiting(requests: list[Request]) -> float:
     """Run what has to wait."""
     clock = Clock()
     return rounds("waiting, traces in two requests", processor(clock, **SHORT), clock, requests)
 
 
-def parsing(requests: Requests) -> float:
+def parsing(requests: list[Request]) -> float:
     """Run the same by the usual means."""
     clock = Clock()
     full = FullParse(config(**SHORT), clock)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import rotel_binary
 from process import Process, free_ports
-from results import OURS, OURS_GZIP, PEER, PEER_UNSENT
+from results import OTELCOL, OURS, OURS_GZIP, PEER, PEER_UNSENT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +34,8 @@ class Running:
     grpc_port: int | None
     listening_seconds: float
     """From exec until every port took connections."""
+    metrics_port: int | None = None
+    """Where its own metrics are, if that is known."""
 
     def port(self, protocol: str) -> int:
         """Return where a protocol is spoken."""
@@ -89,7 +91,33 @@ class Otelwp:
             }
         )
         command = [self.command, "run", *[word for config in configs for word in ("--config", str(config))]]
-        return _started(Process(command, env, logs / f"{self.name}.log", cores), http_port, grpc_port if grpc else None)
+        process = Process(command, env, logs / f"{self.name}.log", cores)
+        return _started(process, http_port, grpc_port if grpc else None, metrics_port)
+
+
+class Otelcol:
+    """The OpenTelemetry Collector, as tools/peers builds it; it listens for HTTP alone."""
+
+    sends = True
+
+    def __init__(self, binary: Path, version: str, config: str) -> None:
+        """Start `binary`; `config` is a file in `configs/`."""
+        self.name = OTELCOL
+        self.binary = binary
+        self.version = version
+        self.config = CONFIGS / config
+
+    def start(self, sink: str, logs: Path, cores: Cores, *, grpc: bool = False) -> Running:
+        """Start it on its configuration."""
+        del grpc
+        http_port, metrics_port = free_ports(2)
+        env = os.environ | {
+            "BENCH_SINK": sink,
+            "BENCH_HTTP_PORT": str(http_port),
+            "BENCH_METRICS_PORT": str(metrics_port),
+        }
+        command = [str(self.binary), f"--config=file:{self.config}"]
+        return _started(Process(command, env, logs / "otelcol.log", cores), http_port, None, metrics_port)
 
 
 class Rotel:
@@ -119,10 +147,10 @@ class Rotel:
         return _started(Process(command, os.environ, logs / "rotel-output.log", cores), http_port, grpc_port)
 
 
-def _started(process: Process, http_port: int, grpc_port: int | None) -> Running:
+def _started(process: Process, http_port: int, grpc_port: int | None, metrics_port: int | None = None) -> Running:
     ports = [http_port, *([grpc_port] if grpc_port else [])]
     try:
-        return Running(process, http_port, grpc_port, process.wait_listening(ports))
+        return Running(process, http_port, grpc_port, process.wait_listening(ports), metrics_port)
     except BaseException:
         process.kill()
         raise

@@ -2,7 +2,8 @@
 
 An order says `protocol` (http or grpc), `port`, `spans`, and when to stop: after `requests` or `seconds`, whichever
 comes first. Closed loop: each of the connections sends its next request when the last one has been answered. Bodies and
-request heads are built before the clock starts, so that this process costs less than what it measures.
+request heads are built before the clock starts, so that this process costs less than what it measures; where an order
+names `traces`, they get their trace ids when they are sent.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
+import fresh
 import grpc
 import grpc.aio
 import uvloop
@@ -43,6 +45,9 @@ NICE = 5
 
 METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
+_HEAD = (
+    b"POST /v1/traces HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/x-protobuf\r\ncontent-length: %d\r\n\r\n"
+)
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
@@ -59,6 +64,8 @@ class Order:
     """Seconds to wait for answers after that."""
     rest: float = 0.0
     """Seconds that an HTTP connection rests after each answer."""
+    traces: str = ""
+    """Which of the loads in `fresh`, over HTTP, in place of spans that are always the same."""
 
 
 @dataclass
@@ -69,6 +76,8 @@ class Result:
     seconds: float = 0.0
     latencies: array[float] = field(default_factory=lambda: array("f"))
     """Seconds that each HTTP answer took."""
+    errors: int = 0
+    """Spans with an error in what was sent of one of the loads in `fresh`."""
 
     def quantile(self, share: float) -> float:
         """Return a quantile of the latencies, in ms; 0 if there are none."""
@@ -159,18 +168,24 @@ class HttpConnection(asyncio.Protocol):
 @functools.lru_cache(maxsize=8)
 def http_requests(spans: int) -> list[bytes]:
     """Return whole HTTP requests, head and body."""
-    head = (
-        b"POST /v1/traces HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/x-protobuf\r\n"
-        b"content-length: %d\r\n\r\n"
-    )
-    return [head % len(body) + body for body in workload.bodies(spans)]
+    return [_HEAD % len(body) + body for body in workload.bodies(spans)]
+
+
+def fresh_requests(bodies: Iterator[tuple[bytes, int]], result: Result) -> Iterator[bytes]:
+    """Yield whole HTTP requests, and count the errors in them."""
+    for body, errors in bodies:
+        result.errors += errors
+        yield _HEAD % len(body) + body
 
 
 async def load_http(order: Order) -> Result:
     """Carry out an order over HTTP."""
-    requests = itertools.cycle(http_requests(order.spans))
     loop = asyncio.get_running_loop()
     result = Result()
+    if order.traces:
+        requests = fresh_requests(fresh.stream(order.traces), result)
+    else:
+        requests = itertools.cycle(http_requests(order.spans))
     budget = Budget(order)
 
     def connection() -> HttpConnection:
@@ -178,8 +193,11 @@ async def load_http(order: Order) -> Result:
 
     protocols = [(await loop.create_connection(connection, "127.0.0.1", order.port))[1] for _ in range(CONNECTIONS)]
     started = time.monotonic()
-    for protocol in protocols:
-        protocol.send()
+    for place, protocol in enumerate(protocols):
+        if order.rest:  # one after the other, as they will go on
+            loop.call_later(order.rest * place / CONNECTIONS, protocol.send)
+        else:
+            protocol.send()
     done, pending = await asyncio.wait(
         [protocol.done for protocol in protocols], timeout=order.seconds + order.patience
     )
@@ -234,7 +252,7 @@ async def main() -> None:
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         order = Order(**json.loads(line))
         result = await (load_http(order) if order.protocol == "http" else load_grpc(order))
-        answer = {"statuses": result.statuses, "seconds": result.seconds}
+        answer = {"statuses": result.statuses, "seconds": result.seconds, "errors": result.errors}
         answer |= {"p50_ms": result.quantile(0.5), "p99_ms": result.quantile(0.99)}
         print(json.dumps(answer), flush=True)
 

@@ -20,6 +20,8 @@ PEER = "Rotel"
 PEER_UNSENT = "Rotel, blackhole"
 """The peer with its exporter that neither encodes nor sends: what it costs at least, whatever it compresses."""
 
+OTELCOL = "OpenTelemetry Collector"
+
 ACCEPTED = ("200", "OK")
 """The statuses, HTTP and gRPC, that accept a request."""
 

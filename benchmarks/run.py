@@ -44,12 +44,12 @@ STALLED_SPANS = 100
 class Bench:
     """Sink and load, kept running while collectors come and go."""
 
-    def __init__(self, cores: Cores, logs: Path) -> None:
-        """Start sink and load."""
+    def __init__(self, cores: Cores, logs: Path, text: str = "") -> None:
+        """Start sink and load; the sink counts how often `text` comes."""
         self.cores = cores
         self.logs = logs
         os.sched_setaffinity(0, cores.others)
-        self._sink = subprocess.Popen([sys.executable, HERE / "sink.py"], stdout=subprocess.PIPE, text=True)
+        self._sink = subprocess.Popen([sys.executable, HERE / "sink.py", "0", text], stdout=subprocess.PIPE, text=True)
         self._load = subprocess.Popen(
             [sys.executable, HERE / "load.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -132,10 +132,14 @@ class Bench:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def _arrived(self) -> tuple[int, int]:
-        """Return how many spans the sink has got so far, and in how many bytes."""
+    def counts(self) -> dict[str, Any]:
+        """Return what the sink has got so far: `spans`, `bytes`, how often the text was `found`."""
         with urllib.request.urlopen(f"{self.sink}/counts", timeout=10) as response:
-            counts = json.load(response)
+            counts: dict[str, Any] = json.load(response)
+        return counts
+
+    def _arrived(self) -> tuple[int, int]:
+        counts = self.counts()
         return counts["spans"], counts["bytes"]
 
     def _wait_arrived(self, spans: int) -> None:
@@ -148,7 +152,8 @@ def _accepted(statuses: dict[str, int]) -> int:
     return sum(statuses.get(status, 0) for status in ACCEPTED)
 
 
-def _machine(collectors: Sequence[Collector], cores: Cores) -> dict[str, str]:
+def machine(collectors: Sequence[Collector], cores: Cores) -> dict[str, str]:
+    """Return what a report says of where and with what it was made."""
     cpu = platform.processor() or platform.machine()
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
@@ -235,7 +240,7 @@ def main() -> int:
     cores = Cores.divide()
     results = Results({})
     collectors = [each for each in _collectors(results) if each.name in (options.collector or [OURS, OURS_GZIP, PEER])]
-    results.machine = _machine(collectors, cores)
+    results.machine = machine(collectors, cores)
     with tempfile.TemporaryDirectory(prefix="otelwp-bench-") as logs:
         bench = Bench(cores, Path(logs))
         try:

@@ -4,7 +4,7 @@
 answer has been written, so a collector does not wait for the count.
 
 `python sink.py PORT` listens on that port, and looks for spans named `probe <ns since 1970>`: how long they took, in
-seconds, is told as `probes`.
+seconds, is told as `probes`. `python sink.py 0 TEXT` tells as `found` how often the text came.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ _PROBE = re.compile(rb"probe (\d{19})")
 class Counts:
     """What came so far."""
 
-    def __init__(self, *, probing: bool = False) -> None:
-        """Start with nothing; look for probes if `probing`."""
+    def __init__(self, *, probing: bool = False, text: str = "") -> None:
+        """Start with nothing; look for probes if `probing`, and for a text if there is one."""
+        self._text = text.encode()
         self.probes: list[float] | None = [] if probing else None
+        self.found = 0
         self.requests = 0
         self.compressed = 0
         self.bytes = 0
@@ -47,7 +49,14 @@ class Counts:
         self.bytes += len(body)
         if self.probes is not None:
             self.probes += [(time.time_ns() - int(probe)) / 1e9 for probe in _PROBE.findall(body)]
-        self.spans += count(Signal.TRACES, igzip.decompress(body) if compressed else body)
+        message = igzip.decompress(body) if compressed else body
+        self.spans += count(Signal.TRACES, message)
+        if self._text:
+            self.found += message.count(self._text)
+
+    def told(self) -> dict[str, object]:
+        """Return what is told of it."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
 
 class SinkProtocol(asyncio.Protocol):
@@ -91,7 +100,7 @@ class SinkProtocol(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Answer, then count."""
         if self.url == b"/counts":
-            text = json.dumps(vars(self.counts)).encode()
+            text = json.dumps(self.counts.told()).encode()
             self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(text), text))
         elif self.url.startswith(b"/stalled"):
             self.counts.stalled += 1
@@ -104,7 +113,7 @@ class SinkProtocol(asyncio.Protocol):
 async def serve() -> None:
     """Serve until the process is ended."""
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 0
-    counts = Counts(probing=bool(port))
+    counts = Counts(probing=bool(port), text=sys.argv[2] if len(sys.argv) > 2 else "")
     server = await asyncio.get_running_loop().create_server(lambda: SinkProtocol(counts), "127.0.0.1", port)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()

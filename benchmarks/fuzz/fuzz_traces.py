@@ -74,7 +74,7 @@ def traces(data: bytes) -> None:
         data,
         delimited(1, data),
         delimited(1, delimited(2, data)),
-        enclose((b"", b""), frame([data, _SPAN, data])),
+        enclose([((b"", b""), frame([data, _SPAN, data]))]),
         OddTraces(random.Random(data), 1 + len(data) % 5).request(),
     ):
         if _scanner is not None:

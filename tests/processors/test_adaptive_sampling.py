@@ -294,7 +294,7 @@ def test_attributes_that_do_not_parse_stop_nothing(at_once, state):
     heads = read(body_of([root]))[0].heads()[0]
     items = [item, *[other(**child).SerializeToString() for child in children]]
     receipt = Receipt(len(items))
-    stage.consume(Batch(Signal.TRACES, enclose(heads, frame(items)), len(items), Origin(), [(receipt, len(items))]))
+    stage.consume(Batch(Signal.TRACES, enclose([(heads, frame(items))]), len(items), Origin(), [(receipt, len(items))]))
     run(stage.shutdown())
     assert sum(batch.items for batch in catcher.batches) == len(items)
     for batch in catcher.batches:
@@ -306,7 +306,7 @@ def test_names_that_are_no_text_hide_nothing_else():
     stage, _ = sampler(target={"spans_per_second": 9}, per=["http.route"])
     request = ExportTraceServiceRequest.FromString(body_of([span(trace_id(1), attributes=[text("http.route", "/a")])]))
     item = request.resource_spans[0].scope_spans[0].spans[0].SerializeToString() + b"J\x04\n\x02\xff\xfe"
-    body = enclose(read(request.SerializeToString())[0].heads()[0], frame([item]))
+    body = enclose([(read(request.SerializeToString())[0].heads()[0], frame([item]))])
     stage.consume(Batch(Signal.TRACES, body, 1, Origin(), [(Receipt(1), 1)]))
     assert {key for key, _ in [*stage.controller.keys()]} == {("/a",)}
 
@@ -314,7 +314,7 @@ def test_names_that_are_no_text_hide_nothing_else():
 def test_a_resource_that_does_not_parse_says_nothing():
     stage, catcher = sampler(**SITES)
     item = read_items(body_of([span(trace_id(1), error=True)]))[0]
-    body = enclose((b"\n\x03\n\x01\xff", b""), frame([item]))
+    body = enclose([((b"\n\x03\n\x01\xff", b""), frame([item]))])
     stage.consume(Batch(Signal.TRACES, body, 1, Origin(), [(Receipt(1), 1)]))
     assert len(catcher.batches) == 1
 
@@ -462,6 +462,36 @@ def test_memory_is_bounded_by_deciding_the_oldest_early():
     early = metric(stage, "early_decisions", cause="memory")
     assert early == 500 - stage.health().details["waiting_traces"] > 300
     assert 0 < catcher.items < early / 2
+
+
+def test_what_stands_around_spans_counts_once_as_long_as_somebody_waits_with_it():
+    clock = Clock()
+    stage, catcher = sampler(clock, **SITES, **CHANCE, max_bytes="1MiB", max_trace_bytes="64KiB", max_wait="10s")
+    large = "x" * 100_000
+    for number in range(5):
+        stage.consume(batch_of([span(trace_id(number), 1, 0)], host__name=large))
+    assert 100_000 < stage.health().details["waiting_bytes"] < 150_000
+    for number in range(5, 100):
+        stage.consume(batch_of([span(trace_id(number), 1, 0)], host__name=f"{number}{large}"))
+        assert stage.health().details["waiting_bytes"] <= 2**20
+    assert metric(stage, "early_decisions", cause="memory") > 80
+    clock.now += 20
+    look(stage, catcher)
+    assert stage.health().details["waiting_bytes"] == 0
+
+
+def test_a_trace_of_many_scopes_is_handed_on_as_small_as_it_came():
+    stage, catcher = sampler(**SITES, **CHANCE)
+    request = ExportTraceServiceRequest()
+    group = request.resource_spans.add()
+    group.resource.attributes.add(key="host.name").value.string_value = "x" * 10_000
+    for number in range(1_000):
+        group.scope_spans.add(scope={"name": f"scope {number}"}).spans.add(**span(trace_id(1, 255), number + 1, 0))
+    body = request.SerializeToString()
+    stage.consume(Batch(Signal.TRACES, body, 1_000, Origin(), [(Receipt(1_000), 1_000)]))
+    run(stage.shutdown())
+    assert catcher.items == 1_000
+    assert sum(len(batch.body) for batch in catcher.batches) < 1.2 * len(body)
 
 
 def test_a_next_stage_that_refuses_loses_nothing():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from otelwp_agent.model import projection_pb2 as pb
@@ -9,7 +10,7 @@ from otelwp_agent.model.projections import parse
 from otelwp_agent.model.wire import SMALL, VARINTS, prefixed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 Head = tuple[bytes, bytes]
 """What stands around spans: the rest of their resource's message and of their scope's, serialized."""
@@ -31,7 +32,12 @@ def unframe(framed: bytes) -> list[bytes]:
     return parse(pb.OpaqueScope.FromString, framed).items[:]
 
 
-def enclose(head: Head, framed: bytes) -> bytes:
-    """Return a request of framed spans and what stands around them."""
-    resource, scope = head
-    return prefixed(_RESOURCE, resource + prefixed(_SCOPE, scope + framed))
+def enclose(parts: Iterable[tuple[Head, bytes]]) -> bytes:
+    """Return a request of framed spans and what stands around them; neighbours share what is the same around both."""
+    request = []
+    for resource, of_resource in groupby(parts, lambda part: part[0][0]):
+        scopes = [resource]
+        for scope, of_scope in groupby(of_resource, lambda part: part[0][1]):
+            scopes.append(prefixed(_SCOPE, scope + b"".join([framed for _, framed in of_scope])))
+        request.append(prefixed(_RESOURCE, b"".join(scopes)))
+    return b"".join(request)

@@ -15,43 +15,28 @@ if TYPE_CHECKING:
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.model.receipt import Receipt
     from otelwp_agent.model.traces import Part, Piece, Request
-    from otelwp_agent.model.traces.framing import Head
     from otelwp_agent.processors.adaptive_sampling.verdict import Verdict
+    from otelwp_agent.processors.adaptive_sampling.waiting import Heads
 
 _KEPT, _SAMPLED_OUT, _FILTERED, _HELD = range(4)
 OUTCOMES = ((Outcome.SAMPLED_OUT, ""), (Outcome.FILTERED, ""))
 """For `Selection.settle`; what is held is left alone."""
-_HEADS = 1024
 
 
-class Divider:
-    """Finds the parts of traces that wait; what stands around their spans is kept once, however many share it."""
-
-    def __init__(self) -> None:
-        """Know nothing yet."""
-        self._heads: dict[Head, Head] = {}
-
-    def parts(
-        self, batch: Batch, request: Request, pieces: Sequence[Piece], waiting: list[int]
-    ) -> Iterable[list[Part[Receipt]]]:
-        """Return the parts of each piece that waits: one for each scope and receipt."""
-        if len(batch.shares) == 1:
-            return request.parts(waiting, self._shared(request), batch.shares[0][0])
-        parts: dict[bytes, list[Part[Receipt]]] = {pieces[place][0]: [] for place in waiting}
-        for share in split_batch(batch, [items for _, items in batch.shares]):
-            own, theirs = read(share.body)
-            found = own.parts([*range(len(theirs))], self._shared(own), share.shares[0][0])
-            for (trace_id, *_), more in zip(theirs, found, strict=True):
-                if trace_id in parts:
-                    parts[trace_id] += more
-        return parts.values()
-
-    def _shared(self, request: Request) -> list[Head]:
-        """Return what stands around spans, equal ones as one object."""
-        known = self._heads
-        if len(known) >= _HEADS:
-            known.clear()
-        return [known.setdefault(head, head) for head in request.heads()]
+def parts_of(
+    batch: Batch, request: Request, pieces: Sequence[Piece], waiting: list[int], heads: Heads
+) -> Iterable[list[Part[Receipt]]]:
+    """Return the parts of each piece that waits: one for each scope and receipt; `heads` are of those before."""
+    if len(batch.shares) == 1:
+        return request.parts(waiting, heads.shared(request.heads()), batch.shares[0][0])
+    parts: dict[bytes, list[Part[Receipt]]] = {pieces[place][0]: [] for place in waiting}
+    for share in split_batch(batch, [items for _, items in batch.shares]):
+        own, theirs = read(share.body)
+        found = own.parts([*range(len(theirs))], heads.shared(own.heads()), share.shares[0][0])
+        for (trace_id, *_), more in zip(theirs, found, strict=True):
+            if trace_id in parts:
+                parts[trace_id] += more
+    return parts.values()
 
 
 def select(batch: Batch, request: Request, pieces: Sequence[Piece], verdicts: Sequence[Verdict | None]) -> Selection:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.traces import ERROR, ROOTED
-from otelwp_agent.processors.adaptive_sampling.dividing import Divider
+from otelwp_agent.processors.adaptive_sampling.dividing import parts_of
 from otelwp_agent.processors.adaptive_sampling.waiting import Waiting, WaitingRoom
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ class Holding:
         self._measures = measures
         self._outgoing = outgoing
         self._recorder = recorder
-        self._divider = Divider()
         self._decision_wait = decision_wait
         self._max_wait = max_wait
         self._max_bytes = max_bytes
@@ -72,7 +71,8 @@ class Holding:
         tenant = origin.tenant
         traces, latest, due = room.traces, now + self._max_wait, now + self._decision_wait
         most = self._max_trace_bytes
-        for place, parts in zip(waiting, self._divider.parts(batch, request, pieces, waiting), strict=True):
+        found = parts_of(batch, request, pieces, waiting, room.heads)
+        for place, parts in zip(waiting, found, strict=True):
             trace_id, spans, weight, flags, states, duration, resource, said = pieces[place]
             key: object = (tenant, trace_id) if tenant else trace_id  # `key_of`, without the call
             trace = traces.get(key) or Waiting(key, trace_id, origin, latest)

@@ -7,7 +7,7 @@ stood around them, and the receipt that they are to be settled on. No clock and 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.batch import Batch
@@ -17,16 +17,18 @@ from otelwp_agent.model.traces.framing import enclose, frame, unframe
 from otelwp_agent.model.traces.reading import STATUS_ERROR, is_root
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from otelwp_agent.model.batch import Origin, Share
     from otelwp_agent.model.receipt import Receipt
     from otelwp_agent.model.traces import Part
+    from otelwp_agent.model.traces.framing import Head
     from otelwp_agent.processors.adaptive_sampling.facts import Facts
     from otelwp_agent.processors.adaptive_sampling.verdict import Verdict
 
-TRACE_COST, PART_COST = 390, 160
-"""Bytes that Python takes for a trace that waits and for a part, beside the spans themselves; measured."""
+TRACE_COST, PART_COST, HEAD_COST = 390, 160, 200
+"""Bytes that Python takes for a trace that waits, for a part, and for what stands around some, beside what they hold;
+measured."""
 
 
 class Waiting:
@@ -82,16 +84,14 @@ class Waiting:
 
     def body(self) -> bytes:
         """Return a request of all its spans."""
-        return b"".join([enclose(head, framed) for head, framed, _, _ in self.parts])
+        return enclose([(head, framed) for head, framed, _, _ in self.parts])
 
     def batch(self, verdict: Verdict) -> Batch:
         """Return it as a batch, with the verdict on its spans."""
         states = bool(self.states)
-        bodies = [
-            enclose(head, frame(verdict.mark(unframe(framed), states=states))) for head, framed, _, _ in self.parts
-        ]
+        marked = [(head, frame(verdict.mark(unframe(framed), states=states))) for head, framed, _, _ in self.parts]
         shares: list[Share] = [(receipt, spans) for _, _, spans, receipt in self.parts]
-        return Batch(Signal.TRACES, b"".join(bodies), self.spans, self.origin, shares)
+        return Batch(Signal.TRACES, enclose(marked), self.spans, self.origin, shares)
 
     def cut_to_spine(self) -> list[Share]:
         """Leave nothing but roots, errors and what leads to those; return what the rest is to be settled on."""
@@ -125,16 +125,58 @@ class Waiting:
         return gone
 
 
+class Heads:
+    """What stands around spans that wait: equal ones once, for as long as somebody has them."""
+
+    def __init__(self) -> None:
+        """Have none."""
+        self.size = 0
+        """Their bytes."""
+        self._uses: dict[Head, list[Any]] = {}
+        """Of each: itself, and how many parts have it."""
+
+    def shared(self, heads: list[Head]) -> list[Head]:
+        """Return the same, as the objects that are here already."""
+        uses = self._uses
+        return [uses[head][0] if head in uses else head for head in heads]
+
+    def hold(self, parts: Iterable[Part[Receipt]]) -> None:
+        """Note that somebody has these parts."""
+        uses = self._uses
+        for head, _, _, _ in parts:
+            use = uses.get(head)
+            if use is None:
+                use = uses[head] = [head, 0]
+                self.size += _size_of(head)
+            use[1] += 1
+
+    def release(self, parts: Iterable[Part[Receipt]]) -> None:
+        """Note that somebody has them no more."""
+        uses = self._uses
+        for head, _, _, _ in parts:
+            use = uses[head]
+            use[1] -= 1
+            if not use[1]:
+                del uses[head]
+                self.size -= _size_of(head)
+
+
 class WaitingRoom:
     """All traces that wait, in the order in which they came."""
 
     def __init__(self) -> None:
         """Start empty."""
         self.traces: dict[object, Waiting] = {}
-        self.size = 0
-        """Bytes of memory."""
+        self.heads = Heads()
+        self._size = 0
+        """Bytes of memory, but for heads."""
         self._rooted: deque[tuple[float, Waiting]] = deque()
         """Those whose root has come, and when they are due."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory."""
+        return self._size + self.heads.size
 
     def add(self, trace: Waiting, parts: Sequence[Part[Receipt]], spans: int, weight: int) -> None:
         """Add spans to a trace, so many, of so many bytes."""
@@ -143,12 +185,13 @@ class WaitingRoom:
             size += len(part[1])
         if not trace.parts:
             self.traces[trace.key] = trace
-            self.size += TRACE_COST
+            self._size += TRACE_COST
+        self.heads.hold(parts)
         trace.parts += parts
         trace.spans += spans
         trace.weight += weight
         trace.size += size
-        self.size += size
+        self._size += size
 
     def rooted(self, trace: Waiting, facts: Facts, duration: float, due: float) -> None:
         """Note that the root of a trace has come, which makes it due earlier."""
@@ -159,15 +202,18 @@ class WaitingRoom:
 
     def cut(self, trace: Waiting) -> list[Share]:
         """Cut a trace to its error spine; return what is to be settled."""
-        before = trace.size
+        before, parts = trace.size, trace.parts
         gone = trace.cut_to_spine()
-        self.size += trace.size - before
+        self.heads.hold(trace.parts)
+        self.heads.release(parts)
+        self._size += trace.size - before
         return gone
 
     def take(self, trace: Waiting) -> None:
         """Take a trace out."""
         if self.traces.pop(trace.key, None) is not None:
-            self.size -= trace.size
+            self._size -= trace.size
+            self.heads.release(trace.parts)
 
     def take_due(self, now: float) -> Iterator[Waiting]:
         """Take out what is due, one after the other."""
@@ -188,3 +234,7 @@ class WaitingRoom:
     def oldest(self) -> Waiting | None:
         """Return the trace that came first."""
         return next(iter(self.traces.values()), None)
+
+
+def _size_of(head: Head) -> int:
+    return HEAD_COST + len(head[0]) + len(head[1])

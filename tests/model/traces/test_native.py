@@ -101,7 +101,7 @@ def test_fields_that_stand_there_twice(variants):
     whole = delimited(1, TRACE) + delimited(2, CHILD)
     for first, second in itertools.product([b"", *variants], repeat=2):
         for item in (first + second, first + second + whole, whole + first + second, first + whole + second):
-            agree(native, enclose((b"", b""), frame([item, whole])))
+            agree(native, enclose([((b"", b""), frame([item, whole]))]))
 
 
 def test_fields_of_resources_and_scopes_in_any_order():
@@ -128,8 +128,8 @@ def test_what_ends_too_early():
         span(parent=CHILD, trace_state="a=b", code=2, attributes=attributes, start_time_unix_nano=1, flags=1)
     ]))[0].spans(0)[0]  # fmt: skip
     for end in range(len(item)):
-        agree(native, enclose((b"", b""), frame([item[:end]])))
-        agree(native, enclose((b"", b""), frame([item[:end], item])))
+        agree(native, enclose([((b"", b""), frame([item[:end]]))]))
+        agree(native, enclose([((b"", b""), frame([item[:end], item]))]))
     for end in range(len(BODY)):
         agree(native, BODY[:end])
 
@@ -156,7 +156,7 @@ def test_an_id_that_is_how_the_request_begins():
     ids=["kind", "unknown", "code's tag", "name's length", "id's length", "span id's length", "number", "code"],
 )
 def test_varints_longer_than_needed(make, size):
-    agree(native, enclose((b"", b""), frame([make(lambda number: padded(number, size))])))
+    agree(native, enclose([((b"", b""), frame([make(lambda number: padded(number, size))]))]))
 
 
 # ---- it reads what senders write ----

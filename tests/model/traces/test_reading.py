@@ -125,7 +125,7 @@ def test_only_one_code_is_an_error(flags, code, is_error):
 def test_the_last_code_of_a_status_counts(read):
     for codes, flag in ((b"\x18\x01\x18\x02", ERROR), (b"\x18\x02\x18\x00", 0), (b"\x18\x82\x80\x80\x80\x10", ERROR)):
         item = delimited(1, TRACE) + delimited(15, codes + delimited(2, b"\x18\x02"))
-        assert read(enclose((b"", b""), frame([item])))[1][0][3] & ERROR == flag
+        assert read(enclose([((b"", b""), frame([item]))]))[1][0][3] & ERROR == flag
 
 
 def test_a_root_in_the_middle(read):
@@ -165,7 +165,7 @@ def test_a_parent_behind_the_name_is_a_parent(read):
     """Fields may come in any order."""
     child = b"\n\x10" + TRACE + b"\x12\x08" + CHILD + b'*\x01n"\x08' + ROOT
     root = b"*\x01n\x12\x08" + ROOT + b"\n\x10" + TRACE
-    body = enclose((b"", b""), frame([child, root]))
+    body = enclose([((b"", b""), frame([child, root]))])
     found, (piece,) = read(body)
     assert (piece[0], piece[3]) == (TRACE, WHOLE | ROOTED)
     assert found.spans(0) == [child, root]
@@ -243,7 +243,7 @@ def full_values(body):
 )
 def test_attributes_that_may_be_any_are_told(read, attribute):
     item = delimited(1, TRACE) + delimited(9, attribute) + delimited(9, b"\x0a\x01m\x12\0")
-    piece = read(enclose((b"", b""), frame([item])), MARKS)[1][0]
+    piece = read(enclose([((b"", b""), frame([item]))]), MARKS)[1][0]
     assert pb.Said.FromString(piece[7]).attributes == [attribute]
 
 
@@ -265,7 +265,9 @@ def test_an_empty_request(read):
         assert len(found.heads()) == len(pb.Resources.FromString(body).resources)
 
 
-@pytest.mark.parametrize("body", [b"\x0a\xff", b"\x00", b"\x0a\x02\x12", enclose((b"", b""), frame([b"\x0a\x10abc"]))])
+@pytest.mark.parametrize(
+    "body", [b"\x0a\xff", b"\x00", b"\x0a\x02\x12", enclose([((b"", b""), frame([b"\x0a\x10abc"]))])]
+)
 def test_what_does_not_parse(body):
     with pytest.raises(MalformedError):
         reading.read(body, MARKS, name=True)
@@ -312,7 +314,7 @@ def test_parts(read):
     ((part,),) = found.parts([0], heads, owner)
     assert part[0] is heads[0]
     assert part[3] is owner
-    together = b"".join(enclose(head, framed) for parts in parts_of(found) for head, framed, _, _ in parts)
+    together = b"".join(enclose([(head, framed)]) for parts in parts_of(found) for head, framed, _, _ in parts)
     assert meaning(Signal.TRACES, read(together)[0].select([b"", b""])) == meaning(Signal.TRACES, together)
     assert len(read(together)[0].spans(0)) == 2
 
@@ -333,7 +335,7 @@ def test_what_stands_around_is_one_object(read):
 
 def test_many_traces_take_no_longer_each(read):
     ids = [number.to_bytes(8, "big") * 2 for number in range(1, 20_001)]
-    found, pieces = read(enclose((b"", b""), frame([delimited(1, each) for each in ids])), None)
+    found, pieces = read(enclose([((b"", b""), frame([delimited(1, each) for each in ids]))]), None)
     places = [*range(len(pieces))]
     parts = found.parts(places, found.heads(), None)
     spans = [found.spans(place) for place in places]
@@ -342,7 +344,7 @@ def test_many_traces_take_no_longer_each(read):
 
 def test_spans_of_nothing_take_next_to_nothing(read):
     """Two bytes of a request are a span, and whoever sends it chooses the way it is read."""
-    body = enclose((b"", b""), frame([b""] * 50_000))
+    body = enclose([((b"", b""), frame([b""] * 50_000))])
     tracemalloc.start()
     try:
         read(body)

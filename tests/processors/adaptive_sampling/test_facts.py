@@ -63,7 +63,7 @@ def test_what_was_asked_for_says_as_much_as_the_whole_root(settings, requests):
     """A request tells of roots what `marks` ask for; that, and what is remembered of it, must leave nothing out."""
     asking = reader(**settings)
     for whole, told in requests:
-        body = enclose((b"\x0a" + varint(len(told)) + told, b""), frame([whole]))
+        body = enclose([((b"\x0a" + varint(len(told)) + told, b""), frame([whole]))])
         _, [(*_, duration, known, said)] = read(body, asking.marks, name=asking.name)
         assert duration == 0
         assert asking.read(known, said, ORIGIN) == reader(**settings).read(told, whole, ORIGIN)

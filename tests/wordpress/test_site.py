@@ -677,7 +677,7 @@ receivers: {{otlp: {{protocols: {{http: {{endpoint: '127.0.0.1:0'}}}}}}}}
 processors:
   adaptive_sampling: {{target: {{traces_per_second: 1}}, always_keep: {{first_seen: {{enabled: false}}}}}}
 exporters: {{debug: {{verbosity: basic}}}}
-extensions: {{remote_sampling: {{endpoint: '127.0.0.1:{port}', min_rate: 0.125}}}}
+extensions: {{remote_sampling: {{endpoint: '127.0.0.1:{port}', min_rate: 0.125, settle: 10ms}}}}
 service:
   extensions: [remote_sampling]
   pipelines: {{traces: {{receivers: [otlp], processors: [adaptive_sampling], exporters: [debug]}}}}
@@ -685,7 +685,10 @@ service:
 
 
 def test_a_rate_from_what_our_agent_keeps(site, agent, tmp_path):
-    """The sampler is over its target, so the plugin is asked for the least; another service for everything."""
+    """The sampler is over its target, so the plugin is asked for the least.
+
+    On a busy machine a rate may be told before much has come; it must not have to settle for two minutes then.
+    """
     agent.answers["/v1/plugins/heartbeat"] = (404, {}, "")
     port = free_port()
     url = f"http://127.0.0.1:{port}/sampling"

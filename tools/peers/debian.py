@@ -82,13 +82,15 @@ def wordpress() -> Machine:
         apt.run("download", *names, *SITE, where=packages)
         for package in sorted(packages.glob("*.deb")):
             cache.run(["dpkg-deb", "-x", package, draft])
+        if (draft / "usr/bin/php8.2").exists():  # unpacking runs no update-alternatives
+            (draft / "usr/bin/php").symlink_to("php8.2")
         for spare in ("usr/share/wordpress/.htaccess", "usr/share/wordpress/wp-config.php"):
             (draft / spare).unlink(missing_ok=True)
         shutil.copytree(draft / "usr/share/wordpress", draft / "site", ignore_dangling_symlinks=True)
         for folder in (packages, draft / "apt", draft / "usr/share/wordpress"):
             shutil.rmtree(folder)
 
-    machine = Machine(cache.once("wordpress", build))
+    machine = Machine(cache.once("wordpress-php8.2", build))
     for name in ("php", "php-fpm8.2", "mariadbd", "mariadb-install-db", "nginx"):
         machine.program(name)
     return machine

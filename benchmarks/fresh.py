@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
+from workload import START, query, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,6 @@ ERRORS = 0.02
 ERROR = "deadlock found when trying to get lock"
 REQUESTS = 600
 """Different ones, of a hundred spans."""
-START = 1_760_000_000_000_000_000
 
 
 class Request(NamedTuple):
@@ -53,7 +53,7 @@ def trace(spans: int, chance: random.Random) -> list[Span]:
             kind=Span.SPAN_KIND_SERVER if is_root else Span.SPAN_KIND_CLIENT,
             start_time_unix_nano=START if is_root else start,
             end_time_unix_nano=start + int(length),
-            attributes=_request(chance) if is_root else _query(chance),
+            attributes=_request(chance) if is_root else query(chance),
         )
         if index == fails:
             span.status.code = Status.STATUS_CODE_ERROR
@@ -65,35 +65,20 @@ def trace(spans: int, chance: random.Random) -> list[Span]:
 def _request(chance: random.Random) -> list[KeyValue]:
     route = min(int(chance.paretovariate(0.6)), KEYS) - 1
     return [
-        _text("http.request.method", "GET"),
-        _text("url.path", f"/product/{chance.randrange(100_000)}"),
-        _text("url.scheme", "https"),
-        _text("server.address", "shop.example"),
-        _text("http.route", f"/product/{route}"),
+        text("http.request.method", "GET"),
+        text("url.path", f"/product/{chance.randrange(100_000)}"),
+        text("url.scheme", "https"),
+        text("server.address", "shop.example"),
+        text("http.route", f"/product/{route}"),
         KeyValue(key="http.response.status_code", value=AnyValue(int_value=200)),
     ]
-
-
-def _query(chance: random.Random) -> list[KeyValue]:
-    return [
-        _text("db.system.name", "mysql"),
-        _text("db.operation.name", "SELECT"),
-        _text("db.query.summary", "SELECT wp_posts"),
-        _text("server.address", "db.internal"),
-        KeyValue(key="server.port", value=AnyValue(int_value=3306)),
-        KeyValue(key="db.response.returned_rows", value=AnyValue(int_value=chance.randrange(200))),
-    ]
-
-
-def _text(key: str, value: str) -> KeyValue:
-    return KeyValue(key=key, value=AnyValue(string_value=value))
 
 
 def body(spans: list[Span]) -> bytes:
     """Return a request of these spans."""
     group = ResourceSpans()
     group.resource.attributes.extend(
-        [_text("service.name", "shop"), _text("service.version", "6.8.1"), _text("host.name", "web-03.example")]
+        [text("service.name", "shop"), text("service.version", "6.8.1"), text("host.name", "web-03.example")]
     )
     scope = group.scope_spans.add()
     scope.scope.name = "wordpress"

@@ -27,7 +27,7 @@ def bodies(spans: int) -> list[bytes]:
 def _request(spans: int, chance: random.Random) -> bytes:
     resource = ResourceSpans()
     resource.resource.attributes.extend(
-        [_text("service.name", "shop"), _text("service.version", "6.8.1"), _text("host.name", "web-03.example")]
+        [text("service.name", "shop"), text("service.version", "6.8.1"), text("host.name", "web-03.example")]
     )
     scope = resource.scope_spans.add()
     scope.scope.name = "wordpress"
@@ -47,16 +47,22 @@ def _span(index: int, trace_id: bytes, root: bytes, chance: random.Random) -> Sp
         kind=Span.SPAN_KIND_CLIENT,
         start_time_unix_nano=start,
         end_time_unix_nano=start + chance.randrange(100_000, 5_000_000),
-        attributes=[
-            _text("db.system.name", "mysql"),
-            _text("db.operation.name", "SELECT"),
-            _text("db.query.summary", "SELECT wp_posts"),
-            _text("server.address", "db.internal"),
-            KeyValue(key="server.port", value=AnyValue(int_value=3306)),
-            KeyValue(key="db.response.returned_rows", value=AnyValue(int_value=chance.randrange(200))),
-        ],
+        attributes=query(chance),
     )
 
 
-def _text(key: str, value: str) -> KeyValue:
+def query(chance: random.Random) -> list[KeyValue]:
+    """Return the attributes of a span of a query."""
+    return [
+        text("db.system.name", "mysql"),
+        text("db.operation.name", "SELECT"),
+        text("db.query.summary", "SELECT wp_posts"),
+        text("server.address", "db.internal"),
+        KeyValue(key="server.port", value=AnyValue(int_value=3306)),
+        KeyValue(key="db.response.returned_rows", value=AnyValue(int_value=chance.randrange(200))),
+    ]
+
+
+def text(key: str, value: str) -> KeyValue:
+    """Return an attribute that is a text."""
     return KeyValue(key=key, value=AnyValue(string_value=value))

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from otelwp_agent.config.blocks import Block
 from otelwp_agent.model.signal import ALL_SIGNALS, Signal
+from otelwp_agent.transport.in_flight import InFlight
 from otelwp_agent.transport.overload import Drops
 
 if TYPE_CHECKING:
@@ -187,6 +188,8 @@ class Context:
     host: Host
     pipeline: str = ""
     """The pipeline that a processor stands in."""
+    in_flight: InFlight = field(default_factory=InFlight)
+    """The bytes of requests that are being received or decoded, over all receivers of the process."""
 
 
 class Component:

@@ -35,6 +35,7 @@ from otelwp_agent.pipeline.entry import ConnectorEntry, PipelineHead, ReceiverEn
 from otelwp_agent.pipeline.fan_out import fan_out
 from otelwp_agent.pipeline.ledgers import Ledgers
 from otelwp_agent.pipeline.sending import Drained, Sender
+from otelwp_agent.transport.in_flight import InFlight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -68,6 +69,8 @@ class Environment:
     """Where goes what can never be delivered."""
     intake: Intake | None = None
     """Where there is a journal: what writes to it, and feeds from it."""
+    in_flight: InFlight = field(default_factory=InFlight)
+    """Shared by all receivers and memory limiters, also across reloads."""
 
 
 @dataclass(slots=True)
@@ -260,6 +263,7 @@ class Graph:
             clock=environment.clock,
             host=environment.host,
             pipeline=pipeline,
+            in_flight=environment.in_flight,
         )
         component = planned.factory.build(planned.config, context)
         self._fresh.append(component)

@@ -1,0 +1,45 @@
+"""Count the bytes of requests that have not reached a pipeline yet, over all receivers of the process.
+
+A request counts from its first body byte until its handler has returned: the bytes that have arrived, the bytes that
+were decompressed, and an estimate of the objects that decoding builds. `memory_limiter` sets the limits; without one
+they are `DEFAULT_SOFT` and `DEFAULT_HARD`.
+
+Invariant: `used` is the sum of all bytes reserved and not released yet.
+"""
+
+from __future__ import annotations
+
+DEFAULT_SOFT = 128 * 2**20
+"""Bytes above which receivers stop reading, where no `memory_limiter` says otherwise."""
+DEFAULT_HARD = 256 * 2**20
+"""Bytes above which receivers refuse the largest and slowest requests, where no `memory_limiter` says otherwise."""
+
+
+class InFlight:
+    """The budget of one process. Use it from the event loop's thread alone."""
+
+    __slots__ = ("hard", "soft", "used")
+
+    def __init__(self, soft: int = DEFAULT_SOFT, hard: int = DEFAULT_HARD) -> None:
+        """Start with nothing reserved; `soft` and `hard` are bytes."""
+        self.soft = soft
+        self.hard = hard
+        self.used = 0
+
+    def reserve(self, size: int) -> None:
+        """Count `size` more bytes."""
+        self.used += size
+
+    def release(self, size: int) -> None:
+        """Count `size` bytes less."""
+        self.used -= size
+
+    @property
+    def above_soft(self) -> bool:
+        """Whether receivers should stop reading bodies."""
+        return self.used > self.soft
+
+    @property
+    def above_hard(self) -> bool:
+        """Whether receivers should refuse requests that are still arriving."""
+        return self.used > self.hard

@@ -24,14 +24,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from otelwp_agent.component import ComponentId, Context, Kind
-from otelwp_agent.model import traces
-from otelwp_agent.model.adaptive.controller import Controller
-from otelwp_agent.model.adaptive.trace import Trace
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Outcome, Receipt
-from otelwp_agent.model.sampling import TraceState, randomness_of
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.processors.adaptive_sampling import AdaptiveSampling, Config
+from otelwp_agent.sampling import traces
+from otelwp_agent.sampling.adaptive.controller import Controller
+from otelwp_agent.sampling.adaptive.trace import Trace
+from otelwp_agent.sampling.consistent import TraceState, randomness_of
 from otelwp_agent.service.memory import release, tune
 from otelwp_agent.telemetry.metrics import Registry
 

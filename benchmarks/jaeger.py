@@ -15,8 +15,8 @@ import orjson
 import structlog
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from otelwp_agent.codecs.jaeger import from_json, from_proto, from_thrift, to_proto, to_thrift
 from otelwp_agent.component import ComponentId, Context, Kind
-from otelwp_agent.model.jaeger import from_json, from_proto, from_thrift, to_proto, to_thrift
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.receivers.jaeger_json import FACTORY
 from otelwp_agent.telemetry.metrics import Registry

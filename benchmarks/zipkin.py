@@ -26,14 +26,14 @@ import structlog
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from workload import bodies
 
+from otelwp_agent.codecs.zipkin import from_json, from_proto
+from otelwp_agent.codecs.zipkin.to_json import JsonEncoder
+from otelwp_agent.codecs.zipkin.to_proto import ProtoEncoder
 from otelwp_agent.component import ComponentId, Context, Kind
 from otelwp_agent.exporters.zipkin import FACTORY
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.model.zipkin import from_json, from_proto
-from otelwp_agent.model.zipkin.to_json import JsonEncoder
-from otelwp_agent.model.zipkin.to_proto import ProtoEncoder
 from otelwp_agent.service.memory import GC_THRESHOLD
 from otelwp_agent.telemetry.metrics import Registry
 

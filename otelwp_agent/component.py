@@ -5,7 +5,7 @@ A component is one file: docstring with a YAML example → `Config` → the clas
 * A **receiver** makes batches and hands each to `next[signal].consume(batch)`.
 * A **processor** gets batches by `consume` and hands on to `self.next.consume(batch)`.
 * An **exporter** sends one batch in `export`; queue, retry, splitting and timeouts stand around it
-  (`pipeline.sending`).
+  (`sending.sender`).
 * A **connector** ends one pipeline and begins others: it gets batches by `consume` and hands on to `self.next[signal]`.
 * An **extension** does not touch batches.
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     import structlog
 
-    from otelwp_agent.model.adaptive.controller import Controller
     from otelwp_agent.model.batch import Batch
+    from otelwp_agent.sampling.adaptive.controller import Controller
     from otelwp_agent.telemetry.metrics import Instrument, Registry
 
 

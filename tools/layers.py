@@ -2,8 +2,9 @@
 
 ::
 
-    cli → service → pipeline → receivers, processors, exporters, connectors, extensions (independent of each other)
-        → component, components → transport → config → model → telemetry, errors
+    cli → service, replay → pipeline → sending, journal, dead_letters
+        → receivers, processors, exporters, connectors, extensions (independent of each other)
+        → component, components → sampling → codecs → transport → config → model → telemetry, errors
 
 Imports for type checkers alone count like any other: a layer that knows another's types knows the layer. Four habits
 of the house are checked beside: model/ does no I/O, gRPC is imported in transport/grpc_*.py alone, the process ends in
@@ -31,10 +32,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("model",),
     ("config",),
     ("transport",),
+    ("codecs",),
+    ("sampling",),
     ("component", "components"),
     KINDS,
+    ("sending", "journal", "dead_letters"),
     ("pipeline",),
-    ("service",),
+    ("service", "replay"),
     ("cli", "__main__"),
 )
 """From the lowest to the highest; "" is the package itself, which holds the version."""

@@ -35,8 +35,8 @@ NO_MODULE = {
     "tests/e2e": "whole agents",
     "tests/examples": "what stands in examples/",
     "tests/chaos": "whole agents that are killed, beside a backend that fails",
-    "tests/model/adaptive/test_simulation.py": "the simulation in benchmarks/sampling",
-    "tests/model/traces/test_native.py": "the extension module, which is C",
+    "tests/sampling/adaptive/test_simulation.py": "the simulation in benchmarks/sampling",
+    "tests/sampling/traces/test_native.py": "the extension module, which is C",
     "tests/interop": "whole agents beside real peers",
     "tests/wordpress": "the plugin in examples/wordpress, which is PHP",
 }

@@ -18,10 +18,10 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 from fuzzing import main  # noqa: E402 - beside this file
 from google.protobuf.message import DecodeError  # noqa: E402
 
+from otelwp_agent.codecs.otlp_json import decode, encode  # noqa: E402
 from otelwp_agent.errors import MalformedError  # noqa: E402
 from otelwp_agent.model.batch import Batch, Origin  # noqa: E402
 from otelwp_agent.model.messages import request_class  # noqa: E402
-from otelwp_agent.model.otlp_json import decode, encode  # noqa: E402
 from otelwp_agent.model.projections import check, count, split_bytes, split_items  # noqa: E402
 from otelwp_agent.model.receipt import Outcome, Receipt  # noqa: E402
 from otelwp_agent.model.signal import Signal  # noqa: E402

@@ -21,11 +21,11 @@ import structlog  # noqa: E402
 import uvloop  # noqa: E402
 from fuzzing import main  # noqa: E402 - beside this file
 
+from otelwp_agent.cli.generate.sample import Sample  # noqa: E402
+from otelwp_agent.codecs import otlp_json  # noqa: E402
 from otelwp_agent.component import ComponentId, Context, Kind  # noqa: E402
-from otelwp_agent.model import otlp_json  # noqa: E402
 from otelwp_agent.model.projections import count  # noqa: E402
 from otelwp_agent.model.receipt import Outcome  # noqa: E402
-from otelwp_agent.model.sample import Sample  # noqa: E402
 from otelwp_agent.model.signal import Signal  # noqa: E402
 from otelwp_agent.receivers import otlp  # noqa: E402
 from otelwp_agent.telemetry.metrics import Registry  # noqa: E402

@@ -20,8 +20,8 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 import orjson  # noqa: E402 - what is above
 from fuzzing import main  # noqa: E402 - beside this file
 
+from otelwp_agent.codecs.jaeger import from_json, from_proto, from_thrift, layouts, to_proto, to_thrift  # noqa: E402
 from otelwp_agent.errors import MalformedError  # noqa: E402
-from otelwp_agent.model.jaeger import from_json, from_proto, from_thrift, layouts, to_proto, to_thrift  # noqa: E402
 from otelwp_agent.model.messages import request_class  # noqa: E402
 from otelwp_agent.model.projections import count  # noqa: E402
 from otelwp_agent.model.signal import Signal  # noqa: E402
@@ -31,7 +31,7 @@ from tests.kit.otlp import Maker  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otelwp_agent.model.jaeger.receiving import Traces
+    from otelwp_agent.codecs.jaeger.receiving import Traces
 
 CAPTURES = ROOT / "tests/data/captures/jaeger"
 NOW = 1_795_186_135_000_000_000

@@ -26,10 +26,10 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 from fuzzing import main  # noqa: E402 - beside this file
 
 from otelwp_agent.model import projection_pb2 as pb  # noqa: E402
-from otelwp_agent.model import traces as package  # noqa: E402
 from otelwp_agent.model.projections import parse  # noqa: E402
 from otelwp_agent.model.signal import Signal  # noqa: E402
-from otelwp_agent.model.traces.framing import enclose, frame  # noqa: E402
+from otelwp_agent.sampling import traces as package  # noqa: E402
+from otelwp_agent.sampling.traces.framing import enclose, frame  # noqa: E402
 from tests.kit.otlp import Maker, delimited  # noqa: E402
 from tests.kit.traces import ALL_MARKS, OddTraces, agree, odd_request, request, span  # noqa: E402
 
@@ -50,7 +50,7 @@ def load() -> Any:
     path = os.environ.get(LIBRARY)
     if not path:
         return package._native  # noqa: SLF001 - what this is about
-    name = "otelwp_agent.model.traces._native"
+    name = "otelwp_agent.sampling.traces._native"
     loader = importlib.machinery.ExtensionFileLoader(name, path)
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None

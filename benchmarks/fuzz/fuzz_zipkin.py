@@ -20,13 +20,13 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 from fuzzing import main  # noqa: E402 - beside this file
 
+from otelwp_agent.codecs.zipkin import from_json, from_proto, from_v1  # noqa: E402
+from otelwp_agent.codecs.zipkin.to_json import JsonEncoder  # noqa: E402
+from otelwp_agent.codecs.zipkin.to_proto import ProtoEncoder  # noqa: E402
 from otelwp_agent.errors import MalformedError  # noqa: E402
 from otelwp_agent.model.messages import request_class  # noqa: E402
 from otelwp_agent.model.projections import count  # noqa: E402
 from otelwp_agent.model.signal import Signal  # noqa: E402
-from otelwp_agent.model.zipkin import from_json, from_proto, from_v1  # noqa: E402
-from otelwp_agent.model.zipkin.to_json import JsonEncoder  # noqa: E402
-from otelwp_agent.model.zipkin.to_proto import ProtoEncoder  # noqa: E402
 from tests.kit.otlp import Maker  # noqa: E402
 
 CAPTURES = ROOT / "tests/data/captures"

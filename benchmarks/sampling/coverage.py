@@ -15,9 +15,9 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 
-from otelwp_agent.model.adaptive.controller import Controller
-from otelwp_agent.model.adaptive.policy import Always, Budget, Ceiling, Policy, Slow
-from otelwp_agent.model.adaptive.trace import Trace
+from otelwp_agent.sampling.adaptive.controller import Controller
+from otelwp_agent.sampling.adaptive.policy import Always, Budget, Ceiling, Policy, Slow
+from otelwp_agent.sampling.adaptive.trace import Trace
 
 RUNS = 1000
 SECONDS = 30

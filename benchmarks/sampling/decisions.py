@@ -9,9 +9,9 @@ import random
 import time
 import tracemalloc
 
-from otelwp_agent.model.adaptive.controller import Controller
-from otelwp_agent.model.adaptive.policy import Always, Budget, Policy, SiteRule, Slow
-from otelwp_agent.model.adaptive.trace import Trace
+from otelwp_agent.sampling.adaptive.controller import Controller
+from otelwp_agent.sampling.adaptive.policy import Always, Budget, Policy, SiteRule, Slow
+from otelwp_agent.sampling.adaptive.trace import Trace
 
 TRACES = 50_000
 ROUNDS = 3

@@ -2,7 +2,7 @@
 
 Run: `.venv/bin/python benchmarks/sampling/simulate.py`. With `--plot` it draws docs/images/adaptive-simulation.png,
 which needs matplotlib (`pip install matplotlib`: it is no dependency of the agent). The same seed gives the same
-numbers everywhere; tests/model/adaptive/test_simulation.py holds them.
+numbers everywhere; tests/sampling/adaptive/test_simulation.py holds them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ sys.path.append(str(Path(__file__).parent))
 from refinery import EmaThroughput
 from traffic import ALL_BURST, INCIDENT, RARE, RATE, RELEASE, ROUTE_BURST, SECONDS, routes, traffic
 
-from otelwp_agent.model.adaptive.controller import Controller
-from otelwp_agent.model.adaptive.policy import Always, Budget, Ceiling, Policy, Slow
-from otelwp_agent.model.adaptive.trace import Reason
+from otelwp_agent.sampling.adaptive.controller import Controller
+from otelwp_agent.sampling.adaptive.policy import Always, Budget, Ceiling, Policy, Slow
+from otelwp_agent.sampling.adaptive.trace import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otelwp_agent.model.adaptive.trace import Trace
+    from otelwp_agent.sampling.adaptive.trace import Trace
 
 BUDGET = 500.0
 """Spans a second: about a fifth of what arrives when nothing happens."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from otelwp_agent.model.adaptive.trace import Trace
+from otelwp_agent.sampling.adaptive.trace import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -70,7 +70,7 @@ def _report(config: Sequence[str], overrides: Sequence[str], socket: str | None,
 
 
 def _of_journal(directory: str) -> Report:
-    from otelwp_agent.pipeline.journal.audit import audit_directory  # noqa: PLC0415 - not for who asks an agent
+    from otelwp_agent.journal.audit import audit_directory  # noqa: PLC0415 - not for who asks an agent
 
     try:
         if next(Path(directory).glob("*.journal"), None) is None:

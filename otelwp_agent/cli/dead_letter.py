@@ -14,13 +14,13 @@ import click
 from otelwp_agent.cli.asking import PATIENCE, NobodyAnswersError, ask
 from otelwp_agent.cli.options import agent_options, load_plan
 from otelwp_agent.config.types import format_duration
+from otelwp_agent.dead_letters.file import LetterFile, LockedError, Reading, read_bodies, read_letters
 from otelwp_agent.errors import AgentError
-from otelwp_agent.pipeline.dead_letters.file import LetterFile, LockedError, Reading, read_bodies, read_letters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from otelwp_agent.pipeline.dead_letters.records import Letter
+    from otelwp_agent.dead_letters.records import Letter
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -300,7 +300,7 @@ def _decoded(letter: Letter, body: bytes) -> Any:  # noqa: ANN401 - JSON
     """Return the telemetry in a letter as OTLP/JSON, or what it is instead."""
     if letter.encodings:
         return f"{len(body)} bytes, encoded with {', '.join(letter.encodings)}: see --raw"
-    from otelwp_agent.model import otlp_json  # noqa: PLC0415 - its tables are made for who writes JSON
+    from otelwp_agent.codecs import otlp_json  # noqa: PLC0415 - its tables are made for who writes JSON
 
     try:
         return json.loads(otlp_json.encode(letter.signal, body))

@@ -14,15 +14,15 @@ from otelwp_agent.cli.options import agent_options, config_options, load_plan
 from otelwp_agent.cli.sampling_tables import explained, replayed
 from otelwp_agent.component import Kind
 from otelwp_agent.errors import AgentError
-from otelwp_agent.model.adaptive.policy import GIB, MONTH
+from otelwp_agent.sampling.adaptive.policy import GIB, MONTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from otelwp_agent.model.adaptive.counts import Counts
     from otelwp_agent.pipeline.plan import Plan
-    from otelwp_agent.service.recordings import Recorded, Recording
-    from otelwp_agent.service.replay import Replayed
+    from otelwp_agent.replay.recordings import Recorded, Recording
+    from otelwp_agent.replay.replay import Replayed
+    from otelwp_agent.sampling.adaptive.counts import Counts
 
 TOP = 20
 _top_option = click.option(
@@ -150,9 +150,9 @@ def replay(  # noqa: PLR0913 - one argument for each option
     if bool(journal) == bool(files):
         raise click.UsageError("say what to replay: --file FILE or --journal DIRECTORY, one of them")
     plan = load_plan(config, overrides)
-    from otelwp_agent.service.recordings import Recording  # noqa: PLC0415 - not for who explains
-    from otelwp_agent.service.replay import choose  # noqa: PLC0415
-    from otelwp_agent.service.replay import replay as run  # noqa: PLC0415
+    from otelwp_agent.replay.recordings import Recording  # noqa: PLC0415 - not for who explains
+    from otelwp_agent.replay.replay import choose  # noqa: PLC0415
+    from otelwp_agent.replay.replay import replay as run  # noqa: PLC0415
 
     chosen, identifier = choose(plan, pipeline, processor)
     recording = Recording()

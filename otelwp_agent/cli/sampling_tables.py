@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from otelwp_agent.config.types import format_duration
-from otelwp_agent.model.adaptive.counts import Counts
-from otelwp_agent.model.adaptive.policy import GIB, MONTH
+from otelwp_agent.sampling.adaptive.counts import Counts
+from otelwp_agent.sampling.adaptive.policy import GIB, MONTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from otelwp_agent.model.adaptive.trace import Key
-    from otelwp_agent.service.replay import Replayed
+    from otelwp_agent.replay.replay import Replayed
+    from otelwp_agent.sampling.adaptive.trace import Key
 
 _LONGEST_CELL = 48
 _PERCENTILES = ("50", "95", "99")

@@ -298,7 +298,7 @@ def _encoder(config: Config) -> Callable[[Signal, bytes], bytes]:
     zstd = config.compression == "zstd"
 
     def as_json(signal: Signal, body: bytes) -> bytes:
-        from otelwp_agent.model import otlp_json  # noqa: PLC0415 - its tables are made for who writes JSON
+        from otelwp_agent.codecs import otlp_json  # noqa: PLC0415 - its tables are made for who writes JSON
 
         return otlp_json.encode(signal, body)
 

@@ -169,7 +169,7 @@ class JaegerGrpcExporter(Exporter):
 
     async def export(self, batch: Batch) -> int:
         """Send the batch; Jaeger takes all of it or nothing."""
-        from otelwp_agent.model.jaeger import to_proto  # noqa: PLC0415 - for who speaks it
+        from otelwp_agent.codecs.jaeger import to_proto  # noqa: PLC0415 - for who speaks it
 
         if self._client is None:
             raise RuntimeError("the exporter is not started")
@@ -211,7 +211,7 @@ class JaegerThriftExporter(Exporter):
 
     async def export(self, batch: Batch) -> int:
         """Post the batch; a retry of one that was taken in part goes on where that ended."""
-        from otelwp_agent.model.jaeger import to_thrift  # noqa: PLC0415 - for who speaks it
+        from otelwp_agent.codecs.jaeger import to_thrift  # noqa: PLC0415 - for who speaks it
 
         requests = to_thrift.encode(batch.body)
         for request in requests:

@@ -189,7 +189,7 @@ class OtlpHttpExporter(Exporter):
     def _encode(self, batch: Batch) -> bytes:
         if self._encoding == "proto":
             return batch.body
-        from otelwp_agent.model import otlp_json  # noqa: PLC0415 - the full messages, for who sends JSON
+        from otelwp_agent.codecs import otlp_json  # noqa: PLC0415 - the full messages, for who sends JSON
 
         return otlp_json.encode(batch.signal, batch.body)
 

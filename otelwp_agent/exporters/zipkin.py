@@ -32,8 +32,8 @@ from otelwp_agent.transport.http_client import HttpClient, header_problem
 from otelwp_agent.transport.status import from_http
 
 if TYPE_CHECKING:
+    from otelwp_agent.codecs.zipkin.encoding import Encoder
     from otelwp_agent.model.batch import Batch
-    from otelwp_agent.model.zipkin.encoding import Encoder
 
 MAX_REQUEST_SIZE = 10 * 2**20
 """What Zipkin's server takes in one body (tried with 3.4.4): its HTTP server's default."""
@@ -158,10 +158,10 @@ def _path(endpoint: Endpoint) -> str:
 def _encoder(config: Config) -> Encoder[str] | Encoder[bytes]:
     """Return what writes the configured format."""
     if config.format == "json":
-        from otelwp_agent.model.zipkin.to_json import JsonEncoder  # noqa: PLC0415 - one of the two is enough
+        from otelwp_agent.codecs.zipkin.to_json import JsonEncoder  # noqa: PLC0415 - one of the two is enough
 
         return JsonEncoder(config.default_service_name)
-    from otelwp_agent.model.zipkin.to_proto import ProtoEncoder  # noqa: PLC0415
+    from otelwp_agent.codecs.zipkin.to_proto import ProtoEncoder  # noqa: PLC0415
 
     return ProtoEncoder(config.default_service_name)
 

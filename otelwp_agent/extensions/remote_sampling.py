@@ -36,7 +36,7 @@ from pydantic import Field
 from otelwp_agent.component import ComponentConfig, Extension, Factory, Kind, Tier
 from otelwp_agent.config.blocks import HttpServer
 from otelwp_agent.config.types import Endpoint, PositiveDuration
-from otelwp_agent.model.adaptive.heads import HeadRates
+from otelwp_agent.sampling.adaptive.heads import HeadRates
 from otelwp_agent.transport import http_server
 from otelwp_agent.transport.http_messages import JSON, Request, Response, Route, text_error
 

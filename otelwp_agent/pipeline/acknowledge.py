@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from otelwp_agent.errors import ConsumeError
+    from otelwp_agent.journal.claims import Entry
     from otelwp_agent.model.receipt import Receipt
-    from otelwp_agent.pipeline.journal.claims import Entry
 
 PATIENCE = 30.0
 """Seconds after which who waits for an outcome is told that there is none yet."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from otelwp_agent.component import Consumer
     from otelwp_agent.model.batch import Batch
-    from otelwp_agent.pipeline.ledgers import Ledgers
+    from otelwp_agent.model.ledgers import Ledgers
     from otelwp_agent.telemetry.metrics import Counter, Registry
 
 ACCEPTED = {

@@ -31,10 +31,10 @@ from otelwp_agent.component import (
 from otelwp_agent.config.blocks import Queue, Retry
 from otelwp_agent.errors import StartError
 from otelwp_agent.model.ledger_report import totals
+from otelwp_agent.model.ledgers import Ledgers
 from otelwp_agent.pipeline.entry import ConnectorEntry, PipelineHead, ReceiverEntry
 from otelwp_agent.pipeline.fan_out import fan_out
-from otelwp_agent.pipeline.ledgers import Ledgers
-from otelwp_agent.pipeline.sending import Drained, Sender
+from otelwp_agent.sending.sender import Drained, Sender
 from otelwp_agent.transport.in_flight import InFlight
 
 if TYPE_CHECKING:
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
     import structlog
 
     from otelwp_agent.component import Host
+    from otelwp_agent.journal.records import ExporterRow
     from otelwp_agent.model.signal import Signal
-    from otelwp_agent.pipeline.journal.intake import Intake
-    from otelwp_agent.pipeline.journal.records import ExporterRow
+    from otelwp_agent.pipeline.intake import Intake
     from otelwp_agent.pipeline.plan import ComponentPlan, PipelinePlan, Plan
-    from otelwp_agent.pipeline.sending import DeadLetters
+    from otelwp_agent.sending.sender import DeadLetters
     from otelwp_agent.telemetry.metrics import Registry
 
 C = TypeVar("C", bound=Component)
@@ -307,7 +307,7 @@ class Graph:
         acknowledge = getattr(config, "acknowledge", "accepted")
         if intake is None:
             return ReceiverEntry(heads, str(receiver), signal, registry, acknowledge=acknowledge)
-        from otelwp_agent.pipeline.journal.intake import JournaledEntry  # noqa: PLC0415 - for who has a journal
+        from otelwp_agent.pipeline.intake import JournaledEntry  # noqa: PLC0415 - for who has a journal
 
         return JournaledEntry(heads, str(receiver), signal, registry, acknowledge=acknowledge, intake=intake)
 

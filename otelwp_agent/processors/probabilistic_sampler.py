@@ -25,7 +25,20 @@ from pydantic import Field, field_validator
 
 from otelwp_agent.component import ComponentConfig, Context, Factory, KeptPercentage, Kind, Processor, Stability
 from otelwp_agent.model import projection_pb2 as pb
-from otelwp_agent.model.item_sampling import (
+from otelwp_agent.model.projections import parse
+from otelwp_agent.model.receipt import Outcome
+from otelwp_agent.model.selection import Selection
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.sampling.consistent import (
+    MIN_PROBABILITY,
+    NEVER,
+    TraceState,
+    hashed_randomness,
+    hashed_threshold,
+    single,
+    threshold_of,
+)
+from otelwp_agent.sampling.items import (
     BY_HASH,
     BY_TRACE_ID,
     PRIORITY,
@@ -36,19 +49,6 @@ from otelwp_agent.model.item_sampling import (
     SpanSampler,
     Verdict,
 )
-from otelwp_agent.model.projections import parse
-from otelwp_agent.model.receipt import Outcome
-from otelwp_agent.model.sampling import (
-    MIN_PROBABILITY,
-    NEVER,
-    TraceState,
-    hashed_randomness,
-    hashed_threshold,
-    single,
-    threshold_of,
-)
-from otelwp_agent.model.selection import Selection
-from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.metrics import Instrument
 
 if TYPE_CHECKING:

@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
+from otelwp_agent.codecs.mending import MENDED, Mended
 from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Receiver, Stability, Tier
 from otelwp_agent.config.blocks import Listening  # noqa: TC001 - pydantic reads it
 from otelwp_agent.config.types import ByteSize, Endpoint
 from otelwp_agent.errors import ConsumeError, MalformedError, RetryableError
 from otelwp_agent.model import projections
 from otelwp_agent.model.batch import Batch, Origin
-from otelwp_agent.model.mending import MENDED, Mended
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.log_limit import LogLimit
@@ -157,13 +157,13 @@ class DatagramReceiver(Receiver):
         if data[0] not in _JSON:
             return data
         if b'"traceID"' in data and b'"resourceSpans"' not in data:
-            from otelwp_agent.model.jaeger.from_json import decode as decode_jaeger  # noqa: PLC0415 - for who sends it
+            from otelwp_agent.codecs.jaeger.from_json import decode as decode_jaeger  # noqa: PLC0415 - for who sends it
 
             traces = decode_jaeger(data, time.time_ns())
             if traces.mended:
                 self._mended.add(traces)
             return traces.body()
-        from otelwp_agent.model.otlp_json import decode  # noqa: PLC0415 - the full messages, for who sends JSON
+        from otelwp_agent.codecs.otlp_json import decode  # noqa: PLC0415 - the full messages, for who sends JSON
 
         return decode(Signal.TRACES, data)
 

@@ -21,15 +21,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import model_validator
 
+from otelwp_agent.codecs.jaeger import http as jaeger_http
+from otelwp_agent.codecs.mending import Mended
 from otelwp_agent.component import Context, Factory, Kind, Receiver, ReceiverConfig, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Endpoint, Refused
 from otelwp_agent.errors import ConsumeError, PermanentError
 from otelwp_agent.model.batch import Batch, Origin
-from otelwp_agent.model.mending import Mended
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.transport import jaeger_http, overload
+from otelwp_agent.transport import overload
 from otelwp_agent.transport.refusals import refusals
 from otelwp_agent.transport.tls import beyond_grpc
 
@@ -171,7 +172,7 @@ class JaegerReceiver(Receiver):
 
     def post_spans(self, message: bytes, metadata: Mapping[str, str]) -> bytes | asyncio.Future[bytes]:
         """Take a `PostSpansRequest`; the answer is an empty message."""
-        from otelwp_agent.model.jaeger import from_proto  # noqa: PLC0415 - for who listens with gRPC
+        from otelwp_agent.codecs.jaeger import from_proto  # noqa: PLC0415 - for who listens with gRPC
 
         receiver, entry = str(self.context.id), self.next.get(Signal.TRACES)
         told = None

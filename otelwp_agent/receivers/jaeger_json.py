@@ -18,11 +18,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from otelwp_agent.codecs.jaeger import http as jaeger_http
 from otelwp_agent.component import Context, Factory, Kind, Receiver, ReceiverConfig, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Endpoint
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.transport import jaeger_http, overload
+from otelwp_agent.transport import overload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

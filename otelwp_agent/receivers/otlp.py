@@ -244,7 +244,7 @@ class OtlpReceiver(Receiver):
         if head.media_type == PROTOBUF:
             return None, origin, _OK_PROTOBUF
         if head.media_type == JSON:
-            from otelwp_agent.model.otlp_json import decode  # noqa: PLC0415 - the full messages, for who sends JSON
+            from otelwp_agent.codecs.otlp_json import decode  # noqa: PLC0415 - the full messages, for who sends JSON
 
             return decode, origin, _OK_JSON
         got = head.media_type or "none"

@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import model_validator
 
+from otelwp_agent.codecs.mending import MENDED, Mended
+from otelwp_agent.codecs.zipkin import from_json
 from otelwp_agent.component import Context, Factory, Kind, Receiver, ReceiverConfig, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Endpoint
 from otelwp_agent.errors import ConsumeError, MalformedError
 from otelwp_agent.model.batch import Batch, Origin
-from otelwp_agent.model.mending import MENDED, Mended
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.model.zipkin import from_json
 from otelwp_agent.transport import overload
 from otelwp_agent.transport.compression import decompress
 from otelwp_agent.transport.http_messages import PROTOBUF, Head, Request, Response, Route, text_error
@@ -39,7 +39,7 @@ from otelwp_agent.transport.refusals import REFUSED_REQUESTS, refusals
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-    from otelwp_agent.model.zipkin.receiving import Decoder
+    from otelwp_agent.codecs.zipkin.receiving import Decoder
 
 V2_PATH, V1_PATH = "/api/v2/spans", "/api/v1/spans"
 METHODS = ("POST", "PUT")
@@ -224,11 +224,11 @@ class _Sender:
     def decoding(self, body: bytes) -> Callable[..., Generator[None, None, Decoder]]:
         """Return what decodes a body of this sender's."""
         if self.is_v1:
-            from otelwp_agent.model.zipkin import from_v1  # noqa: PLC0415 - for who still sends it
+            from otelwp_agent.codecs.zipkin import from_v1  # noqa: PLC0415 - for who still sends it
 
             return from_v1.decoding
         if self.is_protobuf and body.startswith(_SPANS_FIELD):
-            from otelwp_agent.model.zipkin import from_proto  # noqa: PLC0415 - for who sends protobuf
+            from otelwp_agent.codecs.zipkin import from_proto  # noqa: PLC0415 - for who sends protobuf
 
             return from_proto.decoding
         return from_json.decoding

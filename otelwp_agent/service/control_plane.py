@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import structlog
 
     from otelwp_agent.config.service import ServiceConfig
-    from otelwp_agent.pipeline.dead_letters.sink import DeadLetterFile
+    from otelwp_agent.dead_letters.sink import DeadLetterFile
     from otelwp_agent.pipeline.graph import Graph
     from otelwp_agent.service.dead_letters import DeadLetterRoutes
     from otelwp_agent.telemetry.metrics import Registry
@@ -42,7 +42,7 @@ class ControlPlane:
         self._settings = (path, service.dead_letter.max_size)
         if path is None:
             return
-        from otelwp_agent.pipeline.dead_letters.sink import DeadLetterFile  # noqa: PLC0415 - for who keeps them
+        from otelwp_agent.dead_letters.sink import DeadLetterFile  # noqa: PLC0415 - for who keeps them
 
         dead_letters = DeadLetterFile(Path(path), service.dead_letter.max_size, self._registry, self._log)
         dead_letters.open()

@@ -6,9 +6,9 @@ import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from otelwp_agent.dead_letters.file import Reading, read_letters
+from otelwp_agent.dead_letters.resend import Choice, Resending
 from otelwp_agent.errors import AgentError, MalformedError
-from otelwp_agent.pipeline.dead_letters.file import Reading, read_letters
-from otelwp_agent.pipeline.dead_letters.resend import Choice, Resending
 from otelwp_agent.service.control import answer, asked, refusal
 from otelwp_agent.telemetry.tasks import spawn
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     import structlog
 
+    from otelwp_agent.dead_letters.sink import DeadLetterFile
     from otelwp_agent.model.signal import Signal
-    from otelwp_agent.pipeline.dead_letters.sink import DeadLetterFile
     from otelwp_agent.pipeline.graph import Graph
-    from otelwp_agent.pipeline.sending import Sender
+    from otelwp_agent.sending.sender import Sender
     from otelwp_agent.service.control import Control
     from otelwp_agent.transport.http_messages import Request, Response
 

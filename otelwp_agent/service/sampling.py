@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from otelwp_agent.errors import MalformedError
-from otelwp_agent.model.adaptive.explain import explain
+from otelwp_agent.sampling.adaptive.explain import explain
 from otelwp_agent.service.control import answer, asked
 
 if TYPE_CHECKING:

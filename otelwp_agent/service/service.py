@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from otelwp_agent.component import ComponentHealth, Sampler
     from otelwp_agent.pipeline.plan import Plan
-    from otelwp_agent.pipeline.sending import Drained
+    from otelwp_agent.sending.sender import Drained
 
 SAME_SIGNAL = 0.1
 """Seconds within which a second SIGTERM is the first one again: `timeout` and `make` both hand one on."""
@@ -215,8 +215,8 @@ class Service:
         settings = plan.service.journal
         if settings is None:
             return
-        from otelwp_agent.pipeline.journal.intake import Intake  # noqa: PLC0415 - for who has a journal
-        from otelwp_agent.pipeline.journal.journal import Journal  # noqa: PLC0415
+        from otelwp_agent.journal.journal import Journal  # noqa: PLC0415
+        from otelwp_agent.pipeline.intake import Intake  # noqa: PLC0415 - for who has a journal
 
         log = self.log.bind(component="journal")
         ledgers = self._environment.ledgers

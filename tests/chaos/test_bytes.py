@@ -6,8 +6,8 @@ import time
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from otelwp_agent.pipeline.journal.recovery import read_directory
-from otelwp_agent.pipeline.journal.segment import RELEASED
+from otelwp_agent.journal.recovery import read_directory
+from otelwp_agent.journal.segment import RELEASED
 from tests.chaos.trial import Trial
 
 MOST_FLIPS = 1200

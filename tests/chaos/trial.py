@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otelwp_agent.cli.asking import ask
-from otelwp_agent.pipeline.dead_letters.file import read_bodies, read_letters
+from otelwp_agent.dead_letters.file import read_bodies, read_letters
 from tests.chaos.child import Child
 from tests.chaos.load import ACKED, REFUSED, UNKNOWN
 from tests.kit.agent import Agent, free_port, get

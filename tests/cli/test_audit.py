@@ -3,12 +3,12 @@ import json
 import pytest
 
 from otelwp_agent.cli import main
+from otelwp_agent.journal import records
+from otelwp_agent.journal.records import Commit, Context, Snapshot
+from otelwp_agent.journal.segment import Segment
 from otelwp_agent.model.batch import Origin
 from otelwp_agent.model.ledger_report import Line, Report
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.pipeline.journal import records
-from otelwp_agent.pipeline.journal.records import Commit, Context, Snapshot
-from otelwp_agent.pipeline.journal.segment import Segment
 from otelwp_agent.service.control import answer
 from tests.kit.control import answering
 
@@ -127,7 +127,7 @@ def test_an_agent_of_another_version(run, serve, data):
 
 
 def test_a_journal_that_somebody_tampered_with_exits_1(run, tmp_path):
-    """The agent's own checks are `tests/pipeline/journal/test_audit.py`; this is what who runs the command sees."""
+    """The agent's own checks are `tests/journal/test_audit.py`; this is what who runs the command sees."""
     segment = Segment.create(tmp_path, 1, 1)
     snapshot = Snapshot(1, [("traces", "otlp", "shop", 10, [9, 0, 0, 0], {})], 0.0)
     entry = records.entry(segment.marker, 1, Signal.TRACES, 0, 1, b"")

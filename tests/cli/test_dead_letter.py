@@ -7,13 +7,13 @@ import pytest
 import structlog
 
 from otelwp_agent.cli import main
-from otelwp_agent.model import otlp_json
+from otelwp_agent.cli.generate.sample import Sample
+from otelwp_agent.codecs import otlp_json
+from otelwp_agent.dead_letters.file import LetterFile, read_letters
+from otelwp_agent.dead_letters.records import Letter
+from otelwp_agent.dead_letters.sink import DeadLetterFile
 from otelwp_agent.model.receipt import Outcome
-from otelwp_agent.model.sample import Sample
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.pipeline.dead_letters.file import LetterFile, read_letters
-from otelwp_agent.pipeline.dead_letters.records import Letter
-from otelwp_agent.pipeline.dead_letters.sink import DeadLetterFile
 from otelwp_agent.service.dead_letters import DeadLetterRoutes
 from otelwp_agent.telemetry.metrics import Registry
 from tests.kit.control import answering

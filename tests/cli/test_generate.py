@@ -170,7 +170,7 @@ def test_partial_success_is_told_and_is_no_success(backend, protocol):
 
 def test_the_wrong_port_is_hinted_at(monkeypatch, agent):
     monkeypatch.setitem(sys.modules["otelwp_agent.cli.generate"].PORTS, "grpc", agent.port("grpc"))
-    monkeypatch.setattr("otelwp_agent.cli.generation.WAITS", (0.001, 0.001))
+    monkeypatch.setattr("otelwp_agent.cli.generate.generation.WAITS", (0.001, 0.001))
     result = call("--endpoint", f"127.0.0.1:{agent.port('grpc')}", "--count", 1)
     assert result.return_value == 1
     assert "--protocol grpc" in result.stderr

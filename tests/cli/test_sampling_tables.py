@@ -1,7 +1,7 @@
 import pytest
 
 from otelwp_agent.cli.sampling_tables import explained, replayed, table
-from otelwp_agent.service.replay import Replayed
+from otelwp_agent.replay.replay import Replayed
 from tests.cli.test_sampling import SAMPLER
 
 

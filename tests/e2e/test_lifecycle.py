@@ -7,7 +7,7 @@ import threading
 import time
 from contextlib import closing
 
-from otelwp_agent.model.sample import Sample
+from otelwp_agent.cli.generate.sample import Sample
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.service.service import SAME_SIGNAL
 from tests.kit.agent import PATIENCE, Agent, free_port, get, post

@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from otelwp_agent.model.sample import Sample
+from otelwp_agent.cli.generate.sample import Sample
 from otelwp_agent.model.signal import Signal
 from tests.kit.agent import PATIENCE, Agent, free_port, post
 

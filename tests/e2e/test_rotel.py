@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from otelwp_agent.model import otlp_json, projections
-from otelwp_agent.model.sample import Sample
+from otelwp_agent.cli.generate.sample import Sample
+from otelwp_agent.codecs import otlp_json
+from otelwp_agent.model import projections
 from otelwp_agent.model.signal import Signal
 from tests.kit.agent import PATIENCE, Agent, free_port, post
 

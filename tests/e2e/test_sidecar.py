@@ -4,7 +4,7 @@ import json
 import socket
 import time
 
-from otelwp_agent.model.sample import Sample
+from otelwp_agent.cli.generate.sample import Sample
 from otelwp_agent.model.signal import Signal
 from tests.kit.agent import Agent, free_port, get, post
 

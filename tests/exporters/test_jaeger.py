@@ -8,10 +8,10 @@ import structlog
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from pydantic import ValidationError
 
+from otelwp_agent.codecs.jaeger import from_proto, from_thrift
 from otelwp_agent.component import ComponentId, Context, Kind
 from otelwp_agent.errors import MalformedError, RetryableError, TooLargeError
 from otelwp_agent.exporters.jaeger import FACTORY, POST_SPANS, Config
-from otelwp_agent.model.jaeger import from_proto, from_thrift
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.metrics import Registry
 from tests.kit.http_peer import HttpPeer, response

@@ -28,7 +28,7 @@ from otelwp_agent.exporters.otlp_http import FACTORY, Config, OtlpHttpExporter
 from otelwp_agent.model.batch import Batch, Origin, merge
 from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.pipeline.sending import Sender
+from otelwp_agent.sending.sender import Sender
 from otelwp_agent.telemetry.metrics import Registry
 from otelwp_agent.transport.compression import decompress
 from tests.kit.certificates import Authority

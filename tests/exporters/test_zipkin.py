@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from otelwp_agent import __version__
+from otelwp_agent.codecs.zipkin import zipkin_pb2 as pb
 from otelwp_agent.component import ComponentId, Context, Kind
 from otelwp_agent.config.blocks import Queue, Retry
 from otelwp_agent.errors import MalformedError, Overloaded, PermanentError, RetryableError, TooLargeError
@@ -18,8 +19,7 @@ from otelwp_agent.exporters.zipkin import FACTORY, Config, ZipkinExporter
 from otelwp_agent.model.batch import Batch, Origin, merge
 from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.model.zipkin import zipkin_pb2 as pb
-from otelwp_agent.pipeline.sending import Sender
+from otelwp_agent.sending.sender import Sender
 from otelwp_agent.telemetry.metrics import Registry
 from otelwp_agent.transport.compression import decompress
 from tests.kit.certificates import Authority

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from otelwp_agent.component import ComponentId, Context, Kind
 from otelwp_agent.errors import StartError
 from otelwp_agent.extensions.remote_sampling import FACTORY, Config
-from otelwp_agent.model.adaptive.controller import Controller
-from otelwp_agent.model.adaptive.policy import Always, Budget, Policy
-from otelwp_agent.model.adaptive.trace import Trace
+from otelwp_agent.sampling.adaptive.controller import Controller
+from otelwp_agent.sampling.adaptive.policy import Always, Budget, Policy
+from otelwp_agent.sampling.adaptive.trace import Trace
 from otelwp_agent.telemetry.metrics import Registry
 
 SERVICE_AND_NAME = ["service.name", "span.name"]

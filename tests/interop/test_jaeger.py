@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from otelwp_agent.model.sample import Sample
+from otelwp_agent.cli.generate.sample import Sample
 from otelwp_agent.model.signal import Signal
 from tests.interop.jaeger import Jaeger, Jaeger1
 from tests.interop.process import eventually

@@ -5,7 +5,7 @@ import time
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from otelwp_agent.model.sample import Sample
+from otelwp_agent.cli.generate.sample import Sample
 from otelwp_agent.model.signal import Signal
 from tests.interop.process import eventually
 from tests.interop.spans import KINDS, failed, spans, values

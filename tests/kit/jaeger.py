@@ -10,8 +10,8 @@ from pathlib import Path
 
 import structlog
 
+from otelwp_agent.codecs.otlp_json import encode
 from otelwp_agent.component import ComponentId, Context, Kind
-from otelwp_agent.model.otlp_json import encode
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.metrics import Registry
 from tests.kit.stages import Catcher

@@ -14,7 +14,7 @@ from otelwp_agent.config.blocks import Queue, Retry
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.pipeline.sending import Sender
+from otelwp_agent.sending.sender import Sender
 from otelwp_agent.telemetry.metrics import Registry
 
 if TYPE_CHECKING:

@@ -12,15 +12,15 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from otelwp_agent.errors import MalformedError
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.model.traces import reading
 from otelwp_agent.model.wire import varint
+from otelwp_agent.sampling.traces import reading
 from tests.kit.otlp import meaning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from otelwp_agent.model.traces import Choice, Piece, Request
-    from otelwp_agent.model.traces.framing import Head
+    from otelwp_agent.sampling.traces import Choice, Piece, Request
+    from otelwp_agent.sampling.traces.framing import Head
 
 TRACE, OTHER = bytes(range(16)), bytes(range(1, 17))
 ROOT, CHILD, GRANDCHILD = b"rootroot", b"childchi", b"grandgra"

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from otelwp_agent.model.zipkin import from_json, from_proto, from_v1
+from otelwp_agent.codecs.zipkin import from_json, from_proto, from_v1
 
 CAPTURES = Path(__file__).parents[1] / "data" / "captures" / "zipkin"
 NOW = 1_795_186_135_000_000_000

@@ -3,10 +3,10 @@ import asyncio
 import pytest
 
 from otelwp_agent.errors import Overloaded, PermanentError, RetryableError
+from otelwp_agent.journal.claims import Entry
 from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.pipeline import acknowledge
 from otelwp_agent.pipeline.acknowledge import Answer
-from otelwp_agent.pipeline.journal.claims import Entry
 
 
 @pytest.fixture

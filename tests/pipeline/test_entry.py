@@ -2,10 +2,10 @@ import pytest
 
 from otelwp_agent.errors import Overloaded
 from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.ledgers import Ledgers
 from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.entry import ConnectorEntry, PipelineHead, ReceiverEntry
-from otelwp_agent.pipeline.ledgers import Ledgers
 from otelwp_agent.telemetry.metrics import Registry
 
 

@@ -11,10 +11,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from otelwp_agent.errors import Overloaded, PermanentError
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Ledger, Outcome, Receipt
-from otelwp_agent.model.sampling import TraceState, randomness_of
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.model.traces import read
-from otelwp_agent.model.traces.framing import enclose, frame
+from otelwp_agent.sampling.consistent import TraceState, randomness_of
+from otelwp_agent.sampling.traces import read
+from otelwp_agent.sampling.traces.framing import enclose, frame
 from tests.kit.stages import build, items_of, run
 
 NAME = "otelwp_processor_adaptive_sampling_"

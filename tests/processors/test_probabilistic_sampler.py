@@ -11,12 +11,12 @@ from pydantic import ValidationError
 
 from otelwp_agent.errors import MalformedError, Overloaded
 from otelwp_agent.model.batch import Batch, Origin
-from otelwp_agent.model.item_sampling import SpanSampler, Verdict
 from otelwp_agent.model.projections import count
 from otelwp_agent.model.receipt import Outcome, Receipt
-from otelwp_agent.model.sampling import NEVER, format_randomness
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.processors.probabilistic_sampler import Config
+from otelwp_agent.sampling.consistent import NEVER, format_randomness
+from otelwp_agent.sampling.items import SpanSampler, Verdict
 from tests.kit.otlp import meaning, requests
 from tests.kit.stages import batch_of, build, items_of
 

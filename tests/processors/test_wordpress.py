@@ -7,11 +7,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from pydantic import ValidationError
 
+from otelwp_agent.codecs.jaeger.from_json import decode as decode_jaeger
+from otelwp_agent.codecs.otlp_json import decode
 from otelwp_agent.errors import MalformedError, Overloaded
 from otelwp_agent.model import projections
 from otelwp_agent.model.batch import Origin
-from otelwp_agent.model.jaeger.from_json import decode as decode_jaeger
-from otelwp_agent.model.otlp_json import decode
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.processors.wordpress import Config
 from tests.kit.stages import batch_of, build

@@ -9,9 +9,9 @@ import structlog
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from pydantic import ValidationError
 
+from otelwp_agent.codecs.otlp_json import decode
 from otelwp_agent.component import ComponentId, Context, Kind
 from otelwp_agent.errors import Overloaded
-from otelwp_agent.model.otlp_json import decode
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.receivers.datagram import FACTORY, Config
 from otelwp_agent.telemetry.metrics import Registry

@@ -4,11 +4,11 @@ import grpc
 import pytest
 from pydantic import ValidationError
 
+from otelwp_agent.codecs.jaeger import http as jaeger_http
+from otelwp_agent.codecs.jaeger import to_proto, to_thrift
 from otelwp_agent.errors import Overloaded
-from otelwp_agent.model.jaeger import to_proto, to_thrift
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.receivers.jaeger import POST_SPANS, Config
-from otelwp_agent.transport import jaeger_http
 from tests.kit.jaeger import CAPTURES, Agent
 from tests.kit.stages import items_of
 

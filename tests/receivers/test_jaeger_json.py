@@ -10,10 +10,10 @@ import pytest
 import uvloop
 from structlog.testing import capture_logs
 
+from otelwp_agent.codecs.jaeger import from_json
+from otelwp_agent.codecs.jaeger import http as jaeger_http
 from otelwp_agent.errors import Overloaded, StartError
-from otelwp_agent.model.jaeger import from_json
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.transport import jaeger_http
 from tests.kit.jaeger import CAPTURES, WORDPRESS, Agent, span, trace
 from tests.kit.stages import items_of
 

@@ -16,13 +16,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from otelwp_agent.codecs.otlp_json import encode
 from otelwp_agent.component import ComponentId, Context, Kind
 from otelwp_agent.errors import Overloaded, StartError
-from otelwp_agent.model.otlp_json import encode
+from otelwp_agent.model.ledgers import Ledgers
 from otelwp_agent.model.otlp_response import rejected
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.entry import PipelineHead, ReceiverEntry
-from otelwp_agent.pipeline.ledgers import Ledgers
 from otelwp_agent.receivers.otlp import FACTORY, Config
 from otelwp_agent.telemetry.metrics import Registry
 

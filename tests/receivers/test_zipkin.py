@@ -6,9 +6,9 @@ import socket
 import pytest
 from structlog.testing import capture_logs
 
+from otelwp_agent.codecs.zipkin.to_proto import ProtoEncoder
 from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.model.zipkin.to_proto import ProtoEncoder
 from otelwp_agent.receivers.zipkin import Config
 from otelwp_agent.transport.http_messages import Head, Request
 from tests.kit.jaeger import WORDPRESS

@@ -6,8 +6,8 @@ import structlog
 from structlog.testing import capture_logs
 
 from otelwp_agent.config.service import ServiceConfig
+from otelwp_agent.dead_letters.file import LetterFile, read_letters
 from otelwp_agent.errors import StartError
-from otelwp_agent.pipeline.dead_letters.file import LetterFile, read_letters
 from otelwp_agent.service.control import answer
 from otelwp_agent.service.control_plane import ControlPlane
 from otelwp_agent.service.service import Service

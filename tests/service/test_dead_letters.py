@@ -3,8 +3,8 @@ import json
 import pytest
 import structlog
 
-from otelwp_agent.pipeline.dead_letters.file import read_letters
-from otelwp_agent.pipeline.dead_letters.sink import DeadLetterFile
+from otelwp_agent.dead_letters.file import read_letters
+from otelwp_agent.dead_letters.sink import DeadLetterFile
 from otelwp_agent.service import dead_letters as module
 from otelwp_agent.service.control import Control
 from otelwp_agent.service.dead_letters import DeadLetterRoutes

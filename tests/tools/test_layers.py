@@ -72,7 +72,7 @@ def test_only_the_command_line_ends_the_process(source):
 
 @pytest.mark.parametrize("call", ["asyncio.create_task(f())", "asyncio.ensure_future(f())", "loop.create_task(f())"])
 def test_background_work_has_one_beginning(call):
-    assert problems(call, "otelwp_agent.pipeline.queue")
+    assert problems(call, "otelwp_agent.sending.queue")
     assert problems(call, "otelwp_agent.telemetry.tasks") == []
 
 

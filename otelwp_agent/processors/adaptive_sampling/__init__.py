@@ -35,10 +35,7 @@ from pydantic import Field, field_validator, model_validator
 from otelwp_agent.component import ComponentConfig, ComponentHealth, Context, Factory, Kind, Sampler, Stability, Tier
 from otelwp_agent.config.types import ByteSize, Duration, PositiveDuration  # noqa: TC001 - pydantic reads them
 from otelwp_agent.errors import Overloaded, StartError
-from otelwp_agent.model.adaptive.controller import Controller
-from otelwp_agent.model.adaptive.policy import Ceiling, Policy, Unit
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.model.traces import NATIVE, read
 from otelwp_agent.processors.adaptive_sampling.config import (
     AlwaysKeep,
     AttributeName,
@@ -65,6 +62,9 @@ from otelwp_agent.processors.adaptive_sampling.outgoing import Outgoing
 from otelwp_agent.processors.adaptive_sampling.recorder import RESCUED, FlightRecorder
 from otelwp_agent.processors.adaptive_sampling.state_file import StateFile
 from otelwp_agent.processors.adaptive_sampling.verdict import Memory
+from otelwp_agent.sampling.adaptive.controller import Controller
+from otelwp_agent.sampling.adaptive.policy import Ceiling, Policy, Unit
+from otelwp_agent.sampling.traces import NATIVE, read
 from otelwp_agent.telemetry.tasks import spawn
 
 if TYPE_CHECKING:

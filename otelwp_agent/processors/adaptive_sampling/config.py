@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from otelwp_agent.component import NeedsTier, Tier
 from otelwp_agent.config.blocks import Block
 from otelwp_agent.config.types import ByteSize, PositiveDuration  # noqa: TC001 - pydantic reads them
-from otelwp_agent.model.adaptive.policy import Always, Budget, Ceiling, FirstSights, SiteRule, Slow
+from otelwp_agent.sampling.adaptive.policy import Always, Budget, Ceiling, FirstSights, SiteRule, Slow
 
 KNOWN = frozenset(
     """

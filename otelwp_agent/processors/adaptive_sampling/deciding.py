@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from otelwp_agent.model.adaptive.trace import Reason
-from otelwp_agent.model.traces import DUPLICATES, ERROR, INVALID, WHOLE
 from otelwp_agent.processors.adaptive_sampling.facts import sampled_before
 from otelwp_agent.processors.adaptive_sampling.verdict import Memory, Verdict
+from otelwp_agent.sampling.adaptive.trace import Reason
+from otelwp_agent.sampling.traces import DUPLICATES, ERROR, INVALID, WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Sequence
 
     from otelwp_agent.component import Observer
-    from otelwp_agent.model.adaptive.controller import Controller
     from otelwp_agent.model.batch import Origin
-    from otelwp_agent.model.traces import Piece
     from otelwp_agent.processors.adaptive_sampling.facts import Facts, FactsReader
+    from otelwp_agent.sampling.adaptive.controller import Controller
+    from otelwp_agent.sampling.traces import Piece
 
 _INVALID = "invalid_trace_id"
 _NOTHING: Facts = ((), "", "", False, None)

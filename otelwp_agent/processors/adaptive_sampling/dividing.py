@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from otelwp_agent.model.projections import split_batch
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.selection import Selection
-from otelwp_agent.model.traces import read
+from otelwp_agent.sampling.traces import read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.model.receipt import Receipt
-    from otelwp_agent.model.traces import Part, Piece, Request
     from otelwp_agent.processors.adaptive_sampling.verdict import Verdict
     from otelwp_agent.processors.adaptive_sampling.waiting import Heads
+    from otelwp_agent.sampling.traces import Part, Piece, Request
 
 _KEPT, _SAMPLED_OUT, _FILTERED, _HELD = range(4)
 OUTCOMES = ((Outcome.SAMPLED_OUT, ""), (Outcome.FILTERED, ""))

@@ -11,10 +11,10 @@ from google.protobuf.message import DecodeError
 
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.attributes import as_string, decode
-from otelwp_agent.model.sampling import TraceState, randomness_of
 from otelwp_agent.model.site import UNKNOWN, site_of
 from otelwp_agent.model.wire import prefixed
 from otelwp_agent.processors.adaptive_sampling.config import SPAN_NAME
+from otelwp_agent.sampling.consistent import TraceState, randomness_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Sequence
 
     from otelwp_agent.model.batch import Batch
-    from otelwp_agent.model.traces import Piece, Request
     from otelwp_agent.processors.adaptive_sampling.deciding import Decided
     from otelwp_agent.processors.adaptive_sampling.measures import Measures
     from otelwp_agent.processors.adaptive_sampling.recorder import FlightRecorder
     from otelwp_agent.processors.adaptive_sampling.verdict import Verdict
+    from otelwp_agent.sampling.traces import Piece, Request
 
 _REFUSED = 10_000
 """Traces remembered of requests that the next stage refused: they come again, and are not late."""

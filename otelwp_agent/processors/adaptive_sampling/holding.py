@@ -6,21 +6,21 @@ import time
 from typing import TYPE_CHECKING
 
 from otelwp_agent.model.receipt import Outcome
-from otelwp_agent.model.traces import ERROR, ROOTED
 from otelwp_agent.processors.adaptive_sampling.dividing import parts_of
 from otelwp_agent.processors.adaptive_sampling.waiting import Waiting, WaitingRoom
+from otelwp_agent.sampling.traces import ERROR, ROOTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.model.receipt import Receipt
-    from otelwp_agent.model.traces import Piece, Request
     from otelwp_agent.processors.adaptive_sampling.deciding import Decider
     from otelwp_agent.processors.adaptive_sampling.facts import FactsReader
     from otelwp_agent.processors.adaptive_sampling.measures import Measures
     from otelwp_agent.processors.adaptive_sampling.outgoing import Outgoing
     from otelwp_agent.processors.adaptive_sampling.recorder import FlightRecorder
+    from otelwp_agent.sampling.traces import Piece, Request
 
 
 # An enumeration's member costs more to look up than a module's name, and each trace needs one.

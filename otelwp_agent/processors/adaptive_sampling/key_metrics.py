@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otelwp_agent.component import Context
-    from otelwp_agent.model.adaptive.controller import Controller, Report
-    from otelwp_agent.model.adaptive.estimates import Estimate
-    from otelwp_agent.model.adaptive.trace import Key
+    from otelwp_agent.sampling.adaptive.controller import Controller, Report
+    from otelwp_agent.sampling.adaptive.estimates import Estimate
+    from otelwp_agent.sampling.adaptive.trace import Key
 
 _LABELS = ("processor", "pipeline", "key", "bound")
 RATE = Instrument(

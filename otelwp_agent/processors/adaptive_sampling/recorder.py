@@ -20,8 +20,8 @@ from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.projections import parse
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.model.traces import read
 from otelwp_agent.processors.adaptive_sampling.verdict import Verdict
+from otelwp_agent.sampling.traces import read
 from otelwp_agent.transport.compression import compress, decompress
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import structlog
 
     from otelwp_agent.model.receipt import Ledger
-    from otelwp_agent.model.traces import Choice, Request
+    from otelwp_agent.sampling.traces import Choice, Request
 
 BLOCK = 2**18
 """Bytes that are compressed together."""

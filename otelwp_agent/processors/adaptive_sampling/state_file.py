@@ -11,7 +11,7 @@ from urllib.parse import quote
 import orjson
 
 from otelwp_agent.errors import StartError
-from otelwp_agent.model.adaptive.controller import Controller
+from otelwp_agent.sampling.adaptive.controller import Controller
 
 if TYPE_CHECKING:
     from otelwp_agent.component import Context

@@ -13,13 +13,13 @@ from google.protobuf.message import DecodeError
 
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.attributes import encode, put
-from otelwp_agent.model.sampling import TraceState, format_threshold, randomness_of
 from otelwp_agent.model.wire import prefixed
+from otelwp_agent.sampling.consistent import TraceState, format_threshold, randomness_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from otelwp_agent.model.traces import Choice, Request
+    from otelwp_agent.sampling.traces import Choice, Request
     from otelwp_agent.telemetry.metrics import Counter
 
 REASON = "sampling.reason"

@@ -13,18 +13,18 @@ from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.batch import Batch
 from otelwp_agent.model.projections import parse
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.model.traces.framing import enclose, frame, unframe
-from otelwp_agent.model.traces.reading import STATUS_ERROR, is_root
+from otelwp_agent.sampling.traces.framing import enclose, frame, unframe
+from otelwp_agent.sampling.traces.reading import STATUS_ERROR, is_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from otelwp_agent.model.batch import Origin, Share
     from otelwp_agent.model.receipt import Receipt
-    from otelwp_agent.model.traces import Part
-    from otelwp_agent.model.traces.framing import Head
     from otelwp_agent.processors.adaptive_sampling.facts import Facts
     from otelwp_agent.processors.adaptive_sampling.verdict import Verdict
+    from otelwp_agent.sampling.traces import Part
+    from otelwp_agent.sampling.traces.framing import Head
 
 TRACE_COST, PART_COST, HEAD_COST = 390, 160, 200
 """Bytes that Python takes for a trace that waits, for a part, and for what stands around some, beside what they hold;

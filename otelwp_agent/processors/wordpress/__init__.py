@@ -42,13 +42,13 @@ from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.projections import parse
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.model.site import UNKNOWN, site_of
-from otelwp_agent.model.wordpress import queries
-from otelwp_agent.model.wordpress.attributes import Reader, key_value, page_of
-from otelwp_agent.model.wordpress.redaction import Redactor
-from otelwp_agent.model.wordpress.routes import Routes
+from otelwp_agent.processors.wordpress import queries
+from otelwp_agent.processors.wordpress.attributes import Reader, key_value, page_of
 from otelwp_agent.processors.wordpress.config import Multisite, Redact
+from otelwp_agent.processors.wordpress.redaction import Redactor
 from otelwp_agent.processors.wordpress.requests import Requests, Spans, find
 from otelwp_agent.processors.wordpress.resources import Resources
+from otelwp_agent.processors.wordpress.routes import Routes
 from otelwp_agent.processors.wordpress.spans import Blocks, replaced
 from otelwp_agent.telemetry.metrics import Instrument
 
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from otelwp_agent.model.batch import Batch
-    from otelwp_agent.model.wordpress.attributes import Facts
+    from otelwp_agent.processors.wordpress.attributes import Facts
 
 FINDINGS = Instrument(
     "otelwp_processor_wordpress_findings",

@@ -10,8 +10,8 @@ from otelwp_agent.model.projections import parse
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from otelwp_agent.model.wordpress.attributes import Facts
-    from otelwp_agent.model.wordpress.queries import Queries
+    from otelwp_agent.processors.wordpress.attributes import Facts
+    from otelwp_agent.processors.wordpress.queries import Queries
 
 
 class Spans:

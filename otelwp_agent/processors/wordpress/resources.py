@@ -5,7 +5,7 @@ from __future__ import annotations
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.attributes import as_string, decode, find
 from otelwp_agent.model.projections import parse
-from otelwp_agent.model.wordpress.attributes import key_value
+from otelwp_agent.processors.wordpress.attributes import key_value
 
 REMEMBERED = 256
 """Resources that are remembered with what became of them."""

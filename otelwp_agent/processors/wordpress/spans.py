@@ -9,7 +9,7 @@ from otelwp_agent.model.wire import prefixed
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from otelwp_agent.model.wordpress.attributes import Facts, Known
+    from otelwp_agent.processors.wordpress.attributes import Facts, Known
 
     Block = tuple[bytes | None, Facts]
     """A span's attributes as they go on, serialized as fields of it (`None`: as they came), and what they tell."""

@@ -5,9 +5,9 @@ from pydantic import ValidationError
 
 from otelwp_agent.config.load import Source, load
 from otelwp_agent.errors import ConfigError
-from otelwp_agent.model.adaptive.policy import GIB, MONTH, Budget, Ceiling, SiteRule
 from otelwp_agent.pipeline.plan import make_plan
 from otelwp_agent.processors.adaptive_sampling import Config
+from otelwp_agent.sampling.adaptive.policy import GIB, MONTH, Budget, Ceiling, SiteRule
 from tests.kit.graphs import TestCatalog
 
 BUDGET = {"target": {"spans_per_second": 100}}

@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.batch import Origin
-from otelwp_agent.model.traces import read
-from otelwp_agent.model.traces.framing import enclose, frame
 from otelwp_agent.model.wire import varint
 from otelwp_agent.processors.adaptive_sampling import Config
 from otelwp_agent.processors.adaptive_sampling.facts import FactsReader
+from otelwp_agent.sampling.traces import read
+from otelwp_agent.sampling.traces.framing import enclose, frame
 
 ORIGIN = Origin("otlp", "http")
 NAMES = ["service.name", "http.route", "url.path", "sampling.priority", "http.router", "x" * 200]

@@ -3,10 +3,10 @@ import math
 import structlog
 
 from otelwp_agent.component import ComponentId, Context, Kind
-from otelwp_agent.model.adaptive.controller import Controller
-from otelwp_agent.model.adaptive.policy import Budget, Policy
-from otelwp_agent.model.adaptive.trace import Trace
 from otelwp_agent.processors.adaptive_sampling.key_metrics import CHOOSE_EVERY, KeyMetrics
+from otelwp_agent.sampling.adaptive.controller import Controller
+from otelwp_agent.sampling.adaptive.policy import Budget, Policy
+from otelwp_agent.sampling.adaptive.trace import Trace
 from otelwp_agent.telemetry.metrics import Registry
 from tests.kit.stages import NoHost
 

@@ -1,0 +1,360 @@
+"""Jaeger's JSON → OTLP: what its query API and UI speak, and the dialects that PHP senders make of it.
+
+Regular is `{"data": [{"traceID", "spans": […], "processes": {"p1": {…}}}]}`. Also taken: a trace, a span or a list of
+either without the wrapper; `process` inside the span or beside the spans; trace ids that differ between a trace and its
+span (the span's is the one); times in any unit and form; ids of any length; tags in any shape; `[]` for a map; text
+that is not UTF-8. What is put right is counted by kind; a span that cannot be is left out and counted; a body of which
+nothing can be used is refused with the place of the first trouble.
+"""
+
+from __future__ import annotations
+
+from binascii import unhexlify
+from hashlib import blake2b
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from otelwp_agent.codecs import scalars
+from otelwp_agent.codecs.jaeger import layouts, processes
+from otelwp_agent.codecs.jaeger import tags as tagging
+from otelwp_agent.codecs.jaeger.documents import spans_of, traces_in
+from otelwp_agent.codecs.jaeger.receiving import (
+    ATTRIBUTE,
+    NO_ID,
+    NO_SCOPE,
+    PARENT,
+    SAMPLED,
+    SERVER,
+    WARNINGS,
+    WORDPRESS_REQUEST,
+    Traces,
+    event,
+    name_field,
+    names,
+    references,
+    scope_of,
+    special_fields,
+    texts,
+    times,
+    trace_head,
+)
+from otelwp_agent.codecs.jaeger.tags import has_kind, typed_tag
+from otelwp_agent.codecs.lenient_json import load
+from otelwp_agent.errors import MalformedError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from otelwp_agent.codecs.jaeger.receiving import Records, Reference, Scopes
+
+STEP = 512
+"""Spans that are decoded between two steps, in about a millisecond."""
+
+_LONGEST_DURATION = 10**15
+"""Microseconds, 31 years; above it, the careful way looks."""
+
+
+def decode(data: bytes, now: int) -> Traces:
+    """Return what a body holds; `now` (nanoseconds) is for spans without a time. Raises `MalformedError`."""
+    steps = decoding(data, now)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]  # the generator's
+
+
+def decoding(data: bytes, now: int) -> Generator[None, None, Traces]:
+    """Do what `decode` does in steps, each after the first no longer than about a millisecond; return it in the end."""
+    regular = layouts.read(data)
+    if regular is not None:
+        return regular
+    traces = Traces()
+    decoder = _Decoder(traces, now)
+    document = load(data, traces.mend)
+    for place, trace in traces_in(document, traces.mend, decoder.trouble):
+        spans = decoder.begin(trace)
+        for first in range(0, len(spans), STEP):
+            if first:
+                yield
+            decoder.add(spans[first : first + STEP], place, first)
+    if not traces.spans and decoder.troubles:
+        raise MalformedError(decoder.first_trouble)
+    if decoder.troubles:
+        traces.mend("span_dropped", decoder.troubles)
+    layouts.learn(data, document)
+    return traces
+
+
+_regular_span = itemgetter(
+    "traceID", "spanID", "operationName", "startTime", "duration", "tags", "processID", "references", "logs"
+)
+
+
+_regular_reference = itemgetter("refType", "traceID", "spanID")
+
+
+class _Decoder:
+    """Takes one body's traces and spans apart."""
+
+    __slots__ = (
+        "_known_processes",
+        "_now",
+        "_outer_text",
+        "_process",
+        "_processes",
+        "_trace_head",
+        "_trace_id",
+        "_trace_text",
+        "first_trouble",
+        "traces",
+        "troubles",
+    )
+
+    def __init__(self, traces: Traces, now: int) -> None:
+        self.traces = traces
+        self.troubles = 0
+        self.first_trouble = ""
+        self._now = now
+        self._trace_text: Any = None
+        self._trace_id = self._trace_head = b""
+
+    def trouble(self, place: str, what: str, spans: int = 1) -> None:
+        """Note what cannot be used."""
+        self.first_trouble = self.first_trouble or f"{place}: {what}"
+        self.troubles += spans
+
+    def begin(self, trace: dict[str, Any]) -> list[Any]:
+        """Turn to a trace; return its spans."""
+        self._outer_text = trace.get("traceID", trace.get("traceId"))
+        self._trace_text = None
+        named = trace.get("processes")
+        if named == [] or named is None:
+            named = {}
+        elif type(named) is not dict:
+            self.traces.mend("processes_dropped")
+            named = {}
+        self._processes: dict[Any, Any] = named
+        self._known_processes: dict[Any, Scopes] = {}
+        self._process = trace.get("process")
+        return spans_of(trace, self.traces.mend)
+
+    # -- spans
+
+    def add(self, spans: list[Any], place: str, first: int) -> None:  # noqa: C901, PLR0912, PLR0915 - one loop
+        """Add spans of the trace, whose indexes begin with `first`: the hot path, in which a call costs."""
+        traces = self.traces
+        mend, join, known = traces.mend, b"".join, tagging.known_tags.get
+        seen, forward = traces.seen, traces.forward
+        known_processes = self._known_processes
+        records: Records = []
+        last_process: Any = None
+        last_text: Any = None
+        head = b""
+        regular = typed = True
+        for index, span in enumerate(spans, first):
+            if span.__class__ is not dict:
+                self.trouble(f"{place}.spans[{index}]", "a span is an object")
+                continue
+            get = span.get
+            if regular:
+                try:
+                    text, number, name, start, length, tags, process, found, logs = _regular_span(span)
+                except KeyError:
+                    regular = False
+            if not regular:
+                text, number, name = get("traceID"), get("spanID"), get("operationName")
+                start, length, tags = get("startTime"), get("duration"), get("tags")
+                process, found, logs = get("processID"), get("references"), get("logs")
+            if text is None or text != last_text:
+                self._read_trace_id(text, span)
+                head, last_text = self._trace_head, text
+            try:
+                span_id = unhexlify(number)
+            except (ValueError, TypeError):
+                span_id = b""
+            if len(span_id) != 8 or span_id == NO_ID:  # noqa: PLR2004 - bytes of a span id
+                span_id = self._id(number or get("spanId"), 8) or self._made_id(span, 8)
+            field = names.get(name) if name.__class__ is str else None
+            if field is None:
+                field = name_field(self._name(name, span))
+            if (
+                start.__class__ is int
+                and length.__class__ is int
+                and 10**14 <= start < 10**16
+                and 0 <= length < _LONGEST_DURATION
+            ):
+                start *= 1000
+                end = start + length * 1000
+            else:
+                start, end = self._times(start, length)
+            specials = None
+            try:
+                if typed:
+                    tail = join(map(known, map(typed_tag, tags)))  # type: ignore[arg-type]  # None raises TypeError
+                else:
+                    tail, specials = tagging.decode(tags, mend)
+            except (LookupError, TypeError) as error:
+                typed = type(error) is TypeError
+                tail, specials = tagging.decode(tags, mend)
+            parent = b""
+            if found:
+                parent = _only_parent(found, text)
+                if not parent:
+                    parent, links = references(self._references(found), self._trace_id)
+                    tail += links
+            elif "parentSpanID" in span or "parentSpanId" in span:
+                parent = self._id(get("parentSpanID", get("parentSpanId")), 8)
+            if logs:
+                tail += self._events(logs, start)
+            if get("warnings"):
+                tail += ATTRIBUTE + texts(WARNINGS, _texts(span["warnings"]))
+            if name == WORDPRESS_REQUEST and not parent and not has_kind(tags):
+                mend("kind_missing")
+                field += SERVER
+                if specials:
+                    tail += special_fields(specials, SERVER)
+            elif specials:
+                tail += special_fields(specials)
+            flags = get("flags")
+            if flags and flags.__class__ is int and flags & 1:
+                tail += SAMPLED
+            if specials or process != last_process or process is None:
+                known_process = process.__class__ is str and process in known_processes
+                scopes = known_processes[process] if known_process else self._scopes(span)
+                records = scopes.setdefault(scope_of(specials) if specials else NO_SCOPE, [])
+                last_process = None if specials else process
+            ids = head + span_id
+            if parent:
+                fields = join((ids, PARENT, parent, field, times(0x39, start, 0x41, end), tail))
+                if head + parent not in seen:
+                    forward.append(ids)
+            else:
+                fields = join((ids, field, times(0x39, start, 0x41, end), tail))
+            if ids in seen:
+                traces.add(records, ids, parent, fields)
+            else:
+                record = seen[ids] = [fields, parent]
+                records.append(record)
+
+    def _name(self, name: Any, span: dict[str, Any]) -> str:  # noqa: ANN401 - whatever stands in the JSON
+        if type(name) is str and name:
+            return name
+        self.traces.mend("name_missing")
+        return str(span.get("name") or name or "unknown")
+
+    def _scopes(self, span: dict[str, Any]) -> Scopes:
+        """Return where a span's process keeps its spans: the one it names, or has inside, or its trace has."""
+        number = span.get("processID", span.get("processId"))
+        if type(number) is str and number in self._processes:
+            scopes = self._known_processes[number] = self._read_process(self._processes[number])
+            return scopes
+        process = span.get("process")
+        if process is not None:
+            self.traces.mend("process_inline")
+            return self._read_process(process)
+        if self._process is None:
+            self.traces.mend("process_missing")
+        return self._read_process(self._process)
+
+    def _read_process(self, process: Any) -> Scopes:  # noqa: ANN401 - whatever stands in the JSON
+        """Return where a process keeps its spans."""
+        return self.traces.process(*processes.read(process, self.traces.mend))
+
+    def _read_trace_id(self, text: Any, span: dict[str, Any]) -> None:  # noqa: ANN401 - whatever stands in the JSON
+        """Turn to another trace id: the span's own, or the trace's, or one made of the span."""
+        self._trace_text = text
+        if text is None:
+            text = span.get("traceId")
+        try:
+            raw = unhexlify(text)
+        except (ValueError, TypeError):
+            raw = b""
+        if len(raw) != 16 or not any(raw):  # noqa: PLR2004 - bytes of a trace id
+            raw = self._id(text, 16) or scalars.identifier(self._outer_text, 16)[0] or self._made_id(span, 16)
+        if text != self._outer_text and self._outer_text and raw != scalars.identifier(self._outer_text, 16)[0]:
+            self.traces.mend("trace_id_differs")
+        self._trace_id = raw
+        self._trace_head = trace_head(raw)
+
+    def _id(self, value: Any, size: int) -> bytes:  # noqa: ANN401 - whatever stands in the JSON
+        raw, mended = scalars.identifier(value, size)
+        if mended:
+            self.traces.mend(mended)
+        return raw
+
+    def _made_id(self, span: dict[str, Any], size: int) -> bytes:
+        """Return an id made of the span itself, so that a span sent twice is the same one."""
+        self.traces.mend("id_missing")
+        try:
+            text = orjson.dumps(span)
+        except orjson.JSONEncodeError:
+            text = repr((span.get("operationName"), span.get("startTime"))).encode()
+        return blake2b(text, digest_size=size).digest()
+
+    def _times(self, start: Any, length: Any) -> tuple[int, int]:  # noqa: ANN401 - whatever stands in the JSON
+        """Return begin and end in nanoseconds, read the careful way; a duration has its start's unit."""
+        begin, unit, mended = scalars.time(start)
+        nanoseconds, wrong = scalars.duration(length, unit)
+        for kind in (mended, wrong):
+            if kind:
+                self.traces.mend(kind)
+        if not begin:
+            begin = max(1, self._now - nanoseconds)
+        return begin, min(begin + nanoseconds, scalars.MAX_TIME)
+
+    def _references(self, values: Any) -> list[Reference]:  # noqa: ANN401 - whatever it is
+        """Return the references that can be read. One to the trace that encloses the span means the span's own."""
+        if type(values) is dict:
+            self.traces.mend("map_for_list")
+            values = [values] if "spanID" in values else list(values.values())
+        found: list[Reference] = []
+        for value in values if type(values) is list else ():
+            if type(value) is not dict:
+                self.traces.mend("reference_dropped")
+                continue
+            text = value.get("traceID", value.get("traceId"))
+            own = text is None or text in (self._trace_text, self._outer_text)
+            trace = self._trace_id if own else self._id(text, 16)
+            span = self._id(value.get("spanID", value.get("spanId")), 8)
+            if trace and span:
+                found.append((trace, span, str(value.get("refType", "CHILD_OF")).upper() != "FOLLOWS_FROM"))
+            else:
+                self.traces.mend("reference_dropped")
+        return found
+
+    def _events(self, logs: Any, begin: int) -> bytes:  # noqa: ANN401 - whatever stands in the JSON
+        """Return logs as events; one without a time has its span's."""
+        mend = self.traces.mend
+        events = []
+        if type(logs) is dict:
+            mend("map_for_list")
+            logs = [logs] if "fields" in logs else list(logs.values())
+        for log in logs if type(logs) is list else ():
+            if type(log) is not dict:
+                mend("log_dropped")
+                continue
+            at, _, mended = scalars.time(log.get("timestamp"))
+            if mended:
+                mend(mended)
+            events.append(event(at or begin, tagging.pairs(log.get("fields"), mend)))
+        return b"".join(events)
+
+
+def _only_parent(found: Any, text: Any) -> bytes:  # noqa: ANN401 - whatever stands in the JSON
+    """Return the parent's id if that is all that the references tell, in the regular way; else nothing."""
+    try:
+        (reference,) = found
+        kind, trace, span = _regular_reference(reference)
+        if kind == "CHILD_OF" and trace == text:
+            parent = unhexlify(span)
+            return parent if len(parent) == 8 and parent != NO_ID else b""  # noqa: PLR2004 - bytes of a span id
+    except (LookupError, ValueError, TypeError):
+        pass
+    return b""
+
+
+def _texts(values: Any) -> list[str]:  # noqa: ANN401 - whatever stands in the JSON
+    return [value for value in values if type(value) is str] if type(values) is list else []

@@ -1,0 +1,306 @@
+"""Bodies that are laid out as others before them, read without parsing the JSON: most of what a small one costs.
+
+A sender writes its spans in one way: the same fields in the same order, without blanks. That is a *layout*. It is
+learned from a body that was read in full, as a regular expression for a span, which from then on takes every span of
+such a body apart in one call. What a tag, a list of tags, a process or the end of a body becomes is found again by its
+text.
+
+The expressions take what is regular and nothing else: ids of full length, times in microseconds, no logs, at most one
+parent, which is in the same trace, names in plain ASCII. They have to cover the body without a gap, and every text that
+they leave as it is was once read as JSON, or is now. So what is read here means the same to a JSON parser; whatever is
+not read here is read with one.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import unhexlify
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from otelwp_agent.codecs import scalars
+from otelwp_agent.codecs.jaeger import processes
+from otelwp_agent.codecs.jaeger.receiving import (
+    NO_ID,
+    NO_SCOPE,
+    PARENT,
+    SAMPLED,
+    SERVER,
+    WORDPRESS_REQUEST,
+    Traces,
+    scope_of,
+    special_fields,
+    times,
+    trace_head,
+)
+from otelwp_agent.codecs.jaeger.tag_lists import PLAIN, TagLists
+from otelwp_agent.codecs.recurring import Remembered
+from otelwp_agent.model.wire import prefixed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from otelwp_agent.codecs.jaeger.processes import Process
+    from otelwp_agent.codecs.jaeger.receiving import Records
+    from otelwp_agent.codecs.jaeger.tag_lists import TagList
+    from otelwp_agent.codecs.jaeger.tags import Mend
+
+    Span = tuple[bytes, ...]
+    """The texts of a span's fields as `_GROUPS` has them, "" for those that its layout does not have."""
+
+MAX_BODY = 64 * 1024
+"""Bytes of the largest body that is read in this way; larger ones are read in steps."""
+
+MAX_LAYOUTS, MAX_TRIED = 8, 64
+"""Layouts that are known, and those that are tried in the life of a process: each costs a millisecond or two."""
+
+MAX_TEXTS, MAX_TEXT = 256, 2048
+"""Processes, and ends of bodies, that are remembered, and the longest of them in bytes."""
+
+_PLAIN = PLAIN + b"+"
+_HEAD = re.compile(rb'\{"data":\[\{"traceID":"(%b)","spans":\[' % _PLAIN)
+_TAIL, _PROCESSES = b"]}]}", b'],"processes":'
+_REFERENCE = rb'\{"refType":"CHILD_OF","traceID":"(?P<above>[0-9a-f]{32})","spanID":"(?P<parent>[0-9a-f]{16})"\}'
+_REFERENCE_SIZE = len(b'{"refType":"CHILD_OF","traceID":"","spanID":""}') + 48
+_FIELDS = {
+    "traceID": (rb'"(?P<trace>[0-9a-f]{32})"', 34),
+    "spanID": (rb'"(?P<span>[0-9a-f]{16})"', 18),
+    "operationName": (rb'"(?P<name>%b)"' % _PLAIN, 2),
+    "references": (rb"\[(?:%b)?\]" % _REFERENCE, 2),
+    "startTime": (rb"(?P<start>[1-9][0-9]{15})", 16),
+    "duration": (rb"(?P<length>0|[1-9][0-9]{0,14})", 0),
+    "tags": (rb"\[(?P<tags>[^\]]*)\]", 2),
+    "processID": (rb'"(?P<process>%b)"' % _PLAIN, 2),
+    "process": (rb"(?P<process>\{[^\[\]]*\[[^\[\]]*\]\})", 0),
+    "flags": (rb"(?P<flags>0|[1-9][0-9]{0,8})", 0),
+    "logs": (rb"\[\]", 2),
+    "warnings": (rb"null", 4),
+}
+"""What the value of each field looks like, and its bytes but for what may be longer or shorter."""
+_GROUPS = ("trace", "span", "name", "above", "parent", "start", "length", "tags", "process", "flags")
+_NEEDED = frozenset({"traceID", "spanID", "operationName", "startTime", "duration", "tags"})
+
+
+class _IrregularError(Exception):
+    """The body has to be read with a parser."""
+
+
+class Layout:
+    """How a sender writes its spans."""
+
+    __slots__ = ("_find", "_in_order", "inline", "size")
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        """Make an expression for spans with these fields in their order."""
+        members = [b'"%b":%b' % (key.encode(), _FIELDS[key][0]) for key in keys]
+        pattern = re.compile(rb"\{%b\}(?:,(?=\{)|\Z)()" % b",".join(members))
+        groups = [pattern.groupindex.get(group, pattern.groups) - 1 for group in _GROUPS]
+        self._find = pattern.findall
+        self._in_order = itemgetter(*groups)
+        self.inline = "process" in keys
+        """Whether a span's process stands inside it."""
+        self.size = len("{},") + len(keys) - 1 + sum(len(f'"{key}":') + _FIELDS[key][1] for key in keys)
+        """Bytes of a span and the comma behind it, but for what may be longer or shorter."""
+
+    def spans(self, data: bytes, begin: int, end: int) -> Iterable[Span]:
+        """Return the spans of this layout that stand there."""
+        return map(self._in_order, self._find(data, begin, end))
+
+
+_layouts: list[Layout] = []
+_tried: set[tuple[str, ...]] = set()
+_lists = TagLists()
+_names: dict[bytes, bytes] = Remembered(lambda name: prefixed(b"\x2a", name), 1024)
+
+
+def learn(data: bytes, document: Any) -> None:  # noqa: ANN401 - whatever the JSON is
+    """Learn the layout of a body that was read as `document`, if it has one."""
+    try:
+        first = document["data"][0]["spans"][0]
+    except (LookupError, TypeError):
+        return
+    if not isinstance(first, dict):
+        return
+    keys = tuple(first)
+    if keys in _tried or len(_tried) >= MAX_TRIED or len(_layouts) >= MAX_LAYOUTS or len(data) > MAX_BODY:
+        return
+    if _NEEDED.issubset(keys) and _FIELDS.keys() >= set(keys) and ("process" in keys) != ("processID" in keys):
+        _tried.add(keys)
+        layout = Layout(keys)
+        _, begin, end = _bounds(data)
+        if any(layout.spans(data, begin, end)):
+            _layouts.append(layout)
+
+
+def read(data: bytes) -> Traces | None:
+    """Return what a body holds; `None` if it is not laid out as one before."""
+    if not _layouts or len(data) > MAX_BODY:
+        return None
+    outer, begin, end = _bounds(data)
+    if end < begin:
+        return None
+    try:
+        tail = data[end:]
+        named = None if tail == _TAIL else _named(tail)
+        for layout in _layouts:
+            reading = _Reading(outer, named)
+            size = reading.add(layout, layout.spans(data, begin, end))
+            if size:
+                return reading.traces if size == end - begin + 1 else None
+    except _IrregularError:
+        pass
+    return None
+
+
+def _bounds(data: bytes) -> tuple[bytes, int, int]:
+    """Return the trace id beside the spans, and where those begin and end; the end is -1 if that cannot be told."""
+    head = _HEAD.match(data)
+    if head is None:
+        return b"", 0, -1
+    end = data.rfind(_PROCESSES)
+    return head[1], head.end(), end if end >= 0 else len(data) - len(_TAIL)
+
+
+class _Reading:
+    """A body on its way to spans."""
+
+    __slots__ = ("_named", "_outer", "traces")
+
+    def __init__(self, outer: bytes, named: Mapping[bytes, Process] | None) -> None:
+        """Begin with the trace id that stands beside the spans, and the processes that stand behind them."""
+        self.traces = Traces()
+        self._outer = outer
+        self._named = named
+
+    def add(self, layout: Layout, spans: Iterable[Span]) -> int:  # noqa: C901, PLR0912 - one loop
+        """Add spans; return their bytes, each with a comma behind it. Raises `_IrregularError`."""
+        traces, inline = self.traces, layout.inline
+        mend, join, known, seen, forward = traces.mend, b"".join, _lists.known.get, traces.seen, traces.forward
+        records: Records = []
+        last_trace = last_process = head = b""
+        size = 0
+        for trace, span, name, above, parent, start, length, tags, process, flags in spans:
+            size += layout.size + len(name) + len(length) + len(tags) + len(process) + len(flags)
+            if trace != last_trace:
+                head, last_trace = self._trace(trace), trace
+            span_id = unhexlify(span)
+            field = _names[name]
+            begin = int(start) * 1000
+            tail, has_kind, untyped, specials = known(tags) or _list(tags, mend)
+            if untyped:
+                mend("tag_without_type")
+            if name == _WORDPRESS_REQUEST and not parent and not has_kind:
+                mend("kind_missing")
+                field += SERVER
+                if specials:
+                    tail += special_fields(specials, SERVER)
+            elif specials:
+                tail += special_fields(specials)
+            if flags and int(flags) & 1:
+                tail += SAMPLED
+            if inline:
+                mend("process_inline")
+            if specials or process != last_process:
+                scopes = traces.process(*self._process(process, inline=inline))
+                records = scopes.setdefault(scope_of(specials) if specials else NO_SCOPE, [])
+                last_process = b"" if specials else process
+            ids = head + span_id
+            moments = times(0x39, begin, 0x41, begin + int(length) * 1000)
+            above_id = b""
+            if parent:
+                above_id = unhexlify(parent)
+                size += _REFERENCE_SIZE
+                if above != trace or above_id == NO_ID:
+                    raise _IrregularError
+                fields = join((ids, PARENT, above_id, field, moments, tail))
+            else:
+                fields = join((ids, field, moments, tail))
+            if span_id == NO_ID:
+                raise _IrregularError
+            if ids in seen:
+                traces.add(records, ids, above_id, fields)
+            else:
+                if above_id and head + above_id not in seen:
+                    forward.append(ids)
+                record = seen[ids] = [fields, above_id]
+                records.append(record)
+        return size
+
+    def _trace(self, text: bytes) -> bytes:
+        """Return what stands before the span ids of a trace."""
+        raw = unhexlify(text)
+        if not any(raw):
+            raise _IrregularError
+        if text != self._outer and raw != scalars.identifier(self._outer.decode(), 16)[0]:
+            self.traces.mend("trace_id_differs")
+        return trace_head(raw)
+
+    def _process(self, text: bytes, *, inline: bool) -> Process:
+        if inline:
+            return _inline.get(text) or _read_inline(text)
+        if self._named is None or text not in self._named:
+            raise _IrregularError
+        return self._named[text]
+
+
+_WORDPRESS_REQUEST = WORDPRESS_REQUEST.encode()
+
+
+def _list(text: bytes, mend: Mend) -> TagList:
+    """Return what a list of tags becomes that is not known."""
+    try:
+        return _lists.read(text, mend)
+    except ValueError:
+        raise _IrregularError from None
+
+
+_inline: dict[bytes, Process] = {}
+"""Processes by the texts that stand inside of spans."""
+_ends: dict[bytes, dict[bytes, Process]] = {}
+"""Processes by their names, by the text behind the spans of a body."""
+
+
+def _read_inline(text: bytes) -> Process:
+    process = _process_of(_loaded(text))
+    if len(text) <= MAX_TEXT:
+        if len(_inline) >= MAX_TEXTS:
+            _inline.clear()
+        _inline[text] = process
+    return process
+
+
+def _named(text: bytes) -> Mapping[bytes, Process]:
+    """Return the processes that stand behind the spans; everything from the spans' end is `text`."""
+    found = _ends.get(text)
+    if found is None:
+        document = _loaded(b'{"data":[{"spans":[' + text)
+        try:
+            ((trace,),) = document.values()
+            named = trace["processes"]
+            if len(trace) != len(("spans", "processes")):
+                raise _IrregularError
+            found = {name.encode(): _process_of(process) for name, process in named.items()}
+        except (LookupError, TypeError, ValueError, AttributeError):
+            raise _IrregularError from None
+        if len(text) <= MAX_TEXT:
+            if len(_ends) >= MAX_TEXTS:
+                _ends.clear()
+            _ends[text] = found
+    return found
+
+
+def _process_of(process: Any) -> Process:  # noqa: ANN401 - whatever stands in the JSON
+    mended: list[str] = []
+    found = processes.read(process, mended.append)
+    if mended or type(process) is not dict:
+        raise _IrregularError
+    return found
+
+
+def _loaded(text: bytes) -> Any:  # noqa: ANN401 - whatever stands in the JSON
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise _IrregularError from None

@@ -1,0 +1,225 @@
+"""Tags in Jaeger's JSON, in every shape that senders give them, as serialized attributes.
+
+Regular is a list of `{"key", "type", "value"}`. Also taken are a map from key to value, one in which such objects stand
+among the values (PHP's `$tags[] = …` on a map), and `[]` where a map is meant. Without a type, the JSON type is it.
+What was written for a short tag is remembered: most of a span are its tags, and mostly the same in each.
+"""
+
+from __future__ import annotations
+
+import base64
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from otelwp_agent.codecs import scalars
+from otelwp_agent.codecs.jaeger.receiving import joined, kind_of, span_tag
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otelwp_agent.codecs.jaeger.receiving import Specials
+    from otelwp_agent.codecs.key_value import Value
+
+    Mend = Callable[[str], None]
+
+MAX_ENTRIES = 8192
+"""Tags that are remembered, about 3 MB of them; when full, everything is forgotten."""
+
+MAX_SIZE = 128
+"""The largest serialized attribute that is remembered, in bytes."""
+
+_INT64 = range(-(1 << 63), 1 << 63)
+typed_tag = itemgetter("key", "type", "value")
+known_tags: dict[object, bytes] = {}
+"""What was written for a tag by (key, type, value), or by (key, class, value, None) where there is no type."""
+
+
+def decode(tags: Any, mend: Mend) -> tuple[bytes, Specials]:  # noqa: ANN401 - whatever stands in the JSON
+    """Return a span's tags as its fields, and those that make other fields."""
+    if not tags:
+        return b"", {}
+    if type(tags) is not list:
+        tags = as_list(tags, mend)
+    known = known_tags.get
+    specials: Specials = {}
+    parts = []
+    untyped = False
+    identity: object
+    for tag in tags:
+        try:
+            type_ = tag.get("type")
+            if type_ is None:
+                untyped = True
+                value = tag["value"]
+                identity = (tag["key"], value.__class__, value, None)
+            else:
+                identity = typed_tag(tag)
+            found = known(identity)
+        except (LookupError, TypeError, AttributeError):
+            identity = found = None
+        parts.append(_decode_one(tag, identity, specials, mend) if found is None else found)
+    if untyped:
+        mend("tag_without_type")
+    return joined(parts, specials), specials
+
+
+def pairs(tags: Any, mend: Mend) -> list[tuple[str, Value]]:  # noqa: ANN401 - whatever stands in the JSON
+    """Return the tags of a process, or the fields of a log, as keys and values."""
+    if not tags:
+        return []
+    found = (_pair(tag, mend) for tag in (tags if type(tags) is list else as_list(tags, mend)))
+    return [pair for pair in found if pair is not None]
+
+
+def as_list(tags: Any, mend: Mend) -> list[Any]:  # noqa: ANN401 - whatever stands in the JSON
+    """Return tags that are no list as one."""
+    if tags is None:
+        return []
+    if type(tags) is not dict:
+        mend("tags_dropped")
+        return []
+    mend("tags_map")
+    return [
+        value if type(value) is dict and "key" in value else {"key": key, "type": "", "value": value}
+        for key, value in tags.items()
+    ]
+
+
+def has_kind(tags: Any) -> bool:  # noqa: ANN401 - whatever stands in the JSON
+    """Whether a tag, as it comes in JSON, tells the kind; or that there was no request to answer.
+
+    PHP's `http_response_code()` is false on the command line, and the founding plugin writes it down.
+    """
+    if type(tags) is dict:
+        return "span.kind" in tags or tags.get(_STATUS) is False or has_kind(list(tags.values()))
+    return type(tags) is list and any(
+        type(tag) is dict
+        and (tag.get("key") == "span.kind" or (tag.get("key") == _STATUS and tag.get("value") is False))
+        for tag in tags
+    )
+
+
+_STATUS = "http.status_code"
+
+
+def always(tag: Any) -> bytes | None:  # noqa: ANN401 - whatever stands in the JSON
+    """Return a tag as a field of its span, if it is that wherever it stands; `None` if it takes or makes more."""
+    mendings: list[str] = []
+    pair = _pair(tag, mendings.append)
+    if pair is None or mendings:
+        return None
+    specials: Specials = {}
+    field = span_tag(*pair, specials)
+    return None if specials or (pair[0] == "span.kind" and not kind_of([field])) else field
+
+
+def _decode_one(tag: Any, identity: object, specials: Specials, mend: Mend) -> bytes:  # noqa: ANN401 - the JSON's
+    """Return a tag that is not known as fields of its span; it is, from now on, if it always means that."""
+    mendings: list[str] = []
+    pair = _pair(tag, mendings.append)
+    for kind in mendings:
+        mend(kind)
+    if pair is None:
+        return b""
+    is_field = pair[0] in specials
+    body = span_tag(*pair, specials)
+    # A second one of a key is an attribute, though the first is a field. Zeros that differ in their sign are equal, so
+    # floats are not remembered.
+    is_field = is_field or pair[0] in specials
+    if identity is not None and not mendings and not is_field and type(pair[1]) is not float:
+        if len(known_tags) >= MAX_ENTRIES:
+            known_tags.clear()
+        if len(body) <= MAX_SIZE:
+            known_tags[identity] = body
+    return body
+
+
+def _pair(tag: Any, mend: Mend) -> tuple[str, Value] | None:  # noqa: ANN401 - whatever stands in the JSON
+    if type(tag) is not dict or "key" not in tag or tag["key"] == "":
+        mend("tags_dropped")
+        return None
+    key, value, type_ = tag["key"], tag.get("value"), tag.get("type")
+    if type(key) is not str:
+        mend("tag_key")
+        key = scalars.text(key)
+    if value is None:
+        mend("null_value")
+        return None
+    return key, _typed(value, type_, mend)
+
+
+def _typed(value: Any, type_: Any, mend: Mend) -> Value:  # noqa: ANN401 - whatever stands in the JSON
+    """Return a tag's value as its type says, or as its JSON type does if it has none, or one that does not fit."""
+    if type_:
+        convert = _CONVERTERS.get(str(type_).lower())
+        converted = convert(value) if convert is not None else None
+        if converted is not None:
+            return converted
+        mend("tag_type")
+    if type(value) is int and value not in _INT64:
+        mend("integer_out_of_range")
+        return str(value)
+    if type(value) in {str, bool, int, float}:
+        return value  # type: ignore[no-any-return]  # one of these
+    mend("nested_value")
+    return scalars.text(value)
+
+
+def _string(value: Any) -> str | None:  # noqa: ANN401 - whatever stands in the JSON
+    return value if type(value) is str else None
+
+
+def _bool(value: Any) -> bool | None:  # noqa: ANN401 - whatever stands in the JSON
+    return value if type(value) is bool else {"true": True, "false": False}.get(value) if type(value) is str else None
+
+
+def _int64(value: Any) -> int | None:  # noqa: ANN401 - whatever stands in the JSON
+    """Return an integer; Jaeger writes those that JavaScript's numbers cannot hold as strings."""
+    if type(value) is str:
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return None
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and value in _INT64 else None
+
+
+def _float64(value: Any) -> float | None:  # noqa: ANN401 - whatever stands in the JSON
+    if type(value) is int or type(value) is float:
+        return float(value)
+    if type(value) is str and len(value) <= _LONGEST_FLOAT:
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    return None
+
+
+def _binary(value: Any) -> bytes | None:  # noqa: ANN401 - whatever stands in the JSON
+    if type(value) is not str:
+        return None
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError:
+        return None
+
+
+_LONGEST_FLOAT = 400
+_CONVERTERS: dict[str, Callable[[Any], Value | None]] = {
+    "string": _string,
+    "bool": _bool,
+    "int64": _int64,
+    "float64": _float64,
+    "binary": _binary,
+    "boolean": _bool,
+    "int": _int64,
+    "integer": _int64,
+    "long": _int64,
+    "double": _float64,
+    "float": _float64,
+    "bytes": _binary,
+}
+"""By the names that Jaeger's JSON has, and others that mean the same."""

@@ -1,0 +1,176 @@
+"""OTLP/JSON → protobuf wire form.
+
+orjson makes dicts, and each message's table (JSON key → function from value to serialized field) writes them out.
+What was written for a short attribute is remembered.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from otelwp_agent.codecs.otlp_json import schema
+from otelwp_agent.codecs.otlp_json.memory import remembered
+from otelwp_agent.codecs.otlp_json.scalars import WIRE_TYPES, Wrong, scalar, wrong
+from otelwp_agent.errors import MalformedError
+from otelwp_agent.model.wire import SMALL, VARINTS, prefixed, varint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+    from otelwp_agent.model.signal import Signal
+
+    Field = Callable[[Any, int], bytes]
+    Table = dict[str, Field]
+
+_PLACE_PARTS = 16
+"""How much of a place an error names, from the outside."""
+
+
+def decode(signal: Signal, data: bytes) -> bytes:
+    """Return the OTLP request that `data` is in JSON, in wire form; raise `MalformedError` that names the place."""
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        message = f"the body is not JSON: {error}"
+        raise MalformedError(message) from None
+    try:
+        return _body(_table(schema.request(signal)), document, 1)
+    except Wrong as error:
+        message = f"{_place(error.path)}: {error}"
+        raise MalformedError(message) from None
+
+
+def _place(path: list[str | int]) -> str:
+    """Return a path, collected from the inside out, as `resourceSpans[0].scopeSpans[2]`."""
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in reversed(path)]
+    more = "…" if len(parts) > _PLACE_PARTS else ""
+    return "".join(parts[:_PLACE_PARTS]).lstrip(".") + more if parts else "the body"
+
+
+def _body(table: Table, document: object, depth: int) -> bytes:
+    """Return a message's fields, serialized."""
+    if type(document) is not dict:
+        if document == [] and type(document) is list:
+            return b""
+        raise wrong(document, "an object")
+    if depth > schema.MAX_DEPTH:
+        message = f"nested too deeply: {schema.MAX_DEPTH} levels of messages are the most"
+        raise Wrong(message)
+    fields = []
+    key = ""
+    try:
+        for key, value in document.items():
+            if value is not None and key in table:
+                fields.append(table[key](value, depth))
+    except Wrong as error:
+        error.path.append(key)
+        raise
+    return b"".join(fields)
+
+
+def _table(descriptor: Descriptor) -> Table:
+    """Return the table of a message type, by both spellings of its fields' names."""
+    table = _tables.get(descriptor.full_name)
+    if table is None:
+        # Known before it is filled: an AnyValue can hold AnyValues.
+        table = _tables[descriptor.full_name] = {}
+        repeated = schema.repeated(descriptor)
+        for field in descriptor.fields:
+            table[field.name] = table[field.json_name] = _field(field, repeated=field.name in repeated)
+    return table
+
+
+_tables: dict[str, Table] = {}
+
+
+def _field(field: FieldDescriptor, *, repeated: bool) -> Field:
+    tag = varint(field.number << 3 | WIRE_TYPES.get(field.type, 0))
+    if field.message_type is not None:
+        table = _table(field.message_type)
+        if not repeated:
+            return _message(tag, table)
+        if field.message_type.full_name == schema.KEY_VALUE:
+            return _attributes(tag, table)
+        return _messages(tag, table)
+    if not repeated:
+        return scalar(field, tag)
+    if WIRE_TYPES.get(field.type) == WIRE_TYPES[field.TYPE_STRING]:
+        return _list(scalar(field, tag))
+    return _packed(varint(field.number << 3 | 2), scalar(field, b""))
+
+
+def _message(tag: bytes, table: Table) -> Field:
+    def encode(value: object, depth: int) -> bytes:
+        return prefixed(tag, _body(table, value, depth + 1))
+
+    return encode
+
+
+def _element(table: Table, value: object, depth: int) -> bytes:
+    """Return an element of a list of messages, serialized; `null` is an empty one, so that others keep their index."""
+    return b"" if value is None else _body(table, value, depth + 1)
+
+
+def _messages(tag: bytes, table: Table) -> Field:
+    def encode(values: object, depth: int) -> bytes:
+        if type(values) is not list:
+            raise wrong(values, "a list")
+        out: list[bytes] = []
+        try:
+            for value in values:
+                body = _element(table, value, depth)
+                out += (tag, VARINTS[len(body)] if len(body) < SMALL else varint(len(body)), body)
+        except Wrong as error:
+            error.path.append(len(out) // 3)
+            raise
+        return b"".join(out)
+
+    return encode
+
+
+def _list(element: Field) -> Field:
+    """Return the codec of a repeated scalar, each element of which is a field (or, without a tag, a part of one)."""
+
+    def encode(values: object, depth: int) -> bytes:
+        if type(values) is not list:
+            raise wrong(values, "a list")
+        out: list[bytes] = []
+        try:
+            for value in values:
+                out.append(element(value, depth))  # noqa: PERF401 - the error needs the index
+        except Wrong as error:
+            error.path.append(len(out))
+            raise
+        return b"".join(out)
+
+    return encode
+
+
+def _packed(tag: bytes, element: Field) -> Field:
+    elements = _list(element)
+
+    def encode(values: object, depth: int) -> bytes:
+        body = elements(values, depth)
+        return prefixed(tag, body) if body else b""
+
+    return encode
+
+
+def _attributes(tag: bytes, table: Table) -> Field:
+    def encode(values: object, depth: int) -> bytes:
+        if type(values) is not list:
+            raise wrong(values, "a list")
+        out: list[bytes] = []
+        try:
+            for value in values:
+                out += (tag, remembered(value) or prefixed(b"", _element(table, value, depth)))
+        except Wrong as error:
+            error.path.append(len(out) // 2)
+            raise
+        return b"".join(out)
+
+    return encode

@@ -1,0 +1,127 @@
+"""The spans of one body on their way to an OTLP request: grouped, each there once, their parents without cycles."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from otelwp_agent.codecs.key_value import attribute
+from otelwp_agent.model.wire import prefixed
+
+if TYPE_CHECKING:
+    from otelwp_agent.codecs.key_value import Value
+
+    Resource = tuple[str, tuple[tuple[str, Value], ...]]
+    """The service's name, and attributes of the resource beside it."""
+    Scope = tuple[str, str]
+    """Name and version."""
+
+SERVER, CLIENT = b"0\2", b"0\3"
+"""Kinds as a field of a span (trace.proto, Span.kind)."""
+
+_TRACE_SIZE = 16
+
+
+class Span:
+    """A span: its ids, and its other fields serialized."""
+
+    __slots__ = ("ids", "kind", "parent", "rest")
+
+    def __init__(self, ids: bytes, parent: bytes, kind: bytes, rest: bytes) -> None:
+        """Put together the trace id and the span id, the parent's span id or "", the kind and the rest as fields."""
+        self.ids = ids
+        self.parent = parent
+        self.kind = kind
+        self.rest = rest
+
+    def fields(self) -> bytes:
+        """Return all of it, in the order of the fields' numbers."""
+        parent = b"\x22\x08" + self.parent if self.parent else b""
+        ids = self.ids
+        return b"\x0a\x10%b\x12\x08%b%b%b" % (ids[:_TRACE_SIZE], ids[_TRACE_SIZE:], parent, self.rest)
+
+
+class Assembly:
+    """Takes spans and gives a request; `mended` counts what was put right, by kind."""
+
+    __slots__ = ("_groups", "_spans", "_uncertain", "mended", "service", "spans")
+
+    def __init__(self) -> None:
+        """Begin with no span."""
+        self.mended: dict[str, int] = {}
+        self.service = ""
+        """The name of the first service."""
+        self.spans = 0
+        """How many there are."""
+        self._groups: dict[Resource, dict[Scope, list[Span]]] = {}
+        self._spans: dict[bytes, Span] = {}
+        self._uncertain: list[Span] = []
+
+    def mend(self, kind: str, times: int = 1) -> None:
+        """Count what was put right."""
+        self.mended[kind] = self.mended.get(kind, 0) + times
+
+    def add(self, resource: Resource, scope: Scope, span: Span) -> None:
+        """Add a span.
+
+        One that repeats another is left out. The server's half of a client's span may have its ids: both stay. Another
+        one under the same ids is given an id of its own.
+        """
+        known = self._spans.get(span.ids)
+        if known is None:
+            self._spans[span.ids] = span
+            # Every cycle has a span whose parent comes after it, or is itself: only from those must be looked.
+            above = span.ids[:_TRACE_SIZE] + span.parent
+            if span.parent and (above == span.ids or above not in self._spans):
+                self._uncertain.append(span)
+        elif {known.kind, span.kind} != {CLIENT, SERVER}:
+            if (known.parent, known.rest) == (span.parent, span.rest):
+                self.mend("repeated_span")
+                return
+            self.mend("duplicate_span_id")
+            while span.ids in self._spans:
+                span.ids = span.ids[:_TRACE_SIZE] + blake2b(span.ids + span.rest, digest_size=8).digest()
+            self._spans[span.ids] = span
+        self.service = self.service or resource[0]
+        self.spans += 1
+        self._groups.setdefault(resource, {}).setdefault(scope, []).append(span)
+
+    def body(self) -> bytes:
+        """Return everything as a serialized `ExportTraceServiceRequest`."""
+        self._cut_cycles()
+        return b"".join([prefixed(b"\x0a", _resource_spans(*group)) for group in self._groups.items()])
+
+    def _cut_cycles(self) -> None:
+        """Make a root of one span in every cycle of parents."""
+        done: set[bytes] = set()
+        for start in self._uncertain:
+            path: set[bytes] = set()
+            span: Span | None = start
+            while span is not None and span.parent and span.ids not in done:
+                path.add(span.ids)
+                above = span.ids[:_TRACE_SIZE] + span.parent
+                if above in path:
+                    span.parent = b""
+                    self.mend("cyclic_reference")
+                    break
+                span = self._spans.get(above)
+            done |= path
+        self._uncertain = []
+
+
+def _resource_spans(resource: Resource, scopes: dict[Scope, list[Span]]) -> bytes:
+    """Return the fields of a `ResourceSpans`."""
+    service, others = resource
+    pairs = dict(others)
+    if service:
+        pairs = {"service.name": service, **{key: value for key, value in others if key != "service.name"}}
+    attributes = b"".join([b"\x0a" + attribute(key, value) for key, value in pairs.items()])
+    parts = [prefixed(b"\x0a", attributes)]
+    for (name, version), spans in scopes.items():
+        head = (prefixed(b"\x0a", name.encode()) if name else b"") + (
+            prefixed(b"\x12", version.encode()) if version else b""
+        )
+        fields = [prefixed(b"\x0a", head)] if head else []
+        fields += [prefixed(b"\x12", span.fields()) for span in spans]
+        parts.append(prefixed(b"\x12", b"".join(fields)))
+    return b"".join(parts)

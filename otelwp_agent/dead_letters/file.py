@@ -1,0 +1,279 @@
+"""The dead-letter file: appended to, read, cleaned.
+
+One process at a time writes it, and holds a lock (`flock`) as long as it has the file open; anybody with the right to
+may read it meanwhile. Letters go by being listed in a record of their own, and their bytes when the file is rewritten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from otelwp_agent.dead_letters import records
+from otelwp_agent.errors import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from pathlib import Path
+
+    from otelwp_agent.dead_letters.records import Letter
+
+FILE_MODE = 0o600
+"""Telemetry may hold what is nobody's business."""
+
+_TRIES = 10
+"""Times that a file is opened again because somebody has put another in its place meanwhile."""
+
+
+class LockedError(AgentError):
+    """Another process writes the file."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a file holds: its letters in the order in which they were written, and what cannot be read."""
+
+    letters: list[Letter] = field(default_factory=list)
+    damaged: int = 0
+    """Places that were stepped over."""
+    damaged_bytes: int = 0
+    dead_bytes: int = 0
+    """Bytes that rewriting the file would give back."""
+
+
+class LetterFile:
+    """The file at `path`, locked from `open` to `close`. `max_size` is its limit in bytes."""
+
+    def __init__(self, path: Path, max_size: int) -> None:
+        """Open nothing."""
+        self.path = path
+        self.max_size = max_size
+        self.size = 0
+        self.dead_bytes = 0
+        """Bytes of letters that are gone, and of damage."""
+        self._fd = -1
+        self._marker = b""
+
+    def open(self) -> Reading:
+        """Open the file, making it if it is missing; return what it holds.
+
+        Raises `LockedError` if another process has it, `AgentError` if it is another kind of file, `OSError`.
+        """
+        self._open_locked()
+        try:
+            self.size = os.fstat(self._fd).st_size
+            if self.size < records.PREFIX_BYTES:  # new, or its first write was torn
+                self._begin()
+            self._marker = self._read_marker()
+            reading = read_letters(self.path)
+        except BaseException:
+            self.close()
+            raise
+        self.dead_bytes = reading.dead_bytes
+        return reading
+
+    def close(self) -> None:
+        """Close the file, and let others write it."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be written."""
+        return self._fd >= 0
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether what is open is what stands at the path: somebody may have removed that."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.stat(self.path))  # noqa: PTH116 - beside fstat
+        except FileNotFoundError:
+            return False
+
+    def append(self, letter: Letter, body: bytes) -> bool:
+        """Append a letter; return False if there is no room for it. Raises `OSError`."""
+        record = records.encode(self._marker, letter, body)
+        if self.size + len(record) > self.max_size:
+            if self.size - self.dead_bytes + len(record) > self.max_size:
+                return False
+            self.rewrite()
+            record = records.encode(self._marker, letter, body)
+        self._write(record)
+        return True
+
+    def sync(self) -> None:
+        """Force what was written to disk."""
+        os.fdatasync(self._fd)
+
+    def remove(self, letters: Collection[Letter]) -> None:
+        """Have these letters gone. Raises `OSError`."""
+        record = records.encode_removal(self._marker, [letter.id for letter in letters])
+        self._write(record)
+        self.dead_bytes += len(record) + sum(map(records.record_bytes, letters))
+
+    @property
+    def living_bytes(self) -> int:
+        """Bytes of the letters that are there."""
+        return self.size - self.dead_bytes - records.PREFIX_BYTES
+
+    def rewrite(self, drop: Callable[[Letter], bool] = lambda _letter: False) -> list[Letter]:
+        """Write the file anew without what is gone, damaged, or to be dropped; return the letters dropped.
+
+        The old file stays until the new one is on disk. Raises `OSError`.
+        """
+        draft = self.path.with_name(f"{self.path.name}.new")
+        fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            size, dropped = self._copy(fd, drop)
+            os.fsync(fd)
+            draft.replace(self.path)
+        except BaseException:
+            os.close(fd)
+            with contextlib.suppress(OSError):
+                draft.unlink()
+            raise
+        os.close(self._fd)
+        self._fd, self.size, self.dead_bytes = fd, size, 0
+        self._marker = self._read_marker()
+        _sync_folder(self.path.parent)
+        return dropped
+
+    def _copy(self, fd: int, drop: Callable[[Letter], bool]) -> tuple[int, list[Letter]]:
+        """Write what stays to `fd`; return how many bytes that is, and what was dropped."""
+        prefix = records.new_prefix()
+        marker = records.marker_of(prefix) or b""
+        size, dropped = len(prefix), []
+        _write_all(fd, prefix)
+        with _mapped(self.path) as data:
+            for record in _living(data, self._marker).values():
+                assert record.letter is not None  # noqa: S101 - only letters live
+                if drop(record.letter):
+                    dropped.append(record.letter)
+                    continue
+                copy = records.encode(marker, record.letter, data[record.body : record.end])
+                _write_all(fd, copy)
+                size += len(copy)
+        return size, dropped
+
+    def _open_locked(self) -> None:
+        for _ in range(_TRIES):
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self.is_in_place:
+                    return
+            except OSError as error:
+                self.close()
+                if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:
+                    raise LockedError(f"{self.path}: another process writes this file: an agent that runs?") from error
+                raise
+            self.close()  # it was rewritten between the two steps
+        raise LockedError(f"{self.path}: another process keeps rewriting this file")
+
+    def _begin(self) -> None:
+        os.ftruncate(self._fd, 0)
+        prefix = records.new_prefix()
+        _write_all(self._fd, prefix)
+        os.fsync(self._fd)
+        _sync_folder(self.path.parent)
+        self.size = len(prefix)
+
+    def _read_marker(self) -> bytes:
+        return _marker(os.pread(self._fd, records.PREFIX_BYTES, 0), self.path)
+
+    def _write(self, record: bytes) -> None:
+        try:
+            _write_all(self._fd, record)
+        except OSError:
+            # A part of it may be there. It is not cut off: somebody may be reading, through a map of the file's pages.
+            size = os.fstat(self._fd).st_size
+            self.dead_bytes += size - self.size
+            self.size = size
+            raise
+        self.size += len(record)
+
+
+def read_letters(path: Path) -> Reading:
+    """Return what the file at `path` holds. Raises `AgentError` if it is no dead-letter file, `OSError`."""
+    reading = Reading()
+    with _mapped(path) as data:
+        if not len(data):
+            return reading
+        living = _living(data, _marker(data[: records.PREFIX_BYTES], path), reading)
+        reading.letters = [record.letter for record in living.values() if record.letter is not None]
+        alive = sum(record.end - record.offset for record in living.values())
+        reading.dead_bytes = len(data) - records.PREFIX_BYTES - alive
+    return reading
+
+
+def read_bodies(path: Path, ids: Collection[str]) -> Iterator[tuple[Letter, bytes]]:
+    """Yield the letters with these ids, and their bodies, in the order in which they were written."""
+    with _mapped(path) as data:
+        if not len(data):
+            return
+        for identifier, record in _living(data, _marker(data[: records.PREFIX_BYTES], path)).items():
+            if identifier in ids and record.letter is not None:
+                yield record.letter, data[record.body : record.end]
+
+
+def new_id(now: float, before: str) -> str:
+    """Return an id greater than `before`: 14 hexadecimal digits, milliseconds since 1970 and a count."""
+    least = int(before, 16) + 1 if before else 0
+    return f"{max(int(now * 1000) << 12, least):014x}"
+
+
+def _living(data: bytes | mmap.mmap, marker: bytes, reading: Reading | None = None) -> dict[str, records.Record]:
+    """Return the records of the letters that are not gone, by id. Of one that was written again, the last counts."""
+    living: dict[str, records.Record] = {}
+    for record in records.read(data, marker):
+        if isinstance(record, records.Damage):
+            if reading is not None:
+                reading.damaged += 1
+                reading.damaged_bytes += record.end - record.offset
+        elif record.letter is not None:
+            living.pop(record.letter.id, None)
+            living[record.letter.id] = record
+        else:
+            for identifier in record.removed:
+                living.pop(identifier, None)
+    return living
+
+
+@contextlib.contextmanager
+def _mapped(path: Path) -> Iterator[bytes | mmap.mmap]:
+    """Map a file into memory."""
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            yield b""
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+
+
+def _marker(prefix: bytes, path: Path) -> bytes:
+    marker = records.marker_of(prefix)
+    if marker is None:
+        raise AgentError(f"{path}: this is no dead-letter file")
+    return marker
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force a new name to disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,161 @@
+"""The records of a dead-letter file: bytes on disk, and what they mean. No I/O.
+
+The file begins with `MAGIC` and three copies of its marker, 8 random bytes. After them stand records::
+
+    marker  8 bytes
+    header  u32       bytes of the header
+    body    u32       bytes of the body
+    crc     u32       CRC-32 of the two lengths, the header and the body
+    header            JSON: a letter, or `{"removed": [ids]}`
+    body              of a letter: the request as it was refused, in wire form
+
+All numbers are little-endian. What is damaged is stepped over: the next record is where the marker stands again and the
+checksum holds. Since nobody who sends telemetry knows the marker, no body can pretend to be a record.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from isal.isal_zlib import crc32
+
+from otelwp_agent.journal.resync import walk
+from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.signal import Signal
+
+if TYPE_CHECKING:
+    import mmap
+    from collections.abc import Iterable, Iterator
+
+    from otelwp_agent.model.batch import Share
+
+MAGIC = b"otelwpDL"
+MARKER_BYTES = 8
+PREFIX_BYTES = len(MAGIC) + 3 * MARKER_BYTES
+LONGEST_ERROR = 1000
+"""Characters kept of what the other side said."""
+
+_LENGTHS = struct.Struct("<II")
+_CRC = struct.Struct("<I")
+_HEAD_BYTES = MARKER_BYTES + _LENGTHS.size + _CRC.size
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """What is known of one refused batch, but for its body, which has `size` bytes. `time` is seconds since 1970."""
+
+    id: str
+    time: float
+    exporter: str
+    signal: Signal
+    items: int
+    size: int
+    reason: str
+    error: str
+    receiver: str = ""
+    transport: str = ""
+    tenant: str = ""
+    encodings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {name: getattr(self, name) for name in self.__slots__} | {"signal": self.signal.value}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Letter:
+        """Read what `to_json` wrote."""
+        return cls(**{**data, "signal": Signal(data["signal"]), "encodings": tuple(data["encodings"])})
+
+    def batch(self, body: bytes, shares: tuple[Share, ...]) -> Batch:
+        """Return the batch that was refused. The client's headers are not kept: they may hold keys."""
+        origin = Origin(self.receiver, self.transport, self.tenant)
+        return Batch(self.signal, body, self.items, origin, shares, self.encodings)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as it was read: a letter, or the ids of letters before it that are gone."""
+
+    offset: int
+    end: int
+    body: int
+    """Where the body begins."""
+    letter: Letter | None
+    removed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Bytes that are no record."""
+
+    offset: int
+    end: int
+
+
+def new_prefix() -> bytes:
+    """Return the beginning of a new file."""
+    return MAGIC + 3 * os.urandom(MARKER_BYTES)
+
+
+def marker_of(prefix: bytes) -> bytes | None:
+    """Return the marker that a file's beginning tells, `None` if it is no dead-letter file; one byte may be damaged."""
+    if len(prefix) < PREFIX_BYTES or sum(a != b for a, b in zip(prefix, MAGIC, strict=False)) > 1:
+        return None
+    copies = [prefix[at : at + MARKER_BYTES] for at in range(len(MAGIC), PREFIX_BYTES, MARKER_BYTES)]
+    return bytes(sorted(three)[1] for three in zip(*copies, strict=True))
+
+
+def encode(marker: bytes, letter: Letter, body: bytes) -> bytes:
+    """Return the record of a letter."""
+    return _encode(marker, orjson.dumps(letter.to_json()), body)
+
+
+def record_bytes(letter: Letter) -> int:
+    """Return the bytes of a letter's record."""
+    return _HEAD_BYTES + len(orjson.dumps(letter.to_json())) + letter.size
+
+
+def encode_removal(marker: bytes, ids: Iterable[str]) -> bytes:
+    """Return the record that says which letters before it are gone."""
+    return _encode(marker, orjson.dumps({"removed": list(ids)}), b"")
+
+
+def read(data: bytes | mmap.mmap, marker: bytes, offset: int = PREFIX_BYTES) -> Iterator[Record | Damage]:
+    """Yield the records in `data` from `offset` on, and the damage between them."""
+    for record, begin, end in walk(data, marker, offset, lambda at: _read_one(data, marker, at)):
+        yield record if record is not None else Damage(begin, end)
+
+
+def _encode(marker: bytes, header: bytes, body: bytes) -> bytes:
+    lengths = _LENGTHS.pack(len(header), len(body))
+    crc = crc32(body, crc32(header, crc32(lengths)))
+    return b"".join((marker, lengths, _CRC.pack(crc), header, body))
+
+
+def _read_one(data: bytes | mmap.mmap, marker: bytes, offset: int) -> Record | None:
+    """Return the record at `offset`, or `None` if there is none that is whole and sound."""
+    start = offset + _HEAD_BYTES
+    if start > len(data) or data[offset : offset + MARKER_BYTES] != marker:
+        return None
+    lengths = data[offset + MARKER_BYTES : offset + MARKER_BYTES + _LENGTHS.size]
+    header_bytes, body_bytes = _LENGTHS.unpack(lengths)
+    body = start + header_bytes
+    end = body + body_bytes
+    if end > len(data):
+        return None
+    header = data[start:body]
+    (crc,) = _CRC.unpack_from(data, start - _CRC.size)
+    with memoryview(data) as view, view[body:end] as bytes_of_body:
+        if crc32(bytes_of_body, crc32(header, crc32(lengths))) != crc:
+            return None
+    try:
+        found = orjson.loads(header)
+        if "removed" in found:
+            return Record(offset, end, body, None, tuple(found["removed"]))
+        return Record(offset, end, body, Letter.from_json(found))
+    except (ValueError, TypeError, KeyError):  # of another version of ours: as good as damaged
+        return None

@@ -1,0 +1,55 @@
+"""What the journal tells of itself: its instruments and its state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otelwp_agent.telemetry.metrics import Instrument, InstrumentKind
+
+if TYPE_CHECKING:
+    from otelwp_agent.journal.journal import Journal
+    from otelwp_agent.telemetry.metrics import Registry
+
+BYTES = Instrument("otelwp_journal_bytes", "Bytes of the journal on disk.", InstrumentKind.GAUGE)
+CAPACITY = Instrument("otelwp_journal_capacity_bytes", "Bytes that the journal may take on disk.", InstrumentKind.GAUGE)
+ENTRIES = Instrument("otelwp_journal_entries", "Requests that are not settled.", InstrumentKind.GAUGE)
+WAITING = Instrument(
+    "otelwp_journal_waiting_entries", "Requests, of those, that wait on disk for room further on.", InstrumentKind.GAUGE
+)
+APPENDED = Instrument("otelwp_journal_appended_entries", "Requests that were written.")
+REFUSED = Instrument(
+    "otelwp_journal_refused_entries", "Requests that were not written; who sent them was told.", labels=("reason",)
+)
+REPLAYED = Instrument("otelwp_journal_replayed_entries", "Requests that were read again, to be fed to a pipeline.")
+COMMITS = Instrument("otelwp_journal_commits", "Writes.")
+FAILURES = Instrument("otelwp_journal_write_failures", "Writes that failed.")
+DURATION = Instrument(
+    "otelwp_journal_commit_duration_seconds",
+    "Time of one write, with its fsync.",
+    InstrumentKind.HISTOGRAM,
+    buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1),
+)
+DAMAGED = Instrument("otelwp_journal_damaged_bytes", "Bytes in the journal that were no record when it was read.")
+INSTRUMENTS = (*(BYTES, CAPACITY, ENTRIES, WAITING, APPENDED, REFUSED, REPLAYED, COMMITS, FAILURES, DURATION, DAMAGED),)
+
+
+class JournalAccount:
+    """The figures of a journal."""
+
+    def __init__(self, journal: Journal, registry: Registry) -> None:
+        """Bind the instruments."""
+        registry.gauge(BYTES, lambda: journal.stored)
+        registry.gauge(CAPACITY, lambda: journal.max_size)
+        registry.gauge(ENTRIES, lambda: journal.entries)
+        registry.gauge(WAITING, lambda: journal.waiting)
+        self._registry = registry
+        self.appended = registry.counter(APPENDED)
+        self.replayed = registry.counter(REPLAYED)
+        self.commits = registry.counter(COMMITS)
+        self.failures = registry.counter(FAILURES)
+        self.duration = registry.histogram(DURATION)
+        self.damaged = registry.counter(DAMAGED)
+
+    def refused(self, requests: int, reason: str) -> None:
+        """Count what was not written."""
+        self._registry.counter(REFUSED, reason=reason).add(requests)

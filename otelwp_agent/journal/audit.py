@@ -1,0 +1,73 @@
+"""Prove a journal on disk: what its accounts say against what its entries are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otelwp_agent.journal.recovery import read_directory
+from otelwp_agent.model.ledger_report import KINDS, Line, Report, totals
+from otelwp_agent.model.receipt import Outcome
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from otelwp_agent.journal.recovery import Recovered
+
+
+def audit_directory(directory: Path) -> Report:
+    """Return the ledgers of a journal, with everything that does not fit together. Raises `OSError`.
+
+    An agent that has the directory may go on meanwhile: what it writes just then may look unfinished.
+    """
+    recovered = read_directory(directory, write=False)
+    try:
+        return _report(recovered, directory)
+    finally:
+        for segment in recovered.segments:
+            segment.close()
+
+
+def _report(recovered: Recovered, directory: Path) -> Report:
+    lines: list[Line] = []
+    for place, kind in enumerate(KINDS[:3]):
+        accounts = [
+            Line(
+                kind,
+                key[place],
+                accepted=accepted,
+                delivered=settled[Outcome.DELIVERED],
+                sampled_out=settled[Outcome.SAMPLED_OUT],
+                filtered=settled[Outcome.FILTERED],
+                dropped=settled[Outcome.DROPPED],
+                in_flight=recovered.live[key],
+                reasons=dict(reasons),
+            )
+            for key, (*_, accepted, settled, reasons) in recovered.accounts.items()
+        ]
+        accounts += [
+            Line(kind, key[place], in_flight=items)
+            for key, items in recovered.live.items()
+            if key not in recovered.accounts
+        ]
+        lines += totals(kind, accounts)
+    lines += [
+        Line(
+            "exporter",
+            name,
+            accepted=taken,
+            delivered=delivered,
+            dropped=sum(reasons.values()),
+            in_flight=held,
+            reasons=dict(reasons),
+        )
+        for name, taken, delivered, reasons, held in recovered.exporters
+    ]
+    problems = [
+        f"{path.name}: {damage.length} bytes from offset {damage.offset} are damaged"
+        for path, damage in recovered.damage
+    ]
+    problems += recovered.problems
+    source = f"journal {directory}, {recovered.entries} requests not settled"
+    if recovered.torn:
+        source += f", a last write of {recovered.torn} bytes cut off (nobody was told that it had succeeded)"
+    return Report(lines, problems, source)

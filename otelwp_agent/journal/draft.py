@@ -1,0 +1,145 @@
+"""What one write of the journal holds, while it is put together and until it is on disk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from otelwp_agent.journal import records
+from otelwp_agent.journal.records import Commit, Context, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from otelwp_agent.errors import Overloaded
+    from otelwp_agent.journal.claims import Done, Entry
+    from otelwp_agent.journal.records import Account, ExporterRow, Record, Snapshot
+    from otelwp_agent.journal.segment import Segment
+    from otelwp_agent.journal.shelf import Spot
+    from otelwp_agent.model.batch import Batch, Origin
+    from otelwp_agent.model.receipt import Ledger
+
+
+class Request(Protocol):
+    """A request that is to be written, and who waits for that."""
+
+    @property
+    def batch(self) -> Batch:
+        """What is written."""
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells its context from others."""
+
+    @property
+    def pipelines(self) -> tuple[str, ...]:
+        """The pipelines that it enters."""
+
+    @property
+    def ledgers(self) -> Sequence[Ledger]:
+        """Their accounts."""
+
+    def origin(self) -> Origin:
+        """Return what is to be remembered of where it came from."""
+
+    def written(self, entry: Entry) -> None:
+        """Go on: it is on disk."""
+
+    def refused(self, error: Overloaded) -> None:
+        """Give up: it cannot be written."""
+
+
+class Draft:
+    """Records for the end of one segment: entries that move there, then those of requests, then the commit."""
+
+    __slots__ = (
+        "_numbers", "_offset", "branches", "contexts", "moved", "parts", "released", "requests", "rows", "segment",
+        "spots",
+    )  # fmt: skip
+
+    def __init__(self, segment: Segment, numbers: dict[tuple[object, ...], int]) -> None:
+        """Begin; `numbers` has the contexts that are in the segment, and gets those that come with this."""
+        self.segment = segment
+        self.parts: list[bytes] = []
+        self.spots: list[Spot] = []
+        """Of each entry that moves, then of each request."""
+        self.moved: list[tuple[Segment, int, int]] = []
+        """Segment, index and bytes of each entry that moves."""
+        self.requests: list[Request] = []
+        self.contexts: dict[int, Context] = {}
+        """Those that come with this."""
+        self.rows: dict[Ledger, Account] = {}
+        """The accounts that it changes."""
+        self.released: list[tuple[Segment, int]] = []
+        self.branches: list[tuple[int, int, str]] = []
+        self._numbers = numbers
+        self._offset = segment.size
+
+    @property
+    def end(self) -> int:
+        """Where the segment ends once this is written."""
+        return self._offset
+
+    @property
+    def next(self) -> int:
+        """The number of the next entry."""
+        return self.segment.end + len(self.spots)
+
+    def begin_segment(self, snapshot: Snapshot) -> None:
+        """Say first of all what the accounts are."""
+        self._numbers.clear()
+        self._add(records.other(self.segment.marker, Kind.SNAPSHOT, snapshot.encode()))
+
+    def move(self, old: Segment, index: int, record: Record, context: Context, done: Done) -> None:
+        """Copy an entry out of an older segment. All that move come before all requests."""
+        origin = context.origin
+        sender = (origin.receiver, origin.transport, origin.tenant, *origin.headers.items())
+        number = self._number_of(("moved", sender, context.pipelines), context)
+        seq = self.next
+        self.branches += [(seq, place, name) for place, name in done]
+        parts = records.moved(self.segment.marker, seq, number, record)
+        self.moved.append((old, index, sum(map(len, parts))))
+        self._add_entry(parts, number, record.items)
+
+    def add(self, request: Request) -> None:
+        """Write a request."""
+        number = self._numbers.get(request.key)
+        if number is None:
+            number = self._number_of(request.key, Context(request.origin(), request.pipelines))
+        batch = request.batch
+        parts = records.entry(self.segment.marker, self.next, batch.signal, number, batch.items, batch.body)
+        self.requests.append(request)
+        self._add_entry(parts, number, batch.items)
+
+    def commit(
+        self, rows: dict[Ledger, Account], released: list[tuple[Segment, int]], exporters: Sequence[ExporterRow]
+    ) -> None:
+        """Say last of all what is true when this is on disk."""
+        self.rows, self.released = rows, released
+        entries = range(self.segment.end + len(self.moved), self.next)
+        seqs = [segment.first + index for segment, index in released]
+        commit = Commit(entries, list(rows.values()), seqs, self.branches, exporters)
+        self._add(records.other(self.segment.marker, Kind.COMMIT, commit.encode()))
+
+    def forget_contexts(self) -> None:
+        """Take back the contexts that come with this: it cannot be written."""
+        for key in [key for key, number in self._numbers.items() if number in self.contexts]:
+            del self._numbers[key]
+
+    def _number_of(self, key: tuple[object, ...], context: Context) -> int:
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = len(self._numbers)
+            self.contexts[number] = context
+            record = records.other(self.segment.marker, Kind.CONTEXT, context.encode(), number)
+            self._add(record)
+            self._add(record)  # twice: damage to the only one would cost every entry that needs it
+        return number
+
+    def _add_entry(self, parts: list[bytes], number: int, items: int) -> None:
+        self.spots.append((self._offset, number, items))
+        self._add(parts)
+
+    def _add(self, parts: list[bytes]) -> None:
+        self.parts += parts
+        for part in parts:
+            self._offset += len(part)

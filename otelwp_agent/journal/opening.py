@@ -1,0 +1,59 @@
+"""Take a journal's directory, and put the accounts where its entries say that they are."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+from otelwp_agent.errors import StartError
+from otelwp_agent.journal.recovery import read_directory
+from otelwp_agent.model.receipt import Outcome
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from otelwp_agent.journal.recovery import Recovered
+    from otelwp_agent.model.ledgers import Ledgers
+
+
+def take(directory: Path) -> tuple[int, Recovered]:
+    """Return a directory, open and locked, and what is in it; raises `StartError`. Closing it lets it go."""
+    lock = -1
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        recovered = read_directory(directory)
+        if recovered.torn:  # it will not be the last write any more, and would look like damage
+            recovered.segments[-1].cut(recovered.torn)
+    except OSError as error:
+        if lock >= 0:
+            os.close(lock)
+        if isinstance(error, BlockingIOError):
+            raise StartError(
+                f"service.journal.directory: another agent is using {directory}: give each agent its own"
+            ) from error
+        raise StartError(f"service.journal.directory: cannot use {directory}: {error.strerror or error}") from error
+    return lock, recovered
+
+
+def put_right(recovered: Recovered, ledgers: Ledgers) -> tuple[int, int]:
+    """Set the accounts to what was read.
+
+    Returns the items that damage has cost, which are dropped now, and those that had been settled and will be again,
+    because the record of it is damaged.
+    """
+    for pipeline, receiver, tenant, accepted, settled, reasons in recovered.accounts.values():
+        ledger = ledgers.get(pipeline, receiver, tenant)
+        ledger.accepted, ledger.settled, ledger.dropped_reasons = accepted, list(settled), dict(reasons)
+    lost = again = 0
+    for ledger in list(ledgers):
+        missing = ledger.in_flight - recovered.live[ledger.key]
+        if missing > 0:
+            ledger.settle(Outcome.DROPPED, missing, "journal_damaged")
+            lost += missing
+        elif missing < 0:
+            ledger.accepted -= missing
+            again -= missing
+    return lost, again

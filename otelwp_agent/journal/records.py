@@ -1,0 +1,276 @@
+"""The journal's records: bytes on disk, and what they mean. No I/O.
+
+A segment is a row of records, each of a header and a payload::
+
+    marker  8 bytes   random, the same throughout one segment and part of its file's name
+    kind    u8        see `Kind`
+    signal  u8        of an entry; else 0
+    context u16       of an entry and of a context: which one, within the segment
+    length  u32       bytes of the payload
+    items   u32       of an entry; else 0
+    seq     u64       of an entry; else 0
+    crc     u32       CRC-32 of the header before it and of the payload
+
+All numbers are little-endian. The marker is what lets a reader step over damage: it looks for the next place where the
+marker stands and the checksum holds. Since nobody who sends telemetry knows it, no body can pretend to be a record.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from array import array
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import orjson
+from isal.isal_zlib import crc32
+
+from otelwp_agent.journal.resync import walk
+from otelwp_agent.model.batch import Origin
+from otelwp_agent.model.signal import Signal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+MARKER_BYTES = 8
+_HEAD = struct.Struct("<8sBBHIIQ")
+_CRC = struct.Struct("<I")
+_SEQ = struct.Struct("<Q")
+_LENGTH = struct.Struct("<I")
+HEADER_BYTES = _HEAD.size + _CRC.size
+MAX_CONTEXTS = 0xFFFF
+"""Contexts of one segment."""
+WINDOW = 1 << 20
+"""Bytes that are read at once."""
+
+_SIGNALS = (Signal.TRACES, Signal.METRICS, Signal.LOGS)
+_NUMBERS = {signal: number for number, signal in enumerate(_SIGNALS)}
+
+
+class Kind(IntEnum):
+    """What a record holds."""
+
+    SNAPSHOT = 1
+    """All accounts at the segment's beginning (`Snapshot`). Every segment begins with it."""
+    CONTEXT = 2
+    """Where entries came from and where they go (`Context`)."""
+    ENTRY = 3
+    """A request: its body."""
+    MOVED = 4
+    """A request out of an older segment: its number there (u64), then its body. It counts there no more."""
+    COMMIT = 5
+    """The end of what was written at once (`Commit`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where a request came from, and the pipelines that it enters."""
+
+    origin: Origin
+    pipelines: tuple[str, ...]
+
+    def encode(self) -> bytes:
+        """Return it as JSON."""
+        origin = self.origin
+        return orjson.dumps(
+            {
+                "receiver": origin.receiver,
+                "transport": origin.transport,
+                "tenant": origin.tenant,
+                "headers": dict(origin.headers),
+                "pipelines": self.pipelines,
+            }
+        )
+
+    @classmethod
+    def decode(cls, payload: memoryview) -> Context:
+        """Read what `encode` wrote."""
+        data = orjson.loads(payload)
+        origin = Origin(data["receiver"], data["transport"], data["tenant"], data["headers"])
+        return cls(origin, tuple(data["pipelines"]))
+
+
+Account = tuple[str, str, str, int, list[int], dict[str, int]]
+"""A row of an account: pipeline, receiver, tenant; items accepted, items of each outcome, items dropped by reason."""
+ExporterRow = tuple[str, int, int, dict[str, int], int]
+"""What an exporter has done since the agent was started: its id; items taken, delivered, dropped by reason, held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is known at the beginning of a segment, whose first entry will be number `first`."""
+
+    first: int
+    accounts: Sequence[Account]
+    time: float
+    """Seconds since 1970."""
+    adjusted: bool = False
+    """Whether the accounts were put right at a start, and are not those with which the segment before it ended."""
+
+    def encode(self) -> bytes:
+        """Return it as JSON."""
+        return orjson.dumps(
+            {
+                "first": self.first,
+                "accounts": self.accounts,
+                "time": self.time,
+                "adjusted": self.adjusted,
+            }
+        )
+
+    @classmethod
+    def decode(cls, payload: memoryview) -> Snapshot:
+        """Read what `encode` wrote."""
+        data = orjson.loads(payload)
+        return cls(data["first"], [tuple(row) for row in data["accounts"]], data["time"], data["adjusted"])
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What is true once everything before it is on disk.
+
+    `accounts` are those that have changed since the commit before: their sums, not the changes. `released` are entries
+    that are settled. `branches` are rows of an entry, the place of a pipeline in its context, and the name of a branch
+    of that pipeline which has settled all of the entry; the name is empty where the whole pipeline has.
+    """
+
+    entries: range
+    """Those before it that it covers."""
+    accounts: Sequence[Account] = ()
+    released: Sequence[int] = ()
+    branches: Sequence[tuple[int, int, str]] = field(default=())
+    exporters: Sequence[ExporterRow] = field(default=())
+    """All of them, now and then."""
+
+    def encode(self) -> bytes:
+        """Return it as JSON with its length before it and the released entries (u64) behind it."""
+        data: dict[str, object] = {"first": self.entries.start, "end": self.entries.stop}
+        if self.accounts:
+            data["accounts"] = self.accounts
+        if self.branches:
+            data["branches"] = self.branches
+        if self.exporters:
+            data["exporters"] = self.exporters
+        text = orjson.dumps(data)
+        return _LENGTH.pack(len(text)) + text + array("Q", self.released).tobytes()
+
+    @classmethod
+    def decode(cls, payload: memoryview) -> Commit:
+        """Read what `encode` wrote."""
+        end = _LENGTH.size + _LENGTH.unpack_from(payload)[0]
+        data = orjson.loads(payload[_LENGTH.size : end])
+        released = array("Q", bytes(payload[end:]))
+        return cls(
+            range(data["first"], data["end"]),
+            [tuple(row) for row in data.get("accounts", ())],
+            released,
+            [tuple(row) for row in data.get("branches", ())],
+            [tuple(row) for row in data.get("exporters", ())],
+        )
+
+
+@dataclass(slots=True)
+class Record:
+    """One record as it was read: where it begins, and what it says."""
+
+    offset: int
+    kind: Kind
+    payload: memoryview
+    seq: int = 0
+    items: int = 0
+    signal: Signal = Signal.TRACES
+    context: int = 0
+
+    @property
+    def end(self) -> int:
+        """Where the next one begins."""
+        return self.offset + HEADER_BYTES + len(self.payload)
+
+    def moved_from(self) -> int:
+        """Return the number that a `MOVED` entry had before."""
+        return int(_SEQ.unpack_from(self.payload)[0])
+
+    def body(self) -> bytes:
+        """Return the body of an entry."""
+        return bytes(self.payload[_SEQ.size :] if self.kind is Kind.MOVED else self.payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Bytes that are no record."""
+
+    offset: int
+    length: int
+
+
+def entry(marker: bytes, seq: int, signal: Signal, context: int, items: int, body: bytes) -> list[bytes]:  # noqa: PLR0913, PLR0917 - the columns of a record
+    """Return an entry's record in parts, for `writev`: the body is not copied."""
+    head = _HEAD.pack(marker, Kind.ENTRY, _NUMBERS[signal], context, len(body), items, seq)
+    return [head + _CRC.pack(crc32(body, crc32(head))), body]
+
+
+def moved(marker: bytes, seq: int, context: int, old: Record) -> list[bytes]:
+    """Return the record of an entry that moves into another segment."""
+    payload = _SEQ.pack(old.seq) + old.body()
+    head = _HEAD.pack(marker, Kind.MOVED, _NUMBERS[old.signal], context, len(payload), old.items, seq)
+    return [head + _CRC.pack(crc32(payload, crc32(head))), payload]
+
+
+def other(marker: bytes, kind: Kind, payload: bytes, context: int = 0) -> list[bytes]:
+    """Return the record of anything but an entry."""
+    head = _HEAD.pack(marker, kind, 0, context, len(payload), 0, 0)
+    return [head + _CRC.pack(crc32(payload, crc32(head))), payload]
+
+
+def scan(fd: int, marker: bytes, size: int, offset: int = 0) -> Iterator[Record | Damage]:
+    """Yield the records of an open file of `size` bytes, and the damage between them, a window at a time."""
+    window = WINDOW
+    while offset < size:
+        data = os.pread(fd, min(window, size - offset), offset)
+        if not data:
+            yield Damage(offset, size - offset)
+            return
+        last = offset + len(data) >= size
+        used = 0
+        for found in read(memoryview(data), marker):
+            if isinstance(found, Damage):
+                if found.offset + found.length == len(data) and not last:
+                    break  # perhaps a record that the window cuts off
+                used = found.offset + found.length
+                yield Damage(offset + found.offset, found.length)
+            else:
+                used = found.end
+                found.offset += offset
+                yield found
+        offset += used
+        window = WINDOW if used else 2 * window
+
+
+def read(data: memoryview, marker: bytes, offset: int = 0) -> Iterator[Record | Damage]:
+    """Yield the records in `data` from `offset` on, and the damage between them.
+
+    What is cut off at the end is damage as well: whether that is a torn last write, the caller knows.
+    """
+    whole = data.obj if isinstance(data.obj, bytes) else bytes(data)
+    for record, begin, end in walk(whole, marker, offset, lambda at: read_one(data, marker, at)):
+        yield record if record is not None else Damage(begin, end - begin)
+
+
+def read_one(data: memoryview, marker: bytes, offset: int) -> Record | None:
+    """Return the record at `offset`, or `None` if there is none there that is whole and sound."""
+    start = offset + HEADER_BYTES
+    if start > len(data):
+        return None
+    found, kind, signal, context, length, items, seq = _HEAD.unpack_from(data, offset)
+    if found != marker or start + length > len(data):
+        return None
+    payload = data[start : start + length]
+    (crc,) = _CRC.unpack_from(data, offset + _HEAD.size)
+    if crc32(payload, crc32(data[offset : offset + _HEAD.size])) != crc:
+        return None
+    try:
+        return Record(offset, Kind(kind), payload, seq, items, _SIGNALS[signal], context)
+    except (ValueError, IndexError):
+        return None

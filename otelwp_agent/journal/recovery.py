@@ -1,0 +1,218 @@
+"""Read a journal's directory: which entries are not settled, what the accounts say, and what is damaged.
+
+The same reading serves the start of the agent and `otelwp-agent audit`; it changes nothing on disk.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections import Counter
+from dataclasses import dataclass, field
+from operator import gt
+from typing import TYPE_CHECKING
+
+from otelwp_agent.journal.records import HEADER_BYTES, Account, Commit, Context, Damage, Kind, Record, Snapshot
+from otelwp_agent.journal.segment import RELEASED, WAITING, Segment
+from otelwp_agent.model.receipt import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from otelwp_agent.journal.records import ExporterRow
+
+Key = tuple[str, str, str]
+"""Pipeline, receiver, tenant."""
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What stands in a directory."""
+
+    segments: list[Segment] = field(default_factory=list)
+    """Open, the oldest first, with the state of every entry."""
+    accounts: dict[Key, Account] = field(default_factory=dict)
+    """As of the last commit, with what was written after it and is whole."""
+    live: Counter[Key] = field(default_factory=Counter)
+    """Items that are not settled, as the entries themselves tell."""
+    exporters: Sequence[ExporterRow] = ()
+    """As they were told last."""
+    branches: dict[int, set[tuple[int, str]]] = field(default_factory=dict)
+    """What is done already of entries that are not settled."""
+    damage: list[tuple[Path, Damage]] = field(default_factory=list)
+    torn: int = 0
+    """Bytes of a last write that was cut off: nobody was told that it had succeeded."""
+    problems: list[str] = field(default_factory=list)
+    """What does not fit together, in words."""
+
+    @property
+    def entries(self) -> int:
+        """Entries that are not settled."""
+        return sum(segment.live for segment in self.segments)
+
+
+def read_directory(directory: Path, *, write: bool = True) -> Recovered:
+    """Read every segment in `directory`; raises `OSError`."""
+    recovered = Recovered()
+    for path in sorted(directory.glob("*.journal")):
+        segment = Segment.open(path, write=write)
+        if segment is not None:
+            recovered.segments.append(segment)
+    segments = recovered.segments
+    readings = [_Reading(*each, recovered) for each in zip(segments, [None, *segments], strict=False)]
+    released = [seq for reading in readings for seq in reading.read()]
+    _release(readings, released, recovered)
+    for reading in readings:
+        reading.count_live()
+    return recovered
+
+
+class _Reading:
+    """The reading of one segment."""
+
+    def __init__(self, segment: Segment, before: Segment | None, recovered: Recovered) -> None:
+        self.segment = segment
+        self._before = before
+        self._recovered = recovered
+        self._released = array("Q")
+        self._uncovered: list[tuple[int, Key, int]] = []
+        """Entries, in each of their accounts, that no sums have come after yet: number, account, items."""
+        self.sizes = array("I")
+        """Of each entry, as in its `states`."""
+
+    def read(self) -> array[int]:
+        """Read the file into the segment and the accounts; return the entries that it releases."""
+        segment, recovered = self.segment, self._recovered
+        last = segment is recovered.segments[-1]
+        known = False
+        if self._before is not None:
+            segment.first = self._before.end  # if it has neither a beginning nor an entry that could tell
+        for found in segment.scan():
+            if isinstance(found, Damage):
+                if last and found.offset + found.length == segment.size:
+                    recovered.torn += found.length
+                else:
+                    recovered.damage.append((segment.path, found))
+            elif found.kind is Kind.SNAPSHOT:
+                known = True
+                self._begin(Snapshot.decode(found.payload))
+            elif found.kind is Kind.CONTEXT:
+                segment.contexts[found.context] = Context.decode(found.payload)
+            elif found.kind is Kind.COMMIT:
+                self._commit(Commit.decode(found.payload))
+            else:
+                if not known:
+                    segment.first, known = found.seq, True
+                self._add(found)
+        self._accept_uncovered()
+        return self._released
+
+    def count_live(self) -> None:
+        """Add up the items that are not settled, by account."""
+        segment, recovered = self.segment, self._recovered
+        segment.kept = segment.live
+        index = segment.states.find(WAITING)
+        while index >= 0:
+            context = segment.contexts.get(segment.context_numbers[index])
+            done = recovered.branches.get(segment.first + index, ())
+            for place, pipeline in enumerate(context.pipelines if context is not None else ()):
+                if (place, "") not in done and context is not None:
+                    key = (pipeline, context.origin.receiver, context.origin.tenant)
+                    recovered.live[key] += segment.items[index]
+            index = segment.states.find(WAITING, index + 1)
+
+    def _begin(self, snapshot: Snapshot) -> None:
+        segment, recovered = self.segment, self._recovered
+        segment.first = snapshot.first
+        if segment is not recovered.segments[0] and not snapshot.adjusted:
+            recovered.problems += _differences(segment, snapshot, recovered)
+        recovered.accounts.update({row[:3]: row for row in snapshot.accounts})
+
+    def _commit(self, commit: Commit) -> None:
+        recovered = self._recovered
+        recovered.problems += self._growth(commit)
+        known = {row[:3] for row in commit.accounts}
+        # Sums are as of their commit: they hold what came before, even if the commit that was to say so is damaged.
+        self._uncovered = [each for each in self._uncovered if each[0] not in commit.entries and each[1] not in known]
+        self._released.extend(commit.released)
+        recovered.accounts.update({row[:3]: row for row in commit.accounts})
+        recovered.exporters = commit.exporters or recovered.exporters
+        for seq, pipeline, name in commit.branches:
+            recovered.branches.setdefault(seq, set()).add((pipeline, name))
+
+    def _growth(self, commit: Commit) -> Iterator[str]:
+        """Hold what a commit adds to the accounts against the entries before it; damage is told by itself."""
+        segment, recovered = self.segment, self._recovered
+        if recovered.damage:
+            return
+        entries: Counter[Key] = Counter()
+        for seq, key, items in self._uncovered:
+            if seq in commit.entries:
+                entries[key] += items
+        for row in commit.accounts:
+            before = recovered.accounts.get(row[:3], (*row[:3], 0, [0] * len(Outcome), {}))
+            if row[3] - before[3] != entries[row[:3]] or any(map(gt, before[4], row[4])):
+                name = " / ".join(part or "-" for part in row[:3])
+                yield (
+                    f"{segment.path.name}: a commit changes the sums for {name} from {before[3]} accepted and "
+                    f"{before[4]} settled to {row[3]} and {row[4]}, with {entries[row[:3]]} items before it"
+                )
+
+    def _add(self, record: Record) -> None:
+        """Enter an entry; what is missing before it was damaged."""
+        segment = self.segment
+        gap = record.seq - segment.first - len(segment.states)
+        if gap < 0:
+            return
+        size = len(record.payload) + HEADER_BYTES
+        segment.states.extend(bytes([RELEASED]) * gap + bytes([WAITING]))
+        segment.offsets.extend([record.offset] * (gap + 1))
+        segment.items.extend([0] * gap + [record.items])
+        segment.context_numbers.extend([0] * gap + [record.context])
+        self.sizes.extend([0] * gap + [size])
+        segment.live += 1
+        segment.live_bytes += size
+        if record.kind is Kind.MOVED:
+            self._released.append(record.moved_from())
+        else:
+            context = segment.contexts.get(record.context)
+            for pipeline in context.pipelines if context is not None else ():
+                assert context is not None  # noqa: S101 - or there would be no pipelines
+                key = (pipeline, context.origin.receiver, context.origin.tenant)
+                self._uncovered.append((record.seq, key, record.items))
+
+    def _accept_uncovered(self) -> None:
+        """Enter into the accounts what is whole but whose commit is not: it may have been acknowledged."""
+        accounts = self._recovered.accounts
+        for _, key, items in self._uncovered:
+            row = accounts.get(key) or (*key, 0, [0] * len(Outcome), {})
+            accounts[key] = (*key, row[3] + items, row[4], row[5])
+        self._uncovered = []
+
+
+def _differences(segment: Segment, snapshot: Snapshot, recovered: Recovered) -> Iterator[str]:
+    """Hold what a segment begins with against what the one before it ended with."""
+    for row in snapshot.accounts:
+        before = recovered.accounts.get(row[:3])
+        if before is not None and (before[3], list(before[4])) != (row[3], list(row[4])):
+            name = " / ".join(part or "-" for part in row[:3])
+            yield (
+                f"{segment.path.name} begins with other sums for {name} than the segment before it ends with: "
+                f"{row[3]} accepted and {row[4]} settled, not {before[3]} and {before[4]}"
+            )
+
+
+def _release(readings: list[_Reading], released: list[int], recovered: Recovered) -> None:
+    starts = [reading.segment.first for reading in readings]
+    for seq in released:
+        recovered.branches.pop(seq, None)
+        place = bisect_right(starts, seq) - 1
+        if place < 0:
+            continue
+        segment = readings[place].segment
+        index = seq - segment.first
+        if index < len(segment.states) and segment.states[index] != RELEASED:
+            segment.states[index] = RELEASED
+            segment.live -= 1
+            segment.live_bytes -= readings[place].sizes[index]

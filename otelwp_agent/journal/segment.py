@@ -1,0 +1,154 @@
+"""One file of the journal: records are appended to it, and it is deleted when all of its entries are settled."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from array import array
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from otelwp_agent.journal import records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from otelwp_agent.journal.records import Context, Damage, Record
+
+_NAME = re.compile(r"(\d{10})-([0-9a-f]{16})\.journal")
+_MAX_PARTS = 1024
+"""Buffers that one `writev` takes (IOV_MAX on Linux)."""
+
+WAITING = 0
+"""The state of an entry that is to be fed to the pipeline. Others that wait: see `Segment.states`."""
+RUNNING = 1
+RELEASED = 2
+FIRST_PARTLY_DONE = 3
+
+
+class Segment:
+    """A segment: what is in the file, and what is to be known of its entries.
+
+    `states` has a byte for each entry, which are numbered without a gap from `first`: `WAITING`, `RUNNING`, `RELEASED`,
+    or, from `FIRST_PARTLY_DONE` on, waiting for some branches only (`progress.Progress`).
+    """
+
+    __slots__ = (
+        "context_numbers", "contexts", "fd", "first", "items", "kept", "live", "live_bytes", "marker", "number",
+        "offsets", "path", "size", "states", "waiting_for",
+    )  # fmt: skip
+
+    def __init__(self, path: Path, number: int, marker: bytes, fd: int, first: int) -> None:
+        """Know the file at `path`, open as `fd`, whose first entry is number `first`."""
+        self.path = path
+        self.number = number
+        self.marker = marker
+        self.fd = fd
+        self.first = first
+        self.size = 0
+        self.states = bytearray()
+        self.offsets = array("I")
+        """Where each entry begins."""
+        self.context_numbers = array("H")
+        self.items = array("I")
+        self.kept = 0
+        """Entries of which no release is on disk."""
+        self.live = 0
+        """Entries that are not released."""
+        self.live_bytes = 0
+        """What they weigh, headers included."""
+        self.waiting_for: Counter[tuple[int, int]] = Counter()
+        """Entries that are neither released nor running, by their context and state."""
+        self.contexts: dict[int, Context] = {}
+
+    @classmethod
+    def create(cls, directory: Path, number: int, first: int) -> Segment:
+        """Make an empty file; raises `OSError`."""
+        marker = os.urandom(records.MARKER_BYTES)
+        path = directory / f"{number:010d}-{marker.hex()}.journal"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        return cls(path, number, marker, fd, first)
+
+    @classmethod
+    def open(cls, path: Path, *, write: bool = True) -> Segment | None:
+        """Open a file that is there; return `None` if its name is not a segment's. Raises `OSError`."""
+        found = _NAME.fullmatch(path.name)
+        if found is None:
+            return None
+        fd = os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
+        segment = cls(path, int(found[1]), bytes.fromhex(found[2]), fd, 0)
+        segment.size = os.fstat(fd).st_size
+        return segment
+
+    @property
+    def waiting(self) -> int:
+        """Entries that are neither released nor running."""
+        return self.waiting_for.total()
+
+    @property
+    def end(self) -> int:
+        """The number that the next entry will have."""
+        return self.first + len(self.states)
+
+    def write(self, parts: list[bytes], *, sync: bool) -> int:
+        """Write at the end, to the disk itself if `sync`; return the bytes. Raises `OSError` with the end as it was."""
+        offset = self.size
+        try:
+            for start in range(0, len(parts), _MAX_PARTS):
+                offset += self._write(parts[start : start + _MAX_PARTS], offset)
+            if sync:
+                os.fdatasync(self.fd)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self.fd, self.size)
+            raise
+        return offset - self.size
+
+    def cut(self, size: int) -> None:
+        """Cut `size` bytes off the end; raises `OSError`."""
+        os.ftruncate(self.fd, self.size - size)
+        self.size -= size
+
+    def scan(self) -> Iterator[Record | Damage]:
+        """Yield what is in the file."""
+        return records.scan(self.fd, self.marker, self.size)
+
+    def entry(self, index: int) -> Record | None:
+        """Read one entry; `None` if it is damaged, or on a part of the disk that cannot be read."""
+        offset = self.offsets[index]
+        try:
+            data = memoryview(os.pread(self.fd, self._room(index), offset))
+        except OSError:
+            return None
+        record = records.read_one(data, self.marker, 0)
+        if record is None or record.seq != self.first + index:
+            return None
+        record.offset = offset
+        return record
+
+    def _room(self, index: int) -> int:
+        """Return the bytes from an entry to the next; what is between them is little."""
+        following = self.offsets[index + 1] if index + 1 < len(self.offsets) else self.size
+        return following - self.offsets[index]
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def delete(self) -> None:
+        """Close the file and remove it."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def _write(self, parts: list[bytes], offset: int) -> int:
+        total = sum(map(len, parts))
+        written = os.pwritev(self.fd, parts, offset)
+        if written < total:
+            rest = memoryview(b"".join(parts))
+            while written < total:
+                written += os.pwrite(self.fd, rest[written:], offset + written)
+        return total

@@ -1,0 +1,237 @@
+"""The segments of a journal, and where each entry stands: waiting, running, or released.
+
+Invariants:
+
+* An entry that is not released is either running, and then has an `Entry`, or waits, and then its segment's state says
+  for what.
+* `Segment.kept` goes down only when a release is on disk; a segment is deleted when nothing in it is kept.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from otelwp_agent.journal.claims import NOTHING, Entry
+from otelwp_agent.journal.segment import FIRST_PARTLY_DONE, RELEASED, RUNNING, WAITING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import structlog
+
+    from otelwp_agent.journal.claims import Done, Keeper
+    from otelwp_agent.journal.records import Context, Record
+    from otelwp_agent.journal.recovery import Recovered
+    from otelwp_agent.journal.segment import Segment
+
+_PARTLY_DONE_STATES = 256 - FIRST_PARTLY_DONE
+GLANCES = 1000
+Spot = tuple[int, int, int]
+"""Of an entry in its segment: offset, number of its context, items."""
+
+
+class Replay(NamedTuple):
+    """An entry that was read again. Without `record` it is damaged."""
+
+    entry: Entry
+    record: Record | None
+    context: Context | None
+
+
+class Shelf:
+    """Segments, the oldest first."""
+
+    def __init__(self, keeper: Keeper, log: structlog.typing.FilteringBoundLogger) -> None:
+        """Hold nothing yet; `keeper` hears what becomes of entries."""
+        self.segments: list[Segment] = []
+        self.entries = 0
+        """Requests that are not settled."""
+        self._keeper = keeper
+        self._log = log
+        self._running: dict[tuple[int, int], Entry] = {}
+        """By number of the segment and index."""
+        self._done_sets: list[Done] = []
+        """What the states from `FIRST_PARTLY_DONE` on mean."""
+
+    @property
+    def stored(self) -> int:
+        """Bytes on disk."""
+        return sum([segment.size for segment in self.segments])
+
+    @property
+    def waiting(self) -> int:
+        """Entries that wait to be fed."""
+        return sum([segment.waiting for segment in self.segments])
+
+    def restore(self, recovered: Recovered) -> None:
+        """Go on from what was read."""
+        self.segments = recovered.segments
+        self.entries = recovered.entries
+        for segment in self.segments:
+            for seq in [seq for seq in recovered.branches if segment.first <= seq < segment.end]:
+                if segment.states[seq - segment.first] == WAITING:  # else it is damaged, and settled as that
+                    segment.states[seq - segment.first] = self._state_of(frozenset(recovered.branches[seq]))
+            states = enumerate(segment.states)
+            segment.waiting_for.update(
+                (segment.context_numbers[at], state) for at, state in states if state != RELEASED
+            )
+
+    def add(self, segment: Segment, spots: list[Spot]) -> int:
+        """Enter what has been written to a segment, as running; return the index of the first."""
+        first = len(segment.states)
+        for offset, number, items in spots:
+            segment.offsets.append(offset)
+            segment.context_numbers.append(number)
+            segment.items.append(items)
+        segment.states.extend(bytes([RUNNING]) * len(spots))
+        segment.kept += len(spots)
+        return first
+
+    def begin(self, segment: Segment, index: int, items: int, size: int) -> Entry:
+        """Return the account of a new entry."""
+        segment.live += 1
+        segment.live_bytes += size
+        self.entries += 1
+        return self._run(segment, index, items, size)
+
+    def end(self, entry: Entry) -> bool:
+        """Take back an entry that no longer runs; return whether it is released, and does not wait."""
+        segment, index = entry.segment, entry.index
+        del self._running[segment.number, index]
+        if entry.parked:
+            state = segment.states[index] = self._state_of(entry.done)
+            segment.waiting_for[segment.context_numbers[index], state] += 1
+            return False
+        segment.states[index] = RELEASED
+        segment.live -= 1
+        segment.live_bytes -= entry.size
+        self.entries -= 1
+        return True
+
+    def move(self, old: Segment, index: int, segment: Segment, place: int, size: int) -> bool:
+        """Have an entry stand where it has been copied to; return whether it has been released since."""
+        state = old.states[index]
+        segment.states[place] = state
+        if state == RELEASED:
+            return True
+        entry = self._running.pop((old.number, index), None)
+        if entry is not None:
+            entry.segment, entry.index, entry.size = segment, place, size
+            self._running[segment.number, place] = entry
+        else:
+            _stop_waiting(old, index, state)
+            segment.waiting_for[segment.context_numbers[place], state] += 1
+        old.states[index] = RELEASED
+        old.live -= 1
+        old.kept -= 1
+        segment.live += 1
+        segment.live_bytes += size
+        return False
+
+    def living(self, segment: Segment, most: int) -> Iterator[tuple[int, Record, Context, Done]]:
+        """Yield entries of a segment that are not released, with what is done of them, up to `most` bytes of them."""
+        for index, state in enumerate(segment.states):
+            if state == RELEASED:
+                continue
+            record = segment.entry(index)
+            context = segment.contexts.get(segment.context_numbers[index])
+            if record is None or context is None:
+                continue  # it is dropped when its turn comes to be fed
+            yield index, record, context, self.done(segment, index)
+            most -= len(record.payload)
+            if most < 0:
+                return
+
+    def replays(self, ready: Callable[[Context, Done], bool]) -> Iterator[Replay | None]:
+        """Yield the entries that wait and for which there is room, the oldest first, each to be fed at once.
+
+        `ready` tells of a context, and of what is done, whether there is. `None` stands for `GLANCES` entries for which
+        there is none: it lets the caller see to others.
+        """
+        passed = 0
+        for segment in list(self.segments):
+            classes = [key for key in segment.waiting_for if self._is_ready(segment, key, ready)]
+            for state in sorted({state for _, state in classes}):
+                numbers = {number for number, of_state in classes if of_state == state}
+                index = segment.states.find(state)
+                while index >= 0 and numbers:
+                    number = segment.context_numbers[index]
+                    if number not in numbers:
+                        passed += 1
+                        if not passed % GLANCES:
+                            yield None
+                    elif self._is_ready(segment, (number, state), ready):
+                        yield self._read(segment, index)
+                    else:
+                        numbers.discard(number)
+                    index = segment.states.find(state, index + 1)
+
+    def live(self) -> dict[tuple[str, str, str], int]:
+        """Return the items that are not settled, by pipeline, receiver and tenant, counted entry by entry."""
+        sums: dict[tuple[str, str, str], int] = {}
+        for segment in self.segments:
+            for index, state in enumerate(segment.states):
+                context = segment.contexts.get(segment.context_numbers[index])
+                if state == RELEASED or context is None:
+                    continue
+                done = self.done(segment, index)
+                for place, pipeline in enumerate(context.pipelines):
+                    if (place, "") not in done:
+                        key = (pipeline, context.origin.receiver, context.origin.tenant)
+                        sums[key] = sums.get(key, 0) + segment.items[index]
+        return sums
+
+    def done(self, segment: Segment, index: int) -> Done:
+        """Return what is done of an entry that is not released."""
+        state = segment.states[index]
+        return self._running[segment.number, index].done if state == RUNNING else self._done_of(state)
+
+    def prune(self, current: Segment | None) -> list[Segment]:
+        """Take off the oldest segments as long as nothing in them is needed, but never the `current` one; return them.
+
+        Without a current one the newest stays: it has the accounts.
+        """
+        pruned: list[Segment] = []
+        while len(self.segments) > 1 and self.segments[0] is not current and not self.segments[0].kept:
+            pruned.append(self.segments.pop(0))
+        return pruned
+
+    def _is_ready(self, segment: Segment, key: tuple[int, int], ready: Callable[[Context, Done], bool]) -> bool:
+        """Tell whether there is room for entries of this context and state; without a context, they are to be lost."""
+        context = segment.contexts.get(key[0])
+        return context is None or ready(context, self._done_of(key[1]))
+
+    def _read(self, segment: Segment, index: int) -> Replay:
+        state = segment.states[index]
+        _stop_waiting(segment, index, state)
+        segment.states[index] = RUNNING
+        record = segment.entry(index)
+        size = record.end - record.offset if record is not None else 0
+        entry = self._run(segment, index, segment.items[index], size)
+        entry.done = self._done_of(state)
+        return Replay(entry, record, segment.contexts.get(segment.context_numbers[index]))
+
+    def _run(self, segment: Segment, index: int, items: int, size: int) -> Entry:
+        entry = self._running[segment.number, index] = Entry(self._keeper, segment, index, items, size)
+        return entry
+
+    def _done_of(self, state: int) -> Done:
+        return self._done_sets[state - FIRST_PARTLY_DONE] if state >= FIRST_PARTLY_DONE else NOTHING
+
+    def _state_of(self, done: Done) -> int:
+        """Return the state of an entry that waits, of which this much is done."""
+        if not done:
+            return WAITING
+        if done not in self._done_sets:
+            if len(self._done_sets) >= _PARTLY_DONE_STATES:
+                return WAITING  # as much as a byte can tell; what is done of it will be done again
+            self._done_sets.append(done)
+        return FIRST_PARTLY_DONE + self._done_sets.index(done)
+
+
+def _stop_waiting(segment: Segment, index: int, state: int) -> None:
+    """Count an entry that waited no more."""
+    key = (segment.context_numbers[index], state)
+    segment.waiting_for[key] -= 1
+    if not segment.waiting_for[key]:
+        del segment.waiting_for[key]

@@ -1,0 +1,257 @@
+"""Between the journal and the pipelines: what a receiver hands over to, and what is read again.
+
+A receiver's request is written first and fed to its pipelines afterwards; so is what the journal still has from before
+a crash, and what found no room when it was fed. That is fed when an exporter that it is for has room again, but never
+into more than half of its queue: the rest is for what arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from otelwp_agent.errors import ConsumeError, RetryableError
+from otelwp_agent.journal.claims import JournalClaim
+from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.receipt import Outcome
+from otelwp_agent.pipeline.acknowledge import Answer
+from otelwp_agent.pipeline.entry import ReceiverEntry
+from otelwp_agent.telemetry.tasks import spawn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    Key = tuple[str, str, str, tuple[tuple[str, str], ...], tuple[str, ...]]
+    """Receiver, transport, tenant, headers and pipelines."""
+
+    import structlog
+
+    from otelwp_agent.journal.claims import Done, Entry
+    from otelwp_agent.journal.journal import Journal
+    from otelwp_agent.journal.records import Context
+    from otelwp_agent.model.ledgers import Ledgers
+    from otelwp_agent.model.receipt import Ledger
+    from otelwp_agent.model.signal import Signal
+    from otelwp_agent.pipeline.entry import PipelineHead
+    from otelwp_agent.telemetry.metrics import Registry
+
+ROOM = 0.5
+"""Share of an exporter's queue that what is read again may fill."""
+TURN = 0.005
+"""Seconds that reading again goes on before others have their turn."""
+REMEMBERED_SENDERS = 1024
+PAUSE = 0.25
+"""Seconds after which room is looked for again when nobody has said that there is any."""
+
+
+class Intake:
+    """Feeds what the journal has to the pipelines. `heads` and `headers` change at a reload."""
+
+    def __init__(self, journal: Journal, ledgers: Ledgers, log: structlog.typing.FilteringBoundLogger) -> None:
+        """Feed nothing yet."""
+        self.journal = journal
+        self.ledgers = ledgers
+        self.heads: Mapping[str, PipelineHead] = {}
+        self.headers: Sequence[str] = ()
+        """The clients' headers that some component reads, in lower case: no others are written to disk."""
+        self._log = log
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        journal.on_closed = self._wake.set
+
+    def start(self) -> None:
+        """Begin to feed what waits."""
+        self._task = spawn(self._run(), name="feed from the journal")
+
+    def stop(self) -> None:
+        """Feed nothing more of what waits."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    def feed(self, entry: Entry, pipelines: Sequence[str], batch: Batch, ledgers: Sequence[Ledger]) -> None:
+        """Feed an entry to those of its pipelines that are not done with it. What goes wrong, its claims tell."""
+        done = entry.done
+        if not done and len(ledgers) == 1:  # nearly always
+            self._feed_one(JournalClaim(entry, 0, ledgers[0]), pipelines[0], batch)
+            return
+        claims = [
+            JournalClaim(entry, place, ledger)
+            for place, ledger in enumerate(ledgers)
+            if not done or (place, "") not in done
+        ]
+        for claim in claims:
+            self._feed_one(claim, pipelines[claim.pipeline], batch)
+        if not claims:
+            self.journal.closed(entry)
+
+    def ledgers_of(self, pipelines: Sequence[str], receiver: str, tenant: str) -> tuple[Ledger, ...]:
+        """Return the accounts of a sender, one for each pipeline."""
+        return tuple([self.ledgers.get(name, receiver, tenant) for name in pipelines])
+
+    def _feed_one(self, claim: JournalClaim, pipeline: str, batch: Batch) -> None:
+        receipt = claim.receipt
+        head = self.heads.get(pipeline)
+        if head is None:
+            self._log.error("items dropped", reason="pipeline_removed", pipeline=pipeline, items=batch.items)
+            receipt.settle(Outcome.DROPPED, batch.items, "pipeline_removed")
+            return
+        try:
+            head.first.consume(batch.with_body(batch.body, shares=((receipt, batch.items),)))
+        except RetryableError:
+            claim.refuse()
+        except ConsumeError as error:
+            self._log.error(
+                "items dropped", reason=error.reason, pipeline=pipeline, items=batch.items, error=str(error)
+            )
+            receipt.settle(Outcome.DROPPED, batch.items, error.reason)
+        except Exception:  # noqa: BLE001 - a bug ends this request, not the agent
+            self._log.exception("a pipeline broke", pipeline=pipeline, items=batch.items)
+            receipt.settle(Outcome.DROPPED, receipt.pending - receipt.parked, "internal_error")
+
+    async def _run(self) -> None:
+        """Feed what waits, a turn at a time, whenever there may be room."""
+        while True:
+            if self.journal.waiting and await self._feed_what_waits():
+                continue
+            self._wake.clear()  # what was refused just now has set it
+            try:
+                async with asyncio.timeout(PAUSE if self.journal.waiting else None):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _feed_what_waits(self) -> int:
+        """Go through what waits once and feed what there is room for; return how many entries were taken.
+
+        Every `TURN` seconds others have their turn.
+        """
+        end = time.perf_counter() + TURN
+        fed = 0
+        full: set[tuple[tuple[str, ...], str, Done]] = set()
+
+        def ready(context: Context, done: Done) -> bool:
+            tenant = context.origin.tenant
+            return (context.pipelines, tenant, done) not in full and self._has_room(context.pipelines, tenant, done)
+
+        for replay in self.journal.replays(ready):
+            if replay is not None:
+                entry, record, context = replay
+                done = entry.done
+                batch = Batch(record.signal, record.body(), record.items, context.origin, ())
+                ledgers = self.ledgers_of(context.pipelines, context.origin.receiver, context.origin.tenant)
+                self.feed(entry, context.pipelines, batch, ledgers)
+                if entry.parked and not entry.open and entry.done == done:
+                    full.add((context.pipelines, context.origin.tenant, done))
+                else:
+                    fed += 1
+            if time.perf_counter() > end:
+                await asyncio.sleep(0)
+                end = time.perf_counter() + TURN
+        return fed
+
+    def _has_room(self, pipelines: Sequence[str], tenant: str, done: Done) -> bool:
+        """Tell whether any exporter that is not done with it would take a tenant's entry."""
+        for place, name in enumerate(pipelines):
+            if (place, "") in done:
+                continue
+            head = self.heads.get(name)
+            if head is None:
+                return True
+            for branch, fill in head.fills.items():
+                if (place, branch) not in done and fill(tenant) < ROOM:
+                    return True
+        return False
+
+
+class JournaledEntry(ReceiverEntry):
+    """What a receiver hands its batches of one signal to, where there is a journal."""
+
+    def __init__(  # noqa: PLR0913 - what its parent takes, and the journal
+        self,
+        heads: Sequence[PipelineHead],
+        receiver: str,
+        signal: Signal,
+        registry: Registry,
+        *,
+        acknowledge: str = "accepted",
+        intake: Intake,
+    ) -> None:
+        """Write to the intake's journal, to feed `heads`."""
+        super().__init__(heads, receiver, signal, registry, acknowledge=acknowledge)
+        self.admit = intake.journal.admit  # type: ignore[method-assign]  # pipelines need no room: the journal has it
+        self.pipelines = tuple(head.pipeline for head in heads)
+        self.intake = intake
+        self._senders: dict[Origin, tuple[Key, tuple[Ledger, ...]]] = {}
+
+    def consume(
+        self, batch: Batch, answer: object = None, rejected: Callable[[int, str], object] | None = None
+    ) -> asyncio.Future[object]:
+        """Have the batch written; the future gets `answer` when it is, or why it cannot be."""
+        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        try:
+            self.intake.journal.append(_Request(self, batch, future, answer, rejected))
+        except ConsumeError as error:
+            self.count_refused(batch, error)
+            raise
+        return future
+
+    @property
+    def answers_late(self) -> bool:
+        """Always: the answer says that the journal has it."""
+        return True
+
+    def sender(self, origin: Origin) -> tuple[Key, tuple[Ledger, ...]]:
+        """Return what the journal remembers of who sent something, and the accounts for it."""
+        found = self._senders.get(origin)
+        if found is None:
+            headers = origin.headers
+            read = tuple([(name, headers[name]) for name in self.intake.headers if name in headers])
+            key = (self.receiver, origin.transport, origin.tenant, read, self.pipelines)
+            found = key, self.intake.ledgers_of(self.pipelines, self.receiver, origin.tenant)
+            if len(self._senders) >= REMEMBERED_SENDERS:
+                self._senders.clear()
+            self._senders[origin] = found
+        return found
+
+
+class _Request(Answer):
+    """A request on its way into the journal (`draft.Request`), and the answer that waits for it."""
+
+    __slots__ = ("_entry", "batch", "key", "ledgers")
+
+    def __init__(
+        self,
+        entry: JournaledEntry,
+        batch: Batch,
+        future: asyncio.Future[object],
+        answer: object,
+        rejected: Callable[[int, str], object] | None,
+    ) -> None:
+        super().__init__(future, answer, rejected)
+        self._entry = entry
+        self.batch = batch
+        self.key, self.ledgers = entry.sender(batch.origin)
+
+    @property
+    def pipelines(self) -> tuple[str, ...]:
+        return self._entry.pipelines
+
+    def origin(self) -> Origin:
+        receiver, transport, tenant, headers, _ = self.key
+        return Origin(receiver, transport, tenant, dict(headers))
+
+    def written(self, entry: Entry) -> None:
+        route, batch = self._entry, self.batch
+        route.count_accepted(batch)
+        if route.waits:
+            self.expect()
+            entry.on_closed = self.entry_closed
+        else:
+            self.give()
+        route.intake.feed(entry, route.pipelines, batch, self.ledgers)
+
+    def refused(self, error: ConsumeError) -> None:
+        self._entry.count_refused(self.batch, error)
+        self.fail(error)

@@ -1,0 +1,323 @@
+"""Change the attributes of spans, log records and metric data points, of all or of those that a filter means.
+
+It belongs before `batch` if it reads the sender (`from_context`), because a batch has many senders; else anywhere.
+Deleting or changing the attributes of data points can make two time series one, and nothing adds them up.
+
+Example::
+
+    processors:
+      attributes:
+        include:
+          match_type: strict
+          services: [shop, blog]
+        actions:
+          - key: user.email
+            action: hash
+          - key: account_password
+            action: delete
+          - key: http.status_code
+            action: convert
+            converted_type: int
+          - key: shop.region
+            value: eu
+            action: insert
+"""
+
+from __future__ import annotations
+
+import re
+from operator import is_not
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, JsonValue, model_validator
+
+from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Processor, Stability
+from otelwp_agent.config.attribute_actions import AttributeAction  # noqa: TC001 - pydantic reads it
+from otelwp_agent.config.blocks import Block
+from otelwp_agent.model import projection_pb2 as pb
+from otelwp_agent.model.attributes import Shortcut, compile_actions, header_of
+from otelwp_agent.model.projections import POINT_KINDS, parse
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.processors.attributes.matching import SPAN_KINDS, Matcher, Properties, Severities
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otelwp_agent.model.attributes import Attributes
+    from otelwp_agent.model.batch import Batch, Origin
+    from otelwp_agent.processors.attributes.matching import Item
+
+_MESSAGES: dict[Signal, type[Item]] = {
+    Signal.TRACES: pb.SpanAttributes,
+    Signal.LOGS: pb.LogAttributes,
+    Signal.METRICS: pb.MetricAttributes,
+}
+
+
+class KeyValue(Block):
+    """An attribute to look for."""
+
+    key: str = Field(min_length=1)
+    """Its key."""
+    value: JsonValue = None
+    """Its value, or with `regexp` an expression for its text; any value if left out. Strict values compare by type as
+    well: `200` is not `"200"`."""
+
+
+class Library(Block):
+    """An instrumentation scope to look for."""
+
+    name: str
+    """Its name."""
+    version: str | None = None
+    """Its version; any if left out, none if it is ""."""
+
+
+class SeverityNumber(Block):
+    """Severity numbers to look for."""
+
+    min: int | str = 0
+    """The lowest that matches, as a number (1 to 24) or a name (`INFO`, `WARN2`)."""
+    match_undefined: bool = False
+    """Whether records without severity match."""
+
+    @model_validator(mode="after")
+    def _known(self) -> SeverityNumber:
+        severity_number(self.min)
+        return self
+
+
+class RegexpCache(Block):
+    """Accepted for the Collector's sake: Python compiles expressions once and needs no cache of results."""
+
+    cacheenabled: bool = False
+    """Has no effect."""
+    cachemaxnumentries: int = 0
+    """Has no effect."""
+
+
+class Match(Block):
+    """Which items are meant: those that match every property given, by one of its values."""
+
+    match_type: Literal["strict", "regexp"]
+    """Whether texts are compared whole, or are regular expressions that match anywhere in them."""
+    regexp: RegexpCache | None = None
+    """Accepted for the Collector's sake."""
+    services: list[str] = Field(default_factory=list)
+    """Values of the resource attribute `service.name`."""
+    span_names: list[str] = Field(default_factory=list)
+    """Names of spans."""
+    span_kinds: list[str] = Field(default_factory=list)
+    """Kinds of spans, like `SPAN_KIND_SERVER`."""
+    log_bodies: list[str] = Field(default_factory=list)
+    """Bodies of log records; only bodies that are text match."""
+    log_severity_texts: list[str] = Field(default_factory=list)
+    """Severity texts of log records."""
+    log_severity_number: SeverityNumber | None = None
+    """Severity numbers of log records."""
+    metric_names: list[str] = Field(default_factory=list)
+    """Names of metrics."""
+    attributes: list[KeyValue] = Field(default_factory=list)
+    """Attributes of the span, log record or data point; all of them must match."""
+    resources: list[KeyValue] = Field(default_factory=list)
+    """Attributes of the resource; all of them must match."""
+    libraries: list[Library] = Field(default_factory=list)
+    """Instrumentation scopes."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Match:
+        given = self.model_dump(exclude={"match_type", "regexp"}, exclude_defaults=True)
+        if not given:
+            raise ValueError(
+                "nothing to match is given: name `services`, `span_names`, `attributes` or another property"
+            )
+        if self.match_type == "strict":
+            unknown = sorted({*self.span_kinds} - {*SPAN_KINDS})
+            if unknown:
+                message = f"{unknown[0]!r} is not a span kind: write one of {', '.join(SPAN_KINDS)}"
+                raise ValueError(message)
+        else:
+            self._compile()
+        return self
+
+    def _compile(self) -> None:
+        """Raise `ValueError` for what is not a regular expression."""
+        texts = [*self.services, *self.span_names, *self.span_kinds, *self.log_bodies, *self.log_severity_texts]
+        texts += [*self.metric_names, *(text for each in self.libraries for text in (each.name, each.version or ""))]
+        for pair in (*self.attributes, *self.resources):
+            if pair.value is not None and not isinstance(pair.value, str):
+                message = f"{pair.key!r}: with `match_type: regexp` a value is an expression: put it in quotes"
+                raise ValueError(message)
+            texts.append(pair.value or "")
+        for text in texts:
+            try:
+                re.compile(text)
+            except re.error as error:
+                message = f"{text!r} is not a regular expression: {error}"
+                raise ValueError(message) from error
+
+    def to_properties(self) -> Properties:
+        """Return it for `processors.attributes.matching`."""
+        severities = self.log_severity_number
+        return Properties(
+            regexp=self.match_type == "regexp",
+            services=self.services,
+            span_names=self.span_names,
+            span_kinds=self.span_kinds,
+            log_bodies=self.log_bodies,
+            log_severity_texts=self.log_severity_texts,
+            log_severities=None
+            if severities is None
+            else Severities(severity_number(severities.min), severities.match_undefined),
+            metric_names=self.metric_names,
+            attributes=[(pair.key, pair.value) for pair in self.attributes],
+            resources=[(pair.key, pair.value) for pair in self.resources],
+            libraries=[(library.name, library.version) for library in self.libraries],
+        )
+
+
+class Config(ComponentConfig):
+    """What to change, and where."""
+
+    actions: list[AttributeAction] = Field(min_length=1)
+    """Actions on the attributes of every item that is meant, done in this order."""
+    include: Match | None = None
+    """Which items are meant; all if left out. A property that the pipeline's signal does not have matches nothing."""
+    exclude: Match | None = None
+    """Which of those are not."""
+
+
+class AttributesProcessor(Processor):
+    """Applies attribute actions to items."""
+
+    def __init__(self, config: Config, context: Context) -> None:
+        """Compile the actions and filters."""
+        super().__init__(context)
+        actions = [action.to_action() for action in config.actions]
+        self.headers = tuple(header_of(action.from_context) for action in actions if action.from_context)
+        self._apply = compile_actions(actions)
+        self._shortcut = Shortcut.of(actions)
+        self._include = None if config.include is None else config.include.to_properties()
+        self._exclude = None if config.exclude is None else config.exclude.to_properties()
+        self._filters: dict[Signal, _Filter] = {}
+
+    def consume(self, batch: Batch) -> None:
+        """Hand the batch on with its items' attributes changed."""
+        body = self._edit(batch)
+        self.next.consume(batch if body is None else batch.with_body(body))
+
+    def _edit(self, batch: Batch) -> bytes | None:
+        """Return the changed body, or `None` if nothing changed."""
+        wanted = self._filters.get(batch.signal)
+        if wanted is None:
+            wanted = self._filters[batch.signal] = _Filter(self._include, self._exclude, batch.signal)
+        edit = self._editor(batch, wanted)
+        if edit is None:
+            return None
+        request = parse(pb.Slices.FromString, batch.body)
+        changed = False
+        for group in request.resources:
+            resource = parse(pb.Resource.FromString, group.resource) if wanted else _NO_RESOURCE
+            for scoped in group.scopes:
+                if wanted and not wanted.enter(resource, parse(pb.Scope.FromString, scoped.scope)):
+                    continue
+                items = scoped.items[:]
+                edited = [edit(data) for data in items]
+                if any(map(is_not, items, edited)):
+                    scoped.ClearField("items")
+                    scoped.items.extend(edited)
+                    changed = True
+        return request.SerializeToString() if changed else None
+
+    def _editor(self, batch: Batch, wanted: _Filter) -> Callable[[bytes], bytes] | None:
+        """Return what gives an item's bytes as they go on (the same object if unchanged); `None` if none can change."""
+        signal, origin, shortcut = batch.signal, batch.origin, self._shortcut
+        read = _MESSAGES[signal].FromString
+        apply = self._edit_metric if signal is Signal.METRICS else self._edit_item
+
+        def parse_and_edit(data: bytes) -> bytes:
+            item = parse(read, data)
+            return item.SerializeToString() if apply(item, origin, wanted) else data
+
+        if shortcut is None:
+            return parse_and_edit
+        added = shortcut.added(origin)
+        absent = shortcut.holds(batch.body)
+        if absent and not added:
+            return None
+        if signal is Signal.METRICS or wanted.reads_items:
+            return parse_and_edit
+        message: Any = _MESSAGES[signal]
+        suffix: bytes = message(attributes=added).SerializeToString()
+        if absent:
+            return lambda data: data + suffix
+        return lambda data: data + suffix if shortcut.holds(data) else parse_and_edit(data)
+
+    def _edit_item(self, item: Any, origin: Origin, wanted: _Filter) -> bool:  # noqa: ANN401 - a span or log record
+        if wanted and not wanted.match(item, item.attributes):
+            return False
+        return self._apply(item.attributes, origin)
+
+    def _edit_metric(self, metric: Any, origin: Origin, wanted: _Filter) -> bool:  # noqa: ANN401 - a MetricAttributes
+        changed = False
+        for kind in POINT_KINDS:
+            if metric.HasField(kind):
+                for point in getattr(metric, kind).data_points:
+                    if wanted and not wanted.match(metric, point.attributes):
+                        continue
+                    changed |= self._apply(point.attributes, origin)
+        return changed
+
+
+class _Filter:
+    """`include` and `exclude` for one signal. It is false if every item is meant."""
+
+    def __init__(self, include: Properties | None, exclude: Properties | None, signal: Signal) -> None:
+        self._include = None if include is None else Matcher(include, signal)
+        self._exclude = None if exclude is None else Matcher(exclude, signal)
+        self._excludes = False
+        self.reads_items = any(not each.by_group for each in (self._include, self._exclude) if each is not None)
+        """Whether `enter` alone does not decide."""
+
+    def __bool__(self) -> bool:
+        return self._include is not None or self._exclude is not None
+
+    def enter(self, resource: pb.Resource, scope: pb.Scope) -> bool:
+        """Whether any item of this resource and scope can be meant; `match` is then asked about each."""
+        exclude = self._exclude
+        self._excludes = exclude is not None and exclude.group(resource, scope)
+        if exclude is not None and self._excludes and exclude.by_group:
+            return False
+        return self._include is None or self._include.group(resource, scope)
+
+    def match(self, item: Item, attributes: Attributes) -> bool:
+        """Whether an item is meant."""
+        include, exclude = self._include, self._exclude
+        if include is not None and not (include.item(item) and include.attributes(attributes)):
+            return False
+        if exclude is None or not self._excludes:
+            return True
+        return not (exclude.item(item) and exclude.attributes(attributes))
+
+
+_NO_RESOURCE = pb.Resource()
+
+_SEVERITIES = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
+
+
+def severity_number(value: int | str) -> int:
+    """Return a severity number (0 to 24) from itself or its name; `ValueError` for anything else."""
+    if isinstance(value, int):
+        if value in range(25):
+            return value
+    else:
+        match = re.fullmatch(r"(?:SEVERITY_NUMBER_)?([A-Z]+)([2-4]?)", value.upper())
+        if match and match[1] in _SEVERITIES:
+            return _SEVERITIES.index(match[1]) * 4 + int(match[2] or 1)
+    message = f"{value!r} is not a severity: write a number from 1 to 24, or a name like INFO or WARN2"
+    raise ValueError(message)
+
+
+FACTORY = Factory(
+    Kind.PROCESSOR, "attributes", Config, AttributesProcessor, stability=Stability.STABLE, reads="attributes"
+)

@@ -1,0 +1,1 @@
+"""Replay recorded requests through a pipeline in simulated time, to try other sampling rules on them."""

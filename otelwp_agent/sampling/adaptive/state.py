@@ -1,0 +1,134 @@
+"""A controller's memory as plain data, so that a restart forgets nothing and `explain` can show it.
+
+Times are ages in seconds: another process has another clock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from otelwp_agent.sampling.adaptive.estimates import Tally
+from otelwp_agent.sampling.adaptive.histogram import LogHistogram
+from otelwp_agent.sampling.adaptive.keys import KeyState
+from otelwp_agent.sampling.adaptive.sites import SiteState
+
+if TYPE_CHECKING:
+    from otelwp_agent.sampling.adaptive.controller import Controller
+
+VERSION = 1
+_RATES = (
+    "traffic",
+    "weight_rate",
+    "adjusted_rate",
+    "measured",
+    "seen",
+    "weight",
+    "adjusted",
+    "arrived",
+    "firsts",
+)
+_SITE_NUMBERS = ("seen", "count", "seconds", "traffic")
+
+
+def state_of(controller: Controller, now: float) -> dict[str, Any]:
+    """Return what a controller knows, as JSON-able data."""
+    account = controller.account
+    if account is not None:
+        account.advance(now)
+    budget = controller.policy.budget
+    keys = controller.key_states
+    return {
+        "version": VERSION,
+        "unit": budget.unit.value if budget else None,
+        "window": [now - controller.window_before, now - controller.window_began],
+        "ticked": now - controller.ticked,
+        "certain": controller.certain,
+        "certain_rate": controller.certain_rate,
+        "guarded": controller.guarded,
+        "over_ceiling": {limit.reason.value: limit.over for limit in controller.limits},
+        "account": None if account is None else [account.tokens.level, *account.last_minute()],
+        "ceilings": {limit.reason.value: limit.levels for limit in controller.limits},
+        "keys": [[list(key), _key(state, now)] for key, state in keys.states.items()],
+        "other": _key(keys.other, now),
+        "sites": {
+            site: [now - state.last_seen, *(getattr(state, name) for name in _SITE_NUMBERS)]
+            for site, state in controller.sites.states.items()
+        },
+        "releases": {name: [count, now - seen] for name, (count, seen) in controller.releases.items()},
+    }
+
+
+def restore(controller: Controller, data: dict[str, Any], now: float) -> None:
+    """Give a new controller what another one knew; raise `ValueError` if it cannot be read."""
+    if not isinstance(data, dict) or data.get("version") != VERSION:
+        raise ValueError(f"this is no state of a sampler, or one of another version than {VERSION}")
+    try:
+        _restore(controller, data, now)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"the state of the sampler cannot be read: {error!r}") from error
+
+
+def _restore(controller: Controller, data: dict[str, Any], now: float) -> None:
+    policy = controller.policy
+    keys = controller.key_states
+    states = {
+        tuple(map(str, key)): _load_key(KeyState(now, keys.slow_above), known, now) for key, known in data["keys"]
+    }
+    keys.states = dict(list(states.items())[: policy.max_keys])
+    _load_key(keys.other, data["other"], now)
+    for site, (age, *numbers) in list(data["sites"].items())[: policy.max_sites]:
+        controller.sites.states[site] = _load_site(SiteState(now), now - age, numbers)
+    controller.sites.judge_all()
+    controller.releases = {
+        name: [count, now - age] for name, (count, age) in list(data["releases"].items())[: policy.max_releases]
+    }
+    before, began = data["window"]
+    controller.window_before, controller.window_began = now - before, now - began
+    for limit in controller.limits:
+        limit.over = int(data["over_ceiling"].get(limit.reason.value, 0))
+    controller.guarded = int(data["guarded"])
+    # What was counted in another unit says nothing of this one: those rates and levels are learned again.
+    if data["unit"] == (policy.budget.unit.value if policy.budget else None):
+        controller.certain = float(data["certain"])
+        controller.certain_rate = float(data["certain_rate"])
+        if controller.account is not None and data["account"]:
+            controller.account.resume(float(data["account"][0]), [float(spent) for spent in data["account"][1:]])
+        for limit in controller.limits:
+            limit.resume([float(level) for level in data["ceilings"].get(limit.reason.value, [])])
+    else:
+        for state in keys.all():
+            state.weight_rate = state.adjusted_rate = state.weight = state.adjusted = 0.0
+    controller.ticked = now - data["ticked"]
+    controller.plan(now)
+
+
+def _key(state: KeyState, now: float) -> dict[str, Any]:
+    return {
+        **{name: getattr(state, name) for name in _RATES},
+        "age": now - state.last_seen,
+        "probability": state.probability,
+        "slow_above": state.slow_above if state.slow_above < float("inf") else None,
+        "durations": None if state.durations is None else state.durations.dump(),
+        "tally": state.tally.dump(),
+        "earlier": None if state.earlier is None else state.earlier.dump(),
+    }
+
+
+def _load_key(state: KeyState, known: dict[str, Any], now: float) -> KeyState:
+    for name in _RATES:
+        setattr(state, name, type(getattr(state, name))(known[name]))
+    state.last_seen = now - known["age"]
+    if known["durations"] is not None:
+        state.durations = LogHistogram.load(known["durations"])
+    if known["slow_above"] is not None:
+        state.slow_above = min(state.slow_above, known["slow_above"])
+    state.tally = Tally.load(known["tally"])
+    state.earlier = None if known["earlier"] is None else Tally.load(known["earlier"])
+    return state
+
+
+def _load_site(state: SiteState, last_seen: float, numbers: list[float]) -> SiteState:
+    state.last_seen = last_seen
+    for name, number in zip(_SITE_NUMBERS, numbers, strict=True):
+        setattr(state, name, float(number))
+    return state

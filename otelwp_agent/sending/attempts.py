@@ -1,0 +1,103 @@
+"""One try to send a batch: the exporter's `export` under a timeout, and what the try teaches.
+
+Whatever goes wrong leaves as `RetryableError` or `PermanentError`. The circuit breaker learns whether the other side is
+alive, the limit of concurrency whether it is at ease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from otelwp_agent.config.types import format_duration
+from otelwp_agent.errors import Overloaded, PermanentError, RetryableError
+from otelwp_agent.sending.timeouts import Timeouts
+
+if TYPE_CHECKING:
+    from otelwp_agent.component import Exporter
+    from otelwp_agent.model.batch import Batch
+    from otelwp_agent.sending.breaker import Breaker, Permit
+    from otelwp_agent.sending.concurrency import Concurrency
+    from otelwp_agent.sending.metrics import SendingAccount
+
+
+class ExporterBugError(PermanentError):
+    """The exporter raised something that it should not: this says nothing about the other side."""
+
+    reason = "internal_error"
+
+
+class Tries:
+    """The tries of one sender."""
+
+    def __init__(
+        self, exporter: Exporter, account: SendingAccount, breaker: Breaker, concurrency: Concurrency, timeout: float
+    ) -> None:
+        """Have `exporter` send; one try takes at most `timeout` seconds (0: as long as the exporter likes)."""
+        self._exporter = exporter
+        self._clock = exporter.context.clock
+        self._account = account
+        self._breaker = breaker
+        self._concurrency = concurrency
+        self._seconds = timeout
+        self._timeouts = Timeouts(timeout)
+
+    async def once(self, batch: Batch, permit: Permit) -> int:
+        """Send the batch once, as `permit` allows; return how many items were rejected. Raises only `ConsumeError`."""
+        concurrency = self._concurrency
+        busy = self._account.sending >= concurrency.limit
+        started = self._clock()
+        try:
+            rejected = await self._export(batch)
+        except BaseException as error:
+            self._learn(error, permit, started)
+            raise
+        ended = self._clock()
+        self._account.tried(ended - started)
+        concurrency.went_well(started, ended, len(batch.body), busy=busy)
+        if not self._breaker.calm:
+            self._breaker.answered()
+        return rejected
+
+    def _learn(self, error: BaseException, permit: Permit, started: float) -> None:
+        """Learn from a failure."""
+        breaker, ended = self._breaker, self._clock()
+        self._account.tried(ended - started)
+        if isinstance(error, RetryableError):
+            self._concurrency.went_wrong(started, ended)
+            if isinstance(error, Overloaded):
+                breaker.throttled(ended, error.retry_after)
+            else:
+                breaker.failed(permit, ended, error.retry_after)
+        elif isinstance(error, PermanentError) and not isinstance(error, ExporterBugError):
+            breaker.answered()
+        else:
+            breaker.released(permit, ended)
+
+    def close(self) -> None:
+        """Send nothing any more."""
+        self._timeouts.close()
+
+    async def _export(self, batch: Batch) -> int:
+        timeouts = self._timeouts
+        task = timeouts.begin()
+        try:
+            return await self._exporter.export(batch) or 0  # third parties may return None
+        except (PermanentError, RetryableError):
+            raise
+        except TimeoutError as error:
+            raise RetryableError("no answer in time", reason="timeout") from error
+        except OSError as error:
+            raise RetryableError(str(error), reason="os_error") from error
+        except asyncio.CancelledError as error:
+            late = timeouts.is_late(task)
+            if task.cancelling() > late:  # somebody stops this worker
+                raise
+            if late:
+                raise RetryableError(f"no answer within {format_duration(self._seconds)}", reason="timeout") from error
+            raise RetryableError("the exporter gave the try up", reason="cancelled") from error
+        except Exception as error:
+            self._account.broke("exporter broke")
+            raise ExporterBugError(f"a bug in the exporter: {error!r}") from error
+        finally:
+            timeouts.end(task)

@@ -1,0 +1,285 @@
+"""What a sender counts, tells and remembers: its instruments, its log lines, its health."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otelwp_agent.component import ComponentHealth, Kind
+from otelwp_agent.config.blocks import CircuitBreaker
+from otelwp_agent.config.types import format_duration
+from otelwp_agent.errors import ConsumeError, RetryableError
+from otelwp_agent.model.ledger_report import Line
+from otelwp_agent.model.receipt import SHUTDOWN
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.sending.breaker import Breaker, State
+from otelwp_agent.telemetry.log_limit import LogLimit
+from otelwp_agent.telemetry.metrics import Counter, Gauge, Instrument, InstrumentKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otelwp_agent.component import Context
+    from otelwp_agent.config.blocks import Retry
+    from otelwp_agent.sending.concurrency import Concurrency
+    from otelwp_agent.sending.queue import SendingQueue
+
+_ONE = ("exporter",)
+_TWO = ("exporter", "data_type")
+
+SENT = {
+    signal: Instrument(
+        f"otelcol_exporter_sent_{signal.items}", f"{signal.items} that the destination has taken.", labels=_ONE
+    )
+    for signal in Signal
+}
+SEND_FAILED = {
+    signal: Instrument(
+        f"otelcol_exporter_send_failed_{signal.items}",
+        f"{signal.items} that were given up, for whatever reason: never those that are tried again.",
+        labels=_ONE,
+    )
+    for signal in Signal
+}
+ENQUEUE_FAILED = {
+    signal: Instrument(
+        f"otelcol_exporter_enqueue_failed_{signal.items}",
+        f"{signal.items} that found no room in the queue; who sent them was told, or other exporters had them alone.",
+        labels=_ONE,
+    )
+    for signal in Signal
+}
+QUEUE_SIZE = Instrument(
+    "otelcol_exporter_queue_size",
+    "Room taken in the queue, what is being sent included, in the unit of `sizer`.",
+    InstrumentKind.GAUGE,
+    _TWO,
+)
+QUEUE_CAPACITY = Instrument(
+    "otelcol_exporter_queue_capacity", "Room in the queue, in the unit of `sizer`.", InstrumentKind.GAUGE, _TWO
+)
+QUEUE_BYTES = Instrument(
+    "otelwp_exporter_queue_bytes",
+    "Memory that the queue holds, what is being sent included.",
+    InstrumentKind.GAUGE,
+    _TWO,
+)
+IN_FLIGHT = Instrument(
+    "otelcol_exporter_in_flight_requests",
+    "Batches being sent or waiting to be tried again.",
+    InstrumentKind.GAUGE,
+    _TWO,
+)
+RETRIES = Instrument("otelwp_exporter_retries", "Tries after the first.", labels=_TWO)
+DROPPED = Instrument("otelwp_exporter_dropped_items", "Items given up, by reason.", labels=(*_TWO, "reason"))
+DURATION = Instrument(
+    "otelwp_exporter_send_duration_seconds",
+    "Time of one try, whatever its end.",
+    InstrumentKind.HISTOGRAM,
+    _TWO,
+    (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+BREAKER_STATE = Instrument(
+    "otelwp_exporter_breaker_state",
+    "The circuit breaker, one for all data types of an exporter: 0 closed, 1 half-open, 2 open.",
+    InstrumentKind.GAUGE,
+    _TWO,
+)
+BREAKER_TRANSITIONS = Instrument(
+    "otelwp_exporter_breaker_transitions", "Changes of the circuit breaker, by new state.", labels=("exporter", "state")
+)
+CONCURRENCY = Instrument(
+    "otelwp_exporter_concurrency",
+    "Sends that may be under way at once, from `min_concurrency` to `num_consumers`.",
+    InstrumentKind.GAUGE,
+    _TWO,
+)
+INSTRUMENTS = (
+    *SENT.values(),
+    *SEND_FAILED.values(),
+    *ENQUEUE_FAILED.values(),
+    *(QUEUE_SIZE, QUEUE_CAPACITY, QUEUE_BYTES, IN_FLIGHT, RETRIES, DROPPED, DURATION),
+    *(BREAKER_STATE, BREAKER_TRANSITIONS, CONCURRENCY),
+)
+"""What every exporter emits, whatever its type."""
+
+
+def breaker_of(context: Context, retry: Retry, random: Callable[[], float]) -> Breaker:
+    """Return the circuit breaker of the exporter that `context` names; it tells and counts its changes.
+
+    Without retries there is none that opens: what fails is given up at once, and nothing waits for better times.
+    """
+    exporter, log, registry = str(context.id), context.log, context.registry
+    before = State.CLOSED
+
+    def told(state: State) -> None:
+        nonlocal before
+        registry.counter(BREAKER_TRANSITIONS, exporter=exporter, state=state.label).add()
+        if state is State.CLOSED:
+            log.info("circuit breaker closed")
+        elif state is State.HALF_OPEN:
+            log.debug("circuit breaker half-open")
+        else:
+            tell = log.warning if before is State.CLOSED else log.info
+            tell("circuit breaker opened", seconds=round(max(0.0, breaker.until - context.clock()), 3))
+        before = state
+
+    settings = retry.circuit_breaker if retry.enabled else CircuitBreaker(enabled=False)
+    breaker = Breaker(settings, random, told)
+    return breaker
+
+
+class SendingAccount:
+    """The figures of one sender.
+
+    `sending` is the number of batches being sent. Items since it was made: `delivered`, `left` (dropped by a stop) and
+    `kept` (let go of by a stop, and kept by the journal).
+    """
+
+    def __init__(
+        self, context: Context, signal: Signal, queue: SendingQueue, breaker: Breaker, concurrency: Concurrency
+    ) -> None:
+        """Bind the instruments of the exporter that `context` names, for one signal."""
+        self.sending = 0
+        self.delivered = 0
+        self.left = 0
+        self.kept = 0
+        self._breaker = breaker
+        self._concurrency = concurrency
+        self._context = context
+        self._id = str(context.id)
+        self._type = signal.value
+        self._queue = queue
+        self._log = context.log.bind(data_type=self._type)
+        self._failures = 0
+        self._failing_since = 0.0
+        self._last_error = ""
+        self._drops: dict[str, tuple[Counter, LogLimit]] = {}
+        self._dropped: dict[str, int] = {}
+        """Items since it was made, by reason: the counters are those of the senders before it, too."""
+
+        registry, exporter = context.registry, self._id
+        self._sent = registry.counter(SENT[signal], exporter=exporter)
+        self._send_failed = registry.counter(SEND_FAILED[signal], exporter=exporter)
+        self._enqueue_failed = registry.counter(ENQUEUE_FAILED[signal], exporter=exporter)
+        self._retries = registry.counter(RETRIES, exporter=exporter, data_type=self._type)
+        self._duration = registry.histogram(DURATION, exporter=exporter, data_type=self._type)
+        self._gauges = [
+            self._gauge(QUEUE_SIZE, lambda: queue.size),
+            self._gauge(QUEUE_CAPACITY, lambda: queue.capacity),
+            self._gauge(QUEUE_BYTES, lambda: queue.bytes),
+            self._gauge(IN_FLIGHT, lambda: self.in_flight),
+            self._gauge(BREAKER_STATE, lambda: breaker.state),
+            self._gauge(CONCURRENCY, lambda: concurrency.limit),
+        ]
+
+    @property
+    def in_flight(self) -> int:
+        """Batches being sent or waiting to be tried again."""
+        return self.sending + len(self._queue.later)
+
+    def line(self) -> Line:
+        """Return the sender's ledger. Each figure is counted by itself."""
+        queue, dropped = self._queue, self._dropped
+        return Line(
+            "exporter",
+            self._id,
+            accepted=queue.taken,
+            delivered=self.delivered,
+            dropped=sum(dropped.values()),
+            in_flight=queue.items + self.kept,
+            reasons=dict(dropped),
+        )
+
+    def refused(self, items: int) -> None:
+        """Count what found no room and will not be offered again."""
+        self._enqueue_failed.add(items)
+
+    def retried(self) -> None:
+        """Count a try after the first."""
+        self._retries.add()
+
+    def tried(self, seconds: float) -> None:
+        """Count a try that took `seconds`."""
+        self._duration.observe(seconds)
+
+    def sent(self, items: int) -> None:
+        """Count what was delivered. The exporter works."""
+        self._sent.add(items)
+        self.delivered += items
+        if self._failures:
+            self._log.info("sending works again", failures=self._failures)
+            self._failures = 0
+            self._last_error = ""
+
+    def failed(self, error: ConsumeError) -> None:
+        """Remember that sending fails; tell it once, when it begins to."""
+        self._last_error = str(error)
+        self._failures += 1
+        if self._failures == 1:
+            self._failing_since = self._context.clock()
+            if isinstance(error, RetryableError):
+                self._log.warning("sending fails", error=self._last_error, reason=error.reason)
+
+    def dropped(self, items: int, reason: str, error: object) -> None:
+        """Count what was given up, and tell it now and then. What a stop drops is told once, by `close`."""
+        self._send_failed.add(items)
+        if reason not in self._drops:
+            counter = self._context.registry.counter(DROPPED, exporter=self._id, data_type=self._type, reason=reason)
+            self._drops[reason] = counter, LogLimit(self._context.clock)
+        counter, limit = self._drops[reason]
+        counter.add(items)
+        self._dropped[reason] = self._dropped.get(reason, 0) + items
+        if reason == SHUTDOWN:
+            self.left += items
+        elif total := limit.take(items):
+            self._log.error("items dropped", reason=reason, items=total, error=str(error))
+
+    def abandoned(self, items: int, dropped: int) -> None:
+        """Count what a stop let go of: `dropped` of the items for ever, the others are in the journal."""
+        self.kept += items - dropped
+        if dropped:
+            self.dropped(dropped, SHUTDOWN, "")
+
+    def broke(self, event: str) -> None:
+        """Tell of an exception that is a bug. Call it while that is being handled."""
+        self._log.exception(event)
+
+    def health(self) -> ComponentHealth:
+        """Return the exporter's state: unhealthy from a failed try to the next that succeeds."""
+        details: dict[str, object] = {
+            "data_type": self._type,
+            "queue_size": self._queue.size,
+            "queue_capacity": self._queue.capacity,
+            "queue_bytes": self._queue.bytes,
+            "in_flight": self.in_flight,
+            "consecutive_failures": self._failures,
+            "breaker": self._breaker.state.label,
+            "concurrency": self._concurrency.limit,
+        }
+        message = ""
+        now = self._context.clock()
+        if now < self._breaker.until < float("inf"):
+            details["next_try_in_seconds"] = round(self._breaker.until - now, 3)
+        closed = self._breaker.state is State.CLOSED
+        if not closed:
+            message = f"nothing is sent: the circuit breaker is {self._breaker.state.label}"
+        if self._failures:
+            seconds = now - self._failing_since
+            details["last_error"] = self._last_error
+            details["failing_for_seconds"] = round(seconds, 3)
+            message = f"sending has failed for {format_duration(round(seconds))}: {self._last_error}"
+        return ComponentHealth(Kind.EXPORTER, self._id, closed and not self._failures, message, details)
+
+    def close(self) -> None:
+        """Tell what a stop left, and show the queue no more, unless a successor (after a reload) shows its own."""
+        if self._gauges and self.left:
+            error = "the agent stopped before they left"
+            self._log.error("items dropped", reason=SHUTDOWN, items=self.left, kept=self.kept, error=error)
+        elif self._gauges and self.kept:
+            self._log.info("items kept in the journal", items=self.kept)
+        if self._gauges and all(gauge.callback is read for gauge, read in self._gauges):
+            self._context.registry.forget(exporter=self._id, data_type=self._type)
+        self._gauges = []
+
+    def _gauge(self, instrument: Instrument, read: Callable[[], float]) -> tuple[Gauge, Callable[[], float]]:
+        return self._context.registry.gauge(instrument, read, exporter=self._id, data_type=self._type), read

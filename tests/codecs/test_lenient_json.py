@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from otelwp_agent.codecs.lenient_json import load
+from otelwp_agent.errors import MalformedError
+
+
+def read(data):
+    mended = []
+    return load(data, mended.append), mended
+
+
+@pytest.mark.parametrize(
+    ("data", "document", "mended"),
+    [
+        (b'{"a":1}', {"a": 1}, []),
+        ('"Café"'.encode("latin-1"), "Café", ["invalid_utf8"]),
+        (b'"\xe2\x82\xac Caf\xe9"', "€ Café", ["invalid_utf8"]),
+        (b"\xef\xbb\xbf[]", [], []),
+        (b'"a\\ud800b"', "a\ufffdb", ["invalid_utf8"]),
+        (b'"a\\uDC00b"', "a\ufffdb", ["invalid_utf8"]),
+        (json.dumps("\U0001f600").encode(), "\U0001f600", []),
+        (b"\xef\xbb\xbf" + json.dumps("\U0001f600").encode(), "\U0001f600", []),
+    ],
+)
+def test_text_that_is_not_what_it_should_be(data, document, mended):
+    assert read(data) == (document, mended)
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense", b"\xff{", b'{"a":NaN}', b"[" * 5000, b'{"a":"\xe9}'])
+def test_what_is_no_json_is_refused_with_its_place(data):
+    with pytest.raises(MalformedError, match=r"the body is not JSON: .*column"):
+        read(data)

@@ -1,0 +1,109 @@
+import pytest
+import structlog
+
+from otelwp_agent.config.service import JournalConfig
+from otelwp_agent.journal.claims import JournalClaim
+from otelwp_agent.journal.journal import Journal
+from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.ledgers import Ledgers
+from otelwp_agent.model.receipt import Outcome
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.telemetry.metrics import Registry
+from tests.kit.otlp import delimited
+
+
+class Request:
+    """What the journal is given to write, which remembers what became of it."""
+
+    def __init__(self, life, body, items, pipelines, tenant):
+        self.life = life
+        self.batch = Batch(Signal.TRACES, body, items, Origin("otlp", "http", tenant), ())
+        self.pipelines = pipelines
+        self.key = (tenant, pipelines)
+        self.ledgers = [life.ledgers.get(pipeline, "otlp", tenant) for pipeline in pipelines]
+        self.entry = None
+        self.claims = []
+        self.error = None
+
+    def origin(self):
+        return self.batch.origin
+
+    def written(self, entry):
+        self.entry = entry
+        self.claims = [JournalClaim(entry, place, ledger) for place, ledger in enumerate(self.ledgers)]
+
+    def refused(self, error):
+        self.error = error
+
+    def settle(self, outcome=Outcome.DELIVERED, reason=""):
+        for claim in self.claims:
+            claim.receipt.settle(outcome, claim.receipt.pending, reason)
+
+
+class Life:
+    """One run of an agent's journal, until it is closed or killed."""
+
+    def __init__(self, directory, **settings):
+        self.ledgers = Ledgers()
+        self.registry = Registry()
+        config = JournalConfig(directory=str(directory), **settings)
+        self.journal = Journal(config, self.ledgers, self.registry, structlog.get_logger())
+        self.recovered = self.journal.open()
+
+    async def put(self, *bodies, pipelines=("traces",), tenant="", items=2):
+        """Write requests and return them once they are on disk, or refused."""
+        requests = [Request(self, body, items, pipelines, tenant) for body in bodies]
+        for request in requests:
+            self.journal.append(request)
+        await self.journal._quiet()
+        return requests
+
+    async def flush(self):
+        self.journal._commit()
+        await self.journal._quiet()
+
+    def replay(self, limit=10**9):
+        """Read what waits, and leave it running."""
+        found = []
+        for replay in self.journal.replays(lambda _context, _done: True):
+            found.append(replay)
+            if len(found) >= limit:
+                break
+        return found
+
+    def bodies(self):
+        return [replay[1].body() for replay in self.replay()]
+
+    def kill(self):
+        """Leave the directory as a `kill -9` does."""
+        if self.journal._flush is not None:
+            self.journal._flush.cancel()
+        self.journal._writer.close()
+        self.journal._deleter.close()
+        for segment in self.journal._shelf.segments:
+            segment.close()
+        self.journal._unlock()
+
+    def sums(self, pipeline="traces", tenant=""):
+        ledger = self.ledgers.get(pipeline, "otlp", tenant)
+        return (ledger.accepted, ledger.settled, ledger.in_flight)
+
+
+@pytest.fixture
+def live(tmp_path):
+    """Return what begins a run on the same directory."""
+    lives = []
+
+    def begin(**settings):
+        lives.append(Life(tmp_path / "journal", **settings))
+        return lives[-1]
+
+    yield begin
+    for life in lives:
+        life.kill()
+
+
+@pytest.fixture
+def body():
+    """Return a body of two spans that tells its number."""
+    return lambda number: delimited(1, delimited(2, delimited(2, b"\x2a\x04%04d" % number) * 2))

@@ -1,0 +1,351 @@
+import asyncio
+import re
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from otelwp_agent.errors import ConsumeError, Overloaded
+from otelwp_agent.journal.audit import audit_directory
+from otelwp_agent.journal.claims import Entry, JournalClaim
+from otelwp_agent.journal.segment import Segment
+from otelwp_agent.model.batch import Batch, Origin, merge
+from otelwp_agent.model.receipt import Ledger, Outcome
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.pipeline.fan_out import FanOut
+from tests.journal.conftest import Life
+from tests.kit.otlp import delimited
+
+
+class Keeper:
+    def __init__(self):
+        self.told = []
+
+    def settled(self, ledger):
+        self.told.append(("settled", ledger.key[0]))
+
+    def progressed(self, claim):
+        self.told.append(("progressed", claim.pipeline, claim.branches_done()))
+
+    def closed(self, entry):
+        self.told.append(("closed", entry.parked, entry.done))
+
+
+@pytest.fixture
+def keeper():
+    return Keeper()
+
+
+@pytest.fixture
+def entry(keeper):
+    return Entry(keeper, None, 0, 4, 40)
+
+
+def claims(entry, *pipelines):
+    ledgers = [Ledger((pipeline, "otlp", "")) for pipeline in pipelines]
+    for ledger in ledgers:
+        ledger.accepted = entry.items
+    return [JournalClaim(entry, place, ledger) for place, ledger in enumerate(ledgers)]
+
+
+def test_an_account_moves_when_a_pipeline_has_settled_all_and_the_entry_closes_when_every_pipeline_has(entry, keeper):
+    one, two = claims(entry, "a", "b")
+    one.receipt.settle(Outcome.SAMPLED_OUT, 3)
+    assert (one.ledger.in_flight, keeper.told) == (4, [])
+    one.receipt.settle(Outcome.DROPPED, 1, "malformed")
+    assert (one.ledger.settled, one.ledger.dropped_reasons) == ([0, 3, 0, 1], {"malformed": 1})
+    assert keeper.told == [("settled", "a"), ("progressed", 0, frozenset())]
+    assert entry.done == {(0, "")}
+    two.receipt.settle(Outcome.DELIVERED, 4)
+    assert keeper.told[2:] == [("settled", "b"), ("closed", False, {(0, "")})]
+
+
+def test_what_is_refused_waits_whole_and_in_no_account_is_anything_settled(entry, keeper):
+    (claim,) = claims(entry, "a")
+    claim.refuse()
+    assert keeper.told == [("closed", True, frozenset())]
+    assert claim.ledger.in_flight == 4
+    with pytest.raises(ValueError, match="4 items settled"):
+        claim.receipt.settle(Outcome.DELIVERED, 4)
+
+
+def test_a_branch_is_done_when_everything_has_come_to_the_fan_out_and_it_has_settled_all_of_that(entry):
+    (claim,) = claims(entry, "a")
+    first, second = claim.receipt.part(1), claim.receipt.part(3)
+    x, _ = first.fork("xy")
+    x.settle(Outcome.DELIVERED, 1)
+    assert claim.branches_done() == frozenset(), "three items are still on their way"
+    x, y = second.fork("xy")
+    assert claim.branches_done() == frozenset()
+    x.settle(Outcome.DELIVERED, 3)
+    assert claim.branches_done() == {"x"}
+    y.park(3)
+    assert claim.branches_done() == {"x"}
+
+
+def test_no_branch_is_done_with_what_never_came_to_it(entry, keeper):
+    (claim,) = claims(entry, "a")
+    first, second = claim.receipt.part(1), claim.receipt.part(3)
+    first.park(1)  # who holds it before the fan-out stops
+    x, y = second.fork("xy")
+    x.settle(Outcome.DELIVERED, 3)
+    y.park(3)
+    assert keeper.told[-1] == ("closed", True, frozenset())
+
+
+def test_what_is_left_after_a_crash_adds_to_what_was_done_before_it(entry, keeper):
+    entry.done = frozenset({(0, "x"), (1, ""), (2, "y")})
+    (claim,) = claims(entry, "a")
+    assert claim.done == {"x"}
+    y, z = claim.receipt.fork("yz")
+    y.settle(Outcome.DELIVERED, 4)
+    z.park(4)
+    assert keeper.told[-1] == ("closed", True, {(0, "x"), (0, "y"), (1, ""), (2, "y")})
+
+
+def test_who_waits_hears_of_all_pipelines_together(entry):
+    heard = []
+    entry.on_closed = heard.append
+    one, two = claims(entry, "a", "b")
+    one.receipt.settle(Outcome.DROPPED, 4, "malformed")
+    two.receipt.settle(Outcome.DELIVERED, 4)
+    assert (entry.outcomes, entry.reason) == ([4, 0, 0, 4], "malformed")
+
+
+# -- every way in which requests may go through fan-outs, and crashes
+
+BRANCHES = {0: ("x", "y", "z"), 1: ("v", "w")}
+ITEM = re.compile(rb"\x2a\x04(\d{4})")
+OUTCOMES = st.sampled_from(Outcome)
+WHICH = st.integers(0, 999)
+
+
+def body_of(numbers):
+    return delimited(1, delimited(2, b"".join(delimited(2, b"\x2a\x04%04d" % number) for number in numbers)))
+
+
+class Branch:
+    def __init__(self):
+        self.full = False
+        self.held = []
+        """Of each share: receipt, and the numbers of its items."""
+
+    def consume(self, batch):
+        if self.full:
+            raise Overloaded("full")
+        numbers = [int(number) for number in ITEM.findall(batch.body)]
+        for receipt, items in batch.shares:
+            self.held.append((receipt, numbers[:items]))
+            numbers = numbers[items:]
+        assert not numbers
+
+
+class Requests(RuleBasedStateMachine):
+    """An agent that takes requests, divides and merges them, hands them to branches that may be full, and dies.
+
+    Whatever happens: no item that was taken is ever forgotten, for no branch; none comes twice to a branch but after a
+    crash or from what had to wait; and the accounts balance at each step, in memory and on disk.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.directory = Path(tempfile.mkdtemp())
+        self.items = 0
+        self.taken = {}
+        """Of each item: how many pipelines it enters."""
+        self.again = set()
+        """Items that were read from the journal again."""
+        self.settled = Counter()
+        """How often an item has been settled, by pipeline, branch and item."""
+        self.failing = 0
+        self.begin()
+
+    def begin(self):
+        self.life = Life(self.directory, sync="none")
+        journal = self.life.journal
+        journal._segment_bytes, journal.max_size = 600, 2500  # so that entries move
+        journal._measure()
+        self.upstream = []
+        """Of each part of a request that is on its way: place of its pipeline, receipt, numbers of its items."""
+        self.branches = {place: [Branch() for _ in names] for place, names in BRANCHES.items()}
+
+    def run(self, work):
+        async def go():
+            result = work()
+            return await result if asyncio.iscoroutine(result) else result
+
+        return self.loop.run_until_complete(go())
+
+    def feed(self, claims, numbers, cut):
+        for claim in claims:
+            cut = min(cut, len(numbers))
+            for part in (numbers[:cut], numbers[cut:]):
+                if part:
+                    self.upstream.append((claim.pipeline, claim.receipt.part(len(part)), part))
+
+    @rule(items=st.integers(1, 5), pipelines=st.integers(1, 2), cut=st.integers(0, 5))
+    def arrive(self, items, pipelines, cut):
+        numbers = list(range(self.items, self.items + items))
+        self.items += items
+        names = ("a", "b")[:pipelines]
+        try:
+            (request,) = self.run(lambda: self.life.put(body_of(numbers), pipelines=names, items=items))
+        except Overloaded:
+            return
+        if request.error is None:
+            self.taken.update(dict.fromkeys(numbers, pipelines))
+            self.feed(request.claims, numbers, cut)
+
+    @precondition(lambda self: self.upstream)
+    @rule(which=WHICH, more=st.booleans(), full=st.sets(st.integers(0, 2)))
+    def hand_on(self, which, more, full):
+        place, *part = self.upstream.pop(which % len(self.upstream))
+        parts = [part]
+        others = [each for each in self.upstream if each[0] == place]
+        if more and others:
+            self.upstream.remove(others[0])
+            parts.append(others[0][1:])
+        batches = [
+            Batch(Signal.TRACES, body_of(numbers), len(numbers), Origin(), ((receipt, len(numbers)),))
+            for receipt, numbers in parts
+        ]
+        for at, branch in enumerate(self.branches[place]):
+            branch.full = at in full
+        fan_out = FanOut(self.branches[place], BRANCHES[place])
+        try:
+            self.run(lambda: fan_out.consume(merge(batches)))
+        except ConsumeError:
+            self.upstream += [(place, *part) for part in parts]
+
+    @precondition(lambda self: self.upstream)
+    @rule(which=WHICH, outcome=OUTCOMES, wait=st.booleans())
+    def end_upstream(self, which, outcome, wait):
+        place, receipt, numbers = self.upstream.pop(which % len(self.upstream))
+        if wait:
+            self.run(lambda: receipt.park(len(numbers)))
+        else:
+            self.run(lambda: receipt.settle(outcome, len(numbers), "told to"))
+            self.settled.update((place, name, number) for number in numbers for name in BRANCHES[place])
+
+    @rule(place=st.sampled_from((0, 0, 1)), at=st.integers(0, 2), which=WHICH, outcome=OUTCOMES, part=st.integers(1, 9))
+    def settle(self, place, at, which, outcome, part):
+        at %= len(BRANCHES[place])
+        held = self.branches[place][at].held
+        if held:
+            receipt, numbers = held.pop(which % len(held))
+            if numbers[part:]:
+                held.append((receipt, numbers[part:]))
+            self.run(lambda: receipt.settle(outcome, len(numbers[:part]), "told to"))
+            self.settled.update((place, BRANCHES[place][at], number) for number in numbers[:part])
+
+    @rule(keep=st.integers(0, 3))
+    def settle_most(self, keep):
+        while len(self.upstream) > keep:
+            self.hand_on(which=0, more=False, full=set())
+        for place, branches in self.branches.items():
+            for at, branch in enumerate(branches):
+                while len(branch.held) > keep:
+                    self.settle(place, at, 0, Outcome.DELIVERED, 9)
+
+    @rule(place=st.integers(0, 1), at=st.integers(0, 2), which=WHICH)
+    def abandon(self, place, at, which):
+        held = self.branches[place][at % len(BRANCHES[place])].held
+        if held:
+            receipt, numbers = held.pop(which % len(held))
+            self.run(lambda: receipt.park(len(numbers)))
+
+    @rule(most=st.integers(1, 4), cut=st.integers(0, 5))
+    def read_again(self, most, cut):
+        self.run(lambda: self.replay(most, cut))
+
+    @rule(fails=st.booleans())
+    def commit(self, fails):
+        write = Segment.write
+
+        def fail(*_, **__):
+            raise OSError(28, "No space left on device")
+
+        Segment.write = fail if fails else write
+        try:
+            self.run(self.life.flush)
+        finally:
+            Segment.write = write
+        self.life.journal._refuse_until = 0.0
+
+    @rule()
+    def crash(self):
+        self.life.kill()
+        report = audit_directory(self.directory)
+        assert report.balances, report.all_problems()
+        self.begin()
+
+    @invariant()
+    def accounts_balance(self):
+        found = self.life.journal.live()
+        for ledger in self.life.ledgers:
+            assert ledger.in_flight == found.get(ledger.key, 0)
+
+    @invariant()
+    def nothing_comes_twice_that_came_once(self):
+        for (place, name, number), times in self.settled.items():
+            assert times == 1 or number in self.again, (place, name, number)
+
+    def replay(self, most, cut):
+        for entry, record, context in self.life.replay(most):
+            numbers = [int(number) for number in ITEM.findall(record.body())]
+            self.again.update(numbers)
+            for place, done in entry.done:
+                for name in [done] if done else BRANCHES[place]:
+                    assert all(self.settled[place, name, number] for number in numbers), "not done at all"
+            ledgers = [self.life.ledgers.get(pipeline, "otlp", "") for pipeline in context.pipelines]
+            claims = [
+                JournalClaim(entry, place, ledger)
+                for place, ledger in enumerate(ledgers)
+                if (place, "") not in entry.done
+            ]
+            self.feed(claims, numbers, cut)
+            if not claims:
+                self.life.journal.closed(entry)
+
+    def teardown(self):
+        try:
+            for branch in [branch for branches in self.branches.values() for branch in branches]:
+                branch.full = False
+            for _ in range(100):
+                if not self.life.journal.entries:
+                    break
+                self.read_again(most=1000, cut=0)
+                while self.upstream:
+                    self.hand_on(which=0, more=False, full=set())
+                for place, names in BRANCHES.items():
+                    for at in range(len(names)):
+                        while self.branches[place][at].held:
+                            self.settle(place, at, 0, Outcome.DELIVERED, 9)
+            assert self.life.journal.entries == 0
+            missing = [
+                (place, name, number)
+                for number, pipelines in self.taken.items()
+                for place in range(pipelines)
+                for name in BRANCHES[place]
+                if not self.settled[place, name, number]
+            ]
+            assert missing == []
+            self.accounts_balance()
+            self.run(self.life.journal.close)
+            assert audit_directory(self.directory).balances
+        finally:
+            self.life.kill()
+            self.loop.close()
+            shutil.rmtree(self.directory)
+
+
+TestRequests = Requests.TestCase
+TestRequests.settings = settings(
+    max_examples=50, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)

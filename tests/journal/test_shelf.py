@@ -1,0 +1,195 @@
+import errno
+import os
+
+import pytest
+import structlog
+
+from otelwp_agent.journal import journal as journals
+from otelwp_agent.journal import shelf as shelves
+from otelwp_agent.journal.records import Context
+from otelwp_agent.journal.segment import FIRST_PARTLY_DONE, RELEASED, RUNNING, WAITING, Segment
+from otelwp_agent.journal.shelf import Shelf
+from otelwp_agent.model.batch import Origin
+from otelwp_agent.model.receipt import Outcome
+
+
+def large(number):
+    return b"%04d" % number + bytes(50_000)
+
+
+async def fill_until(life, done):
+    """Write and settle until `done()`."""
+    for number in range(100):
+        if done():
+            return
+        (request,) = await life.put(large(number))
+        request.settle()
+    pytest.fail("it never happened")
+
+
+def make(directory, number, first, *names):
+    segment = Segment.create(directory, number, first)
+    segment.contexts = {at: Context(Origin("otlp", "http"), (name,)) for at, name in enumerate(names)}
+    return segment
+
+
+@pytest.fixture
+def shelf():
+    return Shelf(None, structlog.get_logger())
+
+
+def settle(shelf, entry, *, parked=False, done=()):
+    entry.parked, entry.done = parked, frozenset(done)
+    return shelf.end(entry)
+
+
+def test_an_entry_runs_waits_for_some_branches_runs_again_and_is_released(shelf, tmp_path):
+    segment = make(tmp_path, 1, 1, "traces")
+    shelf.segments.append(segment)
+    shelf.add(segment, [(0, 0, 5)])
+    entry = shelf.begin(segment, 0, 5, 40)
+    assert (shelf.entries, shelf.waiting, segment.states[0]) == (1, 0, RUNNING)
+    assert not settle(shelf, entry, parked=True, done={(0, "jaeger")})
+    assert (shelf.entries, shelf.waiting, segment.states[0]) == (1, 1, FIRST_PARTLY_DONE)
+    (replay,) = shelf.replays(lambda _context, done: done == {(0, "jaeger")})
+    assert (replay.entry.done, replay.entry.items, shelf.waiting) == ({(0, "jaeger")}, 5, 0)
+    assert settle(shelf, replay.entry)
+    assert (shelf.entries, segment.live, segment.states[0]) == (0, 0, RELEASED)
+    with pytest.raises(KeyError):
+        shelf.end(replay.entry)
+    segment.close()
+
+
+def test_more_kinds_of_progress_than_a_byte_can_tell_are_done_again(shelf, tmp_path):
+    segment = make(tmp_path, 1, 1, "traces")
+    shelf.segments.append(segment)
+    shelf.add(segment, [(0, 0, 1)] * 300)
+    for index in range(300):
+        settle(shelf, shelf.begin(segment, index, 1, 40), parked=True, done={(0, str(index))})
+    done = [shelf.done(segment, index) for index in range(300)]
+    assert done[252] == {(0, "252")}
+    assert (segment.states[252], segment.states[253], done[253]) == (255, WAITING, frozenset())
+    segment.close()
+
+
+def test_others_have_their_turn_while_entries_without_room_are_passed(shelf, tmp_path, monkeypatch):
+    monkeypatch.setattr(shelves, "GLANCES", 10)
+    segment = make(tmp_path, 1, 1, "full", "free")
+    shelf.segments.append(segment)
+    shelf.add(segment, [(0, 0, 1)] * 35 + [(0, 1, 1)])
+    for index in range(36):
+        settle(shelf, shelf.begin(segment, index, 1, 40), parked=True)
+    found = list(shelf.replays(lambda context, _: context.pipelines == ("free",)))
+    assert [replay and replay.entry.index for replay in found] == [None, None, None, 35]
+    segment.close()
+
+
+def test_segments_may_come_and_go_between_two_replays(shelf, tmp_path):
+    segments = [make(tmp_path, number, 1 + 2 * number, "traces") for number in range(3)]
+    for segment in segments:
+        shelf.segments.append(segment)
+        shelf.add(segment, [(0, 0, 1)] * 2)
+        for index in range(2):
+            settle(shelf, shelf.begin(segment, index, 1, 40), parked=True)
+    replays = shelf.replays(lambda _context, _done: True)
+    first = next(replays).entry
+    for index in range(2):  # all of the second moves to the third, and the second is deleted with the first
+        shelf.add(segments[2], [(0, 0, 1)])
+        assert not shelf.move(segments[1], index, segments[2], 2 + index, 40)
+    settle(shelf, first)
+    settle(shelf, next(replays).entry)
+    segments[0].kept = 0
+    for pruned in shelf.prune(None):
+        pruned.delete()
+    assert shelf.segments == segments[2:]
+    assert [replay.entry.seq for replay in replays] == [5, 6, 7, 8]
+    assert list(tmp_path.iterdir()) == [segments[2].path]
+    segments[2].close()
+
+
+def test_what_is_kept_is_not_deleted(shelf, tmp_path):
+    old, new = make(tmp_path, 1, 1, "traces"), make(tmp_path, 2, 2, "traces")
+    shelf.segments += [old, new]
+    shelf.add(old, [(0, 0, 1)])
+    entry = shelf.begin(old, 0, 1, 40)
+    assert shelf.prune(new) == [], "it is not settled"
+    settle(shelf, entry)
+    assert shelf.prune(new) == [], "that it is settled is not on disk"
+    old.kept = 0
+    assert shelf.prune(new) == [old]
+    assert shelf.prune(None) == [], "the last one has the accounts"
+    assert shelf.segments == [new]
+    old.close()
+    new.close()
+
+
+async def test_an_entry_that_is_damaged_and_partly_done_does_not_take_another_with_it(live, body):
+    first = live()
+    one, _ = await first.put(body(0), body(1))
+    left, _ = one.claims[0].receipt.fork(["jaeger", "zipkin"])
+    left.settle(Outcome.DELIVERED, 2)
+    await first.flush()
+    first.kill()
+    segment = first.journal._shelf.segments[-1]
+    with segment.path.open("r+b") as file:
+        file.seek(segment.offsets[0] + 40)
+        file.write(b"\xff")
+    second = live()
+    assert second.sums() == (4, [0, 0, 0, 2], 2)
+    await second.put(body(2))
+    assert second.bodies() == [body(1)]
+    await second.flush()
+    await second.flush()
+    second.kill()
+    assert live().bodies() == [body(1), body(2)]
+
+
+async def test_what_is_parked_while_it_moves_is_remembered_where_it_has_come_to(live, monkeypatch):
+    life = live(max_size="4MiB")
+    (old,) = await life.put(large(0))
+    left, right = old.claims[0].receipt.fork(["jaeger", "zipkin"])
+    left.settle(Outcome.DELIVERED, 2)
+    real, parked = journals.Journal._written, []
+
+    def meanwhile(self, draft):
+        if draft.moved and not parked:
+            parked.append(right.park(2))
+        real(self, draft)
+
+    monkeypatch.setattr(journals.Journal, "_written", meanwhile)
+    await fill_until(life, lambda: parked)
+    await life.flush()
+    life.kill()
+    (replay,) = live(max_size="4MiB").replay()
+    assert replay[0].done == {(0, "jaeger")}
+
+
+async def test_what_moves_while_a_branch_runs_takes_along_which_others_are_done(live):
+    life = live(max_size="4MiB")
+    (old,) = await life.put(large(0))
+    left, _ = old.claims[0].receipt.fork(["jaeger", "zipkin"])
+    left.settle(Outcome.DELIVERED, 2)
+    await life.flush()
+    await fill_until(life, lambda: old.entry.segment.number > 1)
+    await life.flush()
+    life.kill()
+    (replay,) = live(max_size="4MiB").replay()
+    assert replay[0].done == {(0, "jaeger")}
+
+
+async def test_an_old_segment_that_cannot_be_read_stops_no_writing_and_no_feeding(live, monkeypatch):
+    life = live(max_size="4MiB")
+    await life.put(large(0))
+    life.kill()
+    life = live(max_size="4MiB")
+
+    def broken(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", broken)
+        await fill_until(life, lambda: life.journal.stored > 3 * 2**20)
+        assert life.journal.failure == ""
+        assert life.replay() == []
+    assert life.ledgers.get("traces", "otlp", "").dropped_reasons == {"journal_damaged": 2}
+    assert life.sums()[2] == 0

@@ -1,0 +1,384 @@
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otelwp_agent.sampling.adaptive.account import CEILING_SECONDS
+from otelwp_agent.sampling.adaptive.controller import Controller
+from otelwp_agent.sampling.adaptive.policy import Always, Budget, Ceiling, FirstSights, Policy, SiteRule, Slow
+from otelwp_agent.sampling.adaptive.trace import OTHER, Decision, Reason, Trace
+from otelwp_agent.sampling.consistent import NEVER, adjusted_count, threshold_of
+
+NOTHING = Always(debug=None, errors=None, slow=None, first=None)
+KEY = ("shop", "/cart")
+
+
+def always(**kinds):
+    return Always(**{"debug": None, "errors": None, "slow": None, "first": None, **kinds})
+
+
+def feed(controller, seconds, rates, *, begin=0, dice=None, **facts):
+    """Give each key of `rates` so many traces a second, with a tick each second; return (trace, decision) pairs."""
+    dice = dice or random.Random(1)
+    decided = []
+    for second in range(begin, begin + seconds):
+        arrivals = []
+        for key, rate in rates.items():
+            number = int(rate) + (dice.random() < rate % 1)
+            arrivals += [(second + dice.random(), key) for _ in range(number)]
+        for now, key in sorted(arrivals):
+            trace = Trace(dice.getrandbits(56), key=key, **facts)
+            decided.append((trace, controller.decide(trace, now)))
+        controller.tick(second + 1.0)
+    return decided
+
+
+def kept(decided):
+    return sum(decision.keep for _, decision in decided)
+
+
+def test_without_a_budget_everything_is_kept_by_chance():
+    controller = Controller(Policy(always=NOTHING), 0.0)
+    decided = feed(controller, 3, {KEY: 500})
+    assert all(decision == Decision(keep=True, threshold=0, reason="budget") for _, decision in decided)
+
+
+@pytest.mark.parametrize(
+    ("budget", "facts"),
+    [
+        (Budget.traces_per_second(20), {}),
+        (Budget.spans_per_second(200), {"spans": 10}),
+        (Budget.bytes_per_day(86_400 * 20_000), {"bytes": 1000}),
+    ],
+)
+def test_a_budget_in_any_unit(budget, facts):
+    controller = Controller(Policy(budget=budget, always=NOTHING), 0.0)
+    feed(controller, 30, {KEY: 400}, **facts)
+    assert kept(feed(controller, 60, {KEY: 400}, begin=30, **facts)) == pytest.approx(20 * 60, rel=0.05)
+    assert controller.probability(KEY) == pytest.approx(20 / 400, rel=0.2)
+
+
+def test_rare_keys_whole_and_heavy_ones_by_power():
+    rates = {("a",): 400, ("b",): 100, ("rare",): 1}
+    for power, ratio in ((0.0, 1), (0.5, 2), (1.0, 4)):
+        controller = Controller(Policy(budget=Budget.traces_per_second(50), always=NOTHING, power=power), 0.0)
+        feed(controller, 30, rates)
+        assert controller.probability(("rare",)) == 1 or power == 1.0
+        share = 400 * controller.probability(("a",)) / (100 * controller.probability(("b",)))
+        assert share == pytest.approx(ratio, rel=0.1)
+
+
+def test_a_key_may_have_a_budget_of_its_own():
+    policy = Policy(budget=Budget.traces_per_second(100), key_budget=Budget.traces_per_second(10), always=NOTHING)
+    controller = Controller(policy, 0.0)
+    feed(controller, 20, {("a",): 50, ("b",): 5})
+    assert controller.probability(("a",)) == pytest.approx(0.2, rel=0.05)
+    assert controller.probability(("b",)) == 1
+
+
+def test_a_key_budget_needs_no_other():
+    controller = Controller(Policy(key_budget=Budget.spans_per_second(10), always=NOTHING), 0.0)
+    feed(controller, 20, {("a",): 5}, spans=20)
+    assert controller.probability(("a",)) == pytest.approx(0.1, rel=0.05)
+
+
+@pytest.mark.parametrize("times", [20, 300])
+def test_a_burst_costs_no_minute_more_than_110_percent(times):
+    controller = Controller(Policy(budget=Budget.spans_per_second(100)), 0.0)
+    spent = [0] * 90
+    for second in range(90):
+        rate = 40 * (times if 60 <= second < 70 else 1)
+        for trace, decision in feed(controller, 1, {KEY: rate}, begin=second, dice=random.Random(second), spans=10):
+            spent[second] += decision.keep * trace.spans
+    assert max(sum(spent[end - 60 : end]) for end in range(60, 91)) <= 6600
+    assert sum(spent[62:70]) == pytest.approx(800, rel=0.5), "and a burst is no reason to fall silent"
+
+
+def test_whole_keys_stay_whole_in_anothers_burst_but_not_in_their_own():
+    policy = Policy(budget=Budget.traces_per_second(50), always=NOTHING)
+    quiet = {("heavy",): 200, ("rare",): 1, ("sleeper",): 2}
+    controller = Controller(policy, 0.0)
+    feed(controller, 60, quiet)
+    decided = feed(controller, 5, quiet | {("heavy",): 4000}, begin=60)
+    rare = [decision.keep for trace, decision in decided if trace.key != ("heavy",)]
+    assert sum(rare) >= 0.9 * len(rare)
+    feed(controller, 60, quiet, begin=65)
+    decided = feed(controller, 1, quiet | {("sleeper",): 4000}, begin=125)
+    assert kept(decided) < 50 * 5
+
+
+def test_a_burst_of_new_keys_keeps_the_budget():
+    controller = Controller(Policy(budget=Budget.traces_per_second(10)), 0.0)
+    dice = random.Random(3)
+    number = sum(controller.decide(Trace(dice.getrandbits(56), key=(str(at),)), at / 1000).keep for at in range(60_000))
+    assert number <= 660
+
+
+def test_what_is_kept_for_certain_says_so():
+    controller = Controller(Policy(budget=Budget.spans_per_second(100)), 0.0)
+    controller.decide(Trace(0, key=KEY), 0.0)
+    for facts, reason in (
+        ({"error": True}, "error"),
+        ({"debug": True, "error": True}, "debug"),
+        ({"key": ("new",)}, "first_seen"),
+        ({"release": "shop@2"}, "release"),
+    ):
+        decision = controller.decide(Trace(0, **{"key": KEY, **facts}), 0.0)
+        assert decision == Decision(keep=True, threshold=None, reason=reason)
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts"),
+    [
+        ({"errors": Ceiling(traces_per_second=2)}, {"error": True}),
+        ({"debug": Ceiling(traces_per_second=2)}, {"debug": True}),
+        ({"slow": Slow(Ceiling(traces_per_second=2), above=1.0, percentile=None)}, {"duration": 1.5}),
+        ({"first": FirstSights(Ceiling(traces_per_second=2), traces=10**6)}, {}),
+        ({"first": FirstSights(Ceiling(traces_per_second=2), traces=0, release_traces=10**6)}, {"release": "1"}),
+    ],
+)
+def test_above_its_ceiling_chance_decides(kind, facts):
+    policy = Policy(budget=Budget.traces_per_second(20), always=always(**kind))
+    controller = Controller(policy, 0.0)
+    decided = feed(controller, 60, {KEY: 200}, **facts)
+    certain = [decision for _, decision in decided if decision.threshold is None]
+    assert len(certain) == pytest.approx(2 * 60 + 2 * CEILING_SECONDS, abs=3)
+    assert all(decision.keep for decision in certain)
+    others = [(trace, decision) for trace, decision in decided if decision.threshold is not None]
+    assert all(decision.keep == (trace.randomness >= decision.threshold) for trace, decision in others)
+    assert kept(others) > 10 * 60
+    assert controller.limits[0].over == len(others)
+
+
+def test_a_switched_off_kind_is_left_to_chance():
+    controller = Controller(Policy(always=NOTHING), 0.0)
+    decision = controller.decide(Trace(0, key=KEY, error=True, debug=True, duration=99.0, release="1"), 0.0)
+    assert decision == Decision(keep=True, threshold=0, reason="budget")
+
+
+def test_slow_is_learned_for_each_key():
+    policy = Policy(always=always(slow=Slow(percentile=95.0, min_samples=200)))
+    controller = Controller(policy, 0.0)
+    dice = random.Random(2)
+    reasons = {("fast",): [], ("slow",): []}
+    for at in range(6000):
+        for key, median in ((("fast",), 0.01), (("slow",), 1.0)):
+            trace = Trace(dice.getrandbits(56), key=key, duration=median * dice.lognormvariate(0, 0.5))
+            reasons[key].append(controller.decide(trace, at / 100).reason)
+    for key in reasons:
+        assert "slow" not in reasons[key][:200]
+        assert 0.02 < reasons[key][1000:].count("slow") / 5000 <= 0.055
+    assert controller.decide(Trace(0, key=("fast",), duration=0.5), 60.0).reason == "slow"
+    assert controller.decide(Trace(0, key=("slow",), duration=0.5), 60.0).reason == "budget"
+
+
+def test_a_fixed_threshold_holds_beside_a_learned_one():
+    controller = Controller(Policy(always=always(slow=Slow(above=2.0, percentile=99.0))), 0.0)
+    assert controller.decide(Trace(0, key=KEY, duration=2.5), 0.0).reason == "slow"
+    assert controller.decide(Trace(0, key=KEY, duration=1.5), 0.0).reason == "budget"
+
+
+def test_first_sights_are_counted():
+    controller = Controller(Policy(always=always(first=FirstSights(traces=3, release_traces=2))), 0.0)
+    reasons = [controller.decide(Trace(0, key=KEY, release="1"), 0.0).reason for _ in range(7)]
+    assert reasons == ["first_seen"] * 3 + ["release"] * 2 + ["budget"] * 2
+
+
+def test_first_sights_of_keys_and_releases_share_a_ceiling():
+    policy = Policy(always=always(first=FirstSights(Ceiling(traces_per_second=1), traces=4, release_traces=100)))
+    controller = Controller(policy, 0.0)
+    reasons = [controller.decide(Trace(0, key=KEY, release="1"), 0.0).reason for _ in range(7)]
+    assert reasons == ["first_seen"] * 4 + ["release"] + ["budget"] * 2
+
+
+def test_releases_are_bounded():
+    controller = Controller(Policy(max_releases=5), 0.0)
+    for at in range(50):
+        controller.decide(Trace(0, key=KEY, release=str(at)), float(at))
+    assert sorted(controller.releases) == ["45", "46", "47", "48", "49"]
+
+
+def test_a_threshold_is_only_ever_raised():
+    controller = Controller(Policy(budget=Budget.traces_per_second(10), always=NOTHING), 0.0)
+    feed(controller, 20, {KEY: 100})
+    incoming = threshold_of(0.001)
+    assert controller.decide(Trace(NEVER - 1, incoming, key=KEY), 20.0) == Decision(
+        keep=True, threshold=incoming, reason="incoming"
+    )
+    decision = controller.decide(Trace(NEVER - 1, threshold_of(0.9), key=KEY), 20.0)
+    assert decision.reason == "budget"
+    assert decision.threshold > threshold_of(0.9)
+
+
+def test_traffic_that_was_sampled_before_is_shared_as_it_arrives():
+    """Of 100 traces a second, which stand for 1 000, 20 are to be kept: 2 % of all."""
+    controller = Controller(Policy(budget=Budget.traces_per_second(20), always=NOTHING), 0.0)
+    dice = random.Random(1)
+    incoming = threshold_of(0.1)
+    decided = []
+    for second in range(60):
+        for _ in range(100):
+            trace = Trace(dice.randrange(incoming, NEVER), incoming, key=KEY)
+            decided.append((second, controller.decide(trace, float(second))))
+        controller.tick(second + 1.0)
+    assert sum(decision.keep for second, decision in decided if second >= 20) == pytest.approx(20 * 40, rel=0.1)
+    assert controller.probability(KEY) == pytest.approx(0.02, rel=0.2)
+    count = sum(adjusted_count(decision.threshold) for _, decision in decided if decision.keep)
+    assert count == pytest.approx(60_000, rel=0.1)
+
+
+def test_adjusted_counts_add_up_to_the_truth():
+    """Through a burst, in which the guard raises thresholds: what is kept stands for all there was."""
+    errors = []
+    for seed in range(30):
+        controller = Controller(Policy(budget=Budget.traces_per_second(10), always=NOTHING), 0.0)
+        dice = random.Random(seed)
+        decided = feed(controller, 10, {("a",): 40, ("b",): 5}, dice=dice)
+        decided += feed(controller, 5, {("a",): 800, ("b",): 5}, begin=10, dice=dice)
+        decided += feed(controller, 10, {("a",): 40, ("b",): 5}, begin=15, dice=dice)
+        counted = sum(adjusted_count(decision.threshold) for _, decision in decided if decision.keep)
+        errors.append(counted / len(decided) - 1)
+    assert abs(sum(errors) / len(errors)) < 3 * 0.25 / math.sqrt(30)
+
+
+def fed(budget):
+    policy = Policy(budget=Budget.traces_per_second(budget), always=NOTHING)
+    controller = Controller(policy, 0.0)
+    feed(controller, 10, {("a",): 300, ("b",): 60, ("c",): 2})
+    return policy, controller.dump(10.0)
+
+
+HIGH, LOW = fed(50), fed(20)
+
+
+def like(known):
+    policy, state = known
+    controller = Controller(policy, 10.0)
+    controller.load(state, 10.0)
+    return controller
+
+
+@given(st.lists(st.tuples(st.integers(0, NEVER - 1), st.sampled_from("abc")), max_size=60), st.randoms())
+def test_two_agree_whatever_the_order_and_a_third_keeps_a_subset(traces, dice):
+    one, two, third = like(HIGH), like(HIGH), like(LOW)
+    shuffled = list(traces)
+    dice.shuffle(shuffled)
+    decided = [
+        {(randomness, key): one_of.decide(Trace(randomness, key=(key,)), 10.0).keep for randomness, key in order}
+        for one_of, order in ((one, traces), (two, shuffled))
+    ]
+    assert decided[0] == decided[1]
+    for randomness, key in traces:
+        if third.decide(Trace(randomness, key=(key,)), 10.0).keep:
+            assert decided[0][randomness, key]
+
+
+def test_downstream_a_lower_rate_keeps_a_subset_of_what_comes():
+    first = Controller(Policy(budget=Budget.traces_per_second(50), always=NOTHING), 0.0)
+    second = Controller(Policy(budget=Budget.traces_per_second(10), always=NOTHING), 0.0)
+    dice = random.Random(4)
+    passed, arrived = [], 0
+    for at in range(20_000):
+        now = at / 400
+        for controller in (first, second):
+            controller.tick(float(int(now)))
+        trace = Trace(dice.getrandbits(56), key=KEY)
+        decision = first.decide(trace, now)
+        arrived += 1
+        if decision.keep:
+            trace.threshold = decision.threshold
+            again = second.decide(trace, now)
+            assert again.threshold >= decision.threshold
+            if again.keep:
+                passed.append(adjusted_count(again.threshold))
+    assert sum(passed) == pytest.approx(arrived, rel=0.15)
+
+
+def test_site_rules_cut_and_minimums_lift():
+    policy = Policy(
+        always=NOTHING,
+        site_rules=(SiteRule(0.01, above=10_000 / 3600),),
+        site_minimum=0.5,
+        site_ceiling=Ceiling(traces_per_second=100),
+    )
+    controller = Controller(policy, 0.0)
+    decided = []
+    for second in range(300):
+        for index in range(20):
+            trace = Trace(random.Random(second * 20 + index).getrandbits(56), key=KEY, site="busy.example")
+            decided.append((second, controller.decide(trace, second + index / 20)))
+        controller.decide(Trace(second, key=KEY, site="small.example"), float(second))
+        controller.tick(second + 1.0)
+    late = [decision for second, decision in decided if second >= 100]
+    assert {decision.reason for decision in late} == {"site_minimum"}
+    assert sum(decision.keep for decision in late) == pytest.approx(0.5 * 200, rel=0.3)
+    assert controller.decide(Trace(0, key=KEY, site="small.example"), 301.0).keep
+    assert controller.decide(Trace(0, key=KEY), 301.0).keep, "without a site there is no rule"
+
+
+def test_minimums_have_a_ceiling():
+    policy = Policy(
+        always=NOTHING,
+        site_rules=(SiteRule(0.0),),
+        site_minimum=10.0,
+        site_ceiling=Ceiling(traces_per_second=3),
+    )
+    controller = Controller(policy, 0.0)
+    number = 0
+    for at in range(4000):
+        number += controller.decide(Trace(NEVER - 1, key=KEY, site=f"s{at % 400}"), at / 100).keep
+    assert number == pytest.approx(3 * 40 + 3 * CEILING_SECONDS, abs=3)
+
+
+def test_too_many_keys_share_one():
+    controller = Controller(Policy(budget=Budget.traces_per_second(100), max_keys=50, always=NOTHING), 0.0)
+    feed(controller, 25, {(str(number),): 1 for number in range(500)} | {("heavy",): 300})
+    known = dict(controller.keys())
+    assert len(known) == 51
+    assert ("heavy",) in known, "it took the place of a light one"
+    assert OTHER in known
+    assert controller.probability(("499999",)) == controller.probability(OTHER) < 1
+
+
+def test_what_is_not_told_apart_is_no_first_sight():
+    controller = Controller(Policy(max_keys=1, always=always(first=FirstSights(traces=5))), 0.0)
+    assert controller.decide(Trace(0, key=("a",)), 0.0).reason == "first_seen"
+    assert controller.decide(Trace(0, key=("b",)), 0.0).reason == "budget"
+
+
+def test_a_new_key_gets_what_a_rare_one_would():
+    """Nothing is left for rare ones here: a thousand keys share a trace a second."""
+    controller = Controller(Policy(budget=Budget.traces_per_second(1), always=NOTHING), 0.0)
+    feed(controller, 30, {(str(number),): 1 for number in range(1000)})
+    decision = controller.decide(Trace(0, key=("new",)), 30.0)
+    assert decision.threshold > 0
+
+
+def test_the_minutes_end_is_the_end():
+    """One trace alone is worth two minutes: it is borne, and then nothing for two minutes."""
+    controller = Controller(Policy(budget=Budget.spans_per_second(10), always=NOTHING), 0.0)
+    assert controller.decide(Trace(NEVER - 1, key=KEY, spans=1200), 0.0).keep
+    decision = controller.decide(Trace(NEVER - 1, key=KEY, spans=10), 30.0)
+    assert decision == Decision(keep=False, threshold=NEVER, reason=Reason.GUARD)
+    assert controller.guarded == 1
+    assert controller.decide(Trace(NEVER - 1, key=KEY, spans=10), 61.5).keep
+
+
+def test_time_that_goes_back_or_leaps_is_borne():
+    controller = Controller(Policy(budget=Budget.traces_per_second(10)), 100.0)
+    for now in (100.0, 50.0, 101.0, 101.0, 1e7, 99.0):
+        controller.decide(Trace(5, key=KEY), now)
+        controller.tick(now)
+    assert controller.probability(KEY) == 1
+
+
+def test_reports_speak_of_the_last_windows():
+    controller = Controller(Policy(budget=Budget.traces_per_second(10), always=NOTHING), 0.0)
+    feed(controller, 900, {KEY: 30}, duration=0.2)
+    report = controller.report(KEY, 900.0)
+    assert 300 <= report.seconds <= 600
+    assert report.traces.low <= 30 * report.seconds <= report.traces.high
+    assert report.error_ratio.low == 0
+    assert report.percentiles[50.0].low <= 0.2 <= report.percentiles[50.0].high

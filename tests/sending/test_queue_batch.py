@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+import structlog
+
+from otelwp_agent.component import ComponentId, Context, Kind
+from otelwp_agent.config.blocks import Queue
+from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.receipt import Receipt
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.sending.queue_batch import batcher, max_bytes
+from otelwp_agent.telemetry.metrics import Registry
+
+
+class NoHost:
+    ready = True
+
+    def components(self):
+        return ()
+
+
+class Taker:
+    def __init__(self):
+        self.taken = []
+
+    def consume(self, batch):
+        self.taken.append((batch.items, len(batch.body)))
+
+
+def fed(queue: Queue, *sizes: tuple[int, int], headers: tuple[dict[str, str], ...] = ()):
+    """Feed batches of (items, bytes) and return those that were handed on at once."""
+    context = Context(ComponentId("x"), Kind.EXPORTER, Registry(), structlog.get_logger(), time.monotonic, NoHost())
+    merging = batcher(queue, context)
+    assert merging is not None
+    merging.next = taker = Taker()
+    for number, (items, size) in enumerate(sizes):
+        origin = Origin(headers=headers[number] if headers else {})
+        merging.consume(Batch(Signal.TRACES, b"x" * size, items, origin, [(Receipt(items), items)]))
+    return taker.taken
+
+
+def test_nothing_is_merged_unless_asked_for():
+    context = Context(ComponentId("x"), Kind.EXPORTER, Registry(), structlog.get_logger(), time.monotonic, NoHost())
+    assert batcher(Queue(), context) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "handed_on"),
+    [
+        ({"batch": {"min_size": 4}}, [(4, 40)]),
+        ({"batch": {"min_size": 4}, "sizer": "items"}, [(4, 40)]),
+        ({"batch": {"min_size": 35, "sizer": "bytes"}}, [(4, 40)]),
+        ({"batch": {"min_size": 15}, "sizer": "bytes"}, [(2, 20), (2, 20)]),
+        ({"batch": {"min_size": 2, "sizer": "items"}, "sizer": "bytes"}, [(2, 20), (2, 20)]),
+        ({"batch": {"min_size": 0}}, [(1, 10)] * 4),
+        ({"batch": {"min_size": 0, "sizer": "bytes"}}, [(1, 10)] * 4),
+    ],
+)
+async def test_min_size_counts_in_its_own_unit_or_the_queues(settings, handed_on):
+    assert fed(Queue(**settings), *[(1, 10)] * 4) == handed_on
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit"),
+    [
+        ({}, None),
+        ({"batch": {"max_size": 9000}}, None),
+        ({"batch": {"sizer": "bytes"}}, None),
+        ({"batch": {"sizer": "bytes", "max_size": 9000}}, 9000),
+        ({"batch": {"max_size": 9000}, "sizer": "bytes", "queue_size": 10_000}, 9000),
+    ],
+)
+def test_max_size_limits_bytes_only_when_bytes_count(settings, limit):
+    assert max_bytes(Queue(**settings)) == limit
+
+
+async def test_partitions_are_kept_apart():
+    queue = Queue(batch={"min_size": 2, "partition": {"metadata_keys": ["X-Shop"]}})
+    shops = ({"x-shop": "a"}, {"x-shop": "b"}, {"x-shop": "a"})
+    assert fed(queue, (1, 10), (1, 11), (1, 12), headers=shops) == [(2, 22)]

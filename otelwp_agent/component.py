@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from otelwp_agent.config.blocks import Block
 from otelwp_agent.model.signal import ALL_SIGNALS, Signal
@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     import structlog
 
     from otelwp_agent.model.batch import Batch
-    from otelwp_agent.sampling.adaptive.controller import Controller
     from otelwp_agent.telemetry.metrics import Instrument, Registry
+
+
+T = TypeVar("T")
 
 
 class Kind(Enum):
@@ -158,8 +160,8 @@ class Host(Protocol):
     def components(self) -> Sequence[ComponentHealth]:
         """Return the state of every component that has one."""
 
-    def samplers(self) -> Sequence[Sampler]:
-        """Return the processors that decide about whole traces, in the order of the file."""
+    def providers(self, capability: type[T]) -> Sequence[T]:
+        """Return the processors that implement `capability` (an abstract class), in the order of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,42 +271,6 @@ class Processor(Component):
 
     def admit(self) -> None:
         """Raise `Overloaded` to refuse work before anything is decoded. Most processors have no opinion."""
-
-
-class Observer(Protocol):
-    """Is told of each decision about a trace."""
-
-    def __call__(  # noqa: PLR0913, PLR0917 - what there is to know of a decision
-        self,
-        trace: object,
-        key: tuple[str, ...] | None,
-        spans: int,
-        size: int,
-        keep: bool,  # noqa: FBT001 - called for every trace: names cost
-        reason: str,
-    ) -> None:
-        """`trace` tells it from others; `key` is `None` for spans that came late; `size` is in bytes."""
-
-
-class Sampler(Processor):
-    """Decides about whole traces, and can be asked: how, by people, and how many to send at all, by those who do."""
-
-    controller: Controller
-    """What decides."""
-    per: Sequence[str]
-    """The attributes whose values make its keys."""
-    records: bool = False
-    """Whether there is a flight recorder to rescue dropped traces from."""
-
-    def observe(self, observer: Observer) -> None:
-        """Have `observer` told of all that is decided."""
-        raise NotImplementedError
-
-    def rescue(
-        self, *, trace_id: bytes | None = None, since: float | None = None, where: Mapping[str, str] | None = None
-    ) -> int:
-        """Hand on dropped traces after all; return how many spans that are."""
-        raise NotImplementedError
 
 
 class Exporter(Component):

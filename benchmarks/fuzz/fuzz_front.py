@@ -73,7 +73,7 @@ class NoHost:
         """Tell nothing."""
         return ()
 
-    def samplers(self) -> tuple[()]:
+    def providers(self, _capability: type) -> tuple[()]:
         """Sample nothing."""
         return ()
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from otelwp_agent.sampling.adaptive.controller import Controller
 from otelwp_agent.sampling.adaptive.policy import Always, Budget, Ceiling, Policy, Slow
+from otelwp_agent.sampling.adaptive.reporting import report
 from otelwp_agent.sampling.adaptive.trace import Trace
 
 RUNS = 1000
@@ -77,11 +78,11 @@ def covered(runs: int = RUNS) -> dict[str, float]:
         for key, truth in truths.items():
             if not truth.durations:
                 continue
-            report = controller.report(key, SECONDS, PERCENTILES)
+            found = report(controller, key, SECONDS, PERCENTILES)
             number = len(truth.durations)
-            facts = [("total", report.traces, number), ("error ratio", report.error_ratio, truth.errors / number)]
+            facts = [("total", found.traces, number), ("error ratio", found.error_ratio, truth.errors / number)]
             facts += [
-                (f"p{percent:.0f}", report.percentiles[percent], truth.percentile(percent)) for percent in PERCENTILES
+                (f"p{percent:.0f}", found.percentiles[percent], truth.percentile(percent)) for percent in PERCENTILES
             ]
             for what, estimate, fact in facts:
                 name = f"{key[0]}: {what}"

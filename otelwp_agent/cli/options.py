@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from otelwp_agent.config.document import Document
-    from otelwp_agent.pipeline.plan import Plan
+    from otelwp_agent.pipeline.plan_types import Plan
 
 F = TypeVar("F", bound="Callable[..., Any]")
 

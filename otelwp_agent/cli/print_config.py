@@ -14,7 +14,7 @@ from otelwp_agent.component import Kind
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from otelwp_agent.pipeline.plan import Plan
+    from otelwp_agent.pipeline.plan_types import Plan
 
 REDACTED = "[REDACTED]"
 """What stands in place of a secret, as in the Collector's output."""

@@ -12,7 +12,7 @@ from otelwp_agent.telemetry.tasks import spawn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from otelwp_agent.pipeline.plan import Plan
+    from otelwp_agent.pipeline.plan_types import Plan
     from otelwp_agent.service.service import Service
 
 

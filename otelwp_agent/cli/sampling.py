@@ -19,7 +19,7 @@ from otelwp_agent.sampling.adaptive.policy import GIB, MONTH
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from otelwp_agent.pipeline.plan import Plan
+    from otelwp_agent.pipeline.plan_types import Plan
     from otelwp_agent.replay.recordings import Recorded, Recording
     from otelwp_agent.replay.replay import Replayed
     from otelwp_agent.sampling.adaptive.counts import Counts

@@ -37,6 +37,7 @@ from otelwp_agent.component import ComponentConfig, Extension, Factory, Kind, Ti
 from otelwp_agent.config.blocks import HttpServer
 from otelwp_agent.config.types import Endpoint, PositiveDuration
 from otelwp_agent.sampling.adaptive.heads import HeadRates
+from otelwp_agent.sampling.trace_sampler import TraceSampler
 from otelwp_agent.transport import http_server
 from otelwp_agent.transport.http_messages import JSON, Request, Response, Route, text_error
 
@@ -107,7 +108,7 @@ class RemoteSampling(Extension):
         services = parse_qs(request.query, keep_blank_values=True).get("service", [])
         if len(services) != 1 or not services[0]:
             return text_error(400, "give `service` once: /sampling?service=NAME")
-        samplers = [(sampler.controller, sampler.per) for sampler in self.context.host.samplers()]
+        samplers = [(sampler.controller, sampler.per) for sampler in self.context.host.providers(TraceSampler)]
         if not samplers:
             return text_error(503, "no pipeline has an adaptive_sampling, from which rates would come")
         rate, operations = self._heads.rates(services[0], samplers, self.context.clock())

@@ -26,7 +26,6 @@ from otelwp_agent.component import (
     Kind,
     Processor,
     Receiver,
-    Sampler,
 )
 from otelwp_agent.config.blocks import Queue, Retry
 from otelwp_agent.errors import StartError
@@ -46,11 +45,12 @@ if TYPE_CHECKING:
     from otelwp_agent.journal.records import ExporterRow
     from otelwp_agent.model.signal import Signal
     from otelwp_agent.pipeline.intake import Intake
-    from otelwp_agent.pipeline.plan import ComponentPlan, PipelinePlan, Plan
+    from otelwp_agent.pipeline.plan_types import ComponentPlan, PipelinePlan, Plan
     from otelwp_agent.sending.sender import DeadLetters
     from otelwp_agent.telemetry.metrics import Registry
 
 C = TypeVar("C", bound=Component)
+T = TypeVar("T")
 
 _NO_QUEUE = Queue(max_bytes=2**62)
 _NO_RETRY = Retry(enabled=False)
@@ -178,9 +178,9 @@ class Graph:
         states = [part.health() for rank in self._ordered() for part in rank]
         return [state for state in states if state is not None]
 
-    def samplers(self) -> list[Sampler]:
-        """Return the processors that decide about whole traces, in the order of the file."""
-        return [stage for stage in self.processors.values() if isinstance(stage, Sampler)]
+    def providers(self, capability: type[T]) -> list[T]:
+        """Return the processors that implement `capability`, in the order of the file."""
+        return [stage for stage in self.processors.values() if isinstance(stage, capability)]
 
     def _exporter_rows(self) -> list[ExporterRow]:
         """Return what the journal remembers of exporters."""

@@ -7,25 +7,25 @@ the document names, and no others; it opens nothing and starts nothing, so that 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pydantic import ConfigDict, Field
 
-from otelwp_agent.component import ComponentConfig, ComponentId, Kind
+from otelwp_agent.component import ComponentId, Kind
 from otelwp_agent.config.blocks import Block
 from otelwp_agent.config.explain import check, did_you_mean, hide, kind_of, listing
 from otelwp_agent.config.service import PipelineConfig, ServiceConfig
 from otelwp_agent.errors import ConfigError, Problem, Severity
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.plan_graph import check_graph
+from otelwp_agent.pipeline.plan_types import ComponentPlan, PipelinePlan, Plan
 from otelwp_agent.pipeline.tiers import Declared, check_tiers
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
-    from otelwp_agent.component import Factory
     from otelwp_agent.config.document import Document, Node, Path
+    from otelwp_agent.pipeline.plan_types import Components, Key
 
 _SECTIONS = (*(kind.value for kind in Kind), "service")
 _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
@@ -36,59 +36,6 @@ _NOT_NEEDED = {
 }
 """The Collector's debugging extensions: files that name them load, with a warning."""
 _PATH_SERVICE: Path = ("service",)
-
-Key = tuple[Kind, ComponentId]
-"""What tells one component from another."""
-
-
-class Components(Protocol):
-    """Where factories come from; `components.Catalog` is one."""
-
-    def names(self, kind: Kind) -> list[str]:
-        """Return every word that may stand as a type in YAML."""
-
-    def get(self, kind: Kind, type_: str) -> Factory | None:
-        """Return a component's factory, or `None` if there is none of that type."""
-
-
-@dataclass(frozen=True, slots=True)
-class ComponentPlan:
-    """A component to build."""
-
-    kind: Kind
-    id: ComponentId
-    factory: Factory
-    config: ComponentConfig
-
-
-@dataclass(frozen=True, slots=True)
-class PipelinePlan:
-    """A pipeline to wire.
-
-    Among `receivers` and `exporters` may be connectors: `(Kind.CONNECTOR, id)` is then a key of `Plan.components`.
-    """
-
-    id: str
-    signal: Signal
-    receivers: tuple[ComponentId, ...]
-    processors: tuple[ComponentId, ...]
-    exporters: tuple[ComponentId, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A configuration that has been proved."""
-
-    components: dict[Key, ComponentPlan]
-    """What pipelines and `service.extensions` use, by kind and id."""
-    pipelines: dict[str, PipelinePlan]
-    """In the order of the file."""
-    service: ServiceConfig
-    extensions: list[ComponentId]
-    """In the order in which they start."""
-    unused: dict[Key, ComponentPlan] = field(default_factory=dict)
-    """What is configured (and proved) and used by nothing."""
-    warnings: tuple[Problem, ...] = ()
 
 
 class _Named(Block):

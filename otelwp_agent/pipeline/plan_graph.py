@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from otelwp_agent.config.document import Document, Path
     from otelwp_agent.errors import Problem
     from otelwp_agent.model.signal import Signal
-    from otelwp_agent.pipeline.plan import ComponentPlan, Key, PipelinePlan
+    from otelwp_agent.pipeline.plan_types import ComponentPlan, Key, PipelinePlan
 
 
 def check_graph(

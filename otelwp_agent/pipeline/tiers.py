@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from otelwp_agent.component import Factory
     from otelwp_agent.config.document import Document, Node, Path
     from otelwp_agent.errors import Problem
-    from otelwp_agent.pipeline.plan import Key
+    from otelwp_agent.pipeline.plan_types import Key
 
 
 @dataclass(frozen=True, slots=True)

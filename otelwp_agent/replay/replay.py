@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-from otelwp_agent.component import Context, Kind, Processor, Sampler
+from otelwp_agent.component import Context, Kind, Processor
 from otelwp_agent.errors import AgentError, ConsumeError
 from otelwp_agent.model.batch import Batch
 from otelwp_agent.model.receipt import Outcome, Receipt
@@ -18,6 +18,7 @@ from otelwp_agent.model.signal import Signal
 from otelwp_agent.replay.recordings import paced
 from otelwp_agent.replay.simulated_time import SimulatedLoop
 from otelwp_agent.sampling.adaptive.counts import Counts
+from otelwp_agent.sampling.trace_sampler import TraceSampler
 from otelwp_agent.telemetry import logging
 from otelwp_agent.telemetry.metrics import Registry
 
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from otelwp_agent.component import ComponentConfig, ComponentHealth, ComponentId, Consumer
-    from otelwp_agent.pipeline.plan import PipelinePlan, Plan
+    from otelwp_agent.pipeline.plan_types import PipelinePlan, Plan
     from otelwp_agent.replay.recordings import Recorded, Recording
     from otelwp_agent.sampling.adaptive.trace import Key
+
+T = TypeVar("T")
 
 LEFT_OUT = frozenset({"memory_limiter"})
 """Processors that would look at this process instead of the one that is simulated."""
@@ -55,13 +58,13 @@ class Replayed:
     """By whether they were kept, and why."""
     _keys: dict[object, Key] = field(default_factory=dict)
 
-    def __call__(  # noqa: PLR0913, PLR0917 - `component.Observer`
+    def __call__(  # noqa: PLR0913, PLR0917 - `trace_sampler.DecisionObserver`
         self,
         trace: object,
         key: Key | None,
         spans: int,
         size: int,
-        keep: bool,  # noqa: FBT001 - `component.Observer`
+        keep: bool,  # noqa: FBT001 - `trace_sampler.DecisionObserver`
         reason: str,
     ) -> None:
         """Count what was decided."""
@@ -128,7 +131,7 @@ async def _replay(
 ) -> Replayed:
     stages, left_out = _build(plan, pipeline, sampler)
     last = stages[-1]
-    assert isinstance(last, Sampler)  # noqa: S101 - `choose` has seen to that
+    assert isinstance(last, TraceSampler)  # noqa: S101 - `choose` has seen to that
     replayed = Replayed(tuple(last.per), left_out)
     last.observe(replayed)
     started: list[Processor] = []
@@ -218,5 +221,5 @@ class _NoHost:
     def components(self) -> Sequence[ComponentHealth]:
         return ()
 
-    def samplers(self) -> Sequence[Sampler]:
+    def providers(self, capability: type[T]) -> Sequence[T]:  # noqa: ARG002 - `component.Host`
         return ()

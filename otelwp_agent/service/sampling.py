@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from otelwp_agent.errors import MalformedError
-from otelwp_agent.sampling.adaptive.explain import explain
+from otelwp_agent.sampling.trace_sampler import TraceSampler
 from otelwp_agent.service.control import answer, asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from otelwp_agent.component import Sampler
     from otelwp_agent.pipeline.graph import Graph
     from otelwp_agent.service.control import Control
     from otelwp_agent.transport.http_messages import Request, Response
@@ -31,42 +30,27 @@ def add_sampling(control: Control, graph: Callable[[], Graph]) -> None:
             top = min(max(int(query.get("top", [str(TOP)])[-1]), 0), MOST)
         except ValueError as error:
             raise MalformedError("top is a number of keys") from error
-        return answer({"samplers": [_explained(sampler, top) for sampler in graph().samplers()]})
+        return answer({"samplers": [sampler.explain(top) for sampler in graph().providers(TraceSampler)]})
 
     def rescue(request: Request) -> Response:
-        return answer(_rescue(graph().samplers(), asked(request)))
+        return answer(_rescue(graph().providers(TraceSampler), asked(request)))
 
     control.add("/sampling", explained, ("GET",))
     control.add("/sampling/rescue", rescue)
 
 
-def _named(sampler: Sampler) -> dict[str, str]:
-    return {"pipeline": sampler.context.pipeline, "processor": str(sampler.context.id)}
-
-
-def _explained(sampler: Sampler, top: int) -> dict[str, Any]:
-    health = sampler.health()
-    return {
-        **_named(sampler),
-        "per": list(sampler.per),
-        "records": sampler.records,
-        **(dict(health.details) if health is not None else {}),
-        **explain(sampler.controller, sampler.context.clock(), top),
-    }
-
-
-def _rescue(samplers: Sequence[Sampler], data: Mapping[str, Any]) -> dict[str, Any]:
+def _rescue(samplers: Sequence[TraceSampler], data: Mapping[str, Any]) -> dict[str, Any]:
     """Rescue from every sampler that is meant; say of which, and how many spans."""
     meant = [
-        sampler for sampler in samplers if all(data.get(name, is_) == is_ for name, is_ in _named(sampler).items())
+        sampler for sampler in samplers if all(data.get(name, is_) == is_ for name, is_ in sampler.identity.items())
     ]
     trace_id, since, where = _wanted(data)
     rescued = [
-        {**_named(sampler), "spans": sampler.rescue(trace_id=trace_id, since=since, where=where)}
+        {**sampler.identity, "spans": sampler.rescue(trace_id=trace_id, since=since, where=where)}
         for sampler in meant
         if sampler.records
     ]
-    return {"samplers": [_named(sampler) for sampler in samplers], "meant": len(meant), "rescued": rescued}
+    return {"samplers": [sampler.identity for sampler in samplers], "meant": len(meant), "rescued": rescued}
 
 
 def _wanted(data: Mapping[str, Any]) -> tuple[bytes | None, float | None, dict[str, str] | None]:

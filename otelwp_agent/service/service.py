@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from otelwp_agent.errors import AgentError, ConfigError, StartError
 from otelwp_agent.pipeline.graph import Environment, Graph
@@ -26,12 +26,14 @@ from otelwp_agent.telemetry.tasks import spawn
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from otelwp_agent.component import ComponentHealth, Sampler
-    from otelwp_agent.pipeline.plan import Plan
+    from otelwp_agent.component import ComponentHealth
+    from otelwp_agent.pipeline.plan_types import Plan
     from otelwp_agent.sending.sender import Drained
 
 SAME_SIGNAL = 0.1
 """Seconds within which a second SIGTERM is the first one again: `timeout` and `make` both hand one on."""
+
+T = TypeVar("T")
 
 
 class Service:
@@ -79,9 +81,9 @@ class Service:
         intake = self._environment.intake
         return [*states, intake.journal.health()] if intake is not None else states
 
-    def samplers(self) -> Sequence[Sampler]:
-        """Return the processors that decide about whole traces."""
-        return self._graph.samplers() if self._graph is not None else []
+    def providers(self, capability: type[T]) -> Sequence[T]:
+        """Return the processors that implement `capability`, in the order of the file."""
+        return self._graph.providers(capability) if self._graph is not None else []
 
     @property
     def graph(self) -> Graph:

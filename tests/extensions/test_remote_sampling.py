@@ -37,7 +37,7 @@ class Host:
     def __init__(self):
         self.found = []
 
-    def samplers(self):
+    def providers(self, capability):
         return self.found
 
 

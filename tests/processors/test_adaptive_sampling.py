@@ -442,7 +442,7 @@ def test_spans_that_come_again_are_paid_for_once():
             stage.consume(batch)
     catcher.error = None
     stage.consume(batch)
-    assert stage.controller.account.spent == 3
+    assert stage.controller.guard.spent == 3
 
 
 def test_decisions_are_forgotten_in_time():

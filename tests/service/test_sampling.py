@@ -14,7 +14,7 @@ class Graph:
     def __init__(self, samplers):
         self._samplers = samplers
 
-    def samplers(self):
+    def providers(self, capability):
         return self._samplers
 
 

@@ -28,11 +28,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from otelwp_agent.component import ComponentConfig, ComponentHealth, Context, Factory, Kind, Sampler, Stability, Tier
+from otelwp_agent.component import ComponentConfig, ComponentHealth, Context, Factory, Kind, Processor, Stability, Tier
 from otelwp_agent.config.types import ByteSize, Duration, PositiveDuration  # noqa: TC001 - pydantic reads them
 from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.model.signal import Signal
@@ -63,15 +63,17 @@ from otelwp_agent.processors.adaptive_sampling.recorder import RESCUED, FlightRe
 from otelwp_agent.processors.adaptive_sampling.state_file import StateFile
 from otelwp_agent.processors.adaptive_sampling.verdict import Memory
 from otelwp_agent.sampling.adaptive.controller import Controller
+from otelwp_agent.sampling.adaptive.explain import explain
 from otelwp_agent.sampling.adaptive.policy import Ceiling, Policy, Unit
+from otelwp_agent.sampling.trace_sampler import TraceSampler
 from otelwp_agent.sampling.traces import NATIVE, read
 from otelwp_agent.telemetry.tasks import spawn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from otelwp_agent.component import Observer
     from otelwp_agent.model.batch import Batch
+    from otelwp_agent.sampling.trace_sampler import DecisionObserver
 
 _TICK = 0.1
 """Seconds between looks at what is due: what is decided about at once holds the loop up, 9 µs a trace."""
@@ -179,7 +181,7 @@ class Config(ComponentConfig):
         )
 
 
-class AdaptiveSampling(Sampler):
+class AdaptiveSampling(Processor, TraceSampler):
     """Reads traces out of requests, lets those wait that are not whole, and does what the controller decides."""
 
     headers = ("user-agent",)
@@ -231,7 +233,7 @@ class AdaptiveSampling(Sampler):
         measures.gauge(WAITING_TRACES, lambda: float(len(self._holding.room.traces)))
         measures.gauge(WAITING_BYTES, lambda: float(self._holding.size))
 
-    def observe(self, observer: Observer) -> None:
+    def observe(self, observer: DecisionObserver) -> None:
         """Have `observer` told of all that is decided."""
         self._decider.observer = observer
 
@@ -284,6 +286,21 @@ class AdaptiveSampling(Sampler):
         }
         message = "full: the next stage takes nothing" if full else ""
         return ComponentHealth(self.context.kind, str(self.context.id), not full, message, details)
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Return its pipeline and its id."""
+        return {"pipeline": self.context.pipeline, "processor": str(self.context.id)}
+
+    def explain(self, top: int) -> dict[str, Any]:
+        """Return its state and its `top` busiest keys as JSON-compatible data."""
+        return {
+            **self.identity,
+            "per": list(self.per),
+            "records": self.records,
+            **self.health().details,
+            **explain(self.controller, self.context.clock(), top),
+        }
 
     def admit(self) -> None:
         """Raise `Overloaded` while there is no room."""

@@ -12,10 +12,10 @@ from otelwp_agent.sampling.traces import DUPLICATES, ERROR, INVALID, WHOLE
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Sequence
 
-    from otelwp_agent.component import Observer
     from otelwp_agent.model.batch import Origin
     from otelwp_agent.processors.adaptive_sampling.facts import Facts, FactsReader
     from otelwp_agent.sampling.adaptive.controller import Controller
+    from otelwp_agent.sampling.trace_sampler import DecisionObserver
     from otelwp_agent.sampling.traces import Piece
 
 _INVALID = "invalid_trace_id"
@@ -51,7 +51,7 @@ class Decider:
         self.dry_run = dry_run
         self.odd: Callable[[str], None] = lambda _kind: None
         """Called for whatever is wrong with a trace."""
-        self.observer: Observer | None = None
+        self.observer: DecisionObserver | None = None
         self._facts = facts
         self._verdicts: dict[tuple[str, int | None, bool], Verdict] = {}
 

@@ -6,14 +6,16 @@ import heapq
 import math
 from typing import TYPE_CHECKING
 
+from otelwp_agent.sampling.adaptive import reporting
 from otelwp_agent.telemetry.metrics import Instrument, InstrumentKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otelwp_agent.component import Context
-    from otelwp_agent.sampling.adaptive.controller import Controller, Report
+    from otelwp_agent.sampling.adaptive.controller import Controller
     from otelwp_agent.sampling.adaptive.estimates import Estimate
+    from otelwp_agent.sampling.adaptive.reporting import KeyReport
     from otelwp_agent.sampling.adaptive.trace import Key
 
 _LABELS = ("processor", "pipeline", "key", "bound")
@@ -61,7 +63,7 @@ class KeyMetrics:
         self._most = most
         self._own = {"processor": str(context.id), "pipeline": context.pipeline}
         self._shown: set[Key] = set()
-        self._reports: dict[Key, tuple[float, Report]] = {}
+        self._reports: dict[Key, tuple[float, KeyReport]] = {}
         self.due = 0.0
         """When to choose again."""
 
@@ -98,14 +100,14 @@ class KeyMetrics:
                 read = self._reader(key, at, _percentile(percent))
                 gauge(DURATION, read, bound=bound, quantile=quantile, **labels)
 
-    def _reader(self, key: Key, at: int, part: Callable[[Report], Estimate]) -> Callable[[], float]:
+    def _reader(self, key: Key, at: int, part: Callable[[KeyReport], Estimate]) -> Callable[[], float]:
         return lambda: part(self._report(key))[at]
 
-    def _report(self, key: Key) -> Report:
+    def _report(self, key: Key) -> KeyReport:
         now = self._context.clock()
         at, report = self._reports.get(key, (-math.inf, None))
         if report is None or now - at >= _FRESH:
-            report = self._controller.report(key, now, tuple(_PERCENTILES.values()))
+            report = reporting.report(self._controller, key, now, tuple(_PERCENTILES.values()))
             self._reports[key] = now, report
         return report
 
@@ -114,12 +116,12 @@ def _text(key: Key) -> str:
     return "|".join(key)
 
 
-def _rate(report: Report) -> Estimate:
+def _rate(report: KeyReport) -> Estimate:
     seconds = max(report.seconds, 1.0)
     return report.traces._replace(
         value=report.traces.value / seconds, low=report.traces.low / seconds, high=report.traces.high / seconds
     )
 
 
-def _percentile(percent: float) -> Callable[[Report], Estimate]:
+def _percentile(percent: float) -> Callable[[KeyReport], Estimate]:
     return lambda report: report.percentiles[percent]

@@ -12,6 +12,7 @@ import orjson
 
 from otelwp_agent.errors import StartError
 from otelwp_agent.sampling.adaptive.controller import Controller
+from otelwp_agent.sampling.adaptive.state import restore, state_of
 
 if TYPE_CHECKING:
     from otelwp_agent.component import Context
@@ -47,8 +48,8 @@ class StateFile:
         now = self._context.clock()
         try:
             state = orjson.loads(data)
-            Controller(self._controller.policy, now).load(state, now)  # or half of it would be learned
-            self._controller.load(state, now)
+            restore(Controller(self._controller.policy, now), state, now)  # or half of it would be learned
+            restore(self._controller, state, now)
         except ValueError as error:  # a controller that knows nothing is learning within seconds
             file = str(self.path)
             self._context.log.warning("sampling state cannot be read, begins anew", file=file, error=str(error))
@@ -57,7 +58,7 @@ class StateFile:
         """Write what the controller knows now; log what goes wrong."""
         now = self._context.clock()
         self.due = now + SAVE_EVERY
-        data = orjson.dumps(self._controller.dump(now))
+        data = orjson.dumps(state_of(self._controller, now))
         try:
             async with self._writing:
                 await asyncio.to_thread(self._write, data)

@@ -6,6 +6,7 @@ import heapq
 import math
 from typing import TYPE_CHECKING, Any
 
+from otelwp_agent.sampling.adaptive.reporting import report
 from otelwp_agent.sampling.adaptive.trace import OTHER
 from otelwp_agent.sampling.consistent import ALWAYS
 
@@ -26,17 +27,17 @@ def explain(controller: Controller, now: float, top: int) -> dict[str, Any]:
 
     Intervals are `[value, low, high]`, `None` where nothing is known. Rates are a second, durations in seconds.
     """
-    policy, account = controller.policy, controller.account
-    if account is not None:
-        account.advance(now)
+    policy, guard = controller.policy, controller.guard
+    if guard is not None:
+        guard.advance(now)
     heaviest = heapq.nlargest(top, controller.keys(), key=lambda entry: entry[1].traffic)
     return {
         "budget": _budget(policy.budget),
         "key_budget": _budget(policy.key_budget),
-        "spent_last_minute": None if account is None else account.spent,
-        "factor": 1.0 if account is None else account.factor(),
+        "spent_last_minute": None if guard is None else guard.spent,
+        "factor": 1.0 if guard is None else guard.factor(),
         "guarded": controller.guarded,
-        "over_ceiling": {limit.reason.value: limit.over for limit in controller.limits},
+        "over_ceiling": {limit.reason.value: limit.over for limit in controller.always.limits},
         "keys_known": len(controller.key_states.states),
         "max_keys": policy.max_keys,
         "keys": [_key(controller, key, state, now) for key, state in heaviest],
@@ -44,19 +45,19 @@ def explain(controller: Controller, now: float, top: int) -> dict[str, Any]:
 
 
 def _key(controller: Controller, key: Key, state: KeyState, now: float) -> dict[str, Any]:
-    report = controller.report(key, now, PERCENTILES)
-    seconds = max(report.seconds, 1.0)
+    found = report(controller, key, now, PERCENTILES)
+    seconds = max(found.seconds, 1.0)
     tallies = [tally for tally in (state.tally, state.earlier) if tally is not None]
     kept = sum(tally.certain + tally.chances for tally in tallies)
-    total = report.traces.value
+    total = found.traces.value
     return {
         "key": list(key),
-        "rate": [_finite(number / seconds) for number in report.traces],
+        "rate": [_finite(number / seconds) for number in found.traces],
         "kept": kept,
         "kept_share": kept / total if total else None,
         "probability": state.probability,
-        "error_ratio": _interval(report.error_ratio),
-        "percentiles": {f"{percent:g}": _interval(value) for percent, value in report.percentiles.items()},
+        "error_ratio": _interval(found.error_ratio),
+        "percentiles": {f"{percent:g}": _interval(value) for percent, value in found.percentiles.items()},
         "slow_above": _finite(state.slow_above),
         "why": _why(controller, key, state),
     }

@@ -32,9 +32,9 @@ _SITE_NUMBERS = ("seen", "count", "seconds", "traffic")
 
 def state_of(controller: Controller, now: float) -> dict[str, Any]:
     """Return what a controller knows, as JSON-able data."""
-    account = controller.account
-    if account is not None:
-        account.advance(now)
+    guard = controller.guard
+    if guard is not None:
+        guard.advance(now)
     budget = controller.policy.budget
     keys = controller.key_states
     return {
@@ -45,16 +45,16 @@ def state_of(controller: Controller, now: float) -> dict[str, Any]:
         "certain": controller.certain,
         "certain_rate": controller.certain_rate,
         "guarded": controller.guarded,
-        "over_ceiling": {limit.reason.value: limit.over for limit in controller.limits},
-        "account": None if account is None else [account.tokens.level, *account.last_minute()],
-        "ceilings": {limit.reason.value: limit.levels for limit in controller.limits},
+        "over_ceiling": {limit.reason.value: limit.over for limit in controller.always.limits},
+        "account": None if guard is None else [guard.tokens.level, *guard.last_minute()],
+        "ceilings": {limit.reason.value: limit.levels for limit in controller.always.limits},
         "keys": [[list(key), _key(state, now)] for key, state in keys.states.items()],
         "other": _key(keys.other, now),
         "sites": {
             site: [now - state.last_seen, *(getattr(state, name) for name in _SITE_NUMBERS)]
             for site, state in controller.sites.states.items()
         },
-        "releases": {name: [count, now - seen] for name, (count, seen) in controller.releases.items()},
+        "releases": {name: [count, now - seen] for name, (count, seen) in controller.always.releases.items()},
     }
 
 
@@ -79,21 +79,21 @@ def _restore(controller: Controller, data: dict[str, Any], now: float) -> None:
     for site, (age, *numbers) in list(data["sites"].items())[: policy.max_sites]:
         controller.sites.states[site] = _load_site(SiteState(now), now - age, numbers)
     controller.sites.judge_all()
-    controller.releases = {
+    controller.always.releases = {
         name: [count, now - age] for name, (count, age) in list(data["releases"].items())[: policy.max_releases]
     }
     before, began = data["window"]
     controller.window_before, controller.window_began = now - before, now - began
-    for limit in controller.limits:
+    for limit in controller.always.limits:
         limit.over = int(data["over_ceiling"].get(limit.reason.value, 0))
     controller.guarded = int(data["guarded"])
     # What was counted in another unit says nothing of this one: those rates and levels are learned again.
     if data["unit"] == (policy.budget.unit.value if policy.budget else None):
         controller.certain = float(data["certain"])
         controller.certain_rate = float(data["certain_rate"])
-        if controller.account is not None and data["account"]:
-            controller.account.resume(float(data["account"][0]), [float(spent) for spent in data["account"][1:]])
-        for limit in controller.limits:
+        if controller.guard is not None and data["account"]:
+            controller.guard.resume(float(data["account"][0]), [float(spent) for spent in data["account"][1:]])
+        for limit in controller.always.limits:
             limit.resume([float(level) for level in data["ceilings"].get(limit.reason.value, [])])
     else:
         for state in keys.all():

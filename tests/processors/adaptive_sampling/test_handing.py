@@ -73,11 +73,11 @@ def test_a_part_that_comes_again_is_paid_for_once():
     catcher.errors = [Overloaded("full")]
     with pytest.raises(Overloaded):
         stage.consume(batch)
-    spent = stage.controller.account.spent
+    spent = stage.controller.guard.spent
     stage.consume(batch)
-    assert stage.controller.account.spent == spent == 3
+    assert stage.controller.guard.spent == spent == 3
     stage.consume(batch_of([span(trace_id(1), 7, 0)]))
-    assert stage.controller.account.spent == 4
+    assert stage.controller.guard.spent == 4
 
 
 def test_earlier_sampling_is_honoured():

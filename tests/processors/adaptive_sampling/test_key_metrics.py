@@ -4,6 +4,7 @@ import structlog
 
 from otelwp_agent.component import ComponentId, Context, Kind
 from otelwp_agent.processors.adaptive_sampling.key_metrics import CHOOSE_EVERY, KeyMetrics
+from otelwp_agent.sampling.adaptive import reporting
 from otelwp_agent.sampling.adaptive.controller import Controller
 from otelwp_agent.sampling.adaptive.policy import Budget, Policy
 from otelwp_agent.sampling.adaptive.trace import Trace
@@ -90,8 +91,8 @@ def test_a_report_is_worked_out_once_a_second(monkeypatch):
     feed(controller, now, a=5)
     metrics.choose(now[0])
     calls = []
-    report = controller.report
-    monkeypatch.setattr(controller, "report", lambda *of: calls.append(of) or report(*of))
+    report = reporting.report
+    monkeypatch.setattr(reporting, "report", lambda *of: calls.append(of) or report(*of))
     registry.expose()
     registry.expose()
     assert len(calls) == 1

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otelwp_agent.sampling.adaptive.account import CEILING_SECONDS
 from otelwp_agent.sampling.adaptive.controller import Controller
+from otelwp_agent.sampling.adaptive.guard import CEILING_SECONDS
 from otelwp_agent.sampling.adaptive.policy import Always, Budget, Ceiling, FirstSights, Policy, SiteRule, Slow
+from otelwp_agent.sampling.adaptive.state import restore, state_of
 from otelwp_agent.sampling.adaptive.trace import OTHER, Decision, Reason, Trace
 from otelwp_agent.sampling.consistent import NEVER, adjusted_count, threshold_of
 
@@ -149,7 +150,7 @@ def test_above_its_ceiling_chance_decides(kind, facts):
     others = [(trace, decision) for trace, decision in decided if decision.threshold is not None]
     assert all(decision.keep == (trace.randomness >= decision.threshold) for trace, decision in others)
     assert kept(others) > 10 * 60
-    assert controller.limits[0].over == len(others)
+    assert controller.always.limits[0].over == len(others)
 
 
 def test_a_switched_off_kind_is_left_to_chance():
@@ -197,7 +198,7 @@ def test_releases_are_bounded():
     controller = Controller(Policy(max_releases=5), 0.0)
     for at in range(50):
         controller.decide(Trace(0, key=KEY, release=str(at)), float(at))
-    assert sorted(controller.releases) == ["45", "46", "47", "48", "49"]
+    assert sorted(controller.always.releases) == ["45", "46", "47", "48", "49"]
 
 
 def test_a_threshold_is_only_ever_raised():
@@ -247,7 +248,7 @@ def fed(budget):
     policy = Policy(budget=Budget.traces_per_second(budget), always=NOTHING)
     controller = Controller(policy, 0.0)
     feed(controller, 10, {("a",): 300, ("b",): 60, ("c",): 2})
-    return policy, controller.dump(10.0)
+    return policy, state_of(controller, 10.0)
 
 
 HIGH, LOW = fed(50), fed(20)
@@ -256,7 +257,7 @@ HIGH, LOW = fed(50), fed(20)
 def like(known):
     policy, state = known
     controller = Controller(policy, 10.0)
-    controller.load(state, 10.0)
+    restore(controller, state, 10.0)
     return controller
 
 
@@ -372,13 +373,3 @@ def test_time_that_goes_back_or_leaps_is_borne():
         controller.decide(Trace(5, key=KEY), now)
         controller.tick(now)
     assert controller.probability(KEY) == 1
-
-
-def test_reports_speak_of_the_last_windows():
-    controller = Controller(Policy(budget=Budget.traces_per_second(10), always=NOTHING), 0.0)
-    feed(controller, 900, {KEY: 30}, duration=0.2)
-    report = controller.report(KEY, 900.0)
-    assert 300 <= report.seconds <= 600
-    assert report.traces.low <= 30 * report.seconds <= report.traces.high
-    assert report.error_ratio.low == 0
-    assert report.percentiles[50.0].low <= 0.2 <= report.percentiles[50.0].high

@@ -26,12 +26,12 @@ chance, so that what is kept can stand for the rest."""
 OVER = 1.1
 """Of the budget: what a minute may cost."""
 WINDOW = 60
-"""Seconds of the account."""
+"""Seconds of the guard."""
 CEILING_SECONDS = 5.0
 """Of a ceiling, which can be used up at once."""
 
 
-class Tokens:
+class TokenBucket:
     """A bucket that fills by `rate` a second up to `capacity`; it may be overdrawn once, and fills up from there."""
 
     __slots__ = ("at", "capacity", "level", "rate")
@@ -49,14 +49,14 @@ class Tokens:
             self.at = now
 
 
-class Account:
+class BudgetGuard:
     """A budget's tokens, and what the last minute cost."""
 
     __slots__ = ("_second", "_seconds", "limit", "low", "spent", "tokens")
 
     def __init__(self, rate: float, now: float) -> None:
-        """Begin an account for `rate` a second."""
-        self.tokens = Tokens(rate, TOKENS, now)
+        """Begin a guard for `rate` a second."""
+        self.tokens = TokenBucket(rate, TOKENS, now)
         self.tokens.level /= 2
         self.low = self.tokens.capacity * LOW
         self.limit = rate * WINDOW * OVER
@@ -122,11 +122,11 @@ class Limit:
         self.reason = reason
         self.over = 0
         """Traces that it had no room for."""
-        self._kinds: list[tuple[bool, Tokens]] = []
+        self._kinds: list[tuple[bool, TokenBucket]] = []
         if ceiling.share is not None and budget is not None:
-            self._kinds.append((True, Tokens(ceiling.share * budget.rate, CEILING_SECONDS, now)))
+            self._kinds.append((True, TokenBucket(ceiling.share * budget.rate, CEILING_SECONDS, now)))
         if ceiling.traces_per_second is not None:
-            self._kinds.append((False, Tokens(ceiling.traces_per_second, CEILING_SECONDS, now)))
+            self._kinds.append((False, TokenBucket(ceiling.traces_per_second, CEILING_SECONDS, now)))
             # One that lets less than a trace through in that time still lets one through at once.
             self._kinds[-1][1].capacity = max(self._kinds[-1][1].capacity, 1.0)
 

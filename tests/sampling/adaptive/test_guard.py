@@ -2,97 +2,97 @@ import random
 
 import pytest
 
-from otelwp_agent.sampling.adaptive.account import CEILING_SECONDS, LEAST, WINDOW, Account, Limit
+from otelwp_agent.sampling.adaptive.guard import CEILING_SECONDS, LEAST, WINDOW, BudgetGuard, Limit
 from otelwp_agent.sampling.adaptive.policy import Budget, Ceiling
 from otelwp_agent.sampling.adaptive.trace import Reason
 
 
 def test_probabilities_fall_only_when_tokens_run_out():
-    account = Account(100.0, 0.0)
-    assert account.factor() == 1.0
-    account.spend(150)
-    assert account.is_low
-    assert account.factor() == 0.5
-    account.spend(50)
-    assert account.factor() == LEAST
-    account.spend(200)
-    assert account.factor() == LEAST / 4
-    account.spend(1e9)
-    assert 0 < account.factor() < 1e-6
-    account.tokens.level = -200
-    account.advance(10.0)
-    assert account.factor() == 1.0
-    assert not account.is_low
+    guard = BudgetGuard(100.0, 0.0)
+    assert guard.factor() == 1.0
+    guard.spend(150)
+    assert guard.is_low
+    assert guard.factor() == 0.5
+    guard.spend(50)
+    assert guard.factor() == LEAST
+    guard.spend(200)
+    assert guard.factor() == LEAST / 4
+    guard.spend(1e9)
+    assert 0 < guard.factor() < 1e-6
+    guard.tokens.level = -200
+    guard.advance(10.0)
+    assert guard.factor() == 1.0
+    assert not guard.is_low
 
 
 def test_a_minute_has_room_for_110_percent():
-    account = Account(10.0, 0.0)
-    account.spend(659)
-    assert account.has_room(1)
-    assert not account.has_room(2)
-    account.advance(WINDOW)
-    assert not account.has_room(2), "the second it was spent in is not a whole minute ago"
-    account.advance(WINDOW + 1)
-    assert account.has_room(2)
+    guard = BudgetGuard(10.0, 0.0)
+    guard.spend(659)
+    assert guard.has_room(1)
+    assert not guard.has_room(2)
+    guard.advance(WINDOW)
+    assert not guard.has_room(2), "the second it was spent in is not a whole minute ago"
+    guard.advance(WINDOW + 1)
+    assert guard.has_room(2)
 
 
 def test_what_exceeds_a_minute_is_borne_by_an_empty_one():
-    account = Account(1.0, 0.0)
-    assert account.has_room(1000)
-    account.spend(1000)
-    assert not account.has_room(1)
-    account.advance(30.0)
-    assert not account.has_room(1)
-    account.advance(61.0)
-    assert account.has_room(1000)
+    guard = BudgetGuard(1.0, 0.0)
+    assert guard.has_room(1000)
+    guard.spend(1000)
+    assert not guard.has_room(1)
+    guard.advance(30.0)
+    assert not guard.has_room(1)
+    guard.advance(61.0)
+    assert guard.has_room(1000)
 
 
 def test_seconds_are_forgotten_one_by_one():
-    account = Account(10.0, 1000.5)
+    guard = BudgetGuard(10.0, 1000.5)
     for second in range(1000, 1100):
-        account.advance(second + 0.5)
-        account.spend(1)
-    assert account.spent == WINDOW + 1
-    account.advance(1099 + 30)
-    assert account.spent == WINDOW + 1 - 30
-    account.advance(5000.0)
-    assert account.spent == 0
+        guard.advance(second + 0.5)
+        guard.spend(1)
+    assert guard.spent == WINDOW + 1
+    guard.advance(1099 + 30)
+    assert guard.spent == WINDOW + 1 - 30
+    guard.advance(5000.0)
+    assert guard.spent == 0
 
 
 def test_time_that_goes_back_changes_nothing():
-    account = Account(10.0, 100.0)
-    account.spend(5)
-    level = account.tokens.level
-    account.advance(50.0)
-    assert (account.tokens.level, account.spent) == (level, 5)
+    guard = BudgetGuard(10.0, 100.0)
+    guard.spend(5)
+    level = guard.tokens.level
+    guard.advance(50.0)
+    assert (guard.tokens.level, guard.spent) == (level, 5)
 
 
 def test_it_goes_on_after_a_restart():
-    account = Account(10.0, 0.0)
+    guard = BudgetGuard(10.0, 0.0)
     for second in range(90):
-        account.advance(float(second))
-        account.spend(second % 7)
-    other = Account(10.0, 777.0)
-    other.resume(account.tokens.level, account.last_minute())
-    assert other.spent == account.spent
-    assert other.last_minute() == account.last_minute()
+        guard.advance(float(second))
+        guard.spend(second % 7)
+    other = BudgetGuard(10.0, 777.0)
+    other.resume(guard.tokens.level, guard.last_minute())
+    assert other.spent == guard.spent
+    assert other.last_minute() == guard.last_minute()
     for ahead in (1, 17, 59, 61):
-        account.advance(89.0 + ahead)
+        guard.advance(89.0 + ahead)
         other.advance(777.0 + ahead)
-        assert other.spent == account.spent
+        assert other.spent == guard.spent
 
 
 @pytest.mark.parametrize("load", [5, 200])
 def test_whatever_arrives_a_minute_never_costs_more(load):
     dice = random.Random(load)
-    account = Account(100.0, 0.0)
+    guard = BudgetGuard(100.0, 0.0)
     spent = []
     for step in range(load * 200):
         now = step / load
-        account.advance(now)
+        guard.advance(now)
         weight = dice.randrange(1, 60)
-        if account.has_room(weight):
-            account.spend(weight)
+        if guard.has_room(weight):
+            guard.spend(weight)
             spent.append((now, weight))
     for begin in range(0, 200, 3):
         assert sum(weight for now, weight in spent if begin <= now < begin + WINDOW) <= 6600

@@ -1,0 +1,70 @@
+"""The plan: components to build and pipelines to wire, after every check has passed.
+
+`plan.make_plan` makes it from a document, `graph.Graph` builds it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from otelwp_agent.component import ComponentId, Kind
+
+if TYPE_CHECKING:
+    from otelwp_agent.component import ComponentConfig, Factory
+    from otelwp_agent.config.service import ServiceConfig
+    from otelwp_agent.errors import Problem
+    from otelwp_agent.model.signal import Signal
+
+Key = tuple[Kind, ComponentId]
+"""Identifies a component within a configuration."""
+
+
+class Components(Protocol):
+    """A source of factories, such as `components.Catalog`."""
+
+    def names(self, kind: Kind) -> list[str]:
+        """Return every type name of `kind` that YAML may use, aliases included."""
+
+    def get(self, kind: Kind, type_: str) -> Factory | None:
+        """Return a component's factory, or `None` if there is none of that type."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentPlan:
+    """A component to build."""
+
+    kind: Kind
+    id: ComponentId
+    factory: Factory
+    config: ComponentConfig
+
+
+@dataclass(frozen=True, slots=True)
+class PipelinePlan:
+    """A pipeline to wire.
+
+    Among `receivers` and `exporters` may be connectors: `(Kind.CONNECTOR, id)` is then a key of `Plan.components`.
+    """
+
+    id: str
+    signal: Signal
+    receivers: tuple[ComponentId, ...]
+    processors: tuple[ComponentId, ...]
+    exporters: tuple[ComponentId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A configuration without errors, ready to be built."""
+
+    components: dict[Key, ComponentPlan]
+    """The components that pipelines and `service.extensions` use."""
+    pipelines: dict[str, PipelinePlan]
+    """In the order of the file."""
+    service: ServiceConfig
+    extensions: list[ComponentId]
+    """In the order in which they start."""
+    unused: dict[Key, ComponentPlan] = field(default_factory=dict)
+    """Components that are configured and valid, but that no pipeline uses."""
+    warnings: tuple[Problem, ...] = ()

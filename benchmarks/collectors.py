@@ -62,9 +62,15 @@ class Otelwp:
     sends = True
 
     def __init__(
-        self, compression: str, *, name: str = "", configs: tuple[str, ...] = (), env: Mapping[str, str] | None = None
+        self,
+        compression: str,
+        *,
+        name: str = "",
+        configs: tuple[str, ...] = (),
+        env: Mapping[str, str] | None = None,
+        bin_folder: Path = Path(sys.executable).parent,
     ) -> None:
-        """Find the command beside this interpreter; it sends with `compression` (none or gzip).
+        """Use the command in `bin_folder`; it sends with `compression` (none or gzip).
 
         `configs` are more files in `configs/`, merged last, and `env` is what they read from the environment.
         """
@@ -72,7 +78,7 @@ class Otelwp:
         self.compression = compression
         self.configs = [CONFIGS / config for config in configs]
         self.env = dict(env or {})
-        self.command = str(Path(sys.executable).parent / "otelwp-agent")
+        self.command = str(bin_folder / "otelwp-agent")
         self.version = version("otelwp-agent")
 
     def start(self, sink: str, logs: Path, cores: Cores, *, grpc: bool = True) -> Running:

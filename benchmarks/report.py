@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
-from results import OURS, OURS_GZIP, PEER, PEER_UNSENT
+from results import BASELINE, OURS, OURS_GZIP, PEER, PEER_UNSENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +22,7 @@ def _lines(results: Results) -> Iterator[str]:
     yield " · ".join(f"{name}: {value}" for name, value in results.machine.items())
     yield ""
     yield from _load_table(results)
+    yield from _baseline_table(results)
     yield from _rest_table(results)
     yield from _stalled_table(results)
     yield "| goal | measured | |"
@@ -50,12 +51,28 @@ def _load_table(results: Results) -> Iterator[str]:
     yield f"| | {' | '.join(titles)} |"
     yield "|---|---:|---:|---:|---:|---:|---:|---|---:|"
     for protocol, spans in cells:
-        for collector in (OURS, OURS_GZIP, PEER, PEER_UNSENT):
+        for collector in (BASELINE, OURS, OURS_GZIP, PEER, PEER_UNSENT):
             samples = results.of(collector, protocol, spans)
             if samples:
                 ours = collector in (OURS, OURS_GZIP)
                 ratio = results.ratio(protocol, spans, collector) if ours else None
                 yield _load_row(samples, f"**{ratio:.1f} x**" if ratio else "")
+    yield ""
+
+
+def _baseline_table(results: Results) -> Iterator[str]:
+    """Compare this checkout with the baseline: medians of the rounds' ratios of CPU per request."""
+    cells = dict.fromkeys((each.protocol, each.spans) for each in results.samples if each.collector == BASELINE)
+    if not cells:
+        return
+    yield "| CPU a request | spans a request | baseline | this checkout | ratio |"
+    yield "|---|---:|---:|---:|---:|"
+    for protocol, spans in cells:
+        before = [each.cpu_us_per_request for each in results.of(BASELINE, protocol, spans)]
+        after = [each.cpu_us_per_request for each in results.of(OURS, protocol, spans)]
+        if before and after:
+            ratio = median(new / old for old, new in zip(before, after, strict=False))
+            yield f"| {protocol} | {spans} | {median(before):.1f} µs | {median(after):.1f} µs | **{ratio:.3f}** |"
     yield ""
 
 

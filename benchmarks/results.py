@@ -22,6 +22,9 @@ PEER_UNSENT = "Rotel, blackhole"
 
 OTELCOL = "OpenTelemetry Collector"
 
+BASELINE = "otelwp-agent, baseline"
+"""Another checkout of our agent (`--baseline`), sending without compression."""
+
 ACCEPTED = ("200", "OK")
 """The statuses, HTTP and gRPC, that accept a request."""
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import report
 from collectors import Collector, Otelwp, Rotel
 from process import Cores
-from results import ACCEPTED, OURS, OURS_GZIP, PEER, PEER_UNSENT, Idle, Results, Sample, Stalled
+from results import ACCEPTED, BASELINE, OURS, OURS_GZIP, PEER, PEER_UNSENT, Idle, Results, Sample, Stalled
 from rotel_binary import NotAvailableError
 
 if TYPE_CHECKING:
@@ -168,12 +168,14 @@ def machine(collectors: Sequence[Collector], cores: Cores) -> dict[str, str]:
     }
 
 
-def _collectors(results: Results) -> list[Collector]:
+def _collectors(results: Results, baseline: Path | None) -> list[Collector]:
     collectors: list[Collector] = [Otelwp("none"), Otelwp("gzip")]
     try:
         collectors += [Rotel(), Rotel("blackhole")]
     except NotAvailableError as error:
         results.notes.append(f"Rotel could not be had here, so its rows are missing: {error}")
+    if baseline is not None:
+        collectors.insert(0, Otelwp("none", name=BASELINE, bin_folder=baseline / ".venv/bin"))
     return collectors
 
 
@@ -196,6 +198,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--spans", type=int, action="append", help="spans a request (1, 10, 100 and 512)")
     parser.add_argument(
         "--collector", choices=[OURS, OURS_GZIP, PEER, PEER_UNSENT], action="append", help="measure only this"
+    )
+    parser.add_argument(
+        "--baseline", type=Path, metavar="DIR", help="also measure the agent of another checkout, which has a .venv"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
     return parser.parse_args()
@@ -239,7 +244,11 @@ def main() -> int:
     options = _options()
     cores = Cores.divide()
     results = Results({})
-    collectors = [each for each in _collectors(results) if each.name in (options.collector or [OURS, OURS_GZIP, PEER])]
+    collectors = [
+        each
+        for each in _collectors(results, options.baseline)
+        if each.name in (*(options.collector or [OURS, OURS_GZIP, PEER]), BASELINE)
+    ]
     results.machine = machine(collectors, cores)
     with tempfile.TemporaryDirectory(prefix="otelwp-bench-") as logs:
         bench = Bench(cores, Path(logs))

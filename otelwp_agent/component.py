@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from otelwp_agent.config.blocks import Block
+from otelwp_agent.config.blocks import Block, Queue, Retry
 from otelwp_agent.model.signal import ALL_SIGNALS, Signal
 from otelwp_agent.transport.in_flight import InFlight
 from otelwp_agent.transport.overload import Drops
@@ -133,6 +133,21 @@ class ReceiverConfig(ComponentConfig):
     """When to answer: as soon as the request is `accepted` (by the journal if there is one, else by the pipelines), or
     when it is `delivered`, which is when the exporters know what became of it: a sender whose request was dropped is
     told, and one who has waited for 30 seconds is told to try again."""
+
+
+class ExporterConfig(ComponentConfig):
+    """Base of the `Config` of exporters: the queue before it and the retries after a failure."""
+
+    sending_queue: Queue = Queue()
+    """The queue before the exporter."""
+    retry_on_failure: Retry = Retry()
+    """How a failed send is repeated if it may succeed later."""
+
+    @property
+    def attempt_timeout(self) -> float:
+        """Seconds after which an attempt is cancelled; 0 if the exporter limits it itself."""
+        timeout = getattr(self, "timeout", None)
+        return timeout if isinstance(timeout, float) else 0.0
 
 
 class Consumer(Protocol):

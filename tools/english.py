@@ -53,7 +53,9 @@ PHRASES: dict[str, str] = {
 INVERTED = re.compile(r"(What|Where|Who|Whose|Whom|That which)\b")
 """A docstring's first word that makes a riddle of its subject: `What a queue holds.`"""
 _ALL = [(re.compile(pattern, re.IGNORECASE), plain) for pattern, plain in PHRASES.items()]
-_C_COMMENT = re.compile(r"/\*.*?\*/|(?<![:\w])//[^\n]*|(?<![\w&#])#(?!\s*(?:include|define|if|else|endif|undef|pragma))[^\n]*", re.DOTALL)
+_C_COMMENT = re.compile(
+    r"/\*.*?\*/|(?<![:\w])//[^\n]*|(?<![\w&#])#(?!\s*(?:include|define|if|else|endif|undef|pragma))[^\n]*", re.DOTALL
+)
 _FENCE = re.compile(r"^ *(```|~~~).*?^ *\1", re.DOTALL | re.MULTILINE)
 _CODE = re.compile(r"`[^`\n]*`|\]\([^)]*\)|<!--.*?-->", re.DOTALL)
 

@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from otelwp_agent.component import ComponentConfig, Context, Exporter, Factory, Kind, Stability, Tier
+from otelwp_agent.component import Context, Exporter, ExporterConfig, Factory, Kind, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Duration, Ignored, NullIsPresent, Refused
 from otelwp_agent.errors import RetryableError, StartError
@@ -90,7 +90,7 @@ class Rotation(blocks.Block):
     """Put local time into names, not UTC."""
 
 
-class Config(ComponentConfig):
+class Config(ExporterConfig):
     """Settings of `file`."""
 
     path: str = Field(min_length=1)
@@ -113,10 +113,6 @@ class Config(ComponentConfig):
     """Refused: one exporter writes one file."""
     encoding: Annotated[None, _ENCODING] = None
     """Refused: there are no encoding extensions."""
-    sending_queue: blocks.Queue = blocks.Queue()
-    """The queue before it."""
-    retry_on_failure: blocks.Retry = blocks.Retry()
-    """What is done when the disk does not take a batch."""
 
     @field_validator("directory_permissions")
     @classmethod

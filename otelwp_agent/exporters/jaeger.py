@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from otelwp_agent import __version__
-from otelwp_agent.component import ComponentConfig, Context, Exporter, Factory, Kind, Stability, Tier
+from otelwp_agent.component import Context, Exporter, ExporterConfig, Factory, Kind, Stability, Tier
 from otelwp_agent.components import Catalog
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import ByteSize, Endpoint, PositiveDuration, format_duration
 from otelwp_agent.errors import ConsumeError, PermanentError, RetryableError, TooLargeError
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.transport.http_client import HttpClient, header_problem
+from otelwp_agent.transport.http_client import HttpClient
 from otelwp_agent.transport.status import from_http
 from otelwp_agent.transport.tls import beyond_grpc
 
@@ -60,7 +60,7 @@ _UNFINISHED = 64
 _SUCCESS = range(200, 300)
 
 
-class Config(ComponentConfig):
+class Config(ExporterConfig):
     """Settings of the Jaeger exporter."""
 
     protocol: Protocol = "otlp_grpc"
@@ -76,10 +76,6 @@ class Config(ComponentConfig):
     """How requests are compressed. gzip if left out, and none with `thrift_http`, where Jaeger reads none."""
     timeout: PositiveDuration | None = None
     """Time for one request; 5s over gRPC and 30s over HTTP if left out."""
-    sending_queue: blocks.Queue = blocks.Queue()
-    """The queue before it."""
-    retry_on_failure: blocks.Retry = blocks.Retry()
-    """What is done when a send fails and may succeed later."""
     max_request_size: ByteSize | None = Field(None, ge=1024)
     """Largest request sent, before compression; larger batches are split. What Jaeger takes by default (4 MiB over
     gRPC, 20 MiB over HTTP) if left out."""
@@ -97,10 +93,6 @@ class Config(ComponentConfig):
             message = "Jaeger reads no compression where it takes Thrift: remove `compression`, or use `otlp_http`"
             raise ValueError(message)
         blocks.HttpClient.model_validate(self.client_settings())
-        for name, secret in self.headers.items():
-            problem = header_problem(name, secret.get_secret_value())
-            if problem is not None:
-                raise ValueError(problem)
         return self
 
     def client_settings(self) -> dict[str, Any]:

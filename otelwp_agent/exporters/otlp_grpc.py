@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
-from otelwp_agent.component import ComponentConfig, Context, Exporter, Factory, Kind, Stability, Tier
+from otelwp_agent.component import Context, Exporter, ExporterConfig, Factory, Kind, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import ByteSize, Ignored, Secret
 from otelwp_agent.model.otlp_response import rejected
@@ -76,7 +76,7 @@ def _has_unsendable(headers: Any) -> bool:  # noqa: ANN401 - as written
     return isinstance(headers, dict) and not all(_METADATA_NAME.fullmatch(name) for name in headers)
 
 
-class Config(ComponentConfig, blocks.GrpcClient):
+class Config(ExporterConfig, blocks.GrpcClient):
     """Settings of the OTLP/gRPC exporter."""
 
     tls: Tls = Tls()
@@ -87,10 +87,6 @@ class Config(ComponentConfig, blocks.GrpcClient):
         Ignored("names in gRPC have a-z, 0-9, `-`, `_` and `.`: others are not sent", when=_has_unsendable),
     ] = Field(default_factory=dict)
     """Metadata added to every call. Values are secrets; what has a name that gRPC cannot send is left out."""
-    sending_queue: blocks.Queue = blocks.Queue()
-    """The queue before it."""
-    retry_on_failure: blocks.Retry = blocks.Retry()
-    """What is done when a send fails and may succeed later."""
     max_request_size: ByteSize = Field(MAX_REQUEST_SIZE, ge=1024)
     """Largest message sent, before compression; larger batches are split. Raise it if the other side takes more."""
 

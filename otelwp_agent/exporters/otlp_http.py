@@ -22,18 +22,19 @@ import string
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from otelwp_agent import __version__
-from otelwp_agent.component import ComponentConfig, Context, Exporter, Factory, Kind, Stability, Tier
+from otelwp_agent.component import Context, Exporter, ExporterConfig, Factory, Kind, Stability, Tier
 from otelwp_agent.config import blocks
+from otelwp_agent.config.http_headers import is_header_name
 from otelwp_agent.config.types import ByteSize, Endpoint, Ignored, Secret
 from otelwp_agent.errors import PermanentError
 from otelwp_agent.model.otlp_response import rejected
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.log_limit import LogLimit
 from otelwp_agent.transport.compression import compress
-from otelwp_agent.transport.http_client import HttpClient, header_problem, is_header_name
+from otelwp_agent.transport.http_client import HttpClient
 from otelwp_agent.transport.status import from_http
 
 if TYPE_CHECKING:
@@ -57,14 +58,16 @@ def _has_unsendable(headers: Any) -> bool:  # noqa: ANN401 - as written
     return isinstance(headers, dict) and not all(is_header_name(name) for name in headers)
 
 
-class Config(ComponentConfig, blocks.HttpClient):
+class Config(ExporterConfig, blocks.HttpClient):
     """Settings of the OTLP/HTTP exporter."""
 
-    traces_endpoint: Endpoint | None = None
+    endpoint: blocks.HttpUrl | None = None
+    """Base URL (`https://collector.example:4318`) or `unix:///path`."""
+    traces_endpoint: blocks.HttpUrl | None = None
     """URL for traces, used as it is; `endpoint` + `/v1/traces` if left out."""
-    metrics_endpoint: Endpoint | None = None
+    metrics_endpoint: blocks.HttpUrl | None = None
     """URL for metrics, used as it is; `endpoint` + `/v1/metrics` if left out."""
-    logs_endpoint: Endpoint | None = None
+    logs_endpoint: blocks.HttpUrl | None = None
     """URL for logs, used as it is; `endpoint` + `/v1/logs` if left out."""
     profiles_endpoint: Annotated[Endpoint | None, Ignored("profiles are not carried")] = None
     """Accepted for the Collector's sake: profiles are not carried."""
@@ -76,33 +79,9 @@ class Config(ComponentConfig, blocks.HttpClient):
     """Headers added to every request. Values are secrets; what has a name that HTTP cannot send is left out."""
     encoding: Literal["proto", "json"] = "proto"
     """How batches are written. `proto` sends the bytes that are there; `json` makes each batch anew."""
-    sending_queue: blocks.Queue = blocks.Queue()
-    """The queue before it."""
-    retry_on_failure: blocks.Retry = blocks.Retry()
-    """What is done when a send fails and may succeed later."""
     max_request_size: ByteSize = Field(MAX_REQUEST_SIZE, ge=1024)
     """Largest body sent, in protobuf and before compression; larger batches are split. Raise it if the other side
     takes more."""
-
-    @field_validator("endpoint", "traces_endpoint", "metrics_endpoint", "logs_endpoint")
-    @classmethod
-    def _is_url(cls, endpoint: Endpoint | None) -> Endpoint | None:
-        if endpoint is not None and not endpoint.unix:
-            if not endpoint.scheme:
-                message = f"{endpoint} is no URL: write `http://{endpoint}` or `https://{endpoint}`"
-                raise ValueError(message)
-            if "@" in urlsplit(endpoint).netloc:
-                raise ValueError("a URL is no place for a password: give an `authorization` header in `headers`")
-        return endpoint
-
-    @field_validator("headers")
-    @classmethod
-    def _can_be_sent(cls, headers: dict[str, Secret]) -> dict[str, Secret]:
-        for name, secret in headers.items():
-            problem = header_problem(name, secret.get_secret_value())
-            if problem is not None:
-                raise ValueError(problem)
-        return headers
 
     @model_validator(mode="after")
     def _has_endpoint(self) -> Config:

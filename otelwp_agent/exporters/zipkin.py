@@ -18,17 +18,17 @@ import string
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from otelwp_agent import __version__
-from otelwp_agent.component import ComponentConfig, Context, Exporter, Factory, Kind, Stability, Tier
+from otelwp_agent.component import Context, Exporter, ExporterConfig, Factory, Kind, Stability, Tier
 from otelwp_agent.config import blocks
-from otelwp_agent.config.types import ByteSize, Endpoint, PositiveDuration, Secret  # noqa: TC001 - pydantic reads them
+from otelwp_agent.config.types import ByteSize, Endpoint, PositiveDuration  # noqa: TC001 - pydantic reads them
 from otelwp_agent.errors import PermanentError, TooLargeError
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.log_limit import LogLimit
 from otelwp_agent.transport.compression import compress
-from otelwp_agent.transport.http_client import HttpClient, header_problem
+from otelwp_agent.transport.http_client import HttpClient
 from otelwp_agent.transport.status import from_http
 
 if TYPE_CHECKING:
@@ -50,10 +50,10 @@ _TOO_LARGE = b"413 "
 """What Zipkin's server answers to a body that is too large, with the status 500."""
 
 
-class Config(ComponentConfig, blocks.HttpClient):
+class Config(ExporterConfig, blocks.HttpClient):
     """Settings of the Zipkin exporter."""
 
-    endpoint: Endpoint
+    endpoint: blocks.HttpUrl
     """URL to post to, like `http://127.0.0.1:9411/api/v2/spans`, or `unix:///path` of a socket. Without a path it is
     `/api/v2/spans`."""
     format: Literal["json", "proto"] = "json"
@@ -64,33 +64,8 @@ class Config(ComponentConfig, blocks.HttpClient):
     """How bodies are compressed: gzip, which is all that Zipkin's own server reads, zstd, deflate, zlib or none."""
     timeout: PositiveDuration = 5.0
     """Time for one request, from connecting to the last byte of the response."""
-    sending_queue: blocks.Queue = blocks.Queue()
-    """The queue before it."""
-    retry_on_failure: blocks.Retry = blocks.Retry()
-    """What is done when a send fails and may succeed later."""
     max_request_size: ByteSize = Field(MAX_REQUEST_SIZE, ge=1024)
     """Largest body sent, before compression; larger batches are split."""
-
-    @field_validator("endpoint")
-    @classmethod
-    def _is_url(cls, endpoint: Endpoint) -> Endpoint:
-        if endpoint.unix:
-            return endpoint
-        if not endpoint.scheme:
-            message = f"{endpoint} is no URL: write `http://{endpoint}{PATH}`"
-            raise ValueError(message)
-        if "@" in urlsplit(endpoint).netloc:
-            raise ValueError("a URL is no place for a password: give an `authorization` header in `headers`")
-        return endpoint
-
-    @field_validator("headers")
-    @classmethod
-    def _can_be_sent(cls, headers: dict[str, Secret]) -> dict[str, Secret]:
-        for name, secret in headers.items():
-            problem = header_problem(name, secret.get_secret_value())
-            if problem is not None:
-                raise ValueError(problem)
-        return headers
 
 
 class ZipkinExporter(Exporter):

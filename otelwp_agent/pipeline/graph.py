@@ -22,6 +22,7 @@ from otelwp_agent.component import (
     Consumer,
     Context,
     Exporter,
+    ExporterConfig,
     Extension,
     Kind,
     Processor,
@@ -52,8 +53,8 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=Component)
 T = TypeVar("T")
 
-_NO_QUEUE = Queue(max_bytes=2**62)
-_NO_RETRY = Retry(enabled=False)
+_UNQUEUED = ExporterConfig(sending_queue=Queue(max_bytes=2**62), retry_on_failure=Retry(enabled=False))
+"""For exporters whose `Config` does not derive from `ExporterConfig`."""
 
 
 @dataclass(slots=True)
@@ -218,12 +219,13 @@ class Graph:
             return
         known = [*self.senders.values(), *(before.senders.values() if before is not None else ())]
         config = self.plan.components[Kind.EXPORTER, identifier].config
+        settings = config if isinstance(config, ExporterConfig) else _UNQUEUED
         sender = Sender(
             exporter,
             signal,
-            queue=getattr(config, "sending_queue", _NO_QUEUE),
-            retry=getattr(config, "retry_on_failure", _NO_RETRY),
-            timeout=getattr(config, "timeout", 0.0),
+            queue=settings.sending_queue,
+            retry=settings.retry_on_failure,
+            timeout=settings.attempt_timeout,
             breaker=next((sender.breaker for sender in known if sender.exporter is exporter), None),
             keeps=self.environment.intake is not None,
             dead_letters=self.environment.dead_letters,

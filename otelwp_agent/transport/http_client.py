@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import socket
 import ssl
 from typing import TYPE_CHECKING
@@ -29,28 +28,7 @@ if TYPE_CHECKING:
 CLOSE_TIMEOUT = 1.0
 """Seconds that the other side has to take a goodbye."""
 
-OWN_HEADERS = frozenset({"connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"})
-"""Headers that frame a message (RFC 9112): the client writes them itself, or never."""
-
 _PORTS = {"http": 80, "https": 443}
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-
-
-def is_header_name(name: str) -> bool:
-    """Whether a header can be called so (RFC 9110, 5.6.2)."""
-    return _TOKEN.fullmatch(name) is not None
-
-
-def header_problem(name: str, value: str) -> str | None:
-    """Return what is wrong with a header to be sent (RFC 9110, 5), never quoting its value; `None` if nothing is."""
-    if not is_header_name(name):
-        return f"{name!r} is no header name: use letters, digits, `-` and `_`"
-    if name.lower() in OWN_HEADERS:
-        return f"{name!r} is written by the client itself: remove it"
-    if not _VALUE.fullmatch(value):
-        return f"the value of {name!r} holds a line break or another character that a header cannot carry"
-    return None
 
 
 class HttpClient:

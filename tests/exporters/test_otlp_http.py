@@ -294,7 +294,7 @@ async def test_tls_and_its_refresh(exporter_of, tmp_path):
     [
         ({}, "there is nowhere to send to"),
         ({"endpoint": "collector:4318"}, "write `http://collector:4318` or `https://collector:4318`"),
-        ({"traces_endpoint": "collector:4318"}, "is no URL"),
+        ({"traces_endpoint": "collector:4318"}, "is not a URL"),
         ({"endpoint": "http://x?a=b"}, "cannot have a query"),
         ({"endpoint": "http://me:pass@x"}, "`authorization` header"),
         ({"endpoint": "http://x", "headers": {"a": "c\r\nd: e"}}, "line break"),

@@ -222,7 +222,7 @@ async def test_tls_and_its_refresh(exporter_of, tmp_path):
     ("settings", "message"),
     [
         ({}, "endpoint"),
-        ({"endpoint": "zipkin:9411"}, "write `http://zipkin:9411/api/v2/spans`"),
+        ({"endpoint": "zipkin:9411"}, "write `http://zipkin:9411` or"),
         ({"endpoint": "http://me:pass@x/s"}, "`authorization` header"),
         ({"endpoint": "http://x/s", "headers": {"a": "c\r\nd: e"}}, "line break"),
         ({"endpoint": "http://x/s", "format": "thrift"}, "format"),

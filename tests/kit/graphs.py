@@ -4,9 +4,9 @@ import asyncio
 import time
 from types import SimpleNamespace
 
-from otelwp_agent.component import ComponentConfig, Exporter, Factory, Kind, Processor, Receiver
+from otelwp_agent.component import ComponentConfig, Exporter, ExporterConfig, Factory, Kind, Processor, Receiver
 from otelwp_agent.components import Catalog
-from otelwp_agent.config.blocks import Queue, Retry
+from otelwp_agent.config.blocks import Queue
 from otelwp_agent.config.load import Source, load
 from otelwp_agent.errors import StartError
 from otelwp_agent.model.batch import Batch, Origin
@@ -69,12 +69,10 @@ class Pass(Processor):
         self.held = None
 
 
-class SinkConfig(HandConfig):
+class SinkConfig(ExporterConfig, HandConfig):
     sending_queue: Queue = Queue(num_consumers=2)
     """The queue before it."""
-    retry_on_failure: Retry = Retry()
-    """Its retries."""
-    timeout: float = 5
+    timeout: float = 5.0
     """Seconds a try."""
 
 

@@ -18,6 +18,7 @@ from otelwp_agent.config.blocks.http import (
     HttpClient,
     HttpReceiver,
     HttpServer,
+    HttpUrl,
 )
 from otelwp_agent.config.blocks.network import Dialer, Listening, NetworkServer
 from otelwp_agent.config.blocks.sending import CircuitBreaker, Queue, QueueBatch, QueueBatchPartition, Retry
@@ -42,6 +43,7 @@ __all__ = [
     "HttpClient",
     "HttpReceiver",
     "HttpServer",
+    "HttpUrl",
     "Listening",
     "NetworkServer",
     "Queue",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from otelwp_agent.config.blocks.base import (
     BUFFERS,
@@ -17,7 +18,8 @@ from otelwp_agent.config.blocks.base import (
 )
 from otelwp_agent.config.blocks.network import Listening, NetworkServer
 from otelwp_agent.config.blocks.tls import TlsClient, TlsServer
-from otelwp_agent.config.types import ByteSize, Duration, Endpoint, Ignored, PositiveDuration, Refused
+from otelwp_agent.config.http_headers import header_problem
+from otelwp_agent.config.types import ByteSize, Duration, Endpoint, Ignored, PositiveDuration, Refused, Secret
 
 Encoding = Literal["", "gzip", "zstd", "zlib", "deflate"]
 Compression = Literal["none", "", "gzip", "zstd", "deflate", "zlib"]
@@ -47,6 +49,21 @@ Encodings = Annotated[
     Ignored("snappy and lz4 are not read here: such requests are refused", values=_UNREAD_ENCODINGS),
 ]
 """Content encodings; those that nobody here reads are left out, with a warning."""
+
+
+def _is_url(endpoint: Endpoint | None) -> Endpoint | None:
+    if endpoint is None or endpoint.unix:
+        return endpoint
+    if not endpoint.scheme:
+        message = f"{endpoint} is not a URL: write `http://{endpoint}` or `https://{endpoint}`"
+        raise ValueError(message)
+    if "@" in urlsplit(endpoint).netloc:
+        raise ValueError("a URL must not contain a password: give an `authorization` header in `headers`")
+    return endpoint
+
+
+HttpUrl = Annotated[Endpoint, AfterValidator(_is_url)]
+"""A URL without credentials, or `unix:///path`."""
 
 
 class Cors(Block):
@@ -183,6 +200,15 @@ class HttpClient(Block):
     """Refused: give the credential in `headers`."""
     middlewares: Annotated[None, MIDDLEWARES] = None
     """Refused: there are no middleware extensions."""
+
+    @field_validator("headers")
+    @classmethod
+    def _headers_are_valid(cls, headers: dict[str, Secret]) -> dict[str, Secret]:
+        for name, secret in headers.items():
+            problem = header_problem(name, secret.get_secret_value())
+            if problem is not None:
+                raise ValueError(problem)
+        return headers
 
     @model_validator(mode="after")
     def _level_fits(self) -> HttpClient:

@@ -28,8 +28,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from pydantic import Field, model_validator
 
-from otelwp_agent.component import ComponentConfig, Context, Exporter, Factory, Kind, Stability, Tier
-from otelwp_agent.config import blocks
+from otelwp_agent.component import Context, Exporter, ExporterConfig, Factory, Kind, Stability, Tier
 from otelwp_agent.errors import RetryableError, StartError
 from otelwp_agent.exporters.debug.text import Verbosity, outline, render
 
@@ -43,7 +42,7 @@ TICK = 1.0
 """Seconds after which sampling begins anew."""
 
 
-class Config(ComponentConfig):
+class Config(ExporterConfig):
     """Settings of `debug`."""
 
     verbosity: Verbosity = "basic"
@@ -56,8 +55,6 @@ class Config(ComponentConfig):
     """Write to the agent's own log."""
     output_paths: list[str] | None = None
     """Where to write otherwise: `stdout`, `stderr` or files, which are appended to; stdout if left out."""
-    sending_queue: blocks.Queue = blocks.Queue()
-    """The queue before it."""
 
     @model_validator(mode="after")
     def _paths_only_without_the_log(self) -> Config:

@@ -1,8 +1,7 @@
 """The phrase checker finds phrases in prose, and leaves code and plain sentences alone."""
 
-import pytest
-
 import english
+import pytest
 
 
 @pytest.mark.parametrize(

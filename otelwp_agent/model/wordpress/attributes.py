@@ -127,9 +127,7 @@ class Reader:
             return self._path(key, text) if self._code else PLAIN
         new = text
         if redactor is not None:
-            if key in redaction.URLS:
-                new = redactor.url(key, new)
-            new = redactor.text(new)
+            new = redactor.url(key, text) if key in redaction.URLS else redactor.text(text)
         fact = FACTS.get(key, "")
         if new == text and not fact:
             return PLAIN

@@ -156,7 +156,9 @@ def site():
         wordpress.add_must_use("cases.php", CASES.read_text("utf-8"))
         wordpress.add(PLUGIN)
         running = Site(wordpress, listener)
-        running.set(sampling_rate=1, endpoints=listener.url, agent_url="", service_name="shop")
+        running.set(
+            sampling_rate=1, endpoints=listener.url, agent_url="", service_name="shop", trusted_proxies="127.0.0.1"
+        )
         yield running
         log = (wordpress.folder / "php-fpm.log").read_text("utf-8", "replace")
         assert "wp-content/plugins/otelwp" not in log, log
@@ -464,6 +466,24 @@ def test_a_caller_is_continued(site):
     assert trace.root.trace_state == "ot=th:8;rv:ffffffffffffff,rojo=1"
 
 
+def test_the_caller_of_a_stranger_is_linked_to(site, other):
+    """It decides about nothing: a request that it wants recorded is not, and one that it does not want is."""
+    id_, span = "f" * 32, "e" * 16
+    with site.changed(trusted_proxies=["10.0.0.0/8"]):
+        for flags in ("00", "01"):
+            headers = {"traceparent": f"00-{id_}-{span}-{flags}", "tracestate": "x=1,ot=rv:ffffffffffffff"}
+            trace = site.trace(f"/?case=http&to={other.url}", headers=headers | {"X-Forwarded-For": "10.0.0.1"})
+            (link,) = trace.root.links
+            assert (link.trace_id.hex(), link.span_id.hex(), link.flags) == (id_, span, 0x300 | int(flags))
+            assert (trace.root.trace_id.hex() != id_, trace.root.parent_span_id) == (True, b"")
+            assert trace.root.trace_state == "ot=th:0"
+            assert other.seen[-1][2]["traceparent"].split("-")[1] == trace.root.trace_id.hex()
+    with site.changed(trusted_proxies=[], sampling_rate=0):
+        site.wordpress.visit("/", headers=headers)
+        site.wordpress.visit("/", headers=headers)
+    site.after_marker()
+
+
 def test_mail(site):
     trace = site.trace("/?case=mail")
     taken, refused = trace.named("wp_mail")
@@ -654,6 +674,127 @@ def test_nonsense_changes_nothing(site, agent, reply):
     agent.answers["/v1/plugins/heartbeat"] = (200, {}, reply)
     assert beat(site) == "heartbeat"
     assert site.ask(STATE) == {"rate": 1, "tier": "free", "features": []}
+
+
+@contextlib.contextmanager
+def constants(site, **values):
+    """Define constants for a while, as wp-config.php does."""
+    file = site.wordpress.site / "wp-content/mu-plugins/a-constants.php"
+    lines = [f"define('{name}', {quoted(value)});" for name, value in values.items()]
+    site.wordpress.add_must_use(file.name, "<?php " + " ".join(lines))
+    try:
+        yield
+    finally:
+        file.unlink()
+
+
+def test_the_api_key_goes_to_an_address_in_wp_config_alone(site, agent):
+    agent.answers["/v1/plugins/heartbeat"] = (200, {}, "{}")
+    agent.answers["/health"] = (200, {}, '{"status": "healthy"}')
+    health = "return Otelwp\\Admin\\Site_Health::test_agent();"
+    with constants(site, OTELWP_API_KEY="s3cr3t"):
+        assert beat(site) == "heartbeat"
+        page = site.wordpress.visit(SETTINGS, logged_in=True).text
+        report = site.ask(health)
+    assert "authorization" not in agent.seen[0][2], "the address is in the database"
+    assert "not sent: define OTELWP_AGENT_URL in wp-config.php" in page
+    assert (report["status"], "OTELWP_AGENT_URL" in report["description"]) == ("recommended", True)
+    agent.seen.clear()
+    with constants(site, OTELWP_API_KEY="s3cr3t", OTELWP_AGENT_URL=agent.url):
+        assert beat(site) == "heartbeat"
+        page = site.wordpress.visit(SETTINGS, logged_in=True).text
+        debug = site.wordpress.visit("/wp-admin/site-health.php?tab=debug", logged_in=True).text
+        report = site.ask(health)
+        with site.changed(sampling_url=f"{agent.url}/sampling"):
+            beat(site)
+    assert agent.seen[0][2]["authorization"] == "Bearer s3cr3t"
+    assert [path for _, path, headers, _ in agent.seen if "sampling" in path and "authorization" in headers] == []
+    assert report["status"] == "good"
+    assert "s3cr3t" not in page + debug
+
+
+def test_the_api_key_follows_no_redirect(site, agent):
+    with Other() as elsewhere:
+        to = {"Location": f"{elsewhere.url}/v1/plugins/heartbeat"}
+        agent.answers["/v1/plugins/heartbeat"] = (307, to, "")
+        with constants(site, OTELWP_API_KEY="s3cr3t", OTELWP_AGENT_URL=agent.url):
+            assert "307" in beat(site)
+    assert elsewhere.seen == []
+
+
+INJECTED = """
+    global $wpdb;  // As an injection of SQL does it, past every check.
+    $o = array_merge(Otelwp\\Settings::all(), json_decode({}, true));
+    $wpdb->update($wpdb->options, ['option_value' => serialize($o)], ['option_name' => 'otelwp_settings']);
+    wp_cache_flush();
+    return true;
+"""
+
+
+def test_an_address_that_was_injected_is_not_used(site):
+    before = site.ask("return Otelwp\\Settings::all();")
+    bad = {"endpoints": ["http://collector.example", "http://169.254.169.254"], "agent_url": "http://10.0.0.7"}
+    try:
+        site.ask(INJECTED.format(quoted(json.dumps(bad))))
+        assert "Only wp-config.php can name one: define the constant OTELWP_AGENT_URL" in beat(site)
+        page = site.wordpress.visit(SETTINGS, logged_in=True).text
+        health = site.ask("return Otelwp\\Admin\\Site_Health::test_endpoints();")
+        sent = site.ask("return Otelwp\\Test_Trace::send();")["endpoints"]
+    finally:
+        site.ask(INJECTED.format(quoted(json.dumps(before))))
+    for text in (page, health["description"]):
+        assert "define the constant OTELWP_ENDPOINTS there" in text
+        assert "a link-local, metadata or reserved address" in text
+    assert [why.partition(",")[0] for why in sent.values()] == ["refused", "refused"]
+    assert site.listener.read() == []
+    site.after_marker()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "problem"),
+    [
+        ("agent_url", "http://collector.example", "define the constant OTELWP_AGENT_URL there"),
+        ("agent_url", "http://169.254.169.254", "a link-local, metadata or reserved address"),
+        ("sampling_url", "http://0x7f000001:5778/sampling", "ambiguous spelling"),
+        ("endpoints", "http://[::ffff:169.254.169.254]", "a link-local, metadata or reserved address"),
+        ("endpoints", "http://127.0.0.1:4318\nudp://10.0.0.7:4319", "define the constant OTELWP_ENDPOINTS there"),
+        ("endpoints", "unix:///proc/self/exe", "symbolic link"),
+        ("endpoints", "unix:///etc/passwd", "not a socket"),
+        ("trusted_proxies", "10.0.0.0/8 10.0.0.0/99", "10.0.0.0/99 is not a network"),
+    ],
+)
+def test_an_address_that_is_refused_is_not_saved(site, setting, value, problem):
+    stored = f"return get_option('otelwp_settings')['{setting}'];"
+    before = site.ask(stored)
+    fields = form(site.wordpress.visit(SETTINGS, logged_in=True).text, "options.php")
+    fields[f"otelwp_settings[{setting}]"] = value
+    assert site.wordpress.visit("/wp-admin/options.php", fields, logged_in=True).status == 302
+    shown = site.wordpress.visit(f"{SETTINGS}&settings-updated=true", logged_in=True).text
+    assert problem in shown
+    assert site.ask(stored) == before
+
+
+def test_whoever_saves_the_option_is_checked(site):
+    """Not the settings page alone: another plugin may let somebody save any option."""
+    code = "$o = get_option('otelwp_settings'); $o['agent_url'] = 'http://collector.example'; $o['max_spans'] = 9;"
+    found = site.ask(f"{code} update_option('otelwp_settings', $o); return get_option('otelwp_settings');")
+    assert (found["agent_url"], found["max_spans"]) == ("", 20)
+    site.set(max_spans=200)
+
+
+def test_secrets_in_addresses_are_not_reported(site):
+    endpoints = "http://agent.example/t/s3cr3t/v1/traces https://ann:s3cr3t@agent.example"
+    with constants(site, OTELWP_ENDPOINTS=endpoints, OTELWP_AGENT_URL="http://127.0.0.1:9/s3cr3t"):
+        pages = [
+            site.wordpress.visit(path, logged_in=True).text
+            for path in (SETTINGS, "/wp-admin/site-health.php?tab=debug")
+        ]
+        information = site.ask("return apply_filters('debug_information', [])['otelwp'] ?? null;")
+        reports = [
+            site.ask(f"return Otelwp\\Admin\\Site_Health::{test}();") for test in ("test_endpoints", "test_agent")
+        ]
+    assert "agent.example" in pages[0]
+    assert "s3cr3t" not in json.dumps([pages, information, reports])
 
 
 def test_an_agent_without_heartbeats_is_asked_for_its_health(site, agent):
@@ -913,7 +1054,7 @@ NETWORK = """
 
 
 def test_on_a_network(site):
-    """Last but one: this WordPress becomes a network."""
+    """Last but two: this WordPress becomes a network."""
     wordpress = site.wordpress
     wordpress.deactivate("otelwp")
     assert wordpress.php(NETWORK).endswith("done")
@@ -959,6 +1100,41 @@ def test_on_a_network(site):
     assert wordpress.visit(save, fields | {"_wpnonce": "forged"}, logged_in=True).status == 403
     assert site.ask("return get_site_option('otelwp_settings')['n_plus_one'];") == 55
     assert wordpress.visit(SETTINGS, logged_in=True).status == 403, "a site has no page of its own then"
+
+
+AS_SITE = """<?php
+add_action('init', function () {
+    if ('sites' !== ($_GET['case'] ?? '')) { return; }
+    wp_set_current_user((int) $_GET['user']);
+    $o = array_merge(Otelwp\\Settings::all(), ['agent_url' => $_GET['url'], 'n_plus_one' => (int) $_GET['n']]);
+    update_option('otelwp_settings', $o);
+    $saved = get_option('otelwp_settings');
+    wp_send_json([$saved['agent_url'], $saved['n_plus_one'], Otelwp\\Settings::may_change('agent_url')]);
+});
+"""
+
+
+def test_on_a_network_sites_do_not_change_addresses(site):
+    """Where the plugin is active for a single site, whose administrator may change all else."""
+    wordpress = site.wordpress
+    activate = "require ABSPATH . 'wp-admin/includes/plugin.php';"
+    wordpress.php(
+        f"{activate} deactivate_plugins('otelwp/otelwp.php', false, true); activate_plugin('otelwp/otelwp.php');"
+    )
+    user = site.ask(
+        "$id = wp_create_user('ann', 'pw-1', 'ann@example.test');add_user_to_blog(1, $id, 'administrator'); return $id;"
+    )
+    assert site.ask(f"return user_can({user}, 'manage_options') && ! user_can({user}, 'manage_network_options');")
+    wordpress.add_must_use("sites.php", AS_SITE)
+    before = site.ask("return get_option('otelwp_settings')['agent_url'];")
+    address = "http://127.0.0.1:9"
+    site_admin = wordpress.visit(f"/?case=sites&user={user}&url={address}&n=77")
+    assert json.loads(site_admin.text) == [before, 77, False]
+    network_admin = wordpress.visit(f"/?case=sites&user=1&url={address}&n=78")
+    assert json.loads(network_admin.text) == [address, 78, True]
+    wordpress.php(
+        f"{activate} deactivate_plugins('otelwp/otelwp.php'); activate_plugin('otelwp/otelwp.php', '', true);"
+    )
 
 
 LEFT = """

@@ -1,168 +1,24 @@
 """The plugin on a real WordPress: what a request becomes, what stays private, and what administrators see and do."""
 
-import contextlib
-import http.server
 import json
 import re
 import shutil
 import socket
 import threading
 import time
-from dataclasses import dataclass
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.interop.wordpress import PASSWORD, USER, WordPress
+from tests.interop.wordpress import PASSWORD, USER
 from tests.kit.agent import Agent, free_port, post
 from tests.kit.traffic import traffic
-from tests.wordpress.conftest import PLUGIN, ROOT
+from tests.wordpress.conftest import ROOT
+from tests.wordpress.kit import CLIENT, INTERNAL, PATIENCE, SERVER, SETTINGS, attributes, beat, form
 
 pytestmark = pytest.mark.interop
 
-CASES = ROOT / "tests/wordpress/site/cases.php"
 LOADER = ROOT / "examples/wordpress/mu-plugins/otelwp-loader.php"
-PATIENCE = 20.0
-INTERNAL, SERVER, CLIENT = 1, 2, 3
 FRONT = ["bootstrap", "plugins", "init", "query", "template", "shutdown"]
-
-
-@dataclass
-class Trace:
-    """One message of the plugin, read as the agent reads it."""
-
-    body: bytes
-    resource: dict
-    spans: list
-
-    @property
-    def root(self):
-        return self.spans[0]
-
-    @property
-    def phases(self):
-        return [span.name for span in self.spans if span.parent_span_id == self.root.span_id and span.kind == INTERNAL]
-
-    def named(self, name):
-        return [span for span in self.spans if span.name == name]
-
-    def parent(self, span):
-        (found,) = [each for each in self.spans if each.span_id == span.parent_span_id]
-        return found
-
-
-def attributes(holder):
-    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in holder.attributes}
-
-
-class Listener:
-    """The agent's datagram socket, in the test's own hands."""
-
-    def __init__(self, path):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind(str(path))
-        path.chmod(0o666)
-        self.socket.settimeout(0)
-        self.url = f"unixgram://{path}"
-        self.bodies = []
-
-    def read(self):
-        """Return what has come since it was asked last."""
-        found = []
-        while True:
-            try:
-                body = self.socket.recv(1 << 20)
-            except BlockingIOError:
-                break
-            request = ExportTraceServiceRequest.FromString(body)
-            (resource,) = request.resource_spans
-            found.append(Trace(body, attributes(resource.resource), list(resource.scope_spans[0].spans)))
-        self.bodies += [trace.body for trace in found]
-        return found
-
-    def wait(self):
-        end = time.monotonic() + PATIENCE
-        while not (found := self.read()):
-            assert time.monotonic() < end, "the plugin sent nothing"
-            time.sleep(0.02)
-        return found
-
-
-def quoted(text):
-    """Write a string as PHP does."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-@dataclass
-class Site:
-    """WordPress with the plugin, sending to a listener."""
-
-    wordpress: WordPress
-    listener: Listener
-
-    def trace(self, path, data=None, *, status=200, **how):
-        """Visit a page; return its trace."""
-        self.settle()
-        answer = self.wordpress.visit(path, data, **how)
-        assert answer.status == status, answer
-        traces = self.listener.wait()
-        assert len(traces) == 1, [trace.root.name for trace in traces]
-        return traces[0]
-
-    def nothing(self, path, **how):
-        """Visit a page that must not be recorded."""
-        self.settle()
-        self.wordpress.visit(path, **how)
-        self.after_marker()
-
-    def after_marker(self):
-        """Visit a page that must be recorded; its trace is the only one that has come."""
-        caller = f"00-{'a' * 32}-{'b' * 16}-01"
-        self.wordpress.visit("/?case=exit", headers={"traceparent": caller})
-        traces = self.listener.wait()
-        assert [trace.root.trace_id.hex() for trace in traces] == ["a" * 32]
-
-    def settle(self):
-        self.listener.read()
-
-    def set(self, **settings):
-        """Change settings as a form would, and leave the rest."""
-        self.wordpress.php(
-            f"Otelwp\\Settings::save(Otelwp\\Settings::sanitize(json_decode({quoted(json.dumps(settings))}, true)));"
-        )
-        self.settle()
-
-    @contextlib.contextmanager
-    def changed(self, **settings):
-        """Change settings for a while."""
-        before = self.ask("return Otelwp\\Settings::all();")
-        self.set(**settings)
-        try:
-            yield
-        finally:
-            self.set(**before)
-
-    def ask(self, code):
-        """Run PHP in this WordPress; return what it returns."""
-        said = self.wordpress.php(f'echo "\\n" . json_encode((static function () {{ {code} }})());')
-        self.settle()
-        return json.loads(said.splitlines()[-1])
-
-
-@pytest.fixture(scope="module")
-def site():
-    with WordPress() as wordpress:
-        listener = Listener(wordpress.folder / "agent.dgram")
-        wordpress.add_must_use("cases.php", CASES.read_text("utf-8"))
-        wordpress.add(PLUGIN)
-        running = Site(wordpress, listener)
-        running.set(
-            sampling_rate=1, endpoints=listener.url, agent_url="", service_name="shop", trusted_proxies="127.0.0.1"
-        )
-        yield running
-        log = (wordpress.folder / "php-fpm.log").read_text("utf-8", "replace")
-        assert "wp-content/plugins/otelwp" not in log, log
-        listener.socket.close()
 
 
 @pytest.mark.parametrize(
@@ -372,52 +228,6 @@ def test_queries_need_not_be_timed(site, mode):
     assert attributes(trace.root)["wordpress.db.query_count"] > 25
 
 
-class Other(http.server.ThreadingHTTPServer):
-    """Another host that this WordPress talks to."""
-
-    def __init__(self):
-        self.seen = []
-        self.answers = {}
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        self.thread = threading.Thread(target=self.serve_forever)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *error):
-        self.shutdown()
-        self.thread.join()
-        self.server_close()
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Answer with what the test has laid out, and 200 otherwise."""
-
-    def do_GET(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        path = self.path.partition("?")[0]
-        self.server.seen.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body))
-        status, headers, text = self.server.answers.get(path, (500 if "500" in path else 200, {}, "{}"))
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-    do_POST = do_GET  # noqa: N815 - the standard library's name
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def other():
-    with Other() as running:
-        yield running
-
-
 def test_requests_to_others(site, other):
     trace = site.trace(f"/?case=http&to={other.url}")
     calls = [span for span in trace.spans if span.kind == CLIENT and "url.scheme" in attributes(span)]
@@ -464,24 +274,6 @@ def test_a_caller_is_continued(site):
     assert (trace.root.trace_id.hex(), trace.root.parent_span_id.hex()) == ("e" * 32, "f" * 16)
     assert trace.root.flags == 0x301
     assert trace.root.trace_state == "ot=th:8;rv:ffffffffffffff,rojo=1"
-
-
-def test_the_caller_of_a_stranger_is_linked_to(site, other):
-    """It decides about nothing: a request that it wants recorded is not, and one that it does not want is."""
-    id_, span = "f" * 32, "e" * 16
-    with site.changed(trusted_proxies=["10.0.0.0/8"]):
-        for flags in ("00", "01"):
-            headers = {"traceparent": f"00-{id_}-{span}-{flags}", "tracestate": "x=1,ot=rv:ffffffffffffff"}
-            trace = site.trace(f"/?case=http&to={other.url}", headers=headers | {"X-Forwarded-For": "10.0.0.1"})
-            (link,) = trace.root.links
-            assert (link.trace_id.hex(), link.span_id.hex(), link.flags) == (id_, span, 0x300 | int(flags))
-            assert (trace.root.trace_id.hex() != id_, trace.root.parent_span_id) == (True, b"")
-            assert trace.root.trace_state == "ot=th:0"
-            assert other.seen[-1][2]["traceparent"].split("-")[1] == trace.root.trace_id.hex()
-    with site.changed(trusted_proxies=[], sampling_rate=0):
-        site.wordpress.visit("/", headers=headers)
-        site.wordpress.visit("/", headers=headers)
-    site.after_marker()
 
 
 def test_mail(site):
@@ -616,22 +408,10 @@ REPLY = {
 }
 
 
-@pytest.fixture
-def agent(site, other):
-    """An agent that takes heartbeats."""
-    with site.changed(agent_url=other.url):
-        yield other
-    site.ask("return update_option('otelwp_agent', []);")
-
-
 STATE = """
     return ['rate' => Otelwp\\Agent::sampling_rate(), 'tier' => Otelwp\\Agent::tier(),
             'features' => Otelwp\\Agent::features()];
 """
-
-
-def beat(site):
-    return site.ask("$how = Otelwp\\Heartbeat::beat(); return is_wp_error($how) ? $how->get_error_message() : $how;")
 
 
 def test_the_heartbeat(site, agent):
@@ -674,127 +454,6 @@ def test_nonsense_changes_nothing(site, agent, reply):
     agent.answers["/v1/plugins/heartbeat"] = (200, {}, reply)
     assert beat(site) == "heartbeat"
     assert site.ask(STATE) == {"rate": 1, "tier": "free", "features": []}
-
-
-@contextlib.contextmanager
-def constants(site, **values):
-    """Define constants for a while, as wp-config.php does."""
-    file = site.wordpress.site / "wp-content/mu-plugins/a-constants.php"
-    lines = [f"define('{name}', {quoted(value)});" for name, value in values.items()]
-    site.wordpress.add_must_use(file.name, "<?php " + " ".join(lines))
-    try:
-        yield
-    finally:
-        file.unlink()
-
-
-def test_the_api_key_goes_to_an_address_in_wp_config_alone(site, agent):
-    agent.answers["/v1/plugins/heartbeat"] = (200, {}, "{}")
-    agent.answers["/health"] = (200, {}, '{"status": "healthy"}')
-    health = "return Otelwp\\Admin\\Site_Health::test_agent();"
-    with constants(site, OTELWP_API_KEY="s3cr3t"):
-        assert beat(site) == "heartbeat"
-        page = site.wordpress.visit(SETTINGS, logged_in=True).text
-        report = site.ask(health)
-    assert "authorization" not in agent.seen[0][2], "the address is in the database"
-    assert "not sent: define OTELWP_AGENT_URL in wp-config.php" in page
-    assert (report["status"], "OTELWP_AGENT_URL" in report["description"]) == ("recommended", True)
-    agent.seen.clear()
-    with constants(site, OTELWP_API_KEY="s3cr3t", OTELWP_AGENT_URL=agent.url):
-        assert beat(site) == "heartbeat"
-        page = site.wordpress.visit(SETTINGS, logged_in=True).text
-        debug = site.wordpress.visit("/wp-admin/site-health.php?tab=debug", logged_in=True).text
-        report = site.ask(health)
-        with site.changed(sampling_url=f"{agent.url}/sampling"):
-            beat(site)
-    assert agent.seen[0][2]["authorization"] == "Bearer s3cr3t"
-    assert [path for _, path, headers, _ in agent.seen if "sampling" in path and "authorization" in headers] == []
-    assert report["status"] == "good"
-    assert "s3cr3t" not in page + debug
-
-
-def test_the_api_key_follows_no_redirect(site, agent):
-    with Other() as elsewhere:
-        to = {"Location": f"{elsewhere.url}/v1/plugins/heartbeat"}
-        agent.answers["/v1/plugins/heartbeat"] = (307, to, "")
-        with constants(site, OTELWP_API_KEY="s3cr3t", OTELWP_AGENT_URL=agent.url):
-            assert "307" in beat(site)
-    assert elsewhere.seen == []
-
-
-INJECTED = """
-    global $wpdb;  // As an injection of SQL does it, past every check.
-    $o = array_merge(Otelwp\\Settings::all(), json_decode({}, true));
-    $wpdb->update($wpdb->options, ['option_value' => serialize($o)], ['option_name' => 'otelwp_settings']);
-    wp_cache_flush();
-    return true;
-"""
-
-
-def test_an_address_that_was_injected_is_not_used(site):
-    before = site.ask("return Otelwp\\Settings::all();")
-    bad = {"endpoints": ["http://collector.example", "http://169.254.169.254"], "agent_url": "http://10.0.0.7"}
-    try:
-        site.ask(INJECTED.format(quoted(json.dumps(bad))))
-        assert "Only wp-config.php can name one: define the constant OTELWP_AGENT_URL" in beat(site)
-        page = site.wordpress.visit(SETTINGS, logged_in=True).text
-        health = site.ask("return Otelwp\\Admin\\Site_Health::test_endpoints();")
-        sent = site.ask("return Otelwp\\Test_Trace::send();")["endpoints"]
-    finally:
-        site.ask(INJECTED.format(quoted(json.dumps(before))))
-    for text in (page, health["description"]):
-        assert "define the constant OTELWP_ENDPOINTS there" in text
-        assert "a link-local, metadata or reserved address" in text
-    assert [why.partition(",")[0] for why in sent.values()] == ["refused", "refused"]
-    assert site.listener.read() == []
-    site.after_marker()
-
-
-@pytest.mark.parametrize(
-    ("setting", "value", "problem"),
-    [
-        ("agent_url", "http://collector.example", "define the constant OTELWP_AGENT_URL there"),
-        ("agent_url", "http://169.254.169.254", "a link-local, metadata or reserved address"),
-        ("sampling_url", "http://0x7f000001:5778/sampling", "ambiguous spelling"),
-        ("endpoints", "http://[::ffff:169.254.169.254]", "a link-local, metadata or reserved address"),
-        ("endpoints", "http://127.0.0.1:4318\nudp://10.0.0.7:4319", "define the constant OTELWP_ENDPOINTS there"),
-        ("endpoints", "unix:///proc/self/exe", "symbolic link"),
-        ("endpoints", "unix:///etc/passwd", "not a socket"),
-        ("trusted_proxies", "10.0.0.0/8 10.0.0.0/99", "10.0.0.0/99 is not a network"),
-    ],
-)
-def test_an_address_that_is_refused_is_not_saved(site, setting, value, problem):
-    stored = f"return get_option('otelwp_settings')['{setting}'];"
-    before = site.ask(stored)
-    fields = form(site.wordpress.visit(SETTINGS, logged_in=True).text, "options.php")
-    fields[f"otelwp_settings[{setting}]"] = value
-    assert site.wordpress.visit("/wp-admin/options.php", fields, logged_in=True).status == 302
-    shown = site.wordpress.visit(f"{SETTINGS}&settings-updated=true", logged_in=True).text
-    assert problem in shown
-    assert site.ask(stored) == before
-
-
-def test_whoever_saves_the_option_is_checked(site):
-    """Not the settings page alone: another plugin may let somebody save any option."""
-    code = "$o = get_option('otelwp_settings'); $o['agent_url'] = 'http://collector.example'; $o['max_spans'] = 9;"
-    found = site.ask(f"{code} update_option('otelwp_settings', $o); return get_option('otelwp_settings');")
-    assert (found["agent_url"], found["max_spans"]) == ("", 20)
-    site.set(max_spans=200)
-
-
-def test_secrets_in_addresses_are_not_reported(site):
-    endpoints = "http://agent.example/t/s3cr3t/v1/traces https://ann:s3cr3t@agent.example"
-    with constants(site, OTELWP_ENDPOINTS=endpoints, OTELWP_AGENT_URL="http://127.0.0.1:9/s3cr3t"):
-        pages = [
-            site.wordpress.visit(path, logged_in=True).text
-            for path in (SETTINGS, "/wp-admin/site-health.php?tab=debug")
-        ]
-        information = site.ask("return apply_filters('debug_information', [])['otelwp'] ?? null;")
-        reports = [
-            site.ask(f"return Otelwp\\Admin\\Site_Health::{test}();") for test in ("test_endpoints", "test_agent")
-        ]
-    assert "agent.example" in pages[0]
-    assert "s3cr3t" not in json.dumps([pages, information, reports])
 
 
 def test_an_agent_without_heartbeats_is_asked_for_its_health(site, agent):
@@ -880,16 +539,6 @@ def test_the_heartbeat_is_scheduled_once_and_ends_with_the_plugin(site):
     assert site.ask(scheduled) == 0
     site.wordpress.activate("otelwp")
     assert site.ask(scheduled) == 1
-
-
-SETTINGS = "/wp-admin/options-general.php?page=otelwp"
-
-
-def form(text, action):
-    """Return the fields of a form that the browser would send."""
-    (found,) = re.findall(rf'<form action="[^"]*{action}" method="post">(.*?)</form>', text, re.DOTALL)
-    inputs = [dict(re.findall(r"""(\w+)=["']([^"']*)""", each)) for each in re.findall("<input [^>]*>", found)]
-    return {each["name"]: each["value"] for each in inputs if each["type"] == "hidden" and "[" not in each["name"]}
 
 
 def test_the_settings_page(site):

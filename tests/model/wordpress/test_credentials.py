@@ -2,15 +2,15 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from otelwp_agent.model.wordpress import credentials
-from tests.wordpress.conftest import ROOT
 
-VECTORS = json.loads((ROOT / "tests/data/wordpress/secrets.json").read_text("utf-8"))
+VECTORS = json.loads((Path(__file__).parents[2] / "data/wordpress/secrets.json").read_text("utf-8"))
 
 
 @pytest.mark.parametrize(("text", "expected"), VECTORS["redacted"])

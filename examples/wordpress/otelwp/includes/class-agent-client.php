@@ -40,7 +40,7 @@ final class Agent_Client {
 		if ( ! preg_match( '#^http://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?(/[!-~]*)?$#D', $url, $found ) ) {
 			return null;
 		}
-		$host = ( 'localhost' === strtolower( $found[1] ) ? '127.0.0.1' : $found[1] ) . ':' . ( isset( $found[2] ) && '' !== $found[2] ? $found[2] : '80' );
+		$host = ( Destination::is_localhost( $found[1] ) ? '127.0.0.1' : $found[1] ) . ':' . ( isset( $found[2] ) && '' !== $found[2] ? $found[2] : '80' );
 		return array(
 			'socket' => 'tcp://' . $host,
 			'host'   => $host,

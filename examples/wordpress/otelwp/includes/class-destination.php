@@ -73,7 +73,17 @@ final class Destination {
 		if ( in_array( $host, self::FORBIDDEN_NAMES, true ) ) {
 			return self::FORBIDDEN;
 		}
-		return $fixed || 'localhost' === $host ? '' : self::OTHER_HOST;
+		return $fixed || self::is_localhost( $host ) ? '' : self::OTHER_HOST;
+	}
+
+	/**
+	 * Return whether a name means this host. It is not resolved then: a name server could say otherwise.
+	 *
+	 * @param string $host A name or an address.
+	 * @return bool
+	 */
+	public static function is_localhost( $host ) {
+		return 'localhost' === rtrim( strtolower( $host ), '.' );
 	}
 
 	/**

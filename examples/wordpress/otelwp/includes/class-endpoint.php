@@ -92,7 +92,7 @@ final class Endpoint {
 			return null;
 		}
 		$endpoint->transport = 'http' === $found[1] ? 'tcp' : 'udp';
-		$endpoint->address   = ( 'localhost' === $found[2] ? '127.0.0.1' : $found[2] ) . ':' . $port;
+		$endpoint->address   = ( Destination::is_localhost( $found[2] ) ? '127.0.0.1' : $found[2] ) . ':' . $port;
 		if ( isset( $found[4] ) && '/' !== $found[4] ) {
 			$endpoint->path = $found[4];
 		}

@@ -13,8 +13,8 @@ defined( 'ABSPATH' ) || exit;
  * Checks that nobody but the administrator of this host can have put a socket where it is.
  *
  * Whoever owns the socket reads every trace, and the API key. On a shared host any user can create a socket in a folder
- * like /tmp, so the socket and each folder above it must belong to root, to the user that runs PHP, or to a user named
- * by the constant OTELWP_SOCKET_OWNER, and nobody else may be able to write to the folder.
+ * like /tmp, so the socket and each folder above it must belong to root, to the user that runs PHP, to the owner of the
+ * plugin's files, or to a user named by the constant OTELWP_SOCKET_OWNER, and nobody else may write to the folder.
  */
 final class Unix_Socket {
 
@@ -122,7 +122,8 @@ final class Unix_Socket {
 	private static function trusted() {
 		static $trusted = null;
 		if ( null === $trusted ) {
-			$trusted = array( 0, self::user() );
+			// Whoever owns this file decides what PHP does anyway. WP-CLI may run as another user than the web server.
+			$trusted = array( 0, self::user(), (int) fileowner( __FILE__ ) );
 			foreach ( defined( 'OTELWP_SOCKET_OWNER' ) ? (array) OTELWP_SOCKET_OWNER : array() as $name ) {
 				if ( is_int( $name ) || ctype_digit( (string) $name ) ) {
 					$trusted[] = (int) $name;

@@ -8,7 +8,8 @@ plugin sends, the founding plugin's spans and those of OpenTelemetry's instrumen
 * Site and host of a multisite network stand on the resource, and in the end of `service.name` (a feature of the
   enterprise tier).
 * Paths of code begin at WordPress's folder, and say which plugin or theme they belong to.
-* Query secrets, user ids, logins, e-mail addresses, search terms, cookies and the literals in SQL are removed.
+* Query secrets, user ids, logins, e-mail addresses, search terms, cookies, the literals in SQL, and passwords, keys and
+  tokens in any text are removed.
 * Queries that ran again and again, and slow ones, are events on the request's span: `wordpress.db.n_plus_one`,
   `wordpress.db.slow_query`.
 * Inner `WP.*` spans, which claim to be servers, are internal.

@@ -71,7 +71,8 @@ _REMOTE = 0x300
 _OURS = re.compile(rb"wordpress|otelwp|WordPress")
 _CONSTANT_NAME = re.compile(rb"wordpress\.request|[A-Z]+(?: /\S*)?")
 """Names that say nothing, or have an address in them."""
-_EVENT_WORTH_READING = re.compile(rb"@|db\.|url|http\.|user|code\.")
+_STATUS_CODE_SIZE = 2
+"""Bytes of a status without a message."""
 
 
 class Config(ComponentConfig):
@@ -179,7 +180,7 @@ class WordPressProcessor(Processor):
         if redactor is not None:
             if span.events:
                 changed |= self._edit_events(span)
-            if b"@" in span.status:
+            if len(span.status) > _STATUS_CODE_SIZE:
                 changed |= self._edit_status(span, redactor)
         if changed:
             data = span.SerializeToString()
@@ -206,8 +207,6 @@ class WordPressProcessor(Processor):
         """Redact the attributes of events; return whether anything changed."""
         changed = False
         for index, data in enumerate((*span.events,)):
-            if not _EVENT_WORTH_READING.search(data):
-                continue
             try:
                 event = pb.EventAttributes.FromString(data)
             except DecodeError:

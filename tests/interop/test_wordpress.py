@@ -148,7 +148,12 @@ def text(value):
 def ours(founding):
     """The stage with our plugin, which has a unix datagram socket to send to, and with another that ends requests."""
     stage = founding
-    settings = {"sampling_rate": 1, "endpoints": [f"unixgram://{stage.wordpress.folder}/tee.dgram"], "agent_url": ""}
+    settings = {
+        "sampling_rate": 1,
+        "endpoints": [f"unixgram://{stage.wordpress.folder}/tee.dgram"],
+        "agent_url": "",
+        "trusted_proxies": ["127.0.0.1"],
+    }
     stage.wordpress.activate("otelwp")
     stage.wordpress.option("otelwp_settings", settings)
     yield stage
@@ -219,7 +224,7 @@ def test_our_plugin_takes_the_first_way_that_works(ours, transport):
         "http": f"http://127.0.0.1:{ours.agent.port()}",
     }
     endpoints = [f"unixgram://{folder}/nobody.dgram", *list(ways.values())[list(ways).index(transport) :]]
-    settings = {"sampling_rate": 1, "endpoints": endpoints, "agent_url": ""}
+    settings = {"sampling_rate": 1, "endpoints": endpoints, "agent_url": "", "trusted_proxies": ["127.0.0.1"]}
     ours.wordpress.option("otelwp_settings", settings)
     trace_id = f"{0xFFFF:016x}{list(ways).index(transport) + 1:016x}"
     PAGES["front"].visit(ours.wordpress, {"traceparent": f"00-{trace_id}-{0xABC:016x}-01"})
@@ -241,7 +246,10 @@ def test_the_example_takes_what_both_plugins_send(founding, ours, monkeypatch):
         port = agent.port("http", "jaeger_json")
         wordpress.option("wpotel_endpoint", f"http://127.0.0.1:{port}/api/traces")
         endpoints = [f"unixgram://{sockets}/datagram.sock"]
-        wordpress.option("otelwp_settings", {"sampling_rate": 1, "endpoints": endpoints, "agent_url": ""})
+        wordpress.option(
+            "otelwp_settings",
+            {"sampling_rate": 1, "endpoints": endpoints, "agent_url": "", "trusted_proxies": ["127.0.0.1"]},
+        )
         before = len(posted(wordpress))
         trace_id = f"{0xEEEE:032x}"
         PAGES["post"].visit(wordpress, {"traceparent": f"00-{trace_id}-{0xABC:016x}-01"})

@@ -306,6 +306,25 @@ def test_events_and_status_are_redacted_as_well():
     assert after == span
 
 
+def test_secrets_go_from_attributes_events_and_status():
+    trace = Trace()
+    span = trace.span(1, attributes={"message": "password=x1", "token": "x"})
+    arguments = span.attributes.add(key="arguments").value.array_value
+    for argument in ("--password=x1", "--verbose"):
+        arguments.values.add(string_value=argument)
+    put(span.events.add(name="log").attributes, {"text": "api_key=x1"})
+    span.status.message = "Bearer abcdef12345 was refused"
+    (after,) = trace.spans_after()
+    by_key = {each.key: each.value for each in after.attributes}
+    assert by_key["message"].string_value == "password=REDACTED"
+    found = [each.string_value for each in by_key["arguments"].array_value.values]
+    assert found == ["--password=REDACTED", "--verbose"]
+    assert values(after.events[0].attributes) == {"text": "api_key=REDACTED"}
+    assert after.status.message == "Bearer REDACTED was refused"
+    (after,) = trace.spans_after({"redact": {"enabled": False}})
+    assert after == span
+
+
 def test_redaction_can_hash_and_can_be_told_more():
     trace = Trace()
     trace.span(1, attributes={"user.id": "7", "mine": "x", "url.query": "voucher=1&x=2"})

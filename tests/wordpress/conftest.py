@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.interop.wordpress import WordPress
+from tests.wordpress.kit import Listener, Other, Site
+
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "examples/wordpress/otelwp"
 PRELUDE = Path(__file__).with_name("prelude.php")
 PATIENCE = 60.0
+CASES = ROOT / "tests/wordpress/site/cases.php"
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +45,33 @@ def php(php_program):
         return json.loads(done.stdout)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def site():
+    with WordPress() as wordpress:
+        listener = Listener(wordpress.folder / "agent.dgram")
+        wordpress.add_must_use("cases.php", CASES.read_text("utf-8"))
+        wordpress.add(PLUGIN)
+        running = Site(wordpress, listener)
+        running.set(
+            sampling_rate=1, endpoints=listener.url, agent_url="", service_name="shop", trusted_proxies="127.0.0.1"
+        )
+        yield running
+        log = (wordpress.folder / "php-fpm.log").read_text("utf-8", "replace")
+        assert "wp-content/plugins/otelwp" not in log, log
+        listener.socket.close()
+
+
+@pytest.fixture
+def other():
+    with Other() as running:
+        yield running
+
+
+@pytest.fixture
+def agent(site, other):
+    """An agent that takes heartbeats."""
+    with site.changed(agent_url=other.url):
+        yield other
+    site.ask("return update_option('otelwp_agent', []);")

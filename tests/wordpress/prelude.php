@@ -1,6 +1,6 @@
 <?php
 /**
- * What the plugin's own classes need of WordPress to run without it: paths, and transients that last a process.
+ * What the plugin's own classes need of WordPress to run without it: paths, errors, and transients that last a process.
  *
  * What needs more of WordPress is tested on a WordPress, by `make interop`.
  */
@@ -25,6 +25,26 @@ function set_transient( $name, $value ) {
 
 function wp_using_ext_object_cache() {
 	return false;
+}
+
+function __( $text ) {
+	return $text;
+}
+
+function is_wp_error( $thing ) {
+	return $thing instanceof WP_Error;
+}
+
+class WP_Error {
+	private $message;
+
+	public function __construct( $code, $message ) {
+		$this->message = $message;
+	}
+
+	public function get_error_message() {
+		return $this->message;
+	}
 }
 
 spl_autoload_register(

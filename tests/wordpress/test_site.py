@@ -1,166 +1,24 @@
 """The plugin on a real WordPress: what a request becomes, what stays private, and what administrators see and do."""
 
-import contextlib
-import http.server
 import json
 import re
 import shutil
 import socket
 import threading
 import time
-from dataclasses import dataclass
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.interop.wordpress import PASSWORD, USER, WordPress
+from tests.interop.wordpress import PASSWORD, USER
 from tests.kit.agent import Agent, free_port, post
 from tests.kit.traffic import traffic
-from tests.wordpress.conftest import PLUGIN, ROOT
+from tests.wordpress.conftest import ROOT
+from tests.wordpress.kit import CLIENT, INTERNAL, PATIENCE, SERVER, SETTINGS, attributes, beat, form
 
 pytestmark = pytest.mark.interop
 
-CASES = ROOT / "tests/wordpress/site/cases.php"
 LOADER = ROOT / "examples/wordpress/mu-plugins/otelwp-loader.php"
-PATIENCE = 20.0
-INTERNAL, SERVER, CLIENT = 1, 2, 3
 FRONT = ["bootstrap", "plugins", "init", "query", "template", "shutdown"]
-
-
-@dataclass
-class Trace:
-    """One message of the plugin, read as the agent reads it."""
-
-    body: bytes
-    resource: dict
-    spans: list
-
-    @property
-    def root(self):
-        return self.spans[0]
-
-    @property
-    def phases(self):
-        return [span.name for span in self.spans if span.parent_span_id == self.root.span_id and span.kind == INTERNAL]
-
-    def named(self, name):
-        return [span for span in self.spans if span.name == name]
-
-    def parent(self, span):
-        (found,) = [each for each in self.spans if each.span_id == span.parent_span_id]
-        return found
-
-
-def attributes(holder):
-    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in holder.attributes}
-
-
-class Listener:
-    """The agent's datagram socket, in the test's own hands."""
-
-    def __init__(self, path):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind(str(path))
-        path.chmod(0o666)
-        self.socket.settimeout(0)
-        self.url = f"unixgram://{path}"
-        self.bodies = []
-
-    def read(self):
-        """Return what has come since it was asked last."""
-        found = []
-        while True:
-            try:
-                body = self.socket.recv(1 << 20)
-            except BlockingIOError:
-                break
-            request = ExportTraceServiceRequest.FromString(body)
-            (resource,) = request.resource_spans
-            found.append(Trace(body, attributes(resource.resource), list(resource.scope_spans[0].spans)))
-        self.bodies += [trace.body for trace in found]
-        return found
-
-    def wait(self):
-        end = time.monotonic() + PATIENCE
-        while not (found := self.read()):
-            assert time.monotonic() < end, "the plugin sent nothing"
-            time.sleep(0.02)
-        return found
-
-
-def quoted(text):
-    """Write a string as PHP does."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-@dataclass
-class Site:
-    """WordPress with the plugin, sending to a listener."""
-
-    wordpress: WordPress
-    listener: Listener
-
-    def trace(self, path, data=None, *, status=200, **how):
-        """Visit a page; return its trace."""
-        self.settle()
-        answer = self.wordpress.visit(path, data, **how)
-        assert answer.status == status, answer
-        traces = self.listener.wait()
-        assert len(traces) == 1, [trace.root.name for trace in traces]
-        return traces[0]
-
-    def nothing(self, path, **how):
-        """Visit a page that must not be recorded."""
-        self.settle()
-        self.wordpress.visit(path, **how)
-        self.after_marker()
-
-    def after_marker(self):
-        """Visit a page that must be recorded; its trace is the only one that has come."""
-        caller = f"00-{'a' * 32}-{'b' * 16}-01"
-        self.wordpress.visit("/?case=exit", headers={"traceparent": caller})
-        traces = self.listener.wait()
-        assert [trace.root.trace_id.hex() for trace in traces] == ["a" * 32]
-
-    def settle(self):
-        self.listener.read()
-
-    def set(self, **settings):
-        """Change settings as a form would, and leave the rest."""
-        self.wordpress.php(
-            f"Otelwp\\Settings::save(Otelwp\\Settings::sanitize(json_decode({quoted(json.dumps(settings))}, true)));"
-        )
-        self.settle()
-
-    @contextlib.contextmanager
-    def changed(self, **settings):
-        """Change settings for a while."""
-        before = self.ask("return Otelwp\\Settings::all();")
-        self.set(**settings)
-        try:
-            yield
-        finally:
-            self.set(**before)
-
-    def ask(self, code):
-        """Run PHP in this WordPress; return what it returns."""
-        said = self.wordpress.php(f'echo "\\n" . json_encode((static function () {{ {code} }})());')
-        self.settle()
-        return json.loads(said.splitlines()[-1])
-
-
-@pytest.fixture(scope="module")
-def site():
-    with WordPress() as wordpress:
-        listener = Listener(wordpress.folder / "agent.dgram")
-        wordpress.add_must_use("cases.php", CASES.read_text("utf-8"))
-        wordpress.add(PLUGIN)
-        running = Site(wordpress, listener)
-        running.set(sampling_rate=1, endpoints=listener.url, agent_url="", service_name="shop")
-        yield running
-        log = (wordpress.folder / "php-fpm.log").read_text("utf-8", "replace")
-        assert "wp-content/plugins/otelwp" not in log, log
-        listener.socket.close()
 
 
 @pytest.mark.parametrize(
@@ -370,52 +228,6 @@ def test_queries_need_not_be_timed(site, mode):
     assert attributes(trace.root)["wordpress.db.query_count"] > 25
 
 
-class Other(http.server.ThreadingHTTPServer):
-    """Another host that this WordPress talks to."""
-
-    def __init__(self):
-        self.seen = []
-        self.answers = {}
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        self.thread = threading.Thread(target=self.serve_forever)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *error):
-        self.shutdown()
-        self.thread.join()
-        self.server_close()
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Answer with what the test has laid out, and 200 otherwise."""
-
-    def do_GET(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        path = self.path.partition("?")[0]
-        self.server.seen.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body))
-        status, headers, text = self.server.answers.get(path, (500 if "500" in path else 200, {}, "{}"))
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-    do_POST = do_GET  # noqa: N815 - the standard library's name
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def other():
-    with Other() as running:
-        yield running
-
-
 def test_requests_to_others(site, other):
     trace = site.trace(f"/?case=http&to={other.url}")
     calls = [span for span in trace.spans if span.kind == CLIENT and "url.scheme" in attributes(span)]
@@ -596,22 +408,10 @@ REPLY = {
 }
 
 
-@pytest.fixture
-def agent(site, other):
-    """An agent that takes heartbeats."""
-    with site.changed(agent_url=other.url):
-        yield other
-    site.ask("return update_option('otelwp_agent', []);")
-
-
 STATE = """
     return ['rate' => Otelwp\\Agent::sampling_rate(), 'tier' => Otelwp\\Agent::tier(),
             'features' => Otelwp\\Agent::features()];
 """
-
-
-def beat(site):
-    return site.ask("$how = Otelwp\\Heartbeat::beat(); return is_wp_error($how) ? $how->get_error_message() : $how;")
 
 
 def test_the_heartbeat(site, agent):
@@ -739,16 +539,6 @@ def test_the_heartbeat_is_scheduled_once_and_ends_with_the_plugin(site):
     assert site.ask(scheduled) == 0
     site.wordpress.activate("otelwp")
     assert site.ask(scheduled) == 1
-
-
-SETTINGS = "/wp-admin/options-general.php?page=otelwp"
-
-
-def form(text, action):
-    """Return the fields of a form that the browser would send."""
-    (found,) = re.findall(rf'<form action="[^"]*{action}" method="post">(.*?)</form>', text, re.DOTALL)
-    inputs = [dict(re.findall(r"""(\w+)=["']([^"']*)""", each)) for each in re.findall("<input [^>]*>", found)]
-    return {each["name"]: each["value"] for each in inputs if each["type"] == "hidden" and "[" not in each["name"]}
 
 
 def test_the_settings_page(site):
@@ -913,7 +703,7 @@ NETWORK = """
 
 
 def test_on_a_network(site):
-    """Last but one: this WordPress becomes a network."""
+    """Last but two: this WordPress becomes a network."""
     wordpress = site.wordpress
     wordpress.deactivate("otelwp")
     assert wordpress.php(NETWORK).endswith("done")
@@ -959,6 +749,41 @@ def test_on_a_network(site):
     assert wordpress.visit(save, fields | {"_wpnonce": "forged"}, logged_in=True).status == 403
     assert site.ask("return get_site_option('otelwp_settings')['n_plus_one'];") == 55
     assert wordpress.visit(SETTINGS, logged_in=True).status == 403, "a site has no page of its own then"
+
+
+AS_SITE = """<?php
+add_action('init', function () {
+    if ('sites' !== ($_GET['case'] ?? '')) { return; }
+    wp_set_current_user((int) $_GET['user']);
+    $o = array_merge(Otelwp\\Settings::all(), ['agent_url' => $_GET['url'], 'n_plus_one' => (int) $_GET['n']]);
+    update_option('otelwp_settings', $o);
+    $saved = get_option('otelwp_settings');
+    wp_send_json([$saved['agent_url'], $saved['n_plus_one'], Otelwp\\Settings::may_change('agent_url')]);
+});
+"""
+
+
+def test_on_a_network_sites_do_not_change_addresses(site):
+    """Where the plugin is active for a single site, whose administrator may change all else."""
+    wordpress = site.wordpress
+    activate = "require ABSPATH . 'wp-admin/includes/plugin.php';"
+    wordpress.php(
+        f"{activate} deactivate_plugins('otelwp/otelwp.php', false, true); activate_plugin('otelwp/otelwp.php');"
+    )
+    user = site.ask(
+        "$id = wp_create_user('ann', 'pw-1', 'ann@example.test');add_user_to_blog(1, $id, 'administrator'); return $id;"
+    )
+    assert site.ask(f"return user_can({user}, 'manage_options') && ! user_can({user}, 'manage_network_options');")
+    wordpress.add_must_use("sites.php", AS_SITE)
+    before = site.ask("return get_option('otelwp_settings')['agent_url'];")
+    address = "http://127.0.0.1:9"
+    site_admin = wordpress.visit(f"/?case=sites&user={user}&url={address}&n=77")
+    assert json.loads(site_admin.text) == [before, 77, False]
+    network_admin = wordpress.visit(f"/?case=sites&user=1&url={address}&n=78")
+    assert json.loads(network_admin.text) == [address, 78, True]
+    wordpress.php(
+        f"{activate} deactivate_plugins('otelwp/otelwp.php'); activate_plugin('otelwp/otelwp.php', '', true);"
+    )
 
 
 LEFT = """

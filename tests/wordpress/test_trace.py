@@ -70,6 +70,37 @@ def test_a_broken_header_begins_a_trace_of_its_own(php, header):
     assert (parent_id, sampled, state, ot) == ("", None, "", {})
 
 
+OF_REQUEST = """
+    return array_map(static function ($each) {
+        $c = Otelwp\\Trace_Context::of_request($each[0], $each[1], $each[2], $each[3]);
+        $link = $c->link;
+        $to = $link ? [$link->trace_id, $link->parent_id] : null;
+        return [$c->trace_id, $c->parent_id, $c->sampled, $c->tracestate(null), $to];
+    }, $data);
+"""
+
+
+def test_a_trusted_caller_is_continued(php):
+    caller = [f"00-{TRACE}-{SPAN}-01", "rojo=1,ot=rv:6e6d1a75832a2f"]
+    trusted = [[*caller, "10.0.0.7", ["10.0.0.0/8"]], [*caller, "fd00::7", ["10.0.0.0/8", "fd00::/8"]]]
+    assert php(OF_REQUEST, trusted) == [[TRACE, SPAN, True, "ot=rv:6e6d1a75832a2f,rojo=1", None]] * 2
+
+
+def test_the_context_of_a_stranger_becomes_a_link(php):
+    """Neither the trace id, by which is sampled, nor the randomness or the state is the stranger's."""
+    caller = [f"00-{TRACE}-{SPAN}-01", "rojo=1,ot=th:0;rv:ffffffffffffff"]
+    strangers = [[*caller, "192.0.2.7", []], [*caller, "192.0.2.7", ["10.0.0.0/8"]], [*caller, "", ["0.0.0.0/0"]]]
+    for trace_id, parent_id, sampled, state, link in php(OF_REQUEST, strangers):
+        assert trace_id != TRACE
+        assert (len(bytes.fromhex(trace_id)), parent_id, sampled, state) == (16, "", None, "")
+        assert link == [TRACE, SPAN]
+
+
+def test_nobody_to_link_to(php):
+    ((_, parent_id, sampled, _, link),) = php(OF_REQUEST, [["nonsense", "rojo=1", "192.0.2.7", []]])
+    assert (parent_id, sampled, link) == ("", None, None)
+
+
 def test_what_is_handed_on(php):
     assert php(
         f"""
@@ -178,6 +209,24 @@ def test_spans_as_the_agent_reads_them(php):
     specials = {each.key: each.value.double_value for each in root.attributes if each.key in ("nan", "inf")}
     assert math.isnan(specials["nan"])
     assert specials["inf"] == math.inf
+
+
+@pytest.mark.parametrize("flags", ["00", "01"])
+def test_a_link_as_the_agent_reads_it(php, flags):
+    body, _ = encoded(
+        php,
+        f"""
+        $caller = '00-{TRACE}-{SPAN}-{flags}';
+        $trace->context = Otelwp\\Trace_Context::of_request($caller, 'rojo=1,ot=th:8', '192.0.2.7', []);
+        $root = $trace->open('GET front', 2); $trace->open('init');
+        """,
+    )
+    _, _, (root, inner) = decoded(body)
+    (link,) = root.links
+    assert (link.trace_id.hex(), link.span_id.hex(), link.trace_state) == (TRACE, SPAN, "ot=th:8,rojo=1")
+    assert link.flags == 0x300 | int(flags)
+    assert (root.trace_id.hex() != TRACE, root.parent_span_id, root.flags) == (True, b"", 0x101)
+    assert list(inner.links) == []
 
 
 def test_a_trace_without_a_caller_has_no_parent(php):

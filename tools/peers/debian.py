@@ -63,10 +63,11 @@ class Machine:
     @property
     def php_ini(self) -> str:
         """What stands in place of the system's php.ini: the extensions, and nothing by chance."""
-        folder = next(self.root.glob("usr/lib/php/20*"), None) or next(Path("/usr/lib/php").glob("20*"))
-        present = [name for name in EXTENSIONS if (folder / f"{name}.so").exists()]
-        lines = [f"extension_dir = {folder}", "zend_extension = opcache"]
-        return "\n".join([*lines, *(f"extension = {name}" for name in present), ""])
+        # A machine may have PHP without some of its extensions: then only those were unpacked.
+        folders = [*self.root.glob("usr/lib/php/20*"), *Path("/usr/lib/php").glob("20*")]
+        files = {path.stem: path for folder in reversed(folders) for path in folder.glob("*.so")}
+        lines = [f"zend_extension = {files['opcache']}"]
+        return "\n".join([*lines, *(f"extension = {files[name]}" for name in EXTENSIONS if name in files), ""])
 
 
 def wordpress() -> Machine:

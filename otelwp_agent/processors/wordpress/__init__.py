@@ -8,7 +8,8 @@ plugin sends, the founding plugin's spans and those of OpenTelemetry's instrumen
 * Site and host of a multisite network stand on the resource, and in the end of `service.name` (a feature of the
   enterprise tier).
 * Paths of code begin at WordPress's folder, and say which plugin or theme they belong to.
-* Query secrets, user ids, logins, e-mail addresses, search terms, cookies and the literals in SQL are removed.
+* Query secrets, user ids, logins, e-mail addresses, search terms, cookies, the literals in SQL, and passwords, keys and
+  tokens in any text are removed.
 * Queries that ran again and again, and slow ones, are events on the request's span: `wordpress.db.n_plus_one`,
   `wordpress.db.slow_query`.
 * Inner `WP.*` spans, which claim to be servers, are internal.
@@ -70,7 +71,8 @@ _REMOTE = 0x300
 _OURS = re.compile(rb"wordpress|otelwp|WordPress")
 _CONSTANT_NAME = re.compile(rb"wordpress\.request|[A-Z]+(?: /\S*)?")
 """Names that say nothing, or have an address in them."""
-_EVENT_WORTH_READING = re.compile(rb"@|db\.|url|http\.|user|code\.")
+_STATUS_CODE_SIZE = 2
+"""Bytes of a status without a message."""
 
 
 class Config(ComponentConfig):
@@ -178,7 +180,7 @@ class WordPressProcessor(Processor):
         if redactor is not None:
             if span.events:
                 changed |= self._edit_events(span)
-            if b"@" in span.status:
+            if len(span.status) > _STATUS_CODE_SIZE:
                 changed |= self._edit_status(span, redactor)
         if changed:
             data = span.SerializeToString()
@@ -205,8 +207,6 @@ class WordPressProcessor(Processor):
         """Redact the attributes of events; return whether anything changed."""
         changed = False
         for index, data in enumerate((*span.events,)):
-            if not _EVENT_WORTH_READING.search(data):
-                continue
             try:
                 event = pb.EventAttributes.FromString(data)
             except DecodeError:

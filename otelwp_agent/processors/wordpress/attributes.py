@@ -79,7 +79,11 @@ PLAIN = Known()
 
 def key_value(key: str, value: Raw) -> bytes:
     """Return a serialized KeyValue."""
-    return pb.KeyValue(key=key.encode(), value=encode(value)).SerializeToString()
+    return _key_value(key, encode(value))
+
+
+def _key_value(key: str, value: bytes) -> bytes:
+    return pb.KeyValue(key=key.encode(), value=value).SerializeToString()
 
 
 class Reader:
@@ -119,6 +123,8 @@ class Reader:
         redactor = self._redactor
         if redactor is not None and redactor.hides(key):
             return self._hidden(redactor, key, as_string(value))
+        if value.WhichOneof("value") == "array_value" and redactor is not None:
+            return self._list(redactor, key, value)
         if value.WhichOneof("value") != "string_value":
             fact = FACTS.get(key, "")
             return Known(fact, _scalar(value)) if fact else PLAIN
@@ -127,9 +133,7 @@ class Reader:
             return self._path(key, text) if self._code else PLAIN
         new = text
         if redactor is not None:
-            if key in redaction.URLS:
-                new = redactor.url(key, new)
-            new = redactor.text(new)
+            new = redactor.url(key, text) if key in redaction.URLS else redactor.text(text)
         fact = FACTS.get(key, "")
         if new == text and not fact:
             return PLAIN
@@ -141,6 +145,18 @@ class Reader:
         if key in _LOGGED_IN:
             return Known(new=new, added=("logged_in", key_value("wordpress.user.logged_in", text not in ("", "0"))))
         return Known(new=new)
+
+    @staticmethod
+    def _list(redactor: Redactor, key: str, value: pb.AnyValue) -> Known:
+        """Redact the strings of an array."""
+        changed = False
+        for each in value.array_value.values:
+            text = each.string_value.decode(errors="replace")
+            new = redactor.text(text)
+            if new != text:
+                each.string_value = new.encode()
+                changed = True
+        return Known(new=(_key_value(key, value.SerializeToString()),)) if changed else PLAIN
 
     @staticmethod
     def _path(key: str, text: str) -> Known:

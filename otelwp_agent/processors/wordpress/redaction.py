@@ -1,8 +1,8 @@
 """Takes people and secrets out of attributes: what leaves a site must not say who was there.
 
 What goes, unless a configuration says otherwise: the values of query parameters that look like secrets, people or
-search terms; user ids, logins and names; cookies and credentials in headers; addresses of clients; e-mail addresses in
-any text; literals in SQL.
+search terms; user ids, logins and names; cookies and credentials in headers; addresses of clients; e-mail addresses,
+passwords, keys and tokens in any text; literals in SQL.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
 
+from otelwp_agent.processors.wordpress import credentials
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-REDACTED = "REDACTED"
-"""In place of a value, as OpenTelemetry's conventions have it (`url.full`)."""
+REDACTED = credentials.MARK
 
 URLS = frozenset(
     {
@@ -38,9 +39,10 @@ STATEMENTS = frozenset({"db.query.text", "db.statement"})
 
 _PARAMETER = re.compile(
     r"pass|pwd|token|nonce|secret|api_?key|(?:^|[_\-\[])key|auth(?!or)|sig(?:nature)?$|hash|session|mail|phone|user|login"
-    r"|card|^(?:code|log|q|s|search|query|ip|(?:first|last|display|full|nick|billing_\w+|shipping_\w+)_?name)$",
+    r"|card|[_\-\[](?:name|code)\]?$|^(?:code|log|q|s|search|query|ip|(?:first|last|display|full|nick)_?name)$",
     re.IGNORECASE,
 )
+"""Names of parameters whose values are secrets, people or search terms. The plugin has the same list."""
 _PERSON = re.compile(
     r"enduser\.|user\.(?:id|name|full_name|email|hash|login|roles)$|(?:wp|wordpress)[._](?:user|customer)(?:[._](?!logged_in)\w+)?$"
     r"|user_?(?:id|login|email)$|client\.address$|http\.client_ip$|net\.(?:sock\.)?peer\.(?:ip|addr)$|network\.peer\.address$"
@@ -74,15 +76,15 @@ class Redactor:
         return None if self._key is None else self._digest(value)
 
     def url(self, key: str, text: str) -> str:
-        """Return a URL with the secrets in its query hidden; all of it, if the attribute is the query."""
+        """Return a URL with the secrets in it hidden; all of it is the query, if the attribute is the query."""
         if key == "url.query":
-            return self.query(text)
-        text = _CREDENTIALS.sub(f"{REDACTED}@", text)
-        base, mark, rest = text.partition("?")
-        if not mark:
-            return text
-        query, mark, fragment = rest.partition("#")
-        return f"{base}?{self.query(query)}{mark}{fragment}"
+            return self._without_emails(self.query(text))
+        base, mark, rest = _CREDENTIALS.sub(f"{REDACTED}@", text).partition("?")
+        base = credentials.redact(base)
+        if mark:
+            query, mark, fragment = rest.partition("#")
+            base = f"{base}?{self.query(query)}{mark}{credentials.redact(fragment)}"
+        return self._without_emails(base)
 
     def query(self, query: str) -> str:
         """Return a query string with the values of telling parameters hidden."""
@@ -91,7 +93,10 @@ class Redactor:
         return "&".join([self._pair(each) for each in query.split("&")])
 
     def text(self, text: str) -> str:
-        """Return a text without e-mail addresses."""
+        """Return a text without secrets and e-mail addresses."""
+        return self._without_emails(credentials.redact(text))
+
+    def _without_emails(self, text: str) -> str:
         return _EMAIL.sub(self._email, text) if "@" in text else text
 
     def _pair(self, pair: str) -> str:
@@ -99,13 +104,20 @@ class Redactor:
         if not value:
             return pair
         plain = unquote_plus(name)
-        if plain.lower() not in self._parameters and _PARAMETER.search(plain) is None:
+        if plain.lower() not in self._parameters and _PARAMETER.search(plain) is None and not _holds_secret(value):
             return pair
         return f"{name}{mark}{REDACTED if self._key is None else self._digest(unquote_plus(value))}"
 
     def _email(self, found: re.Match[str]) -> str:
+        if found[0].startswith(f"{REDACTED}@"):
+            return found[0]  # What is left of a URL's credentials is not a person.
         return "[email]" if self._key is None else f"[email:{self._digest(found[0].lower())}]"
 
     def _digest(self, value: str) -> str:
         assert self._key is not None  # noqa: S101 - asked by the callers
         return hmac.new(self._key, value.encode(errors="replace"), hashlib.sha256).hexdigest()[:16]
+
+
+def _holds_secret(value: str) -> bool:
+    plain = unquote_plus(value)
+    return credentials.redact(plain) != plain

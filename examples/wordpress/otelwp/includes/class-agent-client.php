@@ -27,17 +27,20 @@ final class Agent_Client {
 	 * @return array{socket: string, host: string, path: string}|null
 	 */
 	public static function parse( $url ) {
-		if ( preg_match( '#^unix://(/[^\s?\#]{1,106})$#D', $url, $found ) ) {
+		if ( false !== strpbrk( $url, '?#' ) ) {
+			return null;
+		}
+		if ( preg_match( '#^unix://(/[!-~]{1,106})$#D', $url, $found ) ) {
 			return array(
 				'socket' => 'unix://' . $found[1],
 				'host'   => 'localhost',
 				'path'   => '',
 			);
 		}
-		if ( ! preg_match( '#^http://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?(/[^\s?\#]*)?$#D', $url, $found ) ) {
+		if ( ! preg_match( '#^http://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?(/[!-~]*)?$#D', $url, $found ) ) {
 			return null;
 		}
-		$host = $found[1] . ':' . ( isset( $found[2] ) && '' !== $found[2] ? $found[2] : '80' );
+		$host = ( Destination::is_localhost( $found[1] ) ? '127.0.0.1' : $found[1] ) . ':' . ( isset( $found[2] ) && '' !== $found[2] ? $found[2] : '80' );
 		return array(
 			'socket' => 'tcp://' . $host,
 			'host'   => $host,
@@ -46,19 +49,24 @@ final class Agent_Client {
 	}
 
 	/**
-	 * Ask.
+	 * Ask. A redirect is returned like any other answer and never followed: the headers may hold the API key.
 	 *
 	 * @param string $method  GET or POST.
 	 * @param string $url     Where the agent is.
 	 * @param string $path    What to ask, to be put behind the address.
 	 * @param string $body    JSON, for POST.
 	 * @param array  $headers More of them, name => value.
+	 * @param string $setting The setting that holds the address.
 	 * @return array{status: int, headers: array, body: string}|\WP_Error
 	 */
-	public static function request( $method, $url, $path, $body = '', array $headers = array() ) {
+	public static function request( $method, $url, $path, $body = '', array $headers = array(), $setting = 'agent_url' ) {
 		$to = self::parse( $url );
 		if ( null === $to ) {
 			return new \WP_Error( 'otelwp_address', __( 'This is no address of an agent.', 'otelwp' ) );
+		}
+		$refusal = Destination::refusal( $url, Settings::is_constant( $setting ) );
+		if ( '' !== $refusal ) {
+			return new \WP_Error( 'otelwp_refused', Destination::explain( $refusal, $setting ) );
 		}
 		$head = $method . ' ' . $to['path'] . $path . " HTTP/1.0\r\nHost: " . $to['host'] . "\r\nUser-Agent: otelwp/" . OTELWP_VERSION . "\r\nConnection: close\r\n";
 		if ( 'POST' === $method ) {
@@ -68,9 +76,9 @@ final class Agent_Client {
 			);
 		}
 		foreach ( $headers as $name => $value ) {
-			$head .= $name . ': ' . preg_replace( '/[\r\n]/', '', $value ) . "\r\n";
+			$head .= $name . ': ' . preg_replace( '/[^ -~]/', '', $value ) . "\r\n";
 		}
-		$answer = self::exchange( $to['socket'], $head . "\r\n" . $body );
+		$answer = self::exchange( $to['socket'], $head . "\r\n" . $body, $setting );
 		if ( is_wp_error( $answer ) ) {
 			return $answer;
 		}
@@ -97,14 +105,20 @@ final class Agent_Client {
 	 *
 	 * @param string $socket  As PHP names it.
 	 * @param string $message What to write.
+	 * @param string $setting The setting that holds the address.
 	 * @return string|\WP_Error
 	 */
-	private static function exchange( $socket, $message ) {
+	private static function exchange( $socket, $message, $setting ) {
 		// phpcs:disable WordPress.WP.AlternativeFunctions, WordPress.PHP.NoSilencedErrors -- these are sockets, no files; the error is returned.
 		$deadline   = microtime( true ) + self::SECONDS;
 		$connection = @stream_socket_client( $socket, $code, $error, self::SECONDS );
 		if ( ! $connection ) {
 			return new \WP_Error( 'otelwp_connect', '' === (string) $error ? __( 'Nobody answers there.', 'otelwp' ) : $error );
+		}
+		$refusal = 0 === strpos( $socket, 'unix:' ) ? '' : Destination::peer_refusal( $connection );
+		if ( '' !== $refusal ) {
+			fclose( $connection );
+			return new \WP_Error( 'otelwp_refused', Destination::explain( $refusal, $setting ) );
 		}
 		stream_set_blocking( $connection, false );
 		$answer = '';

@@ -164,7 +164,10 @@ final class Agent {
 		if ( in_array( $tier, self::TIERS, true ) ) {
 			$state['tier'] = $tier;
 		}
-		$state['features'] = array_slice( array_values( array_map( 'sanitize_key', array_filter( $features, 'is_string' ) ) ), 0, 50 );
+		$state['features'] = array();
+		foreach ( array_slice( array_values( array_filter( $features, 'is_string' ) ), 0, 50 ) as $feature ) {
+			$state['features'][] = sanitize_key( substr( $feature, 0, 64 ) ); // Every page loads the option.
+		}
 		if ( ! empty( $toggles['pause'] ) || ! empty( $toggles['block_plugin'] ) ) {
 			$state['paused'] = true;
 		}

@@ -59,20 +59,32 @@ final class Endpoint {
 	public $path = '/v1/traces';
 
 	/**
+	 * Whether a constant in wp-config.php names it: then it may be on another host.
+	 *
+	 * @var bool
+	 */
+	public $fixed;
+
+	/**
 	 * Read an endpoint; null if it is none.
 	 *
-	 * @param string $text `unixgram:///path`, `unix:///path`, `udp://host:port`, `http://host:port[/path]`.
+	 * @param string $text  `unixgram:///path`, `unix:///path`, `udp://host:port`, `http://host:port[/path]`.
+	 * @param bool   $fixed Whether a constant in wp-config.php names it.
 	 * @return self|null
 	 */
-	public static function parse( $text ) {
-		$endpoint       = new self();
-		$endpoint->text = $text;
-		if ( preg_match( '#^(unix|unixgram)://(/[^\s?\#]{1,106})$#D', $text, $found ) ) { // sun_path has 108 bytes.
+	public static function parse( $text, $fixed = false ) {
+		$endpoint        = new self();
+		$endpoint->text  = $text;
+		$endpoint->fixed = $fixed;
+		if ( false !== strpbrk( $text, '?#' ) ) {
+			return null;
+		}
+		if ( preg_match( '#^(unix|unixgram)://(/[!-~]{1,106})$#D', $text, $found ) ) { // sun_path has 108 bytes.
 			$endpoint->transport = 'unix' === $found[1] ? 'unix' : 'udg';
 			$endpoint->address   = $found[2];
 			return $endpoint;
 		}
-		if ( ! preg_match( '#^(udp|http)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?(/[^\s?\#]*)?$#D', $text, $found ) ) {
+		if ( ! preg_match( '#^(udp|http)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?(/[!-~]*)?$#D', $text, $found ) ) {
 			return null;
 		}
 		$port = isset( $found[3] ) && '' !== $found[3] ? (int) $found[3] : ( 'http' === $found[1] ? 4318 : 0 );
@@ -80,7 +92,7 @@ final class Endpoint {
 			return null;
 		}
 		$endpoint->transport = 'http' === $found[1] ? 'tcp' : 'udp';
-		$endpoint->address   = ( 'localhost' === $found[2] ? '127.0.0.1' : $found[2] ) . ':' . $port;
+		$endpoint->address   = ( Destination::is_localhost( $found[2] ) ? '127.0.0.1' : $found[2] ) . ':' . $port;
 		if ( isset( $found[4] ) && '/' !== $found[4] ) {
 			$endpoint->path = $found[4];
 		}
@@ -97,12 +109,25 @@ final class Endpoint {
 	}
 
 	/**
+	 * Return why nothing may be sent there.
+	 *
+	 * @return string '' if it may, else as Destination::refusal() returns it.
+	 */
+	public function refusal() {
+		return Destination::refusal( $this->text, $this->fixed );
+	}
+
+	/**
 	 * Hand a message over to the kernel.
 	 *
 	 * @param string $body The OTLP.
 	 * @return string '' if it was taken, else why it was not. TOO_LARGE and BUSY are about this message alone.
 	 */
 	public function deliver( $body ) {
+		$refusal = $this->refusal();
+		if ( '' !== $refusal ) {
+			return $refusal;
+		}
 		$datagram = isset( self::MAX_DATAGRAM[ $this->transport ] );
 		if ( $datagram && strlen( $body ) > self::MAX_DATAGRAM[ $this->transport ] ) {
 			return self::TOO_LARGE;
@@ -116,7 +141,8 @@ final class Endpoint {
 	 * @return string '' if somebody does, else why not.
 	 */
 	public function probe() {
-		return $this->exists() ? $this->exchange( '' ) : 'nothing is there';
+		$refusal = $this->refusal();
+		return '' === $refusal ? $this->exchange( '' ) : $refusal;
 	}
 
 	/**
@@ -164,6 +190,11 @@ final class Endpoint {
 				return 'connecting takes too long';
 			}
 		}
+		$refusal = $this->is_named() ? Destination::peer_refusal( $socket ) : '';
+		if ( '' !== $refusal ) {
+			fclose( $socket );
+			return $refusal;
+		}
 		if ( '' === $message && false === stream_socket_get_name( $socket, true ) ) {
 			$problem = 'connection refused'; // TCP keeps it for the first write, which a probe has not.
 			$written = false;
@@ -188,6 +219,15 @@ final class Endpoint {
 	 */
 	private function is_loopback() {
 		return 0 === strpos( $this->address, '127.' ) || 0 === strpos( $this->address, '[::1]' );
+	}
+
+	/**
+	 * Return whether the host is a name, which may resolve to any address.
+	 *
+	 * @return bool
+	 */
+	private function is_named() {
+		return '/' !== $this->address[0] && null === Address::parse( substr( $this->address, 0, (int) strrpos( $this->address, ':' ) ) );
 	}
 
 	/**

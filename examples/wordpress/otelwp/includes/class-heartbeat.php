@@ -51,8 +51,7 @@ final class Heartbeat {
 		if ( '' === $url || ! Settings::get( 'enabled' ) ) {
 			return new \WP_Error( 'otelwp_off', __( 'There is no agent to ask.', 'otelwp' ) );
 		}
-		$key    = defined( 'OTELWP_API_KEY' ) ? (string) OTELWP_API_KEY : (string) getenv( 'OTELWP_API_KEY' );
-		$answer = Agent_Client::request( 'POST', $url, self::PATH, (string) wp_json_encode( self::report() ), '' === $key ? array() : array( 'Authorization' => 'Bearer ' . $key ) );
+		$answer = Agent_Client::request( 'POST', $url, self::PATH, (string) wp_json_encode( self::report() ), self::authorization() );
 		$how    = 'heartbeat';
 		if ( ! is_wp_error( $answer ) && in_array( $answer['status'], array( 404, 405 ), true ) ) {
 			$answer = Agent_Client::request( 'GET', $url, '/health' ); // This agent takes no heartbeats.
@@ -78,13 +77,50 @@ final class Heartbeat {
 	}
 
 	/**
+	 * Return whether there is an API key.
+	 *
+	 * @return bool
+	 */
+	public static function has_key() {
+		return '' !== self::key();
+	}
+
+	/**
+	 * Return whether the API key is sent: only to an address that wp-config.php names, as whoever can change an option
+	 * could otherwise have the key sent to an address of their own.
+	 *
+	 * @return bool
+	 */
+	public static function sends_key() {
+		return self::has_key() && Settings::is_constant( 'agent_url' );
+	}
+
+	/**
+	 * Return the header with the API key.
+	 *
+	 * @return array
+	 */
+	private static function authorization() {
+		return self::sends_key() ? array( 'Authorization' => 'Bearer ' . self::key() ) : array();
+	}
+
+	/**
+	 * Return the API key; '' if there is none.
+	 *
+	 * @return string
+	 */
+	private static function key() {
+		return defined( 'OTELWP_API_KEY' ) ? (string) OTELWP_API_KEY : (string) getenv( 'OTELWP_API_KEY' );
+	}
+
+	/**
 	 * Ask for a rate as Jaeger's clients do.
 	 *
 	 * @return array
 	 */
 	private static function sampling() {
 		$url    = (string) Settings::get( 'sampling_url' );
-		$answer = '' === $url ? null : Agent_Client::request( 'GET', $url, '?service=' . rawurlencode( Site::service_name() ) );
+		$answer = '' === $url ? null : Agent_Client::request( 'GET', $url, '?service=' . rawurlencode( Site::service_name() ), '', array(), 'sampling_url' );
 		$reply  = is_array( $answer ) && 200 === $answer['status'] ? json_decode( $answer['body'], true ) : null;
 		$found  = array();
 		if ( isset( $reply['probabilisticSampling']['samplingRate'] ) ) {

@@ -93,6 +93,9 @@ final class Otlp {
 			foreach ( $span[ Trace::EVENTS ] as $event ) {
 				$out .= self::field( "\x5a", "\x09" . pack( 'P', $event[0] ) . self::text( "\x12", $event[1] ) . self::attributes( self::OF_EVENT, $event[2] ) );
 			}
+			if ( 0 === $number && null !== $trace->context->link ) {
+				$out .= self::link( $trace->context->link );
+			}
 			if ( null !== $span[ Trace::ERROR ] ) {
 				$out .= self::field( "\x7a", self::text( "\x12", $span[ Trace::ERROR ] ) . "\x18\x02" );
 			}
@@ -101,6 +104,22 @@ final class Otlp {
 		}
 		self::$known = array();
 		return self::field( "\x0a", self::field( "\x0a", self::attributes( self::OF_RESOURCE, $site ) ) . self::field( "\x12", $spans ) );
+	}
+
+	/**
+	 * Write a link to the span of a caller.
+	 *
+	 * @param Trace_Context $caller What its headers said.
+	 * @return string
+	 */
+	private static function link( Trace_Context $caller ) {
+		$state = $caller->tracestate( isset( $caller->ot['th'] ) ? $caller->ot['th'] : null );
+		$flags = ( $caller->sampled ? 1 : 0 ) | self::IS_REMOTE_KNOWN | self::PARENT_IS_REMOTE;
+		return self::field(
+			"\x6a",
+			"\x0a\x10" . hex2bin( $caller->trace_id ) . "\x12\x08" . hex2bin( $caller->parent_id )
+				. ( '' === $state ? '' : self::text( "\x1a", $state ) ) . "\x35" . pack( 'V', $flags )
+		);
 	}
 
 	/**

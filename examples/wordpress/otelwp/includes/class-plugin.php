@@ -26,6 +26,8 @@ final class Plugin {
 			Request::begin();
 		}
 		add_filter( 'cron_schedules', array( Heartbeat::class, 'schedules' ) ); // phpcs:ignore WordPress.WP.CronInterval -- five minutes, and nothing visitors wait for.
+		// Wherever the option is changed from: the Settings API would check it in the dashboard alone.
+		add_filter( 'sanitize_option_' . Settings::OPTION, array( Settings::class, 'sanitize' ) );
 		add_action( self::HEARTBEAT, array( Heartbeat::class, 'beat' ) );
 		add_action( 'rest_api_init', array( __CLASS__, 'rest' ) );
 		if ( is_multisite() ) {

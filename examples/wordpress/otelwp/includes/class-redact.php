@@ -14,22 +14,34 @@ defined( 'ABSPATH' ) || exit;
  */
 final class Redact {
 
-	const SECRET = '/pass|pwd|token|nonce|secret|key|auth|sig|hash|session|code|email|mail|phone|name|login|user|card|^s$|^q$/i';
+	/**
+	 * Names of parameters whose values are secrets, people or search terms. The agent's processor has the same list.
+	 */
+	const PARAMETER = '/pass|pwd|token|nonce|secret|api_?key|(?:^|[_\-\[])key|auth(?!or)|sig(?:nature)?$|hash|session|mail|phone|user|login|card|[_\-\[](?:name|code)\]?$|^(?:code|log|q|s|search|query|ip|(?:first|last|display|full|nick)_?name)$/i';
+
+	const ALL = '[redacted]'; // In place of a text that could not be searched.
+
+	const MAX_TEXT = 4096; // Bytes of a message that are searched.
 
 	/**
-	 * Return a message without addresses, long numbers, query strings and the path of this installation.
+	 * Return a message without secrets, addresses, long numbers, query strings and the path of this installation.
 	 *
 	 * @param string $text Of an error.
 	 * @return string
 	 */
 	public static function text( $text ) {
-		$text = str_replace( array( WP_CONTENT_DIR . '/', ABSPATH ), array( 'wp-content/', '' ), substr( $text, 0, 4096 ) );
-		$text = (string) preg_replace(
-			array( '/[\w.+-]++@[\w-]++\.[\w.-]++/', '/\?[\w\[\]%.-]++=\S*+/', '/\d{6,}+(?! bytes)/' ),
-			array( '[email]', '?[query]', '[number]' ),
-			$text
+		if ( isset( $text[ self::MAX_TEXT ] ) ) {
+			// A secret that is cut off has no shape any more: the word that is cut goes as a whole.
+			$text = substr( $text, 0, self::MAX_TEXT );
+			$text = substr( $text, 0, -strcspn( strrev( $text ), " \t\r\n" ) );
+		}
+		$text = str_replace( array( WP_CONTENT_DIR . '/', ABSPATH ), array( 'wp-content/', '' ), $text );
+		$text = preg_replace(
+			array( '/\?[\w\[\]%.-]++=\S*+/', '/(?<![\w.+%-])(?!REDACTED@)[\w.+%-]{1,256}+@(?:[\w-]++\.)++[a-z]{2,}+/i', '/\d{6,}+(?! bytes)/' ),
+			array( '?[query]', '[email]', '[number]' ),
+			Secrets::redact( $text )
 		);
-		return substr( $text, 0, 500 );
+		return null === $text ? self::ALL : substr( $text, 0, 500 );
 	}
 
 	/**
@@ -42,10 +54,38 @@ final class Redact {
 		$parts = array();
 		foreach ( array_slice( explode( '&', $query ), 0, 50 ) as $part ) {
 			$pair    = explode( '=', $part, 2 );
-			$hide    = isset( $pair[1] ) && preg_match( self::SECRET, rawurldecode( $pair[0] ) );
-			$parts[] = $hide ? $pair[0] . '=REDACTED' : $part;
+			$hide    = isset( $pair[1] ) && '' !== $pair[1] && ( 0 !== preg_match( self::PARAMETER, urldecode( $pair[0] ) ) || Secrets::found( urldecode( $pair[1] ) ) );
+			$parts[] = $hide ? $pair[0] . '=' . Secrets::MARK : $part;
 		}
 		return substr( implode( '&', $parts ), 0, 1024 );
+	}
+
+	/**
+	 * Return an address that the plugin talks to, for reports that administrators show to others: without what may be a
+	 * secret in it, which is all but the host, the port and the usual path.
+	 *
+	 * @param string $text An endpoint or the address of an agent, valid or not.
+	 * @return string
+	 */
+	public static function address( $text ) {
+		if ( ! preg_match( '#^((?:unix|unixgram):///[!-~]*|[a-z]+://(?:[^/?\#\s]*@)?([\w.:\[\]-]+))(/v1/traces|/sampling|/)?(.*)$#Dis', $text, $found ) ) {
+			return self::ALL;
+		}
+		if ( 0 === strncasecmp( $text, 'unix', 4 ) ) {
+			return $found[1];
+		}
+		return strtok( $text, ':' ) . '://' . $found[2] . $found[3] . ( '' === $found[4] ? '' : self::ALL );
+	}
+
+	/**
+	 * Return an exception for a log: one line, without arguments, secrets and control characters.
+	 *
+	 * @param \Throwable $error The exception.
+	 * @return string
+	 */
+	public static function error( \Throwable $error ) {
+		$line = get_class( $error ) . ': ' . self::text( $error->getMessage() ) . ' in ' . self::path( $error->getFile() ) . ':' . $error->getLine();
+		return (string) preg_replace( '/[\x00-\x1f\x7f]++/', ' ', $line );
 	}
 
 	/**

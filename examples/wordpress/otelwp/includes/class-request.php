@@ -66,7 +66,7 @@ final class Request {
 		if ( ! Settings::are_stored() ) {
 			add_action( 'wp_loaded', array( Plugin::class, 'prepare_site' ), PHP_INT_MAX, 0 ); // Each page would look for them.
 		}
-		$context = Trace_Context::from_headers( self::server( 'HTTP_TRACEPARENT' ), self::server( 'HTTP_TRACESTATE' ) );
+		$context = Trace_Context::of_request( self::server( 'HTTP_TRACEPARENT' ), self::server( 'HTTP_TRACESTATE' ), self::server( 'REMOTE_ADDR' ), (array) Settings::get( 'trusted_proxies' ) );
 		if ( Settings::get( 'follow_parent' ) && null !== $context->sampled ) {
 			$sampled   = $context->sampled;
 			$threshold = isset( $context->ot['th'] ) ? $context->ot['th'] : null;
@@ -215,7 +215,7 @@ final class Request {
 		} catch ( \Throwable $error ) {
 			// Whatever is wrong with a trace must not be wrong with the page.
 			if ( defined( 'WP_DEBUG' ) && WP_DEBUG ) {
-				error_log( 'OTelWP: ' . $error ); // phpcs:ignore WordPress.PHP.DevelopmentFunctions
+				error_log( 'OTelWP: ' . Redact::error( $error ) ); // phpcs:ignore WordPress.PHP.DevelopmentFunctions
 			}
 		}
 	}

@@ -135,7 +135,7 @@ final class Route {
 		$attributes['http.request.method']      = self::method( '_OTHER' );
 		$attributes['http.route']               = self::get();
 		$attributes['url.scheme']               = is_ssl() ? 'https' : 'http';
-		$attributes['url.path']                 = substr( (string) strtok( Request::server( 'REQUEST_URI' ), '?#' ), 0, 512 );
+		$attributes['url.path']                 = Secrets::redact( substr( (string) strtok( Request::server( 'REQUEST_URI' ), '?#' ), 0, 512 ) );
 		$attributes['server.address']           = Site::host();
 		$attributes['network.protocol.version'] = substr( (string) strrchr( Request::server( 'SERVER_PROTOCOL' ), '/' ), 1 );
 		// Asking is_user_logged_in() now might ask the database.

@@ -55,7 +55,7 @@ final class Sender {
 	public function send( $body ) {
 		$this->problems = array();
 		foreach ( $this->endpoints as $text ) {
-			$endpoint = Endpoint::parse( $text );
+			$endpoint = Endpoint::parse( $text, Settings::is_constant( 'endpoints' ) );
 			if ( null === $endpoint || ! $endpoint->exists() ) {
 				$this->problems[ $text ] = 'nothing is there';
 				continue;

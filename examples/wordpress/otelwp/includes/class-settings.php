@@ -18,6 +18,8 @@ final class Settings {
 
 	const OPTION = 'otelwp_settings';
 
+	const URLS = array( 'endpoints', 'agent_url', 'sampling_url' ); // Settings that hold addresses to talk to.
+
 	/**
 	 * What holds for this request; null before it was asked for.
 	 *
@@ -42,7 +44,8 @@ final class Settings {
 			'enabled'         => true,
 			'service_name'    => '',      // '' is the host and path of the home page.
 			'sampling_rate'   => 0.1,     // 0 to 1; the agent may ask for less, never for more.
-			'follow_parent'   => true,    // Whether a caller's decision to sample counts.
+			'follow_parent'   => true,    // Whether the decision of a caller in trusted_proxies to sample counts.
+			'trusted_proxies' => array(), // Addresses and networks (CIDR) of callers whose traces are continued.
 			'keep_errors'     => true,    // Whether a request that fails is sent although it was not sampled.
 			'endpoints'       => array(
 				'unixgram:///run/otelwp/datagram.sock',
@@ -114,6 +117,24 @@ final class Settings {
 	}
 
 	/**
+	 * Return whether the current user may change a setting. On a network, only its administrators may change addresses:
+	 * those of a single site could have this server talk to any port of its own.
+	 *
+	 * @param string $key One of those in defaults().
+	 * @return bool
+	 */
+	public static function may_change( $key ) {
+		if ( self::is_constant( $key ) ) {
+			return false;
+		}
+		if ( ! is_multisite() || ! in_array( $key, self::URLS, true ) || ! Request::is_http() ) {
+			return true; // The command line belongs to whoever runs this host.
+		}
+		// Before the plugins are loaded, nobody is logged in.
+		return function_exists( 'wp_get_current_user' ) && current_user_can( 'manage_network_options' );
+	}
+
+	/**
 	 * Tell whether the settings are those of a network.
 	 *
 	 * @return bool
@@ -159,7 +180,12 @@ final class Settings {
 				continue;
 			}
 			try {
-				$clean[ $key ] = self::valid( $key, $input[ $key ], $default );
+				$value = self::valid( $key, $input[ $key ], $default );
+				if ( $value !== $clean[ $key ] && ! self::may_change( $key ) ) {
+					/* translators: %s: name of a setting */
+					throw new \InvalidArgumentException( esc_html( sprintf( __( '%s: on a network, only a network administrator (manage_network_options) may change the addresses that OTelWP talks to.', 'otelwp' ), $key ) ) );
+				}
+				$clean[ $key ] = $value;
 			} catch ( \InvalidArgumentException $problem ) {
 				if ( function_exists( 'add_settings_error' ) ) {
 					add_settings_error( self::OPTION, $key, $problem->getMessage() );
@@ -190,12 +216,17 @@ final class Settings {
 				return (float) $value;
 			case 'endpoints':
 				return self::valid_endpoints( $value );
+			case 'trusted_proxies':
+				return self::valid_networks( $value );
 			case 'agent_url':
 			case 'sampling_url':
-				$url = trim( (string) $value );
+				$url = trim( is_scalar( $value ) ? (string) $value : '' );
 				if ( '' !== $url && null === Agent_Client::parse( $url ) ) {
 					/* translators: %s: what was entered */
 					throw new \InvalidArgumentException( esc_html( sprintf( __( '%s is no address of an agent: write http://127.0.0.1:13133 or unix:///run/otelwp/health.sock.', 'otelwp' ), $url ) ) );
+				}
+				if ( '' !== $url ) {
+					self::check_destination( $url, $key );
 				}
 				return $url;
 			case 'database':
@@ -203,7 +234,7 @@ final class Settings {
 			case 'propagate':
 				return in_array( $value, array( 'all', 'site', 'none' ), true ) ? $value : $standard;
 			case 'service_name':
-				return substr( sanitize_text_field( (string) $value ), 0, 200 );
+				return substr( sanitize_text_field( is_scalar( $value ) ? (string) $value : '' ), 0, 200 );
 			default:
 				$limits = array(
 					'slow_query_ms'   => array( 1, 60000 ),
@@ -211,7 +242,7 @@ final class Settings {
 					'n_plus_one'      => array( 2, 1000 ),
 					'max_spans'       => array( 20, 1000 ),
 				);
-				return min( max( (int) $value, $limits[ $key ][0] ), $limits[ $key ][1] );
+				return min( max( is_scalar( $value ) ? (int) $value : 0, $limits[ $key ][0] ), $limits[ $key ][1] );
 		}
 	}
 
@@ -223,18 +254,61 @@ final class Settings {
 	 * @throws \InvalidArgumentException When one of them is none.
 	 */
 	private static function valid_endpoints( $value ) {
-		$lines = is_array( $value ) ? $value : preg_split( '/[\s,]+/', (string) $value );
-		$lines = array_values( array_unique( array_filter( array_map( 'trim', array_map( 'strval', $lines ) ), 'strlen' ) ) );
+		$lines = self::lines( $value );
 		foreach ( $lines as $line ) {
 			if ( null === Endpoint::parse( $line ) ) {
 				/* translators: %s: what was entered */
 				throw new \InvalidArgumentException( esc_html( sprintf( __( '%s is no endpoint: write unixgram:///path, unix:///path, udp://127.0.0.1:4319 or http://127.0.0.1:4318.', 'otelwp' ), $line ) ) );
 			}
+			self::check_destination( $line, 'endpoints' );
 		}
 		if ( ! $lines ) {
 			throw new \InvalidArgumentException( esc_html__( 'Without an endpoint nothing can be sent: the endpoints are what they were. To send nothing, untick "Record requests".', 'otelwp' ) );
 		}
 		return array_slice( $lines, 0, 8 );
+	}
+
+	/**
+	 * Return a list of networks from a list or from text, one a line.
+	 *
+	 * @param mixed $value What was entered.
+	 * @return string[]
+	 * @throws \InvalidArgumentException When one of them is invalid.
+	 */
+	private static function valid_networks( $value ) {
+		$lines = self::lines( $value );
+		foreach ( $lines as $line ) {
+			if ( ! Address::is_network( $line ) ) {
+				/* translators: %s: what was entered */
+				throw new \InvalidArgumentException( esc_html( sprintf( __( '%s is not a network: write addresses like 192.0.2.7 or fd00::7, or networks like 10.0.0.0/8.', 'otelwp' ), $line ) ) );
+			}
+		}
+		return array_slice( $lines, 0, 64 );
+	}
+
+	/**
+	 * Return the distinct lines of a list or of text.
+	 *
+	 * @param mixed $value What was entered.
+	 * @return string[]
+	 */
+	private static function lines( $value ) {
+		$lines = is_array( $value ) ? array_filter( $value, 'is_scalar' ) : preg_split( '/[\s,]+/', is_scalar( $value ) ? (string) $value : '' );
+		return array_values( array_unique( array_filter( array_map( 'trim', array_map( 'strval', (array) $lines ) ), 'strlen' ) ) );
+	}
+
+	/**
+	 * Check that the plugin may talk to an address that somebody entered.
+	 *
+	 * @param string $text    The address.
+	 * @param string $setting The setting that is to hold it.
+	 * @throws \InvalidArgumentException When it may not; the message says what to do.
+	 */
+	private static function check_destination( $text, $setting ) {
+		$why = Destination::setting_refusal( $text );
+		if ( '' !== $why ) {
+			throw new \InvalidArgumentException( esc_html( $text . ': ' . Destination::explain( $why, $setting ) . '.' ) );
+		}
 	}
 
 	/**
@@ -247,7 +321,15 @@ final class Settings {
 		$all   = self::defaults();
 
 		self::$stored = false !== $saved;
-		return is_array( $saved ) ? array_merge( $all, array_intersect_key( $saved, $all ) ) : $all;
+		if ( ! is_array( $saved ) ) {
+			return $all;
+		}
+		foreach ( array_intersect_key( $saved, $all ) as $key => $value ) {
+			if ( is_array( $all[ $key ] ) ? is_array( $value ) : is_scalar( $value ) ) {
+				$all[ $key ] = is_array( $value ) ? array_filter( $value, 'is_string' ) : $value;
+			}
+		}
+		return $all;
 	}
 
 	/**
@@ -261,7 +343,7 @@ final class Settings {
 			$name = 'OTELWP_' . strtoupper( $key );
 			if ( defined( $name ) ) {
 				$constant       = constant( $name );
-				$values[ $key ] = 'endpoints' === $key && is_string( $constant ) ? preg_split( '/[\s,]+/', trim( $constant ) ) : $constant;
+				$values[ $key ] = is_array( $value ) && is_string( $constant ) ? self::lines( $constant ) : $constant;
 			}
 		}
 		return $values;

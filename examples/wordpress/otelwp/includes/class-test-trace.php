@@ -27,13 +27,14 @@ final class Test_Trace {
 		$results = array();
 		$breaker = new Breaker();
 		foreach ( (array) Settings::get( 'endpoints' ) as $text ) {
-			$endpoint = Endpoint::parse( $text );
+			$endpoint = Endpoint::parse( $text, Settings::is_constant( 'endpoints' ) );
 			if ( null === $endpoint ) {
 				$results[ $text ] = __( 'this is no endpoint', 'otelwp' );
 				continue;
 			}
-			if ( ! $endpoint->exists() ) {
-				$results[ $text ] = __( 'nothing is there', 'otelwp' );
+			$refusal = $endpoint->refusal();
+			if ( '' !== $refusal ) {
+				$results[ $text ] = Destination::explain( $refusal, 'endpoints' );
 				continue;
 			}
 			$results[ $text ] = self::deliver( $endpoint, $body );
@@ -59,7 +60,7 @@ final class Test_Trace {
 			return $endpoint->deliver( $body );
 		}
 		$url    = 'unix' === $endpoint->transport ? 'unix://' . $endpoint->address : 'http://' . $endpoint->address;
-		$answer = Agent_Client::request( 'POST', $url, $endpoint->path, $body );
+		$answer = Agent_Client::request( 'POST', $url, $endpoint->path, $body, array(), 'endpoints' );
 		if ( is_wp_error( $answer ) ) {
 			return $answer->get_error_message();
 		}

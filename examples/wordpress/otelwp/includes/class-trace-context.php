@@ -50,6 +50,33 @@ final class Trace_Context {
 	public $ot = array();
 
 	/**
+	 * The context of a caller that is not trusted: our trace is not part of its trace, and links to it. Null if there is none.
+	 *
+	 * @var self|null
+	 */
+	public $link = null;
+
+	/**
+	 * Return the context of a request: of the caller's trace if the caller is trusted, else of a new trace with a link to
+	 * the caller's. Anybody can send the headers, and whoever chooses the trace id or `rv` decides about sampling.
+	 *
+	 * @param string        $traceparent The header.
+	 * @param string        $tracestate  The header.
+	 * @param string        $address     Of the caller, as the web server has it.
+	 * @param array         $trusted     Addresses and networks of callers that are trusted.
+	 * @return self
+	 */
+	public static function of_request( $traceparent, $tracestate, $address, array $trusted ) {
+		$caller = self::from_headers( $traceparent, $tracestate );
+		if ( null === $caller->sampled || Address::is_within( $address, $trusted ) ) {
+			return $caller;
+		}
+		$context       = self::from_headers( '' );
+		$context->link = $caller;
+		return $context;
+	}
+
+	/**
 	 * Read the headers; begin a trace of our own if they are missing or broken.
 	 *
 	 * @param string $traceparent The header.

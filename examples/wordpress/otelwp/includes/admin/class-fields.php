@@ -7,6 +7,7 @@
 
 namespace Otelwp\Admin;
 
+use Otelwp\Redact;
 use Otelwp\Settings;
 
 defined( 'ABSPATH' ) || exit;
@@ -56,7 +57,12 @@ final class Fields {
 			'follow_parent'   => array(
 				'section' => 'otelwp_record',
 				'label'   => __( 'Follow the caller', 'otelwp' ),
-				'help'    => __( 'Record a request if its caller says in the header traceparent that it records, and not if it does not. Untick if strangers send such headers.', 'otelwp' ),
+				'help'    => __( 'Record a request if a trusted caller says in the header traceparent that it records, and not if it does not.', 'otelwp' ),
+			),
+			'trusted_proxies' => array(
+				'section' => 'otelwp_record',
+				'label'   => __( 'Trusted callers', 'otelwp' ),
+				'help'    => __( 'Addresses or networks (10.0.0.0/8, fd00::/8), one a line, of proxies and services that send traceparent. Their traces are continued; those of all others are only linked to. A proxy must not pass on the header of strangers.', 'otelwp' ),
 			),
 			'service_name'    => array(
 				'section' => 'otelwp_record',
@@ -116,12 +122,12 @@ final class Fields {
 			'endpoints'       => array(
 				'section' => 'otelwp_send',
 				'label'   => __( 'Endpoints', 'otelwp' ),
-				'help'    => __( 'One a line, tried in this order: unixgram:///path, unix:///path, udp://127.0.0.1:4319, http://127.0.0.1:4318. A page never waits for any of them.', 'otelwp' ),
+				'help'    => __( 'One a line, tried in this order: unixgram:///path, unix:///path, udp://127.0.0.1:4319, http://127.0.0.1:4318. A page never waits for any of them. Another host can be named in wp-config.php only.', 'otelwp' ),
 			),
 			'agent_url'       => array(
 				'section' => 'otelwp_send',
 				'label'   => __( 'Agent', 'otelwp' ),
-				'help'    => __( 'Where WP-Cron asks every five minutes whether the agent is well and what it wishes. Empty: nowhere.', 'otelwp' ),
+				'help'    => __( 'Where WP-Cron asks every five minutes whether the agent is well and what it wishes. Empty: nowhere. Another host can be named in wp-config.php only, and the API key is sent to an address named there only.', 'otelwp' ),
 			),
 			'sampling_url'    => array(
 				'section' => 'otelwp_send',
@@ -147,7 +153,11 @@ final class Fields {
 		$standard = Settings::defaults()[ $key ];
 		$name     = Settings::OPTION . '[' . $key . ']';
 		$id       = 'otelwp-' . $key;
-		$fixed    = Settings::is_constant( $key );
+		$fixed    = ! Settings::may_change( $key );
+		if ( $fixed && in_array( $key, Settings::URLS, true ) ) {
+			// Shown to administrators of a site, who need not know what the host's administrator wrote.
+			$value = is_array( $value ) ? array_map( array( Redact::class, 'address' ), $value ) : ( '' === $value ? '' : Redact::address( (string) $value ) );
+		}
 		if ( is_bool( $standard ) ) {
 			// An unticked box sends nothing; what stands before it is sent then.
 			printf( '<input type="hidden" name="%s" value="0"%s>', esc_attr( $name ), disabled( $fixed, true, false ) );
@@ -166,7 +176,9 @@ final class Fields {
 			printf( '<input type="number" id="%s" name="%s" value="%s" min="0" step="%s"%s class="small-text"%s>', esc_attr( $id ), esc_attr( $name ), esc_attr( $value ), esc_attr( isset( $field['step'] ) ? $field['step'] : '1' ), isset( $field['max'] ) ? ' max="' . esc_attr( $field['max'] ) . '"' : '', disabled( $fixed, true, false ) );
 		}
 		echo '<p class="description">' . esc_html( $field['help'] );
-		if ( $fixed ) {
+		if ( $fixed && ! Settings::is_constant( $key ) ) {
+			echo ' <strong>' . esc_html__( 'Only an administrator of the network can change it.', 'otelwp' ) . '</strong>';
+		} elseif ( $fixed ) {
 			/* translators: %s: name of a constant */
 			echo ' <strong>' . esc_html( sprintf( __( 'Set by %s in wp-config.php.', 'otelwp' ), 'OTELWP_' . strtoupper( $key ) ) ) . '</strong>';
 		}

@@ -9,7 +9,10 @@ namespace Otelwp\Admin;
 
 use Otelwp\Agent;
 use Otelwp\Breaker;
+use Otelwp\Destination;
 use Otelwp\Endpoint;
+use Otelwp\Heartbeat;
+use Otelwp\Redact;
 use Otelwp\Sender;
 use Otelwp\Settings;
 use Otelwp\Site;
@@ -207,7 +210,7 @@ final class Settings_Page {
 		}
 		echo '</p><ul>';
 		foreach ( $result['endpoints'] as $endpoint => $why ) {
-			echo '<li><code>' . esc_html( $endpoint ) . '</code> ' . esc_html( '' === $why ? __( 'took it', 'otelwp' ) : $why ) . '</li>';
+			echo '<li><code>' . esc_html( Redact::address( (string) $endpoint ) ) . '</code> ' . esc_html( '' === $why ? __( 'took it', 'otelwp' ) : $why ) . '</li>';
 		}
 		echo '</ul></div>';
 	}
@@ -230,14 +233,21 @@ final class Settings_Page {
 		$rows[ __( 'Licence', 'otelwp' ) ]           = implode( ': ', array_filter( array( Agent::tier(), implode( ', ', Agent::features() ) ) ) );
 		$rows[ __( 'Requests recorded', 'otelwp' ) ] = Agent::wish( 'paused' ) ? __( 'none, the agent asks for a pause', 'otelwp' ) : number_format_i18n( 100 * Agent::sampling_rate(), 1 ) . ' %';
 
+		if ( Heartbeat::has_key() ) {
+			$rows[ __( 'API key', 'otelwp' ) ] = Heartbeat::sends_key() ? __( 'sent to the agent', 'otelwp' ) : __( 'not sent: define OTELWP_AGENT_URL in wp-config.php, as the key goes only to an address that is named there', 'otelwp' );
+		}
 		$failing = ( new Breaker() )->failing();
 		foreach ( (array) Settings::get( 'endpoints' ) as $text ) {
-			$endpoint = Endpoint::parse( $text );
-			if ( isset( $failing[ $text ] ) ) {
+			$endpoint = Endpoint::parse( $text, Settings::is_constant( 'endpoints' ) );
+			$refusal  = null === $endpoint ? __( 'this is no endpoint', 'otelwp' ) : Destination::explain( $endpoint->refusal(), 'endpoints' );
+			$shown    = Redact::address( $text );
+			if ( '' !== $refusal ) {
+				$rows[ $shown ] = $refusal;
+			} elseif ( isset( $failing[ $text ] ) ) {
 				/* translators: 1: how long ago, 2: why */
-				$rows[ $text ] = sprintf( __( 'fails since %1$s: %2$s', 'otelwp' ), human_time_diff( $failing[ $text ]['since'] ), $failing[ $text ]['why'] );
+				$rows[ $shown ] = sprintf( __( 'fails since %1$s: %2$s', 'otelwp' ), human_time_diff( $failing[ $text ]['since'] ), Destination::explain( $failing[ $text ]['why'], 'endpoints' ) );
 			} else {
-				$rows[ $text ] = null !== $endpoint && $endpoint->exists() ? __( 'not known to fail', 'otelwp' ) : __( 'nothing is there', 'otelwp' );
+				$rows[ $shown ] = __( 'not known to fail', 'otelwp' );
 			}
 		}
 		$counts = Sender::counts();

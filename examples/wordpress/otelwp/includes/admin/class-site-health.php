@@ -10,10 +10,14 @@ namespace Otelwp\Admin;
 use Otelwp\Agent;
 use Otelwp\Agent_Client;
 use Otelwp\Breaker;
+use Otelwp\Destination;
 use Otelwp\Endpoint;
+use Otelwp\Heartbeat;
+use Otelwp\Redact;
 use Otelwp\Sender;
 use Otelwp\Settings;
 use Otelwp\Site;
+use Otelwp\Unix_Socket;
 
 defined( 'ABSPATH' ) || exit;
 
@@ -64,27 +68,51 @@ final class Site_Health {
 		}
 		$failing  = ( new Breaker() )->failing();
 		$problems = array();
+		$refused  = false;
+		$works    = '';
 		foreach ( (array) Settings::get( 'endpoints' ) as $text ) {
-			$endpoint = Endpoint::parse( $text );
-			if ( null === $endpoint || ! $endpoint->exists() ) {
-				$problems[ $text ] = __( 'nothing is there', 'otelwp' );
+			$shown    = Redact::address( $text );
+			$endpoint = Endpoint::parse( $text, Settings::is_constant( 'endpoints' ) );
+			$refusal  = null === $endpoint ? __( 'this is no endpoint', 'otelwp' ) : $endpoint->refusal();
+			if ( '' !== $refusal ) {
+				$refused            = $refused || Unix_Socket::ABSENT !== $refusal;
+				$problems[ $shown ] = Destination::explain( $refusal, 'endpoints' );
 				continue;
 			}
 			$why = isset( $failing[ $text ] ) ? $failing[ $text ]['why'] : $endpoint->probe();
 			if ( '/' === $endpoint->address[0] && ! is_writable( $endpoint->address ) ) { // phpcs:ignore WordPress.WP.AlternativeFunctions -- a socket.
-				$problems[ $text ] = __( 'PHP may not write to it: its group should be that of the web server', 'otelwp' );
+				$problems[ $shown ] = __( 'PHP may not write to it: its group should be that of the web server', 'otelwp' );
 			} elseif ( '' !== $why ) {
-				$problems[ $text ] = $why;
+				$problems[ $shown ] = Destination::explain( $why, 'endpoints' );
 			} else {
-				/* translators: %s: an endpoint */
-				return self::result( 'otelwp_endpoints', 'good', __( 'Traces leave this site', 'otelwp' ), sprintf( __( 'They go to %s, after the page was answered.', 'otelwp' ), $text ) );
+				$works = $shown;
+				break;
 			}
 		}
-		$description = __( 'No endpoint takes what OTelWP records. Visitors notice nothing of it, but there are no traces.', 'otelwp' );
-		foreach ( $problems as $text => $why ) {
-			$description .= ' ' . $text . ': ' . $why . '.';
+		if ( '' !== $works ) {
+			/* translators: %s: an endpoint */
+			$description = sprintf( __( 'They go to %s, after the page was answered.', 'otelwp' ), $works );
+			if ( $refused ) {
+				return self::result( 'otelwp_endpoints', 'recommended', __( 'OTelWP refuses an endpoint', 'otelwp' ), $description . self::listed( $problems ) );
+			}
+			return self::result( 'otelwp_endpoints', 'good', __( 'Traces leave this site', 'otelwp' ), $description );
 		}
-		return self::result( 'otelwp_endpoints', 'recommended', __( 'Traces do not leave this site', 'otelwp' ), $description );
+		$description = __( 'No endpoint takes what OTelWP records. Visitors notice nothing of it, but there are no traces.', 'otelwp' );
+		return self::result( 'otelwp_endpoints', 'recommended', __( 'Traces do not leave this site', 'otelwp' ), $description . self::listed( $problems ) );
+	}
+
+	/**
+	 * Return sentences about endpoints.
+	 *
+	 * @param array<string, string> $problems Endpoint => what is wrong with it.
+	 * @return string
+	 */
+	private static function listed( array $problems ) {
+		$sentences = '';
+		foreach ( $problems as $text => $why ) {
+			$sentences .= ' ' . $text . ': ' . $why . '.';
+		}
+		return $sentences;
 	}
 
 	/**
@@ -100,10 +128,13 @@ final class Site_Health {
 		$answer = Agent_Client::request( 'GET', $url, '/health' );
 		if ( is_wp_error( $answer ) ) {
 			/* translators: 1: address, 2: why */
-			return self::result( 'otelwp_agent', 'recommended', __( 'The telemetry agent does not answer', 'otelwp' ), sprintf( __( 'It was asked at %1$s: %2$s. Traces may still arrive, if only this address is wrong.', 'otelwp' ), $url, $answer->get_error_message() ) );
+			return self::result( 'otelwp_agent', 'recommended', __( 'The telemetry agent does not answer', 'otelwp' ), sprintf( __( 'It was asked at %1$s: %2$s. Traces may still arrive, if only this address is wrong.', 'otelwp' ), Redact::address( $url ), $answer->get_error_message() ) );
 		}
 		$body   = json_decode( $answer['body'], true );
-		$status = isset( $body['status'] ) && is_string( $body['status'] ) ? $body['status'] : (string) $answer['status'];
+		$status = isset( $body['status'] ) && is_string( $body['status'] ) ? substr( sanitize_text_field( $body['status'] ), 0, 100 ) : (string) $answer['status'];
+		if ( Heartbeat::has_key() && ! Heartbeat::sends_key() ) {
+			return self::result( 'otelwp_agent', 'recommended', __( 'The API key of OTelWP is not sent', 'otelwp' ), __( 'OTELWP_API_KEY is set, and the address of the agent is saved in the database, where whoever can change an option could redirect the key. Define OTELWP_AGENT_URL in wp-config.php as well.', 'otelwp' ) );
+		}
 		if ( 200 === $answer['status'] && 'degraded' !== $status ) {
 			/* translators: %s: a word like "healthy" */
 			return self::result( 'otelwp_agent', 'good', __( 'The telemetry agent is well', 'otelwp' ), sprintf( __( 'It says that it is %s.', 'otelwp' ), $status ) );
@@ -128,8 +159,10 @@ final class Site_Health {
 			'service_name'  => array( __( 'Service name', 'otelwp' ), Site::service_name() ),
 			'enabled'       => array( __( 'Record requests', 'otelwp' ), Settings::get( 'enabled' ) ? __( 'Yes', 'otelwp' ) : __( 'No', 'otelwp' ) ),
 			'sampling_rate' => array( __( 'Sampling rate', 'otelwp' ), (string) Agent::sampling_rate() ),
-			'endpoints'     => array( __( 'Endpoints', 'otelwp' ), implode( ', ', (array) Settings::get( 'endpoints' ) ) ),
-			'failing'       => array( __( 'Failing endpoints', 'otelwp' ), $failing ? implode( ', ', array_keys( $failing ) ) : __( 'none', 'otelwp' ) ),
+			'endpoints'     => array( __( 'Endpoints', 'otelwp' ), implode( ', ', array_map( array( Redact::class, 'address' ), (array) Settings::get( 'endpoints' ) ) ) ),
+			'agent_url'     => array( __( 'Agent', 'otelwp' ), '' === (string) Settings::get( 'agent_url' ) ? __( 'none', 'otelwp' ) : Redact::address( (string) Settings::get( 'agent_url' ) ) ),
+			'api_key'       => array( __( 'API key', 'otelwp' ), Heartbeat::has_key() ? ( Heartbeat::sends_key() ? __( 'set', 'otelwp' ) : __( 'set and not sent', 'otelwp' ) ) : __( 'none', 'otelwp' ) ),
+			'failing'       => array( __( 'Failing endpoints', 'otelwp' ), $failing ? implode( ', ', array_map( array( Redact::class, 'address' ), array_keys( $failing ) ) ) : __( 'none', 'otelwp' ) ),
 			'agent'         => array( __( 'Agent answered last', 'otelwp' ), isset( $state['at'] ) ? gmdate( 'c', $state['at'] ) : $never ),
 			'tier'          => array( __( 'Licence', 'otelwp' ), Agent::tier() ),
 			'apcu'          => array( __( 'APCu', 'otelwp' ), Breaker::has_apcu() ? __( 'Yes', 'otelwp' ) : __( 'No', 'otelwp' ) ),

@@ -9,6 +9,7 @@ namespace Otelwp\Cli;
 
 use Otelwp\Agent;
 use Otelwp\Breaker;
+use Otelwp\Destination;
 use Otelwp\Endpoint;
 use Otelwp\Heartbeat;
 use Otelwp\Sender;
@@ -50,19 +51,21 @@ final class Command {
 			'sampling rate' => (string) Agent::sampling_rate(),
 			'agent'         => isset( $state['problem'] ) ? $state['problem'] : ( isset( $state['at'] ) ? 'answered at ' . gmdate( 'c', $state['at'] ) : 'never asked' ),
 			'tier'          => Agent::tier(),
+			'API key'       => Heartbeat::has_key() ? ( Heartbeat::sends_key() ? 'sent to the agent' : 'not sent: define OTELWP_AGENT_URL in wp-config.php' ) : 'none',
 			'features'      => implode( ', ', Agent::features() ),
 			'paused'        => Agent::wish( 'paused' ) ? 'yes, by the agent' : 'no',
 			'shared memory' => Breaker::has_apcu() ? 'APCu' : 'none: failures are remembered in a transient',
 		);
 		$known = ( new Breaker() )->failing();
 		foreach ( (array) Settings::get( 'endpoints' ) as $text ) {
-			$endpoint = Endpoint::parse( $text );
-			if ( null === $endpoint ) {
-				$rows[ $text ] = 'no endpoint';
+			$endpoint = Endpoint::parse( $text, Settings::is_constant( 'endpoints' ) );
+			$refusal  = null === $endpoint ? 'no endpoint' : $endpoint->refusal();
+			if ( '' !== $refusal ) {
+				$rows[ $text ] = Destination::explain( $refusal, 'endpoints' );
 			} elseif ( isset( $known[ $text ] ) ) {
 				$rows[ $text ] = 'fails since ' . gmdate( 'c', $known[ $text ]['since'] ) . ': ' . $known[ $text ]['why'];
 			} else {
-				$rows[ $text ] = $endpoint->exists() ? 'not known to fail' : 'nothing is there';
+				$rows[ $text ] = 'not known to fail';
 			}
 		}
 		$counts = Sender::counts();

@@ -32,6 +32,7 @@ from otelwp_agent.errors import PermanentError
 from otelwp_agent.model.otlp_response import rejected
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.log_limit import LogLimit
+from otelwp_agent.telemetry.redaction import redact_text
 from otelwp_agent.transport.compression import compress
 from otelwp_agent.transport.http_client import HttpClient, header_problem, is_header_name
 from otelwp_agent.transport.status import from_http
@@ -89,7 +90,8 @@ class Config(ComponentConfig, blocks.HttpClient):
     def _is_url(cls, endpoint: Endpoint | None) -> Endpoint | None:
         if endpoint is not None and not endpoint.unix:
             if not endpoint.scheme:
-                message = f"{endpoint} is no URL: write `http://{endpoint}` or `https://{endpoint}`"
+                shown = endpoint.redacted
+                message = f"{shown} is no URL: write `http://{shown}` or `https://{shown}`"
                 raise ValueError(message)
             if "@" in urlsplit(endpoint).netloc:
                 raise ValueError("a URL is no place for a password: give an `authorization` header in `headers`")
@@ -203,7 +205,9 @@ class OtlpHttpExporter(Exporter):
         else:
             return 0  # whatever it says, it does not say so in OTLP
         if (items or message) and (total := self._partial_log.take(max(items, 1))):
-            self.context.log.warning("partial success", rejected=total if items else 0, message=message[:_EXCERPT])
+            self.context.log.warning(
+                "partial success", rejected=total if items else 0, message=redact_text(message, paths=True)[:_EXCERPT]
+            )
         return items
 
 

@@ -77,7 +77,7 @@ class Config(ComponentConfig, blocks.HttpClient):
         if endpoint.unix:
             return endpoint
         if not endpoint.scheme:
-            message = f"{endpoint} is no URL: write `http://{endpoint}{PATH}`"
+            message = f"{endpoint.redacted} is no URL: write `http://{endpoint.redacted}{PATH}`"
             raise ValueError(message)
         if "@" in urlsplit(endpoint).netloc:
             raise ValueError("a URL is no place for a password: give an `authorization` header in `headers`")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
-from otelwp_agent.config.blocks import Block
+from otelwp_agent.config.blocks import AllowedHosts, Block
 from otelwp_agent.config.types import ByteSize, Duration, Endpoint, Ignored, PositiveDuration
 
 DEFAULT_METRICS_ADDRESS = "127.0.0.1:8888"
@@ -152,7 +152,7 @@ def _off_is_none(value: object) -> object:
     return None if isinstance(value, str) and value.strip().lower() == "none" else value
 
 
-class MetricsTelemetry(Block):
+class MetricsTelemetry(AllowedHosts):
     """The agent's own metrics, as Prometheus text."""
 
     level: Annotated[Literal["none", "basic", "normal", "detailed"], BeforeValidator(_lower)] = "normal"

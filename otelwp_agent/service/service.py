@@ -241,12 +241,15 @@ class Service:
 
     async def _metrics_endpoint(self, plan: Plan, before: Graph | None = None) -> MetricsEndpoint | None:
         """Return the endpoint for `plan`: the one that listens already, a new one, or none."""
-        address = plan.service.telemetry.metrics.address
-        if before is not None and before.plan.service.telemetry.metrics.address == address:
-            return self._metrics
+        settings = plan.service.telemetry.metrics
+        address, allowed = settings.address, settings.allowed_hosts
+        if before is not None:
+            old = before.plan.service.telemetry.metrics
+            if (old.address, old.allowed_hosts) == (address, allowed):
+                return self._metrics
         if address is None:
             return None
-        endpoint = MetricsEndpoint(self.registry, address, self.log)
+        endpoint = MetricsEndpoint(self.registry, address, self.log, allowed_hosts=allowed)
         await endpoint.start()
         return endpoint
 

@@ -1,8 +1,8 @@
 """Redact the secrets that URLs carry, so that a URL can be printed and logged.
 
-Vendors put keys in URLs: `https://api.example/v1/<key>/spans?api_key=<key>`, `https://user:password@host`. Replaced are
-user information, the values of the query, the fragment, and path segments that look like a token. Scheme, host, port and
-readable path segments stay, so that the reader still recognises the endpoint. Redacting twice changes nothing.
+Vendors put keys in URLs: `https://api.example/v1/<key>/spans?api_key=<key>`, `https://user:password@host`. Replaced
+are user information, the values of the query, the fragment, and path segments that look like a token. Scheme, host,
+port and readable path segments stay, so that the reader still recognises the endpoint. Redacting twice changes nothing.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ def _said(headers: Mapping[str, str], body: bytes) -> str:
 
 
 def _excerpt(message: str) -> str:
-    """Cut a peer's words short, redacted: servers quote the path that was requested, and some vendors put keys there."""
+    """Return the beginning of a peer's message, redacted: servers quote the requested path, where vendors put keys."""
     return redact_text(message[:_LOOKED_AT], paths=True)[:_EXCERPT]
 
 

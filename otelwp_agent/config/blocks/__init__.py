@@ -19,11 +19,13 @@ from otelwp_agent.config.blocks.http import (
     HttpReceiver,
     HttpServer,
 )
+from otelwp_agent.config.blocks.local_http import AllowedHosts, LocalHttpServer
 from otelwp_agent.config.blocks.network import Dialer, Listening, NetworkServer
 from otelwp_agent.config.blocks.sending import CircuitBreaker, Queue, QueueBatch, QueueBatchPartition, Retry
 from otelwp_agent.config.blocks.tls import TlsClient, TlsFiles, TlsServer, TlsVersion
 
 __all__ = [
+    "AllowedHosts",
     "Block",
     "CircuitBreaker",
     "Compression",
@@ -43,6 +45,7 @@ __all__ = [
     "HttpReceiver",
     "HttpServer",
     "Listening",
+    "LocalHttpServer",
     "NetworkServer",
     "Queue",
     "QueueBatch",

@@ -220,3 +220,6 @@ class _NoHost:
 
     def samplers(self) -> Sequence[Sampler]:
         return ()
+
+    def stall(self) -> None:
+        return None

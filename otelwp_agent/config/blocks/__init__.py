@@ -23,6 +23,7 @@ from otelwp_agent.config.blocks.local_http import AllowedHosts, LocalHttpServer
 from otelwp_agent.config.blocks.network import Dialer, Listening, NetworkServer
 from otelwp_agent.config.blocks.sending import CircuitBreaker, Queue, QueueBatch, QueueBatchPartition, Retry
 from otelwp_agent.config.blocks.tls import TlsClient, TlsFiles, TlsServer, TlsVersion
+from otelwp_agent.config.blocks.watchdog import Watchdog
 
 __all__ = [
     "AllowedHosts",
@@ -56,4 +57,5 @@ __all__ = [
     "TlsFiles",
     "TlsServer",
     "TlsVersion",
+    "Watchdog",
 ]

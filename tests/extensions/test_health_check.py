@@ -411,9 +411,11 @@ async def test_answers_are_made_once_in_a_moment_however_many_ask(started, host,
     clock.now += 0.3
     assert (await ask_json(extension, "/health/detailed"))[1]["status"] == "degraded"
     assert len(asked) == 2
-    host.status = "draining"  # this never waits
+    found = [RECEIVER]
+    host.status = "draining"  # another status is shown at once, with the components that run now
     assert (await ask_json(extension, "/health"))[1]["status"] == "unhealthy"
-    assert (await ask(extension, "/health/detailed"))[0] == 503
+    code, body = await ask_json(extension, "/health/detailed")
+    assert (code, [each["id"] for each in body["components"]]) == (503, ["otlp"])
 
 
 async def test_a_main_loop_that_is_late_is_answered_for_with_the_last_snapshot(started, host, monkeypatch):

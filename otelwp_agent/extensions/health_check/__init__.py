@@ -213,7 +213,8 @@ class HealthCheck(Extension):
         self._timer = asyncio.get_running_loop().call_later(LOOK_EVERY, self._look)
 
     def _publish(self) -> None:
-        self._snapshot = self._watch.snapshot(self.context.host.components(), self._threshold)
+        host = self.context.host
+        self._snapshot = self._watch.snapshot(host.status, host.components(), self._threshold)
 
     async def _publish_if_stale(self) -> None:
         if self._is_stale():
@@ -250,7 +251,8 @@ class HealthCheck(Extension):
         return handler
 
     def _is_stale(self) -> bool:
-        return self.context.clock() - self._snapshot.taken >= FRESH
+        snapshot = self._snapshot
+        return self.context.clock() - snapshot.taken >= FRESH or snapshot.status != self.context.host.status
 
     async def _with_a_new_snapshot(self, answer: Callable[[], Response], main: asyncio.AbstractEventLoop) -> Response:
         published = asyncio.run_coroutine_threadsafe(self._publish_if_stale(), main)

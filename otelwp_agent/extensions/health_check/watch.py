@@ -20,6 +20,8 @@ class Snapshot:
 
     taken: float = float("-inf")
     """When, on the monotonic clock."""
+    status: str = ""
+    """The status of the agent then: with another one, it runs other components."""
     components: tuple[tuple[ComponentHealth, float], ...] = ()
     """Each with the time at which it came into its state, in seconds since 1970; sorted by name."""
     failing_often: tuple[tuple[str, int], ...] = ()
@@ -56,15 +58,15 @@ class Watch:
             if each.kind is Kind.EXPORTER:
                 self._count(name, each)
 
-    def snapshot(self, components: Sequence[ComponentHealth], threshold: int | None) -> Snapshot:
-        """See `components`, and return what is known of them; above `threshold` failures are too many."""
+    def snapshot(self, status: str, components: Sequence[ComponentHealth], threshold: int | None) -> Snapshot:
+        """See `components`, and return what is known of them; more than `threshold` failures are too many."""
         self.see(components)
         seen = [
             (replace(each, details=dict(each.details)), self._states[name_of(each)][1])
             for each in sorted(components, key=name_of)
         ]
         often = () if threshold is None else tuple(self.failing_often(threshold))
-        return Snapshot(self._clock(), tuple(seen), often)
+        return Snapshot(self._clock(), status, tuple(seen), often)
 
     def failing_often(self, threshold: int) -> list[tuple[str, int]]:
         """Return the exporters with more than `threshold` failed sends within the interval, and how many."""

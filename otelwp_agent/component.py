@@ -13,8 +13,8 @@ A component is one file: docstring with a YAML example → `Config` → the clas
 nothing of it has (docs/adr/0002). What happens to a batch later, its receipts tell.
 
 Everything runs on one event loop, in one thread, except the health endpoint (`transport.side_loop`); `start` and
-`shutdown` are coroutines. `shutdown` works on a component that never started, works twice, and hands on what is buffered
-before it returns.
+`shutdown` are coroutines. `shutdown` works on a component that never started, works twice, and hands on what is
+buffered before it returns.
 """
 
 from __future__ import annotations

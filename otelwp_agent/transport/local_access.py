@@ -37,6 +37,13 @@ if TYPE_CHECKING:
 REFUSED = "request refused"
 """Log event: a request that a browser may have sent for a foreign page was refused."""
 
+CROSS_ORIGIN = text_error(
+    403,
+    "a web page of another origin may not send to this endpoint; if it is meant to, add its origin to "
+    "`cors.allowed_origins`",
+)
+"""The answer of a receiver to such a request."""
+
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _LONGEST_SHOWN = 100
 """Characters of a foreign host name that are worth showing."""

@@ -4,7 +4,7 @@ There is one per process, and it outlives reloads: an `HttpServer` hands its soc
 that replaces it, which is only possible on one and the same loop. The thread exists while somebody uses it.
 
 The thread shares the interpreter lock with the main loop. While the main loop executes Python code, each system call
-of this loop waits for the lock for one switch interval (5 ms); while a C function holds the lock, this loop waits, too.
+of this loop waits for the lock for one switch interval; while a C function holds the lock, this loop waits, too.
 
 asyncio's own loop is used here, also where the main loop is uvloop's: requests are few, and it needs less memory.
 """
@@ -12,6 +12,7 @@ asyncio's own loop is used here, also where the main loop is uvloop's: requests 
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SWITCH_INTERVAL = 0.001
+"""Seconds after which a busy main loop gives the interpreter lock to this thread. Python's own value is five times
+that, and a request takes about ten system calls, over TLS twice as many."""
 CALL_TIMEOUT = 10.0
 """Seconds that a plain call may take: work on this loop is short, so a longer wait means that it is broken."""
 
@@ -40,6 +44,7 @@ class SideLoop:
         with self._lock:
             self._users += 1
             if self._thread is None:
+                sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL))
                 self._loop = asyncio.SelectorEventLoop()
                 self._thread = threading.Thread(target=_run, args=(self._loop,), name=self._name, daemon=True)
                 self._thread.start()

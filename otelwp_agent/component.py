@@ -12,8 +12,9 @@ A component is one file: docstring with a YAML example → `Config` → the clas
 `consume` is a plain call, not a coroutine: it returns when the batch has been taken and raises `ConsumeError` when
 nothing of it has (docs/adr/0002). What happens to a batch later, its receipts tell.
 
-Everything runs on one event loop, in one thread; `start` and `shutdown` are coroutines. `shutdown` works on a component
-that never started, works twice, and hands on what is buffered before it returns.
+Everything runs on one event loop, in one thread, except the health endpoint (`transport.side_loop`); `start` and
+`shutdown` are coroutines. `shutdown` works on a component that never started, works twice, and hands on what is
+buffered before it returns.
 """
 
 from __future__ import annotations
@@ -177,6 +178,25 @@ class Host(Protocol):
 
     def providers(self, capability: type[T]) -> Sequence[T]:
         """Return the processors that implement `capability` (an abstract class), in the order of the file."""
+
+    def stall(self) -> Stall | None:
+        """Return how long the event loop has been blocked, if that is too long.
+
+        This method, `ready`, `status` and `started_at` may be called from any thread; the others from the main one.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """An event loop that is blocked: for how many `seconds`, and in which `stage`; "" if that is not known."""
+
+    seconds: float
+    stage: str = ""
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        where = f", in {self.stage}" if self.stage else ""
+        return f"the event loop has been blocked for {self.seconds:.1f} s{where}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ class NoHost:
     """A service that runs nothing else."""
 
     ready = True
+    status = "ready"
 
     def components(self):
         return ()

@@ -10,6 +10,7 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 
 from otelwp_agent.cli.options import config_options, load_plan
 from otelwp_agent.component import Kind
+from otelwp_agent.config.types import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +28,8 @@ REDACTED = "[REDACTED]"
 def print_config(config: Sequence[str], overrides: Sequence[str], form: str, defaults: bool) -> None:  # noqa: FBT001
     """Print the configuration, merged and expanded, without its secrets.
 
-    What is printed loads again (with `$` written as `$$`), except for what is a secret: that reads `[REDACTED]`.
+    What is printed loads again (with `$` written as `$$`), except for secrets: they read `[REDACTED]`, and `***` inside
+    the URL of an endpoint.
     """
     plan = load_plan(config, overrides)
     for warning in plan.warnings:
@@ -77,6 +79,8 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - plain data
     """Return data in which secrets are redacted and every text is a plain `str`."""
     if isinstance(value, (SecretStr, SecretBytes)):
         return REDACTED if value.get_secret_value() else ""
+    if isinstance(value, Endpoint):
+        return value.redacted
     if isinstance(value, dict):
         return {str(key): _plain(below) for key, below in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

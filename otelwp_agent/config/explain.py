@@ -17,6 +17,7 @@ from otelwp_agent.config.describe import describe
 from otelwp_agent.config.document import Node, Path, show_path
 from otelwp_agent.config.types import Ignored
 from otelwp_agent.errors import Problem, Severity
+from otelwp_agent.telemetry.redaction import redact_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -145,7 +146,7 @@ def _blamed(at: Node, found: Path, message: str) -> tuple[Node, Path]:
 
 
 def hide(message: str, at: Node) -> str:
-    """Replace values that came out of `${…}` by the reference."""
+    """Replace values that came out of `${…}` by the reference, and redact the secrets of URLs."""
     for node in at.walk():
         if node.written is None:
             continue
@@ -154,7 +155,7 @@ def hide(message: str, at: Node) -> str:
                 message = message.replace(shown, f"what `{node.written}` brings")
             if len(value) >= _SHORTEST_HIDDEN:
                 message = message.replace(value, node.written)
-    return message
+    return redact_text(message)
 
 
 def _words(detail: ErrorDetails, at: Node) -> str:
@@ -214,7 +215,7 @@ _BOUNDS = (
 def _shown(at: Node) -> str:
     """Return a scalar as written, if it is short and anybody may see it; otherwise what it is."""
     if isinstance(at.value, str) and at.written is None and len(at.value) <= _LONGEST_SHOWN:
-        return f"{at.value!r}"
+        return f"{redact_text(at.value)!r}"
     return kind_of(at)
 
 

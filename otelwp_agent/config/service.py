@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
-from otelwp_agent.config.blocks import Block
+from otelwp_agent.config.blocks import AllowedHosts, Block, Watchdog
 from otelwp_agent.config.types import ByteSize, Duration, Endpoint, Ignored, PositiveDuration
 
 DEFAULT_METRICS_ADDRESS = "127.0.0.1:8888"
@@ -152,7 +152,7 @@ def _off_is_none(value: object) -> object:
     return None if isinstance(value, str) and value.strip().lower() == "none" else value
 
 
-class MetricsTelemetry(Block):
+class MetricsTelemetry(AllowedHosts):
     """The agent's own metrics, as Prometheus text."""
 
     level: Annotated[Literal["none", "basic", "normal", "detailed"], BeforeValidator(_lower)] = "normal"
@@ -249,6 +249,8 @@ class ServiceConfig(Block):
     scheduling: Literal["batch", "normal"] = "batch"
     """`batch` does not take the CPU from who has just sent something: beside PHP, a page goes on at once (Linux;
     SCHED_BATCH). `normal` leaves the process as it was started."""
+    watchdog: Watchdog = Watchdog()
+    """When a blocked event loop is reported."""
     shutdown_timeout: PositiveDuration = 30.0
     """Time for everything that is buffered to leave, after SIGTERM."""
     journal: JournalConfig | None = None

@@ -19,6 +19,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from otelwp_agent.telemetry.redaction import redact_url
+
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h|d)")
 _SIZES = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
@@ -190,29 +192,35 @@ class Endpoint(str):
         if text.startswith("unix:"):
             self.unix = text.removeprefix("unix:").removeprefix("//")
             if not self.unix.startswith("/"):
-                message = f"{value!r}: a unix socket needs an absolute path, like `unix:///run/otelwp.sock`"
+                message = f"{redact_url(value)!r}: a unix socket needs an absolute path, like `unix:///run/otelwp.sock`"
                 raise ValueError(message)
             return self
         scheme, separator, rest = text.partition("://")
         if not separator:
             scheme, rest = "", text
         elif scheme not in ("http", "https", "dns", "tcp"):
-            message = f"{value!r}: unknown scheme {scheme!r}: write `host:port`, `http://…`, `https://…` or `unix:///…`"
+            shown = redact_url(value)
+            message = f"{shown!r}: unknown scheme {scheme!r}: write `host:port`, `http://…`, `https://…` or `unix:///…`"
             raise ValueError(message)
         self.scheme = scheme if scheme in ("http", "https") else ""
         try:
             url = urlsplit("//" + rest.lstrip("/"))
             self.host, self.port = url.hostname or "", url.port
         except ValueError as error:
-            what = "a port is a number up to 65535" if "ort" in str(error) else str(error)
-            message = f"{value!r} is not an endpoint: {what}"
+            what = "a port is a number up to 65535" if "ort" in str(error) else "its host is not valid"
+            message = f"{redact_url(value)!r} is not an endpoint: {what}"
             raise ValueError(message) from error
         self.path = url.path.rstrip("/") + (f"?{url.query}" if url.query else "")
         if not self.host and self.port is None:
             example = "a URL like `https://collector.example:4318`" if scheme else "`host:port`, like `127.0.0.1:4317`"
-            message = f"{value!r} is not an endpoint: write {example}"
+            message = f"{redact_url(value)!r} is not an endpoint: write {example}"
             raise ValueError(message)
         return self
+
+    @property
+    def redacted(self) -> str:
+        """The endpoint for messages and logs: without user information, values of the query, and tokens in the path."""
+        return redact_url(self)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401

@@ -33,6 +33,7 @@ from otelwp_agent.errors import PermanentError
 from otelwp_agent.model.otlp_response import rejected
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.log_limit import LogLimit
+from otelwp_agent.telemetry.redaction import redact_text
 from otelwp_agent.transport.compression import compress
 from otelwp_agent.transport.http_client import HttpClient
 from otelwp_agent.transport.status import from_http
@@ -182,7 +183,9 @@ class OtlpHttpExporter(Exporter):
         else:
             return 0  # whatever it says, it does not say so in OTLP
         if (items or message) and (total := self._partial_log.take(max(items, 1))):
-            self.context.log.warning("partial success", rejected=total if items else 0, message=message[:_EXCERPT])
+            self.context.log.warning(
+                "partial success", rejected=total if items else 0, message=redact_text(message, paths=True)[:_EXCERPT]
+            )
         return items
 
 

@@ -34,12 +34,13 @@ import orjson
 from pydantic import Field
 
 from otelwp_agent.component import ComponentConfig, Extension, Factory, Kind, Tier
-from otelwp_agent.config.blocks import HttpServer
+from otelwp_agent.config.blocks import LocalHttpServer
 from otelwp_agent.config.types import Endpoint, PositiveDuration
 from otelwp_agent.sampling.adaptive.heads import HeadRates
 from otelwp_agent.sampling.trace_sampler import TraceSampler
 from otelwp_agent.transport import http_server
 from otelwp_agent.transport.http_messages import JSON, Request, Response, Route, text_error
+from otelwp_agent.transport.local_access import LocalAccess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +52,7 @@ _PROBABILISTIC = 0
 """The number of that strategy in Jaeger's first interface."""
 
 
-class Config(HttpServer, ComponentConfig):
+class Config(LocalHttpServer, ComponentConfig):
     """Settings of `remote_sampling`."""
 
     endpoint: Endpoint = Endpoint("127.0.0.1:5778")
@@ -72,9 +73,16 @@ class RemoteSampling(Extension):
         """Copy the settings."""
         super().__init__(context)
         self._heads = HeadRates(config.min_rate, config.headroom, config.settle)
+        access = LocalAccess(
+            [config.endpoint, *config.additional_endpoints],
+            config.allowed_hosts,
+            setting=f"extension {context.id}",
+            log=context.log,
+            clock=context.clock,
+        )
         routes = {
-            "/sampling": self._route("PROBABILISTIC"),
-            "/": self._route(_PROBABILISTIC),
+            "/sampling": access.guard(self._route("PROBABILISTIC")),
+            "/": access.guard(self._route(_PROBABILISTIC)),
         }
         settings = config.model_copy(update={"max_request_body_size": min(config.max_request_body_size, _MAX_BODY)})
         self._server = http_server.HttpServer(settings, routes, name=f"extension {context.id}", log=context.log)

@@ -96,7 +96,7 @@ class ZipkinReceiver(Receiver):
         self._mended = Mended(receiver, context.log, context.registry)
         self._server = HttpServer(
             settings,
-            {path: Route(self._handle, METHODS, self._admit) for path in (V2_PATH, V1_PATH)},
+            {path: Route(self._handle, METHODS, self._admit, same_origin=True) for path in (V2_PATH, V1_PATH)},
             name=f"{context.kind.value}/{context.id}",
             log=context.log,
             on_refused=self._refused,

@@ -223,3 +223,6 @@ class _NoHost:
 
     def providers(self, capability: type[T]) -> Sequence[T]:  # noqa: ARG002 - `component.Host`
         return ()
+
+    def stall(self) -> None:
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from otelwp_agent.config.blocks import HttpServer as Settings
@@ -10,8 +11,11 @@ from otelwp_agent.telemetry.metrics import CONTENT_TYPE
 from otelwp_agent.transport.compression import compress
 from otelwp_agent.transport.http_messages import Request, Response, Route
 from otelwp_agent.transport.http_server import HttpServer
+from otelwp_agent.transport.local_access import LocalAccess
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import structlog
 
     from otelwp_agent.config.types import Endpoint
@@ -20,6 +24,12 @@ if TYPE_CHECKING:
 SETTING = "service.telemetry.metrics.address"
 """Where the address is configured; messages name it."""
 
+SECTION = "service.telemetry.metrics"
+"""The section with that setting and `allowed_hosts`."""
+
+FRESH = 0.25
+"""Seconds for which rendered metrics are served again. Scrapes come every few seconds; a flood of them costs little."""
+
 _MAX_BODY = 64 * 1024
 """A scrape has no body; whoever sends one is told so before it is read."""
 
@@ -27,10 +37,21 @@ _MAX_BODY = 64 * 1024
 class MetricsEndpoint:
     """The endpoint of one registry. `address` is `host:port` or `unix:///path`."""
 
-    def __init__(self, registry: Registry, address: Endpoint, log: structlog.typing.FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        address: Endpoint,
+        log: structlog.typing.FilteringBoundLogger,
+        *,
+        allowed_hosts: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Keep what is needed; nothing is opened before `start`."""
         self._registry = registry
-        routes = {"/metrics": Route(self._metrics, methods=("GET", "HEAD"))}
+        self._clock = clock
+        self._rendered: dict[bool, tuple[float, Response]] = {}  # by whether it is compressed: until when, and what
+        access = LocalAccess([address], allowed_hosts, setting=SECTION, log=log, clock=clock)
+        routes = {"/metrics": access.guard(Route(self._metrics, methods=("GET", "HEAD")))}
         settings = Settings(endpoint=address, max_request_body_size=_MAX_BODY, max_connections=64)
         self._server = HttpServer(settings, routes, name="metrics", log=log)
 
@@ -52,9 +73,19 @@ class MetricsEndpoint:
         await self._server.shutdown(grace=1.0)
 
     def _metrics(self, request: Request) -> Response:
+        """Return the metrics, rendered at most once per encoding in `FRESH` seconds, however many requests come."""
+        gzip = accepts_gzip(request.headers.get("accept-encoding", ""))
+        now = self._clock()
+        until, response = self._rendered.get(gzip, (now, None))
+        if response is None or now >= until:
+            response = self._render(gzip=gzip)
+            self._rendered[gzip] = now + FRESH, response
+        return response
+
+    def _render(self, *, gzip: bool) -> Response:
         body = self._registry.expose().encode(errors="replace")
         headers: tuple[tuple[str, str], ...] = (("Cache-Control", "no-store"), ("Vary", "Accept-Encoding"))
-        if accepts_gzip(request.headers.get("accept-encoding", "")):
+        if gzip:
             body = compress("gzip", body)
             headers += (("Content-Encoding", "gzip"),)
         return Response(200, body, CONTENT_TYPE, headers)

@@ -19,6 +19,7 @@ from otelwp_agent.service.control_plane import ControlPlane
 from otelwp_agent.service.ledger_metrics import bind_ledgers
 from otelwp_agent.service.metrics_endpoint import MetricsEndpoint
 from otelwp_agent.service.scheduling import give_way
+from otelwp_agent.service.watchdog import Watchdog
 from otelwp_agent.telemetry import logging, process
 from otelwp_agent.telemetry.metrics import Registry
 from otelwp_agent.telemetry.tasks import spawn
@@ -26,7 +27,7 @@ from otelwp_agent.telemetry.tasks import spawn
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from otelwp_agent.component import ComponentHealth
+    from otelwp_agent.component import ComponentHealth, Stall
     from otelwp_agent.pipeline.plan_types import Plan
     from otelwp_agent.sending.sender import Drained
 
@@ -56,6 +57,7 @@ class Service:
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._reloads = asyncio.Lock()
+        self._watchdog = Watchdog(self.registry, self.log)
         self._retiring: set[asyncio.Task[Drained]] = set()
         """Graphs from before a reload that still hand on what they hold."""
         self._environment = Environment(self.registry, self.log, time.monotonic, self)
@@ -84,6 +86,10 @@ class Service:
     def providers(self, capability: type[T]) -> Sequence[T]:
         """Return the processors that implement `capability`, in the order of the file."""
         return self._graph.providers(capability) if self._graph is not None else []
+
+    def stall(self) -> Stall | None:
+        """Return how long the event loop has been blocked, if that is too long. May be called from any thread."""
+        return self._watchdog.stall()
 
     @property
     def graph(self) -> Graph:
@@ -128,6 +134,8 @@ class Service:
         self.started.set()
         self.log.info("agent ready", pipelines=len(plan.pipelines), components=len(plan.components))
         memory.release()
+        self._watchdog.threshold = plan.service.watchdog.threshold
+        self._watchdog.start()  # starting blocks the loop, as it may
 
     async def reload(self) -> bool:
         """Read the configuration again and go over to it; keep the old one, and say why, if that fails."""
@@ -155,6 +163,7 @@ class Service:
                 )
                 return False
             graph.adopt()
+            self._watchdog.threshold = plan.service.watchdog.threshold
             process.describe(self.registry, plan.service.telemetry.resource)
             self._graph, self._metrics = graph, metrics
             bind_ledgers(self.registry, graph.heads)
@@ -192,6 +201,7 @@ class Service:
         self._farewell(drained, graph.in_flight(), journaled=journaled)
         self._stopped = True
         await _close(self._metrics)
+        self._watchdog.stop()
 
     async def _drain(self, graph: Graph, timeout: float) -> Drained:
         """Drain within `timeout` seconds, graphs from before a reload first: they hand on to senders of this one."""
@@ -243,12 +253,15 @@ class Service:
 
     async def _metrics_endpoint(self, plan: Plan, before: Graph | None = None) -> MetricsEndpoint | None:
         """Return the endpoint for `plan`: the one that listens already, a new one, or none."""
-        address = plan.service.telemetry.metrics.address
-        if before is not None and before.plan.service.telemetry.metrics.address == address:
-            return self._metrics
+        settings = plan.service.telemetry.metrics
+        address, allowed = settings.address, settings.allowed_hosts
+        if before is not None:
+            old = before.plan.service.telemetry.metrics
+            if (old.address, old.allowed_hosts) == (address, allowed):
+                return self._metrics
         if address is None:
             return None
-        endpoint = MetricsEndpoint(self.registry, address, self.log)
+        endpoint = MetricsEndpoint(self.registry, address, self.log, allowed_hosts=allowed)
         await endpoint.start()
         return endpoint
 

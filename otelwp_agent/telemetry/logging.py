@@ -5,8 +5,8 @@ Invariants:
 * `configure` works at any time, also at a reload: every logger handed out before obeys the new level, encoding and
   stream at once.
 * Logging never raises and never ends anything: a line that cannot be written is lost.
-* Secrets are redacted by type, bytes are told by their length alone, and control characters in values are escaped, so
-  that nothing a client sends can forge a line.
+* Secrets are redacted by type, and inside URLs (`telemetry.redaction`); bytes are told by their length alone, and
+  control characters in values are escaped, so that nothing a client sends can forge a line.
 * What libraries log (asyncio, grpc, warnings) comes out the same way.
 
 JSON, in which an exception is one more field, `exception`, that holds the traceback::
@@ -35,6 +35,8 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 import orjson
 import structlog
 from pydantic import SecretBytes, SecretStr
+
+from otelwp_agent.telemetry.redaction import redact_text
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -214,14 +216,17 @@ def _explain(_logger: object, _method: str, event: MutableMapping[str, Any]) -> 
 def _tame(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Make every value plain: secrets redacted, bytes as their length, objects as their text."""
     for key, value in event.items():
-        if type(value) not in (str, int, float, bool):
+        if type(value) is str:
+            if "://" in value:
+                event[key] = redact_text(value)
+        elif type(value) not in (int, float, bool):
             event[key] = _plain(value)
     return event
 
 
 def _plain(value: object, depth: int = 0) -> object:  # noqa: PLR0911 - one line for each kind of value
     if value is None or isinstance(value, (str, int, float)):
-        return str(value) if isinstance(value, str) else value
+        return redact_text(str(value)) if isinstance(value, str) else value
     if isinstance(value, (SecretStr, SecretBytes)):
         return REDACTED
     if isinstance(value, (bytes, bytearray, memoryview)):
@@ -234,7 +239,8 @@ def _plain(value: object, depth: int = 0) -> object:  # noqa: PLR0911 - one line
         if isinstance(value, (Sequence, AbstractSet)):
             return [_plain(item, depth + 1) for item in value]
     try:
-        return str(value) if not isinstance(value, (Mapping, Sequence, AbstractSet)) else f"<{type(value).__name__}>"
+        kind = f"<{type(value).__name__}>"
+        return kind if isinstance(value, (Mapping, Sequence, AbstractSet)) else redact_text(str(value))
     except Exception:  # noqa: BLE001 - somebody's broken __str__ must not end anything
         return f"<{type(value).__name__}>"
 

@@ -114,6 +114,9 @@ class Route:
     """Plain text if left out."""
     render_dropped: DropRenderer | None = None
     """The answer where `on_overload` is `accept_and_drop`; 202 without a body if left out."""
+    same_origin: bool = False
+    """Refuse what a browser sends for a page of another origin that `cors` does not allow. Needed where the handler
+    accepts content types that a page may send without asking first (`text/plain`, forms)."""
 
 
 def text_error(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:

@@ -20,6 +20,7 @@ from otelwp_agent.transport.compression import decompress
 from otelwp_agent.transport.http_messages import Head, Request, Response, Route, text_error
 from otelwp_agent.transport.http_session import Plan, Session
 from otelwp_agent.transport.listen import address_of, listen
+from otelwp_agent.transport.local_access import CROSS_ORIGIN, is_cross_origin
 
 if TYPE_CHECKING:
     import socket
@@ -45,6 +46,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _ACCEPTED = Response(202)
+_NO_ROUTE = {403: "origin", 404: "not_found"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +274,8 @@ class HttpServer:
             allow = ", ".join(found.methods)
             message = f"this path takes {allow}, not {method}"
             route = text_error(405, message, (("Allow", allow),))
+        elif found.same_origin and not extra and is_cross_origin(headers):
+            route = CROSS_ORIGIN
         else:
             route = found
         length = int(headers.get("content-length", "0"))
@@ -293,7 +297,7 @@ class HttpServer:
         """Return the answer to a whole request, or its future."""
         route = plan.route
         if isinstance(route, Response):
-            self.on_refused("not_found" if route.status == 404 else "method")  # noqa: PLR2004
+            self.on_refused(_NO_ROUTE.get(route.status, "method"))
             return route
         head = plan.head
         try:

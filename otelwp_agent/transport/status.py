@@ -23,6 +23,7 @@ from otelwp_agent.errors import (
     RetryableError,
     TooLargeError,
 )
+from otelwp_agent.telemetry.redaction import redact_text, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +70,8 @@ _RETRYABLE_GRPC = frozenset(
 )
 _EXCERPT = 200
 """Characters of a peer's answer that are worth quoting."""
+_LOOKED_AT = 2048
+"""Characters of an answer that are redacted before it is cut: cut first, a part of a token would look like a word."""
 
 
 def http_status(error: ConsumeError) -> int:
@@ -132,7 +135,7 @@ def from_http(status: int, headers: Mapping[str, str], body: bytes) -> ConsumeEr
     if status == HTTPStatus.BAD_REQUEST:
         return MalformedError(message)
     if "location" in headers:
-        message += f": it points to {headers['location']}; configure that endpoint if it is right"
+        message += f": it points to {redact_url(headers['location'])}; configure that endpoint if it is right"
     return PermanentError(message, reason=f"http_{status}")
 
 
@@ -140,7 +143,7 @@ def from_grpc(code: int, message: str, details: bytes | None = None) -> ConsumeE
     """Return what a peer's gRPC status means to us; `details` is its `grpc-status-details-bin`."""
     wait = _retry_info(details)
     name = GrpcCode(code).name if code in GrpcCode.__members__.values() else str(code)
-    text = f"gRPC {name}{f': {message[:_EXCERPT]}' if message else ''}"
+    text = f"gRPC {name}{f': {_excerpt(message)}' if message else ''}"
     if code == GrpcCode.RESOURCE_EXHAUSTED:
         if wait is not None:
             return Overloaded(text, retry_after=wait, reason="grpc_resource_exhausted")
@@ -160,10 +163,15 @@ def _said(headers: Mapping[str, str], body: bytes) -> str:
         from google.rpc.status_pb2 import Status  # noqa: PLC0415
 
         try:
-            return str(Status.FromString(body).message)[:_EXCERPT]
+            return _excerpt(str(Status.FromString(body).message))
         except DecodeError:
             return ""
-    return body[:_EXCERPT].decode("utf-8", "replace").strip()
+    return _excerpt(body[:_LOOKED_AT].decode("utf-8", "replace").strip())
+
+
+def _excerpt(message: str) -> str:
+    """Return the beginning of a peer's message, redacted: servers quote the requested path, where vendors put keys."""
+    return redact_text(message[:_LOOKED_AT], paths=True)[:_EXCERPT]
 
 
 def _seconds(value: str) -> float | None:

@@ -87,3 +87,19 @@ def test_what_is_printed_loads_again_as_the_same(path, defaults, monkeypatch):
         again = after.components[key]
         assert again.config.model_dump_json() == planned.config.model_dump_json()  # secrets are stars in both
     assert after.service.telemetry.metrics.address == before.service.telemetry.metrics.address
+
+
+URL = "https://api.example/v1/0123abcd4567ef890123abcd4567ef89/spans?api_key=geheim"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--defaults"], ["--format", "json"]])
+def test_secrets_in_endpoints_are_redacted(arguments):
+    exporters = f"exporters: {{otlp_http: {{traces_endpoint: '{URL}'}}, zipkin: {{endpoint: '{URL}'}}}}"
+    service = "service: {pipelines: {traces: {receivers: [otlp], exporters: [otlp_http, zipkin]}}}"
+    text = f"receivers: {{otlp: {{protocols: {{http: }}}}}}\n{exporters}\n{service}"
+    output = printed("-c", f"yaml:{text}", *arguments)
+    data = yaml.safe_load(output)
+    redacted = "https://api.example/v1/***/spans?api_key=***"
+    assert data["exporters"]["otlp_http"]["traces_endpoint"] == redacted
+    assert data["exporters"]["zipkin"]["endpoint"] == redacted
+    assert "geheim" not in output

@@ -42,3 +42,24 @@ def test_without_a_file_it_is_wrong_usage():
     result = CliRunner().invoke(validate, [])
     assert result.exit_code == 2
     assert "--config" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://u:geheim@api.example/v1/traces",
+        "https://api.example:99999/0123abcd4567ef890123abcd4567ef89?key=geheim",
+        "ftp://u:geheim@api.example/",
+        "u:geheim@api.example/0123abcd4567ef890123abcd4567ef89?key=geheim",
+        "https://geheim[@api.example/",
+    ],
+)
+@pytest.mark.parametrize("exporter", ["otlp_http", "zipkin"])
+def test_problems_of_endpoints_show_no_secrets(exporter, endpoint):
+    bad = GOOD.replace("debug: ", f"{exporter}: {{endpoint: '{endpoint}'}}, debug: ")
+    with pytest.raises(ConfigError) as caught:
+        CliRunner().invoke(validate, ["-c", f"yaml:{bad}"], catch_exceptions=False)
+    problems = " ".join(str(problem) for problem in caught.value.problems)
+    assert exporter in problems
+    assert "geheim" not in problems
+    assert "0123abcd" not in problems

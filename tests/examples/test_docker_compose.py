@@ -6,6 +6,7 @@ No engine runs here: this is about what can be told from the text.
 import re
 import tomllib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -137,5 +138,9 @@ def test_the_plugin_is_told_where_the_agent_is():
         place = re.sub(r"^\w+://(agent:|/run/otelwp/)", "", way)
         assert place in config, way
     assert constants["OTELWP_AGENT_URL"].rpartition(":")[2] in config
+    assert (
+        urlsplit(constants["OTELWP_AGENT_URL"]).hostname
+        in yaml.safe_load(config)["extensions"]["health_check"]["allowed_hosts"]
+    )
     for name in ("agent", "wordpress"):
         assert "sockets:/run/otelwp" in SERVICES[name]["volumes"]

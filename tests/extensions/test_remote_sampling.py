@@ -59,9 +59,9 @@ async def ask(host):
     extension = FACTORY.build(Config(endpoint="127.0.0.1:0"), context)
     await extension.start()
 
-    async def ask(target, method="GET"):
+    async def ask(target, method="GET", host="localhost"):
         reader, writer = await asyncio.open_connection("127.0.0.1", extension.port)
-        writer.write(f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        writer.write(f"{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         answer = await reader.read()
         writer.close()
         await writer.wait_closed()
@@ -138,3 +138,16 @@ async def test_a_port_in_use_is_told(ask, host):
 def test_settings_that_cannot_be_meant(settings):
     with pytest.raises(ValidationError):
         Config.model_validate(settings)
+
+
+async def test_another_host_is_refused_and_the_answer_says_what_to_add(ask, host):
+    status, message = await ask("/sampling?service=shop", host="evil.example")
+    assert status == 403
+    assert "`allowed_hosts` of extension remote_sampling" in message
+    assert (await ask("/?service=shop", host="evil.example"))[0] == 403
+
+
+def test_allowed_hosts_are_names():
+    assert Config(allowed_hosts=["Agent.Example.", "[::1]", "*"]).allowed_hosts == ["agent.example", "::1", "*"]
+    with pytest.raises(ValidationError, match="write a name alone"):
+        Config(allowed_hosts=["http://agent.example:5778"])

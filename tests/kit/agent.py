@@ -13,6 +13,8 @@ import urllib.request
 from contextlib import closing, suppress
 from pathlib import Path
 
+from otelwp_agent.service.metrics_endpoint import FRESH
+
 PATIENCE = 20.0
 """Seconds after which something that should have happened has not. Long, because machines that run tests are busy."""
 
@@ -33,6 +35,7 @@ class Agent:
         self._lines = []
         self._news = threading.Condition()
         self._process = None
+        self._scraped = float("-inf")
         self.write(config)
         address = f"127.0.0.1:{self.metrics_port}" if metrics else "none"
         self._extra.write_text(
@@ -137,8 +140,13 @@ class Agent:
         return self.wait()
 
     def metric(self, name, **labels):
-        """Return the sum of the cells of `name` whose labels include `labels`, from `/metrics`."""
+        """Return the sum of the cells of `name` whose labels include `labels`, from `/metrics`, as it is now.
+
+        A second scrape within `FRESH` seconds would get what the first one got.
+        """
+        time.sleep(max(0.0, self._scraped + FRESH - time.monotonic()))
         _, text = get(self.metrics_port, "/metrics")
+        self._scraped = time.monotonic()
         total = 0.0
         for line in text.splitlines():
             head, _, value = line.rpartition(" ")

@@ -345,3 +345,17 @@ async def test_a_client_that_closes_after_its_last_byte_is_heard(reset):
 
         await asyncio.to_thread(client)
         await taken(agent, 50)
+
+
+@pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Sec_Fetch_Site": "cross-site"}])
+async def test_a_web_page_of_another_origin_cannot_send(headers):
+    """`text/plain` needs no CORS preflight, so only this keeps pages from sending to a receiver on loopback."""
+    async with Agent() as agent:
+        for _ in range(2):
+            status, message = await agent.post(FRONT, Content_Type="text/plain", **headers)
+            assert status == 403
+            assert "cors.allowed_origins" in message
+        assert agent.pipeline.batches == []
+    async with Agent(cors={"allowed_origins": ["https://evil.example"]}) as agent:
+        answer = await agent.post(FRONT, Content_Type="text/plain", Origin="https://evil.example")
+        assert answer[0] == 202

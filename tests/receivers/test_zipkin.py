@@ -266,3 +266,17 @@ async def test_the_collectors_newer_form():
         assert (await agent.post(FRONT))[0] == 202
     with pytest.raises(ValueError, match=r"protocols.grpc|grpc"):
         Config.model_validate({"protocols": {"grpc": None}})
+
+
+@pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Sec_Fetch_Site": "cross-site"}])
+async def test_a_web_page_of_another_origin_cannot_send(headers):
+    """`text/plain` needs no CORS preflight, so only this keeps pages from sending to a receiver on loopback."""
+    async with Agent() as agent:
+        for _ in range(2):
+            status, message = await agent.post(FRONT, Content_Type="text/plain", **headers)
+            assert status == 403
+            assert "cors.allowed_origins" in message
+        assert agent.pipeline.batches == []
+    async with Agent(cors={"allowed_origins": ["https://evil.example"]}) as agent:
+        answer = await agent.post(FRONT, Content_Type="text/plain", Origin="https://evil.example")
+        assert answer[0] == 202

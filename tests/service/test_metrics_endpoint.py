@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from otelwp_agent.config.types import Endpoint
 from otelwp_agent.errors import StartError
-from otelwp_agent.service.metrics_endpoint import MetricsEndpoint, accepts_gzip
+from otelwp_agent.service.metrics_endpoint import FRESH, MetricsEndpoint, accepts_gzip
 from otelwp_agent.telemetry import process
 from otelwp_agent.telemetry.metrics import CONTENT_TYPE, Instrument, Registry
 
@@ -27,18 +27,32 @@ def registry():
     return registry
 
 
+class Clock:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
 @pytest.fixture
-async def endpoint(registry):
-    endpoint = MetricsEndpoint(registry, Endpoint("127.0.0.1:0"), structlog.get_logger())
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+async def endpoint(registry, clock):
+    endpoint = MetricsEndpoint(
+        registry, Endpoint("127.0.0.1:0"), structlog.get_logger(), allowed_hosts=["agent"], clock=clock
+    )
     await endpoint.start()
     yield endpoint
     await endpoint.shutdown()
 
 
-async def ask(endpoint, method="GET", path="/metrics", headers=""):
+async def ask(endpoint, method="GET", path="/metrics", headers="", host="localhost"):
     """Return status, headers (lower case) and body of one request on a socket of its own."""
     reader, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)
-    writer.write(f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n".encode())
+    writer.write(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n".encode())
     answer = await reader.read()
     writer.close()
     await writer.wait_closed()
@@ -58,11 +72,30 @@ async def test_serves_what_prometheus_reads(endpoint):
     assert (sample.labels, sample.value) == ({"receiver": 'otlp/"a"\\\n', "transport": "http"}, 3)
 
 
-async def test_each_scrape_reads_anew(endpoint, registry):
-    registry.counter(REFUSED, receiver="b", transport="grpc").add(1)
-    assert b'otelcol_receiver_refused_spans{receiver="b",transport="grpc"} 1\n' in (await ask(endpoint))[2]
-    registry.counter(REFUSED, receiver="b", transport="grpc").add(1)
-    assert b'otelcol_receiver_refused_spans{receiver="b",transport="grpc"} 2\n' in (await ask(endpoint))[2]
+async def test_scrapes_within_a_moment_are_rendered_once(endpoint, registry, clock):
+    sample = b'otelcol_receiver_refused_spans{receiver="b",transport="grpc"} %d\n'
+    counter = registry.counter(REFUSED, receiver="b", transport="grpc")
+    gzipped = "Accept-Encoding: gzip\r\n"
+    for expected in (1, 2):
+        counter.add(1)
+        assert sample % expected in (await ask(endpoint))[2]
+        assert sample % expected in gzip.decompress((await ask(endpoint, headers=gzipped))[2])
+        clock.now += FRESH * 0.9
+        counter.add(100)
+        assert sample % expected in (await ask(endpoint))[2]
+        assert sample % expected in gzip.decompress((await ask(endpoint, headers=gzipped))[2])
+        assert await ask(endpoint, "HEAD") == await ask(endpoint, "HEAD")
+        counter.add(-100)
+        clock.now += FRESH * 0.2
+    assert FRESH <= 0.5
+
+
+@pytest.mark.parametrize(("host", "status"), [("agent:8888", 200), ("127.0.0.1", 200), ("evil.example:8888", 403)])
+async def test_only_our_own_host_names_are_answered(endpoint, host, status):
+    answer = await ask(endpoint, host=host)
+    assert answer[0] == status
+    if status == 403:
+        assert b"`allowed_hosts` of service.telemetry.metrics" in answer[2]
 
 
 async def test_gzip_if_accepted(endpoint):

@@ -238,3 +238,28 @@ def test_a_log_that_cannot_be_written_ends_nothing():
     closed.close()
     agent_logging.configure("info", "console", closed)
     agent_logging.get().info("lost")
+
+
+@dataclass
+class _Holder:
+    url: str
+
+
+def test_secrets_in_urls_are_redacted_wherever_they_stand():
+    stream = log_to()
+    url = "https://u:geheim@api.example/v1/0123abcd4567ef890123abcd4567ef89/spans?key=geheim"
+    log = agent_logging.get("otlp_http", endpoint=url)
+    text = f"cannot reach {url}"
+    log.warning(text, nested={"a": [url]}, holder=_Holder(url), path="/no/url")
+    try:
+        int(url)
+    except ValueError:
+        log.exception("failed")
+    assert "geheim" not in stream.getvalue()
+    assert "0123abcd" not in stream.getvalue()
+    first, _ = events(stream)
+    redacted = "https://***@api.example/v1/***/spans?key=***"
+    assert first["event"] == f"cannot reach {redacted}"
+    assert first["endpoint"] == redacted
+    assert first["nested"] == {"a": [redacted]}
+    assert first["path"] == "/no/url"

@@ -368,3 +368,32 @@ async def test_while_it_stops_new_connections_are_refused_at_once():
         await busy.answer()
         await stopping
         await busy.close()
+
+
+async def test_a_page_of_another_origin_cannot_send_where_the_route_says_so():
+    taken = []
+
+    def take(request):
+        taken.append(request)
+        return OK
+
+    routes = {"/": Route(take, same_origin=True), "/any": Route(take)}
+    async with Site(routes, cors={"allowed_origins": ["https://*.shop.example"]}) as site:
+        client = await site.connect()
+        for path, headers, status in (
+            ("/", "", 200),
+            ("/", "Origin: http://x\r\n", 200),  # its own: the kit's Host is x
+            ("/", "Origin: https://a.shop.example\r\n", 200),
+            ("/any", "Origin: https://evil.example\r\n", 200),
+            ("/", "Origin: https://evil.example\r\n", 403),
+            ("/", "Origin: https://evil.example\r\n", 403),  # from the remembered head
+            ("/", "Origin: null\r\n", 403),
+            ("/", "Sec-Fetch-Site: cross-site\r\n", 403),
+        ):
+            client.send(post(path=path, extra=headers))
+            answer = await client.answer()
+            assert answer[0] == status, (path, headers)
+        assert b"cors.allowed_origins" in answer[2]
+        assert len(taken) == 4
+        assert site.refusals == ["origin"] * 4
+        await client.close()

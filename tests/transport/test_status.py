@@ -118,3 +118,21 @@ def test_what_a_peers_grpc_status_means(code, message, detail, kind, wait):
 
 def test_retry_after_headers_are_whole_seconds_rounded_up():
     assert [status.retry_after_header(seconds) for seconds in (0, 0.2, 1, 1.01)] == ["1", "1", "1", "2"]
+
+
+KEY = "0123abcd4567ef890123abcd4567ef89"
+
+
+def test_keys_in_a_path_that_the_peer_quotes_are_redacted():
+    said = f"Cannot POST /v1/{KEY}/spans?api_key={KEY}, see https://u:{KEY}@api.example/{KEY}"
+    for answer in (
+        status.from_http(404, {}, said.encode()),
+        status.from_http(404, {"content-type": "application/x-protobuf"}, Status(message=said).SerializeToString()),
+        status.from_http(301, {"location": f"https://api.example/{KEY}"}, b""),
+        status.from_http(500, {}, (b"x" * 190) + f" /{KEY}".encode()),
+        status.from_grpc(12, said),
+    ):
+        assert KEY[:9] not in str(answer)
+    assert str(status.from_http(404, {}, said.encode())) == (
+        "HTTP 404: Cannot POST /v1/***/spans?api_key=***, see https://***@api.example/***"
+    )

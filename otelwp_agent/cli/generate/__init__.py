@@ -238,19 +238,19 @@ async def _knock(target: Endpoint, protocol: str) -> None:
     try:
         _, writer = await asyncio.wait_for(connecting, CONNECT_SECONDS)
     except TimeoutError:
-        message = f"{target} does not answer within {CONNECT_SECONDS:.0f} s: is a firewall between?"
+        message = f"{target.redacted} does not answer within {CONNECT_SECONDS:.0f} s: is a firewall between?"
         raise AgentError(message) from None
     except socket.gaierror as error:
-        message = f"{target}: the host {target.host!r} is not known ({error.strerror}): check --endpoint"
+        message = f"{target.redacted}: the host {target.host!r} is not known ({error.strerror}): check --endpoint"
         raise AgentError(message) from None
     except (ConnectionRefusedError, FileNotFoundError) as error:
         message = (
-            f"nothing listens on {target} ({_why(error)}): start the agent with `otelwp-agent run --config "
+            f"nothing listens on {target.redacted} ({_why(error)}): start the agent with `otelwp-agent run --config "
             f"examples/quickstart.yaml` (or `make run`), or say where it listens for {protocol} with --endpoint"
         )
         raise AgentError(message) from None
     except OSError as error:
-        message = f"cannot connect to {target} ({_why(error)}): check --endpoint"
+        message = f"cannot connect to {target.redacted} ({_why(error)}): check --endpoint"
         raise AgentError(message) from None
     writer.close()
     with contextlib.suppress(OSError):

@@ -105,7 +105,7 @@ class JaegerHttp:
         self._waiting_bytes = 0
         self.server = HttpServer(
             settings,
-            {PATH: Route(self.handle, METHODS, self._admit)},
+            {PATH: Route(self.handle, METHODS, self._admit, same_origin=True)},
             name=name,
             log=log,
             on_refused=self._refused,

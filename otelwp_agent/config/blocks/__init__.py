@@ -20,11 +20,14 @@ from otelwp_agent.config.blocks.http import (
     HttpServer,
     HttpUrl,
 )
+from otelwp_agent.config.blocks.local_http import AllowedHosts, LocalHttpServer
 from otelwp_agent.config.blocks.network import Dialer, Listening, NetworkServer
 from otelwp_agent.config.blocks.sending import CircuitBreaker, Queue, QueueBatch, QueueBatchPartition, Retry
 from otelwp_agent.config.blocks.tls import TlsClient, TlsFiles, TlsServer, TlsVersion
+from otelwp_agent.config.blocks.watchdog import Watchdog
 
 __all__ = [
+    "AllowedHosts",
     "Block",
     "CircuitBreaker",
     "Compression",
@@ -45,6 +48,7 @@ __all__ = [
     "HttpServer",
     "HttpUrl",
     "Listening",
+    "LocalHttpServer",
     "NetworkServer",
     "Queue",
     "QueueBatch",
@@ -55,4 +59,5 @@ __all__ = [
     "TlsFiles",
     "TlsServer",
     "TlsVersion",
+    "Watchdog",
 ]

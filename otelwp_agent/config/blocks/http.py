@@ -55,7 +55,8 @@ def _is_url(endpoint: Endpoint | None) -> Endpoint | None:
     if endpoint is None or endpoint.unix:
         return endpoint
     if not endpoint.scheme:
-        message = f"{endpoint} is not a URL: write `http://{endpoint}` or `https://{endpoint}`"
+        shown = endpoint.redacted
+        message = f"{shown} is not a URL: write `http://{shown}` or `https://{shown}`"
         raise ValueError(message)
     if "@" in urlsplit(endpoint).netloc:
         raise ValueError("a URL must not contain a password: give an `authorization` header in `headers`")

@@ -51,8 +51,9 @@ while time.monotonic() < end:
 for answer in answers:
     print(json.dumps(answer))
 """
-"""Asks from a process of its own, so that the test does not slow down what it measures. It prints its answers at the end:
-nothing reads its output while the loop is blocked, and a pipe holds only 64 kB."""
+"""Asks from a process of its own, so that the test does not slow down what it measures.
+
+It prints its answers at the end: nothing reads its output while the loop is blocked, and a pipe holds only 64 kB."""
 
 
 def spin(until_when):

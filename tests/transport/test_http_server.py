@@ -9,6 +9,7 @@ import pytest
 from otelwp_agent.config.blocks import Cors
 from otelwp_agent.errors import MalformedError, Overloaded, StartError
 from otelwp_agent.transport import http_server
+from otelwp_agent.transport.http_heads import Heads
 from otelwp_agent.transport.http_messages import Response, Route
 from tests.kit.http_site import OK, Client, Site, post
 
@@ -211,9 +212,10 @@ async def test_head_requests_get_no_body_and_response_headers_are_added():
         await client.close()
 
 
-async def test_forgotten_heads_are_parsed_anew(monkeypatch):
-    monkeypatch.setattr(http_server, "REMEMBERED_HEADS", 3)
+async def test_forgotten_heads_are_parsed_anew():
     async with Site() as site:
+        site.server.heads = Heads(3)
+        site.server.plans = site.server.heads.plans
         client = await site.connect()
         for number in range(10):
             client.send(post(extra=f"X-Number: {number}\r\n"))

@@ -85,16 +85,14 @@ class Arrivals:
             found = cls._shared[id(in_flight)] = cls(in_flight)
         return found
 
-    def begin(self, receiving: Receiving, body: Body) -> None:
-        """Register a body whose bytes will be reserved with `add`."""
-        self._arrivals[receiving] = _Arrival(body)
-
-    def add(self, receiving: Receiving, size: int) -> None:
-        """Reserve `size` more bytes of a body; this may pause or refuse it, or others."""
-        arrival = self._arrivals[receiving]
+    def add(self, receiving: Receiving, body: Body, size: int) -> None:
+        """Reserve `size` more bytes of a body that is not complete; this may pause or refuse it, or others."""
+        arrival = self._arrivals.get(receiving)
+        if arrival is None:
+            arrival = self._arrivals[receiving] = _Arrival(body)
         arrival.reserved += size
         in_flight = self.in_flight
-        in_flight.used += size
+        in_flight.reserve(size)
         if in_flight.used <= in_flight.soft:
             return
         if not self._above_soft or in_flight.used > in_flight.hard:

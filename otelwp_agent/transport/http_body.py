@@ -56,24 +56,17 @@ class Blocks:
 
     def join(self) -> bytes:
         """Return everything as one bytes object."""
-        if len(self._blocks) == 1 and isinstance(self._blocks[0], bytes):
-            return self._blocks[0]
         return b"".join(self._blocks)
 
-    def clear(self) -> None:
-        """Drop everything."""
-        self._blocks = []
-        self.size = 0
 
-
-class LengthBody:
+class LengthBody(Blocks):
     """A body of `length` bytes. With `keep` off the bytes are read and dropped."""
 
-    __slots__ = ("_keep", "blocks", "done", "missing")
+    __slots__ = ("_keep", "done", "missing")
 
     def __init__(self, length: int, *, keep: bool) -> None:
         """Expect `length` bytes, at least 1."""
-        self.blocks = Blocks()
+        super().__init__()
         self.missing = length
         self.done = False
         self._keep = keep
@@ -84,22 +77,22 @@ class LengthBody:
         self.missing -= end - at
         self.done = not self.missing
         if self._keep:
-            self.blocks.add(data[at:end])
+            self.add(data[at:end])
         return end
 
 
-class ChunkedBody:
+class ChunkedBody(Blocks):
     """A chunked body of at most `limit` bytes. With `keep` off the bytes are read and dropped."""
 
-    __slots__ = ("_keep", "_left", "_limit", "_line", "_size", "_state", "_trailers", "blocks", "done")
+    __slots__ = ("_announced", "_keep", "_left", "_limit", "_line", "_state", "_trailers", "done")
 
     def __init__(self, limit: int, *, keep: bool) -> None:
         """Start before the first chunk's size."""
-        self.blocks = Blocks()
+        super().__init__()
         self.done = False
         self._keep = keep
         self._limit = limit
-        self._size = 0
+        self._announced = 0  # bytes in the sizes of all chunks so far
         self._left = 0  # bytes of the current chunk that have not arrived
         self._state = _AT_SIZE
         self._line = bytearray()  # the beginning of a line whose end has not arrived
@@ -108,7 +101,7 @@ class ChunkedBody:
     @property
     def missing(self) -> int:
         """The most bytes that may still arrive."""
-        return self._limit - self._size + self._left
+        return self._limit - self._announced + self._left
 
     def feed(self, data: bytes, at: int) -> int:
         """Read from `data[at:]`, at most `CHUNKS_PER_TURN` chunks; return the position after what was read.
@@ -122,7 +115,7 @@ class ChunkedBody:
                 end = min(at + self._left, size)
                 self._left -= end - at
                 if self._keep:
-                    self.blocks.add(data[at:end])
+                    self.add(data[at:end])
             else:
                 lines -= 1
                 end = self._feed_line(data, at)
@@ -163,8 +156,8 @@ class ChunkedBody:
         if not size:
             self._state = _AT_TRAILER
             return
-        self._size += size
-        if self._size > self._limit:
+        self._announced += size
+        if self._announced > self._limit:
             message = f"the body is larger than {self._limit} bytes"
             raise TooLargeError(message)
         self._left = size

@@ -13,8 +13,6 @@ import httptools
 from otelwp_agent.errors import MalformedError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from otelwp_agent.transport.http_messages import Head, Response, Route
 
 MAX_HEAD = 64 * 1024
@@ -103,64 +101,76 @@ class HeadReader:
         self._size += len(piece)
         self._tail = (self._tail + piece[-_TAIL:])[-_TAIL:]
         if not self.too_large:
-            self._parse(piece)
+            _feed(self._parser, piece)
         if self._sink.complete:
             raise _malformed("the head does not end with an empty line")
 
     def finish(self, piece: bytes) -> ParsedHead:
         """Parse the last piece, which ends with the empty line; raise `MalformedError` if the head ends elsewhere."""
-        self.feed(piece[:-1])
-        # Asked here because the parser forgets the connection's options once a message is complete.
-        keep_alive = self._parser.should_keep_alive()
-        self._parse(piece[-1:])
-        sink = self._sink
-        if not sink.complete:
-            raise _malformed("the head does not end with its empty line")
-        return ParsedHead(
-            self._parser.get_method().decode("latin-1"),
-            sink.target.decode("latin-1"),
-            sink.fields(),
-            keep_alive=keep_alive and not self._parser.should_upgrade(),
-        )
+        self._size += len(piece)
+        if self.too_large:
+            raise _malformed("the head is too large")
+        return _finish(self._parser, self._sink, piece)
 
-    def _parse(self, piece: bytes) -> None:
-        try:
-            self._parser.feed_data(piece)
-        except httptools.HttpParserUpgrade:
-            return
-        except httptools.HttpParserError as error:
-            raise _malformed(str(error)) from error
+
+def parse_head(raw: bytes) -> ParsedHead:
+    """Parse a whole head that ends with its first empty line; raise `MalformedError` if the parser sees another end."""
+    sink = _Sink()
+    return _finish(httptools.HttpRequestParser(sink), sink, raw)
+
+
+def _finish(parser: httptools.HttpRequestParser, sink: _Sink, piece: bytes) -> ParsedHead:
+    _feed(parser, piece[:-1])
+    early = sink.complete
+    # Asked here because the parser forgets the connection's options once a message is complete.
+    keep_alive = parser.should_keep_alive()
+    _feed(parser, piece[-1:])
+    if early or not sink.complete:
+        raise _malformed("the head does not end with its first empty line")
+    if sink.repeated:
+        sink.join()
+    method, target = parser.get_method().decode("latin-1"), sink.target.decode("latin-1")
+    return ParsedHead(method, target, sink.fields, keep_alive=keep_alive and not parser.should_upgrade())
+
+
+def _feed(parser: httptools.HttpRequestParser, piece: bytes) -> None:
+    try:
+        parser.feed_data(piece)
+    except httptools.HttpParserUpgrade:
+        return
+    except httptools.HttpParserError as error:
+        raise _malformed(str(error)) from error
 
 
 class _Sink:
     """Collects what the parser reports. It does not know the parser: a reference cycle would wait for the collector."""
 
-    __slots__ = ("_fields", "_repeated", "complete", "target")
+    __slots__ = ("complete", "fields", "repeated", "target")
 
     def __init__(self) -> None:
         self.target = b""
         self.complete = False
-        self._fields: dict[str, str] = {}
-        self._repeated: dict[str, list[str]] = {}
+        self.fields: dict[str, str] = {}
+        self.repeated: dict[str, list[str]] = {}
 
     def on_url(self, url: bytes) -> None:
         self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        known = self._fields.get(key)
-        if known is None:
-            self._fields[key] = text
+        fields = self.fields
+        if key in fields:
+            self.repeated.setdefault(key, [fields[key]]).append(text)
         else:
-            self._repeated.setdefault(key, [known]).append(text)
+            fields[key] = text
 
     def on_headers_complete(self) -> None:
         self.complete = True
 
-    def fields(self) -> dict[str, str]:
-        for key, values in self._repeated.items():
-            self._fields[key] = ", ".join(values)
-        return self._fields
+    def join(self) -> None:
+        """Join the values of repeated headers, once: joining each as it comes would be quadratic."""
+        for key, values in self.repeated.items():
+            self.fields[key] = ", ".join(values)
 
 
 class Heads:
@@ -176,7 +186,7 @@ class Heads:
 
     def remember(self, raw: bytes, plan: Plan) -> None:
         """Remember that `raw`, which was parsed as exactly one head, means `plan`; ignore it if it must not be."""
-        fields: Collection[str] = plan.head.headers
+        fields = plan.head.headers
         if len(raw) > MAX_REMEMBERED_HEAD or len(fields) > MAX_REMEMBERED_FIELDS or not self._capacity:
             return
         if not _NEVER_REMEMBERED.isdisjoint(fields):

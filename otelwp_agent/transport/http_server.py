@@ -245,6 +245,11 @@ class HttpServer:
         finally:
             in_flight.release(len(body))
 
+    def refused(self, error: ConsumeError, status: int) -> Response:
+        """Count a request that is refused before a route is known; return the answer."""
+        self.on_refused(error.reason)
+        return text_error(status, str(error))
+
     def refusal(self, plan: Plan, error: ConsumeError, status: int = 0) -> Response:
         """Return the answer that says `error`, in the route's own way: a success, if it is to be dropped."""
         if self.drops is not None and isinstance(error, RetryableError) and isinstance(plan.route, Route):

@@ -16,7 +16,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from otelwp_agent.errors import ConsumeError, MalformedError, Overloaded, TooLargeError
+from otelwp_agent.errors import ConsumeError, MalformedError, Overloaded, PermanentError, TooLargeError
 from otelwp_agent.transport.http_body import ChunkedBody, LengthBody, TrailersTooLargeError
 from otelwp_agent.transport.http_flow import (
     BACKLOG_FULL,
@@ -29,7 +29,7 @@ from otelwp_agent.transport.http_flow import (
     WAITING,
     Flow,
 )
-from otelwp_agent.transport.http_heads import END_OF_HEAD, MAX_HEAD, HeadReader, Plan
+from otelwp_agent.transport.http_heads import END_OF_HEAD, MAX_HEAD, HeadReader, Plan, parse_head
 from otelwp_agent.transport.http_messages import Response, Route, text_error
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Session(Flow):
         "_arrivals",
         "_body",
         "_head",
+        "_keeps",
         "_plan",
         "_refused",
         "deadline",
@@ -73,7 +74,8 @@ class Session(Flow):
         self._arrivals = server.arrivals
         self._head: HeadReader | None = None  # with HEAD
         self._plan: Plan | None = None  # with BODY
-        self._body: LengthBody | ChunkedBody | None = None  # with BODY
+        self._keeps = True  # whether the body is kept
+        self._body: LengthBody | ChunkedBody | None = None  # with BODY, once a part of it has arrived
         self._refused: Response | None = None  # the answer to the current request, once its route has refused it
 
     # -- the transport's side
@@ -148,80 +150,81 @@ class Session(Flow):
     # -- the input
 
     def _step(self, data: bytes, at: int) -> int:
-        return self._collect(data, at) if self._busy & BODY else self._begin(data, at)
+        busy = self._busy
+        return self._collect(data, at) if busy & BODY else self._read_head(data, at) if busy else self._begin(data, at)
 
     def _begin(self, data: bytes, at: int) -> int:
-        """Read a head, or a part of it, from `data[at:]`; return the position after it."""
-        server, head = self.server, self._head
-        if head is None:
-            if data[at] in _BLANK:  # RFC 9112, 2.2: ignored before a request; the deadline does not move
-                return len(data) - len(data[at:].lstrip(_BLANK))
-            end = data.find(END_OF_HEAD, at) + _END_SIZE
-            plan = server.plans.get(data[at:end]) if end >= _END_SIZE else None
-            if plan is not None:
-                return self._begin_body(plan, data, end)
-            head = self._head = HeadReader()
+        """Begin a request at `data[at:]`; return the position after what was read."""
+        server = self.server
+        if data[at] in _BLANK:  # RFC 9112, 2.2: ignored before a request; the deadline does not move
+            return len(data) - len(data[at:].lstrip(_BLANK))
+        end = data.find(END_OF_HEAD, at) + _END_SIZE
+        if end < _END_SIZE or end - at > MAX_HEAD:
+            self._head = HeadReader()
             self._busy |= HEAD
             self.deadline = server.now + server.timeouts.header
-            raw = data[at:end] if end >= _END_SIZE else b""
-        else:
-            raw = b""
+            return self._read_head(data, at)
+        raw = data[at:end]
+        plan = server.plans.get(raw)
+        if plan is not None:
+            return self._begin_body(plan, data, end, keep=self._admit(plan))
+        try:
+            parsed = parse_head(raw)
+        except MalformedError as error:
+            return self._refuse(server.refused(error, 400), data)
+        return self._begin_parsed(parsed, raw, data, end)
+
+    def _read_head(self, data: bytes, at: int) -> int:
+        """Read a part of a head from `data[at:]`; return the position after it."""
+        head, parsed = self._head, None
+        assert head is not None  # noqa: S101 - HEAD
         try:
             end = head.end_in(data, at)
             if end < 0:
                 head.feed(data[at:])
-                parsed = None
             else:
                 parsed = head.finish(data[at:end])
         except MalformedError as error:
             if not head.too_large:
-                server.on_refused(error.reason)
-                self._last_word(text_error(400, str(error)))
-                return len(data)
+                return self._refuse(self.server.refused(error, 400), data)
         if head.too_large:
-            server.on_refused("head_too_large")
-            self._last_word(text_error(431, f"the request's head is larger than {MAX_HEAD} bytes"))
-            return len(data)
+            message = f"the request's head is larger than {MAX_HEAD} bytes"
+            return self._refuse(self.server.refused(TooLargeError(message, reason="head_too_large"), 431), data)
         if parsed is None:
             return len(data)
         self._head = None
         self._busy &= ~HEAD
-        return self._begin_parsed(parsed, raw, data, end)
+        return self._begin_parsed(parsed, b"", data, end)
 
     def _begin_parsed(self, parsed: ParsedHead, raw: bytes, data: bytes, at: int) -> int:
         """Begin a request whose head was parsed, from `raw` if it arrived in one piece."""
         server, fields = self.server, parsed.fields
         plan = server.plan(parsed)
-        if fields.get("transfer-encoding", "chunked").lower() != "chunked":
-            server.on_refused("unknown_encoding")
-            self._last_word(text_error(501, "the only transfer coding accepted is chunked"), plan.extra)
-        elif plan.length > server.limit:
+        if plan.chunked and fields["transfer-encoding"].lower() != "chunked":
+            error: ConsumeError = PermanentError(
+                "only chunked is accepted as transfer coding", reason="transfer_coding"
+            )
+            return self._refuse(server.refused(error, 501), data, plan.extra)
+        if plan.length > server.limit:
             error = TooLargeError(f"the body has {plan.length} bytes; {server.limit} are accepted at most")
-            self._last_word(server.refusal(plan, error), plan.extra)
-        elif "expect" in fields:
+            return self._refuse(server.refusal(plan, error), data, plan.extra)
+        if "expect" in fields:
             return self._begin_expecting(plan, fields["expect"], data, at)
-        else:
-            if raw:
-                server.heads.remember(raw, plan)
-            return self._begin_body(plan, data, at)
-        return len(data)
+        if raw:
+            server.heads.remember(raw, plan)
+        return self._begin_body(plan, data, at, keep=self._admit(plan))
 
     def _begin_expecting(self, plan: Plan, expectation: str, data: bytes, at: int) -> int:
         if expectation.lower() != "100-continue":
-            self._last_word(text_error(417, "the only expectation known here is 100-continue"))
-        elif self._admit(plan) and isinstance(plan.route, Route):
+            return self._refuse(text_error(417, "the only expectation known here is 100-continue"), data)
+        if self._admit(plan) and isinstance(plan.route, Route):
             self.transport.write(_CONTINUE)
-            return self._begin_admitted(plan, data, at, keep=True)
-        else:
-            refused = self._refused or self.server.respond(plan, b"", self.peer)
-            assert isinstance(refused, Response)  # noqa: S101 - a plan without a route is a Response
-            self._last_word(refused, plan.extra)
-        return len(data)
+            return self._begin_body(plan, data, at, keep=True)
+        refused = self._refused or self.server.respond(plan, b"", self.peer)
+        assert isinstance(refused, Response)  # noqa: S101 - a plan without a route is a Response
+        return self._refuse(refused, data, plan.extra)
 
-    def _begin_body(self, plan: Plan, data: bytes, at: int) -> int:
-        return self._begin_admitted(plan, data, at, keep=self._admit(plan))
-
-    def _begin_admitted(self, plan: Plan, data: bytes, at: int, *, keep: bool) -> int:
+    def _begin_body(self, plan: Plan, data: bytes, at: int, *, keep: bool) -> int:
         """Read the body of a request from `data[at:]`; `keep` it, or read and drop it."""
         if plan.chunked:
             self._body = ChunkedBody(self.server.limit, keep=keep)
@@ -230,39 +233,48 @@ class Session(Flow):
             if end <= len(data):
                 self._finish(plan, data[at:end] if keep else b"")
                 return end
-            self._body = LengthBody(plan.length, keep=keep)
+            self._keeps = keep
         self._plan = plan
         self._busy |= BODY
         self.deadline = self.server.now + self.server.timeouts.body
-        self._arrivals.begin(self, self._body)
-        return self._collect(data, at)
+        return at
 
     def _collect(self, data: bytes, at: int) -> int:
         """Add to the body from `data[at:]`; return the position after what belongs to it."""
         body, plan = self._body, self._plan
-        assert body is not None  # noqa: S101 - BODY
         assert plan is not None  # noqa: S101 - BODY
-        before = body.blocks.size
+        if body is None:
+            end = at + plan.length
+            if end <= len(data):  # often a client sends its head and its body separately
+                self._busy &= ~BODY
+                self._plan = None
+                self._finish(plan, data[at:end] if self._keeps else b"")
+                return end
+            body = self._body = LengthBody(plan.length, keep=self._keeps)
+        before = body.size
         try:
             at = body.feed(data, at)
         except MalformedError as error:
-            self.server.on_refused(error.reason)
-            self._last_word(text_error(400, str(error)), plan.extra)
-            return len(data)
+            return self._refuse(self.server.refused(error, 400), data, plan.extra)
         except TooLargeError as error:
             status = 431 if isinstance(error, TrailersTooLargeError) else 0
-            self._last_word(self.server.refusal(plan, error, status), plan.extra)
-            return len(data)
+            return self._refuse(self.server.refusal(plan, error, status), data, plan.extra)
         if body.done:
             self._busy &= ~BODY
             self._body = self._plan = None
             try:
-                self._finish(plan, body.blocks.join())
+                self._finish(plan, body.join())
             finally:
-                self._arrivals.end(self)
-        elif body.blocks.size > before:
-            self._arrivals.add(self, body.blocks.size - before)
+                if before:
+                    self._arrivals.end(self)
+        elif body.size > before:
+            self._arrivals.add(self, body, body.size - before)
         return at
+
+    def _refuse(self, response: Response, data: bytes, extra: bytes = b"") -> int:
+        """Answer and close; return the end of `data`."""
+        self._last_word(response, extra)
+        return len(data)
 
     def _drop_input(self) -> None:
         self._take_backlog()

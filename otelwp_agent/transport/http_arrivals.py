@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 RECHECK = 0.05
 """Seconds between decisions above the soft limit."""
-PATIENCE = 2.0
+PATIENCE = 1.0
 """Seconds for which bodies wait while none ends, before one is refused."""
 
 

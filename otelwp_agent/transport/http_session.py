@@ -375,7 +375,9 @@ class Session(Flow):
             self._close()
 
     def drain(self) -> None:
-        """Close now if nothing is under way; otherwise after the answer."""
+        """Close now if nothing is under way, or if the body waits for memory; otherwise after the answer."""
+        if self._paused & BUDGET:
+            self.refuse_body()
         if self._busy & CLOSING or not (self._busy & ~UNWRITABLE or self._backlog):
             self._close()
 

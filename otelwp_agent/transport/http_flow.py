@@ -54,6 +54,11 @@ class Flow(asyncio.BufferedProtocol):
         self._backlog = b""
         self._eof = False
 
+    @property
+    def blocked(self) -> bool:
+        """Whether no request is taken from what arrives."""
+        return bool(self._busy & BLOCKED)
+
     def _step(self, data: bytes, at: int) -> int:
         """Process one request, or a part of it, from `data[at:]`; return the position after it."""
         raise NotImplementedError

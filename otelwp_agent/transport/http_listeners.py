@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from otelwp_agent.errors import StartError
 from otelwp_agent.transport.listen import address_of, listen
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
 
     from otelwp_agent.config.types import Endpoint
     from otelwp_agent.transport.http_server import HttpServer
 
+Accept = Callable[["socket.socket"], Awaitable["Acceptor"]]
+"""Begins to accept the connections of a listening socket."""
+
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+class Acceptor(Protocol):
+    """Accepts connections until it is closed."""
+
+    def close(self) -> None:
+        """Stop accepting and close the socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +38,7 @@ class _Listener:
     key: str
     endpoint: Endpoint
     socket: socket.socket
-    server: asyncio.Server
+    acceptor: Acceptor
 
     @property
     def port(self) -> int:
@@ -72,13 +81,13 @@ class Listeners:
         """The port of the first address; 0 on a unix socket."""
         return self._listeners[0].port
 
-    async def open(self, factory: Callable[[], asyncio.BaseProtocol]) -> None:
-        """Listen and make a protocol with `factory` for each connection; raise `StartError` with nothing left open."""
+    async def open(self, accept: Accept) -> None:
+        """Listen and accept connections with `accept`; raise `StartError` with nothing left open."""
         settings = self.server.settings
         try:
-            await self._listen(settings.endpoint, factory)
+            await self._listen(settings.endpoint, accept)
             for endpoint in settings.additional_endpoints:
-                await self._listen_too(endpoint, factory)
+                await self._listen_too(endpoint, accept)
         except BaseException:
             self.close()
             raise
@@ -87,7 +96,7 @@ class Listeners:
         """Close every listening socket; remove a unix socket that no successor serves."""
         listeners, self._listeners = self._listeners, []
         for each in listeners:
-            each.server.close()
+            each.acceptor.close()
             each.socket.close()
             if self._serving.get(each.key) is not self:
                 continue
@@ -105,16 +114,16 @@ class Listeners:
         for key in [key for key, each in self._predecessors.items() if each is predecessor]:
             del self._predecessors[key]
 
-    async def _listen_too(self, endpoint: Endpoint, factory: Callable[[], asyncio.BaseProtocol]) -> None:
+    async def _listen_too(self, endpoint: Endpoint, accept: Accept) -> None:
         try:
-            await self._listen(endpoint, factory)
+            await self._listen(endpoint, accept)
         except StartError as error:
             if getattr(error.__cause__, "errno", None) not in _NOT_HERE:
                 raise
             server = self.server
             server.log.warning("address left out", server=server.name, endpoint=str(endpoint), error=str(error))
 
-    async def _listen(self, endpoint: Endpoint, factory: Callable[[], asyncio.BaseProtocol]) -> None:
+    async def _listen(self, endpoint: Endpoint, accept: Accept) -> None:
         settings, name, key = self.server.settings, self.server.name, str(endpoint)
         if endpoint.port == 0:
             key = f"{key}#{name}#{len(self._listeners)}"  # any port will do: no two components mean the same one
@@ -127,9 +136,7 @@ class Listeners:
                 unix_mode=settings.unix_mode,
                 unix_group=settings.unix_group,
             )
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(factory, sock=sock.dup(), backlog=settings.backlog)
-        self._listeners.append(_Listener(key, endpoint, sock, server))
+        self._listeners.append(_Listener(key, endpoint, sock, await accept(sock.dup())))
         self._serving[key] = self
 
     def _share(self, key: str) -> socket.socket | None:

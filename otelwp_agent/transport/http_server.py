@@ -24,6 +24,7 @@ from otelwp_agent.transport.http_session import Session
 from otelwp_agent.transport.in_flight import InFlight
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping
 
     import structlog
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from otelwp_agent.config import blocks
     from otelwp_agent.transport.connections import Connection
     from otelwp_agent.transport.http_heads import ParsedHead
+    from otelwp_agent.transport.http_listeners import Acceptor
     from otelwp_agent.transport.overload import Drops
     from otelwp_agent.transport.tls import ServerTls
 
@@ -128,17 +130,22 @@ class HttpServer:
     async def start(self) -> None:
         """Listen; raise `StartError` with nothing left open."""
         settings = self.settings
-        factory: Callable[[], asyncio.BaseProtocol] = lambda: Session(self)  # noqa: E731 - one of two
         if settings.tls is not None:
-            # Only servers with TLS import it.
-            from otelwp_agent.transport.http_tls import Handshake  # noqa: PLC0415
-            from otelwp_agent.transport.tls import ServerTls  # noqa: PLC0415
+            from otelwp_agent.transport.tls import ServerTls  # noqa: PLC0415 - only servers with TLS need it
 
-            tls = self._tls = ServerTls(settings.tls, name=self.name)
-            factory = lambda: Handshake(self, tls.context)  # noqa: E731 - one of two
-        await self._listeners.open(factory)
+            self._tls = ServerTls(settings.tls, name=self.name)
+        await self._listeners.open(self._accept)
         self.port = self._listeners.port
         self._sweep()
+
+    async def _accept(self, listening: socket.socket) -> Acceptor:
+        """Begin to accept connections; own the socket."""
+        if self._tls is not None:
+            from otelwp_agent.transport.http_tls import TlsAcceptor  # noqa: PLC0415 - only servers with TLS need it
+
+            return TlsAcceptor(self, listening, self._tls.context)
+        loop, backlog = asyncio.get_running_loop(), self.settings.backlog
+        return await loop.create_server(lambda: Session(self), sock=listening, backlog=backlog)
 
     async def shutdown(self, grace: float = 5.0) -> None:
         """Stop listening, answer what has begun to arrive for at most `grace` seconds, and close every connection.

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -35,7 +36,7 @@ class Sender:
         self.socket = socket.create_connection(("127.0.0.1", port))
         head, chunk = FRAMINGS[framing]
         self.socket.sendall(b"POST /v1/traces HTTP/1.1\r\nContent-Type: application/x-protobuf\r\n" + head + chunk)
-        self.socket.setblocking(False)
+        self.socket.settimeout(0)
         self.left = SIZE - 2
 
     def send(self, block=b"\0" * 262_144):
@@ -56,8 +57,8 @@ class Sender:
 
 
 def peak_mib(pid):
-    with open(f"/proc/{pid}/status") as lines:
-        return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM:"))
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)

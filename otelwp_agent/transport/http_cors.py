@@ -25,8 +25,11 @@ class CorsRules:
 
     def headers(self, request: Mapping[str, str]) -> bytes:
         """Return the response headers for a request's origin; nothing if it is not allowed."""
-        origin, cors = request.get("origin", ""), self._settings
-        if cors is None or not origin or not self._origins.fullmatch(origin):
+        cors = self._settings
+        if cors is None:
+            return b""
+        origin = request.get("origin", "")
+        if not origin or not self._origins.fullmatch(origin):
             return b""
         lines = f"Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\nAccess-Control-Allow-Credentials: true\r\n"
         if cors.exposed_headers:

@@ -71,16 +71,18 @@ class Flow(asyncio.BufferedProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Process `data`, or keep it while no request is taken."""
-        if self._busy & CLOSING:
-            return
-        if self._busy & BLOCKED:
+        busy = self._busy
+        if not busy & (BLOCKED | CLOSING):
+            at = self._step(data, 0)
+            if at < len(data):
+                self._process(data, at)
+        elif not busy & CLOSING:
             self._keep(data)
-        else:
-            self._process(data)
 
-    def _process(self, data: bytes) -> None:
-        at, size, turns = 0, len(data), REQUESTS_PER_TURN
-        while at < size:
+    def _process(self, data: bytes, at: int) -> None:
+        """Process `data[at:]`, and keep what must wait."""
+        turns = REQUESTS_PER_TURN - 1  # one more may have been taken before
+        while at < len(data):
             if self._busy & CLOSING:
                 return
             if not turns:
@@ -109,7 +111,7 @@ class Flow(asyncio.BufferedProtocol):
         self._busy &= ~reason
         if self._busy & (BLOCKED | CLOSING):
             return
-        self._process(self._take_backlog())
+        self._process(self._take_backlog(), 0)
         if not self._backlog:
             self._unpause(BACKLOG_FULL)
             if self._eof and not self._busy & (BLOCKED | CLOSING):

@@ -101,7 +101,10 @@ class HeadReader:
         self._size += len(piece)
         self._tail = (self._tail + piece[-_TAIL:])[-_TAIL:]
         if not self.too_large:
-            _feed(self._parser, piece)
+            try:
+                self._parser.feed_data(piece)
+            except httptools.HttpParserError as error:
+                raise _malformed(str(error)) from error
         if self._sink.complete:
             raise _malformed("the head does not end with an empty line")
 
@@ -120,26 +123,22 @@ def parse_head(raw: bytes) -> ParsedHead:
 
 
 def _finish(parser: httptools.HttpRequestParser, sink: _Sink, piece: bytes) -> ParsedHead:
-    _feed(parser, piece[:-1])
-    early = sink.complete
-    # Asked here because the parser forgets the connection's options once a message is complete.
-    keep_alive = parser.should_keep_alive()
-    _feed(parser, piece[-1:])
+    try:
+        parser.feed_data(piece[:-1])
+        early = sink.complete
+        # Asked here because the parser forgets the connection's options once a message is complete.
+        keep_alive = parser.should_keep_alive()
+        parser.feed_data(piece[-1:])
+    except httptools.HttpParserUpgrade:
+        early = keep_alive = False
+    except httptools.HttpParserError as error:
+        raise _malformed(str(error)) from error
     if early or not sink.complete:
         raise _malformed("the head does not end with its first empty line")
     if sink.repeated:
         sink.join()
     method, target = parser.get_method().decode("latin-1"), sink.target.decode("latin-1")
-    return ParsedHead(method, target, sink.fields, keep_alive=keep_alive and not parser.should_upgrade())
-
-
-def _feed(parser: httptools.HttpRequestParser, piece: bytes) -> None:
-    try:
-        parser.feed_data(piece)
-    except httptools.HttpParserUpgrade:
-        return
-    except httptools.HttpParserError as error:
-        raise _malformed(str(error)) from error
+    return ParsedHead(method, target, sink.fields, keep_alive=keep_alive)
 
 
 class _Sink:

@@ -27,6 +27,8 @@ from otelwp_agent.transport.in_flight import InFlight  # noqa: E402
 
 LIMIT = 4096
 """Bytes of the largest body."""
+SOFT, HARD = 64, 1500
+"""Limits of bytes in flight, so low that reading pauses and bodies are refused."""
 TURNS = 1000
 """Turns of the event loop after which a session that still works is stuck."""
 PIECES = (
@@ -42,6 +44,7 @@ PIECES = (
     b"POST /v1/traces HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", b"X: y\r\n", b" folded\r\n",
     b"GET /page HTTP/1.1\r\nConnection: close\r\n\r\n", b"GET /page HTTP/1.1\nHost: a\n\n", b"0\r\n\r\n",
     b"GET /page HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n", b"CONNECT a:1 HTTP/1.1\r\n\r\n",
+    b"POST /v1/traces HTTP/1.1\r\nContent-Length: 3000\r\n\r\n", b"x" * 1000, b"x" * 100,
     b"POST /v1/traces HTTP/1.1\r\nContent-Length: 5000\r\n\r\n",
     b"POST /v1/traces HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
 )  # fmt: skip
@@ -97,7 +100,7 @@ class Side:
     def __init__(self, *, remembers: bool) -> None:
         """Remember heads, or parse each one."""
         self.calls: list[tuple[str, str, str, tuple[tuple[str, str], ...], bytes]] = []
-        self.in_flight = InFlight()
+        self.in_flight = InFlight(SOFT, HARD)
         self.refused: list[str] = []
         settings = blocks.HttpServer.model_validate({"endpoint": "127.0.0.1:0", "max_request_body_size": LIMIT})
         routes = {

@@ -266,10 +266,16 @@ class Session(Flow):
                 self._finish(plan, body.join())
             finally:
                 if before:
-                    self._arrivals.end(self)
+                    self._end_arrival()
         elif body.size > before:
             self._arrivals.add(self, body, body.size - before)
         return at
+
+    def _end_arrival(self) -> None:
+        """Release the body's bytes, and read again if reading was paused for it."""
+        self._arrivals.end(self)
+        if not self._busy & CLOSING:
+            self._unpause(BUDGET)
 
     def _refuse(self, response: Response, data: bytes, extra: bytes = b"") -> int:
         """Answer and close; return the end of `data`."""

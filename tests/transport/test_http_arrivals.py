@@ -188,3 +188,18 @@ async def test_kept_pipelined_requests_count():
             while budget.used:
                 await asyncio.sleep(0)
         answers[1].set_result(Response(200))
+
+
+async def test_a_connection_is_read_again_once_its_body_has_ended():
+    budget = InFlight(100, 10_000)
+    async with Site(in_flight=budget, max_request_body_size=50_000) as site:
+        client = await site.connect()
+        head = b"POST /v1/traces HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+        for _ in range(2):
+            client.send(head + b"1\r\nx\r\n" * 9000 + b"0\r\n\r\n")
+            assert (await client.answer())[0] == 200
+        client.send(post())
+        assert (await client.answer())[0] == 200
+        await client.close()
+        assert [len(request.body) for request in site.requests] == [9000, 9000, 5]
+        assert budget.used == 0

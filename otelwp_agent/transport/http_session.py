@@ -226,6 +226,7 @@ class Session(Flow):
 
     def _begin_body(self, plan: Plan, data: bytes, at: int, *, keep: bool) -> int:
         """Read the body of a request from `data[at:]`; `keep` it, or read and drop it."""
+        keep = keep and isinstance(plan.route, Route)
         if plan.chunked:
             self._body = ChunkedBody(self.server.limit, keep=keep)
         else:

@@ -8,6 +8,7 @@ from otelwp_agent.errors import MalformedError, Overloaded
 from otelwp_agent.transport import http_server
 from otelwp_agent.transport.http_heads import Heads
 from otelwp_agent.transport.http_messages import Response, Route
+from otelwp_agent.transport.in_flight import InFlight
 from tests.kit.http_site import OK, Site, post
 
 
@@ -241,3 +242,22 @@ async def test_while_it_stops_new_connections_are_refused_at_once():
         await busy.answer()
         await stopping
         await busy.close()
+
+
+async def test_decompressed_bytes_count_until_the_handler_returns():
+    budget, seen = InFlight(), []
+
+    def look(request):
+        seen.append(budget.used)
+        if len(seen) == 2:
+            raise ZeroDivisionError
+        return OK
+
+    async with Site({"/": Route(look)}, in_flight=budget) as site:
+        client = await site.connect()
+        for _ in range(2):
+            client.send(post(gzip.compress(b"x" * 50_000, mtime=0), "/", "Content-Encoding: gzip\r\n"))
+            await client.answer()
+        assert seen == [50_000] * 2
+        assert budget.used == 0
+        await client.close()

@@ -1,11 +1,12 @@
 import asyncio
+import errno
 import socket
 import ssl
 
 import pytest
 import uvloop
 
-from otelwp_agent.transport import http_server
+from otelwp_agent.transport import http_server, http_tls
 from tests.kit.certificates import Authority
 from tests.kit.http_site import Client, Site, post
 
@@ -113,5 +114,36 @@ def test_shutdown_ends_handshakes_and_a_successor_inherits_them(authority, loop_
             assert not new.server.sessions
             stalled.close()
         assert len(new.requests) == 1
+
+    run(loop_factory, scenario())
+
+
+class Exhausted(socket.socket):
+    """A listening socket whose first `accept` fails, as it does when too many files are open."""
+
+    failed = False
+
+    def accept(self):
+        if not self.failed:
+            self.failed = True
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+def test_accepting_goes_on_after_too_many_files_were_open(authority, loop_factory, monkeypatch):
+    monkeypatch.setattr(http_tls, "PAUSE", 0.05)
+
+    async def scenario():
+        async with tls_site(authority) as site:
+            listening = Exhausted(fileno=socket.create_server(("127.0.0.1", 0)).detach())
+            port = listening.getsockname()[1]
+            acceptor = http_tls.TlsAcceptor(site.server, listening, site.server._tls.context)
+            context = ssl.create_default_context(cafile=authority.ca_file)
+            client = Client(*await asyncio.open_connection("127.0.0.1", port, ssl=context))
+            client.send(post())
+            assert (await client.answer())[0] == 200
+            assert listening.failed
+            await client.close()
+            acceptor.close()
 
     run(loop_factory, scenario())

@@ -77,6 +77,10 @@ class Wire(asyncio.Transport):
         """Record the close."""
         self.ended = self.ended or "close"
 
+    def is_closing(self) -> bool:
+        """Return whether the session has closed the connection."""
+        return self.ended in {"close", "abort"}
+
     def abort(self) -> None:
         """Record the abort."""
         self.ended = self.ended or "abort"
@@ -126,7 +130,7 @@ class Side:
         for number, piece in enumerate(pieces):
             if number in stalls:
                 session.pause_writing()
-            if wire.reading and wire.ended not in {"close", "abort"}:
+            if wire.reading and not wire.is_closing():
                 self.server.buffer[: len(piece)] = piece
                 session.buffer_updated(len(piece))
             await asyncio.sleep(0)

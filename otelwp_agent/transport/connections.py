@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterator
 
     from otelwp_agent.transport.http_server import HttpServer
@@ -114,6 +115,12 @@ class RequestRate:
     def forget_idle(self, now: float) -> None:
         """Forget peers whose whole burst is available again."""
         self._due = {peer: due for peer, due in self._due.items() if due > now}
+
+
+def peer_of(transport: asyncio.BaseTransport) -> str:
+    """Return the IP address of the other side; "" on a unix socket."""
+    peer = transport.get_extra_info("peername")
+    return peer[0] if isinstance(peer, tuple) else ""
 
 
 def peer_key(address: str) -> str:

@@ -17,6 +17,7 @@ import time
 from typing import TYPE_CHECKING
 
 from otelwp_agent.errors import ConsumeError, MalformedError, Overloaded, PermanentError, TooLargeError
+from otelwp_agent.transport.connections import peer_of
 from otelwp_agent.transport.http_body import ChunkedBody, LengthBody, TrailersTooLargeError
 from otelwp_agent.transport.http_flow import (
     BACKLOG_FULL,
@@ -364,6 +365,8 @@ class Session(Flow):
         self._busy |= CLOSING
         self._drop_input()
         transport, server = self.transport, self.server
+        if transport.is_closing():
+            return
         transport.write(b"".join((response.start, server.prefix, extra, response.rest, _CLOSE, response.body)))
         if transport.can_write_eof():
             transport.write_eof()
@@ -391,9 +394,3 @@ class Session(Flow):
     def abort(self) -> None:
         """Close without another word."""
         self.transport.abort()
-
-
-def peer_of(transport: asyncio.BaseTransport) -> str:
-    """Return the IP address of the other side; "" on a unix socket."""
-    peer = transport.get_extra_info("peername")
-    return peer[0] if isinstance(peer, tuple) else ""

@@ -1,8 +1,9 @@
 """Bound the memory of request bodies that are still arriving, over all HTTP servers that share one `InFlight`.
 
 Above the soft limit only those bodies are read whose missing bytes fit below the hard limit, nearest to completion
-first, then oldest; the others wait in the kernel's buffers while their deadlines run. If bodies wait and none ends for
-`PATIENCE` seconds, and above the hard limit at once, the body with the most bytes times seconds is refused.
+first, then oldest; the others wait in the kernel's buffers while their deadlines run. If bodies wait, and for
+`PATIENCE` seconds none ends and those that are read bring less than `LEAST_PROGRESS`, the body with the most bytes
+times seconds is refused; above the hard limit at once.
 
 Invariant: what a body has reserved is released exactly once, by `end`.
 """
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 RECHECK = 0.05
 """Seconds between decisions above the soft limit."""
 PATIENCE = 1.0
-"""Seconds for which bodies wait while none ends, before one is refused."""
+"""Seconds for which bodies wait without progress before one is refused."""
+LEAST_PROGRESS = 2**20
+"""Bytes that all bodies together must bring in that time, if none ends."""
 
 
 class Receiving(Protocol):
@@ -74,7 +77,8 @@ class Arrivals:
         self.in_flight = in_flight
         self._arrivals: dict[Receiving, _Arrival] = {}
         self._above_soft = False
-        self._progress = 0.0  # when a body ended last, or none waited
+        self._progress = 0.0  # when there was progress last
+        self._brought = 0  # bytes since then, above the soft limit
         self._timer: asyncio.TimerHandle | None = None
 
     @classmethod
@@ -95,6 +99,7 @@ class Arrivals:
         in_flight.reserve(size)
         if in_flight.used <= in_flight.soft:
             return
+        self._brought += size
         if not self._above_soft or in_flight.used > in_flight.hard:
             self.balance()
         elif not arrival.may_read:
@@ -105,7 +110,7 @@ class Arrivals:
         arrival = self._arrivals.pop(receiving, None)
         if arrival is not None:
             self.in_flight.release(arrival.reserved)
-            self._progress = time.monotonic()
+            self._note_progress(time.monotonic())
 
     def balance(self) -> None:
         """Decide which bodies are read, wait or are refused."""
@@ -118,11 +123,17 @@ class Arrivals:
             return
         if not self._above_soft:
             self._above_soft = True
-            self._progress = now
+            self._note_progress(now)
         if self._let_read() and now - self._progress >= PATIENCE:
-            self._refuse_one(now)
+            if self._brought < LEAST_PROGRESS:
+                self._refuse_one(now)
+            self._note_progress(now)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(RECHECK, self._recheck)
+
+    def _note_progress(self, now: float) -> None:
+        self._progress = now
+        self._brought = 0
 
     def _recheck(self) -> None:
         self._timer = None

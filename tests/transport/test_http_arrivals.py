@@ -96,6 +96,23 @@ async def test_where_none_ends_the_heaviest_is_refused_so_that_others_go_on(cloc
     assert not waiting.refused
 
 
+async def test_where_bytes_arrive_none_is_refused(clock):
+    mib = 2**20
+    arrivals = Arrivals(InFlight(10 * mib, 20 * mib))
+    large, waiting = Sender(arrivals, 18 * mib), Sender(arrivals, 18 * mib)
+    waiting.receive(mib)
+    large.receive(10 * mib)
+    for _ in range(5):
+        assert (large.reading, waiting.reading) == (True, False)
+        large.receive(mib)
+        clock[0] += http_arrivals.PATIENCE
+        arrivals.balance()
+    assert not large.refused
+    clock[0] += http_arrivals.PATIENCE
+    arrivals.balance()
+    assert large.refused
+
+
 async def test_servers_with_one_budget_share_their_arrivals():
     budget = InFlight()
     first, second = Arrivals.of(budget), Arrivals.of(budget)
@@ -191,8 +208,8 @@ async def test_kept_pipelined_requests_count():
 
 
 async def test_a_connection_is_read_again_once_its_body_has_ended():
-    budget = InFlight(100, 10_000)
-    async with Site(in_flight=budget, max_request_body_size=50_000) as site:
+    budget = InFlight(100, 80_000)
+    async with Site(in_flight=budget, max_request_body_size=100_000) as site:
         client = await site.connect()
         head = b"POST /v1/traces HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
         for _ in range(2):

@@ -11,6 +11,7 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks/fuzz"))
 
 import fuzz_codecs
 import fuzz_front
+import fuzz_heads
 import fuzz_inflate
 import fuzz_jaeger
 import fuzz_traces
@@ -36,6 +37,7 @@ def front():
     ("module", "target"),
     [
         (fuzz_codecs, fuzz_codecs.codecs),
+        (fuzz_heads, fuzz_heads.heads),
         (fuzz_inflate, fuzz_inflate.inflate),
         (fuzz_jaeger, fuzz_jaeger.jaeger),
         pytest.param(
@@ -45,7 +47,7 @@ def front():
         ),
         (fuzz_zipkin, fuzz_zipkin.zipkin),
     ],
-    ids=["codecs", "inflate", "jaeger", "traces", "zipkin"],
+    ids=["codecs", "heads", "inflate", "jaeger", "traces", "zipkin"],
 )
 def test_a_codec_stands_a_few_inputs(module, target):
     assert fuzzing.run(target, module.corpus(), seconds=SECONDS, seed=7) > 0
@@ -68,6 +70,16 @@ def test_a_front_that_falls_over_is_found(front, monkeypatch):
     monkeypatch.setattr(fuzz_front.Sink, "consume", fall_over)
     with pytest.raises(AssertionError, match="500"):
         front.front(front.good)
+
+
+def test_a_head_that_is_remembered_for_another_is_found(monkeypatch):
+    def mix_up(heads, raw, plan):
+        if heads._capacity and b"X-Tenant: a" in raw:
+            heads.plans[raw.replace(b"X-Tenant: a", b"X-Tenant: z")] = plan
+
+    monkeypatch.setattr(fuzz_heads.http_heads.Heads, "remember", mix_up)
+    with pytest.raises(AssertionError):
+        fuzz_heads.heads(fuzz_heads.PIECES[5].replace(b"X-Tenant: a", b"X-Tenant: z") + b"hello")
 
 
 def test_a_bomb_is_found(monkeypatch):

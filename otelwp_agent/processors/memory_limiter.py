@@ -7,6 +7,10 @@ Memory is measured every `check_interval`, and sooner when more bytes have passe
 is faster than the clock cannot run past the limit unseen. Above the soft limit (`limit_mib` less `spike_limit_mib`)
 requests are refused and memory is given back to the system; above the hard limit that is done more often.
 
+Bodies of requests that are still arriving are bounded by the same limits over all receivers of the process:
+between the memory in use at the start and the soft limit, a quarter may be such bytes before receivers read less, and
+half before they refuse the largest and slowest requests. So the process stays below `limit_mib` plus 64 MiB.
+
 Example::
 
     processors:
@@ -85,6 +89,11 @@ _SMALLEST_STEP = 256 * 1024
 """Bytes that pass between two measurements at least: a measurement costs about 2 microseconds."""
 _EFFECTIVE = 0.95
 """A collection that leaves more than this of the memory in use was in vain."""
+_SOFT_SHARE, _HARD_SHARE = 4, 2
+"""Parts of the free memory that bodies may use before receivers read less, and before they refuse them. Joining and
+decoding a body needs as much again as its bytes."""
+_LEAST_SOFT, _LEAST_HARD = 12 * _MIB, 32 * _MIB
+"""Lowest limits for bodies in bytes: one body of 20 MiB, the default limit of the receivers, must be possible."""
 _PAGE = resource.getpagesize()
 _RETRY_AFTER = 1.0
 """Seconds after which a refused sender should come back."""
@@ -171,6 +180,8 @@ class MemoryLimiter(Processor):
         self._hard, self._soft = self._limits()
         self._limit.set(self._soft)
         self._memory = ResidentMemory()
+        free = self._soft - self._memory.read()
+        self.context.in_flight.limit(self, max(free // _SOFT_SHARE, _LEAST_SOFT), max(free // _HARD_SHARE, _LEAST_HARD))
         self._tick()
         if self._refusing:
             self.context.log.warning(
@@ -181,7 +192,8 @@ class MemoryLimiter(Processor):
             )
 
     async def shutdown(self) -> None:
-        """Stop measuring."""
+        """Stop measuring and limiting."""
+        self.context.in_flight.unlimit(self)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -242,17 +254,23 @@ class MemoryLimiter(Processor):
         if used > self._soft and self._collector.is_time(above_hard=used > self._hard):
             before, used = used, self._collector.collect(self._memory)
             self.context.log.info("memory given back", before_mib=before // _MIB, after_mib=used // _MIB)
-        refusing = used > self._soft
+        in_flight = self.context.in_flight.used
+        # Bytes in flight count once more: joining and decoding them will need as much again.
+        refusing = used + in_flight > self._soft
         if refusing != self._refusing:
             self._refusing = refusing
-            told = {"memory_mib": used // _MIB, "soft_limit_mib": self._soft // _MIB}
+            told = {
+                "memory_mib": used // _MIB,
+                "in_flight_mib": in_flight // _MIB,
+                "soft_limit_mib": self._soft // _MIB,
+            }
             if refusing:
                 self.context.log.warning("memory is above the soft limit: requests are refused", **told)
             else:
                 self.context.log.info("memory is below the soft limit again", **told)
         if not refusing:
             self._collector.relax()
-        self._room = max(self._soft - used, _SMALLEST_STEP)
+        self._room = max(self._soft - used - in_flight, _SMALLEST_STEP)
 
 
 class Collector:

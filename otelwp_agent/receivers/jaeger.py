@@ -158,6 +158,7 @@ class JaegerReceiver(Receiver):
             registry=self.context.registry,
             clock=self.context.clock,
             drops=self.drops,
+            in_flight=self.context.in_flight,
         )
         await http.start()
         self._http = http

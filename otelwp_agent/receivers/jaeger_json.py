@@ -50,6 +50,7 @@ class JaegerJsonReceiver(Receiver):
             registry=context.registry,
             clock=context.clock,
             drops=self.drops,
+            in_flight=context.in_flight,
         )
 
     async def start(self) -> None:

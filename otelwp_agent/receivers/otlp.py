@@ -185,6 +185,7 @@ class OtlpReceiver(Receiver):
             log=self.context.log,
             on_refused=self._refusals("http"),
             drops=self.drops.when(settings.on_overload),
+            in_flight=self.context.in_flight,
         )
         await server.start()
         self._http = server

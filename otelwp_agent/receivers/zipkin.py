@@ -101,6 +101,7 @@ class ZipkinReceiver(Receiver):
             log=context.log,
             on_refused=self._refused,
             drops=self.drops.when(settings.on_overload),
+            in_flight=context.in_flight,
         )
 
     async def start(self) -> None:

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
-import re
+import math
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from otelwp_agent.errors import ConsumeError, RetryableError, StartError
 from otelwp_agent.transport import status as statuses
 from otelwp_agent.transport.compression import decompress
+from otelwp_agent.transport.connections import Connections, RequestRate
+from otelwp_agent.transport.http_arrivals import Arrivals
+from otelwp_agent.transport.http_cors import CorsRules
+from otelwp_agent.transport.http_heads import Heads, Plan
+from otelwp_agent.transport.http_listeners import Listeners
 from otelwp_agent.transport.http_messages import Head, Request, Response, Route, text_error
-from otelwp_agent.transport.http_session import Plan, Session
-from otelwp_agent.transport.listen import address_of, listen
+from otelwp_agent.transport.http_session import Session
+from otelwp_agent.transport.in_flight import InFlight
 from otelwp_agent.transport.local_access import CROSS_ORIGIN, is_cross_origin
 
 if TYPE_CHECKING:
@@ -29,12 +31,12 @@ if TYPE_CHECKING:
     import structlog
 
     from otelwp_agent.config import blocks
-    from otelwp_agent.config.types import Endpoint
+    from otelwp_agent.transport.connections import Connection
+    from otelwp_agent.transport.http_heads import ParsedHead
+    from otelwp_agent.transport.http_listeners import Acceptor
     from otelwp_agent.transport.overload import Drops
     from otelwp_agent.transport.tls import ServerTls
 
-REMEMBERED_HEADS = 1024
-"""Heads kept per server; then the memory starts anew."""
 READ_BUFFER = 256 * 1024
 """Bytes read at once, at most."""
 SWEEP = 0.5
@@ -44,29 +46,21 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _ACCEPTED = Response(202)
 _NO_ROUTE = {403: "origin", 404: "not_found"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Listener:
-    """One address that is listened on."""
+class Timeouts:
+    """Seconds for which each state of a connection may last; infinity is no limit."""
 
-    key: str
-    endpoint: Endpoint
-    socket: socket.socket
-    server: asyncio.Server
+    __slots__ = ("body", "header", "idle", "write")
 
-    @property
-    def port(self) -> int:
-        """The port it got; 0 on a unix socket."""
-        return 0 if self.endpoint.unix else self.socket.getsockname()[1]
-
-    @property
-    def address(self) -> str:
-        """Where it listens, for people."""
-        return address_of(self.endpoint, self.port)
+    def __init__(self, settings: blocks.HttpServer) -> None:
+        """Read the timeouts of `settings`, in which 0 is no limit."""
+        self.header = settings.read_header_timeout or settings.read_timeout or math.inf
+        self.body = settings.read_timeout or math.inf
+        self.write = settings.write_timeout or math.inf
+        self.idle = settings.idle_timeout or settings.read_timeout or math.inf
 
 
 class HttpServer:
@@ -78,8 +72,6 @@ class HttpServer:
     nobody.
     """
 
-    _serving: dict[str, HttpServer] = {}  # noqa: RUF012 - by address, for the whole process, on purpose
-
     def __init__(  # noqa: PLR0913 - what it serves, and whom it tells of what
         self,
         settings: blocks.HttpServer,
@@ -89,7 +81,9 @@ class HttpServer:
         log: structlog.typing.FilteringBoundLogger,
         on_refused: Callable[[str], None] = lambda _reason: None,
         drops: Drops | None = None,
+        in_flight: InFlight | None = None,
     ) -> None:
+        """Serve for the component `name`; bodies that are arriving count in `in_flight`."""
         self.settings = settings
         self.routes = routes
         self.name = name
@@ -97,142 +91,86 @@ class HttpServer:
         self.on_refused = on_refused
         self.drops = drops
         self.port = 0
-        self.plans: dict[bytes, Plan] = {}
+        self.heads = Heads()
+        self.plans = self.heads.plans
         self.memory = bytearray(READ_BUFFER)
         self.buffer = memoryview(self.memory)
-        self.sessions: set[Session] = set()
+        self.sessions = Connections(settings.max_connections, settings.max_connections_per_peer)
+        per_second = settings.max_requests_per_second_per_peer
+        self.rate = RequestRate(per_second) if per_second else None
+        self.arrivals = Arrivals.of(InFlight() if in_flight is None else in_flight)
         self.limit = settings.max_request_body_size
-        self.encodings = frozenset(settings.compression_algorithms)
-        self.header_timeout = settings.read_header_timeout or settings.read_timeout or float("inf")
-        self.body_timeout = settings.read_timeout or float("inf")
-        self.write_timeout = settings.write_timeout or float("inf")
-        self.idle_timeout = settings.idle_timeout or settings.read_timeout or float("inf")
+        self.timeouts = Timeouts(settings)
         self.now = time.monotonic()
         self.draining = False
         self.prefix = b""
+        self._encodings = frozenset(settings.compression_algorithms)
         self._extra = "".join(f"{name}: {value}\r\n" for name, value in settings.response_headers.items())
-        self._origins = _origin_pattern(settings.cors)
-        self._listeners: list[_Listener] = []
+        self._cors = CorsRules(settings.cors)
+        self._listeners = Listeners(self)
         self._tls: ServerTls | None = None
-        self._successor: HttpServer | None = None
-        self._predecessors: dict[str, HttpServer] = {}  # by address; as long as they listen, too
+        self._tls_checked = self.now
         self._sweeper: asyncio.TimerHandle | None = None
         self._ended: asyncio.Future[None] | None = None
-        self._tls_checked = self.now
 
     @property
     def listening(self) -> bool:
         """Whether it has been started and not shut down."""
         return bool(self._listeners)
 
-    def hand_over(self, key: str, successor: HttpServer) -> socket.socket:
-        """Return another handle of a listening socket; the successor gets the connections, too, at our shutdown."""
-        self._successor = successor
-        return next(each.socket for each in self._listeners if each.key == key).dup()
-
     @property
     def address(self) -> str:
-        """What it listens on first: `host:port` with the port it got, or the unix path."""
-        return self._listeners[0].address if self._listeners else str(self.settings.endpoint)
+        """The first address: `host:port` with the port it got, or the unix path."""
+        addresses = self._listeners.addresses
+        return addresses[0] if addresses else str(self.settings.endpoint)
 
     @property
     def also(self) -> list[str]:
-        """What it listens on beside `address`."""
-        return [each.address for each in self._listeners[1:]]
+        """The other addresses."""
+        return self._listeners.addresses[1:]
 
     async def start(self) -> None:
         """Listen; raise `StartError` with nothing left open."""
         settings = self.settings
         if settings.tls is not None:
-            from otelwp_agent.transport.tls import ServerTls  # noqa: PLC0415 - only who serves TLS pays for it
+            from otelwp_agent.transport.tls import ServerTls  # noqa: PLC0415 - only servers with TLS need it
 
             self._tls = ServerTls(settings.tls, name=self.name)
-        try:
-            await self._listen(settings.endpoint)
-            for endpoint in settings.additional_endpoints:
-                await self._listen_too(endpoint)
-        except BaseException:
-            self._stop_listening()
-            raise
-        self.port = self._listeners[0].port
+        await self._listeners.open(self._accept)
+        self.port = self._listeners.port
         self._sweep()
 
-    async def _listen_too(self, endpoint: Endpoint) -> None:
-        try:
-            await self._listen(endpoint)
-        except StartError as error:
-            if getattr(error.__cause__, "errno", None) not in _NOT_HERE:
-                raise
-            self.log.warning("address left out", server=self.name, endpoint=str(endpoint), error=str(error))
+    async def _accept(self, listening: socket.socket) -> Acceptor:
+        """Begin to accept connections; own the socket."""
+        if self._tls is not None:
+            from otelwp_agent.transport.http_tls import TlsAcceptor  # noqa: PLC0415 - only servers with TLS need it
 
-    async def _listen(self, endpoint: Endpoint) -> None:
-        settings, key = self.settings, str(endpoint)
-        if endpoint.port == 0:
-            key = f"{key}#{self.name}#{len(self._listeners)}"  # any port will do: no two components mean the same one
-        before = self._serving.get(key)
-        if before is not None:
-            if before.name != self.name:
-                raise StartError(f"{self.name}: cannot listen on {key}: {before.name} already does; give one another")
-            sock = before.hand_over(key, self)
-            self._predecessors[key] = before
-        else:
-            sock = listen(
-                endpoint,
-                name=self.name,
-                backlog=settings.backlog,
-                unix_mode=settings.unix_mode,
-                unix_group=settings.unix_group,
-            )
-        server = await asyncio.get_running_loop().create_server(
-            lambda: Session(self),
-            sock=sock.dup(),
-            backlog=settings.backlog,
-            ssl=self._tls.context if self._tls is not None else None,
-        )
-        self._listeners.append(_Listener(key, endpoint, sock, server))
-        self._serving[key] = self
-
-    def _stop_listening(self) -> None:
-        """Close every listening socket; a unix socket that no successor serves goes away."""
-        listeners, self._listeners = self._listeners, []
-        for each in listeners:
-            each.server.close()
-            each.socket.close()
-            if self._serving.get(each.key) is not self:
-                continue
-            before = self._predecessors.pop(each.key, None)
-            if before is not None:  # a reload that failed: it goes on serving
-                self._serving[each.key] = before
-                continue
-            del self._serving[each.key]
-            if each.endpoint.unix:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(each.endpoint.unix)  # noqa: PTH108 - beside the bind that made it
+            return TlsAcceptor(self, listening, self._tls.context)
+        loop, backlog = asyncio.get_running_loop(), self.settings.backlog
+        return await loop.create_server(lambda: Session(self), sock=listening, backlog=backlog)
 
     async def shutdown(self, grace: float = 5.0) -> None:
         """Stop listening, answer what has begun to arrive for at most `grace` seconds, and close every connection.
 
-        When a successor has taken over an address, connections go to it instead, open as they are.
+        Where a successor has taken over an address, it gets the connections instead, open as they are.
         """
         if not self._listeners:
             return
-        self._stop_listening()
+        self._listeners.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        successor = self._successor
+        successor = self._listeners.successor
         if successor is not None and successor.listening:
-            for session in self.sessions:
-                session.server = successor
-            successor.sessions |= self.sessions
-            successor.forget(self)
-            self.sessions.clear()
-            return
-        await self._close_sessions(grace)
+            self._hand_over(successor)
+        else:
+            await self._close_sessions(grace)
 
-    def forget(self, predecessor: HttpServer) -> None:
-        """Serve alone what `predecessor` has served."""
-        for key in [key for key, server in self._predecessors.items() if server is predecessor]:
-            del self._predecessors[key]
+    def _hand_over(self, successor: HttpServer) -> None:
+        for connection in list(self.sessions):
+            self.sessions.discard(connection)
+            connection.server = successor
+            successor.sessions.add(connection)
+        successor._listeners.forget(self._listeners)
 
     async def _close_sessions(self, grace: float) -> None:
         self.draining = True
@@ -249,8 +187,8 @@ class HttpServer:
         self._ended = asyncio.get_running_loop().create_future()
         await self._ended
 
-    def session_ended(self, session: Session) -> None:
-        """Forget a session; whoever waits for the last one is told."""
+    def session_ended(self, session: Connection) -> None:
+        """Forget a connection, and wake up who waits for the last one."""
         self.sessions.discard(session)
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
@@ -260,16 +198,17 @@ class HttpServer:
         if self._tls is not None:
             self._tls.reload()
 
-    def plan(self, method: str, target: str, headers: dict[str, str], *, keep_alive: bool) -> Plan:
-        """Work out what a head means."""
-        head = Head(method, target, headers)
+    def plan(self, parsed: ParsedHead) -> Plan:
+        """Decide what to do with a request from its head."""
+        method, headers = parsed.method, parsed.fields
+        head = Head(method, parsed.target, headers)
         found = self.routes.get(head.path)
-        extra = b"" if self._origins is None else self._cors(headers)
+        extra = self._cors.headers(headers)
         route: Route | Response
         if found is None:
             route = text_error(404, f"nothing is served at this path; there is: {', '.join(sorted(self.routes))}")
         elif method == "OPTIONS" and extra:
-            route = Response(204, headers=self._preflight(headers, found))
+            route = Response(204, headers=self._cors.preflight(headers, found))
         elif method not in found.methods:
             allow = ", ".join(found.methods)
             message = f"this path takes {allow}, not {method}"
@@ -278,20 +217,14 @@ class HttpServer:
             route = CROSS_ORIGIN
         else:
             route = found
-        length = int(headers.get("content-length", "0"))
         return Plan(
             head,
             route,
-            length,
-            keep_alive=keep_alive and self.settings.keep_alives_enabled,
+            int(headers.get("content-length", "0")),
+            keep_alive=parsed.keep_alive and self.settings.keep_alives_enabled,
             extra=extra,
+            chunked="transfer-encoding" in headers,
         )
-
-    def remember(self, raw: bytes, plan: Plan) -> None:
-        """Keep what a head means, for the next request that begins with it."""
-        if len(self.plans) >= REMEMBERED_HEADS:
-            self.plans.clear()
-        self.plans[raw] = plan
 
     def respond(self, plan: Plan, body: bytes, peer: str) -> Response | asyncio.Future[Response]:
         """Return the answer to a whole request, or its future."""
@@ -302,7 +235,7 @@ class HttpServer:
         head = plan.head
         try:
             if head.encoding:
-                body = decompress(head.encoding, body, self.limit, self.encodings)
+                return self._respond_decompressed(route, head, body, peer)
             return route.handler(Request(head, body, peer))
         except ConsumeError as error:
             return self.refusal(plan, error)
@@ -310,6 +243,23 @@ class HttpServer:
             self.log.exception("request failed", server=self.name, path=head.path)
             self.on_refused("internal")
             return text_error(500, "internal error; the agent's log has the details")
+
+    def _respond_decompressed(
+        self, route: Route, head: Head, body: bytes, peer: str
+    ) -> Response | asyncio.Future[Response]:
+        """Call the handler; what was decompressed counts as in flight until it returns."""
+        body = decompress(head.encoding, body, self.limit, self._encodings)
+        in_flight = self.arrivals.in_flight
+        in_flight.reserve(len(body))
+        try:
+            return route.handler(Request(head, body, peer))
+        finally:
+            in_flight.release(len(body))
+
+    def refused(self, error: ConsumeError, status: int) -> Response:
+        """Count a request that is refused before a route is known; return the answer."""
+        self.on_refused(error.reason)
+        return text_error(status, str(error))
 
     def refusal(self, plan: Plan, error: ConsumeError, status: int = 0) -> Response:
         """Return the answer that says `error`, in the route's own way: a success, if it is to be dropped."""
@@ -331,6 +281,8 @@ class HttpServer:
         self.prefix = f"Date: {_imf_date(time.gmtime())}\r\n{self._extra}".encode("latin-1")
         for session in [each for each in self.sessions if each.deadline < now]:
             session.time_is_up()
+        if self.rate is not None:
+            self.rate.forget_idle(now)
         tls = self.settings.tls
         if tls is not None and tls.reload_interval and now - self._tls_checked >= tls.reload_interval:
             self._tls_checked = now
@@ -345,38 +297,8 @@ class HttpServer:
         except StartError as error:
             self.log.warning("certificate not reloaded; the old one stays", server=self.name, error=str(error))
 
-    def _cors(self, headers: Mapping[str, str]) -> bytes:
-        """Return the CORS headers for a request's origin, or nothing if it is not allowed."""
-        origin, cors = headers.get("origin", ""), self.settings.cors
-        if cors is None or self._origins is None or not origin or not self._origins.fullmatch(origin):
-            return b""
-        lines = f"Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\nAccess-Control-Allow-Credentials: true\r\n"
-        if cors.exposed_headers:
-            lines += f"Access-Control-Expose-Headers: {', '.join(cors.exposed_headers)}\r\n"
-        return lines.encode("latin-1")
-
-    def _preflight(self, headers: Mapping[str, str], route: Route) -> tuple[tuple[str, str], ...]:
-        """Return what a browser wants to know before it sends (Fetch standard, CORS preflight)."""
-        cors = self.settings.cors
-        allowed = ["Accept", "Content-Type", "Content-Encoding", "X-Requested-With"]
-        if cors is not None:
-            allowed += cors.allowed_headers
-            if "*" in cors.allowed_headers:
-                allowed = [headers.get("access-control-request-headers", "*")]
-        answer = [("Access-Control-Allow-Methods", ", ".join(route.methods))]
-        answer.append(("Access-Control-Allow-Headers", ", ".join(allowed)))
-        if cors is not None and cors.max_age:
-            answer.append(("Access-Control-Max-Age", str(cors.max_age)))
-        return tuple(answer)
-
 
 def _imf_date(at: time.struct_time) -> str:
     """Return a date as RFC 9110, 5.6.7 has it: in English, whatever the locale."""
     day, month = _DAYS[at.tm_wday], _MONTHS[at.tm_mon - 1]
     return f"{day}, {at.tm_mday:02} {month} {at.tm_year} {at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02} GMT"
-
-
-def _origin_pattern(cors: blocks.Cors | None) -> re.Pattern[str] | None:
-    if cors is None or not cors.allowed_origins:
-        return None
-    return re.compile("|".join(re.escape(origin).replace(r"\*", ".*") for origin in cors.allowed_origins))

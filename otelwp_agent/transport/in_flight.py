@@ -18,13 +18,28 @@ DEFAULT_HARD = 256 * 2**20
 class InFlight:
     """The budget of one process. Use it from the event loop's thread alone."""
 
-    __slots__ = ("hard", "soft", "used")
+    __slots__ = ("_limits", "hard", "soft", "used")
 
     def __init__(self, soft: int = DEFAULT_SOFT, hard: int = DEFAULT_HARD) -> None:
         """Start with nothing reserved; `soft` and `hard` are bytes."""
         self.soft = soft
         self.hard = hard
         self.used = 0
+        self._limits: dict[object, tuple[int, int]] = {None: (soft, hard)}
+
+    def limit(self, owner: object, soft: int, hard: int) -> None:
+        """Set the limits on behalf of `owner`; of several owners' limits the lowest apply, without any the default."""
+        self._limits[owner] = (soft, hard)
+        self._apply()
+
+    def unlimit(self, owner: object) -> None:
+        """Forget the limits of `owner`; do nothing if there are none."""
+        if self._limits.pop(owner, None) is not None:
+            self._apply()
+
+    def _apply(self) -> None:
+        default, *owned = self._limits.values()
+        self.soft, self.hard = min(owned, default=default)
 
     def reserve(self, size: int) -> None:
         """Count `size` more bytes."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import socket
+import struct
 
 import structlog
 
@@ -16,7 +18,7 @@ OK = Response(200, b"ok", "text/plain")
 class Site:
     """A server, the requests it got and the refusals it counted."""
 
-    def __init__(self, routes=None, **settings):
+    def __init__(self, routes=None, in_flight=None, **settings):
         settings.setdefault("endpoint", "127.0.0.1:0")
         self.requests: list[Request] = []
         self.refusals: list[str] = []
@@ -26,6 +28,7 @@ class Site:
             name="receivers/test",
             log=LOG,
             on_refused=self.refusals.append,
+            in_flight=in_flight,
         )
 
     def take(self, request):
@@ -63,6 +66,12 @@ class Client:
             with contextlib.suppress(ConnectionResetError):
                 return await self.reader.read() == b""
         return True
+
+    def reset(self):
+        """Close with RST, as a client does that crashes."""
+        transport = self.writer.transport
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
 
     async def close(self):
         self.writer.close()

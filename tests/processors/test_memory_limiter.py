@@ -325,3 +325,38 @@ def test_the_collectors_examples_load():
     Config.model_validate({"check_interval": "1s", "limit_mib": 4000, "spike_limit_mib": 800})
     Config.model_validate({"check_interval": "1s", "limit_percentage": 80, "spike_limit_percentage": 15})
     Config.model_validate({"check_interval": 0, "limit_mib": 1, "max_gc_interval_when_soft_limited": 0})
+
+
+def test_bodies_that_are_arriving_are_limited_by_the_same_limits(memory):
+    async def scenario():
+        stage, _ = limiter(limit_mib=1000, spike_limit_mib=200)
+        budget = stage.context.in_flight
+        before = budget.soft, budget.hard
+        await stage.start()
+        free = (800 - 50) * MIB
+        assert (budget.soft, budget.hard) == (free // 4, free // 2)
+        await stage.shutdown()
+        assert (budget.soft, budget.hard) == before
+        small, _ = limiter(limit_mib=60)
+        await small.start()
+        assert (small.context.in_flight.soft, small.context.in_flight.hard) == (12 * MIB, 32 * MIB)
+        await small.shutdown()
+
+    asyncio.run(scenario())
+
+
+def test_bytes_in_flight_count_beside_the_memory_in_use(memory):
+    async def scenario():
+        stage, _ = limiter(spike_limit_mib=20)
+        await stage.start()
+        stage.admit()
+        stage.context.in_flight.reserve(31 * MIB)
+        await asyncio.sleep(1.01)
+        with pytest.raises(Overloaded):
+            stage.admit()
+        stage.context.in_flight.release(31 * MIB)
+        await asyncio.sleep(1.01)
+        stage.admit()
+        await stage.shutdown()
+
+    run(scenario())

@@ -1,16 +1,15 @@
 import asyncio
 import gzip
-import socket
-import stat
 import time
 
 import pytest
 
-from otelwp_agent.config.blocks import Cors
-from otelwp_agent.errors import MalformedError, Overloaded, StartError
+from otelwp_agent.errors import MalformedError, Overloaded
 from otelwp_agent.transport import http_server
+from otelwp_agent.transport.http_heads import Heads
 from otelwp_agent.transport.http_messages import Response, Route
-from tests.kit.http_site import OK, Client, Site, post
+from otelwp_agent.transport.in_flight import InFlight
+from tests.kit.http_site import OK, Site, post
 
 
 async def test_wrong_paths_and_methods_are_told_what_there_is():
@@ -107,58 +106,6 @@ async def test_more_connections_than_the_limit_are_told_503():
         assert site.refusals == ["connections"]
 
 
-async def test_a_unix_socket_has_its_mode_and_goes_away(tmp_path):
-    path = tmp_path / "s.sock"
-    async with Site(endpoint=f"unix://{path}", unix_mode="0600") as site:
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        client = Client(*await asyncio.open_unix_connection(path))
-        client.send(post())
-        assert (await client.answer())[0] == 200
-        assert site.requests[0].peer == ""
-        await client.close()
-    assert not path.exists()
-
-
-async def test_a_port_in_use_names_the_component_and_the_way_out():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(StartError, match=rf"receivers/test: cannot listen on 127.0.0.1:{port}: .*another process"):
-            await Site(endpoint=f"127.0.0.1:{port}").server.start()
-
-
-async def test_another_component_on_the_same_port_is_named():
-    async with Site() as site:
-        endpoint = f"127.0.0.1:{site.server.port}"
-        first = Site(endpoint=endpoint)
-        first.server.name = "receivers/other"
-        with pytest.raises(StartError, match="in use"):
-            await first.server.start()
-
-
-async def test_a_successor_takes_over_socket_and_connections():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
-    old, new = Site(endpoint=endpoint), Site(endpoint=endpoint)
-    async with old:
-        client = await old.connect()
-        client.send(post(b"to the old"))
-        await client.answer()
-        client.send(post(b"cut in half")[:-5])
-        await asyncio.sleep(0.05)
-        async with new:
-            await old.server.shutdown()
-            client.send(b" half")
-            assert (await client.answer())[0] == 200
-            client.send(post(b"to the new"))
-            assert (await client.answer())[0] == 200
-            fresh = await new.connect()
-            fresh.send(post(b"to the new, too"))
-            assert (await fresh.answer())[0] == 200
-            await client.close()
-            await fresh.close()
-    assert [request.body for request in new.requests] == [b"to the new", b"to the new, too"]
-
-
 async def test_shutdown_answers_what_has_begun_and_closes_the_idle():
     pending = []
 
@@ -183,23 +130,6 @@ async def test_shutdown_answers_what_has_begun_and_closes_the_idle():
         await busy.close()
 
 
-async def test_cors():
-    cors = Cors(allowed_origins=["https://*.shop.example"], allowed_headers=["X-Api"], max_age=60)
-    async with Site(cors=cors.model_dump()) as site:
-        client = await site.connect()
-        client.send(b"OPTIONS /v1/traces HTTP/1.1\r\nOrigin: https://a.shop.example\r\n\r\n")
-        status, headers, _ = await client.answer()
-        assert (status, headers["access-control-allow-origin"]) == (204, "https://a.shop.example")
-        assert headers["access-control-max-age"] == "60"
-        assert "X-Api" in headers["access-control-allow-headers"]
-        for _ in range(2):
-            client.send(post(extra="Origin: https://a.shop.example\r\n"))
-            assert (await client.answer())[1]["access-control-allow-origin"] == "https://a.shop.example"
-        client.send(post(extra="Origin: https://evil.example\r\n"))
-        assert "access-control-allow-origin" not in (await client.answer())[1]
-        await client.close()
-
-
 async def test_head_requests_get_no_body_and_response_headers_are_added():
     async with Site({"/": Route(lambda _: OK, ("GET", "HEAD"))}, response_headers={"X-Served-By": "me"}) as site:
         client = await site.connect()
@@ -211,9 +141,10 @@ async def test_head_requests_get_no_body_and_response_headers_are_added():
         await client.close()
 
 
-async def test_forgotten_heads_are_parsed_anew(monkeypatch):
-    monkeypatch.setattr(http_server, "REMEMBERED_HEADS", 3)
+async def test_forgotten_heads_are_parsed_anew():
     async with Site() as site:
+        site.server.heads = Heads(3)
+        site.server.plans = site.server.heads.plans
         client = await site.connect()
         for number in range(10):
             client.send(post(extra=f"X-Number: {number}\r\n"))
@@ -288,63 +219,6 @@ async def test_where_drops_are_meant_nobody_is_told_to_come_back():
             await client.close()
 
 
-async def test_one_server_listens_on_several_addresses(tmp_path):
-    path = tmp_path / "s.sock"
-    site = Site(additional_endpoints=["127.0.0.1:0", f"unix://{path}"], unix_mode="0600")
-    async with site:
-        assert len(site.server.also) == 2
-        assert site.server.also[1] == f"unix://{path}"
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        second = int(site.server.also[0].rpartition(":")[2])
-        assert second not in (0, site.server.port)
-        for opened in (
-            asyncio.open_connection("127.0.0.1", site.server.port),
-            asyncio.open_connection("127.0.0.1", second),
-            asyncio.open_unix_connection(path),
-        ):
-            client = Client(*await opened)
-            client.send(post())
-            assert (await client.answer())[0] == 200
-            await client.close()
-    assert not path.exists()
-    assert site.server.also == []
-
-
-async def test_one_address_that_cannot_be_had_closes_the_others(tmp_path):
-    path = tmp_path / "s.sock"
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        site = Site(endpoint=f"unix://{path}", additional_endpoints=[f"127.0.0.1:{taken.getsockname()[1]}"])
-        with pytest.raises(StartError, match="in use"):
-            await site.server.start()
-    assert not path.exists()
-    assert not site.server.listening
-
-
-async def test_an_additional_address_that_this_machine_has_not_is_left_out():
-    async with Site(additional_endpoints=["192.0.2.1:4318"]) as site:
-        assert site.server.listening
-        assert site.server.also == []
-
-
-async def test_a_successor_that_cannot_start_leaves_the_old_one_serving(tmp_path):
-    path = tmp_path / "s.sock"
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        async with Site(endpoint=f"unix://{path}") as old:
-            port = taken.getsockname()[1]
-            new = Site(endpoint=f"unix://{path}", additional_endpoints=[f"127.0.0.1:{port}"])
-            with pytest.raises(StartError, match="in use"):
-                await new.server.start()
-            client = Client(*await asyncio.open_unix_connection(path))
-            client.send(post())
-            assert (await client.answer())[0] == 200
-            await client.close()
-            async with Site(endpoint=f"unix://{path}") as newer:
-                await old.server.shutdown()
-                assert path.exists()
-                assert newer.server.listening
-    assert not path.exists()
-
-
 async def test_while_it_stops_new_connections_are_refused_at_once():
     pending = []
 
@@ -396,4 +270,23 @@ async def test_a_page_of_another_origin_cannot_send_where_the_route_says_so():
         assert b"cors.allowed_origins" in answer[2]
         assert len(taken) == 4
         assert site.refusals == ["origin"] * 4
+        await client.close()
+
+
+async def test_decompressed_bytes_count_until_the_handler_returns():
+    budget, seen = InFlight(), []
+
+    def look(request):
+        seen.append(budget.used)
+        if len(seen) == 2:
+            raise ZeroDivisionError
+        return OK
+
+    async with Site({"/": Route(look)}, in_flight=budget) as site:
+        client = await site.connect()
+        for _ in range(2):
+            client.send(post(gzip.compress(b"x" * 50_000, mtime=0), "/", "Content-Encoding: gzip\r\n"))
+            await client.answer()
+        assert seen == [50_000] * 2
+        assert budget.used == 0
         await client.close()

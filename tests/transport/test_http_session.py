@@ -1,10 +1,12 @@
 import asyncio
 import socket
+import time
 
 import pytest
 
 from otelwp_agent.errors import Overloaded
 from otelwp_agent.transport.http_messages import Response, Route
+from otelwp_agent.transport.in_flight import InFlight
 from tests.kit.http_site import Site, post
 
 
@@ -213,3 +215,57 @@ async def test_a_client_that_leaves_right_after_its_last_byte_is_heard():
         await asyncio.sleep(0.05)
         assert len(site.requests) == 2
         assert not site.server.sessions
+
+
+async def test_a_body_that_no_route_reads_is_not_kept():
+    budget = InFlight()
+    async with Site(in_flight=budget) as site:
+        client = await site.connect()
+        body = post(b"x" * 1_000_000, "/nowhere")
+        client.send(body[:-1])
+        for _ in range(20):
+            await asyncio.sleep(0.005)
+            assert budget.used == 0
+        client.send(body[-1:])
+        assert (await client.answer())[0] == 404
+        client.send(post())
+        assert (await client.answer())[0] == 200
+        await client.close()
+
+
+async def test_other_transfer_codings_are_refused():
+    async with Site() as site:
+        client = await site.connect()
+        client.send(b"POST /v1/traces HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n")
+        status, headers, _ = await client.answer()
+        assert (status, headers["connection"]) == (501, "close")
+        await client.close()
+        assert site.refusals == ["transfer_coding"]
+
+
+async def test_repeated_headers_and_trailers_cost_linear_time():
+    async with Site() as site:
+        client = await site.connect()
+        head = b"POST /v1/traces HTTP/1.1\r\n" + b"a:b\r\n" * 12_000
+        began = time.process_time()
+        client.send(head + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"a:b\r\n" * 12_000 + b"\r\n")
+        assert (await client.answer())[0] == 200
+        assert time.process_time() - began < 0.5
+        assert len(site.requests[0].headers["a"]) == 12_000 * 3 - 2
+        await client.close()
+
+
+async def test_an_agent_that_stops_refuses_bodies_that_wait_for_memory():
+    budget = InFlight(10, 100_000)
+    async with Site(in_flight=budget) as site:
+        client = await site.connect()
+        client.send(post(b"x" * 200_000)[:-150_000])
+        while not budget.used:
+            await asyncio.sleep(0)
+        began = time.monotonic()
+        stopping = asyncio.create_task(site.server.shutdown(grace=60))
+        assert (await client.answer())[0] == 503
+        await stopping
+        assert time.monotonic() - began < 5
+        await client.close()
+        assert budget.used == 0

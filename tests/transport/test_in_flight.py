@@ -15,3 +15,17 @@ def test_limits_are_crossed_by_what_is_reserved_and_not_released():
     budget.release(201)
     assert budget.used == 0
     assert not budget.above_soft
+
+
+def test_the_lowest_limits_of_all_owners_apply_and_the_default_without_any():
+    budget = InFlight(soft=100, hard=200)
+    first, second = object(), object()
+    budget.limit(first, 300, 600)
+    assert (budget.soft, budget.hard) == (300, 600)
+    budget.limit(second, 50, 90)
+    assert (budget.soft, budget.hard) == (50, 90)
+    budget.unlimit(second)
+    budget.unlimit(second)
+    assert (budget.soft, budget.hard) == (300, 600)
+    budget.unlimit(first)
+    assert (budget.soft, budget.hard) == (100, 200)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from otelwp_agent.codecs.jaeger.receiving import Traces
     from otelwp_agent.config import blocks
     from otelwp_agent.telemetry.metrics import Registry
+    from otelwp_agent.transport.in_flight import InFlight
     from otelwp_agent.transport.overload import Drops
 
 INSTRUMENTS = (REFUSED_REQUESTS, MENDED)
@@ -89,6 +90,7 @@ class JaegerHttp:
         registry: Registry,
         clock: Callable[[], float],
         drops: Drops,
+        in_flight: InFlight | None = None,
     ) -> None:
         """Serve for the component `receiver` (its id) under `name` (`receivers/jaeger_json`)."""
         self._entry = entry
@@ -110,6 +112,7 @@ class JaegerHttp:
             log=log,
             on_refused=self._refused,
             drops=self._drops,
+            in_flight=in_flight,
         )
 
     async def start(self) -> None:

@@ -108,7 +108,12 @@ class HttpServer(NetworkServer):
     keep_alives_enabled: bool = True
     """Keep connections open between requests."""
     max_connections: int = Field(4096, ge=1)
-    """Connections served at once; more are answered 503 and closed."""
+    """Connections open at once, TLS handshakes included; more are answered 503 and closed (with TLS closed at once)."""
+    max_connections_per_peer: int = Field(0, ge=0)
+    """Connections open at once from one IP address (IPv6: one /64 network); 0 for no limit. Unix sockets have none."""
+    max_requests_per_second_per_peer: int = Field(0, ge=0)
+    """Requests per second from one IP address (IPv6: one /64 network), with a burst of one second; more are answered
+    429. 0 for no limit. Unix sockets have none."""
     backlog: int = Field(1024, ge=1)
     """Connections that the kernel keeps waiting to be accepted."""
     unix_mode: str = Field("0660", pattern="^0?[0-7]{3}$")

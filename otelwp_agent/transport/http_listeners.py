@@ -1,0 +1,152 @@
+"""The listening sockets of one HTTP server, and their hand-over at a reload."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from otelwp_agent.errors import StartError
+from otelwp_agent.transport.listen import address_of, listen
+
+if TYPE_CHECKING:
+    import socket
+
+    from otelwp_agent.config.types import Endpoint
+    from otelwp_agent.transport.http_server import HttpServer
+
+Accept = Callable[["socket.socket"], Awaitable["Acceptor"]]
+"""Begins to accept the connections of a listening socket."""
+
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+class Acceptor(Protocol):
+    """Accepts connections until it is closed."""
+
+    def close(self) -> None:
+        """Stop accepting and close the socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    """One address that is listened on."""
+
+    key: str
+    endpoint: Endpoint
+    socket: socket.socket
+    acceptor: Acceptor
+
+    @property
+    def port(self) -> int:
+        """The port it got; 0 on a unix socket."""
+        return 0 if self.endpoint.unix else self.socket.getsockname()[1]
+
+    @property
+    def address(self) -> str:
+        """The address, for people."""
+        return address_of(self.endpoint, self.port)
+
+
+class Listeners:
+    """The addresses that `server` listens on.
+
+    A server that starts on an address which a server of the same name already serves in this process gets another
+    handle of its socket; `successor` of the old one is then the new one.
+    """
+
+    _serving: dict[str, Listeners] = {}  # noqa: RUF012 - by address, for the whole process, on purpose
+
+    def __init__(self, server: HttpServer) -> None:
+        """Listen for `server`, once `open` is called."""
+        self.server = server
+        self.successor: HttpServer | None = None
+        self._listeners: list[_Listener] = []
+        self._predecessors: dict[str, Listeners] = {}  # by address, as long as they listen
+
+    def __bool__(self) -> bool:
+        """Return whether there is a listening socket."""
+        return bool(self._listeners)
+
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses, for people, in the order of the configuration."""
+        return [each.address for each in self._listeners]
+
+    @property
+    def port(self) -> int:
+        """The port of the first address; 0 on a unix socket."""
+        return self._listeners[0].port
+
+    async def open(self, accept: Accept) -> None:
+        """Listen and accept connections with `accept`; raise `StartError` with nothing left open."""
+        settings = self.server.settings
+        try:
+            await self._listen(settings.endpoint, accept)
+            for endpoint in settings.additional_endpoints:
+                await self._listen_too(endpoint, accept)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close every listening socket; remove a unix socket that no successor serves."""
+        listeners, self._listeners = self._listeners, []
+        for each in listeners:
+            each.acceptor.close()
+            each.socket.close()
+            if self._serving.get(each.key) is not self:
+                continue
+            before = self._predecessors.pop(each.key, None)
+            if before is not None:  # a reload that failed: the old server goes on serving
+                self._serving[each.key] = before
+                continue
+            del self._serving[each.key]
+            if each.endpoint.unix:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(each.endpoint.unix)  # noqa: PTH108 - beside the bind that made it
+
+    def forget(self, predecessor: Listeners) -> None:
+        """Serve alone what `predecessor` has served."""
+        for key in [key for key, each in self._predecessors.items() if each is predecessor]:
+            del self._predecessors[key]
+
+    async def _listen_too(self, endpoint: Endpoint, accept: Accept) -> None:
+        try:
+            await self._listen(endpoint, accept)
+        except StartError as error:
+            if getattr(error.__cause__, "errno", None) not in _NOT_HERE:
+                raise
+            server = self.server
+            server.log.warning("address left out", server=server.name, endpoint=str(endpoint), error=str(error))
+
+    async def _listen(self, endpoint: Endpoint, accept: Accept) -> None:
+        settings, name, key = self.server.settings, self.server.name, str(endpoint)
+        if endpoint.port == 0:
+            key = f"{key}#{name}#{len(self._listeners)}"  # any port will do: no two components mean the same one
+        sock = self._share(key)
+        if sock is None:
+            sock = listen(
+                endpoint,
+                name=name,
+                backlog=settings.backlog,
+                unix_mode=settings.unix_mode,
+                unix_group=settings.unix_group,
+            )
+        self._listeners.append(_Listener(key, endpoint, sock, await accept(sock.dup())))
+        self._serving[key] = self
+
+    def _share(self, key: str) -> socket.socket | None:
+        """Return another handle of the socket on which a predecessor listens, or `None` if there is no predecessor."""
+        before = self._serving.get(key)
+        if before is None:
+            return None
+        name, other = self.server.name, before.server.name
+        if other != name:
+            raise StartError(f"{name}: cannot listen on {key}: {other} already does; give one another")
+        before.successor = self.server
+        self._predecessors[key] = before
+        return next(each.socket for each in before._listeners if each.key == key).dup()  # noqa: SLF001 - its own class

@@ -1,0 +1,137 @@
+"""Accept TLS connections of the HTTP servers: counted and timed from `accept`, before the handshake.
+
+The event loops tell a TLS server's protocol of a connection only after the handshake, and give it no way to end an
+earlier one. So connections are accepted here, and the loop takes over with the handshake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING
+
+from otelwp_agent.telemetry.tasks import spawn
+from otelwp_agent.transport.http_session import Session
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+
+    from otelwp_agent.transport.http_server import HttpServer
+
+ACCEPTED_PER_TURN = 100
+"""Connections accepted before other events of the loop get their turn."""
+PAUSE = 1.0
+"""Seconds without accepting after the system has refused, for example because too many files are open."""
+
+
+class TlsAcceptor:
+    """Accepts connections of one listening socket until it is closed."""
+
+    def __init__(self, server: HttpServer, listening: socket.socket, context: ssl.SSLContext) -> None:
+        """Accept for `server`, with the certificate of `context`; own the socket."""
+        self._server = server
+        self._socket = listening
+        self._context = context
+        self._loop = asyncio.get_running_loop()
+        self._pause: asyncio.TimerHandle | None = None
+        listening.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        self._accept_more()
+
+    def close(self) -> None:
+        """Stop accepting and close the socket."""
+        self._loop.remove_reader(self._socket)
+        if self._pause is not None:
+            self._pause.cancel()
+        self._socket.close()
+
+    def _accept_more(self) -> None:
+        self._loop.add_reader(self._socket, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTED_PER_TURN):
+            try:
+                connection, address = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                server = self._server
+                server.log.warning("connections cannot be accepted", server=server.name, error=str(error))
+                self._loop.remove_reader(self._socket)
+                self._pause = self._loop.call_later(PAUSE, self._accept_more)
+                return
+            connection.setblocking(False)  # noqa: FBT003 - the standard library's signature
+            Handshake(self._server, connection, address[0] if isinstance(address, tuple) else "").begin(self._context)
+
+
+class Handshake:
+    """One connection until its TLS handshake is complete; then a `Session` takes its place."""
+
+    __slots__ = ("_socket", "_started", "_task", "deadline", "peer", "server")
+
+    def __init__(self, server: HttpServer, connection: socket.socket, peer: str) -> None:
+        """Own `connection`, which was accepted for `server` from the address `peer`."""
+        self.server = server
+        self.peer = peer
+        self.deadline = server.now + server.timeouts.header
+        self._socket = connection
+        self._started = False
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, context: ssl.SSLContext) -> None:
+        """Count the connection and begin the handshake, or close it: an answer would need the handshake."""
+        server = self.server
+        reason = server.sessions.add(self)
+        if reason:
+            server.on_refused(reason)
+            self._socket.close()
+            server.session_ended(self)
+        else:
+            self._task = spawn(self._shake_hands(context), name=f"TLS handshake of {server.name}")
+
+    def time_is_up(self) -> None:
+        """Close a connection whose handshake takes too long."""
+        self.server.on_refused("tls_timeout")
+        self.abort()
+
+    def drain(self) -> None:
+        """Close: no request has arrived."""
+        self.abort()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.deadline = math.inf
+        if not self._started:  # then the task closes nothing
+            self._socket.close()
+            self.server.session_ended(self)
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _shake_hands(self, context: ssl.SSLContext) -> None:
+        self._started = True
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(lambda: SecuredSession(self), self._socket, ssl=context)
+        except OSError:  # TLS errors are OSErrors; so is the one of a client that leaves
+            self.server.on_refused("tls_handshake")
+        finally:
+            self.server.session_ended(self)
+
+
+class SecuredSession(Session):
+    """A session whose connection was counted as a handshake."""
+
+    __slots__ = ("_handshake",)
+
+    def __init__(self, handshake: Handshake) -> None:
+        """Take the place of `handshake` once there is a transport."""
+        super().__init__(handshake.server)
+        self._handshake: Handshake | None = handshake
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin where the handshake has ended."""
+        handshake, self._handshake = self._handshake, None
+        assert handshake is not None  # noqa: S101 - called once
+        self.server = handshake.server
+        self.begin(transport, handshake.peer)
+        self.server.sessions.replace(handshake, self)

@@ -33,10 +33,11 @@ def headers(path, *extra):
 class Connection:
     """One connection with `streams` calls of `path`.
 
-    Each sends `size` bytes (zeros, or the bytes themselves) of a message that claims to have `claim` bytes.
+    Each sends `size` bytes (zeros, or the bytes themselves) of a message that claims to have `claim` bytes; `end` ends
+    the stream after them.
     """
 
-    def __init__(self, port, path, *, size, claim, streams=1, extra=(), compressed=False):
+    def __init__(self, port, path, *, size, claim, streams=1, extra=(), compressed=False, end=False):
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.settimeout(0)
         self.statuses = {}
@@ -46,6 +47,7 @@ class Connection:
         self._windows = {0: _WINDOW, **dict.fromkeys(self._left, _WINDOW)}
         self._initial = _WINDOW
         self._in = b""
+        self._end = end
         block = headers(path, *extra)
         self._out = bytearray(PREFACE + frame(SETTINGS, 0, 0))
         self._out += b"".join(frame(HEADERS, END_HEADERS, stream, block) for stream in self._left)
@@ -84,7 +86,8 @@ class Connection:
                 size = min(_FRAME, self._windows[stream], self._windows[0], len(rest))
                 if not size:
                     break
-                self._out += frame(DATA, 0, stream, rest[:size])
+                last = END_STREAM if self._end and size == len(rest) else 0
+                self._out += frame(DATA, last, stream, rest[:size])
                 rest = rest[size:]
                 self._windows[stream] -= size
                 self._windows[0] -= size

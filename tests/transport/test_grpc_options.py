@@ -12,7 +12,7 @@ def test_the_defaults_bound_connections_calls_messages_and_waiting():
     assert arguments() == {
         "grpc.so_reuseport": 1,
         "grpc.max_receive_message_length": 20 * 2**20,
-        "grpc.max_concurrent_streams": 256,
+        "grpc.max_concurrent_streams": 100,
         "grpc.max_allowed_incoming_connections": 4096,
         "grpc.server_handshake_timeout_ms": 10_000,
         "grpc.max_connection_idle_ms": 600_000,

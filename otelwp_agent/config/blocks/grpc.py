@@ -62,7 +62,7 @@ class GrpcServer(NetworkServer):
         DEFAULT_MAX_MIB, ge=1, le=2047
     )
     """Largest message, in MiB, after decompression; 0 is the default."""
-    max_concurrent_streams: int = Field(256, ge=1)
+    max_concurrent_streams: int = Field(100, ge=1)
     """Calls at once on one connection. Those beyond it end as UNAVAILABLE, which senders try again."""
     max_connections: int = Field(4096, ge=1)
     """Connections served at once; more are closed."""

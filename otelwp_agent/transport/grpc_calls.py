@@ -2,7 +2,8 @@
 
 grpcio buffers a message until it is complete and does not report how much of it has arrived. What it holds is therefore
 estimated: while messages are late, the growth of the process's resident memory since the first of them began, less the
-growth of what other receivers have reserved, is reserved in the budget of the process (`InFlight`).
+growth of what other receivers have reserved, is reserved in the budget of the process (`InFlight`). Messages that fill
+memory which the process had free already do not count: they do not make it larger.
 
 Above the soft limit, new calls wait before grpcio reads their message: a sender can then fill no more than the stream's
 first flow-control window (64 KiB). Above the hard limit, new calls and the oldest late ones are refused.
@@ -13,6 +14,7 @@ Invariant: `reserved` is the part of `in_flight.used` that stands for messages t
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import math
 from typing import TYPE_CHECKING
 
@@ -30,7 +32,7 @@ LATE = 0.02
 SWEEP = 0.02
 """Seconds between two looks at the calls whose message has not arrived; 1 GB/s adds 20 MB between them."""
 PATIENCE = 0.25
-"""Seconds for which late messages may keep the budget above its soft limit, which pauses everybody else."""
+"""Seconds for which late messages may keep the budget above its soft limit, which pauses all other senders."""
 RETRY_AFTER = 1.0
 """Seconds after which a refused sender should try again."""
 
@@ -66,9 +68,9 @@ class Calls:
         self.in_flight = in_flight
         self.reserved = 0
         self.per_peer: dict[str, int] = {}
-        """Calls in progress by address, where `max_requests_per_peer` limits them."""
+        """Calls in progress by address, where `max_concurrent_streams_per_peer` limits them."""
         self._max_message = settings.max_recv_msg_size_mib * 2**20
-        self._max_per_peer = 0 if settings.endpoint.unix else settings.max_requests_per_peer
+        self._max_per_peer = 0 if settings.endpoint.unix else settings.max_concurrent_streams_per_peer
         self._timeout = settings.read_timeout or math.inf
         self._refuse = refuse
         self._resident = resident
@@ -89,9 +91,9 @@ class Calls:
             count = self.per_peer.get(peer, 0)
             if count >= self._max_per_peer:
                 raise Overloaded(
-                    f"{count} calls from {peer} are in progress; max_requests_per_peer allows no more",
+                    f"{count} calls from {peer} are in progress; max_concurrent_streams_per_peer allows no more",
                     retry_after=RETRY_AFTER,
-                    reason="requests_per_peer",
+                    reason="streams_per_peer",
                 )
             self.per_peer[peer] = count + 1
         call = Call(context, peer, self._clock())
@@ -184,9 +186,18 @@ class Calls:
 
 
 def address(peer: str) -> str:
-    """Return the address in a peer as grpcio writes it: `ipv4:192.0.2.1:55000`, `ipv6:%5B2001:db8::1%5D:55000`."""
-    _, _, rest = peer.partition(":")
-    return rest.rpartition(":")[0].removeprefix("%5B").removesuffix("%5D") or peer
+    """Return the IP address in a peer as grpcio writes it, of IPv6 its /64 network: one client has all of that.
+
+    `ipv4:192.0.2.1:55000` is `192.0.2.1`, `ipv6:%5B2001:db8::1%5D:55000` is `2001:db8::/64`; any other stays as it is.
+    """
+    family, _, rest = peer.partition(":")
+    if family == "ipv4":
+        return rest.rpartition(":")[0]
+    if family == "ipv6":
+        number, _, _ = rest.removeprefix("%5B").partition("%")
+        found = ipaddress.IPv6Address(number)
+        return str(found.ipv4_mapped or ipaddress.IPv6Network((found, 64), strict=False))
+    return peer
 
 
 def _crowded(message: str) -> Overloaded:

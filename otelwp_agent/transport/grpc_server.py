@@ -303,7 +303,7 @@ def _serve(listener: _Listener, method: str) -> Callable[[object, aio.ServicerCo
             message = await context.read()
             calls.arrived(call)
             if message is aio.EOF:  # type: ignore[attr-defined]  # missing in its stubs
-                return b""  # cancelled, refused or without a message: nobody reads the answer
+                return b""  # cancelled, refused or without a message: the answer has no reader
             size = len(message)
             in_flight.used += size
             metadata = {key: value for key, value in context.invocation_metadata() or () if type(value) is str}

@@ -66,9 +66,9 @@ class GrpcServer(NetworkServer):
     """Calls at once on one connection. Those beyond it end as UNAVAILABLE, which senders try again."""
     max_connections: int = Field(4096, ge=1)
     """Connections served at once; more are closed."""
-    max_requests_per_peer: int = Field(0, ge=0)
-    """Calls at once from one address, over all its connections; more are answered RESOURCE_EXHAUSTED with `RetryInfo`.
-    0 for no limit; a unix socket has none."""
+    max_concurrent_streams_per_peer: int = Field(0, ge=0)
+    """Calls at once from one IP address (IPv6: one /64 network), over all its connections; more are answered
+    RESOURCE_EXHAUSTED with `RetryInfo`. 0 for no limit. Unix sockets have none."""
     read_timeout: Duration = 30.0
     """Time for a message to arrive; 0 for no limit."""
     keepalive: GrpcKeepalive | None = None

@@ -154,7 +154,6 @@ class _Listener:
         server, self._server = self._server, None
         if self._timer is not None:
             self._timer.cancel()
-        self.calls.stop()
         if server is None:
             return
         others = _listening[self._key]
@@ -164,6 +163,7 @@ class _Listener:
         if self.settings.endpoint.unix:
             self._hand_back(others)
         await server.stop(grace)
+        self.calls.stop()
 
     def refuse(self, context: aio.ServicerContext[bytes, bytes], error: ConsumeError) -> bytes:
         """Answer a call with what `error` says."""

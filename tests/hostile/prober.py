@@ -7,6 +7,7 @@ a process of its own, so that the attacker's work does not delay it, and prints 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+LOOK = 0.05
+"""Seconds between two looks at how long the threads of the agent have waited for a processor."""
 PAUSE = 0.02
 """Seconds between two requests of a probe."""
 PATIENCE = 12.0
@@ -41,17 +44,26 @@ class Sample:
     status: int
 
 
-class Prober:
-    """Measures from `__enter__` until `stop`."""
+@dataclass(frozen=True)
+class Wait:
+    """Until `at`, the threads of a process had waited for a processor for so long (seconds, by thread)."""
 
-    def __init__(self, probes: list[Probe]) -> None:
+    at: float
+    waited: dict[str, float]
+
+
+class Prober:
+    """Measures from `__enter__` until `stop`, and watches the threads of the process `pid`."""
+
+    def __init__(self, probes: list[Probe], pid: int) -> None:
         self._probes = probes
+        self._pid = pid
 
     def __enter__(self):
         self._process = subprocess.Popen(
             [sys.executable, __file__], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self._process.stdin.write(json.dumps([vars(each) for each in self._probes]) + "\n")
+        self._process.stdin.write(json.dumps([self._pid, [vars(each) for each in self._probes]]) + "\n")
         self._process.stdin.flush()
         assert self._process.stdout.readline() == "measuring\n"
         return self
@@ -63,10 +75,11 @@ class Prober:
         self._process.stdin.close()
         self._process.stdout.close()
 
-    def stop(self) -> list[Sample]:
+    def stop(self) -> tuple[list[Sample], list[Wait]]:
         """Wait for the answers that are still owed; return everything measured."""
         self._process.stdin.close()
-        return [Sample(*each) for each in json.loads(self._process.stdout.read())]
+        samples, waits = json.loads(self._process.stdout.read())
+        return [Sample(*each) for each in samples], [Wait(*each) for each in waits]
 
 
 async def _measure(probe: Probe, samples: list[Sample], ended: asyncio.Event) -> None:
@@ -93,6 +106,16 @@ async def _measure(probe: Probe, samples: list[Sample], ended: asyncio.Event) ->
         streams[1].transport.abort()
 
 
+async def _watch(pid: int, waits: list[Wait]) -> None:
+    while True:
+        waited = {}
+        for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):  # a thread that has ended
+                waited[path.parent.name] = int(path.read_text("ascii").split()[1]) / 1e9
+        waits.append(Wait(time.monotonic(), waited))
+        await asyncio.sleep(LOOK)
+
+
 async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: str) -> tuple[int, bool]:
     """Send one request; return the status and whether the connection stays open."""
     writer.write(request.encode("latin-1"))
@@ -104,8 +127,11 @@ async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reque
 
 async def _main() -> None:
     loop = asyncio.get_running_loop()
-    probes = [Probe(**each) for each in json.loads(sys.stdin.readline())]
+    pid, named = json.loads(sys.stdin.readline())
+    probes = [Probe(**each) for each in named]
     samples: list[Sample] = []
+    waits: list[Wait] = []
+    watching = asyncio.create_task(_watch(pid, waits))
     ended = asyncio.Event()
     tasks = [asyncio.create_task(_measure(each, samples, ended)) for each in probes]
     while len({each.probe for each in samples}) < len(probes):
@@ -115,7 +141,9 @@ async def _main() -> None:
     await loop.run_in_executor(None, sys.stdin.read)
     ended.set()
     await asyncio.gather(*tasks)
-    sys.stdout.write(json.dumps([[each.probe, each.began, each.took, each.status] for each in samples]))
+    await asyncio.sleep(LOOK)
+    watching.cancel()
+    sys.stdout.write(json.dumps([[list(vars(each).values()) for each in found] for found in (samples, waits)]))
 
 
 if __name__ == "__main__":

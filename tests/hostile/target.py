@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.hostile import wire
 from tests.hostile.bodies import SPAN
-from tests.hostile.prober import Probe, Prober, Sample
+from tests.hostile.prober import Probe, Prober, Sample, Wait
 from tests.kit.agent import Agent, free_port
 
 LIMIT_MIB = 256
@@ -97,18 +97,17 @@ class Target:
 class Verdict:
     """What an attack did: `slowest` and `excess` are seconds by what was asked for, the peak is in MiB.
 
-    `excess` is the longest time less what requests to an agent that nobody attacks took while it lasted: the machine's
-    own delays are not the agent's.
+    `excess` is the longest time less the delays of the machine while it lasted, which are not the agent's: see `noise`.
     """
 
-    def __init__(self, samples: list[Sample], peak: int, cpu: float, *, recovered: bool) -> None:
+    def __init__(self, samples: list[Sample], waits: list[Wait], peak: int, cpu: float, *, recovered: bool) -> None:
         self.peak, self.cpu, self.recovered = peak, cpu, recovered
         control = [each for each in samples if each.probe.startswith("control")]
         self.slowest, self.excess, self.unanswered = {}, {}, 0
         for kind in SLOWEST:
             found = [each for each in samples if each.probe.startswith(kind)]
             self.slowest[kind] = max(each.took for each in found)
-            self.excess[kind] = max(each.took - noise(each, control) for each in found)
+            self.excess[kind] = max(each.took - noise(each, control, waits) for each in found)
             self.unanswered += sum(not each.status for each in found)
 
     @property
@@ -132,12 +131,18 @@ class Verdict:
         return f"{times}, peak {self.peak} MiB, CPU {self.cpu:.1f} s"
 
 
-def noise(sample: Sample, control: list[Sample]) -> float:
-    """Return the longest that a request to the control took while `sample` lasted."""
+def noise(sample: Sample, control: list[Sample], waits: list[Wait]) -> float:
+    """Return the delay of the machine while `sample` lasted: the longer of two, in seconds.
+
+    One is the longest that a request to the control took, the other the longest that a thread of the agent was ready to
+    run and had no processor. On a machine that does nothing else both are close to 0.
+    """
     end = sample.began + sample.took
-    return max(
-        (each.took for each in control if each.began <= end and each.began + each.took >= sample.began), default=0.0
-    )
+    asked = [each.took for each in control if each.began <= end and each.began + each.took >= sample.began]
+    before = next((each.waited for each in reversed(waits) if each.at <= sample.began), {})
+    after = next((each.waited for each in waits if each.at >= end), {})
+    waited = [after[thread] - seconds for thread, seconds in before.items() if thread in after]
+    return max([*asked, *waited], default=0.0)
 
 
 def probes(target: Target, prefix: str = "") -> list[Probe]:
@@ -155,11 +160,11 @@ def probes(target: Target, prefix: str = "") -> list[Probe]:
 def bear(target: Target, control: Target, attack) -> Verdict:
     """Attack `target` once, and measure."""
     getattr(attack, "prepare", lambda: None)()
-    with Prober([*probes(target), *probes(control, "control ")]) as prober:
+    with Prober([*probes(target), *probes(control, "control ")], target.agent.pid) as prober:
         before = target.cpu
         attack(target)
         time.sleep(SETTLE)
-        samples = prober.stop()
+        samples, waits = prober.stop()
     used = target.cpu - before
     recovered = target.recovers()
-    return Verdict(samples, target.status("VmHWM"), used, recovered=recovered)
+    return Verdict(samples, waits, target.status("VmHWM"), used, recovered=recovered)

@@ -1,21 +1,22 @@
 """The measurement itself: it notices a server that lets others wait and forgives the delays of the machine."""
 
+import os
 import socket
 import threading
 import time
 
 import pytest
 
-from tests.hostile.prober import Probe, Prober, Sample
+from tests.hostile.prober import Probe, Prober, Sample, Wait
 from tests.hostile.target import ABOVE_MIB, LIMIT_MIB, Verdict, noise
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 REQUEST = "GET / HTTP/1.1\r\n\r\n"
 
 
-def verdict(*samples, peak=100, recovered=True):
+def verdict(*samples, waits=(), peak=100, recovered=True):
     quiet = [Sample(name, 0.0, 0.001, 200) for name in ("live", "otlp", "control live", "control otlp")]
-    return Verdict([*quiet, *samples], peak, 0.1, recovered=recovered)
+    return Verdict([*quiet, *samples], list(waits), peak, 0.1, recovered=recovered)
 
 
 def test_an_agent_that_bears_the_attack_has_no_problems():
@@ -42,7 +43,16 @@ def test_what_the_control_waited_for_meanwhile_is_the_machines_delay():
     assert verdict(slow, Sample("control live", 1.1, 0.4, 200)).problems == []
     assert verdict(slow, Sample("control live", 1.7, 0.4, 200)).problems != []
     assert verdict(slow, Sample("control live", 0.5, 0.4, 200)).problems != []
-    assert noise(slow, []) == 0.0
+    assert noise(slow, [], []) == 0.0
+
+
+def test_what_a_thread_of_the_agent_waited_for_a_processor_is_the_machines_delay():
+    slow = Sample("live", 1.0, 0.6, 200)
+    waits = [Wait(0.9, {"1": 5.0, "2": 5.0}), Wait(1.3, {"1": 5.2, "2": 5.0}), Wait(1.7, {"1": 5.4, "2": 5.0})]
+    assert verdict(slow, waits=waits).problems == []
+    assert noise(slow, [], waits) == pytest.approx(0.4)
+    assert verdict(slow, waits=[Wait(0.9, {"1": 5.0}), Wait(1.7, {"1": 5.1})]).problems != []
+    assert noise(slow, [], waits[:1]) == noise(slow, [], waits[2:]) == 0.0
 
 
 @pytest.fixture
@@ -78,17 +88,19 @@ def server():
 @pytest.mark.parametrize("fresh", [False, True])
 def test_the_prober_notices_a_pause(server, fresh):
     port, gate = server
-    with Prober([Probe("live", port, REQUEST, fresh)]) as prober:
+    with Prober([Probe("live", port, REQUEST, fresh)], os.getpid()) as prober:
         with gate:
             time.sleep(0.3)  # the pause that is measured
-        samples = prober.stop()
+        samples, waits = prober.stop()
     assert {each.status for each in samples} == {200}
     assert max(each.took for each in samples) > 0.2
+    assert all(str(os.getpid()) in each.waited for each in waits)
+    assert len(waits) > 3
 
 
 def test_the_prober_counts_a_server_that_is_gone():
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    with Prober([Probe("live", port, REQUEST)]) as prober:
-        samples = prober.stop()
+    with Prober([Probe("live", port, REQUEST)], os.getpid()) as prober:
+        samples, _ = prober.stop()
     assert {each.status for each in samples} == {0}

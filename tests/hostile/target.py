@@ -29,7 +29,7 @@ receivers:
     protocols:
       grpc: {{endpoint: "127.0.0.1:0", max_connections: 10, tls: {tls}}}
       http: {{endpoint: "127.0.0.1:0", max_connections: 10, tls: {tls}}}
-  zipkin: {{endpoint: "127.0.0.1:0", read_header_timeout: 1s}}
+  zipkin: {{endpoint: "127.0.0.1:0", read_header_timeout: 1s, idle_timeout: 1s}}
   jaeger: {{protocols: {{grpc: {{endpoint: "127.0.0.1:0"}}, thrift_http: {{endpoint: "127.0.0.1:0"}}}}}}
   jaeger_json: {{endpoint: "127.0.0.1:0"}}
   datagram: {{endpoint: "127.0.0.1:0"}}

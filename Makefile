@@ -22,7 +22,7 @@ CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types layers mirror native docs-check proto-check fmt docs proto pin bench fuzz interop chaos clean
+.PHONY: help run test check lint types layers mirror native docs-check proto-check fmt docs proto pin bench fuzz interop chaos hostile clean
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r word text; \
@@ -87,6 +87,9 @@ interop: $(DEV) ## run the tests that need real peers, and get those first (PEER
 
 chaos: $(DEV) ## kill agents and break disks: is anything lost? (CHAOS_SECONDS=120 CHAOS_SEED=… PYTEST_ARGS=…)
 	@CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_SEED=$(CHAOS_SEED) $(BIN)/python -m pytest -m chaos tests/chaos $(PYTEST_ARGS)
+
+hostile: $(DEV) ## attack agents: does anybody else have to wait, does memory keep to its limit? (PYTEST_ARGS=…)
+	@$(BIN)/python -m pytest -m hostile tests/hostile $(PYTEST_ARGS)
 
 clean: ## remove .venv and everything that was built or cached
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

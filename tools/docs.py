@@ -1,4 +1,6 @@
-"""Write docs/components/, docs/topics/metrics.md and service.md from the code; with `--check`, only tell what differs.
+"""Write docs/components/, docs/topics/metrics.md, service.md and a table in security.md from the code.
+
+With `--check`, only report what differs.
 
 A component's page is its docstring, its `Config` and its instruments: there is no second place to keep. Run by
 `make docs` and `make check`.
@@ -15,6 +17,7 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import docs_limits
 from docs_fields import block_of, default_words, foreign_words, limits, tier_words, type_words
 
 from otelwp_agent.component import Carries, Factory, Kind
@@ -33,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = Path("docs/components")
 METRICS = Path("docs/topics/metrics.md")
 SERVICE = Path("docs/topics/service.md")
+SECURITY = Path("docs/topics/security.md")
 
 
 def generated(source: str) -> str:
@@ -316,6 +320,8 @@ def pages() -> dict[Path, str]:
     written[PAGES / "README.md"] = index(described)
     written[METRICS] = metrics_page()
     written[SERVICE] = service_page()
+    limits_table = table(docs_limits.HEAD, docs_limits.rows())
+    written[SECURITY] = docs_limits.filled((ROOT / SECURITY).read_text("utf-8"), limits_table)
     return written
 
 

@@ -36,6 +36,7 @@ NO_MODULE = {
     "tests/test_fuzz.py": "the fuzz targets in benchmarks/fuzz",
     "tests/e2e": "whole agents",
     "tests/examples": "what stands in examples/",
+    "tests/hostile": "whole agents under attack",
     "tests/chaos": "whole agents that are killed, beside a backend that fails",
     "tests/sampling/adaptive/test_simulation.py": "the simulation in benchmarks/sampling",
     "tests/sampling/traces/test_native.py": "the extension module, which is C",

@@ -166,7 +166,15 @@ class JaegerReceiver(Receiver):
     async def _start_grpc(self, settings: Grpc) -> None:
         from otelwp_agent.transport.grpc_server import GrpcServer  # noqa: PLC0415 - 10 MB that HTTP alone does without
 
-        server = GrpcServer(settings, {POST_SPANS: self.post_spans}, name=self.name, log=self.context.log)
+        context = self.context
+        server = GrpcServer(
+            settings,
+            {POST_SPANS: self.post_spans},
+            name=self.name,
+            log=context.log,
+            in_flight=context.in_flight,
+            on_refused=refusals(context.registry, str(context.id), "grpc"),
+        )
         await server.start()
         self._grpc = server
         self.context.log.info("receiver listening", transport="grpc", endpoint=server.address, port=server.port)

@@ -196,7 +196,14 @@ class OtlpReceiver(Receiver):
         from otelwp_agent.transport.grpc_server import GrpcServer  # noqa: PLC0415 - 10 MB that HTTP alone does without
 
         methods = {method: self._grpc_handler(signal) for signal, method in _METHODS.items()}
-        server = GrpcServer(settings, methods, name=self.name, log=self.context.log)
+        server = GrpcServer(
+            settings,
+            methods,
+            name=self.name,
+            log=self.context.log,
+            in_flight=self.context.in_flight,
+            on_refused=self._refusals("grpc"),
+        )
         await server.start()
         self._grpc = server
         self.context.log.info("receiver listening", transport="grpc", endpoint=server.address, port=server.port)

@@ -21,8 +21,13 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.config.types import Endpoint
 from otelwp_agent.errors import ConsumeError, StartError
+from otelwp_agent.telemetry.process import resident_memory
+from otelwp_agent.telemetry.tasks import spawn
 from otelwp_agent.transport import status as statuses
+from otelwp_agent.transport.grpc_calls import Calls
+from otelwp_agent.transport.grpc_options import channel_arguments, credentials
 from otelwp_agent.transport.grpc_runtime import CODES, STATUS_DETAILS, aio, grpc
+from otelwp_agent.transport.in_flight import InFlight
 from otelwp_agent.transport.listen import listen
 from otelwp_agent.transport.tls import ServerTls, beyond_grpc
 
@@ -32,12 +37,10 @@ if TYPE_CHECKING:
     import structlog
 
     from otelwp_agent.config import blocks
+    from otelwp_agent.transport.grpc_calls import Call
 
     GrpcHandler = Callable[[bytes, Mapping[str, str]], bytes | asyncio.Future[bytes]]
     """Takes a message and the client's metadata (lower-case names; binary values left out); gives the answer."""
-
-HANDSHAKE_TIMEOUT = 10.0
-"""Seconds for TLS and the HTTP/2 preface; grpcio's own default is 120."""
 
 UNIX_MODE = "0660"
 """File mode of a unix socket, the same as of `config.blocks.HttpServer`."""
@@ -46,19 +49,27 @@ UNIX_MODE = "0660"
 class GrpcServer:
     """Serves `methods` (`/package.Service/Method` → handler). Handlers raise `ConsumeError` to refuse a message."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - where it listens, what it serves, and whom it reports to
         self,
         settings: blocks.GrpcServer,
         methods: Mapping[str, GrpcHandler],
         *,
         name: str,
         log: structlog.typing.FilteringBoundLogger,
+        in_flight: InFlight | None = None,
+        on_refused: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Serve under the component's `name` (`receivers/otlp`); nothing is opened before `start`."""
+        """Serve under the component's `name` (`receivers/otlp`); nothing is opened before `start`.
+
+        `in_flight` is the budget of the process (without it, one of its own); `on_refused` gets the reason of each
+        refusal that the server decides itself.
+        """
         self.settings = settings
         self.methods = methods
         self.name = name
         self.log = log
+        self.in_flight = InFlight() if in_flight is None else in_flight
+        self.on_refused = on_refused
         self.port = 0
         self.waiting: set[asyncio.Future[bytes]] = set()
         self._listener: _Listener | None = None
@@ -109,6 +120,9 @@ class _Listener:
         self.settings = first.settings
         self.methods = frozenset(first.methods)
         self.owners: list[GrpcServer] = []
+        self.calls = Calls(
+            first.settings, first.in_flight, self.end_early, resident=_resident, clock=asyncio.get_running_loop().time
+        )
         self.port = 0
         self.tls = _tls(first.settings, first.name)
         self._key = _key(first.settings.endpoint, first.settings.endpoint.port or 0)
@@ -119,7 +133,7 @@ class _Listener:
     async def start(self) -> None:
         """Listen; raise `StartError` with nothing left open."""
         endpoint = self.settings.endpoint
-        server = aio.server(handlers=(_Methods(self),), options=_options(self.settings))
+        server = aio.server(handlers=(_Methods(self),), options=channel_arguments(self.settings))
         try:
             if endpoint.unix:
                 self._bind_unix(server, endpoint)
@@ -149,6 +163,7 @@ class _Listener:
         if self.settings.endpoint.unix:
             self._hand_back(others)
         await server.stop(grace)
+        self.calls.stop()
 
     def refuse(self, context: aio.ServicerContext[bytes, bytes], error: ConsumeError) -> bytes:
         """Answer a call with what `error` says."""
@@ -157,6 +172,11 @@ class _Listener:
         context.set_details(status.message)
         context.set_trailing_metadata(((STATUS_DETAILS, status.SerializeToString()),))
         return b""
+
+    def end_early(self, call: Call, error: ConsumeError) -> None:
+        """Answer a call whose message is still arriving with what `error` says; grpcio then frees the message."""
+        self.owners[-1].on_refused(error.reason)
+        spawn(_abort(call.context, error), name=f"{self.name}: refuse a late message")
 
     def _bind_tcp(self, server: aio.Server, endpoint: Endpoint) -> None:
         port = endpoint.port or 0
@@ -216,7 +236,7 @@ class _Listener:
         try:
             if self.tls is None:
                 return server.add_insecure_port(address)
-            return server.add_secure_port(address, _credentials(self.tls))
+            return server.add_secure_port(address, credentials(self.tls))
         except RuntimeError as error:
             raise StartError(f"{self.name}: cannot listen on {self.settings.endpoint}: {error}") from error
 
@@ -254,32 +274,71 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in 
 
     def __init__(self, listener: _Listener) -> None:
         self._known = {
-            method: grpc.unary_unary_rpc_method_handler(_serve(listener, method)) for method in listener.methods
+            method: grpc.stream_unary_rpc_method_handler(_serve(listener, method)) for method in listener.methods
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         return self._known.get(handler_call_details.method)
 
 
-def _serve(listener: _Listener, method: str) -> Callable[[bytes, aio.ServicerContext[bytes, bytes]], Awaitable[bytes]]:
-    """Return the coroutine function that answers calls of `method`."""
-    owners = listener.owners
+def _serve(listener: _Listener, method: str) -> Callable[[object, aio.ServicerContext[bytes, bytes]], Awaitable[bytes]]:
+    """Return the coroutine function that answers calls of `method`.
 
-    async def serve(message: bytes, context: aio.ServicerContext[bytes, bytes]) -> bytes:
+    On the wire a unary call is a stream of one message. As a stream, grpcio begins the coroutine before it reads the
+    message and reads it when asked to, so that a call can be refused, or can wait, before its message takes memory.
+    """
+    owners, calls, in_flight = listener.owners, listener.calls, listener.calls.in_flight
+
+    async def serve(_messages: object, context: aio.ServicerContext[bytes, bytes]) -> bytes:
         owner = owners[-1]
-        metadata = {key: value for key, value in context.invocation_metadata() or () if type(value) is str}
         try:
-            answer = owner.methods[method](message, metadata)
+            call = calls.begin(context)
+        except ConsumeError as error:
+            owner.on_refused(error.reason)
+            return listener.refuse(context, error)
+        size = 0
+        try:
+            if in_flight.used > in_flight.soft:
+                await calls.pause(call)
+            message = await context.read()
+            calls.arrived(call)
+            if message is aio.EOF:  # type: ignore[attr-defined]  # missing in its stubs
+                return b""  # cancelled, refused or without a message: the answer has no reader
+            size = len(message)
+            in_flight.used += size
+            metadata = {key: value for key, value in context.invocation_metadata() or () if type(value) is str}
+            answer = owners[-1].methods[method](message, metadata)
             return answer if isinstance(answer, bytes) else await _outcome(owner, answer)
         except ConsumeError as error:
             return listener.refuse(context, error)
+        except aio.AbortError:
+            raise
         except Exception:
             owner.log.exception("request failed", server=owner.name, method=method)
             context.set_code(grpc.StatusCode.INTERNAL)
             context.set_details("internal error; the agent's log has the details")
             return b""
+        finally:
+            in_flight.used -= size
+            calls.end(call)
 
     return serve
+
+
+async def _abort(context: aio.ServicerContext[bytes, bytes], error: ConsumeError) -> None:
+    """End a call with what `error` says, whatever it waits for."""
+    status = statuses.status_message(error)
+    with contextlib.suppress(aio.AbortError, aio.UsageError, asyncio.CancelledError):
+        details = ((STATUS_DETAILS, status.SerializeToString()),)
+        await context.abort(CODES[status.code], status.message, details)
+
+
+def _resident() -> int:
+    """Return the resident memory of the process in bytes; 0 where the system does not report it (not on Linux)."""
+    try:
+        return resident_memory()
+    except OSError:
+        return 0
 
 
 async def _outcome(owner: GrpcServer, answer: asyncio.Future[bytes]) -> bytes:
@@ -322,49 +381,3 @@ def _tls(settings: blocks.GrpcServer, name: str) -> ServerTls | None:
     if problem is not None:
         raise StartError(f"{name}: tls: {problem}")
     return ServerTls(settings.tls, name=name)
-
-
-def _credentials(tls: ServerTls) -> grpc.ServerCredentials:
-    """Return credentials that follow `tls` through reloads: grpcio asks before each handshake, on its own thread."""
-    used = tls.pem
-
-    def configuration() -> grpc.ServerCertificateConfiguration:
-        pem = used
-        return grpc.ssl_server_certificate_configuration([(pem.key, pem.certificate)], pem.authorities or None)
-
-    def latest() -> grpc.ServerCertificateConfiguration | None:
-        nonlocal used
-        if tls.pem is used:
-            return None
-        used = tls.pem
-        return configuration()
-
-    return grpc.dynamic_ssl_server_credentials(configuration(), latest, bool(used.authorities))  # type: ignore[arg-type]  # None: no change
-
-
-def _options(settings: blocks.GrpcServer) -> list[tuple[str, int]]:
-    """Return grpcio's channel arguments (grpc/impl/channel_arg_names.h); times are in milliseconds."""
-    options = [
-        ("grpc.so_reuseport", 1),
-        ("grpc.max_receive_message_length", settings.max_recv_msg_size_mib * 2**20),
-        ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_TIMEOUT * 1000)),
-    ]
-    if settings.max_concurrent_streams is not None:
-        # grpcio refuses calls beyond it with UNAVAILABLE (clients of grpcio do not wait), so there is none by default.
-        options.append(("grpc.max_concurrent_streams", settings.max_concurrent_streams))
-    keepalive = settings.keepalive
-    if keepalive is None:
-        return options
-    times: list[tuple[str, float | None]] = []
-    if (limits := keepalive.server_parameters) is not None:
-        times += [
-            ("grpc.max_connection_idle_ms", limits.max_connection_idle),
-            ("grpc.max_connection_age_ms", limits.max_connection_age),
-            ("grpc.max_connection_age_grace_ms", limits.max_connection_age_grace),
-            ("grpc.keepalive_time_ms", limits.time),
-            ("grpc.keepalive_timeout_ms", limits.timeout),
-        ]
-    if (policy := keepalive.enforcement_policy) is not None:
-        times.append(("grpc.http2.min_ping_interval_without_data_ms", policy.min_time))
-        options.append(("grpc.keepalive_permit_without_calls", int(policy.permit_without_stream)))
-    return options + [(name, int(seconds * 1000)) for name, seconds in times if seconds]

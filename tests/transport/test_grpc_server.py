@@ -580,7 +580,10 @@ def test_on_uvloop_with_many_calls_and_no_word_from_the_loop():
 
     async def main():
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-        async with serving() as server, aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        async with (
+            serving(max_concurrent_streams=256) as server,
+            aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+        ):
             echoed = await asyncio.gather(*(channel.unary_unary(ECHO)(bytes([n]), timeout=5) for n in range(200)))
             assert echoed == [bytes([n]) for n in range(200)]
 

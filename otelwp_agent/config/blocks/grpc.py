@@ -22,7 +22,7 @@ class GrpcKeepaliveServer(Block):
     """Limits on a connection's age and silence."""
 
     max_connection_idle: Duration | None = None
-    """Close a connection without calls after this long."""
+    """Close a connection without calls after this long; 10m if left out, 0 for never."""
     max_connection_age: Duration | None = None
     """Close a connection after this long."""
     max_connection_age_grace: Duration | None = None
@@ -62,8 +62,15 @@ class GrpcServer(NetworkServer):
         DEFAULT_MAX_MIB, ge=1, le=2047
     )
     """Largest message, in MiB, after decompression; 0 is the default."""
-    max_concurrent_streams: int | None = Field(None, ge=1)
-    """Calls at once on one connection."""
+    max_concurrent_streams: int = Field(100, ge=1)
+    """Calls at once on one connection. Those beyond it end as UNAVAILABLE, which senders try again."""
+    max_connections: int = Field(4096, ge=1)
+    """Connections served at once; more are closed."""
+    max_concurrent_streams_per_peer: int = Field(0, ge=0)
+    """Calls at once from one IP address (IPv6: one /64 network), over all its connections; more are answered
+    RESOURCE_EXHAUSTED with `RetryInfo`. 0 for no limit. Unix sockets have none."""
+    read_timeout: Duration = 30.0
+    """Time for a message to arrive; 0 for no limit."""
     keepalive: GrpcKeepalive | None = None
     """Keep-alive settings."""
     include_metadata: bool = False

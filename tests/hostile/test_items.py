@@ -1,0 +1,77 @@
+"""Bodies of 20 MiB that hold nothing but empty items: the decoded size has a budget, spent before it is built."""
+
+import functools
+
+import pytest
+
+from tests.hostile import bodies, wire
+from tests.hostile.attack import posted, prepared
+from tests.hostile.bodies import gzip, nested, repeated
+
+JSON, THRIFT = wire.JSON, wire.THRIFT
+GZIP = "Content-Encoding: gzip"
+SPANS_BEFORE, SPANS_AFTER = '{"resourceSpans":[{"scopeSpans":[{"spans":[', "]}]}]}"
+
+
+def otlp(make):
+    return posted("otlp", "/v1/traces", make)
+
+
+def packed(make):
+    """Return an attack: one OTLP request, gzipped: 20 KB on the wire."""
+    return posted("otlp", "/v1/traces", lambda: gzip(make(), 1), wire.PROTOBUF, GZIP)
+
+
+def json(component, path, *parts):
+    return posted(component, path, functools.partial(repeated, *parts), JSON)
+
+
+@prepared(lambda: gzip(repeated('{"resourceSpans":[', "{}", "]}")[: 4 * bodies.MIB - 1000] + b"{}]}", 9))
+def datagrams(target, body):
+    """100 datagrams that inflate to 4 MiB of empty objects each."""
+    import socket
+
+    assert len(body) < 64 * 1024
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for _ in range(100):
+            sock.sendto(body, ("127.0.0.1", target.port("datagram", "udp")))
+
+
+ATTACKS = {
+    "otlp_empty_spans": otlp(bodies.empty_spans),
+    "otlp_empty_scopes": otlp(bodies.empty_scopes),
+    "otlp_empty_resources": otlp(bodies.empty_resources),
+    "otlp_empty_attributes": otlp(bodies.empty_attributes),
+    "otlp_nested_values": otlp(bodies.nested_values),
+    "otlp_empty_spans_gzip": packed(bodies.empty_spans),
+    "otlp_empty_scopes_gzip": packed(bodies.empty_scopes),
+    "otlp_empty_resources_gzip": packed(bodies.empty_resources),
+    "otlp_json_resources": json("otlp", "/v1/traces", '{"resourceSpans":[', "{}", "]}"),
+    "otlp_json_spans": json("otlp", "/v1/traces", SPANS_BEFORE, "{}", SPANS_AFTER),
+    "otlp_json_lists": json("otlp", "/v1/traces", '{"resourceSpans":[', "[]", "]}"),
+    "otlp_json_undeclared": json("otlp", "/v1/traces", '{"x":[', "{}", "]}"),
+    "otlp_json_nested_lists": posted("otlp", "/v1/traces", lambda: nested("[", "]"), JSON),
+    "otlp_json_nested_objects": posted("otlp", "/v1/traces", lambda: nested('{"a":', "}"), JSON),
+    "otlp_json_number": posted("otlp", "/v1/traces", lambda: bodies.long_number('{"x":', "}"), JSON),
+    "otlp_json_spans_gzip": posted(
+        "otlp", "/v1/traces", lambda: gzip(repeated(SPANS_BEFORE, "{}", SPANS_AFTER), 1), JSON, GZIP
+    ),
+    "zipkin_v2_objects": json("zipkin", "/api/v2/spans", "[", "{}", "]"),
+    "zipkin_v2_lists": json("zipkin", "/api/v2/spans", "[", "[]", "]"),
+    "zipkin_v2_empty_spans_protobuf": posted("zipkin", "/api/v2/spans", lambda: b"\x0a\x00" * 9_900_000),
+    "zipkin_v1_objects": json("zipkin", "/api/v1/spans", "[", "{}", "]"),
+    "zipkin_v1_lists": json("zipkin", "/api/v1/spans", "[", "[]", "]"),
+    "zipkin_v1_thrift": posted("zipkin", "/api/v1/spans", lambda: b"\x0c\x01\x3f\xff\xff" + bytes(20_900_000), THRIFT),
+    "jaeger_json_traces": json("jaeger_json", "/api/traces", '{"data":[', "{}", "]}"),
+    "jaeger_json_spans": json("jaeger_json", "/api/traces", '{"data":[{"traceID":"1","spans":[', "{}", "]}]}"),
+    "jaeger_json_lists": json("jaeger_json", "/api/traces", '{"data":[', "[]", "]}"),
+    "jaeger_thrift_bools": posted("jaeger", "/api/traces", bodies.thrift_bools, THRIFT),
+    "jaeger_thrift_spans": posted("jaeger", "/api/traces", bodies.thrift_spans, THRIFT),
+    "jaeger_thrift_nested": posted("jaeger", "/api/traces", bodies.thrift_nested, THRIFT),
+    "datagrams": datagrams,
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_nobody_waits_for(name, survives):
+    survives(name, ATTACKS[name])

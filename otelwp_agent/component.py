@@ -99,6 +99,41 @@ class Carries(Enum):
     ENCODED = "encoded"
 
 
+class Reads(Enum):
+    """The most that a component reads of a batch, over all its settings: which projection it parses.
+
+    In the order of what they cost. CONTRIBUTING.md, "Which projection for which job", says how to choose.
+    """
+
+    NOTHING = "nothing"
+    """Bodies are forwarded, merged or sent as they are."""
+    OPAQUE = "opaque"
+    """The outline (`Opaque`): items stay bytes, and can be counted, split and dropped."""
+    SHAPE = "shape"
+    """Every message down to the item must parse, nothing is read (`Shape`, `PointShape`)."""
+    RESOURCES = "resources"
+    """Resources (`Resources`): items stay bytes."""
+    KEYS = "keys"
+    """Ids, times and status of spans (`Keys`): the rest stays bytes."""
+    ATTRIBUTES = "attributes"
+    """Attributes at any level, names and severities (`Slices` and the messages below it)."""
+    FULL = "full"
+    """Everything."""
+
+
+class Effect(Enum):
+    """What a processor or connector does to the items that pass through it.
+
+    The contract suite (`otelwp_agent.testing`) proves what is declared, with the example in the component's docstring.
+    A component that declares no effect forwards every item unchanged: it may merge, split, delay and refuse batches.
+    """
+
+    EDITS = "edits"
+    """Changes items, or the resources and scopes around them."""
+    DROPS = "drops"
+    """Settles items as sampled out or filtered instead of forwarding them."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class ComponentId:
     """`type[/name]`, as written in YAML."""
@@ -361,6 +396,8 @@ class Factory:
     accepts: Carries = Carries.PLAIN
     encodes: bool = False
     """Processors: whether what it hands on is encoded, so that only stages which accept that may follow."""
-    reads: str = "nothing"
-    """What it reads of a batch: `nothing`, or the projection (`opaque`, `resources`, `keys`, `full`)."""
+    reads: Reads = Reads.NOTHING
+    """The most that it reads of a batch."""
+    effects: frozenset[Effect] = frozenset()
+    """Processors and connectors: what they do to items; nothing if left out."""
     instruments: tuple[Instrument, ...] = ()

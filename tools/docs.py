@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from docs_fields import block_of, default_words, foreign_words, limits, tier_words, type_words
 
-from otelwp_agent.component import Carries, Factory, Kind
+from otelwp_agent.component import Carries, Effect, Factory, Kind, Reads
 from otelwp_agent.components import SHIPPED, Catalog
 from otelwp_agent.config.describe import describe
 from otelwp_agent.config.service import ServiceConfig
@@ -156,12 +156,15 @@ def page(factory: Factory, docstring: str, source: str) -> str:
         ("stability", factory.stability.value),
         ("tier", factory.tier.value),
         ("takes", "plain bodies" if factory.accepts is Carries.PLAIN else "plain and encoded bodies"),
-        ("reads", reads_words(factory.reads)),
+        ("reads at most", READS[factory.reads]),
+        ("effect", effect_words(factory.effects)),
         ("also known as", ", ".join(f"`{alias}`" for alias in factory.aliases)),
         ("source", f"[{source}](../../../{source})"),
     ]
     if factory.kind in (Kind.RECEIVER, Kind.EXTENSION):
-        facts = [(name, value) for name, value in facts if name not in ("takes", "reads")]
+        facts = [(name, value) for name, value in facts if name not in ("takes", "reads at most")]
+    if factory.kind not in (Kind.PROCESSOR, Kind.CONNECTOR):
+        facts = [(name, value) for name, value in facts if name != "effect"]
     if factory.kind is Kind.EXTENSION:
         facts = [(name, value) for name, value in facts if name != "signals"]
     parts = [
@@ -183,15 +186,24 @@ def signals(factory: Factory) -> str:
     return f"{takes} → {', '.join(signal.value for signal in Signal if signal in factory.emits)}"
 
 
-def reads_words(reads: str) -> str:
-    """Return what a component reads of a batch, in words."""
-    return {
-        "nothing": "nothing: bodies pass as they are",
-        "opaque": "the outline: items stay bytes",
-        "resources": "resources: items stay bytes",
-        "keys": "a span's ids, times and status: the rest stays bytes",
-        "full": "everything",
-    }.get(reads, reads)
+READS = {
+    Reads.NOTHING: "nothing: bodies stay as they are",
+    Reads.OPAQUE: "the outline: items stay bytes",
+    Reads.SHAPE: "the outline, and that every item parses",
+    Reads.RESOURCES: "resources: items stay bytes",
+    Reads.KEYS: "ids, times and status of spans: the rest stays bytes",
+    Reads.ATTRIBUTES: "attributes, names and ids: the rest stays bytes",
+    Reads.FULL: "everything",
+}
+"""The most that a component reads of a batch, in words."""
+
+EFFECTS = {Effect.EDITS: "edits items", Effect.DROPS: "drops items"}
+
+
+def effect_words(effects: frozenset[Effect]) -> str:
+    """Return what a processor or connector does to items, in words."""
+    words = [text for effect, text in EFFECTS.items() if effect in effects]
+    return " and ".join(words) if words else "forwards every item unchanged"
 
 
 def instruments(used: Sequence[Instrument]) -> str:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from pydantic import Field, model_validator
 
-from otelwp_agent.component import ComponentConfig, Context, Exporter, Factory, Kind, Stability, Tier
+from otelwp_agent.component import ComponentConfig, Context, Exporter, Factory, Kind, Reads, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.errors import RetryableError, StartError
 from otelwp_agent.model.text import Verbosity, outline, render
@@ -160,5 +160,5 @@ FACTORY = Factory(
     stability=Stability.BETA,
     tier=Tier.FREE,
     counted=False,
-    reads="full",
+    reads=Reads.FULL,
 )

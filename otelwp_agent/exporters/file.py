@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from otelwp_agent.component import ComponentConfig, Context, Exporter, Factory, Kind, Stability, Tier
+from otelwp_agent.component import ComponentConfig, Context, Exporter, Factory, Kind, Reads, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Duration, Ignored, NullIsPresent, Refused
 from otelwp_agent.errors import RetryableError, StartError
@@ -321,6 +321,6 @@ FACTORY = Factory(
     stability=Stability.BETA,
     tier=Tier.FREE,
     counted=False,
-    reads="full",
+    reads=Reads.FULL,
     instruments=(BYTES, ROTATIONS),
 )

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 from pydantic import Field, field_validator
 
 from otelwp_agent import __version__
-from otelwp_agent.component import ComponentConfig, Context, Exporter, Factory, Kind, Stability, Tier
+from otelwp_agent.component import ComponentConfig, Context, Exporter, Factory, Kind, Reads, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import ByteSize, Endpoint, PositiveDuration, Secret  # noqa: TC001 - pydantic reads them
 from otelwp_agent.errors import PermanentError, TooLargeError
@@ -174,5 +174,5 @@ FACTORY = Factory(
     signals=frozenset({Signal.TRACES}),
     stability=Stability.BETA,
     tier=Tier.FREE,
-    reads="keys, attributes as bytes; everything of spans with events, a trace state or dropped items",
+    reads=Reads.FULL,
 )

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import model_validator
 
-from otelwp_agent.component import Context, Factory, Kind, Receiver, ReceiverConfig, Stability, Tier
+from otelwp_agent.component import Context, Factory, Kind, Reads, Receiver, ReceiverConfig, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Endpoint, Refused
 from otelwp_agent.errors import ConsumeError, PermanentError
@@ -201,6 +201,6 @@ FACTORY = Factory(
     signals=frozenset({Signal.TRACES}),
     stability=Stability.BETA,
     tier=Tier.FREE,
-    reads="everything: Thrift, protobuf and JSON become OTLP here",
+    reads=Reads.FULL,
     instruments=(*jaeger_http.INSTRUMENTS, *overload.INSTRUMENTS),
 )

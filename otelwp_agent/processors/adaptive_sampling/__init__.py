@@ -32,7 +32,18 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from otelwp_agent.component import ComponentConfig, ComponentHealth, Context, Factory, Kind, Sampler, Stability, Tier
+from otelwp_agent.component import (
+    ComponentConfig,
+    ComponentHealth,
+    Context,
+    Effect,
+    Factory,
+    Kind,
+    Reads,
+    Sampler,
+    Stability,
+    Tier,
+)
 from otelwp_agent.config.types import ByteSize, Duration, PositiveDuration  # noqa: TC001 - pydantic reads them
 from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.model.adaptive.controller import Controller
@@ -377,6 +388,7 @@ FACTORY = Factory(
     signals=frozenset({Signal.TRACES}),
     stability=Stability.BETA,
     tier=Tier.PRO,
-    reads="keys",
+    reads=Reads.ATTRIBUTES,
+    effects=frozenset({Effect.EDITS, Effect.DROPS}),
     instruments=(*INSTRUMENTS, *KEY_INSTRUMENTS),
 )

@@ -16,7 +16,7 @@ from otelwp_agent.component import ComponentConfig, ComponentId, Kind
 from otelwp_agent.config.blocks import Block
 from otelwp_agent.config.explain import check, did_you_mean, hide, kind_of, listing
 from otelwp_agent.config.service import PipelineConfig, ServiceConfig
-from otelwp_agent.errors import ConfigError, Problem, Severity
+from otelwp_agent.errors import ConfigError, LoadError, Problem, Severity
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.plan_graph import check_graph
 from otelwp_agent.pipeline.tiers import Declared, check_tiers
@@ -48,7 +48,7 @@ class Components(Protocol):
         """Return every word that may stand as a type in YAML."""
 
     def get(self, kind: Kind, type_: str) -> Factory | None:
-        """Return a component's factory, or `None` if there is none of that type."""
+        """Return a component's factory, or `None` if there is none of that type; raise `LoadError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,11 @@ class _Planner:
 
     def _component(self, kind: Kind, identifier: ComponentId, node: Node, path: Path) -> ComponentPlan | None:
         """Check one component's settings."""
-        factory = self._catalog.get(kind, identifier.type)
+        try:
+            factory = self._catalog.get(kind, identifier.type)
+        except LoadError as error:
+            self._say(node, str(error), (), at_key=True)
+            return None
         if factory is None and kind is Kind.EXTENSION and identifier.type in _NOT_NEEDED:
             message = (
                 f"there is no `{identifier.type}` here, and nothing lacks without it: {_NOT_NEEDED[identifier.type]}"

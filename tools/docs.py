@@ -15,14 +15,15 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from docs_fields import block_of, default_words, foreign_words, limits, tier_words, type_words
+from docs_fields import default_words, foreign_words, limits, tier_words, type_words
 
 from otelwp_agent.component import Carries, Effect, Factory, Kind, Reads
 from otelwp_agent.components import SHIPPED, Catalog
-from otelwp_agent.config.describe import describe
+from otelwp_agent.config.describe import block_of, describe
 from otelwp_agent.config.service import ServiceConfig
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.metrics import Instrument
+from otelwp_agent.testing.contracts import CONTRACTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = Path("docs/components")
 METRICS = Path("docs/topics/metrics.md")
 SERVICE = Path("docs/topics/service.md")
+CONTRACTS_PAGE = Path("docs/topics/contracts.md")
 
 
 def generated(source: str) -> str:
@@ -296,6 +298,20 @@ def metrics_page() -> str:
     return "\n".join([generated("every `Instrument` in the package"), "# Metrics\n", text, table(head, rows)])
 
 
+def contracts_page() -> str:
+    """Return docs/topics/contracts.md."""
+    text = (
+        "Read here what a broken contract means and how to keep it. `otelwp_agent.testing` checks these contracts;\n"
+        "[Writing a component](writing-a-component.md) shows how to run them on your own.\n"
+    )
+    parts = [generated("the docstrings in otelwp_agent/testing/contracts"), "# The contracts of components\n", text]
+    for contract in CONTRACTS:
+        kinds = [kind.value for kind in Kind if kind in contract.kinds]
+        who = "All components." if len(kinds) == len(Kind) else f"{' and '.join(kinds).capitalize()}."
+        parts.append(f"## {contract.name}\n\n**{contract.rule}** {who}\n\n{contract.why}\n")
+    return "\n".join(parts)
+
+
 def service_page() -> str:
     """Return docs/topics/service.md."""
     text = (
@@ -328,6 +344,7 @@ def pages() -> dict[Path, str]:
     written[PAGES / "README.md"] = index(described)
     written[METRICS] = metrics_page()
     written[SERVICE] = service_page()
+    written[CONTRACTS_PAGE] = contracts_page()
     return written
 
 

@@ -2,7 +2,8 @@
 
 ::
 
-    cli → service → pipeline → receivers, processors, exporters, connectors, extensions (independent of each other)
+    testing → cli → service → pipeline
+        → receivers, processors, exporters, connectors, extensions (independent of each other)
         → component, components → transport → config → model → telemetry, errors
 
 Imports for type checkers alone count like any other: a layer that knows another's types knows the layer. Four habits
@@ -36,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pipeline",),
     ("service",),
     ("cli", "__main__"),
+    ("testing",),
 )
 """From the lowest to the highest; "" is the package itself, which holds the version."""
 

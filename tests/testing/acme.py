@@ -7,6 +7,8 @@ Example::
         remove: [shop.secret, shop.token]
 """
 
+import os
+
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otelwp_agent.component import ComponentConfig, Effect, Factory, Kind, Processor, Reads
@@ -103,18 +105,23 @@ class HidesRefusals(Acme):
             raise PermanentError("no") from error
 
 
+OPENED = []
+"""File descriptors that the components below leave open; a test closes them."""
+
+
 class KeepsAFile(Acme):
     async def start(self):
-        self.file = open("/dev/null")  # noqa: SIM115, PTH123
+        OPENED.append(os.open(os.devnull, os.O_RDONLY))
 
 
 class OpensEarly(Acme):
     def __init__(self, config, context):
         super().__init__(config, context)
-        self.file = open("/dev/null")  # noqa: SIM115, PTH123
+        OPENED.append(os.open(os.devnull, os.O_RDONLY))
 
     async def shutdown(self):
-        self.file.close()
+        while OPENED:
+            os.close(OPENED.pop())
 
 
 class ShutsDownOnce(Acme):

@@ -24,7 +24,7 @@ WRITTEN = [page for page in PAGES if not page.read_text("utf-8").startswith("<!-
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
-NOT_RUN_TO_THE_END = ("run", "generate")
+NOT_RUN_TO_THE_END = ("run", "generate", "new")
 
 
 def name_of(path):

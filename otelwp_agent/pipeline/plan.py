@@ -211,7 +211,13 @@ class _Planner:
             self._say(node, self._unknown_type(kind, identifier.type), path, at_key=True)
             return None
         self._known[kind, identifier] = Declared(factory, node, path)
-        config, problems = check(factory.config, node, path)
+        try:
+            config, problems = check(factory.config, node, path)
+        except Exception as error:  # noqa: BLE001 - a bug in a third party's Config is a problem among others
+            what = " ".join(str(error).split())
+            message = f"{kind.value}/{identifier}: its Config has a bug: {type(error).__name__}: {what}"
+            self._say(node, message, (), at_key=True)
+            return None
         self._problems += problems
         return None if config is None else ComponentPlan(kind, identifier, factory, config)
 

@@ -55,8 +55,8 @@ def install(tmp_path):
     return install
 
 
-def agent(command, environment):
-    arguments = [PROGRAM, command, *(() if command == "components" else ("--config", CONFIG))]
+def agent(command, environment, config=CONFIG):
+    arguments = [PROGRAM, command, *(() if command == "components" else ("--config", config))]
     return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=30, check=False)
 
 
@@ -77,6 +77,23 @@ def test_a_package_that_cannot_be_loaded_is_one_line_and_status_1(install, comma
     done = agent(command, install(source))
     assert done.returncode == 1
     assert sum(CANNOT_LOAD + line in text for text in done.stderr.splitlines()) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["validate", "run"])
+def test_a_bug_in_the_configuration_class_is_one_line_and_status_1(install, command):
+    check = """
+    @field_validator("pattern")
+    @classmethod
+    def _known(cls, pattern):
+        return {}[pattern]
+"""
+    source = HEAD.replace('    pattern: str = ""\n', f'    pattern: str = ""\n{check}')
+    environment = install(f"from pydantic import field_validator\n{source}{FACTORY}")
+    done = agent(command, environment, CONFIG.replace("acme_redact: ", "acme_redact: {pattern: x}"))
+    assert done.returncode == 1
+    line = "processors/acme_redact: its Config has a bug: KeyError: 'x'"
+    assert sum(text.endswith(line) for text in done.stderr.splitlines()) == 1, done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -89,6 +89,8 @@ def layer_problems(tree: ast.AST, module: str, *, is_package: bool = False) -> I
         if top != PACKAGE:
             if part == "model" and top in IO_MODULES:
                 yield line, f"model does no I/O: it must not import {name}"
+            if top == "pytest":
+                yield line, "pytest is an extra, which an agent at work does not have: no module may import it"
             if top == "grpc" and not module.startswith(f"{PACKAGE}.transport.grpc_"):
                 yield line, "gRPC is imported in transport/grpc_*.py alone: it costs memory that HTTP does not need"
             continue

@@ -12,6 +12,7 @@ from otelwp_agent.model.ledger_report import Line
 from otelwp_agent.model.receipt import SHUTDOWN
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.breaker import Breaker, State
+from otelwp_agent.pipeline.component_errors import Bugs
 from otelwp_agent.telemetry.log_limit import LogLimit
 from otelwp_agent.telemetry.metrics import Counter, Gauge, Instrument, InstrumentKind
 
@@ -150,6 +151,7 @@ class SendingAccount:
         self._type = signal.value
         self._queue = queue
         self._log = context.log.bind(data_type=self._type)
+        self._bugs = Bugs(lambda: self._log)
         self._failures = 0
         self._failing_since = 0.0
         self._last_error = ""
@@ -239,6 +241,10 @@ class SendingAccount:
         self.kept += items - dropped
         if dropped:
             self.dropped(dropped, SHUTDOWN, "")
+
+    def exporter_failed(self, error: Exception) -> None:
+        """Report a bug in the exporter: in full the first time, later only how often."""
+        self._bugs.report(error, self._context.clock)
 
     def broke(self, event: str) -> None:
         """Tell of an exception that is a bug. Call it while that is being handled."""

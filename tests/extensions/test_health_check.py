@@ -15,6 +15,7 @@ from otelwp_agent.component import ComponentHealth, ComponentId, Context, Kind
 from otelwp_agent.errors import StartError
 from otelwp_agent.extensions.health_check import FACTORY, LOOK_EVERY, Config, HealthCheck, Watch
 from otelwp_agent.telemetry.metrics import Registry
+from otelwp_agent.testing import FakeClock
 
 EXPORTER = ComponentHealth(Kind.EXPORTER, "otlp_http", healthy=True, details={"queue_size": 3, "data_type": "traces"})
 RECEIVER = ComponentHealth(Kind.RECEIVER, "otlp", healthy=True)
@@ -42,13 +43,6 @@ class Host:
         return self.found
 
 
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def host():
     return Host()
@@ -56,7 +50,7 @@ def host():
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return FakeClock(1000.0)
 
 
 def build(host, clock, **settings):

@@ -26,7 +26,7 @@ from otelwp_agent.pipeline.ledgers import Ledgers
 from otelwp_agent.pipeline.plan import ComponentPlan
 from otelwp_agent.telemetry import logging
 from otelwp_agent.telemetry.metrics import Registry
-from tests.kit.stages import NoHost
+from otelwp_agent.testing import NoHost
 
 
 def context_of(kind=Kind.PROCESSOR, type_="acme_redact"):

@@ -25,20 +25,10 @@ from otelwp_agent.pipeline.dead_letters.sink import DeadLetterFile
 from otelwp_agent.pipeline.parts import REFUSALS_BEFORE_GIVING_UP
 from otelwp_agent.pipeline.sending import Sender
 from otelwp_agent.telemetry.metrics import Registry
+from otelwp_agent.testing import FakeTimeLoop, NoHost
 from tests.kit.graphs import until
 from tests.kit.http_peer import HttpPeer, Seen, response
-from tests.kit.senders import (
-    EXACT,
-    Destination,
-    FakeTimeLoop,
-    NoHost,
-    a_request,
-    a_sender,
-    hang,
-    names_in,
-    outcomes,
-    scripted,
-)
+from tests.kit.senders import EXACT, Destination, a_request, a_sender, hang, names_in, outcomes, scripted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

@@ -12,7 +12,8 @@ from otelwp_agent.pipeline.concurrency import Concurrency
 from otelwp_agent.pipeline.queue import SendingQueue
 from otelwp_agent.pipeline.sending_account import SendingAccount, breaker_of
 from otelwp_agent.pipeline.tries import ExporterBugError, Tries
-from tests.kit.senders import EXACT, Destination, FakeTimeLoop, a_request, scripted
+from otelwp_agent.testing import FakeTimeLoop
+from tests.kit.senders import EXACT, Destination, a_request, scripted
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from otelwp_agent.model.adaptive.policy import Budget, Policy
 from otelwp_agent.model.adaptive.trace import Trace
 from otelwp_agent.processors.adaptive_sampling.key_metrics import CHOOSE_EVERY, KeyMetrics
 from otelwp_agent.telemetry.metrics import Registry
-from tests.kit.stages import NoHost
+from otelwp_agent.testing import NoHost
 
 RATE = "otelwp_processor_adaptive_sampling_key_traces_per_second"
 

@@ -102,6 +102,41 @@ class Carries(Enum):
     ENCODED = "encoded"
 
 
+class Reads(Enum):
+    """The most that a component reads of a batch, over all its settings: which projection it parses.
+
+    In the order of what they cost. CONTRIBUTING.md, "Which projection for which job", says how to choose.
+    """
+
+    NOTHING = "nothing"
+    """Bodies are forwarded, merged or sent as they are."""
+    OPAQUE = "opaque"
+    """The outline (`Opaque`): items stay bytes, and can be counted, split and dropped."""
+    SHAPE = "shape"
+    """Every message down to the item must parse, nothing is read (`Shape`, `PointShape`)."""
+    RESOURCES = "resources"
+    """Resources (`Resources`): items stay bytes."""
+    KEYS = "keys"
+    """Ids, times and status of spans (`Keys`): the rest stays bytes."""
+    ATTRIBUTES = "attributes"
+    """Attributes at any level, names and severities (`Slices` and the messages below it)."""
+    FULL = "full"
+    """Everything."""
+
+
+class Effect(Enum):
+    """What a processor or connector does to the items that pass through it.
+
+    The contract suite (`otelwp_agent.testing`) proves what is declared, with the example in the component's docstring.
+    A component that declares no effect forwards every item unchanged: it may merge, split, delay and refuse batches.
+    """
+
+    EDITS = "edits"
+    """Changes items, or the resources and scopes around them."""
+    DROPS = "drops"
+    """Settles items as sampled out or filtered instead of forwarding them."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class ComponentId:
     """`type[/name]`, as written in YAML."""
@@ -197,6 +232,29 @@ class Stall:
         """Return it in words."""
         where = f", in {self.stage}" if self.stage else ""
         return f"the event loop has been blocked for {self.seconds:.1f} s{where}"
+
+
+class NoHost:
+    """A `Host` that runs no other component: for components that are only built, replayed or tested."""
+
+    started_at = 0.0
+
+    def __init__(self, status: Literal["starting", "ready"] = "ready") -> None:
+        """Report `status` whenever a component asks."""
+        self.status: Literal["starting", "ready", "draining", "stopped"] = status
+        self.ready = status == "ready"
+
+    def components(self) -> Sequence[ComponentHealth]:
+        """Return no states."""
+        return ()
+
+    def providers(self, capability: type[T]) -> Sequence[T]:  # noqa: ARG002 - no processor provides anything
+        """Return no processors."""
+        return ()
+
+    def stall(self) -> Stall | None:
+        """Return `None`: there is no event loop to watch."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +420,8 @@ class Factory:
     accepts: Carries = Carries.PLAIN
     encodes: bool = False
     """Processors: whether what it hands on is encoded, so that only stages which accept that may follow."""
-    reads: str = "nothing"
-    """What it reads of a batch: `nothing`, or the projection (`opaque`, `resources`, `keys`, `full`)."""
+    reads: Reads = Reads.NOTHING
+    """The most that it reads of a batch."""
+    effects: frozenset[Effect] = frozenset()
+    """Processors and connectors: what they do to items; nothing if left out."""
     instruments: tuple[Instrument, ...] = ()

@@ -2,7 +2,7 @@
 
 ::
 
-    cli → service, replay → pipeline → sending, journal, dead_letters
+    testing → cli → service, replay → pipeline → sending, journal, dead_letters
         → receivers, processors, exporters, connectors, extensions (independent of each other)
         → component, components → sampling → codecs → transport → config → model → telemetry, errors
 
@@ -34,12 +34,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("transport",),
     ("codecs",),
     ("sampling",),
-    ("component", "components"),
+    ("component", "components", "component_errors"),
     KINDS,
     ("sending", "journal", "dead_letters"),
     ("pipeline",),
     ("service", "replay"),
     ("cli", "__main__"),
+    ("testing",),
 )
 """From the lowest to the highest; "" is the package itself, which holds the version."""
 
@@ -91,6 +92,8 @@ def layer_problems(tree: ast.AST, module: str, *, is_package: bool = False) -> I
         if top != PACKAGE:
             if part == "model" and top in IO_MODULES:
                 yield line, f"model does no I/O: it must not import {name}"
+            if top == "pytest":
+                yield line, "pytest is an extra, which an agent at work does not have: no module may import it"
             if top == "grpc" and not module.startswith(f"{PACKAGE}.transport.grpc_"):
                 yield line, "gRPC is imported in transport/grpc_*.py alone: it costs memory that HTTP does not need"
             continue

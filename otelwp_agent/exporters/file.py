@@ -42,7 +42,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from otelwp_agent.component import Context, Exporter, ExporterConfig, Factory, Kind, Stability, Tier
+from otelwp_agent.component import (
+    Context,
+    Exporter,
+    ExporterConfig,
+    Factory,
+    Kind,
+    Reads,
+    Stability,
+    Tier,
+)
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Duration, Ignored, NullIsPresent, Refused
 from otelwp_agent.errors import RetryableError, StartError
@@ -317,6 +326,6 @@ FACTORY = Factory(
     stability=Stability.BETA,
     tier=Tier.FREE,
     counted=False,
-    reads="full",
+    reads=Reads.FULL,
     instruments=(BYTES, ROTATIONS),
 )

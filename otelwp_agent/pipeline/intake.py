@@ -106,8 +106,9 @@ class Intake:
                 "items dropped", reason=error.reason, pipeline=pipeline, items=batch.items, error=str(error)
             )
             receipt.settle(Outcome.DROPPED, batch.items, error.reason)
-        except Exception:  # noqa: BLE001 - a bug ends this request, not the agent
-            self._log.exception("a pipeline broke", pipeline=pipeline, items=batch.items)
+        except Exception as error:  # noqa: BLE001 - a bug ends this request, not the agent
+            head.bugs.report(error, time.monotonic)
+            self._log.error("items dropped", reason="internal_error", pipeline=pipeline, items=batch.items)
             receipt.settle(Outcome.DROPPED, receipt.pending - receipt.parked, "internal_error")
 
     async def _run(self) -> None:

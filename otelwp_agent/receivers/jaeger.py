@@ -23,7 +23,7 @@ from pydantic import model_validator
 
 from otelwp_agent.codecs.jaeger import http as jaeger_http
 from otelwp_agent.codecs.mending import Mended
-from otelwp_agent.component import Context, Factory, Kind, Receiver, ReceiverConfig, Stability, Tier
+from otelwp_agent.component import Context, Factory, Kind, Reads, Receiver, ReceiverConfig, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Endpoint, Refused
 from otelwp_agent.errors import ConsumeError, PermanentError
@@ -211,6 +211,6 @@ FACTORY = Factory(
     signals=frozenset({Signal.TRACES}),
     stability=Stability.BETA,
     tier=Tier.FREE,
-    reads="everything: Thrift, protobuf and JSON become OTLP here",
+    reads=Reads.FULL,
     instruments=(*jaeger_http.INSTRUMENTS, *overload.INSTRUMENTS),
 )

@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from otelwp_agent.codecs.jaeger import http as jaeger_http
-from otelwp_agent.component import Context, Factory, Kind, Receiver, ReceiverConfig, Stability, Tier
+from otelwp_agent.component import Context, Factory, Kind, Reads, Receiver, ReceiverConfig, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Endpoint
 from otelwp_agent.model.signal import Signal
@@ -78,6 +78,6 @@ FACTORY = Factory(
     signals=frozenset({Signal.TRACES}),
     stability=Stability.BETA,
     tier=Tier.FREE,
-    reads="everything: JSON and Thrift become OTLP here",
+    reads=Reads.FULL,
     instruments=(*jaeger_http.INSTRUMENTS, *overload.INSTRUMENTS),
 )

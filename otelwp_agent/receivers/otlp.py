@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import orjson
 from pydantic import AfterValidator, Field, model_validator
 
-from otelwp_agent.component import Context, Factory, Kind, Receiver, ReceiverConfig, Stability, Tier
+from otelwp_agent.component import Context, Factory, Kind, Reads, Receiver, ReceiverConfig, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Ignored
 from otelwp_agent.errors import ConsumeError, PermanentError
@@ -342,6 +342,6 @@ FACTORY = Factory(
     _build,
     stability=Stability.BETA,
     tier=Tier.FREE,
-    reads="shape, down to the item; with `validation: full` everything",
+    reads=Reads.FULL,
     instruments=(REFUSED_REQUESTS, *overload.INSTRUMENTS),
 )

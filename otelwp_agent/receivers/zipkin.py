@@ -23,7 +23,7 @@ from pydantic import model_validator
 
 from otelwp_agent.codecs.mending import MENDED, Mended
 from otelwp_agent.codecs.zipkin import from_json
-from otelwp_agent.component import Context, Factory, Kind, Receiver, ReceiverConfig, Stability, Tier
+from otelwp_agent.component import Context, Factory, Kind, Reads, Receiver, ReceiverConfig, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Endpoint
 from otelwp_agent.errors import ConsumeError, MalformedError
@@ -243,6 +243,6 @@ FACTORY = Factory(
     signals=frozenset({Signal.TRACES}),
     stability=Stability.BETA,
     tier=Tier.FREE,
-    reads="everything: Zipkin's formats become OTLP here",
+    reads=Reads.FULL,
     instruments=(REFUSED_REQUESTS, MENDED, *overload.INSTRUMENTS),
 )

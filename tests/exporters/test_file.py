@@ -23,17 +23,9 @@ from otelwp_agent.exporters.file import FACTORY, Config, FileExporter, RotatingF
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.metrics import Registry
+from otelwp_agent.testing import NoHost
 
 NOON = 1_795_187_045.123  # 2026-11-20T15:04:05.123Z
-
-
-class NoHost:
-    ready = True
-    status = "ready"
-    started_at = 0.0
-
-    def components(self):
-        return ()
 
 
 def body(name="GET /"):

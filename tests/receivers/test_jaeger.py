@@ -9,8 +9,8 @@ from otelwp_agent.codecs.jaeger import to_proto, to_thrift
 from otelwp_agent.errors import Overloaded
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.receivers.jaeger import POST_SPANS, Config
+from otelwp_agent.testing import messages_of
 from tests.kit.jaeger import CAPTURES, Agent
-from tests.kit.stages import items_of
 
 JSON = (CAPTURES / "001-front.json").read_bytes()
 THRIFT = (CAPTURES / "901-decalog-front.thrift").read_bytes()
@@ -65,7 +65,7 @@ async def test_post_spans():
         assert await call(agent, to_proto.encode(OTLP), metadata=(("x-shop", "a"),)) == b""
         (batch,) = agent.pipeline.batches
         assert (batch.items, batch.origin.transport, batch.origin.headers["x-shop"]) == (36, "grpc", "a")
-        assert {span.name for span in items_of(Signal.TRACES, batch.body)} >= {"mysqli_real_connect"}
+        assert {span.name for span in messages_of(Signal.TRACES, batch.body)} >= {"mysqli_real_connect"}
         assert await call(agent, b"") == b""
         assert len(agent.pipeline.batches) == 1
 

@@ -14,8 +14,8 @@ from otelwp_agent.codecs.jaeger import from_json
 from otelwp_agent.codecs.jaeger import http as jaeger_http
 from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.model.signal import Signal
+from otelwp_agent.testing import messages_of
 from tests.kit.jaeger import CAPTURES, WORDPRESS, Agent, span, trace
-from tests.kit.stages import items_of
 
 FRONT = (CAPTURES / "001-front.json").read_bytes()
 THRIFT = (CAPTURES / "901-decalog-front.thrift").read_bytes()
@@ -28,7 +28,7 @@ async def test_the_founding_plugin_lands():
         (batch,) = agent.pipeline.batches
         assert (batch.items, batch.origin.receiver, batch.origin.transport) == (1, "jaeger_json", "http")
         assert batch.origin.headers["user-agent"] == WORDPRESS
-        (found,) = items_of(Signal.TRACES, batch.body)
+        (found,) = messages_of(Signal.TRACES, batch.body)
         assert found.trace_id.hex() == "1d1aeade7e26e005ffb0bf74dad4dd92"
         assert [(receipt.pending, items) for receipt, items in batch.shares] == [(1, 1)]
 

@@ -10,10 +10,10 @@ from otelwp_agent.codecs.zipkin.to_proto import ProtoEncoder
 from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.receivers.zipkin import Config
+from otelwp_agent.testing import messages_of
 from otelwp_agent.transport.http_messages import Head, Request
 from tests.kit.jaeger import WORDPRESS
 from tests.kit.jaeger import Agent as AnyAgent
-from tests.kit.stages import items_of
 from tests.kit.zipkin import CAPTURES, SPAN, TRACE, attributes_of, decoded, span
 
 FRONT = (CAPTURES / "901-decalog-front.json").read_bytes()
@@ -36,7 +36,7 @@ async def test_decalog_lands():
         (batch,) = agent.pipeline.batches
         assert (batch.items, batch.origin.receiver, batch.origin.transport) == (13, "zipkin", "http")
         assert batch.origin.headers["user-agent"] == "PerfOps One"
-        root = items_of(Signal.TRACES, batch.body)[0]
+        root = messages_of(Signal.TRACES, batch.body)[0]
         assert (root.name, root.kind, root.span_id.hex()) == ("CALL:WFRONT", 2, "0000000010216428")
         assert [(receipt.pending, items) for receipt, items in batch.shares] == [(13, 13)]
         assert agent.mended("id_padded", site="Main Request") == 25
@@ -93,7 +93,7 @@ async def test_v1():
     ]
     async with Agent() as agent:
         assert await agent.post(body, path=V1) == (202, "")
-        (found,) = items_of(Signal.TRACES, agent.pipeline.batches[0].body)
+        (found,) = messages_of(Signal.TRACES, agent.pipeline.batches[0].body)
         assert found.kind == 2
 
 
@@ -172,7 +172,7 @@ async def test_other_methods_and_paths():
 async def test_parse_string_tags():
     async with Agent(endpoint="127.0.0.1:0", parse_string_tags=True) as agent:
         await agent.post([span(tags={"n": "7"})])
-        (found,) = items_of(Signal.TRACES, agent.pipeline.batches[0].body)
+        (found,) = messages_of(Signal.TRACES, agent.pipeline.batches[0].body)
         assert attributes_of(found) == {"n": 7}
 
 

@@ -10,7 +10,8 @@ from otelwp_agent.errors import StartError
 from otelwp_agent.model.batch import Origin
 from otelwp_agent.processors.adaptive_sampling import recorder
 from otelwp_agent.processors.adaptive_sampling.recorder import FlightRecorder
-from tests.kit.stages import build, run
+from otelwp_agent.testing import run
+from tests.kit.stages import build
 
 ORIGIN = Origin("otlp", "http", "tenant")
 

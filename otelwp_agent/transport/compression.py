@@ -135,6 +135,12 @@ def _inflate(name: str, data: bytes, budget: _Budget) -> list[bytes]:
     position, window = 0, _WINDOW
     most = _FREE_MEMBERS + len(data) // _BYTES_PER_PART
     try:
+        if len(data) <= _WINDOW:  # nearly every body is one member, and read at once
+            inflater = isal_zlib.decompressobj(wbits)
+            part = inflater.decompress(data, min(budget.left + 1, _SLICE))
+            if inflater.eof and not inflater.unused_data:
+                budget.spend(len(part))
+                return [part]
         for _ in range(most):
             inflater = isal_zlib.decompressobj(wbits)
             while not inflater.eof:

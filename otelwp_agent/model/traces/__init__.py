@@ -16,6 +16,7 @@ import importlib
 import os
 from typing import Any
 
+from otelwp_agent.model import counting
 from otelwp_agent.model.traces import reading
 from otelwp_agent.model.traces.reading import DUPLICATES, ERROR, INVALID, ROOTED, WHOLE, Choice, Part, Piece, Request
 
@@ -30,6 +31,7 @@ __all__ = [
     "Part",
     "Piece",
     "Request",
+    "count",
     "read",
 ]
 
@@ -56,3 +58,7 @@ def read(body: bytes, marks: tuple[bytes, ...] | None = None, *, name: bool = Fa
     """Find the traces of a request; `reading.read` says how. Pieces may be plain tuples."""
     found = None if _native is None else _native.read(body, marks, name)
     return reading.read(body, marks, name) if found is None else found
+
+
+count = counting.count if _native is None else _native.count
+"""Count what a message holds; `counting.count` says how."""

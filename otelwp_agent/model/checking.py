@@ -1,0 +1,100 @@
+"""Check OTLP requests as they arrive: that they parse, and that they hold no more than a receiver accepts.
+
+The count comes before the objects: two bytes on the wire can become a span of 250 bytes. Where the extension module is,
+it checks and counts in one pass without building anything. Elsewhere only bodies large enough to exceed the limit are
+counted before protobuf parses them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from otelwp_agent.errors import MalformedError, TooLargeError
+from otelwp_agent.model import counting, projections, traces
+from otelwp_agent.model import projection_pb2 as pb
+from otelwp_agent.model.messages import request_class
+from otelwp_agent.model.signal import Signal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from google.protobuf.descriptor import Descriptor
+
+DEFAULT_MAX_ITEMS = 250_000
+"""Resources, scopes and items in a request, where nothing else is configured: 20 MiB of spans with 80 bytes each."""
+
+PARTS = 8
+"""Messages inside of items (attributes, their values, events, links) for each item that a receiver accepts, where they
+become objects; 2 million by default, which is one for each 10 bytes of the largest body."""
+
+SMALLEST = 2
+"""Bytes of the smallest message inside another one: a tag and a length."""
+
+_count = traces.count
+
+
+def checker(signal: Signal, max_items: int = DEFAULT_MAX_ITEMS, *, full: bool = False) -> Callable[[bytes], int]:
+    """Return a function that checks a request and returns the number of its items.
+
+    It raises `TooLargeError` for more than `max_items` resources, scopes and items together, and `MalformedError` for
+    what does not parse: down to the item (for metrics the data point), or with `full` down to the last value.
+    """
+    shape = (pb.PointShape if signal is Signal.METRICS else pb.Shape).DESCRIPTOR
+    limit = PARTS * max_items
+    if traces.NATIVE:
+        keys = counting.schema(shape, weight=PARTS)
+
+        def check(body: bytes) -> int:
+            items = _count(body, keys, limit)
+            if items < 0:
+                raise _error(items, max_items)
+            return items
+    else:
+        spine = counting.schema(shape, weight=PARTS, leaves={pb.Anything.DESCRIPTOR.full_name})
+
+        def check(body: bytes) -> int:
+            if len(body) >= SMALLEST * max_items and (outcome := counting.count(body, spine, limit)) < 0:
+                raise _error(outcome, max_items)
+            return projections.check(signal, body)
+
+    if not full:
+        return check
+
+    def check_fully(body: bytes) -> int:
+        items = check(body)
+        kind = request_class(signal)
+        refuse_too_many(body, kind.DESCRIPTOR, max_items)
+        projections.parse(kind.FromString, body)
+        return items
+
+    return check_fully
+
+
+def refuse_too_many(body: bytes, descriptor: Descriptor, max_items: int) -> None:
+    """Raise `TooLargeError` if a serialized message holds more than `PARTS * max_items` messages; or `MalformedError`.
+
+    For messages that are parsed into objects as a whole.
+    """
+    limit = PARTS * max_items
+    if len(body) >= SMALLEST * limit and (outcome := _count(body, _schema(descriptor), limit)) < 0:
+        raise _error(outcome, max_items)
+
+
+@cache
+def _schema(descriptor: Descriptor) -> bytes:
+    return counting.schema(descriptor)
+
+
+def too_many(max_items: int) -> TooLargeError:
+    """Return the error for a request that holds more than a receiver accepts."""
+    return TooLargeError(
+        f"the request holds more than {max_items} resources, scopes and items, or too many parts for these: send "
+        "smaller batches, or raise max_items_per_request of this receiver"
+    )
+
+
+def _error(outcome: int, max_items: int) -> MalformedError | TooLargeError:
+    if outcome == counting.BEYOND_LIMIT:
+        return too_many(max_items)
+    return MalformedError("the body is not a serialized OTLP export request")

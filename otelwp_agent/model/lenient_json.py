@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from otelwp_agent.errors import MalformedError
+from otelwp_agent.model import json_slices
+from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,12 +21,22 @@ _BOM = b"\xef\xbb\xbf"
 _ESCAPED = re.compile("[\udc80-\udcff]")
 
 
-def load(data: bytes, mend: Callable[[str], None]) -> Any:  # noqa: ANN401 - whatever stands in the JSON
-    """Return the document; raise `MalformedError` that tells the line and column.
+def load(data: bytes, mend: Callable[[str], None], max_items: int = DEFAULT_MAX_ITEMS) -> Any:  # noqa: ANN401 - whatever stands in the JSON
+    """Return the document; raise `MalformedError` that tells the line and column (of a large one, within a slice).
 
     Bytes that are not UTF-8 are read as Latin-1, as PHP wrote them, and half a surrogate pair as U+FFFD: either is told
-    to `mend` as `invalid_utf8`.
+    to `mend` as `invalid_utf8`. Raises `TooLargeError` if there are too many values for `max_items`.
     """
+    if len(data) < json_slices.LARGE:
+        return _load(data, mend)
+    mended: set[str] = set()
+    document = json_slices.loads(data, lambda piece: _load(piece, mended.add), max_items)
+    for kind in mended:
+        mend(kind)
+    return document
+
+
+def _load(data: bytes, mend: Callable[[str], None]) -> Any:  # noqa: ANN401 - whatever stands in the JSON
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:

@@ -10,15 +10,12 @@ from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.messages import request_class
 from otelwp_agent.model.signal import Signal
 
-KEYS = {
-    signal: counting.schema((pb.PointShape if signal is Signal.METRICS else pb.Shape).DESCRIPTOR, weight=8)
-    for signal in Signal
-}
-SCHEMAS = [*KEYS.values(), *[counting.schema(request_class(signal).DESCRIPTOR) for signal in Signal]]
+KEYS = {signal: counting.schema(pb.PointShape if signal is Signal.METRICS else pb.Shape, weight=8) for signal in Signal}
+SCHEMAS = [*KEYS.values(), *[counting.schema(request_class(signal)) for signal in Signal]]
 LIMIT = 50
 
 
-def agree(body: bytes, native: Any) -> None:  # noqa: ANN401 - the extension module, or None
+def agree(body: bytes, native: Any) -> None:
     """Assert that `body` is judged alike as a request of each signal, below and above a limit."""
     for signal, schema in KEYS.items():
         try:

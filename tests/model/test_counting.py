@@ -17,7 +17,7 @@ from otelwp_agent.model.signal import Signal
 from tests.kit.counting import KEYS, SCHEMAS, agree
 from tests.kit.otlp import Maker, delimited, signals_and_requests
 
-COUNTS = [counting.count] if package._native is None else [counting.count, package._native.count]  # noqa: SLF001 - C
+COUNTS = [counting.count] if package._native is None else [counting.count, package._native.count]
 LIMIT = 10**9
 GROUP = b"\x1b\x08\x01\x23\x0a\x00\x24\x1c"
 """A group (3) with a number and another group (4) in it."""
@@ -38,7 +38,7 @@ def test_broken_requests_are_judged_as_protobuf_does(seed, changes):
         for place, piece in changes:
             start = place % (len(body) + 1)
             body[start : start + len(piece)] = piece
-        agree(bytes(body), package._native)  # noqa: SLF001 - C
+        agree(bytes(body), package._native)
 
 
 @pytest.mark.parametrize("count", COUNTS)
@@ -60,7 +60,7 @@ def test_broken_requests_are_judged_as_protobuf_does(seed, changes):
 )
 def test_edges_of_the_wire_form(count, body, expected):
     assert count(body, KEYS[Signal.TRACES], LIMIT) == expected
-    agree(body, package._native)  # noqa: SLF001 - C
+    agree(body, package._native)
 
 
 @pytest.mark.parametrize("count", COUNTS)
@@ -87,7 +87,7 @@ def test_a_full_schema_counts_what_stands_inside_of_items(count):
     span = message.resource_spans.add().scope_spans.add().spans.add()
     for number in range(10):
         span.attributes.add(key=str(number)).value.array_value.values.add().int_value = number
-    schema = counting.schema(message.DESCRIPTOR)
+    schema = counting.schema(type(message))
     messages = 3 + 10 * 4
     assert count(message.SerializeToString(), schema, messages) == 0
     assert count(message.SerializeToString(), schema, messages - 1) == counting.BEYOND_LIMIT
@@ -105,21 +105,21 @@ def test_nesting_is_limited_as_protobuf_limits_it(count, nesting):
         projections.parse(kind.FromString, body)
     except MalformedError:
         return
-    assert count(body, counting.schema(kind.DESCRIPTOR), LIMIT) == 0
+    assert count(body, counting.schema(kind), LIMIT) == 0
 
 
 def test_leaves_are_not_looked_into():
-    schema = counting.schema(pb.Shape.DESCRIPTOR, leaves={pb.Anything.DESCRIPTOR.full_name})
+    schema = counting.schema(pb.Shape, leaves={pb.Anything.DESCRIPTOR.full_name})
     body = delimited(1, delimited(2, delimited(2, b"\xff")))
     for count in COUNTS:
         assert count(body, schema, LIMIT) == 1
         assert count(body, KEYS[Signal.TRACES], LIMIT) == counting.MALFORMED
 
 
-@pytest.mark.skipif(package._native is None, reason="the extension module is not there")  # noqa: SLF001 - C
+@pytest.mark.skipif(package._native is None, reason="the extension module is not there")
 def test_the_extension_module_refuses_what_is_no_schema():
     for arguments in ((b"", b"", 1), (b"", b"x" * 95, 1)):
         with pytest.raises(ValueError, match="schema"):
-            package._native.count(*arguments)  # noqa: SLF001 - C
+            package._native.count(*arguments)
     with pytest.raises(OverflowError):
-        package._native.count(b"", KEYS[Signal.TRACES], -1)  # noqa: SLF001 - C
+        package._native.count(b"", KEYS[Signal.TRACES], -1)

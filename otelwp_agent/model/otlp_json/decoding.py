@@ -6,11 +6,14 @@ What was written for a short attribute is remembered.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from otelwp_agent.errors import MalformedError
+from otelwp_agent.model import json_slices
+from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS, too_many
 from otelwp_agent.model.otlp_json import schema
 from otelwp_agent.model.otlp_json.memory import remembered
 from otelwp_agent.model.otlp_json.scalars import WIRE_TYPES, Wrong, scalar, wrong
@@ -30,18 +33,32 @@ _PLACE_PARTS = 16
 """How much of a place an error names, from the outside."""
 
 
-def decode(signal: Signal, data: bytes) -> bytes:
-    """Return the OTLP request that `data` is in JSON, in wire form; raise `MalformedError` that names the place."""
+def decode(signal: Signal, data: bytes, max_items: int = DEFAULT_MAX_ITEMS) -> bytes:
+    """Return the OTLP request that `data` is in JSON, in wire form; raise `MalformedError` that names the place.
+
+    Raises `TooLargeError` if a large document holds too many values for `max_items`. May run in any thread.
+    """
+    document = _load(data) if len(data) < json_slices.LARGE else json_slices.loads(data, _load, max_items, lazy=True)
     try:
-        document = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        message = f"the body is not JSON: {error}"
-        raise MalformedError(message) from None
-    try:
-        return _body(_table(schema.request(signal)), document, 1)
+        return _body(_requests.get(signal) or _request(signal), document, 1)
     except Wrong as error:
         message = f"{_place(error.path)}: {error}"
         raise MalformedError(message) from None
+
+
+def _load(data: bytes) -> Any:  # noqa: ANN401 - whatever stands in the JSON
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        message = f"the body is not JSON: {error}"
+        raise MalformedError(message) from None
+
+
+def _request(signal: Signal) -> Table:
+    """Make the tables of a signal's messages. Others see them when they are complete."""
+    with _making:
+        table = _requests[signal] = _table(schema.request(signal))
+    return table
 
 
 def _place(path: list[str | int]) -> str:
@@ -85,6 +102,8 @@ def _table(descriptor: Descriptor) -> Table:
 
 
 _tables: dict[str, Table] = {}
+_requests: dict[Signal, Table] = {}
+_making = threading.Lock()
 
 
 def _field(field: FieldDescriptor, *, repeated: bool) -> Field:
@@ -103,6 +122,24 @@ def _field(field: FieldDescriptor, *, repeated: bool) -> Field:
     return _packed(varint(field.number << 3 | 2), scalar(field, b""))
 
 
+def _in_chunks(encode: Field, values: object, depth: int) -> bytes:
+    """Return what `encode` makes of the lists that a long array was cut into."""
+    if type(values) is not json_slices.Sliced:
+        raise wrong(values, "a list")
+    out: list[bytes] = []
+    index = 0
+    for chunk in values.chunks():
+        if index + len(chunk) > values.most:
+            raise too_many(values.most)
+        try:
+            out.append(encode(chunk, depth))
+        except Wrong as error:
+            error.path[-1] = index + int(error.path[-1])
+            raise
+        index += len(chunk)
+    return b"".join(out)
+
+
 def _message(tag: bytes, table: Table) -> Field:
     def encode(value: object, depth: int) -> bytes:
         return prefixed(tag, _body(table, value, depth + 1))
@@ -118,7 +155,7 @@ def _element(table: Table, value: object, depth: int) -> bytes:
 def _messages(tag: bytes, table: Table) -> Field:
     def encode(values: object, depth: int) -> bytes:
         if type(values) is not list:
-            raise wrong(values, "a list")
+            return _in_chunks(encode, values, depth)
         out: list[bytes] = []
         try:
             for value in values:
@@ -137,7 +174,7 @@ def _list(element: Field) -> Field:
 
     def encode(values: object, depth: int) -> bytes:
         if type(values) is not list:
-            raise wrong(values, "a list")
+            return _in_chunks(encode, values, depth)
         out: list[bytes] = []
         try:
             for value in values:
@@ -163,7 +200,7 @@ def _packed(tag: bytes, element: Field) -> Field:
 def _attributes(tag: bytes, table: Table) -> Field:
     def encode(values: object, depth: int) -> bytes:
         if type(values) is not list:
-            raise wrong(values, "a list")
+            return _in_chunks(encode, values, depth)
         out: list[bytes] = []
         try:
             for value in values:

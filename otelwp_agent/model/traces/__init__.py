@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from otelwp_agent.model import counting
 from otelwp_agent.model.traces import reading
 from otelwp_agent.model.traces.reading import DUPLICATES, ERROR, INVALID, ROOTED, WHOLE, Choice, Part, Piece, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = [
     "DUPLICATES",
@@ -32,6 +35,7 @@ __all__ = [
     "Piece",
     "Request",
     "count",
+    "find_runs",
     "read",
 ]
 
@@ -62,3 +66,6 @@ def read(body: bytes, marks: tuple[bytes, ...] | None = None, *, name: bool = Fa
 
 count = counting.count if _native is None else _native.count
 """Count what a message holds; `counting.count` says how."""
+
+find_runs: Callable[[bytes, int], tuple[int, list[int]] | None] | None = getattr(_native, "find_runs", None)
+"""Find where JSON can be cut; `json_slices.find_runs` says how, and does it where this is `None`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from otelwp_agent.errors import MalformedError
+from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS, too_many
 from otelwp_agent.model.lenient_json import load
 from otelwp_agent.model.zipkin.receiving import Decoder
 
@@ -14,13 +15,19 @@ if TYPE_CHECKING:
     from otelwp_agent.model.zipkin.assembly import Assembly
 
 
-def decoding(data: bytes, now: int, *, parse_string_tags: bool = False) -> Generator[None, None, Decoder]:
-    """Decode in steps of a few milliseconds, and return the decoder in the end; raises `MalformedError`.
+def decoding(
+    data: bytes, now: int, *, parse_string_tags: bool = False, max_items: int = DEFAULT_MAX_ITEMS
+) -> Generator[None, None, Decoder]:
+    """Decode in steps of a few milliseconds, and return the decoder in the end.
 
-    `now` (nanoseconds) is for spans without a time.
+    `now` (nanoseconds) is for spans without a time. Raises `MalformedError`, or `TooLargeError` for more than
+    `max_items` spans.
     """
     decoder = Decoder(now, parse_string_tags=parse_string_tags)
-    yield from decoder.decoding(spans_in(load(data, decoder.traces.mend), decoder.traces))
+    spans = spans_in(load(data, decoder.traces.mend, max_items), decoder.traces)
+    if len(spans) > max_items:
+        raise too_many(max_items)
+    yield from decoder.decoding(spans)
     return decoder
 
 

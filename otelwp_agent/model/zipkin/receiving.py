@@ -24,7 +24,7 @@ from otelwp_agent.model.zipkin.fragments import ABSENT_START, DEBUG, SCOPE_NAMES
 from otelwp_agent.model.zipkin.specials import ATTRIBUTE, SPAN_KIND, SPECIAL, fields, scope
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterable
 
     from otelwp_agent.model.key_value import Value
 
@@ -76,7 +76,7 @@ class Decoder:
         self._parse = parse_string_tags
         self._memory = _parsed if parse_string_tags else _strings
 
-    def decoding(self, spans: Sequence[Any]) -> Generator[None, None, None]:
+    def decoding(self, spans: Iterable[Any]) -> Generator[None, None, None]:
         """Take spans, in steps of a few milliseconds; raise `MalformedError` if there are some and none can be used."""
         for index, span in enumerate(spans):
             if index and not index % STEP:

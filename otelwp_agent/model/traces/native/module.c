@@ -4,10 +4,6 @@
 
 #include "request.h" /* before all others: Python.h wants to be the first */
 
-#include "count.h"
-
-#define LARGE 65536 /* bytes from which on other threads may run meanwhile */
-
 static PyTypeObject *request_type;
 
 /* ---- read ---- */
@@ -163,37 +159,6 @@ static PyObject *module_read(PyObject *Py_UNUSED(module), PyObject *const *args,
     }
     Py_DECREF((PyObject *)request);
     return made;
-}
-
-/* ---- count ---- */
-
-static PyObject *module_count(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
-{
-    char *data, *schema;
-    Py_ssize_t size, length;
-    if (count != 3) {
-        PyErr_SetString(PyExc_TypeError, "count(body, schema, limit): two bytes and an int");
-        return NULL;
-    }
-    if (PyBytes_AsStringAndSize(args[0], &data, &size) < 0 || PyBytes_AsStringAndSize(args[1], &schema, &length) < 0)
-        return NULL;
-    unsigned long long limit = PyLong_AsUnsignedLongLong(args[2]);
-    if (PyErr_Occurred())
-        return NULL;
-    if (length == 0 || length % SCHEMA_TYPE) {
-        PyErr_SetString(PyExc_ValueError, "count: that is not a schema");
-        return NULL;
-    }
-    size_t types = (size_t)length / SCHEMA_TYPE;
-    int64_t items;
-    if (size < LARGE)
-        items = count_items((const uint8_t *)data, (size_t)size, (const uint8_t *)schema, types, limit);
-    else {
-        Py_BEGIN_ALLOW_THREADS
-        items = count_items((const uint8_t *)data, (size_t)size, (const uint8_t *)schema, types, limit);
-        Py_END_ALLOW_THREADS
-    }
-    return PyLong_FromLongLong(items);
 }
 
 /* ---- the methods of a request, but for select ---- */
@@ -361,6 +326,7 @@ static PyType_Spec request_spec = {
 static PyMethodDef module_methods[] = {
     {"read", FAST(module_read), METH_FASTCALL, "Return a Request and its pieces; None if Python has to read it."},
     {"count", FAST(module_count), METH_FASTCALL, "Return the items in a message; see counting.py."},
+    {"find_runs", FAST(module_find_runs), METH_FASTCALL, "Return where JSON can be cut; see json_slices.py."},
     {NULL, NULL, 0, NULL},
 };
 

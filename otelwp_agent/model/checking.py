@@ -78,8 +78,13 @@ def refuse_too_many(body: bytes, kind: type[Message], max_items: int, *, items: 
     """
     limit = PARTS * max_items
     smallest = SMALLEST * (max_items if items else limit)
-    if len(body) >= smallest and (outcome := _count(body, _schema(kind, items), limit)) < 0:
-        raise _error(outcome, max_items)
+    if len(body) < smallest:
+        return
+    outcome = _count(body, _schema(kind, items), limit)
+    if outcome == counting.BEYOND_LIMIT:
+        raise too_many(max_items)
+    if outcome < 0:
+        raise MalformedError(f"the body is not a serialized {kind.DESCRIPTOR.full_name}")
 
 
 def _schema(kind: type[Message], items: frozenset[str]) -> bytes:
@@ -104,4 +109,4 @@ def too_many(max_items: int) -> TooLargeError:
 def _error(outcome: int, max_items: int) -> MalformedError | TooLargeError:
     if outcome == counting.BEYOND_LIMIT:
         return too_many(max_items)
-    return MalformedError("the body is not a serialized request of the expected type")
+    return MalformedError("the body is not a serialized OTLP export request")

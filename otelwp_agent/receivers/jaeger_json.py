@@ -49,6 +49,8 @@ class JaegerJsonReceiver(Receiver):
             registry=context.registry,
             clock=context.clock,
             drops=self.drops,
+            in_flight=context.in_flight,
+            max_items=config.max_items_per_request,
         )
 
     async def start(self) -> None:

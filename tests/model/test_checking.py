@@ -42,7 +42,7 @@ def native(request, monkeypatch):
 @pytest.mark.parametrize("what", SPINES)
 def test_more_than_the_limit_is_refused_and_names_the_setting(signal, full, what):
     check = checker(signal, MOST, full=full)
-    with pytest.raises(TooLargeError, match="more than 1000 resources, scopes and items.*max_items_per_request"):
+    with pytest.raises(TooLargeError, match=r"more than 1000 resources, scopes and items.*max_items_per_request"):
         check(SPINES[what](MOST + 1))
     body = SPINES[what](MOST - 2)
     assert check(body) == projections.count(signal, body)

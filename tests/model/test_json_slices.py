@@ -77,9 +77,8 @@ def test_what_is_not_json_is_not_made_json(document, seed, changes, target):
 @pytest.mark.parametrize("find", BOTH)
 def test_runs_are_about_as_long_as_asked_for_and_cover_nearly_all(find):
     spans = ",".join('{"name":"%s","attributes":[{},{}]}' % ("x" * (number % 50)) for number in range(5000))
-    data = (
-        '{"resourceSpans":[{"resource":{},"scopeSpans":[{"spans":[%s]},{"spans":[%s]}]}]}' % (spans, spans)
-    ).encode()
+    scopes = f'{{"spans":[{spans}]}},{{"spans":[{spans}]}}'
+    data = f'{{"resourceSpans":[{{"resource":{{}},"scopeSpans":[{scopes}]}}]}}'.encode()
     values, places = find(data, 4096)
     assert values == data.count(b"{") + data.count(b"[") + data.count(b",")
     sizes = [end - start for start, end in zip(places[::2], places[1::2], strict=True)]

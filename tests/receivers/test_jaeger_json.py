@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.model.jaeger import from_json
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.transport import jaeger_http
+from otelwp_agent.transport import decoding, jaeger_http
 from tests.kit.jaeger import CAPTURES, WORDPRESS, Agent, span, trace
 from tests.kit.stages import items_of
 
@@ -215,7 +215,7 @@ def test_the_answer_to_a_large_body_is_on_its_way_before_it_is_decoded(monkeypat
     answered, seen = threading.Event(), []
     front = from_json.decode(FRONT, 0)
 
-    def decoding(_body, _now):
+    def decoding(_body, _now, _max_items):
         seen.append(answered.wait(5))
         yield
         return front
@@ -273,7 +273,9 @@ async def test_a_large_body_that_cannot_be_kept_is_counted_as_lost():
             assert (await agent.post(large()))[0] == 202
             ((told, _),) = await handed_over(agent, 1)
             told.set_exception(Overloaded("the disk is full"))
-            await asyncio.sleep(0)
+            async with asyncio.timeout(5):
+                while not agent.refused("overloaded"):
+                    await asyncio.sleep(0)
         assert agent.refused("overloaded") == 1
         assert "requests dropped after they were accepted" in [line["event"] for line in logs]
 
@@ -309,13 +311,13 @@ async def test_what_was_answered_is_handed_on_at_shutdown():
 
 
 async def test_bodies_that_wait_are_bounded(monkeypatch):
-    monkeypatch.setattr(jaeger_http, "MAX_WAITING", 0)
+    monkeypatch.setattr(decoding, "MAX_WAITING", 0)
     async with Agent() as agent:
-        agent.receiver._http._waiting_bytes = 1
+        agent.receiver._http._decoding._waiting_bytes = 1
         status, _ = await agent.post(FRONT)
         assert status == 429
-        assert agent.refused("waiting") == 1
-        agent.receiver._http._waiting_bytes = 0
+        assert agent.refused("decoding") == 1
+        agent.receiver._http._decoding._waiting_bytes = 0
         assert (await agent.post(FRONT))[0] == 202
 
 

@@ -6,7 +6,6 @@ What was written for a short attribute is remembered.
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -55,9 +54,11 @@ def _load(data: bytes) -> Any:  # noqa: ANN401 - whatever stands in the JSON
 
 
 def _request(signal: Signal) -> Table:
-    """Make the tables of a signal's messages. Others see them when they are complete."""
-    with _making:
-        table = _requests[signal] = _table(schema.request(signal))
+    """Make the tables of a signal's messages. Other threads see them when they are complete."""
+    tables = _tables.copy()
+    table = _table(schema.request(signal), tables)
+    _tables.update(tables)
+    _requests[signal] = table
     return table
 
 
@@ -89,27 +90,26 @@ def _body(table: Table, document: object, depth: int) -> bytes:
     return b"".join(fields)
 
 
-def _table(descriptor: Descriptor) -> Table:
-    """Return the table of a message type, by both spellings of its fields' names."""
-    table = _tables.get(descriptor.full_name)
+def _table(descriptor: Descriptor, tables: dict[str, Table]) -> Table:
+    """Return the table of a message type, by both spellings of its fields' names; new ones are added to `tables`."""
+    table = tables.get(descriptor.full_name)
     if table is None:
         # Known before it is filled: an AnyValue can hold AnyValues.
-        table = _tables[descriptor.full_name] = {}
+        table = tables[descriptor.full_name] = {}
         repeated = schema.repeated(descriptor)
         for field in descriptor.fields:
-            table[field.name] = table[field.json_name] = _field(field, repeated=field.name in repeated)
+            table[field.name] = table[field.json_name] = _field(field, tables, repeated=field.name in repeated)
     return table
 
 
 _tables: dict[str, Table] = {}
 _requests: dict[Signal, Table] = {}
-_making = threading.Lock()
 
 
-def _field(field: FieldDescriptor, *, repeated: bool) -> Field:
+def _field(field: FieldDescriptor, tables: dict[str, Table], *, repeated: bool) -> Field:
     tag = varint(field.number << 3 | WIRE_TYPES.get(field.type, 0))
     if field.message_type is not None:
-        table = _table(field.message_type)
+        table = _table(field.message_type, tables)
         if not repeated:
             return _message(tag, table)
         if field.message_type.full_name == schema.KEY_VALUE:

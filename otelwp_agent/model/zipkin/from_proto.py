@@ -35,7 +35,9 @@ def decoding(
 
 
 def _span(span: pb.Span) -> dict[str, Any]:
-    """Return a span as v2 JSON has it."""
+    """Return a span as v2 JSON has it; one without ids, which is left out, as these alone."""
+    if not (span.trace_id and span.id):
+        return {"traceId": span.trace_id.hex(), "id": span.id.hex()}
     out: dict[str, Any] = {
         "traceId": span.trace_id.hex(),
         "id": span.id.hex(),

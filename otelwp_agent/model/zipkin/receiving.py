@@ -129,6 +129,8 @@ class Decoder:
 
     def _id(self, value: Any, size: int) -> bytes:  # noqa: ANN401 - whatever stands in the JSON
         """Return an id of `size` bytes; empty if there is none."""
+        if not value:
+            return b""
         try:
             raw = unhexlify(value)
         except (ValueError, TypeError):

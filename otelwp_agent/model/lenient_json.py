@@ -64,5 +64,5 @@ def _repaired(data: bytes) -> tuple[bytes, bool]:
         text = data.decode(errors="surrogateescape")
         repaired = _ESCAPED.sub(lambda found: chr(ord(found[0]) - 0xDC00), text).encode()
     if b"\\ud" in repaired or b"\\uD" in repaired:
-        repaired = _LONE_SURROGATE.sub(rb"\\ufffd", repaired)
+        repaired = _LONE_SURROGATE.sub(lambda _: rb"\ufffd", repaired)  # a function, so that other threads may run
     return repaired, repaired != data

@@ -178,31 +178,30 @@ class JaegerReceiver(Receiver):
 
     def post_spans(self, message: bytes, metadata: Mapping[str, str]) -> bytes | asyncio.Future[bytes]:
         """Take a `PostSpansRequest`; the answer is an empty message."""
-        from otelwp_agent.model.jaeger import from_proto  # noqa: PLC0415 - for who listens with gRPC
-
         entry = self.next.get(Signal.TRACES)
         try:
             if entry is not None:
                 entry.admit()
             if len(message) < OFF_LOOP:
-                return self._deliver(from_proto.decode(message, self._max_items), metadata)
-            steps = in_one_step(from_proto.decode, message, self._max_items)
-            answer = self._decoding.run(steps, len(message), lambda traces: self._deliver(traces, metadata))
+                return self._deliver(_decode(message, self._max_items), metadata)
+            steps = in_one_step(_decode, message, self._max_items)
+            answer = self._decoding.run(steps, len(message), lambda decoded: self._deliver(decoded, metadata))
         except ConsumeError as error:
             self._count(error)
             raise
         answer.add_done_callback(lambda answer: self._count(None if answer.cancelled() else answer.exception()))
         return answer
 
-    def _deliver(self, traces: Traces, metadata: Mapping[str, str]) -> bytes | asyncio.Future[bytes]:
+    def _deliver(self, decoded: tuple[Traces, bytes], metadata: Mapping[str, str]) -> bytes | asyncio.Future[bytes]:
         """Forward what a message holds, and return the answer, or its future."""
         receiver, entry = str(self.context.id), self.next.get(Signal.TRACES)
         if entry is None:
             raise PermanentError(f"no pipeline takes traces from the receiver {receiver}")
+        traces, body = decoded
         items, told = traces.spans, None
         if items:
             origin = Origin(receiver, "grpc", headers=metadata)
-            batch = Batch(Signal.TRACES, traces.body(), items, origin, ((Receipt(items), items),))
+            batch = Batch(Signal.TRACES, body, items, origin, ((Receipt(items), items),))
             told = entry.consume(batch, b"")
         if traces.mended:
             self._mended.add(traces)
@@ -212,6 +211,14 @@ class JaegerReceiver(Receiver):
         """Count a refusal."""
         if isinstance(error, ConsumeError):
             refusals(self.context.registry, str(self.context.id), "grpc")(error.reason)
+
+
+def _decode(message: bytes, max_items: int) -> tuple[Traces, bytes]:
+    """Return what a message holds, and that as an OTLP request."""
+    from otelwp_agent.model.jaeger import from_proto  # noqa: PLC0415 - for receivers that listen with gRPC
+
+    traces = from_proto.decode(message, max_items)
+    return traces, traces.body()
 
 
 FACTORY = Factory(

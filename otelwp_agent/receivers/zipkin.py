@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Generator, Mapping
 
+    from otelwp_agent.model.zipkin.assembly import Assembly
     from otelwp_agent.model.zipkin.receiving import Decoder
 
 V2_PATH, V1_PATH = "/api/v2/spans", "/api/v1/spans"
@@ -151,26 +152,35 @@ class ZipkinReceiver(Receiver):
                 "JSON_INVALID_UTF8_SUBSTITUTE",
                 reason="empty",
             )
-        steps = sender.decoding(body)(
-            body, time.time_ns(), parse_string_tags=self._parse_string_tags, max_items=self._max_items
+        steps = _assembling(
+            sender.decoding(body)(
+                body, time.time_ns(), parse_string_tags=self._parse_string_tags, max_items=self._max_items
+            )
         )
         if len(body) < OFF_LOOP:
             try:
                 next(steps)
             except StopIteration as stop:
                 return self._hand_over(stop.value, sender)
-        return self._decoding.run(steps, len(body), lambda decoder: self._hand_over(decoder, sender))
+        return self._decoding.run(steps, len(body), lambda decoded: self._hand_over(decoded, sender))
 
-    def _hand_over(self, decoder: Decoder, sender: _Sender) -> Response | asyncio.Future[Response]:
+    def _hand_over(self, decoded: tuple[Assembly, bytes], sender: _Sender) -> Response | asyncio.Future[Response]:
         """Forward the spans, and count what was mended in them; return the answer, or its future."""
-        items, entry = decoder.traces.spans, self.next.get(Signal.TRACES)
+        traces, body = decoded
+        items, entry = traces.spans, self.next.get(Signal.TRACES)
         told = None
         if items and entry is not None:
-            batch = Batch(Signal.TRACES, decoder.traces.body(), items, sender.origin, ((Receipt(items), items),))
+            batch = Batch(Signal.TRACES, body, items, sender.origin, ((Receipt(items), items),))
             told = entry.consume(batch, _ACCEPTED)
-        if decoder.traces.mended:
-            self._mended.add(decoder.traces, sender.user_agent)
+        if traces.mended:
+            self._mended.add(traces, sender.user_agent)
         return told or _ACCEPTED
+
+
+def _assembling(steps: Generator[None, None, Decoder]) -> Generator[None, None, tuple[Assembly, bytes]]:
+    """Return what a body holds, and that as an OTLP request."""
+    traces = (yield from steps).traces
+    return traces, traces.body()
 
 
 class _Sender:

@@ -142,7 +142,8 @@ class JaegerHttp:
             body = decompress("gzip", body, self._limit)
         if len(body) > THRIFT_AT_ONCE and len(body) > (AT_ONCE if _is_json(body, sender) else THRIFT_AT_ONCE):
             return self._put_off(body, sender)
-        return self._hand_over(_decode(body, sender, self._max_items), sender)
+        traces = _decode(body, sender, self._max_items)
+        return self._hand_over((traces, traces.body()), sender)
 
     def _admit(self) -> None:
         self._decoding.admit()
@@ -150,12 +151,13 @@ class JaegerHttp:
         if entry is not None:
             entry.admit()
 
-    def _hand_over(self, traces: Traces, sender: _Sender) -> Response | asyncio.Future[Response]:
+    def _hand_over(self, decoded: tuple[Traces, bytes], sender: _Sender) -> Response | asyncio.Future[Response]:
         """Forward the spans; return the answer, or its future if the sender has to wait."""
+        traces, body = decoded
         items, entry = traces.spans, self._entry()
         told = None
         if items and entry is not None:
-            batch = Batch(Signal.TRACES, traces.body(), items, sender.origin, ((Receipt(items), items),))
+            batch = Batch(Signal.TRACES, body, items, sender.origin, ((Receipt(items), items),))
             told = entry.consume(batch, _ACCEPTED)
         if traces.mended:
             self.mended.add(traces, sender.user_agent)
@@ -167,7 +169,7 @@ class JaegerHttp:
         """Have a body decoded after it was answered, unless the answer says that a journal has it."""
         entry = self._entry()
         steps = _steps(body, sender, self._max_items)
-        answer = self._decoding.run(steps, len(body), lambda traces: self._hand_over(traces, sender))
+        answer = self._decoding.run(steps, len(body), lambda decoded: self._hand_over(decoded, sender))
         if entry is not None and entry.answers_late:
             return answer
         answer.add_done_callback(lambda answer: self._heard(answer, sender))
@@ -223,8 +225,10 @@ def _decode(body: bytes, sender: _Sender, max_items: int) -> Traces:
     return from_thrift.decode(body, max_items)
 
 
-def _steps(body: bytes, sender: _Sender, max_items: int) -> Generator[None, None, Traces]:
-    """Decode in steps."""
+def _steps(body: bytes, sender: _Sender, max_items: int) -> Generator[None, None, tuple[Traces, bytes]]:
+    """Decode in steps; return what a body holds, and that as an OTLP request."""
     if _is_json(body, sender):
-        return (yield from from_json.decoding(body, time.time_ns(), max_items))
-    return _decode(body, sender, max_items)
+        traces = yield from from_json.decoding(body, time.time_ns(), max_items)
+    else:
+        traces = _decode(body, sender, max_items)
+    return traces, traces.body()

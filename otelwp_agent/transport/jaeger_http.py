@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from otelwp_agent.errors import ConsumeError, MalformedError, RetryableError
 from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.checking import SMALLEST
 from otelwp_agent.model.jaeger import from_json
 from otelwp_agent.model.mending import MENDED, Mended
 from otelwp_agent.model.receipt import Receipt
@@ -166,11 +167,14 @@ class JaegerHttp:
     # -- large bodies
 
     def _put_off(self, body: bytes, sender: _Sender) -> Response | asyncio.Future[Response]:
-        """Have a body decoded after it was answered, unless the answer says that a journal has it."""
+        """Have a body decoded after it was answered.
+
+        It is decoded before if the answer says that a journal has it, or if it may hold more spans than are accepted.
+        """
         entry = self._entry()
         steps = _steps(body, sender, self._max_items)
         answer = self._decoding.run(steps, len(body), lambda decoded: self._hand_over(decoded, sender))
-        if entry is not None and entry.answers_late:
+        if (entry is not None and entry.answers_late) or len(body) >= SMALLEST * self._max_items:
             return answer
         answer.add_done_callback(lambda answer: self._heard(answer, sender))
         return _ACCEPTED

@@ -347,3 +347,31 @@ async def test_a_client_that_closes_after_its_last_byte_is_heard(reset):
 
         await asyncio.to_thread(client)
         await taken(agent, 50)
+
+
+# -- limits
+
+
+async def test_more_spans_than_a_request_may_hold_are_refused():
+    async with Agent(endpoint="127.0.0.1:0", max_items_per_request=20) as agent:
+        status, answer = await agent.post(large(21))
+        assert (status, "raise max_items_per_request" in answer) == (413, True)
+        assert (await agent.post(large(20)))[0] == 202
+
+
+async def test_a_large_body_is_forwarded_at_shutdown_though_a_thread_decodes_it():
+    agent = Agent()
+    await agent.receiver.start()
+    body = large(5000)
+    assert len(body) > decoding.OFF_LOOP
+    assert (await agent.post(body))[0] == 202
+    await agent.receiver.shutdown()
+    assert agent.pipeline.items == 5000
+
+
+async def test_a_body_that_inflates_twice_is_read_once():
+    body = gzip.compress(gzip.compress(large(10)))
+    async with Agent() as agent:
+        assert (await agent.post(body, Content_Encoding="gzip"))[0] == 400
+        assert (await agent.post(body, Content_Encoding="gzip, gzip"))[0] == 202
+        assert (await agent.post(gzip.compress(large(10))))[0] == 202

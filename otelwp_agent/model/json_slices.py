@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from otelwp_agent.errors import MalformedError, TooLargeError
 from otelwp_agent.model import traces
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     Load = Callable[[bytes], Any]
+    Lazy = Literal["", "outermost", "all"]
+    """Which long arrays are read as they are needed."""
 
 LARGE = 256 * 1024
 """Bytes from which on a document is read in slices."""
@@ -64,8 +66,8 @@ class Sliced:
             yield [element] if run is None else self._load(b"[%b]" % run)
 
 
-def loads(data: bytes, load: Load, max_items: int, *, lazy: bool = False) -> Any:  # noqa: ANN401 - whatever stands in the JSON
-    """Return the document that `load` makes of `data`; with `lazy`, long arrays in it are `Sliced`.
+def loads(data: bytes, load: Load, max_items: int, lazy: Lazy = "") -> Any:  # noqa: ANN401 - whatever stands in the JSON
+    """Return the document that `load` makes of `data`; with `lazy`, long arrays in it, or it itself, are `Sliced`.
 
     Raises `TooLargeError` if it holds too many values for `max_items`, and what `load` raises.
     """
@@ -89,7 +91,7 @@ def loads(data: bytes, load: Load, max_items: int, *, lazy: bool = False) -> Any
                 f"the JSON has an object or a nested array of {len(piece)} bytes with more than {MAX_PIECE_VALUES} "
                 "values: send smaller batches"
             )
-    return _Joining(runs, load, max_items, lazy=lazy).joined(load(outer))
+    return _Joining(runs, load, max_items, lazy == "all").joined(load(outer), lazy=bool(lazy))
 
 
 def _scan(data: bytes) -> tuple[int, list[int]]:
@@ -102,31 +104,31 @@ def _scan(data: bytes) -> tuple[int, list[int]]:
 class _Joining:
     """Puts runs back into the document they were cut from."""
 
-    def __init__(self, runs: Mapping[str, bytes], load: Load, most: int, *, lazy: bool) -> None:
+    def __init__(self, runs: Mapping[str, bytes], load: Load, most: int, lazy: bool) -> None:  # noqa: FBT001 - internal
         self._runs = runs
         self._load = load
         self._most = most
         self._lazy = lazy
 
-    def joined(self, value: Any) -> Any:  # noqa: ANN401 - whatever stands in the JSON
+    def joined(self, value: Any, *, lazy: bool) -> Any:  # noqa: ANN401 - whatever stands in the JSON
         """Return a value of the small document with the runs in their places."""
         if type(value) is dict:
             for key, each in value.items():
                 if type(each) is dict or type(each) is list:
-                    value[key] = self.joined(each)
+                    value[key] = self.joined(each, lazy=self._lazy)
             return value
         if type(value) is not list:
             return value
         cut = False
         for index, each in enumerate(value):
             if type(each) is dict or type(each) is list:
-                value[index] = self.joined(each)
+                value[index] = self.joined(each, lazy=self._lazy)
             elif type(each) is str and each in self._runs:
                 cut = True
         if not cut:
             return value
         sliced = Sliced(value, self._runs, self._load, self._most)
-        return sliced if self._lazy else [element for chunk in sliced.chunks() for element in chunk]
+        return sliced if lazy else [element for chunk in sliced.chunks() for element in chunk]
 
 
 def find_runs(data: bytes, target: int) -> tuple[int, list[int]] | None:  # noqa: C901 - one loop

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import chain
 
 import orjson
 import pytest
@@ -48,7 +49,9 @@ def test_the_slices_are_the_document(document, indent, target):
     json_slices.LARGE, json_slices.SLICE = 0, target
     try:
         assert loads(data, orjson.loads, MOST) == document
-        assert whole(loads(data, orjson.loads, MOST, lazy=True)) == document
+        assert whole(loads(data, orjson.loads, MOST, "all")) == document
+        outermost = loads(data, orjson.loads, MOST, "outermost")
+        assert [*chain(*outermost.chunks())] == document if isinstance(outermost, Sliced) else outermost == document
     finally:
         json_slices.LARGE, json_slices.SLICE = before
 

@@ -323,10 +323,10 @@ async def test_bodies_that_wait_are_bounded(monkeypatch):
 
 async def test_others_are_answered_while_a_large_body_is_decoded():
     async with Agent() as agent:
-        await agent.post(large(20_000))
+        await agent.post(large(10_000))
         assert (await agent.post(FRONT))[0] == 202
         assert agent.pipeline.batches[0].items == 1
-        await taken(agent, 20_001)
+        await taken(agent, 10_001)
 
 
 # -- clients that do not wait

@@ -37,7 +37,7 @@ def decode(signal: Signal, data: bytes, max_items: int = DEFAULT_MAX_ITEMS) -> b
 
     Raises `TooLargeError` if a large document holds too many values for `max_items`. May run in any thread.
     """
-    document = _load(data) if len(data) < json_slices.LARGE else json_slices.loads(data, _load, max_items, lazy=True)
+    document = _load(data) if len(data) < json_slices.LARGE else json_slices.loads(data, _load, max_items, "all")
     try:
         return _body(_requests.get(signal) or _request(signal), document, 1)
     except Wrong as error:

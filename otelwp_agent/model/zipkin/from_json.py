@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from otelwp_agent.errors import MalformedError
 from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS, too_many
+from otelwp_agent.model.json_slices import Sliced
 from otelwp_agent.model.lenient_json import load
 from otelwp_agent.model.zipkin.receiving import Decoder
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
     from otelwp_agent.model.zipkin.assembly import Assembly
 
@@ -24,11 +25,23 @@ def decoding(
     `max_items` spans.
     """
     decoder = Decoder(now, parse_string_tags=parse_string_tags)
-    spans = spans_in(load(data, decoder.traces.mend, max_items), decoder.traces)
-    if len(spans) > max_items:
-        raise too_many(max_items)
-    yield from decoder.decoding(spans)
+    yield from decoder.decoding(spans_of(data, decoder.traces, max_items))
     return decoder
+
+
+def spans_of(data: bytes, traces: Assembly, max_items: int) -> Iterator[Any]:
+    """Yield the spans of a body; those of a large one are read as they are needed.
+
+    Raises `MalformedError`, and `TooLargeError` for more than `max_items` spans.
+    """
+    document = load(data, traces.mend, max_items, "outermost")
+    left = max_items
+    for part in document.chunks() if type(document) is Sliced else (document,):
+        spans = spans_in(part, traces)
+        left -= len(spans)
+        if left < 0:
+            raise too_many(max_items)
+        yield from spans
 
 
 def spans_in(document: Any, traces: Assembly) -> list[Any]:  # noqa: ANN401 - whatever stands in the JSON

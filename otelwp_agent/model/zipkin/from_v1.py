@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS, too_many
-from otelwp_agent.model.lenient_json import load
-from otelwp_agent.model.zipkin.from_json import spans_in
+from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS
+from otelwp_agent.model.zipkin.from_json import spans_of
 from otelwp_agent.model.zipkin.receiving import Decoder
 
 if TYPE_CHECKING:
@@ -40,9 +39,7 @@ def decoding(
 ) -> Generator[None, None, Decoder]:
     """Do what `from_json.decoding` does."""
     decoder = Decoder(now, parse_string_tags=parse_string_tags)
-    spans = spans_in(load(data, decoder.traces.mend, max_items), decoder.traces)
-    if len(spans) > max_items:
-        raise too_many(max_items)
+    spans = spans_of(data, decoder.traces, max_items)
     yield from decoder.decoding(side for span in spans for side in (_converted(span) if type(span) is dict else [span]))
     return decoder
 

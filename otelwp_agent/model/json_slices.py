@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     Lazy = Literal["", "outermost", "all"]
     """Which long arrays are read as they are needed."""
 
-LARGE = 256 * 1024
-"""Bytes from which on a document is read in slices."""
+LARGE = 512 * 1024
+"""Bytes from which on a document is read in slices; orjson reads the densest smaller one in 30 ms."""
 
 SLICE = 256 * 1024
 """Bytes of a slice, about; orjson reads the densest of them in 10 ms."""

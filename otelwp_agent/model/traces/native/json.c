@@ -1,5 +1,7 @@
 #include "json.h"
 
+#include <string.h>
+
 #define NOWHERE SIZE_MAX
 
 typedef struct {
@@ -53,12 +55,19 @@ static void end_element(const uint8_t *data, size_t at, Level *level, size_t tar
 }
 
 /* Return the place of the quote that ends a string; `size` if there is none. */
-static size_t end_of_string(const uint8_t *data, size_t at, size_t size)
+static size_t end_of_string(const uint8_t *data, size_t start, size_t size)
 {
-    for (; at < size && data[at] != '"'; at++)
-        if (data[at] == '\\')
-            at++;
-    return at < size ? at : size;
+    for (size_t at = start; at < size; at++) {
+        const uint8_t *quote = memchr(data + at, '"', size - at);
+        if (quote == NULL)
+            break;
+        size_t slash = at = (size_t)(quote - data);
+        while (slash > start && data[slash - 1] == '\\')
+            slash--;
+        if ((at - slash) % 2 == 0)
+            return at;
+    }
+    return size;
 }
 
 int64_t find_runs(const uint8_t *data, size_t size, size_t target, Run *items, size_t most, uint64_t *values)

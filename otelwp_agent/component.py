@@ -23,7 +23,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
+from pydantic import Field
+
 from otelwp_agent.config.blocks import Block, Queue, Retry
+from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS
 from otelwp_agent.model.signal import ALL_SIGNALS, Signal
 from otelwp_agent.transport.in_flight import InFlight
 from otelwp_agent.transport.overload import Drops
@@ -169,6 +172,10 @@ class ReceiverConfig(ComponentConfig):
     """When to answer: as soon as the request is `accepted` (by the journal if there is one, else by the pipelines), or
     when it is `delivered`, which is when the exporters know what became of it: a sender whose request was dropped is
     told, and one who has waited for 30 seconds is told to try again."""
+    max_items_per_request: int = Field(DEFAULT_MAX_ITEMS, gt=0)
+    """Resources, scopes and items (spans, metrics and data points, log records) that a request may hold together,
+    counted before anything is built from it; more is refused with 413, which senders do not repeat. What stands inside
+    of items is bounded in proportion."""
 
 
 class ExporterConfig(ComponentConfig):

@@ -165,7 +165,7 @@ class Recording:
             offset = end
             try:
                 if body.startswith(_ZSTD):
-                    body = decompress("zstd", body, _LARGEST)
+                    body = decompress("zstd", body, _LARGEST, ratio=0)
                 if body.startswith(b"{"):
                     body = self._of_line(body, str(path), first=False) or b""
             except ConsumeError:

@@ -11,6 +11,7 @@ from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.receivers.zipkin import Config
 from otelwp_agent.testing import messages_of
+from otelwp_agent.transport import decoding
 from otelwp_agent.transport.http_messages import Head, Request
 from tests.kit.jaeger import WORDPRESS
 from tests.kit.jaeger import Agent as AnyAgent
@@ -280,3 +281,29 @@ async def test_a_web_page_of_another_origin_cannot_send(headers):
     async with Agent(cors={"allowed_origins": ["https://evil.example"]}) as agent:
         answer = await agent.post(FRONT, Content_Type="text/plain", Origin="https://evil.example")
         assert answer[0] == 202
+
+
+async def test_more_spans_than_a_request_may_hold_are_refused():
+    async with Agent(max_items_per_request=1000) as agent:
+        for body, options in (
+            (large(1001), {}),
+            (b"[" + b"{}," * 1000 + b"{}]", {}),
+            (b"\x0a\0" * 1001, {"Content_Type": "application/x-protobuf"}),
+        ):
+            status, answer = await agent.post(body, **options)
+            assert (status, "raise max_items_per_request" in answer) == (413, True)
+        assert (await agent.post(large(1000)))[0] == 202
+        assert agent.refused("too_large") == 3
+
+
+async def test_a_large_body_is_answered_before_the_receiver_is_shut_down():
+    body = large(5000)
+    assert len(body) > decoding.OFF_LOOP
+    agent = Agent()
+    await agent.receiver.start()
+    answer = asyncio.ensure_future(agent.post(body))
+    while not agent.receiver._decoding._answers:
+        await asyncio.sleep(0)
+    await agent.receiver.shutdown()
+    assert (await answer)[0] == 202
+    assert agent.pipeline.items == 5000

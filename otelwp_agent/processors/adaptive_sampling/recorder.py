@@ -80,7 +80,7 @@ class _Block:
         data = self.data
         if self.file is not None:
             data = self.file.read_bytes().partition(b"\n")[2]
-        plain = decompress("zstd", data, sum([entry.size for entry in self.entries]))
+        plain = decompress("zstd", data, sum([entry.size for entry in self.entries]), ratio=0)
         start = 0
         for entry in self.entries:
             yield entry, plain[start : start + entry.size]

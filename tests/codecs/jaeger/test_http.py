@@ -7,6 +7,7 @@ from otelwp_agent.errors import MalformedError
 from otelwp_agent.telemetry.metrics import Registry
 from otelwp_agent.testing import Catcher
 from otelwp_agent.transport.http_messages import Head, Request
+from otelwp_agent.transport.in_flight import InFlight
 from otelwp_agent.transport.overload import Drops
 from tests.kit.jaeger import CAPTURES, WORDPRESS
 
@@ -35,6 +36,8 @@ def http(catcher):
         registry=registry,
         clock=clock,
         drops=Drops("jaeger_json", registry, log, clock),
+        in_flight=InFlight(),
+        max_items=1000,
     )
 
 

@@ -3,7 +3,7 @@
 ::
 
     cli → service → pipeline → receivers, processors, exporters, connectors, extensions (independent of each other)
-        → component, components → transport → config → model → telemetry, errors
+        → component, components → transport → config → storage → model → telemetry, errors
 
 Imports for type checkers alone count like any other: a layer that knows another's types knows the layer. Four habits
 of the house are checked beside: model/ does no I/O, gRPC is imported in transport/grpc_*.py alone, the process ends in
@@ -29,6 +29,7 @@ KINDS = ("receivers", "processors", "exporters", "connectors", "extensions")
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "telemetry", ""),
     ("model",),
+    ("storage",),
     ("config",),
     ("transport",),
     ("component", "components"),

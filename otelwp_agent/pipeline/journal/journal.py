@@ -126,7 +126,7 @@ class Journal:
         self._idle: asyncio.Future[None] | None = None
 
         self._books = Books()
-        self._account = JournalAccount(self, registry)
+        self._account = JournalAccount(self._shelf, settings.max_size, registry)
 
     def remember_exporters(self, exporters: Callable[[], Sequence[ExporterRow]]) -> None:
         """Have commits say now and then, for who audits the journal, what `exporters` returns."""
@@ -157,6 +157,8 @@ class Journal:
         message = ""
         if self._failure:
             message = f"cannot be written: {self._failure}"
+        elif self._shelf.unreadable:
+            message = f"{len(self._shelf.unreadable)} entries cannot be read: check the disk"
         elif self.stored + self._unwritten >= self.max_size:
             message = "full: senders are refused until something has been delivered"
         details = {

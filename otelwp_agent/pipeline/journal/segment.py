@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from otelwp_agent.pipeline.journal import records
+from otelwp_agent.storage import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +69,7 @@ class Segment:
         """Make an empty file; raises `OSError`."""
         marker = os.urandom(records.MARKER_BYTES)
         path = directory / f"{number:010d}-{marker.hex()}.journal"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = files.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         return cls(path, number, marker, fd, first)
 
     @classmethod
@@ -77,9 +78,13 @@ class Segment:
         found = _NAME.fullmatch(path.name)
         if found is None:
             return None
-        fd = os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
+        fd = files.open_file(path, os.O_RDWR) if write else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         segment = cls(path, int(found[1]), bytes.fromhex(found[2]), fd, 0)
-        segment.size = os.fstat(fd).st_size
+        try:
+            segment.size = os.fstat(fd).st_size
+        except OSError:
+            segment.close()
+            raise
         return segment
 
     @property
@@ -97,7 +102,7 @@ class Segment:
         offset = self.size
         try:
             for start in range(0, len(parts), _MAX_PARTS):
-                offset += self._write(parts[start : start + _MAX_PARTS], offset)
+                offset += files.write_parts(self.fd, parts[start : start + _MAX_PARTS], offset)
             if sync:
                 os.fdatasync(self.fd)
         except OSError:
@@ -116,12 +121,9 @@ class Segment:
         return records.scan(self.fd, self.marker, self.size)
 
     def entry(self, index: int) -> Record | None:
-        """Read one entry; `None` if it is damaged, or on a part of the disk that cannot be read."""
+        """Read one entry; return `None` if it is damaged. Raises `OSError` if the disk cannot be read."""
         offset = self.offsets[index]
-        try:
-            data = memoryview(os.pread(self.fd, self._room(index), offset))
-        except OSError:
-            return None
+        data = memoryview(files.read_at(self.fd, self._room(index), offset))
         record = records.read_one(data, self.marker, 0)
         if record is None or record.seq != self.first + index:
             return None
@@ -136,19 +138,10 @@ class Segment:
     def close(self) -> None:
         """Close the file."""
         if self.fd >= 0:
-            os.close(self.fd)
+            files.close(self.fd)
             self.fd = -1
 
     def delete(self) -> None:
-        """Close the file and remove it."""
+        """Close the file and remove it; raises `OSError`."""
         self.close()
-        self.path.unlink(missing_ok=True)
-
-    def _write(self, parts: list[bytes], offset: int) -> int:
-        total = sum(map(len, parts))
-        written = os.pwritev(self.fd, parts, offset)
-        if written < total:
-            rest = memoryview(b"".join(parts))
-            while written < total:
-                written += os.pwrite(self.fd, rest[written:], offset + written)
-        return total
+        files.remove(self.path)

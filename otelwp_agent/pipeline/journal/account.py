@@ -29,6 +29,14 @@ DURATION = Instrument(
     InstrumentKind.HISTOGRAM,
     buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1),
 )
+DISPLACED = Instrument(
+    "otelwp_journal_displaced_segments",
+    "Segments that somebody removed or replaced while the agent ran; their entries are copied to a new one.",
+)
+LOST = Instrument(
+    "otelwp_journal_lost_entries",
+    "Acknowledged requests, at most, that were missing at the end of the journal when the agent started.",
+)
 UNREADABLE = Instrument(
     "otelwp_journal_unreadable_entries",
     "Requests that wait because the disk did not return them; reading is tried again each second.",
@@ -36,7 +44,8 @@ UNREADABLE = Instrument(
 )
 DAMAGED = Instrument("otelwp_journal_damaged_bytes", "Bytes in the journal that were no record when it was read.")
 INSTRUMENTS = (
-    *(BYTES, CAPACITY, ENTRIES, WAITING, APPENDED, REFUSED, REPLAYED, COMMITS, FAILURES, DURATION, DAMAGED, UNREADABLE),
+    *(BYTES, CAPACITY, ENTRIES, WAITING, APPENDED, REFUSED, REPLAYED, COMMITS, FAILURES, DURATION, DAMAGED),
+    *(UNREADABLE, DISPLACED, LOST),
 )
 
 
@@ -57,6 +66,8 @@ class JournalAccount:
         self.failures = registry.counter(FAILURES)
         self.duration = registry.histogram(DURATION)
         self.damaged = registry.counter(DAMAGED)
+        self.displaced = registry.counter(DISPLACED)
+        self.lost = registry.counter(LOST)
 
     def refused(self, requests: int, reason: str) -> None:
         """Count what was not written."""

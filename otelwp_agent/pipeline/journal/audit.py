@@ -23,8 +23,7 @@ def audit_directory(directory: Path) -> Report:
     try:
         return _report(recovered, directory)
     finally:
-        for segment in recovered.segments:
-            segment.close()
+        recovered.close()
 
 
 def _report(recovered: Recovered, directory: Path) -> Report:
@@ -67,6 +66,8 @@ def _report(recovered: Recovered, directory: Path) -> Report:
         for path, damage in recovered.damage
     ]
     problems += recovered.problems
+    if recovered.missing:
+        problems.append(f"the end of the journal is missing: up to {recovered.missing} acknowledged requests are lost")
     source = f"journal {directory}, {recovered.entries} requests not settled"
     if recovered.torn:
         source += f", a last write of {recovered.torn} bytes cut off (nobody was told that it had succeeded)"

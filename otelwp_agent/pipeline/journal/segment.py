@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from array import array
@@ -29,6 +30,19 @@ RELEASED = 2
 FIRST_PARTLY_DONE = 3
 
 
+class DisplacedError(OSError):
+    """A segment is no longer at its path: it was removed or replaced, or its directory was."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the path."""
+        super().__init__(errno.ESTALE, f"{path} was removed or replaced while the agent runs")
+
+
+def is_segment(name: str) -> bool:
+    """Return whether a file's name is a segment's."""
+    return _NAME.fullmatch(name) is not None
+
+
 class Segment:
     """A segment: what is in the file, and what is to be known of its entries.
 
@@ -37,8 +51,8 @@ class Segment:
     """
 
     __slots__ = (
-        "context_numbers", "contexts", "fd", "first", "items", "kept", "live", "live_bytes", "marker", "number",
-        "offsets", "path", "size", "states", "waiting_for",
+        "_identity", "_name", "context_numbers", "contexts", "displaced", "fd", "first", "items", "kept", "live",
+        "live_bytes", "marker", "number", "offsets", "path", "size", "states", "waiting_for",
     )  # fmt: skip
 
     def __init__(self, path: Path, number: int, marker: bytes, fd: int, first: int) -> None:
@@ -49,6 +63,10 @@ class Segment:
         self.fd = fd
         self.first = first
         self.size = 0
+        self.displaced = False
+        """Whether it is known that the file is no longer at its path."""
+        self._name = str(path)
+        self._identity = (0, 0)
         self.states = bytearray()
         self.offsets = array("I")
         """Where each entry begins."""
@@ -70,7 +88,14 @@ class Segment:
         marker = os.urandom(records.MARKER_BYTES)
         path = directory / f"{number:010d}-{marker.hex()}.journal"
         fd = files.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-        return cls(path, number, marker, fd, first)
+        segment = cls(path, number, marker, fd, first)
+        try:
+            segment._identify()
+        except OSError:
+            with contextlib.suppress(OSError):
+                segment.delete()
+            raise
+        return segment
 
     @classmethod
     def open(cls, path: Path, *, write: bool = True) -> Segment | None:
@@ -81,11 +106,30 @@ class Segment:
         fd = files.open_file(path, os.O_RDWR) if write else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         segment = cls(path, int(found[1]), bytes.fromhex(found[2]), fd, 0)
         try:
-            segment.size = os.fstat(fd).st_size
+            segment.size = segment._identify().st_size
         except OSError:
             segment.close()
             raise
         return segment
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the open file is the one at the path. Raises `OSError` if the path cannot be checked."""
+        try:
+            found = os.stat(self._name)  # noqa: PTH116 - once a commit: a `Path` would cost as much as the call
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return (found.st_dev, found.st_ino) == self._identity
+
+    def check_place(self) -> None:
+        """Raise `DisplacedError` if the file was removed or replaced, `OSError` if that cannot be told."""
+        if not self.is_in_place:
+            raise DisplacedError(self.path)
+
+    def _identify(self) -> os.stat_result:
+        found = os.fstat(self.fd)
+        self._identity = (found.st_dev, found.st_ino)
+        return found
 
     @property
     def waiting(self) -> int:

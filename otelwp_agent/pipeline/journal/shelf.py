@@ -199,6 +199,19 @@ class Shelf:
         state = segment.states[index]
         return self._running[segment.number, index].done if state == RUNNING else self._done_of(state)
 
+    def released(self, segment: Segment) -> list[int]:
+        """Return the numbers of the entries of a segment that are released."""
+        return [segment.first + index for index, state in enumerate(segment.states) if state == RELEASED]
+
+    def partly_done(self, segment: Segment) -> list[tuple[int, int, str]]:
+        """Return what is done of the entries of a segment that are not released: number, pipeline, branch."""
+        return [
+            (segment.first + index, place, name)
+            for index, state in enumerate(segment.states)
+            if state != RELEASED
+            for place, name in self.done(segment, index)
+        ]
+
     def prune(self, current: Segment | None) -> list[Segment]:
         """Take off the oldest segments as long as nothing in them is needed, but never the `current` one; return them.
 

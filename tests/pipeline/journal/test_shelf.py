@@ -7,8 +7,8 @@ from structlog.testing import capture_logs
 
 from otelwp_agent.model.batch import Origin
 from otelwp_agent.model.receipt import Outcome
-from otelwp_agent.pipeline.journal import journal as journals
 from otelwp_agent.pipeline.journal import shelf as shelves
+from otelwp_agent.pipeline.journal.commits import CommitLoop
 from otelwp_agent.pipeline.journal.records import Context
 from otelwp_agent.pipeline.journal.segment import FIRST_PARTLY_DONE, RELEASED, RUNNING, WAITING, Segment
 from otelwp_agent.pipeline.journal.shelf import Shelf
@@ -150,14 +150,14 @@ async def test_what_is_parked_while_it_moves_is_remembered_where_it_has_come_to(
     (old,) = await life.put(large(0))
     left, right = old.claims[0].receipt.fork(["jaeger", "zipkin"])
     left.settle(Outcome.DELIVERED, 2)
-    real, parked = journals.Journal._written, []
+    real, parked = CommitLoop._written, []
 
     def meanwhile(self, draft):
         if draft.moved and not parked:
             parked.append(right.park(2))
         real(self, draft)
 
-    monkeypatch.setattr(journals.Journal, "_written", meanwhile)
+    monkeypatch.setattr(CommitLoop, "_written", meanwhile)
     await fill_until(life, lambda: parked)
     await life.flush()
     life.kill()

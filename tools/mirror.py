@@ -34,6 +34,7 @@ NO_MODULE = {
     "tests/test_fuzz.py": "the fuzz targets in benchmarks/fuzz",
     "tests/e2e": "whole agents",
     "tests/examples": "what stands in examples/",
+    "tests/faults": "the agent's own files, on which each system call fails in turn (tools/faults.py)",
     "tests/chaos": "whole agents that are killed, beside a backend that fails",
     "tests/model/adaptive/test_simulation.py": "the simulation in benchmarks/sampling",
     "tests/model/traces/test_native.py": "the extension module, which is C",

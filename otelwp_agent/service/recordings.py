@@ -21,7 +21,7 @@ from otelwp_agent.model.projections import parse
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.model.traces import read
 from otelwp_agent.pipeline.journal.records import Damage, Kind
-from otelwp_agent.pipeline.journal.recovery import Recovered, read_directory
+from otelwp_agent.pipeline.journal.recovery import read_directory
 from otelwp_agent.transport.compression import decompress
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Recording:
         try:
             segments = read_directory(directory, write=False).segments
         except FileNotFoundError:
-            recovered = Recovered()
+            segments = []
         except OSError as error:
             raise AgentError(f"cannot read the journal {directory}: {error.strerror}") from error
         if not segments:

@@ -194,7 +194,6 @@ class CommitLoop:
 
         def work() -> None:
             segment.write(draft.parts, sync=sync)
-            segment.check_place()  # before anything is acknowledged: it may have been removed meanwhile
             self._store.mark.write(mark)
 
         def done(error: BaseException | None) -> None:

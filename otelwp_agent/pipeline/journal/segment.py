@@ -121,7 +121,7 @@ class Segment:
             return False
         return (found.st_dev, found.st_ino) == self._identity
 
-    def check_place(self) -> None:
+    def _check_place(self) -> None:
         """Raise `DisplacedError` if the file was removed or replaced, `OSError` if that cannot be told."""
         if not self.is_in_place:
             raise DisplacedError(self.path)
@@ -142,13 +142,17 @@ class Segment:
         return self.first + len(self.states)
 
     def write(self, parts: list[bytes], *, sync: bool) -> int:
-        """Write at the end, to the disk itself if `sync`; return the bytes. Raises `OSError` with the end as it was."""
+        """Write at the end, to the disk itself if `sync`; return the bytes.
+
+        Raises `OSError` with the end as it was, `DisplacedError` if the file is no longer at its path.
+        """
         offset = self.size
         try:
             for start in range(0, len(parts), _MAX_PARTS):
                 offset += files.write_parts(self.fd, parts[start : start + _MAX_PARTS], offset)
             if sync:
                 os.fdatasync(self.fd)
+            self._check_place()  # before anything is acknowledged: it may have been removed meanwhile
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self.fd, self.size)

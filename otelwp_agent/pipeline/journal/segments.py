@@ -80,6 +80,11 @@ class SegmentStore:
         self._directory_lost = False
         self._displaced: list[Segment] = []
         """Segments that disappeared, with entries that must be copied."""
+        self._settled: list[Segment] = []
+        """Segments of which nothing is needed, the oldest first."""
+        self._deleting = False
+        self._undeleted = False
+        """Whether the oldest of them could not be deleted, which has been reported."""
         self._reported_until = 0.0
         self._seen_change = -1
 
@@ -106,7 +111,10 @@ class SegmentStore:
 
     def close(self) -> None:
         """Close every file and unlock the directory."""
+        settled, self._settled = self._settled, []
         self._deleter.close()
+        for segment in settled:
+            segment.close()
         for segment in self._shelf.segments:
             segment.close()
         self._shelf.segments = []
@@ -173,13 +181,26 @@ class SegmentStore:
 
     def delete_settled(self) -> None:
         """Delete the oldest segments of which nothing is needed, in a thread: a large file takes its time."""
+        self._settled += self._shelf.prune(self.current)
+        if self._settled and not self._deleting:
+            self._deleting = True
+            segment = self._settled[0]
+            self._deleter.submit(segment.delete, partial(self._deleted, segment))
 
-        def done(error: BaseException | None, path: Path) -> None:
-            if error is not None:
-                self._log.warning("journal segment not deleted", file=str(path), error=str(error))
+    def _deleted(self, segment: Segment, error: BaseException | None) -> None:
+        """Go on with the next segment; one that could not be deleted is tried again after the next commit.
 
-        for segment in self._shelf.prune(self.current):
-            self._deleter.submit(segment.delete, partial(done, path=segment.path))
+        The order matters: releases of its entries are in the segments behind it.
+        """
+        self._deleting = False
+        if error is not None:
+            if not self._undeleted:
+                self._log.warning("journal segment not deleted", file=str(segment.path), error=str(error))
+            self._undeleted = True
+        elif self._settled:  # else closed meanwhile: what is left is deleted after the next start
+            self._settled.pop(0)
+            self._undeleted = False
+            self.delete_settled()
 
     def find_displaced(self) -> bool:
         """Check the directory and all segments; return whether anything has disappeared since the last check.
@@ -217,9 +238,9 @@ class SegmentStore:
         """Return whether the directory is another one, and the segments that are not at their paths."""
         try:
             found = os.stat(self.directory)  # noqa: PTH116 - beside fstat
-            replaced = not os.path.samestat(found, os.fstat(self.lock))
         except (FileNotFoundError, NotADirectoryError):
             return not self._directory_lost, self._not_in_place()
+        replaced = not os.path.samestat(found, os.fstat(self.lock))
         changed, self._seen_change = found.st_mtime_ns != self._seen_change, found.st_mtime_ns
         if replaced or changed or time.time() - found.st_mtime < SETTLED_SECONDS:
             return replaced and not self._directory_lost, self._not_in_place()

@@ -142,8 +142,10 @@ class Shelf:
                 continue
             try:
                 record = segment.entry(index)
-            except OSError:
-                continue  # reported when its turn comes to be fed
+            except OSError as error:
+                if self._limit.take():
+                    self._log.warning("journal entry not copied: it cannot be read", error=error.strerror)
+                continue
             context = segment.contexts.get(segment.context_numbers[index])
             if record is None or context is None:
                 continue  # it is dropped when its turn comes to be fed

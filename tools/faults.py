@@ -38,8 +38,8 @@ without faults. In every run what was acknowledged is there after the restart, n
 reported as the row says, unless it has no effect. `short` is a call that does half of what it was asked to. Log lines
 begin with their level.
 
-`ENOSPC` is a full disk, `EIO` a broken one, `EACCES` a missing permission, `ENOENT` a missing file. The scenarios are in
-[tests/faults/scenarios.py](../../tests/faults/scenarios.py), the injection in
+`ENOSPC` is a full disk, `EIO` a broken one, `EACCES` a missing permission, `ENOENT` a missing file. Scenarios:
+[tests/faults/scenarios.py](../../tests/faults/scenarios.py), injection:
 [tests/kit/faults.py](../../tests/kit/faults.py). `make test` fails if this page is not what the code does.
 """
 

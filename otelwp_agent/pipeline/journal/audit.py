@@ -21,12 +21,13 @@ def audit_directory(directory: Path) -> Report:
     """
     recovered = read_directory(directory, write=False)
     try:
-        return _report(recovered, directory)
+        return report_of(recovered, directory)
     finally:
         recovered.close()
 
 
-def _report(recovered: Recovered, directory: Path) -> Report:
+def report_of(recovered: Recovered, directory: Path) -> Report:
+    """Return the ledgers of a journal that was read, with everything that does not fit together."""
     lines: list[Line] = []
     for place, kind in enumerate(KINDS[:3]):
         accounts = [

@@ -59,9 +59,8 @@ def _print(found: Verification) -> None:
         click.echo(f"torn      {found.torn_bytes} bytes of a last write that was cut off; it was not acknowledged")
     for pipeline, waiting in sorted(found.waiting.items()):
         done = ", ".join(f"{branch} has {entries} of them" for branch, entries in sorted(waiting.done.items()))
-        click.echo(
-            f"waiting   {pipeline}: {waiting.entries} requests, {waiting.items} items{f' ({done})' if done else ''}"
-        )
+        done = f" ({done})" if done else ""
+        click.echo(f"waiting   {pipeline}: {waiting.entries} requests, {waiting.items} items{done}")
     if not found.waiting:
         click.echo("waiting   nothing")
     for problem in found.problems:

@@ -25,9 +25,8 @@ async def life(tmp_path):
 
 
 def verify(directory, *options):
-    result = CliRunner().invoke(
-        cli, ["journal", "verify", "--directory", str(directory), *options], standalone_mode=False
-    )
+    arguments = ["journal", "verify", "--directory", str(directory), *options]
+    result = CliRunner().invoke(cli, arguments, standalone_mode=False)
     return result.return_value, result.output, result.exception
 
 

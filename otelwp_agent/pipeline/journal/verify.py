@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from otelwp_agent.pipeline.journal.records import Record
     from otelwp_agent.pipeline.journal.recovery import Recovered
     from otelwp_agent.pipeline.journal.segment import Segment
 
@@ -93,30 +94,41 @@ def _verify(directory: Path, *, in_use: bool) -> Verification:
 
 def _order_problems(segment: Segment, before: Segment | None) -> Iterator[str]:
     """Yield what is out of order in one segment; damage is reported elsewhere."""
-    name = segment.path.name
-    following: int | None = None
-    contexts: set[int] = set()
+    order = _Order()
     for number, found in enumerate(segment.scan()):
         if isinstance(found, Damage):
             continue
         if (found.kind is Kind.SNAPSHOT) != (number == 0):
-            yield f"{name}: offset {found.offset}: a segment begins with its only snapshot"
-        if found.kind is Kind.SNAPSHOT:
-            following = Snapshot.decode(found.payload).first
-            if before is not None and following < before.end:
-                yield f"{name}: its first entry is number {following}, but {before.path.name} ends with {before.end - 1}"
-        elif found.kind is Kind.CONTEXT:
-            contexts.add(found.context)
-        elif found.kind is Kind.COMMIT:
-            entries = Commit.decode(found.payload).entries
+            yield f"{segment.path.name}: offset {found.offset}: a segment begins with its only snapshot"
+        for problem in order.problems(found):
+            yield f"{segment.path.name}: offset {found.offset}: {problem}"
+    if before is not None and segment.first < before.end:
+        yield f"{segment.path.name} begins with entry {segment.first}, {before.path.name} ends with {before.end - 1}"
+
+
+class _Order:
+    """The order of the records in one segment."""
+
+    def __init__(self) -> None:
+        self._following: int | None = None
+        self._contexts: set[int] = set()
+
+    def problems(self, record: Record) -> Iterator[str]:
+        following = self._following
+        if record.kind is Kind.SNAPSHOT:
+            self._following = Snapshot.decode(record.payload).first
+        elif record.kind is Kind.CONTEXT:
+            self._contexts.add(record.context)
+        elif record.kind is Kind.COMMIT:
+            entries = Commit.decode(record.payload).entries
             if following is not None and entries.stop > following:
-                yield f"{name}: offset {found.offset}: a commit names entry {entries.stop - 1}, which is missing"
+                yield f"a commit names entry {entries.stop - 1}, which is missing"
         else:
-            if following is not None and found.seq != following:
-                yield f"{name}: offset {found.offset}: entry {found.seq} follows where {following} should"
-            if found.context not in contexts:
-                yield f"{name}: offset {found.offset}: entry {found.seq} has no context before it"
-            following = found.seq + 1
+            if following is not None and record.seq != following:
+                yield f"entry {record.seq} follows where {following} should"
+            if record.context not in self._contexts:
+                yield f"entry {record.seq} has no context before it"
+            self._following = record.seq + 1
 
 
 def _count_waiting(recovered: Recovered, found: Verification) -> None:

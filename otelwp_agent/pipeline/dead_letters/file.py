@@ -11,6 +11,7 @@ import errno
 import fcntl
 import mmap
 import os
+import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -264,7 +265,10 @@ def _mapped(path: Path) -> Iterator[bytes | mmap.mmap]:
     """Map a file into memory."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if not os.fstat(fd).st_size:
+        found = os.fstat(fd)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not found.st_size:
             yield b""
             return
         with mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as data:

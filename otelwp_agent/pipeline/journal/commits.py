@@ -136,7 +136,7 @@ class CommitLoop:
         self.start()
         if self.draft is not None:
             self._check_due = True
-        elif self._store.find_displaced():
+        elif self._store.find_displaced() or self._store.must_copy:
             self.commit()
 
     def _schedule(self) -> None:

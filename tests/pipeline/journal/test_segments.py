@@ -144,6 +144,20 @@ async def test_senders_are_refused_while_the_directory_cannot_be_created_again(l
     assert sorted(live().bodies()) == [body(0), body(2)]
 
 
+async def test_copying_is_tried_again_each_second_when_no_request_arrives(live, body, monkeypatch, log):
+    monkeypatch.setattr(commits, "CHECK_INTERVAL", 0.02)
+    life = live()
+    await life.put(body(0))
+    shutil.rmtree(life.journal.directory)
+    life.journal.directory.write_text("a file in its place")
+    life.journal.start()
+    await until(lambda: life.journal.failure)
+    life.journal.directory.unlink()
+    await until(lambda: not life.journal._store.must_copy)
+    await life.journal.close()
+    assert live().bodies() == [body(0)]
+
+
 async def test_the_segments_of_another_journal_are_not_mixed_with_ours(live, body, log):
     life = live()
     await life.put(body(0))
@@ -170,14 +184,9 @@ async def test_a_directory_that_another_agent_has_taken_refuses_senders(live, bo
 
 async def test_a_segment_that_disappears_again_and_again_refuses_senders(live, body, monkeypatch, log):
     life = live()
-    write = segments.Segment.write
-
-    def removed(self, parts, *, sync):
-        write(self, parts, sync=sync)
-        self.path.unlink()
 
     with monkeypatch.context() as patch:
-        patch.setattr(segments.Segment, "write", removed)
+        patch.setattr(os, "fdatasync", lambda _: remove_segments(life.journal.directory))
         async with asyncio.timeout(5):
             (request,) = await life.put(body(1))
     assert request.entry is None

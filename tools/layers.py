@@ -4,7 +4,7 @@
 
     testing → cli → service, replay → pipeline → sending, journal, dead_letters
         → receivers, processors, exporters, connectors, extensions (independent of each other)
-        → component, components → sampling → codecs → transport → config → model → telemetry, errors
+        → component, components → sampling → codecs → transport → config → storage → model → telemetry, errors
 
 Imports for type checkers alone count like any other: a layer that knows another's types knows the layer. Four habits
 of the house are checked beside: model/ does no I/O, gRPC is imported in transport/grpc_*.py alone, the process ends in
@@ -30,6 +30,7 @@ KINDS = ("receivers", "processors", "exporters", "connectors", "extensions")
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "telemetry", ""),
     ("model",),
+    ("storage",),
     ("config",),
     ("transport",),
     ("codecs",),

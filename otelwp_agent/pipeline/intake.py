@@ -61,7 +61,8 @@ class Intake:
         journal.on_closed = self._wake.set
 
     def start(self) -> None:
-        """Begin to feed what waits."""
+        """Begin to feed what waits, and to check that no file of the journal has disappeared."""
+        self.journal.start()
         self._task = spawn(self._run(), name="feed from the journal")
 
     def stop(self) -> None:

@@ -84,6 +84,8 @@ class Recording:
         """
         try:
             segments = read_directory(directory, write=False).segments
+        except FileNotFoundError:
+            segments = []
         except OSError as error:
             raise AgentError(f"cannot read the journal {directory}: {error.strerror}") from error
         if not segments:

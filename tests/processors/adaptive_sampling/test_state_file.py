@@ -1,6 +1,7 @@
 """What was learned of keys: found again after a restart, and no reason to fail if it is damaged."""
 
 import asyncio
+import stat
 
 import orjson
 import pytest
@@ -129,3 +130,20 @@ def test_pipelines_have_files_of_their_own(tmp_path):
     )
     assert stage[0]._state.path.parent == tmp_path
     assert stage[0]._state.path.name == "adaptive_sampling%2Fa%2Fb traces.json"
+
+
+def test_the_file_is_private_and_never_written_through_a_link_of_another_user(tmp_path):
+    tmp_path.chmod(0o1777)
+    folder = tmp_path / "made"
+
+    async def play():
+        clock = FakeClock()
+        stage = sampler(folder, clock)
+        await stage.start()
+        await stage.shutdown()
+        assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / NAME)] == [0o700, 0o600]
+        (tmp_path / "link").symlink_to(folder)
+        with pytest.raises(StartError, match=r"state_directory cannot be used: .*link is a symbolic link"):
+            await sampler(tmp_path / "link", clock).start()
+
+    asyncio.run(play())

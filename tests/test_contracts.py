@@ -78,6 +78,9 @@ class Catcher:
         if isinstance(self.error, Overloaded):
             raise self.error
 
+    def refusal(self, batch):
+        return self.error if isinstance(self.error, RetryableError) else None
+
     def consume(self, batch):
         if self.error is not None:
             raise self.error

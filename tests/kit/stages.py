@@ -46,6 +46,9 @@ class Catcher:
     def admit(self):
         pass
 
+    def refusal(self, batch):
+        return next(iter(self.errors), self.error)
+
     def consume(self, batch, answer=None, rejected=None):
         error = self.errors.pop(0) if self.errors else self.error
         if error is not None:

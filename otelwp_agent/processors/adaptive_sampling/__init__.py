@@ -34,7 +34,7 @@ from pydantic import Field, field_validator, model_validator
 
 from otelwp_agent.component import ComponentConfig, ComponentHealth, Context, Factory, Kind, Sampler, Stability, Tier
 from otelwp_agent.config.types import ByteSize, Duration, PositiveDuration  # noqa: TC001 - pydantic reads them
-from otelwp_agent.errors import Overloaded, StartError
+from otelwp_agent.errors import StartError
 from otelwp_agent.model.adaptive.controller import Controller
 from otelwp_agent.model.adaptive.policy import Ceiling, Policy, Unit
 from otelwp_agent.model.signal import Signal
@@ -209,7 +209,7 @@ class AdaptiveSampling(Sampler):
             else None
         )
         self.records = self._recorder is not None
-        self._outgoing = Outgoing(self._send, context.log)
+        self._outgoing = Outgoing(self._send, context)
         self._holding = Holding(
             self._decider,
             self._facts,
@@ -288,7 +288,11 @@ class AdaptiveSampling(Sampler):
     def admit(self) -> None:
         """Raise `Overloaded` while there is no room."""
         if self._holding.is_full:
-            raise _overloaded()
+            raise self._outgoing.overloaded()
+
+    def rewired(self) -> None:
+        """Offer again what the next stage has refused."""
+        self._outgoing.offer_again()
 
     def rescue(
         self, *, trace_id: bytes | None = None, since: float | None = None, where: Mapping[str, str] | None = None
@@ -319,8 +323,8 @@ class AdaptiveSampling(Sampler):
         now = self.context.clock()
         if now >= self._next_tick:
             self._tick(now)
-        if self._outgoing.size and self._holding.is_full:
-            raise _overloaded()
+        if self._outgoing.size and self._holding.is_full and not batch.admitted:
+            raise self._outgoing.overloaded()
         if self._by_trace_id:
             self._decide_by_id(batch, now)
             return
@@ -363,10 +367,6 @@ class AdaptiveSampling(Sampler):
 
     def _send(self, batch: Batch) -> None:
         self.next.consume(batch)
-
-
-def _overloaded() -> Overloaded:
-    return Overloaded("adaptive_sampling is full: the next stage takes nothing", retry_after=1.0)
 
 
 FACTORY = Factory(

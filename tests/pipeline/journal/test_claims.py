@@ -14,10 +14,10 @@ from otelwp_agent.errors import ConsumeError, Overloaded
 from otelwp_agent.model.batch import Batch, Origin, merge
 from otelwp_agent.model.receipt import Ledger, Outcome
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.pipeline.fan_out import FanOut
 from otelwp_agent.pipeline.journal.audit import audit_directory
 from otelwp_agent.pipeline.journal.claims import Entry, JournalClaim
 from otelwp_agent.pipeline.journal.segment import Segment
+from tests.kit.branches import fan
 from tests.kit.otlp import delimited
 from tests.pipeline.journal.conftest import Life
 
@@ -217,7 +217,7 @@ class Requests(RuleBasedStateMachine):
         ]
         for at, branch in enumerate(self.branches[place]):
             branch.full = at in full
-        fan_out = FanOut(self.branches[place], BRANCHES[place])
+        fan_out = fan(self.branches[place], BRANCHES[place])
         try:
             self.run(lambda: fan_out.consume(merge(batches)))
         except ConsumeError:

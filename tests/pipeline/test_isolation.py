@@ -1,18 +1,12 @@
 import asyncio
-from collections import Counter
-from types import SimpleNamespace
 
 import pytest
-import structlog
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from otelwp_agent.config.blocks import Queue as QueueConfig
-from otelwp_agent.config.blocks import Retry
+from otelwp_agent.capacity import Offer
 from otelwp_agent.errors import Overloaded, RetryableError
 from otelwp_agent.model.batch import Batch, Origin
-from otelwp_agent.model.receipt import Outcome, Receipt
+from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from tests.kit.branches import Branch, Queue, fan
 from tests.kit.stages import run
@@ -154,8 +148,6 @@ def test_what_waits_is_offered_when_the_branch_is_isolated():
     async def scenario():
         stuck, good = queues()
         fan_out = fan([stuck, good], clock=asyncio.get_running_loop().time)
-        from otelwp_agent.capacity import Offer
-
         def again():
             try:
                 fan_out.consume(one)
@@ -173,14 +165,3 @@ def test_what_waits_is_offered_when_the_branch_is_isolated():
 
     run(scenario())
 
-
-GRAPH = """
-receivers: {{hand: }}
-connectors: {{forward: }}
-processors: {{batch: {batch}, pass: }}
-exporters: {exporters}
-service:
-  pipelines:
-    traces/a: {{receivers: [hand], processors: [{processors}], exporters: [{first}]}}
-    traces/b: {{receivers: [{second_from}], processors: [{second_processors}], exporters: [{second}]}}
-"""

@@ -1,6 +1,6 @@
 """Overload: what becomes of what was accepted, with 1, 3 and 6 exporters, and one of them slow, hung or refusing.
 
-Our agent and the OpenTelemetry Collector, in turns, have the pipeline `otlp (HTTP) → memory_limiter → batch → n ×
+Our agent and the OpenTelemetry Collector, in turns, have the pipeline `otlp (HTTP) → memory_limiter → batch → n
 otlp_http` and get the same load: requests of 100 spans on 16 connections, twice as many spans as a sink takes. Sinks
 are in one process of their own and take `CAPACITY` spans a second each. One of them may be
 
@@ -12,8 +12,8 @@ Counted are the spans that were answered with 200, those that arrived at each si
 collector itself counted as lost because a queue was full (`otelcol_exporter_enqueue_failed_spans`).
 
 Run: `.venv/bin/python benchmarks/overload.py`, about eight minutes; `--exporters 3 --states slow` for some of it,
-`--agent COMMAND` for another build of the agent. The Collector is built from its Go modules (tools/peers/collector) if it
-is not there yet; `--alone` does without.
+`--agent COMMAND` for another build of the agent. The Collector is built from its Go modules (tools/peers/collector) if
+it is not there yet; `--alone` does without.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ CONNECTIONS = 16
 SECONDS = 6.0
 """Of load."""
 BACK_OFF = 0.05
-"""Seconds before a connection that was refused sends again: a real sender waits for `Retry-After`, a second at least."""
+"""Seconds before a connection that was refused sends again; real senders wait for `Retry-After`, a second at least."""
 SLOWNESS = 3
 """A slow sink takes this part of `CAPACITY`, and answers"""
 DELAY = 0.3
@@ -254,9 +254,10 @@ class Outcome:
         ]
 
 
-def measure(collector: str, command: list[str], config: str, ports: list[int], state: str, cores: Cores) -> Outcome:
+def measure(collector: str, command: list[str], config: str, ports: list[int], state: str) -> Outcome:
     """Start a collector, load it, wait until everything has arrived, and stop it."""
     http_port, metrics_port = free_ports(2)
+    cores = Cores.divide()
     env = os.environ | {"BENCH_HTTP_PORT": str(http_port), "BENCH_METRICS_PORT": str(metrics_port)}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.yaml"
@@ -315,13 +316,14 @@ def main() -> None:
     parser.add_argument("--exporters", type=int, nargs="+", default=EXPORTERS)
     parser.add_argument("--states", nargs="+", choices=STATES, default=STATES)
     parser.add_argument("--alone", action="store_true", help="without the Collector")
-    parser.add_argument("--agent", default=str(Path(sys.executable).parent / "otelwp-agent"), help="the agent's command")
+    parser.add_argument(
+        "--agent", default=str(Path(sys.executable).parent / "otelwp-agent"), help="the agent's command"
+    )
     parser.add_argument("--sinks", nargs="+", choices=STATES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.sinks:
         uvloop.run(serve(options.sinks))
         return
-    cores = Cores.divide()
     outcomes: list[Outcome] = []
     for number in options.exporters:
         for state in options.states:
@@ -334,7 +336,7 @@ def main() -> None:
                     assert sinks.stdout is not None
                     ports = json.loads(sinks.stdout.readline())
                     config = ours(ports) if collector == OURS else theirs(ports)
-                    outcomes.append(measure(collector, command, config, ports, state, cores))
+                    outcomes.append(measure(collector, command, config, ports, state))
                 finally:
                     sinks.kill()
                     sinks.wait()

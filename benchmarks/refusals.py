@@ -95,7 +95,9 @@ def measure(agent: list[str], tenants: int, sink: int, cores: Cores) -> tuple[fl
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--agent", default=str(Path(sys.executable).parent / "otelwp-agent"), help="the agent's command")
+    parser.add_argument(
+        "--agent", default=str(Path(sys.executable).parent / "otelwp-agent"), help="the agent's command"
+    )
     parser.add_argument("--tenants", type=int, nargs="+", default=TENANTS)
     options = parser.parse_args()
     overload = Path(__file__).parent / "overload.py"

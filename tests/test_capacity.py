@@ -1,4 +1,5 @@
 import asyncio
+from itertools import pairwise
 
 from otelwp_agent.capacity import LONGEST_RETRY, Capacity, Offer
 from otelwp_agent.errors import Overloaded, RetryableError
@@ -115,7 +116,7 @@ def test_a_refusal_without_capacity_is_offered_again_by_a_timer_that_slows_down(
         offer = Offer(again)
         offer.wait(RetryableError("memory"))
         await asyncio.sleep(10)
-        gaps = [round(later - sooner, 6) for sooner, later in zip(times, times[1:], strict=False)]
+        gaps = [round(later - sooner, 6) for sooner, later in pairwise(times)]
         assert gaps[:3] == [0.01, 0.02, 0.04]
         assert set(gaps[3:]) == {LONGEST_RETRY}
 

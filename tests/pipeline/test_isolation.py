@@ -148,6 +148,7 @@ def test_what_waits_is_offered_when_the_branch_is_isolated():
     async def scenario():
         stuck, good = queues()
         fan_out = fan([stuck, good], clock=asyncio.get_running_loop().time)
+
         def again():
             try:
                 fan_out.consume(one)
@@ -164,4 +165,3 @@ def test_what_waits_is_offered_when_the_branch_is_isolated():
         fan_out.close()
 
     run(scenario())
-

@@ -19,108 +19,25 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from pydantic import Field, field_validator, model_validator
-
 from otelwp_agent.capacity import Capacity, Offer
-from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Processor, Stability, Tier
-from otelwp_agent.config.types import ByteSize, Duration  # noqa: TC001 - pydantic reads them
+from otelwp_agent.component import Context, Factory, Kind, Processor, Stability, Tier
 from otelwp_agent.errors import ConsumeError, MalformedError, Overloaded, RetryableError
-from otelwp_agent.model.batch import Origin
-from otelwp_agent.model.buffer import Buffer
 from otelwp_agent.model.projections import split_items
 from otelwp_agent.model.receipt import Outcome
-from otelwp_agent.telemetry.metrics import Counter, Instrument, InstrumentKind
+from otelwp_agent.processors.batch.config import Config
+from otelwp_agent.processors.batch.group import Group
+from otelwp_agent.processors.batch.measures import INSTRUMENTS, Measures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otelwp_agent.model.batch import Batch
-    from otelwp_agent.model.signal import Signal
-
-SEND_SIZE = Instrument(
-    "otelcol_processor_batch_batch_send_size",
-    "Items in a batch that was handed on",
-    InstrumentKind.HISTOGRAM,
-    ("processor",),
-    (
-        *(10, 25, 50, 75, 100, 250, 500, 750, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8000, 9000),
-        *(10_000, 20_000, 30_000, 50_000, 100_000),
-    ),
-)
-SEND_SIZE_BYTES = Instrument(
-    "otelcol_processor_batch_batch_send_size_bytes",
-    "Bytes in a batch that was handed on",
-    InstrumentKind.HISTOGRAM,
-    ("processor",),
-    tuple(2.0**power for power in range(7, 25)),
-)
-SIZE_TRIGGER = Instrument(
-    "otelcol_processor_batch_batch_size_trigger_send",
-    "Batches handed on because they were large enough",
-    labels=("processor",),
-)
-TIMEOUT_TRIGGER = Instrument(
-    "otelcol_processor_batch_timeout_trigger_send",
-    "Batches handed on because they were old enough",
-    labels=("processor",),
-)
-CARDINALITY = Instrument(
-    "otelcol_processor_batch_metadata_cardinality",
-    "Combinations of tenant, metadata values and encodings being collected now",
-    InstrumentKind.GAUGE,
-    ("processor",),
-)
-REFUSED_BY_NEXT = Instrument(
-    "otelwp_processor_batch_next_refused",
-    "Times that the next stage had no room for a batch, which was kept to be offered again",
-    labels=("processor",),
-)
+    from otelwp_agent.model.batch import Batch, Origin
+    from otelwp_agent.telemetry.metrics import Counter
 
 _DRAIN_CHECK = 0.005
 """Seconds between looks whether everything has been handed on at the end."""
 _TOTAL = 4
 """Bytes held at once, of all groups, in units of `send_batch_bytes`."""
-
-
-class Config(ComponentConfig):
-    """When to hand on, and what to keep apart."""
-
-    send_batch_size: int = Field(8192, ge=0)
-    """Hand on at this many spans, data points or log records. A trigger, no limit: see `send_batch_max_size`.
-    0 hands on at once."""
-    send_batch_max_size: int = Field(0, ge=0)
-    """Never hand on more items at once; larger batches are split. 0 for no limit."""
-    send_batch_bytes: ByteSize = Field(4 * 2**20, ge=1)
-    """Hand on at this many bytes, however few the items. This bounds memory: while the next stage refuses, a group
-    holds at most about twice this, and all groups together collect about four times this."""
-    timeout: Duration = Field(0.2, ge=0)
-    """Hand on after this long, however little there is. 0 hands on at once, split by `send_batch_max_size` alone."""
-    metadata_keys: list[str] = Field(default_factory=list)
-    """Client headers (or gRPC metadata), in any case, by whose values batches are kept apart. A batch carries these
-    headers on, and no others."""
-    metadata_cardinality_limit: int = Field(1000, ge=0)
-    """Most combinations of those values that are being collected at one time; a sender beyond them is refused, and may
-    try again. 0 for no limit."""
-
-    @field_validator("metadata_keys")
-    @classmethod
-    def _unique(cls, keys: list[str]) -> list[str]:
-        lower = [key.lower() for key in keys]
-        doubled = sorted({key for key in lower if lower.count(key) > 1})
-        if doubled:
-            message = f"{doubled[0]!r} is there twice (upper and lower case do not count)"
-            raise ValueError(message)
-        return lower
-
-    @model_validator(mode="after")
-    def _sizes_agree(self) -> Config:
-        if self.send_batch_max_size and self.send_batch_max_size < self.send_batch_size:
-            message = (
-                f"send_batch_max_size ({self.send_batch_max_size}) is below send_batch_size "
-                f"({self.send_batch_size}): make it greater or equal, or 0"
-            )
-            raise ValueError(message)
-        return self
 
 
 class BatchProcessor(Processor):
@@ -147,8 +64,8 @@ class BatchProcessor(Processor):
         self._timeout = config.timeout
         self._metadata_keys = self.headers = tuple(config.metadata_keys)
         self._most_groups = config.metadata_cardinality_limit if config.metadata_keys else 0
-        self._groups: dict[tuple[object, ...], _Group] = {}
-        self._last: _Group | None = None
+        self._groups: dict[tuple[object, ...], Group] = {}
+        self._last: Group | None = None
         self._held = 0
         """Bytes of everything that waits here."""
         self._blocked = 0
@@ -157,13 +74,7 @@ class BatchProcessor(Processor):
         """Those among them that can collect no more, where it is not for want of a share of their own."""
         self._capacity = Capacity(f"processors/{context.id}", context.clock)
         """Of all groups together."""
-        name = str(context.id)
-        self._send_size = context.registry.histogram(SEND_SIZE, processor=name)
-        self._send_size_bytes = context.registry.histogram(SEND_SIZE_BYTES, processor=name)
-        self._size_trigger = context.registry.counter(SIZE_TRIGGER, processor=name)
-        self._timeout_trigger = context.registry.counter(TIMEOUT_TRIGGER, processor=name)
-        self._cardinality = context.registry.gauge(CARDINALITY, processor=name)
-        self._refused_by_next = context.registry.counter(REFUSED_BY_NEXT, processor=name)
+        self._measures = Measures(context)
 
     def consume(self, batch: Batch) -> None:
         """Collect the batch; raise `Overloaded` when there is no room for it."""
@@ -190,7 +101,7 @@ class BatchProcessor(Processor):
         elif (
             buffer.items >= self._trigger_items or buffer.size >= self._trigger_bytes or self._held >= self._most_bytes
         ):
-            self._flush(group, self._size_trigger)
+            self._flush(group, self._measures.size_trigger)
         elif group.timer is None:
             group.timer = asyncio.get_running_loop().call_later(self._timeout, self._on_timeout, group)
 
@@ -219,7 +130,7 @@ class BatchProcessor(Processor):
         self._passes = True
         try:
             for group in list(self._groups.values()):
-                self._flush(group, self._timeout_trigger)
+                self._flush(group, self._measures.timeout_trigger)
             while self._groups:  # noqa: ASYNC110 - their timers do the work
                 await asyncio.sleep(_DRAIN_CHECK)
         finally:
@@ -233,9 +144,9 @@ class BatchProcessor(Processor):
         parts = deque(split_items(batch, self._max_items) if self._max_items else [batch])
         first = parts.popleft()
         self.next.consume(first)
-        self._count(first, self._size_trigger)
+        self._measures.sent(first, self._measures.size_trigger)
         if parts:
-            self._hand_on(self._new_group(self._key(batch), batch), parts, self._size_trigger)
+            self._hand_on(self._new_group(self._key(batch), batch), parts, self._measures.size_trigger)
 
     def _key(self, batch: Batch) -> tuple[object, ...]:
         origin = batch.origin
@@ -245,7 +156,7 @@ class BatchProcessor(Processor):
         headers = origin.headers
         return tuple([headers.get(key) for key in self._metadata_keys])
 
-    def _group_of(self, batch: Batch) -> _Group:
+    def _group_of(self, batch: Batch) -> Group:
         """Return the group that the batch belongs to, a new one if need be; raise `Overloaded` if there may be none."""
         key = self._key(batch)
         group = self._groups.get(key)
@@ -257,9 +168,9 @@ class BatchProcessor(Processor):
         self._last = group
         return group
 
-    def _new_group(self, key: tuple[object, ...], batch: Batch) -> _Group:
-        group = self._groups[key] = _Group(key, batch, self._metadata_keys, self._metadata(batch.origin))
-        self._cardinality.value += 1
+    def _new_group(self, key: tuple[object, ...], batch: Batch) -> Group:
+        group = self._groups[key] = Group(key, batch, self._metadata_keys, self._metadata(batch.origin))
+        self._measures.cardinality.value += 1
         return group
 
     def _refusal_of_new_group(self) -> Overloaded | None:
@@ -269,15 +180,15 @@ class BatchProcessor(Processor):
             return Overloaded(message, retry_after=max(1.0, self._timeout), reason="metadata_cardinality")
         return self._overloaded() if self._blocked and self._held >= self._most_bytes else None
 
-    def _is_full(self, group: _Group) -> bool:
+    def _is_full(self, group: Group) -> bool:
         buffer = group.buffer
         return buffer.items >= self._trigger_items or buffer.size >= self._trigger_bytes
 
-    def _refuses(self, group: _Group) -> bool:
+    def _refuses(self, group: Group) -> bool:
         """Whether there is no room: the group waits for the next stage and is full, or all groups together are."""
         return (group.blocked is not None and self._is_full(group)) or self._held >= self._most_bytes
 
-    def _note_full(self, group: _Group) -> None:
+    def _note_full(self, group: Group) -> None:
         """Count a blocked group that can collect no more, if nobody else could be taken either."""
         if group.full or not self._is_full(group):
             return
@@ -286,7 +197,7 @@ class BatchProcessor(Processor):
             group.full = True
             self._full += 1
 
-    def _overloaded(self, group: _Group | None = None) -> Overloaded:
+    def _overloaded(self, group: Group | None = None) -> Overloaded:
         """Return the refusal of a batch of `group`, or of any batch where all groups together are full."""
         message = "the batch processor is full: the next stage takes nothing"
         capacity = self._capacity
@@ -298,11 +209,11 @@ class BatchProcessor(Processor):
         capacity.refuse()
         return Overloaded(message, retry_after=1.0, capacity=capacity)
 
-    def _on_timeout(self, group: _Group) -> None:
+    def _on_timeout(self, group: Group) -> None:
         group.timer = None
-        self._flush(group, self._timeout_trigger)
+        self._flush(group, self._measures.timeout_trigger)
 
-    def _flush(self, group: _Group, trigger: Counter) -> None:
+    def _flush(self, group: Group, trigger: Counter) -> None:
         """Hand on what a group has collected, unless it still waits for the next stage."""
         if group.blocked is not None:
             return
@@ -310,7 +221,7 @@ class BatchProcessor(Processor):
         self._held -= buffer.size
         merged = buffer.take(group.origin)
         parts = deque(self._split(merged)) if merged is not None else deque()
-        if trigger is self._size_trigger and len(parts) > 1 and parts[-1].items < self._trigger_items:
+        if trigger is self._measures.size_trigger and len(parts) > 1 and parts[-1].items < self._trigger_items:
             rest = parts.pop()
             buffer.add(rest)
             self._held += len(rest.body)
@@ -325,7 +236,7 @@ class BatchProcessor(Processor):
         except MalformedError:
             return [merged]
 
-    def _hand_on(self, group: _Group, parts: deque[Batch], trigger: Counter) -> None:
+    def _hand_on(self, group: Group, parts: deque[Batch], trigger: Counter) -> None:
         """Hand the parts on, and plan what comes next for the group."""
         while parts:
             part = parts[0]
@@ -338,15 +249,15 @@ class BatchProcessor(Processor):
                 part.settle(Outcome.DROPPED, error.reason)
                 self._log_drop(error.reason, part.items, str(error))
             else:
-                self._count(part, trigger)
+                self._measures.sent(part, trigger)
             parts.popleft()
         if group.offer is not None:
             group.offer.accepted()
         self._rest(group)
 
-    def _block(self, group: _Group, parts: deque[Batch], trigger: Counter, refusal: RetryableError) -> None:
+    def _block(self, group: Group, parts: deque[Batch], trigger: Counter, refusal: RetryableError) -> None:
         """Keep what was refused, and have it offered again when the next stage has capacity."""
-        self._refused_by_next.add()
+        self._measures.refused_by_next.add()
         self._blocked += 1
         group.blocked = parts
         group.trigger = trigger
@@ -360,7 +271,7 @@ class BatchProcessor(Processor):
         self._capacity.cause = refusal.capacity
         self._note_full(group)
 
-    def _offer_again(self, group: _Group) -> None:
+    def _offer_again(self, group: Group) -> None:
         parts = group.blocked
         assert parts is not None  # noqa: S101 - its offer says so
         self._unblock(group)
@@ -370,7 +281,7 @@ class BatchProcessor(Processor):
         if self._capacity.watched and not (self._blocked and self._held >= self._most_bytes):
             self._capacity.freed()
 
-    def _unblock(self, group: _Group) -> None:
+    def _unblock(self, group: Group) -> None:
         assert group.blocked is not None  # noqa: S101 - callers know
         self._held -= sum([len(part.body) for part in group.blocked])
         group.blocked = None
@@ -379,24 +290,24 @@ class BatchProcessor(Processor):
             group.full = False
             self._full -= 1
 
-    def _rest(self, group: _Group) -> None:
+    def _rest(self, group: Group) -> None:
         """Plan for what a group has collected since it handed on; forget the group if that is nothing."""
         buffer = group.buffer
         if not buffer.batches:
             self._forget(group)
         elif self._passes:
-            self._flush(group, self._timeout_trigger)
+            self._flush(group, self._measures.timeout_trigger)
         elif buffer.items >= self._trigger_items or buffer.size >= self._trigger_bytes:
-            self._flush(group, self._size_trigger)
+            self._flush(group, self._measures.size_trigger)
         else:
             self._set_timer(group, self._timeout, self._on_timeout)
 
-    def _set_timer(self, group: _Group, delay: float, callback: Callable[[_Group], None]) -> None:
+    def _set_timer(self, group: Group, delay: float, callback: Callable[[Group], None]) -> None:
         if group.timer is not None:
             group.timer.cancel()
         group.timer = asyncio.get_running_loop().call_later(delay, callback, group)
 
-    def _forget(self, group: _Group) -> None:
+    def _forget(self, group: Group) -> None:
         if group.timer is not None:
             group.timer.cancel()
             group.timer = None
@@ -405,12 +316,7 @@ class BatchProcessor(Processor):
         if self._last is group:
             self._last = None
         if self._groups.pop(group.key, None) is not None:
-            self._cardinality.value -= 1
-
-    def _count(self, part: Batch, trigger: Counter) -> None:
-        trigger.add()
-        self._send_size.observe(part.items)
-        self._send_size_bytes.observe(len(part.body))
+            self._measures.cardinality.value -= 1
 
     def _drop_everything(self) -> None:
         for group in list(self._groups.values()):
@@ -427,48 +333,6 @@ class BatchProcessor(Processor):
         self.context.log.error("batch dropped", reason=reason, items=items, error=error)
 
 
-class _Group:
-    """What is collected together."""
-
-    __slots__ = (
-        "blocked", "buffer", "capacity", "encodings", "full", "key", "metadata", "offer", "origin", "signal", "tenant",
-        "timer", "trigger",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        key: tuple[object, ...],
-        batch: Batch,
-        names: tuple[str, ...],
-        metadata: tuple[str | None, ...],
-    ) -> None:
-        origin = batch.origin
-        headers = {name: value for name, value in zip(names, metadata, strict=True) if value is not None}
-        self.key = key
-        self.signal: Signal = batch.signal
-        self.tenant = origin.tenant
-        self.encodings = batch.encodings
-        self.metadata = metadata
-        self.origin = Origin(origin.receiver, origin.transport, origin.tenant, headers)
-        self.buffer = Buffer()
-        self.blocked: deque[Batch] | None = None
-        """What the next stage refused, in parts."""
-        self.trigger = Counter()
-        """What made it to be handed on."""
-        self.offer: Offer | None = None
-        """Offers again what is blocked. Set when the next stage refuses for the first time, like …"""
-        self.capacity: Capacity | None = None
-        """… what those wait for who were refused because this group is full."""
-        self.full = False
-        """Whether it is counted among those that can collect no more."""
-        self.timer: asyncio.TimerHandle | None = None
-
-    @property
-    def name(self) -> str:
-        """What tells it from other groups; "" for one that no tenant and no metadata sets apart."""
-        return " ".join(filter(None, (self.tenant, *self.metadata)))
-
-
 FACTORY = Factory(
     Kind.PROCESSOR,
     "batch",
@@ -476,5 +340,5 @@ FACTORY = Factory(
     BatchProcessor,
     stability=Stability.STABLE,
     tier=Tier.PRO,
-    instruments=(SEND_SIZE, SEND_SIZE_BYTES, SIZE_TRIGGER, TIMEOUT_TRIGGER, CARDINALITY, REFUSED_BY_NEXT),
+    instruments=INSTRUMENTS,
 )

@@ -24,6 +24,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from otelwp_agent.capacity import Capacity, Offer
 from otelwp_agent.errors import ConsumeError, Overloaded, RetryableError
 from otelwp_agent.model.batch import merge
 from otelwp_agent.model.projections import split_batch
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     import structlog
 
-    from otelwp_agent.capacity import Capacity
     from otelwp_agent.component import Consumer
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.model.receipt import Receipt
@@ -68,6 +68,10 @@ class FanOut:
         self._branches = [Branch(branch, name) for branch, name in zip(branches, names, strict=True)]
         self._isolation = Isolation(self._branches, clock, log, patience)
         self._waits_for_none = len(names) == 1
+        self._any = Capacity("fan-out", clock)
+        """Of any branch, for what needs only one that has some …"""
+        self._relays: list[Offer] = []
+        """… and what waits at each of them meanwhile."""
         self._missing: Capacity | None = None
         """What the last batch was refused for."""
         self._log = log
@@ -111,6 +115,7 @@ class FanOut:
     def close(self) -> None:
         """Watch the branches no more: another fan-out takes its place."""
         self._isolation.close()
+        self._stop_relays()
 
     def _ask(self, batch: Batch, isolated: list[tuple[Branch, RetryableError]]) -> RetryableError | None:
         """Return why a branch that must be waited for would refuse the batch; add those that are isolated."""
@@ -164,9 +169,32 @@ class FanOut:
                 taken = True
         if not taken:
             _undo(batch)
-            raise _to_report([error for _, _, error in refused])
+            raise self._until_any([error for _, _, error in refused])
         for branch, fork, error in refused:
             self._lose(branch, fork, error)
+
+    def _until_any(self, errors: Sequence[ConsumeError]) -> ConsumeError:
+        """Return the refusal to report when every branch has refused. It is over when any of them has capacity."""
+        retryable = [error for error in errors if isinstance(error, RetryableError)]
+        if len(retryable) < 2:  # noqa: PLR2004 - no choice
+            return retryable[0] if retryable else errors[0]
+        self._stop_relays()
+        self._relays = [Offer(self._freed) for _ in retryable]
+        for relay, error in zip(self._relays, retryable, strict=True):
+            relay.wait(error)
+        first = retryable[0]
+        self._any.cause = first.capacity
+        self._any.refuse()
+        return Overloaded(str(first), retry_after=first.retry_after, reason=first.reason, capacity=self._any)
+
+    def _freed(self) -> None:
+        self._stop_relays()
+        self._any.freed()
+
+    def _stop_relays(self) -> None:
+        for relay in self._relays:
+            relay.cancel()
+        self._relays = []
 
     def _lose(self, branch: Branch, fork: Batch, error: ConsumeError) -> None:
         """Park what a journal has, if it may be accepted later; drop the rest."""

@@ -20,8 +20,7 @@ def batcher(queue: Queue, context: Context) -> BatchProcessor | None:
     settings = queue.batch
     if settings is None:
         return None
-    from otelwp_agent.processors.batch import BatchProcessor  # noqa: PLC0415 - for who merges here
-    from otelwp_agent.processors.batch.config import Config  # noqa: PLC0415
+    from otelwp_agent.processors.batch import BatchProcessor, Config  # noqa: PLC0415 - for who merges here
 
     in_bytes = _sizer(queue) == "bytes"
     config = {

@@ -58,6 +58,23 @@ def test_what_was_answered_with_200_arrives_at_both_though_one_was_full_for_a_wh
         assert (sink.spans, stuck.spans) == (accepted, accepted)
 
 
+def test_beside_php_what_has_no_capacity_is_dropped_for_both_alike(tmp_path, sink):
+    with backend() as stuck:
+        ports = {"good": sink.server_port, "stuck": stuck.server_port, "health": free_port()}
+        config = CONFIG.format(**ports, isolate_after="1h")
+        config = config.replace("'127.0.0.1:0'}", "'127.0.0.1:0', on_overload: accept_and_drop}")
+        with Agent(config, tmp_path, metrics=True) as agent:
+            port = agent.port()
+            stuck.gate.clear()
+            assert {post(port, "/v1/traces", body()) for _ in range(30)} == {200}
+            accepted = int(agent.metric("otelcol_receiver_accepted_spans", receiver="otlp", transport="http"))
+            assert SPANS <= accepted < 30 * SPANS
+            stuck.gate.set()
+            until(lambda: sink.spans >= accepted and stuck.spans >= accepted)
+            assert agent.stop() == 0
+        assert (sink.spans, stuck.spans) == (accepted, accepted)
+
+
 def test_one_that_is_stuck_for_too_long_is_isolated_and_health_tells_it(tmp_path, sink):
     with backend() as stuck:
         health = free_port()

@@ -1,9 +1,11 @@
+import asyncio
 import time
 
 import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from otelwp_agent.capacity import Offer
 from otelwp_agent.errors import MalformedError, Overloaded, RetryableError
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import HELD, Outcome, Receipt
@@ -124,6 +126,34 @@ async def test_what_a_journal_has_waits_there_for_the_full_branch_alone():
     assert (receipt.parked, receipt.pending, full.lost) == (3, 3, 0)
     with pytest.raises(Overloaded):
         fan([full]).consume(batch()[1])
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_where_all_refuse_what_a_journal_has_it_is_offered_again_when_any_has_capacity(first):
+    branches = [Queue(), Queue()]
+    fan_out = fan(branches)
+    receipt, one = batch()
+    receipt.claim = HELD
+    for branch in branches:
+        branch.is_full = True
+
+    def again():
+        try:
+            fan_out.consume(one)
+        except Overloaded as refusal:
+            waiting.wait(refusal)
+
+    waiting = Offer(again)
+    again()
+    again_refused = waiting.waiting
+    branches[first].free()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert again_refused
+    assert [len(branch.taken) for branch in branches] == ([1, 0] if first == 0 else [0, 1])
+    branches[first].taken[0].settle(Outcome.DELIVERED)
+    assert receipt.parked == 3, "for the other one"
+    fan_out.close()
 
 
 async def test_only_one_that_refuses_everybody_closes_the_fan_out_early():

@@ -14,7 +14,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from otelwp_agent.errors import ConsumeError, Overloaded
 from otelwp_agent.model.receipt import Ledger
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from otelwp_agent.component import Consumer
     from otelwp_agent.errors import RetryableError
     from otelwp_agent.model.batch import Batch
+    from otelwp_agent.pipeline.isolation import Branch
     from otelwp_agent.pipeline.ledgers import Ledgers
     from otelwp_agent.telemetry.metrics import Counter, Registry
 
@@ -82,8 +83,8 @@ class PipelineHead:
                 total.dropped_reasons[reason] = total.dropped_reasons.get(reason, 0) + items
         return total
 
-    def consume(self, batch: Batch) -> None:
-        """Enter the batch into the account of who sent it and hand it to the first stage."""
+    def enter(self, batch: Batch) -> Ledger:
+        """Enter the batch into the account of who sent it, and return that."""
         origin = batch.origin
         ledger = self.ledgers.get((origin.receiver, origin.tenant))
         if ledger is None:
@@ -91,6 +92,11 @@ class PipelineHead:
         for receipt, _ in batch.shares:
             receipt.ledger = ledger
         ledger.accepted += batch.items
+        return ledger
+
+    def consume(self, batch: Batch) -> None:
+        """Enter the batch into the account of who sent it and hand it to the first stage."""
+        ledger = self.enter(batch)
         try:
             self.first.consume(batch)
         except BaseException:
@@ -132,6 +138,11 @@ class Pipelines(FanOut):
             except Overloaded as refusal:
                 if self._isolation.blocks(branch, refusal):
                     raise
+
+    def _lose(self, branch: Branch, fork: Batch, error: ConsumeError) -> None:
+        """Park or drop what a pipeline has not accepted, on that pipeline's account."""
+        cast("PipelineHead", branch.consumer).enter(fork)
+        super()._lose(branch, fork, error)
 
 
 class ReceiverEntry:

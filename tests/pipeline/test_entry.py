@@ -128,7 +128,8 @@ async def test_a_pipeline_that_is_isolated_refuses_nobody():
     entry.admit()
     one = batch()
     entry.consume(one)
-    assert [each.total.accepted for each in heads] == [2, 0]
+    assert [(each.total.accepted, each.total.in_flight) for each in heads] == [(2, 2), (2, 0)]
+    assert heads[1].total.dropped_reasons == {"queue_full": 2}, "its ledger has what it lost"
     assert (one.shares[0][0].pending, heads[1].first.lost) == (2, 2)
     entry.close()
     assert heads[1].first.capacity.isolated == 0

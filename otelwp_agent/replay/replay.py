@@ -205,5 +205,8 @@ def _harmless(config: ComponentConfig) -> ComponentConfig:
 class _Sink:
     """Takes everything."""
 
+    def refusal(self, batch: Batch) -> None:
+        pass
+
     def consume(self, batch: Batch) -> None:
         batch.settle(Outcome.DELIVERED)

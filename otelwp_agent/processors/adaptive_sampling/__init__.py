@@ -45,7 +45,7 @@ from otelwp_agent.component import (
     Tier,
 )
 from otelwp_agent.config.types import ByteSize, Duration, PositiveDuration  # noqa: TC001 - pydantic reads them
-from otelwp_agent.errors import Overloaded, StartError
+from otelwp_agent.errors import StartError
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.processors.adaptive_sampling.config import (
     AlwaysKeep,
@@ -222,7 +222,7 @@ class AdaptiveSampling(Processor, TraceSampler):
             else None
         )
         self.records = self._recorder is not None
-        self._outgoing = Outgoing(self._send, context.log)
+        self._outgoing = Outgoing(self._send, context)
         self._holding = Holding(
             self._decider,
             self._facts,
@@ -316,7 +316,11 @@ class AdaptiveSampling(Processor, TraceSampler):
     def admit(self) -> None:
         """Raise `Overloaded` while there is no room."""
         if self._holding.is_full:
-            raise _overloaded()
+            raise self._outgoing.overloaded()
+
+    def rewired(self) -> None:
+        """Offer again what the next stage has refused."""
+        self._outgoing.offer_again()
 
     def rescue(
         self, *, trace_id: bytes | None = None, since: float | None = None, where: Mapping[str, str] | None = None
@@ -347,8 +351,8 @@ class AdaptiveSampling(Processor, TraceSampler):
         now = self.context.clock()
         if now >= self._next_tick:
             self._tick(now)
-        if self._outgoing.size and self._holding.is_full:
-            raise _overloaded()
+        if self._outgoing.size and self._holding.is_full and not batch.admitted:
+            raise self._outgoing.overloaded()
         if self._by_trace_id:
             self._decide_by_id(batch, now)
             return
@@ -391,10 +395,6 @@ class AdaptiveSampling(Processor, TraceSampler):
 
     def _send(self, batch: Batch) -> None:
         self.next.consume(batch)
-
-
-def _overloaded() -> Overloaded:
-    return Overloaded("adaptive_sampling is full: the next stage takes nothing", retry_after=1.0)
 
 
 FACTORY = Factory(

@@ -33,7 +33,7 @@ SAMPLER = {
             "error_ratio": [0.01, 0.005, 0.02],
             "percentiles": {"50": [0.1, 0.09, 0.11], "95": [1.5, 1.2, None], "99": None},
             "slow_above": None,
-            "why": "cut: its share of the budget is 20 of 200 spans/s",
+            "why": "reduced: its share of the budget is 20 of 200 spans/s",
         }
     ],
 }
@@ -87,7 +87,7 @@ def test_explain(run, serve):
         [
             *("shop", "10 (8 to 12)", "10 %", "0.09", "1 % (0.5 % to 2 %)"),
             *("100 ms (90 ms to 110 ms)", "1.5 s (1.2 s to …)", "-"),
-            "cut: its share of the budget is 20 of 200 spans/s",
+            "reduced: its share of the budget is 20 of 200 spans/s",
         ],
     ]
 

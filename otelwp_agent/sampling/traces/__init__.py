@@ -1,13 +1,13 @@
-"""Read from a request which traces it holds, and which of them it holds whole.
+"""Find the traces in a request, and which of them it contains completely.
 
 ::
 
-    request, pieces = read(body, marks)     # what it holds of each trace: reading.py
-    request.select([b"", None, …])          # a request of some of them
-    request.parts([0], request.heads(), …)  # the spans of one, framed, and what stands around them: framing.py
+    request, pieces = read(body, marks)     # one piece for each trace: reading.py
+    request.select([b"", None, …])          # a request with some of them
+    request.parts([0], request.heads(), …)  # the framed spans of one, with their heads: framing.py
 
-An extension module written in C reads requests that are laid out as usual (`native/`). Where it could not be built, and
-for all other requests, `reading` does the same in Python, at some tenth of the speed.
+An extension module written in C reads requests with the usual layout (`native/`). Without it, and for all other
+requests, `reading` does the same in Python at about a tenth of the speed.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ __all__ = [
 ]
 
 PURE = "OTELWP_PURE_PYTHON"
-"""The environment variable that, if it is set to anything, leaves the extension module alone."""
+"""Environment variable that disables the extension module if it is set to any value."""
 
 
-def _load() -> Any:  # noqa: ANN401 - C has no types of Python's
-    """Return the extension module; `None` if it is not there or not wanted."""
+def _load() -> Any:  # noqa: ANN401 - a module written in C has no Python types
+    """Return the extension module; `None` if it is missing or disabled."""
     if os.environ.get(PURE):
         return None
     try:
@@ -49,10 +49,10 @@ def _load() -> Any:  # noqa: ANN401 - C has no types of Python's
 
 _native = _load()
 NATIVE = _native is not None
-"""Whether the extension module is there."""
+"""Whether the extension module is used."""
 
 
 def read(body: bytes, marks: tuple[bytes, ...] | None = None, *, name: bool = False) -> tuple[Request, list[Piece]]:
-    """Find the traces of a request; `reading.read` says how. Pieces may be plain tuples."""
+    """Find the traces of a request, as `reading.read` describes. Pieces may be plain tuples."""
     found = None if _native is None else _native.read(body, marks, name)
     return reading.read(body, marks, name) if found is None else found

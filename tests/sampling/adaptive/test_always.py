@@ -73,4 +73,4 @@ def test_first_traces_and_releases_share_one_ceiling():
     first = FirstSights(ceiling=Ceiling(traces_per_second=1), traces=1, release_traces=1)
     always = AlwaysKept(Policy(always=Always(slow=Slow(percentile=None, above=math.inf), first=first)), 0.0)
     always.first.charge(1.0, traces=100.0)
-    assert not always.release.has_room(0.0)
+    assert not always.release.has_capacity(0.0)

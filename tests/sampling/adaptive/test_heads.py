@@ -123,9 +123,9 @@ def test_memory_is_bounded(monkeypatch):
     world.run(20)
     for number in range(50):
         assert world.ask(f"service {number}").rate < 1
-    assert len(world.heads._told) == 20
+    assert len(world.heads._rates) == 20
     world.ask("made up")
-    assert ("made up", None) not in world.heads._told
+    assert ("made up", None) not in world.heads._rates
     many = {("shop", f"op {number}"): 1 for number in range(MOST_OPERATIONS + 10)}
     world = World(many, budget=5, per=["service.name", "span.name"])
     world.run(3)

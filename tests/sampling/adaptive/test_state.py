@@ -93,7 +93,7 @@ def test_smaller_bounds_hold():
     "data", [None, [], {}, {"version": 99}, {"version": 1}, {"version": 1, "keys": [1]}, "text", {"version": "1"}]
 )
 def test_what_is_no_state_is_refused(data):
-    with pytest.raises(ValueError, match="state of"):
+    with pytest.raises(ValueError, match="sampler state"):
         restore(Controller(POLICY, 0.0), data, 0.0)
 
 
@@ -102,7 +102,7 @@ def test_a_damaged_state_is_refused():
     run(controller)
     data = state_of(controller, 40.0)
     data["keys"][0][1]["tally"] = [1, 2]
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="is invalid"):
         restore(Controller(POLICY, 0.0), data, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""What has been decided to be kept and is to be handed on: in order, merged, and again when the next stage refuses."""
+"""Forward kept traces in order and merged, and retry when the next stage refuses a batch."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ if TYPE_CHECKING:
     from otelwp_agent.model.batch import Batch, Origin
 
 FIRST_RETRY, LONGEST_RETRY = 0.005, 0.05
-"""Seconds between offers of a batch that the next stage refused: the first, doubled up to the longest."""
+"""Seconds before a refused batch is offered again: at first, and at most; doubled each time."""
 _MOST_BYTES, _MOST_BATCHES = 2**20, 1024
-"""How much is merged before it is handed on."""
+"""Maximum size of merged batches."""
 
 
 class Outgoing:
-    """Batches on their way to the next stage. While that refuses, they stay, and a timer offers them again."""
+    """Batches to forward. While the next stage refuses, they wait, and a timer offers them again."""
 
     def __init__(self, send: Callable[[Batch], None], log: structlog.typing.FilteringBoundLogger) -> None:
-        """Hand on by `send`."""
+        """Forward with `send`."""
         self._send = send
         self._log = log
         self._batches: deque[Batch] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._retry = FIRST_RETRY
         self.size = 0
-        """Bytes that wait."""
+        """Bytes of waiting batches."""
 
     def __bool__(self) -> bool:
-        """Whether anything waits."""
+        """Whether any batch waits."""
         return bool(self._batches)
 
     @property
     def blocked(self) -> bool:
-        """Whether the next stage has refused."""
+        """Whether the next stage has refused a batch."""
         return self._timer is not None
 
     def put(self, batch: Batch) -> None:
-        """Append a batch; `flush` hands it on."""
+        """Append a batch; `flush` forwards it."""
         self._batches.append(batch)
         self.size += len(batch.body)
 
     def flush(self) -> None:
-        """Hand on everything, as far as the next stage takes it."""
+        """Forward all batches until the next stage refuses one."""
         if self._timer is not None:
             return
         while self._batches:
@@ -70,7 +70,7 @@ class Outgoing:
             self._retry = FIRST_RETRY
 
     def abandon(self) -> int:
-        """Let go of everything, because the agent stops; return how many spans that drops."""
+        """Drop all batches, because the agent stops; return their number of spans."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -84,7 +84,7 @@ class Outgoing:
         self.flush()
 
     def _take(self) -> Batch:
-        """Take the first batches of one sender as one."""
+        """Remove the first batches of one sender, and merge them."""
         batches = self._batches
         taken = [batches.popleft()]
         size = len(taken[0].body)
@@ -98,7 +98,7 @@ class Outgoing:
 
 
 def _alike(one: Origin, other: Origin) -> bool:
-    """Whether batches of these may be merged."""
+    """Return whether batches of these origins may be merged."""
     return one is other or (
         one.tenant == other.tenant and one.receiver == other.receiver and one.headers == other.headers
     )

@@ -74,7 +74,7 @@ def test_a_damaged_file_is_told_of_and_replaced(tmp_path, data):
         stage = sampler(tmp_path, clock)
         with capture_logs() as logs:
             await stage.start()
-        assert [each["event"] for each in logs] == ["sampling state cannot be read, begins anew"]
+        assert [each["event"] for each in logs] == ["sampling state is invalid, starting without it"]
         assert not stage.controller.key_states.states
         await stage.shutdown()
         assert orjson.loads((tmp_path / NAME).read_bytes())["version"] == 1
@@ -117,7 +117,7 @@ def test_a_disk_that_fails_is_told_of(tmp_path):
         folder.rmdir()
         with capture_logs() as logs:
             await stage.shutdown()
-        assert [each["event"] for each in logs] == ["sampling state cannot be written"]
+        assert [each["event"] for each in logs] == ["sampling state not written"]
 
     asyncio.run(play())
 

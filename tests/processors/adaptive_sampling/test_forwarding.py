@@ -119,12 +119,12 @@ def test_an_observer_hears_of_all_of_it():
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"per": ["service.name"]}, "per would"),
+        ({"per": ["service.name"]}, "need more: per"),
         ({"always_keep": {}}, "always_keep.errors, always_keep.slow, always_keep.first_seen, always_keep.releases"),
-        ({"drop": {"bots": True}}, "drop would"),
-        ({"sites": {"rules": [{"keep": 0.5}]}}, "sites would"),
-        ({"flight_recorder": {"enabled": True}}, "flight_recorder would"),
-        ({"target": {"bytes_per_day": "1GiB"}}, "a target in bytes or cost would"),
+        ({"drop": {"bots": True}}, "need more: drop"),
+        ({"sites": {"rules": [{"keep": 0.5}]}}, "need more: sites"),
+        ({"flight_recorder": {"enabled": True}}, "need more: flight_recorder"),
+        ({"target": {"bytes_per_day": "1GiB"}}, "need more: a target in bytes or cost"),
     ],
 )
 def test_what_reads_more_than_ids_is_refused(settings, named):

@@ -207,7 +207,7 @@ def test_a_configuration_that_does_not_sample(run, recorded):
     config = CONFIG.replace("processors: [adaptive_sampling], ", "")
     status, _, err = run("replay", "--config", f"yaml:{config}", "--file", recorded)
     assert status == 1
-    assert err == "error: no pipeline of this configuration has an `adaptive_sampling` among its processors\n"
+    assert err == "error: no pipeline of this configuration has an `adaptive_sampling` processor\n"
 
 
 def test_a_configuration_that_is_wrong(run, recorded):

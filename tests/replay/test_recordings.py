@@ -53,10 +53,10 @@ def test_files_follow_each_other(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (b"receivers: {}\n", "this is nothing that the `file` exporter wrote"),
-        (b'{"data": []}\n', "line 1: this is no OTLP/JSON: the `file` exporter writes one request a line"),
-        (b'{"resourceSpans": [\n  {}]}', "line 1: this is no OTLP/JSON: the body is not JSON"),
-        (b'{"resourceSpans": {"a": 1}}', "line 1: this is no OTLP/JSON: resourceSpans"),
+        (b"receivers: {}\n", "not a file of the `file` exporter"),
+        (b'{"data": []}\n', "line 1: not OTLP/JSON: the `file` exporter writes one request a line"),
+        (b'{"resourceSpans": [\n  {}]}', "line 1: not OTLP/JSON: the body is not JSON"),
+        (b'{"resourceSpans": {"a": 1}}', "line 1: not OTLP/JSON: resourceSpans"),
     ],
 )
 def test_other_files(tmp_path, text, words):
@@ -90,7 +90,7 @@ def test_what_is_cut_off_or_broken_in_the_middle_is_counted(tmp_path):
 
 
 def test_no_journal(tmp_path):
-    with pytest.raises(AgentError, match=r"there is no journal in .*: no agent has run with it"):
+    with pytest.raises(AgentError, match=r"there is no journal in .*: no agent has used this directory"):
         list(Recording().from_journal(tmp_path / "none", frozenset(), "traces"))
 
 

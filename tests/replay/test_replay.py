@@ -218,10 +218,10 @@ def test_which_one_is_meant():
     assert choose(plan, "traces")[0].id == "traces"
     assert str(choose(plan, processor="adaptive_sampling/b")[1]) == "adaptive_sampling/b"
     for wanted, words in (
-        (("", ""), f"there are several, {both}: choose one with --pipeline or --processor"),
-        (("logs", ""), "there is no pipeline 'logs': there are traces, traces/b, traces/none"),
-        (("traces/none", ""), f"there is no such adaptive sampling: there is {both}"),
-        (("traces", "adaptive_sampling/b"), f"there is no such adaptive sampling: there is {both}"),
+        (("", ""), f"there are several adaptive samplings ({both}): choose one with --pipeline or --processor"),
+        (("logs", ""), "there is no pipeline 'logs'; the pipelines are traces, traces/b, traces/none"),
+        (("traces/none", ""), f"no adaptive sampling matches; the existing ones are {both}"),
+        (("traces", "adaptive_sampling/b"), f"no adaptive sampling matches; the existing ones are {both}"),
     ):
         with pytest.raises(AgentError) as caught:
             choose(plan, *wanted)

@@ -1,4 +1,4 @@
-"""Zipkin's v2 JSON → OTLP in wire form: a list of spans, and what comes close to one."""
+"""Convert Zipkin's v2 JSON to serialized OTLP: a list of spans, or a similar document."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 
 def decoding(data: bytes, now: int, *, parse_string_tags: bool = False) -> Generator[None, None, Decoder]:
-    """Decode in steps of a few milliseconds, and return the decoder in the end; raises `MalformedError`.
+    """Decode in steps of a few milliseconds and return the decoder; raise `MalformedError`.
 
-    `now` (nanoseconds) is for spans without a time.
+    `now` (nanoseconds) is the time of spans without a time.
     """
     decoder = Decoder(now, parse_string_tags=parse_string_tags)
     yield from decoder.decoding(spans_in(load(data, decoder.traces.mend), decoder.traces))
     return decoder
 
 
-def spans_in(document: Any, traces: Assembly) -> list[Any]:  # noqa: ANN401 - whatever stands in the JSON
-    """Return the spans: those in a list, in the lists of a list (as Zipkin's API answers), or the one there is."""
+def spans_in(document: Any, traces: Assembly) -> list[Any]:  # noqa: ANN401 - any JSON value
+    """Return the spans of a list, of the lists in a list (the answer of Zipkin's API), or a single span."""
     if type(document) is dict and "traceId" in document:
         traces.mend("bare_span")
         return [document]
     if type(document) is not list:
-        message = "the body: a list of spans belongs here"
+        message = "the body must be a list of spans"
         raise MalformedError(message)
     if any(type(each) is list for each in document):
         traces.mend("nested_lists")

@@ -1,4 +1,4 @@
-"""Zipkin's v2 protobuf (`ListOfSpans`) → OTLP in wire form."""
+"""Convert Zipkin's v2 protobuf (`ListOfSpans`) to serialized OTLP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KINDS = {1: "CLIENT", 2: "SERVER", 3: "PRODUCER", 4: "CONSUMER"}
 
 
 def decoding(data: bytes, now: int, *, parse_string_tags: bool = False) -> Generator[None, None, Decoder]:
-    """Do what `from_json.decoding` does."""
+    """Decode like `from_json.decoding`."""
     try:
         spans = pb.ListOfSpans.FromString(data).spans
     except DecodeError as error:
@@ -30,7 +30,7 @@ def decoding(data: bytes, now: int, *, parse_string_tags: bool = False) -> Gener
 
 
 def _span(span: pb.Span) -> dict[str, Any]:
-    """Return a span as v2 JSON has it."""
+    """Return a span in the form of v2 JSON."""
     out: dict[str, Any] = {
         "traceId": span.trace_id.hex(),
         "id": span.id.hex(),

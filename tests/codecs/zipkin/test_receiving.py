@@ -344,11 +344,11 @@ def test_a_bad_span_costs_its_neighbours_nothing():
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ([1, span()["id"]], "[0]: a span is an object"),
-        ([{}], "[0].traceId: an id of 16 or 32 hex digits"),
-        ([span(id=None)], "[0].id: an id of 16 hex digits"),
-        ({"spans": []}, "the body: a list of spans belongs here"),
-        ("text", "the body: a list of spans"),
+        ([1, span()["id"]], "[0]: a span must be an object"),
+        ([{}], "[0].traceId: must be an id of 16 or 32 hex digits"),
+        ([span(id=None)], "[0].id: must be an id of 16 hex digits"),
+        ({"spans": []}, "the body must be a list of spans"),
+        ("text", "the body must be a list of spans"),
         (b"", "the body is not JSON"),
         (b"not json", "the body is not JSON"),
         (b'[{"traceId":', "the body is not JSON"),

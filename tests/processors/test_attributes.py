@@ -267,8 +267,8 @@ def test_a_body_that_does_not_parse(signal, body):
     ("match", "told"),
     [
         ({"services": ["a"]}, "match_type"),
-        ({"match_type": "strict"}, "nothing to match"),
-        ({"match_type": "strict", "services": []}, "nothing to match"),
+        ({"match_type": "strict"}, "no property is set"),
+        ({"match_type": "strict", "services": []}, "no property is set"),
         ({"match_type": "regexp", "services": ["("]}, "not a regular expression"),
         ({"match_type": "regexp", "libraries": [{"name": "a", "version": "["}]}, "not a regular expression"),
         ({"match_type": "regexp", "attributes": [{"key": "a", "value": 1}]}, "put it in quotes"),

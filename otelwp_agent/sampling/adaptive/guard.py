@@ -25,7 +25,7 @@ LEAST = 1 / 32
 """Factor when no tokens are left. It halves with each further quarter that is overdrawn and never becomes 0, so that
 every trace has a chance and kept traces can represent the others."""
 OVER = 1.1
-"""Upper limit of the spending in a minute, in budgets."""
+"""Upper limit of the spending in a minute, as a multiple of its budget."""
 WINDOW = 60
 """Length of the exact sum in seconds."""
 CEILING_SECONDS = 5.0

@@ -166,7 +166,7 @@ final class Agent {
 		}
 		$state['features'] = array();
 		foreach ( array_slice( array_values( array_filter( $features, 'is_string' ) ), 0, 50 ) as $feature ) {
-			$state['features'][] = sanitize_key( substr( $feature, 0, 64 ) ); // limited, because every page loads the option
+			$state['features'][] = sanitize_key( substr( $feature, 0, 64 ) ); // Limited, because every page loads the option.
 		}
 		if ( ! empty( $toggles['pause'] ) || ! empty( $toggles['block_plugin'] ) ) {
 			$state['paused'] = true;

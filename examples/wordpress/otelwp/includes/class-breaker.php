@@ -107,7 +107,7 @@ final class Breaker {
 			return;
 		}
 		if ( $known && $this->failing[ $endpoint ]['until'] > time() && $this->failing[ $endpoint ]['why'] === $why ) {
-			return; // allows() has extended the time already
+			return; // allows() has extended the time already.
 		}
 		$this->failing[ $endpoint ] = array(
 			'until' => time() + self::SECONDS,

@@ -105,7 +105,7 @@ final class Destination {
 	 */
 	public static function name_refusal( $name ) {
 		if ( '' === $name ) {
-			return ''; // not connected: writing fails
+			return ''; // Not connected: writing fails.
 		}
 		$bytes = Address::parse( (string) substr( $name, 0, (int) strrpos( $name, ':' ) ) );
 		return null === $bytes || Address::FORBIDDEN === Address::kind( $bytes ) ? self::FORBIDDEN : '';

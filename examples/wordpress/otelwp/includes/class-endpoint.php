@@ -79,7 +79,7 @@ final class Endpoint {
 		if ( false !== strpbrk( $text, '?#' ) ) {
 			return null;
 		}
-		if ( preg_match( '#^(unix|unixgram)://(/[!-~]{1,106})$#D', $text, $found ) ) { // sun_path has 108 bytes
+		if ( preg_match( '#^(unix|unixgram)://(/[!-~]{1,106})$#D', $text, $found ) ) { // sun_path has 108 bytes.
 			$endpoint->transport = 'unix' === $found[1] ? 'unix' : 'udg';
 			$endpoint->address   = $found[2];
 			return $endpoint;
@@ -196,7 +196,7 @@ final class Endpoint {
 			return $refusal;
 		}
 		if ( '' === $message && false === stream_socket_get_name( $socket, true ) ) {
-			$problem = 'connection refused'; // TCP reports it at the first write, which a probe does not do
+			$problem = 'connection refused'; // TCP reports it at the first write, which a probe does not do.
 			$written = false;
 		} else {
 			$written = '' === $message ? 0 : fwrite( $socket, $message );
@@ -209,7 +209,7 @@ final class Endpoint {
 		if ( false === $written ) {
 			return self::why( $problem );
 		}
-		return $written ? self::TOO_LARGE : self::BUSY; // part of it fits in no buffer: the written bytes are lost
+		return $written ? self::TOO_LARGE : self::BUSY; // Part of it fits in no buffer: the written bytes are lost.
 	}
 
 	/**

@@ -27,7 +27,7 @@ final class Heartbeat {
 	public static function schedules( $schedules ) {
 		$schedules[ self::SCHEDULE ] = array(
 			'interval' => 5 * MINUTE_IN_SECONDS,
-			'display'  => 'OTelWP', // not translated: plugins read it before translations may be loaded
+			'display'  => 'OTelWP', // Not translated: plugins read it before translations may be loaded.
 		);
 		return $schedules;
 	}
@@ -54,7 +54,7 @@ final class Heartbeat {
 		$answer = Agent_Client::request( 'POST', $url, self::PATH, (string) wp_json_encode( self::report() ), self::authorization() );
 		$how    = 'heartbeat';
 		if ( ! is_wp_error( $answer ) && in_array( $answer['status'], array( 404, 405 ), true ) ) {
-			$answer = Agent_Client::request( 'GET', $url, '/health' ); // this agent does not support heartbeats
+			$answer = Agent_Client::request( 'GET', $url, '/health' ); // This agent does not support heartbeats.
 			$how    = 'health';
 		}
 		if ( is_wp_error( $answer ) ) {

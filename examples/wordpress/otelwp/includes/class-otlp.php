@@ -27,10 +27,10 @@ defined( 'ABSPATH' ) || exit;
  */
 final class Otlp {
 
-	const IS_REMOTE_KNOWN  = 0x100; // bits of a span's flags, in addition to those of traceparent
+	const IS_REMOTE_KNOWN  = 0x100; // Bits of a span's flags, in addition to those of traceparent.
 	const PARENT_IS_REMOTE = 0x200;
 
-	const MAX_VALUE = 2048; // maximum bytes of a string
+	const MAX_VALUE = 2048; // Maximum bytes of a string.
 
 	// Tags of `attributes` in Resource, Span and Event.
 	const OF_RESOURCE = "\x0a";
@@ -60,7 +60,7 @@ final class Otlp {
 	 * @return string
 	 */
 	public static function encode( Trace $trace, array $site, $state ) {
-		$ids         = str_split( random_bytes( 8 * max( 1, count( $trace->spans ) ) ), 8 ); // one call for all spans
+		$ids         = str_split( random_bytes( 8 * max( 1, count( $trace->spans ) ) ), 8 ); // One call for all spans.
 		foreach ( $trace->spans as $number => $span ) {
 			if ( '' !== $span[ Trace::ID ] ) {
 				$ids[ $number ] = hex2bin( $span[ Trace::ID ] );
@@ -82,7 +82,7 @@ final class Otlp {
 				$names[ $name ] = self::text( "\x2a", $name );
 				$last[ $name ]  = array( array(), '' );
 			}
-			if ( $last[ $name ][0] !== $span[ Trace::ATTR ] ) { // repeated executions of a statement have equal attributes
+			if ( $last[ $name ][0] !== $span[ Trace::ATTR ] ) { // Repeated executions of a statement have equal attributes.
 				$last[ $name ] = array( $span[ Trace::ATTR ], self::attributes( self::OF_SPAN, $span[ Trace::ATTR ] ) );
 			}
 			$out = $trace_id . "\x12\x08" . $ids[ $number ] . $state
@@ -215,7 +215,7 @@ final class Otlp {
 		$out = '';
 		while ( $number < 0 || $number > 127 ) {
 			$out   .= chr( $number & 127 | 128 );
-			$number = $number >> 7 & PHP_INT_MAX >> 6; // shift in zeros instead of the sign
+			$number = $number >> 7 & PHP_INT_MAX >> 6; // Shift in zeros instead of the sign.
 		}
 		return $out . chr( $number );
 	}

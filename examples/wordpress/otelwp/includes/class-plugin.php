@@ -16,13 +16,13 @@ defined( 'ABSPATH' ) || exit;
  */
 final class Plugin {
 
-	const HEARTBEAT = 'otelwp_heartbeat'; // the hook of WP-Cron
+	const HEARTBEAT = 'otelwp_heartbeat'; // The hook of WP-Cron.
 
 	/**
 	 * Start recording this request, and register the hooks of the dashboard, cron and WP-CLI.
 	 */
 	public static function boot() {
-		if ( PHP_INT_SIZE >= 8 ) { // times are nanoseconds in an integer
+		if ( PHP_INT_SIZE >= 8 ) { // Times are nanoseconds in an integer.
 			Request::begin();
 		}
 		add_filter( 'cron_schedules', array( Heartbeat::class, 'schedules' ) ); // phpcs:ignore WordPress.WP.CronInterval -- five minutes; visitors do not wait for it.

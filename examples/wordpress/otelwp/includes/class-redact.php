@@ -19,9 +19,9 @@ final class Redact {
 	 */
 	const PARAMETER = '/pass|pwd|token|nonce|secret|api_?key|(?:^|[_\-\[])key|auth(?!or)|sig(?:nature)?$|hash|session|mail|phone|user|login|card|[_\-\[](?:name|code)\]?$|^(?:code|log|q|s|search|query|ip|(?:first|last|display|full|nick)_?name)$/i';
 
-	const ALL = '[redacted]'; // replaces a text that could not be searched
+	const ALL = '[redacted]'; // Replaces a text that could not be searched.
 
-	const MAX_TEXT = 4096; // maximum bytes of a message
+	const MAX_TEXT = 4096; // Maximum bytes of a message.
 
 	/**
 	 * Return a message without secrets, addresses, long numbers, query strings and the path of this installation.

@@ -64,7 +64,7 @@ final class Request {
 			return;
 		}
 		if ( ! Settings::are_stored() ) {
-			add_action( 'wp_loaded', array( Plugin::class, 'prepare_site' ), PHP_INT_MAX, 0 ); // otherwise each page would query the database for them
+			add_action( 'wp_loaded', array( Plugin::class, 'prepare_site' ), PHP_INT_MAX, 0 ); // Otherwise each page would query the database for them.
 		}
 		$context = Trace_Context::of_request( self::server( 'HTTP_TRACEPARENT' ), self::server( 'HTTP_TRACESTATE' ), self::server( 'REMOTE_ADDR' ), (array) Settings::get( 'trusted_proxies' ) );
 		if ( Settings::get( 'follow_parent' ) && null !== $context->sampled ) {

@@ -88,7 +88,7 @@ final class Route {
 		switch ( $type ) {
 			case 'front':
 				if ( '' === self::$front && did_action( 'wp' ) ) {
-					self::note_query(); // not recorded when the query ran, because the request was not sampled
+					self::note_query(); // Not recorded when the query ran, because the request was not sampled.
 				}
 				return '' === self::$front ? 'other' : self::$front;
 			case 'ajax':

@@ -49,7 +49,7 @@ final class Sampler {
 			return false;
 		}
 		$randomness = 14 === strlen( $random ) && ctype_xdigit( $random ) ? strtolower( $random ) : substr( $trace_id, -14 );
-		return strcmp( $randomness, str_pad( $threshold, 14, '0' ) ) >= 0; // hex digits of equal length sort like numbers
+		return strcmp( $randomness, str_pad( $threshold, 14, '0' ) ) >= 0; // Hex digits of equal length sort like numbers.
 	}
 
 	/**

@@ -101,7 +101,7 @@ final class Sender {
 	 */
 	private static function count( $what ) {
 		if ( Breaker::has_apcu() ) {
-			apcu_inc( Breaker::key( $what ) ); // a missing counter starts at 1
+			apcu_inc( Breaker::key( $what ) ); // A missing counter starts at 1.
 		}
 	}
 }

@@ -18,7 +18,7 @@ final class Settings {
 
 	const OPTION = 'otelwp_settings';
 
-	const URLS = array( 'endpoints', 'agent_url', 'sampling_url' ); // settings with addresses of the agent
+	const URLS = array( 'endpoints', 'agent_url', 'sampling_url' ); // Settings with addresses of the agent.
 
 	/**
 	 * The settings of this request; null if they were not read yet.
@@ -42,23 +42,23 @@ final class Settings {
 	public static function defaults() {
 		return array(
 			'enabled'         => true,
-			'service_name'    => '', // '' means the host and path of the home page
-			'sampling_rate'   => 0.1, // 0 to 1; the agent may request less, never more
-			'follow_parent'   => true, // whether to follow the sampling decision of a caller in trusted_proxies
-			'trusted_proxies' => array(), // addresses and networks (CIDR) of callers whose traces are continued
-			'keep_errors'     => true, // whether a failed request is sent although it was not sampled
+			'service_name'    => '', // '' means the host and path of the home page.
+			'sampling_rate'   => 0.1, // 0 to 1; the agent may request less, never more.
+			'follow_parent'   => true, // Whether to follow the sampling decision of a caller in trusted_proxies.
+			'trusted_proxies' => array(), // Addresses and networks (CIDR) of callers whose traces are continued.
+			'keep_errors'     => true, // Whether a failed request is sent although it was not sampled.
 			'endpoints'       => array(
 				'unixgram:///run/otelwp/datagram.sock',
 				'unix:///run/otelwp/otlp.sock',
 				'http://127.0.0.1:4318',
 			),
-			'agent_url'       => 'http://127.0.0.1:13133', // health and heartbeat
-			'sampling_url'    => '', // an additional source of rates, with the protocol of Jaeger's clients
+			'agent_url'       => 'http://127.0.0.1:13133', // Health and heartbeat.
+			'sampling_url'    => '', // An additional source of rates, with the protocol of Jaeger's clients.
 			'database'        => 'timed', // See Collect\Database.
 			'slow_query_ms'   => 50,
 			'slowest_queries' => 10,
-			'n_plus_one'      => 10, // number of executions of one statement in a request that is too high
-			'propagate'       => 'all', // which outgoing requests carry `traceparent`: all, site, none
+			'n_plus_one'      => 10, // Number of executions of one statement in a request that is too high.
+			'propagate'       => 'all', // Which outgoing requests carry `traceparent`: all, site, none.
 			'server_timing'   => false,
 			'finish_request'  => false,
 			'query_string'    => false,
@@ -128,7 +128,7 @@ final class Settings {
 			return false;
 		}
 		if ( ! is_multisite() || ! in_array( $key, self::URLS, true ) || ! Request::is_http() ) {
-			return true; // the command line is used by the administrator of this host
+			return true; // The command line is used by the administrator of this host.
 		}
 		// Before plugins are loaded, no user is logged in.
 		return function_exists( 'wp_get_current_user' ) && current_user_can( 'manage_network_options' );

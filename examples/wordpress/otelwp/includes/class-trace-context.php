@@ -89,7 +89,7 @@ final class Trace_Context {
 		$context = new self();
 		if ( ! preg_match( '/^\s*([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?\s*$/D', $traceparent, $found )
 			|| 'ff' === $found[1]
-			|| ( '00' === $found[1] && isset( $found[5] ) ) // later versions may add fields, this one may not
+			|| ( '00' === $found[1] && isset( $found[5] ) ) // Later versions may add fields, this one may not.
 			|| '' === trim( $found[2], '0' )
 			|| '' === trim( $found[3], '0' )
 		) {

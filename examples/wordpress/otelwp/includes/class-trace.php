@@ -27,12 +27,12 @@ final class Trace {
 	const NAME   = 0;
 	const KIND   = 1;
 	const START  = 2; // Nanoseconds since 1970.
-	const END    = 3; // nanoseconds since 1970; 0 while it is open
+	const END    = 3; // Nanoseconds since 1970; 0 while it is open.
 	const PARENT = 4; // A span, or NONE.
 	const ATTR   = 5; // Key => string, int, float, bool or list of strings.
 	const EVENTS = 6; // Lists of time, name, attributes.
-	const ERROR  = 7; // null, or the error message; '' for an error without a message
-	const ID     = 8; // 16 hex digits; '' until it is needed
+	const ERROR  = 7; // Null, or the error message; '' for an error without a message.
+	const ID     = 8; // 16 hex digits; '' until it is needed.
 
 	/**
 	 * The context of the caller.

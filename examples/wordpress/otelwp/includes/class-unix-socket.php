@@ -26,7 +26,7 @@ final class Unix_Socket {
 	const FOLDER  = 'refused: others can write to the folder';
 	const FOREIGN = 'refused: the folder belongs to another user';
 
-	const MAX_LINKS = 8; // maximum number of linked folders, like /var/run
+	const MAX_LINKS = 8; // Maximum number of linked folders, like /var/run.
 
 	// Bits of a file's mode.
 	const TYPE      = 0170000;
@@ -148,7 +148,7 @@ final class Unix_Socket {
 		if ( function_exists( 'posix_geteuid' ) ) {
 			return posix_geteuid();
 		}
-		$file = tmpfile(); // a new file belongs to the user that creates it
+		$file = tmpfile(); // A new file belongs to the user that creates it.
 		$stat = false === $file ? false : fstat( $file );
 		return is_array( $stat ) ? $stat['uid'] : 0;
 	}

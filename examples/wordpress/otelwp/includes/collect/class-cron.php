@@ -58,7 +58,7 @@ final class Cron {
 				PHP_INT_MAX,
 				0
 			);
-			unset( $span ); // each hook has its own variable
+			unset( $span ); // Each hook has its own variable.
 		}
 	}
 }

@@ -28,7 +28,7 @@ final class Database {
 
 	const MAX_SPAN_ERRORS = 10;
 
-	const CHUNK = 500; // number of queries after which the list is read, and cleared if this class enabled it
+	const CHUNK = 500; // Number of queries after which the list is read, and cleared if this class enabled it.
 
 	// The fields of a query in wpdb's list.
 	const SQL     = 0;
@@ -154,7 +154,7 @@ final class Database {
 		}
 		if ( 'timed' === $mode && SAVEQUERIES ) {
 			// If wp-config.php enables the list, its readers need the whole stack in it.
-			if ( ! $this->ours || ! Wpdb::replace( $this ) ) {
+			if ( ! $this->ours || ! Wpdb::install( $this ) ) {
 				add_filter( 'log_query_custom_data', array( $this, 'timed' ), PHP_INT_MAX );
 			}
 		} else {
@@ -334,7 +334,7 @@ final class Database {
 				$this->root,
 				'wordpress.db.n_plus_one',
 				$this->describe( (string) $shape ) + array( 'wordpress.db.query_count' => $group[0] )
-					+ ( '' === $group[2] ? array() : array( // of `counted`: time and caller are unknown
+					+ ( '' === $group[2] ? array() : array( // Of `counted`: time and caller are unknown.
 						'wordpress.db.duration_ms' => round( $group[1] * 1000, 3 ),
 						'code.function.name'       => self::caller( $group[2] ),
 					) )

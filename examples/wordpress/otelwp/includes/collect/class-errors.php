@@ -123,7 +123,7 @@ final class Errors {
 	private function died( $message, $args ) {
 		$status = isset( $args['response'] ) ? (int) $args['response'] : ( wp_doing_ajax() ? 200 : 500 );
 		if ( $status < 400 || null !== self::fatal() ) {
-			return; // WordPress's own page about a fatal error contains less information than the error
+			return; // WordPress's own page about a fatal error contains less information than the error.
 		}
 		$type = 'wp_die';
 		if ( is_wp_error( $message ) ) {

@@ -141,7 +141,7 @@ final class Http {
 				$this->trace->fail( $pending[1], \Otelwp\Redact::text( $answer->get_error_message() ) );
 			} else {
 				$status = (int) wp_remote_retrieve_response_code( $answer );
-				if ( $status ) { // there is none if the request did not wait for the answer
+				if ( $status ) { // There is none if the request did not wait for the answer.
 					$attributes['http.response.status_code'] = $status;
 				}
 				if ( $status >= 400 ) {

@@ -35,7 +35,7 @@ final class Sql {
 
 	const REPLACEMENTS = array( '?', ' ', ' ', '(?)', '$1' );
 
-	const MAX_LENGTH = 4096; // maximum bytes of a statement that are processed
+	const MAX_LENGTH = 4096; // Maximum bytes of a statement that are processed.
 
 	/**
 	 * Return a statement without values: `SELECT * FROM wp_posts WHERE ID IN (?)`.
@@ -49,7 +49,7 @@ final class Sql {
 		}
 		$shape = preg_replace( self::PATTERNS, self::REPLACEMENTS, $sql );
 		if ( null === $shape ) {
-			return strtoupper( (string) strtok( ltrim( $sql ), " \t\r\n(" ) ); // PCRE failed: the verb contains no value
+			return strtoupper( (string) strtok( ltrim( $sql ), " \t\r\n(" ) ); // PCRE failed: the verb contains no value.
 		}
 		return substr( trim( $shape ), 0, 1000 );
 	}

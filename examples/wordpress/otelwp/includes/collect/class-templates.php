@@ -17,7 +17,7 @@ defined( 'ABSPATH' ) || exit;
  */
 final class Templates {
 
-	const SHORTEST = 1000000; // nanoseconds; faster parts have no span
+	const SHORTEST = 1000000; // Nanoseconds; faster parts have no span.
 
 	/**
 	 * The trace for the spans.

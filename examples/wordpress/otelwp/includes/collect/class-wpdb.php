@@ -19,7 +19,7 @@ defined( 'ABSPATH' ) || exit;
  */
 final class Wpdb extends \wpdb {
 
-	const FRAMES = 5; // between a query and its caller wpdb has two to four frames
+	const FRAMES = 5; // Between a query and its caller wpdb has two to four frames.
 
 	/**
 	 * The collector that counts queries.
@@ -38,19 +38,19 @@ final class Wpdb extends \wpdb {
 	 * @param Database $database The collector that counts queries.
 	 * @return bool Whether it was replaced.
 	 */
-	public static function replace( Database $database ) {
+	public static function install( Database $database ) {
 		global $wpdb;
 		if ( ! is_object( $wpdb ) || 'wpdb' !== get_class( $wpdb ) ) {
 			return false;
 		}
 		// After preparing a statement, wpdb is referenced by a filter of its own.
 		$filter  = array( $wpdb, 'remove_placeholder_escape' );
-		$escapes = PHP_VERSION_ID >= 80100 && 0 === has_filter( 'query', $filter ); // before PHP 8.1, a subclass escaped in its own way
+		$escapes = PHP_VERSION_ID >= 80100 && 0 === has_filter( 'query', $filter ); // Before PHP 8.1, a subclass escaped in its own way.
 		$escapes && remove_filter( 'query', $filter, 0 );
 		unset( $filter );
 
 		$kept    = \WeakReference::create( $wpdb );
-		$quicker = ( new \ReflectionClass( self::class ) )->newInstanceWithoutConstructor(); // it is already connected
+		$quicker = ( new \ReflectionClass( self::class ) )->newInstanceWithoutConstructor(); // It is already connected.
 		$copy    = \Closure::bind(
 			static function ( $from, $to ) {
 				foreach ( get_object_vars( $from ) as $name => $value ) {
@@ -58,7 +58,7 @@ final class Wpdb extends \wpdb {
 				}
 			},
 			null,
-			\wpdb::class // includes private properties
+			\wpdb::class // Includes private properties.
 		);
 		$copy( $wpdb, $quicker );
 		$wpdb = $quicker; // phpcs:ignore WordPress.WP.GlobalVariablesOverride.Prohibited -- replaced by an equal object.

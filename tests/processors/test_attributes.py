@@ -25,7 +25,7 @@ SPINES = {
 
 
 def through(body, options, signal=Signal.TRACES, origin=None):
-    """Return the body as it goes on."""
+    """Return the forwarded body."""
     stage, catcher = build("attributes", {"actions": [MARK], **options})
     batch = batch_of(body, 1, signal, origin)
     stage.consume(batch)
@@ -280,7 +280,7 @@ def test_a_body_that_does_not_parse(signal, body):
     ],
 )
 @pytest.mark.parametrize("way", ["include", "exclude"])
-def test_filters_that_cannot_be(match, told, way):
+def test_invalid_filters(match, told, way):
     with pytest.raises(ValidationError, match=told):
         Config.model_validate({"actions": [MARK], way: match})
 

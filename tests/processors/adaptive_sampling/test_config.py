@@ -1,4 +1,4 @@
-"""The settings: what makes sense loads, what cannot be meant is refused with words that help, where it stands."""
+"""Valid settings load, invalid ones are refused with their position and a remedy."""
 
 import pytest
 from pydantic import ValidationError
@@ -53,17 +53,17 @@ def test_what_money_buys():
         ({"spans_per_second": float("inf")}, "finite"),
     ],
 )
-def test_budgets_that_cannot_be(target, words):
+def test_invalid_budgets(target, words):
     assert words in refusal(target=target)
 
 
-def test_a_key_cannot_have_more_than_there_is():
+def test_target_per_key_must_not_exceed_target():
     assert "no key can have more" in refusal(target_per_key={"spans_per_second": 101})
     assert "must have the same unit" in refusal(target_per_key={"traces_per_second": 1})
     assert config(target_per_key={"spans_per_second": 10}).policy().key_budget == Budget.spans_per_second(10)
 
 
-def test_nothing_to_do():
+def test_settings_that_drop_nothing_are_refused():
     assert "drop nothing" in refusal(target=None)
     assert config(target=None, drop={"bots": True}).policy().budget is None
 
@@ -121,7 +121,7 @@ def test_always_keep():
         ({"releases": {"attribute": "service.versions"}}, "the attribute is 'service.version'"),
     ],
 )
-def test_what_cannot_always_be_kept(keep, words):
+def test_invalid_always_keep_settings(keep, words):
     assert words in refusal(always_keep=keep)
 
 
@@ -163,7 +163,7 @@ def test_settings_that_contradict_each_other(settings, words):
     assert words in refusal(**settings)
 
 
-def test_mistakes_are_found_where_they_stand():
+def test_errors_have_their_position():
     yaml = """
 receivers: {otlp: {protocols: {http: }}}
 processors:

@@ -1,4 +1,4 @@
-"""What was learned of keys: found again after a restart, and no reason to fail if it is damaged."""
+"""The state file is restored after a restart, and ignored if it is damaged."""
 
 import asyncio
 
@@ -30,7 +30,7 @@ def probability(stage):
     return stage.controller.probability(("shop",))
 
 
-def test_a_restart_goes_on_with_what_was_learned(tmp_path):
+def test_a_restart_restores_the_measurements(tmp_path):
     async def play():
         clock = Clock()
         first = sampler(tmp_path / "made", clock, **CHANCE)
@@ -67,7 +67,7 @@ def test_it_is_saved_now_and_then(tmp_path):
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"version": 1}', b'{"version": 99}', b"\xff\xfe"])
-def test_a_damaged_file_is_told_of_and_replaced(tmp_path, data):
+def test_a_damaged_file_is_logged_and_replaced(tmp_path, data):
     async def play():
         clock = Clock()
         (tmp_path / NAME).write_bytes(data)
@@ -82,7 +82,7 @@ def test_a_damaged_file_is_told_of_and_replaced(tmp_path, data):
     asyncio.run(play())
 
 
-def test_half_a_state_is_not_taken(tmp_path):
+def test_a_partially_invalid_state_is_not_restored(tmp_path):
     async def play():
         clock = Clock()
         first = sampler(tmp_path, clock)
@@ -109,7 +109,7 @@ def test_a_folder_that_cannot_be_used_stops_the_start(tmp_path):
     asyncio.run(play())
 
 
-def test_a_disk_that_fails_is_told_of(tmp_path):
+def test_a_failed_write_is_logged(tmp_path):
     async def play():
         folder = tmp_path / "gone"
         stage = sampler(folder, Clock())

@@ -1,4 +1,4 @@
-"""`AlwaysKept` finds the reason to keep a trace whatever chance says."""
+"""`AlwaysKept` finds the rule that keeps a trace."""
 
 import math
 
@@ -45,7 +45,7 @@ def test_the_first_traces_of_a_key():
     assert [reason_of(always, state) for _ in range(3)] == [Reason.FIRST_SEEN, Reason.FIRST_SEEN, None]
 
 
-def test_traces_beyond_max_keys_are_nobodys_first():
+def test_traces_beyond_max_keys_are_not_first_traces():
     always = AlwaysKept(Policy(budget=BUDGET), 0.0)
     assert reason_of(always, KeyState(0.0, math.inf), other=True) is None
 

@@ -36,7 +36,7 @@ def test_a_minute_may_cost_110_percent():
     assert guard.has_capacity(2)
 
 
-def test_what_exceeds_a_minute_is_borne_by_an_empty_one():
+def test_a_trace_above_a_minutes_limit_fits_in_an_empty_minute():
     guard = BudgetGuard(1.0, 0.0)
     assert guard.has_capacity(1000)
     guard.spend(1000)
@@ -47,7 +47,7 @@ def test_what_exceeds_a_minute_is_borne_by_an_empty_one():
     assert guard.has_capacity(1000)
 
 
-def test_seconds_are_forgotten_one_by_one():
+def test_seconds_expire_one_by_one():
     guard = BudgetGuard(10.0, 1000.5)
     for second in range(1000, 1100):
         guard.advance(second + 0.5)
@@ -67,7 +67,7 @@ def test_time_that_goes_back_changes_nothing():
     assert (guard.tokens.level, guard.spent) == (level, 5)
 
 
-def test_it_goes_on_after_a_restart():
+def test_it_resumes_after_a_restart():
     guard = BudgetGuard(10.0, 0.0)
     for second in range(90):
         guard.advance(float(second))

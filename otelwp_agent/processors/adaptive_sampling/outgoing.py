@@ -1,4 +1,4 @@
-"""What has been decided to be kept and is to be handed on: in order, merged, and again when the next stage refuses."""
+"""Forward kept traces in order and merged, and retry when the next stage refuses a batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from otelwp_agent.model.batch import Batch, Origin
 
 _MOST_BYTES, _MOST_BATCHES = 2**20, 1024
-"""How much is merged before it is handed on."""
+"""Maximum size of merged batches."""
 
 
 class Outgoing:
@@ -31,10 +31,10 @@ class Outgoing:
         self._offer = Offer(self.flush)
         self._capacity = Capacity(f"processors/{context.id}", context.clock)
         self.size = 0
-        """Bytes that wait."""
+        """Bytes of waiting batches."""
 
     def __bool__(self) -> bool:
-        """Whether anything waits."""
+        """Whether any batch waits."""
         return bool(self._batches)
 
     @property
@@ -51,7 +51,7 @@ class Outgoing:
         return Overloaded(message, retry_after=1.0, capacity=capacity)
 
     def put(self, batch: Batch) -> None:
-        """Append a batch; `flush` hands it on."""
+        """Append a batch; `flush` forwards it."""
         self._batches.append(batch)
         self.size += len(batch.body)
 
@@ -88,7 +88,7 @@ class Outgoing:
         return dropped
 
     def _take(self) -> Batch:
-        """Take the first batches of one sender as one."""
+        """Remove the first batches of one sender, and merge them."""
         batches = self._batches
         taken = [batches.popleft()]
         size = len(taken[0].body)
@@ -102,7 +102,7 @@ class Outgoing:
 
 
 def _alike(one: Origin, other: Origin) -> bool:
-    """Whether batches of these may be merged."""
+    """Return whether batches of these origins may be merged."""
     return one is other or (
         one.tenant == other.tenant and one.receiver == other.receiver and one.headers == other.headers
     )

@@ -1,4 +1,4 @@
-"""What waits for the next stage: in order, merged by sender, and offered again."""
+"""Batches wait for the next stage in order, are merged by sender, and are offered again."""
 
 import asyncio
 

@@ -115,9 +115,9 @@ async def test_purge(served, letters):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ({}, "say which letters"),
-        ({"all": False}, "say which letters"),
-        ({"all": True, "ids": []}, "say which letters"),
+        ({}, "give the letters"),
+        ({"all": False}, "give the letters"),
+        ({"all": True, "ids": []}, "give the letters"),
         ({"ids": "01"}, "a list of texts"),
         ({"ids": [1]}, "a list of texts"),
         ({"all": True, "exporter": 1}, "`exporter` is the id of an exporter"),

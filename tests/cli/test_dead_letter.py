@@ -262,14 +262,14 @@ def test_what_is_not_delivered_stays(run, agent, path):
 def test_to_another_exporter(run, agent):
     assert run("resend", "01", "--to", "otlp_http", "--socket", agent.socket)[:2] == (0, b"1 letter delivered\n")
     status, _, err = run("resend", "00", "--to", "nobody", "--socket", agent.socket)
-    assert (status, err) == (1, "error: no exporter 'nobody' runs; there is: otlp_http, zipkin, slow\n")
+    assert (status, err) == (1, "error: exporter 'nobody' is not running; running exporters: otlp_http, zipkin, slow\n")
 
 
 def test_what_takes_long_goes_on_without_us(run, agent):
     status, out, _ = run("resend", "01", "--to", "slow", "--wait", "0.05", "--socket", agent.socket)
     assert (status, out) == (1, b"0 letters delivered, 1 not done within 50ms: the agent continues with them\n")
     status, _, err = run("resend", "00", "--socket", agent.socket)
-    assert (status, "letters are being resent already, and 1 of 1 are not done" in err) == (1, True)
+    assert (status, "letters are already being resent, and 1 of 1 are not done" in err) == (1, True)
 
 
 def test_an_exporter_that_is_gone(run, agent, path):

@@ -144,7 +144,7 @@ async def test_a_second_signal_stops_at_once(capsys):
     running.service._told_to_stop()
     async with asyncio.timeout(5):
         await stopping
-    assert "stopped at once" in capsys.readouterr().err
+    assert "stopped immediately" in capsys.readouterr().err
 
 
 async def test_logs_go_where_the_configuration_says(tmp_path):

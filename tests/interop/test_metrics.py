@@ -76,7 +76,9 @@ LABELS = {
 """Labels that only one of the two has, by the metrics' names."""
 
 ONLY_OURS = {
-    "otelcol_processor_probabilistic_sampler_count_spans_processed_total": "the name since 0.161; the tested version is older",
+    "otelcol_processor_probabilistic_sampler_count_spans_processed_total": (
+        "the name since 0.161; the tested version is older"
+    ),
 }
 ONLY_THEIRS = {
     r"otelcol_process_runtime_(heap_alloc|total_alloc)_bytes": "Go's heap; for Python, see `otelwp_python_…`",

@@ -270,8 +270,8 @@ def measure(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
             if state == "stopped":
                 for transport in TRANSPORTS:
                     bench.settle(endpoints, transport, reset=True)
-                    told = {"plugin": "ours", "transport": transport, "state": "stopped, each page tries"}
-                    costs.append(told | bench.paired("ours", pages))
+                    named = {"plugin": "ours", "transport": transport, "state": "stopped, each page tries"}
+                    costs.append(named | bench.paired("ours", pages))
                     print(report.row(costs[-1]), flush=True)
             if seconds:
                 bench.settle(endpoints, report.FIRST_CHOICE)

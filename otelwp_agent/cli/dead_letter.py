@@ -212,7 +212,7 @@ def purge(  # noqa: PLR0913 - one argument for each option
     """Remove letters permanently."""
     target = Target.of(config, overrides, path, socket)
     choice = _choice(ids, exporter, everything=everything)
-    chosen = [letter for letter in target.read().letters if _takes(choice, letter)]
+    chosen = [letter for letter in target.read().letters if _selects(choice, letter)]
     unknown = sorted(set(ids) - {letter.id for letter in chosen})
     if unknown:
         raise AgentError(_no_such(unknown))
@@ -282,7 +282,7 @@ def _choice(ids: Sequence[str], exporter: str, *, everything: bool) -> dict[str,
     return {"all": True, "exporter": exporter}
 
 
-def _takes(choice: dict[str, Any], letter: Letter) -> bool:
+def _selects(choice: dict[str, Any], letter: Letter) -> bool:
     if "ids" in choice:
         return letter.id in choice["ids"]
     return choice["exporter"] in {"", letter.exporter}

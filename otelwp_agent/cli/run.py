@@ -35,13 +35,13 @@ def run(config: Sequence[str], overrides: Sequence[str]) -> None:
 
     async def main() -> None:
         service = Service(load)
-        spawn(_greet(service), name="greet")
+        spawn(_print_addresses(service), name="print addresses")
         await service.run()
 
     uvloop.run(main())
 
 
-async def _greet(service: Service) -> None:
+async def _print_addresses(service: Service) -> None:
     """Print the addresses once the agent listens; only with the log encoding `console`, which people read."""
     await service.started.wait()
     telemetry = service.graph.plan.service.telemetry

@@ -67,7 +67,7 @@ class _Planner:
         for name, node in _entries(root):
             if name not in _SECTIONS:
                 hint = did_you_mean(name, _SECTIONS) or f": the sections are {listing(_SECTIONS, 'and')}"
-                self._say(node, f"there is no section `{name}`{hint}", (name,), at_key=True)
+                self._report(node, f"there is no section `{name}`{hint}", (name,), at_key=True)
         for kind in Kind:
             self._section(kind)
         self._ambiguous()
@@ -92,7 +92,7 @@ class _Planner:
             tuple(self._sorted(self._problems)),
         )
 
-    def _say(
+    def _report(
         self, node: Node, message: str, path: Path, *, at_key: bool = False, severity: Severity = Severity.ERROR
     ) -> None:
         if not node.broken:
@@ -114,7 +114,7 @@ class _Planner:
             names = self._catalog.names(kind) or ["type"]
             example = "otlp" if "otlp" in names else names[0]
             message = f"this must be a map of {kind.value}, like `{example}:`, not {kind_of(section)}"
-            self._say(section, message, (kind.value,))
+            self._report(section, message, (kind.value,))
             return
         for text, node in section.value.items():
             path: Path = (kind.value, text)
@@ -122,7 +122,7 @@ class _Planner:
             if identifier is None:
                 continue
             if (kind, identifier) in self._declared:
-                self._say(
+                self._report(
                     node, f"{kind.label} `{identifier}` is defined twice: give one of them a name", path, at_key=True
                 )
                 continue
@@ -132,13 +132,13 @@ class _Planner:
         try:
             identifier = ComponentId.parse(text)
         except ValueError as error:
-            self._say(node, str(error), path, at_key=True)
+            self._report(node, str(error), path, at_key=True)
             return None
         if not _TYPE.fullmatch(identifier.type):
             message = (
                 f"{identifier.type!r} is not a component type: use letters, digits and `_`, beginning with a letter"
             )
-            self._say(node, message, path, at_key=True)
+            self._report(node, message, path, at_key=True)
             return None
         return identifier
 
@@ -147,11 +147,11 @@ class _Planner:
         factory = self._catalog.get(kind, identifier.type)
         if factory is None and kind is Kind.EXTENSION and identifier.type in _NOT_NEEDED:
             message = f"`{identifier.type}` is ignored, because it is not needed here: {_NOT_NEEDED[identifier.type]}"
-            self._say(node, message, path, at_key=True, severity=Severity.WARNING)
+            self._report(node, message, path, at_key=True, severity=Severity.WARNING)
             self._left_out.add(identifier)
             return None
         if factory is None:
-            self._say(node, self._unknown_type(kind, identifier.type), path, at_key=True)
+            self._report(node, self._unknown_type(kind, identifier.type), path, at_key=True)
             return None
         self._known[kind, identifier] = Declared(factory, node, path)
         config, problems = check(factory.config, node, path)
@@ -177,7 +177,7 @@ class _Planner:
                 if (other, identifier) in self._declared:
                     path: Path = (kind.value, str(identifier))
                     message = f"there is also {_a(other.label)} `{identifier}`: give one of them another name"
-                    self._say(self._node(path), message, path, at_key=True)
+                    self._report(self._node(path), message, path, at_key=True)
 
     # The service
 
@@ -186,7 +186,7 @@ class _Planner:
         if node is None or node.value is None:
             if not (node is not None and node.broken):
                 at = node or self._document.root
-                self._say(
+                self._report(
                     at,
                     "`service` is missing: it lists the pipelines to run (`service: {pipelines: {traces: …}}`)",
                     _PATH_SERVICE,
@@ -197,7 +197,7 @@ class _Planner:
         listed = node.get("pipelines")
         if listed is None or listed.value in (None, {}):
             message = "a pipeline is needed, such as `traces: {receivers: [otlp], exporters: [debug]}`"
-            self._say(listed or node, message, (*_PATH_SERVICE, "pipelines"), at_key=True)
+            self._report(listed or node, message, (*_PATH_SERVICE, "pipelines"), at_key=True)
         pipelines: dict[str, PipelinePlan] = {}
         for text, below in _entries(listed or node) if listed else ():
             # Errors of its form have been reported above; the components that it names are checked in any case.
@@ -213,13 +213,13 @@ class _Planner:
         try:
             identifier = ComponentId.parse(text)
         except ValueError:
-            self._say(node, f"{text!r} is not a pipeline id: write `traces` or `traces/name`", path, at_key=True)
+            self._report(node, f"{text!r} is not a pipeline id: write `traces` or `traces/name`", path, at_key=True)
             return None
         signals = [signal.value for signal in Signal]
         signal = next((signal for signal in Signal if signal.value == identifier.type), None)
         if signal is None:
             hint = did_you_mean(identifier.type, signals) or f": pipelines carry {listing(signals)}"
-            self._say(node, f"there is no signal `{identifier.type}`{hint}", path, at_key=True)
+            self._report(node, f"there is no signal `{identifier.type}`{hint}", path, at_key=True)
             return None
         lists = {
             name: self._members(kind, getattr(config, name), node, (*path, name)) for name, kind in _LISTED.items()
@@ -227,7 +227,7 @@ class _Planner:
         for name in ("receivers", "exporters"):
             if not getattr(config, name) and not node.broken:
                 at = node.get(name) or node
-                self._say(at, f"a pipeline needs at least one {_LISTED[name].label}", (*path, name), at_key=True)
+                self._report(at, f"a pipeline needs at least one {_LISTED[name].label}", (*path, name), at_key=True)
         return PipelinePlan(str(identifier), signal, lists["receivers"], lists["processors"], lists["exporters"])
 
     def _members(self, kind: Kind, texts: list[str], pipeline: Node, path: Path) -> tuple[ComponentId, ...]:
@@ -241,11 +241,11 @@ class _Planner:
             if identifier is None:
                 continue
             if identifier in found:
-                self._say(node, f"`{identifier}` is in this list twice: remove one of them", at)
+                self._report(node, f"`{identifier}` is in this list twice: remove one of them", at)
             elif self._exists(kind, identifier):
                 found.append(identifier)
             else:
-                self._say(node, self._undefined(kind, identifier), at)
+                self._report(node, self._undefined(kind, identifier), at)
         return tuple(found)
 
     def _exists(self, kind: Kind, identifier: ComponentId) -> bool:
@@ -294,7 +294,7 @@ class _Planner:
             path: Path = (kind.value, str(identifier))
             where = "`service.extensions` does not list it" if kind is Kind.EXTENSION else "no pipeline lists it"
             message = f"this {kind.label} does not run: {where}"
-            self._say(self._node(path), message, path, at_key=True, severity=Severity.WARNING)
+            self._report(self._node(path), message, path, at_key=True, severity=Severity.WARNING)
 
     def _node(self, path: Path) -> Node:
         node = self._document.root

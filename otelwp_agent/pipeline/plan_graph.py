@@ -42,7 +42,7 @@ class _Graph:
         self._components = components
         self._document = document
 
-    def _say(self, message: str, pipeline: PipelinePlan, listed: str, identifier: ComponentId) -> Problem:
+    def _problem(self, message: str, pipeline: PipelinePlan, listed: str, identifier: ComponentId) -> Problem:
         """Return a problem at an id in one of a pipeline's lists."""
         path: Path = ("service", "pipelines", pipeline.id, listed)
         node = self._document.root
@@ -78,7 +78,7 @@ class _Graph:
             if pipeline.signal not in able:
                 names = listing(sorted(signal.value for signal in able), "and")
                 message = f"{planned.kind.label} `{planned.id}` does not carry {pipeline.signal.value}, only {names}"
-                yield self._say(message, pipeline, listed, planned.id)
+                yield self._problem(message, pipeline, listed, planned.id)
 
     def unreadable_bodies(self, pipeline: PipelinePlan) -> Iterator[Problem]:
         """Refuse components that read bodies after a processor that has compressed or encrypted them."""
@@ -89,7 +89,7 @@ class _Graph:
                     f"{planned.kind.label} `{planned.id}` cannot read data that `{encoder.id}` has encoded before it: "
                     f"put it before `{encoder.id}`, or use one that accepts encoded data"
                 )
-                yield self._say(message, pipeline, listed, planned.id)
+                yield self._problem(message, pipeline, listed, planned.id)
             if listed == "processors" and planned.factory.encodes:
                 encoder = planned
 
@@ -107,14 +107,14 @@ class _Graph:
                     message = (
                         f"connector `{identifier}` has no destination: list it under `receivers` of a {names} pipeline"
                     )
-                    yield self._say(message, pipeline, "exporters", identifier)
+                    yield self._problem(message, pipeline, "exporters", identifier)
             for pipeline in out:
                 if not any(pipeline.signal in emitted(planned.factory, other.signal) for other in into):
                     wanted = f"`{pipeline.signal.value}`" if planned.factory.emits is None else "suitable"
                     message = (
                         f"connector `{identifier}` has no source: list it under `exporters` of a {wanted} pipeline"
                     )
-                    yield self._say(message, pipeline, "receivers", identifier)
+                    yield self._problem(message, pipeline, "receivers", identifier)
 
     def cycles(self) -> Iterator[Problem]:
         """Refuse cycles of pipelines and connectors, and name each of them."""
@@ -134,7 +134,7 @@ class _Graph:
                 continue
             shown = " → ".join(f"{pipeline} → {via}" for pipeline, via in here[first:])
             message = f"batches would circulate forever: {shown} → {following}: remove one of these connectors"
-            yield self._say(message, self._pipelines[name], "exporters", connector)
+            yield self._problem(message, self._pipelines[name], "exporters", connector)
         done.add(name)
 
     def _next(self, name: str) -> Iterator[tuple[ComponentId, str]]:

@@ -102,7 +102,7 @@ def refusal(message: str, status: int) -> Response:
     return answer({"error": message}, status)
 
 
-def asked(request: Request) -> dict[str, Any]:
+def json_body(request: Request) -> dict[str, Any]:
     """Return the body of a request as a JSON object; raise `MalformedError` if it is none."""
     try:
         data = orjson.loads(request.body or b"{}")

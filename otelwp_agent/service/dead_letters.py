@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from otelwp_agent.dead_letters.file import Reading, read_letters
 from otelwp_agent.dead_letters.resend import Choice, Resending
 from otelwp_agent.errors import AgentError, MalformedError
-from otelwp_agent.service.control import answer, asked, refusal
+from otelwp_agent.service.control import answer, json_body, refusal
 from otelwp_agent.telemetry.tasks import spawn
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class DeadLetterRoutes:
 
         The answer is sent when all are done, or after `wait`; pending letters are then resent in the background.
         """
-        sink, data = self._sink(), asked(request)
+        sink, data = self._sink(), json_body(request)
         choice = Choice(_ids(data), _text(data, "exporter"), _text(data, "to"))
         wait = data.get("wait", 0)
         if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait <= LONGEST_WAIT:
@@ -93,7 +93,7 @@ class DeadLetterRoutes:
 
     def purge(self, request: Request) -> Response:
         """Remove letters: `{"ids": […]}` or `{"all": true}`, with `exporter`."""
-        sink, data = self._sink(), asked(request)
+        sink, data = self._sink(), json_body(request)
         choice = Choice(_ids(data), _text(data, "exporter"))
         if sink is None:
             return refusal(_NONE_KEPT, HTTPStatus.CONFLICT)

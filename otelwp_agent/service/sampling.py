@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 
 from otelwp_agent.errors import MalformedError
 from otelwp_agent.sampling.trace_sampler import TraceSampler
-from otelwp_agent.service.control import answer, asked
+from otelwp_agent.service.control import answer, json_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +34,7 @@ def add_sampling(control: Control, graph: Callable[[], Graph]) -> None:
         return answer({"samplers": [sampler.explain(top) for sampler in graph().providers(TraceSampler)]})
 
     def rescue(request: Request) -> Response:
-        return answer(_rescue(graph().providers(TraceSampler), asked(request)))
+        return answer(_rescue(graph().providers(TraceSampler), json_body(request)))
 
     control.add("/sampling", explained, ("GET",))
     control.add("/sampling/rescue", rescue)

@@ -7,7 +7,7 @@ import os
 from typing import Literal
 
 
-def give_way(scheduling: Literal["batch", "normal"]) -> None:
+def set_scheduling(scheduling: Literal["batch", "normal"]) -> None:
     """With `batch`, do not preempt the process that sent data to the agent (SCHED_BATCH, sched(7)).
 
     Otherwise, on a busy host, the kernel often runs the agent immediately on the CPU of the PHP process, which waits

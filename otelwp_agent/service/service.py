@@ -18,7 +18,7 @@ from otelwp_agent.service import memory
 from otelwp_agent.service.control_plane import ControlPlane
 from otelwp_agent.service.ledger_metrics import bind_ledgers
 from otelwp_agent.service.metrics_endpoint import MetricsEndpoint
-from otelwp_agent.service.scheduling import give_way
+from otelwp_agent.service.scheduling import set_scheduling
 from otelwp_agent.service.watchdog import Watchdog
 from otelwp_agent.telemetry import logging, process
 from otelwp_agent.telemetry.metrics import Registry
@@ -53,7 +53,7 @@ class Service:
         self._draining = False
         self._stopped = False
         self._clock = time.monotonic
-        self._told_to_stop_at = 0.0
+        self._stop_requested_at = 0.0
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._reloads = asyncio.Lock()
@@ -109,7 +109,7 @@ class Service:
         """Load the configuration, build the graph and start it. If that fails, everything is closed again."""
         memory.tune()
         plan = self._load()
-        give_way(plan.service.scheduling)
+        set_scheduling(plan.service.scheduling)
         self._apply_telemetry(plan)
         process.observe(self.registry, plan.service.telemetry.resource)
         self._open_journal(plan)
@@ -270,17 +270,17 @@ class Service:
         loop = asyncio.get_running_loop()
         stack = contextlib.ExitStack()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._told_to_stop)
+            loop.add_signal_handler(number, self._request_stop)
         loop.add_signal_handler(signal.SIGHUP, lambda: spawn(self.reload(), name="reload"))
         stack.callback(loop.remove_signal_handler, signal.SIGHUP)
         return stack
 
-    def _told_to_stop(self) -> None:
+    def _request_stop(self) -> None:
         now = self._clock()
         if not self._stop.is_set():
             self._stop.set()
-            self._told_to_stop_at = now
-        elif now - self._told_to_stop_at >= SAME_SIGNAL:
+            self._stop_requested_at = now
+        elif now - self._stop_requested_at >= SAME_SIGNAL:
             self._stop_now.set()
 
 

@@ -220,11 +220,8 @@ def test_which_one_is_meant():
     for wanted, words in (
         (("", ""), f"there are several, {both}: choose one with --pipeline or --processor"),
         (("logs", ""), "there is no pipeline 'logs': there are traces, traces/b, traces/none"),
-        (("traces/none", ""), f"no adaptive sampling matches --pipeline and --processor: there is {both}"),
-        (
-            ("traces", "adaptive_sampling/b"),
-            f"no adaptive sampling matches --pipeline and --processor: there is {both}",
-        ),
+        (("traces/none", ""), f"there is no such adaptive sampling: there is {both}"),
+        (("traces", "adaptive_sampling/b"), f"there is no such adaptive sampling: there is {both}"),
     ):
         with pytest.raises(AgentError) as caught:
             choose(plan, *wanted)

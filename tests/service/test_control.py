@@ -8,14 +8,14 @@ import pytest
 import structlog
 
 from otelwp_agent.errors import AgentError, MalformedError, StartError
-from otelwp_agent.service.control import Control, answer, asked, refusal
+from otelwp_agent.service.control import Control, answer, json_body, refusal
 from tests.kit.control import ask
 
 
 @pytest.fixture
 async def control(tmp_path):
     control = Control(structlog.get_logger())
-    control.add("/echo", lambda request: answer(asked(request)))
+    control.add("/echo", lambda request: answer(json_body(request)))
     await control.listen(str(tmp_path / "run" / "control.sock"))
     yield control
     await control.shutdown()
@@ -124,4 +124,4 @@ async def test_moving_to_another_path(control, tmp_path):
 def test_a_refusal_is_json():
     assert json.loads(refusal("no", 400).body) == {"error": "no"}
     with pytest.raises(MalformedError):
-        asked(type("Request", (), {"body": b"x"}))
+        json_body(type("Request", (), {"body": b"x"}))

@@ -5,7 +5,7 @@ import pytest
 
 from otelwp_agent.cli.asking import NoAnswerError, ask
 from otelwp_agent.errors import AgentError, MalformedError, RetryableError
-from otelwp_agent.service.control import answer, asked, refusal
+from otelwp_agent.service.control import answer, json_body, refusal
 from otelwp_agent.transport.http_messages import Response
 from tests.kit.control import answering
 
@@ -16,7 +16,7 @@ def served(tmp_path):
         raise MalformedError("not like this")
 
     def prepare(control):
-        control.add("/echo", lambda request: answer(asked(request)), ("GET", "POST"))
+        control.add("/echo", lambda request: answer(json_body(request)), ("GET", "POST"))
         control.add("/no", lambda _: refusal("not now", 409))
         control.add("/malformed", refuse)
         control.add("/text", lambda _: Response(200, b"hello"))

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 import pytest
 
 from otelwp_agent.cli import main
-from otelwp_agent.service.control import answer, asked
+from otelwp_agent.service.control import answer, json_body
 from tests.kit.control import answering
 
 ONE = {"pipeline": "traces", "processor": "adaptive_sampling"}
@@ -28,7 +28,7 @@ def serve(tmp_path):
         serve.asked = []
 
         def handler(request):
-            serve.asked.append(asked(request))
+            serve.asked.append(json_body(request))
             return answer({"samplers": samplers, "rescued": rescued})
 
         return answering(path, lambda control: control.add("/sampling/rescue", handler))

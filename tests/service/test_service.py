@@ -137,14 +137,14 @@ async def test_a_second_signal_stops_at_once(capsys):
     running.hand.receive(2)
     stopping = asyncio.create_task(running.service.stop())
     await asyncio.sleep(0.01)
-    running.service._told_to_stop()
-    running.service._told_to_stop()
+    running.service._request_stop()
+    running.service._request_stop()
     assert not stopping.done(), "the same signal, handed on twice"
     clock[0] += 0.2
-    running.service._told_to_stop()
+    running.service._request_stop()
     async with asyncio.timeout(5):
         await stopping
-    assert "stopped at once" in capsys.readouterr().err
+    assert "stopped immediately" in capsys.readouterr().err
 
 
 async def test_logs_go_where_the_configuration_says(tmp_path):

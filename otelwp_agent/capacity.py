@@ -16,15 +16,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otelwp_agent.errors import RetryableError
-
 FIRST_RETRY, LONGEST_RETRY = 0.005, 0.05
 """Seconds between offers of what was refused for another reason than capacity: the first, doubled up to the longest."""
+
+
+class Refusal(Protocol):
+    """An error that refuses a batch for now: `errors.RetryableError`."""
+
+    @property
+    def capacity(self) -> Capacity | None:
+        """The capacity that was missing, if the error names one."""
 
 
 class Capacity:
@@ -171,7 +177,7 @@ class Offer:
         """The capacity that it waits for, if it waits for one."""
         return self._capacity
 
-    def wait(self, refusal: RetryableError) -> None:
+    def wait(self, refusal: Refusal) -> None:
         """Wait until what was refused with `refusal` may be accepted."""
         self.waiting = True
         capacity = self._capacity = refusal.capacity

@@ -42,7 +42,7 @@ from otelwp_agent.sending.breaker import Permit, State
 from otelwp_agent.sending.concurrency import Concurrency
 from otelwp_agent.sending.metrics import SendingAccount, breaker_of
 from otelwp_agent.sending.parts import parts_of
-from otelwp_agent.sending.queue import KEPT_SHARE_BYTES, SHARE_BYTES, Entry, SendingQueue
+from otelwp_agent.sending.queue import KEPT_SHARE_BYTES, SHARE_BYTES, SendingQueue
 from otelwp_agent.sending.queue_batch import batcher, max_bytes
 from otelwp_agent.sending.retry import Backoff
 from otelwp_agent.sending.workers import Workers
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from otelwp_agent.model.ledger_report import Line
     from otelwp_agent.model.signal import Signal
     from otelwp_agent.sending.breaker import Breaker
+    from otelwp_agent.sending.queued_batch import QueuedBatch
 
 LETTER_INTERVAL = 1.0
 """Seconds until what a journal has is sent again when it was refused for good and that could not be written down."""
@@ -238,7 +239,7 @@ class Sender:
         """Tell whether nothing waits. For the workers."""
         return not (self._queue.ready or self._queue.later)
 
-    async def _send(self, entry: Entry, permit: Permit) -> None:
+    async def _send(self, entry: QueuedBatch, permit: Permit) -> None:
         """Try an entry once and see to what comes of it; outlive whatever goes wrong."""
         batch, limit = entry.batch, self._max_bytes
         try:
@@ -269,7 +270,7 @@ class Sender:
         finally:
             self._account.sending -= 1
 
-    def _put_off(self, entry: Entry, error: RetryableError, started: float, *, last_try: bool) -> None:
+    def _put_off(self, entry: QueuedBatch, error: RetryableError, started: float, *, last_try: bool) -> None:
         """Have an entry that failed wait for its next try, or give it up if there is none."""
         self._account.failed(error)
         if last_try or self._workers.stopped:
@@ -286,7 +287,7 @@ class Sender:
         else:
             self._queue.put_off(entry, now if self._draining else now + wait)
 
-    def _refuse(self, entry: Entry, error: PermanentError, limit: int | None = None) -> None:
+    def _refuse(self, entry: QueuedBatch, error: PermanentError, limit: int | None = None) -> None:
         """Put smaller parts of what was refused in its place, if they may pass; else give it up."""
         parts, error = parts_of(entry, error, limit)
         if parts:
@@ -295,7 +296,7 @@ class Sender:
             self._account.failed(error)
             self._bury(entry, error.reason, error)
 
-    def _accept(self, entry: Entry, rejected: int) -> None:
+    def _accept(self, entry: QueuedBatch, rejected: int) -> None:
         """Settle a batch that the other side took, but for `rejected` items."""
         if entry.suspicion is not None:
             entry.suspicion.taken = True
@@ -318,7 +319,7 @@ class Sender:
             if delivered < items:
                 receipt.settle(Outcome.DROPPED, items - delivered, "partial_success")
 
-    def _bury(self, entry: Entry, reason: str, error: object) -> None:
+    def _bury(self, entry: QueuedBatch, reason: str, error: object) -> None:
         """Give up an entry that can never be delivered."""
         letters = self._dead_letters
         written = letters is None or letters.put(entry.batch, exporter=self._id, reason=reason, error=str(error))
@@ -329,13 +330,13 @@ class Sender:
         else:
             self._queue.put_off(entry, self._clock() + LETTER_INTERVAL)
 
-    def _drop(self, entry: Entry, reason: str, error: object) -> None:
+    def _drop(self, entry: QueuedBatch, reason: str, error: object) -> None:
         """Give an entry up."""
         self._queue.release(entry, progress=reason != "retries_exhausted")
         self._account.dropped(entry.batch.items, reason, error)
         entry.batch.settle(Outcome.DROPPED, reason)
 
-    def _abandon(self, entry: Entry) -> None:
+    def _abandon(self, entry: QueuedBatch) -> None:
         """Let go of an entry because the agent stops."""
         self._queue.release(entry, progress=False)
         dropped = entry.batch.abandon()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from otelwp_agent.component import Kind
+from otelwp_agent.testing.requirement import RequirementError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine
@@ -15,11 +16,6 @@ if TYPE_CHECKING:
     from otelwp_agent.testing.subject import Subject
 
     Check = Callable[[Subject], Coroutine[Any, Any, None] | None]
-
-STAGES = (Kind.PROCESSOR, Kind.CONNECTOR)
-"""The kinds that take batches and forward them."""
-LISTENERS = (Kind.RECEIVER, Kind.EXTENSION)
-"""The kinds that listen on a port."""
 
 PAGE = "docs/topics/contracts.md"
 """Where every contract is explained; `make docs` writes it from the contracts."""
@@ -56,15 +52,11 @@ class Contract:
             if inspect.iscoroutine(checking):
                 with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
                     runner.run(checking)
-        except _BrokenError as error:
+        except RequirementError as error:
             raise BrokenContractError(f"{head}\n  What happened: {error}\n{rest}") from error.__cause__
         except Exception as error:
             error.add_note(f"{head}\n{rest}")
             raise
-
-
-class _BrokenError(Exception):
-    """What `require` raises; `Contract.check` adds the rule."""
 
 
 def contract(*, kinds: Collection[Kind] = tuple(Kind)) -> Callable[[Check], Contract]:
@@ -74,9 +66,3 @@ def contract(*, kinds: Collection[Kind] = tuple(Kind)) -> Callable[[Check], Cont
         return Contract(function.__name__, kinds, function)
 
     return make
-
-
-def require(condition: object, happened: str) -> None:
-    """Fail the contract that is being checked, unless `condition` holds."""
-    if not condition:
-        raise _BrokenError(happened)

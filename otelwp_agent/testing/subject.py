@@ -14,10 +14,10 @@ from otelwp_agent.config.types import Endpoint
 from otelwp_agent.model.projections import count
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.testing.contract import LISTENERS, require
 from otelwp_agent.testing.corpus import batch_of, make_corpus
 from otelwp_agent.testing.examples import example, strings_in
 from otelwp_agent.testing.fakes import Catcher, make_context
+from otelwp_agent.testing.requirement import LISTENERS, require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,7 +10,8 @@ from otelwp_agent.errors import ConsumeError, MalformedError, Overloaded, Perman
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.testing.contract import STAGES, contract, require
+from otelwp_agent.testing.contract import contract
+from otelwp_agent.testing.requirement import STAGES, require
 from otelwp_agent.testing.subject import deliver
 
 if TYPE_CHECKING:

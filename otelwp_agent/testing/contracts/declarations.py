@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from otelwp_agent.component import ComponentConfig, Effect, Factory, Kind, Reads
 from otelwp_agent.config.describe import block_of, describe
 from otelwp_agent.errors import ConfigError
-from otelwp_agent.testing.contract import STAGES, contract, require
+from otelwp_agent.testing.contract import contract
 from otelwp_agent.testing.examples import CatalogWith, plan_of
+from otelwp_agent.testing.requirement import STAGES, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,9 +12,10 @@ from pydantic import ValidationError
 
 from otelwp_agent.component import Effect
 from otelwp_agent.model.receipt import Outcome
-from otelwp_agent.testing.contract import STAGES, contract, require
+from otelwp_agent.testing.contract import contract
 from otelwp_agent.testing.corpus import unknown
 from otelwp_agent.testing.items import Item, items_of
+from otelwp_agent.testing.requirement import STAGES, require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from otelwp_agent.component import Connector, Processor
 from otelwp_agent.telemetry.metrics import Registry
-from otelwp_agent.testing.contract import contract, require
+from otelwp_agent.testing.contract import contract
+from otelwp_agent.testing.requirement import require
 from otelwp_agent.testing.subject import deliver
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from otelwp_agent.component import Kind
 from otelwp_agent.errors import StartError
-from otelwp_agent.testing.contract import LISTENERS, contract, require
+from otelwp_agent.testing.contract import contract
 from otelwp_agent.testing.contracts.lifecycle import open_things, require_closed, start_and_stop
+from otelwp_agent.testing.requirement import LISTENERS, require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from otelwp_agent.component import Host
     from otelwp_agent.pipeline.intake import Intake
-    from otelwp_agent.sending.sender import DeadLetters
+    from otelwp_agent.sending.delivery import DeadLetters
     from otelwp_agent.telemetry.metrics import Registry
 
 

@@ -273,13 +273,19 @@ class NoHost:
 
 @dataclass(frozen=True, slots=True)
 class ComponentHealth:
-    """One component's state, as `/health/detailed` shows it."""
+    """The state of one component, or of the journal, as `/health/detailed` shows it."""
 
-    kind: Kind
+    kind: Kind | None
+    """`None` for a part of the service, such as the journal."""
     id: str
     healthy: bool
     message: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The kind in the singular; "service" for a part of the service."""
+        return "service" if self.kind is None else self.kind.label
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,9 +86,8 @@ class Graph(GraphParts):
     async def start(self) -> None:
         """Start what is new: extensions, exporters, connectors, processors, receivers. On failure, stop it again."""
         started: list[Component | Sender] = []
-        intake = self.environment.intake
-        if intake is not None:  # receivers hand over as soon as they listen
-            intake.heads = {**intake.heads, **self.heads}
+        running = [self._before] if self._before is not None else []
+        _feed_from_journal(*running, self)  # before a receiver listens
         try:
             for part in self._fresh:
                 started.append(part)
@@ -96,6 +95,8 @@ class Graph(GraphParts):
         except BaseException as error:
             for part in reversed(started):
                 await _shutdown_quietly(part)
+            if running:
+                _feed_from_journal(*running)
             if isinstance(error, Exception):
                 raise failure(_name(started[-1]), "cannot start", error, _context(started[-1]).log) from error
             raise
@@ -117,12 +118,9 @@ class Graph(GraphParts):
                     receiver.next = self.receivers[identifier].next
         self._fresh = []
         self._before = None
-        intake = self.environment.intake
-        if intake is not None:
-            intake.heads = self.heads
-            readers: list[Processor | Sender] = [*self.processors.values(), *self.senders.values()]
-            intake.journal.remember_exporters(self._exporter_rows)
-            intake.headers = sorted({header for reader in readers for header in reader.headers})
+        _feed_from_journal(self)
+        if self.environment.intake is not None:
+            self.environment.intake.journal.remember_exporters(self._exporter_rows)
 
     async def retire(self, successor: Graph | None, deadline: float) -> Drained:
         """Stop what `successor` does not share, receivers first; drain until `deadline` (on the clock), then drop.
@@ -252,6 +250,18 @@ def _context(part: Component | Sender) -> Context:
 def _name(part: Component | Sender) -> str:
     context = _context(part)
     return f"{context.kind.value}/{context.id}"
+
+
+def _feed_from_journal(*graphs: Graph) -> None:
+    """Have journaled requests fed to the pipelines of these graphs, the last one first, and to no others."""
+    intake = graphs[-1].environment.intake
+    if intake is None:
+        return
+    heads = {name: head for graph in graphs for name, head in graph.heads.items()}
+    processors = [stage for graph in graphs for stage in graph.processors.values()]
+    senders = [sender for graph in graphs for sender in graph.senders.values()]
+    readers: list[Processor | Sender] = [*processors, *senders]
+    intake.switch(heads, (header for reader in readers for header in reader.headers))
 
 
 async def _shutdown_quietly(part: Component | Sender) -> None:

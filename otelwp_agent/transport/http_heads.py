@@ -1,7 +1,7 @@
-"""Parse request heads, and remember what a head means for the next request that repeats it byte for byte.
+"""Parse request heads, and cache the meaning of a head for later requests with the same bytes.
 
-A head is remembered only if the parser consumed exactly these bytes as one head. Heads with `Expect`,
-`Transfer-Encoding` or `Upgrade` are never remembered: their requests need more than a head and a length.
+A head is cached only if the parser consumed exactly these bytes as one head. Heads with `Expect`, `Transfer-Encoding`
+or `Upgrade` are never cached: their requests need more than a head and a length.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from otelwp_agent.transport.http_messages import Head, Response, Route
 
 MAX_HEAD = 64 * 1024
-"""Largest head in bytes; a larger one is answered 431."""
+"""Maximum size of a head in bytes; a larger one is answered with 431."""
 MAX_REMEMBERED_HEAD = 4096
-"""Largest head in bytes that is remembered."""
+"""Maximum size in bytes of a head that is cached."""
 MAX_REMEMBERED_FIELDS = 64
-"""Most header fields of a head that is remembered: a field costs about 150 bytes of objects."""
+"""Maximum number of header fields of a head that is cached: a field needs about 150 bytes of objects."""
 REMEMBERED_HEADS = 1024
-"""Heads remembered per server; when there are more, all are forgotten."""
+"""Maximum number of cached heads per server; above it, the cache is cleared."""
 REMEMBERED_BYTES = 2**20
-"""Bytes of heads remembered per server; when there are more, all are forgotten."""
+"""Maximum number of bytes of cached heads per server; above it, the cache is cleared."""
 
 END_OF_HEAD = b"\r\n\r\n"
 _NEVER_REMEMBERED = frozenset({"expect", "transfer-encoding", "upgrade"})
@@ -32,11 +32,11 @@ _TAIL = len(END_OF_HEAD) - 1
 
 
 class Plan:
-    """What to do with a request, known from its head alone."""
+    """The decisions about a request that its head alone allows."""
 
     __slots__ = ("chunked", "extra", "head", "keep_alive", "length", "route")
 
-    def __init__(  # noqa: PLR0913 - one record of everything that a head decides
+    def __init__(  # noqa: PLR0913 - one record of all decisions about a head
         self,
         head: Head,
         route: Route | Response,
@@ -46,7 +46,7 @@ class Plan:
         extra: bytes,
         chunked: bool = False,
     ) -> None:
-        """Keep the decisions; `length` is the `Content-Length`, `extra` the response's CORS headers."""
+        """Keep the decisions; `length` is the `Content-Length`, `extra` the CORS headers of the response."""
         self.head = head
         self.route = route
         self.length = length
@@ -56,12 +56,12 @@ class Plan:
 
 
 class ParsedHead:
-    """A request line and headers; names are lower case, values of repeated headers are joined by `, `."""
+    """A request line and headers. Names are lower case; the values of repeated headers are joined by `, `."""
 
     __slots__ = ("fields", "keep_alive", "method", "target")
 
     def __init__(self, method: str, target: str, fields: dict[str, str], *, keep_alive: bool) -> None:
-        """Keep the parts; `keep_alive` is False too if the client wants another protocol after this request."""
+        """Keep the parts; `keep_alive` is also False if the client asks for another protocol after this request."""
         self.method = method
         self.target = target
         self.fields = fields
@@ -69,7 +69,7 @@ class ParsedHead:
 
 
 class HeadReader:
-    """Parses one head that arrives in any pieces, and finds its end."""
+    """Parses one head that arrives in any number of pieces, and finds its end."""
 
     __slots__ = ("_parser", "_sink", "_size", "_tail")
 
@@ -78,7 +78,7 @@ class HeadReader:
         self._sink = _Sink()
         self._parser = httptools.HttpRequestParser(self._sink)
         self._size = 0
-        self._tail = b""  # the last bytes of an unfinished head, in which its end may begin
+        self._tail = b""  # the last bytes of an unfinished head: the end of the head may begin there
 
     @property
     def too_large(self) -> bool:
@@ -86,7 +86,7 @@ class HeadReader:
         return self._size > MAX_HEAD
 
     def end_in(self, data: bytes, start: int) -> int:
-        """Return the position in `data` after the head's end, if that is in `data[start:]`, else -1."""
+        """Return the position in `data` after the end of the head, if it is in `data[start:]`, else -1."""
         tail = self._tail
         if tail:
             joined = tail + data[start : start + _TAIL]
@@ -97,7 +97,7 @@ class HeadReader:
         return found + len(END_OF_HEAD) if found >= 0 else -1
 
     def feed(self, piece: bytes) -> None:
-        """Parse a piece before the head's last byte; raise `MalformedError` if it is not HTTP."""
+        """Parse a piece before the last byte of the head; raise `MalformedError` if it is not HTTP."""
         self._size += len(piece)
         self._tail = (self._tail + piece[-_TAIL:])[-_TAIL:]
         if not self.too_large:
@@ -117,7 +117,10 @@ class HeadReader:
 
 
 def parse_head(raw: bytes) -> ParsedHead:
-    """Parse a whole head that ends with its first empty line; raise `MalformedError` if the parser sees another end."""
+    """Parse a complete head that ends with its first empty line.
+
+    Raises `MalformedError` if the parser finds another end.
+    """
     sink = _Sink()
     return _finish(httptools.HttpRequestParser(sink), sink, raw)
 
@@ -126,7 +129,7 @@ def _finish(parser: httptools.HttpRequestParser, sink: _Sink, piece: bytes) -> P
     try:
         parser.feed_data(piece[:-1])
         early = sink.complete
-        # Asked here because the parser forgets the connection's options once a message is complete.
+        # Read now, because the parser clears the connection's options when a message is complete.
         keep_alive = parser.should_keep_alive()
         parser.feed_data(piece[-1:])
     except httptools.HttpParserUpgrade:
@@ -142,7 +145,7 @@ def _finish(parser: httptools.HttpRequestParser, sink: _Sink, piece: bytes) -> P
 
 
 class _Sink:
-    """Collects what the parser reports. It does not know the parser: a reference cycle would wait for the collector."""
+    """Collects what the parser reports. It does not refer to the parser, to avoid a reference cycle."""
 
     __slots__ = ("complete", "fields", "repeated", "target")
 
@@ -167,24 +170,24 @@ class _Sink:
         self.complete = True
 
     def join(self) -> None:
-        """Join the values of repeated headers, once: joining each as it comes would be quadratic."""
+        """Join the values of repeated headers, once at the end: joining after each header would be quadratic."""
         for key, values in self.repeated.items():
             self.fields[key] = ", ".join(values)
 
 
 class Heads:
-    """The heads that one server remembers, in `plans`."""
+    """The cached heads of one server, in `plans`."""
 
     __slots__ = ("_bytes", "_capacity", "plans")
 
     def __init__(self, capacity: int = REMEMBERED_HEADS) -> None:
-        """Remember at most `capacity` heads; 0 remembers none."""
+        """Cache at most `capacity` heads; 0 caches none."""
         self.plans: dict[bytes, Plan] = {}
         self._capacity = capacity
         self._bytes = 0
 
     def remember(self, raw: bytes, plan: Plan) -> None:
-        """Remember that `raw`, which was parsed as exactly one head, means `plan`; ignore it if it must not be."""
+        """Cache `plan` for `raw`, which was parsed as exactly one head; do nothing if the head must not be cached."""
         fields = plan.head.headers
         if len(raw) > MAX_REMEMBERED_HEAD or len(fields) > MAX_REMEMBERED_FIELDS or not self._capacity:
             return

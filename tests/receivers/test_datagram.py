@@ -126,10 +126,10 @@ def test_the_founding_plugins_json_is_taken_as_well():
     (span,) = request.resource_spans[0].scope_spans[0].spans
     assert span.trace_id.hex() == "1d1aeade7e26e005ffb0bf74dad4dd92"
     assert span.name == "wordpress.request"
-    mended = {"trace_id_differs", "process_inline", "tag_without_type", "kind_missing"}
+    repairs = {"trace_id_differs", "process_inline", "tag_without_type", "kind_missing"}
     service = JAEGER["data"][0]["spans"][0]["process"]["serviceName"]
     counted = [
-        agent.registry.value("otelwp_receiver_mended", receiver="datagram", kind=kind, site=service) for kind in mended
+        agent.registry.value("otelwp_receiver_mended", receiver="datagram", kind=kind, site=service) for kind in repairs
     ]
     assert counted == [1, 1, 1, 1]
 
@@ -205,7 +205,7 @@ def test_a_fault_of_ours_ends_nothing():
     ("config", "words"),
     [
         ({"endpoint": "localhost"}, "has no port"),
-        ({"max_datagram_size": 0}, "would take nothing"),
+        ({"max_datagram_size": 0}, "would drop every datagram"),
         ({"receive_buffer_size": 1}, "greater than or equal to 4096"),
         ({"unix_mode": "rw"}, "String should match"),
     ],

@@ -17,10 +17,10 @@ async def test_wrong_paths_and_methods_are_told_what_there_is():
         client = await site.connect()
         client.send(post(path="/v1/trace"))
         status, _, body = await client.answer()
-        assert (status, body) == (404, b"nothing is served at this path; there is: /v1/traces\n")
+        assert (status, body) == (404, b"nothing is served at this path; valid paths: /v1/traces\n")
         client.send(b"GET /v1/traces HTTP/1.1\r\n\r\n")
         status, headers, body = await client.answer()
-        assert (status, headers["allow"], body) == (405, "POST", b"this path takes POST, not GET\n")
+        assert (status, headers["allow"], body) == (405, "POST", b"this path accepts POST, not GET\n")
         await client.close()
         assert site.refusals == ["not_found", "method"]
 

@@ -278,6 +278,7 @@ class Graph:
             host=environment.host,
             pipeline=pipeline,
             in_flight=environment.in_flight,
+            ledgers=environment.ledgers,
         )
         component = build_component(planned, context)
         self._fresh.append(component)

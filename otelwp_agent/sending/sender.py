@@ -30,13 +30,14 @@ import random as chance
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from otelwp_agent.dead_letters.records import Fate
 from otelwp_agent.errors import (
     Overloaded,
     PermanentError,
     RetryableError,
     TooLargeError,
 )
-from otelwp_agent.model.receipt import Outcome
+from otelwp_agent.model.receipt import DEAD_LETTER, Outcome
 from otelwp_agent.sending.attempts import Tries
 from otelwp_agent.sending.breaker import Permit, State
 from otelwp_agent.sending.concurrency import Concurrency
@@ -68,8 +69,8 @@ _REJECTED = "the other side rejected them"
 class DeadLetters(Protocol):
     """Where goes what can never be delivered."""
 
-    def put(self, batch: Batch, *, exporter: str, reason: str, error: str) -> bool:
-        """Keep the batch, and why it was refused; return False if that cannot be done now. Never raises."""
+    def put(self, batch: Batch, *, exporter: str, reason: str, error: str) -> Fate:
+        """Keep the batch, and why it was refused; return whether it is kept. Never raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,10 @@ class Sender:
             self._put(batch)
         else:
             self._batcher.consume(batch)
+
+    def resent(self, items: int, reason: str) -> None:
+        """Count the items of a dead letter of this exporter, which `consume` accepted, as in flight again."""
+        self._account.resent(items, reason)
 
     def rewired(self) -> None:
         """Have those offer again who wait for its queue: a reload may have changed where they forward to."""
@@ -321,8 +326,12 @@ class Sender:
     def _bury(self, entry: Entry, reason: str, error: object) -> None:
         """Give up an entry that can never be delivered."""
         letters = self._dead_letters
-        written = letters is None or letters.put(entry.batch, exporter=self._id, reason=reason, error=str(error))
-        if written or not self._keeps:
+        fate = Fate.LOST
+        if letters is not None:
+            fate = letters.put(entry.batch, exporter=self._id, reason=reason, error=str(error))
+        if fate is Fate.KEPT:
+            self._drop(entry, DEAD_LETTER + reason, error)
+        elif fate is Fate.LOST or not self._keeps:
             self._drop(entry, reason, error)
         elif self._draining:
             self._abandon(entry)

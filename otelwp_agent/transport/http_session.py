@@ -345,6 +345,7 @@ class Session(Flow):
         if isinstance(error, ConsumeError):
             self._write(plan, self.server.refusal(plan, error))
         elif answer.cancelled() or error is not None:
+            self.server.on_refused("internal")
             self._write(plan, text_error(500, "internal error; the agent's log has the details"))
         else:
             self._write(plan, answer.result())

@@ -19,7 +19,7 @@ MAX_HEAD = 64 * 1024
 """Largest head in bytes; a larger one is answered 431."""
 MAX_FIELDS = 256
 """Most header fields of a head; one with more is answered 431. Clients and proxies send 10 to 50. A field takes a
-microsecond to parse; a head of `MAX_HEAD` bytes could have 6000 of them, and a client can send hundreds of heads at once."""
+microsecond to parse, `MAX_HEAD` bytes could have 6000 of them, and a client can send hundreds of heads at once."""
 MAX_REMEMBERED_HEAD = 4096
 """Largest head in bytes that is remembered."""
 MAX_REMEMBERED_FIELDS = 64

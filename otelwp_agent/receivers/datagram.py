@@ -29,14 +29,14 @@ from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Read
 from otelwp_agent.config.blocks import Listening  # noqa: TC001 - pydantic reads it
 from otelwp_agent.config.types import ByteSize, Endpoint
 from otelwp_agent.errors import ConsumeError, MalformedError, RetryableError
-from otelwp_agent.model import projections
 from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.checking import checker
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.log_limit import LogLimit
 from otelwp_agent.telemetry.metrics import Instrument
 from otelwp_agent.transport import overload
-from otelwp_agent.transport.compression import decompress
+from otelwp_agent.transport.compression import MAX_RATIO, decompress
 from otelwp_agent.transport.datagram import DatagramSocket
 
 if TYPE_CHECKING:
@@ -55,8 +55,13 @@ UDP_LIMIT = 64 * 1024
 LOG_EVERY = 60.0
 """Seconds between two log lines about datagrams lost for the same reason."""
 
+DEFAULT_MAX_ITEMS = 25_000
+"""Three times the spans of the largest compressed datagram: each has 24 bytes of random ids."""
+
 _MAX_INFLATED = 4 * 2**20
 """Maximum number of bytes of a decompressed datagram."""
+_FREE_INFLATED = 64 * 1024
+"""Decompressed bytes that are allowed whatever the size of the datagram; above, at most `MAX_RATIO` times its size."""
 _GZIP = b"\x1f\x8b"
 _JSON = b"{[ \t\r\xef"
 """First bytes of JSON. A line feed is not one of them, because a serialized request begins with it."""
@@ -75,6 +80,9 @@ class Config(ComponentConfig):
     Without privileges, the kernel allows at most the sysctl net.core.rmem_max. On a unix socket,
     net.unix.max_dgram_qlen also limits the number of datagrams.
     """
+    max_items_per_request: int = Field(DEFAULT_MAX_ITEMS, gt=0)
+    """Maximum number of resources, scopes and spans in a datagram; one with more is counted as `too_large` and dropped.
+    The parts of spans are limited in proportion."""
     unix_mode: str = Field("0660", pattern="^0?[0-7]{3}$")
     """File mode of a unix socket."""
     unix_group: str | None = None
@@ -97,6 +105,8 @@ class DatagramReceiver(Receiver):
         self._transport = "unixgram" if unix else "udp"
         self._origin = Origin(str(context.id), self._transport)
         self._limits: dict[str, LogLimit] = {}
+        self._max_items = config.max_items_per_request
+        self._check = checker(Signal.TRACES, self._max_items)
         self._repairs = Repairs(str(context.id), context.log, context.registry)
         self._socket = DatagramSocket(
             config.endpoint,
@@ -141,7 +151,7 @@ class DatagramReceiver(Receiver):
         try:
             entry.admit()
             body = self._read(data)
-            items = projections.check(Signal.TRACES, body)
+            items = self._check(body)
             if items:
                 entry.consume(Batch(Signal.TRACES, body, items, self._origin, ((Receipt(items), items),)))
         except RetryableError as error:
@@ -155,7 +165,7 @@ class DatagramReceiver(Receiver):
     def _read(self, data: bytes) -> bytes:
         """Return a datagram as a serialized OTLP request."""
         if data.startswith(_GZIP):
-            data = decompress("gzip", data, _MAX_INFLATED)
+            data = decompress("gzip", data, min(_MAX_INFLATED, max(_FREE_INFLATED, MAX_RATIO * len(data))))
         if not data:
             raise MalformedError("the datagram is empty", reason="empty")
         if data[0] not in _JSON:
@@ -163,13 +173,13 @@ class DatagramReceiver(Receiver):
         if b'"traceID"' in data and b'"resourceSpans"' not in data:
             from otelwp_agent.codecs.jaeger.from_json import decode as decode_jaeger  # noqa: PLC0415 - Jaeger only
 
-            traces = decode_jaeger(data, time.time_ns())
+            traces = decode_jaeger(data, time.time_ns(), self._max_items)
             if traces.repairs:
                 self._repairs.add(traces)
             return traces.body()
         from otelwp_agent.codecs.otlp_json import decode  # noqa: PLC0415 - the full messages are needed only for JSON
 
-        return decode(Signal.TRACES, data)
+        return decode(Signal.TRACES, data, self._max_items)
 
     def _too_large(self, size: int) -> None:
         self._received.value += 1

@@ -69,18 +69,25 @@ class Decoding(Generic[Answer]):
             raise Overloaded("more large bodies than can be decoded in time", reason="decoding")
 
     def run(
-        self, steps: Steps, size: int, deliver: Callable[[Any], Answer | asyncio.Future[Answer]]
+        self,
+        steps: Steps,
+        size: int,
+        deliver: Callable[[Any], Answer | asyncio.Future[Answer]],
+        *,
+        reserve: int | None = None,
     ) -> asyncio.Future[Answer]:
         """Decode a body of `size` bytes; return a future with the result of `deliver`, called with the decoded data.
 
-        The future fails with the error that decoding or `deliver` raises. Raises `Overloaded` if there is no capacity.
+        With `reserve`, the bytes to reserve during decoding, the body is decoded in a thread whatever its size is. The
+        future fails with the error that decoding or `deliver` raises. Raises `Overloaded` if there is no capacity.
         """
         self.admit()
-        body = _Body(steps, size, deliver, asyncio.get_running_loop().create_future())
+        reserved = OBJECTS * size if reserve is None else reserve
+        body = _Body(steps, size, reserved, deliver, asyncio.get_running_loop().create_future())
         self._waiting_bytes += size
         self._answers.add(body.answer)
         body.answer.add_done_callback(self._answered)
-        if size >= OFF_LOOP:
+        if size >= OFF_LOOP or reserve is not None:
             self._threaded.append(body)
             self._start_threads()
         else:
@@ -115,13 +122,13 @@ class Decoding(Generic[Answer]):
         while self._threaded and self._threads < THREADS:
             body = self._threaded.popleft()
             self._threads += 1
-            self._in_flight.reserve(OBJECTS * body.size)
+            self._in_flight.reserve(body.reserved)
             decoded = asyncio.get_running_loop().run_in_executor(_executor(), _exhaust, body.steps)
             decoded.add_done_callback(partial(self._decoded, body))
 
     def _decoded(self, body: _Body[Answer], decoded: asyncio.Future[Any]) -> None:
         self._threads -= 1
-        self._in_flight.release(OBJECTS * body.size)
+        self._in_flight.release(body.reserved)
         error = asyncio.CancelledError() if decoded.cancelled() else decoded.exception()
         self._end(body, None if error else decoded.result(), error)
         self._start_threads()
@@ -149,17 +156,19 @@ class Decoding(Generic[Answer]):
 class _Body(Generic[Answer]):
     """A body that is being decoded or waits for it."""
 
-    __slots__ = ("answer", "deliver", "size", "steps")
+    __slots__ = ("answer", "deliver", "reserved", "size", "steps")
 
     def __init__(
         self,
         steps: Steps,
         size: int,
+        reserved: int,
         deliver: Callable[[Any], Answer | asyncio.Future[Answer]],
         answer: asyncio.Future[Answer],
     ) -> None:
         self.steps = steps
         self.size = size
+        self.reserved = reserved
         self.deliver = deliver
         self.answer = answer
 

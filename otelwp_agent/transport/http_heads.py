@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 
 import httptools
 
-from otelwp_agent.errors import MalformedError
+from otelwp_agent.errors import MalformedError, TooLargeError
 
 if TYPE_CHECKING:
     from otelwp_agent.transport.http_messages import Head, Response, Route
 
 MAX_HEAD = 64 * 1024
 """Maximum size of a head in bytes; a larger one is answered with 431."""
+MAX_FIELDS = 256
+"""Maximum number of header fields; more are answered with 431. Clients and proxies send 10 to 50. Parsing a field
+takes a microsecond, `MAX_HEAD` bytes could hold 6000 of them, and a client can send hundreds of heads at once."""
 MAX_REMEMBERED_HEAD = 4096
 """Maximum size in bytes of a head that is cached."""
 MAX_REMEMBERED_FIELDS = 64
@@ -29,6 +32,14 @@ REMEMBERED_BYTES = 2**20
 END_OF_HEAD = b"\r\n\r\n"
 _NEVER_REMEMBERED = frozenset({"expect", "transfer-encoding", "upgrade"})
 _TAIL = len(END_OF_HEAD) - 1
+_OTHER_LINES = 2
+"""Lines of a head that are no header fields: the request line and the empty line."""
+
+
+class HeadTooLargeError(TooLargeError):
+    """The head has more than `MAX_HEAD` bytes or more than `MAX_FIELDS` header fields."""
+
+    reason = "head_too_large"
 
 
 class Plan:
@@ -71,19 +82,15 @@ class ParsedHead:
 class HeadReader:
     """Parses one head that arrives in any number of pieces, and finds its end."""
 
-    __slots__ = ("_parser", "_sink", "_size", "_tail")
+    __slots__ = ("_lines", "_parser", "_sink", "_size", "_tail")
 
     def __init__(self) -> None:
         """Start before the request line; the caller has skipped blank lines."""
         self._sink = _Sink()
         self._parser = httptools.HttpRequestParser(self._sink)
         self._size = 0
+        self._lines = 0
         self._tail = b""  # the last bytes of an unfinished head: the end of the head may begin there
-
-    @property
-    def too_large(self) -> bool:
-        """Whether the head is larger than `MAX_HEAD`."""
-        return self._size > MAX_HEAD
 
     def end_in(self, data: bytes, start: int) -> int:
         """Return the position in `data` after the end of the head, if it is in `data[start:]`, else -1."""
@@ -97,30 +104,42 @@ class HeadReader:
         return found + len(END_OF_HEAD) if found >= 0 else -1
 
     def feed(self, piece: bytes) -> None:
-        """Parse a piece before the last byte of the head; raise `MalformedError` if it is not HTTP."""
-        self._size += len(piece)
+        """Parse a piece before the last byte of the head.
+
+        Raises `HeadTooLargeError`, or `MalformedError` if it is not HTTP.
+        """
+        self._add(piece)
         self._tail = (self._tail + piece[-_TAIL:])[-_TAIL:]
-        if not self.too_large:
-            try:
-                self._parser.feed_data(piece)
-            except httptools.HttpParserError as error:
-                raise _malformed(str(error)) from error
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserError as error:
+            raise _malformed(str(error)) from error
         if self._sink.complete:
             raise _malformed("the head does not end with an empty line")
 
     def finish(self, piece: bytes) -> ParsedHead:
-        """Parse the last piece, which ends with the empty line; raise `MalformedError` if the head ends elsewhere."""
-        self._size += len(piece)
-        if self.too_large:
-            raise _malformed("the head is too large")
+        """Parse the last piece, which ends with the empty line.
+
+        Raises `HeadTooLargeError`, or `MalformedError` if the head ends elsewhere.
+        """
+        self._add(piece)
         return _finish(self._parser, self._sink, piece)
+
+    def _add(self, piece: bytes) -> None:
+        """Count a piece before it is parsed."""
+        self._size += len(piece)
+        if self._size > MAX_HEAD:
+            raise HeadTooLargeError(f"the request's head is larger than {MAX_HEAD} bytes")
+        self._lines += piece.count(b"\n")
+        _check_lines(self._lines)
 
 
 def parse_head(raw: bytes) -> ParsedHead:
     """Parse a complete head that ends with its first empty line.
 
-    Raises `MalformedError` if the parser finds another end.
+    Raises `HeadTooLargeError`, or `MalformedError` if the parser finds another end.
     """
+    _check_lines(raw.count(b"\n"))
     sink = _Sink()
     return _finish(httptools.HttpRequestParser(sink), sink, raw)
 
@@ -199,6 +218,12 @@ class Heads:
             self._bytes = 0
         plans[raw] = plan
         self._bytes += len(raw)
+
+
+def _check_lines(lines: int) -> None:
+    """Raise `HeadTooLargeError` for the lines of a head that has too many fields."""
+    if lines > MAX_FIELDS + _OTHER_LINES:
+        raise HeadTooLargeError(f"the request has more than {MAX_FIELDS} header fields")
 
 
 def _malformed(reason: str) -> MalformedError:

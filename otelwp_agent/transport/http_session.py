@@ -30,7 +30,7 @@ from otelwp_agent.transport.http_flow import (
     WAITING,
     Flow,
 )
-from otelwp_agent.transport.http_heads import END_OF_HEAD, MAX_HEAD, HeadReader, Plan, parse_head
+from otelwp_agent.transport.http_heads import END_OF_HEAD, MAX_HEAD, HeadReader, HeadTooLargeError, Plan, parse_head
 from otelwp_agent.transport.http_messages import Response, Route, text_error
 
 if TYPE_CHECKING:
@@ -174,8 +174,8 @@ class Session(Flow):
             return self._begin_body(plan, data, end, keep=self._admit(plan))
         try:
             parsed = parse_head(raw)
-        except MalformedError as error:
-            return self._refuse(server.refused(error, 400), data)
+        except PermanentError as error:
+            return self._refuse_head(error, data)
         return self._begin_parsed(parsed, raw, data, end)
 
     def _read_head(self, data: bytes, at: int) -> int:
@@ -188,12 +188,8 @@ class Session(Flow):
                 head.feed(data[at:])
             else:
                 parsed = head.finish(data[at:end])
-        except MalformedError as error:
-            if not head.too_large:
-                return self._refuse(self.server.refused(error, 400), data)
-        if head.too_large:
-            message = f"the request's head is larger than {MAX_HEAD} bytes"
-            return self._refuse(self.server.refused(TooLargeError(message, reason="head_too_large"), 431), data)
+        except PermanentError as error:
+            return self._refuse_head(error, data)
         if parsed is None:
             return len(data)
         self._head = None
@@ -287,6 +283,9 @@ class Session(Flow):
         self._last_word(response, extra)
         return len(data)
 
+    def _refuse_head(self, error: PermanentError, data: bytes) -> int:
+        return self._refuse(self.server.refused(error, 431 if isinstance(error, HeadTooLargeError) else 400), data)
+
     def _drop_input(self) -> None:
         self._take_backlog()
         self._arrivals.end(self)
@@ -348,6 +347,7 @@ class Session(Flow):
         if isinstance(error, ConsumeError):
             self._write(plan, self.server.refusal(plan, error))
         elif answer.cancelled() or error is not None:
+            self.server.on_refused("internal")
             self._write(plan, text_error(500, "internal error; the agent's log has the details"))
         else:
             self._write(plan, answer.result())

@@ -133,7 +133,7 @@ define install
 endef
 
 # The extension module is compiled where there is a C compiler.
-$(RUNTIME): pyproject.toml constraints.txt $(wildcard otelwp_agent/sampling/traces/native/*) | $(MADE)
+$(RUNTIME): pyproject.toml constraints.txt $(wildcard otelwp_agent/model/native/*) | $(MADE)
 	$(call install,.)
 
 $(DEV): pyproject.toml constraints.txt $(RUNTIME)

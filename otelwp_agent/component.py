@@ -23,7 +23,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
+from pydantic import Field
+
 from otelwp_agent.config.blocks import Block, Queue, Retry
+from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS
 from otelwp_agent.model.signal import ALL_SIGNALS, Signal
 from otelwp_agent.transport.in_flight import InFlight
 from otelwp_agent.transport.overload import Drops
@@ -102,6 +105,41 @@ class Carries(Enum):
     ENCODED = "encoded"
 
 
+class Reads(Enum):
+    """The most that a component reads of a batch, over all its settings: which projection it parses.
+
+    In the order of what they cost. CONTRIBUTING.md, "Which projection for which job", says how to choose.
+    """
+
+    NOTHING = "nothing"
+    """Bodies are forwarded, merged or sent as they are."""
+    OPAQUE = "opaque"
+    """The outline (`Opaque`): items stay bytes, and can be counted, split and dropped."""
+    SHAPE = "shape"
+    """Every message down to the item must parse, nothing is read (`Shape`, `PointShape`)."""
+    RESOURCES = "resources"
+    """Resources (`Resources`): items stay bytes."""
+    KEYS = "keys"
+    """Ids, times and status of spans (`Keys`): the rest stays bytes."""
+    ATTRIBUTES = "attributes"
+    """Attributes at any level, names and severities (`Slices` and the messages below it)."""
+    FULL = "full"
+    """Everything."""
+
+
+class Effect(Enum):
+    """What a processor or connector does to the items that pass through it.
+
+    The contract suite (`otelwp_agent.testing`) proves what is declared, with the example in the component's docstring.
+    A component that declares no effect forwards every item unchanged: it may merge, split, delay and refuse batches.
+    """
+
+    EDITS = "edits"
+    """Changes items, or the resources and scopes around them."""
+    DROPS = "drops"
+    """Settles items as sampled out or filtered instead of forwarding them."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class ComponentId:
     """`type[/name]`, as written in YAML."""
@@ -134,6 +172,10 @@ class ReceiverConfig(ComponentConfig):
     """When to answer: as soon as the request is `accepted` (by the journal if there is one, else by the pipelines), or
     when it is `delivered`, which is when the exporters know what became of it: a sender whose request was dropped is
     told, and one who has waited for 30 seconds is told to try again."""
+    max_items_per_request: int = Field(DEFAULT_MAX_ITEMS, gt=0)
+    """Resources, scopes and items (spans, metrics and data points, log records) that a request may hold together,
+    counted before anything is built from it; more is refused with 413, which senders do not repeat. What stands inside
+    of items is bounded in proportion."""
 
 
 class ExporterConfig(ComponentConfig):
@@ -197,6 +239,29 @@ class Stall:
         """Return it in words."""
         where = f", in {self.stage}" if self.stage else ""
         return f"the event loop has been blocked for {self.seconds:.1f} s{where}"
+
+
+class NoHost:
+    """A `Host` that runs no other component: for components that are only built, replayed or tested."""
+
+    started_at = 0.0
+
+    def __init__(self, status: Literal["starting", "ready"] = "ready") -> None:
+        """Report `status` whenever a component asks."""
+        self.status: Literal["starting", "ready", "draining", "stopped"] = status
+        self.ready = status == "ready"
+
+    def components(self) -> Sequence[ComponentHealth]:
+        """Return no states."""
+        return ()
+
+    def providers(self, capability: type[T]) -> Sequence[T]:  # noqa: ARG002 - no processor provides anything
+        """Return no processors."""
+        return ()
+
+    def stall(self) -> Stall | None:
+        """Return `None`: there is no event loop to watch."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +427,8 @@ class Factory:
     accepts: Carries = Carries.PLAIN
     encodes: bool = False
     """Processors: whether what it hands on is encoded, so that only stages which accept that may follow."""
-    reads: str = "nothing"
-    """What it reads of a batch: `nothing`, or the projection (`opaque`, `resources`, `keys`, `full`)."""
+    reads: Reads = Reads.NOTHING
+    """The most that it reads of a batch."""
+    effects: frozenset[Effect] = frozenset()
+    """Processors and connectors: what they do to items; nothing if left out."""
     instruments: tuple[Instrument, ...] = ()

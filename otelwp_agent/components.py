@@ -10,9 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from otelwp_agent.component import Factory, Kind
+from otelwp_agent.errors import LoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from importlib.metadata import EntryPoint
 
 ENTRY_POINTS = "otelwp_agent.components"
@@ -64,23 +65,44 @@ class Catalog:
         return sorted({*self.types(kind), *ALIASES.get(kind, {})})
 
     def get(self, kind: Kind, type_: str) -> Factory | None:
-        """Load and return a component's factory, or `None` if there is none of that type."""
+        """Load and return a component's factory, or `None` if there is none of that type; raise `LoadError`."""
         type_ = ALIASES.get(kind, {}).get(type_, type_)
         if type_ in SHIPPED[kind]:
-            factory = import_module(f"otelwp_agent.{kind.value}.{type_}").FACTORY
-        elif (kind, type_) in self._third_party:
-            factory = self._third_party[kind, type_].load()
-        else:
-            return None
-        if not isinstance(factory, Factory) or factory.kind is not kind:
-            message = f"{kind.label} {type_}: its module names no Factory of that kind"
-            raise TypeError(message)
-        return factory
+            factory: Factory = import_module(f"otelwp_agent.{kind.value}.{type_}").FACTORY
+            return factory
+        point = self._third_party.get((kind, type_))
+        return None if point is None else _load(kind, type_, point)
 
-    def factories(self) -> Iterator[Factory]:
-        """Load and yield every factory, kind by kind."""
+    def factories(self, broken: Callable[[LoadError], None] | None = None) -> Iterator[Factory]:
+        """Load and yield every factory, kind by kind.
+
+        A third-party component that cannot be loaded is left out and given to `broken`, or raised if that is left out.
+        """
         for kind in Kind:
             for type_ in self.types(kind):
-                factory = self.get(kind, type_)
+                try:
+                    factory = self.get(kind, type_)
+                except LoadError as error:
+                    if broken is None:
+                        raise
+                    broken(error)
+                    continue
                 if factory is not None:
                     yield factory
+
+
+def _load(kind: Kind, type_: str, point: EntryPoint) -> Factory:
+    """Return the factory that an entry point names; raise `LoadError`, whatever is wrong with its package."""
+    package = f" of the package {point.dist.name} {point.dist.version}" if point.dist is not None else ""
+    head = f"{kind.value}/{type_}: cannot be loaded from `{point.value}`{package}"
+    try:
+        factory = point.load()
+    except Exception as error:
+        what = " ".join(str(error).split())
+        raise LoadError(f"{head}: {type(error).__name__}: {what}") from error
+    if not isinstance(factory, Factory):
+        raise LoadError(f"{head}: that is {factory!r}, not a Factory (otelwp_agent.component.Factory)")
+    if factory.kind is not kind or factory.type != type_:
+        declared = f"{factory.kind.label}:{factory.type}"
+        raise LoadError(f"{head}: its Factory declares `{declared}`, its entry point `{kind.label}:{type_}`")
+    return factory

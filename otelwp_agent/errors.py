@@ -4,11 +4,13 @@
 
     AgentError
     ├── ConfigError(problems)         the configuration is wrong; lists every problem, each with its place
+    ├── LoadError                     the package of a third-party component is broken
     ├── StartError(component, ...)    a component cannot start (a port in use, a missing file)
     └── ConsumeError                  a batch was not taken; nothing of it was kept by who raised
         ├── PermanentError            sending the same bytes again cannot help
         │   ├── MalformedError        ... because the bytes are not what they claim to be
         │   └── TooLargeError         ... because there are too many of them at once: smaller parts may pass
+        ├── InternalError             a component has a bug, which has been logged under its id
         └── RetryableError(retry_after)   the same bytes may be taken later
             └── Overloaded            ... because there is no room now
 
@@ -67,6 +69,10 @@ class ConfigError(AgentError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class LoadError(AgentError):
+    """The package of a third-party component cannot be loaded; the message names the component and the package."""
+
+
 class StartError(AgentError):
     """A component cannot start; the message names the component and what to do."""
 
@@ -108,6 +114,12 @@ class TooLargeError(PermanentError):
     """There are too many bytes or items at once; smaller parts may pass."""
 
     reason = "too_large"
+
+
+class InternalError(ConsumeError):
+    """A component raised something else than a `ConsumeError`: a bug, which was logged under the component's id."""
+
+    reason = "internal"
 
 
 class RetryableError(ConsumeError):

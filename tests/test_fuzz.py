@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks/fuzz"))
 
 import fuzz_codecs
+import fuzz_cost
 import fuzz_front
 import fuzz_heads
 import fuzz_inflate
@@ -38,6 +40,7 @@ def front():
     [
         (fuzz_codecs, fuzz_codecs.codecs),
         (fuzz_heads, fuzz_heads.heads),
+        (fuzz_cost, fuzz_cost.cost),
         (fuzz_inflate, fuzz_inflate.inflate),
         (fuzz_jaeger, fuzz_jaeger.jaeger),
         pytest.param(
@@ -47,7 +50,7 @@ def front():
         ),
         (fuzz_zipkin, fuzz_zipkin.zipkin),
     ],
-    ids=["codecs", "heads", "inflate", "jaeger", "traces", "zipkin"],
+    ids=["codecs", "heads", "cost", "inflate", "jaeger", "traces", "zipkin"],
 )
 def test_a_codec_stands_a_few_inputs(module, target):
     assert fuzzing.run(target, module.corpus(), seconds=SECONDS, seed=7) > 0
@@ -86,6 +89,23 @@ def test_a_bomb_is_found(monkeypatch):
     monkeypatch.setattr(fuzz_inflate, "decompress", lambda _encoding, _data, limit: b"0" * (limit + 1))
     with pytest.raises(AssertionError):
         fuzz_inflate.inflate(b"\0")
+
+
+def slow(_body):
+    started = time.process_time()
+    while time.process_time() - started < 2 * fuzz_cost.SMALL_SECONDS:
+        pass
+
+
+def greedy(body):
+    return bytes(2 * fuzz_cost.FREE_MEMORY + len(body)).upper()
+
+
+@pytest.mark.parametrize(("reader", "cost"), [(slow, r"\d+\.\d ms"), (greedy, r"4[6-9]\.\d MiB")])
+def test_a_reader_that_costs_too_much_is_found(monkeypatch, reader, cost):
+    monkeypatch.setitem(fuzz_cost.READERS, "slow", (reader, fuzz_cost.bodies.json_body))
+    with pytest.raises(AssertionError, match=f"slow: 100 bytes took .*{cost}"):
+        fuzz_cost.within_budget("slow", bytes(100))
 
 
 class Careless:

@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import docs_limits
-from docs_fields import block_of, default_words, foreign_words, limits, tier_words, type_words
+from docs_fields import default_words, foreign_words, limits, tier_words, type_words
 
-from otelwp_agent.component import Carries, Factory, Kind
+from otelwp_agent.component import Carries, Effect, Factory, Kind, Reads
 from otelwp_agent.components import SHIPPED, Catalog
-from otelwp_agent.config.describe import describe
+from otelwp_agent.config.describe import block_of, describe
 from otelwp_agent.config.service import ServiceConfig
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.metrics import Instrument
+from otelwp_agent.testing.contracts import CONTRACTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -37,6 +38,7 @@ PAGES = Path("docs/components")
 METRICS = Path("docs/topics/metrics.md")
 SERVICE = Path("docs/topics/service.md")
 SECURITY = Path("docs/topics/security.md")
+CONTRACTS_PAGE = Path("docs/topics/contracts.md")
 
 
 def generated(source: str) -> str:
@@ -160,12 +162,15 @@ def page(factory: Factory, docstring: str, source: str) -> str:
         ("stability", factory.stability.value),
         ("tier", factory.tier.value),
         ("takes", "plain bodies" if factory.accepts is Carries.PLAIN else "plain and encoded bodies"),
-        ("reads", reads_words(factory.reads)),
+        ("reads at most", READS[factory.reads]),
+        ("effect", effect_words(factory.effects)),
         ("also known as", ", ".join(f"`{alias}`" for alias in factory.aliases)),
         ("source", f"[{source}](../../../{source})"),
     ]
     if factory.kind in (Kind.RECEIVER, Kind.EXTENSION):
-        facts = [(name, value) for name, value in facts if name not in ("takes", "reads")]
+        facts = [(name, value) for name, value in facts if name not in ("takes", "reads at most")]
+    if factory.kind not in (Kind.PROCESSOR, Kind.CONNECTOR):
+        facts = [(name, value) for name, value in facts if name != "effect"]
     if factory.kind is Kind.EXTENSION:
         facts = [(name, value) for name, value in facts if name != "signals"]
     parts = [
@@ -187,15 +192,24 @@ def signals(factory: Factory) -> str:
     return f"{takes} → {', '.join(signal.value for signal in Signal if signal in factory.emits)}"
 
 
-def reads_words(reads: str) -> str:
-    """Return what a component reads of a batch, in words."""
-    return {
-        "nothing": "nothing: bodies pass as they are",
-        "opaque": "the outline: items stay bytes",
-        "resources": "resources: items stay bytes",
-        "keys": "a span's ids, times and status: the rest stays bytes",
-        "full": "everything",
-    }.get(reads, reads)
+READS = {
+    Reads.NOTHING: "nothing: bodies stay as they are",
+    Reads.OPAQUE: "the outline: items stay bytes",
+    Reads.SHAPE: "the outline, and that every item parses",
+    Reads.RESOURCES: "resources: items stay bytes",
+    Reads.KEYS: "ids, times and status of spans: the rest stays bytes",
+    Reads.ATTRIBUTES: "attributes, names and ids: the rest stays bytes",
+    Reads.FULL: "everything",
+}
+"""The most that a component reads of a batch, in words."""
+
+EFFECTS = {Effect.EDITS: "edits items", Effect.DROPS: "drops items"}
+
+
+def effect_words(effects: frozenset[Effect]) -> str:
+    """Return what a processor or connector does to items, in words."""
+    words = [text for effect, text in EFFECTS.items() if effect in effects]
+    return " and ".join(words) if words else "forwards every item unchanged"
 
 
 def instruments(used: Sequence[Instrument]) -> str:
@@ -288,6 +302,20 @@ def metrics_page() -> str:
     return "\n".join([generated("every `Instrument` in the package"), "# Metrics\n", text, table(head, rows)])
 
 
+def contracts_page() -> str:
+    """Return docs/topics/contracts.md."""
+    text = (
+        "Read here what a broken contract means and how to keep it. `otelwp_agent.testing` checks these contracts;\n"
+        "[Writing a component](writing-a-component.md) shows how to run them on your own.\n"
+    )
+    parts = [generated("the docstrings in otelwp_agent/testing/contracts"), "# The contracts of components\n", text]
+    for contract in CONTRACTS:
+        kinds = [kind.value for kind in Kind if kind in contract.kinds]
+        who = "All components." if len(kinds) == len(Kind) else f"{' and '.join(kinds).capitalize()}."
+        parts.append(f"## {contract.name}\n\n**{contract.rule}** {who}\n\n{contract.why}\n")
+    return "\n".join(parts)
+
+
 def service_page() -> str:
     """Return docs/topics/service.md."""
     text = (
@@ -322,6 +350,7 @@ def pages() -> dict[Path, str]:
     written[SERVICE] = service_page()
     limits_table = table(docs_limits.HEAD, docs_limits.rows())
     written[SECURITY] = docs_limits.filled((ROOT / SECURITY).read_text("utf-8"), limits_table)
+    written[CONTRACTS_PAGE] = contracts_page()
     return written
 
 

@@ -161,16 +161,3 @@ def yaml_words(value: object) -> str:
     if isinstance(value, (tuple, list, set, frozenset)):
         return "[" + ", ".join(yaml_words(each) for each in value) + "]"
     return json.dumps(value)
-
-
-def block_of(annotation: Any) -> tuple[type[BaseModel], str] | None:  # noqa: ANN401 - any type there is
-    """Return the block inside a field's type, and what stands between the field's name and the block's."""
-    if isinstance(annotation, type) and not get_args(annotation) and issubclass(annotation, BaseModel):
-        return annotation, ""
-    for index, part in enumerate(get_args(annotation)):
-        found = block_of(part)
-        if found is not None:
-            origin = get_origin(annotation)
-            step = "[]" if origin in (list, tuple) else ".<name>" if origin is dict and index else ""
-            return found[0], step + found[1]
-    return None

@@ -2,9 +2,9 @@
 
 ::
 
-    cli → service, replay → pipeline → sending, journal, dead_letters
+    testing → cli → service, replay → pipeline → sending, journal, dead_letters
         → receivers, processors, exporters, connectors, extensions (independent of each other)
-        → component, components → sampling → codecs → transport → config → model → telemetry, errors
+        → component, components → sampling → codecs → transport → config → storage → model → telemetry, errors
 
 Imports for type checkers alone count like any other: a layer that knows another's types knows the layer. Four habits
 of the house are checked beside: model/ does no I/O, gRPC is imported in transport/grpc_*.py alone, the process ends in
@@ -30,16 +30,18 @@ KINDS = ("receivers", "processors", "exporters", "connectors", "extensions")
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "telemetry", ""),
     ("model",),
+    ("storage",),
     ("config",),
     ("transport",),
     ("codecs",),
     ("sampling",),
-    ("component", "components"),
+    ("component", "components", "component_errors"),
     KINDS,
     ("sending", "journal", "dead_letters"),
     ("pipeline",),
     ("service", "replay"),
     ("cli", "__main__"),
+    ("testing",),
 )
 """From the lowest to the highest; "" is the package itself, which holds the version."""
 
@@ -91,6 +93,8 @@ def layer_problems(tree: ast.AST, module: str, *, is_package: bool = False) -> I
         if top != PACKAGE:
             if part == "model" and top in IO_MODULES:
                 yield line, f"model does no I/O: it must not import {name}"
+            if top == "pytest":
+                yield line, "pytest is an extra, which an agent at work does not have: no module may import it"
             if top == "grpc" and not module.startswith(f"{PACKAGE}.transport.grpc_"):
                 yield line, "gRPC is imported in transport/grpc_*.py alone: it costs memory that HTTP does not need"
             continue

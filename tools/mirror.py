@@ -37,6 +37,7 @@ NO_MODULE = {
     "tests/e2e": "whole agents",
     "tests/examples": "what stands in examples/",
     "tests/hostile": "whole agents under attack",
+    "tests/faults": "the agent's own files, on which each system call fails in turn (tools/faults.py)",
     "tests/chaos": "whole agents that are killed, beside a backend that fails",
     "tests/sampling/adaptive/test_simulation.py": "the simulation in benchmarks/sampling",
     "tests/sampling/traces/test_native.py": "the extension module, which is C",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = Path("otelwp_agent/sampling/traces/native")
+SOURCES = Path("otelwp_agent/model/native")
 FUZZ_TARGET = Path("benchmarks/fuzz/fuzz_traces.py")
 
 STRICT = ("-std=c11", "-Wall", "-Wextra", "-Wconversion", "-Wno-sign-conversion", "-Werror", "-fsyntax-only")

@@ -1,5 +1,7 @@
 """Any bytes to what reads traces: the extension module means what Python means, or leaves them to it.
 
+The same holds for what counts what a message holds, and for what finds where JSON can be cut.
+
 Bytes are tried as a request, as what stands in one (a resource, a scope, a span), and as the seed of an odd one:
 what was changed at random mostly means nothing.
 
@@ -26,10 +28,12 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 from fuzzing import main  # noqa: E402 - beside this file
 
 from otelwp_agent.model import projection_pb2 as pb  # noqa: E402
+from otelwp_agent.model.json_slices import find_runs  # noqa: E402
 from otelwp_agent.model.projections import parse  # noqa: E402
 from otelwp_agent.model.signal import Signal  # noqa: E402
 from otelwp_agent.sampling import traces as package  # noqa: E402
 from otelwp_agent.sampling.traces.framing import enclose, frame  # noqa: E402
+from tests.kit import counting  # noqa: E402
 from tests.kit.otlp import Maker, delimited  # noqa: E402
 from tests.kit.traces import ALL_MARKS, OddTraces, agree, odd_request, request, span  # noqa: E402
 
@@ -42,6 +46,8 @@ LAST = Path("fuzz-traces.bin")
 """Where `fuzzing` keeps what found something; under sanitizers each input is written there before it is tried."""
 _FOUND_SIZE = 1024
 """Bytes for a `Found` of scan.h, which has less."""
+_TYPE_SIZE, _RUN_SIZE = 96, 16
+"""Bytes of a message type in a schema of count.h, and of a `Run` of json.h."""
 _SPAN = parse(pb.Resources.FromString, request([span()])).resources[0].scopes[0].items[0]
 
 
@@ -50,7 +56,7 @@ def load() -> Any:
     path = os.environ.get(LIBRARY)
     if not path:
         return package._native  # noqa: SLF001 - what this is about
-    name = "otelwp_agent.sampling.traces._native"
+    name = "otelwp_agent.model.native._native"
     loader = importlib.machinery.ExtensionFileLoader(name, path)
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None
@@ -80,6 +86,9 @@ def traces(data: bytes) -> None:
         if _scanner is not None:
             scan(_scanner, body)
         agree(native, body, marks, name=name)
+        counting.agree(body, native)
+    for target in (1, 100):
+        assert native.find_runs(data, target) == find_runs(data, target)
 
 
 def scan(library: Any, body: bytes) -> None:
@@ -92,6 +101,12 @@ def scan(library: Any, body: bytes) -> None:
     ctypes.memmove(alone, body, len(body))
     library.find_traces(alone, ctypes.c_size_t(len(body)), 1, found)
     library.forget(found)
+    for schema in counting.SCHEMAS:
+        types = ctypes.c_size_t(len(schema) // _TYPE_SIZE)
+        library.count_items(alone, ctypes.c_size_t(len(body)), schema, types, ctypes.c_uint64(2**40))
+    runs, values = ctypes.create_string_buffer(_RUN_SIZE * (len(body) + 1)), ctypes.c_uint64()
+    size, most = ctypes.c_size_t(len(body)), ctypes.c_size_t(len(body) + 1)
+    library.find_runs(alone, size, ctypes.c_size_t(1), runs, most, ctypes.byref(values))
     _c.free(alone)
 
 
@@ -106,6 +121,7 @@ def corpus() -> list[bytes]:
         bodies += [resource.SerializeToString(), *[scope.SerializeToString() for scope in resource.scopes]]
         bodies += [item for scope in resource.scopes for item in scope.items]
     bodies += [odd_request(seed, 1 + seed % 4) for seed in range(ODD)]
+    bodies += [path.read_bytes() for path in sorted(CAPTURES.glob("*.json")) if path.stat().st_size <= MAX_CAPTURE]
     return [body for body in bodies if body]
 
 

@@ -13,19 +13,34 @@ from otelwp_agent.components import ALIASES, Catalog
 from otelwp_agent.model.signal import Signal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from otelwp_agent.component import Factory
+    from otelwp_agent.errors import LoadError
 
 _COLUMNS = ("kind", "type", "signals", "tier", "stability", "description")
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-def components(as_json: bool) -> None:  # noqa: FBT001 - click's way to give a flag
-    """List what pipelines can be made of."""
-    found = [_describe(factory) for factory in Catalog().factories()]
+def components(as_json: bool) -> int:  # noqa: FBT001 - click's way to give a flag
+    """List what pipelines can be made of.
+
+    Exit status: 1 if a third-party component cannot be loaded; the others are listed.
+    """
+    broken: list[LoadError] = []
+    found = [_describe(factory) for factory in Catalog().factories(broken.append)]
+    for error in broken:
+        click.echo(f"error: {error}", err=True)
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
-        return
+    else:
+        _table(found)
+    return 1 if broken else 0
+
+
+def _table(found: Sequence[dict[str, str | list[str]]]) -> None:
+    """Print one line for each component."""
     rows = [_COLUMNS, *([_cell(one[column]) for column in _COLUMNS] for one in found)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS) - 1)]
     for row in rows:

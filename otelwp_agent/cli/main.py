@@ -21,8 +21,10 @@ _COMMANDS = {
     "schema": "Print the JSON Schema of the configuration file, for editors.",
     "generate": "Send sample telemetry.",
     "audit": "Prove that nothing was lost: print every ledger, and whether it balances.",
+    "journal": "Verify a journal on disk.",
     "dead-letter": "List, show, resend and purge what a destination has refused for good.",
     "sampling": "Explain adaptive sampling, and try out other rules on what was recorded.",
+    "new": "Write a package with a component of your own.",
     "rescue": "Bring dropped traces back from the flight recorder of adaptive sampling.",
 }
 """Every command and what it does. Each stands in a file of its own, which is loaded when it is called."""

@@ -43,7 +43,7 @@ def schema() -> None:
 
 def build_schema(catalog: Catalog) -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a whole file."""
-    factories = [*catalog.factories()]
+    factories = [*catalog.factories(lambda error: click.echo(f"warning: {error}", err=True))]
     for config in (*(factory.config for factory in factories), ServiceConfig):
         describe(config)
     refs, shared = models_json_schema(

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from otelwp_agent.cli.options import config_options, load_plan
+from otelwp_agent.cli.options import config_options, load_document
+from otelwp_agent.components import Catalog
+from otelwp_agent.pipeline.plan import make_plan
+from otelwp_agent.pipeline.trial import try_to_build
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,10 +20,13 @@ if TYPE_CHECKING:
 def validate(config: Sequence[str], overrides: Sequence[str]) -> None:
     """Check a configuration, and list everything that is wrong with it.
 
-    Each problem stands on a line of its own: file, line and column, what is wrong, and what would be right. Nothing is
-    opened or started. Exit status: 0 good (there may be warnings), 1 bad, 2 wrong usage.
+    Each problem stands on a line of its own: file, line and column, what is wrong, and what would be right. Every
+    component is built, but nothing is opened or started. Exit status: 0 good (there may be warnings), 1 bad, 2 wrong
+    usage.
     """
-    plan = load_plan(config, overrides)
+    document = load_document(config, overrides)
+    plan = make_plan(document, Catalog())
+    try_to_build(plan, document)
     for warning in plan.warnings:
         click.echo(str(warning), err=True)
     click.echo(f"OK: {_count(len(plan.pipelines), 'pipeline')}, {_count(len(plan.components), 'component')}")

@@ -10,7 +10,7 @@ import ast
 import inspect
 import textwrap
 from functools import cache
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -30,6 +30,19 @@ def describe(model: type[BaseModel]) -> None:
             describe(inner)
         field.description = field.description or words.get(name)
     model.model_rebuild(force=True)
+
+
+def block_of(annotation: Any) -> tuple[type[BaseModel], str] | None:  # noqa: ANN401 - any type there is
+    """Return the block inside a field's type, and what stands between the field's name and the block's."""
+    if isinstance(annotation, type) and not get_args(annotation) and issubclass(annotation, BaseModel):
+        return annotation, ""
+    for index, part in enumerate(get_args(annotation)):
+        found = block_of(part)
+        if found is not None:
+            origin = get_origin(annotation)
+            step = "[]" if origin in (list, tuple) else ".<name>" if origin is dict and index else ""
+            return found[0], step + found[1]
+    return None
 
 
 @cache

@@ -11,20 +11,19 @@ import errno
 import fcntl
 import mmap
 import os
+import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from otelwp_agent.dead_letters import records
 from otelwp_agent.errors import AgentError
+from otelwp_agent.storage import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
     from otelwp_agent.dead_letters.records import Letter
-
-FILE_MODE = 0o600
-"""Telemetry may hold what is nobody's business."""
 
 _TRIES = 10
 """Times that a file is opened again because somebody has put another in its place meanwhile."""
@@ -58,6 +57,8 @@ class LetterFile:
         """Bytes of letters that are gone, and of damage."""
         self._fd = -1
         self._marker = b""
+        self._unsynced = False
+        """Whether the last attempt to force the file to disk failed."""
 
     def open(self) -> Reading:
         """Open the file, making it if it is missing; return what it holds.
@@ -81,7 +82,7 @@ class LetterFile:
         """Close the file, and let others write it."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            files.close(fd)
 
     @property
     def is_open(self) -> bool:
@@ -90,7 +91,9 @@ class LetterFile:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether what is open is what stands at the path: somebody may have removed that."""
+        """Whether a file is open, and is the one at the path: somebody may have removed that."""
+        if self._fd < 0:
+            return False
         try:
             return os.path.samestat(os.fstat(self._fd), os.stat(self.path))  # noqa: PTH116 - beside fstat
         except FileNotFoundError:
@@ -108,8 +111,18 @@ class LetterFile:
         return True
 
     def sync(self) -> None:
-        """Force what was written to disk."""
-        os.fdatasync(self._fd)
+        """Force what was written to disk; raises `OSError`, and the next call then writes the file again.
+
+        After a failed fsync the kernel may have marked pages as clean that never reached the disk.
+        """
+        if self._unsynced:
+            self.rewrite()
+            return
+        try:
+            os.fdatasync(self._fd)
+        except OSError:
+            self._unsynced = True
+            raise
 
     def remove(self, letters: Collection[Letter]) -> None:
         """Have these letters gone. Raises `OSError`."""
@@ -128,29 +141,29 @@ class LetterFile:
         The old file stays until the new one is on disk. Raises `OSError`.
         """
         draft = self.path.with_name(f"{self.path.name}.new")
-        fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
+        fd = files.open_file(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            size, dropped = self._copy(fd, drop)
+            marker, size, dropped = self._copy(fd, drop)
             os.fsync(fd)
-            draft.replace(self.path)
+            os.replace(draft, self.path)  # noqa: PTH105 - beside the other functions of `os`
         except BaseException:
-            os.close(fd)
+            files.close(fd)
             with contextlib.suppress(OSError):
-                draft.unlink()
+                files.remove(draft)
             raise
-        os.close(self._fd)
-        self._fd, self.size, self.dead_bytes = fd, size, 0
-        self._marker = self._read_marker()
-        _sync_folder(self.path.parent)
+        files.close(self._fd)
+        self._fd, self._marker, self.size, self.dead_bytes = fd, marker, size, 0
+        self._unsynced = False
+        files.sync_directory(self.path.parent)
         return dropped
 
-    def _copy(self, fd: int, drop: Callable[[Letter], bool]) -> tuple[int, list[Letter]]:
-        """Write what stays to `fd`; return how many bytes that is, and what was dropped."""
+    def _copy(self, fd: int, drop: Callable[[Letter], bool]) -> tuple[bytes, int, list[Letter]]:
+        """Write what stays to `fd`; return the new file's marker and size, and the letters that were dropped."""
         prefix = records.new_prefix()
         marker = records.marker_of(prefix) or b""
         size, dropped = len(prefix), []
-        _write_all(fd, prefix)
+        files.write_all(fd, prefix)
         with _mapped(self.path) as data:
             for record in _living(data, self._marker).values():
                 assert record.letter is not None  # noqa: S101 - only letters live
@@ -158,14 +171,15 @@ class LetterFile:
                     dropped.append(record.letter)
                     continue
                 copy = records.encode(marker, record.letter, data[record.body : record.end])
-                _write_all(fd, copy)
+                files.write_all(fd, copy)
                 size += len(copy)
-        return size, dropped
+        return marker, size, dropped
 
     def _open_locked(self) -> None:
         for _ in range(_TRIES):
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
+            self._fd = files.open_file(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             try:
+                files.make_private(self._fd)
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if self.is_in_place:
                     return
@@ -180,17 +194,17 @@ class LetterFile:
     def _begin(self) -> None:
         os.ftruncate(self._fd, 0)
         prefix = records.new_prefix()
-        _write_all(self._fd, prefix)
+        files.write_all(self._fd, prefix)
         os.fsync(self._fd)
-        _sync_folder(self.path.parent)
+        files.sync_directory(self.path.parent)
         self.size = len(prefix)
 
     def _read_marker(self) -> bytes:
-        return _marker(os.pread(self._fd, records.PREFIX_BYTES, 0), self.path)
+        return _marker(files.read_at(self._fd, records.PREFIX_BYTES, 0), self.path)
 
     def _write(self, record: bytes) -> None:
         try:
-            _write_all(self._fd, record)
+            files.write_all(self._fd, record)
         except OSError:
             # A part of it may be there. It is not cut off: somebody may be reading, through a map of the file's pages.
             size = os.fstat(self._fd).st_size
@@ -249,12 +263,18 @@ def _living(data: bytes | mmap.mmap, marker: bytes, reading: Reading | None = No
 @contextlib.contextmanager
 def _mapped(path: Path) -> Iterator[bytes | mmap.mmap]:
     """Map a file into memory."""
-    with path.open("rb") as file:
-        if not os.fstat(file.fileno()).st_size:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not found.st_size:
             yield b""
             return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as data:
             yield data
+    finally:
+        files.close(fd)
 
 
 def _marker(prefix: bytes, path: Path) -> bytes:
@@ -262,18 +282,3 @@ def _marker(prefix: bytes, path: Path) -> bytes:
     if marker is None:
         raise AgentError(f"{path}: this is no dead-letter file")
     return marker
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force a new name to disk."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -7,6 +7,7 @@ at most, which survives a power cut.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from otelwp_agent.dead_letters.file import LetterFile, LockedError, new_id
 from otelwp_agent.dead_letters.records import LONGEST_ERROR, Letter, record_bytes
 from otelwp_agent.errors import AgentError, StartError
 from otelwp_agent.model.receipt import Outcome, Receipt
+from otelwp_agent.storage import files
 from otelwp_agent.telemetry.log_limit import LogLimit
 from otelwp_agent.telemetry.metrics import Instrument, InstrumentKind
 
@@ -37,6 +39,9 @@ BYTES = Instrument("otelwp_dead_letter_bytes", "Size of the dead-letter file.", 
 
 SYNC_INTERVAL = 0.1
 """Seconds between two fsyncs: ten a second cost a slow disk (20 ms each) a fifth of its time."""
+
+RETRY_INTERVAL = 1.0
+"""Seconds after a failed fsync or rewrite until the next one."""
 
 _WORTH_REWRITING = 64 * 1024
 """Bytes to be got back, below which a file with letters in it is not rewritten."""
@@ -76,6 +81,7 @@ class DeadLetterFile:
         self._wall = wall
         self._last_id = ""
         self._limit = LogLimit(time.monotonic)
+        self._sync_limit = LogLimit(time.monotonic)
         self._gone: list[Letter] = []
         self._dirty = False
         self._timer: asyncio.TimerHandle | None = None
@@ -84,7 +90,7 @@ class DeadLetterFile:
     def open(self) -> None:
         """Open the file, making it and its directory if they are missing; raise `StartError` that says what to do."""
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.make_directory(self.path.parent)
             reading = self._file.open()
         except LockedError as error:
             raise StartError(f"service.dead_letter.path: {error} Give each agent a file of its own") from error
@@ -107,6 +113,9 @@ class DeadLetterFile:
     def close(self) -> None:
         """Force everything to disk and close the file."""
         self.flush()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._file.close()
 
     def put(self, batch: Batch, *, exporter: str, reason: str, error: str) -> bool:
@@ -140,9 +149,7 @@ class DeadLetterFile:
 
     def _put(self, batch: Batch, exporter: str, reason: str, error: str) -> bool:
         if not self._file.is_in_place:
-            self._log.warning("dead-letter file removed by somebody; a new one begins")
-            self._file.close()
-            self._file.open()
+            self._reopen()
         resent = [(receipt, items) for receipt, items in batch.shares if isinstance(receipt, Resent)]
         whole = len(batch.shares) == 1 and len(resent) == 1 and resent[0][1] == resent[0][0].items
         now, origin = self._wall(), batch.origin
@@ -174,6 +181,18 @@ class DeadLetterFile:
         self._dirty = True
         self._soon()
         return True
+
+    def _reopen(self) -> None:
+        """Begin a new file in the place of one that was removed or replaced; raises `OSError`, `AgentError`."""
+        if self._file.is_open:
+            self._log.error(
+                "dead-letter file was removed or replaced; a new one begins",
+                advice="remove letters with `otelwp-agent dead-letter purge`; these are lost unless the file was moved",
+            )
+            self._file.close()
+            self._gone = []
+        files.make_directory(self.path.parent)
+        self._file.open()
 
     def _failed(self, batch: Batch, exporter: str, cause: str, why: str) -> None:
         self._registry.counter(FAILED, exporter=exporter, cause=cause).add(batch.items)
@@ -216,4 +235,13 @@ class DeadLetterFile:
                 self._file.sync()
             self._dirty = False
         except OSError as error:
-            self._log.error("dead letters not on disk", error=error.strerror)
+            self._dirty = True
+            what = self._sync_limit.take()
+            if what:
+                self._log.error("dead letters not on disk", error=error.strerror, retry_seconds=RETRY_INTERVAL)
+            self._retry()
+
+    def _retry(self) -> None:
+        """Try again in `RETRY_INTERVAL`; at a stop nothing more can be done."""
+        with contextlib.suppress(RuntimeError):
+            self._timer = asyncio.get_running_loop().call_later(RETRY_INTERVAL, self._on_time)

@@ -42,10 +42,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from otelwp_agent.component import Context, Exporter, ExporterConfig, Factory, Kind, Stability, Tier
+from otelwp_agent.component import (
+    Context,
+    Exporter,
+    ExporterConfig,
+    Factory,
+    Kind,
+    Reads,
+    Stability,
+    Tier,
+)
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Duration, Ignored, NullIsPresent, Refused
 from otelwp_agent.errors import RetryableError, StartError
+from otelwp_agent.storage import files
 from otelwp_agent.telemetry.metrics import Instrument
 from otelwp_agent.transport.compression import compress
 
@@ -62,9 +72,8 @@ MEGABYTE = 2**20
 """Of `max_megabytes`."""
 DAY = 86_400.0
 """Seconds."""
-FILE_MODE = 0o600
-"""Of new files: telemetry tells of people."""
-DEFAULT_DIRECTORY_MODE = "0755"
+DEFAULT_FILE_MODE = "0600"
+DEFAULT_DIRECTORY_MODE = "0700"
 
 _LENGTH_BYTES = 4
 _FLUSH = Ignored("every batch is written to the file before it counts as delivered")
@@ -108,13 +117,15 @@ class Config(ExporterConfig):
     create_directory: bool = False
     """Create the directory of `path` at start, if there is none."""
     directory_permissions: str | None = None
-    """Mode of directories that are created, octal, less the umask; 0755 if left out."""
+    """Mode of directories that are created, octal, less the umask; 0700 if left out."""
+    file_permissions: str = DEFAULT_FILE_MODE
+    """Mode of files that are created, octal, less the umask. An existing file keeps its mode."""
     group_by: Annotated[None, _GROUP_BY] = None
     """Refused: one exporter writes one file."""
     encoding: Annotated[None, _ENCODING] = None
     """Refused: there are no encoding extensions."""
 
-    @field_validator("directory_permissions")
+    @field_validator("directory_permissions", "file_permissions")
     @classmethod
     def _octal(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"(0o?)?[0-7]{3}", value):
@@ -145,7 +156,7 @@ class FileExporter(Exporter):
         self._encode = _encoder(config)
         self._directory_mode = config.directory_permissions or DEFAULT_DIRECTORY_MODE if config.create_directory else ""
         self._keep = config.append or config.rotation is not None
-        self._file = RotatingFile(Path(config.path), config.rotation)
+        self._file = RotatingFile(Path(config.path), config.rotation, mode=int(config.file_permissions, 8))
         self._thread: ThreadPoolExecutor | None = None
         self._bytes = context.registry.counter(BYTES, exporter=str(context.id))
         self._rotations = context.registry.counter(ROTATIONS, exporter=str(context.id))
@@ -155,7 +166,7 @@ class FileExporter(Exporter):
         path = self._file.path
         try:
             if self._directory_mode:
-                path.parent.mkdir(mode=int(self._directory_mode, 8), parents=True, exist_ok=True)
+                files.make_directory(path.parent, int(self._directory_mode, 8))
             self._file.open(truncate=not self._keep)
         except OSError as error:
             advice = ""
@@ -197,9 +208,16 @@ class RotatingFile:
     `wall` is seconds since 1970.
     """
 
-    def __init__(self, path: Path, rotation: Rotation | None = None, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        path: Path,
+        rotation: Rotation | None = None,
+        wall: Callable[[], float] = time.time,
+        mode: int = files.FILE_MODE,
+    ) -> None:
         """Open nothing before `open`."""
         self.path = path
+        self._mode = mode
         self._rotation = rotation
         self._limit = (rotation.max_megabytes or 100) * MEGABYTE if rotation is not None else 0
         self._wall = wall
@@ -215,7 +233,7 @@ class RotatingFile:
         """Close the file, if it is open."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            files.close(fd)
 
     def write(self, record: bytes) -> int:
         """Append `record`; return 1 if the file was full and a new one was begun for it, else 0.
@@ -227,10 +245,8 @@ class RotatingFile:
         rotate = bool(self._limit and self._size and self._size + len(record) > self._limit)
         if rotate:
             self._rotate()
-        rest = memoryview(record)
         try:
-            while rest:
-                rest = rest[os.write(self._fd, rest) :]
+            files.write_all(self._fd, record)
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._size)
@@ -254,7 +270,7 @@ class RotatingFile:
         return sorted(found, reverse=True)
 
     def _open(self, flags: int) -> None:
-        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | flags, FILE_MODE)
+        self._fd = files.open_file(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | flags, self._mode)
         self._size = os.fstat(self._fd).st_size
 
     def _rotate(self) -> None:
@@ -317,6 +333,6 @@ FACTORY = Factory(
     stability=Stability.BETA,
     tier=Tier.FREE,
     counted=False,
-    reads="full",
+    reads=Reads.FULL,
     instruments=(BYTES, ROTATIONS),
 )

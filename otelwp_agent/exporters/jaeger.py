@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from otelwp_agent import __version__
-from otelwp_agent.component import Context, Exporter, ExporterConfig, Factory, Kind, Stability, Tier
+from otelwp_agent.component import (
+    Context,
+    Exporter,
+    ExporterConfig,
+    Factory,
+    Kind,
+    Reads,
+    Stability,
+    Tier,
+)
 from otelwp_agent.components import Catalog
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import ByteSize, Endpoint, PositiveDuration, format_duration
@@ -265,5 +274,5 @@ FACTORY = Factory(
     signals=frozenset({Signal.TRACES}),
     stability=Stability.BETA,
     tier=Tier.FREE,
-    reads="nothing in OTLP; with `grpc` and `thrift_http` everything",
+    reads=Reads.FULL,
 )

@@ -21,7 +21,16 @@ from urllib.parse import quote, urlsplit
 from pydantic import Field
 
 from otelwp_agent import __version__
-from otelwp_agent.component import Context, Exporter, ExporterConfig, Factory, Kind, Stability, Tier
+from otelwp_agent.component import (
+    Context,
+    Exporter,
+    ExporterConfig,
+    Factory,
+    Kind,
+    Reads,
+    Stability,
+    Tier,
+)
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import ByteSize, Endpoint, PositiveDuration  # noqa: TC001 - pydantic reads them
 from otelwp_agent.errors import PermanentError, TooLargeError
@@ -149,5 +158,5 @@ FACTORY = Factory(
     signals=frozenset({Signal.TRACES}),
     stability=Stability.BETA,
     tier=Tier.FREE,
-    reads="keys, attributes as bytes; everything of spans with events, a trace state or dropped items",
+    reads=Reads.FULL,
 )

@@ -1,5 +1,7 @@
-"""The write-ahead journal: every acknowledged request is on disk until each of its items is settled.
+"""The write-ahead journal: every acknowledged request is on disk until each of its items is settled (docs/adr/0006).
 
-`records` defines the format, `segment` one file, `shelf` the directory, `journal` the group commit, `claims` tracks one
-request, `audit` proves the sums. `pipeline.intake` connects receivers to it (docs/adr/0006).
+`records` defines the format, `segment` one file, `segments` the open directory, `mark` how far acknowledged entries
+reach, `shelf` the state of each entry, `admission` and `commits` the way in, `failure` what happens when a write fails,
+`claims` tracks one request; `opening`, `recovery`, `audit` and `verify` read a directory.
+`pipeline.intake` connects receivers and pipelines to it.
 """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from otelwp_agent.telemetry.metrics import Instrument, InstrumentKind
 
 if TYPE_CHECKING:
-    from otelwp_agent.journal.journal import Journal
+    from otelwp_agent.journal.shelf import Shelf
     from otelwp_agent.telemetry.metrics import Registry
 
 BYTES = Instrument("otelwp_journal_bytes", "Bytes of the journal on disk.", InstrumentKind.GAUGE)
@@ -29,19 +29,36 @@ DURATION = Instrument(
     InstrumentKind.HISTOGRAM,
     buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1),
 )
+DISPLACED = Instrument(
+    "otelwp_journal_displaced_segments",
+    "Segments that somebody removed or replaced while the agent ran; their entries are copied to a new one.",
+)
+LOST = Instrument(
+    "otelwp_journal_lost_entries",
+    "Acknowledged requests, at most, that were missing at the end of the journal when the agent started.",
+)
+UNREADABLE = Instrument(
+    "otelwp_journal_unreadable_entries",
+    "Requests that wait because the disk did not return them; reading is tried again each second.",
+    InstrumentKind.GAUGE,
+)
 DAMAGED = Instrument("otelwp_journal_damaged_bytes", "Bytes in the journal that were no record when it was read.")
-INSTRUMENTS = (*(BYTES, CAPACITY, ENTRIES, WAITING, APPENDED, REFUSED, REPLAYED, COMMITS, FAILURES, DURATION, DAMAGED),)
+INSTRUMENTS = (
+    *(BYTES, CAPACITY, ENTRIES, WAITING, APPENDED, REFUSED, REPLAYED, COMMITS, FAILURES, DURATION, DAMAGED),
+    *(UNREADABLE, DISPLACED, LOST),
+)
 
 
 class JournalAccount:
     """The figures of a journal."""
 
-    def __init__(self, journal: Journal, registry: Registry) -> None:
+    def __init__(self, shelf: Shelf, max_size: int, registry: Registry) -> None:
         """Bind the instruments."""
-        registry.gauge(BYTES, lambda: journal.stored)
-        registry.gauge(CAPACITY, lambda: journal.max_size)
-        registry.gauge(ENTRIES, lambda: journal.entries)
-        registry.gauge(WAITING, lambda: journal.waiting)
+        registry.gauge(BYTES, lambda: shelf.stored)
+        registry.gauge(CAPACITY, lambda: max_size)
+        registry.gauge(ENTRIES, lambda: shelf.entries)
+        registry.gauge(WAITING, lambda: shelf.waiting)
+        registry.gauge(UNREADABLE, lambda: len(shelf.unreadable))
         self._registry = registry
         self.appended = registry.counter(APPENDED)
         self.replayed = registry.counter(REPLAYED)
@@ -49,6 +66,8 @@ class JournalAccount:
         self.failures = registry.counter(FAILURES)
         self.duration = registry.histogram(DURATION)
         self.damaged = registry.counter(DAMAGED)
+        self.displaced = registry.counter(DISPLACED)
+        self.lost = registry.counter(LOST)
 
     def refused(self, requests: int, reason: str) -> None:
         """Count what was not written."""

@@ -21,13 +21,13 @@ def audit_directory(directory: Path) -> Report:
     """
     recovered = read_directory(directory, write=False)
     try:
-        return _report(recovered, directory)
+        return report_of(recovered, directory)
     finally:
-        for segment in recovered.segments:
-            segment.close()
+        recovered.close()
 
 
-def _report(recovered: Recovered, directory: Path) -> Report:
+def report_of(recovered: Recovered, directory: Path) -> Report:
+    """Return the ledgers of a journal that was read, with everything that does not fit together."""
     lines: list[Line] = []
     for place, kind in enumerate(KINDS[:3]):
         accounts = [
@@ -67,6 +67,8 @@ def _report(recovered: Recovered, directory: Path) -> Report:
         for path, damage in recovered.damage
     ]
     problems += recovered.problems
+    if recovered.missing:
+        problems.append(f"the end of the journal is missing: up to {recovered.missing} acknowledged requests are lost")
     source = f"journal {directory}, {recovered.entries} requests not settled"
     if recovered.torn:
         source += f", a last write of {recovered.torn} bytes cut off (nobody was told that it had succeeded)"

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from otelwp_agent.journal.claims import Entry, JournalClaim
     from otelwp_agent.journal.draft import Draft
@@ -32,11 +32,13 @@ class Books:
         self._progressed: list[JournalClaim] = []
         self._branches: list[tuple[int, int, str]] = []
         """What is done of entries that wait again."""
+        self._repeated: list[int] = []
+        """Numbers of entries whose release was on disk and is there no more."""
         self._tell_exporters = 0.0
 
     def __bool__(self) -> bool:
         """Tell whether there is anything to be written."""
-        return bool(self._changed or self._released or self._progressed or self._branches)
+        return bool(self._changed or self._released or self._progressed or self._branches or self._repeated)
 
     def changed(self, ledger: Ledger) -> None:
         """Note that an account has changed."""
@@ -53,6 +55,11 @@ class Books:
     def waits(self, entry: Entry) -> None:
         """Note what is done of an entry that waits for the rest."""
         self._branches += [(entry.seq, place, name) for place, name in entry.done]
+
+    def repeat(self, released: Iterable[int], branches: Iterable[tuple[int, int, str]]) -> None:
+        """Write again which entries are released and which branches are done: the commits that said so are lost."""
+        self._repeated += released
+        self._branches += branches
 
     def moved(self, draft: Draft, seq: int, done: Sequence[tuple[int, str]]) -> None:
         """Note what has been done of an entry while a draft moved it to number `seq`."""
@@ -76,8 +83,9 @@ class Books:
         if not draft.segment.size or time.monotonic() >= self._tell_exporters:
             self._tell_exporters = time.monotonic() + EXPORTERS_INTERVAL
             exporters = self.exporters()
-        draft.commit({ledger: row_of(ledger) for ledger in self._changed}, self._released, exporters)
-        self._changed, self._released = {}, []
+        rows = {ledger: row_of(ledger) for ledger in self._changed}
+        draft.commit(rows, self._released, exporters, self._repeated)
+        self._changed, self._released, self._repeated = {}, [], []
 
     def tell_exporters(self) -> None:
         """Have the next commit say what exporters have done, however recently that was said."""
@@ -93,6 +101,7 @@ class Books:
         """Know again what a draft would have said: it cannot be written."""
         self._changed |= dict.fromkeys(draft.rows)
         self._released[:0] = draft.released
+        self._repeated[:0] = draft.repeated
         self._branches += draft.branches
 
 

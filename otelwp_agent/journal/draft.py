@@ -52,8 +52,8 @@ class Draft:
     """Records for the end of one segment: entries that move there, then those of requests, then the commit."""
 
     __slots__ = (
-        "_numbers", "_offset", "branches", "contexts", "moved", "parts", "released", "requests", "rows", "segment",
-        "spots",
+        "_numbers", "_offset", "branches", "contexts", "moved", "parts", "released", "repeated", "requests", "rows",
+        "segment", "spots",
     )  # fmt: skip
 
     def __init__(self, segment: Segment, numbers: dict[tuple[object, ...], int]) -> None:
@@ -70,6 +70,7 @@ class Draft:
         self.rows: dict[Ledger, Account] = {}
         """The accounts that it changes."""
         self.released: list[tuple[Segment, int]] = []
+        self.repeated: Sequence[int] = ()
         self.branches: list[tuple[int, int, str]] = []
         self._numbers = numbers
         self._offset = segment.size
@@ -111,12 +112,17 @@ class Draft:
         self._add_entry(parts, number, batch.items)
 
     def commit(
-        self, rows: dict[Ledger, Account], released: list[tuple[Segment, int]], exporters: Sequence[ExporterRow]
+        self,
+        rows: dict[Ledger, Account],
+        released: list[tuple[Segment, int]],
+        exporters: Sequence[ExporterRow],
+        repeated: Sequence[int] = (),
     ) -> None:
-        """Say last of all what is true when this is on disk."""
-        self.rows, self.released = rows, released
+        """End with what is true when this is on disk; `repeated` are the numbers of entries released before."""
+        self.rows, self.released, self.repeated = rows, released, repeated
         entries = range(self.segment.end + len(self.moved), self.next)
         seqs = [segment.first + index for segment, index in released]
+        seqs += repeated
         commit = Commit(entries, list(rows.values()), seqs, self.branches, exporters)
         self._add(records.other(self.segment.marker, Kind.COMMIT, commit.encode()))
 

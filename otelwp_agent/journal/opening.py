@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from otelwp_agent.errors import StartError
 from otelwp_agent.journal.recovery import read_directory
 from otelwp_agent.model.receipt import Outcome
+from otelwp_agent.storage import files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,23 +20,41 @@ if TYPE_CHECKING:
 
 def take(directory: Path) -> tuple[int, Recovered]:
     """Return a directory, open and locked, and what is in it; raises `StartError`. Closing it lets it go."""
-    lock = -1
+    held = -1
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        files.make_directory(directory)
+        held = lock(directory)
         recovered = read_directory(directory)
         if recovered.torn:  # it will not be the last write any more, and would look like damage
-            recovered.segments[-1].cut(recovered.torn)
+            _cut(recovered)
     except OSError as error:
-        if lock >= 0:
-            os.close(lock)
+        if held >= 0:
+            files.close(held)
         if isinstance(error, BlockingIOError):
             raise StartError(
                 f"service.journal.directory: another agent is using {directory}: give each agent its own"
             ) from error
         raise StartError(f"service.journal.directory: cannot use {directory}: {error.strerror or error}") from error
-    return lock, recovered
+    return held, recovered
+
+
+def lock(directory: Path) -> int:
+    """Open and lock a directory; raises `OSError`, `BlockingIOError` if another process has it."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        files.close(fd)
+        raise
+    return fd
+
+
+def _cut(recovered: Recovered) -> None:
+    try:
+        recovered.segments[-1].cut(recovered.torn)
+    except OSError:
+        recovered.close()
+        raise
 
 
 def put_right(recovered: Recovered, ledgers: Ledgers) -> tuple[int, int]:

@@ -17,7 +17,6 @@ marker stands and the checksum holds. Since nobody who sends telemetry knows it,
 
 from __future__ import annotations
 
-import os
 import struct
 from array import array
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from isal.isal_zlib import crc32
 from otelwp_agent.journal.resync import walk
 from otelwp_agent.model.batch import Origin
 from otelwp_agent.model.signal import Signal
+from otelwp_agent.storage import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -228,7 +228,7 @@ def scan(fd: int, marker: bytes, size: int, offset: int = 0) -> Iterator[Record 
     """Yield the records of an open file of `size` bytes, and the damage between them, a window at a time."""
     window = WINDOW
     while offset < size:
-        data = os.pread(fd, min(window, size - offset), offset)
+        data = files.read_at(fd, min(window, size - offset), offset)
         if not data:
             yield Damage(offset, size - offset)
             return

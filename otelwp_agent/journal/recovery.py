@@ -5,6 +5,7 @@ The same reading serves the start of the agent and `otelwp-agent audit`; it chan
 
 from __future__ import annotations
 
+import os
 from array import array
 from bisect import bisect_right
 from collections import Counter
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from operator import gt
 from typing import TYPE_CHECKING
 
+from otelwp_agent.journal.mark import read_mark
 from otelwp_agent.journal.records import HEADER_BYTES, Account, Commit, Context, Damage, Kind, Record, Snapshot
 from otelwp_agent.journal.segment import RELEASED, WAITING, Segment
 from otelwp_agent.model.receipt import Outcome
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from otelwp_agent.journal.mark import Mark
     from otelwp_agent.journal.records import ExporterRow
 
 Key = tuple[str, str, str]
@@ -43,6 +46,9 @@ class Recovered:
     damage: list[tuple[Path, Damage]] = field(default_factory=list)
     torn: int = 0
     """Bytes of a last write that was cut off: nobody was told that it had succeeded."""
+    mark: Mark | None = None
+    """How far acknowledged entries reached, if that is known."""
+    mark_damaged: bool = False
     problems: list[str] = field(default_factory=list)
     """What does not fit together, in words."""
 
@@ -51,12 +57,36 @@ class Recovered:
         """Entries that are not settled."""
         return sum(segment.live for segment in self.segments)
 
+    @property
+    def missing(self) -> int:
+        """Acknowledged entries, at most, that the end of the journal has lost and that were not settled."""
+        if self.mark is None:
+            return 0
+        end = max([1, *(segment.end for segment in self.segments)])
+        return max(0, min(self.mark.next - end, self.mark.live))
+
+    def close(self) -> None:
+        """Close all segments."""
+        for segment in self.segments:
+            segment.close()
+
 
 def read_directory(directory: Path, *, write: bool = True) -> Recovered:
     """Read every segment in `directory`; raises `OSError`."""
     recovered = Recovered()
-    for path in sorted(directory.glob("*.journal")):
-        segment = Segment.open(path, write=write)
+    # Before the segments, which an agent that runs may only add to meanwhile.
+    recovered.mark, recovered.mark_damaged = read_mark(directory)
+    try:
+        _read_segments(directory, recovered, write=write)
+    except BaseException:
+        recovered.close()
+        raise
+    return recovered
+
+
+def _read_segments(directory: Path, recovered: Recovered, *, write: bool) -> None:
+    for name in sorted(os.listdir(directory)):  # noqa: PTH208 - raises if it is not allowed, unlike `glob`
+        segment = Segment.open(directory / name, write=write)
         if segment is not None:
             recovered.segments.append(segment)
     segments = recovered.segments
@@ -65,7 +95,6 @@ def read_directory(directory: Path, *, write: bool = True) -> Recovered:
     _release(readings, released, recovered)
     for reading in readings:
         reading.count_live()
-    return recovered
 
 
 class _Reading:

@@ -10,8 +10,12 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from otelwp_agent.storage import files
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import structlog
 
 SIZE = 2**20
 """Bytes: the releases of a hundred thousand requests."""
@@ -20,30 +24,42 @@ SIZE = 2**20
 class Reserve:
     """The file, if there is one."""
 
-    def __init__(self, directory: Path) -> None:
-        """Know where it lies."""
+    def __init__(self, directory: Path, log: structlog.typing.FilteringBoundLogger) -> None:
+        """Create nothing yet."""
         self._path = directory / "reserve"
+        self._log = log
+        self._reported = False
         self.held = False
         """Whether it has its blocks."""
 
     def hold(self) -> None:
-        """Have the file, if the disk has room for it."""
+        """Preallocate the file if there is space."""
         if self.held:
             return
         try:
-            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return
+            self._allocate()
+            self.held = True
+            self._reported = False
+        except OSError as error:
+            self.give_up()
+            if not self._reported:  # once, until there is space again
+                self._reported = True
+                self._log.warning(
+                    "journal reserve cannot be allocated; the disk is nearly full",
+                    file=str(self._path),
+                    bytes=SIZE,
+                    error=error.strerror,
+                )
+
+    def _allocate(self) -> None:
+        fd = files.open_file(self._path, os.O_WRONLY | os.O_CREAT)
         try:
             os.posix_fallocate(fd, 0, SIZE)
-            self.held = True
-        except OSError:
-            self.give_up()
         finally:
-            os.close(fd)
+            files.close(fd)
 
     def give_up(self) -> None:
         """Give its blocks back."""
         self.held = False
         with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
+            files.remove(self._path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from array import array
@@ -10,6 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from otelwp_agent.journal import records
+from otelwp_agent.storage import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +30,19 @@ RELEASED = 2
 FIRST_PARTLY_DONE = 3
 
 
+class DisplacedError(OSError):
+    """A segment is no longer at its path: it was removed or replaced, or its directory was."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the path."""
+        super().__init__(errno.ESTALE, f"{path} was removed or replaced while the agent runs")
+
+
+def is_segment(name: str) -> bool:
+    """Return whether a file's name is a segment's."""
+    return _NAME.fullmatch(name) is not None
+
+
 class Segment:
     """A segment: what is in the file, and what is to be known of its entries.
 
@@ -36,8 +51,8 @@ class Segment:
     """
 
     __slots__ = (
-        "context_numbers", "contexts", "fd", "first", "items", "kept", "live", "live_bytes", "marker", "number",
-        "offsets", "path", "size", "states", "waiting_for",
+        "_identity", "_name", "context_numbers", "contexts", "displaced", "fd", "first", "items", "kept", "live",
+        "live_bytes", "marker", "number", "offsets", "path", "size", "states", "waiting_for",
     )  # fmt: skip
 
     def __init__(self, path: Path, number: int, marker: bytes, fd: int, first: int) -> None:
@@ -48,6 +63,10 @@ class Segment:
         self.fd = fd
         self.first = first
         self.size = 0
+        self.displaced = False
+        """Whether it is known that the file is no longer at its path."""
+        self._name = str(path)
+        self._identity = (0, 0)
         self.states = bytearray()
         self.offsets = array("I")
         """Where each entry begins."""
@@ -68,8 +87,15 @@ class Segment:
         """Make an empty file; raises `OSError`."""
         marker = os.urandom(records.MARKER_BYTES)
         path = directory / f"{number:010d}-{marker.hex()}.journal"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        return cls(path, number, marker, fd, first)
+        fd = files.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        segment = cls(path, number, marker, fd, first)
+        try:
+            segment._identify()
+        except OSError:
+            with contextlib.suppress(OSError):
+                segment.delete()
+            raise
+        return segment
 
     @classmethod
     def open(cls, path: Path, *, write: bool = True) -> Segment | None:
@@ -77,10 +103,33 @@ class Segment:
         found = _NAME.fullmatch(path.name)
         if found is None:
             return None
-        fd = os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
+        fd = files.open_file(path, os.O_RDWR) if write else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         segment = cls(path, int(found[1]), bytes.fromhex(found[2]), fd, 0)
-        segment.size = os.fstat(fd).st_size
+        try:
+            segment.size = segment._identify().st_size
+        except OSError:
+            segment.close()
+            raise
         return segment
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the open file is the one at the path. Raises `OSError` if the path cannot be checked."""
+        try:
+            found = os.stat(self._name)  # noqa: PTH116 - once a commit: a `Path` would cost as much as the call
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return (found.st_dev, found.st_ino) == self._identity
+
+    def _check_place(self) -> None:
+        """Raise `DisplacedError` if the file was removed or replaced, `OSError` if that cannot be told."""
+        if not self.is_in_place:
+            raise DisplacedError(self.path)
+
+    def _identify(self) -> os.stat_result:
+        found = os.fstat(self.fd)
+        self._identity = (found.st_dev, found.st_ino)
+        return found
 
     @property
     def waiting(self) -> int:
@@ -93,13 +142,17 @@ class Segment:
         return self.first + len(self.states)
 
     def write(self, parts: list[bytes], *, sync: bool) -> int:
-        """Write at the end, to the disk itself if `sync`; return the bytes. Raises `OSError` with the end as it was."""
+        """Write at the end, to the disk itself if `sync`; return the bytes.
+
+        Raises `OSError` with the end as it was, `DisplacedError` if the file is no longer at its path.
+        """
         offset = self.size
         try:
             for start in range(0, len(parts), _MAX_PARTS):
-                offset += self._write(parts[start : start + _MAX_PARTS], offset)
+                offset += files.write_parts(self.fd, parts[start : start + _MAX_PARTS], offset)
             if sync:
                 os.fdatasync(self.fd)
+            self._check_place()  # before anything is acknowledged: it may have been removed meanwhile
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self.fd, self.size)
@@ -116,12 +169,9 @@ class Segment:
         return records.scan(self.fd, self.marker, self.size)
 
     def entry(self, index: int) -> Record | None:
-        """Read one entry; `None` if it is damaged, or on a part of the disk that cannot be read."""
+        """Read one entry; return `None` if it is damaged. Raises `OSError` if the disk cannot be read."""
         offset = self.offsets[index]
-        try:
-            data = memoryview(os.pread(self.fd, self._room(index), offset))
-        except OSError:
-            return None
+        data = memoryview(files.read_at(self.fd, self._room(index), offset))
         record = records.read_one(data, self.marker, 0)
         if record is None or record.seq != self.first + index:
             return None
@@ -136,19 +186,10 @@ class Segment:
     def close(self) -> None:
         """Close the file."""
         if self.fd >= 0:
-            os.close(self.fd)
+            files.close(self.fd)
             self.fd = -1
 
     def delete(self) -> None:
-        """Close the file and remove it."""
+        """Close the file and remove it; raises `OSError`."""
         self.close()
-        self.path.unlink(missing_ok=True)
-
-    def _write(self, parts: list[bytes], offset: int) -> int:
-        total = sum(map(len, parts))
-        written = os.pwritev(self.fd, parts, offset)
-        if written < total:
-            rest = memoryview(b"".join(parts))
-            while written < total:
-                written += os.pwrite(self.fd, rest[written:], offset + written)
-        return total
+        files.remove(self.path)

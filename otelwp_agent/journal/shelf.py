@@ -9,10 +9,12 @@ Invariants:
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from otelwp_agent.journal.claims import NOTHING, Entry
 from otelwp_agent.journal.segment import FIRST_PARTLY_DONE, RELEASED, RUNNING, WAITING
+from otelwp_agent.telemetry.log_limit import LogLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 _PARTLY_DONE_STATES = 256 - FIRST_PARTLY_DONE
 GLANCES = 1000
+READ_INTERVAL = 1.0
+"""Seconds until an entry that the disk did not return is read again."""
 Spot = tuple[int, int, int]
 """Of an entry in its segment: offset, number of its context, items."""
 
@@ -48,6 +52,9 @@ class Shelf:
         """Requests that are not settled."""
         self._keeper = keeper
         self._log = log
+        self.unreadable: dict[tuple[int, int], float] = {}
+        """By number of the segment and index, entries that the disk did not return, and when to try again."""
+        self._limit = LogLimit(time.monotonic)
         self._running: dict[tuple[int, int], Entry] = {}
         """By number of the segment and index."""
         self._done_sets: list[Done] = []
@@ -133,7 +140,12 @@ class Shelf:
         for index, state in enumerate(segment.states):
             if state == RELEASED:
                 continue
-            record = segment.entry(index)
+            try:
+                record = segment.entry(index)
+            except OSError as error:
+                if self._limit.take():
+                    self._log.warning("journal entry not copied: it cannot be read", error=error.strerror)
+                continue
             context = segment.contexts.get(segment.context_numbers[index])
             if record is None or context is None:
                 continue  # it is dropped when its turn comes to be fed
@@ -161,7 +173,10 @@ class Shelf:
                         if not passed % GLANCES:
                             yield None
                     elif self._is_ready(segment, (number, state), ready):
-                        yield self._read(segment, index)
+                        if not self.unreadable or self._may_read(segment, index):
+                            replay = self._read(segment, index)
+                            if replay is not None:
+                                yield replay
                     else:
                         numbers.discard(number)
                     index = segment.states.find(state, index + 1)
@@ -186,6 +201,19 @@ class Shelf:
         state = segment.states[index]
         return self._running[segment.number, index].done if state == RUNNING else self._done_of(state)
 
+    def released(self, segment: Segment) -> list[int]:
+        """Return the numbers of the entries of a segment that are released."""
+        return [segment.first + index for index, state in enumerate(segment.states) if state == RELEASED]
+
+    def partly_done(self, segment: Segment) -> list[tuple[int, int, str]]:
+        """Return what is done of the entries of a segment that are not released: number, pipeline, branch."""
+        return [
+            (segment.first + index, place, name)
+            for index, state in enumerate(segment.states)
+            if state != RELEASED
+            for place, name in self.done(segment, index)
+        ]
+
     def prune(self, current: Segment | None) -> list[Segment]:
         """Take off the oldest segments as long as nothing in them is needed, but never the `current` one; return them.
 
@@ -201,11 +229,30 @@ class Shelf:
         context = segment.contexts.get(key[0])
         return context is None or ready(context, self._done_of(key[1]))
 
-    def _read(self, segment: Segment, index: int) -> Replay:
+    def _may_read(self, segment: Segment, index: int) -> bool:
+        """Return False for an entry that could not be read less than `READ_INTERVAL` ago."""
+        return time.monotonic() >= self.unreadable.get((segment.number, index), 0.0)
+
+    def _read(self, segment: Segment, index: int) -> Replay | None:
+        """Read an entry that waits, and let it run; return `None` if the disk cannot be read, and let it wait."""
+        try:
+            record = segment.entry(index)
+        except OSError as error:
+            self.unreadable[segment.number, index] = time.monotonic() + READ_INTERVAL
+            entries = self._limit.take()
+            if entries:
+                self._log.error(
+                    "journal cannot be read; entries wait",
+                    file=str(segment.path),
+                    failures=entries,
+                    error=error.strerror,
+                    advice="check the disk; reading is tried again",
+                )
+            return None
+        self.unreadable.pop((segment.number, index), None)
         state = segment.states[index]
         _stop_waiting(segment, index, state)
         segment.states[index] = RUNNING
-        record = segment.entry(index)
         size = record.end - record.offset if record is not None else 0
         entry = self._run(segment, index, segment.items[index], size)
         entry.done = self._done_of(state)

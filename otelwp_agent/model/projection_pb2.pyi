@@ -340,6 +340,36 @@ class ExponentialHistogramPointAttributes(_message.Message):
     attributes: _containers.RepeatedCompositeFieldContainer[KeyValue]
     def __init__(self, attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ...) -> None: ...
 
+class AttributedScope(_message.Message):
+    __slots__ = ("attributes",)
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    attributes: _containers.RepeatedCompositeFieldContainer[KeyValue]
+    def __init__(self, attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ...) -> None: ...
+
+class AttributedSpan(_message.Message):
+    __slots__ = ("attributes", "events", "links")
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    LINKS_FIELD_NUMBER: _ClassVar[int]
+    attributes: _containers.RepeatedCompositeFieldContainer[KeyValue]
+    events: _containers.RepeatedCompositeFieldContainer[AttributedEvent]
+    links: _containers.RepeatedCompositeFieldContainer[AttributedLink]
+    def __init__(self, attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[AttributedEvent, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[AttributedLink, _Mapping]]] = ...) -> None: ...
+
+class AttributedEvent(_message.Message):
+    __slots__ = ("name", "attributes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    name: bytes
+    attributes: _containers.RepeatedCompositeFieldContainer[KeyValue]
+    def __init__(self, name: _Optional[bytes] = ..., attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ...) -> None: ...
+
+class AttributedLink(_message.Message):
+    __slots__ = ("attributes",)
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    attributes: _containers.RepeatedCompositeFieldContainer[KeyValue]
+    def __init__(self, attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ...) -> None: ...
+
 class SampledSpan(_message.Message):
     __slots__ = ("trace_id", "trace_state", "attributes")
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]

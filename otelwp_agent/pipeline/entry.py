@@ -7,13 +7,16 @@ body is decoded whether there is room.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
+from otelwp_agent.component_errors import Bugs
 from otelwp_agent.errors import ConsumeError, Overloaded
 from otelwp_agent.model.receipt import Ledger
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.acknowledge import Answer
 from otelwp_agent.pipeline.fan_out import consume_forks
+from otelwp_agent.telemetry import logging
 from otelwp_agent.telemetry.metrics import Instrument
 
 if TYPE_CHECKING:
@@ -56,6 +59,7 @@ class PipelineHead:
         self.fills: Mapping[str, Callable[[str], float]] = {}
         """How full what it leads to is for a tenant, by exporter: 0 is empty, 1 is full."""
         self._all = ledgers
+        self.bugs = Bugs(lambda: logging.get(pipeline=pipeline))
 
     @property
     def total(self) -> Ledger:
@@ -80,16 +84,23 @@ class PipelineHead:
         ledger.accepted += batch.items
         try:
             self.first.consume(batch)
-        except BaseException:
+        except BaseException as error:
             ledger.accepted -= batch.items
             for receipt, _ in batch.shares:
                 receipt.ledger = None
+            if isinstance(error, Exception) and not isinstance(error, ConsumeError):
+                raise self.bugs.report(error, time.monotonic) from error
             raise
 
     def admit(self) -> None:
         """Raise `Overloaded` if a stage that can tell early would refuse."""
-        for admit in self.admits:
-            admit()
+        try:
+            for admit in self.admits:
+                admit()
+        except ConsumeError:
+            raise
+        except Exception as error:
+            raise self.bugs.report(error, time.monotonic) from error
 
 
 class ReceiverEntry:

@@ -28,10 +28,12 @@ from otelwp_agent.component import (
     Processor,
     Receiver,
 )
+from otelwp_agent.component_errors import failure
 from otelwp_agent.config.blocks import Queue, Retry
 from otelwp_agent.errors import StartError
 from otelwp_agent.model.ledger_report import totals
 from otelwp_agent.model.ledgers import Ledgers
+from otelwp_agent.pipeline.building import build_component
 from otelwp_agent.pipeline.entry import ConnectorEntry, PipelineHead, ReceiverEntry
 from otelwp_agent.pipeline.fan_out import fan_out
 from otelwp_agent.sending.sender import Drained, Sender
@@ -126,11 +128,9 @@ class Graph:
                 await part.start()
         except BaseException as error:
             for part in reversed(started):
-                await _shutdown_quietly(part, self.environment.log)
-            if isinstance(error, Exception) and not isinstance(error, StartError):
-                self.environment.log.exception("component cannot start")
-                name = _name(started[-1])
-                raise StartError(f"{name}: cannot start: {error!r}") from error
+                await _shutdown_quietly(part)
+            if isinstance(error, Exception):
+                raise failure(_name(started[-1]), "cannot start", error, _context(started[-1]).log) from error
             raise
 
     def adopt(self) -> None:
@@ -267,7 +267,7 @@ class Graph:
             pipeline=pipeline,
             in_flight=environment.in_flight,
         )
-        component = planned.factory.build(planned.config, context)
+        component = build_component(planned, context)
         self._fresh.append(component)
         return component
 
@@ -333,15 +333,16 @@ class Graph:
 
     async def _stop(self, part: Component | Sender, deadline: float) -> Drained:
         """Stop one part; whatever goes wrong with it is logged, and does not hold up the others."""
+        log = _context(part).log
         try:
             if isinstance(part, Sender):
                 return await part.drain(deadline)
             async with asyncio.timeout(max(0.01, deadline - self.environment.clock())):
                 await part.shutdown()
         except TimeoutError:
-            self.environment.log.warning("component did not stop in time", component=_name(part))
+            log.warning("component did not stop in time")
         except Exception:
-            self.environment.log.exception("component did not stop", component=_name(part))
+            log.exception("component did not stop")
         return Drained(0, 0)
 
     def _ordered(self) -> list[Sequence[Component | Sender]]:
@@ -380,14 +381,19 @@ class Graph:
         return {id(part) for rank in self._ordered() for part in rank}
 
 
+def _context(part: Component | Sender) -> Context:
+    return part.exporter.context if isinstance(part, Sender) else part.context
+
+
 def _name(part: Component | Sender) -> str:
-    context = part.exporter.context if isinstance(part, Sender) else part.context
+    context = _context(part)
     return f"{context.kind.value}/{context.id}"
 
 
-async def _shutdown_quietly(part: Component | Sender, log: structlog.typing.FilteringBoundLogger) -> None:
+async def _shutdown_quietly(part: Component | Sender) -> None:
     """Stop a part after a failed start, whose own error matters more."""
+    log = _context(part).log
     try:
         await part.shutdown()
     except Exception:
-        log.exception("component did not stop", component=_name(part))
+        log.exception("component did not stop")

@@ -61,7 +61,8 @@ class Intake:
         journal.on_closed = self._wake.set
 
     def start(self) -> None:
-        """Begin to feed what waits."""
+        """Begin to feed what waits, and to check that no file of the journal has disappeared."""
+        self.journal.start()
         self._task = spawn(self._run(), name="feed from the journal")
 
     def stop(self) -> None:
@@ -106,8 +107,9 @@ class Intake:
                 "items dropped", reason=error.reason, pipeline=pipeline, items=batch.items, error=str(error)
             )
             receipt.settle(Outcome.DROPPED, batch.items, error.reason)
-        except Exception:  # noqa: BLE001 - a bug ends this request, not the agent
-            self._log.exception("a pipeline broke", pipeline=pipeline, items=batch.items)
+        except Exception as error:  # noqa: BLE001 - a bug ends this request, not the agent
+            head.bugs.report(error, time.monotonic)
+            self._log.error("items dropped", reason="internal_error", pipeline=pipeline, items=batch.items)
             receipt.settle(Outcome.DROPPED, receipt.pending - receipt.parked, "internal_error")
 
     async def _run(self) -> None:

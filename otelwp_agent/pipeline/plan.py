@@ -15,7 +15,7 @@ from otelwp_agent.component import ComponentId, Kind
 from otelwp_agent.config.blocks import Block
 from otelwp_agent.config.explain import check, did_you_mean, hide, kind_of, listing
 from otelwp_agent.config.service import PipelineConfig, ServiceConfig
-from otelwp_agent.errors import ConfigError, Problem, Severity
+from otelwp_agent.errors import ConfigError, LoadError, Problem, Severity
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.plan_graph import check_graph
 from otelwp_agent.pipeline.plan_types import ComponentPlan, PipelinePlan, Plan
@@ -142,7 +142,11 @@ class _Planner:
 
     def _component(self, kind: Kind, identifier: ComponentId, node: Node, path: Path) -> ComponentPlan | None:
         """Check one component's settings."""
-        factory = self._catalog.get(kind, identifier.type)
+        try:
+            factory = self._catalog.get(kind, identifier.type)
+        except LoadError as error:
+            self._say(node, str(error), (), at_key=True)
+            return None
         if factory is None and kind is Kind.EXTENSION and identifier.type in _NOT_NEEDED:
             message = (
                 f"there is no `{identifier.type}` here, and nothing lacks without it: {_NOT_NEEDED[identifier.type]}"
@@ -154,7 +158,13 @@ class _Planner:
             self._say(node, self._unknown_type(kind, identifier.type), path, at_key=True)
             return None
         self._known[kind, identifier] = Declared(factory, node, path)
-        config, problems = check(factory.config, node, path)
+        try:
+            config, problems = check(factory.config, node, path)
+        except Exception as error:  # noqa: BLE001 - a bug in a third party's Config is a problem among others
+            what = " ".join(str(error).split())
+            message = f"{kind.value}/{identifier}: its Config has a bug: {type(error).__name__}: {what}"
+            self._say(node, message, (), at_key=True)
+            return None
         self._problems += problems
         return None if config is None else ComponentPlan(kind, identifier, factory, config)
 

@@ -27,7 +27,7 @@ class Components(Protocol):
         """Return every type name of `kind` that YAML may use, aliases included."""
 
     def get(self, kind: Kind, type_: str) -> Factory | None:
-        """Return a component's factory, or `None` if there is none of that type."""
+        """Return a component's factory, or `None` if there is none of that type; raise `LoadError`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from otelwp_agent.component import ComponentConfig, Context, Factory, KeptPercentage, Kind, Processor, Stability
+from otelwp_agent.component import (
+    ComponentConfig,
+    Context,
+    Effect,
+    Factory,
+    KeptPercentage,
+    Kind,
+    Processor,
+    Reads,
+    Stability,
+)
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.projections import parse
 from otelwp_agent.model.receipt import Outcome
@@ -329,7 +339,8 @@ FACTORY = Factory(
     Config,
     ProbabilisticSampler,
     signals=frozenset({Signal.TRACES, Signal.LOGS}),
-    reads="opaque",
+    reads=Reads.ATTRIBUTES,
+    effects=frozenset({Effect.EDITS, Effect.DROPS}),
     stability=Stability.BETA,
     instruments=(SPANS, TRACES, LOGS),
 )

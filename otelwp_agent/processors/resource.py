@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Processor, Stability
+from otelwp_agent.component import ComponentConfig, Context, Effect, Factory, Kind, Processor, Reads, Stability
 from otelwp_agent.config.attribute_actions import AttributeAction  # noqa: TC001 - pydantic reads it
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.attributes import compile_actions, from_context, header_of
@@ -88,4 +88,12 @@ class ResourceProcessor(Processor):
         return edited
 
 
-FACTORY = Factory(Kind.PROCESSOR, "resource", Config, ResourceProcessor, stability=Stability.STABLE, reads="resources")
+FACTORY = Factory(
+    Kind.PROCESSOR,
+    "resource",
+    Config,
+    ResourceProcessor,
+    stability=Stability.STABLE,
+    reads=Reads.RESOURCES,
+    effects=frozenset({Effect.EDITS}),
+)

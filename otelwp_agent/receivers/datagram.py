@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, model_validator
 
 from otelwp_agent.codecs.mending import MENDED, Mended
-from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Receiver, Stability, Tier
+from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Reads, Receiver, Stability, Tier
 from otelwp_agent.config.blocks import Listening  # noqa: TC001 - pydantic reads it
 from otelwp_agent.config.types import ByteSize, Endpoint
 from otelwp_agent.errors import ConsumeError, MalformedError, RetryableError
@@ -198,6 +198,6 @@ FACTORY = Factory(
     signals=frozenset({Signal.TRACES}),
     stability=Stability.BETA,
     tier=Tier.FREE,
-    reads="shape, down to the item",
+    reads=Reads.SHAPE,
     instruments=(RECEIVED, LOST, MENDED, *overload.INSTRUMENTS),
 )

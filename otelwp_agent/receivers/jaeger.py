@@ -23,7 +23,7 @@ from pydantic import model_validator
 
 from otelwp_agent.codecs.jaeger import http as jaeger_http
 from otelwp_agent.codecs.mending import Mended
-from otelwp_agent.component import Context, Factory, Kind, Receiver, ReceiverConfig, Stability, Tier
+from otelwp_agent.component import Context, Factory, Kind, Reads, Receiver, ReceiverConfig, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Endpoint, Refused
 from otelwp_agent.errors import ConsumeError, PermanentError
@@ -31,6 +31,7 @@ from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.transport import overload
+from otelwp_agent.transport.decoding import OFF_LOOP, Decoding, in_one_step
 from otelwp_agent.transport.refusals import refusals
 from otelwp_agent.transport.tls import beyond_grpc
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping
 
+    from otelwp_agent.codecs.jaeger.receiving import Traces
     from otelwp_agent.transport.grpc_server import GrpcServer
 
 POST_SPANS = "/jaeger.api_v2.CollectorService/PostSpans"
@@ -108,6 +110,8 @@ class JaegerReceiver(Receiver):
         super().__init__(context)
         self.name = f"{context.kind.value}/{context.id}"
         self._settings = config.protocols
+        self._max_items = config.max_items_per_request
+        self._decoding: Decoding[bytes] = Decoding(context.in_flight, context.log)
         self._grpc: GrpcServer | None = None
         self._http: jaeger_http.JaegerHttp | None = None
         self._mended = Mended(str(context.id), context.log, context.registry)
@@ -131,6 +135,7 @@ class JaegerReceiver(Receiver):
             await http.shutdown()
         if grpc is not None:
             await grpc.shutdown()
+        await self._decoding.drain()
 
     def refresh(self) -> None:
         """Read certificates again."""
@@ -159,6 +164,7 @@ class JaegerReceiver(Receiver):
             clock=self.context.clock,
             drops=self.drops,
             in_flight=self.context.in_flight,
+            max_items=self._max_items,
         )
         await http.start()
         self._http = http
@@ -181,26 +187,47 @@ class JaegerReceiver(Receiver):
 
     def post_spans(self, message: bytes, metadata: Mapping[str, str]) -> bytes | asyncio.Future[bytes]:
         """Take a `PostSpansRequest`; the answer is an empty message."""
-        from otelwp_agent.codecs.jaeger import from_proto  # noqa: PLC0415 - for who listens with gRPC
-
-        receiver, entry = str(self.context.id), self.next.get(Signal.TRACES)
-        told = None
+        entry = self.next.get(Signal.TRACES)
         try:
-            if entry is None:
-                raise PermanentError(f"no pipeline takes traces from the receiver {receiver}")
-            entry.admit()
-            traces = from_proto.decode(message)
-            items = traces.spans
-            if items:
-                origin = Origin(receiver, "grpc", headers=metadata)
-                batch = Batch(Signal.TRACES, traces.body(), items, origin, ((Receipt(items), items),))
-                told = entry.consume(batch, b"")
+            if entry is not None:
+                entry.admit()
+            if len(message) < OFF_LOOP:
+                return self._deliver(_decode(message, self._max_items), metadata)
+            steps = in_one_step(_decode, message, self._max_items)
+            answer = self._decoding.run(steps, len(message), lambda decoded: self._deliver(decoded, metadata))
         except ConsumeError as error:
-            refusals(self.context.registry, receiver, "grpc")(error.reason)
+            self._count(error)
             raise
+        answer.add_done_callback(lambda answer: self._count(None if answer.cancelled() else answer.exception()))
+        return answer
+
+    def _deliver(self, decoded: tuple[Traces, bytes], metadata: Mapping[str, str]) -> bytes | asyncio.Future[bytes]:
+        """Forward what a message holds, and return the answer, or its future."""
+        receiver, entry = str(self.context.id), self.next.get(Signal.TRACES)
+        if entry is None:
+            raise PermanentError(f"no pipeline takes traces from the receiver {receiver}")
+        traces, body = decoded
+        items, told = traces.spans, None
+        if items:
+            origin = Origin(receiver, "grpc", headers=metadata)
+            batch = Batch(Signal.TRACES, body, items, origin, ((Receipt(items), items),))
+            told = entry.consume(batch, b"")
         if traces.mended:
             self._mended.add(traces)
         return told or b""
+
+    def _count(self, error: BaseException | None) -> None:
+        """Count a refusal."""
+        if isinstance(error, ConsumeError):
+            refusals(self.context.registry, str(self.context.id), "grpc")(error.reason)
+
+
+def _decode(message: bytes, max_items: int) -> tuple[Traces, bytes]:
+    """Return what a message holds, and that as an OTLP request."""
+    from otelwp_agent.codecs.jaeger import from_proto  # noqa: PLC0415 - for receivers that listen with gRPC
+
+    traces = from_proto.decode(message, max_items)
+    return traces, traces.body()
 
 
 FACTORY = Factory(
@@ -211,6 +238,6 @@ FACTORY = Factory(
     signals=frozenset({Signal.TRACES}),
     stability=Stability.BETA,
     tier=Tier.FREE,
-    reads="everything: Thrift, protobuf and JSON become OTLP here",
+    reads=Reads.FULL,
     instruments=(*jaeger_http.INSTRUMENTS, *overload.INSTRUMENTS),
 )

@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from otelwp_agent.codecs.jaeger import http as jaeger_http
-from otelwp_agent.component import Context, Factory, Kind, Receiver, ReceiverConfig, Stability, Tier
+from otelwp_agent.component import Context, Factory, Kind, Reads, Receiver, ReceiverConfig, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Endpoint
 from otelwp_agent.model.signal import Signal
@@ -51,6 +51,7 @@ class JaegerJsonReceiver(Receiver):
             clock=context.clock,
             drops=self.drops,
             in_flight=context.in_flight,
+            max_items=config.max_items_per_request,
         )
 
     async def start(self) -> None:
@@ -78,6 +79,6 @@ FACTORY = Factory(
     signals=frozenset({Signal.TRACES}),
     stability=Stability.BETA,
     tier=Tier.FREE,
-    reads="everything: JSON and Thrift become OTLP here",
+    reads=Reads.FULL,
     instruments=(*jaeger_http.INSTRUMENTS, *overload.INSTRUMENTS),
 )

@@ -23,17 +23,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import orjson
 from pydantic import AfterValidator, Field, model_validator
 
-from otelwp_agent.component import Context, Factory, Kind, Receiver, ReceiverConfig, Stability, Tier
+from otelwp_agent.component import Context, Factory, Kind, Reads, Receiver, ReceiverConfig, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Ignored
 from otelwp_agent.errors import ConsumeError, PermanentError
-from otelwp_agent.model import projections
 from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.checking import checker
 from otelwp_agent.model.otlp_response import partial_success
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.transport import overload
 from otelwp_agent.transport import status as statuses
+from otelwp_agent.transport.decoding import OFF_LOOP, Decoding, in_one_step
 from otelwp_agent.transport.http_messages import JSON, PROTOBUF, Head, Request, Response, Route, text_error
 from otelwp_agent.transport.http_server import HttpServer
 from otelwp_agent.transport.refusals import REFUSED_REQUESTS, refusals
@@ -137,7 +138,9 @@ class OtlpReceiver(Receiver):
         super().__init__(context)
         self.name = f"{context.kind.value}/{context.id}"
         self._protocols = config.protocols
-        self._check = projections.check if config.validation == "keys" else _check_fully
+        self._max_items = config.max_items_per_request
+        self._full = config.validation == "full"
+        self._decoding: Decoding[Response] = Decoding(context.in_flight, context.log)
         self._http: HttpServer | None = None
         self._grpc: GrpcServer | None = None
 
@@ -158,6 +161,7 @@ class OtlpReceiver(Receiver):
         grpc, self._grpc = self._grpc, None
         if http is not None:
             await http.shutdown()
+        await self._decoding.drain()
         if grpc is not None:
             await grpc.shutdown()
 
@@ -213,29 +217,30 @@ class OtlpReceiver(Receiver):
 
     def _route(self, signal: Signal) -> Route:
         """Return the route that takes `signal`: the hot path of the whole agent."""
-        check = self._check
+        check = checker(signal, self._max_items, full=self._full)
 
         def handle(request: Request) -> Response | asyncio.Future[Response]:
             memo = request.head.memo
             if memo is None:
                 memo = request.head.memo = self._read_head(request.head)
-            decode, origin, ok = memo
+            is_json, origin, ok = memo
             if ok.status != 200:  # noqa: PLR2004 - OK
                 count("unsupported_media_type")
                 return ok  # type: ignore[no-any-return]  # the head's memo is ours
+            body = request.body
+            if is_json:
+                return self._decode(signal, body, lambda body: deliver(body, request.head, origin, ok))
+            return deliver(body, request.head, origin, ok)
+
+        def deliver(body: bytes, head: Head, origin: Origin, ok: Response) -> Response | asyncio.Future[Response]:
             entry = self.next.get(signal)
             if entry is None:
                 return self._not_wired(signal)
-            body = request.body
-            if decode is not None:
-                body = decode(signal, body)
-            items = check(signal, body)
-            if items:
-                batch = Batch(signal, body, items, origin, ((Receipt(items), items),))
-                told = entry.consume(batch, ok, lambda lost, why: drop_renderer(request.head, lost, why))
-                if told is not None:
-                    return told
-            return ok  # type: ignore[no-any-return]  # the head's memo is ours
+            items = check(body)
+            if not items:
+                return ok
+            batch = Batch(signal, body, items, origin, ((Receipt(items), items),))
+            return entry.consume(batch, ok, lambda lost, why: drop_renderer(head, lost, why)) or ok
 
         def admit() -> None:
             entry = self.next.get(signal)
@@ -246,17 +251,25 @@ class OtlpReceiver(Receiver):
         drop_renderer = _drop_renderer(signal)
         return Route(handle, ("POST",), admit, _render_error, drop_renderer)
 
-    def _read_head(self, head: Head) -> tuple[Callable[[Signal, bytes], bytes] | None, Origin, Response]:
-        """Work out from a head how to decode what follows it, where that comes from, and how to say yes."""
+    def _decode(
+        self, signal: Signal, body: bytes, deliver: Callable[[bytes], Response | asyncio.Future[Response]]
+    ) -> Response | asyncio.Future[Response]:
+        """Deliver a body in JSON as protobuf; a large one is decoded in a thread."""
+        from otelwp_agent.codecs.otlp_json import decode  # noqa: PLC0415 - the full messages, for senders of JSON alone
+
+        if len(body) < OFF_LOOP:
+            return deliver(decode(signal, body, self._max_items))
+        return self._decoding.run(in_one_step(decode, signal, body, self._max_items), len(body), deliver)
+
+    def _read_head(self, head: Head) -> tuple[bool, Origin, Response]:
+        """Return what a head tells: whether the body is JSON, where it comes from, and the answer to a good one."""
         origin = Origin(str(self.context.id), "http", headers=head.headers)
         if head.media_type == PROTOBUF:
-            return None, origin, _OK_PROTOBUF
+            return False, origin, _OK_PROTOBUF
         if head.media_type == JSON:
-            from otelwp_agent.codecs.otlp_json import decode  # noqa: PLC0415 - the full messages, for who sends JSON
-
-            return decode, origin, _OK_JSON
+            return True, origin, _OK_JSON
         got = head.media_type or "none"
-        return None, origin, text_error(415, f"the content type is {got}; taken here are {PROTOBUF} and {JSON}")
+        return False, origin, text_error(415, f"the content type is {got}; taken here are {PROTOBUF} and {JSON}")
 
     def _not_wired(self, signal: Signal) -> Response:
         return text_error(
@@ -264,7 +277,8 @@ class OtlpReceiver(Receiver):
         )
 
     def _grpc_handler(self, signal: Signal) -> Callable[[bytes, Mapping[str, str]], bytes | asyncio.Future[bytes]]:
-        check, receiver, count = self._check, str(self.context.id), self._refusals("grpc")
+        check = checker(signal, self._max_items, full=self._full)
+        receiver, count = str(self.context.id), self._refusals("grpc")
 
         def handle(message: bytes, metadata: Mapping[str, str]) -> bytes | asyncio.Future[bytes]:
             entry = self.next.get(signal)
@@ -272,7 +286,7 @@ class OtlpReceiver(Receiver):
                 if entry is None:
                     raise PermanentError(f"no pipeline takes {signal.value} from the receiver {receiver}")
                 entry.admit()
-                items = check(signal, message)
+                items = check(message)
                 if items:
                     origin = Origin(receiver, "grpc", headers=metadata)
                     batch = Batch(signal, message, items, origin, ((Receipt(items), items),))
@@ -287,14 +301,6 @@ class OtlpReceiver(Receiver):
 
 _OK_PROTOBUF = Response(200, b"", PROTOBUF)
 _OK_JSON = Response(200, b"{}", JSON)
-
-
-def _check_fully(signal: Signal, body: bytes) -> int:
-    """Return the items in `body` after parsing all of it."""
-    from otelwp_agent.model.messages import request_class  # noqa: PLC0415 - the full messages, for who asks for them
-
-    projections.parse(request_class(signal).FromString, body)
-    return projections.count(signal, body)
 
 
 def _render_error(head: Head, status: int, error: ConsumeError) -> Response:
@@ -342,6 +348,6 @@ FACTORY = Factory(
     _build,
     stability=Stability.BETA,
     tier=Tier.FREE,
-    reads="shape, down to the item; with `validation: full` everything",
+    reads=Reads.FULL,
     instruments=(REFUSED_REQUESTS, *overload.INSTRUMENTS),
 )

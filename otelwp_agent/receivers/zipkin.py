@@ -15,7 +15,6 @@ Example::
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -23,22 +22,25 @@ from pydantic import model_validator
 
 from otelwp_agent.codecs.mending import MENDED, Mended
 from otelwp_agent.codecs.zipkin import from_json
-from otelwp_agent.component import Context, Factory, Kind, Receiver, ReceiverConfig, Stability, Tier
+from otelwp_agent.component import Context, Factory, Kind, Reads, Receiver, ReceiverConfig, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Endpoint
-from otelwp_agent.errors import ConsumeError, MalformedError
+from otelwp_agent.errors import MalformedError
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.transport import overload
 from otelwp_agent.transport.compression import decompress
+from otelwp_agent.transport.decoding import OFF_LOOP, Decoding
 from otelwp_agent.transport.http_messages import PROTOBUF, Head, Request, Response, Route, text_error
 from otelwp_agent.transport.http_server import HttpServer
 from otelwp_agent.transport.refusals import REFUSED_REQUESTS, refusals
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Generator, Mapping
 
+    from otelwp_agent.codecs.zipkin.assembly import Assembly
     from otelwp_agent.codecs.zipkin.receiving import Decoder
 
 V2_PATH, V1_PATH = "/api/v2/spans", "/api/v1/spans"
@@ -92,6 +94,8 @@ class ZipkinReceiver(Receiver):
         receiver = str(context.id)
         self._parse_string_tags = config.parse_string_tags
         self._limit = settings.max_request_body_size
+        self._max_items = config.max_items_per_request
+        self._decoding: Decoding[Response] = Decoding(context.in_flight, context.log)
         self._refused = refusals(context.registry, receiver, "http")
         self._mended = Mended(receiver, context.log, context.registry)
         self._server = HttpServer(
@@ -114,6 +118,7 @@ class ZipkinReceiver(Receiver):
     async def shutdown(self) -> None:
         """Stop listening, and answer what has begun to arrive."""
         await self._server.shutdown()
+        await self._decoding.drain()
 
     def refresh(self) -> None:
         """Read certificates again."""
@@ -140,7 +145,7 @@ class ZipkinReceiver(Receiver):
             message = f"no pipeline takes traces from the receiver {self.context.id}; add it to service.pipelines"
             return text_error(404, message)
         body = request.body
-        if body.startswith(_GZIP):
+        if body.startswith(_GZIP) and not head.encoding:
             body = decompress("gzip", body, self._limit)
         if not body:
             raise MalformedError(
@@ -148,62 +153,35 @@ class ZipkinReceiver(Receiver):
                 "JSON_INVALID_UTF8_SUBSTITUTE",
                 reason="empty",
             )
-        steps = sender.decoding(body)(body, time.time_ns(), parse_string_tags=self._parse_string_tags)
-        return self._step(steps, sender) or self._answer_later(steps, sender)
-
-    def _answer_later(self, steps: Generator[None, None, Decoder], sender: _Sender) -> asyncio.Future[Response]:
-        """Go on decoding a large body in steps, so that others are served in between; answer when that is done."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Response] = loop.create_future()
-
-        def step() -> None:
+        steps = _assembling(
+            sender.decoding(body)(
+                body, time.time_ns(), parse_string_tags=self._parse_string_tags, max_items=self._max_items
+            )
+        )
+        if len(body) < OFF_LOOP:
             try:
-                response = self._step(steps, sender)
-            except Exception as error:
-                if not isinstance(error, ConsumeError):
-                    self.context.log.exception("request failed")
-                answer.set_exception(error)
-                answer.exception()  # seen, though the client may be gone
-                return
-            if response is None:
-                loop.call_soon(step)
-            elif isinstance(response, Response):
-                answer.set_result(response)
-            else:
-                response.add_done_callback(tell)
+                next(steps)
+            except StopIteration as stop:
+                return self._hand_over(stop.value, sender)
+        return self._decoding.run(steps, len(body), lambda decoded: self._hand_over(decoded, sender))
 
-        def tell(told: asyncio.Future[Response]) -> None:
-            if answer.done() or told.cancelled():
-                answer.cancel()
-            elif (error := told.exception()) is not None:
-                answer.set_exception(error)
-                answer.exception()
-            else:
-                answer.set_result(told.result())
-
-        loop.call_soon(step)
-        return answer
-
-    def _step(
-        self, steps: Generator[None, None, Decoder], sender: _Sender
-    ) -> Response | asyncio.Future[Response] | None:
-        """Decode another part of a body; hand it over if it was the last, and return the answer."""
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return self._hand_over(stop.value, sender) or _ACCEPTED
-        return None
-
-    def _hand_over(self, decoder: Decoder, sender: _Sender) -> asyncio.Future[Response] | None:
-        """Hand the spans on, and count what was mended in them; return what the sender has to wait for."""
-        items, entry = decoder.traces.spans, self.next.get(Signal.TRACES)
+    def _hand_over(self, decoded: tuple[Assembly, bytes], sender: _Sender) -> Response | asyncio.Future[Response]:
+        """Forward the spans, and count what was mended in them; return the answer, or its future."""
+        traces, body = decoded
+        items, entry = traces.spans, self.next.get(Signal.TRACES)
         told = None
         if items and entry is not None:
-            batch = Batch(Signal.TRACES, decoder.traces.body(), items, sender.origin, ((Receipt(items), items),))
+            batch = Batch(Signal.TRACES, body, items, sender.origin, ((Receipt(items), items),))
             told = entry.consume(batch, _ACCEPTED)
-        if decoder.traces.mended:
-            self._mended.add(decoder.traces, sender.user_agent)
-        return told
+        if traces.mended:
+            self._mended.add(traces, sender.user_agent)
+        return told or _ACCEPTED
+
+
+def _assembling(steps: Generator[None, None, Decoder]) -> Generator[None, None, tuple[Assembly, bytes]]:
+    """Return what a body holds, and that as an OTLP request."""
+    traces = (yield from steps).traces
+    return traces, traces.body()
 
 
 class _Sender:
@@ -243,6 +221,6 @@ FACTORY = Factory(
     signals=frozenset({Signal.TRACES}),
     stability=Stability.BETA,
     tier=Tier.FREE,
-    reads="everything: Zipkin's formats become OTLP here",
+    reads=Reads.FULL,
     instruments=(REFUSED_REQUESTS, MENDED, *overload.INSTRUMENTS),
 )

@@ -84,6 +84,8 @@ class Recording:
         """
         try:
             segments = read_directory(directory, write=False).segments
+        except FileNotFoundError:
+            segments = []
         except OSError as error:
             raise AgentError(f"cannot read the journal {directory}: {error.strerror}") from error
         if not segments:
@@ -165,7 +167,7 @@ class Recording:
             offset = end
             try:
                 if body.startswith(_ZSTD):
-                    body = decompress("zstd", body, _LARGEST)
+                    body = decompress("zstd", body, _LARGEST, ratio=0)
                 if body.startswith(b"{"):
                     body = self._of_line(body, str(path), first=False) or b""
             except ConsumeError:

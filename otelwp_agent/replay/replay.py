@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING
 
-from otelwp_agent.component import Context, Kind, Processor
+from otelwp_agent.component import Context, Kind, NoHost, Processor
 from otelwp_agent.errors import AgentError, ConsumeError
 from otelwp_agent.model.batch import Batch
 from otelwp_agent.model.receipt import Outcome, Receipt
@@ -23,14 +23,12 @@ from otelwp_agent.telemetry import logging
 from otelwp_agent.telemetry.metrics import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
-    from otelwp_agent.component import ComponentConfig, ComponentHealth, ComponentId, Consumer
+    from otelwp_agent.component import ComponentConfig, ComponentId, Consumer
     from otelwp_agent.pipeline.plan_types import PipelinePlan, Plan
     from otelwp_agent.replay.recordings import Recorded, Recording
     from otelwp_agent.sampling.adaptive.trace import Key
-
-T = TypeVar("T")
 
 LEFT_OUT = frozenset({"memory_limiter"})
 """Processors that would look at this process instead of the one that is simulated."""
@@ -180,7 +178,7 @@ def _build(plan: Plan, pipeline: PipelinePlan, sampler: ComponentId) -> tuple[li
             registry,
             log.bind(component=f"processors/{identifier}"),
             loop.time,
-            _NoHost(),
+            NoHost(),
             pipeline.id,
         )
         stage = planned.factory.build(_harmless(planned.config), context)
@@ -209,20 +207,3 @@ class _Sink:
 
     def consume(self, batch: Batch) -> None:
         batch.settle(Outcome.DELIVERED)
-
-
-class _NoHost:
-    """A service in which nothing else runs."""
-
-    ready = True
-    status: Literal["ready"] = "ready"
-    started_at = 0.0
-
-    def components(self) -> Sequence[ComponentHealth]:
-        return ()
-
-    def providers(self, capability: type[T]) -> Sequence[T]:  # noqa: ARG002 - `component.Host`
-        return ()
-
-    def stall(self) -> None:
-        return None

@@ -20,11 +20,14 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         """Begin."""
         self._simulated = 0.0
-        super().__init__(_Skipping(self._skip))
+        super().__init__(_Skipping(self._skip, self.wait_for_events))
 
     def time(self) -> float:
         """Return the simulated time, in seconds."""
         return self._simulated
+
+    def wait_for_events(self) -> None:
+        """Prepare to wait in real time, because no timer is set: only work in threads can go on. Here it may."""
 
     def _skip(self, seconds: float) -> None:
         self._simulated += seconds
@@ -33,15 +36,18 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 class _Skipping(selectors.DefaultSelector):
     """Skips the time that it would wait for."""
 
-    def __init__(self, skip: Callable[[float], None]) -> None:
+    def __init__(self, skip: Callable[[float], None], wait: Callable[[], None]) -> None:
         super().__init__()
         self._skip = skip
+        self._wait = wait
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Return what is ready; wait only if there is no timer."""
-        if timeout is None:
-            return super().select(None)
         ready = super().select(0)
-        if not ready:
-            self._skip(timeout)
+        if ready:
+            return ready
+        if timeout is None:
+            self._wait()
+            return super().select(None)
+        self._skip(max(0.0, timeout))
         return ready

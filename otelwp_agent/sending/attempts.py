@@ -97,7 +97,7 @@ class Tries:
                 raise RetryableError(f"no answer within {format_duration(self._seconds)}", reason="timeout") from error
             raise RetryableError("the exporter gave the try up", reason="cancelled") from error
         except Exception as error:
-            self._account.broke("exporter broke")
+            self._account.exporter_failed(error)
             raise ExporterBugError(f"a bug in the exporter: {error!r}") from error
         finally:
             timeouts.end(task)

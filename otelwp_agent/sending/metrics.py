@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from otelwp_agent.component import ComponentHealth, Kind
+from otelwp_agent.component_errors import Bugs
 from otelwp_agent.config.blocks import CircuitBreaker
 from otelwp_agent.config.types import format_duration
 from otelwp_agent.errors import ConsumeError, RetryableError
@@ -150,6 +151,7 @@ class SendingAccount:
         self._type = signal.value
         self._queue = queue
         self._log = context.log.bind(data_type=self._type)
+        self._bugs = Bugs(lambda: self._log)
         self._failures = 0
         self._failing_since = 0.0
         self._last_error = ""
@@ -239,6 +241,10 @@ class SendingAccount:
         self.kept += items - dropped
         if dropped:
             self.dropped(dropped, SHUTDOWN, "")
+
+    def exporter_failed(self, error: Exception) -> None:
+        """Report a bug in the exporter: in full the first time, later only how often."""
+        self._bugs.report(error, self._context.clock)
 
     def broke(self, event: str) -> None:
         """Tell of an exception that is a bug. Call it while that is being handled."""

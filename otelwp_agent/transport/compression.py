@@ -1,12 +1,17 @@
 """Compress and decompress bodies: gzip and deflate by isal (four times zlib's speed), zstd by zstandard.
 
-Decompression is bounded while it inflates, so that a bomb is stopped at the limit and not after it.
+Decompression is bounded while it inflates: all content encodings of a body share one budget of output bytes, and the
+cost is linear in the bytes read and written. Both libraries release the GIL while they work.
+
+All encodings treat what follows the compressed data alike: another gzip member or zstd frame (skippable frames too)
+belongs to the body, anything else is malformed. Go's readers, which the OpenTelemetry Collector uses, refuse the same
+for gzip and zstd.
 """
 
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from isal import igzip_lib, isal_zlib
 
@@ -21,6 +26,26 @@ ENCODINGS = frozenset({"gzip", "zstd", "deflate", "zlib"})
 _GZIP_LEVEL = 1
 _ZSTD_LEVEL = 1
 _GZIP_MEMBER = b"\x1f\x8b"
+
+MAX_CODINGS = 2
+"""Content encodings of one body at most; more have no use but to multiply the cost."""
+MAX_RATIO = 200
+"""Output bytes for each byte on the wire, at most. Spans differ in 24 bytes of ids and 16 of times, and log records in
+8 of time, so that telemetry inflates by a factor of 5 to 50; runs of equal bytes inflate by 1000 (gzip) to 30 000."""
+FREE_OUTPUT = 4 * 2**20
+"""Output bytes that a body may have whatever its ratio is: a batch of 8192 spans with 500 bytes each."""
+
+_WINDOW = 256 * 1024
+"""Input bytes for one call of isal: more than most bodies have."""
+_FIRST_WINDOW = 512
+"""Input bytes for the first call in a later member: isal copies what it leaves of them."""
+_SLICE = 4 * 2**20
+"""Output bytes of one call, at most."""
+_FREE_MEMBERS, _FREE_BLOCKS = 64, 4096
+"""Gzip members, and zstd frames and blocks (of up to 128 KiB), that a body may have whatever its size is; beyond, one
+more for each `_BYTES_PER_PART` of input."""
+_BYTES_PER_PART = 256
+"""The fewest input bytes of a part on average: a part costs a microsecond, and one that ends each log line has more."""
 
 
 class UnknownEncodingError(PermanentError):
@@ -51,43 +76,103 @@ def compress(encoding: str, data: bytes, level: int | None = None) -> bytes:
     raise UnknownEncodingError(f"unknown encoding {encoding!r}: gzip, zstd, deflate and zlib are written here")
 
 
-def decompress(encoding: str, data: bytes, limit: int, accepted: Collection[str] = ENCODINGS) -> bytes:
+def decompress(
+    encoding: str, data: bytes, limit: int, accepted: Collection[str] = ENCODINGS, *, ratio: int = MAX_RATIO
+) -> bytes:
     """Return `data`, encoded as the `Content-Encoding` header says, decompressed to at most `limit` bytes.
 
-    Raises `UnknownEncodingError` (not in `accepted`), `TooLargeError` (would pass `limit`) or `MalformedError`.
+    What intermediate encodings inflate to counts, too. Output beyond `FREE_OUTPUT` may have `ratio` times the bytes of
+    `data` at most; 0 switches that off, for data that this process has written.
+
+    Raises `UnknownEncodingError` (not in `accepted`, or more than `MAX_CODINGS` of them), `TooLargeError` (would pass
+    `limit` or `ratio`) or `MalformedError`.
     """
-    names = [name.strip() for name in encoding.lower().split(",")]
+    names = [encoding] if encoding in ENCODINGS else _names(encoding)
+    budget = _Budget(limit, max(FREE_OUTPUT, ratio * len(data)) if ratio else limit)
     for name in reversed(names):
-        if name in ("", "identity"):
-            continue
         if name not in accepted or name not in ENCODINGS:
             known = ", ".join(sorted(set(accepted) & ENCODINGS)) or "none"
             raise UnknownEncodingError(f"unknown content encoding {name!r}: accepted here are {known}")
-        data = _inflate_zstd(data, limit) if name == "zstd" else _inflate(name, data, limit)
+        parts = _inflate_zstd(data, budget) if name == "zstd" else _inflate(name, data, budget)
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
     return data
 
 
-def _inflate(name: str, data: bytes, limit: int) -> bytes:
+def _names(encoding: str) -> list[str]:
+    """Return the encodings in a `Content-Encoding` header, in the order in which they were applied."""
+    names = [name for part in encoding.lower().split(",") if (name := part.strip()) not in {"", "identity"}]
+    if len(names) > MAX_CODINGS:
+        raise UnknownEncodingError(f"{len(names)} content encodings: a body can have {MAX_CODINGS} at most")
+    return names
+
+
+class _Budget:
+    """The output bytes that are left for one body."""
+
+    __slots__ = ("_limit", "_most", "left")
+
+    def __init__(self, limit: int, most: int) -> None:
+        self._limit = limit
+        self._most = most
+        self.left = min(limit, most)
+
+    def spend(self, size: int) -> None:
+        """Count output bytes; raise `TooLargeError` if there are too many."""
+        self.left -= size
+        if self.left >= 0:
+            return
+        if self._most < self._limit:
+            raise TooLargeError(f"the body inflates to more than {self._most} bytes, which is too much for its size")
+        raise TooLargeError(f"the body inflates to more than {self._limit} bytes")
+
+
+def _inflate(name: str, data: bytes, budget: _Budget) -> list[bytes]:
+    """Return what gzip, zlib or deflate data inflate to, in parts."""
     wbits = 31 if name == "gzip" else 15
     if name == "deflate" and not _looks_like_zlib(data):
         wbits = -15  # raw deflate: some clients never learned of the zlib wrapper that RFC 9110, 8.4.1.2 means
     parts: list[bytes] = []
-    room = limit
+    position, window = 0, _WINDOW
+    most = _FREE_MEMBERS + len(data) // _BYTES_PER_PART
     try:
-        while True:
+        if len(data) <= _WINDOW:  # nearly every body is one member, and read at once
             inflater = isal_zlib.decompressobj(wbits)
-            part = inflater.decompress(data, room + 1)
-            parts.append(part)
-            room -= len(part)
-            if room < 0:
-                raise TooLargeError(f"the body inflates to more than {limit} bytes")
-            if not inflater.eof:
-                raise MalformedError(f"the {name} body is cut short")
-            data = inflater.unused_data
-            if not (wbits == 31 and data.startswith(_GZIP_MEMBER)):  # noqa: PLR2004 - gzip may have several members
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+            part = inflater.decompress(data, min(budget.left + 1, _SLICE))
+            if inflater.eof and not inflater.unused_data:
+                budget.spend(len(part))
+                return [part]
+        for _ in range(most):
+            inflater = isal_zlib.decompressobj(wbits)
+            while not inflater.eof:
+                if position >= len(data):
+                    raise MalformedError(f"the {name} body is cut short")
+                chunk = memoryview(data)[position : position + window]
+                position += len(chunk)
+                _inflate_chunk(inflater, chunk, budget, parts)
+                window = min(2 * window, _WINDOW)
+            position -= len(inflater.unused_data)
+            if position == len(data):
+                return parts
+            if not (name == "gzip" and data.startswith(_GZIP_MEMBER, position)):
+                raise MalformedError(f"{len(data) - position} bytes follow the end of the {name} body")
+            window = _FIRST_WINDOW
     except isal_zlib.error as error:  # type: ignore[misc]  # a class, whatever the stub says
         raise MalformedError(f"the body is not {name}: {error}") from error
+    raise MalformedError(f"the gzip body has more than {most} members, which is too many for its size")
+
+
+def _inflate_chunk(inflater: Any, chunk: bytes | memoryview, budget: _Budget, parts: list[bytes]) -> None:  # noqa: ANN401 - isal names no type for it
+    """Append to `parts` what a piece of the input inflates to, in slices."""
+    while True:
+        wanted = min(budget.left + 1, _SLICE)  # one byte more than are left shows that the budget is exceeded
+        part = inflater.decompress(chunk, wanted)
+        budget.spend(len(part))
+        parts.append(part)
+        if inflater.eof:
+            return
+        chunk = inflater.unconsumed_tail
+        if len(part) < wanted and not chunk:
+            return
 
 
 def _looks_like_zlib(data: bytes) -> bool:
@@ -95,30 +180,23 @@ def _looks_like_zlib(data: bytes) -> bool:
     return len(data) > 1 and data[0] & 0x0F == 8 and (data[0] << 8 | data[1]) % 31 == 0  # noqa: PLR2004
 
 
-def _inflate_zstd(data: bytes, limit: int) -> bytes:
+def _inflate_zstd(data: bytes, budget: _Budget) -> list[bytes]:
+    """Return what zstd frames inflate to, in parts."""
     import zstandard  # noqa: PLC0415 - only who uses zstd pays its memory
 
+    from otelwp_agent.transport.zstd_frames import check_frames  # noqa: PLC0415 - the same
+
+    check_frames(data, _FREE_BLOCKS + len(data) // _BYTES_PER_PART)
     # The window is what a frame makes us allocate before its first byte comes out: no more than the body may be, or
     # the 8 MiB that every reader should support (RFC 8878, 3.1.1.1.2).
-    window = 1 << (max(limit, 8 << 20) - 1).bit_length()
+    window = 1 << (max(budget.left, 8 << 20) - 1).bit_length()
+    inflater = zstandard.ZstdDecompressor(max_window_size=window)
+    parts: list[bytes] = []
     try:
-        size = zstandard.get_frame_parameters(data).content_size
-        body = bytes(
-            zstandard.ZstdDecompressor(max_window_size=window)
-            .stream_reader(data, read_across_frames=True)
-            .read(limit + 1)
-        )
-        if len(body) > limit:
-            raise TooLargeError(f"the body inflates to more than {limit} bytes")
-        if size == zstandard.CONTENTSIZE_UNKNOWN:
-            # A reader does not tell a frame's end from the data's; now that the output is known to be small, ask again.
-            inflater = zstandard.ZstdDecompressor(max_window_size=window).decompressobj()
-            inflater.decompress(data)
-            complete = inflater.eof
-        else:
-            complete = len(body) >= size
+        reader = inflater.stream_reader(data, read_across_frames=True)
+        while part := reader.read(min(budget.left + 1, _SLICE)):
+            budget.spend(len(part))
+            parts.append(part)
     except zstandard.ZstdError as error:
         raise MalformedError(f"the body is not zstd: {error}") from error
-    if not complete:
-        raise MalformedError("the zstd body is cut short")
-    return body
+    return parts

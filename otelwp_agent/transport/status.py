@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from otelwp_agent.errors import (
     ConsumeError,
+    InternalError,
     MalformedError,
     Overloaded,
     PermanentError,
@@ -75,13 +76,15 @@ _LOOKED_AT = 2048
 
 
 def http_status(error: ConsumeError) -> int:
-    """Return the HTTP status that says `error`: 413, 400, 429 (no room) or 503 (try again)."""
+    """Return the HTTP status that says `error`: 413, 400, 429 (overloaded), 503 (try again) or 500 (a bug)."""
     if isinstance(error, TooLargeError):
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     if isinstance(error, Overloaded):
         return HTTPStatus.TOO_MANY_REQUESTS
     if isinstance(error, RetryableError):
         return HTTPStatus.SERVICE_UNAVAILABLE
+    if isinstance(error, InternalError):
+        return HTTPStatus.INTERNAL_SERVER_ERROR
     return HTTPStatus.BAD_REQUEST
 
 
@@ -103,6 +106,8 @@ def grpc_code(error: ConsumeError) -> GrpcCode:
         return GrpcCode.RESOURCE_EXHAUSTED
     if isinstance(error, RetryableError):
         return GrpcCode.UNAVAILABLE
+    if isinstance(error, InternalError):
+        return GrpcCode.INTERNAL
     return GrpcCode.INVALID_ARGUMENT
 
 

@@ -124,11 +124,30 @@ def test_a_journal_cut_short_loses_no_more_than_was_cut(tmp_path, seed, tell):
         os.truncate(newest, size - cut)
         trial.start()
         assert trial.settle()["in_flight"] == 0
+        output = trial.agent.output
         trial.stop()
         verdict = trial.verdict()
         lost = lost_requests(trial, verdict)
+        assert not lost or "journal has lost its end" in output
         tell(f"chaos, {cut} of {size} bytes cut off, which cost {len(lost)} requests: {verdict}")
     assert len(verdict.missing) * LEAST_SPAN_BYTES <= cut + MOST_REQUEST_BYTES
+
+
+def test_a_journal_that_is_removed_while_the_agent_runs_loses_nothing(tmp_path, seed, tell):
+    with trial_of(tmp_path, seed, tmp_path / "j") as trial:
+        trial.sink.ask("set", listens=False)
+        trial.start()
+        trial.load.ask("go")
+        time.sleep(0.5)
+        shutil.rmtree(trial.journal, ignore_errors=True)  # the agent may already write to it again
+        time.sleep(1.5)
+        trial.load.ask("rest")
+        output = trial.agent.output
+        trial.kill()
+        assert "removed or replaced; entries are copied" in output
+        trial.sink.ask("set", listens=True)
+        trial.start()
+        accounted(trial, tell, "a journal removed while the agent runs")
 
 
 @pytest.mark.parametrize("where", ["anywhere", "at the beginning"])

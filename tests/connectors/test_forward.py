@@ -5,7 +5,8 @@ import pytest
 from otelwp_agent.component import Kind
 from otelwp_agent.errors import Overloaded
 from otelwp_agent.model.signal import Signal
-from tests.kit.stages import Catcher, batch_of, build
+from otelwp_agent.testing import Catcher
+from tests.kit.stages import batch_of, build
 
 
 def test_each_batch_goes_to_the_pipelines_of_its_signal():

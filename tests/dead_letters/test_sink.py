@@ -124,8 +124,37 @@ async def test_a_file_that_somebody_removed_begins_anew(sink):
     sink.path.unlink()
     with capture_logs() as logs:
         put(sink, batch(b"second"))
-    assert "removed by somebody" in logs[0]["event"]
+    assert "removed or replaced" in logs[0]["event"]
     assert [one.size for one in read_letters(sink.path).letters] == [6]
+
+
+async def test_a_removed_file_that_cannot_be_begun_anew_at_once_is_tried_again(sink, monkeypatch):
+    put(sink, batch())
+    sink.path.unlink()
+
+    def fails(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fails)
+        assert not sink.put(batch(), exporter="jaeger", reason="malformed", error="no")
+    put(sink, batch(b"second"))
+    assert [one.size for one in read_letters(sink.path).letters] == [6]
+
+
+async def test_a_failed_fsync_is_followed_by_writing_the_file_again(sink, monkeypatch):
+    """The kernel may have dropped the pages that it could not write."""
+
+    def fails(_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(module, "RETRY_INTERVAL", 0.01)
+    before = sink.path.stat().st_ino
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fails)
+        put(sink, batch())
+    await until(lambda: sink.path.stat().st_ino != before)
+    assert [one.size for one in read_letters(sink.path).letters] == [4]
 
 
 async def resent(sink):

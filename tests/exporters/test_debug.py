@@ -15,15 +15,7 @@ from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry import logging as agent_logging
 from otelwp_agent.telemetry.metrics import Registry
-
-
-class NoHost:
-    ready = True
-    status = "ready"
-    started_at = 0.0
-
-    def components(self):
-        return ()
+from otelwp_agent.testing import NoHost
 
 
 def body(name="GET /"):

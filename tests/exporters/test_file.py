@@ -23,17 +23,9 @@ from otelwp_agent.exporters.file import FACTORY, Config, FileExporter, RotatingF
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.metrics import Registry
+from otelwp_agent.testing import NoHost
 
 NOON = 1_795_187_045.123  # 2026-11-20T15:04:05.123Z
-
-
-class NoHost:
-    ready = True
-    status = "ready"
-    started_at = 0.0
-
-    def components(self):
-        return ()
 
 
 def body(name="GET /"):
@@ -147,12 +139,33 @@ async def test_only_the_owner_may_read(tmp_path):
     assert stat.S_IMODE((tmp_path / "x.json").stat().st_mode) == 0o600
 
 
+async def test_other_modes_can_be_configured(tmp_path):
+    path = tmp_path / "shared" / "x.json"
+    settings = {"create_directory": True, "directory_permissions": "0750", "file_permissions": "0640"}
+    await write(path, "a", **settings)
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (path, path.parent)] == [0o640, 0o750]
+    path.chmod(0o600)
+    await write(path, "b", append=True, file_permissions="0640")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600, "an existing file keeps its mode"
+
+
+async def test_a_symbolic_link_in_a_directory_that_others_can_write_is_refused(tmp_path):
+    target, shared = tmp_path / "target", tmp_path / "shared"
+    target.write_text("precious")
+    shared.mkdir()
+    shared.chmod(0o1777)
+    (shared / "x.json").symlink_to(target)
+    with pytest.raises(StartError, match=r"x\.json is a symbolic link, and other users can write in .*: remove it, or"):
+        await build(shared / "x.json").start()
+    assert target.read_text() == "precious"
+
+
 async def test_directory_is_created_if_asked(tmp_path):
     path = tmp_path / "a" / "b" / "x.json"
     with pytest.raises(StartError, match=r"exporter file: cannot write to path .*x\.json.*create_directory: true"):
         await build(path).start()
     assert not path.parent.exists()
-    await write(path, "a", create_directory=True, directory_permissions="0700")
+    await write(path, "a", create_directory=True)
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert names_in(path) == ["a"]
 

@@ -14,9 +14,10 @@ from otelwp_agent.errors import MalformedError, RetryableError, TooLargeError
 from otelwp_agent.exporters.jaeger import FACTORY, POST_SPANS, Config
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.metrics import Registry
+from otelwp_agent.testing import NoHost
 from tests.kit.http_peer import HttpPeer, response
 from tests.kit.jaeger import document
-from tests.kit.stages import NoHost, batch_of
+from tests.kit.stages import batch_of
 
 
 def traces(*services: str, spans: int = 1):

@@ -30,19 +30,13 @@ from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.sending.sender import Sender
 from otelwp_agent.telemetry.metrics import Registry
+from otelwp_agent.testing import NoHost
 from otelwp_agent.transport.compression import decompress
 from tests.kit.certificates import Authority
 from tests.kit.http_peer import HttpPeer, Seen, response
 
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
-
-
-class NoHost:
-    ready = True
-
-    def components(self):
-        return ()
 
 
 def traces(*names: str) -> Batch:

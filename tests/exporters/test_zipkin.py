@@ -21,11 +21,11 @@ from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.sending.sender import Sender
 from otelwp_agent.telemetry.metrics import Registry
+from otelwp_agent.testing import NoHost, messages_of
 from otelwp_agent.transport.compression import decompress
 from tests.kit.certificates import Authority
 from tests.kit.http_peer import HttpPeer, Seen, response
 from tests.kit.jaeger import Agent
-from tests.kit.stages import NoHost, items_of
 
 PATH = "/api/v2/spans"
 ACCEPTED = response("202 Accepted")
@@ -289,7 +289,7 @@ async def test_from_agent_to_agent(exporter_of, format_):
         )
         assert await exporter.export(batch) == 0
         (received,) = agent.pipeline.batches
-    sent = items_of(Signal.TRACES, batch.body)
+    sent = messages_of(Signal.TRACES, batch.body)
     for span in sent:
         span.kind = 1  # unspecified is internal
-    assert items_of(Signal.TRACES, received.body) == sent
+    assert messages_of(Signal.TRACES, received.body) == sent

@@ -20,6 +20,7 @@ from otelwp_agent.extensions import health_check
 from otelwp_agent.extensions.health_check import FACTORY, LOOK_EVERY, Config, HealthCheck
 from otelwp_agent.extensions.health_check.watch import Watch
 from otelwp_agent.telemetry.metrics import Registry
+from otelwp_agent.testing import FakeClock
 from otelwp_agent.transport.side_loop import SIDE_LOOP
 from tests.kit.agent import free_port
 from tests.kit.certificates import Authority
@@ -54,13 +55,6 @@ class Host:
         return self.stalled
 
 
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def host():
     return Host()
@@ -68,7 +62,7 @@ def host():
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return FakeClock(1000.0)
 
 
 def build(host, clock, **settings):

@@ -55,12 +55,12 @@ class Life:
         requests = [Request(self, body, items, pipelines, tenant) for body in bodies]
         for request in requests:
             self.journal.append(request)
-        await self.journal._quiet()
+        await self.journal._commits.quiet()
         return requests
 
     async def flush(self):
-        self.journal._commit()
-        await self.journal._quiet()
+        self.journal._commits.commit()
+        await self.journal._commits.quiet()
 
     def replay(self, limit=10**9):
         """Read what waits, and leave it running."""
@@ -76,13 +76,10 @@ class Life:
 
     def kill(self):
         """Leave the directory as a `kill -9` does."""
-        if self.journal._flush is not None:
-            self.journal._flush.cancel()
-        self.journal._writer.close()
-        self.journal._deleter.close()
-        for segment in self.journal._shelf.segments:
-            segment.close()
-        self.journal._unlock()
+        self.journal._commits.stop()
+        segments = list(self.journal._shelf.segments)
+        self.journal._store.close()
+        self.journal._shelf.segments = segments
 
     def sums(self, pipeline="traces", tenant=""):
         ledger = self.ledgers.get(pipeline, "otlp", tenant)

@@ -11,7 +11,7 @@ from otelwp_agent.model.receipt import Outcome
 async def journal(live, body):
     """Return the directory of an agent that was killed: three segments, some requests settled in each."""
     life = live()
-    life.journal._segment_bytes = 1500
+    life.journal._store._segment_bytes = 1500
     requests = []
     for number in range(24):
         requests += await life.put(body(number), pipelines=("a", "b"), tenant="shop" if number % 3 else "")

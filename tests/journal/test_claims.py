@@ -169,8 +169,9 @@ class Requests(RuleBasedStateMachine):
     def begin(self):
         self.life = Life(self.directory, sync="none")
         journal = self.life.journal
-        journal._segment_bytes, journal.max_size = 600, 2500  # so that entries move
-        journal._measure()
+        journal._store._segment_bytes = 600  # so that entries move
+        journal._store._max_size = journal._admission.max_size = 2500
+        journal._admission.measure()
         self.upstream = []
         """Of each part of a request that is on its way: place of its pipeline, receipt, numbers of its items."""
         self.branches = {place: [Branch() for _ in names] for place, names in BRANCHES.items()}
@@ -276,7 +277,7 @@ class Requests(RuleBasedStateMachine):
             self.run(self.life.flush)
         finally:
             Segment.write = write
-        self.life.journal._refuse_until = 0.0
+        self.life.journal._failure.refuse_until = 0.0
 
     @rule()
     def crash(self):

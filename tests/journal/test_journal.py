@@ -6,8 +6,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from otelwp_agent.errors import Overloaded, StartError
-from otelwp_agent.journal import journal as journals
 from otelwp_agent.journal.audit import audit_directory
+from otelwp_agent.journal.commits import CommitLoop
 from otelwp_agent.journal.segment import Segment
 from otelwp_agent.model.receipt import Outcome
 from tests.journal.conftest import Request
@@ -53,13 +53,13 @@ async def test_nothing_is_left_when_everything_is_settled(live, body):
 
 async def test_what_is_being_written_is_in_flight(live, body):
     life = live()
-    submit, seen = life.journal._writer.submit, []
+    submit, seen = life.journal._commits._writer.submit, []
 
     def spy(work, done):
         submit(work, done)
         seen.append((life.ledgers.get("traces", "otlp", "").accepted, life.journal.live()))
 
-    life.journal._writer.submit = spy
+    life.journal._commits._writer.submit = spy
     await life.put(body(1))
     assert seen[0] == (2, {("traces", "otlp", ""): 2})
     assert life.journal.live() == {("traces", "otlp", ""): 2}
@@ -134,14 +134,14 @@ async def test_what_moves_while_it_is_settled_is_released_where_it_has_come_to(l
     life = live(max_size="4MiB")
     body = bytes(50_000)
     (old,) = await life.put(body)
-    real = journals.Journal._written
+    real = CommitLoop._written
 
     def settled_meanwhile(self, draft):
         if draft.moved:
             old.settle()
         real(self, draft)
 
-    monkeypatch.setattr(journals.Journal, "_written", settled_meanwhile)
+    monkeypatch.setattr(CommitLoop, "_written", settled_meanwhile)
     for _ in range(200):
         (request,) = await life.put(body)
         request.settle()
@@ -165,7 +165,7 @@ async def test_a_disk_that_is_full_refuses_and_recovers(live, body, monkeypatch)
         assert life.sums() == (2, [0, 0, 0, 0], 2), "what was not taken is in no account"
         with pytest.raises(Overloaded, match="cannot be written"):
             life.journal.admit()
-    life.journal._refuse_until = 0.0
+    life.journal._failure.refuse_until = 0.0
     await life.put(body(2))
     assert life.journal.failure == ""
     life.kill()
@@ -183,7 +183,7 @@ async def test_after_a_failed_fsync_another_segment_is_begun(live, body, monkeyp
         patch.setattr(os, "fdatasync", broken)
         (request,) = await life.put(body(1))
     assert request.error is not None
-    life.journal._refuse_until = 0.0
+    life.journal._failure.refuse_until = 0.0
     await life.put(body(2))
     assert len(list(life.journal.directory.glob("*.journal"))) == 2
     life.kill()
@@ -322,7 +322,7 @@ async def test_a_segment_whose_name_may_not_be_on_disk_is_not_written_to(live, b
     monkeypatch.setattr(os, "fsync", broken_once)
     (request,) = await life.put(body(0))
     assert isinstance(request.error, Overloaded)
-    life.journal._refuse_until = 0.0
+    life.journal._failure.refuse_until = 0.0
     (request,) = await life.put(body(0))
     assert (request.error, len(calls)) == (None, 2)
     assert len(list(life.journal.directory.glob("*.journal"))) == 1
@@ -339,7 +339,7 @@ async def test_no_number_means_two_entries_even_if_what_failed_cannot_be_cut_off
         patch.setattr(os, "fdatasync", broken)
         patch.setattr(os, "ftruncate", broken)
         await life.put(body(1))
-    life.journal._refuse_until = 0.0
+    life.journal._failure.refuse_until = 0.0
     await life.put(body(2))
     life.kill()
     second = live()
@@ -364,7 +364,7 @@ async def test_a_segment_that_cannot_be_deleted_stops_nothing_and_is_told(live, 
         while not refused:
             (request,) = await life.put(bytes(100_000))
             request.settle()
-        life.journal._deleter.close()
+        life.journal._store._deleter.close()
         await asyncio.sleep(0)
     assert next(line["event"] for line in logs) == "journal segment not deleted"
     await life.put(body(1))
@@ -384,7 +384,7 @@ async def test_a_bug_in_writing_is_told_to_who_waits_and_the_next_write_succeeds
         async with asyncio.timeout(5):
             (request,) = await life.put(body(1))
     assert "a bug" in str(request.error)
-    life.journal._refuse_until = 0.0
+    life.journal._failure.refuse_until = 0.0
     await life.put(body(2))
     life.kill()
     assert live().bodies() == [body(0), body(2)]
@@ -396,7 +396,7 @@ async def test_a_close_writes_what_waits_and_refuses_what_comes_after(live, body
     for request in requests:
         life.journal.append(request)
     async with asyncio.timeout(5):
-        await asyncio.gather(life.journal.close(), life.journal._quiet())
+        await asyncio.gather(life.journal.close(), life.journal._commits.quiet())
     assert all(request.entry is not None for request in requests)
     late = Request(life, body(3), 2, ("traces",), "")
     with pytest.raises(Overloaded, match="shutting down"):

@@ -79,8 +79,8 @@ async def test_a_full_disk_has_room_for_saying_what_is_settled(live, body, monke
     for request in taken:
         request.settle()
     await life.flush()
-    life.journal._deleter.close()
-    life.journal._refuse_until = 0.0
+    life.journal._store._deleter.close()
+    life.journal._failure.refuse_until = 0.0
     (request,) = await life.put(body(99))
     assert request.error is None
     assert audit_directory(life.journal.directory).balances

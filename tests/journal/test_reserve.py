@@ -1,11 +1,13 @@
 import errno
 import os
 
+import structlog
+
 from otelwp_agent.journal.reserve import SIZE, Reserve
 
 
 def test_it_has_its_blocks_until_they_are_needed(tmp_path):
-    reserve = Reserve(tmp_path)
+    reserve = Reserve(tmp_path, structlog.get_logger())
     reserve.hold()
     reserve.hold()
     assert reserve.held
@@ -19,11 +21,11 @@ def test_where_there_is_no_room_there_is_no_reserve(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    reserve = Reserve(tmp_path)
+    reserve = Reserve(tmp_path, structlog.get_logger())
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", full)
         reserve.hold()
     assert (reserve.held, list(tmp_path.iterdir())) == (False, [])
     reserve.hold()
     assert reserve.held
-    Reserve(tmp_path / "missing").hold()
+    Reserve(tmp_path / "missing", structlog.get_logger()).hold()

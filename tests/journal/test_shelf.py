@@ -3,9 +3,10 @@ import os
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
-from otelwp_agent.journal import journal as journals
 from otelwp_agent.journal import shelf as shelves
+from otelwp_agent.journal.commits import CommitLoop
 from otelwp_agent.journal.records import Context
 from otelwp_agent.journal.segment import FIRST_PARTLY_DONE, RELEASED, RUNNING, WAITING, Segment
 from otelwp_agent.journal.shelf import Shelf
@@ -149,14 +150,14 @@ async def test_what_is_parked_while_it_moves_is_remembered_where_it_has_come_to(
     (old,) = await life.put(large(0))
     left, right = old.claims[0].receipt.fork(["jaeger", "zipkin"])
     left.settle(Outcome.DELIVERED, 2)
-    real, parked = journals.Journal._written, []
+    real, parked = CommitLoop._written, []
 
     def meanwhile(self, draft):
         if draft.moved and not parked:
             parked.append(right.park(2))
         real(self, draft)
 
-    monkeypatch.setattr(journals.Journal, "_written", meanwhile)
+    monkeypatch.setattr(CommitLoop, "_written", meanwhile)
     await fill_until(life, lambda: parked)
     await life.flush()
     life.kill()
@@ -186,10 +187,16 @@ async def test_an_old_segment_that_cannot_be_read_stops_no_writing_and_no_feedin
     def broken(*_):
         raise OSError(errno.EIO, "Input/output error")
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, capture_logs() as logs:
         patch.setattr(os, "pread", broken)
         await fill_until(life, lambda: life.journal.stored > 3 * 2**20)
         assert life.journal.failure == ""
         assert life.replay() == []
-    assert life.ledgers.get("traces", "otlp", "").dropped_reasons == {"journal_damaged": 2}
-    assert life.sums()[2] == 0
+    assert (logs[0]["event"], logs[0]["log_level"]) == ("journal cannot be read; entries wait", "error")
+    assert "cannot be read" in life.journal.health().message
+    assert life.registry.value("otelwp_journal_unreadable_entries") == 1
+    assert life.sums()[2] == 2, "it is not lost: it may be readable later"
+    assert life.replay() == [], "not tried again at once"
+    life.journal._shelf.unreadable = dict.fromkeys(life.journal._shelf.unreadable, 0.0)
+    assert life.bodies() == [large(0)]
+    assert life.journal.health().message == ""

@@ -14,7 +14,7 @@ from otelwp_agent.codecs.otlp_json import encode
 from otelwp_agent.component import ComponentId, Context, Kind
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.metrics import Registry
-from tests.kit.stages import Catcher
+from otelwp_agent.testing import Catcher
 
 CAPTURES = Path(__file__).parents[1] / "data" / "captures" / "jaeger"
 WORDPRESS = "WordPress/6.1.9; http://shop.example:8980"

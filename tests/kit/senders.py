@@ -1,9 +1,8 @@
-"""An event loop whose time is not real, an exporter that does what a test says, and requests to send through it."""
+"""An exporter that does what a test says, and requests to send through it."""
 
 from __future__ import annotations
 
 import asyncio
-import selectors
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,42 +15,12 @@ from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.sending.sender import Sender
 from otelwp_agent.telemetry.metrics import Registry
+from otelwp_agent.testing import NoHost
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 EXACT = Retry(randomization_factor=0)
-
-
-class InstantSelector(selectors.DefaultSelector):
-    """Never waits: moves the clock instead."""
-
-    now = 0.0
-
-    def select(self, timeout=None):
-        events = super().select(0)
-        if not events:
-            assert timeout is not None, "everything waits, and nothing will ever happen"
-            self.now += max(0.0, timeout)
-        return events
-
-
-class FakeTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps to the next timer as soon as nothing else is left to do."""
-
-    def __init__(self) -> None:
-        self.fake = InstantSelector()
-        super().__init__(self.fake)
-
-    def time(self) -> float:
-        return self.fake.now
-
-
-class NoHost:
-    ready = True
-
-    def components(self):
-        return ()
 
 
 class Destination(Exporter):

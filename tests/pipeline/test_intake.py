@@ -59,12 +59,9 @@ class Agent(Running):
     async def die(self):
         """End without a word to anybody, as after `kill -9`."""
         self.environment.intake.stop()
-        await self.journal._quiet()
-        self.journal._writer.close()
-        self.journal._deleter.close()
-        for segment in self.journal._shelf.segments:
-            segment.close()
-        self.journal._unlock()
+        await self.journal._commits.quiet()
+        self.journal._commits.stop()
+        self.journal._store.close()
 
     def sums(self):
         (ledger,) = self.environment.ledgers.of_pipeline("traces").values()
@@ -135,7 +132,7 @@ async def test_after_a_crash_the_branch_that_had_it_is_not_asked_again(tmp_path)
     first.sink_2.gate.clear()
     await asyncio.gather(*[first.send(number) for number in range(50)])
     await until(lambda: len(first.sink.batches) == 50)
-    first.journal._commit()
+    first.journal._commits.commit()
     await first.die()
 
     second = Agent(tmp_path)

@@ -15,7 +15,8 @@ from otelwp_agent.model.signal import Signal
 from otelwp_agent.sampling.consistent import TraceState, randomness_of
 from otelwp_agent.sampling.traces import read
 from otelwp_agent.sampling.traces.framing import enclose, frame
-from tests.kit.stages import build, items_of, run
+from otelwp_agent.testing import FakeClock, messages_of, run
+from tests.kit.stages import build
 
 NAME = "otelwp_processor_adaptive_sampling_"
 SITES = {"sites": {"rules": [{"keep": 0.25}]}}
@@ -26,16 +27,8 @@ QUARTER = 3 << 54
 START = 1_760_000_000_000_000_000
 
 
-class Clock:
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
-
-
 def sampler(clock=None, **config):
-    return build("adaptive_sampling", config or {"target": {"spans_per_second": 100}}, clock=clock or Clock())
+    return build("adaptive_sampling", config or {"target": {"spans_per_second": 100}}, clock=clock or FakeClock(100.0))
 
 
 def trace_id(number, randomness=None):
@@ -96,7 +89,7 @@ def receipt_of(batch):
 
 
 def spans_of(catcher):
-    return [each for batch in catcher.batches for each in items_of(Signal.TRACES, batch.body)]
+    return [each for batch in catcher.batches for each in messages_of(Signal.TRACES, batch.body)]
 
 
 def kept_ids(catcher):
@@ -110,7 +103,7 @@ def attributes_of(each):
 def deliver(catcher):
     """Settle what was caught, and check that each batch's shares fit what it holds."""
     for batch in catcher.batches:
-        assert sum(items for _, items in batch.shares) == batch.items == len(items_of(Signal.TRACES, batch.body))
+        assert sum(items for _, items in batch.shares) == batch.items == len(messages_of(Signal.TRACES, batch.body))
         batch.settle(Outcome.DELIVERED)
 
 
@@ -144,7 +137,7 @@ def test_a_whole_trace_is_decided_about_at_once():
 
 
 def test_a_budget_is_kept():
-    clock = Clock()
+    clock = FakeClock(100.0)
     stage, catcher = sampler(clock, target={"spans_per_second": 30}, **CHANCE)
     for number in range(3000):
         stage.consume(batch_of(tree(trace_id(number))))
@@ -351,7 +344,7 @@ def test_a_refusal_leaves_everything_with_the_sender_and_is_decided_alike_next_t
 
 
 def test_a_trace_waits_for_its_root_and_a_while_longer():
-    clock = Clock()
+    clock = FakeClock(100.0)
     stage, catcher = sampler(clock, **SITES, **CHANCE, decision_wait="2s", max_wait="10s")
     trace = trace_id(1, 255)
     first, second, third = (batch_of([each]) for each in tree(trace))
@@ -378,7 +371,7 @@ def test_an_error_in_any_request_is_an_error():
 
 
 def test_without_a_root_the_longest_wait_decides():
-    clock = Clock()
+    clock = FakeClock(100.0)
     stage, catcher = sampler(clock, **SITES, **CHANCE, max_wait="10s")
     batch = batch_of([span(trace_id(1, 0), 1, 0)])
     stage.consume(batch)
@@ -411,7 +404,7 @@ def test_late_spans_follow_what_was_decided():
     stage.consume(batch_of([*tree(kept), *tree(dropped)]))
     late = batch_of([span(kept, 7, 6), span(dropped, 7, 6)])
     stage.consume(late)
-    assert [each.trace_state for each in items_of(Signal.TRACES, catcher.batches[-1].body)] == ["ot=th:c"]
+    assert [each.trace_state for each in messages_of(Signal.TRACES, catcher.batches[-1].body)] == ["ot=th:c"]
     assert receipt_of(late).count(Outcome.SAMPLED_OUT) == 1
     assert metric(stage, "late_spans", decision="kept") == metric(stage, "late_spans", decision="dropped") == 1
 
@@ -419,7 +412,7 @@ def test_late_spans_follow_what_was_decided():
 @pytest.mark.parametrize("unit", ["spans_per_second", "bytes_per_day"])
 def test_the_budget_pays_for_late_spans(unit):
     """A root with a few children looks whole; most of each trace comes when it has been decided about."""
-    clock = Clock()
+    clock = FakeClock(100.0)
     size = len(read_items(body_of([span(trace_id(0), 2, 0)]))[0])
     target = {unit: 100 if unit == "spans_per_second" else 100 * size * 86_400}
     stage, catcher = sampler(clock, target=target, **CHANCE)
@@ -465,7 +458,7 @@ def test_memory_is_bounded_by_deciding_the_oldest_early():
 
 
 def test_what_stands_around_spans_counts_once_as_long_as_somebody_waits_with_it():
-    clock = Clock()
+    clock = FakeClock(100.0)
     stage, catcher = sampler(clock, **SITES, **CHANCE, max_bytes="1MiB", max_trace_bytes="64KiB", max_wait="10s")
     large = "x" * 100_000
     for number in range(5):
@@ -562,7 +555,7 @@ def test_a_stop_that_is_cut_short_lets_go():
 
 
 def test_a_giant_trace_is_cut_to_its_error_spine():
-    clock = Clock()
+    clock = FakeClock(100.0)
     stage, catcher = sampler(clock, **SITES, max_trace_bytes="16KiB", decision_wait="1s")
     trace = trace_id(1)
     receipts = []
@@ -644,7 +637,7 @@ def test_every_span_is_settled_once_and_agents_agree(data):
     spans = data.draw(traffic())
     kept = []
     for _ in range(2):
-        clock = Clock()
+        clock = FakeClock(100.0)
         stage, catcher = sampler(clock, **SITES, **CHANCE, decision_wait="2s", max_wait="3s")
         batches = cut(data.draw, spans)
         for batch in batches:

@@ -15,7 +15,8 @@ from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.processors.batch import Config
-from tests.kit.stages import batch_of, build, items_of, run
+from otelwp_agent.testing import messages_of, run
+from tests.kit.stages import batch_of, build
 
 
 def spans(count, start=0):
@@ -28,7 +29,7 @@ def spans(count, start=0):
 
 
 def names(batches):
-    return [span.name for batch in batches for span in items_of(Signal.TRACES, batch.body)]
+    return [span.name for batch in batches for span in messages_of(Signal.TRACES, batch.body)]
 
 
 def value(stage, name):

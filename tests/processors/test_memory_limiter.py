@@ -14,7 +14,8 @@ from otelwp_agent.errors import Overloaded, PermanentError, StartError
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.processors import memory_limiter
 from otelwp_agent.processors.memory_limiter import Collector, Config, ResidentMemory, total_memory
-from tests.kit.stages import batch_of, build, run
+from otelwp_agent.testing import run
+from tests.kit.stages import batch_of, build
 
 MIB = 2**20
 

@@ -17,8 +17,9 @@ from otelwp_agent.model.signal import Signal
 from otelwp_agent.processors.probabilistic_sampler import Config
 from otelwp_agent.sampling.consistent import NEVER, format_randomness
 from otelwp_agent.sampling.items import SpanSampler, Verdict
+from otelwp_agent.testing import messages_of
 from tests.kit.otlp import meaning, requests
-from tests.kit.stages import batch_of, build, items_of
+from tests.kit.stages import batch_of, build
 
 STATES = ["", "congo=1", "ot=th:4", "ot=th:0;x:y,a=b", f"ot=rv:{format_randomness(1)}", "ot=rv:f", "ot=th:zz"]
 
@@ -59,9 +60,9 @@ def check(settings, body, draw):
     total = count(Signal.TRACES, body)
     shares = shares_of(total, draw)
     stage.consume(Batch(Signal.TRACES, body, total, Origin(), shares))
-    judgements = [judge.judge(span.SerializeToString()) for span in items_of(Signal.TRACES, body)]
+    judgements = [judge.judge(span.SerializeToString()) for span in messages_of(Signal.TRACES, body)]
     kept = [judgement.data for judgement in judgements if judgement.verdict is Verdict.KEPT]
-    got = [span for batch in catcher.batches for span in items_of(Signal.TRACES, batch.body)]
+    got = [span for batch in catcher.batches for span in messages_of(Signal.TRACES, batch.body)]
     span = ExportTraceServiceRequest().resource_spans.add().scope_spans.add().spans.add()
     assert got == [type(span).FromString(data) for data in kept]
     assert catcher.items == len(kept)
@@ -162,11 +163,11 @@ def test_a_second_sampler_keeps_a_subset_and_raises_the_threshold():
     first.consume(batch_of(body, count(Signal.TRACES, body)))
     second.consume(between.batches[0])
     other.consume(batch_of(body, count(Signal.TRACES, body)))
-    kept = items_of(Signal.TRACES, after.batches[0].body)
+    kept = messages_of(Signal.TRACES, after.batches[0].body)
     assert {span.trace_state for span in kept} == {"ot=th:c"}
     assert 0 < len(kept) < between.items
     assert [span.trace_id for span in kept] == [
-        span.trace_id for span in items_of(Signal.TRACES, sibling.batches[0].body)
+        span.trace_id for span in messages_of(Signal.TRACES, sibling.batches[0].body)
     ], "half of a half are the same traces as a quarter"
 
 
@@ -205,7 +206,7 @@ def test_log_records_are_sampled():
     batch = batch_of(request.SerializeToString(), 101, Signal.LOGS)
     stage.consume(batch)
     ((receipt, _),) = batch.shares
-    kept = items_of(Signal.LOGS, catcher.batches[0].body)
+    kept = messages_of(Signal.LOGS, catcher.batches[0].body)
     assert [record.severity_text for record in kept] == [
         record.severity_text
         for record in records

@@ -9,8 +9,9 @@ from otelwp_agent.codecs.jaeger import to_proto, to_thrift
 from otelwp_agent.errors import Overloaded
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.receivers.jaeger import POST_SPANS, Config
+from otelwp_agent.testing import messages_of
+from otelwp_agent.transport import decoding
 from tests.kit.jaeger import CAPTURES, Agent
-from tests.kit.stages import items_of
 
 JSON = (CAPTURES / "001-front.json").read_bytes()
 THRIFT = (CAPTURES / "901-decalog-front.thrift").read_bytes()
@@ -65,7 +66,7 @@ async def test_post_spans():
         assert await call(agent, to_proto.encode(OTLP), metadata=(("x-shop", "a"),)) == b""
         (batch,) = agent.pipeline.batches
         assert (batch.items, batch.origin.transport, batch.origin.headers["x-shop"]) == (36, "grpc", "a")
-        assert {span.name for span in items_of(Signal.TRACES, batch.body)} >= {"mysqli_real_connect"}
+        assert {span.name for span in messages_of(Signal.TRACES, batch.body)} >= {"mysqli_real_connect"}
         assert await call(agent, b"") == b""
         assert len(agent.pipeline.batches) == 1
 
@@ -121,3 +122,39 @@ def test_protocols_that_are_refused(protocols, message):
 def test_the_ports_are_jaegers_own():
     protocols = Config(protocols={"grpc": None, "thrift_http": None}).protocols
     assert (protocols.grpc.endpoint, protocols.thrift_http.endpoint) == ("127.0.0.1:14250", "127.0.0.1:14268")
+
+
+# -- limits
+
+
+def bounded(most, **protocols):
+    return Agent("jaeger", protocols=protocols, max_items_per_request=most)
+
+
+async def test_more_spans_than_a_request_may_hold_are_refused():
+    (thrift,) = to_thrift.encode(OTLP)
+    async with bounded(35, thrift_http={"endpoint": "127.0.0.1:0"}) as agent:
+        status, answer = await agent.post(thrift)
+        assert (status, "raise max_items_per_request" in answer) == (413, True)
+    async with bounded(36, thrift_http={"endpoint": "127.0.0.1:0"}) as agent:
+        assert await agent.post(thrift) == (202, "")
+
+
+async def test_more_spans_than_a_message_may_hold_are_refused_over_grpc():
+    async with bounded(1000, grpc={"endpoint": "127.0.0.1:0"}) as agent:
+        with pytest.raises(grpc.aio.AioRpcError, match="raise max_items_per_request"):
+            await call(agent, b"\x0a\xd2\x0f" + b"\x0a\0" * 1001)
+        assert agent.registry.value("otelwp_receiver_refused_requests", transport="grpc", reason="too_large") == 1
+        await call(agent, to_proto.encode(OTLP))
+
+
+async def test_a_large_message_is_decoded_in_a_thread_and_answered_when_it_was_forwarded():
+    message = to_proto.encode(OTLP * 40)
+    assert len(message) > decoding.OFF_LOOP
+    async with rpc() as agent:
+        assert await call(agent, message) == b""
+        assert agent.pipeline.items == 36
+        agent.pipeline.errors = [Overloaded("full")]
+        with pytest.raises(grpc.aio.AioRpcError, match="full"):
+            await call(agent, message)
+        assert agent.registry.value("otelwp_receiver_refused_requests", transport="grpc", reason="overloaded") == 1

@@ -14,8 +14,9 @@ from otelwp_agent.codecs.jaeger import from_json
 from otelwp_agent.codecs.jaeger import http as jaeger_http
 from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.model.signal import Signal
+from otelwp_agent.testing import messages_of
+from otelwp_agent.transport import decoding
 from tests.kit.jaeger import CAPTURES, WORDPRESS, Agent, span, trace
-from tests.kit.stages import items_of
 
 FRONT = (CAPTURES / "001-front.json").read_bytes()
 THRIFT = (CAPTURES / "901-decalog-front.thrift").read_bytes()
@@ -28,7 +29,7 @@ async def test_the_founding_plugin_lands():
         (batch,) = agent.pipeline.batches
         assert (batch.items, batch.origin.receiver, batch.origin.transport) == (1, "jaeger_json", "http")
         assert batch.origin.headers["user-agent"] == WORDPRESS
-        (found,) = items_of(Signal.TRACES, batch.body)
+        (found,) = messages_of(Signal.TRACES, batch.body)
         assert found.trace_id.hex() == "1d1aeade7e26e005ffb0bf74dad4dd92"
         assert [(receipt.pending, items) for receipt, items in batch.shares] == [(1, 1)]
 
@@ -215,7 +216,7 @@ def test_the_answer_to_a_large_body_is_on_its_way_before_it_is_decoded(monkeypat
     answered, seen = threading.Event(), []
     front = from_json.decode(FRONT, 0)
 
-    def decoding(_body, _now):
+    def decoding(_body, _now, _max_items):
         seen.append(answered.wait(5))
         yield
         return front
@@ -273,7 +274,9 @@ async def test_a_large_body_that_cannot_be_kept_is_counted_as_lost():
             assert (await agent.post(large()))[0] == 202
             ((told, _),) = await handed_over(agent, 1)
             told.set_exception(Overloaded("the disk is full"))
-            await asyncio.sleep(0)
+            async with asyncio.timeout(5):
+                while not agent.refused("overloaded"):
+                    await asyncio.sleep(0)
         assert agent.refused("overloaded") == 1
         assert "requests dropped after they were accepted" in [line["event"] for line in logs]
 
@@ -309,22 +312,22 @@ async def test_what_was_answered_is_handed_on_at_shutdown():
 
 
 async def test_bodies_that_wait_are_bounded(monkeypatch):
-    monkeypatch.setattr(jaeger_http, "MAX_WAITING", 0)
+    monkeypatch.setattr(decoding, "MAX_WAITING", 0)
     async with Agent() as agent:
-        agent.receiver._http._waiting_bytes = 1
+        agent.receiver._http._decoding._waiting_bytes = 1
         status, _ = await agent.post(FRONT)
         assert status == 429
-        assert agent.refused("waiting") == 1
-        agent.receiver._http._waiting_bytes = 0
+        assert agent.refused("decoding") == 1
+        agent.receiver._http._decoding._waiting_bytes = 0
         assert (await agent.post(FRONT))[0] == 202
 
 
 async def test_others_are_answered_while_a_large_body_is_decoded():
     async with Agent() as agent:
-        await agent.post(large(20_000))
+        await agent.post(large(10_000))
         assert (await agent.post(FRONT))[0] == 202
         assert agent.pipeline.batches[0].items == 1
-        await taken(agent, 20_001)
+        await taken(agent, 10_001)
 
 
 # -- clients that do not wait
@@ -359,3 +362,31 @@ async def test_a_web_page_of_another_origin_cannot_send(headers):
     async with Agent(cors={"allowed_origins": ["https://evil.example"]}) as agent:
         answer = await agent.post(FRONT, Content_Type="text/plain", Origin="https://evil.example")
         assert answer[0] == 202
+
+
+# -- limits
+
+
+async def test_more_spans_than_a_request_may_hold_are_refused():
+    async with Agent(endpoint="127.0.0.1:0", max_items_per_request=20) as agent:
+        status, answer = await agent.post(large(21))
+        assert (status, "raise max_items_per_request" in answer) == (413, True)
+        assert (await agent.post(large(20)))[0] == 202
+
+
+async def test_a_large_body_is_forwarded_at_shutdown_though_a_thread_decodes_it():
+    agent = Agent()
+    await agent.receiver.start()
+    body = large(5000)
+    assert len(body) > decoding.OFF_LOOP
+    assert (await agent.post(body))[0] == 202
+    await agent.receiver.shutdown()
+    assert agent.pipeline.items == 5000
+
+
+async def test_a_body_that_inflates_twice_is_read_once():
+    body = gzip.compress(gzip.compress(large(10)))
+    async with Agent() as agent:
+        assert (await agent.post(body, Content_Encoding="gzip"))[0] == 400
+        assert (await agent.post(body, Content_Encoding="gzip, gzip"))[0] == 202
+        assert (await agent.post(gzip.compress(large(10))))[0] == 202

@@ -299,3 +299,55 @@ async def test_what_was_counted_before_there_was_no_room_is_told(signal, key):
         assert json.loads(answer) == {"partialSuccess": {key: "1", "errorMessage": "the queue is full"}}
         assert agent.registry.value("otelwp_receiver_dropped_items", site="unknown") == 2
         assert head.total.accepted == 0
+
+
+# -- limits
+
+
+def many(count):
+    """Return so many spans, serialized, with names that make some megabytes of JSON of 20 000."""
+    request = spans(count)
+    for span in request.resource_spans[0].scope_spans[0].spans:
+        span.name = "GET /shop/basket" * 4
+    return request.SerializeToString()
+
+
+@pytest.mark.parametrize("validation", ["keys", "full"])
+@pytest.mark.parametrize("kind", ["protobuf", "json"])
+async def test_more_items_than_a_request_may_hold_are_refused(validation, kind):
+    async with Agent(max_items_per_request=1000, validation=validation) as agent:
+        for count, expected in ((998, 200), (999, 413)):
+            body = many(count)
+            body = body if kind == "protobuf" else encode(Signal.TRACES, body)
+            status, _, answer = await agent.post("/v1/traces", body, f"application/{'x-' * (kind != 'json')}{kind}")
+            assert status == expected
+            assert (b"raise max_items_per_request" in answer) == (expected == 413)
+        assert agent.registry.value("otelwp_receiver_refused_requests", reason="too_large") == 1
+        assert sum(batch.items for batch in agent.pipelines[Signal.TRACES].batches) == 998
+
+
+async def test_more_items_than_a_message_may_hold_are_refused_over_grpc():
+    async with Agent(protocols={"grpc": {"endpoint": "127.0.0.1:0"}}, max_items_per_request=1000) as agent:
+        async with grpc.aio.insecure_channel(agent.receiver.endpoints()["grpc"]) as channel:
+            export = channel.unary_unary(EXPORT[Signal.TRACES])
+            await export(many(998))
+            with pytest.raises(grpc.aio.AioRpcError, match="raise max_items_per_request") as refused:
+                await export(many(999))
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_large_json_body_is_decoded_while_others_are_served():
+    body = encode(Signal.TRACES, many(20_000))
+    async with Agent() as agent:
+        large = asyncio.ensure_future(agent.post("/v1/traces", body, "application/json"))
+        small = 0
+        while not large.done():
+            assert (await agent.post("/v1/traces", many(1)))[0] == 200
+            small += 1
+        assert (await large)[0] == 200
+        assert small > 3
+        items = [batch.items for batch in agent.pipelines[Signal.TRACES].batches]
+        assert items.index(20_000) > 1
+        assert (await agent.post("/v1/traces", body[:-1], "application/json"))[0] == 400
+        agent.pipelines[Signal.TRACES].refusal = Overloaded("full")
+        assert (await agent.post("/v1/traces", body, "application/json"))[0] == 429

@@ -10,10 +10,11 @@ from otelwp_agent.codecs.zipkin.to_proto import ProtoEncoder
 from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.receivers.zipkin import Config
+from otelwp_agent.testing import messages_of
+from otelwp_agent.transport import decoding
 from otelwp_agent.transport.http_messages import Head, Request
 from tests.kit.jaeger import WORDPRESS
 from tests.kit.jaeger import Agent as AnyAgent
-from tests.kit.stages import items_of
 from tests.kit.zipkin import CAPTURES, SPAN, TRACE, attributes_of, decoded, span
 
 FRONT = (CAPTURES / "901-decalog-front.json").read_bytes()
@@ -36,7 +37,7 @@ async def test_decalog_lands():
         (batch,) = agent.pipeline.batches
         assert (batch.items, batch.origin.receiver, batch.origin.transport) == (13, "zipkin", "http")
         assert batch.origin.headers["user-agent"] == "PerfOps One"
-        root = items_of(Signal.TRACES, batch.body)[0]
+        root = messages_of(Signal.TRACES, batch.body)[0]
         assert (root.name, root.kind, root.span_id.hex()) == ("CALL:WFRONT", 2, "0000000010216428")
         assert [(receipt.pending, items) for receipt, items in batch.shares] == [(13, 13)]
         assert agent.mended("id_padded", site="Main Request") == 25
@@ -93,7 +94,7 @@ async def test_v1():
     ]
     async with Agent() as agent:
         assert await agent.post(body, path=V1) == (202, "")
-        (found,) = items_of(Signal.TRACES, agent.pipeline.batches[0].body)
+        (found,) = messages_of(Signal.TRACES, agent.pipeline.batches[0].body)
         assert found.kind == 2
 
 
@@ -172,7 +173,7 @@ async def test_other_methods_and_paths():
 async def test_parse_string_tags():
     async with Agent(endpoint="127.0.0.1:0", parse_string_tags=True) as agent:
         await agent.post([span(tags={"n": "7"})])
-        (found,) = items_of(Signal.TRACES, agent.pipeline.batches[0].body)
+        (found,) = messages_of(Signal.TRACES, agent.pipeline.batches[0].body)
         assert attributes_of(found) == {"n": 7}
 
 
@@ -280,3 +281,29 @@ async def test_a_web_page_of_another_origin_cannot_send(headers):
     async with Agent(cors={"allowed_origins": ["https://evil.example"]}) as agent:
         answer = await agent.post(FRONT, Content_Type="text/plain", Origin="https://evil.example")
         assert answer[0] == 202
+
+
+async def test_more_spans_than_a_request_may_hold_are_refused():
+    async with Agent(max_items_per_request=1000) as agent:
+        for body, options in (
+            (large(1001), {}),
+            (b"[" + b"{}," * 1000 + b"{}]", {}),
+            (b"\x0a\0" * 1001, {"Content_Type": "application/x-protobuf"}),
+        ):
+            status, answer = await agent.post(body, **options)
+            assert (status, "raise max_items_per_request" in answer) == (413, True)
+        assert (await agent.post(large(1000)))[0] == 202
+        assert agent.refused("too_large") == 3
+
+
+async def test_a_large_body_is_answered_before_the_receiver_is_shut_down():
+    body = large(5000)
+    assert len(body) > decoding.OFF_LOOP
+    agent = Agent()
+    await agent.receiver.start()
+    answer = asyncio.ensure_future(agent.post(body))
+    while not agent.receiver._decoding._answers:
+        await asyncio.sleep(0)
+    await agent.receiver.shutdown()
+    assert (await answer)[0] == 202
+    assert agent.pipeline.items == 5000

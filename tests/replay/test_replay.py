@@ -14,7 +14,7 @@ from otelwp_agent.errors import AgentError
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.replay.recordings import Recording
 from otelwp_agent.replay.replay import choose, replay
-from tests.kit import stages
+from otelwp_agent.testing import run as run_in_fake_time
 from tests.kit.stages import batch_of, build
 from tests.kit.traffic import BEGIN, SECOND, traffic
 
@@ -61,7 +61,7 @@ def live(requests, delay=0.0, **settings):
         await stage.shutdown()
         return sent, catcher
 
-    sent, catcher = stages.run(run())
+    sent, catcher = run_in_fake_time(run())
     kept = by_route(each.body for each in catcher.batches)
     dropped = by_route(body for _, body, _ in requests) - kept
     gone = sum(

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from otelwp_agent.errors import MalformedError
+from otelwp_agent.model import native
 from otelwp_agent.sampling import traces
 from otelwp_agent.sampling.traces import reading
 from tests.kit.otlp import delimited
@@ -16,7 +17,7 @@ from tests.kit.traces import CHILD, MARKS, OTHER, ROOT, TRACE, canonical, reques
 
 BODY = request([span(), span(span_id=CHILD, parent=ROOT), span(OTHER)])
 IRREGULAR = delimited(1, delimited(2, delimited(2, delimited(1, OTHER) + delimited(1, TRACE))))
-BUILT = importlib.util.find_spec("otelwp_agent.sampling.traces._native") is not None
+BUILT = importlib.util.find_spec("otelwp_agent.model.native._native") is not None
 
 needs_native = pytest.mark.skipif(not BUILT, reason="the extension module is not there")
 
@@ -27,7 +28,7 @@ def told(**environment):
         "from otelwp_agent.sampling import traces; from tests.kit.traces import request, span;"
         "print(traces.NATIVE, type(traces.read(request([span()]))[0]).__module__)"
     )
-    kept = {name: value for name, value in os.environ.items() if name != traces.PURE}
+    kept = {name: value for name, value in os.environ.items() if name != native.PURE}
     done = subprocess.run(
         [sys.executable, "-c", code], env={**kept, **environment}, capture_output=True, text=True, check=True
     )
@@ -36,7 +37,7 @@ def told(**environment):
 
 @needs_native
 def test_the_extension_module_is_used():
-    assert told() == told(OTELWP_PURE_PYTHON="") == ["True", "otelwp_agent.sampling.traces._native"]
+    assert told() == told(OTELWP_PURE_PYTHON="") == ["True", "otelwp_agent.model.native._native"]
 
 
 def test_the_environment_switches_it_off():
@@ -47,9 +48,9 @@ def test_without_a_compiler_it_is_not_there(monkeypatch):
     def missing(name):
         raise ImportError(name)
 
-    monkeypatch.delenv(traces.PURE, raising=False)
+    monkeypatch.delenv(native.PURE, raising=False)
     monkeypatch.setattr(importlib, "import_module", missing)
-    assert traces._load() is None
+    assert native.load() is None
 
 
 @pytest.mark.parametrize("body", [BODY, IRREGULAR, b""], ids=["usual", "irregular", "empty"])

@@ -12,7 +12,8 @@ from otelwp_agent.sending.breaker import Permit, State
 from otelwp_agent.sending.concurrency import Concurrency
 from otelwp_agent.sending.metrics import SendingAccount, breaker_of
 from otelwp_agent.sending.queue import SendingQueue
-from tests.kit.senders import EXACT, Destination, FakeTimeLoop, a_request, scripted
+from otelwp_agent.testing import FakeTimeLoop
+from tests.kit.senders import EXACT, Destination, a_request, scripted
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from otelwp_agent.model.signal import Signal
 from otelwp_agent.sending.breaker import Breaker, Permit, State
 from otelwp_agent.sending.metrics import breaker_of
 from otelwp_agent.sending.sender import Sender
-from tests.kit.senders import EXACT, Destination, FakeTimeLoop, a_request, a_sender, outcomes, scripted
+from otelwp_agent.testing import FakeTimeLoop
+from tests.kit.senders import EXACT, Destination, a_request, a_sender, outcomes, scripted
 
 CLOSED, HALF_OPEN, OPEN = State.CLOSED, State.HALF_OPEN, State.OPEN
 TRY, PROBE, NONE = Permit.TRY, Permit.PROBE, Permit.NONE

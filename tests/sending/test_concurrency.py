@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from otelwp_agent.config.blocks import Queue
 from otelwp_agent.errors import RetryableError
 from otelwp_agent.sending.concurrency import MEMORY, Concurrency
-from tests.kit.senders import Destination, FakeTimeLoop, a_request, a_sender, hang
+from otelwp_agent.testing import FakeTimeLoop
+from tests.kit.senders import Destination, a_request, a_sender, hang
 
 KIB = 1024
 

@@ -12,7 +12,8 @@ from otelwp_agent.errors import MalformedError, Overloaded, RetryableError
 from otelwp_agent.model.batch import merge
 from otelwp_agent.sending.fair_queue import IDLE_LINES, QUANTUM, FairLines
 from otelwp_agent.sending.queue import Entry
-from tests.kit.senders import Destination, FakeTimeLoop, a_request, a_sender, outcomes
+from otelwp_agent.testing import FakeTimeLoop
+from tests.kit.senders import Destination, a_request, a_sender, outcomes
 
 SIZES = [1, 500, 20_000, QUANTUM, 3 * QUANTUM]
 

@@ -13,25 +13,12 @@ from otelwp_agent.sending.concurrency import Concurrency
 from otelwp_agent.sending.metrics import INSTRUMENTS, SendingAccount, breaker_of
 from otelwp_agent.sending.queue import SendingQueue
 from otelwp_agent.telemetry.metrics import Registry
-
-
-class NoHost:
-    ready = True
-
-    def components(self):
-        return ()
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from otelwp_agent.testing import FakeClock, NoHost
 
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return FakeClock(100.0)
 
 
 @pytest.fixture

@@ -12,13 +12,7 @@ from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.sending.queue_batch import batcher, max_bytes
 from otelwp_agent.telemetry.metrics import Registry
-
-
-class NoHost:
-    ready = True
-
-    def components(self):
-        return ()
+from otelwp_agent.testing import NoHost
 
 
 class Taker:

@@ -25,20 +25,10 @@ from otelwp_agent.model.signal import Signal
 from otelwp_agent.sending.parts import REFUSALS_BEFORE_GIVING_UP
 from otelwp_agent.sending.sender import Sender
 from otelwp_agent.telemetry.metrics import Registry
+from otelwp_agent.testing import FakeTimeLoop, NoHost
 from tests.kit.graphs import until
 from tests.kit.http_peer import HttpPeer, Seen, response
-from tests.kit.senders import (
-    EXACT,
-    Destination,
-    FakeTimeLoop,
-    NoHost,
-    a_request,
-    a_sender,
-    hang,
-    names_in,
-    outcomes,
-    scripted,
-)
+from tests.kit.senders import EXACT, Destination, a_request, a_sender, hang, names_in, outcomes, scripted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -168,12 +158,13 @@ def test_what_an_exporter_lets_through_of_the_system_is_tried_again(deliver, err
 
 
 def test_a_bug_in_an_exporter_costs_that_batch_alone(deliver):
-    bad, good = a_request("a"), a_request("b")
+    bad, again, good = a_request("a"), a_request("b"), a_request("c")
     with capture_logs() as logs:
-        deliver(scripted(ZeroDivisionError()), bad, good, queue=Queue(num_consumers=1))
-    assert outcomes(bad) == [(0, 1, "internal_error")]
+        deliver(scripted(ZeroDivisionError(), ZeroDivisionError()), bad, again, good, queue=Queue(num_consumers=1))
+    assert outcomes(bad) == outcomes(again) == [(0, 1, "internal_error")]
     assert outcomes(good) == [(1, 0, "")]
-    assert [log["event"] for log in logs if log["log_level"] == "error"] == ["exporter broke", "items dropped"]
+    errors = [(log["event"], "exc_info" in log) for log in logs if log["log_level"] == "error"]
+    assert errors == [("component failed: a bug in the component", True), ("items dropped", False)]
 
 
 def test_a_bug_in_who_is_told_does_not_stop_the_sender(deliver):

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from otelwp_agent.sending.timeouts import Timeouts
-from tests.kit.senders import FakeTimeLoop
+from otelwp_agent.testing import FakeTimeLoop
 
 
 @pytest.fixture

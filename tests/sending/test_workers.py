@@ -6,7 +6,7 @@ from heapq import heappop, heappush
 import pytest
 
 from otelwp_agent.sending.workers import Workers
-from tests.kit.senders import FakeTimeLoop
+from otelwp_agent.testing import FakeTimeLoop
 
 
 @pytest.fixture

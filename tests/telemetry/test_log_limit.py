@@ -1,17 +1,11 @@
 from __future__ import annotations
 
 from otelwp_agent.telemetry.log_limit import LogLimit
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from otelwp_agent.testing import FakeClock
 
 
 def test_lets_the_first_through_and_then_one_per_interval_with_the_sum():
-    clock = Clock()
+    clock = FakeClock()
     limit = LogLimit(clock, 10)
     assert limit.take(3) == 3
     clock.now = 9.9
@@ -22,7 +16,7 @@ def test_lets_the_first_through_and_then_one_per_interval_with_the_sum():
 
 
 def test_silence_before_does_not_let_more_through():
-    clock = Clock()
+    clock = FakeClock()
     limit = LogLimit(clock, 10)
     limit.take()
     clock.now = 100

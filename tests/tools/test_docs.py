@@ -3,7 +3,7 @@ from pathlib import Path
 from pydantic import Field
 
 import docs
-from otelwp_agent.component import ComponentConfig, Factory, Kind
+from otelwp_agent.component import ComponentConfig, Effect, Factory, Kind, Reads
 from otelwp_agent.config.blocks import Block
 from otelwp_agent.telemetry.metrics import Instrument, InstrumentKind
 
@@ -96,3 +96,23 @@ def test_check_tells_what_differs_and_writes_nothing(tmp_path, monkeypatch, caps
     assert (tmp_path / "docs/components/a.md").read_text() == "text\n"
     assert not stray.exists()
     assert docs.main(check=True) == 0
+
+
+def test_a_page_says_what_a_stage_reads_and_does_to_items():
+    declared = {"reads": Reads.KEYS, "effects": frozenset({Effect.DROPS, Effect.EDITS})}
+    page = docs.page(Factory(Kind.PROCESSOR, "sift", Config, object, **declared), "Sift.", "sift.py")
+    assert "| reads at most | ids, times and status of spans: the rest stays bytes |" in page
+    assert "| effect | edits items and drops items |" in page
+    page = docs.page(Factory(Kind.CONNECTOR, "pass", Config, object), "Pass.", "pass.py")
+    assert "| effect | forwards every item unchanged |" in page
+    page = docs.page(Factory(Kind.RECEIVER, "hear", Config, object), "Hear.", "hear.py")
+    assert "effect" not in page
+    assert {*docs.READS} == {*Reads}
+    assert {*docs.EFFECTS} == {*Effect}
+
+
+def test_the_page_of_contracts_has_a_section_for_each():
+    page = docs.contracts_page()
+    for contract in docs.CONTRACTS:
+        assert f"## {contract.name}\n\n**{contract.rule}**" in page
+    assert "Exporters.\n" in page

@@ -6,6 +6,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from otelwp_agent.component import KeptPercentage, NeedsTier, Tier
+from otelwp_agent.config.describe import block_of
 from otelwp_agent.config.types import ByteSize, Duration, Endpoint, Ignored, PositiveDuration, Refused, Secret
 
 
@@ -97,7 +98,7 @@ def test_keys_that_mean_nothing_here_say_so():
     ("name", "step"), [("inner", ""), ("inners", ".<name>[]"), ("nested", "[]"), ("flag", None), ("names", None)]
 )
 def test_blocks_are_found_inside_types(name, step):
-    found = docs_fields.block_of(Config.model_fields[name].annotation)
+    found = block_of(Config.model_fields[name].annotation)
     assert found == (None if step is None else (Inner, step))
 
 

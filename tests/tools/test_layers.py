@@ -16,6 +16,8 @@ def problems(source, module, **kwargs):
         ("otelwp_agent.receivers.otlp", "from otelwp_agent.pipeline import graph"),
         ("otelwp_agent.pipeline.graph", "from otelwp_agent.service.lifecycle import run"),
         ("otelwp_agent.service.lifecycle", "from otelwp_agent.cli.main import main"),
+        ("otelwp_agent.service.lifecycle", "from otelwp_agent.testing import NoHost"),
+        ("otelwp_agent.cli.new", "from otelwp_agent.testing.suite import check_component"),
         ("otelwp_agent.errors", "from otelwp_agent.model.signal import Signal"),
         ("otelwp_agent.model.batch", "from ..config.types import Duration"),
         ("otelwp_agent.model.batch", "def f():\n    from otelwp_agent.config.types import Duration"),
@@ -87,3 +89,8 @@ def test_lines_are_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(layers, "ROOT", tmp_path)
     assert layers.main() == 1
     assert capsys.readouterr().out.startswith("otelwp_agent/model/batch.py:3: ")
+
+
+def test_pytest_is_imported_nowhere_not_even_by_the_contract_suite():
+    (problem,) = problems("import pytest", "otelwp_agent.testing.suite")
+    assert "pytest is an extra" in problem

@@ -52,7 +52,7 @@ def test_without_a_compiler_it_is_skipped(monkeypatch, capfd):
     monkeypatch.setenv("CC", "no-such-compiler -O2")
     for arguments in ([], ["--fuzz"]):
         assert native.main(arguments) == 0
-        assert capfd.readouterr().out == "otelwp_agent/sampling/traces/native: skipped, there is no C compiler\n"
+        assert capfd.readouterr().out == "otelwp_agent/model/native: skipped, there is no C compiler\n"
 
 
 def test_the_compiler_that_is_named_is_taken(monkeypatch):

@@ -1,3 +1,4 @@
+import contextlib
 import gzip
 import os
 import time
@@ -8,7 +9,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otelwp_agent.errors import MalformedError, TooLargeError
+from otelwp_agent.errors import ConsumeError, MalformedError, TooLargeError
+from otelwp_agent.transport import compression
 from otelwp_agent.transport.compression import ENCODINGS, UnknownEncodingError, compress, decompress
 
 BODY = os.urandom(1000) * 300
@@ -44,6 +46,7 @@ def test_cut_and_foreign_bodies_are_malformed(encoding):
     [
         ("gzip", gzip.compress(b"\0" * 200_000_000, 9)),
         ("zstd", zstandard.ZstdCompressor(level=19).compress(b"\0" * 200_000_000)),
+        ("gzip, gzip", gzip.compress(gzip.compress(b"\0" * 200_000_000, 9))),
     ],
 )
 def test_a_bomb_is_stopped_at_the_limit(encoding, bomb):
@@ -84,3 +87,76 @@ def test_unknown_and_unwanted_encodings_name_what_is_accepted():
         decompress("gzip", b"", 10, frozenset({"", "zstd"}))
     with pytest.raises(UnknownEncodingError):
         compress("br", b"")
+
+
+def test_more_than_two_encodings_are_refused_before_anything_is_inflated():
+    data = b"x"
+    for _ in range(3):
+        data = compress("gzip", data)
+    with pytest.raises(UnknownEncodingError, match="3 content encodings: a body can have 2 at most"):
+        decompress("gzip, gzip, gzip", data, 10)
+    assert decompress(", identity," * 100 + "gzip, gzip", compress("gzip", compress("gzip", b"x")), 100) == b"x"
+
+
+def test_all_encodings_of_a_body_share_one_budget():
+    inner = compress("gzip", os.urandom(1000))
+    data = compress("zstd", inner)
+    total = 1000 + len(inner)
+    assert len(decompress("gzip, zstd", data, total)) == 1000
+    with pytest.raises(TooLargeError, match=f"more than {total - 1} bytes"):
+        decompress("gzip, zstd", data, total - 1)
+
+
+@pytest.mark.parametrize("encoding", sorted(ENCODINGS))
+@pytest.mark.parametrize("garbage", [b"\0", b"junk" * 10, b"\x1f"], ids=["zero", "junk", "magic"])
+def test_bytes_behind_the_compressed_data_are_malformed(encoding, garbage):
+    with pytest.raises(MalformedError, match=r"bytes follow the end|cut short"):
+        decompress(encoding, compress(encoding, BODY) + garbage, len(BODY))
+
+
+@pytest.mark.parametrize("encoding", sorted(ENCODINGS))
+@pytest.mark.parametrize("size", [0, 1, 255, 4096, 70_000, 300_000, 9 << 20])
+def test_slices_of_input_and_output_are_put_together(encoding, size, monkeypatch):
+    monkeypatch.setattr(compression, "_WINDOW", 1000)
+    body = os.urandom(size // 3) * 3 + b"." * (size - size // 3 * 3)
+    assert decompress(encoding, compress(encoding, body), size) == body
+    monkeypatch.setattr(compression, "_SLICE", 4096)
+    if size < 1 << 20:
+        assert decompress(encoding, compress(encoding, body), size) == body
+
+
+@pytest.mark.parametrize(
+    ("encoding", "data"),
+    [
+        ("gzip", gzip.compress(b"") * 500_000),
+        ("gzip", gzip.compress(gzip.compress(b"") * 400_000)),
+        ("gzip", gzip.compress(b"", mtime=1) + b"\x1f\x8b\x08\x08" + bytes(6) + b"x" * 5_000_000),
+        ("zstd", compress("zstd", b"") * 1_000_000),
+        ("zstd", b"\x50\x2a\x4d\x18" + bytes(4) + (b"\x50\x2a\x4d\x18" + bytes(4)) * 1_000_000),
+        ("zstd", b"\x28\xb5\x2f\xfd\0\x48" + bytes(9_000_000) + b"\1\0\0"),
+        ("deflate", b"\0\0\0\xff\xff" * 1_000_000 + b"\1\0\0\xff\xff"),
+    ],
+    ids=["members", "nested", "long name", "frames", "skippable", "empty blocks", "empty stored blocks"],
+)
+def test_parts_that_hold_nothing_cost_no_time(encoding, data):
+    started = time.process_time()
+    with contextlib.suppress(ConsumeError):
+        decompress(encoding, data, 20 << 20)
+        decompress(f"{encoding}, {encoding}", data, 20 << 20)
+    assert time.process_time() - started < 0.5
+
+
+@pytest.mark.parametrize(("size", "members"), [(0, 60), (1, 60), (100, 60), (3000, 1000), (700_000, 3)])
+def test_gzip_members_are_read_whatever_their_size_is(size, members):
+    body = os.urandom(size)
+    assert decompress("gzip", gzip.compress(body) * members, 4 << 20) == body * members
+
+
+def test_an_inflation_that_no_telemetry_has_is_refused():
+    body = b"\0" * (20 << 20)
+    for encoding in ("gzip", "zstd"):
+        data = compress(encoding, body)
+        with pytest.raises(TooLargeError, match=r"more than 4\d+ bytes, which is too much for its size"):
+            decompress(encoding, data, 32 << 20)
+        assert decompress(encoding, data, 32 << 20, ratio=0) == body
+        assert decompress(encoding, compress(encoding, body[: 4 << 20]), 32 << 20) == body[: 4 << 20]

@@ -8,6 +8,7 @@ from google.rpc.status_pb2 import Status
 
 from otelwp_agent.errors import (
     ConsumeError,
+    InternalError,
     MalformedError,
     Overloaded,
     PermanentError,
@@ -23,6 +24,7 @@ from otelwp_agent.transport import status
         (MalformedError("x"), 400, code_pb2.INVALID_ARGUMENT, None),
         (PermanentError("x"), 400, code_pb2.INVALID_ARGUMENT, None),
         (TooLargeError("x"), 413, code_pb2.INVALID_ARGUMENT, None),
+        (InternalError("x"), 500, code_pb2.INTERNAL, None),
         (Overloaded("x"), 429, code_pb2.RESOURCE_EXHAUSTED, 1.0),
         (Overloaded("x", retry_after=2.25), 429, code_pb2.RESOURCE_EXHAUSTED, 2.25),
         (RetryableError("x", retry_after=0.5), 503, code_pb2.UNAVAILABLE, 0.5),

@@ -43,6 +43,7 @@ from otelwp_agent.codecs.jaeger.receiving import (
 from otelwp_agent.codecs.jaeger.tags import has_kind, typed_tag
 from otelwp_agent.codecs.lenient_json import load
 from otelwp_agent.errors import MalformedError
+from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS, too_many
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -56,9 +57,12 @@ _LONGEST_DURATION = 10**15
 """Microseconds, 31 years; above it, the careful way looks."""
 
 
-def decode(data: bytes, now: int) -> Traces:
-    """Return what a body holds; `now` (nanoseconds) is for spans without a time. Raises `MalformedError`."""
-    steps = decoding(data, now)
+def decode(data: bytes, now: int, max_items: int = DEFAULT_MAX_ITEMS) -> Traces:
+    """Return what a body holds; `now` (nanoseconds) is for spans without a time.
+
+    Raises `MalformedError`, or `TooLargeError` for more than `max_items` spans.
+    """
+    steps = decoding(data, now, max_items)
     while True:
         try:
             next(steps)
@@ -66,16 +70,20 @@ def decode(data: bytes, now: int) -> Traces:
             return stop.value  # type: ignore[no-any-return]  # the generator's
 
 
-def decoding(data: bytes, now: int) -> Generator[None, None, Traces]:
+def decoding(data: bytes, now: int, max_items: int = DEFAULT_MAX_ITEMS) -> Generator[None, None, Traces]:
     """Do what `decode` does in steps, each after the first no longer than about a millisecond; return it in the end."""
     regular = layouts.read(data)
     if regular is not None:
         return regular
     traces = Traces()
     decoder = _Decoder(traces, now)
-    document = load(data, traces.mend)
+    document = load(data, traces.mend, max_items)
+    left = max_items
     for place, trace in traces_in(document, traces.mend, decoder.trouble):
         spans = decoder.begin(trace)
+        left -= len(spans)
+        if left < 0:
+            raise too_many(max_items)
         for first in range(0, len(spans), STEP):
             if first:
                 yield

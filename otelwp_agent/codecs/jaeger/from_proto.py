@@ -26,6 +26,7 @@ from otelwp_agent.codecs.jaeger.receiving import (
     times,
 )
 from otelwp_agent.errors import MalformedError
+from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS, refuse_too_many
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,15 +43,17 @@ MAX_ENTRIES = 8192
 MAX_SIZE = 128
 """The largest tag that is remembered, in bytes."""
 
+_SPANS = frozenset({pb.Batch.DESCRIPTOR.fields_by_name["spans"].full_name})
 _FOLLOWS_FROM = 1
 _SECOND = 10**9
 _MAX_TIME = (1 << 64) - 1
 _memory: dict[bytes, bytes] = {}
 
 
-def decode(data: bytes) -> Traces:
-    """Return what a request holds; raise `MalformedError`."""
+def decode(data: bytes, max_items: int = DEFAULT_MAX_ITEMS) -> Traces:
+    """Return what a request holds; raise `MalformedError`, or `TooLargeError` for more than `max_items` spans."""
     traces = Traces()
+    refuse_too_many(data, pb.PostSpansRequest, max_items, items=_SPANS)
     try:
         batch = pb.PostSpansRequest.FromString(data).batch
         shared: Scopes | None = None

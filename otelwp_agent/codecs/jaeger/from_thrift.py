@@ -26,6 +26,7 @@ from otelwp_agent.codecs.jaeger.receiving import (
 )
 from otelwp_agent.codecs.jaeger.thrift_binary import Reader
 from otelwp_agent.errors import MalformedError
+from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS, PARTS, too_many
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,14 +58,18 @@ _trace_id = struct.Struct(">qq").pack
 _span_id = struct.Struct(">q").pack
 
 
-def decode(data: bytes) -> Traces:
-    """Return what a body holds; raise `MalformedError`."""
+def decode(data: bytes, max_items: int = DEFAULT_MAX_ITEMS) -> Traces:
+    """Return what a body holds; raise `MalformedError`, or `TooLargeError` for more than `max_items` spans."""
     traces = Traces()
-    for batch in _batches(Reader(data).message()):
+    left = max_items
+    for batch in _batches(Reader(data, PARTS * max_items).message()):
         spans = batch.get(2)
         if type(batch.get(1)) is not dict or type(spans) is not list:
             message = "the Thrift body is no Jaeger batch: that is a struct of a process (1) and a list of spans (2)"
             raise MalformedError(message)
+        left -= len(spans)
+        if left < 0:
+            raise too_many(max_items)
         scopes = _process(batch[1], traces)
         for span in spans:
             if type(span) is not dict:

@@ -7,24 +7,24 @@ without an await: a client that is gone by then has not sent them for nothing.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from otelwp_agent.codecs.jaeger import from_json
 from otelwp_agent.codecs.mending import MENDED, Mended
-from otelwp_agent.errors import ConsumeError, MalformedError, Overloaded, RetryableError
+from otelwp_agent.errors import ConsumeError, MalformedError, RetryableError
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.log_limit import LogLimit
 from otelwp_agent.transport.compression import decompress
+from otelwp_agent.transport.decoding import Decoding
 from otelwp_agent.transport.http_messages import Head, Request, Response, Route, text_error
 from otelwp_agent.transport.http_server import HttpServer
 from otelwp_agent.transport.refusals import REFUSED_REQUESTS, refusals
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Generator
 
     import structlog
@@ -48,8 +48,8 @@ machine (benchmarks/jaeger.py)."""
 THRIFT_AT_ONCE = 8 * 1024
 """The same for Thrift, which takes four times as long."""
 
-MAX_WAITING = 32 * 2**20
-"""Bytes of the bodies that have been answered and wait to be judged; beyond that there is no room."""
+SMALLEST_SPAN = 16
+"""Bytes of the smallest span, in JSON and in Thrift."""
 
 _ACCEPTED = Response(202)
 _GZIP = b"\x1f\x8b"
@@ -90,7 +90,8 @@ class JaegerHttp:
         registry: Registry,
         clock: Callable[[], float],
         drops: Drops,
-        in_flight: InFlight | None = None,
+        in_flight: InFlight,
+        max_items: int,
     ) -> None:
         """Serve for the component `receiver` (its id) under `name` (`receivers/jaeger_json`)."""
         self._entry = entry
@@ -101,10 +102,8 @@ class JaegerHttp:
         self._limit = settings.max_request_body_size
         self.mended = Mended(receiver, log, registry)
         self._lost = LogLimit(clock)
-        self._waiting: deque[tuple[Generator[None, None, Traces], _Sender, int, asyncio.Future[Response] | None]] = (
-            deque()
-        )
-        self._waiting_bytes = 0
+        self._max_items = max_items
+        self._decoding: Decoding[Response] = Decoding(in_flight, log)
         self.server = HttpServer(
             settings,
             {PATH: Route(self.handle, METHODS, self._admit, same_origin=True)},
@@ -125,8 +124,7 @@ class JaegerHttp:
     async def shutdown(self) -> None:
         """Stop listening, and hand on what was answered and not judged yet."""
         await self.server.shutdown()
-        while self._waiting:
-            self._step()
+        await self._decoding.drain()
 
     def handle(self, request: Request) -> Response | asyncio.Future[Response]:
         """Answer a request."""
@@ -144,94 +142,53 @@ class JaegerHttp:
                 "JSON_INVALID_UTF8_SUBSTITUTE",
                 reason="empty",
             )
-        if body.startswith(_GZIP):
+        if body.startswith(_GZIP) and not request.head.encoding:
             body = decompress("gzip", body, self._limit)
         if len(body) > THRIFT_AT_ONCE and len(body) > (AT_ONCE if _is_json(body, sender) else THRIFT_AT_ONCE):
             return self._put_off(body, sender)
-        return self._hand_over(_decode(body, sender), sender) or _ACCEPTED
+        traces = _decode(body, sender, self._max_items)
+        return self._hand_over((traces, traces.body()), sender)
 
     def _admit(self) -> None:
-        if self._waiting_bytes > MAX_WAITING:
-            raise Overloaded("larger bodies than can be decoded in time", reason="waiting")
+        self._decoding.admit()
         entry = self._entry()
         if entry is not None:
             entry.admit()
 
-    def _hand_over(self, traces: Traces, sender: _Sender) -> asyncio.Future[Response] | None:
-        """Hand the spans on; return what the sender has to wait for, if it has to."""
+    def _hand_over(self, decoded: tuple[Traces, bytes], sender: _Sender) -> Response | asyncio.Future[Response]:
+        """Forward the spans; return the answer, or its future if the sender has to wait."""
+        traces, body = decoded
         items, entry = traces.spans, self._entry()
         told = None
         if items and entry is not None:
-            batch = Batch(Signal.TRACES, traces.body(), items, sender.origin, ((Receipt(items), items),))
+            batch = Batch(Signal.TRACES, body, items, sender.origin, ((Receipt(items), items),))
             told = entry.consume(batch, _ACCEPTED)
         if traces.mended:
             self.mended.add(traces, sender.user_agent)
-        return told
+        return told or _ACCEPTED
 
     # -- large bodies
 
     def _put_off(self, body: bytes, sender: _Sender) -> Response | asyncio.Future[Response]:
-        """Have a body decoded by and by; answer at once, unless the answer says that a journal has it."""
+        """Have a body decoded after it was answered.
+
+        It is decoded before if the answer says that a journal has it, or if it may hold more spans than are accepted.
+        """
         entry = self._entry()
-        answer: asyncio.Future[Response] | None = None
-        if entry is not None and entry.answers_late:
-            answer = asyncio.get_running_loop().create_future()
-        self._waiting.append((_decoding(body, sender), sender, len(body), answer))
-        self._waiting_bytes += len(body)
-        if len(self._waiting) == 1:
-            asyncio.get_running_loop().call_soon(self._go_on)  # the answer is written before that
-        return answer or _ACCEPTED
+        steps = _steps(body, sender, self._max_items)
+        answer = self._decoding.run(steps, len(body), lambda decoded: self._hand_over(decoded, sender))
+        if (entry is not None and entry.answers_late) or len(body) >= SMALLEST_SPAN * self._max_items:
+            return answer
+        answer.add_done_callback(lambda answer: self._heard(answer, sender))
+        return _ACCEPTED
 
-    def _go_on(self) -> None:
-        if self._waiting:
-            self._step()
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._go_on)
-
-    def _step(self) -> None:
-        """Decode another part of the body that has waited longest, and hand it over when it is done."""
-        steps, sender, size, answer = self._waiting[0]
-        try:
-            next(steps)
-        except StopIteration as stop:
-            self._done(size)
-            try:
-                told = self._hand_over(stop.value, sender)
-            except ConsumeError as error:
-                self._fail(error, sender, answer)
-            else:
-                if told is not None:
-                    told.add_done_callback(lambda told: self._heard(told, sender, answer))
-                elif answer is not None:
-                    answer.set_result(_ACCEPTED)
-        except ConsumeError as error:
-            self._done(size)
-            self._fail(error, sender, answer)
-        except Exception as error:  # noqa: BLE001 - as the server does with a request that it still has to answer
-            self._done(size)
-            self._refused("internal")
-            self._log.exception("request failed", path=PATH)
-            if answer is not None and not answer.done():
-                answer.set_exception(error)
-
-    def _heard(self, told: asyncio.Future[Response], sender: _Sender, answer: asyncio.Future[Response] | None) -> None:
-        """Hear what the sender is told, or would have been told, had it not been answered before."""
-        error = None if told.cancelled() else told.exception()
+    def _heard(self, answer: asyncio.Future[Response], sender: _Sender) -> None:
+        """Account for what went wrong with a body that was answered before."""
+        error = None if answer.cancelled() else answer.exception()
         if isinstance(error, ConsumeError):
-            self._fail(error, sender, answer)
-        elif answer is not None and not answer.done():
-            answer.set_result(_ACCEPTED)
-
-    def _fail(self, error: ConsumeError, sender: _Sender, answer: asyncio.Future[Response] | None) -> None:
-        """Tell the sender, if it waits for the answer; else account for what is lost."""
-        if answer is None:
             self._lose(error, sender)
-        elif not answer.done():
-            answer.set_exception(error)
-
-    def _done(self, size: int) -> None:
-        self._waiting.popleft()
-        self._waiting_bytes -= size
+        elif error is not None:
+            self._refused("internal")
 
     def _lose(self, error: ConsumeError, sender: _Sender) -> None:
         """Account for a body that was answered with success and cannot be taken."""
@@ -267,16 +224,18 @@ def _is_json(body: bytes, sender: _Sender) -> bool:
     raise MalformedError("the body is neither JSON, which begins with { or [, nor Thrift in the binary protocol")
 
 
-def _decode(body: bytes, sender: _Sender) -> Traces:
+def _decode(body: bytes, sender: _Sender, max_items: int) -> Traces:
     if _is_json(body, sender):
-        return from_json.decode(body, time.time_ns())
+        return from_json.decode(body, time.time_ns(), max_items)
     from otelwp_agent.codecs.jaeger import from_thrift  # noqa: PLC0415 - for who sends Thrift
 
-    return from_thrift.decode(body)
+    return from_thrift.decode(body, max_items)
 
 
-def _decoding(body: bytes, sender: _Sender) -> Generator[None, None, Traces]:
-    """Decode in steps."""
+def _steps(body: bytes, sender: _Sender, max_items: int) -> Generator[None, None, tuple[Traces, bytes]]:
+    """Decode in steps; return what a body holds, and that as an OTLP request."""
     if _is_json(body, sender):
-        return (yield from from_json.decoding(body, time.time_ns()))
-    return _decode(body, sender)
+        traces = yield from from_json.decoding(body, time.time_ns(), max_items)
+    else:
+        traces = _decode(body, sender, max_items)
+    return traces, traces.body()

@@ -18,6 +18,10 @@ MAX_DEPTH = 16
 BYTES_PER_STRUCT = 16
 """The fewest bytes that a struct has on average. The smallest that Jaeger sends, a tag of type bool, has 25."""
 
+BYTES_PER_VALUE, FREE_VALUES = 4, 256
+"""The fewest bytes that a value has on average, beyond so many values. The smallest field, a bool, has 4; Jaeger sends
+lists of structs and strings alone, which have more."""
+
 _BOOL, _BYTE, _DOUBLE, _I16, _I32, _I64, _STRING, _STRUCT, _MAP, _SET, _LIST = 2, 3, 4, 6, 8, 10, 11, 12, 13, 14, 15
 
 _FIXED = {
@@ -40,13 +44,14 @@ _pairs = struct.Struct(">bbi").unpack_from
 class Reader:
     """Reads values from the front of `data`."""
 
-    __slots__ = ("_data", "_position", "_structs")
+    __slots__ = ("_data", "_elements", "_position", "_structs")
 
-    def __init__(self, data: bytes) -> None:
-        """Begin at the first byte."""
+    def __init__(self, data: bytes, most: int = 1 << 31) -> None:
+        """Begin at the first byte; `most` are the structs that may be read."""
         self._data = data
         self._position = 0
-        self._structs = len(data) // BYTES_PER_STRUCT + 2
+        self._structs = min(len(data) // BYTES_PER_STRUCT + 2, most)
+        self._elements = len(data) // BYTES_PER_VALUE + FREE_VALUES
 
     def message(self) -> dict[int, Any]:
         """Return the struct that `data` is, a message's envelope around it left out."""
@@ -119,6 +124,8 @@ class Reader:
         self._position += 5
         self._check(size, _SIZES.get(kind, 1))
         self._check_depth(depth)
+        if kind != _STRUCT:  # those have a budget of their own
+            self._spend(size)
         tags = self._tags(size) if kind == _STRUCT else None
         return [self._value(kind, depth) for _ in range(size)] if tags is None else tags
 
@@ -144,11 +151,19 @@ class Reader:
         self._position += 6
         self._check(size, _SIZES.get(key, 1) + _SIZES.get(value, 1))
         self._check_depth(depth)
+        self._spend(2 * size)
         return [(self._value(key, depth), self._value(value, depth))[1] for _ in range(size)]
 
     def _check(self, size: int, smallest: int) -> None:
         if size < 0 or size * smallest > len(self._data) - self._position:
             message = f"the Thrift body claims more at byte {self._position} than it has"
+            raise MalformedError(message)
+
+    def _spend(self, size: int) -> None:
+        """Count elements before they are read."""
+        self._elements -= size
+        if self._elements < 0:
+            message = f"the Thrift body has too many elements in lists for its size, at byte {self._position}"
             raise MalformedError(message)
 
     def _check_depth(self, depth: int) -> None:

@@ -14,6 +14,8 @@ from otelwp_agent.codecs.otlp_json import schema
 from otelwp_agent.codecs.otlp_json.memory import remembered
 from otelwp_agent.codecs.otlp_json.scalars import WIRE_TYPES, Wrong, scalar, wrong
 from otelwp_agent.errors import MalformedError
+from otelwp_agent.model import json_slices
+from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS, too_many
 from otelwp_agent.model.wire import SMALL, VARINTS, prefixed, varint
 
 if TYPE_CHECKING:
@@ -30,18 +32,34 @@ _PLACE_PARTS = 16
 """How much of a place an error names, from the outside."""
 
 
-def decode(signal: Signal, data: bytes) -> bytes:
-    """Return the OTLP request that `data` is in JSON, in wire form; raise `MalformedError` that names the place."""
+def decode(signal: Signal, data: bytes, max_items: int = DEFAULT_MAX_ITEMS) -> bytes:
+    """Return the OTLP request that `data` is in JSON, in wire form; raise `MalformedError` that names the place.
+
+    Raises `TooLargeError` if a large document holds too many values for `max_items`. May run in any thread.
+    """
+    document = _load(data) if len(data) < json_slices.LARGE else json_slices.loads(data, _load, max_items, "all")
     try:
-        document = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        message = f"the body is not JSON: {error}"
-        raise MalformedError(message) from None
-    try:
-        return _body(_table(schema.request(signal)), document, 1)
+        return _body(_requests.get(signal) or _request(signal), document, 1)
     except Wrong as error:
         message = f"{_place(error.path)}: {error}"
         raise MalformedError(message) from None
+
+
+def _load(data: bytes) -> Any:  # noqa: ANN401 - whatever stands in the JSON
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        message = f"the body is not JSON: {error}"
+        raise MalformedError(message) from None
+
+
+def _request(signal: Signal) -> Table:
+    """Make the tables of a signal's messages. Other threads see them when they are complete."""
+    tables = _tables.copy()
+    table = _table(schema.request(signal), tables)
+    _tables.update(tables)
+    _requests[signal] = table
+    return table
 
 
 def _place(path: list[str | int]) -> str:
@@ -72,25 +90,26 @@ def _body(table: Table, document: object, depth: int) -> bytes:
     return b"".join(fields)
 
 
-def _table(descriptor: Descriptor) -> Table:
-    """Return the table of a message type, by both spellings of its fields' names."""
-    table = _tables.get(descriptor.full_name)
+def _table(descriptor: Descriptor, tables: dict[str, Table]) -> Table:
+    """Return the table of a message type, by both spellings of its fields' names; new ones are added to `tables`."""
+    table = tables.get(descriptor.full_name)
     if table is None:
         # Known before it is filled: an AnyValue can hold AnyValues.
-        table = _tables[descriptor.full_name] = {}
+        table = tables[descriptor.full_name] = {}
         repeated = schema.repeated(descriptor)
         for field in descriptor.fields:
-            table[field.name] = table[field.json_name] = _field(field, repeated=field.name in repeated)
+            table[field.name] = table[field.json_name] = _field(field, tables, repeated=field.name in repeated)
     return table
 
 
 _tables: dict[str, Table] = {}
+_requests: dict[Signal, Table] = {}
 
 
-def _field(field: FieldDescriptor, *, repeated: bool) -> Field:
+def _field(field: FieldDescriptor, tables: dict[str, Table], *, repeated: bool) -> Field:
     tag = varint(field.number << 3 | WIRE_TYPES.get(field.type, 0))
     if field.message_type is not None:
-        table = _table(field.message_type)
+        table = _table(field.message_type, tables)
         if not repeated:
             return _message(tag, table)
         if field.message_type.full_name == schema.KEY_VALUE:
@@ -101,6 +120,24 @@ def _field(field: FieldDescriptor, *, repeated: bool) -> Field:
     if WIRE_TYPES.get(field.type) == WIRE_TYPES[field.TYPE_STRING]:
         return _list(scalar(field, tag))
     return _packed(varint(field.number << 3 | 2), scalar(field, b""))
+
+
+def _in_chunks(encode: Field, values: object, depth: int) -> bytes:
+    """Return what `encode` makes of the lists that a long array was cut into."""
+    if type(values) is not json_slices.Sliced:
+        raise wrong(values, "a list")
+    out: list[bytes] = []
+    index = 0
+    for chunk in values.chunks():
+        if index + len(chunk) > values.most:
+            raise too_many(values.most)
+        try:
+            out.append(encode(chunk, depth))
+        except Wrong as error:
+            error.path[-1] = index + int(error.path[-1])
+            raise
+        index += len(chunk)
+    return b"".join(out)
 
 
 def _message(tag: bytes, table: Table) -> Field:
@@ -118,7 +155,7 @@ def _element(table: Table, value: object, depth: int) -> bytes:
 def _messages(tag: bytes, table: Table) -> Field:
     def encode(values: object, depth: int) -> bytes:
         if type(values) is not list:
-            raise wrong(values, "a list")
+            return _in_chunks(encode, values, depth)
         out: list[bytes] = []
         try:
             for value in values:
@@ -137,7 +174,7 @@ def _list(element: Field) -> Field:
 
     def encode(values: object, depth: int) -> bytes:
         if type(values) is not list:
-            raise wrong(values, "a list")
+            return _in_chunks(encode, values, depth)
         out: list[bytes] = []
         try:
             for value in values:
@@ -163,7 +200,7 @@ def _packed(tag: bytes, element: Field) -> Field:
 def _attributes(tag: bytes, table: Table) -> Field:
     def encode(values: object, depth: int) -> bytes:
         if type(values) is not list:
-            raise wrong(values, "a list")
+            return _in_chunks(encode, values, depth)
         out: list[bytes] = []
         try:
             for value in values:

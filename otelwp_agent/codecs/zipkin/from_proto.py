@@ -10,27 +10,34 @@ from google.protobuf.message import DecodeError
 from otelwp_agent.codecs.zipkin import zipkin_pb2 as pb
 from otelwp_agent.codecs.zipkin.receiving import Decoder
 from otelwp_agent.errors import MalformedError
+from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS, refuse_too_many
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+_SPANS = frozenset({pb.ListOfSpans.DESCRIPTOR.fields_by_name["spans"].full_name})
 _KINDS = {1: "CLIENT", 2: "SERVER", 3: "PRODUCER", 4: "CONSUMER"}
 
 
-def decoding(data: bytes, now: int, *, parse_string_tags: bool = False) -> Generator[None, None, Decoder]:
+def decoding(
+    data: bytes, now: int, *, parse_string_tags: bool = False, max_items: int = DEFAULT_MAX_ITEMS
+) -> Generator[None, None, Decoder]:
     """Do what `from_json.decoding` does."""
+    refuse_too_many(data, pb.ListOfSpans, max_items, items=_SPANS)
     try:
         spans = pb.ListOfSpans.FromString(data).spans
     except DecodeError as error:
         message = "the body is not a serialized zipkin.proto3.ListOfSpans"
         raise MalformedError(message) from error
     decoder = Decoder(now, parse_string_tags=parse_string_tags)
-    yield from decoder.decoding([_span(span) for span in spans])
+    yield from decoder.decoding(map(_span, spans))
     return decoder
 
 
 def _span(span: pb.Span) -> dict[str, Any]:
-    """Return a span as v2 JSON has it."""
+    """Return a span as v2 JSON has it; one without ids, which is left out, as these alone."""
+    if not (span.trace_id and span.id):
+        return {"traceId": span.trace_id.hex(), "id": span.id.hex()}
     out: dict[str, Any] = {
         "traceId": span.trace_id.hex(),
         "id": span.id.hex(),

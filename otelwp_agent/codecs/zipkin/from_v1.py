@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from otelwp_agent.codecs.lenient_json import load
-from otelwp_agent.codecs.zipkin.from_json import spans_in
+from otelwp_agent.codecs.zipkin.from_json import spans_of
 from otelwp_agent.codecs.zipkin.receiving import Decoder
+from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -34,13 +34,13 @@ _ADDRESSES = {"sa": ("CLIENT", "PRODUCER"), "ca": ("SERVER",), "ma": ("PRODUCER"
 _LOCAL_COMPONENT = "lc"
 
 
-def decoding(data: bytes, now: int, *, parse_string_tags: bool = False) -> Generator[None, None, Decoder]:
+def decoding(
+    data: bytes, now: int, *, parse_string_tags: bool = False, max_items: int = DEFAULT_MAX_ITEMS
+) -> Generator[None, None, Decoder]:
     """Do what `from_json.decoding` does."""
     decoder = Decoder(now, parse_string_tags=parse_string_tags)
-    spans: list[Any] = []
-    for span in spans_in(load(data, decoder.traces.mend), decoder.traces):
-        spans += _converted(span) if type(span) is dict else [span]
-    yield from decoder.decoding(spans)
+    spans = spans_of(data, decoder.traces, max_items)
+    yield from decoder.decoding(side for span in spans for side in (_converted(span) if type(span) is dict else [span]))
     return decoder
 
 

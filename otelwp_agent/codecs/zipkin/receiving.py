@@ -24,7 +24,7 @@ from otelwp_agent.errors import MalformedError
 from otelwp_agent.model.wire import prefixed, varint
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterable
 
     from otelwp_agent.codecs.key_value import Value
 
@@ -76,7 +76,7 @@ class Decoder:
         self._parse = parse_string_tags
         self._memory = _parsed if parse_string_tags else _strings
 
-    def decoding(self, spans: Sequence[Any]) -> Generator[None, None, None]:
+    def decoding(self, spans: Iterable[Any]) -> Generator[None, None, None]:
         """Take spans, in steps of a few milliseconds; raise `MalformedError` if there are some and none can be used."""
         for index, span in enumerate(spans):
             if index and not index % STEP:
@@ -129,6 +129,8 @@ class Decoder:
 
     def _id(self, value: Any, size: int) -> bytes:  # noqa: ANN401 - whatever stands in the JSON
         """Return an id of `size` bytes; empty if there is none."""
+        if not value:
+            return b""
         try:
             raw = unhexlify(value)
         except (ValueError, TypeError):

@@ -28,7 +28,16 @@ from typing import TYPE_CHECKING, TextIO
 
 from pydantic import Field, model_validator
 
-from otelwp_agent.component import Context, Exporter, ExporterConfig, Factory, Kind, Stability, Tier
+from otelwp_agent.component import (
+    Context,
+    Exporter,
+    ExporterConfig,
+    Factory,
+    Kind,
+    Reads,
+    Stability,
+    Tier,
+)
 from otelwp_agent.errors import RetryableError, StartError
 from otelwp_agent.exporters.debug.text import Verbosity, outline, render
 
@@ -157,5 +166,5 @@ FACTORY = Factory(
     stability=Stability.BETA,
     tier=Tier.FREE,
     counted=False,
-    reads="full",
+    reads=Reads.FULL,
 )

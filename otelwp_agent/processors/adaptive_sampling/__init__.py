@@ -32,7 +32,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from otelwp_agent.component import ComponentConfig, ComponentHealth, Context, Factory, Kind, Processor, Stability, Tier
+from otelwp_agent.component import (
+    ComponentConfig,
+    ComponentHealth,
+    Context,
+    Effect,
+    Factory,
+    Kind,
+    Processor,
+    Reads,
+    Stability,
+    Tier,
+)
 from otelwp_agent.config.types import ByteSize, Duration, PositiveDuration  # noqa: TC001 - pydantic reads them
 from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.model.signal import Signal
@@ -394,6 +405,7 @@ FACTORY = Factory(
     signals=frozenset({Signal.TRACES}),
     stability=Stability.BETA,
     tier=Tier.PRO,
-    reads="keys",
+    reads=Reads.ATTRIBUTES,
+    effects=frozenset({Effect.EDITS, Effect.DROPS}),
     instruments=(*INSTRUMENTS, *KEY_INSTRUMENTS),
 )

@@ -8,6 +8,7 @@ are found again after a restart.
 from __future__ import annotations
 
 import json
+import os
 from collections import deque
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,6 +23,7 @@ from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.processors.adaptive_sampling.verdict import Verdict
 from otelwp_agent.sampling.traces import read
+from otelwp_agent.storage import files
 from otelwp_agent.transport.compression import compress, decompress
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class _Block:
         self.data = b""
         """The bodies, compressed, once it is closed; they then stand in `file` if that is set."""
         self.file: Path | None = None
+        self.file_size = 0
 
     @property
     def cost(self) -> int:
@@ -79,8 +82,8 @@ class _Block:
             return
         data = self.data
         if self.file is not None:
-            data = self.file.read_bytes().partition(b"\n")[2]
-        plain = decompress("zstd", data, sum([entry.size for entry in self.entries]))
+            data = files.read_file(self.file).partition(b"\n")[2]
+        plain = decompress("zstd", data, sum([entry.size for entry in self.entries]), ratio=0)
         start = 0
         for entry in self.entries:
             yield entry, plain[start : start + entry.size]
@@ -118,13 +121,20 @@ class FlightRecorder:
         """Look for what an earlier run has left in the folder; raise `OSError` if there can be no folder."""
         if self._directory is None:
             return
-        self._directory.mkdir(parents=True, exist_ok=True)
-        for path in sorted(self._directory.glob("*.recorded")):
-            block = _read_head(path)
+        files.make_directory(self._directory)
+        for path in sorted(self._directory / name for name in os.listdir(self._directory)):  # noqa: PTH208 - raises, unlike `glob`
+            if path.suffix == ".new":
+                files.remove(path)  # a write that a crash has cut off
+            if path.suffix != ".recorded":
+                continue
             self._number = max(self._number, int(path.stem)) if path.stem.isdigit() else self._number
-            if block is not None:
-                self._files.append(block)
-                self._in_files += path.stat().st_size
+            try:
+                block = _read_head(path)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                self._log.warning("flight recorder: a block cannot be read", file=str(path), error=str(error))
+                continue
+            self._files.append(block)
+            self._in_files += block.file_size
 
     def record(
         self, body: bytes, trace_ids: Sequence[bytes], origin: Origin, ledger: Ledger | None, now: float
@@ -239,39 +249,38 @@ class FlightRecorder:
         }
         data = json.dumps(head).encode() + b"\n" + block.data
         try:
-            path.write_bytes(data)
+            files.replace_file(path, data, sync=False)
         except OSError as error:
             self._log.warning("flight recorder: a block cannot be written", file=str(path), error=str(error))
             return
-        block.file, block.data = path, b""
+        block.file, block.data, block.file_size = path, b"", len(data)
         self._files.append(block)
         self._in_files += len(data)
         while self._in_files > self._most_in_files and self._files:
-            oldest = self._files.popleft()
+            oldest = self._files[0]
             assert oldest.file is not None  # noqa: S101 - it stands among the files
             try:
-                self._in_files -= oldest.file.stat().st_size
-                oldest.file.unlink()
-            except OSError as error:
-                self._log.warning("flight recorder: a block cannot be removed", file=str(path), error=str(error))
+                files.remove(oldest.file)
+            except OSError as error:  # it stays, and is tried again with the next block
+                self._log.warning("flight recorder: a block cannot be removed", file=str(oldest.file), error=str(error))
+                break
+            self._files.popleft()
+            self._in_files -= oldest.file_size
 
 
-def _read_head(path: Path) -> _Block | None:
-    """Return a block that stands in a file; `None` if that is none."""
-    try:
-        with path.open("rb") as file:
-            head: dict[str, Any] = json.loads(file.readline())
-        ids = bytes.fromhex(head["ids"])
-        block = _Block(float(head["begin"]))
-        block.end = float(head["end"])
-        block.ids = {ids[start : start + 16] for start in range(0, len(ids), 16)}
-        block.entries = [
-            _Entry(int(size), Origin(str(receiver), "flight_recorder", str(tenant)), None)
-            for size, receiver, tenant in head["entries"]
-        ]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    block.file = path
+def _read_head(path: Path) -> _Block:
+    """Return the block in a file; raises `OSError`, `ValueError`, `KeyError`, `TypeError`."""
+    data = files.read_file(path)
+    head: dict[str, Any] = json.loads(data.partition(b"\n")[0])
+    ids = bytes.fromhex(head["ids"])
+    block = _Block(float(head["begin"]))
+    block.end = float(head["end"])
+    block.ids = {ids[start : start + 16] for start in range(0, len(ids), 16)}
+    block.entries = [
+        _Entry(int(size), Origin(str(receiver), "flight_recorder", str(tenant)), None)
+        for size, receiver, tenant in head["entries"]
+    ]
+    block.file, block.file_size = path, len(data)
     return block
 
 

@@ -13,6 +13,7 @@ import orjson
 from otelwp_agent.errors import StartError
 from otelwp_agent.sampling.adaptive.controller import Controller
 from otelwp_agent.sampling.adaptive.state import restore, state_of
+from otelwp_agent.storage import files
 
 if TYPE_CHECKING:
     from otelwp_agent.component import Context
@@ -36,15 +37,12 @@ class StateFile:
     def load(self) -> None:
         """Have the controller go on from the file, if there is one; raise `StartError` if none can be written."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            if not os.access(self.path.parent, os.W_OK | os.X_OK):
-                raise PermissionError(f"no permission to write in {str(self.path.parent)!r}")
-            if not self.path.exists():
-                return
-            data = self.path.read_bytes()
+            data = self._read()
         except OSError as error:
             message = f"processors/{self._context.id}: state_directory cannot be used: {error}"
             raise StartError(message) from error
+        if data is None:
+            return
         now = self._context.clock()
         try:
             state = orjson.loads(data)
@@ -54,6 +52,17 @@ class StateFile:
             file = str(self.path)
             self._context.log.warning("sampling state cannot be read, begins anew", file=file, error=str(error))
 
+    def _read(self) -> bytes | None:
+        """Return the file's contents, `None` if there is no file; raises `OSError` if none can be written."""
+        files.make_directory(self.path.parent)
+        files.check_path(self.path)
+        if not os.access(self.path.parent, os.W_OK | os.X_OK):
+            raise PermissionError(f"no permission to write in {str(self.path.parent)!r}")
+        try:
+            return files.read_file(self.path)
+        except FileNotFoundError:
+            return None
+
     async def save(self) -> None:
         """Write what the controller knows now; log what goes wrong."""
         now = self._context.clock()
@@ -61,15 +70,6 @@ class StateFile:
         data = orjson.dumps(state_of(self._controller, now))
         try:
             async with self._writing:
-                await asyncio.to_thread(self._write, data)
+                await asyncio.to_thread(files.replace_file, self.path, data)
         except OSError as error:
             self._context.log.warning("sampling state cannot be written", file=str(self.path), error=str(error))
-
-    def _write(self, data: bytes) -> None:
-        """Write the file whole or not at all."""
-        fresh = self.path.with_suffix(".new")
-        with fresh.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self.path)

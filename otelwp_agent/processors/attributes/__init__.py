@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Processor, Stability
+from otelwp_agent.component import ComponentConfig, Context, Effect, Factory, Kind, Processor, Reads, Stability
 from otelwp_agent.config.attribute_actions import AttributeAction  # noqa: TC001 - pydantic reads it
 from otelwp_agent.config.blocks import Block
 from otelwp_agent.model import projection_pb2 as pb
@@ -319,5 +319,11 @@ def severity_number(value: int | str) -> int:
 
 
 FACTORY = Factory(
-    Kind.PROCESSOR, "attributes", Config, AttributesProcessor, stability=Stability.STABLE, reads="attributes"
+    Kind.PROCESSOR,
+    "attributes",
+    Config,
+    AttributesProcessor,
+    stability=Stability.STABLE,
+    reads=Reads.ATTRIBUTES,
+    effects=frozenset({Effect.EDITS}),
 )

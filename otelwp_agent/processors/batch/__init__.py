@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator, model_validator
 
-from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Processor, Stability, Tier
+from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Processor, Reads, Stability, Tier
 from otelwp_agent.config.types import ByteSize, Duration  # noqa: TC001 - pydantic reads them
 from otelwp_agent.errors import ConsumeError, MalformedError, Overloaded, RetryableError
 from otelwp_agent.model.batch import Origin
@@ -388,5 +388,6 @@ FACTORY = Factory(
     BatchProcessor,
     stability=Stability.STABLE,
     tier=Tier.PRO,
+    reads=Reads.OPAQUE,
     instruments=(SEND_SIZE, SEND_SIZE_BYTES, SIZE_TRIGGER, TIMEOUT_TRIGGER, CARDINALITY, REFUSED_BY_NEXT),
 )

@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 from pydantic import Field
 
-from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Processor, Stability, Tier
+from otelwp_agent.component import ComponentConfig, Context, Effect, Factory, Kind, Processor, Reads, Stability, Tier
 from otelwp_agent.config.types import Duration  # noqa: TC001 - pydantic reads it
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.projections import parse
@@ -256,6 +256,7 @@ FACTORY = Factory(
     signals=frozenset({Signal.TRACES}),
     stability=Stability.BETA,
     tier=Tier.FREE,
-    reads="attributes",
+    reads=Reads.ATTRIBUTES,
+    effects=frozenset({Effect.EDITS}),
     instruments=(FINDINGS,),
 )

@@ -6,16 +6,13 @@
     request.select([b"", None, …])          # a request of some of them
     request.parts([0], request.heads(), …)  # the spans of one, framed, and what stands around them: framing.py
 
-An extension module written in C reads requests that are laid out as usual (`native/`). Where it could not be built, and
-for all other requests, `reading` does the same in Python, at some tenth of the speed.
+The extension module in C (`model/native/`) reads requests with the usual layout. For all other requests, and where it
+could not be built, `reading` does the same in Python at about a tenth of the speed.
 """
 
 from __future__ import annotations
 
-import importlib
-import os
-from typing import Any
-
+from otelwp_agent.model import native
 from otelwp_agent.sampling.traces import reading
 from otelwp_agent.sampling.traces.reading import DUPLICATES, ERROR, INVALID, ROOTED, WHOLE, Choice, Part, Piece, Request
 
@@ -33,21 +30,7 @@ __all__ = [
     "read",
 ]
 
-PURE = "OTELWP_PURE_PYTHON"
-"""The environment variable that, if it is set to anything, leaves the extension module alone."""
-
-
-def _load() -> Any:  # noqa: ANN401 - C has no types of Python's
-    """Return the extension module; `None` if it is not there or not wanted."""
-    if os.environ.get(PURE):
-        return None
-    try:
-        return importlib.import_module("otelwp_agent.sampling.traces._native")
-    except ImportError:  # there was no compiler
-        return None
-
-
-_native = _load()
+_native = native.extension
 NATIVE = _native is not None
 """Whether the extension module is there."""
 

@@ -5,10 +5,11 @@ from otelwp_agent.codecs.jaeger.http import JaegerHttp
 from otelwp_agent.config.blocks import HttpReceiver
 from otelwp_agent.errors import MalformedError
 from otelwp_agent.telemetry.metrics import Registry
+from otelwp_agent.testing import Catcher
 from otelwp_agent.transport.http_messages import Head, Request
+from otelwp_agent.transport.in_flight import InFlight
 from otelwp_agent.transport.overload import Drops
 from tests.kit.jaeger import CAPTURES, WORDPRESS
-from tests.kit.stages import Catcher
 
 FRONT = (CAPTURES / "001-front.json").read_bytes()
 THRIFT = (CAPTURES / "901-decalog-front.thrift").read_bytes()
@@ -35,6 +36,8 @@ def http(catcher):
         registry=registry,
         clock=clock,
         drops=Drops("jaeger_json", registry, log, clock),
+        in_flight=InFlight(),
+        max_items=1000,
     )
 
 

@@ -6,9 +6,9 @@ from pydantic import ValidationError
 from otelwp_agent.errors import Overloaded
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.processors.adaptive_sampling import Config
+from otelwp_agent.testing import FakeClock
 from tests.processors.test_adaptive_sampling import (
     CHANCE,
-    Clock,
     batch_of,
     deliver,
     kept_ids,
@@ -36,7 +36,7 @@ def half(clock):
 
 
 def test_a_part_of_a_trace_is_decided_about_at_once_and_others_follow():
-    clock = Clock()
+    clock = FakeClock(100.0)
     stage, catcher = half(clock)
     kept, dropped = trace_id(9001, 255), trace_id(9002, 0)
     batches = [
@@ -56,7 +56,7 @@ def test_a_part_of_a_trace_is_decided_about_at_once_and_others_follow():
 
 
 def test_the_budget_pays_for_every_part():
-    clock = Clock()
+    clock = FakeClock(100.0)
     stage, catcher = sampler(clock, target={"spans_per_second": 100}, **ALONE)
     for number in range(6000):
         parts = tree(trace_id(number), 4)
@@ -67,7 +67,7 @@ def test_the_budget_pays_for_every_part():
 
 
 def test_a_part_that_comes_again_is_paid_for_once():
-    clock = Clock()
+    clock = FakeClock(100.0)
     stage, catcher = sampler(clock, target={"spans_per_second": 100}, **ALONE)
     batch = batch_of(tree(trace_id(1), 3))
     catcher.errors = [Overloaded("full")]
@@ -81,7 +81,7 @@ def test_a_part_that_comes_again_is_paid_for_once():
 
 
 def test_earlier_sampling_is_honoured():
-    clock = Clock()
+    clock = FakeClock(100.0)
     stage, catcher = half(clock)
     ids = [trace_id(9001, 255), trace_id(9002, 255)]
     stage.consume(batch_of([span(each, trace_state="ot=th:f8") for each in ids]))

@@ -9,7 +9,7 @@ from otelwp_agent.sampling.adaptive.controller import Controller
 from otelwp_agent.sampling.adaptive.policy import Budget, Policy
 from otelwp_agent.sampling.adaptive.trace import Trace
 from otelwp_agent.telemetry.metrics import Registry
-from tests.kit.stages import NoHost
+from otelwp_agent.testing import NoHost
 
 RATE = "otelwp_processor_adaptive_sampling_key_traces_per_second"
 

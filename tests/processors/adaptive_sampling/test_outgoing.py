@@ -10,7 +10,7 @@ from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.processors.adaptive_sampling.outgoing import Outgoing
-from tests.kit.stages import Catcher, run
+from otelwp_agent.testing import Catcher, run
 
 
 def batch(body, tenant, headers=None):

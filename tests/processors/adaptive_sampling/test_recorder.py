@@ -1,16 +1,21 @@
 """The flight recorder: bounded, oldest first, whole after a restart, unmoved by files that are damaged."""
 
+import errno
+import os
 import random
+import stat
 
 import pytest
 import structlog
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from structlog.testing import capture_logs
 
 from otelwp_agent.errors import StartError
 from otelwp_agent.model.batch import Origin
 from otelwp_agent.processors.adaptive_sampling import recorder
 from otelwp_agent.processors.adaptive_sampling.recorder import FlightRecorder
-from tests.kit.stages import build, run
+from otelwp_agent.testing import run
+from tests.kit.stages import build
 
 ORIGIN = Origin("otlp", "http", "tenant")
 
@@ -115,3 +120,38 @@ def test_a_folder_that_cannot_be(tmp_path):
     stage, _ = build("adaptive_sampling", settings)
     with pytest.raises(StartError, match=r"flight_recorder\.directory"):
         run(stage.start())
+
+
+def test_files_are_private_and_no_link_of_another_user_is_followed(tmp_path):
+    tmp_path.chmod(0o1777)
+    folder = tmp_path / "made"
+    recorded(folder, most=0, traces=300)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert (modes, stat.S_IMODE(folder.stat().st_mode)) == ({0o600}, 0o700)
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(OSError, match="link is a symbolic link"):
+        recorded(tmp_path / "link")
+
+
+def test_a_block_that_cannot_be_written_leaves_no_part_of_a_file(tmp_path, monkeypatch):
+    box = recorded(tmp_path)
+    for number in range(1, 300):
+        box.record(request(number), [trace_id(number)], ORIGIN, None, 1000.0)
+    box.flush()
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        box.shutdown()
+    assert "cannot be written" in logs[0]["event"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_block_that_cannot_be_removed_is_tried_again(tmp_path, monkeypatch):
+    box = recorded(tmp_path, most=0, in_files=2**19)
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(os, "unlink", lambda *_: (_ for _ in ()).throw(OSError(errno.EACCES, "no")))
+        for number in range(1, 1200):
+            box.record(request(number), [trace_id(number)], ORIGIN, None, 1000.0)
+    assert {line["event"] for line in logs} == {"flight recorder: a block cannot be removed"}
+    for number in range(1200, 1500):
+        box.record(request(number), [trace_id(number)], ORIGIN, None, 1000.0)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2**19

@@ -1,6 +1,7 @@
 """What was learned of keys: found again after a restart, and no reason to fail if it is damaged."""
 
 import asyncio
+import stat
 
 import orjson
 import pytest
@@ -8,8 +9,9 @@ from structlog.testing import capture_logs
 
 from otelwp_agent.errors import StartError
 from otelwp_agent.processors.adaptive_sampling import state_file
+from otelwp_agent.testing import FakeClock
 from tests.kit.stages import build
-from tests.processors.test_adaptive_sampling import CHANCE, Clock, batch_of, trace_id, tree
+from tests.processors.test_adaptive_sampling import CHANCE, batch_of, trace_id, tree
 
 NAME = "adaptive_sampling traces.json"
 
@@ -32,7 +34,7 @@ def probability(stage):
 
 def test_a_restart_goes_on_with_what_was_learned(tmp_path):
     async def play():
-        clock = Clock()
+        clock = FakeClock(100.0)
         first = sampler(tmp_path / "made", clock, **CHANCE)
         await first.start()
         await work(first, clock)
@@ -51,7 +53,7 @@ def test_a_restart_goes_on_with_what_was_learned(tmp_path):
 
 def test_it_is_saved_now_and_then(tmp_path):
     async def play():
-        clock = Clock()
+        clock = FakeClock(100.0)
         stage = sampler(tmp_path, clock)
         await stage.start()
         await work(stage, clock, 5)
@@ -69,7 +71,7 @@ def test_it_is_saved_now_and_then(tmp_path):
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"version": 1}', b'{"version": 99}', b"\xff\xfe"])
 def test_a_damaged_file_is_told_of_and_replaced(tmp_path, data):
     async def play():
-        clock = Clock()
+        clock = FakeClock(100.0)
         (tmp_path / NAME).write_bytes(data)
         stage = sampler(tmp_path, clock)
         with capture_logs() as logs:
@@ -84,7 +86,7 @@ def test_a_damaged_file_is_told_of_and_replaced(tmp_path, data):
 
 def test_half_a_state_is_not_taken(tmp_path):
     async def play():
-        clock = Clock()
+        clock = FakeClock(100.0)
         first = sampler(tmp_path, clock)
         await first.start()
         await work(first, clock, 2)
@@ -104,7 +106,7 @@ def test_a_folder_that_cannot_be_used_stops_the_start(tmp_path):
     async def play():
         (tmp_path / "file").write_text("no folder")
         with pytest.raises(StartError, match="processors/adaptive_sampling: state_directory cannot be used"):
-            await sampler(tmp_path / "file", Clock()).start()
+            await sampler(tmp_path / "file", FakeClock(100.0)).start()
 
     asyncio.run(play())
 
@@ -112,7 +114,7 @@ def test_a_folder_that_cannot_be_used_stops_the_start(tmp_path):
 def test_a_disk_that_fails_is_told_of(tmp_path):
     async def play():
         folder = tmp_path / "gone"
-        stage = sampler(folder, Clock())
+        stage = sampler(folder, FakeClock(100.0))
         await stage.start()
         folder.rmdir()
         with capture_logs() as logs:
@@ -128,3 +130,20 @@ def test_pipelines_have_files_of_their_own(tmp_path):
     )
     assert stage[0]._state.path.parent == tmp_path
     assert stage[0]._state.path.name == "adaptive_sampling%2Fa%2Fb traces.json"
+
+
+def test_the_file_is_private_and_never_written_through_a_link_of_another_user(tmp_path):
+    tmp_path.chmod(0o1777)
+    folder = tmp_path / "made"
+
+    async def play():
+        clock = FakeClock()
+        stage = sampler(folder, clock)
+        await stage.start()
+        await stage.shutdown()
+        assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / NAME)] == [0o700, 0o600]
+        (tmp_path / "link").symlink_to(folder)
+        with pytest.raises(StartError, match=r"state_directory cannot be used: .*link is a symbolic link"):
+            await sampler(tmp_path / "link", clock).start()
+
+    asyncio.run(play())

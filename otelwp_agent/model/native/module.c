@@ -2,7 +2,7 @@
 
    What is not laid out as senders lay it out is left to reading.py: `read` then returns None. */
 
-#include "request.h"
+#include "request.h" /* before all others: Python.h wants to be the first */
 
 static PyTypeObject *request_type;
 
@@ -317,7 +317,7 @@ static PyType_Slot request_slots[] = {
 };
 
 static PyType_Spec request_spec = {
-    .name = "otelwp_agent.sampling.traces._native.Request",
+    .name = "otelwp_agent.model.native._native.Request",
     .basicsize = sizeof(Request),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = request_slots,
@@ -325,13 +325,15 @@ static PyType_Spec request_spec = {
 
 static PyMethodDef module_methods[] = {
     {"read", FAST(module_read), METH_FASTCALL, "Return a Request and its pieces; None if Python has to read it."},
+    {"count", FAST(module_count), METH_FASTCALL, "Return the items in a message; see counting.py."},
+    {"find_runs", FAST(module_find_runs), METH_FASTCALL, "Return where JSON can be cut; see json_slices.py."},
     {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "_native",
-    .m_doc = "Traces read out of requests; see reading.py.",
+    .m_doc = "Traces read out of requests (see reading.py), and what messages hold (see counting.py).",
     .m_size = -1,
     .m_methods = module_methods,
 };

@@ -54,4 +54,10 @@ static inline uint8_t *put_rest(uint8_t *at, const uint8_t *data, Rest rest)
 /* Return a request of what is chosen for each piece; reading.Request.select says what that can be. */
 PyObject *request_select(Request *self, PyObject *chosen);
 
+/* Return the items in a message; counting.count says how. */
+PyObject *module_count(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
+/* Return where JSON can be cut; json_slices.find_runs says how. */
+PyObject *module_find_runs(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
 #endif

@@ -1,0 +1,181 @@
+"""Any bytes to what receivers read bodies with: CPU and memory stay within a fixed budget for each byte of the wire.
+
+The first byte of an input chooses the reader. The rest is tried as a body, and as the seed of a body that is made to
+cost much (cost_bodies.py): what was changed at random mostly means nothing. CPU is that of the process. Memory is the
+peak of the resident set, which Linux resets and reports for the process itself: that counts what C libraries allocate,
+which tracemalloc does not see, and costs microseconds. A budget that was exceeded is measured twice more, because other
+processes disturb a measurement.
+
+`python benchmarks/fuzz/fuzz_cost.py --seconds 10 --seed 1`
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import random
+import sys
+import time
+from collections.abc import Generator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+import cost_bodies as bodies  # noqa: E402 - beside this file
+from fuzzing import main  # noqa: E402 - beside this file
+
+from otelwp_agent.codecs.jaeger import from_json as jaeger_json  # noqa: E402
+from otelwp_agent.codecs.jaeger import from_proto as jaeger_proto  # noqa: E402
+from otelwp_agent.codecs.jaeger import from_thrift  # noqa: E402
+from otelwp_agent.codecs.otlp_json import decode  # noqa: E402
+from otelwp_agent.codecs.zipkin import from_json, from_proto, from_v1  # noqa: E402
+from otelwp_agent.errors import ConsumeError  # noqa: E402
+from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS, checker  # noqa: E402
+from otelwp_agent.model.signal import Signal  # noqa: E402
+from otelwp_agent.transport.compression import FREE_OUTPUT, MAX_RATIO, decompress  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    Reader = Callable[[bytes], object]
+
+SECONDS_PER_BYTE, SMALL_SECONDS = 20e-6, 0.05
+"""CPU for each byte; and for a step of reading a body below `SMALL`."""
+MEMORY_PER_BYTE, FREE_MEMORY = 64, 24 * 2**20
+"""Bytes of memory for each byte, and beside these."""
+SMALL = 64 * 1024
+LIMIT = 20 * 2**20
+"""Bytes of the largest body, as receivers have it."""
+SIZES = (100, 5_000, 60_000, 60_000, 400_000)
+MADE = 30
+"""Inputs in the corpus for each reader."""
+_MEMORY = Path("/proc/self/status")
+_RESET = Path("/proc/self/clear_refs")
+_libc = ctypes.CDLL(None)
+
+
+def inflate(encoding: str) -> Reader:
+    """Return what decompresses a body."""
+    return lambda body: decompress(encoding, body, LIMIT)
+
+
+def zipkin(form: ModuleType) -> Reader:
+    """Return what decodes a body of Zipkin's in steps, as the receiver does."""
+
+    def read(body: bytes) -> Generator[None, None, object]:
+        decoder = yield from form.decoding(body, time.time_ns(), max_items=DEFAULT_MAX_ITEMS)
+        return decoder.traces.body()
+
+    return read
+
+
+def otlp_json(signal: Signal) -> Reader:
+    """Return what decodes and checks a body in OTLP/JSON."""
+    check = checker(signal)
+    return lambda body: check(decode(signal, body))
+
+
+READERS: dict[str, tuple[Reader, bodies.Maker]] = {
+    **{f"otlp {signal.value}": (checker(signal), bodies.protobuf_body) for signal in Signal},
+    **{f"otlp {signal.value}, full": (checker(signal, full=True), bodies.protobuf_body) for signal in Signal},
+    **{f"otlp json {signal.value}": (otlp_json(signal), bodies.json_body) for signal in Signal},
+    "zipkin v2": (zipkin(from_json), bodies.json_body),
+    "zipkin v1": (zipkin(from_v1), bodies.json_body),
+    "zipkin proto": (zipkin(from_proto), bodies.protobuf_body),
+    "jaeger json": (lambda body: jaeger_json.decode(body, time.time_ns()).body(), bodies.json_body),
+    "jaeger thrift": (lambda body: from_thrift.decode(body).body(), bodies.thrift_body),
+    "jaeger proto": (lambda body: jaeger_proto.decode(body).body(), bodies.protobuf_body),
+    "gzip": (inflate("gzip"), bodies.gzip_body),
+    "gzip twice": (inflate("gzip, gzip"), bodies.gzip_body),
+    "many codings": (inflate(", ".join(["gzip"] * 300)), bodies.gzip_body),
+    "deflate": (inflate("deflate"), bodies.deflate_body),
+    "zlib": (inflate("zlib"), bodies.zlib_body),
+    "zlib twice": (inflate("zlib, zlib"), bodies.zlib_body),
+    "zstd": (inflate("zstd"), bodies.zstd_body),
+    "zstd twice": (inflate("zstd, zstd"), bodies.zstd_body),
+}
+"""What reads bodies, and what makes expensive ones for it."""
+_NAMES = tuple(READERS)
+_INFLATING = frozenset({bodies.gzip_body, bodies.deflate_body, bodies.zlib_body, bodies.zstd_body})
+
+
+def cost(data: bytes) -> None:
+    """Read what follows the first byte, and what it is the seed of."""
+    if not data:
+        return
+    name = _NAMES[data[0] % len(_NAMES)]
+    chance = random.Random(data)
+    for body in (data[1:], READERS[name][1](chance, chance.choice(SIZES))):
+        within_budget(name, body)
+
+
+def within_budget(name: str, body: bytes) -> None:
+    """Assert that reading `body` costs no more than its size allows, in one of three attempts."""
+    read, make = READERS[name]
+    output = min(max(FREE_OUTPUT, MAX_RATIO * len(body)), LIMIT) if make in _INFLATING else 0
+    seconds = SMALL_SECONDS if len(body) < SMALL else max(SMALL_SECONDS, SECONDS_PER_BYTE * len(body))
+    memory = FREE_MEMORY + MEMORY_PER_BYTE * len(body) + 2 * output  # in parts, and put together
+    for attempt in range(3):
+        if attempt:
+            gc.collect()
+        took, longest, grown = measured(read, body)
+        if longest <= seconds and took <= max(seconds, SECONDS_PER_BYTE * len(body)) and grown <= memory:
+            return
+        if attempt == 2:
+            message = f"{name}: {len(body)} bytes took {took * 1e3:.1f} ms and {grown / 2**20:.1f} MiB"
+            raise AssertionError(message)
+
+
+def measured(read: Reader, body: bytes) -> tuple[float, float, int]:
+    """Return the CPU for reading a body and for the longest step of that, in seconds, and the bytes of memory.
+
+    Between steps the event loop serves others. The body may be refused.
+    """
+    _libc.malloc_trim(0)
+    before = _reset_peak()
+    started = last = time.process_time()
+    longest = 0.0
+    with suppress(ConsumeError):
+        steps = read(body)
+        if isinstance(steps, Generator):
+            for _ in steps:
+                now = time.process_time()
+                longest, last = max(longest, now - last), now
+    ended = time.process_time()
+    return ended - started, max(longest, ended - last), _status("VmHWM") - before
+
+
+def _reset_peak() -> int:
+    """Let the peak of the resident set begin anew; return its size now."""
+    try:
+        _RESET.write_text("5")
+    except OSError:  # not Linux, or not allowed: the peak of the whole process it is
+        return _status("VmHWM")
+    return _status("VmRSS")
+
+
+def _status(field: str) -> int:
+    """Return a figure of this process in bytes; 0 where there is none."""
+    try:
+        text = _MEMORY.read_text()
+    except OSError:
+        return 0
+    return int(text.partition(f"{field}:")[2].split(maxsplit=1)[0]) * 1024
+
+
+def corpus() -> list[bytes]:
+    """Return small bodies that are expensive for each reader; each is a seed for others as well."""
+    gc.freeze()  # what was imported is no garbage, and takes time to go through
+    return [
+        bytes([index]) + make(random.Random(seed), SIZES[seed % 3])
+        for index, (_, make) in enumerate(READERS.values())
+        for seed in range(MADE)
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main(cost, corpus(), __doc__))

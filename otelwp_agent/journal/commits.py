@@ -1,0 +1,293 @@
+"""Group commit: write what has arrived, and everything else that changed, with one fsync.
+
+What arrives while one commit is being written is written together by the next. A thread writes, so that the loop goes
+on. A commit that fails has changed nothing: the senders that wait for it are refused, and a later one tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import time
+from bisect import bisect_left
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from otelwp_agent.journal.draft import Draft
+from otelwp_agent.journal.mark import Mark
+from otelwp_agent.journal.records import HEADER_BYTES, Snapshot
+from otelwp_agent.journal.segment import DisplacedError
+from otelwp_agent.journal.writer import Writer
+
+if TYPE_CHECKING:
+    import structlog
+
+    from otelwp_agent.journal.account import JournalAccount
+    from otelwp_agent.journal.admission import Admission
+    from otelwp_agent.journal.books import Books
+    from otelwp_agent.journal.draft import Request
+    from otelwp_agent.journal.failure import Failure
+    from otelwp_agent.journal.segments import SegmentStore
+    from otelwp_agent.journal.shelf import Shelf
+
+MAX_GROUP = 4 * 2**20
+"""Bytes that one commit holds, if there is more than one request in it."""
+MAX_GROUP_REQUESTS = 4096
+GROUP_INTERVAL = 0.005
+"""Seconds between two commits under load: what arrives meanwhile shares the second one. A request that arrives alone
+does not wait."""
+EARLY_BYTES = 2**21
+"""Bytes that are worth a commit at once."""
+FLUSH_INTERVAL = 0.1
+"""Seconds after which a release is written when no request arrives with which it could be."""
+CHECK_INTERVAL = 1.0
+"""Seconds between two checks that the directory and all segments are where they were."""
+
+
+class CommitLoop:
+    """Writes one commit after another. Use it from the event loop's thread alone."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts of one journal
+        self,
+        sync: str,
+        shelf: Shelf,
+        books: Books,
+        store: SegmentStore,
+        admission: Admission,
+        failure: Failure,
+        account: JournalAccount,
+        log: structlog.typing.FilteringBoundLogger,
+    ) -> None:
+        """Write nothing yet; `sync` is that of the configuration."""
+        self.draft: Draft | None = None
+        """The commit that is being written."""
+        self._sync = sync
+        self._shelf = shelf
+        self._books = books
+        self._store = store
+        self._admission = admission
+        self._failure = failure
+        self._account = account
+        self._log = log
+        self._requests: list[Request] = []
+        self._scheduled = False
+        self._last_write = 0.0
+        """When the last write began, on the loop's clock."""
+        self._flush: asyncio.TimerHandle | None = None
+        self._check: asyncio.TimerHandle | None = None
+        self._check_due = False
+        self._retries = 0
+        """Commits in a row whose segment disappeared."""
+        self._mark_failure = ""
+        self._writer = Writer()
+        self._idle: asyncio.Future[None] | None = None
+
+    def start(self) -> None:
+        """Begin to check each second that no file has disappeared."""
+        self._check = asyncio.get_running_loop().call_later(CHECK_INTERVAL, self._on_check)
+
+    def add(self, request: Request) -> None:
+        """Write a request with the next commit."""
+        self._requests.append(request)
+        self._admission.unwritten += len(request.batch.body)
+        if self.draft is None and not self._scheduled:
+            self._schedule()
+
+    def soon(self) -> None:
+        """Write what is not urgent within `FLUSH_INTERVAL`."""
+        if self._flush is None and self.draft is None and not self._scheduled and not self._admission.closed:
+            self._flush = asyncio.get_running_loop().call_later(FLUSH_INTERVAL, self.commit)
+
+    async def quiet(self) -> None:
+        """Wait until no request is to be written."""
+        while self.draft is not None or self._requests:
+            if self._idle is None or self._idle.done():
+                self._idle = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._idle)
+
+    def stop(self) -> None:
+        """Cancel what is scheduled and end the thread, after what it is writing."""
+        for timer in (self._flush, self._check):
+            if timer is not None:
+                timer.cancel()
+        self._flush = self._check = None
+        self._writer.close()
+
+    def commit(self) -> None:
+        """Write everything that is known and not on disk."""
+        self._scheduled = False
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+        if self.draft is not None or self._admission.closed:
+            return
+        requests = self._take()
+        try:
+            draft = self._prepare(requests)
+        except OSError as error:
+            self._refuse(requests, error)
+            self._end(requests)
+        else:
+            self.draft = draft
+            self._write(draft)
+
+    def _on_check(self) -> None:
+        """Check that no file has disappeared, now or after the write that is under way."""
+        self.start()
+        if self.draft is not None:
+            self._check_due = True
+        elif self._store.find_displaced() or self._store.must_copy:
+            self.commit()
+
+    def _schedule(self) -> None:
+        """Commit now, or a little later if the last commit was a moment ago and few requests have arrived since."""
+        self._scheduled = True
+        loop = asyncio.get_running_loop()
+        wait = self._last_write + GROUP_INTERVAL - loop.time()
+        if wait > 0 and self._admission.unwritten < EARLY_BYTES and self._sync == "group":
+            loop.call_later(wait, self.commit)
+        else:
+            loop.call_soon(self.commit)
+
+    def _take(self) -> list[Request]:
+        """Take the requests that the next commit holds."""
+        requests = self._requests
+        if self._sync == "always":
+            count = 1
+        elif self._admission.unwritten < MAX_GROUP:
+            count = MAX_GROUP_REQUESTS
+        else:
+            sizes = accumulate([len(request.batch.body) for request in requests])
+            count = min(MAX_GROUP_REQUESTS, bisect_left(list(sizes), MAX_GROUP) + 1)
+        self._requests = requests[count:]
+        return requests[:count]
+
+    def _prepare(self, requests: list[Request]) -> Draft:
+        """Return a commit; raises `OSError` if there is no segment and none can be created."""
+        segment = self._store.newest()
+        branches = self._books.take_branches()
+        draft = Draft(segment, self._store.context_numbers)
+        if not segment.size:
+            accounts = list(self._books.written.values())
+            draft.begin_segment(Snapshot(segment.first, accounts, time.time(), self._store.adjusted))
+        source = self._store.source(segment)
+        if source is not None:
+            for index, record, context, done in self._shelf.living(source, MAX_GROUP):
+                draft.move(source, index, record, context, done)
+            self._store.copied(source, len(draft.moved))
+        for request in requests:
+            draft.add(request)
+            for ledger in request.ledgers:
+                ledger.accepted += request.batch.items
+                self._books.changed(ledger)
+        draft.branches += branches
+        self._books.close(draft)
+        return draft
+
+    def _write(self, draft: Draft) -> None:
+        """Write a commit: in the thread, if the disk is to be waited for."""
+        sync = self._sync != "none" and bool(draft.spots)
+        self._last_write = asyncio.get_running_loop().time()
+        started = time.perf_counter()
+        segment, live = draft.segment, self._shelf.entries + len(draft.requests)
+        mark = Mark(segment.marker, segment.number, draft.next, live)
+
+        def work() -> None:
+            segment.write(draft.parts, sync=sync)
+            self._store.mark.write(mark)
+
+        def done(error: BaseException | None) -> None:
+            self._account.duration.observe(time.perf_counter() - started)
+            self._done(draft, error)
+
+        if sync:
+            self._writer.submit(work, done)
+            return
+        failure: Exception | None = None
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - as in the thread: `done` tells them apart
+            failure = error
+        done(failure)
+
+    def _done(self, draft: Draft, error: BaseException | None) -> None:
+        self.draft = None
+        requests = draft.requests
+        if error is None:
+            self._retries = 0
+            self._written(draft)
+            self._store.delete_settled()
+        else:
+            self._undo(draft)
+            if isinstance(error, DisplacedError):
+                self._check_due = True
+                self._retries += 1
+            if isinstance(error, DisplacedError) and self._retries == 1:
+                self._requests[:0], requests = requests, []  # once more, into another segment
+            elif isinstance(error, OSError):
+                self._refuse(requests, error)
+            else:  # a bug: the senders must hear of it all the same, and the next commit may succeed
+                self._log.error("the journal's writing broke", exc_info=error)
+                self._refuse(requests, OSError(errno.EIO, repr(error)))
+        self._end(requests)
+
+    def _end(self, requests: list[Request]) -> None:
+        for request in requests:
+            self._admission.unwritten -= len(request.batch.body)
+        if self._check_due:
+            self._check_due = False
+            self._store.find_displaced()
+        self._admission.measure()
+        if self._requests or (self._store.must_copy and not self._failure.message):
+            self._schedule()
+        elif self._books:
+            self.soon()
+        if self._idle is not None and self.draft is None and not self._requests and not self._idle.done():
+            self._idle.set_result(None)
+
+    def _written(self, draft: Draft) -> None:
+        """Go on from a commit that is on disk: feed its requests to their pipelines, and answer."""
+        segment, shelf = draft.segment, self._shelf
+        segment.contexts.update(draft.contexts)
+        segment.size = draft.end
+        index = shelf.add(segment, draft.spots)
+        self._store.next = segment.end
+        for old, old_index, size in draft.moved:
+            if shelf.move(old, old_index, segment, index, size):
+                self._books.released(segment, index)
+            else:  # what has been done of it since was noted under its old number
+                self._books.moved(draft, segment.first + index, list(shelf.done(segment, index)))
+            index += 1
+        self._books.on_disk(draft)
+        self._account.commits.add()
+        self._account.appended.add(len(draft.requests))
+        self._failure.clear()
+        self._report_mark()
+        entries = []
+        for place, request in enumerate(draft.requests, index):
+            batch = request.batch
+            entries.append(shelf.begin(segment, place, batch.items, HEADER_BYTES + len(batch.body)))
+        for entry, request in zip(entries, draft.requests, strict=True):
+            request.written(entry)
+
+    def _report_mark(self) -> None:
+        failure = self._store.mark.failure
+        if failure and not self._mark_failure:
+            self._log.warning("journal mark not written; a lost tail would not be noticed", error=failure)
+        self._mark_failure = failure
+
+    def _undo(self, draft: Draft) -> None:
+        """Take back what a commit that failed would have done."""
+        for request in draft.requests:
+            for ledger in request.ledgers:
+                ledger.accepted -= request.batch.items
+        self._books.take_back(draft)
+        draft.forget_contexts()
+        self._store.undo(draft)
+
+    def _refuse(self, requests: list[Request], error: OSError) -> None:
+        self._account.failures.add()
+        self._account.refused(len(requests), "journal_unwritable")
+        refusal = self._failure.set(error)
+        for request in requests:
+            request.refused(refusal)

@@ -1,0 +1,147 @@
+"""Verify a journal on disk: checksums, order of entries, sums, the mark, and what waits. It changes nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from otelwp_agent.journal import opening
+from otelwp_agent.journal.audit import report_of
+from otelwp_agent.journal.records import Commit, Damage, Kind, Snapshot
+from otelwp_agent.journal.recovery import read_directory
+from otelwp_agent.journal.segment import RELEASED
+from otelwp_agent.storage import files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from otelwp_agent.journal.records import Record
+    from otelwp_agent.journal.recovery import Recovered
+    from otelwp_agent.journal.segment import Segment
+
+
+@dataclass(slots=True)
+class Waiting:
+    """What one pipeline has not settled."""
+
+    entries: int = 0
+    items: int = 0
+    done: Counter[str] = field(default_factory=Counter)
+    """Of these entries, how many each branch of the pipeline has settled already."""
+
+
+@dataclass(slots=True)
+class Verification:
+    """What was found."""
+
+    directory: str
+    in_use: bool
+    """Whether an agent has the journal open: its last write may look unfinished."""
+    segments: int = 0
+    bytes: int = 0
+    entries: int = 0
+    """Entries in the segments, settled or not."""
+    last: int = 0
+    """The number of the last entry."""
+    marked: int | None = None
+    """The number of the last acknowledged entry according to the mark."""
+    torn_bytes: int = 0
+    waiting: dict[str, Waiting] = field(default_factory=dict)
+    """By pipeline."""
+    problems: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for programs."""
+        return {**asdict(self), "sound": not self.problems}
+
+
+def verify_directory(directory: Path) -> Verification:
+    """Read a journal and check everything in it; raises `OSError`."""
+    try:
+        lock = opening.lock(directory)
+    except BlockingIOError:
+        return _verify(directory, in_use=True)
+    try:
+        return _verify(directory, in_use=False)
+    finally:
+        files.close(lock)
+
+
+def _verify(directory: Path, *, in_use: bool) -> Verification:
+    found = Verification(str(directory), in_use)
+    recovered = read_directory(directory, write=False)
+    try:
+        found.segments = len(recovered.segments)
+        found.bytes = sum(segment.size for segment in recovered.segments)
+        found.entries = sum(len(segment.states) for segment in recovered.segments)
+        found.last = max([0, *(segment.end - 1 for segment in recovered.segments)])
+        found.marked = recovered.mark.next - 1 if recovered.mark is not None else None
+        found.torn_bytes = recovered.torn
+        found.problems = report_of(recovered, directory).all_problems()
+        if recovered.mark_damaged:
+            found.problems.append("mark: damaged; whether the end of the journal is missing is unknown")
+        before: Segment | None = None
+        for segment in recovered.segments:
+            found.problems += _order_problems(segment, before)
+            before = segment
+        _count_waiting(recovered, found)
+    finally:
+        recovered.close()
+    return found
+
+
+def _order_problems(segment: Segment, before: Segment | None) -> Iterator[str]:
+    """Yield what is out of order in one segment; damage is reported elsewhere."""
+    order = _Order()
+    for number, found in enumerate(segment.scan()):
+        if isinstance(found, Damage):
+            continue
+        if (found.kind is Kind.SNAPSHOT) != (number == 0):
+            yield f"{segment.path.name}: offset {found.offset}: a segment begins with its only snapshot"
+        for problem in order.problems(found):
+            yield f"{segment.path.name}: offset {found.offset}: {problem}"
+    if before is not None and segment.first < before.end:
+        yield f"{segment.path.name} begins with entry {segment.first}, {before.path.name} ends with {before.end - 1}"
+
+
+class _Order:
+    """The order of the records in one segment."""
+
+    def __init__(self) -> None:
+        self._following: int | None = None
+        self._contexts: set[int] = set()
+
+    def problems(self, record: Record) -> Iterator[str]:
+        following = self._following
+        if record.kind is Kind.SNAPSHOT:
+            self._following = Snapshot.decode(record.payload).first
+        elif record.kind is Kind.CONTEXT:
+            self._contexts.add(record.context)
+        elif record.kind is Kind.COMMIT:
+            entries = Commit.decode(record.payload).entries
+            if following is not None and entries.stop > following:
+                yield f"a commit names entry {entries.stop - 1}, which is missing"
+        else:
+            if following is not None and record.seq != following:
+                yield f"entry {record.seq} follows where {following} should"
+            if record.context not in self._contexts:
+                yield f"entry {record.seq} has no context before it"
+            self._following = record.seq + 1
+
+
+def _count_waiting(recovered: Recovered, found: Verification) -> None:
+    for segment in recovered.segments:
+        for index, state in enumerate(segment.states):
+            context = segment.contexts.get(segment.context_numbers[index])
+            if state == RELEASED or context is None:
+                continue
+            done = recovered.branches.get(segment.first + index, set())
+            for place, pipeline in enumerate(context.pipelines):
+                if (place, "") in done:
+                    continue
+                waiting = found.waiting.setdefault(pipeline, Waiting())
+                waiting.entries += 1
+                waiting.items += segment.items[index]
+                waiting.done.update(branch for at, branch in done if at == place)

@@ -1,0 +1,175 @@
+"""Count what a serialized message holds before objects are built from it, and check that it parses.
+
+A schema says what to count. It has `_TYPE` bytes for each message type, beginning with the type of the whole message:
+for each field number below 32 the type of the field's messages plus 1 (0: not counted, 255: counted and not looked
+into), the weight of an occurrence, and flags. `native/count.c` and `count` read schemas alike.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from google.protobuf.descriptor import FieldDescriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from google.protobuf.descriptor import Descriptor
+    from google.protobuf.message import Message
+
+MALFORMED, BEYOND_LIMIT = -1, -2
+"""What `count` returns instead of a number of items."""
+
+_FIELDS, _ENTRY = 32, 3
+_TYPE = _FIELDS * _ENTRY
+_LEAF = 255
+_ITEM, _HOLDER, _ALTERNATIVE = 1, 2, 4
+_ITEMS = frozenset({"otelwp.projection.ShapeScope.items", "otelwp.projection.PointShapeData.data_points"})
+_MAX_NESTING = 100
+"""Messages and groups inside each other, as for the protobuf library."""
+_MAX_TAG = 2**32 - 1
+_SHORT, _LONG = 5, 10
+"""Bytes of the longest tag or length, and of the longest number."""
+_VARINT, _FIXED64, _LENGTH, _GROUP, _END_GROUP, _FIXED32 = range(6)
+_SIZES = {_FIXED64: 8, _FIXED32: 4}
+
+
+class _MalformedError(Exception):
+    """The message does not parse."""
+
+
+def schema(
+    kind: type[Message], *, weight: int = 1, weighty: Collection[str] | None = None, leaves: Collection[str] = ()
+) -> bytes:
+    """Return a schema that counts all messages in a message, and all elements of repeated strings and bytes.
+
+    An element of a field in `weighty` (full names; all repeated ones if left out) weighs `weight`, any other 1.
+    Messages of the types in `leaves` (full names) are counted and not looked into.
+    """
+    types: list[Descriptor] = [kind.DESCRIPTOR]  # type: ignore[list-item]  # that of upb is the same to its users
+    data = bytearray()
+    for each in types:  # which grows meanwhile
+        entries = bytearray(_TYPE)
+        for field in each.fields:
+            if field.number < _FIELDS and field.type in _COUNTED and (field.message_type or field.is_repeated):
+                child = _child(field, types, leaves)
+                heavy = field.is_repeated if weighty is None else field.full_name in weighty
+                entry = bytes((child, weight if heavy else 1, _flags(field)))
+                entries[field.number * _ENTRY : (field.number + 1) * _ENTRY] = entry
+        data += entries
+    return bytes(data)
+
+
+_COUNTED = {FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES}
+
+
+def _child(field: FieldDescriptor, types: list[Descriptor], leaves: Collection[str]) -> int:
+    message = field.message_type
+    if message is None or message.full_name in leaves:
+        return _LEAF
+    if message not in types:
+        types.append(message)
+    return types.index(message) + 1
+
+
+def _flags(field: FieldDescriptor) -> int:
+    if field.full_name in _ITEMS:
+        return _ITEM
+    if field.message_type is not None and field.is_repeated and field.message_type.oneofs:
+        return _HOLDER
+    return _ALTERNATIVE if field.containing_oneof is not None else 0
+
+
+def count(body: bytes, schema: bytes, limit: int) -> int:
+    """Return the items in a message, `MALFORMED`, or `BEYOND_LIMIT` as soon as all together weigh more than `limit`.
+
+    Items are the fields in `_ITEMS`. Of the alternatives in a message (a `oneof`), the items of the last one count.
+    """
+    try:
+        return _count(body, schema, limit)
+    except (_MalformedError, IndexError):
+        return MALFORMED
+
+
+def _count(body: bytes, schema: bytes, limit: int) -> int:  # noqa: C901 - one loop
+    levels: list[tuple[int, int]] = []
+    at, end, kind = 0, len(body), 0
+    weight = items = before_alternative = alternative = 0
+    while True:
+        while at == end:
+            if not levels:
+                return items
+            end, kind = levels.pop()
+        tag, at = _number(body, at, end, _SHORT)
+        entry = kind * _TYPE + (tag >> 3) * _ENTRY
+        if tag & 7 != _LENGTH or tag >> 3 >= _FIELDS or not schema[entry]:
+            at = _skip(body, at, end, tag, len(levels))
+            continue
+        size, at = _number(body, at, end, _SHORT)
+        if size > end - at:
+            return MALFORMED
+        child, unit, flags = schema[entry : entry + _ENTRY]
+        weight += unit
+        if weight > limit:
+            return BEYOND_LIMIT
+        if flags == _ITEM:
+            items += 1
+        elif flags == _HOLDER:
+            alternative, before_alternative = 0, items
+        elif flags == _ALTERNATIVE and tag != alternative:
+            alternative, items = tag, before_alternative
+        if child == _LEAF:
+            at += size
+            continue
+        if len(levels) >= _MAX_NESTING:
+            return MALFORMED
+        levels.append((end, kind))
+        end, kind = at + size, child - 1
+
+
+def _number(body: bytes, at: int, end: int, most: int) -> tuple[int, int]:
+    """Return a varint of at most so many bytes, and where it ends."""
+    number = shift = 0
+    for at in range(at, min(end, at + most)):  # noqa: B020, PLR1704 - where it ends
+        byte = body[at]
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:  # noqa: PLR2004 - the last byte
+            return number, at + 1
+        shift += 7
+    raise _MalformedError
+
+
+def _skip(body: bytes, at: int, end: int, tag: int, depth: int) -> int:
+    """Return where a field ends whose tag has been read; `depth` is that of the message that it is in."""
+    kind = tag & 7
+    if not 7 < tag <= _MAX_TAG:  # noqa: PLR2004 - field number 0
+        raise _MalformedError
+    if kind == _VARINT:
+        return _number(body, at, end, _LONG)[1]
+    if kind == _LENGTH:
+        size, at = _number(body, at, end, _SHORT)
+    elif kind == _GROUP:
+        return _skip_group(body, at, end, tag, depth)
+    elif kind in _SIZES:
+        size = _SIZES[kind]
+    else:
+        raise _MalformedError
+    if size > end - at:
+        raise _MalformedError
+    return at + size
+
+
+def _skip_group(body: bytes, at: int, end: int, tag: int, depth: int) -> int:
+    open_groups = [tag >> 3]
+    while open_groups:
+        if depth + len(open_groups) > _MAX_NESTING:
+            raise _MalformedError
+        tag, at = _number(body, at, end, _SHORT)
+        if tag & 7 == _GROUP and 7 < tag <= _MAX_TAG:  # noqa: PLR2004 - field number 0
+            open_groups.append(tag >> 3)
+        elif tag & 7 == _END_GROUP:
+            if open_groups.pop() != tag >> 3:
+                raise _MalformedError
+        else:
+            at = _skip(body, at, end, tag, depth)
+    return at

@@ -1,0 +1,209 @@
+"""Read a large JSON document in slices, so that no call of the parser holds the GIL for long.
+
+A scan that knows nothing of JSON but strings and brackets finds runs of elements in long arrays. Each run becomes a
+placeholder in the document, which is small then, and is parsed alone. The scan also counts: a document with more
+objects, arrays and commas than its receiver accepts is refused before anything is built.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any, Literal
+
+from otelwp_agent.errors import MalformedError, TooLargeError
+from otelwp_agent.model.checking import PARTS, too_many
+from otelwp_agent.model.native import extension
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    Load = Callable[[bytes], Any]
+    Lazy = Literal["", "outermost", "all"]
+    """Which long arrays are read as they are needed."""
+
+LARGE = 512 * 1024
+"""Bytes from which on a document is read in slices; orjson reads the densest smaller one in 30 ms."""
+
+SLICE = 256 * 1024
+"""Bytes of a slice, about; orjson reads the densest of them in 10 ms."""
+
+VALUES_PER_ITEM = 2 * PARTS
+"""Objects, arrays and commas for each item that a receiver accepts: 4 million by default, one for each 5 bytes of the
+largest body. Spans have one for each 10 to 20 bytes."""
+
+MAX_PIECE = 1024 * 1024
+"""Bytes of a piece that could not be cut (a long object, arrays in arrays), from which on its values are counted."""
+
+MAX_PIECE_VALUES = 250_000
+"""Values of such a piece, at most; orjson reads them in 50 ms."""
+
+_MAX_DEPTH = 1024
+_MAX_CUT_DEPTH = 12
+"""Of arrays that are cut: the data points of metrics have 9."""
+_RUNS_PER_TARGET = 64
+"""Runs are at least this part of the target: then few of them hold much."""
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{},"]', re.DOTALL)
+_BLANKS = b" \n\r\t"
+
+
+class Sliced:
+    """A long array some elements of which stand for runs of others, which are read one after the other."""
+
+    __slots__ = ("_elements", "_load", "_runs", "most")
+
+    def __init__(self, elements: list[Any], runs: Mapping[str, bytes], load: Load, most: int) -> None:
+        """Hold `elements`, in which keys of `runs` stand for these. `most` elements are more than enough."""
+        self._elements = elements
+        self._runs = runs
+        self._load = load
+        self.most = most
+
+    def chunks(self) -> Iterator[list[Any]]:
+        """Return all elements, in lists."""
+        for element in self._elements:
+            run = self._runs.get(element) if type(element) is str else None
+            yield [element] if run is None else self._load(b"[%b]" % run)
+
+
+def loads(data: bytes, load: Load, max_items: int, lazy: Lazy = "") -> Any:  # noqa: ANN401 - whatever stands in the JSON
+    """Return the document that `load` makes of `data`; with `lazy`, long arrays in it, or it itself, are `Sliced`.
+
+    Raises `TooLargeError` if it holds too many values for `max_items`, and what `load` raises.
+    """
+    if len(data) < LARGE:
+        return load(data)
+    values, places = _scan(data)
+    if values > VALUES_PER_ITEM * max_items:
+        raise too_many(max_items)
+    cut = sorted(zip(places[::2], places[1::2], strict=True))
+    name = os.urandom(16).hex()
+    runs = {f"{name}{start}": data[start:end] for start, end in cut}
+    parts, position = [], 0
+    for start, end in cut:
+        parts.append(b'%b"%b%d"' % (data[position:start], name.encode(), start))
+        position = end
+    parts.append(data[position:])
+    outer = b"".join(parts)
+    for piece in (outer, *runs.values()):
+        if len(piece) > MAX_PIECE and _scan(piece)[0] > MAX_PIECE_VALUES:
+            raise TooLargeError(
+                f"the JSON has an object or a nested array of {len(piece)} bytes with more than {MAX_PIECE_VALUES} "
+                "values: send smaller batches"
+            )
+    return _Joining(runs, load, max_items, lazy == "all").joined(load(outer), lazy=bool(lazy))
+
+
+def _scan(data: bytes) -> tuple[int, list[int]]:
+    found = (find_runs if extension is None else extension.find_runs)(data, SLICE)
+    if found is None:
+        raise MalformedError("the body is not JSON: its brackets do not match, or a string does not end")
+    return found
+
+
+class _Joining:
+    """Puts runs back into the document they were cut from."""
+
+    def __init__(self, runs: Mapping[str, bytes], load: Load, most: int, lazy: bool) -> None:  # noqa: FBT001 - internal
+        self._runs = runs
+        self._load = load
+        self._most = most
+        self._lazy = lazy
+
+    def joined(self, value: Any, *, lazy: bool) -> Any:  # noqa: ANN401 - whatever stands in the JSON
+        """Return a value of the small document with the runs in their places."""
+        if type(value) is dict:
+            for key, each in value.items():
+                if type(each) is dict or type(each) is list:
+                    value[key] = self.joined(each, lazy=self._lazy)
+            return value
+        if type(value) is not list:
+            return value
+        cut = False
+        for index, each in enumerate(value):
+            if type(each) is dict or type(each) is list:
+                value[index] = self.joined(each, lazy=self._lazy)
+            elif type(each) is str and each in self._runs:
+                cut = True
+        if not cut:
+            return value
+        sliced = Sliced(value, self._runs, self._load, self._most)
+        return sliced if lazy else [element for chunk in sliced.chunks() for element in chunk]
+
+
+def find_runs(data: bytes, target: int) -> tuple[int, list[int]] | None:  # noqa: C901 - one loop
+    """Find runs of about `target` bytes in arrays that hold more, and in these the rest as well.
+
+    Returns the number of objects, arrays and commas, and where each run starts and ends; `None` if brackets do not
+    match, a string does not end, or the nesting is too deep. Whether everything else is JSON is not checked.
+    """
+    runs = _Runs(target)
+    levels = [_Level(0, is_array=False)]
+    values = 0
+    for token in _TOKENS.finditer(data):
+        at, kind = token.start(), data[token.start()]
+        level = levels[-1]
+        if kind in b"{[":
+            if len(levels) > _MAX_DEPTH:
+                return None
+            values += 1
+            levels.append(_Level(at + 1, is_array=kind == ord("[")))
+        elif kind in b"}]":
+            if len(levels) == 1 or level.is_array != (kind == ord("]")):
+                return None
+            if level.is_array and len(levels) <= _MAX_CUT_DEPTH + 1:
+                level.end_element(data, at, runs)
+            if level.is_cut:
+                level.end_run(runs)
+            levels.pop()
+            levels[-1].inner_cut |= level.is_cut or level.inner_cut
+        elif kind == ord(","):
+            values += 1
+            if level.is_array and len(levels) <= _MAX_CUT_DEPTH + 1:
+                level.end_element(data, at, runs)
+        elif token.end() == at + 1:
+            return None  # a quote that begins nothing
+    return None if len(levels) > 1 else (values, runs.places)
+
+
+class _Runs:
+    """The runs that were found."""
+
+    __slots__ = ("places", "smallest", "target")
+
+    def __init__(self, target: int) -> None:
+        self.places: list[int] = []
+        self.target = target
+        self.smallest = target // _RUNS_PER_TARGET + 1
+
+
+class _Level:
+    """An object or an array that has begun."""
+
+    __slots__ = ("element", "inner_cut", "is_array", "is_cut", "run")
+
+    def __init__(self, start: int, *, is_array: bool) -> None:
+        self.element = start
+        self.is_array = is_array
+        self.is_cut = self.inner_cut = False
+        self.run: tuple[int, int] | None = None
+
+    def end_element(self, data: bytes, at: int, runs: _Runs) -> None:
+        """Go on after an element that ends at `at`."""
+        if self.inner_cut:
+            self.end_run(runs)
+            self.is_cut, self.inner_cut = True, False
+        elif not data[self.element : at].strip(_BLANKS):
+            self.run = None
+        else:
+            self.run = (self.run[0] if self.run else self.element, at)
+            if at - self.run[0] >= runs.target:
+                self.end_run(runs)
+        self.element = at + 1
+
+    def end_run(self, runs: _Runs) -> None:
+        """Keep the run, if it is large enough to be one."""
+        if self.run and self.run[1] - self.run[0] >= runs.smallest:
+            runs.places += self.run
+            self.is_cut = True
+        self.run = None

@@ -1,0 +1,164 @@
+"""A component under test: its factory, the settings of its example, and how to build and feed it."""
+
+from __future__ import annotations
+
+import sys
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+
+import yaml
+
+from otelwp_agent.component import Connector, Kind, Processor, Receiver
+from otelwp_agent.config.describe import block_of
+from otelwp_agent.config.types import Endpoint
+from otelwp_agent.model.projections import count
+from otelwp_agent.model.receipt import Outcome
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.testing.contract import LISTENERS, require
+from otelwp_agent.testing.corpus import batch_of, make_corpus
+from otelwp_agent.testing.examples import example, strings_in
+from otelwp_agent.testing.fakes import Catcher, make_context
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from pydantic import BaseModel
+
+    from otelwp_agent.component import Component, Factory
+    from otelwp_agent.model.batch import Batch
+    from otelwp_agent.telemetry.metrics import Registry
+
+_LISTEN = "127.0.0.1:0"
+_SEND = "http://127.0.0.1:9"
+"""Nothing listens there (port 9 is `discard`)."""
+
+
+class Subject:
+    """Builds one component with the settings of its example, made local: free ports, and files below `folder`."""
+
+    def __init__(
+        self,
+        factory: Factory,
+        folder: Path,
+        settings: Mapping[str, Any] | None = None,
+        requests: Mapping[Signal, Sequence[bytes]] | None = None,
+    ) -> None:
+        """Test `factory`'s component; `settings` replace those of its example, `requests` are added to the corpus."""
+        self.factory = factory
+        self.folder = folder
+        self._replaced = settings or {}
+        self._requests = requests or {}
+
+    @property
+    def name(self) -> str:
+        """The component, as messages name it: `processors/acme_redact`."""
+        return f"{self.factory.kind.value}/{self.factory.type}"
+
+    @property
+    def docstring(self) -> str:
+        """The docstring of the module that defines the component's `Config`."""
+        return sys.modules[self.factory.config.__module__].__doc__ or ""
+
+    def example(self) -> str:
+        """Return the snippet of configuration in the docstring."""
+        try:
+            return example(self.docstring)
+        except ValueError as error:
+            require(condition=False, happened=f"{error}, in the module {self.factory.config.__module__}")
+            raise
+
+    def settings(self) -> dict[str, Any]:
+        """Return the component's settings in its example, made local."""
+        factory = self.factory
+        sections = yaml.safe_load(self.example())
+        names = {factory.type, *factory.aliases}
+        of_kind = (sections.get(factory.kind.value) or {}).items()
+        found = [value or {} for name, value in of_kind if name.partition("/")[0] in names]
+        require(found, f"the example in its docstring has no `{factory.type}` under `{factory.kind.value}`")
+        settings = {**_localize(found[0], self.folder), **self._replaced}
+        return _with_endpoints(factory.config, settings, _LISTEN if factory.kind in LISTENERS else _SEND)
+
+    def build(
+        self, settings: Mapping[str, Any] | None = None, registry: Registry | None = None
+    ) -> tuple[Component, Catcher]:
+        """Return the component, not started, and the stage after it."""
+        factory = self.factory
+        config = factory.config.model_validate(self.settings() if settings is None else settings)
+        pipeline = "traces" if factory.kind is Kind.PROCESSOR else ""
+        context = make_context(factory.kind, factory.type, "contract", registry=registry, pipeline=pipeline)
+        component, catcher = factory.build(config, context), Catcher()
+        if isinstance(component, Processor):
+            component.next = catcher  # type: ignore[assignment] # it takes an answer too, which no processor gives
+        elif isinstance(component, (Receiver, Connector)):
+            component.next = dict.fromkeys(Signal, catcher)
+        return component, catcher
+
+    def batches(self, signal: Signal) -> list[Batch]:
+        """Return batches that contain whatever the example looks for, with fresh receipts."""
+        words = [*dict.fromkeys(strings_in(self.settings()))]
+        more = [batch_of(signal, body) for body in self._requests.get(signal, ())]
+        return [*make_corpus(signal, words), *more]
+
+    def count(self, batch: Batch) -> int:
+        """Return the items in a batch's body."""
+        return count(batch.signal, batch.body)
+
+    def signals(self) -> list[Signal]:
+        """Return the signals that the component takes, in a fixed order."""
+        return [signal for signal in Signal if signal in self.factory.signals]
+
+    async def passed(self, settings: Mapping[str, Any] | None = None) -> dict[Signal, tuple[list[Batch], list[Batch]]]:
+        """Return, for each signal, the batches that a stage was given and those that it has forwarded when it stops."""
+        found = {}
+        for signal in self.signals():
+            component, catcher = self.build(settings)
+            await component.start()
+            given = self.batches(signal)
+            for batch in given:
+                component.consume(batch)  # type: ignore[attr-defined] # only stages come here
+            await component.shutdown()
+            deliver(catcher)
+            found[signal] = (given, catcher.batches)
+        return found
+
+
+def deliver(catcher: Catcher) -> None:
+    """Settle everything that was caught as delivered."""
+    for batch in catcher.batches:
+        batch.settle(Outcome.DELIVERED)
+
+
+def _localize(value: Any, folder: Path) -> Any:  # noqa: ANN401 - a value of YAML
+    """Move absolute paths in a value of YAML into `folder`."""
+    if isinstance(value, dict):
+        return {key: _localize(each, folder) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_localize(each, folder) for each in value]
+    if isinstance(value, str) and value.startswith("/") and "." in value:
+        path = folder / value.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return str(path)
+    return value
+
+
+def _holds_endpoint(annotation: object) -> bool:
+    """Whether a field of this type is one endpoint, perhaps optional or annotated."""
+    return annotation is Endpoint or (
+        (get_origin(annotation) in {Annotated, Union, UnionType})
+        and any(_holds_endpoint(argument) for argument in get_args(annotation))
+    )
+
+
+def _with_endpoints(model: type[BaseModel], settings: dict[str, Any], endpoint: str) -> dict[str, Any]:
+    """Set every endpoint in a block that is in use, also those that are left to their defaults."""
+    filled = dict(settings)
+    for name, field in model.model_fields.items():
+        found = block_of(field.annotation)
+        if _holds_endpoint(field.annotation):
+            filled[name] = endpoint
+        elif found is not None and isinstance(filled.get(name), dict) and not found[1]:
+            filled[name] = _with_endpoints(found[0], filled[name], endpoint)
+        elif found is not None and name in filled and filled[name] is None:
+            filled[name] = _with_endpoints(found[0], {}, endpoint)
+    return filled

@@ -255,7 +255,7 @@ def test_a_new_key_begins_as_the_policy_and_the_last_plan_say():
     assert (state.threshold, state.slow_above, state.last_seen) == (99, 1.5, 5.0)
     assert some.find(("a",)) is state
     assert some.admit(("b",), 6.0) is some.other is some.find(("b",))
-    assert (some.other.slow_above, some.other.seen) == (1.5, 0)
+    assert (some.other.slow_above, some.other.seen, some.other.last_seen) == (1.5, 0, 0.0)
 
 
 def test_the_others_are_listed_once_there_are_any():
@@ -277,7 +277,7 @@ def test_a_key_is_forgotten_after_more_than_the_time_that_is_set():
     assert list(some.states) == []
 
 
-@pytest.mark.parametrize(("seen", "factor"), [(140, None), (141, 1.41), (60, None), (59, 0.59)])
+@pytest.mark.parametrize(("seen", "factor"), [(140, None), (141, 1.41), (200, 2.0), (60, None), (59, 0.59)])
 def test_all_keys_together_surprise_beyond_four_standard_errors(seen, factor):
     """Of 100 keys with a trace in four seconds each; no key alone surprises."""
     some = keys(1000)
@@ -291,6 +291,29 @@ def test_all_keys_together_surprise_beyond_four_standard_errors(seen, factor):
     last.measure(4.0, 4.0)
     some.measure(4.0, 4.0)
     assert states[-1].traffic == pytest.approx(last.traffic)
+
+
+def test_few_traces_of_all_keys_together_surprise_as_well():
+    """One trace was expected of ten keys, and five are within four standard errors of that."""
+    for seen, factor in ((5, 1.0), (6, 6.0)):
+        some = keys(1000)
+        states = [some.admit((str(number),), 0.0) for number in range(10)]
+        for number, state in enumerate(states):
+            state.traffic, state.measured, state.seen = 0.1, 1e9, int(number < seen)
+        last = known(0.1)
+        last.measured = 1e9
+        last.scale(factor)
+        last.measure(1.0, 1.0)
+        some.measure(1.0, 1.0)
+        assert states[-1].traffic == pytest.approx(last.traffic)
+
+
+@pytest.mark.parametrize(("limit", "counted"), [(20, 10), (109, 10), (255, 25)])
+def test_keys_that_are_not_told_apart_are_counted_for_a_tenth_of_the_limit(limit, counted):
+    some = keys(limit)
+    for number in range(limit + 40):
+        some.admit((str(number),), 0.0)
+    assert len(some._sketch) == counted
 
 
 def test_when_nothing_was_expected_no_factor_is_applied():

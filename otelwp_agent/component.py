@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from pydantic import Field
 
 from otelwp_agent.config.blocks import Block, Queue, Retry
+from otelwp_agent.errors import RetryableError
 from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS
 from otelwp_agent.model.signal import ALL_SIGNALS, Signal
 from otelwp_agent.transport.in_flight import InFlight
@@ -199,6 +200,12 @@ class Consumer(Protocol):
     def consume(self, batch: Batch) -> None:
         """Take the batch, or raise `ConsumeError` having taken nothing of it."""
 
+    def refusal(self, batch: Batch) -> RetryableError | None:
+        """Return why `consume` would refuse the batch now for lack of capacity, or `None`. Changes nothing.
+
+        A fan-out asks every branch before any of them gets the batch.
+        """
+
 
 class Host(Protocol):
     """What a component may ask of the service that runs it."""
@@ -345,6 +352,9 @@ class Entry(Protocol):
     def admit(self) -> None:
         """Raise `Overloaded` if a batch would be refused now. Cheap; call it before decoding a body."""
 
+    def refusal(self, batch: Batch) -> RetryableError | None:
+        """Return why `consume` would refuse the batch now for lack of capacity, or `None`. Changes nothing."""
+
     def consume(
         self,
         batch: Batch,
@@ -364,6 +374,9 @@ class Processor(Component):
     next: Consumer
     headers: Sequence[str] = ()
     """The clients' headers (`Origin.headers`) that it reads, in lower case: a journal remembers no others."""
+    buffers: bool = False
+    """Whether it keeps what the next stage refuses and offers it again, and `admit` refuses when it can keep no more.
+    If no processor of a pipeline does, senders are refused as soon as an exporter's queue is full."""
 
     def consume(self, batch: Batch) -> None:
         """Take the batch, or raise `ConsumeError` having taken nothing of it."""
@@ -371,6 +384,21 @@ class Processor(Component):
 
     def admit(self) -> None:
         """Raise `Overloaded` to refuse work before anything is decoded. Most processors have no opinion."""
+
+    def refusal(self, batch: Batch) -> RetryableError | None:
+        """Return why `consume` would refuse the batch now for lack of capacity, or `None`. Changes nothing.
+
+        By default it refuses what `admit` or the next stage refuses. A processor that keeps batches and refuses some of
+        them overrides this; one that refuses an `admitted` batch loses it if another branch has accepted it.
+        """
+        try:
+            self.admit()
+        except RetryableError as refusal:
+            return refusal
+        return self.next.refusal(batch)
+
+    def rewired(self) -> None:
+        """Offer again what `next` refused: a reload has changed `next`, or what comes behind it."""
 
 
 class Exporter(Component):
@@ -396,6 +424,14 @@ class Connector(Component):
     def consume(self, batch: Batch) -> None:
         """Take the batch, or raise `ConsumeError` having taken nothing of it."""
         raise NotImplementedError
+
+    def refusal(self, batch: Batch) -> RetryableError | None:
+        """Return why `consume` would refuse the batch now for lack of capacity, or `None`. Changes nothing.
+
+        By default it refuses what the pipelines of the batch's signal refuse.
+        """
+        entry = self.next.get(batch.signal)
+        return None if entry is None else entry.refusal(batch)
 
 
 class Extension(Component):

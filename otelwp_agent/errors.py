@@ -24,7 +24,9 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+    from otelwp_agent.capacity import Capacity
 
 
 class AgentError(Exception):
@@ -85,9 +87,6 @@ class ConsumeError(AgentError):
     """
 
     reason = "error"
-    given_up: Callable[[int], None] | None = None
-    """Set by an exporter's queue that refused: whoever will not offer the batch again (a fan-out that goes on without
-    it, a receiver that tells its client) calls this with the number of items, and the exporter counts them."""
     items = 0
     """The items that a receiver could not hand over; 0 as long as nobody has counted them."""
 
@@ -127,10 +126,18 @@ class RetryableError(ConsumeError):
 
     reason = "retryable"
 
-    def __init__(self, message: str, *, retry_after: float | None = None, reason: str | None = None) -> None:
-        """Say what failed, and when to come back."""
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        reason: str | None = None,
+        capacity: Capacity | None = None,
+    ) -> None:
+        """Say what failed and when to come back. `capacity` is what was missing: wait there to offer it again."""
         super().__init__(message, reason=reason)
         self.retry_after = retry_after
+        self.capacity = capacity
 
 
 class Overloaded(RetryableError):  # noqa: N818 - the name the design gives it; it reads as a state

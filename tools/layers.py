@@ -4,7 +4,7 @@
 
     testing → cli → service, replay → pipeline → sending, journal, dead_letters
         → receivers, processors, exporters, connectors, extensions (independent of each other)
-        → component, components → sampling → codecs → transport → config → storage → model → telemetry, errors
+        → component, components → sampling → codecs → transport → config → storage → model → telemetry, errors, capacity
 
 Imports for type checkers alone count like any other: a layer that knows another's types knows the layer. Four habits
 of the house are checked beside: model/ does no I/O, gRPC is imported in transport/grpc_*.py alone, the process ends in
@@ -28,7 +28,7 @@ PACKAGE = "otelwp_agent"
 
 KINDS = ("receivers", "processors", "exporters", "connectors", "extensions")
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "telemetry", ""),
+    ("capacity", "errors", "telemetry", ""),
     ("model",),
     ("storage",),
     ("config",),

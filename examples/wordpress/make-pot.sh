@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes the template for translators, languages/otelwp.pot, or the file that is named. Needs xgettext (gettext).
+# Write the template for translators to languages/otelwp.pot, or to the file given as argument. Needs xgettext (gettext).
 set -eu
 cd "$(dirname "$0")/otelwp"
 out=${1:-languages/otelwp.pot}
@@ -11,5 +11,5 @@ find . -name '*.php' | LC_ALL=C sort | xgettext --files-from=- --output="$out" -
 sed -i -e 's/charset=CHARSET/charset=UTF-8/' -e '/^#, fuzzy$/d' \
 	-e '1,2c # Copyright (C) The otelwp-agent authors\n# This file is distributed under GPL-2.0-or-later.' -e '/^# FIRST AUTHOR/d' -e '/^# This file is distributed under the same/d' -e '/^"PO-Revision-Date/d' -e '/^"Last-Translator/d' -e '/^"Language-Team/d' -e '/^"Report-Msgid/d' "$out"
 
-# WordPress translates the description in the plugin's header as well. (The name already stands in the file.)
+# WordPress also translates the description in the plugin header. (The name is in the file already.)
 printf '\n#. Description of the plugin\n#: otelwp.php\nmsgid "%s"\nmsgstr ""\n' "$(sed -n 's/^ \* Description: *//p' otelwp.php)" >>"$out"

@@ -47,7 +47,7 @@ class Origin:
 class Batch:
     """A request or several merged, in wire form."""
 
-    __slots__ = ("body", "encodings", "items", "origin", "shares", "signal")
+    __slots__ = ("admitted", "body", "encodings", "items", "origin", "shares", "signal")
 
     def __init__(  # noqa: PLR0913, PLR0917 - a record: each argument is a field
         self,
@@ -65,6 +65,9 @@ class Batch:
         self.origin = origin
         self.shares = shares
         self.encodings = encodings
+        self.admitted = False
+        """Set by a fan-out when every branch had capacity for the batch: other branches may have accepted it already,
+        so that bounded buffers must accept it, even beyond their capacity. It does not survive merging."""
 
     def __len__(self) -> int:
         """Return the bytes of the body."""
@@ -72,7 +75,7 @@ class Batch:
 
     def with_body(self, body: bytes, items: int | None = None, shares: Sequence[Share] | None = None) -> Batch:
         """Return the same batch with another body, and other items and shares if given."""
-        return Batch(
+        batch = Batch(
             self.signal,
             body,
             self.items if items is None else items,
@@ -80,6 +83,8 @@ class Batch:
             self.shares if shares is None else shares,
             self.encodings,
         )
+        batch.admitted = self.admitted
+        return batch
 
     def settle(self, outcome: Outcome, reason: str = "") -> None:
         """Settle every item of it as `outcome`."""

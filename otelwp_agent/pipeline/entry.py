@@ -1,30 +1,41 @@
 """Where batches enter: from a receiver or a connector into every pipeline that it feeds.
 
 `PipelineHead` keeps a pipeline's accounts; `ReceiverEntry` counts what a receiver's requests came to, and asks before a
-body is decoded whether there is room.
+body is decoded whether there is capacity for it.
+
+Invariants:
+
+* A receiver's request enters every pipeline that it is for, or none: it is refused while any of them has no capacity,
+  unless that one is isolated (`pipeline.fan_out`).
+* `admit` takes the same time whatever the number of exporters, tenants and groups: it reads flags that queues and
+  buffers keep up to date.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from otelwp_agent.component_errors import Bugs
 from otelwp_agent.errors import ConsumeError, Overloaded
 from otelwp_agent.model.receipt import Ledger
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.acknowledge import Answer
-from otelwp_agent.pipeline.fan_out import consume_forks
+from otelwp_agent.pipeline.fan_out import FanOut
 from otelwp_agent.telemetry import logging
 from otelwp_agent.telemetry.metrics import Instrument
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import structlog
+
     from otelwp_agent.component import Consumer
+    from otelwp_agent.errors import RetryableError
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.model.ledgers import Ledgers
+    from otelwp_agent.pipeline.isolation import Branch
     from otelwp_agent.telemetry.metrics import Counter, Registry
 
 ACCEPTED = {
@@ -44,6 +55,9 @@ REFUSED = {
     for signal in Signal
 }
 INSTRUMENTS = (*ACCEPTED.values(), *REFUSED.values())
+
+CONNECTOR_PATIENCE, RECEIVER_PATIENCE = 1.05, 1.1
+"""Multiples of `isolate_after` for pipelines as branches: the fan-out nearest to the exporter isolates first."""
 
 
 class PipelineHead:
@@ -73,8 +87,8 @@ class PipelineHead:
                 total.dropped_reasons[reason] = total.dropped_reasons.get(reason, 0) + items
         return total
 
-    def consume(self, batch: Batch) -> None:
-        """Enter the batch into the account of who sent it and hand it to the first stage."""
+    def enter(self, batch: Batch) -> Ledger:
+        """Enter the batch into the account of who sent it, and return that."""
         origin = batch.origin
         ledger = self.ledgers.get((origin.receiver, origin.tenant))
         if ledger is None:
@@ -82,6 +96,11 @@ class PipelineHead:
         for receipt, _ in batch.shares:
             receipt.ledger = ledger
         ledger.accepted += batch.items
+        return ledger
+
+    def consume(self, batch: Batch) -> None:
+        """Enter the batch into the account of who sent it and hand it to the first stage."""
+        ledger = self.enter(batch)
         try:
             self.first.consume(batch)
         except BaseException as error:
@@ -102,27 +121,61 @@ class PipelineHead:
         except Exception as error:
             raise self.bugs.report(error, time.monotonic) from error
 
+    def refusal(self, batch: Batch) -> RetryableError | None:
+        """Return why `consume` would refuse the batch now, or `None`."""
+        return self.first.refusal(batch)
+
+
+class Pipelines(FanOut):
+    """Several pipelines that get the same batches."""
+
+    def __init__(
+        self,
+        heads: Sequence[PipelineHead],
+        *,
+        clock: Callable[[], float],
+        log: structlog.typing.FilteringBoundLogger,
+        patience: float,
+    ) -> None:
+        """Feed `heads`."""
+        super().__init__(heads, [head.pipeline for head in heads], clock=clock, log=log, patience=patience)
+        self._heads = [*zip(self._branches, heads, strict=True)]
+
+    def admit(self) -> None:
+        """Raise `Overloaded` if a pipeline that is not isolated would refuse a batch now."""
+        for branch, head in self._heads:
+            try:
+                head.admit()
+            except Overloaded as refusal:
+                if self._isolation.blocks(branch, refusal):
+                    raise
+
+    def _lose(self, branch: Branch, fork: Batch, error: ConsumeError) -> None:
+        """Park or drop what a pipeline has not accepted, on that pipeline's account."""
+        cast("PipelineHead", branch.consumer).enter(fork)
+        super()._lose(branch, fork, error)
+
 
 class ReceiverEntry:
     """What a receiver hands its batches of one signal to."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it feeds, what it counts, and what the isolation of branches needs
         self,
         heads: Sequence[PipelineHead],
         receiver: str,
         signal: Signal,
         registry: Registry,
         *,
+        clock: Callable[[], float],
+        log: structlog.typing.FilteringBoundLogger,
         acknowledge: str = "accepted",
     ) -> None:
         """Feed `heads`, and count for `receiver`; with `acknowledge: delivered`, tell it what became of each batch."""
         self.receiver = receiver
         self.waits = acknowledge == "delivered"
-        self._heads = heads
-        self._names = [head.pipeline for head in heads]
-        self._only = heads[0] if len(heads) == 1 else None
-        if self._only is not None:
-            self.admit = self._only.admit  # type: ignore[method-assign]  # one call less for each request
+        self.first = heads[0] if len(heads) == 1 else Pipelines(heads, clock=clock, log=log, patience=RECEIVER_PATIENCE)
+        self.admit: Callable[[], None] = self.first.admit
+        """Raise `Overloaded` if a batch would be refused now."""
         self._signal = signal
         self._registry = registry
         self._counters: dict[str, tuple[Counter, Counter]] = {}
@@ -132,18 +185,14 @@ class ReceiverEntry:
         """Whether a sender may only be answered when its future has a result."""
         return self.waits
 
-    def admit(self) -> None:
-        """Raise `Overloaded` if every pipeline would refuse a batch now."""
-        refusal: Overloaded | None = None
-        for head in self._heads:
-            try:
-                head.admit()
-            except Overloaded as error:
-                refusal = error
-            else:
-                return
-        if refusal is not None:
-            raise refusal
+    def refusal(self, batch: Batch) -> RetryableError | None:
+        """Return why `consume` would refuse the batch now, or `None`."""
+        return self.first.refusal(batch)
+
+    def close(self) -> None:
+        """Watch the pipelines no more: another entry takes its place."""
+        if isinstance(self.first, Pipelines):
+            self.first.close()
 
     def consume(
         self, batch: Batch, answer: object = None, rejected: Callable[[int, str], object] | None = None
@@ -160,10 +209,7 @@ class ReceiverEntry:
             for receipt, _ in batch.shares:
                 receipt.on_settled = waiting.settled
         try:
-            if self._only is not None:
-                self._only.consume(batch)
-            else:
-                consume_forks(self._heads, self._names, batch)
+            self.first.consume(batch)
         except ConsumeError as error:
             self.count_refused(batch, error)
             raise
@@ -179,13 +225,11 @@ class ReceiverEntry:
         counters[0].value += batch.items
 
     def count_refused(self, batch: Batch, error: ConsumeError) -> None:
-        """Count what was not taken, here and where it was refused."""
+        """Count what was not taken."""
         transport = batch.origin.transport
         counters = self._counters.get(transport) or self._bind(transport)
         counters[1].value += batch.items
         error.items = batch.items
-        if error.given_up is not None:
-            error.given_up(batch.items)
 
     def _bind(self, transport: str) -> tuple[Counter, Counter]:
         accepted, refused = (
@@ -196,29 +240,28 @@ class ReceiverEntry:
         return counters
 
 
-class ConnectorEntry:
-    """What a connector hands its batches of one signal to.
+class ConnectorEntry(Pipelines):
+    """What a connector hands its batches of one signal to. Nobody waits for an answer here.
 
     The batch arrives with the account of the pipeline that it leaves; it goes on with forks, so that each pipeline's
     ledger keeps its own sums.
     """
 
-    def __init__(self, heads: Sequence[PipelineHead]) -> None:
+    answers_late = False
+
+    def __init__(
+        self,
+        heads: Sequence[PipelineHead],
+        *,
+        clock: Callable[[], float],
+        log: structlog.typing.FilteringBoundLogger,
+    ) -> None:
         """Feed `heads`."""
-        self._heads = heads
-        self._names = [head.pipeline for head in heads]
-
-    @property
-    def answers_late(self) -> bool:
-        """Nobody waits for an answer here."""
-        return False
-
-    def admit(self) -> None:
-        """Have no opinion: what comes through a connector has been admitted already."""
+        super().__init__(heads, clock=clock, log=log, patience=CONNECTOR_PATIENCE)
 
     def consume(
         self, batch: Batch, answer: object = None, rejected: Callable[[int, str], object] | None = None
     ) -> None:
-        """Take the batch into every pipeline, or raise having taken nothing. Nobody waits for an answer here."""
+        """Forward the batch to every pipeline, or raise with nothing accepted."""
         del answer, rejected
-        consume_forks(self._heads, self._names, batch)
+        super().consume(batch)

@@ -1,11 +1,22 @@
-"""Hand one batch to several consumers, so that none of them feels the others.
+"""Forward one batch to several consumers: to all of them, or to none.
 
-Each branch gets receipts of its own. A branch that refuses while another takes loses the batch alone, and the sender is
-not asked to come back, for that would duplicate it into the others: what a journal has waits there for that branch
-(`Receipt.park`), the rest is settled as dropped there and counted. Only when every branch refuses has nothing been
-taken, and the refusal goes back to the sender.
+Every branch is asked first whether it has capacity for the batch (`Consumer.refusal`). If one has not, the fan-out
+refuses the batch before any branch has it, and whoever forwards it, a `batch` processor or the sender itself, offers it
+again. Otherwise each branch gets a fork, with receipts of its own and `admitted`: from there on no bounded buffer may
+refuse it. All of that happens in one call on one thread, so nothing can change in between.
 
-What a journal brings back may be for some branches only; each gets what is left for it.
+A branch that has been full for too long is isolated (`pipeline.isolation`): it is not waited for, and loses the batches
+that it cannot accept. They are settled as dropped there and counted.
+
+What a journal has needs no waiting: a branch that is full leaves its share there (`Receipt.park`) and gets it when it
+has capacity; the others go on at once. What a journal brings back may be for some branches only; each gets what is left
+for it.
+
+Invariants:
+
+* When `consume` raises, no branch has accepted anything of the batch.
+* A batch that was accepted is accepted by every branch that is not isolated, unless a branch refuses it for good, or a
+  processor refuses what it has `admitted`; both are dropped there, and counted.
 """
 
 from __future__ import annotations
@@ -13,55 +24,205 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from otelwp_agent.errors import ConsumeError, RetryableError
+from otelwp_agent.capacity import Capacity, Offer
+from otelwp_agent.errors import ConsumeError, Overloaded, RetryableError
 from otelwp_agent.model.batch import merge
 from otelwp_agent.model.projections import split_batch
 from otelwp_agent.model.receipt import Outcome
+from otelwp_agent.pipeline.isolation import Branch, Isolation
+from otelwp_agent.telemetry.log_limit import LogLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    import structlog
 
     from otelwp_agent.component import Consumer
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.model.receipt import Receipt
 
+    Refused = tuple[Branch, Batch, ConsumeError]
+    """A branch, its fork, and why it did not accept it."""
+
+
+_NONE: Mapping[Branch, RetryableError] = {}
+
 
 class FanOut:
     """Consumes into every branch."""
 
-    def __init__(self, branches: Sequence[Consumer], names: Sequence[str]) -> None:
-        """Feed `branches`, in their order; each has a name by which a journal remembers it."""
-        self.branches = branches
+    def __init__(
+        self,
+        branches: Sequence[Consumer],
+        names: Sequence[str],
+        *,
+        clock: Callable[[], float],
+        log: structlog.typing.FilteringBoundLogger,
+        patience: float = 1.0,
+    ) -> None:
+        """Feed `branches`, in their order; each has a name by which a journal remembers it.
+
+        `clock`, `log` and `patience` are for the isolation of branches that are full for too long.
+        """
         self.names = names
+        self._branches = [Branch(branch, name) for branch, name in zip(branches, names, strict=True)]
+        self._isolation = Isolation(self._branches, clock, log, patience)
+        self._waits_for_none = len(names) == 1
+        self._any = Capacity("fan-out", clock)
+        """Of any branch, for what needs only one that has some …"""
+        self._relays: list[Offer] = []
+        """… and what waits at each of them meanwhile."""
+        self._missing: Capacity | None = None
+        """What the last batch was refused for."""
+        self._log = log
+        self._limit = LogLimit(clock)
+
+    @property
+    def branches(self) -> list[Consumer]:
+        """What it feeds."""
+        return [branch.consumer for branch in self._branches]
+
+    def admit(self) -> None:
+        """Raise `Overloaded` while the branch that refused last is full. The number of branches costs nothing."""
+        missing = self._missing
+        if missing is not None and missing.full and not missing.share and not missing.root.isolated:
+            raise Overloaded(f"{missing.root.owner} is full", reason="queue_full", capacity=missing)
+
+    def refusal(self, batch: Batch) -> RetryableError | None:
+        """Return why `consume` would refuse the batch now, or `None`."""
+        if self._waits_for_none or batch.shares[0][0].claim is not None:
+            refusals = [branch.consumer.refusal(batch) for branch in self._branches]
+            return refusals[0] if all(refusals) else None
+        return self._ask(batch, [])
 
     def consume(self, batch: Batch) -> None:
-        """Hand the batch to every branch; raise only if all of them refuse."""
-        consume_forks(self.branches, self.names, batch)
+        """Forward the batch to every branch that is not isolated; raise, with nothing accepted, if one is full."""
+        if self._waits_for_none or batch.shares[0][0].claim is not None:
+            self._consume_where_possible(batch)
+            return
+        isolated: list[tuple[Branch, RetryableError]] = []
+        blocking = self._ask(batch, isolated)
+        if blocking is not None and not batch.admitted:
+            raise blocking
+        forks = [*zip(self._branches, batch.fork(self.names), strict=True)]
+        refused = self._commit(forks, isolated)
+        if len(refused) == len(forks):
+            _undo(batch)
+            raise _to_report([error for _, _, error in refused])
+        for branch, fork, error in refused:
+            self._lose(branch, fork, error)
+
+    def close(self) -> None:
+        """Watch the branches no more: another fan-out takes its place."""
+        self._isolation.close()
+        self._stop_relays()
+
+    def _ask(self, batch: Batch, isolated: list[tuple[Branch, RetryableError]]) -> RetryableError | None:
+        """Return why a branch that must be waited for would refuse the batch; add those that are isolated."""
+        blocking: RetryableError | None = None
+        for branch in self._branches:
+            refusal = branch.consumer.refusal(batch)
+            if refusal is None:
+                continue
+            if not self._isolation.blocks(branch, refusal):
+                isolated.append((branch, refusal))
+            elif blocking is None:
+                blocking = refusal
+        self._missing = None if blocking is None else blocking.capacity
+        return blocking
+
+    def _commit(
+        self, forks: Sequence[tuple[Branch, Batch]], isolated: Sequence[tuple[Branch, RetryableError]]
+    ) -> list[Refused]:
+        """Have each branch that is not isolated consume its fork; return what was not accepted."""
+        refusals = dict(isolated) if isolated else _NONE
+        refused: list[Refused] = []
+        for branch, fork in forks:
+            if branch in refusals:
+                refused.append((branch, fork, refusals[branch]))
+                continue
+            fork.admitted = True
+            try:
+                branch.consumer.consume(fork)
+            except ConsumeError as refusal:
+                refused.append((branch, fork, refusal))
+            else:
+                if branch.stalls:
+                    self._isolation.accepted(branch)
+        return refused
+
+    def _consume_where_possible(self, batch: Batch) -> None:
+        """Forward the batch to every branch that has capacity; raise only if all of them refuse.
+
+        For what a journal has, and where there is one branch.
+        """
+        refused: list[Refused] = []
+        taken = False
+        for branch, fork in zip(self._branches, _forks(self.names, batch), strict=True):
+            if fork is None:
+                continue
+            try:
+                branch.consumer.consume(fork)
+            except ConsumeError as refusal:
+                refused.append((branch, fork, refusal))
+            else:
+                taken = True
+        if not taken:
+            _undo(batch)
+            raise self._until_any([error for _, _, error in refused])
+        for branch, fork, error in refused:
+            self._lose(branch, fork, error)
+
+    def _until_any(self, errors: Sequence[ConsumeError]) -> ConsumeError:
+        """Return the refusal to report when every branch has refused. It is over when any of them has capacity."""
+        retryable = [error for error in errors if isinstance(error, RetryableError)]
+        if len(retryable) < 2:  # noqa: PLR2004 - no choice
+            return retryable[0] if retryable else errors[0]
+        self._stop_relays()
+        self._relays = [Offer(self._freed) for _ in retryable]
+        for relay, error in zip(self._relays, retryable, strict=True):
+            relay.wait(error)
+        first = retryable[0]
+        self._any.cause = first.capacity
+        self._any.refuse()
+        return Overloaded(str(first), retry_after=first.retry_after, reason=first.reason, capacity=self._any)
+
+    def _freed(self) -> None:
+        self._stop_relays()
+        self._any.freed()
+
+    def _stop_relays(self) -> None:
+        for relay in self._relays:
+            relay.cancel()
+        self._relays = []
+
+    def _lose(self, branch: Branch, fork: Batch, error: ConsumeError) -> None:
+        """Park what a journal has, if it may be accepted later; drop the rest."""
+        lost = 0
+        for receipt, items in fork.shares:
+            if receipt.claim is not None and isinstance(error, RetryableError):
+                receipt.park(items)
+            else:
+                receipt.settle(Outcome.DROPPED, items, error.reason)
+                lost += items
+        if not lost:
+            return
+        if isinstance(error, RetryableError) and self._isolation.lost(branch, error, lost):
+            return
+        if total := self._limit.take(lost):
+            self._log.error("items dropped", branch=branch.name, reason=error.reason, items=total, error=str(error))
 
 
-def consume_forks(branches: Sequence[Consumer], names: Sequence[str], batch: Batch) -> None:
-    """Hand a fork of the batch to every branch; raise, with nothing taken, only if all of them refuse."""
-    refused: list[tuple[Batch, ConsumeError]] = []
-    taken = False
-    for branch, fork in zip(branches, _forks(names, batch), strict=True):
-        if fork is None:
-            continue
-        try:
-            branch.consume(fork)
-        except ConsumeError as error:
-            refused.append((fork, error))
-        else:
-            taken = True
-    if not taken:
-        for receipt, items in batch.shares:
-            if receipt.claim is not None:
-                receipt.claim.entered(-items)
-        refusals = [refusal for _, refusal in refused]
-        told = next((refusal for refusal in refusals if isinstance(refusal, RetryableError)), refusals[0])
-        told.given_up = _all_given_up(refusals)
-        raise told
-    for fork, refusal in refused:
-        _give_up(fork, refusal)
+def _undo(batch: Batch) -> None:
+    """Take back what a journal was told of forks that nobody has accepted."""
+    for receipt, items in batch.shares:
+        if receipt.claim is not None:
+            receipt.claim.entered(-items)
+
+
+def _to_report(errors: Sequence[ConsumeError]) -> ConsumeError:
+    """Return the refusal to report when every branch has refused: one after which the batch may be offered again."""
+    return next((error for error in errors if isinstance(error, RetryableError)), errors[0])
 
 
 def _forks(names: Sequence[str], batch: Batch) -> list[Batch | None]:
@@ -91,28 +252,12 @@ def _going(names: Sequence[str], receipt: Receipt) -> Sequence[str]:
     return [name for name in names if name not in done] or names
 
 
-def _give_up(fork: Batch, refusal: ConsumeError) -> None:
-    """Park what a journal has, if it may be taken later; drop the rest."""
-    for receipt, items in fork.shares:
-        if receipt.claim is not None and isinstance(refusal, RetryableError):
-            receipt.park(items)
-        else:
-            if refusal.given_up is not None:
-                refusal.given_up(items)
-            receipt.settle(Outcome.DROPPED, items, refusal.reason)
-
-
-def _all_given_up(refusals: Sequence[ConsumeError]) -> Callable[[int], None]:
-    """Return what tells every branch that refused."""
-    tell = [refusal.given_up for refusal in refusals if refusal.given_up is not None]
-
-    def given_up(items: int) -> None:
-        for each in tell:
-            each(items)
-
-    return given_up
-
-
-def fan_out(branches: Sequence[Consumer], names: Sequence[str]) -> Consumer:
+def fan_out(
+    branches: Sequence[Consumer],
+    names: Sequence[str],
+    *,
+    clock: Callable[[], float],
+    log: structlog.typing.FilteringBoundLogger,
+) -> Consumer:
     """Return what feeds all of `branches`: the branch itself when there is one."""
-    return branches[0] if len(branches) == 1 else FanOut(branches, names)
+    return branches[0] if len(branches) == 1 else FanOut(branches, names, clock=clock, log=log)

@@ -19,7 +19,6 @@ from otelwp_agent.component import (
     ComponentHealth,
     ComponentId,
     Connector,
-    Consumer,
     Context,
     Exporter,
     ExporterConfig,
@@ -34,8 +33,8 @@ from otelwp_agent.errors import StartError
 from otelwp_agent.model.ledger_report import totals
 from otelwp_agent.model.ledgers import Ledgers
 from otelwp_agent.pipeline.building import build_component
-from otelwp_agent.pipeline.entry import ConnectorEntry, PipelineHead, ReceiverEntry
-from otelwp_agent.pipeline.fan_out import fan_out
+from otelwp_agent.pipeline.entry import PipelineHead, ReceiverEntry
+from otelwp_agent.pipeline.wiring import Wiring
 from otelwp_agent.sending.sender import Drained, Sender
 from otelwp_agent.transport.in_flight import InFlight
 
@@ -47,6 +46,8 @@ if TYPE_CHECKING:
     from otelwp_agent.component import Host
     from otelwp_agent.journal.records import ExporterRow
     from otelwp_agent.model.signal import Signal
+    from otelwp_agent.pipeline.entry import ReceiverEntry
+    from otelwp_agent.pipeline.fan_out import FanOut
     from otelwp_agent.pipeline.intake import Intake
     from otelwp_agent.pipeline.plan_types import ComponentPlan, PipelinePlan, Plan
     from otelwp_agent.sending.sender import DeadLetters
@@ -89,6 +90,8 @@ class Graph:
     processors: dict[tuple[str, ComponentId], Processor] = field(default_factory=dict)
     receivers: dict[ComponentId, Receiver] = field(default_factory=dict)
     heads: dict[str, PipelineHead] = field(default_factory=dict)
+    fan_outs: Sequence[FanOut | ReceiverEntry] = ()
+    """What watches branches for isolation."""
     _before: Graph | None = None
     _fresh: list[Component | Sender] = field(default_factory=list)
 
@@ -113,7 +116,8 @@ class Graph:
             for identifier in pipeline.receivers:
                 if not graph._is_connector(identifier):
                     graph._make(Kind.RECEIVER, identifier, graph.receivers, old.receivers)
-        graph._wire(only_fresh=True)
+        fresh = {id(part) for part in graph._fresh}
+        graph.fan_outs = Wiring(graph, before).wire(lambda part: id(part) in fresh)
         return graph
 
     async def start(self) -> None:
@@ -135,9 +139,15 @@ class Graph:
 
     def adopt(self) -> None:
         """Wire everything, also what the graph before this one had: from here on it is this graph that runs."""
-        self._wire(only_fresh=False)
         before = self._before
+        for watching in self.fan_outs:
+            watching.close()
+        self.fan_outs = Wiring(self, before).wire()
         if before is not None:
+            for stage in before.processors.values():
+                stage.rewired()
+            for sender in before.senders.values():
+                sender.rewired()
             # What goes away hands on what still comes to it into the pipelines as they are now.
             for identifier, receiver in before.receivers.items():
                 if identifier in self.receivers and receiver is not self.receivers[identifier]:
@@ -164,6 +174,8 @@ class Graph:
                 delivered += drained.delivered
                 left += drained.left
                 in_journal += drained.kept
+        for watching in self.fan_outs:
+            watching.close()
         return Drained(delivered, left, in_journal)
 
     def refresh(self) -> None:
@@ -270,66 +282,6 @@ class Graph:
         component = build_component(planned, context)
         self._fresh.append(component)
         return component
-
-    def _wire(self, *, only_fresh: bool) -> None:
-        """Set every `next`; with `only_fresh`, leave alone what the graph before this one has wired."""
-        fresh = {id(part) for part in self._fresh}
-        before = self._before.heads if self._before is not None else {}
-
-        def ours(part: object) -> bool:
-            return not only_fresh or id(part) in fresh
-
-        for pipeline in self.plan.pipelines.values():
-            exits = {str(identifier): self._exit(identifier, pipeline.signal) for identifier in pipeline.exporters}
-            consumer = fan_out(list(exits.values()), list(exits))
-            stages = [self.processors[pipeline.id, identifier] for identifier in pipeline.processors]
-            for stage in reversed(stages):
-                if ours(stage):
-                    stage.next = consumer
-                consumer = stage
-            head = self.heads[pipeline.id]
-            if not only_fresh or before.get(pipeline.id) is not head:
-                head.first = consumer
-                head.admits = [stage.admit for stage in stages if type(stage).admit is not Processor.admit]
-                head.fills = {str(one): self._fill(one, pipeline.signal) for one in pipeline.exporters}
-        for identifier, receiver in self.receivers.items():
-            if ours(receiver):
-                receiver.next = {
-                    signal: self._entry(identifier, signal, heads) for signal, heads in self._fed_by(identifier).items()
-                }
-        for identifier, connector in self.connectors.items():
-            if ours(connector):
-                fed = self._fed_by(identifier)
-                connector.next = {signal: ConnectorEntry(heads) for signal, heads in fed.items()}
-
-    def _entry(self, receiver: ComponentId, signal: Signal, heads: Sequence[PipelineHead]) -> ReceiverEntry:
-        """Return what a receiver hands its batches of one signal to."""
-        registry, intake = self.environment.registry, self.environment.intake
-        config = self.plan.components[Kind.RECEIVER, receiver].config
-        acknowledge = getattr(config, "acknowledge", "accepted")
-        if intake is None:
-            return ReceiverEntry(heads, str(receiver), signal, registry, acknowledge=acknowledge)
-        from otelwp_agent.pipeline.intake import JournaledEntry  # noqa: PLC0415 - for who has a journal
-
-        return JournaledEntry(heads, str(receiver), signal, registry, acknowledge=acknowledge, intake=intake)
-
-    def _exit(self, identifier: ComponentId, signal: Signal) -> Consumer:
-        return self.connectors[identifier] if self._is_connector(identifier) else self.senders[identifier, signal]
-
-    def _fill(self, identifier: ComponentId, signal: Signal) -> Callable[[str], float]:
-        """Return what tells how full an exporter's queue is; for a connector, the fullest that it leads to."""
-        if not self._is_connector(identifier):
-            return self.senders[identifier, signal].fill
-        heads = [head for fed in self._fed_by(identifier).values() for head in fed]
-        return lambda tenant: max((fill(tenant) for head in heads for fill in head.fills.values()), default=0.0)
-
-    def _fed_by(self, identifier: ComponentId) -> dict[Signal, list[PipelineHead]]:
-        """Return the heads of the pipelines that a receiver or connector feeds, by signal."""
-        heads: dict[Signal, list[PipelineHead]] = {}
-        for pipeline in self.plan.pipelines.values():
-            if identifier in pipeline.receivers:
-                heads.setdefault(pipeline.signal, []).append(self.heads[pipeline.id])
-        return heads
 
     async def _stop(self, part: Component | Sender, deadline: float) -> Drained:
         """Stop one part; whatever goes wrong with it is logged, and does not hold up the others."""

@@ -45,7 +45,7 @@ from otelwp_agent.component import (
     Stability,
 )
 from otelwp_agent.config.types import Duration  # noqa: TC001 - pydantic reads it
-from otelwp_agent.errors import Overloaded, StartError
+from otelwp_agent.errors import Overloaded, RetryableError, StartError
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.metrics import Instrument, InstrumentKind
 
@@ -208,11 +208,15 @@ class MemoryLimiter(Processor):
         self._room -= len(batch.body)
         if self._room < 0:
             self._check()
-        if self._refusing:
+        if self._refusing and not batch.admitted:
             self._refused[batch.signal].value += batch.items
             raise _overloaded()
         self.next.consume(batch)
         self._accepted[batch.signal].value += batch.items
+
+    def refusal(self, batch: Batch) -> RetryableError | None:
+        """Return why `consume` would refuse the batch now, or `None`."""
+        return _overloaded() if self._refusing else self.next.refusal(batch)
 
     def admit(self) -> None:
         """Raise `Overloaded` while memory is above the soft limit."""

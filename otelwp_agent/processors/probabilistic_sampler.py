@@ -1,11 +1,12 @@
-"""Keep a share of spans or log records by chance, so that every agent keeps the same traces.
+"""Keep a random share of spans or log records, such that all agents keep the same traces.
 
-It belongs before `batch`. The decision comes from the trace id, so a trace is kept or dropped whole, wherever its spans
-pass: what 10 % keeps, 50 % keeps as well. How many items one that was kept stands for is written into its `tracestate`
-(`ot=th:…`; log records: `sampling.threshold`), so that backends can still count. Others' trace states stay as they are.
+Place it before `batch`. The decision depends on the trace id, so all spans of a trace are kept or dropped together,
+even in different agents; a trace kept with 10 % is also kept with 50 %. The threshold is written into the `tracestate`
+of kept spans (`ot=th:…`; log records: `sampling.threshold`), so that backends can compute totals. Entries of other
+vendors in `tracestate` stay unchanged.
 
-`sampling.priority` on a span goes before chance: 0 drops it, anything above keeps it. Items without randomness (no
-trace id), or that an earlier sampler should have dropped, are left out as well, and counted as filtered; with
+`sampling.priority` on a span overrides the probability: 0 drops it, anything above keeps it. Items without randomness
+(no trace id), or that an earlier sampler should have dropped, are dropped as well and counted as filtered; with
 `fail_closed: false` they are kept.
 
 Example::
@@ -70,17 +71,17 @@ if TYPE_CHECKING:
 _LABELS = ("policy", "processor", "sampled")
 SPANS = Instrument(
     "otelcol_processor_probabilistic_sampler_count_spans_processed_total",
-    "Spans that were sampled or not, by what decided.",
+    "Spans sampled or not, by the policy that decided.",
     labels=_LABELS,
 )
 TRACES = Instrument(
     "otelcol_processor_probabilistic_sampler_count_traces_sampled",
-    "The same under the name that the Collector used before 0.161.",
+    "Spans sampled or not, under the name that the Collector used before 0.161.",
     labels=_LABELS,
 )
 LOGS = Instrument(
     "otelcol_processor_probabilistic_sampler_count_logs_sampled",
-    "Log records that were sampled or not, by what decided.",
+    "Log records sampled or not, by the policy that decided.",
     labels=_LABELS,
 )
 
@@ -92,43 +93,43 @@ _OUTCOMES = [
 
 
 class Config(ComponentConfig):
-    """How much to keep, and what to decide by."""
+    """The share to keep, and the input of the decision."""
 
     sampling_percentage: Annotated[float, KeptPercentage()] = Field(0.0, ge=0, allow_inf_nan=False)
     """Percentage of items to keep; 100 and above keep everything, 0 nothing."""
     mode: Mode | Literal[""] = ""
-    """proportional: keep this share of what comes, however much of it was sampled before. equalizing: lower what was
-    sampled less before to this share, and leave alone what was sampled more. hash_seed: decide by a hash of the trace
-    id or attribute, as the Collector did before OpenTelemetry had a rule. "" is hash_seed if `hash_seed` is set, or if
-    log records are sampled by an attribute; else proportional."""
+    """proportional: keep this share of the arriving items, regardless of earlier sampling. equalizing: reduce items
+    that were sampled less before to this share, and leave others unchanged. hash_seed: decide by a hash of the trace id
+    or attribute, as the Collector did before OpenTelemetry had a standard. "" means hash_seed if `hash_seed` is set, or
+    if log records are sampled by an attribute; else proportional."""
     hash_seed: int = Field(0, ge=0, lt=2**32)
-    """Seed of hashes: the same in all agents of one tier, another in each tier."""
+    """Seed of hashes: equal in all agents of one tier, different in each tier."""
     fail_closed: bool = True
-    """Leave out items whose randomness or sampling so far cannot be known; false keeps them."""
+    """Drop items whose randomness or earlier sampling is unknown; false keeps them."""
     sampling_precision: int = Field(4, ge=1, le=14)
     """Hexadecimal digits of the threshold that is written."""
     attribute_source: Literal["traceID", "record"] = "traceID"
-    """Log records: whether to decide by the trace id, or by `from_attribute`."""
+    """Log records: decide by the trace id, or by `from_attribute`."""
     from_attribute: str = ""
-    """Log records: the attribute to decide by, if there is no trace id or `attribute_source` is record."""
+    """Log records: the attribute to decide by, if the trace id is missing or `attribute_source` is record."""
     sampling_priority: str = ""
-    """Log records: an attribute that holds the percentage that the record asks for: 0 drops it, and others can raise
-    its chance, not lower it."""
+    """Log records: an attribute with the percentage that the record requests: 0 drops it, other values can raise its
+    probability, but not lower it."""
 
     @field_validator("sampling_percentage")
     @classmethod
     def _expressible(cls, value: float) -> float:
         if 0 < value / 100 < MIN_PROBABILITY:
-            message = f"{value:g} is too small: give at least {MIN_PROBABILITY * 100:g}, or 0 to keep nothing"
+            message = f"{value:g} is too small: set at least {MIN_PROBABILITY * 100:g}, or 0 to keep nothing"
             raise ValueError(message)
         return value
 
 
 class ProbabilisticSampler(Processor):
-    """Keeps items by chance."""
+    """Keeps a random share of items."""
 
     def __init__(self, config: Config, context: Context) -> None:
-        """Work out the thresholds and bind the instruments."""
+        """Compute the thresholds and bind the instruments."""
         super().__init__(context)
         spans = _settings(config, by_hash=config.hash_seed != 0)
         logs = _settings(config, by_hash=config.hash_seed != 0 or config.attribute_source == "record")
@@ -150,7 +151,7 @@ class ProbabilisticSampler(Processor):
         self._counters: dict[tuple[Signal, str, bool], list[Counter]] = {}
 
     def consume(self, batch: Batch) -> None:
-        """Hand on what is kept, and settle the rest once that was taken."""
+        """Forward the kept items, and settle the others once the next stage has accepted the kept ones."""
         request = parse(pb.Opaque.FromString, batch.body)
         judge = self._judges[batch.signal]
         quick = self._quick if batch.signal is Signal.TRACES and PRIORITY not in batch.body else None
@@ -189,9 +190,9 @@ class ProbabilisticSampler(Processor):
             key = (signal, policy, sampled)
             counters = self._counters.get(key)
             if counters is None:
-                told, name = str(sampled).lower(), str(self.context.id)
+                label, name = str(sampled).lower(), str(self.context.id)
                 counters = self._counters[key] = [
-                    self.context.registry.counter(instrument, policy=policy, sampled=told, processor=name)
+                    self.context.registry.counter(instrument, policy=policy, sampled=label, processor=name)
                     for instrument in ((SPANS, TRACES) if signal is Signal.TRACES else (LOGS,))
                 ]
             for counter in counters:
@@ -199,16 +200,16 @@ class ProbabilisticSampler(Processor):
 
 
 class _QuickSampler:
-    """Samples spans without reading each, and gives up where more must be known than their trace ids.
+    """Samples spans without parsing each; returns `None` where more than their trace ids is needed.
 
-    Spans laid one after the other are read in one pass as one message (`JoinedSpans`). Written again without what that
-    does not declare, it is every trace id after a tag and a length: 18 bytes a span, unless an id is missing or has
-    another length, or there is a trace state. So byte 11 of each 18 is the first of a randomness, which decides alone
-    unless it equals the threshold's. What is kept gets its trace state appended.
+    The concatenated spans are parsed in one pass as one message (`JoinedSpans`). Serialized again without unknown
+    fields, it contains every trace id after a tag and a length: 18 bytes a span, unless an id is missing or has another
+    length, or there is a trace state. So byte 11 of each 18 is the first byte of a randomness, which decides alone
+    unless it equals the threshold's first byte. The new trace state is appended to kept spans.
     """
 
     def __init__(self, threshold: int) -> None:
-        """Keep what reaches `threshold`, which is below `NEVER`."""
+        """Keep spans whose randomness reaches `threshold`, which is below `NEVER`."""
         self._limit = threshold.to_bytes(7, "big")
         first = self._limit[0]
         exact = not any(self._limit[1:])
@@ -224,7 +225,7 @@ class _QuickSampler:
         self._suffix = _trace_state_field(threshold)
 
     def sample(self, items: Sequence[bytes]) -> tuple[bytes, list[bytes]] | None:
-        """Return the verdicts, and what is kept as it goes on; `None` if the spans must be read one by one."""
+        """Return the verdicts and the spans to forward; `None` if each span must be parsed."""
         ids = _trace_ids(items)
         if ids is None:
             return None
@@ -242,15 +243,15 @@ class _QuickSampler:
 
 
 class _QuickHasher:
-    """The same for `hash_seed`, where each trace id is hashed. Hashes are remembered, as a trace has many spans."""
+    """A quick sampler for `hash_seed`, with cached hashes of trace ids, because a trace has many spans."""
 
     def __init__(self, settings: Settings) -> None:
-        """Keep what reaches the threshold of `settings`."""
+        """Keep spans whose hash reaches the threshold of `settings`."""
         self._threshold = settings.threshold
         self._hashed = lru_cache(_REMEMBERED)(lambda trace_id: self._suffix_of(trace_id, settings.seed))
 
     def sample(self, items: Sequence[bytes]) -> tuple[bytes, list[bytes]] | None:
-        """Return the verdicts, and what is kept as it goes on; `None` if the spans must be read one by one."""
+        """Return the verdicts and the spans to forward; `None` if each span must be parsed."""
         ids = _trace_ids(items)
         if ids is None:
             return None
@@ -260,36 +261,36 @@ class _QuickHasher:
         return verdicts, [item + suffix for item, suffix in zip(items, suffixes, strict=True) if suffix]
 
     def _suffix_of(self, trace_id: bytes, seed: int) -> bytes:
-        """Return what is appended to spans of a trace that is kept; nothing if it is not."""
+        """Return the bytes to append to spans of a kept trace; nothing for a dropped one."""
         randomness = hashed_randomness(trace_id, seed)
         return _trace_state_field(self._threshold, randomness) if randomness >= self._threshold else b""
 
 
 _UNDECIDED = 255
-"""A byte that leaves the verdict to those after it."""
+"""Placeholder for a verdict that depends on the following bytes."""
 _INVERTED = bytes([1]) + bytes(255)
-"""Turns verdicts into what is kept."""
+"""Translates verdicts to a selector of kept spans."""
 _REMEMBERED = 8192
-"""Trace ids whose hashes are remembered: 1.5 MB at most."""
+"""Number of cached hashes of trace ids: at most 1.5 MB."""
 
 
 def _trace_ids(spans: Sequence[bytes]) -> bytes | None:
     """Return the trace ids of serialized spans, each after a tag and its length, 18 bytes in all.
 
-    `None` if one has none, or none of 16 bytes, or if any has a trace state.
+    Returns `None` if an id is missing or does not have 16 bytes, or if any span has a trace state.
     """
     count = len(spans)
     joined = parse(pb.JoinedSpans.FromString, b"".join(spans))
     joined.DiscardUnknownFields()
     ids = joined.SerializeToString()
-    # Each length that is right puts the next tag in its place, and anything more would be one step more.
+    # A correct length puts the next tag in its position; additional fields would add a step.
     if ids[::18] != b"\x0a" * count or ids[1::18] != b"\x10" * count:
         return None
     return ids
 
 
 def _trace_state_field(threshold: int, randomness: int | None = None) -> bytes:
-    """Return a span's field 3 with a new trace state, serialized."""
+    """Return a serialized field 3 of a span with a new trace state."""
     text = TraceState("").with_threshold(threshold, randomness).text.encode()
     return b"\x1a" + bytes([len(text)]) + text
 
@@ -308,7 +309,7 @@ def _settings(config: Config, *, by_hash: bool) -> Settings:
 def _judge_each(
     judge: ItemSampler, items: Sequence[bytes], counts: dict[tuple[str, bool], int]
 ) -> tuple[bytes, list[bytes]]:
-    """Return the verdicts, and what is kept as it goes on."""
+    """Return the verdicts and the items to forward."""
     judgements = [judge.judge(item) for item in items]
     for judgement in judgements:
         _add(counts, (judgement.policy, not judgement.verdict), 1)

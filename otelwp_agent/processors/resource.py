@@ -1,7 +1,7 @@
-"""Change the attributes of resources: who the telemetry comes from.
+"""Edit the attributes of resources, which describe the source of the telemetry.
 
-It belongs anywhere in a pipeline; before `batch` if it reads the sender (`from_context`), because a batch has many
-senders. Only the resource is decoded, never the spans, metrics or log records under it.
+Place it anywhere in a pipeline, but before `batch` if it uses the sender (`from_context`), because a batch has many
+senders. Only the resource is decoded, never its spans, metrics or log records.
 
 Example::
 
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
     from otelwp_agent.model.batch import Batch, Origin
 
 _CACHED = 1024
-"""Edited resources that are remembered."""
+"""Maximum number of cached edited resources."""
 
 _CACHED_SIZE = 2048
-"""Bytes of the largest resource that is remembered; with `_CACHED` this bounds the memory."""
+"""Maximum size in bytes of a cached resource; with `_CACHED` this bounds the memory."""
 
 
 class Config(ComponentConfig):
-    """What to change."""
+    """The changes to make."""
 
     attributes: list[AttributeAction] = Field(min_length=1)
-    """Actions on the attributes of every resource, done in this order."""
+    """Actions on the attributes of every resource, applied in this order."""
 
 
 class ResourceProcessor(Processor):
@@ -60,7 +60,7 @@ class ResourceProcessor(Processor):
         self._edited: OrderedDict[tuple[bytes | None, ...], bytes] = OrderedDict()
 
     def consume(self, batch: Batch) -> None:
-        """Hand the batch on with its resources changed."""
+        """Forward the batch with its resources changed."""
         request = parse(pb.Resources.FromString, batch.body)
         changed = False
         sender = tuple([from_context(batch.origin, name) for name in self._sender_names])
@@ -73,7 +73,7 @@ class ResourceProcessor(Processor):
         self.next.consume(batch.with_body(request.SerializeToString()) if changed else batch)
 
     def _edit(self, resource: bytes, origin: Origin, sender: tuple[bytes | None, ...]) -> bytes:
-        """Return the changed resource: the same bytes, from the same sender, give the same bytes."""
+        """Return the edited resource. Equal bytes from the same sender give equal bytes."""
         key = (resource, *sender)
         edited = self._edited.get(key)
         if edited is not None:

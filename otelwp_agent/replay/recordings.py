@@ -1,8 +1,7 @@
-"""Recorded traces, and when they came: what the `file` exporter wrote, or what stands in a journal.
+"""Read recorded trace requests and estimate their arrival times, from files of the `file` exporter or from a journal.
 
-Neither tells when a request came. A request comes when its last span has ended, give or take what the sender held it
-back; so the latest end of a span is taken for the time, and time never goes back. Clocks that are far ahead of all
-others around are not believed.
+Neither stores the arrival time of a request. A request arrives soon after its last span has ended, so the latest end of
+a span is used, and time never goes backwards. Clocks that are far ahead of all others nearby are ignored.
 """
 
 from __future__ import annotations
@@ -31,11 +30,12 @@ if TYPE_CHECKING:
     from otelwp_agent.journal.segment import Segment
 
 AROUND = 50
-"""Requests before and after one, which tell whether its clock can be believed."""
+"""Number of requests before and after a request that its clock is compared with."""
 AHEAD = 60.0
 """Seconds that a clock may be ahead of theirs."""
 LONGEST_GAP = 3600.0
-"""Seconds without a request; a longer time counts as this long, for by then all rates are forgotten."""
+"""Longest interval between requests in seconds; longer ones are shortened to it, because all rates are forgotten by
+then."""
 
 _SECOND = 1e-9
 _LENGTH_BYTES = 4
@@ -45,20 +45,20 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One request."""
+    """One recorded request."""
 
     body: bytes
     items: int
     origin: Origin
     ended: int
-    """When its last span ended, in nanoseconds since 1970; 0 if no span says."""
+    """End of its last span in nanoseconds since 1970; 0 if no span has one."""
 
 
 class Recording:
-    """Requests from files or a journal. `skipped` counts what is no request of traces, by why, once it was read."""
+    """Requests from files or a journal. `skipped` counts, by reason, what was left out while reading."""
 
     def __init__(self) -> None:
-        """Have read nothing."""
+        """Start with zero counts."""
         self.skipped: dict[str, int] = {}
 
     def skip(self, why: str) -> None:
@@ -66,7 +66,7 @@ class Recording:
         self.skipped[why] = self.skipped.get(why, 0) + 1
 
     def from_files(self, paths: Sequence[Path]) -> Iterator[Recorded]:
-        """Yield what the `file` exporter wrote, file after file. Raises `AgentError` if a file is something else."""
+        """Yield the requests that the `file` exporter wrote, file after file; raise `AgentError` for any other file."""
         origin = Origin("file", "file")
         for path in paths:
             try:
@@ -78,9 +78,9 @@ class Recording:
                 raise AgentError(f"cannot read {path}: {error.strerror}") from error
 
     def from_journal(self, directory: Path, pipelines: frozenset[str], wanted: str) -> Iterator[Recorded]:
-        """Yield the requests in a journal, those already delivered as far as they still stand there.
+        """Yield the requests of a journal, including delivered ones that have not been deleted yet.
 
-        What came for other `pipelines` than the one `wanted` is left out. Raises `AgentError`.
+        Requests for other `pipelines` than `wanted` are left out. Raises `AgentError`.
         """
         try:
             segments = read_directory(directory, write=False).segments
@@ -90,7 +90,7 @@ class Recording:
             raise AgentError(f"cannot read the journal {directory}: {error.strerror}") from error
         if not segments:
             raise AgentError(
-                f"there is no journal in {directory}: no agent has run with it, or it is another directory"
+                f"there is no journal in {directory}: no agent has used this directory, or the path is wrong"
             )
         seen: set[int] = set()
         try:
@@ -121,7 +121,7 @@ class Recording:
                     yield recorded
 
     def _bodies(self, path: Path) -> Iterator[bytes]:
-        """Yield requests of traces in wire form."""
+        """Yield trace requests as serialized protobuf."""
         with path.open("rb") as file:
             first = file.read(1)
             file.seek(0)
@@ -141,19 +141,19 @@ class Recording:
             return None
         if b'"resourceSpans"' not in line[:4096] and b'"resource_spans"' not in line[:4096]:
             if first and not (b'"resourceMetrics"' in line or b'"resourceLogs"' in line):
-                raise AgentError(f"{place}: this is no OTLP/JSON: the `file` exporter writes one request a line")
+                raise AgentError(f"{place}: not OTLP/JSON: the `file` exporter writes one request a line")
             self.skip("other signals")
             return None
         try:
             return decode(Signal.TRACES, line)
         except ConsumeError as error:
             if first:
-                raise AgentError(f"{place}: this is no OTLP/JSON: {error}") from error
+                raise AgentError(f"{place}: not OTLP/JSON: {error}") from error
             self.skip("unreadable")
             return None
 
     def _of_messages(self, data: mmap.mmap, path: Path) -> Iterator[bytes]:
-        """Yield what stands behind its length, in a file of `format: proto`, or compressed."""
+        """Yield length-prefixed requests, from a file of `format: proto`, or a compressed one."""
         offset = 0
         while offset < len(data):
             length = int.from_bytes(data[offset : offset + _LENGTH_BYTES], "big")
@@ -162,7 +162,7 @@ class Recording:
                 if offset:
                     self.skip("cut off")
                     return
-                raise AgentError(f"{path}: this is nothing that the `file` exporter wrote")
+                raise AgentError(f"{path}: not a file of the `file` exporter")
             body = bytes(data[offset + _LENGTH_BYTES : end])
             offset = end
             try:
@@ -191,7 +191,7 @@ class Recording:
 
 
 def paced(requests: Iterable[Recorded], recording: Recording) -> Iterator[tuple[float, Recorded]]:
-    """Yield requests with the seconds after the first at which each came."""
+    """Yield requests with their arrival times, in seconds after the first one."""
     coming = iter(requests)
     ahead: deque[Recorded] = deque()
     around: deque[int] = deque(maxlen=2 * AROUND)

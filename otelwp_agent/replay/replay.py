@@ -1,7 +1,7 @@
-"""What an adaptive sampling would have kept of a recording: the pipeline up to it, in simulated time.
+"""Replay a recording through a pipeline up to its adaptive sampling, in simulated time, and count the decisions.
 
-The processors are the real ones, built from the configuration; only their clock is not. So batches wait, traces wait
-for their roots, and budgets fill up as they did, and the same rules on the same requests decide the same.
+The processors are the real ones, built from the configuration; only their clock is simulated. So batches wait, traces
+wait for their roots, and budgets fill up as in real time, and the same rules decide the same for the same requests.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ if TYPE_CHECKING:
     from otelwp_agent.sampling.adaptive.trace import Key
 
 LEFT_OUT = frozenset({"memory_limiter"})
-"""Processors that would look at this process instead of the one that is simulated."""
+"""Processors that would measure this process instead of the simulated agent."""
 REMEMBERED = 200_000
-"""Traces that late spans are counted with; spans that come later than that have no key."""
-UNTOLD: Key = ("(late)",)
-"""The key of spans that came too late to know theirs."""
+"""Number of remembered traces, whose key is used to count late spans."""
+UNKNOWN: Key = ("(late)",)
+"""Key of late spans whose trace is not remembered."""
 
 
 @dataclass(slots=True)
 class Replayed:
-    """What a replay has shown."""
+    """The result of a replay."""
 
     per: tuple[str, ...]
     left_out: tuple[str, ...] = ()
     requests: int = 0
     spans: int = 0
     seconds: float = 0.0
-    """From the first request to the last."""
+    """Seconds from the first request to the last."""
     refused: int = 0
-    """Requests that no pipeline would have taken: what is in them cannot be read."""
+    """Number of requests that every pipeline would refuse because they are invalid."""
     kept: dict[Key, Counts] = field(default_factory=dict)
     dropped: dict[Key, Counts] = field(default_factory=dict)
     reasons: dict[tuple[bool, str], Counts] = field(default_factory=dict)
-    """By whether they were kept, and why."""
+    """Counts by whether traces were kept, and by reason."""
     _keys: dict[object, Key] = field(default_factory=dict)
 
     def __call__(  # noqa: PLR0913, PLR0917 - `trace_sampler.DecisionObserver`
@@ -65,9 +65,9 @@ class Replayed:
         keep: bool,  # noqa: FBT001 - `trace_sampler.DecisionObserver`
         reason: str,
     ) -> None:
-        """Count what was decided."""
+        """Count a decision."""
         if key is None:
-            key, traces = self._keys.get(trace, UNTOLD), 0
+            key, traces = self._keys.get(trace, UNKNOWN), 0
         else:
             traces = 1
             if len(self._keys) >= REMEMBERED:
@@ -84,18 +84,18 @@ class Replayed:
         self.reasons[why].add(traces, spans, size)
 
     def of(self, key: Key) -> tuple[Counts, Counts]:
-        """Return what was kept and what was dropped of a key."""
+        """Return the counts of kept and of dropped traces of a key."""
         return self.kept.get(key, Counts()), self.dropped.get(key, Counts())
 
     def totals(self) -> tuple[Counts, Counts]:
-        """Return what was kept and what was dropped."""
+        """Return the counts of kept and of dropped traces."""
         return sum(self.kept.values(), Counts()), sum(self.dropped.values(), Counts())
 
 
 def choose(plan: Plan, pipeline: str = "", processor: str = "") -> tuple[PipelinePlan, ComponentId]:
-    """Return the one adaptive sampling of a plan; with a pipeline's or the processor's name, the one meant.
+    """Return the pipeline and the id of its adaptive sampling, selected by `pipeline` and `processor` if given.
 
-    Raises `AgentError` that says which there are.
+    Raises `AgentError`, with the existing names, unless exactly one matches.
     """
     every = [
         (each, identifier)
@@ -104,22 +104,22 @@ def choose(plan: Plan, pipeline: str = "", processor: str = "") -> tuple[Pipelin
         if plan.components[Kind.PROCESSOR, identifier].factory.type == "adaptive_sampling"
     ]
     if pipeline and pipeline not in plan.pipelines:
-        raise AgentError(f"there is no pipeline {pipeline!r}: there are {', '.join(plan.pipelines)}")
+        raise AgentError(f"there is no pipeline {pipeline!r}; the pipelines are {', '.join(plan.pipelines)}")
     if not every:
-        raise AgentError("no pipeline of this configuration has an `adaptive_sampling` among its processors")
+        raise AgentError("no pipeline of this configuration has an `adaptive_sampling` processor")
     names = ", ".join(f"{identifier} in {each.id}" for each, identifier in every)
     found = [entry for entry in every if pipeline in {"", entry[0].id} and processor in {"", str(entry[1])}]
     if not found:
-        raise AgentError(f"there is no such adaptive sampling: there is {names}")
+        raise AgentError(f"no adaptive sampling matches; the existing ones are {names}")
     if len(found) > 1:
-        raise AgentError(f"there are several, {names}: choose one with --pipeline or --processor")
+        raise AgentError(f"there are several adaptive samplings ({names}): choose one with --pipeline or --processor")
     return found[0]
 
 
 def replay(
     plan: Plan, pipeline: PipelinePlan, sampler: ComponentId, requests: Iterable[Recorded], recording: Recording
 ) -> Replayed:
-    """Feed the requests to a pipeline up to its sampler, at the times at which they came."""
+    """Feed the requests to a pipeline up to its sampler, at their arrival times in simulated time."""
     with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
         return runner.run(_replay(plan, pipeline, sampler, requests, recording))
 
@@ -129,7 +129,7 @@ async def _replay(
 ) -> Replayed:
     stages, left_out = _build(plan, pipeline, sampler)
     last = stages[-1]
-    assert isinstance(last, TraceSampler)  # noqa: S101 - `choose` has seen to that
+    assert isinstance(last, TraceSampler)  # noqa: S101 - `choose` checks it
     replayed = Replayed(tuple(last.per), left_out)
     last.observe(replayed)
     started: list[Processor] = []
@@ -162,7 +162,7 @@ async def _feed(first: Processor, requests: Iterable[Recorded], recording: Recor
 
 
 def _build(plan: Plan, pipeline: PipelinePlan, sampler: ComponentId) -> tuple[list[Processor], tuple[str, ...]]:
-    """Return the processors up to the sampler, wired, and the names of those that are left out."""
+    """Build and connect the processors up to the sampler; return them, and the names of those that are left out."""
     stages: list[Processor] = []
     left_out: list[str] = []
     loop = asyncio.get_running_loop()
@@ -182,7 +182,7 @@ def _build(plan: Plan, pipeline: PipelinePlan, sampler: ComponentId) -> tuple[li
             pipeline.id,
         )
         stage = planned.factory.build(_harmless(planned.config), context)
-        assert isinstance(stage, Processor)  # noqa: S101 - its kind says so
+        assert isinstance(stage, Processor)  # noqa: S101 - its kind guarantees it
         stages.append(stage)
     following: Consumer = _Sink()
     for stage in reversed(stages):
@@ -192,7 +192,7 @@ def _build(plan: Plan, pipeline: PipelinePlan, sampler: ComponentId) -> tuple[li
 
 
 def _harmless(config: ComponentConfig) -> ComponentConfig:
-    """Return the configuration of a processor without what it would read from disk, or leave there."""
+    """Return a processor's configuration without settings that read or write files."""
     changed: dict[str, object] = {}
     recorder = getattr(config, "flight_recorder", None)
     if recorder is not None:
@@ -203,7 +203,10 @@ def _harmless(config: ComponentConfig) -> ComponentConfig:
 
 
 class _Sink:
-    """Takes everything."""
+    """Accepts and settles every batch."""
+
+    def refusal(self, batch: Batch) -> None:
+        pass
 
     def consume(self, batch: Batch) -> None:
         batch.settle(Outcome.DELIVERED)

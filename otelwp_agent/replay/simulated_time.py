@@ -1,7 +1,7 @@
-"""An event loop in which time passes as fast as there is nothing to do: an hour of timers in a second.
+"""An event loop with simulated time, which skips all waiting: an hour of timers runs in a second.
 
-Everything that asks the loop for the time, sleeps or sets timers (`call_later`) runs on it unchanged, in the order in
-which it would have run. Real waiting is left for work in threads alone.
+Code that reads the loop's time, sleeps or sets timers (`call_later`) runs unchanged and in the same order. The loop
+really waits only for work in threads.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class SimulatedLoop(asyncio.SelectorEventLoop):
-    """Begins at 0 seconds; goes on to the next timer when nothing is ready."""
+    """An event loop that starts at 0 seconds, and skips to the next timer when nothing is ready."""
 
     def __init__(self) -> None:
-        """Begin."""
+        """Set the time to 0."""
         self._simulated = 0.0
         super().__init__(_Skipping(self._skip, self.wait_for_events))
 
@@ -34,7 +34,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
 
 class _Skipping(selectors.DefaultSelector):
-    """Skips the time that it would wait for."""
+    """A selector that skips the time instead of waiting."""
 
     def __init__(self, skip: Callable[[float], None], wait: Callable[[], None]) -> None:
         super().__init__()

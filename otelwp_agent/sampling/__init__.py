@@ -1,1 +1,1 @@
-"""Sampling decisions: consistent probability, sampling of items, the adaptive engine and the trace scanner."""
+"""Sampling decisions: consistent probability sampling, item samplers, the adaptive controller and the trace scanner."""

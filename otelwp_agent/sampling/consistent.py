@@ -1,9 +1,10 @@
-"""Consistent probability sampling: the arithmetic, and the words for it in `tracestate`.
+"""Consistent probability sampling: the arithmetic and its representation in `tracestate`.
 
 Every trace has a randomness R of 56 bits: the low 7 bytes of its id (W3C Trace Context level 2), or `ot=rv:` in its
-trace state. A sampler of probability p has the threshold T = (1 - p) * 2**56 and keeps what has R >= T: samplers agree
-everywhere, and what a lower p keeps, a higher one keeps as well. `ot=th:` tells T to whoever counts: an item stands for
-2**56 / (2**56 - T) of them. From OpenTelemetry's specification "TraceState: Probability Sampling" (OTEP 235).
+trace state. A sampler of probability p has the threshold T = (1 - p) * 2**56 and keeps a trace if R >= T. So all
+samplers agree, and a trace kept with a lower p is also kept with a higher one. `ot=th:` carries T to readers that
+count: a kept item represents 2**56 / (2**56 - T) items. From OpenTelemetry's specification "TraceState: Probability
+Sampling" (OTEP 235).
 
 Thresholds and randomness are ints here: T from 0 (keep all) to `NEVER` (keep none), R from 0 to `NEVER` - 1.
 """
@@ -22,16 +23,16 @@ DIGITS = BITS // 4
 """Hexadecimal digits that hold them."""
 
 NEVER = 1 << BITS
-"""The threshold that nothing reaches."""
+"""The threshold that no randomness reaches."""
 
 ALWAYS = 0
-"""The threshold that everything reaches."""
+"""The threshold that every randomness reaches."""
 
 MIN_PROBABILITY = 1 / NEVER
 """The smallest probability above 0 that a threshold can express."""
 
 _SMALL = 1 / 4096
-"""Probabilities up to which a threshold that is to be short gets more digits."""
+"""Probability up to which a short threshold gets more digits."""
 _UNIT = 2.0**-32
 
 _THRESHOLD = re.compile(r"[0-9a-f]{1,14}")
@@ -43,10 +44,10 @@ _HASH_BITS = 14
 
 
 def threshold_of(probability: float, precision: int = DIGITS) -> int:
-    """Return the threshold of a probability from 0 to 1, to `precision` significant hexadecimal digits.
+    """Return the threshold of a probability from 0 to 1, with `precision` significant hexadecimal digits.
 
     Leading digits `0` and `f` do not count as significant: near 0 and near 1 more digits are kept, so that the relative
-    error stays. Probabilities too small for a threshold (below 2**-56) give `NEVER`.
+    error stays the same. Probabilities too small for a threshold (below 2**-56) give `NEVER`.
     """
     if probability < MIN_PROBABILITY:
         return NEVER
@@ -60,9 +61,9 @@ def threshold_of(probability: float, precision: int = DIGITS) -> int:
 
 
 def threshold_near(probability: float) -> int:
-    """Return a threshold whose probability is within 1/8000 of `probability`, and whose text is short.
+    """Return a threshold with a short text whose probability is within 1/8000 of `probability`.
 
-    Tracestate has 256 bytes for all of `ot=`, and each span carries it.
+    Each span carries the text, and `ot=` may have at most 256 bytes.
     """
     if probability >= 1:
         return ALWAYS
@@ -75,54 +76,57 @@ def threshold_near(probability: float) -> int:
 def lowered(threshold: int, factor: float) -> int:
     """Return `threshold_near` of a threshold's probability times `factor`, which is at most 1."""
     kept = (NEVER - threshold) * factor
-    if kept > _SMALL * NEVER:  # as it mostly is: the same, for a third of the time
+    if kept > _SMALL * NEVER:  # the most frequent case: the same result in a third of the time
         return NEVER - (round(kept * _UNIT) << 32)
     return threshold_near(kept / NEVER)
 
 
 def probability_of(threshold: int) -> float:
-    """Return the probability with which a threshold keeps."""
+    """Return the probability with which a threshold keeps items."""
     return (NEVER - threshold) / NEVER
 
 
 def adjusted_count(threshold: int) -> float:
-    """Return how many items one that was kept stands for; 0 for `NEVER`, which keeps none."""
+    """Return how many items a kept item represents; 0 for `NEVER`, which keeps none."""
     return NEVER / (NEVER - threshold) if threshold < NEVER else 0.0
 
 
 def format_threshold(threshold: int) -> str:
-    """Return a threshold below `NEVER` as `th` and `sampling.threshold` write it: hexadecimal, trailing zeros off."""
+    """Return a threshold below `NEVER` in the format of `th` and `sampling.threshold`.
+
+    That is hexadecimal without trailing zeros.
+    """
     return f"{threshold:014x}".rstrip("0") or "0"
 
 
 def parse_threshold(text: str) -> int | None:
-    """Read what `format_threshold` writes; `None` if it is not that."""
+    """Parse the format of `format_threshold`; return `None` if the text is invalid."""
     return int(text.ljust(DIGITS, "0"), 16) if _THRESHOLD.fullmatch(text) else None
 
 
 def format_randomness(randomness: int) -> str:
-    """Return a randomness as `rv` and `sampling.randomness` write it: 14 hexadecimal digits."""
+    """Return a randomness in the format of `rv` and `sampling.randomness`: 14 hexadecimal digits."""
     return f"{randomness:014x}"
 
 
 def parse_randomness(text: str) -> int | None:
-    """Read what `format_randomness` writes; `None` if it is not that."""
+    """Parse the format of `format_randomness`; return `None` if the text is invalid."""
     return int(text, 16) if _RANDOMNESS.fullmatch(text) else None
 
 
 def randomness_of(trace_id: bytes) -> int | None:
-    """Return the randomness in a trace id of 16 bytes; `None` if it is no valid one (other lengths, all zero)."""
+    """Return the randomness in a trace id of 16 bytes; `None` if the id is invalid (other lengths, all zero)."""
     if len(trace_id) != 16 or not any(trace_id):  # noqa: PLR2004 - the length of a trace id
         return None
     return int.from_bytes(trace_id[9:], "big")
 
 
 def hashed_randomness(data: bytes, seed: int) -> int:
-    """Return a randomness made from `data` by 32-bit FNV-1a after the seed's four bytes, least significant first.
+    """Return a randomness computed from `data` by 32-bit FNV-1a after the seed's four bytes, least significant first.
 
     Only the low 14 bits of the hash decide, so that decisions agree with the Collector's `hash_seed` mode: an item
-    whose 14 bits are below the accepted number of buckets is kept. Inverted, they are the randomness's highest 14 bits;
-    below them follow 28 bits mixed from the hash's other 18, and the 14 bits again.
+    whose 14 bits are below the accepted number of buckets is kept. Their inverse is the randomness's highest 14 bits.
+    The lower bits are 28 bits mixed from the hash's other 18, then the 14 bits again.
     """
     value = _FNV_OFFSET
     for byte in seed.to_bytes(4, "little") + data:
@@ -134,25 +138,25 @@ def hashed_randomness(data: bytes, seed: int) -> int:
 
 
 def hashed_threshold(percentage: float) -> int:
-    """Return the threshold of a percentage from 0 to 100 in the 14 bits that `hashed_randomness` decides by.
+    """Return the threshold of a percentage from 0 to 100 in the 14 bits that `hashed_randomness` uses.
 
-    In single precision and rounded down, to agree with the Collector.
+    Computed in single precision and rounded down, to agree with the Collector.
     """
     accepted = int(single(single(percentage) * single((1 << _HASH_BITS) / 100)))
     return (1 << _HASH_BITS) - accepted << BITS - _HASH_BITS
 
 
 def single(number: float) -> float:
-    """Return the nearest number of single precision, which the Collector reads percentages in."""
+    """Round a number to single precision, as the Collector does with percentages."""
     nearest: float = struct.unpack("f", struct.pack("f", number))[0]
     return nearest
 
 
 @dataclass(frozen=True, slots=True)
 class TraceState:
-    """A W3C trace state, with OpenTelemetry's entry (`ot=`) read and everyone else's left as it is.
+    """A W3C trace state with OpenTelemetry's entry (`ot=`) parsed and all other entries unchanged.
 
-    `valid` is false if `th` or `rv` is there but cannot be read; it then counts as absent, and the text stays.
+    `valid` is false if `th` or `rv` exists but is invalid; it then counts as absent, and the text stays unchanged.
     """
 
     text: str
@@ -162,7 +166,7 @@ class TraceState:
 
     @classmethod
     def parse(cls, text: str) -> TraceState:
-        """Read a trace state; "" is an empty one."""
+        """Parse a trace state; "" is an empty one."""
         if "ot=" not in text:
             return cls(text)
         threshold = randomness = None
@@ -178,7 +182,10 @@ class TraceState:
         return cls(text, threshold, randomness, valid)
 
     def with_threshold(self, threshold: int | None, randomness: int | None = None) -> TraceState:
-        """Return it with `th` set (`None` erases it), and `rv` if given; our entry moves to the front, as W3C asks."""
+        """Return a copy with `th` set (`None` removes it), and `rv` if given.
+
+        The `ot` entry moves to the front, as W3C requires.
+        """
         own, others = _own_entry(self.text)
         parts = [part for part in own if not part.startswith("th:")]
         if randomness is not None:
@@ -191,7 +198,7 @@ class TraceState:
 
 
 def _own_entry(text: str) -> tuple[list[str], list[str]]:
-    """Return the parts of OpenTelemetry's entry, and the other entries as they stand."""
+    """Return the parts of OpenTelemetry's entry, and the other entries unchanged."""
     own: list[str] = []
     others: list[str] = []
     for raw in text.split(","):

@@ -1,4 +1,4 @@
-"""Judge one serialized span or log record: keep it or not, and what it must say of its sampling afterwards."""
+"""Sample one serialized span or log record: decide, and update its threshold and randomness."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ if TYPE_CHECKING:
 Mode = Literal["proportional", "equalizing", "hash_seed"]
 
 PRIORITY = b"sampling.priority"
-"""The span attribute that goes before chance (OpenTracing's semantic conventions)."""
+"""The span attribute that overrides the probability (OpenTracing's semantic conventions)."""
 THRESHOLD = b"sampling.threshold"
 RANDOMNESS = b"sampling.randomness"
-"""The attributes that say of a log record what `th` and `rv` say of a span."""
+"""Attributes of a log record that correspond to `th` and `rv` of a span."""
 
 BY_TRACE_ID = "trace_id_w3c"
 BY_HASH = "trace_id_hash"
-"""The policies of most decisions, as the Collector's metrics call them."""
+"""Names of the most frequent policies in the Collector's metrics."""
 
 _NO_TRACE_ID = bytes(16)
 
 
 class Verdict(IntEnum):
-    """What becomes of an item: kept, or why not."""
+    """The result for an item: kept, or why not."""
 
     KEPT = 0
     SAMPLED_OUT = 1
     MISSING_RANDOMNESS = 2
     INCONSISTENT_THRESHOLD = 3
-    """It carries a threshold by which it should have been dropped already."""
+    """The item has a threshold that should have dropped it already."""
     MALFORMED_SAMPLING = 4
-    """What it says of its sampling cannot be read."""
+    """The sampling information of the item is invalid."""
     SAMPLING_IN_USE = 5
-    """It was sampled by trace state before, which hashing (`hash_seed`) does not go with."""
+    """The item was sampled by trace state before, which cannot be combined with hashing (`hash_seed`)."""
 
 
 class Judgement(NamedTuple):
-    """A verdict, the item as it goes on, and the policy that decided, as the Collector's metrics call it."""
+    """A verdict, the item to forward, and the policy that decided, named as in the Collector's metrics."""
 
     verdict: Verdict
     data: bytes
@@ -67,65 +67,65 @@ class Judgement(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """What an item says of its sampling."""
+    """Sampling information of an item."""
 
     threshold: int | None
     randomness: int | None
     fresh: bool
-    """Whether the randomness must be written into the item, because nobody else could find it."""
+    """Whether the randomness must be written into the item, because later samplers cannot derive it."""
     policy: str
     error: Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What both signals' samplers share."""
+    """Settings of the samplers of both signals."""
 
     mode: Mode
     threshold: int
-    """Of the probability configured."""
+    """Threshold of the configured probability."""
     probability: float
     precision: int
     """Hexadecimal digits of thresholds, from 1 to 14."""
     seed: int = 0
-    """Of hashes, 32 bits."""
+    """Seed of hashes, 32 bits."""
     fail_closed: bool = True
 
     def decide(self, arrived: int | None) -> int:
-        """Return the threshold for an item that has come through `arrived`."""
+        """Return the threshold for an item that arrived with the threshold `arrived`."""
         if arrived is None or self.mode != "proportional":
             return self.threshold
         return max(arrived, threshold_of(probability_of(arrived) * self.probability, self.precision))
 
 
 class ItemSampler(ABC):
-    """Judges items of one signal."""
+    """Samples items of one signal."""
 
     def __init__(self, settings: Settings) -> None:
-        """Sample as `settings` says."""
+        """Sample according to `settings`."""
         self.settings = settings
 
     @abstractmethod
     def judge(self, data: bytes) -> Judgement:
-        """Judge one serialized item; raise `MalformedError` if it does not parse."""
+        """Decide about one serialized item; raise `MalformedError` if it does not parse."""
 
 
 class SpanSampler(ItemSampler):
-    """Judges spans, by trace id and trace state."""
+    """Samples spans by trace id and trace state."""
 
     def judge(self, data: bytes) -> Judgement:
-        """Judge one serialized span."""
+        """Decide about one serialized span."""
         try:
             span = pb.SampledSpan.FromString(data)
         except DecodeError as error:
-            raise MalformedError("a span does not parse") from error
+            raise MalformedError("a span is not valid protobuf") from error
         priority = _priority(span.attributes, PRIORITY)
         if priority == 0:
             return Judgement(Verdict.SAMPLED_OUT, data, "sampling_priority")
         state = TraceState.parse(span.trace_state.decode(errors="surrogateescape"))
         found = self._find(span.trace_id, state)
         if priority is not None and priority > 0:
-            # Kept whatever chance says: nobody can count with it, so it must not say that they could.
+            # Kept independent of probability: without a threshold, so that it is not counted as representing others.
             state, policy = state.with_threshold(None), "sampling_priority"
         elif found.error:
             policy = found.policy
@@ -162,12 +162,13 @@ class SpanSampler(ItemSampler):
 
 
 class LogSampler(ItemSampler):
-    """Judges log records, by trace id or by an attribute."""
+    """Samples log records by trace id or by an attribute."""
 
     def __init__(self, settings: Settings, *, trace_id: bool = True, attribute: str = "", priority: str = "") -> None:
-        """Take the randomness from the trace id if `trace_id`, else (or if there is none) from `attribute`.
+        """Take the randomness from the trace id if `trace_id` is set, else (or if there is none) from `attribute`.
 
-        The attribute `priority` is the percentage that an item asks for: 0 drops it, others can only raise its chance.
+        The attribute `priority` is the percentage that an item requests: 0 drops it, other values can only raise its
+        probability.
         """
         super().__init__(settings)
         self._trace_id = trace_id
@@ -175,11 +176,11 @@ class LogSampler(ItemSampler):
         self._priority = priority.encode()
 
     def judge(self, data: bytes) -> Judgement:
-        """Judge one serialized log record."""
+        """Decide about one serialized log record."""
         try:
             record = pb.SampledLog.FromString(data)
         except DecodeError as error:
-            raise MalformedError("a log record does not parse") from error
+            raise MalformedError("a log record is not valid protobuf") from error
         settings = self.settings
         found = self._find(record)
         threshold = settings.decide(found.threshold)
@@ -207,11 +208,11 @@ class LogSampler(ItemSampler):
 
     def _find(self, record: pb.SampledLog) -> _Found:
         hashing = self.settings.mode == "hash_seed"
-        told_threshold = _text_of(record.attributes, THRESHOLD)
-        told_randomness = _text_of(record.attributes, RANDOMNESS)
-        threshold = parse_threshold(told_threshold)
-        randomness = parse_randomness(told_randomness)
-        malformed = bool(told_threshold) is (threshold is None) or bool(told_randomness) is (randomness is None)
+        threshold_text = _text_of(record.attributes, THRESHOLD)
+        randomness_text = _text_of(record.attributes, RANDOMNESS)
+        threshold = parse_threshold(threshold_text)
+        randomness = parse_randomness(randomness_text)
+        malformed = bool(threshold_text) is (threshold is None) or bool(randomness_text) is (randomness is None)
         if randomness is not None and not hashing:
             found = _checked(threshold, randomness, policy="sampling_randomness")
         elif self._trace_id and any(record.trace_id) and hashing:
@@ -228,7 +229,7 @@ class LogSampler(ItemSampler):
         return found
 
     def _hashed(self, attributes: Attributes) -> int | None:
-        """Return the randomness in the attribute configured, or `None`."""
+        """Return the randomness computed from the configured attribute, or `None`."""
         attribute = find(attributes, self._attribute.encode()) if self._attribute else None
         if attribute is None:
             return None
@@ -238,7 +239,7 @@ class LogSampler(ItemSampler):
 
 
 def _checked(threshold: int | None, randomness: int | None, *, policy: str, fresh: bool = False) -> _Found:
-    """Return what was found, after looking whether it can be."""
+    """Return the sampling information, with an error if it is missing or inconsistent."""
     if randomness is None:
         return _Found(threshold, None, fresh=False, policy="missing_randomness", error=Verdict.MISSING_RANDOMNESS)
     inconsistent = threshold is not None and randomness < threshold
@@ -263,7 +264,7 @@ def _priority(attributes: Attributes, key: bytes) -> float | None:
 
 
 def _text_of(attributes: Attributes, key: bytes) -> str:
-    """Return an attribute's text; "" if it is not there, or is no text."""
+    """Return an attribute's text; "" if it is missing or not text."""
     attribute = find(attributes, key)
     return "" if attribute is None else decode(attribute.value).string_value.decode(errors="replace")
 
@@ -273,7 +274,7 @@ def _string(text: str) -> bytes:
 
 
 def _remove(attributes: Attributes, key: bytes) -> bool:
-    gone = [index for index, attribute in enumerate(attributes) if attribute.key == key]
-    for index in reversed(gone):
+    indexes = [index for index, attribute in enumerate(attributes) if attribute.key == key]
+    for index in reversed(indexes):
         del attributes[index]
-    return bool(gone)
+    return bool(indexes)

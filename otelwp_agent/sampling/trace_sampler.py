@@ -33,15 +33,15 @@ class TraceSampler:
     """Decides about whole traces; can be explained, observed and asked to recover dropped traces."""
 
     controller: Controller
-    """Takes the decisions."""
+    """Decides about the traces."""
     per: Sequence[str]
-    """The attributes whose values make its keys."""
+    """Names of the attributes whose values form its keys."""
     records: bool = False
     """Whether a flight recorder keeps dropped traces for `rescue`."""
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Its place in the configuration: `{"pipeline": …, "processor": …}`."""
+        """Its position in the configuration: `{"pipeline": …, "processor": …}`."""
         raise NotImplementedError
 
     def explain(self, top: int) -> dict[str, Any]:

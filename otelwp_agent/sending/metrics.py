@@ -44,7 +44,7 @@ SEND_FAILED = {
 ENQUEUE_FAILED = {
     signal: Instrument(
         f"otelcol_exporter_enqueue_failed_{signal.items}",
-        f"{signal.items} that found no room in the queue; who sent them was told, or other exporters had them alone.",
+        f"{signal.items} lost because the queue was full and the exporter isolated; other exporters had them.",
         labels=_ONE,
     )
     for signal in Signal
@@ -88,6 +88,12 @@ BREAKER_STATE = Instrument(
 BREAKER_TRANSITIONS = Instrument(
     "otelwp_exporter_breaker_transitions", "Changes of the circuit breaker, by new state.", labels=("exporter", "state")
 )
+ISOLATED = Instrument(
+    "otelwp_exporter_isolated",
+    "1 while the exporter loses what its queue cannot accept, having been full for longer than `isolate_after`.",
+    InstrumentKind.GAUGE,
+    _TWO,
+)
 CONCURRENCY = Instrument(
     "otelwp_exporter_concurrency",
     "Sends that may be under way at once, from `min_concurrency` to `num_consumers`.",
@@ -99,7 +105,7 @@ INSTRUMENTS = (
     *SEND_FAILED.values(),
     *ENQUEUE_FAILED.values(),
     *(QUEUE_SIZE, QUEUE_CAPACITY, QUEUE_BYTES, IN_FLIGHT, RETRIES, DROPPED, DURATION),
-    *(BREAKER_STATE, BREAKER_TRANSITIONS, CONCURRENCY),
+    *(BREAKER_STATE, BREAKER_TRANSITIONS, ISOLATED, CONCURRENCY),
 )
 """What every exporter emits, whatever its type."""
 
@@ -171,6 +177,7 @@ class SendingAccount:
             self._gauge(QUEUE_BYTES, lambda: queue.bytes),
             self._gauge(IN_FLIGHT, lambda: self.in_flight),
             self._gauge(BREAKER_STATE, lambda: breaker.state),
+            self._gauge(ISOLATED, lambda: float(queue.space.isolated > 0)),
             self._gauge(CONCURRENCY, lambda: concurrency.limit),
         ]
 
@@ -192,8 +199,8 @@ class SendingAccount:
             reasons=dict(dropped),
         )
 
-    def refused(self, items: int) -> None:
-        """Count what found no room and will not be offered again."""
+    def lost(self, items: int) -> None:
+        """Count what the queue could not accept and nobody will offer again."""
         self._enqueue_failed.add(items)
 
     def retried(self) -> None:
@@ -252,6 +259,7 @@ class SendingAccount:
 
     def health(self) -> ComponentHealth:
         """Return the exporter's state: unhealthy from a failed try to the next that succeeds."""
+        isolated = self._queue.space.isolated > 0
         details: dict[str, object] = {
             "data_type": self._type,
             "queue_size": self._queue.size,
@@ -261,6 +269,7 @@ class SendingAccount:
             "consecutive_failures": self._failures,
             "breaker": self._breaker.state.label,
             "concurrency": self._concurrency.limit,
+            "isolated": isolated,
         }
         message = ""
         now = self._context.clock()
@@ -274,7 +283,11 @@ class SendingAccount:
             details["last_error"] = self._last_error
             details["failing_for_seconds"] = round(seconds, 3)
             message = f"sending has failed for {format_duration(round(seconds))}: {self._last_error}"
-        return ComponentHealth(Kind.EXPORTER, self._id, closed and not self._failures, message, details)
+        if isolated:
+            why = "isolated: the queue is full without progress, and what it cannot accept is lost"
+            message = f"{why}; {message}" if message else why
+        healthy = closed and not self._failures and not isolated
+        return ComponentHealth(Kind.EXPORTER, self._id, healthy, message, details)
 
     def close(self) -> None:
         """Tell what a stop left, and show the queue no more, unless a successor (after a reload) shows its own."""

@@ -4,8 +4,10 @@ Invariants:
 
 * `size`, `bytes` and `items` are the sums over all entries that were put and not released: those that wait and those
   being sent.
-* Nothing is put beyond the room, except one batch that is larger than all of it, into an empty queue. The same holds
-  for the share of the room that a tenant may fill.
+* Nothing is put beyond the capacity, except one batch that is larger than all of it, into an empty queue, and what a
+  fan-out has `admitted` (at most one batch for each fan-out that the queue is a branch of, because the next one is
+  refused). The same holds for the share of the capacity that a tenant may fill.
+* Whoever was refused is called when something has been released (`space`, and for a tenant's share one of its own).
 * Parts of a batch that was split are measured anew. They may pass the limits (a part repeats its resources), and go out
   before what their tenant sent later.
 * What is put off comes back to its tenant's line when it is due, and counts all the time.
@@ -13,14 +15,16 @@ Invariants:
 
 from __future__ import annotations
 
+import time
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
+from otelwp_agent.capacity import Capacity
 from otelwp_agent.errors import Overloaded
 from otelwp_agent.sending.fair_queue import FairLines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from otelwp_agent.config.blocks import Queue
     from otelwp_agent.model.batch import Batch
@@ -31,6 +35,8 @@ SHARE_BYTES = 200
 """Memory that one share of a batch holds beside the body: its receipt, a pair and a place in a list (CPython 3.11)."""
 KEPT_SHARE_BYTES = 600
 """The same where a journal has it: its entry, its claim and where they are found as well."""
+LITTLE = 64
+"""A queue with less than this part of its capacity left counts as full, until something has been released."""
 
 
 class Suspicion:
@@ -64,10 +70,19 @@ class Entry:
 class SendingQueue:
     """A bounded queue that refuses instead of waiting. Times are seconds on the caller's clock."""
 
-    def __init__(self, settings: Queue, owner: str, share_bytes: int = SHARE_BYTES) -> None:
+    def __init__(
+        self,
+        settings: Queue,
+        owner: str,
+        share_bytes: int = SHARE_BYTES,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        lost: Callable[[int], None] | None = None,
+    ) -> None:
         """Take the limits from `settings`; `owner` is named in refusals. A share counts for `share_bytes` of memory.
 
-        A queue that is not enabled has room for what can be sent at once, and no more.
+        A queue that is not enabled has room for what can be sent at once, and no more. `lost(items)` counts what was
+        dropped because the queue could not accept it.
         """
         self.capacity = settings.queue_size if settings.enabled else settings.num_consumers
         self.max_bytes = settings.max_bytes
@@ -76,10 +91,18 @@ class SendingQueue:
         self.items = 0
         self.taken = 0
         """Items that were ever put."""
+        self._little_units = max(1, self.capacity // LITTLE)
+        self._little_bytes = max(1, self.max_bytes // LITTLE)
         share = settings.max_tenant_share if settings.enabled else 1.0
         self._tenant_capacity, self._tenant_bytes = self.capacity * share, self.max_bytes * share
         self._sizer = settings.sizer if settings.enabled else "requests"
         self._owner = owner
+        self._clock = clock
+        self.space = Capacity(owner, clock, isolate_after=settings.isolate_after, lost=lost)
+        self._shares: dict[str, Capacity] = {}
+        """Of tenants who were refused because of their share, until something of theirs has been released."""
+        self._watched = False
+        """Whether a release has to be reported."""
         self._share_bytes = share_bytes
         self._lines = FairLines()
         self.ready = self._lines.ring
@@ -109,21 +132,21 @@ class SendingQueue:
         return max(line.size / share, line.bytes / share_bytes, of_all * 2 / 3)
 
     def admit(self) -> None:
-        """Raise `Overloaded` if nothing more has room."""
-        if self.size >= self.capacity or self.bytes >= self.max_bytes:
+        """Raise `Overloaded` if nothing more has room, or others wait for it."""
+        if self.space.full or self.size >= self.capacity or self.bytes >= self.max_bytes:
             raise self._full()
+
+    def refusal(self, batch: Batch) -> Overloaded | None:
+        """Return why `put` would refuse the batch now, or `None`."""
+        return self._refusal(self._entry(batch, self._lines.of(batch.origin.tenant)))
 
     def put(self, batch: Batch) -> None:
         """Append a batch, or raise `Overloaded`."""
         entry = self._entry(batch, self._lines.of(batch.origin.tenant))
-        too_many = self.size + entry.units > self.capacity or self.bytes + entry.bytes > self.max_bytes
-        if too_many and (self.size or self.bytes):
-            raise self._full()
-        line = entry.line
-        if line.tenant:
-            too_many = line.size + entry.units > self._tenant_capacity or line.bytes + entry.bytes > self._tenant_bytes
-            if too_many and (line.size or line.bytes):
-                raise self._tenant_full(line)
+        if not batch.admitted:
+            refusal = self._refusal(entry)
+            if refusal is not None:
+                raise refusal
         self._hold(entry)
         self.taken += batch.items
         self._lines.append(entry)
@@ -142,8 +165,28 @@ class SendingQueue:
         while self.later and self.later[0][0] <= now:
             self._lines.append_first(heappop(self.later)[2])
 
-    def release(self, entry: Entry) -> None:
-        """Give back the room of an entry that was taken."""
+    def release(self, entry: Entry, *, progress: bool = True) -> None:
+        """Give back the room of an entry that was taken. `progress`: it was not given up for want of an answer."""
+        self._give_back(entry)
+        if self._watched:
+            self.freed(entry.line.tenant, progress=progress)
+
+    def freed(self, tenant: str = "", *, progress: bool = False) -> None:
+        """Have those offer again who wait for the whole queue, or for the share of `tenant`."""
+        self.space.freed(progress=progress)
+        share = self._shares.get(tenant)
+        if share is not None:
+            share.freed(progress=progress)
+            if progress or not share.watched:
+                del self._shares[tenant]
+        self._watched = self.space.watched or bool(self._shares)
+
+    def freed_for_all(self) -> None:
+        """Have everybody offer again who waits for anything here."""
+        for tenant in ("", *tuple(self._shares)):
+            self.freed(tenant)
+
+    def _give_back(self, entry: Entry) -> None:
         entry.released = True
         line = entry.line
         line.size -= entry.units
@@ -154,7 +197,7 @@ class SendingQueue:
 
     def replace(self, entry: Entry, parts: Iterable[Batch]) -> None:
         """Release an entry and put the parts it was split into."""
-        self.release(entry)
+        self._give_back(entry)
         for batch in parts:
             part = self._entry(batch, entry.line, entry.suspicion)
             self._hold(part)
@@ -173,17 +216,39 @@ class SendingQueue:
         self.bytes += entry.bytes
         self.items += entry.batch.items
 
+    def _refusal(self, entry: Entry) -> Overloaded | None:
+        too_many = self.size + entry.units > self.capacity or self.bytes + entry.bytes > self.max_bytes
+        if self.space.full or (too_many and (self.size or self.bytes)):
+            return self._full()
+        line = entry.line
+        if line.tenant:
+            too_many = line.size + entry.units > self._tenant_capacity or line.bytes + entry.bytes > self._tenant_bytes
+            if too_many and (line.size or line.bytes):
+                return self._tenant_full(line)
+        return None
+
     def _full(self) -> Overloaded:
+        almost = self.size + self._little_units > self.capacity or self.bytes + self._little_bytes > self.max_bytes
+        self.space.refuse(full=almost)
+        self._watched = True
         return Overloaded(
             f"the sending queue of {self._owner} is full "
             f"({self.size} of {self.capacity} {self._sizer}, {self.bytes} of {self.max_bytes} bytes)",
             reason="queue_full",
+            capacity=self.space,
         )
 
     def _tenant_full(self, line: Line) -> Overloaded:
+        share = self._shares.get(line.tenant)
+        if share is None:
+            share = Capacity(self._owner, self._clock, share=line.tenant, cause=self.space)
+            self._shares[line.tenant] = share
+        share.refuse()
+        self._watched = True
         return Overloaded(
             f"tenant {line.tenant} fills its share of the sending queue of {self._owner} "
             f"({line.size} of {self._tenant_capacity:.0f} {self._sizer}, "
             f"{line.bytes} of {self._tenant_bytes:.0f} bytes; sending_queue.max_tenant_share is the share)",
             reason="tenant_queue_full",
+            capacity=share,
         )

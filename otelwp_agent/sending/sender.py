@@ -18,8 +18,8 @@ Invariants:
 * Every item that `consume` took is settled exactly once: delivered, or dropped with a reason; unless a journal keeps it
   and the agent stops (`Batch.abandon`).
 * Items taken = sent + send_failed + kept by the journal + those still in the queue (which includes what is being sent).
-* An item that the queue refuses counts as enqueue_failed when it is given up (`ConsumeError.given_up`): a fan-out goes
-  on without it, or its sender is told. A `batch` processor that keeps it and offers it again adds nothing.
+* An item that the queue refuses counts as enqueue_failed only if it is lost: a fan-out goes on without it, because this
+  branch is isolated (`Capacity.lost`). What its sender or a `batch` processor offers again adds nothing.
 """
 
 from __future__ import annotations
@@ -116,10 +116,11 @@ class Sender:
         """Nothing more is taken, and nobody waits."""
         self._batcher = batcher(queue, context)
         if self._batcher is not None:
-            self._batcher.next = _Intake(self._put)
+            self._batcher.next = _Intake(self._put, self._queue_refusal)
         limits = [limit for limit in (exporter.max_request_bytes, max_bytes(queue)) if limit is not None]
         self._max_bytes = min(limits, default=None)
-        self._queue = SendingQueue(queue, self._id, KEPT_SHARE_BYTES if keeps else SHARE_BYTES)
+        share_bytes = KEPT_SHARE_BYTES if keeps else SHARE_BYTES
+        self._queue = SendingQueue(queue, self._id, share_bytes, clock=self._clock, lost=self._lost)
         self.breaker = breaker or breaker_of(context, retry, random)
         self._concurrency = Concurrency(queue.min_concurrency, queue.num_consumers)
         self._account = SendingAccount(context, signal, self._queue, self.breaker, self._concurrency)
@@ -145,18 +146,24 @@ class Sender:
         else:
             self._batcher.admit()
 
+    def refusal(self, batch: Batch) -> RetryableError | None:
+        """Return why `consume` would refuse the batch now, or `None`."""
+        if self._draining:
+            return self._closed()
+        return self._queue.refusal(batch) if self._batcher is None else self._batcher.refusal(batch)
+
     def consume(self, batch: Batch) -> None:
         """Take the batch, or raise `Overloaded`. Before `start`, batches wait."""
-        try:
-            if self._draining:
-                raise self._closed()
-            if self._batcher is None:
-                self._put(batch)
-            else:
-                self._batcher.consume(batch)
-        except Overloaded as error:
-            error.given_up = self._account.refused
-            raise
+        if self._draining:
+            raise self._closed()
+        if self._batcher is None:
+            self._put(batch)
+        else:
+            self._batcher.consume(batch)
+
+    def rewired(self) -> None:
+        """Have those offer again who wait for its queue: a reload may have changed where they forward to."""
+        self._queue.freed_for_all()
 
     async def start(self) -> None:
         """Begin to send."""
@@ -170,6 +177,7 @@ class Sender:
         with an earlier deadline cuts the first one short.
         """
         self._draining = True
+        self.rewired()  # what waits for it goes elsewhere, if there has been a reload
         account = self._account
         delivered, left, kept = account.delivered, account.left, account.kept
         self._queue.recall(float("inf"))
@@ -323,13 +331,13 @@ class Sender:
 
     def _drop(self, entry: Entry, reason: str, error: object) -> None:
         """Give an entry up."""
-        self._queue.release(entry)
+        self._queue.release(entry, progress=reason != "retries_exhausted")
         self._account.dropped(entry.batch.items, reason, error)
         entry.batch.settle(Outcome.DROPPED, reason)
 
     def _abandon(self, entry: Entry) -> None:
         """Let go of an entry because the agent stops."""
-        self._queue.release(entry)
+        self._queue.release(entry, progress=False)
         dropped = entry.batch.abandon()
         self._account.abandoned(entry.batch.items, dropped)
 
@@ -338,6 +346,12 @@ class Sender:
         self._queue.recall(float("inf"))
         while self._queue.ready:
             self._abandon(self._queue.take())
+
+    def _lost(self, items: int) -> None:
+        self._account.lost(items)
+
+    def _queue_refusal(self, batch: Batch) -> RetryableError | None:
+        return self._queue.refusal(batch)
 
     def _put(self, batch: Batch) -> None:
         self._queue.put(batch)
@@ -350,5 +364,6 @@ class Sender:
 class _Intake:
     """Where the batcher hands on."""
 
-    def __init__(self, put: Callable[[Batch], None]) -> None:
+    def __init__(self, put: Callable[[Batch], None], refusal: Callable[[Batch], RetryableError | None]) -> None:
         self.consume = put
+        self.refusal = refusal

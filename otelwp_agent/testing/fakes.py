@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from otelwp_agent.component import ComponentId, Context, Kind, NoHost
+from otelwp_agent.errors import RetryableError
 from otelwp_agent.telemetry import logging
 from otelwp_agent.telemetry.metrics import Registry
 
@@ -49,6 +50,11 @@ class Catcher:
 
     def admit(self) -> None:
         """Accept work."""
+
+    def refusal(self, batch: Batch) -> RetryableError | None:  # noqa: ARG002 - the contract of `Consumer`
+        """Return the error with which `consume` would refuse a batch for now, `None` if it would accept it."""
+        error = next(iter(self.errors), self.error)
+        return error if isinstance(error, RetryableError) else None
 
     def consume(
         self,

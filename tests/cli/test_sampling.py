@@ -33,7 +33,7 @@ SAMPLER = {
             "error_ratio": [0.01, 0.005, 0.02],
             "percentiles": {"50": [0.1, 0.09, 0.11], "95": [1.5, 1.2, None], "99": None},
             "slow_above": None,
-            "why": "cut: its share of the budget is 20 of 200 spans/s",
+            "why": "reduced: its share of the budget is 20 of 200 spans/s",
         }
     ],
 }
@@ -87,7 +87,7 @@ def test_explain(run, serve):
         [
             *("shop", "10 (8 to 12)", "10 %", "0.09", "1 % (0.5 % to 2 %)"),
             *("100 ms (90 ms to 110 ms)", "1.5 s (1.2 s to …)", "-"),
-            "cut: its share of the budget is 20 of 200 spans/s",
+            "reduced: its share of the budget is 20 of 200 spans/s",
         ],
     ]
 
@@ -207,7 +207,7 @@ def test_a_configuration_that_does_not_sample(run, recorded):
     config = CONFIG.replace("processors: [adaptive_sampling], ", "")
     status, _, err = run("replay", "--config", f"yaml:{config}", "--file", recorded)
     assert status == 1
-    assert err == "error: no pipeline of this configuration has an `adaptive_sampling` among its processors\n"
+    assert err == "error: no pipeline of this configuration has an `adaptive_sampling` processor\n"
 
 
 def test_a_configuration_that_is_wrong(run, recorded):

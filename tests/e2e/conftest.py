@@ -1,5 +1,6 @@
-"""What the end-to-end tests share: a backend to send to."""
+"""What the end-to-end tests share: backends to send to."""
 
+import contextlib
 import gzip
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +15,13 @@ from tests.kit.agent import PATIENCE
 @pytest.fixture
 def sink():
     """A backend that counts spans; while `gate` is cleared it answers nobody."""
+    with backend() as server:
+        yield server
 
+
+@contextlib.contextmanager
+def backend():
+    """Serve a backend as long as the context is open."""
     counting = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):

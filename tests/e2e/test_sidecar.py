@@ -49,14 +49,14 @@ def test_no_page_waits_for_a_backend_that_hangs(tmp_path, sink):
         assert sorted(took)[10] < 0.2
         dropped = agent.metric("otelwp_receiver_dropped_requests", receiver="otlp", site="unknown")
         assert 15 <= dropped < 20
-        assert agent.metric("otelwp_receiver_dropped_items", receiver="otlp") == SPANS * dropped
+        assert agent.metric("otelwp_receiver_dropped_items", receiver="otlp") == 0, "dropped before they were read"
         send(tmp_path / "datagram.sock", BODY)
         agent.wait_for_metric("otelwp_receiver_dropped_requests", 1, receiver="datagram")
         status, body = get(health, "/health/detailed")
         assert status == 200, "it takes and keeps what it can: a restart would not help"
         answer = json.loads(body)
         assert answer["status"] == "degraded"
-        assert f"{dropped:.0f} requests ({SPANS * dropped:.0f} items counted) were answered and dropped" in body
+        assert f"{dropped:.0f} requests were answered and dropped" in body
         assert agent.wait_for("requests dropped", level="error")
         sink.gate.set()
         agent.wait_for_metric("otelcol_exporter_sent_spans", SPANS * (20 - dropped))

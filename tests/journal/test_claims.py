@@ -17,8 +17,8 @@ from otelwp_agent.journal.segment import Segment
 from otelwp_agent.model.batch import Batch, Origin, merge
 from otelwp_agent.model.receipt import Ledger, Outcome
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.pipeline.fan_out import FanOut
 from tests.journal.conftest import Life
+from tests.kit.branches import fan
 from tests.kit.otlp import delimited
 
 
@@ -218,7 +218,7 @@ class Requests(RuleBasedStateMachine):
         ]
         for at, branch in enumerate(self.branches[place]):
             branch.full = at in full
-        fan_out = FanOut(self.branches[place], BRANCHES[place])
+        fan_out = fan(self.branches[place], BRANCHES[place])
         try:
             self.run(lambda: fan_out.consume(merge(batches)))
         except ConsumeError:

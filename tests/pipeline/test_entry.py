@@ -1,4 +1,8 @@
+import asyncio
+import time
+
 import pytest
+import structlog
 
 from otelwp_agent.errors import Overloaded
 from otelwp_agent.model.batch import Batch, Origin
@@ -7,21 +11,26 @@ from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.entry import ConnectorEntry, PipelineHead, ReceiverEntry
 from otelwp_agent.telemetry.metrics import Registry
+from tests.kit.branches import Queue
+from tests.kit.graphs import until
 
 
 class Stage:
     def __init__(self):
-        self.refusal = None
+        self.error = None
         self.taken = []
 
     def consume(self, batch):
-        if self.refusal is not None:
-            raise self.refusal
+        if self.error is not None:
+            raise self.error
         self.taken.append(batch)
 
     def admit(self):
-        if self.refusal is not None:
-            raise self.refusal
+        if self.error is not None:
+            raise self.error
+
+    def refusal(self, batch):
+        return self.error
 
 
 def head(name="traces"):
@@ -29,6 +38,11 @@ def head(name="traces"):
     made.first = Stage()
     made.admits = [made.first.admit]
     return made
+
+
+def entry_of(heads, registry=None):
+    log = structlog.get_logger()
+    return ReceiverEntry(heads, "otlp", Signal.TRACES, registry or Registry(), clock=time.monotonic, log=log)
 
 
 def batch(items=2, transport="http"):
@@ -42,7 +56,7 @@ def test_the_ledger_balances_at_every_step():
         pipeline.consume(batch())
         (ledger,) = pipeline.ledgers.values()
         assert (ledger.accepted, ledger.in_flight) == (2 * number + 2, 2 * number + 2)
-    pipeline.first.refusal = Overloaded("full")
+    pipeline.first.error = Overloaded("full")
     refused = batch()
     with pytest.raises(Overloaded):
         pipeline.consume(refused)
@@ -58,10 +72,10 @@ def test_the_ledger_balances_at_every_step():
 
 def test_accepted_and_refused_are_counted_by_transport():
     registry, pipeline = Registry(), head()
-    entry = ReceiverEntry([pipeline], "otlp", Signal.TRACES, registry)
+    entry = entry_of([pipeline], registry)
     entry.consume(batch())
     entry.consume(batch(5, "grpc"))
-    pipeline.first.refusal = Overloaded("full")
+    pipeline.first.error = Overloaded("full")
     with pytest.raises(Overloaded):
         entry.consume(batch(7))
     text = registry.expose()
@@ -72,7 +86,7 @@ def test_accepted_and_refused_are_counted_by_transport():
 
 def test_two_pipelines_keep_ledgers_of_their_own():
     heads = [head("traces/a"), head("traces/b")]
-    entry = ReceiverEntry(heads, "otlp", Signal.TRACES, Registry())
+    entry = entry_of(heads)
     one = batch()
     entry.consume(one)
     heads[0].first.taken[0].settle(Outcome.DELIVERED)
@@ -82,23 +96,49 @@ def test_two_pipelines_keep_ledgers_of_their_own():
     assert one.shares[0][0].worst is Outcome.DROPPED
 
 
-def test_admit_refuses_only_when_every_pipeline_would():
+def test_a_request_is_refused_while_one_of_its_pipelines_would_refuse_it():
     heads = [head("traces/a"), head("traces/b")]
-    entry = ReceiverEntry(heads, "otlp", Signal.TRACES, Registry())
+    entry = entry_of(heads)
     entry.admit()
-    heads[0].first.refusal = Overloaded("memory")
-    entry.admit()
-    heads[1].first.refusal = Overloaded("memory")
+    heads[1].first.error = Overloaded("memory")
     with pytest.raises(Overloaded, match="memory"):
         entry.admit()
+    with pytest.raises(Overloaded, match="memory"):
+        entry.consume(batch())
+    assert [each.first.taken for each in heads] == [[], []], "no pipeline has got it"
+    assert [each.total.accepted for each in heads] == [0, 0]
+    heads[1].first.error = None
+    entry.consume(batch())
+    assert [len(each.first.taken) for each in heads] == [1, 1]
+    heads[0].first.error = Overloaded("memory")
     with pytest.raises(Overloaded):
-        ReceiverEntry(heads[:1], "otlp", Signal.TRACES, Registry()).admit()
+        entry_of(heads[:1]).admit()
+
+
+async def test_a_pipeline_that_is_isolated_refuses_nobody():
+    time_of = asyncio.get_running_loop().time
+    heads = [head("traces/a"), head("traces/b")]
+    heads[1].first = Queue(clock=time_of, isolate_after=0.01)
+    heads[1].first.is_full = True
+    heads[1].admits = [lambda: heads[1].first.consume(batch())]
+    entry = ReceiverEntry(heads, "otlp", Signal.TRACES, Registry(), clock=time_of, log=structlog.get_logger())
+    with pytest.raises(Overloaded):
+        entry.admit()
+    await until(lambda: heads[1].first.capacity.isolated)
+    entry.admit()
+    one = batch()
+    entry.consume(one)
+    assert [(each.total.accepted, each.total.in_flight) for each in heads] == [(2, 2), (2, 0)]
+    assert heads[1].total.dropped_reasons == {"queue_full": 2}, "its ledger has what it lost"
+    assert (one.shares[0][0].pending, heads[1].first.lost) == (2, 2)
+    entry.close()
+    assert heads[1].first.capacity.isolated == 0
 
 
 def test_through_a_connector_each_pipeline_settles_for_itself():
     before, after = head("traces"), head("traces/after")
     before.consume(batch())
-    connector = ConnectorEntry([after])
+    connector = ConnectorEntry([after], clock=time.monotonic, log=structlog.get_logger())
     connector.admit()
     connector.consume(before.first.taken[0])
     assert [each.total.in_flight for each in (before, after)] == [2, 2]

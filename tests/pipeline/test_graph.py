@@ -1,6 +1,10 @@
-import pytest
+import asyncio
+import time
 
-from otelwp_agent.errors import StartError
+import pytest
+from structlog.testing import capture_logs
+
+from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.signal import Signal
 from tests.kit.graphs import Running, until
@@ -47,23 +51,158 @@ async def test_shared_receivers_and_exporters_over_signals_and_pipelines():
     await running.stop()
 
 
-async def test_a_stuck_exporter_holds_nobody_back_and_duplicates_nothing():
+STUCK = """
+receivers: {hand: }
+exporters: {sink: , sink/stuck: {sending_queue: {num_consumers: 1, queue_size: 2, isolate_after: 50ms}}}
+service: {pipelines: {traces: {receivers: [hand], exporters: [sink, sink/stuck]}}}
+"""
+
+
+async def test_while_an_exporter_is_full_senders_are_refused_and_nothing_is_lost_or_sent_twice():
+    running = Running()
+    await running.go(STUCK.replace("50ms", "1h"))
+    running.sink_stuck.gate.clear()
+    receipts = [running.hand.receive() for _ in range(2)]
+    for _ in range(3):
+        with pytest.raises(Overloaded):
+            running.hand.receive()
+        with pytest.raises(Overloaded):
+            running.hand.next[Signal.TRACES].admit()
+    await until(lambda: len(running.sink.batches) == 2)
+    running.sink_stuck.gate.set()
+    assert {await settled(receipt) for receipt in receipts} == {Outcome.DELIVERED}
+    running.hand.next[Signal.TRACES].admit()
+    assert await settled(running.hand.receive()) is Outcome.DELIVERED
+    assert (len(running.sink.batches), len(running.sink_stuck.batches)) == (3, 3)
+    assert running.registry.value("otelcol_exporter_enqueue_failed_spans", exporter="sink/stuck") == 0
+    await running.stop()
+
+
+async def test_an_exporter_that_is_stuck_for_too_long_is_isolated_until_it_makes_progress():
+    running = Running()
+    graph = await running.go(STUCK)
+    running.sink_stuck.gate.clear()
+    kept = [running.hand.receive() for _ in range(2)]
+    with capture_logs() as logs:
+        with pytest.raises(Overloaded):
+            running.hand.receive()
+        await until(lambda: not stuck(graph).healthy)
+        running.hand.next[Signal.TRACES].admit()
+        lost = [running.hand.receive() for _ in range(8)]
+        assert {(receipt.pending, receipt.count(Outcome.DROPPED)) for receipt in lost} == {(1, 0)}, "one branch is open"
+        await until(lambda: len(running.sink.batches) == 10)
+        assert {(await settled(receipt), receipt.reason) for receipt in lost} == {(Outcome.DROPPED, "queue_full")}
+        assert stuck(graph).message.startswith("isolated: the queue is full without progress")
+        assert stuck(graph).details["isolated"] is True
+        labels = {"exporter": "sink/stuck", "data_type": "traces"}
+        assert running.registry.value("otelwp_exporter_isolated", **labels) == 1
+        assert running.registry.value("otelcol_exporter_enqueue_failed_spans", exporter="sink/stuck") == 8
+        running.sink_stuck.gate.set()
+        assert {await settled(receipt) for receipt in kept} == {Outcome.DELIVERED}
+    assert stuck(graph).healthy
+    assert running.registry.value("otelwp_exporter_isolated", **labels) == 0
+    assert [(log["log_level"], log["event"], log["exporter"]) for log in logs] == [
+        ("error", "exporter isolated", "sink/stuck"),
+        ("warning", "exporter no longer isolated", "sink/stuck"),
+    ]
+    assert logs[1]["lost_items"] == 8
+    ledger = graph.heads["traces"].total
+    assert (ledger.accepted, ledger.in_flight, ledger.dropped_reasons) == (10, 0, {"queue_full": 8})
+    await running.stop()
+
+
+def stuck(graph):
+    return next(state for state in graph.health() if state.id == "sink/stuck")
+
+
+async def test_where_every_exporter_is_stuck_nobody_is_isolated_and_senders_wait():
+    running = Running()
+    await running.go(STUCK.replace("sink: ,", "sink: {sending_queue: {queue_size: 2, isolate_after: 20ms}},"))
+    running.sink.gate.clear()
+    running.sink_stuck.gate.clear()
+    receipts = [running.hand.receive() for _ in range(2)]
+    ended = time.monotonic() + 0.2
+    while time.monotonic() < ended:
+        with pytest.raises(Overloaded):
+            running.hand.receive()
+        await asyncio.sleep(0.01)
+    running.sink.gate.set()
+    running.sink_stuck.gate.set()
+    assert {await settled(receipt) for receipt in receipts} == {Outcome.DELIVERED}
+    await running.stop()
+
+
+async def test_an_exporter_alone_is_never_isolated_though_another_pipeline_isolates_it():
+    running = Running()
+    await running.go("""
+    receivers: {hand: , hand/two: }
+    exporters: {sink: , sink/stuck: {sending_queue: {num_consumers: 1, queue_size: 2, isolate_after: 20ms}}}
+    service:
+      pipelines:
+        traces: {receivers: [hand], exporters: [sink/stuck]}
+        traces/two: {receivers: [hand/two], exporters: [sink, sink/stuck]}
+    """)
+    running.sink_stuck.gate.clear()
+    for _ in range(2):
+        running.hand.receive()
+    with pytest.raises(Overloaded):
+        running.hand_two.receive()
+    await until(lambda: running.registry.value("otelwp_exporter_isolated", exporter="sink/stuck") == 1)
+    running.hand_two.receive()
+    with pytest.raises(Overloaded):
+        running.hand.receive()
+    await running.stop(0.1)
+
+
+async def test_a_pipeline_that_is_stuck_makes_the_receivers_other_pipelines_wait_and_is_then_isolated():
     running = Running()
     await running.go("""
     receivers: {hand: }
-    exporters: {sink: , sink/stuck: {sending_queue: {num_consumers: 1, queue_size: 2}}}
-    service: {pipelines: {traces: {receivers: [hand], exporters: [sink, sink/stuck]}}}
+    connectors: {forward: }
+    processors: {batch: {send_batch_size: 1}}
+    exporters: {sink: , sink/stuck: {sending_queue: {num_consumers: 1, queue_size: 2, isolate_after: 50ms}}}
+    service:
+      pipelines:
+        traces/a: {receivers: [hand], exporters: [sink]}
+        traces/b: {receivers: [hand], exporters: [forward]}
+        traces/c: {receivers: [forward], processors: [batch], exporters: [sink/stuck]}
     """)
     running.sink_stuck.gate.clear()
-    receipts = [running.hand.receive() for _ in range(10)]
-    await until(lambda: len(running.sink.batches) == 10)
-    assert [receipt.pending for receipt in receipts] == [1, 1] + [0] * 8, "two wait in the stuck queue"
-    assert {receipt.reason for receipt in receipts[2:]} == {"queue_full"}
-    assert running.registry.value("otelcol_exporter_enqueue_failed_spans", exporter="sink/stuck") == 8
+    receipts = [running.hand.receive() for _ in range(4)]  # two in the queue, two in `batch`
+    for _ in range(3):
+        with pytest.raises(Overloaded):
+            running.hand.receive()
+    await until(lambda: len(running.sink.batches) == 4)
+    await until(lambda: running.registry.value("otelwp_exporter_isolated", exporter="sink/stuck") == 1)
+    lost = running.hand.receive()
+    assert (await settled(lost), lost.reason) == (Outcome.DROPPED, "overloaded")
     running.sink_stuck.gate.set()
-    assert await settled(receipts[1]) is Outcome.DELIVERED
-    assert (len(running.sink.batches), len(running.sink_stuck.batches)) == (10, 2)
+    assert {await settled(receipt) for receipt in receipts} == {Outcome.DELIVERED}
+    assert await settled(running.hand.receive()) is Outcome.DELIVERED
+    assert (len(running.sink.batches), len(running.sink_stuck.batches)) == (6, 5)
     await running.stop()
+
+
+async def test_a_reload_without_the_branch_that_is_full_forwards_what_waited_for_it():
+    running = Running()
+    yaml = """
+    receivers: {hand: }
+    processors: {batch: {send_batch_size: 1}}
+    exporters: {sink: , sink/stuck: {sending_queue: {num_consumers: 1, queue_size: 1}}}
+    service:
+      pipelines:
+        traces: {receivers: [hand], processors: [batch], exporters: [sink, sink/stuck]}
+        traces/other: {receivers: [hand/other], exporters: [sink/stuck]}
+    """.replace("{hand: }", "{hand: , hand/other: }")
+    await running.go(yaml)
+    running.sink_stuck.gate.clear()
+    running.hand_other.receive()
+    waiting = running.hand.receive()
+    assert running.sink.batches == []
+    await running.go(yaml.replace("[batch], exporters: [sink, sink/stuck]", "[batch], exporters: [sink]"))
+    assert await settled(waiting) is Outcome.DELIVERED
+    assert len(running.sink.batches) == 1
+    await running.stop(0.1)
 
 
 async def test_connectors_join_pipelines_and_each_keeps_its_ledger():

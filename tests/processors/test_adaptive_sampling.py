@@ -1,4 +1,4 @@
-"""Adaptive sampling: what is decided at once, what waits, what is handed on, and how every span is settled once."""
+"""Adaptive sampling: immediate and delayed decisions, forwarding, and settling of every span exactly once."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ from tests.kit.stages import build
 
 NAME = "otelwp_processor_adaptive_sampling_"
 SITES = {"sites": {"rules": [{"keep": 0.25}]}}
-"""Keeps a quarter of everything, whatever the traffic: the same in every agent."""
+"""Keeps a quarter of everything, regardless of traffic: the same in every agent."""
 CHANCE = {"always_keep": {each: {"enabled": False} for each in ("errors", "slow", "first_seen", "releases", "debug")}}
 QUARTER = 3 << 54
 """The threshold of that."""
@@ -101,7 +101,7 @@ def attributes_of(each):
 
 
 def deliver(catcher):
-    """Settle what was caught, and check that each batch's shares fit what it holds."""
+    """Settle the forwarded batches, and check that the shares of each match its content."""
     for batch in catcher.batches:
         assert sum(items for _, items in batch.shares) == batch.items == len(messages_of(Signal.TRACES, batch.body))
         batch.settle(Outcome.DELIVERED)
@@ -113,7 +113,7 @@ def read_items(body):
 
 
 def look(stage, catcher):
-    """Let the stage look at its clock: an empty request passes as it is."""
+    """Make the stage read its clock: an empty request passes unchanged."""
     stage.consume(batch_of([]))
     catcher.batches = [batch for batch in catcher.batches if batch.items]
 
@@ -150,7 +150,7 @@ def test_a_budget_is_kept():
     ("root", "reason"),
     [({"error": True}, "error"), ({"lasts": 9}, "slow"), ({"attributes": [text("jaeger-debug-id", "me")]}, "debug")],
 )
-def test_what_is_always_kept_says_why_and_nobody_counts_with_it(root, reason):
+def test_always_kept_spans_have_a_reason_and_no_threshold(root, reason):
     stage, catcher = sampler(**SITES, always_keep={"slow": {"above": "2s"}, "first_seen": {"enabled": False}})
     stage.consume(batch_of(tree(trace_id(1, 0), **root)))
     assert {attributes_of(each)["sampling.reason"] for each in spans_of(catcher)} == {reason}
@@ -277,7 +277,7 @@ BROKEN = b"J\x03\xff\xff\xff"
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("state", [b"", b"\x1a\x07ot=th:8"])
 def test_attributes_that_do_not_parse_stop_nothing(at_once, state):
-    """What stands deeper than we must read may be broken: nobody else's spans may wait for it."""
+    """Deeper parts of a span may be invalid: other senders' spans must not be affected."""
     stage, catcher = sampler(**SITES, per=["http.route", "span.name"])
     root = span(trace_id(1, 255), error=True)
     request = ExportTraceServiceRequest.FromString(body_of([root]))
@@ -473,7 +473,7 @@ def test_what_stands_around_spans_counts_once_as_long_as_somebody_waits_with_it(
     assert stage.health().details["waiting_bytes"] == 0
 
 
-def test_a_trace_of_many_scopes_is_handed_on_as_small_as_it_came():
+def test_a_trace_of_many_scopes_is_forwarded_without_growing():
     stage, catcher = sampler(**SITES, **CHANCE)
     request = ExportTraceServiceRequest()
     group = request.resource_spans.add()
@@ -520,7 +520,7 @@ def test_a_next_stage_that_refuses_loses_nothing():
     run(live())
 
 
-def test_what_the_next_stage_will_never_take_is_dropped():
+def test_batches_refused_permanently_are_dropped():
     stage, catcher = sampler(**SITES, max_wait="1s", decision_wait="1s")
     catcher.error = PermanentError("no")
     batch = batch_of([span(trace_id(1), 1, 0, error=True)])
@@ -529,7 +529,7 @@ def test_what_the_next_stage_will_never_take_is_dropped():
     assert receipt_of(batch).count(Outcome.DROPPED) == 1
 
 
-def test_a_stop_decides_and_hands_on():
+def test_a_stop_decides_and_forwards():
     stage, catcher = sampler(**SITES, **CHANCE)
     kept, dropped = batch_of([span(trace_id(1, 255), 1, 0)]), batch_of([span(trace_id(2, 0), 1, 0)])
     stage.consume(kept)
@@ -540,7 +540,7 @@ def test_a_stop_decides_and_hands_on():
     assert metric(stage, "early_decisions", cause="shutdown") == 2
 
 
-def test_a_stop_that_is_cut_short_lets_go():
+def test_a_cancelled_stop_drops_waiting_spans():
     async def live():
         stage, catcher = sampler(**SITES, **CHANCE)
         catcher.error = Overloaded("full")
@@ -579,7 +579,7 @@ def test_a_giant_trace_is_cut_to_its_error_spine():
     assert cut + catcher.items == 404
 
 
-def test_tenants_do_not_meet():
+def test_traces_of_tenants_are_separate():
     stage, catcher = sampler(**SITES, **CHANCE)
     trace = trace_id(1, 255)
     for tenant in ("a", "b"):
@@ -709,7 +709,7 @@ def test_a_late_error_that_the_next_stage_refuses_brings_its_trace_back_all_the_
 
 
 def test_late_errors_are_no_traces_of_their_own():
-    """They are of keys that are known already, though the late spans do not tell which."""
+    """They belong to known keys, although late spans do not contain their key."""
     stage, catcher = sampler(**RECORDER, per=["service.name", "http.route"], target={"spans_per_second": 100})
     root = {"attributes": [text("http.route", "/a")]}
     for number in range(200):

@@ -25,7 +25,7 @@ SPINES = {
 
 
 def through(body, options, signal=Signal.TRACES, origin=None):
-    """Return the body as it goes on."""
+    """Return the forwarded body."""
     stage, catcher = build("attributes", {"actions": [MARK], **options})
     batch = batch_of(body, 1, signal, origin)
     stage.consume(batch)
@@ -267,8 +267,8 @@ def test_a_body_that_does_not_parse(signal, body):
     ("match", "told"),
     [
         ({"services": ["a"]}, "match_type"),
-        ({"match_type": "strict"}, "nothing to match"),
-        ({"match_type": "strict", "services": []}, "nothing to match"),
+        ({"match_type": "strict"}, "no property is set"),
+        ({"match_type": "strict", "services": []}, "no property is set"),
         ({"match_type": "regexp", "services": ["("]}, "not a regular expression"),
         ({"match_type": "regexp", "libraries": [{"name": "a", "version": "["}]}, "not a regular expression"),
         ({"match_type": "regexp", "attributes": [{"key": "a", "value": 1}]}, "put it in quotes"),
@@ -280,7 +280,7 @@ def test_a_body_that_does_not_parse(signal, body):
     ],
 )
 @pytest.mark.parametrize("way", ["include", "exclude"])
-def test_filters_that_cannot_be(match, told, way):
+def test_invalid_filters(match, told, way):
     with pytest.raises(ValidationError, match=told):
         Config.model_validate({"actions": [MARK], way: match})
 

@@ -10,6 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
+from otelwp_agent.capacity import Capacity, Offer
 from otelwp_agent.errors import MalformedError, Overloaded, PermanentError, RetryableError
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Outcome, Receipt
@@ -159,6 +160,146 @@ def test_what_the_next_stage_refuses_is_kept_and_senders_are_refused_when_one_mo
         stage.consume(spans(1))
         await asyncio.sleep(1.01)
         assert catcher.items == 13
+
+    run(scenario())
+
+
+class Backend:
+    """A next stage with capacity that is reported, for everybody or for one tenant."""
+
+    def __init__(self):
+        now = asyncio.get_running_loop().time
+        self.capacity = Capacity("exporters/x", now, isolate_after=5.0)
+        self.share = Capacity("exporters/x", now, share="loud", cause=self.capacity)
+        self.full, self.full_for = False, ""
+        self.batches = []
+
+    def refusal(self, batch):
+        if batch.origin.tenant == self.full_for != "":
+            self.share.refuse()
+            return Overloaded("share", capacity=self.share)
+        if self.full:
+            self.capacity.refuse()
+            return Overloaded("full", capacity=self.capacity)
+        return None
+
+    def consume(self, batch):
+        refusal = self.refusal(batch)
+        if refusal is not None:
+            raise refusal
+        self.batches.append(batch)
+
+    def free(self):
+        self.full, self.full_for = False, ""
+        self.capacity.freed()
+        self.share.freed()
+
+
+def behind(settings):
+    stage, _ = build("batch", settings)
+    stage.next = Backend()
+    return stage, stage.next
+
+
+def test_what_was_refused_is_offered_when_the_next_stage_reports_capacity_and_not_before():
+    async def scenario():
+        stage, backend = behind({"send_batch_size": 5})
+        backend.full = True
+        stage.consume(spans(5))
+        await asyncio.sleep(100)
+        assert stage.context.registry.value("otelwp_processor_batch_next_refused") == 1, "nobody has asked again"
+        backend.free()
+        await asyncio.sleep(0)
+        assert names(backend.batches) == ["0", "1", "2", "3", "4"]
+
+    run(scenario())
+
+
+def test_whoever_was_refused_here_is_called_when_there_is_room_again():
+    async def scenario():
+        stage, backend = behind({"send_batch_size": 5})
+        backend.full = True
+        for start in (0, 5):
+            stage.consume(spans(5, start))
+        refused = stage.refusal(spans(1))
+        assert refused.capacity.root is backend.capacity, "an exporter's queue is the cause"
+        called = []
+        offer = Offer(lambda: called.append(stage.refusal(spans(1))))
+        offer.wait(refused)
+        await asyncio.sleep(10)
+        assert called == []
+        backend.free()
+        await asyncio.sleep(0.01)
+        assert called == [None]
+
+    run(scenario())
+
+
+def test_what_a_fan_out_has_admitted_is_accepted_beyond_the_limit():
+    async def scenario():
+        stage, backend = behind({"send_batch_size": 5})
+        backend.full = True
+        for start in (0, 5):
+            stage.consume(spans(5, start))
+        with pytest.raises(Overloaded):
+            stage.consume(spans(1, 10))
+        admitted = spans(1, 10)
+        admitted.admitted = True
+        stage.consume(admitted)
+        backend.free()
+        await asyncio.sleep(0.01)
+        assert len(names(backend.batches)) == 11
+        assert not any(batch.admitted for batch in backend.batches), "what is merged is offered like anything else"
+
+    run(scenario())
+
+
+def test_a_tenant_whose_share_is_full_closes_the_stage_for_nobody_else():
+    async def scenario():
+        stage, backend = behind({"send_batch_size": 1})
+        backend.full_for = "loud"
+
+        def one(tenant):
+            return batch_of(b"", 1, origin=Origin(tenant=tenant))
+
+        for _ in range(2):
+            stage.consume(one("loud"))
+        assert stage.refusal(one("loud")).capacity.share == "loud"
+        stage.admit()
+        stage.consume(one("quiet"))
+        assert [batch.origin.tenant for batch in backend.batches] == ["quiet"]
+        backend.free()
+        await asyncio.sleep(0.01)
+        assert len(backend.batches) == 3
+
+    run(scenario())
+
+
+def test_early_refusals_look_at_no_group():
+    """The time of `admit` must not grow with the number of tenants."""
+
+    async def scenario():
+        stage, backend = behind({"send_batch_size": 1})
+        backend.full = True
+        for number in range(1000):
+            for _ in range(2):
+                stage.consume(batch_of(b"", 1, origin=Origin(tenant=str(number))))
+
+        class Unseen(dict):
+            def values(self):
+                raise AssertionError("it looks at every group")
+
+            __iter__ = items = keys = values
+
+        stage._groups = Unseen(stage._groups)
+        with pytest.raises(Overloaded):
+            stage.admit()
+        stage._groups = dict(dict.items(stage._groups))
+        backend.free()
+        await asyncio.sleep(0.01)
+        assert len(backend.batches) == 2000
+        stage.admit()
+        assert (stage._blocked, stage._full, stage._held) == (0, 0, 0)
 
     run(scenario())
 

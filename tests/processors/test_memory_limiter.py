@@ -57,6 +57,27 @@ def value(stage, name):
     return stage.context.registry.value(name, processor="memory_limiter")
 
 
+def test_what_a_fan_out_has_admitted_passes_above_the_limit(memory):
+    async def scenario():
+        stage, catcher = limiter(spike_limit_mib=20)
+        await stage.start()
+        assert stage.refusal(batch_of(b"x", 1)) is None
+        catcher.error = Overloaded("full")
+        assert stage.refusal(batch_of(b"x", 1)) is catcher.error
+        catcher.error = None
+        memory.used = 81 * MIB
+        await asyncio.sleep(1.01)
+        refusal = stage.refusal(batch_of(b"x", 1))
+        assert (refusal.reason, refusal.capacity) == ("memory", None)
+        admitted = batch_of(b"x", 1)
+        admitted.admitted = True
+        stage.consume(admitted)
+        assert catcher.items == 1
+        await stage.shutdown()
+
+    run(scenario())
+
+
 def test_it_refuses_above_the_soft_limit_and_takes_again_below(memory):
     async def scenario():
         stage, catcher = limiter(spike_limit_mib=20)

@@ -186,7 +186,7 @@ def test_what_the_next_stage_refuses_is_not_settled():
     assert receipt.pending == 0
 
 
-def test_nothing_is_handed_on_when_nothing_is_kept():
+def test_nothing_is_forwarded_if_nothing_is_kept():
     body = traces(random.Random(7))
     items = count(Signal.TRACES, body)
     stage, catcher = build("probabilistic_sampler", {})
@@ -274,7 +274,7 @@ def test_a_body_that_does_not_parse():
         ({"hash_seed": -1}, "greater than or equal to 0"),
     ],
 )
-def test_settings_that_cannot_be(settings, told):
+def test_invalid_settings(settings, told):
     with pytest.raises(ValidationError, match=told):
         Config.model_validate(settings)
 

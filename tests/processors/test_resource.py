@@ -29,7 +29,7 @@ def through(body, actions, signal=Signal.TRACES, origin=None):
 @settings(max_examples=200)
 @given(signals_and_requests())
 def test_resources_are_changed_and_nothing_else(drawn):
-    """Beside the same done to the fully parsed request."""
+    """Compare with the same change of the fully parsed request."""
     signal, body = drawn
     expected = full(signal, body)
     for group in getattr(expected, RESOURCES[signal]):
@@ -72,7 +72,7 @@ def body_of(*services):
     return request.SerializeToString()
 
 
-def test_each_sender_is_told_apart():
+def test_senders_are_distinguished():
     stage, catcher = build("resource", {"attributes": [{"key": "site", "from_context": "x-site", "action": "upsert"}]})
     for headers in ({"x-site": "a"}, {"x-site": "b"}, {}, {"x-site": "a"}):
         stage.consume(batch_of(body_of("s"), 1, origin=Origin(headers=headers)))
@@ -80,7 +80,7 @@ def test_each_sender_is_told_apart():
     assert [[pair.value.string_value for pair in each] for each in got] == [["s", "a"], ["s", "b"], ["s"], ["s", "a"]]
 
 
-def test_the_same_resource_is_worked_out_once(monkeypatch):
+def test_equal_resources_are_edited_once(monkeypatch):
     stage, _ = build("resource", {"attributes": [UPSERT]})
     worked_out = []
     apply = stage._apply

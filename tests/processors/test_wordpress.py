@@ -215,7 +215,7 @@ def test_inner_spans_are_no_servers():
     assert [each.kind for each in trace.spans_after()] == [2, 1, 2, 2, 3]
 
 
-def test_repeated_and_slow_queries_are_told_on_the_request():
+def test_repeated_and_slow_queries_are_reported_on_the_request():
     trace = Trace()
     trace.span(1)
     for number in range(3):
@@ -235,7 +235,7 @@ def test_repeated_and_slow_queries_are_told_on_the_request():
     assert not trace.spans_after({"n_plus_one": 0, "slow_query": 0})[0].events
 
 
-def test_without_the_request_the_parent_is_told_and_without_both_nobody():
+def test_without_the_request_findings_are_on_the_parent_or_dropped():
     for parent, events in ((5, 1), (6, 0)):
         trace = Trace()
         trace.span(5, 99)
@@ -244,7 +244,7 @@ def test_without_the_request_the_parent_is_told_and_without_both_nobody():
         assert len(trace.spans_after({"n_plus_one": 3})[0].events) == events
 
 
-def test_a_sender_that_told_itself_is_believed():
+def test_findings_of_the_sender_are_kept():
     trace = Trace()
     trace.span(1).events.add(name="wordpress.db.n_plus_one")
     for number in range(3):
@@ -286,7 +286,7 @@ def test_two_sites_under_one_resource_are_not_made_one():
 
 
 @pytest.mark.parametrize("site", ["x", "-1", "9" * 30, "٣"])
-def test_a_site_id_that_is_none_is_left_alone(site):
+def test_an_invalid_site_id_is_ignored(site):
     trace = Trace()
     trace.span(1, attributes={"blog_id": site})
     assert trace.resource_after() == {"service.name": "shop"}
@@ -325,7 +325,7 @@ def test_secrets_go_from_attributes_events_and_status():
     assert after == span
 
 
-def test_redaction_can_hash_and_can_be_told_more():
+def test_redaction_can_hash_and_has_additional_names():
     trace = Trace()
     trace.span(1, attributes={"user.id": "7", "mine": "x", "url.query": "voucher=1&x=2"})
     redact = {"mode": "hash", "hash_key": "k", "attributes": ["mine"], "parameters": ["voucher"]}

@@ -291,7 +291,9 @@ async def test_what_was_counted_before_there_was_no_room_is_told(signal, key):
         head = PipelineHead("traces", Ledgers())
         head.first = agent.pipelines[signal]
         agent.pipelines[signal].refusal = Overloaded("the queue is full")
-        agent.receiver.next = {signal: ReceiverEntry([head], "otlp", signal, agent.registry)}
+        log = structlog.get_logger()
+        entry = ReceiverEntry([head], "otlp", signal, agent.registry, clock=time.monotonic, log=log)
+        agent.receiver.next = {signal: entry}
         body = every_signal()[signal].SerializeToString()
         _, _, answer = await agent.post(f"/v1/{signal.value}", body)
         assert rejected(answer) == (1, "the queue is full")

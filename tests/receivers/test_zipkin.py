@@ -141,8 +141,8 @@ async def test_an_empty_body_is_wrong_and_counted_by_itself():
     [
         (b"a=1&b%5Bc%5D=2", "not JSON"),
         (b'[{"traceId":', "line 1 column"),
-        (b'{"data":[]}', "the body: a list of spans belongs here"),
-        (b'[{"traceId":"abc"}]', "[0].id: an id of 16 hex digits"),
+        (b'{"data":[]}', "the body must be a list of spans"),
+        (b'[{"traceId":"abc"}]', "[0].id: must be an id of 16 hex digits"),
         (b"[" * 5000, "not JSON"),
     ],
 )
@@ -220,7 +220,7 @@ async def test_a_large_body_that_is_wrong_or_has_no_room_is_told():
     bad = b"[" + b"7," * 1000 + b"7]"
     async with Agent() as agent:
         status, answer = await agent.post(bad)
-        assert (status, answer) == (400, "[0]: a span is an object\n")
+        assert (status, answer) == (400, "[0]: a span must be an object\n")
         assert agent.refused("malformed") == 1
         agent.pipeline.error = Overloaded("no room")
         assert (await agent.post(large(1000)))[0] == 429

@@ -53,10 +53,10 @@ def test_files_follow_each_other(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (b"receivers: {}\n", "this is nothing that the `file` exporter wrote"),
-        (b'{"data": []}\n', "line 1: this is no OTLP/JSON: the `file` exporter writes one request a line"),
-        (b'{"resourceSpans": [\n  {}]}', "line 1: this is no OTLP/JSON: the body is not JSON"),
-        (b'{"resourceSpans": {"a": 1}}', "line 1: this is no OTLP/JSON: resourceSpans"),
+        (b"receivers: {}\n", "not a file of the `file` exporter"),
+        (b'{"data": []}\n', "line 1: not OTLP/JSON: the `file` exporter writes one request a line"),
+        (b'{"resourceSpans": [\n  {}]}', "line 1: not OTLP/JSON: the body is not JSON"),
+        (b'{"resourceSpans": {"a": 1}}', "line 1: not OTLP/JSON: resourceSpans"),
     ],
 )
 def test_other_files(tmp_path, text, words):
@@ -75,7 +75,7 @@ def test_no_file(tmp_path):
         list(Recording().from_files([tmp_path]))
 
 
-def test_what_is_cut_off_or_broken_in_the_middle_is_counted(tmp_path):
+def test_truncated_or_invalid_parts_are_counted(tmp_path):
     path = write(tmp_path / "cut", format="proto")
     path.write_bytes(path.read_bytes()[:-3])
     recording = Recording()
@@ -90,12 +90,12 @@ def test_what_is_cut_off_or_broken_in_the_middle_is_counted(tmp_path):
 
 
 def test_no_journal(tmp_path):
-    with pytest.raises(AgentError, match=r"there is no journal in .*: no agent has run with it"):
+    with pytest.raises(AgentError, match=r"there is no journal in .*: no agent has used this directory"):
         list(Recording().from_journal(tmp_path / "none", frozenset(), "traces"))
 
 
 def at(seconds):
-    """Return a request whose last span ended so many seconds after the first; `None`: that does not say."""
+    """Return a request whose last span ended `seconds` after the first; `None`: without times."""
     return Recorded(b"", 1, Origin(), 0 if seconds is None else BEGIN + round(seconds * SECOND))
 
 
@@ -109,7 +109,7 @@ def test_time_is_that_of_the_last_end_and_never_goes_back():
     assert times(None, 10, 11) == ([0, 0, 1], {})
 
 
-def test_a_clock_that_is_far_ahead_is_not_believed():
+def test_a_clock_that_is_far_ahead_is_ignored():
     far = AHEAD + 10
     assert times(0, 1, far, 2, 3, 4) == ([0, 1, 1, 2, 3, 4], {"clocks ahead": 1})
     assert times(1e9, 0, 1, 2, 3) == ([0, 0, 1, 2, 3], {"clocks ahead": 1})
@@ -120,7 +120,7 @@ def test_a_clock_that_is_behind_holds_nothing_up():
     assert times(0, 1, -1e9, 2)[0] == [0, 1, 1, 2]
 
 
-def test_a_night_without_traffic_is_an_hour():
+def test_long_intervals_without_traffic_become_an_hour():
     night = [*range(60), *(36_000 + second for second in range(60))]
     found, skipped = times(*night)
     assert skipped == {}
@@ -141,7 +141,7 @@ def test_a_span_without_times(tmp_path):
 
 
 class Written:
-    """A journal that was written by hand: one segment after the other."""
+    """A journal written by the test, segment by segment."""
 
     def __init__(self, folder):
         self._folder = folder
@@ -182,7 +182,7 @@ def ends(found):
     return [each.ended - BEGIN for each in found]
 
 
-def test_a_journal_tells_where_requests_came_from_and_each_once(tmp_path):
+def test_a_journal_yields_each_request_once_with_its_origin(tmp_path):
     written = Written(tmp_path)
     one, two, three = bodies(1, 2, 3)
     written.segment([TRACES])
@@ -210,7 +210,7 @@ def test_only_what_came_for_the_pipeline_that_is_meant(tmp_path):
     assert recording.skipped == {"other pipelines": 1, "other signals": 1}
 
 
-def test_damage_in_a_journal_costs_what_is_damaged(tmp_path):
+def test_only_damaged_records_of_a_journal_are_skipped(tmp_path):
     written = Written(tmp_path)
     written.segment([TRACES])
     for body in bodies(1, 2, 3):

@@ -1,4 +1,4 @@
-"""The time machine: the same rules on the same traffic decide the same, whether they run live or in a replay."""
+"""Equal rules on equal traffic decide the same in a live run and in a replay."""
 
 import asyncio
 import json
@@ -138,7 +138,7 @@ def test_a_replay_gives_the_numbers_of_the_live_run(requests, recorded, run):
 
 
 def test_where_the_live_run_began_at_another_moment_the_numbers_are_nearly_the_same(requests, recorded, run):
-    """Rates are measured at other moments then: what is near a threshold can fall on the other side."""
+    """Rates are then measured at other moments, so that results near a threshold can differ."""
     kept, dropped, _ = live(requests, delay=0.137)
     _, out, _ = run("--file", recorded, "--json")
     kept_again, dropped_again = replayed(out)
@@ -160,7 +160,7 @@ def test_a_dry_run_is_counted_as_what_it_would_do(recorded, run):
     assert replayed(dry) == replayed(out)
 
 
-def test_what_a_replay_leaves_alone(recorded, run, tmp_path):
+def test_a_replay_writes_no_files(recorded, run, tmp_path):
     folders = {"recorder": tmp_path / "recorder", "state": tmp_path / "state"}
     status, out, _ = run(
         "--file",
@@ -173,7 +173,7 @@ def test_what_a_replay_leaves_alone(recorded, run, tmp_path):
     assert "left out of the pipeline: memory_limiter" in out
 
 
-def test_processors_before_it_have_their_say(recorded, tmp_path):
+def test_processors_before_the_sampler_are_applied(recorded, tmp_path):
     config = CONFIG.format(rules=json.dumps(RULES | {"per": ["team"]})).replace(
         "  memory_limiter:",
         "  resource: {attributes: [{key: team, value: red, action: insert}]}\n"
@@ -212,23 +212,23 @@ service:
 """
 
 
-def test_which_one_is_meant():
+def test_the_sampler_is_selected_by_name():
     plan = load_plan([f"yaml:{PLAN}"], [])
     both = "adaptive_sampling in traces, adaptive_sampling/b in traces/b"
     assert choose(plan, "traces")[0].id == "traces"
     assert str(choose(plan, processor="adaptive_sampling/b")[1]) == "adaptive_sampling/b"
     for wanted, words in (
-        (("", ""), f"there are several, {both}: choose one with --pipeline or --processor"),
-        (("logs", ""), "there is no pipeline 'logs': there are traces, traces/b, traces/none"),
-        (("traces/none", ""), f"there is no such adaptive sampling: there is {both}"),
-        (("traces", "adaptive_sampling/b"), f"there is no such adaptive sampling: there is {both}"),
+        (("", ""), f"there are several adaptive samplings ({both}): choose one with --pipeline or --processor"),
+        (("logs", ""), "there is no pipeline 'logs'; the pipelines are traces, traces/b, traces/none"),
+        (("traces/none", ""), f"no adaptive sampling matches; the existing ones are {both}"),
+        (("traces", "adaptive_sampling/b"), f"no adaptive sampling matches; the existing ones are {both}"),
     ):
         with pytest.raises(AgentError) as caught:
             choose(plan, *wanted)
         assert str(caught.value) == words
 
 
-def test_requests_that_cannot_be_read_are_told(tmp_path, run):
+def test_invalid_requests_are_reported(tmp_path, run):
     path = tmp_path / "one.jsonl"
     span = {"traceId": "0" * 31 + "1", "spanId": "1" * 16, "endTimeUnixNano": str(BEGIN + SECOND)}
     good = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]})

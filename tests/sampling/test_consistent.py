@@ -89,7 +89,7 @@ def test_randomness_survives_its_text(randomness):
 
 
 @pytest.mark.parametrize("text", ["", "g", "8 ", "0x8", "F", "123456789012345", "-1", "٣"])
-def test_what_is_no_threshold(text):
+def test_invalid_thresholds(text):
     assert parse_threshold(text) is None
     assert parse_randomness(text) is None
 
@@ -132,7 +132,7 @@ def test_a_trace_state_is_read():
 
 
 @pytest.mark.parametrize("text", ["ot=th:", "ot=th:xyz", "ot=rv:8", "ot=th:8;rv:", "a=b,ot=th:8 8"])
-def test_a_trace_state_that_cannot_be_read_says_so(text):
+def test_an_invalid_trace_state_is_marked(text):
     assert not TraceState.parse(text).valid
 
 

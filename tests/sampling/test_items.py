@@ -57,7 +57,7 @@ def attributes_of(log_record):
 
 
 def judge(sampler, item):
-    """Return the verdict and the item as it goes on, and show that nothing but its sampling changed."""
+    """Return the verdict and the forwarded item, and check that only its sampling fields changed."""
     verdict, data, policy = sampler.judge(item.SerializeToString())
     after = type(item).FromString(data)
     if verdict:
@@ -70,7 +70,7 @@ probabilities = st.floats(0.001, 1)
 
 
 @given(randomnesses, probabilities, st.sampled_from(["proportional", "equalizing"]))
-def test_what_reaches_the_threshold_is_kept_and_says_so(randomness, probability, mode):
+def test_kept_spans_carry_the_threshold(randomness, probability, mode):
     sampler = SpanSampler(settings(probability, mode))
     before = span(randomness, "congo=1")
     verdict, after, policy = judge(sampler, before)
@@ -141,7 +141,7 @@ def test_errors_are_left_out_or_kept_as_configured(made, error, after_all):
 
 
 @pytest.mark.parametrize("priority", [1, 0.5, "1", 100])
-def test_priority_keeps_and_claims_no_probability(priority):
+def test_priority_keeps_without_a_threshold(priority):
     verdict, after, policy = judge(SpanSampler(settings(0.0)), span(0, "ot=th:0;x:1", priority))
     assert (verdict, after.trace_state, policy) == (Verdict.KEPT, "ot=x:1", "sampling_priority")
 
@@ -193,7 +193,7 @@ def test_a_trace_state_that_is_no_utf8_is_kept_as_it_is():
 
 
 @given(randomnesses, probabilities)
-def test_records_say_their_threshold_in_an_attribute(randomness, probability):
+def test_records_carry_their_threshold_in_an_attribute(randomness, probability):
     verdict, after, policy = judge(LogSampler(settings(probability)), record(randomness, {"a": 1}))
     threshold = threshold_of(probability, 4)
     assert (verdict is Verdict.KEPT) == (randomness >= threshold)

@@ -1,4 +1,4 @@
-"""Which way requests are read: by the extension module if it is there and wanted, and in Python what that leaves."""
+"""Requests are read by the extension module if it exists and is enabled, and by Python otherwise."""
 
 import importlib
 import importlib.util
@@ -23,7 +23,7 @@ needs_native = pytest.mark.skipif(not BUILT, reason="the extension module is not
 
 
 def told(**environment):
-    """Return how an agent with this environment reads."""
+    """Return how an agent with this environment reads requests."""
     code = (
         "from otelwp_agent.sampling import traces; from tests.kit.traces import request, span;"
         "print(traces.NATIVE, type(traces.read(request([span()]))[0]).__module__)"

@@ -47,7 +47,7 @@ def make(context):
 def test_names_and_labels_are_the_collectors(make, registry, signal, items):
     account = make(signal)
     account.sent(3)
-    account.refused(2)
+    account.lost(2)
     account.dropped(1, "http_401", PermanentError("no"))
     text = registry.expose()
     assert f'otelcol_exporter_sent_{items}{{exporter="otlp_http"}} 3\n' in text

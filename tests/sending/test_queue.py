@@ -107,3 +107,56 @@ def test_parts_of_parts_wait_behind_their_siblings():
     queue.replace(taken(queue), [a, b])
     queue.replace(taken(queue), [a1, a2])
     assert [taken(queue).batch for _ in range(3)] == [b, a1, a2]
+
+
+def test_a_refusal_names_the_capacity_that_reports_a_release():
+    queue = a_queue(queue_size=2, max_tenant_share=0.5)
+    queue.put(a_batch())
+    assert queue.refusal(a_batch()) is None
+    queue.put(a_batch())
+    refusal = queue.refusal(a_batch())
+    assert refusal.capacity is queue.space
+    assert (queue.space.short, queue.space.full) == (True, True)
+    queue.release(taken(queue))
+    assert (queue.space.short, queue.space.full) == (False, False)
+    assert queue.refusal(a_batch()) is None
+
+
+def test_a_batch_that_is_too_large_now_leaves_the_queue_open_for_small_ones():
+    queue = a_queue(max_bytes=100_000)
+    queue.put(a_batch(size=60_000))
+    assert queue.refusal(a_batch(size=60_000)) is not None
+    assert (queue.space.short, queue.space.full) == (True, False)
+    queue.put(a_batch(size=10))
+
+
+def test_what_was_admitted_is_put_beyond_the_capacity():
+    queue = a_queue(queue_size=1)
+    queue.put(a_batch())
+    batch = a_batch()
+    batch.admitted = True
+    queue.put(batch)
+    assert queue.size == 2
+    for _ in range(2):
+        queue.release(taken(queue))
+    assert queue.size == 0
+
+
+def test_a_tenants_share_reports_when_something_of_that_tenant_is_released():
+    def of(tenant):
+        batch = a_batch()
+        batch.origin = Origin(tenant=tenant)
+        return batch
+
+    queue = a_queue(queue_size=4, max_tenant_share=0.5)
+    for tenant in ("loud", "quiet", "loud"):
+        queue.put(of(tenant))
+    share = queue.refusal(of("loud")).capacity
+    assert (share.share, share.root, share.short) == ("loud", queue.space, True)
+    assert queue.refusal(of("quiet")) is None
+    loud, _, quiet = sorted([taken(queue) for _ in range(3)], key=lambda entry: entry.batch.origin.tenant)
+    queue.release(quiet)
+    assert share.short
+    queue.release(loud)
+    assert not share.short
+    queue.put(of("loud"))

@@ -352,8 +352,8 @@ def test_a_full_queue_refuses_and_keeps_its_hands_off(loop):
     with pytest.raises(Overloaded) as full:
         sender.consume(refused)
     assert refused.shares[0][0].pending == 2
-    assert exporter.metric("otelcol_exporter_enqueue_failed_spans") == 0  # it may be offered again
-    full.value.given_up(refused.items)
+    assert exporter.metric("otelcol_exporter_enqueue_failed_spans") == 0, "its sender has it"
+    full.value.capacity.root.lost(refused.items)
     assert exporter.metric("otelcol_exporter_enqueue_failed_spans") == 2
     assert exporter.metric("otelcol_exporter_queue_size", data_type="traces") == 1
     assert exporter.metric("otelcol_exporter_queue_capacity", data_type="traces") == 1
@@ -445,18 +445,20 @@ class TestBatchInTheQueue:
 
         assert loop.run_until_complete(scenario()).delivered == 7
 
-    def test_what_finds_no_room_at_all_is_counted_when_given_up(self, loop):
+    def test_what_finds_no_room_at_all_waits_for_the_exporters_queue(self, loop):
         exporter = Destination(scripted(), loop.time)
         sender = a_sender(exporter, Queue(batch=self.BATCH, queue_size=1))
 
         async def scenario():
             for _ in range(3):
                 sender.consume(a_request("a", "b", "c"))
+            refused = a_request("d")
             with pytest.raises(Overloaded) as full:
-                sender.consume(a_request("d"))
+                sender.consume(refused)
+            assert sender.refusal(refused) is not None
             with pytest.raises(Overloaded):
                 sender.admit()
-            full.value.given_up(1)
+            full.value.capacity.root.lost(1)
             await sender.shutdown()
 
         loop.run_until_complete(scenario())

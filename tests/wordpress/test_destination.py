@@ -132,11 +132,11 @@ def test_a_socket_of_ours(php, folder):
     with bound(folder / "x.sock") as path:
         assert php(SOCKET, str(path)) == ""
         assert php(SOCKET, f"{folder}/./../{folder.name}//x.sock") == ""
-    assert php(SOCKET, str(folder / "absent.sock")) == "nothing is there"
+    assert php(SOCKET, str(folder / "absent.sock")) == "the socket does not exist"
     (folder / "file").write_text("")
     assert php(SOCKET, str(folder / "file")) == "refused: not a socket"
     assert php(SOCKET, str(folder)) == "refused: not a socket"
-    assert php(SOCKET, str(folder / "file" / "x.sock")) == "nothing is there"
+    assert php(SOCKET, str(folder / "file" / "x.sock")) == "the socket does not exist"
 
 
 def test_a_folder_that_others_can_write_to(php, folder):

@@ -195,7 +195,7 @@ def test_what_fits_into_no_buffer_is_told_from_an_agent_that_fails(php, short, k
 def test_site_health_asks_whether_somebody_listens_and_sends_nothing(php, short, kind):
     probe = "return array_map(static function ($url) { return Otelwp\\Endpoint::parse($url)->probe(); }, $data);"
     with Peer(kind, short) as peer:
-        assert php(probe, [peer.url, f"unix://{short}/absent.sock"]) == ["", "nothing is there"]
+        assert php(probe, [peer.url, f"unix://{short}/absent.sock"]) == ["", "the socket does not exist"]
         if kind != "unixgram":
             assert peer.wait() == [b""]
     assert php(probe, [peer.url]) == ["connection refused"]
@@ -230,7 +230,7 @@ def test_endpoints_are_tried_in_their_order(php, short):
     with Peer("unix", short) as second, Peer("unixgram", short) as first:
         absent = f"unix://{short}/absent.sock"
         taken, problems = php(SEND, {"endpoints": [absent, first.url, second.url]})
-        assert (taken, problems) == (first.url, {absent: "nothing is there"})
+        assert (taken, problems) == (first.url, {absent: "the socket does not exist"})
         assert first.wait() == [b"{}"]
         assert second.received == []
 
@@ -282,7 +282,7 @@ def test_a_dead_agent_costs_one_attempt_a_minute(php, short):
         """,
         url,
     )
-    left_alone = "left alone, because it failed less than a minute ago"
+    left_alone = "skipped, because it failed less than a minute ago"
     assert outcomes == ["connection refused", left_alone, "connection refused", left_alone]
     assert since is True
     assert writes == 3, "the row is made, then the transient is written once a minute"

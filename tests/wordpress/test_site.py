@@ -544,7 +544,7 @@ def test_the_heartbeat_is_scheduled_once_and_ends_with_the_plugin(site):
 def test_the_settings_page(site):
     page = site.wordpress.visit(SETTINGS, logged_in=True)
     assert page.status == 200
-    for label in ("Record requests", "Sampling rate", "Endpoints", "Send a test trace", "not known to fail"):
+    for label in ("Record requests", "Sampling rate", "Endpoints", "Send a test trace", "no known failure"):
         assert label in page.text
     fields = form(page.text, "options.php")
     saved = site.wordpress.visit(
@@ -587,7 +587,7 @@ def test_the_test_trace(site):
     (trace,) = [trace for trace in site.listener.wait() if trace.root.name == "otelwp test"]
     shown = site.wordpress.visit(f"{SETTINGS}&otelwp-test=1", logged_in=True).text
     assert trace.root.trace_id.hex() in shown
-    assert "took it" in shown
+    assert "accepted it" in shown
 
 
 def test_a_constant_wins_and_greys_out_its_field(site):
@@ -607,7 +607,7 @@ def test_site_health(site, agent):
     assert site.ask(f"return {tests}::test_endpoints();")["status"] == "good"
     agent.answers["/health"] = (200, {}, '{"status": "healthy"}')
     well = site.ask(f"return {tests}::test_agent();")
-    assert (well["status"], well["label"]) == ("good", "The telemetry agent is well")
+    assert (well["status"], well["label"]) == ("good", "The telemetry agent is healthy")
     agent.answers["/health"] = (200, {}, '{"status": "degraded"}')
     assert site.ask(f"return {tests}::test_agent();")["status"] == "recommended"
     agent.answers["/health"] = (503, {}, '{"status": "<b>unhealthy</b>"}')
@@ -616,7 +616,7 @@ def test_site_health(site, agent):
     with site.changed(endpoints="unix:///no/such.sock"):
         lost = site.ask(f"return {tests}::test_endpoints();")
     assert lost["status"] == "recommended"
-    assert "unix:///no/such.sock: nothing is there" in lost["description"]
+    assert "unix:///no/such.sock: the socket does not exist" in lost["description"]
     page = site.wordpress.visit("/wp-admin/site-health.php?tab=debug", logged_in=True).text
     assert "Traces sent and lost" in page
 
@@ -641,12 +641,12 @@ def test_wp_cli(site):
     )
     assert "service name: shop" in said
     assert "tier: free" in said
-    assert f"{site.listener.url}: taken" in said
+    assert f"{site.listener.url}: accepted" in said
     assert "slow_query_ms: 50" in said
-    assert "Success: Forgotten." in said
+    assert "Success: State deleted." in said
     with site.changed(endpoints="unix:///no/such.sock"):
         said = site.wordpress.php(console + "try { $command->test(); } catch (Exception $e) { echo $e->getMessage(); }")
-    assert said.endswith("No endpoint took the trace.")
+    assert said.endswith("No endpoint accepted the trace.")
 
 
 def test_nothing_private_was_ever_sent(site):

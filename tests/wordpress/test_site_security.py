@@ -75,7 +75,7 @@ def test_an_address_that_was_injected_is_not_used(site):
     bad = {"endpoints": ["http://collector.example", "http://169.254.169.254"], "agent_url": "http://10.0.0.7"}
     try:
         site.ask(INJECTED.format(quoted(json.dumps(bad))))
-        assert "Only wp-config.php can name one: define the constant OTELWP_AGENT_URL" in beat(site)
+        assert "Another host must be configured in wp-config.php: define the constant OTELWP_AGENT_URL" in beat(site)
         page = site.wordpress.visit(SETTINGS, logged_in=True).text
         health = site.ask("return Otelwp\\Admin\\Site_Health::test_endpoints();")
         sent = site.ask("return Otelwp\\Test_Trace::send();")["endpoints"]

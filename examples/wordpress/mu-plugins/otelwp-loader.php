@@ -1,11 +1,11 @@
 <?php
 /**
  * Plugin Name: OTelWP (must-use loader)
- * Description: Loads OTelWP before all other plugins, so that traces show them from the first one on. It also runs on all sites of a network.
+ * Description: Loads OTelWP before all other plugins, so that traces contain the loading of plugins. It also runs on all sites of a network.
  * Version:     0.1.0
  * License:     GPL-2.0-or-later
  *
- * Copy this file to wp-content/mu-plugins/ and leave the plugin where it is.
+ * Copy this file to wp-content/mu-plugins/, in addition to the plugin.
  *
  * @package Otelwp
  */

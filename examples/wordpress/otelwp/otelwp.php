@@ -1,7 +1,7 @@
 <?php
 /**
  * Plugin Name:       OTelWP
- * Description:       Turns each request into an OpenTelemetry trace and hands it to an agent on the same host after the response: a page pays a tenth of a millisecond for sending, whatever state the agent is in.
+ * Description:       Records each request as an OpenTelemetry trace and sends it to an agent on the same host after the response. Sending takes a tenth of a millisecond of a page's time, even if the agent is down.
  * Version:           0.1.0
  * Requires at least: 6.1
  * Requires PHP:      7.4
@@ -16,7 +16,7 @@
 
 defined( 'ABSPATH' ) || exit;
 
-// The must-use loader may have been here before.
+// The must-use loader may have loaded the plugin already.
 if ( defined( 'OTELWP_VERSION' ) ) {
 	return;
 }
@@ -25,7 +25,7 @@ define( 'OTELWP_VERSION', '0.1.0' );
 define( 'OTELWP_FILE', __FILE__ );
 define( 'OTELWP_DIR', __DIR__ );
 
-// Otelwp\Agent_Client stands in includes/class-agent-client.php, Otelwp\Collect\Sql in includes/collect/class-sql.php.
+// File of Otelwp\Agent_Client: includes/class-agent-client.php; of Otelwp\Collect\Sql: includes/collect/class-sql.php.
 spl_autoload_register(
 	static function ( $name ) {
 		if ( 0 !== strpos( $name, 'Otelwp\\' ) ) {

@@ -16,7 +16,7 @@ function otelwp_uninstall_site() {
 		delete_option( $otelwp_option );
 	}
 	delete_transient( 'otelwp_breaker' );
-	// Results of test traces, one a user; they have names that only the user's number completes.
+	// Results of test traces, one for each user. Their names end with the user's number.
 	$otelwp_names = $wpdb->get_col( $wpdb->prepare( "SELECT option_name FROM {$wpdb->options} WHERE option_name LIKE %s", $wpdb->esc_like( '_transient_otelwp_test_' ) . '%' ) ); // phpcs:ignore WordPress.DB.DirectDatabaseQuery -- there is no function that lists transients.
 	foreach ( $otelwp_names as $otelwp_name ) {
 		delete_transient( substr( $otelwp_name, strlen( '_transient_' ) ) );

@@ -1,1 +1,1 @@
-"""Jaeger's formats ⇄ OTLP in wire form: its JSON (read), its Thrift and protobuf (read and written)."""
+"""Convert between Jaeger's formats and serialized OTLP: JSON (read only), Thrift and protobuf."""

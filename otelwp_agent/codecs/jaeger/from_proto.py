@@ -1,4 +1,4 @@
-"""Jaeger's protobuf (jaeger-idl, proto/api_v2) → OTLP: a `PostSpansRequest`, as its gRPC collector takes it."""
+"""Convert Jaeger's protobuf (jaeger-idl, proto/api_v2) to OTLP: the `PostSpansRequest` of its gRPC collector."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ STRING, BOOL, INT64, FLOAT64, BINARY = range(5)
 """`ValueType`."""
 
 MAX_ENTRIES = 8192
-"""Tags that are remembered, about 3 MB of them; when full, everything is forgotten."""
+"""Maximum number of cached tags, about 3 MB; when it is reached, all are removed."""
 
 MAX_SIZE = 128
-"""The largest tag that is remembered, in bytes."""
+"""Maximum size in bytes of a cached tag."""
 
 _SPANS = frozenset({pb.Batch.DESCRIPTOR.fields_by_name["spans"].full_name})
 _FOLLOWS_FROM = 1
@@ -119,7 +119,7 @@ def _span_tags(tags: Iterable[bytes], traces: Traces) -> tuple[bytes, Specials]:
             before = traces.mended.get("invalid_utf8")
             key, value = _tag(tag, traces)
             found = span_tag(key, value, specials)
-            # A second one of a key is an attribute, though the first is a field.
+            # A second tag with such a key is an attribute, though the first is a field.
             if len(tag) <= MAX_SIZE and key not in specials and before == traces.mended.get("invalid_utf8"):
                 if len(_memory) >= MAX_ENTRIES:
                     _memory.clear()
@@ -150,7 +150,7 @@ def _tag(tag: bytes, traces: Traces) -> tuple[str, Value]:
 
 
 def _text(value: bytes, traces: Traces) -> str:
-    """Return a text; one that is not UTF-8 is read as Latin-1."""
+    """Return a text; decode it as Latin-1 if it is not UTF-8."""
     try:
         return value.decode()
     except UnicodeDecodeError:
@@ -159,7 +159,7 @@ def _text(value: bytes, traces: Traces) -> str:
 
 
 def _id(raw: bytes, size: int) -> bytes:
-    """Return an id of `size` bytes; Jaeger leaves out the upper half of a short trace id."""
+    """Return an id of `size` bytes; Jaeger omits the upper half of a short trace id."""
     return raw if len(raw) == size else raw[-size:].rjust(size, b"\0")
 
 

@@ -1,14 +1,13 @@
-"""Bodies that are laid out as others before them, read without parsing the JSON: most of what a small one costs.
+"""Read bodies with a known layout without a JSON parser, which takes most of the time for a small body.
 
-A sender writes its spans in one way: the same fields in the same order, without blanks. That is a *layout*. It is
-learned from a body that was read in full, as a regular expression for a span, which from then on takes every span of
-such a body apart in one call. What a tag, a list of tags, a process or the end of a body becomes is found again by its
-text.
+A sender writes all its spans in one way: the same fields in the same order, without spaces. That is a *layout*. It is
+learned from a body that was fully parsed, as a regular expression for one span, which then splits all spans of such a
+body in one call. The results for tags, lists of tags, processes and ends of bodies are cached by their text.
 
-The expressions take what is regular and nothing else: ids of full length, times in microseconds, no logs, at most one
-parent, which is in the same trace, names in plain ASCII. They have to cover the body without a gap, and every text that
-they leave as it is was once read as JSON, or is now. So what is read here means the same to a JSON parser; whatever is
-not read here is read with one.
+The expressions accept only regular spans: ids of full length, times in microseconds, no logs, at most one parent, which
+is in the same trace, names in plain ASCII. They must match the body without a gap, and every text that they do not
+check was parsed as JSON earlier, or is parsed now. So the result is the same as that of a JSON parser; any other body
+is parsed as JSON.
 """
 
 from __future__ import annotations
@@ -48,16 +47,17 @@ if TYPE_CHECKING:
     from otelwp_agent.codecs.jaeger.tags import Mend
 
     Span = tuple[bytes, ...]
-    """The texts of a span's fields as `_GROUPS` has them, "" for those that its layout does not have."""
+    """The texts of a span's fields in the order of `_GROUPS`, "" for those that its layout does not have."""
 
 MAX_BODY = 64 * 1024
-"""Bytes of the largest body that is read in this way; larger ones are read in steps."""
+"""Maximum size in bytes of a body that is read in this way; larger ones are read in steps."""
 
 MAX_LAYOUTS, MAX_TRIED = 8, 64
-"""Layouts that are known, and those that are tried in the life of a process: each costs a millisecond or two."""
+"""Maximum number of layouts, and of attempts to learn one during the life of a process: each takes one or two
+milliseconds."""
 
 MAX_TEXTS, MAX_TEXT = 256, 2048
-"""Processes, and ends of bodies, that are remembered, and the longest of them in bytes."""
+"""Maximum number of cached processes, and of cached ends of bodies, and the maximum length of each in bytes."""
 
 _PLAIN = PLAIN + b"+"
 _HEAD = re.compile(rb'\{"data":\[\{"traceID":"(%b)","spans":\[' % _PLAIN)
@@ -78,34 +78,34 @@ _FIELDS = {
     "logs": (rb"\[\]", 2),
     "warnings": (rb"null", 4),
 }
-"""What the value of each field looks like, and its bytes but for what may be longer or shorter."""
+"""By field: the expression for its value, and the bytes of its fixed part."""
 _GROUPS = ("trace", "span", "name", "above", "parent", "start", "length", "tags", "process", "flags")
 _NEEDED = frozenset({"traceID", "spanID", "operationName", "startTime", "duration", "tags"})
 
 
 class _IrregularError(Exception):
-    """The body has to be read with a parser."""
+    """The body must be read with a JSON parser."""
 
 
 class Layout:
-    """How a sender writes its spans."""
+    """The way in which a sender writes its spans."""
 
     __slots__ = ("_find", "_in_order", "inline", "size")
 
     def __init__(self, keys: Sequence[str]) -> None:
-        """Make an expression for spans with these fields in their order."""
+        """Build an expression for spans with these fields in their order."""
         members = [b'"%b":%b' % (key.encode(), _FIELDS[key][0]) for key in keys]
         pattern = re.compile(rb"\{%b\}(?:,(?=\{)|\Z)()" % b",".join(members))
         groups = [pattern.groupindex.get(group, pattern.groups) - 1 for group in _GROUPS]
         self._find = pattern.findall
         self._in_order = itemgetter(*groups)
         self.inline = "process" in keys
-        """Whether a span's process stands inside it."""
+        """Whether a span contains its process."""
         self.size = len("{},") + len(keys) - 1 + sum(len(f'"{key}":') + _FIELDS[key][1] for key in keys)
-        """Bytes of a span and the comma behind it, but for what may be longer or shorter."""
+        """Bytes of a span and the following comma, without the parts of variable length."""
 
     def spans(self, data: bytes, begin: int, end: int) -> Iterable[Span]:
-        """Return the spans of this layout that stand there."""
+        """Return the spans of this layout between `begin` and `end`."""
         return map(self._in_order, self._find(data, begin, end))
 
 
@@ -115,8 +115,8 @@ _lists = TagLists()
 _names: dict[bytes, bytes] = Remembered(lambda name: prefixed(b"\x2a", name), 1024)
 
 
-def learn(data: bytes, document: Any) -> None:  # noqa: ANN401 - whatever the JSON is
-    """Learn the layout of a body that was read as `document`, if it has one."""
+def learn(data: bytes, document: Any) -> None:  # noqa: ANN401 - any JSON value
+    """Learn the layout of a body that was parsed as `document`, if it is regular."""
     try:
         first = document["data"][0]["spans"][0]
     except (LookupError, TypeError):
@@ -135,7 +135,7 @@ def learn(data: bytes, document: Any) -> None:  # noqa: ANN401 - whatever the JS
 
 
 def read(data: bytes) -> Traces | None:
-    """Return what a body holds; `None` if it is not laid out as one before."""
+    """Return the spans of a body; `None` if it has no known layout."""
     if not _layouts or len(data) > MAX_BODY:
         return None
     outer, begin, end = _bounds(data)
@@ -155,7 +155,7 @@ def read(data: bytes) -> Traces | None:
 
 
 def _bounds(data: bytes) -> tuple[bytes, int, int]:
-    """Return the trace id beside the spans, and where those begin and end; the end is -1 if that cannot be told."""
+    """Return the trace id of the body, and the begin and end of its spans; the end is -1 if it is unknown."""
     head = _HEAD.match(data)
     if head is None:
         return b"", 0, -1
@@ -164,18 +164,18 @@ def _bounds(data: bytes) -> tuple[bytes, int, int]:
 
 
 class _Reading:
-    """A body on its way to spans."""
+    """A body that is being read."""
 
     __slots__ = ("_named", "_outer", "traces")
 
     def __init__(self, outer: bytes, named: Mapping[bytes, Process] | None) -> None:
-        """Begin with the trace id that stands beside the spans, and the processes that stand behind them."""
+        """Start with the trace id before the spans, and the processes after them."""
         self.traces = Traces()
         self._outer = outer
         self._named = named
 
     def add(self, layout: Layout, spans: Iterable[Span]) -> int:  # noqa: C901, PLR0912 - one loop
-        """Add spans; return their bytes, each with a comma behind it. Raises `_IrregularError`."""
+        """Add spans; return their size in bytes, each with the following comma. Raises `_IrregularError`."""
         traces, inline = self.traces, layout.inline
         mend, join, known, seen, forward = traces.mend, b"".join, _lists.known.get, traces.seen, traces.forward
         records: Records = []
@@ -229,7 +229,7 @@ class _Reading:
         return size
 
     def _trace(self, text: bytes) -> bytes:
-        """Return what stands before the span ids of a trace."""
+        """Return the bytes before the span ids of a trace."""
         raw = unhexlify(text)
         if not any(raw):
             raise _IrregularError
@@ -249,7 +249,7 @@ _WORDPRESS_REQUEST = WORDPRESS_REQUEST.encode()
 
 
 def _list(text: bytes, mend: Mend) -> TagList:
-    """Return what a list of tags becomes that is not known."""
+    """Return the result for an unknown list of tags."""
     try:
         return _lists.read(text, mend)
     except ValueError:
@@ -257,9 +257,9 @@ def _list(text: bytes, mend: Mend) -> TagList:
 
 
 _inline: dict[bytes, Process] = {}
-"""Processes by the texts that stand inside of spans."""
+"""Processes by their texts inside spans."""
 _ends: dict[bytes, dict[bytes, Process]] = {}
-"""Processes by their names, by the text behind the spans of a body."""
+"""Processes by name, by the text after the spans of a body."""
 
 
 def _read_inline(text: bytes) -> Process:
@@ -272,7 +272,7 @@ def _read_inline(text: bytes) -> Process:
 
 
 def _named(text: bytes) -> Mapping[bytes, Process]:
-    """Return the processes that stand behind the spans; everything from the spans' end is `text`."""
+    """Return the processes after the spans; `text` is everything from the end of the spans."""
     found = _ends.get(text)
     if found is None:
         document = _loaded(b'{"data":[{"spans":[' + text)
@@ -291,7 +291,7 @@ def _named(text: bytes) -> Mapping[bytes, Process]:
     return found
 
 
-def _process_of(process: Any) -> Process:  # noqa: ANN401 - whatever stands in the JSON
+def _process_of(process: Any) -> Process:  # noqa: ANN401 - any JSON value
     mended: list[str] = []
     found = processes.read(process, mended.append)
     if mended or type(process) is not dict:
@@ -299,7 +299,7 @@ def _process_of(process: Any) -> Process:  # noqa: ANN401 - whatever stands in t
     return found
 
 
-def _loaded(text: bytes) -> Any:  # noqa: ANN401 - whatever stands in the JSON
+def _loaded(text: bytes) -> Any:  # noqa: ANN401 - any JSON value
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:

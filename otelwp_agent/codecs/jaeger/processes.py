@@ -1,4 +1,4 @@
-"""Processes in Jaeger's JSON as services and resources; the same ones come again and again, and are remembered."""
+"""Convert processes in Jaeger's JSON to services and resources, with a cache, because they are usually repeated."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Process = tuple[str, bytes]
-    """The service's name, and a serialized resource."""
+    """Name of the service, and a serialized resource."""
 
 MAX_PROCESSES = 256
 MAX_SIZE = 2048
-"""Processes that are remembered, and the largest of them in bytes."""
+"""Maximum number of cached processes, and maximum size of each in bytes."""
 
 _known: dict[bytes, Process] = {}
-"""Processes as they were read, by their JSON; none that something was mended in."""
+"""Converted processes by their JSON, except those with repaired problems."""
 
 
-def read(process: Any, mend: Callable[[str], None]) -> Process:  # noqa: ANN401 - whatever stands in the JSON
-    """Return what a process is."""
+def read(process: Any, mend: Callable[[str], None]) -> Process:  # noqa: ANN401 - any JSON value
+    """Return the service and resource of a process; call `mend` with the kind of each repaired problem."""
     try:
         identity = orjson.dumps(process)
     except orjson.JSONEncodeError:
@@ -43,7 +43,7 @@ def read(process: Any, mend: Callable[[str], None]) -> Process:  # noqa: ANN401 
     return known
 
 
-def _read(process: Any, mend: Callable[[str], None]) -> Process:  # noqa: ANN401 - whatever stands in the JSON
+def _read(process: Any, mend: Callable[[str], None]) -> Process:  # noqa: ANN401 - any JSON value
     if type(process) is not dict:
         if process is not None and process != []:
             mend("process_dropped")

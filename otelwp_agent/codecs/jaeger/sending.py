@@ -1,8 +1,8 @@
-"""OTLP → Jaeger, but for the form it is written in: which tags, references and logs a span has.
+"""Convert OTLP to the common parts of Jaeger's formats: the tags, references and logs of a span.
 
-The rules are OpenTelemetry's (specification 1.50, "OpenTelemetry to Jaeger Transformation"): the resource is the
-process, `service.name` its name; scope, kind, status and trace state become tags, events logs with their name in
-`event`, the parent a CHILD_OF reference that stands first, links FOLLOWS_FROM references.
+The rules are OpenTelemetry's (specification 1.50, "OpenTelemetry to Jaeger Transformation"): the resource becomes the
+process, with `service.name` as its name; scope, kind, status and trace state become tags; events become logs with their
+name in `event`; the parent becomes the first reference, CHILD_OF; links become FOLLOWS_FROM references.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from otelwp_agent.codecs.key_value import Value
 
 NO_SERVICE = b"OTLPResourceNoServiceName"
-"""The name of a process whose resource has none, as the Collector's translator has it; Jaeger needs one."""
+"""Name of a process whose resource has none, as in the Collector's translator; Jaeger requires a name."""
 
 MAX_ENTRIES = 8192
-"""Tags that are remembered in each form; when full, everything is forgotten."""
+"""Maximum number of cached tags in each format; when it is reached, all are removed."""
 
 MAX_SIZE = 127
-"""The largest attribute that is remembered, in bytes."""
+"""Maximum size in bytes of a cached attribute."""
 
 _KINDS = {1: "internal", 2: "server", 3: "client", 4: "producer", 5: "consumer"}
 _CODES = {1: "OK", 2: "ERROR"}
 _CHILD_OF = attribute("opentracing.ref_type", "child_of")[1:]
 _NAMES = (b"event", b"message")
-"""The fields of a log that its reader takes for its name."""
+"""Fields of a log that readers use as its name."""
 
 
 class Process(NamedTuple):
-    """A resource: its service's name, its other attributes, and its spans with the scopes' tags."""
+    """A resource: its service's name, its other attributes, and its spans with their scopes' tags."""
 
     service: bytes
     attributes: list[bytes]
@@ -47,9 +47,9 @@ class Process(NamedTuple):
 
 
 def processes(body: bytes) -> list[Process]:
-    """Return what a trace request holds, equal resources in one; raise `MalformedError`.
+    """Return the contents of a trace request, with equal resources merged; raise `MalformedError`.
 
-    Attributes are serialized KeyValues, and so are a scope's tags.
+    Attributes and a scope's tags are serialized KeyValues.
     """
     found: dict[bytes, Process] = {}
     try:
@@ -79,7 +79,7 @@ def _process(resource: bytes) -> Process:
 
 
 def pair(key_value: bytes) -> tuple[bytes, Value]:
-    """Return a serialized KeyValue's key and value; arrays and maps are JSON text, nothing is an empty text."""
+    """Return a serialized KeyValue's key and value; arrays and maps become JSON text, an empty value becomes ""."""
     parsed = projection.KeyValue.FromString(key_value)
     any_value = projection.AnyValue.FromString(parsed.value)
     match any_value.WhichOneof("value"):
@@ -96,12 +96,12 @@ def pair(key_value: bytes) -> tuple[bytes, Value]:
 
 
 class Tags:
-    """Attributes as tags in one form, which `write(key, value)` gives; short ones are remembered."""
+    """Converts attributes to tags of one format with `write(key, value)`, and caches short ones."""
 
     __slots__ = ("_memory", "_write")
 
     def __init__(self, write: Callable[[bytes, Value], bytes]) -> None:
-        """Write tags so."""
+        """Use `write` to serialize a tag."""
         self._write = write
         self._memory: dict[bytes, bytes] = {}
 
@@ -120,7 +120,7 @@ class Tags:
 
 
 def _made(key: str, value: Value) -> bytes:
-    """Return a KeyValue without the length before it."""
+    """Return a KeyValue without its length prefix."""
     body = attribute(key, value)
     return body[2 if body[0] & 0x80 else 1 :]
 
@@ -133,7 +133,7 @@ _CODE_TAGS = {
 
 
 def _scope_tags(scope: pb.Scope) -> list[bytes]:
-    """Return a scope's name and version, under the names that they have and those that they had before."""
+    """Return a scope's name and version as tags, with their current and their former keys."""
     named = (("name", scope.name), ("version", scope.version))
     return [_text_tag(f"otel.{kind}.{key}", text) for key, text in named if text for kind in ("scope", "library")]
 
@@ -145,7 +145,7 @@ def _text_tag(key: str, text: bytes) -> bytes:
 
 
 def field_tags(span: pb.OtlpSpan) -> list[bytes]:
-    """Return the tags that a span's other fields make, as KeyValues."""
+    """Return the tags for a span's other fields, as KeyValues."""
     tags = []
     kind = _KIND_TAGS.get(span.kind)
     if kind is not None:
@@ -161,7 +161,7 @@ def field_tags(span: pb.OtlpSpan) -> list[bytes]:
 
 
 def event_fields(event: pb.Event) -> list[bytes]:
-    """Return an event's attributes, its name first. An empty name stands there if another would be taken for it."""
+    """Return an event's attributes, its name first. An empty name is written if another field could be taken for it."""
     attributes = list(event.attributes)
     if event.name or any(pair(each)[0] in _NAMES for each in attributes):
         return [_text_tag("event", event.name), *attributes]
@@ -169,5 +169,5 @@ def event_fields(event: pb.Event) -> list[bytes]:
 
 
 def is_child_of(link: pb.Link) -> bool:
-    """Whether a link came from a CHILD_OF reference."""
+    """Return whether a link was made from a CHILD_OF reference."""
     return _CHILD_OF in link.attributes

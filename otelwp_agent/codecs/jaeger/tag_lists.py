@@ -1,4 +1,4 @@
-"""The tags of a span in Jaeger's JSON, found again by their text: a whole list of them, or else each by itself."""
+"""Cache the tags of a span in Jaeger's JSON by their text: a whole list, or else each tag."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from otelwp_agent.codecs.jaeger.tags import Mend
 
 MAX_LISTS, MAX_LIST = 1024, 1024
-"""Lists that are remembered, and the longest of them in bytes: two megabytes with what they became."""
+"""Maximum number of cached lists, and maximum length of each in bytes: two megabytes with their results."""
 
 MAX_TAG = 192
-"""The longest tag that is remembered, in bytes."""
+"""Maximum length of a cached tag in bytes."""
 
 PLAIN = rb"[ !#-\[\]-~]"
-"""Text that stands for itself: printable ASCII without quotation marks and backslashes."""
+"""Text without escapes: printable ASCII without quotation marks and backslashes."""
 
 _plain_tag = re.compile(rb'"(%b+)",(?:"type":"(string)",)?"value":"(%b*)"' % (PLAIN, PLAIN)).fullmatch
 _SPECIAL = frozenset(key.encode() for key in SPECIAL_KEYS)
@@ -31,16 +31,16 @@ _BEGIN, _BETWEEN = b'{"key":', b'},{"key":'
 
 
 class TagList(NamedTuple):
-    """What the tags of a span become."""
+    """The result for the tags of a span."""
 
     fields: bytes
     """Fields of the span."""
     has_kind: bool
-    """Whether one of the tags tells the kind."""
+    """Whether one of the tags contains the kind."""
     untyped: bool
-    """Whether one of them has no type."""
+    """Whether one of the tags has no type."""
     specials: Specials
-    """Those that make other fields."""
+    """Tags that become other fields."""
 
 
 class _Untyped(bytes):
@@ -50,20 +50,20 @@ class _Untyped(bytes):
 
 
 class TagLists:
-    """A memory of tags and lists of them. What came once is not remembered."""
+    """A cache of tags and lists of tags. Only those that are repeated are cached."""
 
     __slots__ = ("_seen", "_tags", "known")
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Start empty."""
         self.known: dict[bytes, TagList] = {}
         """Lists by their text, without the brackets."""
         self._tags: dict[bytes, bytes] = {}
-        """Fields by the text of a tag, without what stands in `_BETWEEN`."""
+        """Fields by the text of a tag, without the text in `_BETWEEN`."""
         self._seen = Seen()
 
     def read(self, text: bytes, mend: Mend) -> TagList:
-        """Return what a list is whose text, without the brackets, may not be JSON: then it raises `ValueError`."""
+        """Return the result for a list whose `text` has no brackets; raise `ValueError` if it is not JSON."""
         found = self._joined(text)
         if found is None:
             mended: list[str] = []
@@ -79,7 +79,7 @@ class TagLists:
         return found
 
     def _joined(self, text: bytes) -> TagList | None:
-        """Put a list together from its tags; `None` if one of them is more than a field."""
+        """Build a list from its tags; `None` if one of them becomes more than a field."""
         if not text.startswith(_BEGIN) or not text.endswith(b"}"):
             return None
         pieces = text[len(_BEGIN) : -1].split(_BETWEEN)
@@ -93,7 +93,7 @@ class TagLists:
         return TagList(b"".join(fields), len(min(fields, key=len)) == len(SERVER), _Untyped in map(type, fields), {})
 
     def _tag(self, piece: bytes) -> bytes | None:
-        """Read a tag that is not known."""
+        """Read an unknown tag."""
         found = _plain_tag(piece)
         if found is not None and (key := found[1]) not in _SPECIAL:
             field, untyped = ATTRIBUTE + text_attribute(key, found[3]), found[2] is None

@@ -1,8 +1,8 @@
-"""Tags in Jaeger's JSON, in every shape that senders give them, as serialized attributes.
+"""Convert tags in Jaeger's JSON, in every form that senders use, to serialized attributes.
 
-Regular is a list of `{"key", "type", "value"}`. Also taken are a map from key to value, one in which such objects stand
-among the values (PHP's `$tags[] = …` on a map), and `[]` where a map is meant. Without a type, the JSON type is it.
-What was written for a short tag is remembered: most of a span are its tags, and mostly the same in each.
+The regular form is a list of `{"key", "type", "value"}`. Also accepted are a map from key to value, a map with such
+objects among its values (PHP's `$tags[] = …` on a map), and `[]` instead of an empty map. A tag without a type has the
+type of its JSON value. The result for a short tag is cached, because tags are most of a span and are usually repeated.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     Mend = Callable[[str], None]
 
 MAX_ENTRIES = 8192
-"""Tags that are remembered, about 3 MB of them; when full, everything is forgotten."""
+"""Maximum number of cached tags, about 3 MB; when it is reached, all are removed."""
 
 MAX_SIZE = 128
-"""The largest serialized attribute that is remembered, in bytes."""
+"""Maximum size in bytes of a cached serialized attribute."""
 
 _INT64 = range(-(1 << 63), 1 << 63)
 typed_tag = itemgetter("key", "type", "value")
 known_tags: dict[object, bytes] = {}
-"""What was written for a tag by (key, type, value), or by (key, class, value, None) where there is no type."""
+"""Serialized tags by (key, type, value), or by (key, class, value, None) without a type."""
 
 
-def decode(tags: Any, mend: Mend) -> tuple[bytes, Specials]:  # noqa: ANN401 - whatever stands in the JSON
-    """Return a span's tags as its fields, and those that make other fields."""
+def decode(tags: Any, mend: Mend) -> tuple[bytes, Specials]:  # noqa: ANN401 - any JSON value
+    """Return a span's tags as its fields, and the tags that become other fields."""
     if not tags:
         return b"", {}
     if type(tags) is not list:
@@ -65,7 +65,7 @@ def decode(tags: Any, mend: Mend) -> tuple[bytes, Specials]:  # noqa: ANN401 - w
     return joined(parts, specials), specials
 
 
-def pairs(tags: Any, mend: Mend) -> list[tuple[str, Value]]:  # noqa: ANN401 - whatever stands in the JSON
+def pairs(tags: Any, mend: Mend) -> list[tuple[str, Value]]:  # noqa: ANN401 - any JSON value
     """Return the tags of a process, or the fields of a log, as keys and values."""
     if not tags:
         return []
@@ -73,8 +73,8 @@ def pairs(tags: Any, mend: Mend) -> list[tuple[str, Value]]:  # noqa: ANN401 - w
     return [pair for pair in found if pair is not None]
 
 
-def as_list(tags: Any, mend: Mend) -> list[Any]:  # noqa: ANN401 - whatever stands in the JSON
-    """Return tags that are no list as one."""
+def as_list(tags: Any, mend: Mend) -> list[Any]:  # noqa: ANN401 - any JSON value
+    """Convert tags that are not a list to a list."""
     if tags is None:
         return []
     if type(tags) is not dict:
@@ -87,10 +87,10 @@ def as_list(tags: Any, mend: Mend) -> list[Any]:  # noqa: ANN401 - whatever stan
     ]
 
 
-def has_kind(tags: Any) -> bool:  # noqa: ANN401 - whatever stands in the JSON
-    """Whether a tag, as it comes in JSON, tells the kind; or that there was no request to answer.
+def has_kind(tags: Any) -> bool:  # noqa: ANN401 - any JSON value
+    """Return whether a JSON tag contains the kind, or shows that there was no request.
 
-    PHP's `http_response_code()` is false on the command line, and the founding plugin writes it down.
+    PHP's `http_response_code()` is false on the command line, and the first WordPress plugin sends that value.
     """
     if type(tags) is dict:
         return "span.kind" in tags or tags.get(_STATUS) is False or has_kind(list(tags.values()))
@@ -104,8 +104,8 @@ def has_kind(tags: Any) -> bool:  # noqa: ANN401 - whatever stands in the JSON
 _STATUS = "http.status_code"
 
 
-def always(tag: Any) -> bytes | None:  # noqa: ANN401 - whatever stands in the JSON
-    """Return a tag as a field of its span, if it is that wherever it stands; `None` if it takes or makes more."""
+def always(tag: Any) -> bytes | None:  # noqa: ANN401 - any JSON value
+    """Return a tag as a field of its span, if it always becomes this field; `None` otherwise."""
     mendings: list[str] = []
     pair = _pair(tag, mendings.append)
     if pair is None or mendings:
@@ -115,8 +115,8 @@ def always(tag: Any) -> bytes | None:  # noqa: ANN401 - whatever stands in the J
     return None if specials or (pair[0] == "span.kind" and not kind_of([field])) else field
 
 
-def _decode_one(tag: Any, identity: object, specials: Specials, mend: Mend) -> bytes:  # noqa: ANN401 - the JSON's
-    """Return a tag that is not known as fields of its span; it is, from now on, if it always means that."""
+def _decode_one(tag: Any, identity: object, specials: Specials, mend: Mend) -> bytes:  # noqa: ANN401 - any JSON value
+    """Return an unknown tag as fields of its span, and cache it if the result is always the same."""
     mendings: list[str] = []
     pair = _pair(tag, mendings.append)
     for kind in mendings:
@@ -125,8 +125,8 @@ def _decode_one(tag: Any, identity: object, specials: Specials, mend: Mend) -> b
         return b""
     is_field = pair[0] in specials
     body = span_tag(*pair, specials)
-    # A second one of a key is an attribute, though the first is a field. Zeros that differ in their sign are equal, so
-    # floats are not remembered.
+    # A second tag with such a key is an attribute, though the first is a field. Floats are not cached, because 0.0 and
+    # -0.0 are equal as keys.
     is_field = is_field or pair[0] in specials
     if identity is not None and not mendings and not is_field and type(pair[1]) is not float:
         if len(known_tags) >= MAX_ENTRIES:
@@ -136,7 +136,7 @@ def _decode_one(tag: Any, identity: object, specials: Specials, mend: Mend) -> b
     return body
 
 
-def _pair(tag: Any, mend: Mend) -> tuple[str, Value] | None:  # noqa: ANN401 - whatever stands in the JSON
+def _pair(tag: Any, mend: Mend) -> tuple[str, Value] | None:  # noqa: ANN401 - any JSON value
     if type(tag) is not dict or "key" not in tag or tag["key"] == "":
         mend("tags_dropped")
         return None
@@ -150,8 +150,8 @@ def _pair(tag: Any, mend: Mend) -> tuple[str, Value] | None:  # noqa: ANN401 - w
     return key, _typed(value, type_, mend)
 
 
-def _typed(value: Any, type_: Any, mend: Mend) -> Value:  # noqa: ANN401 - whatever stands in the JSON
-    """Return a tag's value as its type says, or as its JSON type does if it has none, or one that does not fit."""
+def _typed(value: Any, type_: Any, mend: Mend) -> Value:  # noqa: ANN401 - any JSON value
+    """Convert a value to its tag's type; keep its JSON type if the tag has no type or one that does not fit."""
     if type_:
         convert = _CONVERTERS.get(str(type_).lower())
         converted = convert(value) if convert is not None else None
@@ -167,16 +167,16 @@ def _typed(value: Any, type_: Any, mend: Mend) -> Value:  # noqa: ANN401 - whate
     return scalars.text(value)
 
 
-def _string(value: Any) -> str | None:  # noqa: ANN401 - whatever stands in the JSON
+def _string(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
     return value if type(value) is str else None
 
 
-def _bool(value: Any) -> bool | None:  # noqa: ANN401 - whatever stands in the JSON
+def _bool(value: Any) -> bool | None:  # noqa: ANN401 - any JSON value
     return value if type(value) is bool else {"true": True, "false": False}.get(value) if type(value) is str else None
 
 
-def _int64(value: Any) -> int | None:  # noqa: ANN401 - whatever stands in the JSON
-    """Return an integer; Jaeger writes those that JavaScript's numbers cannot hold as strings."""
+def _int64(value: Any) -> int | None:  # noqa: ANN401 - any JSON value
+    """Return an integer; Jaeger writes integers that JavaScript cannot represent as strings."""
     if type(value) is str:
         try:
             value = orjson.loads(value)
@@ -187,7 +187,7 @@ def _int64(value: Any) -> int | None:  # noqa: ANN401 - whatever stands in the J
     return value if type(value) is int and value in _INT64 else None
 
 
-def _float64(value: Any) -> float | None:  # noqa: ANN401 - whatever stands in the JSON
+def _float64(value: Any) -> float | None:  # noqa: ANN401 - any JSON value
     if type(value) is int or type(value) is float:
         return float(value)
     if type(value) is str and len(value) <= _LONGEST_FLOAT:
@@ -198,7 +198,7 @@ def _float64(value: Any) -> float | None:  # noqa: ANN401 - whatever stands in t
     return None
 
 
-def _binary(value: Any) -> bytes | None:  # noqa: ANN401 - whatever stands in the JSON
+def _binary(value: Any) -> bytes | None:  # noqa: ANN401 - any JSON value
     if type(value) is not str:
         return None
     try:
@@ -222,4 +222,4 @@ _CONVERTERS: dict[str, Callable[[Any], Value | None]] = {
     "float": _float64,
     "bytes": _binary,
 }
-"""By the names that Jaeger's JSON has, and others that mean the same."""
+"""Converters by type: the names in Jaeger's JSON, and synonyms."""

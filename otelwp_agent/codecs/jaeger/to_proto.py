@@ -1,6 +1,6 @@
-"""OTLP → Jaeger's protobuf (jaeger-idl, proto/api_v2): one `PostSpansRequest` for everything.
+"""Convert OTLP to Jaeger's protobuf (jaeger-idl, proto/api_v2): one `PostSpansRequest` for the whole request.
 
-A request has one process for all spans; where there are several resources, each span has its own beside it.
+It has one process for all spans; if there are several resources, each span contains its own process.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _SECOND = 10**9
 _double = struct.Struct("<Bd").pack
 _WARNINGS = WARNINGS.encode()
 _TAG, _FIELD, _PROCESS_TAG = b"\x42", b"\x12", b"\x12"
-"""The tags of `Span.tags` (8), `Log.fields` (2) and `Process.tags` (2)."""
+"""Tags of `Span.tags` (8), `Log.fields` (2) and `Process.tags` (2)."""
 
 
 def encode(body: bytes) -> bytes:
-    """Return a trace request as a serialized `PostSpansRequest`, "" if it holds no span; raise `MalformedError`."""
+    """Convert a trace request to a serialized `PostSpansRequest`, "" if there is no span; raise `MalformedError`."""
     found = processes(body)
     spans = []
     for process in found:
@@ -90,7 +90,7 @@ def _moment(nanoseconds: int) -> bytes:
 
 
 def _without_warnings(attributes: Sequence[bytes]) -> tuple[list[bytes], bytes]:
-    """Take the warnings out of a span's attributes; return them as a field of the span."""
+    """Split a span's attributes into those without warnings, and the warnings as a field of the span."""
     rest, warnings = [], []
     for each in attributes:
         texts = _warning_texts(each)
@@ -113,12 +113,12 @@ def _warning_texts(key_value: bytes) -> list[bytes] | None:
 
 
 def _join(tag: bytes, parts: Sequence[bytes]) -> bytes:
-    """Return parts that have their length before them as fields."""
+    """Return length-prefixed parts as fields."""
     return tag + tag.join(parts) if parts else b""
 
 
 def _tag(key: bytes, value: Value) -> bytes:
-    """Return a KeyValue behind its length: key 1, v_type 2, and the value in the field of its type."""
+    """Return a length-prefixed KeyValue: key 1, v_type 2, and the value in the field of its type."""
     if isinstance(value, str):
         rest = prefixed(b"\x1a", value.encode())
     elif isinstance(value, bool):

@@ -1,6 +1,7 @@
-"""OTLP → Jaeger's Thrift (jaeger-idl, thrift/jaeger.thrift) in the binary protocol: one `Batch` for each resource.
+"""Convert OTLP to Jaeger's Thrift (jaeger-idl, thrift/jaeger.thrift) in the binary protocol.
 
-Thrift has microseconds, no value types beyond those of its tags, and no warnings apart from tags.
+Each resource becomes one `Batch`. Thrift times are in microseconds. It has only the value types of its tags, and no
+warnings besides tags.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _STOP = b"\0"
 
 
 def encode(body: bytes) -> list[bytes]:
-    """Return a trace request as batches, one for each resource; raise `MalformedError`."""
+    """Convert a trace request to batches, one for each resource; raise `MalformedError`."""
     return [
         b"".join(
             (
@@ -82,7 +83,7 @@ def _span(span: pb.OtlpSpan, scope_tags: list[bytes]) -> bytes:
 
 
 def _references(span: pb.OtlpSpan, trace_id: bytes) -> bytes:
-    """Return the references. The parent stands first: readers look there for it when they know of no parent's field."""
+    """Return the references. The parent is first, because readers that ignore the parent field expect it there."""
     references = []
     if span.parent_span_id:
         references.append(_reference(8, 1, 0, 10, 2, trace_id[8:], 10, 3, trace_id[:8], 10, 4, span.parent_span_id, 0))

@@ -1,5 +1,6 @@
-"""Zipkin ⇄ OTLP in wire form: v2 JSON and protobuf both ways, v1 JSON as it comes in.
+"""Convert between Zipkin and serialized OTLP: v2 JSON and protobuf in both directions, v1 JSON only to OTLP.
 
-The rules are those of the OpenTelemetry specification ("OpenTelemetry to Zipkin Transformation", and read backwards),
-and of the Collector's translator where it is silent. docs/topics/zipkin.md tells them, and what the format loses.
+The rules are those of the OpenTelemetry specification ("OpenTelemetry to Zipkin Transformation" and its inverse), and
+of the Collector's translator for everything else. docs/topics/zipkin.md describes them, and which data the format
+loses.
 """

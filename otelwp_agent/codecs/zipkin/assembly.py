@@ -1,4 +1,4 @@
-"""The spans of one body on their way to an OTLP request: grouped, each there once, their parents without cycles."""
+"""Build an OTLP request from the spans of one body: group them, remove duplicates and break cycles of parents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from otelwp_agent.codecs.key_value import Value
 
     Resource = tuple[str, tuple[tuple[str, Value], ...]]
-    """The service's name, and attributes of the resource beside it."""
+    """Name of the service, and other attributes of the resource."""
     Scope = tuple[str, str]
     """Name and version."""
 
@@ -23,54 +23,57 @@ _TRACE_SIZE = 16
 
 
 class Span:
-    """A span: its ids, and its other fields serialized."""
+    """The ids of a span, and its other fields, serialized."""
 
     __slots__ = ("ids", "kind", "parent", "rest")
 
     def __init__(self, ids: bytes, parent: bytes, kind: bytes, rest: bytes) -> None:
-        """Put together the trace id and the span id, the parent's span id or "", the kind and the rest as fields."""
+        """Create a span from its parts.
+
+        `ids` is the trace id and the span id, `parent` a span id or ""; `kind` and `rest` are serialized fields.
+        """
         self.ids = ids
         self.parent = parent
         self.kind = kind
         self.rest = rest
 
     def fields(self) -> bytes:
-        """Return all of it, in the order of the fields' numbers."""
+        """Return the serialized span, with its fields in the order of their numbers."""
         parent = b"\x22\x08" + self.parent if self.parent else b""
         ids = self.ids
         return b"\x0a\x10%b\x12\x08%b%b%b" % (ids[:_TRACE_SIZE], ids[_TRACE_SIZE:], parent, self.rest)
 
 
 class Assembly:
-    """Takes spans and gives a request; `mended` counts what was put right, by kind."""
+    """Collects spans and builds a request; `mended` counts repaired problems by kind."""
 
     __slots__ = ("_groups", "_spans", "_uncertain", "mended", "service", "spans")
 
     def __init__(self) -> None:
-        """Begin with no span."""
+        """Start without spans."""
         self.mended: dict[str, int] = {}
         self.service = ""
-        """The name of the first service."""
+        """Name of the first service."""
         self.spans = 0
-        """How many there are."""
+        """Number of spans."""
         self._groups: dict[Resource, dict[Scope, list[Span]]] = {}
         self._spans: dict[bytes, Span] = {}
         self._uncertain: list[Span] = []
 
     def mend(self, kind: str, times: int = 1) -> None:
-        """Count what was put right."""
+        """Count a repaired problem."""
         self.mended[kind] = self.mended.get(kind, 0) + times
 
     def add(self, resource: Resource, scope: Scope, span: Span) -> None:
         """Add a span.
 
-        One that repeats another is left out. The server's half of a client's span may have its ids: both stay. Another
-        one under the same ids is given an id of its own.
+        An exact repetition of another span is dropped. The server's and the client's half of a call may share their
+        ids: both are kept. Any other span with the same ids gets a new span id.
         """
         known = self._spans.get(span.ids)
         if known is None:
             self._spans[span.ids] = span
-            # Every cycle has a span whose parent comes after it, or is itself: only from those must be looked.
+            # Every cycle has a span that is its own parent or precedes its parent: only those spans need to be checked.
             above = span.ids[:_TRACE_SIZE] + span.parent
             if span.parent and (above == span.ids or above not in self._spans):
                 self._uncertain.append(span)
@@ -87,12 +90,12 @@ class Assembly:
         self._groups.setdefault(resource, {}).setdefault(scope, []).append(span)
 
     def body(self) -> bytes:
-        """Return everything as a serialized `ExportTraceServiceRequest`."""
+        """Return the serialized `ExportTraceServiceRequest`."""
         self._cut_cycles()
         return b"".join([prefixed(b"\x0a", _resource_spans(*group)) for group in self._groups.items()])
 
     def _cut_cycles(self) -> None:
-        """Make a root of one span in every cycle of parents."""
+        """Make one span in every cycle of parents a root."""
         done: set[bytes] = set()
         for start in self._uncertain:
             path: set[bytes] = set()

@@ -1,14 +1,14 @@
-"""OTLP in wire form → Zipkin v2, as JSON or protobuf: what both have in common.
+"""Convert serialized OTLP to Zipkin v2: the common part of JSON and protobuf.
 
-A span is mostly its ids and times, which are its own, and then its *tail*: attributes and status, of which many spans
-have the same. So there are three ways to write one, each taking what the one before it cannot:
+A span consists of its ids and times, which are unique, and its *tail*: attributes and status, which are equal in many
+spans. There are three ways to write a span; each handles what the one before it cannot:
 
-* its head is read at fixed places (fields in their order, as every SDK writes them), and its tail found again whole;
-* upb parses it, and each of its attributes is found again by its bytes (see `fragments`);
-* it is made a dict, because it has something that few spans have (see `records`).
+* read the ids and times at fixed offsets (in the order in which every SDK writes the fields), and look up the tail;
+* parse the span with upb, and look up each attribute by its bytes (see `fragments`);
+* convert the span to a dict, because it has something that few spans have (see `records`).
 
-The first takes 3 µs, and 6 where one attribute is new (see `templates`); the second 7 to 9, as a tail that is new
-altogether (benchmarks/zipkin.py, docs/topics/zipkin.md). What is remembered has bounds.
+The first way takes 3 µs, and 6 µs where one attribute is new (see `templates`); the second 7 to 9 µs, as does an
+entirely new tail (benchmarks/zipkin.py, docs/topics/zipkin.md). All caches are bounded.
 """
 
 from __future__ import annotations
@@ -44,66 +44,66 @@ if TYPE_CHECKING:
     from otelwp_agent.codecs.zipkin.records import Record
 
 MAX_CONTEXTS = 256
-"""Resources and scopes that are remembered together."""
+"""Maximum number of cached pairs of resource and scope."""
 
 MAX_TAIL = 512
-"""The longest tail of a span that is remembered, in bytes."""
+"""Maximum length of a cached tail in bytes."""
 
 MAX_TAILS_SIZE = 4 * 2**20
-"""Bytes of tails that are remembered, with what was written for them; when full, they are all forgotten."""
+"""Maximum size in bytes of cached tails with their results; when it is exceeded, all are removed."""
 
 SERVICE_NAME = "service.name"
 NO_TRACE, NO_SPAN = bytes(16), bytes(8)
-"""The ids that are none."""
+"""The invalid ids."""
 
 _PARENT, _NAME = 0x22, 0x2A
-"""The tags of a span's parent id and name: one of them stands behind the trace id and the span id."""
+"""Tags of a span's parent id and name: one of them follows the trace id and the span id."""
 _BEHIND_IDS = 28
 _ATTRIBUTE = b"\x4a"
-"""The tag of a span's attributes."""
+"""Tag of a span's attributes."""
 _CHILD = struct.Struct("<H16sH8sH8sBB")
-"""The beginning of a span with a parent: its ids behind their tags and sizes, then the tag and the size of the name."""
+"""Beginning of a span with a parent: its ids with their tags and sizes, then the tag and the size of the name."""
 _ROOT = struct.Struct("<H16sH8sBB")
-"""The same of a span without a parent."""
+"""Beginning of a span without a parent."""
 _TIMES = struct.Struct("<BBBQBQ")
-"""What follows the name: kind, start and end, behind their tags."""
+"""The fields after the name: kind, start and end, with their tags."""
 _TIMES_SIZE = _TIMES.size
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What became of a request."""
+    """The result of encoding a request."""
 
     body: bytes
     spans: int
-    """Spans in `body`."""
+    """Number of spans in `body`."""
     left_out: int
-    """Spans that Zipkin cannot carry: their trace or span id is missing, or is none."""
+    """Number of spans that Zipkin cannot represent, because their trace or span id is missing or invalid."""
 
 
 class Context(Generic[F]):
-    """What all spans of one scope share; `opened` is for the format to fill."""
+    """Data shared by all spans of one scope; the format's encoder fills `opened`."""
 
     __slots__ = ("base", "opened", "service", "shapes", "tails", "templates")
 
     def __init__(self, service: str, base: dict[str, str], nothing: F) -> None:
-        """Describe a service, and the tags that its resource and the scope give every span."""
+        """Set the service, and the tags that resource and scope add to every span."""
         self.service = service
         self.base = base
         above = frozenset(base)
         self.shapes = [Shapes(above, kind) for kind in range(len(KINDS))]
         self.tails: list[dict[bytes, F]] = [{} for _ in KINDS]
-        """By kind: what was written for a tail."""
+        """By kind: the encoded form of each cached tail."""
         self.templates: list[Templates[F]] = [Templates(nothing) for _ in KINDS]
         self.opened: list[F] = []
-        """By kind: what stands between a span's times and its own tags, the context's tags included."""
+        """By kind: the text between a span's times and its own tags, including the context's tags."""
 
 
 class Encoder(Generic[F]):
-    """Writes one format. It remembers what it wrote, so keep it."""
+    """Writes one format. Reuse an encoder, because it caches what it wrote."""
 
     nothing: F
-    """The empty string, or bytes."""
+    """The empty string, or empty bytes."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Encoder(Generic[F]):
         tag: Callable[[str, str], F],
         read: Callable[[F], tuple[str, str]],
     ) -> None:
-        """Name services that have no name; write tags with `tag`, and read them again with `read`."""
+        """Use a default name for services without a name, write tags with `tag`, and parse them with `read`."""
         self._default = default_service_name
         self._read: Callable[[F], tuple[str, str]] = read
         self._tag: Callable[[str, str], F] = tag
@@ -124,7 +124,7 @@ class Encoder(Generic[F]):
         self._tails_size = 0
 
     def encode(self, body: bytes) -> Encoded:
-        """Return a request in wire form as Zipkin has it; raise `MalformedError` if it does not parse."""
+        """Convert a serialized request to Zipkin; raise `MalformedError` if it is not valid."""
         out: list[bytes] = []
         total = 0
         try:
@@ -140,7 +140,7 @@ class Encoder(Generic[F]):
         return Encoded(self._document(out), len(out), total - len(out))
 
     def _add(self, out: list[bytes], spans: list[bytes], context: Context[F]) -> None:
-        """Write the spans of one scope; those that cannot be carried are left out. The hot loop."""
+        """Write the spans of one scope, without those that Zipkin cannot represent. This is the hot loop."""
         names, tails, opened, write = self._names, context.tails, context.opened, self._write
         read_child, read_root, read_times = _CHILD.unpack_from, _ROOT.unpack_from, _TIMES.unpack_from
         for span in spans:
@@ -154,14 +154,14 @@ class Encoder(Generic[F]):
                 after = begin + size
                 tag_6, kind, tag_7, start, tag_8, end = read_times(span, after)
                 if (
-                    tag_1 == 0x100A  # noqa: PLR2004 - the tag of field 1, and the size of a trace id
+                    tag_1 == 0x100A  # noqa: PLR2004 - tag of field 1 and size of a trace id
                     and tag_2 == 0x0812  # noqa: PLR2004 - and so on
                     and tag_4 == 0x0822  # noqa: PLR2004
                     and tag_5 == _NAME
                     and tag_6 == 0x30  # noqa: PLR2004
                     and tag_7 == 0x39  # noqa: PLR2004
                     and tag_8 == 0x41  # noqa: PLR2004
-                    and size < 128  # noqa: PLR2004 - in one byte
+                    and size < 128  # noqa: PLR2004 - the size takes one byte
                     and MICROSECOND <= start <= end
                     and trace_id != NO_TRACE
                     and NO_SPAN not in (span_id, parent)
@@ -178,16 +178,16 @@ class Encoder(Generic[F]):
                         )
                         continue
             except (struct.error, IndexError):
-                pass  # no such head, or no such kind
+                pass  # a different layout, or an unknown kind
             text = self._one(span, context)
             if text:
                 out.append(text)
 
     def _tail(self, tail: bytes, context: Context[F], kind: int) -> F | None:  # noqa: C901 - one path
-        """Write a tail, and remember it if it is short and comes again; `None` if its span must go another way.
+        """Write a tail, and cache it if it is short and repeated; `None` if its span needs another way.
 
-        Attributes are told apart by splitting at their tag; where a value has that byte in it, some piece is not as
-        long as it says, and upb finds them.
+        The attributes are found by splitting at their tag. If a value contains that byte, the length of some piece is
+        wrong, and the tail is parsed with upb.
         """
         tags: Tags[F] = self._tags
         missed = tags.missed
@@ -229,14 +229,14 @@ class Encoder(Generic[F]):
         if not new:
             self._remember(tail, written, context.tails[kind])
         elif new <= MAX_VOLATILE and len(tail) <= MAX_TAIL:
-            told = places(plan, len(keys))
+            peer = places(plan, len(keys))
             templates.learn(
-                pieces, keys, fragments, tags, lambda marked: self._written(context, list(marked) + also, remote), told
+                pieces, keys, fragments, tags, lambda marked: self._written(context, list(marked) + also, remote), peer
             )
         return written
 
     def _remember(self, tail: bytes, written: F, tails: dict[bytes, F]) -> None:
-        """Remember what was written for a tail, if it is short and comes again."""
+        """Cache the encoded form of a tail, if the tail is short and repeated."""
         if len(tail) > MAX_TAIL or not self._tails_seen.again(tail):
             return
         self._tails_size += len(tail) + len(written)
@@ -248,7 +248,7 @@ class Encoder(Generic[F]):
         tails[tail] = written
 
     def _end(self, raw: bytes, context: Context[F], kind: int) -> F | None:
-        """Write what `_tail` does, of a serialized span, or a part of one, however its fields are ordered."""
+        """Do the same as `_tail` for a serialized span, or a part of one, with its fields in any order."""
         span = pb.OtlpSpan.FromString(raw)
         pairs: list[tuple[F, str]] = [self._tags.of(attribute) for attribute in span.attributes]
         plan = context.shapes[kind][tuple([key for _, key in pairs])]
@@ -260,16 +260,16 @@ class Encoder(Generic[F]):
         return self._written(context, fragments + more[0], remote + more[1])
 
     def _more(self, span: pb.OtlpSpan, raw: bytes) -> tuple[list[F], F]:
-        """Return tags of what else a span has, and its annotations; `raw` is what was parsed as `span`."""
-        tags, told = status_tags(span.status), []
+        """Return the tags for a span's other fields, and its annotations; `span` is the parsed `raw`."""
+        tags, notes = status_tags(span.status), []
         if span.WhichOneof("rare"):
             rare = pb.Rare.FromString(raw)
             tags += rare_tags(rare)
-            told = annotated(rare)
-        return [self._tag(key, value) for key, value in tags], self._annotations(told) if told else self.nothing
+            notes = annotated(rare)
+        return [self._tag(key, value) for key, value in tags], self._annotations(notes) if notes else self.nothing
 
     def _one(self, raw: bytes, context: Context[F]) -> bytes:
-        """Write one span however its fields are ordered, or nothing if it cannot be carried."""
+        """Write one span with its fields in any order; return nothing if Zipkin cannot represent it."""
         span = pb.OtlpSpan.FromString(raw)
         trace_id, span_id, parent = span.trace_id, span.span_id, span.parent_span_id
         if not (is_id(trace_id, len(NO_TRACE)) and is_id(span_id, len(NO_SPAN))):
@@ -297,15 +297,15 @@ class Encoder(Generic[F]):
         opened: F,
         written: F,
     ) -> bytes:
-        """Return a span; `parent` may be empty, the times are microseconds."""
+        """Return an encoded span; `parent` may be empty, the times are microseconds."""
         raise NotImplementedError
 
     def _written(self, context: Context[F], fragments: Sequence[F], remote: F) -> F:
-        """Return a span's end: its own tags and its remote endpoint."""
+        """Return the end of a span: its own tags and its remote endpoint."""
         raise NotImplementedError
 
     def _from_record(self, made: Record) -> bytes:
-        """Return a span that was made the careful way."""
+        """Return a span that was converted to a dict."""
         raise NotImplementedError
 
     def _document(self, spans: list[bytes]) -> bytes:
@@ -313,15 +313,15 @@ class Encoder(Generic[F]):
         raise NotImplementedError
 
     def _fill(self, context: Context[F]) -> None:
-        """Write what all spans of a context share."""
+        """Set the text that all spans of a context share."""
         raise NotImplementedError
 
     def _endpoint(self, endpoint: Endpoint) -> F:
         """Write a remote endpoint as a field of a span."""
         raise NotImplementedError
 
-    def _annotations(self, told: list[tuple[int, str]]) -> F:
-        """Write annotations, times in microseconds and texts, as a field of a span."""
+    def _annotations(self, notes: list[tuple[int, str]]) -> F:
+        """Write annotations (times in microseconds, texts) as a field of a span."""
         raise NotImplementedError
 
     def _name(self, raw: bytes) -> F:
@@ -333,7 +333,7 @@ class Encoder(Generic[F]):
         try:
             resource, scope = pb.Resource.FromString(head[0]), pb.Scope.FromString(head[1])
         except DecodeError as error:
-            message = "a resource or a scope does not parse"
+            message = "a resource or a scope is not valid protobuf"
             raise MalformedError(message) from error
         tags = tags_of(resource.attributes)
         service = tags.pop(SERVICE_NAME, "") or self._default
@@ -351,6 +351,9 @@ class Encoder(Generic[F]):
         return self._endpoint(endpoint) if endpoint else self.nothing
 
     def _rest(self, rest: bytes) -> tuple[list[F], F] | None:
-        """Return what `_more` does of what follows a span's attributes; `None` if there are other attributes in it."""
+        """Do the same as `_more` for the fields after a span's attributes.
+
+        Returns `None` if they contain further attributes.
+        """
         span = pb.OtlpSpan.FromString(rest)
         return None if span.attributes else self._more(span, rest)

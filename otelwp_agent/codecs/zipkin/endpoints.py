@@ -1,7 +1,7 @@
-"""Who a span talked to: Zipkin's `remoteEndpoint` and `localEndpoint` ⇄ attributes.
+"""Convert Zipkin's `remoteEndpoint` and `localEndpoint` to attributes and back.
 
-The ranking is the specification's ("OpenTelemetry to Zipkin Transformation", Remote endpoint). It names the other side
-of a CLIENT or PRODUCER; to a SERVER or CONSUMER, `server.address` and its like are the span's own side.
+The ranking is the specification's ("OpenTelemetry to Zipkin Transformation", Remote endpoint). For CLIENT and PRODUCER,
+`server.address` and similar attributes describe the peer; for SERVER and CONSUMER they describe the span's own host.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
     Endpoint = dict[str, Any]
-    """`serviceName`, `ipv4`, `ipv6` (text) and `port`, those that are known."""
+    """`serviceName`, `ipv4`, `ipv6` (text) and `port`; unknown ones are missing."""
 
 PEER_SERVICE = "peer.service"
 PEER = ("network.peer.address", "network.peer.port")
@@ -24,7 +24,7 @@ _PORTS = {
     "server.socket.address": "server.socket.port",
     "net.sock.peer.addr": "net.sock.peer.port",
 }
-"""The attributes that hold a socket's address, and where its port stands."""
+"""By attribute with the address of a socket: the attribute with its port."""
 
 _OUTGOING = (
     PEER_SERVICE,
@@ -42,11 +42,11 @@ _OUTGOING = (
 _OTHER = (PEER_SERVICE, "network.peer.address", "net.sock.peer.addr")
 
 RANKING = (_OTHER, _OTHER, _OTHER, _OUTGOING, _OUTGOING, _OTHER)
-"""Attributes that name the other side, the best first, by OTLP's span kind (unspecified, internal, server, …)."""
+"""Attributes that name the peer, the best first, by OTLP's span kind (unspecified, internal, server, …)."""
 
 
-def telling(keys: Container[str], kind: int) -> list[str]:
-    """Return the keys among `keys` that tell the other side of a span of this kind, the one that names it first."""
+def peer_keys(keys: Container[str], kind: int) -> list[str]:
+    """Return those of `keys` that describe the peer of a span of this kind, the one with its name first."""
     best = next((key for key in RANKING[kind] if key in keys), None)
     if best is None:
         return []
@@ -55,20 +55,20 @@ def telling(keys: Container[str], kind: int) -> list[str]:
     return [key for key in wanted if key in keys]
 
 
-def remote(told: Mapping[str, str]) -> Endpoint:
-    """Return the endpoint that the values of such keys make; empty if they make none."""
-    first = next(iter(told))
+def remote(values: Mapping[str, str]) -> Endpoint:
+    """Return the endpoint from the values of such keys; empty if they contain none."""
+    first = next(iter(values))
     address_key = first if first in _PORTS else PEER[0]
-    found = address(told.get(address_key, ""), told.get(_PORTS[address_key], ""))
+    found = address(values.get(address_key, ""), values.get(_PORTS[address_key], ""))
     if first not in _PORTS:
-        return {"serviceName": told[first], **found} if told[first] else found
-    if not _is_ip(found) and told[first]:
-        return {"serviceName": told[first], **found}
+        return {"serviceName": values[first], **found} if values[first] else found
+    if not _is_ip(found) and values[first]:
+        return {"serviceName": values[first], **found}
     return found
 
 
 def address(host: str, port: str) -> Endpoint:
-    """Return an endpoint with `ipv4` or `ipv6` if `host` is one, and `port` if it is one."""
+    """Return an endpoint with `ipv4` or `ipv6` if `host` is an address, and with `port` if that is valid."""
     endpoint: Endpoint = {}
     if host:
         try:

@@ -1,4 +1,4 @@
-"""Events from annotations: what a text tells: an event's name and, in the exporters' conventions, its attributes.
+"""Parse the text of an annotation into an event: its name and, in the conventions of exporters, its attributes.
 
 * `"name": {attributes}`, of the OpenTelemetry specification (the name is not always escaped);
 * `name|{attributes}|dropped`, of the Collector;
@@ -16,7 +16,7 @@ from otelwp_agent.codecs.zipkin.fragments import DROPPED_ATTRIBUTES
 from otelwp_agent.model.wire import prefixed, varint
 
 _DEEPEST = 32
-"""Levels of lists and objects that become attributes; what is nested deeper is left out."""
+"""Maximum depth of lists and objects in attributes; deeper values are dropped."""
 
 _INT64 = range(-(1 << 63), 1 << 63)
 _UINT32 = range(1, 1 << 32)
@@ -24,7 +24,7 @@ _double = struct.Struct("<Bd").pack
 
 
 def read(text: str) -> tuple[str, dict[str, Any], int]:
-    """Return an event's name, its attributes and how many were dropped."""
+    """Return an event's name, its attributes and the number of dropped attributes."""
     try:
         if text.startswith('"'):
             return _specified(text)
@@ -58,15 +58,15 @@ def _collectors(text: str) -> tuple[str, dict[str, Any], int]:
     pairs = orjson.loads(members)
     if type(pairs) is not dict:
         raise TypeError
-    return name, pairs, int(count) if len(count) < 10 else 0  # noqa: PLR2004 - digits of 32 bits
+    return name, pairs, int(count) if len(count) < 10 else 0  # noqa: PLR2004 - at most 9 digits fit in 32 bits
 
 
-def key_value(key: str, raw: Any) -> bytes:  # noqa: ANN401 - whatever stands in the JSON
+def key_value(key: str, raw: Any) -> bytes:  # noqa: ANN401 - any JSON value
     """Return a serialized `KeyValue` (common.proto: key 1, value 2) of a JSON value."""
     return prefixed(b"\x0a", key.encode()) + prefixed(b"\x12", _any_value(raw, 0))
 
 
-def _any_value(raw: Any, depth: int) -> bytes:  # noqa: ANN401, PLR0911 - whatever stands in the JSON; one for each type
+def _any_value(raw: Any, depth: int) -> bytes:  # noqa: ANN401, PLR0911 - any JSON value; one return for each type
     if type(raw) is str:
         return prefixed(b"\x0a", raw.encode())
     if type(raw) is bool:

@@ -1,10 +1,11 @@
-"""What was written for an attribute, found again by the attribute's bytes.
+"""Cache the encoded form of attributes by their bytes.
 
-Most of a span are its attributes, and mostly they are the same in each. So a tag is written once, as a *fragment* (in
-JSON `"key":"value"`, in protobuf an entry of `tags`), and a span's tags are the fragments of its attributes, joined.
+A span consists mostly of attributes, which are usually equal in many spans. So a tag is written once, as a *fragment*
+(in JSON `"key":"value"`, in protobuf an entry of `tags`), and the tags of a span are the joined fragments of its
+attributes.
 
-The keys that a span has, in their order, are its *shape*; there are few of them, and whatever depends on the keys alone
-(does one stand there twice? which tell the other side?) is worked out once for each: its *plan*.
+The keys of a span, in their order, are its *shape*. There are few shapes, and everything that depends only on the keys
+(Does a key occur twice? Which keys describe the peer?) is computed once for each shape: its *plan*.
 """
 
 from __future__ import annotations
@@ -27,27 +28,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     Plan = Callable[[Any], Any] | None
-    """`None`: nothing to do; `CAREFUL`; or what picks the fragments that tell the other side."""
+    """`None`: nothing to do; `CAREFUL`; or a function that picks the fragments that describe the peer."""
 
 F = TypeVar("F", str, bytes)
 
 MAX_SIZE = 127
-"""The largest serialized attribute that is remembered, in bytes: its lengths are one byte each."""
+"""Maximum size in bytes of a cached attribute: so each of its lengths takes one byte."""
 
 MAX_SHAPES = 512
-"""Shapes of one scope that are remembered."""
+"""Maximum number of cached shapes of one scope."""
 
 MAX_SMALL = 1024
-"""Names, status and endpoints that are remembered, of each."""
+"""Maximum number of cached names, of cached status, and of cached endpoints."""
 
 
-def CAREFUL(_fragments: object) -> None:  # noqa: N802 - a constant, whose identity is all that counts
-    """Stand for the plan of spans that take the careful way: a tag is there twice, or becomes a field."""
+def CAREFUL(_fragments: object) -> None:  # noqa: N802 - a constant, only its identity is used
+    """Plan of spans that must be converted to a dict: a tag occurs twice, or becomes a field."""
 
 
 SCOPE_NAMES = ("otel.scope.name", "otel.library.name")
 SCOPE_VERSIONS = ("otel.scope.version", "otel.library.version")
-"""What a scope's name and version are called, and were before: the specification asks for both."""
+"""Current and former names of the attributes for a scope's name and version: the specification requires both."""
 ERROR = "error"
 STATUS_CODE = "otel.status_code"
 TRACE_STATE = "w3c.tracestate"
@@ -55,9 +56,9 @@ DROPPED_ATTRIBUTES = "otel.dropped_attributes_count"
 DROPPED_EVENTS = "otel.dropped_events_count"
 DROPPED_LINKS = "otel.dropped_links_count"
 ABSENT_START = "otel.zipkin.absentField.startTime"
-"""The attribute that the Collector gives spans which had no timestamp."""
+"""Attribute that the Collector sets on spans without a timestamp."""
 SHARED, DEBUG = "zipkin.shared", "zipkin.debug"
-"""The attributes that Zipkin's flags are kept in."""
+"""Attributes for Zipkin's flags."""
 
 FIELDS = frozenset(
     {
@@ -73,11 +74,11 @@ FIELDS = frozenset(
         *endpoints.LOCAL,
     }
 )
-"""The tags that are more than tags, or are made of other fields as well."""
+"""Tags that become other fields, or are made from other fields."""
 
 
 class Tags(dict[bytes, tuple[F, str]], Generic[F]):
-    """Serialized `KeyValue` behind its length, which is one byte → fragment and key."""
+    """Maps a serialized `KeyValue` with its length, which takes one byte, to its fragment and key."""
 
     __slots__ = ("_heads", "_seen", "missed", "tag")
 
@@ -85,14 +86,14 @@ class Tags(dict[bytes, tuple[F, str]], Generic[F]):
         """Write fragments with `tag(key, value)`."""
         super().__init__()
         self.missed = 0
-        """How often something was not remembered."""
+        """Number of lookups that were not cached."""
         self.tag: Callable[[str, str], F] = tag
         self._heads: dict[bytes, str] = {}
-        """Keys by what stands before a text: it tells all lengths, and so that nothing stands behind the text."""
+        """Keys by the bytes before a text value: they contain all lengths, so nothing can follow the text."""
         self._seen = Seen().again
 
     def __missing__(self, piece: bytes) -> tuple[F, str]:
-        """Write a new one, and remember it if it comes again; `ValueError` if it is not as long as it says."""
+        """Write a new fragment, and cache it if it is repeated; raise `ValueError` if the length is wrong."""
         size = len(piece) - 1
         if size < 0 or piece[0] != size or size > MAX_SIZE:
             message = "not an attribute behind its length"
@@ -118,7 +119,7 @@ class Tags(dict[bytes, tuple[F, str]], Generic[F]):
         return made
 
     def of(self, attribute: bytes) -> tuple[F, str]:
-        """Return the same of a serialized `KeyValue` of any length."""
+        """Return the fragment and key of a serialized `KeyValue` of any length."""
         if len(attribute) <= MAX_SIZE:
             return self[b"%c%b" % (len(attribute), attribute)]
         key, value = pair(attribute)
@@ -126,12 +127,12 @@ class Tags(dict[bytes, tuple[F, str]], Generic[F]):
 
 
 class Shapes(dict[tuple[str, ...], Any]):
-    """A span's keys in their order → its plan, for spans of one scope and kind."""
+    """Maps the keys of a span, in their order, to its plan, for spans of one scope and kind."""
 
     __slots__ = ("_above", "_careful", "_kind")
 
     def __init__(self, above: frozenset[str], kind: int) -> None:
-        """Plan for spans below a resource and scope whose tags have the keys `above`."""
+        """Make plans for spans whose resource and scope have tags with the keys `above`."""
         super().__init__()
         self._above = above
         self._careful = not above.isdisjoint(FIELDS)
@@ -149,14 +150,14 @@ class Shapes(dict[tuple[str, ...], Any]):
         twice = len(own) < len(keys) or not own.isdisjoint(self._above)
         if twice or self._careful or not own.isdisjoint(FIELDS):
             return CAREFUL
-        told = endpoints.telling(own, self._kind)
-        return itemgetter(*map(keys.index, told)) if told else None
+        peer = endpoints.peer_keys(own, self._kind)
+        return itemgetter(*map(keys.index, peer)) if peer else None
 
 
 def places(plan: Plan, keys: int) -> Sequence[int]:
-    """Return where, among so many, the attributes stand that tell the other side."""
-    told = plan(range(keys)) if plan is not None else ()
-    return (told,) if isinstance(told, int) else told
+    """Return the positions, among `keys` attributes, of those that describe the peer."""
+    peer = plan(range(keys)) if plan is not None else ()
+    return (peer,) if isinstance(peer, int) else peer
 
 
 def pair(attribute: bytes) -> tuple[str, str]:
@@ -170,7 +171,7 @@ def pair(attribute: bytes) -> tuple[str, str]:
 
 
 def _simple(piece: bytes, size: int) -> tuple[str, str] | None:
-    """Return what `pair` does, for a key and a string or a small integer in their order; `None` otherwise."""
+    """Do the same as `pair` for a key and a string or small integer in this order; return `None` for anything else."""
     try:
         end = 3 + piece[2]
         if piece[1] != _KEY or piece[end] != _VALUE or piece[end + 1] != size - end - 1:
@@ -190,11 +191,11 @@ def _simple(piece: bytes, size: int) -> tuple[str, str] | None:
 
 
 _KEY, _VALUE, _STRING, _INTEGER = 0x0A, 0x12, 0x0A, 0x18
-"""The tags of `KeyValue.key` and `.value`, of `AnyValue.string_value` and `.int_value` (common.proto)."""
+"""Tags of `KeyValue.key` and `.value`, and of `AnyValue.string_value` and `.int_value` (common.proto)."""
 _BEFORE_TEXT = 7
-"""Bytes before a text, but for its key's: five lengths and tags of attribute, key and value, and the text's own two."""
+"""Bytes before a text besides its key: five lengths and tags of attribute, key and value, and two of the text."""
 _CONTINUES = 127
-"""A varint goes on behind a byte that is larger."""
+"""A larger byte means that the varint continues."""
 
 
 def json_tag(key: str, value: str) -> str:
@@ -206,7 +207,7 @@ _json_keys: dict[str, str] = Remembered(lambda key: orjson.dumps(key).decode(), 
 
 
 def json_pair(fragment: str) -> tuple[str, str]:
-    """Read what `json_tag` wrote."""
+    """Parse the result of `json_tag`."""
     ((key, value),) = orjson.loads(f"{{{fragment}}}").items()
     return key, value
 
@@ -217,11 +218,11 @@ def proto_tag(key: str, value: str) -> bytes:
 
 
 def proto_pair(fragment: bytes) -> tuple[str, str]:
-    """Read what `proto_tag` wrote."""
+    """Parse the result of `proto_tag`."""
     (tag,) = pb.Span.FromString(fragment).tags
     return tag.key.decode(), tag.value.decode()
 
 
 def tags_of(attributes: Iterable[bytes]) -> dict[str, str]:
-    """Return serialized attributes as tags; of those with one key, the last."""
+    """Return serialized attributes as tags; for equal keys, the last one."""
     return dict(map(pair, attributes))

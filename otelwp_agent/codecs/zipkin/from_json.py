@@ -1,4 +1,4 @@
-"""Zipkin's v2 JSON → OTLP in wire form: a list of spans, and what comes close to one."""
+"""Convert Zipkin's v2 JSON to serialized OTLP: a list of spans, or a similar document."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def spans_in(document: Any, traces: Assembly) -> list[Any]:  # noqa: ANN401 - wh
         traces.mend("bare_span")
         return [document]
     if type(document) is not list:
-        message = "the body: a list of spans belongs here"
+        message = "the body must be a list of spans"
         raise MalformedError(message)
     if any(type(each) is list for each in document):
         traces.mend("nested_lists")

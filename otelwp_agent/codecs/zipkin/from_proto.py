@@ -1,4 +1,4 @@
-"""Zipkin's v2 protobuf (`ListOfSpans`) → OTLP in wire form."""
+"""Convert Zipkin's v2 protobuf (`ListOfSpans`) to serialized OTLP."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Zipkin's v1 JSON → OTLP in wire form.
+"""Convert Zipkin's v1 JSON to serialized OTLP.
 
-In v1 a span had no kind and no endpoint: *core annotations* (`cs`, `cr`, `sr`, `ss`, `ms`, `mr`) told the kind and the
-times, and each annotation bore the endpoint that wrote it. A span that both sides had written is made two, as Zipkin
-itself does (zipkin2.v1.V1SpanConverter), which share their ids.
+A v1 span has no kind and no endpoint: *core annotations* (`cs`, `cr`, `sr`, `ss`, `ms`, `mr`) contain the kind and the
+times, and each annotation contains the endpoint that wrote it. A span written by both client and server is split into
+two with the same ids, as Zipkin itself does (zipkin2.v1.V1SpanConverter).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _CORE = {
     "ms": ("PRODUCER", 0),
     "mr": ("CONSUMER", 0),
 }
-"""Core annotation → kind, and whether it begins (0) or ends (1) the span."""
+"""By core annotation: the kind, and whether it begins (0) or ends (1) the span."""
 
 _ADDRESSES = {"sa": ("CLIENT", "PRODUCER"), "ca": ("SERVER",), "ma": ("PRODUCER", "CONSUMER")}
-"""Binary annotations that hold the other side's endpoint, and the kinds of the spans that it is the other side of."""
+"""By binary annotation with the peer's endpoint: the kinds of the spans that it applies to."""
 
 _LOCAL_COMPONENT = "lc"
 
@@ -45,7 +45,7 @@ def decoding(
 
 
 def _converted(span: Span) -> list[Span]:
-    """Return a v1 span as v2 spans: two if both client and server wrote it."""
+    """Convert a v1 span to v2 spans: two if both client and server wrote it."""
     annotations = [each for each in _list(span.get("annotations")) if type(each) is dict]
     sides = _sides(span, annotations)
     for field in ("timestamp", "duration"):
@@ -53,8 +53,8 @@ def _converted(span: Span) -> list[Span]:
             sides[0][field] = span[field]
     for each in annotations:
         if _core(each) is None:
-            told = {"timestamp": each.get("timestamp"), "value": each.get("value")}
-            _side_of(sides, each)["annotations"].append(told)
+            note = {"timestamp": each.get("timestamp"), "value": each.get("value")}
+            _side_of(sides, each)["annotations"].append(note)
     for each in _list(span.get("binaryAnnotations")):
         if type(each) is dict:
             _add_binary(sides, each)
@@ -65,7 +65,7 @@ def _converted(span: Span) -> list[Span]:
 
 
 def _add_binary(sides: list[Span], annotation: Span) -> None:
-    """Add a binary annotation: the other side's endpoint, or a tag."""
+    """Add a binary annotation, which is either the peer's endpoint or a tag."""
     key, value, endpoint = (annotation.get(field) for field in ("key", "value", "endpoint"))
     kinds = _ADDRESSES.get(key) if type(key) is str else None
     if kinds and value in (True, "true", "1", "\1"):
@@ -79,7 +79,10 @@ def _add_binary(sides: list[Span], annotation: Span) -> None:
 
 
 def _sides(span: Span, annotations: list[Span]) -> list[Span]:
-    """Return a v2 span for each kind among the core annotations, the client's first; one without a kind if none."""
+    """Return a v2 span for each kind among the core annotations, the client's first.
+
+    Returns one span without a kind if there are no core annotations.
+    """
     common = {field: span.get(field) for field in ("traceId", "id", "parentId", "name")}
     if span.get("debug") is True:
         common["debug"] = True
@@ -100,10 +103,10 @@ def _sides(span: Span, annotations: list[Span]) -> list[Span]:
 
 
 def _side(common: Span, kind: str, begin: Span | None, end: Span | None) -> Span:
-    """Return a v2 span of one kind, from what begins it and what ends it; one of them may be missing."""
-    told = begin or end or {}
-    side = {**common, "kind": kind, "annotations": [], "tags": {}, "localEndpoint": told.get("endpoint")}
-    side["timestamp"] = told.get("timestamp")
+    """Return a v2 span of one kind from its first and last core annotation; one of them may be missing."""
+    core = begin or end or {}
+    side = {**common, "kind": kind, "annotations": [], "tags": {}, "localEndpoint": core.get("endpoint")}
+    side["timestamp"] = core.get("timestamp")
     if begin is not None and end is not None:
         side["duration"] = _difference(end.get("timestamp"), begin.get("timestamp"))
     return side
@@ -115,19 +118,19 @@ def _core(annotation: Span) -> tuple[str, int] | None:
 
 
 def _side_of(sides: list[Span], annotation: Span) -> Span:
-    """Return the side whose endpoint wrote an annotation; the first one if none did."""
+    """Return the side whose endpoint wrote an annotation; the first side if none did."""
     name = _service(annotation.get("endpoint"))
     return next((side for side in sides if name and _service(side.get("localEndpoint")) == name), sides[0])
 
 
-def _service(endpoint: Any) -> Any:  # noqa: ANN401 - whatever stands in the JSON
+def _service(endpoint: Any) -> Any:  # noqa: ANN401 - any JSON value
     return endpoint.get("serviceName") if type(endpoint) is dict else None
 
 
-def _difference(end: Any, begin: Any) -> int | float | None:  # noqa: ANN401 - whatever stands in the JSON
+def _difference(end: Any, begin: Any) -> int | float | None:  # noqa: ANN401 - any JSON value
     numbers = (int, float)
     return end - begin if type(end) in numbers and type(begin) in numbers else None
 
 
-def _list(value: Any) -> list[Any]:  # noqa: ANN401 - whatever stands in the JSON
+def _list(value: Any) -> list[Any]:  # noqa: ANN401 - any JSON value
     return value if type(value) is list else []

@@ -1,7 +1,7 @@
-"""Zipkin's spans → OTLP, from the dicts that v2 JSON is (v1 and protobuf become the same dicts first).
+"""Convert Zipkin spans to OTLP, from dicts in the form of v2 JSON (v1 and protobuf are converted to such dicts first).
 
-What is not as it should be is put right where that can be done, and counted by kind; a span whose ids cannot be read is
-left out and counted; a body of which nothing can be used is refused with the place of the first trouble.
+Problems that can be repaired are repaired and counted by kind. Spans with invalid ids are dropped and counted. A body
+without any usable span is refused with the position of the first problem.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from otelwp_agent.codecs.key_value import Value
 
 STEP = 512
-"""Spans that are decoded between two steps, in about three milliseconds."""
+"""Number of spans that are decoded between two steps, in about three milliseconds."""
 
 MAX_ENTRIES = 8192
-"""Tags that are remembered, about 3 MB of them; when full, everything is forgotten."""
+"""Maximum number of cached tags, about 3 MB; when it is reached, all are removed."""
 
 MAX_SIZE = 128
-"""The longest serialized attribute that is remembered, in bytes."""
+"""Maximum size in bytes of a cached serialized attribute."""
 
 RESOURCE_PREFIXES = (
     "cloud.", "container.", "deployment.", "device.", "host.", "k8s.", "os.", "process.", "service.",
     "telemetry.distro.", "telemetry.sdk.", "webengine.",
 )  # fmt: skip
-"""What the names of resource attributes begin with (semantic conventions 1.37, "Resource"): tags of these names were
-resource attributes before some exporter made tags of them, and become such again."""
+"""Prefixes of resource attributes (semantic conventions 1.37, "Resource"). Tags with such names were resource
+attributes before an exporter made them tags, and become resource attributes again."""
 
 KINDS = {"internal": b"0\1", "server": SERVER, "client": CLIENT, "producer": b"0\4", "consumer": b"0\5"}
 _times = struct.Struct("<BQBQ").pack
@@ -52,7 +52,7 @@ _INT64 = range(-(1 << 63), 1 << 63)
 
 
 class Decoder:
-    """Takes the spans of one body, and gives an OTLP request."""
+    """Collects the spans of one body and builds an OTLP request."""
 
     __slots__ = (
         "_first",
@@ -68,7 +68,7 @@ class Decoder:
     )
 
     def __init__(self, now: int, *, parse_string_tags: bool = False) -> None:
-        """Take `now` (nanoseconds) for spans without a time; make numbers of tags that look like one, if asked to."""
+        """Use `now` (nanoseconds) for spans without a time; parse numbers in tags if `parse_string_tags` is set."""
         self.traces = Assembly()
         self.troubles = 0
         self._first = ""
@@ -84,7 +84,7 @@ class Decoder:
             if type(span) is dict:
                 self._add(span, index)
             else:
-                self._trouble(f"[{index}]", "a span is an object")
+                self._trouble(f"[{index}]", "a span must be an object")
         if self.troubles:
             if not self.traces.spans:
                 raise MalformedError(self._first)
@@ -101,12 +101,12 @@ class Decoder:
         span_id = self._id(span.get("id"), _SPAN_SIZE)
         if not trace_id or not span_id:
             field, what = ("traceId", "16 or 32") if not trace_id else ("id", "16")
-            self._trouble(f"[{index}].{field}", f"an id of {what} hex digits belongs here, not all of them 0")
+            self._trouble(f"[{index}].{field}", f"must be an id of {what} hex digits that are not all 0")
             return
         tags = span.get("tags")
         if type(tags) is not dict:
             tags = self._tags_of(tags) if tags is not None else {}
-        if SCOPE_NAMES[0] in span:  # where the OpenTelemetry PHP SDK writes it
+        if SCOPE_NAMES[0] in span:  # this is how the OpenTelemetry PHP SDK writes it
             tags = {**tags, **{key: span[key] for key in (*SCOPE_NAMES, *SCOPE_VERSIONS) if key in span}}
             self.traces.mend("scope_beside_tags")
         resource: list[tuple[str, Value]] = []
@@ -116,7 +116,7 @@ class Decoder:
         for flag, key in (("shared", SHARED), ("debug", DEBUG)):
             if span.get(flag) is True and key not in tags:
                 parts.append(ATTRIBUTE + attribute(key, value=True))
-        start, end, told = self._times(span, parts)
+        start, end, annotations = self._times(span, parts)
         kind = self._kind(span.get("kind"), specials)
         within = ("", "")
         if specials:
@@ -124,7 +124,7 @@ class Decoder:
             within = scope(specials)
         parent = self._id(span.get("parentId"), _SPAN_SIZE) if span.get("parentId") else b""
         name = self._name(span.get("name"))
-        rest = b"".join((name, kind, _times(0x39, start, 0x41, end), *parts, *told))
+        rest = b"".join((name, kind, _times(0x39, start, 0x41, end), *parts, *annotations))
         self.traces.add((service, tuple(resource)), within, Span(trace_id + span_id, parent, kind, rest))
 
     def _id(self, value: Any, size: int) -> bytes:  # noqa: ANN401 - whatever stands in the JSON
@@ -142,14 +142,14 @@ class Decoder:
             self.traces.mend(mended)
         return raw
 
-    def _name(self, value: Any) -> bytes:  # noqa: ANN401 - whatever stands in the JSON
+    def _name(self, value: Any) -> bytes:  # noqa: ANN401 - any JSON value
         if value is not None and type(value) is not str:
             self.traces.mend("name_type")
             value = scalars.text(value)
         return prefixed(b"\x2a", (value or "").encode())
 
-    def _kind(self, value: Any, specials: dict[str, Value]) -> bytes:  # noqa: ANN401 - whatever stands in the JSON
-        """Return the kind as a field of a span: Zipkin's, or what a tag tells of a span that has none."""
+    def _kind(self, value: Any, specials: dict[str, Value]) -> bytes:  # noqa: ANN401 - any JSON value
+        """Return the kind as a field of a span: Zipkin's kind, or the one in a tag of a span without a kind."""
         if value is None:
             return KINDS.get(str(specials.get(SPAN_KIND, "internal")).lower(), KINDS["internal"])
         kind = _ZIPKINS.get(value) if type(value) is str else None
@@ -161,10 +161,10 @@ class Decoder:
     # -- times
 
     def _times(self, span: dict[str, Any], parts: list[bytes]) -> tuple[int, int, list[bytes]]:
-        """Return begin and end in nanoseconds, and the events."""
+        """Return start and end in nanoseconds, and the events."""
         stamp, length = span.get("timestamp"), span.get("duration")
         annotations = span.get("annotations")
-        told = self._annotations(annotations) if annotations else []
+        notes = self._annotations(annotations) if annotations else []
         if type(stamp) is int and 10**14 <= stamp < 10**17:
             begin, unit = stamp * 1000, 1000
         else:
@@ -178,12 +178,12 @@ class Decoder:
             if mended:
                 self.traces.mend(mended)
         if not begin:
-            begin = min([at for at, _ in told if at], default=0) or max(1, self._now - duration)
+            begin = min([at for at, _ in notes if at], default=0) or max(1, self._now - duration)
             parts.append(ATTRIBUTE + attribute(ABSENT_START, value=True))
         end = min(begin + duration, scalars.MAX_TIME)
-        return begin, end, [_event(at or begin, value) for at, value in told]
+        return begin, end, [_event(at or begin, value) for at, value in notes]
 
-    def _begin(self, stamp: Any) -> tuple[int, int]:  # noqa: ANN401 - whatever stands in the JSON
+    def _begin(self, stamp: Any) -> tuple[int, int]:  # noqa: ANN401 - any JSON value
         if stamp is None or stamp == 0:
             return 0, scalars.MICROSECOND
         begin, unit, mended = scalars.time(stamp)
@@ -191,9 +191,9 @@ class Decoder:
             self.traces.mend(mended)
         return begin, unit
 
-    def _annotations(self, annotations: Any) -> list[tuple[int, str]]:  # noqa: ANN401 - whatever stands in the JSON
-        """Return annotations as times in nanoseconds, 0 if there is none, and texts."""
-        told = []
+    def _annotations(self, annotations: Any) -> list[tuple[int, str]]:  # noqa: ANN401 - any JSON value
+        """Return annotations as times in nanoseconds (0 if missing) and texts."""
+        notes = []
         for each in annotations if type(annotations) is list else [annotations]:
             if type(each) is not dict:
                 self.traces.mend("annotation_dropped")
@@ -202,13 +202,13 @@ class Decoder:
             if type(value) is not str:
                 self.traces.mend("annotation_type")
                 value = scalars.text(value)
-            told.append((self._begin(at)[0], value))
-        return told
+            notes.append((self._begin(at)[0], value))
+        return notes
 
     # -- tags and endpoints
 
     def _tags(self, tags: dict[Any, Any], specials: dict[str, Value], resource: list[tuple[str, Value]]) -> list[bytes]:
-        """Return tags as fields of a span, but for those that go into `specials` or `resource`."""
+        """Return tags as fields of a span, except those that are added to `specials` or `resource`."""
         known = self._memory.get
         parts = []
         for item in tags.items():
@@ -219,8 +219,8 @@ class Decoder:
             parts.append(self._tag(*item, specials, resource) if field is None else field)
         return parts
 
-    def _tags_of(self, tags: Any) -> dict[Any, Any]:  # noqa: ANN401 - whatever stands in the JSON
-        """Return tags that are no object as one: PHP's `[]`, or a list of keys and values."""
+    def _tags_of(self, tags: Any) -> dict[Any, Any]:  # noqa: ANN401 - any JSON value
+        """Convert tags that are not an object: PHP's `[]`, or a list of keys and values."""
         if type(tags) is not list:
             self.traces.mend("tags_dropped")
             return {}
@@ -231,7 +231,7 @@ class Decoder:
         return {each["key"]: each.get("value") for each in pairs}
 
     def _tag(self, key: str, value: Any, specials: dict[str, Value], resource: list[tuple[str, Value]]) -> bytes:  # noqa: ANN401
-        """Return a tag as a field of a span; or nothing, and keep it in `specials` or `resource`."""
+        """Return a tag as a field of a span; or nothing, after adding it to `specials` or `resource`."""
         if value is None:
             self.traces.mend("null_value")
             return b""
@@ -247,15 +247,15 @@ class Decoder:
             return b""
         return self._plain(key, value)
 
-    def _scalar(self, value: Any) -> Value:  # noqa: ANN401 - whatever stands in the JSON
-        """Return a value that is no string, as it is if it can be an attribute."""
+    def _scalar(self, value: Any) -> Value:  # noqa: ANN401 - any JSON value
+        """Return a value that is not a string, unchanged if it can be an attribute, else as text."""
         self.traces.mend("tag_type")
         if type(value) is bool or type(value) is float or (type(value) is int and value in _INT64):
             return value
         return scalars.text(value)
 
     def _plain(self, key: str, value: Value) -> bytes:
-        """Return an attribute as a field of a span, and remember those of strings."""
+        """Return an attribute as a field of a span, and cache it if it is a string."""
         field = ATTRIBUTE + attribute(key, value)
         if type(value) is str and len(field) <= MAX_SIZE:
             if len(self._memory) >= MAX_ENTRIES:
@@ -264,7 +264,7 @@ class Decoder:
         return field
 
     def _add_endpoints(self, span: dict[str, Any], tags: dict[Any, Any], parts: list[bytes]) -> str:
-        """Return the service's name, and add what else the endpoints tell, where no tag tells it, as attributes."""
+        """Return the service's name; add other data of the endpoints as attributes, except where a tag contains it."""
         service = ""
         if span.get("localEndpoint"):
             service, found = self._endpoint(span["localEndpoint"], endpoints.LOCAL)
@@ -277,7 +277,7 @@ class Decoder:
         return service
 
     def _endpoint(self, value: Any, keys: tuple[str, str]) -> tuple[str, list[tuple[str, Value]]]:  # noqa: ANN401
-        """Return the service's name, and what else an endpoint tells as attributes."""
+        """Return the service's name and the other data of an endpoint as attributes."""
         if type(value) is not dict:
             if value != []:
                 self.traces.mend("endpoint_dropped")
@@ -303,8 +303,8 @@ class Decoder:
                 self.traces.mend("port")
         return name or "", found
 
-    def _address(self, value: Any) -> str:  # noqa: ANN401 - whatever stands in the JSON
-        """Return an IP address as text; PHP's `ip2long` gives a number."""
+    def _address(self, value: Any) -> str:  # noqa: ANN401 - any JSON value
+        """Return an IP address as text. It may be a number, as from PHP's `ip2long`."""
         try:
             text = str(ipaddress.ip_address(value))
         except ValueError:
@@ -320,7 +320,7 @@ _parsed: dict[tuple[Any, Any], bytes] = {}
 
 
 def _number_or(text: str) -> Value:
-    """Return the number or the truth value that a string looks like, or the string."""
+    """Return the number or boolean in a string, or the string itself."""
     if text in {"true", "false"}:
         return text == "true"
     if _NUMBER.fullmatch(text):

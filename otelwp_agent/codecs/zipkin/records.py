@@ -1,6 +1,6 @@
-"""A span the careful way: whatever it has, as the dict that Zipkin's JSON is.
+"""Convert any span to a dict in the form of Zipkin's JSON.
 
-Spans whose keys need it come this way, and those with what few spans have: events, a trace state, dropped items.
+Used for spans whose keys need it, and for those with rare fields: events, a trace state, dropped items.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ KINDS = ("", "", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 """Zipkin's kinds by OTLP's number."""
 
 MICROSECOND = 1000
-"""Nanoseconds of Zipkin's unit."""
+"""Nanoseconds in Zipkin's unit."""
 
 _CODES = {1: "OK", 2: "ERROR"}
 
 
 def record(span: pb.OtlpSpan, rare: pb.Rare | None, service: str, base: dict[str, str]) -> Record:
-    """Return a span, whose ids are good, as Zipkin's JSON has it; `base` are the tags of its resource and scope.
+    """Return a span with valid ids as a dict; `base` contains the tags of its resource and scope.
 
-    Of tags with one key, the last is kept, a span's own after those of its scope.
+    For equal keys the last tag is kept; a span's own tags come after those of its scope.
     """
     kind = span.kind if span.kind < len(KINDS) else 0
     tags = {**base, **tags_of(span.attributes)}
@@ -69,16 +69,16 @@ def record(span: pb.OtlpSpan, rare: pb.Rare | None, service: str, base: dict[str
     tags.update(status_tags(span.status))
     if rare is not None:
         tags.update(rare_tags(rare))
-        told = annotated(rare)
-        if told:
-            out["annotations"] = [{"timestamp": at, "value": value} for at, value in told]
+        notes = annotated(rare)
+        if notes:
+            out["annotations"] = [{"timestamp": at, "value": value} for at, value in notes]
     if tags:
         out["tags"] = tags
     return out
 
 
 def is_id(raw: bytes, size: int) -> bool:
-    """Tell whether `raw` is an id of `size` bytes: not all of them are 0."""
+    """Return whether `raw` is a valid id: `size` bytes that are not all 0."""
     return len(raw) == size and any(raw)
 
 
@@ -100,14 +100,14 @@ def status_tags(status: bytes) -> list[tuple[str, str]]:
 def _add_endpoints(out: Record, tags: dict[str, str], service: str, kind: int) -> None:
     host, port = (tags.get(key, "") for key in endpoints.LOCAL)
     out["localEndpoint"] = {"serviceName": service, **endpoints.address(host, port)}
-    told = endpoints.telling(tags, kind)
-    remote = endpoints.remote({key: tags[key] for key in told}) if told else None
+    keys = endpoints.peer_keys(tags, kind)
+    remote = endpoints.remote({key: tags[key] for key in keys}) if keys else None
     if remote:
         out["remoteEndpoint"] = remote
 
 
 def rare_tags(rare: pb.Rare) -> list[tuple[str, str]]:
-    """Return a trace state, and counts of what was dropped, as tags."""
+    """Return the trace state and the counts of dropped items as tags."""
     tags = [(TRACE_STATE, rare.trace_state.decode(errors="replace"))] if rare.trace_state else []
     for key, count in (
         (DROPPED_ATTRIBUTES, rare.dropped_attributes_count),
@@ -125,7 +125,7 @@ def annotated(rare: pb.Rare) -> list[tuple[int, str]]:
 
 
 def _annotation(event: pb.Event) -> str:
-    """Return an event as text: its name, or `"name": {attributes}` if it has some (or a name that looks so)."""
+    """Return an event as text: its name, or `"name": {attributes}` if it has attributes (or a name in that form)."""
     name = event.name.decode(errors="replace")
     if not event.attributes and not event.dropped_attributes_count and not name.startswith('"'):
         return name
@@ -136,7 +136,7 @@ def _annotation(event: pb.Event) -> str:
 
 
 def _member(attribute: bytes) -> tuple[str, str]:
-    """Return the key of an event's attribute, and the member of a JSON object that it is."""
+    """Return the key of an event's attribute, and the attribute as a member of a JSON object."""
     try:
         pair = projection_pb2.KeyValue.FromString(attribute)
     except DecodeError as error:
@@ -150,7 +150,7 @@ _members: dict[bytes, tuple[str, str]] = Recurring(_member)
 
 
 def _json_value(value: bytes) -> bytes:
-    """Return a serialized AnyValue as JSON; what JSON has no type for is text."""
+    """Return a serialized AnyValue as JSON; values without a JSON type become text."""
     parsed = decode(value)
     match parsed.WhichOneof("value"):
         case None:

@@ -1,4 +1,4 @@
-"""Tags of a Zipkin span that say more than an attribute does, and the fields that they become in OTLP."""
+"""Convert tags of a Zipkin span with a special meaning to the fields of an OTLP span."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ SPECIAL = frozenset(
         *SCOPE_VERSIONS,
     }
 )
-"""The tags that become fields."""
+"""Tags that become fields."""
 
 ATTRIBUTE = b"\x4a"
-"""The tag of `attributes` in trace.proto's Span (9)."""
+"""Tag of `attributes` in trace.proto's Span (9)."""
 
 _CODES = {"OK": 1, "STATUS_CODE_OK": 1, "ERROR": 2, "STATUS_CODE_ERROR": 2, "UNSET": 0, "STATUS_CODE_UNSET": 0}
 _DROPPED = ((DROPPED_ATTRIBUTES, b"\x50"), (DROPPED_EVENTS, b"\x60"), (DROPPED_LINKS, b"\x70"))
-"""The tags of the counts in trace.proto's Span: 10, 12 and 14."""
+"""Tags of the counts in trace.proto's Span: 10, 12 and 14."""
 _UINT32 = range(1, 1 << 32)
 
 
@@ -56,7 +56,7 @@ def scope(specials: dict[str, Value]) -> tuple[str, str]:
 
 
 def fields(specials: dict[str, Value]) -> bytes:
-    """Return what special tags become in a span: trace state, counts, status; what cannot be, stays an attribute."""
+    """Return the fields made from special tags: trace state, counts, status. Invalid tags remain attributes."""
     parts = []
     if specials.get(TRACE_STATE):
         parts.append(prefixed(b"\x1a", str(specials[TRACE_STATE]).encode()))
@@ -73,8 +73,8 @@ def fields(specials: dict[str, Value]) -> bytes:
 def _status(specials: dict[str, Value]) -> bytes:
     """Return the status.
 
-    `error` tells that there is one, whatever it says, unless that is "false" or `otel.status_code` tells otherwise;
-    what it says is the message, unless that is "true".
+    A tag `error` means an error, whatever its value, unless that is "false" or `otel.status_code` has another status.
+    Its value is the message, unless that is "true".
     """
     error = specials.get(ERROR)
     text = "" if error is None else "true" if error is True else "false" if error is False else str(error)

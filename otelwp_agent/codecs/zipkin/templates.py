@@ -1,9 +1,9 @@
-"""Tails of spans that are the same but for a value or two, such as an address or the number of a user.
+"""Cache tails of spans that are equal except for one or a few values, such as an address or a user id.
 
-Where a key's values are new again and again, the key is *volatile*. What is left of a tail without its volatile
-attributes comes again, and with it what was written for it: a *template*, into which the new fragments are put. What
-stands before a volatile attribute and behind it has to be, byte for byte, what was once read as whole fields; then what
-is between them is one, if its length says so.
+A key with new values again and again is *volatile*. The rest of a tail, without its volatile attributes, is repeated,
+and so is its encoded form: a *template*, into which the new fragments are inserted. The bytes before and after a
+volatile attribute must equal bytes that were once parsed as whole fields; then the bytes between them are one
+attribute, if its length matches.
 """
 
 from __future__ import annotations
@@ -18,33 +18,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     Frame = tuple[bytes | str, ...]
-    """What stands before, between and behind volatile attributes, each tag included, with their keys in between."""
+    """The bytes before, between and after volatile attributes, including their tags, alternating with the volatile
+    keys."""
 
 MAX_VOLATILE = 3
-"""Volatile keys of one kind of span in one scope."""
+"""Maximum number of volatile keys of one kind of span in one scope."""
 
 MANY = 512
-"""New values that make a key volatile."""
+"""Number of new values that make a key volatile."""
 
 MAX_LOOKS = 8192
-"""How often is looked for volatile keys, in one kind of span of one scope."""
+"""Maximum number of searches for volatile keys, for one kind of span in one scope."""
 
 MAX_TEMPLATES = 1024
-"""Templates of one kind of span in one scope; when full, they are all forgotten."""
+"""Maximum number of templates of one kind of span in one scope; when it is reached, all are removed."""
 
 OFTEN = 7
-"""Of so many volatile texts, one is looked at as others are, so that those which come often are remembered."""
+"""One of this many volatile texts is handled like other attributes, so that frequent ones are cached."""
 
 
 class Templates(Generic[F]):
-    """What was written for tails of one kind of span in one scope, but for volatile attributes."""
+    """Encoded tails of one kind of span in one scope, without their volatile attributes."""
 
     __slots__ = ("_counts", "_known", "_looks", "_place", "_seen", "_turn", "_unknown", "heads")
 
     def __init__(self, nothing: F) -> None:
-        """Begin with none; `nothing` is the format's empty string."""
+        """Start without templates; `nothing` is the format's empty string."""
         self.heads: list[tuple[bytes, str]] = []
-        """What a volatile attribute begins with, behind its length, and its key."""
+        """The first bytes of a volatile attribute, after its length, and its key."""
         self._known: dict[Frame, list[F]] = {}
         self._seen: Callable[[Frame], bool] = Seen().again
         self._unknown: Frame = ()
@@ -54,7 +55,7 @@ class Templates(Generic[F]):
         self._place: F = _PLACE if isinstance(nothing, bytes) else _PLACE.hex()
 
     def write(self, tail: bytes, tags: Tags[F]) -> F | None:
-        """Write a tail, if it has volatile attributes and the rest of it is known."""
+        """Return the encoded form of a tail with volatile attributes, if there is a template for the rest."""
         at, key = 0, ""
         for head, name in self.heads:
             place = tail.find(head)
@@ -72,7 +73,9 @@ class Templates(Generic[F]):
             return None
         self._turn = turn = (self._turn + 1) % OFTEN
         if turn:
-            size = begin + len(key) + 4  # where the value's length is, behind the key, and the tags and lengths of both
+            size = (
+                begin + len(key) + 4
+            )  # position of the value's length, after the key, and the tags and lengths of both
             if (
                 tail[at + 1] == len(key)
                 and tail[size] == end - size - 1
@@ -89,7 +92,7 @@ class Templates(Generic[F]):
         return parts[0] + fragment + parts[1] if found == key else None
 
     def _write_many(self, tail: bytes, tags: Tags[F]) -> F | None:
-        """Write a tail with more than one volatile attribute."""
+        """Return the encoded form of a tail with more than one volatile attribute."""
         spots = sorted(
             [(place, key) for place, key in [(tail.find(head), key) for head, key in self.heads] if place > 1]
         )
@@ -117,27 +120,28 @@ class Templates(Generic[F]):
             return None
         return written
 
-    def learn(  # noqa: PLR0913, PLR0917 - all that is known of a tail
+    def learn(  # noqa: PLR0913, PLR0917 - all that is known about a tail
         self,
         pieces: Sequence[bytes],
         keys: Sequence[str],
         fragments: Sequence[F],
         tags: Tags[F],
         written: Callable[[Sequence[F]], F],
-        told: Sequence[int],
+        peer: Sequence[int],
     ) -> None:
-        """Learn from a tail, some of whose attributes were new.
+        """Learn from a tail that has some new attributes.
 
-        `written` writes it with other fragments. The attributes at the places `told` are more than tags.
+        `written` encodes the tail with other fragments. The attributes at the positions `peer` are used for the remote
+        endpoint too.
         """
         if self._unknown and self._seen(self._unknown):
-            self._add(pieces, keys, fragments, written, told)
+            self._add(pieces, keys, fragments, written, peer)
         self._unknown = ()
         if self._looks == MAX_LOOKS or len(self.heads) == MAX_VOLATILE:
             return
         self._looks += 1
         for place, (piece, key) in enumerate(zip(pieces, keys, strict=True)):
-            if piece not in tags and place not in told:
+            if piece not in tags and place not in peer:
                 count = self._counts[key] = self._counts.get(key, 0) + 1
                 head = piece[1 : 4 + piece[2]]
                 if count >= MANY and len(self.heads) < MAX_VOLATILE and (head, key) not in self.heads:
@@ -149,9 +153,9 @@ class Templates(Generic[F]):
         keys: Sequence[str],
         fragments: Sequence[F],
         written: Callable[[Sequence[F]], F],
-        told: Sequence[int],
+        peer: Sequence[int],
     ) -> None:
-        """Keep what is written for the frame that was not known, if it was cut where attributes begin."""
+        """Add a template for the last unknown frame, if that was divided at the boundaries of attributes."""
         volatile = self._unknown[1::2]
         places = []
         frame: list[bytes | str] = []
@@ -164,7 +168,7 @@ class Templates(Generic[F]):
                 before = b""
             else:
                 before += piece
-        if tuple(frame) != self._unknown[:-1] or not set(places).isdisjoint(told):
+        if tuple(frame) != self._unknown[:-1] or not set(places).isdisjoint(peer):
             return
         marked = list(fragments)
         for place in places:
@@ -177,8 +181,8 @@ class Templates(Generic[F]):
 
 
 _STRING = 0x0A
-"""The tag of AnyValue.string_value (common.proto)."""
+"""Tag of AnyValue.string_value (common.proto)."""
 _ATTRIBUTE = b"\x4a"
-"""The tag of a span's attributes."""
+"""Tag of a span's attributes."""
 _PLACE = b"\0" + secrets.token_bytes(16)
-"""Stands for a fragment."""
+"""Placeholder of a fragment."""

@@ -1,4 +1,4 @@
-"""OTLP in wire form → Zipkin v2 JSON."""
+"""Convert serialized OTLP to Zipkin v2 JSON."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class JsonEncoder(Encoder[str]):
-    """Writes a list of spans. Ids and times come first, then what spans have in common."""
+    """Writes a list of spans: first their ids and times, then what many spans have in common."""
 
     nothing = ""
 
     def __init__(self, default_service_name: str) -> None:
-        """Name services that have no name."""
+        """Use a default name for services without a name."""
         super().__init__(default_service_name, json_tag, json_pair)
 
     def _write(  # noqa: PLR0913, PLR0917 - a record: each argument is a field
@@ -69,8 +69,8 @@ class JsonEncoder(Encoder[str]):
     def _endpoint(self, endpoint: Endpoint) -> str:
         return f',"remoteEndpoint":{orjson.dumps(endpoint).decode()}'
 
-    def _annotations(self, told: list[tuple[int, str]]) -> str:
-        members = [f'{{"timestamp":{at},"value":{orjson.dumps(value).decode()}}}' for at, value in told]
+    def _annotations(self, notes: list[tuple[int, str]]) -> str:
+        members = [f'{{"timestamp":{at},"value":{orjson.dumps(value).decode()}}}' for at, value in notes]
         return f',"annotations":[{",".join(members)}]'
 
     def _name(self, raw: bytes) -> str:

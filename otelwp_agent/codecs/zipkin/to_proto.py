@@ -1,4 +1,4 @@
-"""OTLP in wire form → Zipkin v2 protobuf: a `ListOfSpans`, put together as wire bytes."""
+"""Convert serialized OTLP to Zipkin v2 protobuf: a serialized `ListOfSpans`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ProtoEncoder(Encoder[bytes]):
     nothing = b""
 
     def __init__(self, default_service_name: str) -> None:
-        """Name services that have no name."""
+        """Use a default name for services without a name."""
         super().__init__(default_service_name, proto_tag, proto_pair)
 
     def _write(  # noqa: PLR0913, PLR0917 - a record: each argument is a field
@@ -74,8 +74,8 @@ class ProtoEncoder(Encoder[bytes]):
     def _endpoint(self, endpoint: Endpoint) -> bytes:
         return prefixed(b"\x4a", _endpoint(endpoint).SerializeToString())
 
-    def _annotations(self, told: list[tuple[int, str]]) -> bytes:
-        return b"".join([prefixed(b"\x52", _time(0x09, at) + prefixed(b"\x12", value.encode())) for at, value in told])
+    def _annotations(self, notes: list[tuple[int, str]]) -> bytes:
+        return b"".join([prefixed(b"\x52", _time(0x09, at) + prefixed(b"\x12", value.encode())) for at, value in notes])
 
     def _name(self, raw: bytes) -> bytes:
         return prefixed(b"\x2a", raw.decode(errors="replace").encode())

@@ -129,6 +129,10 @@ class Queue(Block):
     """Room in bytes, whatever `sizer` counts: this bounds memory. Counts what is being sent."""
     max_tenant_share: float = Field(0.5, gt=0, le=1)
     """Share of the room that one tenant may fill, so that others find some. Who has no tenant may fill all of it."""
+    isolate_after: PositiveDuration = 5.0
+    """A full queue makes senders wait (429), so that nothing that was accepted is lost. Beside other exporters it does
+    so for this long at most without any progress; then this exporter alone loses what its queue cannot accept, until
+    the queue makes progress again. With a journal nobody waits: what the queue cannot accept waits on disk."""
     batch: Annotated[QueueBatch | None, NullIsPresent] = None
     """Merge in the queue; the `batch` processor before it does the same."""
     wait_for_result: Annotated[None, _WAIT] = None

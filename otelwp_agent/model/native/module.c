@@ -1,6 +1,6 @@
-/* The extension module `_native`: what scan.c finds, as objects of Python's. reading.py says what everything means.
+/* The extension module `_native`: the results of scan.c as Python objects. reading.py documents them.
 
-   What is not laid out as senders lay it out is left to reading.py: `read` then returns None. */
+   `read` returns None for a request with an unusual layout, which reading.py then reads. */
 
 #include "request.h" /* before all others: Python.h wants to be the first */
 
@@ -8,7 +8,7 @@ static PyTypeObject *request_type;
 
 /* ---- read ---- */
 
-/* Say whether a root's attribute may be wanted: it begins with one of the marks, or is written in another way. */
+/* Return whether a root's attribute may be requested: it begins with one of the marks, or has an unusual layout. */
 static int is_wanted(const uint8_t *at, const uint8_t *end, PyObject *marks)
 {
     if (end - at < 2 || at[0] != KEY || at[1] >= 0x80)
@@ -24,8 +24,8 @@ static int is_wanted(const uint8_t *at, const uint8_t *end, PyObject *marks)
     return 0;
 }
 
-/* Return the fields of a root that were asked for, as they stand. All of it parses. */
-static PyObject *said_by(const uint8_t *data, Slice root, PyObject *marks, int name)
+/* Return the requested fields of a root, unchanged. The root is known to be valid. */
+static PyObject *requested_fields(const uint8_t *data, Slice root, PyObject *marks, int name)
 {
     uint8_t small[1024], *out = length_of(root) > sizeof(small) ? PyMem_Malloc(length_of(root)) : small;
     if (out == NULL)
@@ -45,10 +45,10 @@ static PyObject *said_by(const uint8_t *data, Slice root, PyObject *marks, int n
         if (take > 0)
             written = put(written, field, (size_t)(at - field));
     }
-    PyObject *said = take < 0 ? NULL : PyBytes_FromStringAndSize((char *)out, written - out);
+    PyObject *fields_of_root = take < 0 ? NULL : PyBytes_FromStringAndSize((char *)out, written - out);
     if (out != small)
         PyMem_Free(out);
-    return said;
+    return fields_of_root;
 }
 
 static PyObject *states_of(const uint8_t *data, const Found *found, const Trace *trace)
@@ -68,7 +68,7 @@ static PyObject *states_of(const uint8_t *data, const Found *found, const Trace 
     return states;
 }
 
-/* Return a tuple of these, which it takes; NULL if one of them is. */
+/* Return a tuple of the fields, whose references it takes over; NULL if one of them is NULL. */
 static PyObject *packed(PyObject **fields, Py_ssize_t count)
 {
     PyObject *tuple = PyTuple_New(count);
@@ -85,7 +85,7 @@ static PyObject *packed(PyObject **fields, Py_ssize_t count)
     return tuple;
 }
 
-/* Return a resource, serialized: one object, however many traces have it, or a request of many that have a large one
+/* Return a serialized resource: one object for all its traces. Otherwise a request of many traces with a large resource
    would take any amount of memory. */
 static PyObject *resource_of(const Request *request, PyObject **known, uint32_t place)
 {
@@ -94,7 +94,7 @@ static PyObject *resource_of(const Request *request, PyObject **known, uint32_t 
     return Py_XNewRef(known[place]);
 }
 
-/* Return the pieces, as reading.Piece has them. */
+/* Return the pieces as tuples with the fields of reading.Piece. */
 static PyObject *pieces_of(const Request *request, PyObject *marks, int name)
 {
     const Found *found = &request->found;
@@ -116,7 +116,8 @@ static PyObject *pieces_of(const Request *request, PyObject *marks, int name)
             states_of(data, found, trace),
             PyFloat_FromDouble(trace->duration),
             resource_of(request, resources, AT(found->scopes, Scope, span->scope).resource),
-            marks != Py_None && trace->root != NONE ? said_by(data, span->message, marks, name) : Py_XNewRef(nothing),
+            marks == Py_None || trace->root == NONE ? Py_XNewRef(nothing)
+                                                    : requested_fields(data, span->message, marks, name),
         };
         PyObject *piece = packed(fields, sizeof(fields) / sizeof(*fields));
         if (piece == NULL || PyList_SetItem(pieces, place, piece) < 0)
@@ -161,9 +162,9 @@ static PyObject *module_read(PyObject *Py_UNUSED(module), PyObject *const *args,
     return made;
 }
 
-/* ---- the methods of a request, but for select ---- */
+/* ---- the methods of a request, except select ---- */
 
-/* Read the place of a piece; NONE, with an error set, if it is none. */
+/* Read the position of a piece; return NONE, with an error set, if it is invalid. */
 static uint32_t place_of(const Request *self, PyObject *number)
 {
     unsigned long place = PyLong_AsUnsignedLong(number);
@@ -172,8 +173,8 @@ static uint32_t place_of(const Request *self, PyObject *number)
     return PyErr_Occurred() ? NONE : (uint32_t)place;
 }
 
-/* Return the spans of a trace from `first` on that are in one scope, as reading.Part has them; *first is then the next
-   one, which is in another. */
+/* Return the spans of a trace from `first` on that are in the same scope, as reading.Part; *first becomes the next
+   span, which is in another scope. */
 static PyObject *part_of(const Request *self, uint32_t *first, PyObject *heads, PyObject *owner)
 {
     const uint8_t *data = data_of(self);
@@ -251,7 +252,7 @@ static PyObject *request_heads(Request *self, PyObject *Py_UNUSED(none))
 {
     const Found *found = &self->found;
     PyObject *heads = PyList_New(found->scopes.length);
-    PyObject *around = NULL; /* one object for all scopes of a resource, which stand beside each other */
+    PyObject *around = NULL; /* one object for all scopes of a resource, which are adjacent */
     uint32_t resource = NONE;
     for (uint32_t place = 0; heads != NULL && place < found->scopes.length; place++) {
         Scope scope = AT(found->scopes, Scope, place);
@@ -301,11 +302,11 @@ static void request_dealloc(PyObject *self)
 #define FAST(function) ((PyCFunction)(void (*)(void))(function))
 
 static PyMethodDef request_methods[] = {
-    {"select", (PyCFunction)request_select, METH_O, "Return a request of what is chosen for each piece."},
-    {"parts", FAST(request_parts), METH_FASTCALL, "Return the spans of pieces, by scope."},
+    {"select", (PyCFunction)request_select, METH_O, "Return a request with the choice for each piece."},
+    {"parts", FAST(request_parts), METH_FASTCALL, "Return the spans of some pieces, by scope."},
     {"spans", (PyCFunction)request_spans, METH_O, "Return the spans of a piece."},
-    {"heads", (PyCFunction)request_heads, METH_NOARGS, "Return what stands around the spans of each scope."},
-    {"spread", (PyCFunction)request_spread, METH_O, "Return a byte for each span: that of its piece."},
+    {"heads", (PyCFunction)request_heads, METH_NOARGS, "Return the head of the spans of each scope."},
+    {"spread", (PyCFunction)request_spread, METH_O, "Return one byte for each span: the byte of its piece."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -338,7 +339,7 @@ static struct PyModuleDef definition = {
     .m_methods = module_methods,
 };
 
-/* Draw the seed of the hash tables. Return 0, with an error set, if there is no randomness. */
+/* Set the key of the hash tables. Return 0, with an error set, if there is no randomness. */
 static int draw_seed(void)
 {
     PyObject *os = PyImport_ImportModule("os");

@@ -1,4 +1,4 @@
-/* A request as an object of Python's, and what its methods share. */
+/* A request as a Python object, and functions that its methods share. */
 
 #ifndef OTELWP_REQUEST_H
 #define OTELWP_REQUEST_H
@@ -31,7 +31,7 @@ static inline PyObject *bytes_of(const uint8_t *data, Slice slice)
     return PyBytes_FromStringAndSize((const char *)data + slice.start, length_of(slice));
 }
 
-/* Return bytes to be written from *at on. */
+/* Allocate a bytes object; its content is written from *at on. */
 static inline PyObject *empty_bytes(uint64_t size, uint8_t **at)
 {
     PyObject *bytes = size > PY_SSIZE_T_MAX ? PyErr_NoMemory() : PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
@@ -51,7 +51,7 @@ static inline uint8_t *put_rest(uint8_t *at, const uint8_t *data, Rest rest)
     return put(at, data + rest.after.start, length_of(rest.after));
 }
 
-/* Return a request of what is chosen for each piece; reading.Request.select says what that can be. */
+/* Return a request with the choice for each piece; see reading.Request.select. */
 PyObject *request_select(Request *self, PyObject *chosen);
 
 /* Return the items in a message; counting.count says how. */

@@ -5,12 +5,12 @@
 
 #include "wire.h"
 
-#define MOST_STATES 8   /* different trace states of one trace */
-#define MOST_PROBES 256 /* steps of a search in a hash table: whoever needs more has chosen ids that collide */
-#define SMALL_TABLE 512 /* entries of a table that lies on the stack */
+#define MOST_STATES 8 /* maximum number of different trace states of one trace */
+#define MOST_PROBES 256 /* steps of a search in a hash table; more means that a sender has chosen colliding ids */
+#define SMALL_TABLE 512 /* entries of a table on the stack */
 #define ERROR_CODE 2    /* STATUS_CODE_ERROR of trace.proto */
 
-/* A table of indexes by hash, each one more than it is: 0 is free. At most half of it is taken. */
+/* A hash table of indexes, each stored plus one: 0 is free. At most half of the entries are used. */
 typedef struct {
     uint32_t *entries, size;
     uint32_t small[SMALL_TABLE];
@@ -41,7 +41,7 @@ void forget(Found *found)
     *found = (Found){.invalid = NONE};
 }
 
-static int make_room(Array *array, size_t size)
+static int enlarge(Array *array, size_t size)
 {
     size_t capacity = array->capacity ? (size_t)array->capacity * 2 : 16;
     void *items = capacity < NONE && capacity <= SIZE_MAX / size ? realloc(array->items, capacity * size) : NULL;
@@ -52,10 +52,10 @@ static int make_room(Array *array, size_t size)
     return 1;
 }
 
-/* Return a place for one more item; NULL if there is no memory. */
+/* Return the address of one more item; NULL if there is no memory. */
 static inline void *grow(Array *array, size_t size)
 {
-    if (array->length == array->capacity && !make_room(array, size))
+    if (array->length == array->capacity && !enlarge(array, size))
         return NULL;
     return (char *)array->items + size * array->length++;
 }
@@ -94,7 +94,7 @@ static void close_table(Table *table)
         free(table->entries);
 }
 
-/* Make the table of traces four times as large. */
+/* Enlarge the table of traces by a factor of four. */
 static Result widen(Scan *scan)
 {
     Table wide;
@@ -110,7 +110,7 @@ static Result widen(Scan *scan)
         wide.entries[place & (wide.size - 1)] = index + 1;
     }
     close_table(&scan->traces);
-    scan->traces.entries = wide.entries; /* it is too large to lie in `small` */
+    scan->traces.entries = wide.entries; /* it is too large for `small` */
     scan->traces.size = wide.size;
     return DONE;
 }
@@ -131,7 +131,7 @@ static int has_id(const Scan *scan, uint32_t place, const uint8_t *id)
     return own.start < own.end && memcmp(scan->data + own.start, id, ID_LENGTH) == 0;
 }
 
-/* Find the trace of a span, or begin it. */
+/* Find the trace of a span, or add it. */
 static Result find_trace(Scan *scan, Slice id, uint32_t *place)
 {
     Found *found = scan->found;
@@ -145,7 +145,7 @@ static Result find_trace(Scan *scan, Slice id, uint32_t *place)
         }
         return result;
     }
-    if (found->spans.length) { /* mostly that of the span before */
+    if (found->spans.length) { /* usually the trace of the previous span */
         *place = AT(found->spans, Span, found->spans.length - 1).trace;
         if (has_id(scan, *place, bytes))
             return DONE;
@@ -171,7 +171,7 @@ static Result find_trace(Scan *scan, Slice id, uint32_t *place)
     return IRREGULAR;
 }
 
-/* Note a trace state, unless the trace has it already. */
+/* Add a trace state, unless the trace has it already. */
 static Result add_state(Scan *scan, uint32_t trace, Slice text)
 {
     Array *states = &scan->found->states;
@@ -196,7 +196,7 @@ static Result add_state(Scan *scan, uint32_t trace, Slice text)
     return DONE;
 }
 
-/* Read a Status: whether its code is that of an error. Return 0 if it does not parse. */
+/* Read a Status, and set *failed if its code is an error. Return 0 if it is not valid. */
 static int read_status(const uint8_t *at, const uint8_t *end, int *failed)
 {
     while (at < end) {
@@ -213,7 +213,7 @@ static int read_status(const uint8_t *at, const uint8_t *end, int *failed)
     return 1;
 }
 
-/* What is read of a span before its trace is known. */
+/* The fields of a span that are read before its trace is found. */
 typedef struct {
     Slice trace_id, state;
     Link link;
@@ -221,7 +221,7 @@ typedef struct {
     int has_trace_id, has_span_id, has_parent, has_status, failed;
 } Fields;
 
-/* Read an id of a span, or that there is none. */
+/* Read an id of a span; leave *id unchanged if it is empty. */
 static const uint8_t *read_id(const uint8_t *at, const uint8_t *end, uint64_t *id)
 {
     if (at < end && *at == 0)
@@ -322,7 +322,7 @@ static Result read_span(Scan *scan, const uint8_t *at, const uint8_t *end)
     return fields.state.end > fields.state.start ? add_state(scan, place, fields.state) : DONE;
 }
 
-/* Note a field that stands before or behind what is taken out of its message. */
+/* Add a field to the rest before or behind the extracted fields of its message. */
 static Result add_rest(Rest *rest, int behind, uint32_t start, uint32_t end)
 {
     Slice *slice = behind ? &rest->after : &rest->before;
@@ -364,7 +364,7 @@ static Result read_resource(Scan *scan, const uint8_t *at, const uint8_t *end)
     if (resource == NULL)
         return NO_MEMORY;
     *resource = (Resource){0};
-    int any = 0, told = 0;
+    int any = 0, seen = 0;
     Result result = DONE;
     while (at < end && result == DONE) {
         const uint8_t *field = at, *stop;
@@ -377,9 +377,9 @@ static Result read_resource(Scan *scan, const uint8_t *at, const uint8_t *end)
             continue;
         }
         if (*at == RESOURCE) {
-            if (told || (at = content(at + 1, end, &stop)) == NULL)
+            if (seen || (at = content(at + 1, end, &stop)) == NULL)
                 return IRREGULAR;
-            told = 1;
+            seen = 1;
             resource->resource = (Slice){(uint32_t)(at - scan->data), (uint32_t)(stop - scan->data)};
             at = stop;
         } else if ((at = skip_field(at, end)) == NULL)
@@ -389,7 +389,8 @@ static Result read_resource(Scan *scan, const uint8_t *at, const uint8_t *end)
     return result;
 }
 
-/* Find the span with this id in a trace. *entry is where it stands, or would. Return 0 if the search takes long. */
+/* Find the span with this id in a trace. *entry is its position, or a free one. Return 0 if the search takes too
+   long. */
 static int find_span(const Found *found, Table *table, uint64_t id, uint32_t trace, uint32_t **entry)
 {
     uint64_t hash = hash_span(id, trace);
@@ -402,7 +403,7 @@ static int find_span(const Found *found, Table *table, uint64_t id, uint32_t tra
     return 0;
 }
 
-/* Tell which traces are whole, and which have an id twice. */
+/* Set which traces are whole, and which have an id twice. */
 static Result follow_parents(const Found *found)
 {
     Table table;
@@ -427,7 +428,7 @@ static Result follow_parents(const Found *found)
     for (uint32_t index = 0; index < found->traces.length; index++)
         if (AT(found->traces, Trace, index).flags & HAS_ROOT && index != found->invalid)
             AT(found->traces, Trace, index).flags |= IS_WHOLE;
-    uint64_t before = 0; /* siblings mostly stand beside each other */
+    uint64_t before = 0; /* siblings are usually adjacent */
     uint32_t before_trace = NONE;
     for (uint32_t index = 0; index < found->spans.length && result == DONE; index++) {
         uint64_t parent = AT(found->links, Link, index).parent;

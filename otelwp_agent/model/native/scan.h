@@ -1,6 +1,6 @@
-/* Finds the traces of an ExportTraceServiceRequest in one pass over its bytes. Knows nothing of Python.
+/* Find the traces of an ExportTraceServiceRequest in one pass over its bytes. Independent of Python.
 
-   Offsets are 32 bits wide: they count from the beginning of the request. */
+   Offsets have 32 bits, and count from the start of the request. */
 
 #ifndef OTELWP_SCAN_H
 #define OTELWP_SCAN_H
@@ -12,14 +12,14 @@
 #define NONE UINT32_MAX /* no index */
 #define MOST_BYTES INT32_MAX
 
-/* What a trace can be: see reading.py. */
+/* Flags of a trace: see reading.py. */
 enum { HAS_ERROR = 1, IS_WHOLE = 2, HAS_ROOT = 4, HAS_DUPLICATES = 8, IS_INVALID = 16 };
 
 typedef struct {
     uint32_t start, end;
 } Slice;
 
-/* What stands around spans: a resource's or a scope's message, but for its scopes or its spans. */
+/* The message of a resource without its scopes, or of a scope without its spans. */
 typedef struct {
     Slice before, after;
 } Rest;
@@ -37,13 +37,13 @@ typedef struct {
 typedef struct {
     Slice message;
     uint32_t trace, scope;
-    uint32_t next; /* the next one of its trace */
+    uint32_t next; /* the next span of its trace */
 } Span;
 
 typedef struct {
     uint64_t size;   /* bytes of its spans */
     double duration; /* of its root, in seconds */
-    Slice id;        /* empty: these spans have none */
+    Slice id; /* empty for the spans with an invalid trace id */
     uint32_t spans, first, last, root;
     uint32_t states; /* the first of its trace states */
     uint32_t flags;
@@ -55,7 +55,7 @@ typedef struct {
     uint32_t next;
 } State;
 
-/* The ids of a span, which nobody needs once the traces are known. No parent is 0. */
+/* The ids of a span, used only until the traces are known. 0: no parent. */
 typedef struct {
     uint64_t id, parent;
 } Link;
@@ -69,17 +69,17 @@ typedef struct {
 
 typedef struct {
     Array resources, scopes, spans, traces, states, links;
-    uint32_t invalid; /* the trace of the spans whose trace id is none */
+    uint32_t invalid; /* the trace that collects the spans with an invalid trace id */
 } Found;
 
-/* IRREGULAR: it has to be read by other means, which may find that it is malformed. */
+/* IRREGULAR: the request must be read by other means, which may find it invalid. */
 typedef enum { DONE, IRREGULAR, NO_MEMORY } Result;
 
-/* Draw what keys the hash tables from 16 random bytes. To be called once. */
+/* Derive the key of the hash tables from 16 random bytes. Call it once. */
 void set_seed(const uint8_t random[16]);
 
-/* Find the traces in `size` bytes, at most MOST_BYTES. `parents`: whether to tell which are whole or have duplicates.
-   Whatever comes out, `forget` frees it. */
+/* Find the traces in `size` bytes, at most MOST_BYTES. `parents`: whether to find out which are whole or have
+   duplicates. Call `forget` for any result to free the memory. */
 Result find_traces(const uint8_t *data, size_t size, int parents, Found *found);
 
 void forget(Found *found);

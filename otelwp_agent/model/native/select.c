@@ -1,23 +1,23 @@
-/* Writes a request of some of the spans of another one, in two passes: how much it will be, then that. */
+/* Write a request with some of the spans of another one, in two passes: compute its size, then write it. */
 
 #include "request.h"
 
-/* What becomes of a trace's spans. */
+/* What to do with the spans of a trace. */
 typedef struct {
-    const char *suffix; /* they stay, with this behind each, */
+    const char *suffix; /* keep them and append this to each, */
     Py_ssize_t length;
-    PyObject *others; /* or others take their places, */
-    Py_ssize_t next;  /* of which this is the next; or they go */
+    PyObject *others; /* or replace them by these, */
+    Py_ssize_t next; /* of which this is the next; or drop them */
 } Mark;
 
-/* What is written in the place of a span: its own bytes, and more behind them. */
+/* The bytes written for a span: its own, and more behind them. */
 typedef struct {
     Slice own;
     const char *more;
     Py_ssize_t length;
 } Written;
 
-/* Read what was chosen for a trace; return 0, with an error set, if it is none of what can be. */
+/* Read the choice for a trace; return 0, with an error set, if it is invalid. */
 static int read_mark(PyObject *choice, const Trace *trace, Mark *mark)
 {
     char *suffix;
@@ -37,7 +37,7 @@ static int read_mark(PyObject *choice, const Trace *trace, Mark *mark)
     return 1;
 }
 
-/* Find what is written in the place of a span; return 0 if that is nothing, -1 on an error. */
+/* Find the bytes to write for a span; return 0 if there are none, -1 on an error. */
 static int write_of(const Span *span, Mark *mark, Written *written)
 {
     if (mark->suffix != NULL) {
@@ -55,7 +55,7 @@ static int write_of(const Span *span, Mark *mark, Written *written)
     return 1;
 }
 
-/* Add up what each scope and each resource will hold; return the bytes of all, or 0, with an error set if there is one. */
+/* Compute the sizes of each scope and each resource; return the total, or 0, with an error set if there was one. */
 static uint64_t measure(const Found *found, Mark *marks, uint64_t *scopes, uint64_t *resources)
 {
     Written written;

@@ -1,7 +1,7 @@
-/* Protobuf's wire form: what reading and writing share.
+/* Protobuf's wire format, for reading and writing.
 
-   What is read comes from the network: each function takes where its message ends, compares every length with what is
-   left before it uses it, and returns NULL rather than move past the end. */
+   Input comes from the network: each function receives the end of its message, compares every length with the remaining
+   bytes before it uses it, and returns NULL rather than move past the end. */
 
 #ifndef OTELWP_WIRE_H
 #define OTELWP_WIRE_H
@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Tags of the fields that are looked at: number << 3 | wire type. */
+/* Tags of the fields that are read: number << 3 | wire type. */
 enum {
     RESOURCE_SPANS = 0x0A, /* of a request */
     RESOURCE = 0x0A,       /* of ResourceSpans */
@@ -29,7 +29,7 @@ enum {
     KEY = 0x0A,  /* of a KeyValue */
 };
 
-/* Read a number of 8 bytes, the least significant first. */
+/* Read a little-endian number of 8 bytes. */
 static inline uint64_t load(const uint8_t *from)
 {
     uint64_t number;
@@ -40,26 +40,27 @@ static inline uint64_t load(const uint8_t *from)
     return number;
 }
 
-/* Read a varint; return where it ends. */
+/* Read a varint; return its end. */
 static inline const uint8_t *varint(const uint8_t *at, const uint8_t *end, uint64_t *number)
 {
     *number = 0;
     for (int shift = 0; shift < 70 && at < end; shift += 7) {
         uint8_t byte = *at++;
-        *number |= (uint64_t)(byte & 0x7F) << shift; /* of the tenth byte one bit is left, as everywhere */
+        *number |= (uint64_t)(byte & 0x7F) << shift; /* only one bit of the tenth byte is left, as in all
+                                                        implementations */
         if (byte < 0x80)
             return at;
     }
     return NULL;
 }
 
-/* Read a tag or a length, which take five bytes at most, as for the protobuf library; return where it ends. */
+/* Read a tag or a length, which take at most five bytes, as in the protobuf library; return its end. */
 static inline const uint8_t *short_varint(const uint8_t *at, const uint8_t *end, uint64_t *number)
 {
     return varint(at, end - at > 5 ? at + 5 : end, number);
 }
 
-/* Read what follows the tag of a length-delimited field: its content begins where this returns and ends at *stop. */
+/* Read the length of a length-delimited field; return the start of its content, which ends at *stop. */
 static inline const uint8_t *content(const uint8_t *at, const uint8_t *end, const uint8_t **stop)
 {
     uint64_t length;
@@ -70,7 +71,7 @@ static inline const uint8_t *content(const uint8_t *at, const uint8_t *end, cons
     return at;
 }
 
-/* Skip what follows `tag`; return where it ends. Groups are not skipped. */
+/* Skip the value after `tag`; return its end. Groups are not supported. */
 static inline const uint8_t *skip(const uint8_t *at, const uint8_t *end, uint64_t tag)
 {
     uint64_t number;
@@ -91,8 +92,8 @@ static inline const uint8_t *skip(const uint8_t *at, const uint8_t *end, uint64_
     }
 }
 
-/* Skip a field of any kind, from its tag on. One that is written in more bytes than it needs may be any of those above,
-   which callers look for in one byte: it is not skipped. */
+/* Skip a field of any kind, including its tag. Return NULL for a tag that is written in more bytes than necessary: it
+   may be one of those above, which callers compare as a single byte. */
 static inline const uint8_t *skip_field(const uint8_t *at, const uint8_t *end)
 {
     const uint8_t *start = at;
@@ -101,7 +102,7 @@ static inline const uint8_t *skip_field(const uint8_t *at, const uint8_t *end)
     return at == NULL || (tag < 0x80 && at - start > 1) ? NULL : skip(at, end, tag);
 }
 
-/* Return the bytes of a length-delimited field whose tag takes one. */
+/* Return the size of a length-delimited field with a tag of one byte. */
 static inline uint64_t field_size(uint64_t length)
 {
     uint64_t size = 2 + length;
@@ -110,14 +111,14 @@ static inline uint64_t field_size(uint64_t length)
     return size;
 }
 
-/* Write bytes; return where they end. */
+/* Write bytes; return their end. */
 static inline uint8_t *put(uint8_t *at, const void *from, size_t size)
 {
     memcpy(at, from, size);
     return at + size;
 }
 
-/* Write the tag and the length of a field; return where its content goes. */
+/* Write the tag and the length of a field; return the start of its content. */
 static inline uint8_t *put_head(uint8_t *at, uint8_t tag, uint64_t length)
 {
     *at++ = tag;

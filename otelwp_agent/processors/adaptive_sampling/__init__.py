@@ -1,12 +1,14 @@
-"""Keep the traces that matter and a fair share of the rest, within a budget.
+"""Keep important traces and a representative sample of the rest, within a budget.
 
-It belongs after `memory_limiter` and whatever names and redacts spans, before `batch`. The budget is shared among keys
-(`per`): rare ones are kept whole, heavy ones share the rest. Errors, slow traces, first sights and traces with a debug
-flag are kept whatever chance says, each up to a ceiling. What chance keeps carries its threshold (`ot=th` in
-`tracestate`), so that backends can count; what is kept for another reason says so (`sampling.reason`).
+Place it after `memory_limiter` and after processors that rename or redact spans, before `batch`. The budget is shared
+among keys (`per`): rare keys are kept completely, heavy keys share the rest. Errors, slow traces, the first traces of a
+key and traces with a debug flag are always kept, each kind up to a ceiling. A trace kept by probability carries its
+threshold (`ot=th` in `tracestate`), so that backends can compute totals; a trace kept for another reason carries that
+reason (`sampling.reason`).
 
-A request that holds whole traces, as PHP sends them, is decided about at once. Otherwise traces wait: `decision_wait`
-from their root, `max_wait` at most, within `max_bytes`. Spans that come later follow what was decided.
+A request that contains whole traces, as PHP sends them, is decided immediately. Other traces wait: `decision_wait`
+after their root span, at most `max_wait`, within `max_bytes`. Spans that arrive later follow the decision of their
+trace.
 
 Example::
 
@@ -45,7 +47,7 @@ from otelwp_agent.component import (
     Tier,
 )
 from otelwp_agent.config.types import ByteSize, Duration, PositiveDuration  # noqa: TC001 - pydantic reads them
-from otelwp_agent.errors import Overloaded, StartError
+from otelwp_agent.errors import StartError
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.processors.adaptive_sampling.config import (
     AlwaysKeep,
@@ -58,7 +60,7 @@ from otelwp_agent.processors.adaptive_sampling.config import (
 )
 from otelwp_agent.processors.adaptive_sampling.deciding import Decider, key_of
 from otelwp_agent.processors.adaptive_sampling.facts import FactsReader
-from otelwp_agent.processors.adaptive_sampling.handing import Handing
+from otelwp_agent.processors.adaptive_sampling.forwarding import Forwarder
 from otelwp_agent.processors.adaptive_sampling.holding import Holding
 from otelwp_agent.processors.adaptive_sampling.key_metrics import KEY_INSTRUMENTS, KeyMetrics
 from otelwp_agent.processors.adaptive_sampling.measures import (
@@ -87,79 +89,82 @@ if TYPE_CHECKING:
     from otelwp_agent.sampling.trace_sampler import DecisionObserver
 
 _TICK = 0.1
-"""Seconds between looks at what is due: what is decided about at once holds the loop up, 9 µs a trace."""
+"""Seconds between checks for traces that are due. Deciding them blocks the event loop for 9 µs a trace."""
 
 
 class Config(ComponentConfig):
-    """What to keep, and how long to wait for it."""
+    """Settings of adaptive sampling."""
 
     target: Target | None = None
-    """The budget. Without one, only `sites` and `drop` leave anything out."""
+    """The budget. Without it, only `sites` and `drop` drop traces."""
     per: list[AttributeName] = Field(default_factory=lambda: ["service.name"])
-    """Attributes of the resource or the root span (or `span.name`) whose values make a key."""
+    """Attributes of the resource or the root span (or `span.name`) whose values form the key of a trace."""
     target_per_key: Target | None = None
-    """Most that any one key may have, in the same unit."""
+    """Maximum of the budget for any one key, in the unit of `target`."""
     power: float = Field(Policy().power, ge=0, le=1)
-    """How heavy keys share what rare ones leave: in proportion to their traffic to this power. 0: all the same; 1: all
-    with the same probability."""
+    """How heavy keys share the budget that rare keys leave: in proportion to their traffic to this power. 0: equal
+    shares; 1: equal probabilities."""
     max_keys: int = Field(10_000, ge=1, le=1_000_000)
-    """Keys that are told apart; all others share one."""
+    """Number of keys with a probability of their own; all others share one."""
     metric_keys: int = Field(20, ge=0, le=1000)
-    """Keys, those with the most traffic, whose estimates stand among the agent's metrics. Each is 16 of them."""
+    """Number of keys, those with the most traffic, whose estimates are among the agent's metrics. Each adds 16 time
+    series."""
     always_keep: AlwaysKeep = AlwaysKeep()
-    """What is kept whatever chance says."""
+    """Traces that are kept independent of probability."""
     drop: Drop = Drop()
-    """What is never kept."""
+    """Traces that are never kept."""
     sites: SitesOrNone = None
     """Rules by site."""
     decision_wait: Duration = 2.0
-    """How long to wait for more spans once a trace's root has come."""
+    """How long to wait for more spans after a trace's root span."""
     max_wait: PositiveDuration = 30.0
-    """How long to wait for a root since a trace's first span."""
+    """How long to wait for a root span after a trace's first span."""
     max_bytes: ByteSize = Field(128 * 2**20, ge=2**16)
-    """Memory for traces that wait. The oldest are decided about early when it is full."""
+    """Memory for waiting traces. When it is full, the oldest are decided early."""
     max_trace_bytes: ByteSize = Field(4 * 2**20, ge=2**12)
-    """A trace larger than this is cut to its root, its errors and the way to those."""
+    """A trace larger than this is reduced to its root, its errors and the spans between them."""
     remember: int = Field(100_000, ge=1)
-    """Traces whose decision is remembered for spans that come late."""
+    """Number of traces whose decision is remembered for late spans."""
     mode: Literal["enforce", "dry_run"] = "enforce"
-    """`dry_run` keeps everything, and marks with `sampling.dry_run` what would have become of it."""
+    """`dry_run` keeps everything and adds the decision to spans as `sampling.dry_run`."""
     flight_recorder: Recorder = Recorder()
-    """Keeps dropped traces for a while."""
+    """Keeps dropped traces for a while, so that they can be rescued."""
     by_trace_id: bool = False
-    """Decide by trace ids alone, about each request as it comes: nothing waits, and nothing else of spans is read. For
-    what senders have sampled already, or where only the amount matters. It needs `per: []`, everything under
-    `always_keep` disabled, and no `drop`, `sites` or `flight_recorder`; estimates then tell of traces only, not of
-    errors and durations."""
+    """Decide by trace ids alone, immediately for each request: nothing waits, and nothing else of spans is read. Use it
+    for traces that senders have sampled already, or where only the amount matters. It requires `per: []`, everything
+    under `always_keep` disabled, and no `drop`, `sites` or `flight_recorder`; estimates then cover the number of
+    traces, but not errors and durations."""
     state_directory: str = ""
-    """Folder in which a file keeps what was learned of keys, so that a restart goes on with it. "" keeps nothing."""
+    """Folder for a file with what was measured of keys, so that a restart continues with it. "" writes no file."""
 
-    _told_apart = field_validator("per")(unique)
+    _unique_names = field_validator("per")(unique)
 
     @model_validator(mode="after")
     def _agrees(self) -> Config:
         if self.target is None and self.target_per_key is None:
             drop = self.drop
             if not (self.sites and self.sites.rules) and not (drop.health_checks or drop.bots or drop.rules):
-                raise ValueError("this keeps everything: give a `target`, like `target: {spans_per_second: 500}`")
+                raise ValueError(
+                    "these settings drop nothing: set a `target`, for example `target: {spans_per_second: 500}`"
+                )
         if self.target is not None and self.target_per_key is not None:
             whole, each = self.target.budget(), self.target_per_key.budget()
             if whole.unit is not each.unit:
-                message = f"target counts {whole.unit} and target_per_key {each.unit}: they must count the same"
+                message = f"target is in {whole.unit} and target_per_key in {each.unit}: both must have the same unit"
                 raise ValueError(message)
             if each.rate > whole.rate:
-                raise ValueError("target_per_key is above target: no key can have more than there is")
+                raise ValueError("target_per_key is above target: no key can have more than the whole budget")
         if self.by_trace_id and (named := self._read_more_than_ids()):
-            message = f"by_trace_id reads nothing of spans but their trace ids, but {', '.join(named)} would have to"
+            message = f"by_trace_id reads only trace ids, but these settings need more: {', '.join(named)}"
             raise ValueError(message)
         if self.decision_wait > self.max_wait:
-            raise ValueError("decision_wait is above max_wait, which would never let a trace wait that long")
+            raise ValueError("decision_wait is above max_wait: no trace could wait that long")
         if self.max_trace_bytes > self.max_bytes:
-            raise ValueError("max_trace_bytes is above max_bytes: one trace would have all the memory")
+            raise ValueError("max_trace_bytes is above max_bytes: one trace could use all the memory")
         return self
 
     def _read_more_than_ids(self) -> list[str]:
-        """Name the settings that need more of a trace than its id."""
+        """Return the names of the settings that need more of a trace than its id."""
         keep, drop = self.always_keep, self.drop
         counted = self.target or self.target_per_key
         needs = {
@@ -177,7 +182,7 @@ class Config(ComponentConfig):
         return [name for name, needed in needs.items() if needed]
 
     def policy(self) -> Policy:
-        """Return what decisions need of it."""
+        """Return the policy for the controller."""
         sites = self.sites
         return Policy(
             budget=None if self.target is None else self.target.budget(),
@@ -193,7 +198,7 @@ class Config(ComponentConfig):
 
 
 class AdaptiveSampling(Processor, TraceSampler):
-    """Reads traces out of requests, lets those wait that are not whole, and does what the controller decides."""
+    """Finds traces in requests, holds incomplete ones, and applies the controller's decisions."""
 
     headers = ("user-agent",)
 
@@ -222,7 +227,7 @@ class AdaptiveSampling(Processor, TraceSampler):
             else None
         )
         self.records = self._recorder is not None
-        self._outgoing = Outgoing(self._send, context.log)
+        self._outgoing = Outgoing(self._send, context)
         self._holding = Holding(
             self._decider,
             self._facts,
@@ -235,24 +240,24 @@ class AdaptiveSampling(Processor, TraceSampler):
             max_trace_bytes=config.max_trace_bytes,
         )
         self._state = StateFile(config.state_directory, self.controller, context) if config.state_directory else None
-        self._handing = Handing(self._send, self._measures, self._recorder)
+        self._forwarder = Forwarder(self._send, self._measures, self._recorder)
         self._next_tick = context.clock() + _TICK
         self._timer: asyncio.TimerHandle | None = None
         measures = self._measures
         measures.gauge(RECORDED, lambda: float(self._recorder.size if self._recorder else 0))
         measures.gauge(KEYS, lambda: float(len(self.controller.key_states.states)))
-        measures.gauge(WAITING_TRACES, lambda: float(len(self._holding.room.traces)))
+        measures.gauge(WAITING_TRACES, lambda: float(len(self._holding.held.traces)))
         measures.gauge(WAITING_BYTES, lambda: float(self._holding.size))
 
     def observe(self, observer: DecisionObserver) -> None:
-        """Have `observer` told of all that is decided."""
+        """Call `observer` for every decision from now on."""
         self._decider.observer = observer
 
     async def start(self) -> None:
-        """Read what the last run learned, open the flight recorder, and begin to look for what is due."""
+        """Load the saved state, open the flight recorder, and start the timer for traces that are due."""
         if not NATIVE:
             remedy = "install a C compiler and Python's headers, then install the agent again"
-            self.context.log.warning("requests are read in Python, which takes several times the CPU", remedy=remedy)
+            self.context.log.warning("requests are read in Python, which takes several times more CPU", remedy=remedy)
         if self._state is not None:
             self._state.load()
         if self._recorder is not None:
@@ -264,7 +269,7 @@ class AdaptiveSampling(Processor, TraceSampler):
         self._timer = asyncio.get_running_loop().call_later(_TICK, self._on_timer)
 
     async def shutdown(self) -> None:
-        """Decide about everything and hand it on, for as long as it takes; let go of what is left when cancelled."""
+        """Decide all waiting traces and forward them, for as long as it takes; drop what is left when cancelled."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -277,25 +282,25 @@ class AdaptiveSampling(Processor, TraceSampler):
             await self._state.save()
         try:
             self._outgoing.flush()
-            while self._outgoing:  # noqa: ASYNC110 - its timer does the work
+            while self._outgoing:  # noqa: ASYNC110 - a timer forwards the batches
                 await asyncio.sleep(0.005)
         finally:
             dropped = self._outgoing.abandon()
             if dropped:
-                message = "the next stage had no room in time"
+                message = "the next stage did not accept it in time"
                 self.context.log.error("batch dropped", reason="shutdown", items=dropped, error=message)
 
     def health(self) -> ComponentHealth:
-        """Tell how it is doing; bad while it refuses."""
+        """Return the health and its details; unhealthy while batches are refused."""
         full = self._holding.is_full
         details = {
             "mode": "dry_run" if self._decider.dry_run else "enforce",
             "keys": len(self.controller.key_states.states),
-            "waiting_traces": len(self._holding.room.traces),
+            "waiting_traces": len(self._holding.held.traces),
             "waiting_bytes": self._holding.size,
             "remembered_traces": len(self._decider.memory),
         }
-        message = "full: the next stage takes nothing" if full else ""
+        message = "full: the next stage refuses batches" if full else ""
         return ComponentHealth(self.context.kind, str(self.context.id), not full, message, details)
 
     @property
@@ -314,25 +319,29 @@ class AdaptiveSampling(Processor, TraceSampler):
         }
 
     def admit(self) -> None:
-        """Raise `Overloaded` while there is no room."""
+        """Raise `Overloaded` while the memory is full."""
         if self._holding.is_full:
-            raise _overloaded()
+            raise self._outgoing.overloaded()
+
+    def rewired(self) -> None:
+        """Offer again what the next stage has refused."""
+        self._outgoing.offer_again()
 
     def rescue(
         self, *, trace_id: bytes | None = None, since: float | None = None, where: Mapping[str, str] | None = None
     ) -> int:
-        """Hand on dropped traces after all: one, or those dropped `since` (seconds since 1970) that have attributes.
+        """Forward dropped traces from the recorder: one, or those dropped `since` that match `where`.
 
-        `where` maps attributes of the resource or a span to patterns, in which `*` stands for anything. Returns how
-        many spans that are; they are new items, because as dropped ones they were settled. Later spans of these traces
-        are kept as well.
+        `since` is in seconds since 1970; `where` maps attributes of the resource or a span to patterns, in which `*`
+        matches anything. Returns the number of forwarded spans; they are new items, because the dropped ones were
+        settled. Later spans of these traces are kept as well.
         """
         if self._recorder is None:
             return 0
-        return self._bring_back(self._recorder.rescue(trace_id, since, where))
+        return self._forward_rescued(self._recorder.rescue(trace_id, since, where))
 
-    def _bring_back(self, batches: Sequence[Batch]) -> int:
-        """Hand on what was rescued; return how many spans that is."""
+    def _forward_rescued(self, batches: Sequence[Batch]) -> int:
+        """Forward rescued batches; return their number of spans."""
         for batch in batches:
             for trace_id, *_ in read(batch.body)[1]:
                 self._decider.memory.put(key_of(batch.origin.tenant, trace_id), RESCUED)
@@ -343,12 +352,12 @@ class AdaptiveSampling(Processor, TraceSampler):
         return spans
 
     def consume(self, batch: Batch) -> None:
-        """Decide about what is whole, let the rest wait; raise `Overloaded` if there is no room."""
+        """Decide about complete traces and hold the others; raise `Overloaded` if the memory is full."""
         now = self.context.clock()
         if now >= self._next_tick:
             self._tick(now)
-        if self._outgoing.size and self._holding.is_full:
-            raise _overloaded()
+        if self._outgoing.size and self._holding.is_full and not batch.admitted:
+            raise self._outgoing.overloaded()
         if self._by_trace_id:
             self._decide_by_id(batch, now)
             return
@@ -356,29 +365,29 @@ class AdaptiveSampling(Processor, TraceSampler):
         decider, recorder = self._decider, self._recorder
         late = [] if recorder is None else decider.find_late_errors(recorder, pieces, batch.origin, now)
         decided = decider.decide_pieces(
-            pieces, batch.origin, self._holding.room.traces, self._handing.refused, self._max_trace_bytes, now
+            pieces, batch.origin, self._holding.held.traces, self._forwarder.refused, self._max_trace_bytes, now
         )
         if recorder is not None:
-            # Before anything can be refused: when the request comes again, these errors are no news.
+            # Before anything can be refused: when the request is sent again, these errors are no longer new.
             for trace_id in late:
                 rescued = recorder.rescue(trace_id, tenant=batch.origin.tenant)
-                self.controller.book_rescued(self._bring_back(rescued), sum([len(each.body) for each in rescued]))
+                self.controller.book_rescued(self._forward_rescued(rescued), sum([len(each.body) for each in rescued]))
         if not decided.waiting or len(decided.waiting) < len(pieces):
-            self._handing.hand_on(batch, request, pieces, decided)
+            self._forwarder.forward(batch, request, pieces, decided)
         if decided.waiting:
-            self._holding.let_wait(batch, request, pieces, decided.waiting, now)
+            self._holding.hold(batch, request, pieces, decided.waiting, now)
 
     def _decide_by_id(self, batch: Batch, now: float) -> None:
         request, pieces = read(batch.body)
-        decided = self._decider.decide_by_id(pieces, batch.origin.tenant, self._handing.refused, now)
-        self._handing.hand_on(batch, request, pieces, decided)
+        decided = self._decider.decide_by_id(pieces, batch.origin.tenant, self._forwarder.refused, now)
+        self._forwarder.forward(batch, request, pieces, decided)
 
     def _on_timer(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(_TICK, self._on_timer)
         self._tick(self.context.clock())
 
     def _tick(self, now: float) -> None:
-        """Decide about what is due."""
+        """Decide about traces that are due."""
         self._next_tick = now + _TICK
         if now - self.controller.ticked >= 1:
             self.controller.tick(now)
@@ -386,15 +395,11 @@ class AdaptiveSampling(Processor, TraceSampler):
                 self._key_metrics.choose(now)
         self._holding.decide_due(now)
         if self._state is not None and now >= self._state.due:
-            self._state.due = math.inf  # until it has begun
+            self._state.due = math.inf  # until the save has started
             spawn(self._state.save(), name="sampling state")
 
     def _send(self, batch: Batch) -> None:
         self.next.consume(batch)
-
-
-def _overloaded() -> Overloaded:
-    return Overloaded("adaptive_sampling is full: the next stage takes nothing", retry_after=1.0)
 
 
 FACTORY = Factory(

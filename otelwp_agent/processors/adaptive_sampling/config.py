@@ -1,4 +1,4 @@
-"""The settings of adaptive sampling, block by block, and what they ask of the decisions."""
+"""The settings of adaptive sampling, block by block, and their conversion to the controller's policy."""
 
 from __future__ import annotations
 
@@ -31,26 +31,27 @@ KNOWN = frozenset(
     user_agent.original wordpress.site.host wordpress.site.id wordpress.request.type
     """.split()  # noqa: SIM905 - easier to read and to add to
 )
-"""Attributes of the semantic conventions by which one would sample: what is nearly one of them is a slip."""
+"""Attributes of the semantic conventions that are useful for sampling. A name similar to one of them is probably a
+typing error."""
 _SPAN_FIELDS = {
     "name": "the span's name is `span.name` here",
-    "kind": "a span's kind is no attribute",
-    "trace_id": "every trace has its own",
-    "traceid": "every trace has its own",
-    "trace.id": "every trace has its own",
-    "span_id": "every span has its own",
+    "kind": "a span's kind is not an attribute",
+    "trace_id": "it is different for every trace",
+    "traceid": "it is different for every trace",
+    "trace.id": "it is different for every trace",
+    "span_id": "it is different for every span",
     "duration": "slow traces are kept by `always_keep.slow`",
     "status": "errors are kept by `always_keep.errors`",
     "status_code": "errors are kept by `always_keep.errors`",
 }
 SPAN_NAME = "span.name"
-"""Stands for the root span's name where an attribute can be named."""
+"""Stands for the root span's name where an attribute name is expected."""
 
 
 def checked_attribute(name: str) -> str:
-    """Return `name`; raise `ValueError` if no sender can mean it."""
+    """Return `name`; raise `ValueError` if it cannot be the name of an attribute."""
     if not name or name != name.strip():
-        message = f"{name!r} is no attribute's name"
+        message = f"{name!r} is not a valid attribute name: it is empty or has spaces around it"
         raise ValueError(message)
     if name.lower() in _SPAN_FIELDS:
         hint = _SPAN_FIELDS[name.lower()]
@@ -68,16 +69,16 @@ AttributeName = Annotated[str, AfterValidator(checked_attribute)]
 
 
 def unique(names: list[str]) -> list[str]:
-    """Return `names`; raise `ValueError` if one is there twice."""
+    """Return `names`; raise `ValueError` if one occurs twice."""
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
-        message = f"{doubled[0]!r} is there twice"
+        message = f"{doubled[0]!r} occurs twice"
         raise ValueError(message)
     return names
 
 
 class Target(Block):
-    """A budget: exactly one of these."""
+    """A budget: set exactly one of these."""
 
     spans_per_second: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Spans to keep."""
@@ -86,24 +87,24 @@ class Target(Block):
     bytes_per_day: ByteSize | None = Field(None, ge=1)
     """Bytes of spans (uncompressed OTLP) to keep."""
     cost_per_month: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """What the backend may cost, in the currency of `price_per_gib`."""
+    """Maximum cost of the backend, in the currency of `price_per_gib`."""
     price_per_gib: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """What the backend charges for a GiB taken in."""
+    """Price of the backend for one GiB of ingested data."""
 
     @model_validator(mode="after")
     def _one(self) -> Target:
         names = ("spans_per_second", "traces_per_second", "bytes_per_day", "cost_per_month")
         given = [name for name in names if getattr(self, name) is not None]
         if len(given) != 1:
-            said = f"{' and '.join(given)} contradict each other" if given else "there is no budget"
-            message = f"{said}: give exactly one of {', '.join(names)}"
+            problem = f"{' and '.join(given)} exclude each other" if given else "there is no budget"
+            message = f"{problem}: set exactly one of {', '.join(names)}"
             raise ValueError(message)
         if (self.cost_per_month is None) != (self.price_per_gib is None):
-            raise ValueError("cost_per_month and price_per_gib go together: give both")
+            raise ValueError("cost_per_month and price_per_gib belong together: set both")
         return self
 
     def budget(self) -> Budget:
-        """Return it as decisions take it."""
+        """Return the budget for the policy."""
         if self.spans_per_second is not None:
             return Budget.spans_per_second(self.spans_per_second)
         if self.traces_per_second is not None:
@@ -115,73 +116,76 @@ class Target(Block):
 
 
 class Kept(Block):
-    """A reason to keep a trace whatever chance says, and how far it goes: what is above the ceiling, chance decides."""
+    """A rule that always keeps some traces, up to a ceiling. Traces above the ceiling are decided by probability."""
 
     enabled: bool = True
-    """Keep for this reason."""
+    """Keep traces by this rule."""
     ceiling: float | None = Field(None, gt=0, le=1)
-    """Most that may be kept for it, as a share of the budget."""
+    """Maximum that this rule may keep, as a share of the budget."""
     traces_per_second: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """The same as a rate; with both, the lower one holds."""
+    """The maximum as a rate; with both, the lower one applies."""
 
     def limit(self, usual: Ceiling) -> Ceiling:
-        """Return the ceiling, `usual` if none is set."""
+        """Return the ceiling, or `usual` if none is set."""
         if self.ceiling is None and self.traces_per_second is None:
             return usual
         return Ceiling(share=self.ceiling, traces_per_second=self.traces_per_second)
 
 
 class KeptSlow(Kept):
-    """Slow traces: the root span (or, without one, what is there) lasted long."""
+    """Slow traces, by the duration of the root span, or of all known spans without one."""
 
     above: PositiveDuration | None = None
-    """Slower than this is slow."""
+    """Traces longer than this are slow."""
     percentile: float | None = Field(None, gt=0, lt=100)
-    """Slower than this share (in percent) of the traces of the same key is slow; learned. 99 if neither is set."""
+    """Traces longer than this percentile of the traces of the same key are slow; learned. 99 if neither is set."""
     min_samples: int = Field(100, ge=1)
-    """Traces of a key after which its percentile is trusted."""
+    """Number of traces of a key after which its percentile is used."""
 
     @model_validator(mode="after")
     def _one(self) -> KeptSlow:
         if self.above is not None and self.percentile is not None:
-            raise ValueError("above and percentile contradict each other: give one of them")
+            raise ValueError("above and percentile exclude each other: set one of them")
         return self
 
 
 class KeptFirst(Kept):
-    """The first traces of a key (`per`) that nothing was seen of before."""
+    """The first traces of a new key (`per`)."""
 
     traces: int = Field(1, ge=1)
-    """So many."""
+    """Number of traces."""
 
 
 class KeptReleases(Kept):
     """The first traces of a new release."""
 
     traces: int = Field(10, ge=1)
-    """So many."""
+    """Number of traces."""
     attribute: AttributeName = "service.version"
     """The resource attribute that names the release."""
 
 
 class KeptDebug(Kept):
-    """Traces that somebody asked for."""
+    """Traces that were requested with a debug flag."""
 
     attributes: list[str] = Field(default_factory=lambda: ["sampling.priority", "jaeger-debug-id", "zipkin.debug"])
-    """Attributes of the root span, any of which asks for its trace unless it is 0, false or empty."""
+    """Attributes of the root span. Any of them requests the trace, unless it is 0, false or empty."""
 
 
 class AlwaysKeep(Block):
-    """What is kept whatever chance says, up to ceilings. The ceilings of all together are at most the budget."""
+    """Traces that are kept independent of probability, up to ceilings.
+
+    The sum of all ceilings is at most the budget.
+    """
 
     errors: Kept = Kept()
     """Traces in which a span has an error. At most 30 % of the budget if no ceiling is set."""
     slow: KeptSlow = KeptSlow()
     """Slow traces. At most 10 % of the budget if no ceiling is set."""
     first_seen: KeptFirst = KeptFirst()
-    """First sights of a key. At most 10 % of the budget, together with releases, if no ceiling is set."""
+    """First traces of a key. At most 10 % of the budget, together with releases, if no ceiling is set."""
     releases: KeptReleases = KeptReleases()
-    """First sights of a release; under the ceiling of `first_seen`."""
+    """First traces of a release, under the ceiling of `first_seen`."""
     debug: KeptDebug = KeptDebug()
     """Traces with a debug flag. At most 5 % of the budget if no ceiling is set."""
 
@@ -198,12 +202,12 @@ class AlwaysKeep(Block):
         )
         shares = [each.share for each in ceilings if each is not None and each.share is not None]
         if sum(shares) > 1 + 1e-9:
-            message = f"the ceilings add up to {sum(shares):.0%} of the budget: they must leave it whole, 100 % at most"
+            message = f"the ceilings add up to {sum(shares):.0%} of the budget: the sum must be at most 100 %"
             raise ValueError(message)
         return self
 
     def always(self) -> Always:
-        """Return it as decisions take it."""
+        """Return the rules for the policy."""
         slow, first = self.slow, self.first_seen
         percentile = 99.0 if slow.above is None and slow.percentile is None else slow.percentile
         return Always(
@@ -221,15 +225,15 @@ class AlwaysKeep(Block):
 
 
 class DropRule(Block):
-    """Traces nobody wants: all attributes named must match."""
+    """A rule for traces to drop: all named attributes must match."""
 
     name: str = Field(min_length=1)
-    """What metrics call it."""
+    """Name of the rule in metrics."""
     attributes: dict[str, list[str]] = Field(min_length=1)
-    """Attributes of the resource or the root span (or `span.name`), each with its patterns: `*` stands for anything,
-    one of them must match the whole value."""
+    """Attributes of the resource or the root span (or `span.name`), each with its patterns. `*` matches anything; one
+    pattern must match the whole value."""
     errors: bool = False
-    """Drop them even if they have an error."""
+    """Also drop traces with an error."""
 
     @field_validator("attributes")
     @classmethod
@@ -237,12 +241,12 @@ class DropRule(Block):
         for name, patterns in attributes.items():
             checked_attribute(name)
             if not patterns:
-                message = f"{name}: name at least one pattern, `*` for any value"
+                message = f"{name}: set at least one pattern, `*` for any value"
                 raise ValueError(message)
         return attributes
 
     def compiled(self) -> dict[str, re.Pattern[str]]:
-        """Return an expression for each attribute."""
+        """Return a regular expression for each attribute."""
         return {
             name: re.compile("|".join([translate(pattern) for pattern in patterns]))
             for name, patterns in self.attributes.items()
@@ -250,54 +254,57 @@ class DropRule(Block):
 
 
 class Drop(Block):
-    """What is never kept, and costs nothing of the budget. What has an error is kept or not like any other trace."""
+    """Traces that are never kept and cost nothing of the budget.
+
+    Traces with an error are sampled like any other trace.
+    """
 
     health_checks: bool = False
     """Drop requests for paths like /healthz and /livez, and those of probes and load balancers."""
     bots: bool = False
     """Drop requests of crawlers, by their User-Agent."""
     rules: list[DropRule] = Field(default_factory=list)
-    """More of them."""
+    """Further rules."""
 
     @model_validator(mode="after")
-    def _told_apart(self) -> Drop:
+    def _unique_names(self) -> Drop:
         names = [rule.name for rule in self.rules] + ["health_check", "bot"]
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
-            message = f"two rules are called {doubled[0]!r}"
+            message = f"two rules have the name {doubled[0]!r}"
             raise ValueError(message)
         return self
 
 
 class TrafficRule(Block):
-    """`traffic > 10000/h → 0.001`."""
+    """One rule by traffic, as in `traffic > 10000/h → 0.001`."""
 
     above: float = Field(0, ge=0, allow_inf_nan=False)
-    """Traces an hour; sites with more are meant."""
+    """Traces an hour. The rule applies to sites with more."""
     keep: float = Field(ge=0, le=1)
-    """The share of their traces that is kept at most."""
+    """Maximum share of their traces that is kept."""
     sites: list[str] | None = Field(None, min_length=1)
-    """Which sites; all if left out."""
+    """The sites it applies to; all if not set."""
 
     def rule(self) -> SiteRule:
-        """Return it as decisions take it."""
+        """Return the rule for the policy."""
         return SiteRule(self.keep, self.above / 3600, None if self.sites is None else frozenset(self.sites))
 
 
 class Sites(Block):
-    """Rules for each site of a hosting or a multisite network."""
+    """Rules for each site of a hosting platform or a multisite network."""
 
     attribute: AttributeName = "wordpress.site.host"
     """The attribute of the resource or the root span that names the site; without it, the host in WordPress's
     User-Agent."""
     rules: list[TrafficRule] = Field(default_factory=list)
-    """Of those that fit a site's traffic, the lowest `keep` holds."""
+    """Of the rules that match a site's traffic, the lowest `keep` applies."""
     minimum: float = Field(0, ge=0, allow_inf_nan=False)
-    """Traces an hour that each site keeps at least, if it has so many."""
+    """Traces an hour that each site keeps at least, if it has as many."""
     ceiling: float = Field(0.2, gt=0, le=1)
-    """Most that all sites together may keep because of their minimum, as a share of the budget."""
+    """Maximum that all sites together may keep because of their minimum, as a share of the budget."""
     max_sites: int = Field(10_000, ge=1)
-    """Sites that are told apart."""
+    """Number of sites that rules apply to; further sites have no rules."""
 
     @model_validator(mode="after")
     def _rules_agree(self) -> Sites:
@@ -310,7 +317,7 @@ class Sites(Block):
                     raise ValueError(message)
                 if same and low.above < high.above and low.keep <= high.keep:
                     message = (
-                        f"above {high.above:g} traces an hour, keep: {high.keep:g} never holds, because above "
+                        f"above {high.above:g} traces an hour, keep: {high.keep:g} never applies, because above "
                         f"{low.above:g} it is {low.keep:g} already: more traffic must keep less"
                     )
                     raise ValueError(message)
@@ -318,17 +325,17 @@ class Sites(Block):
 
 
 SitesOrNone = Annotated[Sites | None, NeedsTier(Tier.ENTERPRISE)]
-"""Rules by site need a higher tier than the rest."""
+"""Rules by site need a higher tier than the other settings."""
 
 
 class Recorder(Block):
-    """Dropped traces, compressed, for as long as there is room: a late error or `rescue` brings them back."""
+    """Keeps dropped traces in compressed form until space is needed; a late error or `rescue` recovers them."""
 
     enabled: bool = False
-    """Record. It takes about half a microsecond of CPU a dropped span."""
+    """Record dropped traces. It takes about half a microsecond of CPU for each dropped span."""
     max_bytes: ByteSize = Field(32 * 2**20, ge=2**16)
-    """Memory for it; the oldest make room."""
+    """Memory of the recorder; the oldest traces are removed when it is full."""
     directory: str = ""
-    """Keep what leaves memory in this folder, and find it again after a restart."""
+    """Folder for traces that are removed from memory. They are found again after a restart."""
     max_directory_bytes: ByteSize = Field(2**30, ge=2**16)
-    """Room in that folder."""
+    """Maximum size of that folder."""

@@ -1,4 +1,4 @@
-"""Deciding about traces: what is asked of the controller, and what is remembered of its answers."""
+"""Get a decision for each trace from the controller, and remember it."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ if TYPE_CHECKING:
 
 _INVALID = "invalid_trace_id"
 _NOTHING: Facts = ((), "", "", False, None)
-"""What is known of a trace of which only the id is read."""
+"""Facts of a trace of which only the id is read."""
 _VERDICTS = 8192
-"""Verdicts that are kept; each threshold makes one."""
+"""Number of cached verdicts; there is one for each threshold."""
 
 
 class Decided(NamedTuple):
-    """What was decided about a request."""
+    """Decisions about the pieces of a request."""
 
     verdicts: list[Verdict | None]
-    """Of each piece; `None`: it must wait."""
+    """The verdict of each piece; `None`: the piece must wait."""
     followed: list[int]
-    """The places of those that follow what was decided before."""
+    """Positions of the pieces that follow an earlier decision."""
     waiting: list[int]
-    """The places of those that must wait."""
+    """Positions of the pieces that must wait."""
 
 
 def key_of(tenant: str, trace_id: bytes) -> object:
-    """Return what a trace is known by: tenants must not meet, whatever ids they make up."""
+    """Return the key of a trace in memory. It contains the tenant, because tenants can send equal trace ids."""
     return (tenant, trace_id) if tenant else trace_id
 
 
 class Decider:
-    """Asks the controller about each trace once."""
+    """Asks the controller once about each trace."""
 
     def __init__(self, controller: Controller, facts: FactsReader, memory: Memory, *, dry_run: bool) -> None:
-        """Ask `controller`, about what `facts` reads."""
+        """Use `controller` for decisions and `facts` to read its input."""
         self.controller = controller
         self.memory = memory
         self.dry_run = dry_run
         self.odd: Callable[[str], None] = lambda _kind: None
-        """Called for whatever is wrong with a trace."""
+        """Called with the kind of each problem of a trace."""
         self.observer: DecisionObserver | None = None
         self._facts = facts
         self._verdicts: dict[tuple[str, int | None, bool], Verdict] = {}
 
-    def decide_pieces(  # noqa: PLR0913, PLR0917 - what there is to know
+    def decide_pieces(  # noqa: PLR0913, PLR0917 - called for every request; an object would cost time
         self,
         pieces: Sequence[Piece],
         origin: Origin,
@@ -64,10 +64,10 @@ class Decider:
         most: int,
         now: float,
     ) -> Decided:
-        """Decide about what is whole, or was decided about before.
+        """Decide about pieces that are whole traces, or whose trace was decided before.
 
-        Traces in `held` wait already; those `refused` come again, and what they cost is booked; what is larger than
-        `most` bytes is not decided about in a hurry.
+        Traces in `held` are waiting already. Those in `refused` arrive again, and their cost is already recorded.
+        Traces larger than `most` bytes must wait.
         """
         verdicts: list[Verdict | None] = []
         followed: list[int] = []
@@ -75,7 +75,7 @@ class Decider:
         decided = verdicts.append
         tenant, memory, decide, read = origin.tenant, self.memory, self.decide, self._facts.read
         young, old = memory.young.get, memory.old
-        for trace_id, spans, size, flags, states, duration, resource, said in pieces:
+        for trace_id, spans, size, flags, states, duration, resource, fields in pieces:
             key: object = (tenant, trace_id) if tenant else trace_id  # `key_of`, without the call
             known = young(key)
             if known is None and key in old:
@@ -93,7 +93,7 @@ class Decider:
                 self.odd(_INVALID)
                 decided(self._invalid())
             elif flags & WHOLE and key not in held and size <= most:
-                facts = read(resource, said, origin)
+                facts = read(resource, fields, origin)
                 decided(decide(key, trace_id, states, facts, spans, size, flags & ERROR != 0, duration, now))
             else:
                 waiting.append(len(verdicts))
@@ -101,9 +101,10 @@ class Decider:
         return Decided(verdicts, followed, waiting)
 
     def decide_by_id(self, pieces: Sequence[Piece], tenant: str, refused: Container[object], now: float) -> Decided:
-        """Decide about what is there by trace ids alone.
+        """Decide about the pieces by trace ids alone.
 
-        Other spans of these traces may follow, so each part is booked, but for `refused` ones that come again.
+        More spans of these traces may follow, so the cost of each part is recorded, except for those in `refused`,
+        which arrive again.
         """
         verdicts: list[Verdict | None] = []
         followed: list[int] = []
@@ -123,11 +124,11 @@ class Decider:
                 self.odd(_INVALID)
                 verdicts.append(self._invalid())
             else:
-                told = self.decide(key, trace_id, states, _NOTHING, spans, size, error=False, duration=0.0, now=now)
-                verdicts.append(told)
+                verdict = self.decide(key, trace_id, states, _NOTHING, spans, size, error=False, duration=0.0, now=now)
+                verdicts.append(verdict)
         return Decided(verdicts, followed, [])
 
-    def decide(  # noqa: PLR0913, PLR0917 - what there is to know of a trace
+    def decide(  # noqa: PLR0913, PLR0917 - the fields of a trace; an object would cost time
         self,
         key: object,
         trace_id: bytes,
@@ -135,14 +136,14 @@ class Decider:
         facts: Facts,
         spans: int,
         size: int,
-        error: bool,  # noqa: FBT001 - called for every trace: names cost
+        error: bool,  # noqa: FBT001 - called for every trace: keyword arguments cost time
         duration: float,
         now: float,
     ) -> Verdict:
-        """Decide about a trace, and remember it. `duration` is in seconds."""
+        """Decide about a trace and remember the verdict. `duration` is in seconds."""
         of, site, release, debug, rule = facts
         if rule is not None and (rule[1] or not error):
-            told = self._verdict(rule[0], None, keep=False, filtered=True)
+            verdict = self._verdict(rule[0], None, keep=False, filtered=True)
         else:
             threshold = 0
             if states:
@@ -159,16 +160,19 @@ class Decider:
             )
             if not keep:
                 given = None
-            told = self._verdicts.get((reason, given, keep)) or self._verdict(reason, given, keep=keep)
-        self.memory.put(key, told)
+            verdict = self._verdicts.get((reason, given, keep)) or self._verdict(reason, given, keep=keep)
+        self.memory.put(key, verdict)
         if self.observer is not None:
-            self.observer(key, of, spans, size, told.keep, told.reason)
-        return told
+            self.observer(key, of, spans, size, verdict.keep, verdict.reason)
+        return verdict
 
     def find_late_errors(
         self, recorded: Container[object], pieces: Sequence[Piece], origin: Origin, now: float
     ) -> list[bytes]:
-        """Return recorded traces that an error comes late for, if there is room for errors; they are kept from now."""
+        """Return recorded traces for which an error arrives late, as far as the ceiling of errors allows.
+
+        These traces are kept from now on.
+        """
         found = []
         for trace_id, spans, size, flags, _, _, _, _ in pieces:
             if not flags & ERROR:
@@ -184,13 +188,13 @@ class Decider:
         return found
 
     def _invalid(self) -> Verdict:
-        """Return the verdict on spans without a trace id: they belong to no trace."""
+        """Return the verdict on spans without a valid trace id: they belong to no trace."""
         return self._verdict(_INVALID, None, keep=False, filtered=True)
 
     def _verdict(self, reason: str, threshold: int | None, *, keep: bool, filtered: bool = False) -> Verdict:
-        """Return the verdict of these, one for all traces of which the same was decided."""
+        """Return the verdict with these values, shared by all traces with the same decision."""
         key = (reason, threshold, keep)
         if len(self._verdicts) >= _VERDICTS:
             self._verdicts.clear()
-        told = self._verdicts[key] = Verdict(reason, threshold, keep=keep, dry_run=self.dry_run, filtered=filtered)
-        return told
+        verdict = self._verdicts[key] = Verdict(reason, threshold, keep=keep, dry_run=self.dry_run, filtered=filtered)
+        return verdict

@@ -1,4 +1,4 @@
-"""Divide a request: what is handed on now, what is settled, and what waits."""
+"""Divide a request into spans to forward, to settle, and to hold."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 _KEPT, _SAMPLED_OUT, _FILTERED, _HELD = range(4)
 OUTCOMES = ((Outcome.SAMPLED_OUT, ""), (Outcome.FILTERED, ""))
-"""For `Selection.settle`; what is held is left alone."""
+"""For `Selection.settle`; spans with the code `_HELD` are not settled."""
 
 
 def parts_of(
     batch: Batch, request: Request, pieces: Sequence[Piece], waiting: list[int], heads: Heads
 ) -> Iterable[list[Part[Receipt]]]:
-    """Return the parts of each piece that waits: one for each scope and receipt; `heads` are of those before."""
+    """Return the parts of each waiting piece, one for each scope and receipt; `heads` are those already in memory."""
     if len(batch.shares) == 1:
         return request.parts(waiting, heads.shared(request.heads()), batch.shares[0][0])
     parts: dict[bytes, list[Part[Receipt]]] = {pieces[place][0]: [] for place in waiting}
@@ -40,27 +40,27 @@ def parts_of(
 
 
 def select(batch: Batch, request: Request, pieces: Sequence[Piece], verdicts: Sequence[Verdict | None]) -> Selection:
-    """Return what is kept of a request, with the verdicts on it."""
+    """Return the spans of a request to forward, and the outcomes of all its spans."""
     chosen = [
-        None if told is None or not told.passes else told.choose(request, place, states=bool(piece[4]))
-        for place, (piece, told) in enumerate(zip(pieces, verdicts, strict=True))
+        None if verdict is None or not verdict.passes else verdict.choose(request, place, states=bool(piece[4]))
+        for place, (piece, verdict) in enumerate(zip(pieces, verdicts, strict=True))
     ]
-    codes = bytes([_HELD if told is None else _code(told) for told in verdicts])
+    codes = bytes([_HELD if verdict is None else _code(verdict) for verdict in verdicts])
     return Selection(batch, request.select(chosen) if _KEPT in codes else b"", request.spread(codes))
 
 
 def dropped(
     batch: Batch, request: Request, pieces: Sequence[Piece], verdicts: Sequence[Verdict | None]
 ) -> tuple[bytes, list[bytes]]:
-    """Return a request of what chance drops of a batch, and the trace ids in it."""
-    gone = [told is not None and told.drops for told in verdicts]
-    ids = [piece[0] for piece, is_gone in zip(pieces, gone, strict=True) if is_gone]
+    """Return a request with the spans that are dropped by probability, and their trace ids."""
+    drops = [verdict is not None and verdict.drops for verdict in verdicts]
+    ids = [piece[0] for piece, is_dropped in zip(pieces, drops, strict=True) if is_dropped]
     if len(ids) == len(pieces):
         return batch.body, ids
-    return request.select([b"" if is_gone else None for is_gone in gone]), ids
+    return request.select([b"" if is_dropped else None for is_dropped in drops]), ids
 
 
-def _code(told: Verdict) -> int:
-    if told.passes:
+def _code(verdict: Verdict) -> int:
+    if verdict.passes:
         return _KEPT
-    return _FILTERED if told.filtered else _SAMPLED_OUT
+    return _FILTERED if verdict.filtered else _SAMPLED_OUT

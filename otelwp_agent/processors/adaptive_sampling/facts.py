@@ -1,4 +1,4 @@
-"""What decisions want to know of a trace, read from its root span and its resource."""
+"""Read the input of sampling decisions from a trace's root span and resource."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from otelwp_agent.processors.adaptive_sampling.config import AlwaysKeep, Drop, Sites
 
     Facts = tuple[tuple[str, ...], str, str, bool, tuple[str, bool] | None]
-    """Key, site, release, debug flag, and the rule that drops the trace with whether it does so even if there is an
-    error."""
+    """Key, site, release, debug flag, and the rule that drops the trace: its name, and whether it drops traces with
+    errors."""
 
 _PATHS = ("url.path", "http.target", "http.route", "url.full", "http.url")
 _AGENTS = ("user_agent.original", "http.user_agent")
@@ -43,28 +43,29 @@ BOT_AGENT = re.compile(
     re.IGNORECASE,
 )
 _RESOURCES = 1024
-"""Resources that are remembered with what they say."""
+"""Number of resources whose facts are cached."""
 _MAX_RESOURCE = 8192
 _LONGEST = 200
-"""Characters of a value in a key; what is longer is cut, for keys are kept in memory."""
+"""Maximum characters of a value in a key. Longer values are cut, because keys are kept in memory."""
 _UNSET = ("", "0", "false", "False")
 _STRING = 0x0A
-"""The tag of an AnyValue's `string_value` (1)."""
+"""Tag of an AnyValue's `string_value` (1)."""
 _ONE_BYTE = 0x80
 """Lengths below this take one byte."""
 _KEY = b"\x0a"
-"""The tag of a KeyValue's `key` (1)."""
+"""Tag of a KeyValue's `key` (1)."""
 _FOUND, _LARGE = 4096, 4096
-"""What roots said that is remembered, and the bytes of that from which it is not."""
+"""Number of roots whose facts are cached, and the size in bytes from which a root is not cached."""
 
 
 class Sampled(NamedTuple):
-    """What trace states say of earlier sampling."""
+    """Earlier sampling according to trace states."""
 
     randomness: int
     threshold: int
     odd: str = ""
-    """What is wrong with it: `invalid_trace_state`, or `inconsistent_threshold`, which nobody can have reached."""
+    """The problem, if any: `invalid_trace_state`, or `inconsistent_threshold`, which the trace should not have
+    passed."""
 
 
 class _Rule(NamedTuple):
@@ -77,18 +78,18 @@ class _Rule(NamedTuple):
 
 class _Resource(NamedTuple):
     data: bytes
-    """Itself, serialized; one object for all that hold it."""
+    """The serialized resource; one object for all users."""
     values: tuple[str | None, ...]
     missing: tuple[tuple[int, str], ...]
-    """Which of the values wanted it does not tell, by place and name."""
+    """Requested values that the resource does not contain, by position and name."""
     release: str
 
 
 class FactsReader:
-    """Reads facts; knows which attributes are wanted."""
+    """Reads the facts of traces."""
 
     def __init__(self, per: Sequence[str], keep: AlwaysKeep, drop: Drop, sites: Sites | None) -> None:
-        """Want what keys, sites, rules and flags need."""
+        """Collect the attributes that keys, sites, rules and flags need."""
         wanted = dict.fromkeys(per)
         if sites is not None:
             wanted[sites.attribute] = None
@@ -111,36 +112,36 @@ class FactsReader:
         self._resources: dict[bytes, _Resource] = {}
         self._found: dict[tuple[bytes, bytes, str], Facts] = {}
         self.marks = tuple([prefixed(_KEY, name.encode()) for name in dict.fromkeys((*slots, *self._debug))])
-        """How the attributes begin that are wanted of a root, for `traces.read`."""
+        """Serialized beginnings of the requested attributes of a root, for `traces.read`."""
         self.name = self._name >= 0
-        """Whether its name is."""
+        """Whether the root's name is requested."""
 
-    def read(self, resource: bytes, said: bytes, origin: Origin) -> Facts:
-        """Return what is known of a trace by its resource and what its root has `said` (see `traces.Piece`)."""
+    def read(self, resource: bytes, fields: bytes, origin: Origin) -> Facts:
+        """Return the facts of a trace from its resource and its root's `fields` (see `traces.Piece`)."""
         known = self._resources.get(resource) or self._read_resource(resource)
         agent = "" if self._site < 0 else origin.headers.get("user-agent", "")
-        key = (known.data, said, agent)
+        key = (known.data, fields, agent)
         facts = self._found.get(key)
         if facts is None:
-            facts = self._read(known, said, agent)
-            if len(resource) <= _MAX_RESOURCE and len(said) + len(agent) <= _LARGE:
+            facts = self._read(known, fields, agent)
+            if len(resource) <= _MAX_RESOURCE and len(fields) + len(agent) <= _LARGE:
                 if len(self._found) >= _FOUND:
                     self._found.clear()
                 self._found[key] = facts
         return facts
 
-    def _read(self, known: _Resource, said: bytes, agent: str) -> Facts:
+    def _read(self, known: _Resource, fields: bytes, agent: str) -> Facts:
         try:
-            root = pb.RootFacts.FromString(said)
-        except DecodeError:  # names that are no UTF-8
-            root = _read_carefully(said)
-        told: Mapping[str, bytes] = root.attributes
-        debug = any(name in told and _text(told[name]) not in _UNSET for name in self._debug)
+            root = pb.RootFacts.FromString(fields)
+        except DecodeError:  # attribute keys that are not UTF-8
+            root = _read_carefully(fields)
+        attributes: Mapping[str, bytes] = root.attributes
+        debug = any(name in attributes and _text(attributes[name]) not in _UNSET for name in self._debug)
         values = list(known.values)
         for slot, name in known.missing:
-            if name in told:
-                values[slot] = _text(told[name])
-        if self._name >= 0 and said:
+            if name in attributes:
+                values[slot] = _text(attributes[name])
+        if self._name >= 0 and fields:
             values[self._name] = root.name.decode(errors="replace")
         site = ""
         if self._site >= 0:
@@ -152,13 +153,13 @@ class FactsReader:
         values = list(self._none)
         try:
             attributes = pb.Resource.FromString(data).attributes
-        except DecodeError:  # decided about like one that says nothing: whose fault it is, others find out
+        except DecodeError:  # treated like an empty one; later stages report the error
             attributes = pb.Resource().attributes
-        told = {attribute.key: as_string(decode(attribute.value)) for attribute in reversed(attributes)}
+        texts = {attribute.key: as_string(decode(attribute.value)) for attribute in reversed(attributes)}
         for name, slot in self._slots.items():
-            values[slot] = told.get(name.encode())
-        version = told.get(self._release, "")
-        release = f"{told.get(b'service.name', '')} {version}".strip()[:_LONGEST] if version else ""
+            values[slot] = texts.get(name.encode())
+        version = texts.get(self._release, "")
+        release = f"{texts.get(b'service.name', '')} {version}".strip()[:_LONGEST] if version else ""
         missing = [(slot, name) for name, slot in self._slots.items() if values[slot] is None]
         known = _Resource(data, tuple(values), tuple(missing), release)
         if len(data) <= _MAX_RESOURCE:
@@ -178,14 +179,14 @@ class FactsReader:
 
 
 def sampled_before(trace_id: bytes, states: Collection[bytes]) -> Sampled:
-    """Return what is known of a trace's earlier sampling; trace states of its spans are mostly the same one."""
+    """Return the earlier sampling of a trace. The trace states of its spans are usually equal."""
     own = randomness_of(trace_id)
-    assert own is not None  # noqa: S101 - others are not decided about
+    assert own is not None  # noqa: S101 - traces with an invalid id are not decided
     if not states:
         return Sampled(own, 0)
     parsed = [_parse_state(state) for state in states]
-    told = [state.randomness for state in parsed if state.randomness is not None]
-    randomness = max(told) if told else own
+    explicit = [state.randomness for state in parsed if state.randomness is not None]
+    randomness = max(explicit) if explicit else own
     arrived = [state.threshold for state in parsed if state.threshold is not None]
     honest = [threshold for threshold in arrived if threshold <= randomness]
     odd = ""
@@ -214,11 +215,11 @@ def _text(value: bytes) -> str:
     return as_string(decode(value))
 
 
-def _read_carefully(said: bytes) -> pb.RootFacts:
-    """Read what a root said with names that are no text, which are left out, or that does not parse at all."""
+def _read_carefully(fields: bytes) -> pb.RootFacts:
+    """Parse a root's fields that are invalid protobuf or have keys that are not UTF-8; skip those."""
     facts = pb.RootFacts()
     with suppress(DecodeError):
-        span = pb.SpanAttributes.FromString(said)
+        span = pb.SpanAttributes.FromString(fields)
         facts.name = span.name
         for attribute in span.attributes:
             with suppress(UnicodeDecodeError):

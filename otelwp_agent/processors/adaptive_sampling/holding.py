@@ -1,4 +1,4 @@
-"""Traces that cannot be decided about yet: they are let in, cut if they are too large, and decided about when due."""
+"""Hold traces that cannot be decided yet: add spans, reduce traces that are too large, and decide when they are due."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.processors.adaptive_sampling.dividing import parts_of
-from otelwp_agent.processors.adaptive_sampling.waiting import Waiting, WaitingRoom
+from otelwp_agent.processors.adaptive_sampling.waiting import Waiting, WaitingTraces
 from otelwp_agent.sampling.traces import ERROR, ROOTED
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from otelwp_agent.sampling.traces import Piece, Request
 
 
-# An enumeration's member costs more to look up than a module's name, and each trace needs one.
+# Looking up an enumeration member costs more than a module global, and each trace needs one.
 _SAMPLED_OUT, _FILTERED = Outcome.SAMPLED_OUT, Outcome.FILTERED
 
 
 class Holding:
-    """Holds traces in a waiting room, and puts what is kept of them on its way."""
+    """Holds traces in memory, and forwards those that are kept."""
 
-    def __init__(  # noqa: PLR0913 - the stages of one processor
+    def __init__(  # noqa: PLR0913 - the parts of one processor
         self,
         decider: Decider,
         facts: FactsReader,
@@ -43,8 +43,8 @@ class Holding:
         max_bytes: int,
         max_trace_bytes: int,
     ) -> None:
-        """Hold traces as long as these settings of the processor say."""
-        self.room = WaitingRoom()
+        """Hold traces according to these settings of the processor."""
+        self.held = WaitingTraces()
         self._decider = decider
         self._facts = facts
         self._measures = measures
@@ -57,67 +57,67 @@ class Holding:
 
     @property
     def size(self) -> int:
-        """Bytes of what waits, and of what the next stage has not taken yet."""
-        return self.room.size + self._outgoing.size
+        """Bytes of waiting traces, and of batches that the next stage has not accepted yet."""
+        return self.held.size + self._outgoing.size
 
     @property
     def is_full(self) -> bool:
-        """Whether there is no room, nor any to be made, because the next stage takes nothing."""
+        """Whether memory is full and cannot be freed, because the next stage refuses batches."""
         return self._outgoing.blocked and self.size >= self._max_bytes
 
-    def let_wait(self, batch: Batch, request: Request, pieces: Sequence[Piece], waiting: list[int], now: float) -> None:
-        """Put the pieces at these places into the room, and make place if that was too much."""
-        room, origin, read = self.room, batch.origin, self._facts.read
+    def hold(self, batch: Batch, request: Request, pieces: Sequence[Piece], waiting: list[int], now: float) -> None:
+        """Hold the pieces at the positions `waiting`; decide the oldest traces early if memory is exceeded."""
+        held, origin, read = self.held, batch.origin, self._facts.read
         tenant = origin.tenant
-        traces, latest, due = room.traces, now + self._max_wait, now + self._decision_wait
+        traces, latest, due = held.traces, now + self._max_wait, now + self._decision_wait
         most = self._max_trace_bytes
-        found = parts_of(batch, request, pieces, waiting, room.heads)
+        found = parts_of(batch, request, pieces, waiting, held.heads)
         for place, parts in zip(waiting, found, strict=True):
-            trace_id, spans, weight, flags, states, duration, resource, said = pieces[place]
+            trace_id, spans, weight, flags, states, duration, resource, fields = pieces[place]
             key: object = (tenant, trace_id) if tenant else trace_id  # `key_of`, without the call
             trace = traces.get(key) or Waiting(key, trace_id, origin, latest)
-            room.add(trace, parts, spans, weight)
+            held.add(trace, parts, spans, weight)
             if flags & ERROR:
                 trace.error = True
             if states:
                 trace.states = (*dict.fromkeys((*trace.states, *states)),)
             if flags & ROOTED and trace.facts is None:
-                room.rooted(trace, read(resource, said, origin), duration, due)
+                held.rooted(trace, read(resource, fields, origin), duration, due)
             if trace.size > most:
                 self._shrink(trace, now)
-        while self.size > self._max_bytes and (oldest := room.oldest()) is not None:
+        while self.size > self._max_bytes and (oldest := held.oldest()) is not None:
             self._decide_early(oldest, now, "memory")
         self._outgoing.flush()
 
     def decide_due(self, now: float) -> None:
-        """Decide about what has waited long enough."""
-        self._decide(self.room.take_due(now), now)
+        """Decide about the traces that have waited long enough."""
+        self._decide(self.held.take_due(now), now)
         self._outgoing.flush()
 
     def decide_all(self, now: float) -> None:
-        """Decide about everything, because the agent stops."""
-        while (trace := self.room.oldest()) is not None:
+        """Decide about all traces, because the agent stops."""
+        while (trace := self.held.oldest()) is not None:
             self._decide_early(trace, now, "shutdown")
 
     def _shrink(self, trace: Waiting, now: float) -> None:
-        """Cut a trace that is too large to its error spine; decide about it now if even that is large."""
+        """Reduce a trace that is too large to its error spine; decide immediately if that is still too large."""
         if not self._decider.dry_run:
-            for receipt, items in self.room.cut(trace):
+            for receipt, items in self.held.cut(trace):
                 receipt.settle(Outcome.SAMPLED_OUT, items)
                 self._measures.cut.add(items)
         if not trace.parts or trace.size > self._max_trace_bytes // 2:
             self._decide_early(trace, now, "size")
 
     def _decide_early(self, trace: Waiting, now: float, cause: str) -> None:
-        """Decide about a trace before its time."""
-        self.room.take(trace)
+        """Decide about a trace before it is due."""
+        self.held.take(trace)
         self._measures.early(cause)
         self._decide([trace], now)
 
     def _decide(self, taken: Iterable[Waiting], now: float) -> None:
-        """Decide about traces that were taken out of the room, put them on their way or settle them."""
+        """Decide about traces that were removed from memory; forward or settle them."""
         decide, decided = self._decider.decide, self._measures.decided
-        gone: dict[tuple[Receipt, Outcome], int] = {}
+        dropped: dict[tuple[Receipt, Outcome], int] = {}
         for trace in taken:
             parts, spans, facts, duration = trace.parts, trace.spans, trace.facts, trace.duration
             if not parts:
@@ -125,20 +125,20 @@ class Holding:
             if facts is None:
                 self._measures.odd("no_root")
                 facts, duration = self._facts.read(trace.resource(), b"", trace.origin), trace.extent()
-            told = decide(
+            verdict = decide(
                 trace.key, trace.trace_id, trace.states, facts, spans, trace.weight, trace.error, duration, now
             )
-            decided(told, 1, spans)
-            if told.passes:
-                self._outgoing.put(trace.batch(told))
+            decided(verdict, 1, spans)
+            if verdict.passes:
+                self._outgoing.put(trace.batch(verdict))
                 continue
-            if self._recorder is not None and not told.filtered:
+            if self._recorder is not None and not verdict.filtered:
                 ledger = parts[0][3].ledger
                 self._recorder.record(trace.body(), [trace.trace_id], trace.origin, ledger, time.time())
-            outcome = _FILTERED if told.filtered else _SAMPLED_OUT
+            outcome = _FILTERED if verdict.filtered else _SAMPLED_OUT
             for _, _, items, receipt in parts:
                 place = receipt, outcome
-                gone[place] = gone.get(place, 0) + items
-        # Most traces share their receipts with others, and settling costs more than adding up.
-        for (receipt, outcome), items in gone.items():
+                dropped[place] = dropped.get(place, 0) + items
+        # Most traces share receipts with others, and settling costs more than adding numbers.
+        for (receipt, outcome), items in dropped.items():
             receipt.settle(outcome, items)

@@ -1,4 +1,4 @@
-"""What is estimated of the heaviest keys, as metrics with their intervals. Worked out when somebody asks."""
+"""Estimates for the heaviest keys as metrics with confidence intervals. They are computed when metrics are read."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ if TYPE_CHECKING:
 _LABELS = ("processor", "pipeline", "key", "bound")
 RATE = Instrument(
     "otelwp_processor_adaptive_sampling_key_traces_per_second",
-    "Estimate of the traces there were of a key, kept or not, with the bounds of its 95 % interval.",
+    "Estimated traces per second of a key, kept or not, with the bounds of the 95 % interval.",
     InstrumentKind.GAUGE,
     _LABELS,
 )
 ERRORS = Instrument(
     "otelwp_processor_adaptive_sampling_key_error_ratio",
-    "Estimate of the part of a key's traces with errors, with the bounds of its 95 % interval.",
+    "Estimated part of a key's traces with errors, with the bounds of the 95 % interval.",
     InstrumentKind.GAUGE,
     _LABELS,
 )
 DURATION = Instrument(
     "otelwp_processor_adaptive_sampling_key_duration_seconds",
-    "Estimates of percentiles of the durations of a key's traces, with the bounds of their 95 % intervals.",
+    "Estimated percentiles of the durations of a key's traces, with the bounds of the 95 % intervals.",
     InstrumentKind.GAUGE,
     (*_LABELS, "quantile"),
 )
 PROBABILITY = Instrument(
     "otelwp_processor_adaptive_sampling_key_probability",
-    "Probability with which chance keeps a trace of a key.",
+    "Sampling probability of a key's traces.",
     InstrumentKind.GAUGE,
     ("processor", "pipeline", "key"),
 )
 KEY_INSTRUMENTS = (RATE, ERRORS, DURATION, PROBABILITY)
 
 CHOOSE_EVERY = 10.0
-"""Seconds after which it is looked anew which keys are the heaviest."""
+"""Seconds between updates of the set of heaviest keys."""
 _FRESH = 1.0
-"""Seconds for which a report is good: a scrape reads it many times."""
+"""Seconds for which a report is reused: a scrape reads it many times."""
 _BOUNDS = ("estimate", "low", "high")
 _PERCENTILES = {"0.5": 50.0, "0.95": 95.0, "0.99": 99.0}
 
@@ -57,7 +57,7 @@ class KeyMetrics:
     """Gauges of at most `most` keys."""
 
     def __init__(self, context: Context, controller: Controller, most: int) -> None:
-        """Choose none yet."""
+        """Start without keys."""
         self._context = context
         self._controller = controller
         self._most = most
@@ -65,22 +65,22 @@ class KeyMetrics:
         self._shown: set[Key] = set()
         self._reports: dict[Key, tuple[float, KeyReport]] = {}
         self.due = 0.0
-        """When to choose again."""
+        """Time of the next update."""
 
     def choose(self, now: float) -> None:
-        """Show the heaviest keys, and no others."""
+        """Bind gauges for the heaviest keys and remove all others."""
         heaviest = heapq.nlargest(self._most, self._controller.keys(), key=lambda entry: entry[1].traffic)
-        # As long as there is none, the first is shown at once.
+        # As long as there are no keys, the first one is shown immediately.
         self.due = now + CHOOSE_EVERY if heaviest or not self._most else now
         wanted = {key for key, _ in heaviest}
         self._forget(self._shown - wanted)
-        # All of them, for a processor that this one has replaced takes its own away when it has been drained.
+        # Bind all of them: a processor that this one replaces removes its gauges when it has been drained.
         for key in wanted:
             self._bind(key)
         self._shown = wanted
 
     def close(self) -> None:
-        """Show none any more."""
+        """Remove all gauges."""
         self._forget(self._shown)
         self._shown = set()
         self.due = math.inf

@@ -1,4 +1,4 @@
-"""What the processor counts."""
+"""The instruments of the processor."""
 
 from __future__ import annotations
 
@@ -16,60 +16,60 @@ if TYPE_CHECKING:
 _LABELS = ("processor", "pipeline")
 SPANS = Instrument(
     "otelwp_processor_adaptive_sampling_spans",
-    "Spans that were kept or dropped, and why.",
+    "Spans kept or dropped, by reason.",
     labels=(*_LABELS, "decision", "reason"),
 )
 TRACES = Instrument(
     "otelwp_processor_adaptive_sampling_traces",
-    "Traces that were kept or dropped, and why.",
+    "Traces kept or dropped, by reason.",
     labels=(*_LABELS, "decision", "reason"),
 )
 LATE = Instrument(
     "otelwp_processor_adaptive_sampling_late_spans",
-    "Spans that came after their trace was decided about, and followed that.",
+    "Spans that arrived after the decision about their trace, and followed it.",
     labels=(*_LABELS, "decision"),
 )
 EARLY = Instrument(
     "otelwp_processor_adaptive_sampling_early_decisions",
-    "Traces decided about before their time: for want of memory, because one was too large, or at a stop.",
+    "Traces decided before they were due: memory was full, the trace was too large, or the agent stopped.",
     labels=(*_LABELS, "cause"),
 )
 ODD = Instrument(
     "otelwp_processor_adaptive_sampling_odd_traces",
-    "Traces with something wrong: no root, clock skew, a span id twice, a trace id that is none, a bad trace state.",
+    "Traces with a problem: no root, clock skew, duplicate span id, invalid trace id or invalid trace state.",
     labels=(*_LABELS, "kind"),
 )
 CUT = Instrument(
     "otelwp_processor_adaptive_sampling_cut_spans",
-    "Spans left out of traces that were too large, of which roots, errors and the way to those stayed.",
+    "Spans dropped from traces that were too large; roots, errors and the spans between them were kept.",
     labels=_LABELS,
 )
 RESCUED_SPANS = Instrument(
     "otelwp_processor_adaptive_sampling_rescued_spans",
-    "Dropped spans that the flight recorder brought back.",
+    "Dropped spans that the flight recorder recovered.",
     labels=_LABELS,
 )
 RECORDED = Instrument(
     "otelwp_processor_adaptive_sampling_recorded_bytes",
-    "Memory of the flight recorder.",
+    "Memory used by the flight recorder.",
     InstrumentKind.GAUGE,
     _LABELS,
 )
 KEYS = Instrument(
     "otelwp_processor_adaptive_sampling_keys",
-    "Keys that are told apart.",
+    "Keys with a probability of their own.",
     InstrumentKind.GAUGE,
     _LABELS,
 )
 WAITING_TRACES = Instrument(
     "otelwp_processor_adaptive_sampling_waiting_traces",
-    "Traces that wait to be decided about.",
+    "Traces that wait for a decision.",
     InstrumentKind.GAUGE,
     _LABELS,
 )
 WAITING_BYTES = Instrument(
     "otelwp_processor_adaptive_sampling_waiting_bytes",
-    "Memory of those, and of what the next stage has not taken yet.",
+    "Memory of waiting traces, and of batches that the next stage has not accepted yet.",
     InstrumentKind.GAUGE,
     _LABELS,
 )
@@ -77,42 +77,42 @@ INSTRUMENTS = (SPANS, TRACES, LATE, EARLY, ODD, CUT, RESCUED_SPANS, RECORDED, KE
 
 
 class Measures:
-    """The instruments of one processor, bound."""
+    """The bound instruments of one processor."""
 
     def __init__(self, context: Context) -> None:
-        """Bind those that are always there."""
+        """Bind the instruments that always exist."""
         self._registry = context.registry
         self._processor, self._pipeline = str(context.id), context.pipeline
-        self._late = [self._counter(LATE, decision=told) for told in ("dropped", "kept")]
+        self._late = [self._counter(LATE, decision=verdict) for verdict in ("dropped", "kept")]
         self.cut = self._counter(CUT)
         self.rescued = self._counter(RESCUED_SPANS)
 
     def gauge(self, instrument: Instrument, read: Callable[[], float]) -> None:
-        """Have a gauge read when somebody asks."""
+        """Register a gauge whose value is `read()`."""
         self._registry.gauge(instrument, read, processor=self._processor, pipeline=self._pipeline)
 
-    def decided(self, told: Verdict, traces: int, spans: int) -> None:
-        """Count what was decided about."""
-        counters = told.counters or self._counters_of(told)
+    def decided(self, verdict: Verdict, traces: int, spans: int) -> None:
+        """Count decided traces and spans."""
+        counters = verdict.counters or self._counters_of(verdict)
         counters[0].value += traces
         counters[1].value += spans
 
-    def _counters_of(self, told: Verdict) -> tuple[Counter, Counter]:
-        labels = {"decision": "kept" if told.keep else "dropped", "reason": told.reason}
-        counters = told.counters = self._counter(TRACES, **labels), self._counter(SPANS, **labels)
+    def _counters_of(self, verdict: Verdict) -> tuple[Counter, Counter]:
+        labels = {"decision": "kept" if verdict.keep else "dropped", "reason": verdict.reason}
+        counters = verdict.counters = self._counter(TRACES, **labels), self._counter(SPANS, **labels)
         return counters
 
-    def late(self, told: Verdict, spans: int) -> None:
-        """Count spans that follow what was decided before."""
-        self._late[told.keep].value += spans
-        self.decided(told, 0, spans)
+    def late(self, verdict: Verdict, spans: int) -> None:
+        """Count spans that follow an earlier decision."""
+        self._late[verdict.keep].value += spans
+        self.decided(verdict, 0, spans)
 
     def early(self, cause: str) -> None:
-        """Count a trace that was decided about before its time."""
+        """Count a trace that was decided before it was due."""
         self._counter(EARLY, cause=cause).add()
 
     def odd(self, kind: str) -> None:
-        """Count a trace with something wrong."""
+        """Count a trace with a problem of this kind."""
         self._counter(ODD, kind=kind).add()
 
     def _counter(self, instrument: Instrument, **labels: str) -> Counter:

@@ -1,8 +1,8 @@
-"""The flight recorder: dropped traces, compressed, until newer ones need the room.
+"""The flight recorder: compressed dropped traces, until newer ones need the memory.
 
-Requests are collected into blocks of a quarter of a MiB, which are then compressed with zstd. When memory is full the
-oldest block goes, into a folder if there is one. Files there begin with a line of JSON that says what is in them; they
-are found again after a restart.
+Requests are collected into blocks of a quarter of a MiB, which are compressed with zstd. When memory is full, the
+oldest block is removed, and written into a folder if one is configured. A file there begins with a line of JSON that
+describes its content; the files are found again after a restart.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 BLOCK = 2**18
 """Bytes that are compressed together."""
 _ID_COST = 130
-"""Bytes that Python takes for a trace id in a set."""
+"""Memory in bytes for a trace id in a set."""
 RESCUED = Verdict("rescued", None, keep=True)
 
 
@@ -50,7 +50,7 @@ class _Entry(NamedTuple):
 
 
 class _Block:
-    """Requests that were dropped about the same time."""
+    """Requests that were dropped at about the same time."""
 
     def __init__(self, begin: float) -> None:
         self.begin = self.end = begin
@@ -61,22 +61,22 @@ class _Block:
         self.bodies: list[bytes] = []
         self.size = 0
         self.data = b""
-        """The bodies, compressed, once it is closed; they then stand in `file` if that is set."""
+        """The compressed bodies, once the block is closed. They are in `file` instead if that is set."""
         self.file: Path | None = None
         self.file_size = 0
 
     @property
     def cost(self) -> int:
-        """Memory that it takes."""
+        """Bytes of memory."""
         return (len(self.data) or self.size) + _ID_COST * len(self.ids)
 
     def close(self) -> None:
-        """Compress it."""
+        """Compress the bodies."""
         self.data = compress("zstd", b"".join(self.bodies))
         self.bodies = []
 
     def read(self) -> Iterator[tuple[_Entry, bytes]]:
-        """Yield its requests."""
+        """Yield the requests of the block."""
         if self.bodies:
             yield from zip(self.entries, self.bodies, strict=True)
             return
@@ -91,12 +91,12 @@ class _Block:
 
 
 class FlightRecorder:
-    """Keeps what was dropped, and gives it back once."""
+    """Stores dropped traces, and returns each at most once."""
 
     def __init__(
         self, max_bytes: int, directory: str, max_directory_bytes: int, log: structlog.typing.FilteringBoundLogger
     ) -> None:
-        """Take `max_bytes` of memory, and of `directory` (unless that is "") as much as is said."""
+        """Use up to `max_bytes` of memory and, unless `directory` is "", up to `max_directory_bytes` of that folder."""
         self._most = max_bytes
         self._directory = Path(directory) if directory else None
         self._most_in_files = max_directory_bytes
@@ -109,16 +109,16 @@ class FlightRecorder:
 
     @property
     def size(self) -> int:
-        """Memory that it takes."""
+        """Bytes of memory."""
         return self._size + (self._open.cost if self._open is not None else 0)
 
     @property
     def traces(self) -> int:
-        """Traces, or parts of them, that it has."""
+        """Number of traces, or parts of them, in the recorder."""
         return sum([len(block.ids) for block in self._all()])
 
     def start(self) -> None:
-        """Look for what an earlier run has left in the folder; raise `OSError` if there can be no folder."""
+        """Find the files of an earlier run in the folder; raise `OSError` if the folder cannot be used."""
         if self._directory is None:
             return
         files.make_directory(self._directory)
@@ -139,7 +139,7 @@ class FlightRecorder:
     def record(
         self, body: bytes, trace_ids: Sequence[bytes], origin: Origin, ledger: Ledger | None, now: float
     ) -> None:
-        """Keep a request of spans that were dropped; `now` is in seconds since 1970."""
+        """Store a request of dropped spans; `now` is in seconds since 1970."""
         block = self._open
         if block is None:
             block = self._open = _Block(now)
@@ -156,7 +156,7 @@ class FlightRecorder:
             self._spill(oldest)
 
     def flush(self) -> None:
-        """Compress what was collected."""
+        """Compress the open block."""
         if self._open is not None:
             self._open.close()
             self._blocks.append(self._open)
@@ -164,7 +164,7 @@ class FlightRecorder:
             self._open = None
 
     def shutdown(self) -> None:
-        """Write everything into the folder, if there is one."""
+        """Write all blocks into the folder, if there is one."""
         self.flush()
         if self._directory is not None:
             while self._blocks:
@@ -172,7 +172,7 @@ class FlightRecorder:
             self._size = 0
 
     def __contains__(self, trace_id: object) -> bool:
-        """Whether spans of a trace are here."""
+        """Return whether the recorder has spans of a trace."""
         return any(trace_id in block.ids for block in self._all())
 
     def rescue(
@@ -182,10 +182,10 @@ class FlightRecorder:
         where: Mapping[str, str] | None = None,
         tenant: str | None = None,
     ) -> list[Batch]:
-        """Give back traces as batches with new receipts, and forget them.
+        """Return traces as batches with new receipts, and remove them.
 
-        One trace, or those dropped `since`, `where` a span or its resource has attributes of these values (`*` stands
-        for anything); of all tenants, or of one.
+        Selects the trace `trace_id`, or those dropped `since`, `where` a span or its resource has attributes with these
+        values (`*` matches anything); of all tenants, or of one.
         """
         found = []
         for block in list(self._all()):
@@ -222,10 +222,10 @@ class FlightRecorder:
                     receipt.ledger = entry.ledger
                     if entry.ledger is not None:
                         entry.ledger.accepted += spans
-                    body = request.select(chosen)  # noqa: PLW2901 - what is left of it
+                    body = request.select(chosen)  # noqa: PLW2901 - the selected spans
                     found.append(Batch(Signal.TRACES, body, spans, entry.origin, [(receipt, spans)]))
         except (OSError, ConsumeError) as error:
-            self._log.warning("flight recorder: a block cannot be read", file=str(block.file), error=str(error))
+            self._log.warning("flight recorder: block unreadable", file=str(block.file), error=str(error))
         block.ids -= rescued
         return found
 
@@ -236,7 +236,7 @@ class FlightRecorder:
             yield self._open
 
     def _spill(self, block: _Block) -> None:
-        """Move a block into the folder, and make room there."""
+        """Move a block into the folder, and delete the oldest files there if it is full."""
         if self._directory is None or not block.ids:
             return
         self._number += 1
@@ -251,7 +251,7 @@ class FlightRecorder:
         try:
             files.replace_file(path, data, sync=False)
         except OSError as error:
-            self._log.warning("flight recorder: a block cannot be written", file=str(path), error=str(error))
+            self._log.warning("flight recorder: block not written", file=str(path), error=str(error))
             return
         block.file, block.data, block.file_size = path, b"", len(data)
         self._files.append(block)
@@ -285,13 +285,13 @@ def _read_head(path: Path) -> _Block:
 
 
 def _has(request: Request, place: int, where: Mapping[str, str]) -> bool:
-    """Whether each attribute stands on a span of a trace or on its resource."""
-    told = [parse(pb.SpanAttributes.FromString, item).attributes for item in request.spans(place)]
+    """Return whether each attribute is on a span of a trace or on its resource."""
+    sets = [parse(pb.SpanAttributes.FromString, item).attributes for item in request.spans(place)]
     for head in {head for (head, _), _, _, _ in request.parts([place], request.heads(), None)[0]}:
         resource = parse(pb.ResourceSlice.FromString, head).resource
-        told.append(parse(pb.Resource.FromString, resource).attributes)
+        sets.append(parse(pb.Resource.FromString, resource).attributes)
     for name, pattern in where.items():
-        found = [attribute for attributes in told if (attribute := find(attributes, name.encode())) is not None]
+        found = [attribute for attributes in sets if (attribute := find(attributes, name.encode())) is not None]
         if not any(fnmatchcase(as_string(decode(attribute.value)), pattern) for attribute in found):
             return False
     return True

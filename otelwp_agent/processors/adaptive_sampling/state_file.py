@@ -1,4 +1,4 @@
-"""What the controller has learned, in a file: so that a restart goes on where the last run stopped."""
+"""Save the controller's measurements in a file, so that a restart continues with them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from otelwp_agent.component import Context
 
 SAVE_EVERY = 300.0
-"""Seconds: a crash forgets that much at most. With 10 000 keys it takes a quarter of a second to gather all of it."""
+"""Seconds between saves; a crash loses at most this much. With 10 000 keys a save takes a quarter of a second."""
 
 
 class StateFile:
-    """One processor's file in the folder that was configured; named for it and its pipeline."""
+    """The state file of one processor, named after it and its pipeline."""
 
     def __init__(self, directory: str, controller: Controller, context: Context) -> None:
-        """Nothing is read before `load`."""
+        """Set the path in `directory`; nothing is read before `load`."""
         name = quote(f"{context.id} {context.pipeline}".strip(), safe=" ")
         self.path = Path(directory) / f"{name}.json"
         self._controller = controller
@@ -35,7 +35,7 @@ class StateFile:
         self.due = context.clock() + SAVE_EVERY
 
     def load(self) -> None:
-        """Have the controller go on from the file, if there is one; raise `StartError` if none can be written."""
+        """Restore the controller from the file, if it exists; raise `StartError` if the folder is not writable."""
         try:
             data = self._read()
         except OSError as error:
@@ -46,11 +46,13 @@ class StateFile:
         now = self._context.clock()
         try:
             state = orjson.loads(data)
-            restore(Controller(self._controller.policy, now), state, now)  # or half of it would be learned
+            restore(
+                Controller(self._controller.policy, now), state, now
+            )  # the first one is a test: an error must not leave half of the state
             restore(self._controller, state, now)
-        except ValueError as error:  # a controller that knows nothing is learning within seconds
+        except ValueError as error:  # not fatal: a controller without state learns within seconds
             file = str(self.path)
-            self._context.log.warning("sampling state cannot be read, begins anew", file=file, error=str(error))
+            self._context.log.warning("sampling state is invalid, starting without it", file=file, error=str(error))
 
     def _read(self) -> bytes | None:
         """Return the file's contents, `None` if there is no file; raises `OSError` if none can be written."""
@@ -64,7 +66,7 @@ class StateFile:
             return None
 
     async def save(self) -> None:
-        """Write what the controller knows now; log what goes wrong."""
+        """Write the controller's measurements; log an error."""
         now = self._context.clock()
         self.due = now + SAVE_EVERY
         data = orjson.dumps(state_of(self._controller, now))

@@ -1,8 +1,8 @@
-"""What was decided about a trace, and how its spans say so.
+"""The decision about a trace, and the marks on its spans.
 
-Kept by chance: `tracestate` carries the threshold (`ot=th:…`), from which backends count. Kept for another reason: `th`
-is erased, for nobody can count with it, and the attribute `sampling.reason` tells why. In a dry run nothing is dropped,
-and the attribute `sampling.dry_run` tells what would have become of the span.
+Kept by probability: `tracestate` carries the threshold (`ot=th:…`), from which backends compute totals. Kept for
+another reason: `th` is removed, because it does not apply, and the attribute `sampling.reason` contains the reason. In
+a dry run nothing is dropped, and the attribute `sampling.dry_run` contains the decision.
 """
 
 from __future__ import annotations
@@ -32,44 +32,44 @@ _ATTRIBUTE = b"\x4a"
 
 
 class Verdict:
-    """One of what can be decided; shared by all traces of which the same was."""
+    """One possible decision, shared by all traces for which it was made."""
 
     __slots__ = ("_suffix", "counters", "drops", "dry_run", "filtered", "keep", "passes", "reason", "threshold")
 
     def __init__(
         self, reason: str, threshold: int | None, *, keep: bool, dry_run: bool = False, filtered: bool = False
     ) -> None:
-        """Hold what was decided; it is `filtered` if a rule dropped it, not chance."""
+        """Create a verdict; `filtered` means dropped by a rule, not by probability."""
         self.keep = keep
         self.passes = keep or dry_run
-        """Whether its spans are handed on."""
+        """Whether its spans are forwarded."""
         self.drops = not self.passes and not filtered
-        """Whether chance drops them."""
+        """Whether it was dropped by probability."""
         self.reason = reason
         self.threshold = threshold
         self.filtered = filtered
         self.dry_run = dry_run
         self.counters: tuple[Counter, Counter] | None = None
-        """Where traces and spans of which it was decided are counted, once there were some."""
+        """Counters of its traces and spans, created on first use."""
         self._suffix: bytes | None = None
-        """`suffix`, once it was needed."""
+        """Cached value of `suffix`."""
 
     @property
     def attribute(self) -> tuple[str, str] | None:
-        """The attribute that tells it, and its value; `None` if the trace state does."""
+        """Name and value of the attribute that carries the verdict; `None` if the trace state does."""
         if self.dry_run:
             return DRY_RUN, ("kept:" if self.keep else "dropped:") + self.reason
         return (REASON, str(self.reason)) if self.threshold is None else None
 
     def choose(self, request: Request, place: int, *, states: bool) -> Choice:
-        """Return what becomes of a trace that passes; `states`: whether any of its spans has a trace state."""
+        """Return the choice for a trace that passes; `states`: whether any of its spans has a trace state."""
         suffix = self.suffix
         if not states and suffix[:1] != _ATTRIBUTE:
             return suffix
         return self.mark(request.spans(place), states=states)
 
     def mark(self, items: Sequence[bytes], *, states: bool) -> list[bytes]:
-        """Return serialized spans with the verdict on them; `states`: whether any has a trace state."""
+        """Return serialized spans marked with the verdict; `states`: whether any has a trace state."""
         suffix = self.suffix
         if states or (suffix[:1] == _ATTRIBUTE and any(_SAMPLING in item for item in items)):
             return [self._mark(item) for item in items]
@@ -77,7 +77,7 @@ class Verdict:
 
     @property
     def suffix(self) -> bytes:
-        """What is appended to a span that tells nothing of its sampling yet."""
+        """Bytes to append to a span without sampling information."""
         if self._suffix is None:
             self._suffix = self._make_suffix()
         return self._suffix
@@ -85,7 +85,7 @@ class Verdict:
     def _make_suffix(self) -> bytes:
         attribute = self.attribute
         if attribute is None:
-            assert self.threshold is not None  # noqa: S101 - else there would be an attribute
+            assert self.threshold is not None  # noqa: S101 - without a threshold there is an attribute
             text = b"ot=th:" + format_threshold(self.threshold).encode()
             return _TRACE_STATE + bytes([len(text)]) + text
         key, value = attribute
@@ -94,7 +94,7 @@ class Verdict:
     def _mark(self, item: bytes) -> bytes:
         try:
             span = pb.SampledSpan.FromString(item)
-        except DecodeError:  # of a list protobuf takes all, of one field the last: so it can be appended
+        except DecodeError:  # the last of several equal fields applies, and lists are joined: so it can be appended
             return item + self._make_suffix()
         if not self.dry_run:
             state = TraceState.parse(span.trace_state.decode(errors="surrogateescape"))
@@ -109,13 +109,13 @@ class Verdict:
             return state.with_threshold(None)
         randomness = randomness_of(trace_id) if state.randomness is None else state.randomness
         arrived = state.threshold or 0
-        # What should have been dropped before and was not, nobody can count with.
+        # A threshold that should have dropped the trace earlier cannot be used for totals.
         honest = randomness is not None and arrived <= randomness
         return state.with_threshold(max(self.threshold, arrived if honest else 0))
 
 
 class Memory:
-    """What was decided of the last traces: at least of the last half of `limit`, at most of `limit`."""
+    """The verdicts of recent traces: at least the last half of `limit`, at most `limit`."""
 
     __slots__ = ("_half", "old", "young")
 
@@ -124,21 +124,21 @@ class Memory:
         self._half = max(1, limit // 2)
         self.young: dict[object, Verdict] = {}
         self.old: dict[object, Verdict] = {}
-        """The last half, and the half before it."""
+        """`young` has the last half, `old` the half before it."""
 
     def __len__(self) -> int:
-        """Return how many are remembered; one that was asked for again may count twice."""
+        """Return the number of remembered verdicts; one that was requested again may count twice."""
         return len(self.young) + len(self.old)
 
     def get(self, key: object) -> Verdict | None:
-        """Return what was decided of a trace."""
+        """Return the verdict on a trace, `None` if it is not remembered."""
         found = self.young.get(key)
         if found is None and (found := self.old.get(key)) is not None:
             self.put(key, found)
         return found
 
     def put(self, key: object, decided: Verdict) -> None:
-        """Remember; what is older than the last half is forgotten."""
+        """Remember a verdict; those older than the last half may be removed."""
         young = self.young
         if len(young) >= self._half:
             self.old = young

@@ -1,7 +1,7 @@
-"""Traces that wait until they can be decided about, and how much memory that takes.
+"""Traces that wait for a decision, and their memory.
 
-A trace is a list of parts, one for each scope of each request that brought spans of it: the serialized spans, what
-stood around them, and the receipt that they are to be settled on. No clock and no I/O.
+A trace is a list of parts, one for each scope of each request with spans of it: the serialized spans, their head
+(resource and scope), and the receipt on which they will be settled. There is no clock and no I/O.
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ if TYPE_CHECKING:
     from otelwp_agent.sampling.traces.framing import Head
 
 TRACE_COST, PART_COST, HEAD_COST = 390, 160, 200
-"""Bytes that Python takes for a trace that waits, for a part, and for what stands around some, beside what they hold;
-measured."""
+"""Bytes that Python needs for a waiting trace, for a part, and for a head, in addition to their content; measured."""
 
 
 class Waiting:
-    """One trace."""
+    """One waiting trace."""
 
     __slots__ = (
         "cut",
@@ -55,29 +54,29 @@ class Waiting:
         self.trace_id = trace_id
         self.origin = origin
         self.deadline = deadline
-        """When it is decided about, at the latest."""
+        """Time of the decision, at the latest."""
         self.parts: list[Part[Receipt]] = []
         self.facts: Facts | None = None
-        """Of its root, once that has come."""
+        """Facts of its root, once that has arrived."""
         self.duration = 0.0
-        """Of its root, in seconds."""
+        """Duration of its root in seconds."""
         self.spans = 0
         self.weight = 0
         """Bytes of its spans."""
         self.size = TRACE_COST
-        """Bytes of memory that it takes."""
+        """Bytes of memory."""
         self.error = False
         self.cut = False
-        """Whether spans were left out because it became too large."""
+        """Whether spans were removed because it became too large."""
         self.states: tuple[bytes, ...] = ()
         """Trace states of its spans."""
 
     def resource(self) -> bytes:
-        """Return the resource of its first span, serialized."""
+        """Return the serialized resource of its first span."""
         return parse(pb.ResourceSlice.FromString, self.parts[0][0][0]).resource
 
     def extent(self) -> float:
-        """Return seconds from the first start to the last end."""
+        """Return the seconds from the earliest start to the latest end."""
         spans = [parse(pb.TraceSpan.FromString, item) for _, framed, _, _ in self.parts for item in unframe(framed)]
         start = min(span.start_time_unix_nano for span in spans)
         return (max(span.end_time_unix_nano for span in spans) - start) * 1e-9
@@ -87,14 +86,14 @@ class Waiting:
         return enclose([(head, framed) for head, framed, _, _ in self.parts])
 
     def batch(self, verdict: Verdict) -> Batch:
-        """Return it as a batch, with the verdict on its spans."""
+        """Return the trace as a batch, with its spans marked with the verdict."""
         states = bool(self.states)
         marked = [(head, frame(verdict.mark(unframe(framed), states=states))) for head, framed, _, _ in self.parts]
         shares: list[Share] = [(receipt, spans) for _, _, spans, receipt in self.parts]
         return Batch(Signal.TRACES, enclose(marked), self.spans, self.origin, shares)
 
     def cut_to_spine(self) -> list[Share]:
-        """Leave nothing but roots, errors and what leads to those; return what the rest is to be settled on."""
+        """Keep only roots, errors and their ancestors; return the receipts and counts of the removed spans."""
         items = [unframe(framed) for _, framed, _, _ in self.parts]
         rows = [[parse(pb.TraceSpan.FromString, item) for item in spans] for spans in items]
         parents = {span.span_id: span.parent_span_id for part in rows for span in part}
@@ -109,12 +108,12 @@ class Waiting:
                         spine.add(place)
                         place = parents.get(place)
         left: list[Part[Receipt]] = []
-        gone: list[Share] = []
+        removed: list[Share] = []
         self.weight = 0
         for (head, _, _, receipt), own, spans in zip(self.parts, items, rows, strict=True):
             kept = [item for item, span in zip(own, spans, strict=True) if span.span_id in spine]
             if len(kept) < len(spans):
-                gone.append((receipt, len(spans) - len(kept)))
+                removed.append((receipt, len(spans) - len(kept)))
             if kept:
                 left.append((head, frame(kept), len(kept), receipt))
                 self.weight += sum(map(len, kept))
@@ -122,26 +121,26 @@ class Waiting:
         self.spans = sum([spans for _, _, spans, _ in left])
         self.size = TRACE_COST + sum([PART_COST + len(framed) for _, framed, _, _ in left])
         self.cut = True
-        return gone
+        return removed
 
 
 class Heads:
-    """What stands around spans that wait: equal ones once, for as long as somebody has them."""
+    """Heads of waiting spans: equal ones are stored once, as long as parts use them."""
 
     def __init__(self) -> None:
-        """Have none."""
+        """Start without heads."""
         self.size = 0
-        """Their bytes."""
+        """Bytes of memory."""
         self._uses: dict[Head, list[Any]] = {}
-        """Of each: itself, and how many parts have it."""
+        """By head: itself, and the number of parts that use it."""
 
     def shared(self, heads: list[Head]) -> list[Head]:
-        """Return the same, as the objects that are here already."""
+        """Return equal heads, replaced by the stored objects."""
         uses = self._uses
         return [uses[head][0] if head in uses else head for head in heads]
 
     def hold(self, parts: Iterable[Part[Receipt]]) -> None:
-        """Note that somebody has these parts."""
+        """Count these parts as users of their heads."""
         uses = self._uses
         for head, _, _, _ in parts:
             use = uses.get(head)
@@ -151,7 +150,7 @@ class Heads:
             use[1] += 1
 
     def release(self, parts: Iterable[Part[Receipt]]) -> None:
-        """Note that somebody has them no more."""
+        """Remove these parts as users of their heads."""
         uses = self._uses
         for head, _, _, _ in parts:
             use = uses[head]
@@ -161,17 +160,17 @@ class Heads:
                 self.size -= _size_of(head)
 
 
-class WaitingRoom:
-    """All traces that wait, in the order in which they came."""
+class WaitingTraces:
+    """All waiting traces in the order of arrival."""
 
     def __init__(self) -> None:
         """Start empty."""
         self.traces: dict[object, Waiting] = {}
         self.heads = Heads()
         self._size = 0
-        """Bytes of memory, but for heads."""
+        """Bytes of memory without heads."""
         self._rooted: deque[tuple[float, Waiting]] = deque()
-        """Those whose root has come, and when they are due."""
+        """Traces whose root has arrived, and when they are due."""
 
     @property
     def size(self) -> int:
@@ -179,7 +178,7 @@ class WaitingRoom:
         return self._size + self.heads.size
 
     def add(self, trace: Waiting, parts: Sequence[Part[Receipt]], spans: int, weight: int) -> None:
-        """Add spans to a trace, so many, of so many bytes."""
+        """Add parts with `spans` spans and `weight` bytes to a trace."""
         size = PART_COST * len(parts)
         for part in parts:
             size += len(part[1])
@@ -194,29 +193,29 @@ class WaitingRoom:
         self._size += size
 
     def rooted(self, trace: Waiting, facts: Facts, duration: float, due: float) -> None:
-        """Note that the root of a trace has come, which makes it due earlier."""
+        """Record that the root of a trace has arrived, which makes it due earlier."""
         trace.facts, trace.duration = facts, duration
         if due < trace.deadline:
             trace.deadline = due
             self._rooted.append((due, trace))
 
     def cut(self, trace: Waiting) -> list[Share]:
-        """Cut a trace to its error spine; return what is to be settled."""
+        """Reduce a trace to its error spine; return what is to be settled."""
         before, parts = trace.size, trace.parts
-        gone = trace.cut_to_spine()
+        removed = trace.cut_to_spine()
         self.heads.hold(trace.parts)
         self.heads.release(parts)
         self._size += trace.size - before
-        return gone
+        return removed
 
     def take(self, trace: Waiting) -> None:
-        """Take a trace out."""
+        """Remove a trace."""
         if self.traces.pop(trace.key, None) is not None:
             self._size -= trace.size
             self.heads.release(trace.parts)
 
     def take_due(self, now: float) -> Iterator[Waiting]:
-        """Take out what is due, one after the other."""
+        """Remove and yield the traces that are due."""
         traces, rooted = self.traces, self._rooted
         while rooted and rooted[0][0] <= now:
             trace = rooted.popleft()[1]
@@ -225,14 +224,14 @@ class WaitingRoom:
                 yield trace
         while traces:
             trace = next(iter(traces.values()))
-            # One whose root has come is due before its turn here, and was found above.
+            # One whose root has arrived is due before its turn here, and was found above.
             if trace.deadline > now:
                 break
             self.take(trace)
             yield trace
 
     def oldest(self) -> Waiting | None:
-        """Return the trace that came first."""
+        """Return the trace that arrived first."""
         return next(iter(self.traces.values()), None)
 
 

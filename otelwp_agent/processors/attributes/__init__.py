@@ -1,7 +1,7 @@
-"""Change the attributes of spans, log records and metric data points, of all or of those that a filter means.
+"""Edit the attributes of spans, log records and metric data points, of all or of those that a filter selects.
 
-It belongs before `batch` if it reads the sender (`from_context`), because a batch has many senders; else anywhere.
-Deleting or changing the attributes of data points can make two time series one, and nothing adds them up.
+Place it before `batch` if it uses the sender (`from_context`), because a batch has many senders; otherwise anywhere.
+Deleting or changing attributes of data points can give two time series the same identity; they are not merged.
 
 Example::
 
@@ -55,26 +55,26 @@ _MESSAGES: dict[Signal, type[Item]] = {
 
 
 class KeyValue(Block):
-    """An attribute to look for."""
+    """An attribute to match."""
 
     key: str = Field(min_length=1)
     """Its key."""
     value: JsonValue = None
-    """Its value, or with `regexp` an expression for its text; any value if left out. Strict values compare by type as
-    well: `200` is not `"200"`."""
+    """Its value, or with `regexp` an expression for its text; any value if not set. Strict values must have the same
+    type: `200` does not match `"200"`."""
 
 
 class Library(Block):
-    """An instrumentation scope to look for."""
+    """An instrumentation scope to match."""
 
     name: str
     """Its name."""
     version: str | None = None
-    """Its version; any if left out, none if it is ""."""
+    """Its version; any if not set, none if it is ""."""
 
 
 class SeverityNumber(Block):
-    """Severity numbers to look for."""
+    """Severity numbers to match."""
 
     min: int | str = 0
     """The lowest that matches, as a number (1 to 24) or a name (`INFO`, `WARN2`)."""
@@ -88,7 +88,7 @@ class SeverityNumber(Block):
 
 
 class RegexpCache(Block):
-    """Accepted for the Collector's sake: Python compiles expressions once and needs no cache of results."""
+    """Accepted for compatibility with the Collector: Python compiles expressions once and needs no cache of results."""
 
     cacheenabled: bool = False
     """Has no effect."""
@@ -97,12 +97,12 @@ class RegexpCache(Block):
 
 
 class Match(Block):
-    """Which items are meant: those that match every property given, by one of its values."""
+    """A filter of items: an item must match every property that is set, by one of its values."""
 
     match_type: Literal["strict", "regexp"]
-    """Whether texts are compared whole, or are regular expressions that match anywhere in them."""
+    """`strict` compares whole texts; `regexp` uses regular expressions that may match anywhere in a text."""
     regexp: RegexpCache | None = None
-    """Accepted for the Collector's sake."""
+    """Accepted for compatibility with the Collector."""
     services: list[str] = Field(default_factory=list)
     """Values of the resource attribute `service.name`."""
     span_names: list[str] = Field(default_factory=list)
@@ -128,9 +128,7 @@ class Match(Block):
     def _fits(self) -> Match:
         given = self.model_dump(exclude={"match_type", "regexp"}, exclude_defaults=True)
         if not given:
-            raise ValueError(
-                "nothing to match is given: name `services`, `span_names`, `attributes` or another property"
-            )
+            raise ValueError("no property is set: set `services`, `span_names`, `attributes` or another property")
         if self.match_type == "strict":
             unknown = sorted({*self.span_kinds} - {*SPAN_KINDS})
             if unknown:
@@ -141,12 +139,12 @@ class Match(Block):
         return self
 
     def _compile(self) -> None:
-        """Raise `ValueError` for what is not a regular expression."""
+        """Raise `ValueError` for an invalid regular expression."""
         texts = [*self.services, *self.span_names, *self.span_kinds, *self.log_bodies, *self.log_severity_texts]
         texts += [*self.metric_names, *(text for each in self.libraries for text in (each.name, each.version or ""))]
         for pair in (*self.attributes, *self.resources):
             if pair.value is not None and not isinstance(pair.value, str):
-                message = f"{pair.key!r}: with `match_type: regexp` a value is an expression: put it in quotes"
+                message = f"{pair.key!r}: with `match_type: regexp` a value must be text: put it in quotes"
                 raise ValueError(message)
             texts.append(pair.value or "")
         for text in texts:
@@ -157,7 +155,7 @@ class Match(Block):
                 raise ValueError(message) from error
 
     def to_properties(self) -> Properties:
-        """Return it for `processors.attributes.matching`."""
+        """Convert the filter for `processors.attributes.matching`."""
         severities = self.log_severity_number
         return Properties(
             regexp=self.match_type == "regexp",
@@ -177,14 +175,14 @@ class Match(Block):
 
 
 class Config(ComponentConfig):
-    """What to change, and where."""
+    """The changes to make, and the items to change."""
 
     actions: list[AttributeAction] = Field(min_length=1)
-    """Actions on the attributes of every item that is meant, done in this order."""
+    """Actions on the attributes of every selected item, applied in this order."""
     include: Match | None = None
-    """Which items are meant; all if left out. A property that the pipeline's signal does not have matches nothing."""
+    """The items to change; all if not set. A property that the pipeline's signal does not have matches nothing."""
     exclude: Match | None = None
-    """Which of those are not."""
+    """Items to leave unchanged, of those that `include` selects."""
 
 
 class AttributesProcessor(Processor):
@@ -202,7 +200,7 @@ class AttributesProcessor(Processor):
         self._filters: dict[Signal, _Filter] = {}
 
     def consume(self, batch: Batch) -> None:
-        """Hand the batch on with its items' attributes changed."""
+        """Forward the batch with its items' attributes changed."""
         body = self._edit(batch)
         self.next.consume(batch if body is None else batch.with_body(body))
 
@@ -230,7 +228,10 @@ class AttributesProcessor(Processor):
         return request.SerializeToString() if changed else None
 
     def _editor(self, batch: Batch, wanted: _Filter) -> Callable[[bytes], bytes] | None:
-        """Return what gives an item's bytes as they go on (the same object if unchanged); `None` if none can change."""
+        """Return a function from an item's bytes to its edited bytes, or `None` if no item can change.
+
+        It returns the same object for an unchanged item.
+        """
         signal, origin, shortcut = batch.signal, batch.origin, self._shortcut
         read = _MESSAGES[signal].FromString
         apply = self._edit_metric if signal is Signal.METRICS else self._edit_item
@@ -270,20 +271,20 @@ class AttributesProcessor(Processor):
 
 
 class _Filter:
-    """`include` and `exclude` for one signal. It is false if every item is meant."""
+    """`include` and `exclude` for one signal. False if every item is selected."""
 
     def __init__(self, include: Properties | None, exclude: Properties | None, signal: Signal) -> None:
         self._include = None if include is None else Matcher(include, signal)
         self._exclude = None if exclude is None else Matcher(exclude, signal)
         self._excludes = False
         self.reads_items = any(not each.by_group for each in (self._include, self._exclude) if each is not None)
-        """Whether `enter` alone does not decide."""
+        """Whether `match` must be called for each item after `enter`."""
 
     def __bool__(self) -> bool:
         return self._include is not None or self._exclude is not None
 
     def enter(self, resource: pb.Resource, scope: pb.Scope) -> bool:
-        """Whether any item of this resource and scope can be meant; `match` is then asked about each."""
+        """Return whether any item of this resource and scope can be selected; if so, call `match` for each."""
         exclude = self._exclude
         self._excludes = exclude is not None and exclude.group(resource, scope)
         if exclude is not None and self._excludes and exclude.by_group:
@@ -291,7 +292,7 @@ class _Filter:
         return self._include is None or self._include.group(resource, scope)
 
     def match(self, item: Item, attributes: Attributes) -> bool:
-        """Whether an item is meant."""
+        """Return whether an item is selected."""
         include, exclude = self._include, self._exclude
         if include is not None and not (include.item(item) and include.attributes(attributes)):
             return False
@@ -306,7 +307,7 @@ _SEVERITIES = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 
 
 def severity_number(value: int | str) -> int:
-    """Return a severity number (0 to 24) from itself or its name; `ValueError` for anything else."""
+    """Return a severity number (0 to 24) from itself or its name; raise `ValueError` for anything else."""
     if isinstance(value, int):
         if value in range(25):
             return value

@@ -1,6 +1,6 @@
-"""Tell which items a filter of properties means: the `include` and `exclude` of processors.
+"""Match items against the `include` and `exclude` filters of processors.
 
-A property with several values matches if one of them does; all properties that are given must match, and all of the
+A property with several values matches if one of them does; all properties that are set must match, and all of the
 attributes. A property that the item's signal does not have (a span name for a log record) matches nothing.
 """
 
@@ -40,19 +40,22 @@ _SERVICE = b"service.name"
 
 @dataclass(frozen=True, slots=True)
 class Severities:
-    """Which severity numbers match: from `least` on, and 0 (undefined) if `undefined`."""
+    """Severity numbers that match: from `least` on, and 0 (undefined) if `undefined`."""
 
     least: int = 0
     undefined: bool = False
 
     def match(self, number: int) -> bool:
-        """Whether a severity number matches."""
+        """Return whether a severity number matches."""
         return number >= self.least if number else self.undefined
 
 
 @dataclass(frozen=True, slots=True)
 class Properties:
-    """What items must have. Empty means any; `regexp` reads texts as regular expressions that match anywhere."""
+    """Properties that items must have.
+
+    Empty means any; with `regexp` texts are regular expressions that match anywhere.
+    """
 
     regexp: bool = False
     services: Sequence[str] = ()
@@ -63,31 +66,34 @@ class Properties:
     log_severities: Severities | None = None
     metric_names: Sequence[str] = ()
     attributes: Sequence[tuple[str, Raw]] = ()
-    """Keys and values; the value `None` is any."""
+    """Keys and values; the value `None` means any."""
     resources: Sequence[tuple[str, Raw]] = ()
-    """The same, of the resource."""
+    """Keys and values of the resource."""
     libraries: Sequence[tuple[str, str | None]] = ()
-    """Names and versions of instrumentation scopes; the version `None` is any."""
+    """Names and versions of instrumentation scopes; the version `None` means any."""
 
 
 @dataclass(slots=True)
 class Matcher:
-    """Properties, compiled for one signal: first asked about a resource and scope, then about each item under them."""
+    """Compiled properties for one signal.
+
+    Call `group` for a resource and scope, then the others for each of their items.
+    """
 
     properties: Properties
     signal: Signal
     group: MatchGroup = field(init=False)
-    """Whether the items of a resource and scope can match."""
+    """Returns whether the items of a resource and scope can match."""
     item: MatchItem = field(init=False)
-    """Whether an item whose group can match does. A metric matches for all its data points."""
+    """Returns whether an item matches, if its group does. A metric matches for all its data points."""
     attributes: MatchAttributes = field(init=False)
-    """Whether the attributes of an item (for metrics: of a data point) match, which is asked beside `item`."""
+    """Returns whether the attributes of an item (for metrics: of a data point) match. Both this and `item` must."""
 
     by_group: bool = field(init=False)
     """Whether `group` alone decides."""
 
     def __post_init__(self) -> None:
-        """Compile."""
+        """Compile the properties."""
         properties = self.properties
         texts = (properties.span_names, properties.span_kinds, properties.log_bodies, properties.log_severity_texts)
         rest = (properties.metric_names, properties.log_severities, properties.attributes)
@@ -98,7 +104,10 @@ class Matcher:
 
 
 def _texts(wanted: Sequence[str], *, regexp: bool) -> MatchText:
-    """Match a text that is, or has in it, one of those wanted; any text if none are."""
+    """Return a function that matches texts that equal one of `wanted`, or with `regexp` contain a match of one.
+
+    Without `wanted` it matches any text.
+    """
     if not wanted:
         return lambda _text: True
     if not regexp:
@@ -121,7 +130,7 @@ def _compile_attributes(wanted: Sequence[tuple[str, Raw]], *, regexp: bool) -> M
 
 
 def _compile_value(wanted: Raw, *, regexp: bool) -> Callable[[bytes], bool]:
-    """Match a serialized value: strictly by type and value, or the text of it by an expression."""
+    """Return a function that matches a serialized value: strictly by type and value, or its text by an expression."""
     if wanted is None:
         return lambda _value: True
     if regexp:

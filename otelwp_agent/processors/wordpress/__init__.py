@@ -1,20 +1,19 @@
-"""Make the traces of WordPress readable, and safe to send: names, sites, plugins, findings, and nobody's data.
+"""Name, enrich and redact traces of WordPress, and report repeated and slow queries.
 
-It belongs before `batch` and before samplers, so that it sees a request whole and from its sender. It takes what our
-plugin sends, the founding plugin's spans and those of OpenTelemetry's instrumentation for WordPress:
+Place it before `batch` and before samplers, so that it receives whole requests and knows their sender. It supports the
+spans of this project's plugin, of the first WordPress plugin, and of OpenTelemetry's instrumentation for WordPress:
 
-* The request's span gets `http.route`, `wordpress.request.type` and a name of low cardinality: `GET single`,
-  `GET rest /wp/v2/posts/{id}`, `POST ajax heartbeat`. A name that a sender chose with care stays.
-* Site and host of a multisite network stand on the resource, and in the end of `service.name` (a feature of the
-  enterprise tier).
-* Paths of code begin at WordPress's folder, and say which plugin or theme they belong to.
-* Query secrets, user ids, logins, e-mail addresses, search terms, cookies, the literals in SQL, and passwords, keys and
-  tokens in any text are removed.
-* Queries that ran again and again, and slow ones, are events on the request's span: `wordpress.db.n_plus_one`,
+* The request's span gets `http.route`, `wordpress.request.type` and a name of low cardinality: `GET single`, `GET rest
+  /wp/v2/posts/{id}`, `POST ajax heartbeat`. A more specific name from the sender is kept.
+* Site and host of a multisite network are added to the resource, and to the end of `service.name` (enterprise tier).
+* Paths of code become relative to WordPress's folder, with the name of the plugin or theme that they belong to.
+* Secrets in query strings, user ids, logins, e-mail addresses, search terms, cookies, literals in SQL, and passwords,
+  keys and tokens in any text are removed.
+* Repeated queries and slow ones become events on the request's span: `wordpress.db.n_plus_one`,
   `wordpress.db.slow_query`.
-* Inner `WP.*` spans, which claim to be servers, are internal.
+* Inner `WP.*` spans with the kind server become internal.
 
-Spans and resources that need nothing of that pass as they came.
+All other spans and resources are forwarded unchanged.
 
 Example::
 
@@ -61,16 +60,16 @@ if TYPE_CHECKING:
 
 FINDINGS = Instrument(
     "otelwp_processor_wordpress_findings",
-    "Events added: `n_plus_one` for queries that ran again and again, `slow_query`.",
+    "Events added for repeated queries (`n_plus_one`) and slow queries (`slow_query`).",
     labels=("processor", "pipeline", "finding"),
 )
 
 _SERVER, _INTERNAL = 2, 1
 _REMOTE = 0x300
-"""Bits of Span.flags that say: it is known whether the parent is remote, and it is."""
+"""Bits of Span.flags: whether the parent is remote is known, and it is."""
 _OURS = re.compile(rb"wordpress|otelwp|WordPress")
 _CONSTANT_NAME = re.compile(rb"wordpress\.request|[A-Z]+(?: /\S*)?")
-"""Names that say nothing, or have an address in them."""
+"""Names without information, or that contain an address."""
 _STATUS_CODE_SIZE = 2
 """Bytes of a status without a message."""
 
@@ -79,21 +78,21 @@ class Config(ComponentConfig):
     """Settings of the WordPress processor."""
 
     multisite: Multisite = Multisite()
-    """Sites of a network."""
+    """Sites of a multisite network."""
     routes: bool = True
     """Name requests by their route."""
     code: bool = True
     """Make paths of code relative, and add `wordpress.plugin` or `wordpress.theme`."""
     redact: Redact = Redact()
-    """What is taken out."""
+    """Data to remove."""
     n_plus_one: int = Field(10, ge=0)
-    """Equal queries under one span that are worth an event; 0 for never."""
+    """Number of equal queries under one span from which an event is added; 0 for never."""
     slow_query: Duration = 0.1
-    """Time of one query that is worth an event; 0 for never."""
+    """Duration of a query from which an event is added; 0 for never."""
 
 
 class WordPressProcessor(Processor):
-    """Names, enriches, redacts."""
+    """Names, enriches and redacts spans."""
 
     headers = ("user-agent",)
 
@@ -120,7 +119,7 @@ class WordPressProcessor(Processor):
         }
 
     def consume(self, batch: Batch) -> None:
-        """Hand the batch on, its spans and resources changed where they need it."""
+        """Forward the batch with its spans and resources changed where necessary."""
         request = parse(pb.Slices.FromString, batch.body)
         host = site_of(batch.origin.headers.get("user-agent", ""))
         changed = False
@@ -129,7 +128,7 @@ class WordPressProcessor(Processor):
         self.next.consume(batch.with_body(request.SerializeToString()) if changed else batch)
 
     def _edit_group(self, group: pb.SlicesResource, host: str) -> bool:
-        """Change what one resource sent; return whether anything was."""
+        """Edit the spans of one resource; return whether anything changed."""
         resource = group.resource if group.HasField("resource") else None
         requests = Requests(queries.Queries(self._least, self._slow))
         ours = _OURS.search(resource or b"") is not None
@@ -188,9 +187,9 @@ class WordPressProcessor(Processor):
             spans.changed = True
 
     def _name(self, span: pb.WordPressSpan, facts: Facts, requests: Requests, *, is_wordpress: bool) -> bool:
-        """Name the span of a request by its route, and note its site."""
+        """Name the span of a request by its route, and record its site."""
         if "site_id" in facts or "site_host" in facts:
-            requests.note_site(facts)
+            requests.record_site(facts)
         if self._routes is None or "route" in facts or not (is_wordpress or span.name == b"wordpress.request"):
             return False
         if not _CONSTANT_NAME.fullmatch(span.name):
@@ -236,14 +235,14 @@ class WordPressProcessor(Processor):
         return True
 
     def _add_findings(self, requests: Requests, scopes: Sequence[Spans]) -> None:
-        """Append events to the span of the request, or of the parent where that has not come along."""
+        """Append events to the span of the request, or to the parent where the request's span is missing."""
         for trace_id, parent, event in requests.queries.findings():
             place = requests.roots.get(trace_id) or find(scopes, trace_id, parent)
             name = queries.N_PLUS_ONE.encode() if queries.N_PLUS_ONE.encode() in event else queries.SLOW.encode()
             if place is None:
                 continue
             spans, index = place
-            if not spans.told(index, name):
+            if not spans.has_finding(index, name):
                 spans.put(index, spans.items[index] + event)
                 self._found[name].add()
 

@@ -1,4 +1,4 @@
-"""Reads an attribute once and remembers by its bytes what becomes of it: WordPress says the same on every page."""
+"""Edit attributes, with a cache by their bytes, because WordPress sends equal attributes with every page."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from otelwp_agent.processors.wordpress.redaction import Redactor
 
     Facts = dict[str, object]
-    """What the attributes of a span tell, by the names in `FACTS`."""
+    """Values of a span's attributes, by the names in `FACTS`."""
 
 REMEMBERED = 2048
-"""Attributes that are remembered; then the memory starts anew."""
+"""Maximum number of cached attributes; when it is reached, all are removed."""
 REMEMBERED_SIZE = 1024
-"""Bytes of the longest of them; with `REMEMBERED` this bounds the memory."""
+"""Maximum size of a cached attribute in bytes; with `REMEMBERED` this bounds the memory."""
 
 FACTS = {
     "http.request.method": "method",
@@ -45,7 +45,7 @@ FACTS = {
     "wordpress.plugin": "plugin",
     "wordpress.theme": "theme",
 }
-"""What the processor wants to know of a span, by attribute."""
+"""Names of the facts that the processor reads, by attribute."""
 
 _CODE = frozenset({"code.file.path", "code.filepath"})
 _IN_WORDPRESS = re.compile(r"(?:^|.*/)(wp-(?:content|includes|admin)/.*)", re.DOTALL)
@@ -55,7 +55,10 @@ _LOGGED_IN = frozenset({"wp.user_id", "wordpress.user_id", "wordpress.user.id"})
 
 
 class Known:
-    """What becomes of an attribute: `new` (`None`: it stays), `added` behind it, and the fact that it tells."""
+    """Result for an attribute: its fact, its replacement and an additional attribute.
+
+    `new` replaces the attribute (`None`: it stays unchanged), `added` follows it.
+    """
 
     __slots__ = ("added", "fact", "new", "value")
 
@@ -66,7 +69,7 @@ class Known:
         new: tuple[bytes, ...] | None = None,
         added: tuple[str, bytes] = ("", b""),
     ) -> None:
-        """Keep all of it; `added` is the name of the fact that it would be, and the attribute."""
+        """Store the result; `added` is the name of a fact, which must not exist yet, and a serialized attribute."""
         self.fact = fact
         self.value = value
         self.new = new
@@ -74,7 +77,7 @@ class Known:
 
 
 PLAIN = Known()
-"""An attribute that stays as it is and tells nothing."""
+"""Result for an attribute that stays unchanged and has no fact."""
 
 
 def key_value(key: str, value: Raw) -> bytes:
@@ -87,19 +90,19 @@ def _key_value(key: str, value: bytes) -> bytes:
 
 
 class Reader:
-    """Reads serialized KeyValues. Without a `redactor`, values stay; `code` makes paths relative."""
+    """Edits serialized KeyValues. Without a `redactor` values stay unchanged; `code` makes paths relative."""
 
     __slots__ = ("_code", "_known", "_redactor", "_sql")
 
     def __init__(self, redactor: Redactor | None, *, code: bool = True, sql_literals: bool = False) -> None:
-        """Remember nothing yet; `sql_literals` leaves them in."""
+        """Start with an empty cache; `sql_literals` keeps literals in SQL."""
         self._redactor = redactor
         self._code = code
         self._sql = redactor is not None and not sql_literals
         self._known: dict[bytes, Known] = {}
 
     def read(self, data: bytes) -> Known:
-        """Return what becomes of an attribute; malformed ones stay."""
+        """Return the result for an attribute; an invalid attribute stays unchanged."""
         known = self._known.get(data)
         if known is None:
             known = self._read(data)
@@ -160,7 +163,7 @@ class Reader:
 
     @staticmethod
     def _path(key: str, text: str) -> Known:
-        """Make a path relative to WordPress's folder, and tell whose code it is."""
+        """Make a path relative to WordPress's folder, and name the plugin or theme that it belongs to."""
         plain = text.replace("\\", "/")
         found = _IN_WORDPRESS.fullmatch(plain) or _AT_ROOT.fullmatch(plain)
         if found is None:
@@ -175,13 +178,13 @@ class Reader:
         return Known(new=new, added=(kind, key_value(f"wordpress.{kind}", name)))
 
 
-def _scalar(value: pb.AnyValue) -> Any:  # noqa: ANN401 - a number or truth value
+def _scalar(value: pb.AnyValue) -> Any:  # noqa: ANN401 - a number or boolean
     kind = value.WhichOneof("value")
     return getattr(value, kind) if kind in ("int_value", "bool_value", "double_value") else None
 
 
 def page_of(facts: Facts) -> Page:
-    """Return what the facts tell of a page."""
+    """Return the facts about the page."""
     path, query = str(facts.get("path", "")), str(facts.get("query", ""))
     url = str(facts.get("url", ""))
     if url:

@@ -1,4 +1,4 @@
-"""Settings of the WordPress processor, in their groups."""
+"""Setting groups of the WordPress processor."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from otelwp_agent.config.types import Secret  # noqa: TC001 - pydantic reads it
 
 
 class Multisite(Block):
-    """How the sites of a network are told apart (enterprise tier)."""
+    """How to distinguish the sites of a network (enterprise tier)."""
 
     enabled: bool = True
-    """Put the site on the resource and into `service.name`."""
+    """Add the site to the resource and to `service.name`."""
     suffix: str = "-site-{id}"
-    """What `service.name` ends with on every site but the first; "" leaves the name."""
+    """Suffix of `service.name` on every site except the first; "" adds none."""
 
     @field_validator("suffix")
     @classmethod
-    def _tells_sites_apart(cls, suffix: str) -> str:
+    def _differs_by_site(cls, suffix: str) -> str:
         if suffix and "{id}" not in suffix:
-            message = f"{suffix!r} is the same for every site: write `{{id}}` where its number belongs"
+            message = f"{suffix!r} is the same for every site: write `{{id}}` in the place of the site's number"
             raise ValueError(message)
         return suffix
 
 
 class Redact(Block):
-    """What is taken out of attributes, events and status messages."""
+    """Data to remove from attributes, events and status messages."""
 
     enabled: bool = True
-    """Take people and secrets out."""
+    """Remove personal data and secrets."""
     mode: Literal["remove", "hash"] = "remove"
-    """`remove` leaves nothing or REDACTED; `hash` leaves a keyed hash, so that equal values can still be told."""
+    """`remove` leaves nothing or REDACTED; `hash` leaves a keyed hash, so that equal values stay recognizable."""
     hash_key: Secret | None = None
-    """The key of the hash: without a secret one, anybody could try all user ids."""
+    """Key of the hash. It must be secret, because otherwise all user ids could be tried."""
     sql: bool = True
-    """Put `?` for the values in SQL."""
+    """Replace the values in SQL by `?`."""
     parameters: list[str] = Field(default_factory=list)
-    """Query parameters to hide beside those that look like secrets, people or search terms."""
+    """Query parameters to redact in addition to those for secrets, personal data or search terms."""
     attributes: list[str] = Field(default_factory=list)
-    """Attributes to hide beside those of users, client addresses, cookies and credentials."""
+    """Attributes to redact in addition to those of users, client addresses, cookies and credentials."""
 
     @model_validator(mode="after")
     def _key_for_hashes(self) -> Redact:

@@ -1,8 +1,8 @@
-"""Replaces passwords, keys and tokens in any text.
+"""Replace passwords, keys and tokens in any text.
 
-The WordPress plugin knows the same shapes (`examples/wordpress/otelwp/includes/class-secrets.php`), and
-`tests/data/wordpress/secrets.json` tests both. Every pattern is linear: its quantifiers are bounded, possessive, or end
-at a character that cannot be repeated before them.
+The WordPress plugin recognizes the same patterns (`examples/wordpress/otelwp/includes/class-secrets.php`), and
+`tests/data/wordpress/secrets.json` tests both. Every pattern takes linear time: its quantifiers are bounded,
+possessive, or end at a character that cannot be repeated before them.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 
 MARK = "REDACTED"
-"""In place of a value, as OpenTelemetry's conventions have it (`url.full`)."""
+"""Replacement of a secret, as in OpenTelemetry's conventions (`url.full`)."""
 
 _SEPARATOR = (
     r"""["'\]\\]{0,4}[ \t]{0,3}"""
     r"""(?:={1,3}>?|:|%3D|;s:\d{1,6}:|[ \t](?:like|in|is|by)[ \t]{0,2}\(?[ \t]{0,2}(?=["']))"""
     r"""[ \t]{0,3}(?:string\(\d{1,6}\) )?"""
 )
-"""The rest of a quoted key, a separator, blanks."""
+"""The rest of a quoted key, a separator, spaces."""
 _QUOTED = r"""(")(?:[^"\\]++|\\.)*+|(')(?:[^'\\]++|\\.)*+|(\\{1,4}["'])[^"'\\]*+"""
 """A quoted value up to its closing quote. The opening quote is group 2, 3 or 4."""
 _BARE = r"""(?!\?(?:[\s,;)]|$))[^\s&;,"'<>()\[\]{}|\\]++"""
@@ -78,7 +78,7 @@ _NAMES: tuple[str, ...] = (
     "salt",
 )
 _NAMES += ("identified", "bearer", "basic")
-"""What the patterns that need a name contain one of, in lower case: most texts contain none."""
+"""Each text that matches a pattern with a name contains one of these, in lower case. Most texts contain none."""
 _PREFIXES: tuple[str, ...] = (
     "k_live_",
     "k_test_",
@@ -93,7 +93,7 @@ _PREFIXES: tuple[str, ...] = (
     "xox",
 )
 _PREFIXES += ("xapp-", "AKIA", "ASIA", "AIza", "ya29.", "SG.", "eyJ")
-"""What `_TOKEN` contains one of."""
+"""Each match of `_TOKEN` contains one of these."""
 _SHORTEST_TOKEN = 16
 _SHORTEST_PAIR = 6
 
@@ -118,7 +118,7 @@ def redact(text: str) -> str:
 
 
 def _beside_names(text: str) -> str:
-    """Replace what only the name of a secret beside it shows to be one."""
+    """Replace secrets that can be recognized only by a name next to them."""
     text = _KEY_BLOCK.sub(MARK, text)
     text = _HEADER.sub(rf"\1\2\3\4{MARK}", text)
     text = _SCHEME.sub(rf"\1\2{MARK}", text)

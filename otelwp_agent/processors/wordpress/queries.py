@@ -1,4 +1,4 @@
-"""Finds queries that ran again and again, and those that were slow, among the spans of a request."""
+"""Find repeated queries and slow queries among the spans of a request."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 N_PLUS_ONE = "wordpress.db.n_plus_one"
 SLOW = "wordpress.db.slow_query"
-"""Names of the events, as our plugin writes them."""
+"""Names of the events, equal to those of this project's plugin."""
 MOST = 10
-"""Events of one name on one span."""
+"""Maximum number of events with the same name on one span."""
 
 _EVENT, _TIME, _NAME, _ATTRIBUTE = b"\x5a", b"\x09", b"\x12", b"\x1a"
 """Tags of trace.proto: Span.events, Event.time_unix_nano, .name, .attributes."""
@@ -29,7 +29,10 @@ class Queries:
     __slots__ = ("_groups", "_least", "_slow", "_slowest")
 
     def __init__(self, least: int, slow: int) -> None:
-        """Find `least` equal queries under one span (0: do not look), and those of `slow` nanoseconds (0: do not)."""
+        """Find `least` equal queries under one span, and queries of at least `slow` nanoseconds.
+
+        0 disables a search.
+        """
         self._least = least
         self._slow = slow
         self._groups: dict[tuple[bytes, bytes, str], list[int]] = {}
@@ -48,7 +51,7 @@ class Queries:
             self._slowest.setdefault((trace_id, parent), []).append((took, start, shape))
 
     def findings(self) -> Iterator[tuple[bytes, bytes, bytes]]:
-        """Yield trace id, parent's span id, and an event as a field of the span that it belongs to."""
+        """Yield the trace id, the parent's span id, and an event as a field of the span that it belongs to."""
         for (trace_id, parent), slowest in self._slowest.items():
             for took, start, shape in sorted(slowest, reverse=True)[:MOST]:
                 yield trace_id, parent, event(SLOW, start, shape, took)

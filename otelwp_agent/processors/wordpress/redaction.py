@@ -1,8 +1,8 @@
-"""Takes people and secrets out of attributes: what leaves a site must not say who was there.
+"""Remove personal data and secrets from attributes, so that data that leaves a site does not identify visitors.
 
-What goes, unless a configuration says otherwise: the values of query parameters that look like secrets, people or
-search terms; user ids, logins and names; cookies and credentials in headers; addresses of clients; e-mail addresses,
-passwords, keys and tokens in any text; literals in SQL.
+Removed unless configured otherwise: the values of query parameters for secrets, personal data or search terms; user
+ids, logins and names; cookies and credentials in headers; addresses of clients; e-mail addresses, passwords, keys and
+tokens in any text; literals in SQL.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ URLS = frozenset(
         "http.response.header.location",
     }
 )
-"""Attributes that hold a URL, or the end of one."""
+"""Attributes that contain a URL, or the end of one."""
 STATEMENTS = frozenset({"db.query.text", "db.statement"})
-"""Attributes that hold SQL."""
+"""Attributes that contain SQL."""
 
 _PARAMETER = re.compile(
     r"pass|pwd|token|nonce|secret|api_?key|(?:^|[_\-\[])key|auth(?!or)|sig(?:nature)?$|hash|session|mail|phone|user|login"
     r"|card|[_\-\[](?:name|code)\]?$|^(?:code|log|q|s|search|query|ip|(?:first|last|display|full|nick)_?name)$",
     re.IGNORECASE,
 )
-"""Names of parameters whose values are secrets, people or search terms. The plugin has the same list."""
+"""Names of parameters whose values are secrets, personal data or search terms. The plugin has the same list."""
 _PERSON = re.compile(
     r"enduser\.|user\.(?:id|name|full_name|email|hash|login|roles)$|(?:wp|wordpress)[._](?:user|customer)(?:[._](?!logged_in)\w+)?$"
     r"|user_?(?:id|login|email)$|client\.address$|http\.client_ip$|net\.(?:sock\.)?peer\.(?:ip|addr)$|network\.peer\.address$"
@@ -55,28 +55,31 @@ _CREDENTIALS = re.compile(r"(?<=//)[^/@\s?#]++@")
 
 
 class Redactor:
-    """Redacts by removing, or with `hash_key` by hashing: equal values stay equal, and nobody without the key tells."""
+    """Redacts by removal, or with `hash_key` by keyed hashes.
+
+    Equal values have equal hashes, and nothing can be derived from a hash without the key.
+    """
 
     __slots__ = ("_attributes", "_key", "_parameters")
 
     def __init__(
         self, hash_key: bytes | None = None, attributes: Collection[str] = (), parameters: Collection[str] = ()
     ) -> None:
-        """Redact `attributes` and query `parameters` beside those that are known to need it."""
+        """Redact `attributes` and query `parameters` in addition to the built-in ones."""
         self._key = hash_key
         self._attributes = frozenset(attributes)
         self._parameters = frozenset(each.lower() for each in parameters)
 
     def hides(self, key: str) -> bool:
-        """Whether the whole attribute is somebody's or secret."""
+        """Return whether the whole attribute is personal data or a secret."""
         return key in self._attributes or _PERSON.match(key) is not None or _HEADER.match(key) is not None
 
     def replacement(self, value: str) -> str | None:
-        """Return what stands for a value that is hidden, `None` for nothing."""
+        """Return the replacement for a redacted value, `None` for nothing."""
         return None if self._key is None else self._digest(value)
 
     def url(self, key: str, text: str) -> str:
-        """Return a URL with the secrets in it hidden; all of it is the query, if the attribute is the query."""
+        """Return a URL with its secrets redacted; `url.query` contains only a query."""
         if key == "url.query":
             return self._without_emails(self.query(text))
         base, mark, rest = _CREDENTIALS.sub(f"{REDACTED}@", text).partition("?")
@@ -87,7 +90,7 @@ class Redactor:
         return self._without_emails(base)
 
     def query(self, query: str) -> str:
-        """Return a query string with the values of telling parameters hidden."""
+        """Return a query string with the values of sensitive parameters redacted."""
         if "=" not in query:
             return query
         return "&".join([self._pair(each) for each in query.split("&")])
@@ -110,7 +113,7 @@ class Redactor:
 
     def _email(self, found: re.Match[str]) -> str:
         if found[0].startswith(f"{REDACTED}@"):
-            return found[0]  # What is left of a URL's credentials is not a person.
+            return found[0]  # the rest of a URL's credentials is not an e-mail address
         return "[email]" if self._key is None else f"[email:{self._digest(found[0].lower())}]"
 
     def _digest(self, value: str) -> str:

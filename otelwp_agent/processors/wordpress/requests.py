@@ -1,4 +1,4 @@
-"""What is learned of the requests of one resource while its spans are read."""
+"""Data about the requests of one resource, collected while its spans are read."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
 class Spans:
     """The spans of one scope, and whether one of them was changed."""
 
-    __slots__ = ("_told", "changed", "is_wordpress", "items")
+    __slots__ = ("_has_finding", "changed", "is_wordpress", "items")
 
     def __init__(self, items: list[bytes], *, is_wordpress: bool) -> None:
         self.items = items
         self.is_wordpress = is_wordpress
         self.changed = False
-        self._told: dict[tuple[int, bytes], bool] = {}
+        self._has_finding: dict[tuple[int, bytes], bool] = {}
 
     def put(self, index: int, data: bytes) -> None:
         """Replace a span."""
         self.items[index] = data
         self.changed = True
 
-    def told(self, index: int, name: bytes) -> bool:
-        """Whether the span came with findings of that name: then its sender knows better."""
+    def has_finding(self, index: int, name: bytes) -> bool:
+        """Return whether the sender has already added a finding with this name to the span."""
         key = (index, name)
-        if key not in self._told:
-            self._told[key] = name in self.items[index]
-        return self._told[key]
+        if key not in self._has_finding:
+            self._has_finding[key] = name in self.items[index]
+        return self._has_finding[key]
 
 
 class Requests:
-    """What is learned of the requests of one resource while its spans are read."""
+    """Data about the requests of one resource, collected while its spans are read."""
 
     __slots__ = ("_sites", "queries", "roots", "site_host")
 
@@ -49,8 +49,8 @@ class Requests:
         self.site_host = ""
         self._sites: set[str] = set()
 
-    def note_site(self, facts: Facts) -> None:
-        """Note the site that a request's span tells of."""
+    def record_site(self, facts: Facts) -> None:
+        """Record the site that a request's span names."""
         site_id = str(facts.get("site_id", ""))
         if site_id.isascii() and site_id.isdigit() and len(site_id) < 19:  # noqa: PLR2004 - 64 bits
             self._sites.add(site_id)
@@ -58,12 +58,12 @@ class Requests:
 
     @property
     def site_id(self) -> str:
-        """The one site that all of them belong to, or ""."""
+        """The only site among these requests, or "" if there are none or several."""
         return next(iter(self._sites)) if len(self._sites) == 1 else ""
 
 
 def find(scopes: Sequence[Spans], trace_id: bytes, span_id: bytes) -> tuple[Spans, int] | None:
-    """Return where a span is; few are looked for, so all are read again then."""
+    """Find a span. All spans are parsed again, because few are searched for."""
     for spans in scopes:
         for index, data in enumerate(spans.items):
             if span_id in data:

@@ -1,4 +1,4 @@
-"""Puts the site of a multisite network on the resource, and into the name of its service."""
+"""Add the site of a multisite network to the resource, and to the name of its service."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from otelwp_agent.model.projections import parse
 from otelwp_agent.processors.wordpress.attributes import key_value
 
 REMEMBERED = 256
-"""Resources that are remembered with what became of them."""
+"""Maximum number of cached resources."""
 REMEMBERED_SIZE = 4096
-"""Bytes of the largest of them."""
+"""Maximum size of a cached resource in bytes."""
 
 
 class Resources:
-    """Remembers what became of each resource: a site sends the same one with every page."""
+    """Adds sites to resources, with a cache, because a site sends the same resource with every page."""
 
     __slots__ = ("_known", "_suffix")
 
     def __init__(self, suffix: str) -> None:
-        """Add `suffix` to the service's name, with the site's number for `{id}`; "" adds nothing."""
+        """Append `suffix` to the service's name, with the site's number for `{id}`; "" appends nothing."""
         self._suffix = suffix
         self._known: dict[tuple[bytes | None, str, str], bytes | None] = {}
 
     def with_site(self, resource: bytes | None, site_id: str, host: str) -> bytes | None:
-        """Return the resource with the site on it; `None` if it has all of it."""
+        """Return the resource with the site added; `None` if nothing is missing."""
         key = (resource, site_id, host)
         if key in self._known:
             return self._known[key]
-        new = self._work_out(resource or b"", site_id, host)
+        new = self._add_site(resource or b"", site_id, host)
         if resource is None or len(resource) <= REMEMBERED_SIZE:
             if len(self._known) >= REMEMBERED:
                 self._known.clear()
             self._known[key] = new
         return new
 
-    def _work_out(self, data: bytes, site_id: str, host: str) -> bytes | None:
+    def _add_site(self, data: bytes, site_id: str, host: str) -> bytes | None:
         resource = parse(pb.Resource.FromString, data)
         attributes = resource.attributes
         known_id, known_host = find(attributes, b"wordpress.site.id"), find(attributes, b"wordpress.site.host")
@@ -48,7 +48,7 @@ class Resources:
             changed = True
         number = as_string(decode(known_id.value)) if known_id is not None else site_id
         name = find(attributes, b"service.name")
-        # Our plugin knows its site better, and has named it.
+        # This project's plugin has already added the site to the name.
         if name is not None and self._suffix and number.isdigit() and int(number) > 1 and b"otelwp" not in data:
             text, suffix = as_string(decode(name.value)), self._suffix.replace("{id}", number)
             if not text.endswith(suffix):

@@ -1,7 +1,8 @@
-"""Names of low cardinality for the pages of WordPress, told from address, status and flags.
+"""Derive names of low cardinality for WordPress pages from address, status and flags.
 
-The names are those that our plugin gives, which knows more: `front`, `single`, `rest /wp/v2/posts/{id}`,
-`admin edit.php`, `ajax heartbeat`, … With pretty permalinks an address does not tell a post from a page: `singular`.
+The names equal those of this project's plugin, which has more information: `front`, `single`, `rest /wp/v2/posts/{id}`,
+`admin edit.php`, `ajax heartbeat`, … With pretty permalinks an address does not show whether it is a post or a page:
+`singular`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote
 
 MAX_DETAILS = 500
-"""Details (REST routes, AJAX actions) that are told apart: anybody can make up addresses."""
+"""Maximum number of details (REST routes, AJAX actions) in names, because visitors can invent addresses."""
 
 _LOGIN = frozenset({"confirm_admin_email", "confirmaction", "logout", "lostpassword", "postpass", "register"})
 _RESET = frozenset({"resetpass", "rp"})
@@ -49,7 +50,7 @@ _MAX_SEGMENTS = 10
 
 @dataclass(slots=True)
 class Page:
-    """What a request's span tells of it."""
+    """Data about a request from its span."""
 
     method: str = ""
     path: str = ""
@@ -60,12 +61,12 @@ class Page:
 
 
 class Routes:
-    """Names pages, and keeps the number of names bounded."""
+    """Names pages, with a bounded number of names."""
 
     __slots__ = ("_details", "_limit")
 
     def __init__(self, limit: int = MAX_DETAILS) -> None:
-        """Tell `limit` details apart; what comes after them has none."""
+        """Use at most `limit` details; names of further pages have none."""
         self._limit = limit
         self._details: set[str] = set()
 
@@ -105,7 +106,7 @@ def _classify(page: Page) -> tuple[str, str]:  # noqa: PLR0911 - one for each ki
 
 
 def rest_route(path: str, query: dict[str, str]) -> str:
-    """Return the route of a REST request, with `{id}` and the like for what varies; "" if it is none."""
+    """Return the route of a REST request, with placeholders like `{id}` for variable parts; "" for other requests."""
     route = query.get("rest_route", "")
     if not route:
         _, found, rest = path.partition("/wp-json")

@@ -1,4 +1,4 @@
-"""Works out what becomes of the attributes of a span, and remembers it: most spans come again and again."""
+"""Edit all attributes of a span at once, with a cache, because most sets of attributes are repeated."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ if TYPE_CHECKING:
     from otelwp_agent.processors.wordpress.attributes import Facts, Known
 
     Block = tuple[bytes | None, Facts]
-    """A span's attributes as they go on, serialized as fields of it (`None`: as they came), and what they tell."""
+    """A span's edited attributes, serialized as fields of the span (`None`: unchanged), and its facts."""
 
 _ATTRIBUTE = b"\x4a"
-"""The tag of `attributes` in trace.proto's Span (9)."""
+"""Tag of `attributes` in trace.proto's Span (9)."""
 _BLOCKS = 2048
 _MAX_BLOCK = 1024
-"""Sets of attributes that are remembered, and the bytes of the largest; together they bound the memory."""
+"""Maximum number of cached sets of attributes, and maximum size in bytes of each; together they bound the memory."""
 
 
 class Blocks:
-    """Sets of attributes, by their bytes."""
+    """A cache of edited sets of attributes, by their bytes."""
 
     __slots__ = ("_known", "_read")
 
     def __init__(self, read: Callable[[bytes], Known]) -> None:
-        """Read each attribute with `read`."""
+        """Edit each attribute with `read`."""
         self._read = read
         self._known: dict[tuple[bytes, ...], Block] = {}
 
     def get(self, attributes: tuple[bytes, ...]) -> Block:
-        """Return what becomes of a span's attributes, and what they tell."""
-        return self._known.get(attributes) or self._work_out(attributes)
+        """Return the edited attributes of a span, and its facts."""
+        return self._known.get(attributes) or self._edit(attributes)
 
-    def _work_out(self, attributes: tuple[bytes, ...]) -> Block:
+    def _edit(self, attributes: tuple[bytes, ...]) -> Block:
         knowns = [self._read(each) for each in attributes]
         facts: Facts = {known.fact: known.value for known in knowns if known.fact}
         new = replaced(attributes, knowns, facts)
@@ -48,7 +48,7 @@ class Blocks:
 
 
 def replaced(attributes: Sequence[bytes], knowns: Sequence[Known], facts: Facts) -> list[bytes] | None:
-    """Return the attributes as they go on; `None` if all of them stay."""
+    """Return the edited attributes; `None` if all stay unchanged."""
     new: list[bytes] = []
     changed = False
     for data, known in zip(attributes, knowns, strict=True):

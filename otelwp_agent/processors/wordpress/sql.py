@@ -1,16 +1,16 @@
-"""SQL without its values: statements of one shape are one statement, and nobody's data stands in it."""
+"""Normalize SQL: replace values by `?`, so that equal statements become one, and no personal data remains."""
 
 from __future__ import annotations
 
 import re
 
 MAX_LENGTH = 8192
-"""Characters of a statement that are looked at."""
+"""Maximum number of characters of a statement that are processed."""
 MAX_SHAPE = 2000
-"""Characters of a shape that are kept."""
+"""Maximum number of characters of a result."""
 
-# No quantifier gives back what it took, so that a megabyte in quotes costs one pass. A string that is cut off runs to
-# the end: its rest is a value, too.
+# All quantifiers are possessive, so that a megabyte in quotes takes one pass. An unterminated string extends to the
+# end, because its rest is a value, too.
 _LITERAL = re.compile(
     r"""
     (?P<name> `[^`]*+(?:`|\Z) )
@@ -28,7 +28,7 @@ _OPTION = re.compile(r"SELECT option_value FROM `?\w+`? WHERE option_name = \?",
 
 
 def shape(statement: str) -> str:
-    """Return `SELECT * FROM wp_posts WHERE ID IN (?)` for any number of ids."""
+    """Normalize a statement: for example `SELECT * FROM wp_posts WHERE ID IN (?)` for any number of ids."""
     text = _LITERAL.sub(_placeholder, statement[:MAX_LENGTH])
     if "?" in text:
         text = _ROWS.sub(r"\1", _LIST.sub("(?)", text))
@@ -36,7 +36,10 @@ def shape(statement: str) -> str:
 
 
 def is_option(statement: str) -> bool:
-    """Whether a shape looks up one option: those that are not autoloaded are read one by one, and that is no N+1."""
+    """Return whether a statement looks up one option.
+
+    Options without autoload are read one by one, which is no N+1 problem.
+    """
     return _OPTION.match(statement) is not None
 
 

@@ -1,12 +1,12 @@
-"""Adaptive sampling as pure decisions: the input is a trace and the time, the output is keep or drop.
+"""Adaptive sampling without I/O: the input is a trace and the time, the output is keep or drop.
 
-There is no I/O, no clock and no random number here. Chance is decided by the trace's own randomness, so that several
+Nothing here reads a clock or draws a random number. The randomness comes from the trace itself, so that several
 samplers agree and adjusted counts are right. docs/topics/adaptive_sampling.md explains how a decision is made,
 docs/adr/0007-adaptive-sampling.md why.
 
 ::
 
-    controller = Controller(policy, now)          # controller.py; `now`: seconds on any clock that never goes back
+    controller = Controller(policy, now)          # controller.py; `now`: seconds on any monotonic clock
     decision = controller.decide(trace, now)      # trace.py
     controller.tick(now)                          # call it about once a second
     controller.probability(key), controller.keys()

@@ -1,6 +1,7 @@
-"""Traces that are kept whatever chance says: errors, slow ones, the first of a key or release, debug requests.
+"""Rules that keep traces independent of probability.
 
-Each reason has a ceiling (`guard.Limit`) that bounds what it may cost.
+Such traces are: errors, slow traces, first traces of a key or release, debug requests. Each rule has a ceiling
+(`guard.Limit`) that bounds its cost.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class AlwaysKept:
-    """The reasons of `policy.always`, each with its ceiling; `None` where the policy does not use a reason."""
+    """The rules of `policy.always`, each with its ceiling; `None` where the policy does not use a rule."""
 
     def __init__(self, policy: Policy, now: float) -> None:
         """Start with unused ceilings; `now` is seconds on the controller's clock."""
@@ -37,18 +38,18 @@ class AlwaysKept:
         limits = (self.debug, self.errors, self.slow, self.first, self.release, self.site_minimum)
         self.limits = [each for each in limits if each is not None]
         self.first_traces = first.traces if first else 0
-        """Traces of each key that are kept as its first."""
+        """Number of traces of each key that are kept as its first."""
         self._release_traces = first.release_traces if first else 0
         self._max_releases = policy.max_releases
         self.releases: dict[str, list[float]] = {}
-        """By release: how many of its traces were kept as the first, and when it was last seen."""
+        """By release: how many of its traces were kept as its first, and when it was last seen."""
 
     def limit_for(  # noqa: PLR0913 - the fields of a trace; called for every trace, an object would cost more
         self, state: KeyState, duration: float, release: str, now: float, *, error: bool, debug: bool, other: bool
     ) -> Limit | None:
-        """Return the ceiling of the first reason that applies to a trace, `None` if none does.
+        """Return the ceiling of the first rule that applies to a trace, `None` if none does.
 
-        `other`: `state` is shared by all keys beyond `max_keys`, so none of its traces is the first of a key.
+        `other`: whether `state` is shared by all keys beyond `max_keys`; then none of its traces is the first of a key.
         """
         if debug and self.debug is not None:
             return self.debug
@@ -64,7 +65,7 @@ class AlwaysKept:
         return None
 
     def is_new_release(self, release: str, now: float) -> bool:
-        """Count a trace of `release`; return whether it is among the first of it."""
+        """Count a trace of `release`; return whether it is among the first traces of that release."""
         known = self.releases.get(release)
         if known is None:
             if len(self.releases) >= self._max_releases:

@@ -1,8 +1,8 @@
-"""Decide which traces are kept: within a budget, with all that matters, and so that what is kept can be counted.
+"""Decide which traces are kept, so that the budget holds, important traces are kept, and totals can be estimated.
 
-Per key (the values of `per`) the traffic is measured, and the budget shared among keys (sharing.py): that gives each
-key a probability, which is a threshold that the trace's randomness has to reach. Between ticks the guard (guard.py)
-makes all probabilities smaller when more is spent than planned.
+The traffic of each key (the values of the attributes in `per`) is measured, and the budget is shared among the keys
+(sharing.py). The result is one sampling probability for each key, stored as a threshold that the randomness of a trace
+must reach. Between ticks the guard (guard.py) lowers all probabilities if more is spent than planned.
 """
 
 from __future__ import annotations
@@ -29,35 +29,39 @@ if TYPE_CHECKING:
     from otelwp_agent.sampling.adaptive.trace import Key, Trace
 
 STEER = 10.0
-"""Seconds in which the tokens are steered back to half full: what was spent too little or too much is made up for."""
+"""Seconds in which the plan brings the tokens back to half of their capacity, after too much or too little was
+spent."""
 LEAST_SHARE = 0.02
-"""Of the budget, which is left to chance even if what is always kept takes more than the rest."""
+"""Part of the budget that remains for probability sampling even if the rules of `always` cost more than the rest."""
 CERTAIN_HALF_LIFE = 3.0
-"""Seconds after which what was kept for certain counts half in the plan."""
+"""Half-life in seconds of the measured cost of always-kept traces."""
 HURRY, HURRY_KEY = 0.2, 1e-4
-"""Seconds, and more for each key, after which an overdrawn guard has the probabilities computed anew, before the next
-tick. A tick costs 2 µs a key: that is some 2 % of the time at most."""
+"""Seconds since the last tick, and extra seconds for each key, after which an overdrawn guard triggers a tick early. A
+tick costs 2 µs for each key, so early ticks take at most about 2 % of the time."""
 NEW_KEY_EVERY = 60.0
-"""Seconds between the traces of a key that nothing is known of, as far as one plans."""
+"""Assumed seconds between the traces of an unknown key, used for planning."""
 SHORTEST_TICK = 0.1
-"""Seconds; ticks that come sooner after the last are nothing to measure by."""
+"""Seconds; a tick that follows the last one sooner is ignored, because the interval is too short to measure rates."""
 ESTIMATES_WINDOW = 300.0
-"""Seconds; reports are of the last one to two of them."""
+"""Seconds; estimates cover the last one to two windows of this length."""
 LEARN_ALL, LEARN_SOME = 1024, 0b111
-"""Durations are learned of the first so many traces of a key in a window; then of those with none of these bits, which
-are the lowest of the randomness and have no say in what is kept."""
+"""Durations are recorded for the first LEARN_ALL traces of a key in a window, and after that for traces whose
+randomness has none of the LEARN_SOME bits. Those are the lowest bits, which do not influence the sampling decision."""
 
-# An enumeration's member costs more to look up than a module's name, and each trace needs some.
+# Looking up an enumeration member costs more than a module global, and each trace needs several.
 _BUDGET, _SITE_RULE, _SITE_MINIMUM = Reason.BUDGET, Reason.SITE_RULE, Reason.SITE_MINIMUM
 _INCOMING, _GUARD = Reason.INCOMING, Reason.GUARD
 _SPANS, _BYTES = Unit.SPANS, Unit.BYTES
 
 
 class Controller:
-    """Takes decisions. `now` is any clock in seconds that does not go back."""
+    """Decides about traces. `now` is seconds on any monotonic clock."""
 
     def __init__(self, policy: Policy, now: float) -> None:
-        """Begin, knowing nothing: every key is kept whole until the first tick, or until the guard says no."""
+        """Start without measurements.
+
+        All traces are kept until the first tick, or until the guard lowers probabilities.
+        """
         self.policy = policy
         always = policy.always
         slow = always.slow
@@ -74,19 +78,19 @@ class Controller:
         self.key_states = Keys(policy.max_keys, policy.forget_after, fixed, now)
         self.sites = Sites(policy.site_rules, policy.site_minimum, policy.max_sites, policy.forget_after)
         self.guarded = 0
-        """Traces dropped because a minute's budget was spent."""
+        """Number of traces dropped because the budget of the last minute was spent."""
         self.certain = 0.0
-        """What was kept for certain since the last tick costs; `certain_rate`: a second, in the mean."""
+        """Cost of always-kept traces since the last tick; `certain_rate` is the mean cost per second."""
         self.certain_rate = 0.0
         self.ticked = now
         self._hurry = HURRY
         self._lowered_at = math.nan
         self._lowering = 1.0
-        """By how much a guard that is low multiplies probabilities, at a level of its tokens."""
+        """Factor by which a low guard multiplies probabilities, cached for the token level in `_lowered_at`."""
         self.window_began = self.window_before = now
 
     def decide(self, trace: Trace, now: float) -> Decision:
-        """Decide about a trace; it is booked as decided so."""
+        """Decide about a trace and record the decision."""
         return Decision(
             *self.judge(
                 trace.randomness,
@@ -103,7 +107,7 @@ class Controller:
             )
         )
 
-    def judge(  # noqa: C901, PLR0912, PLR0913, PLR0915, PLR0917 - each trace comes here, and calls cost
+    def judge(  # noqa: C901, PLR0912, PLR0913, PLR0915, PLR0917 - called for every trace, where calls cost time
         self,
         randomness: int,
         incoming: int,
@@ -117,7 +121,7 @@ class Controller:
         release: str,
         now: float,
     ) -> tuple[bool, int | None, Reason]:
-        """Decide about a trace with these fields of a `Trace`; return those of a `Decision`."""
+        """Decide about a trace given as the fields of a `Trace`; return the fields of a `Decision`."""
         guard = self.guard
         if guard is not None and now > guard.tokens.at:
             guard.advance(now)
@@ -142,7 +146,7 @@ class Controller:
         if self._quantile and (state.arrived < LEARN_ALL or not randomness & LEARN_SOME):
             state.learn(bucket_of(duration), self._quantile, self._fixed, self._min_samples)
         if limit is not None:
-            if limit.has_room(now) and (guard is None or guard.has_room(weight)):
+            if limit.has_capacity(now) and (guard is None or guard.has_capacity(weight)):
                 limit.charge(weight)
                 self.certain += weight
                 self._keep(state, weight, incoming, duration, error=error)
@@ -150,7 +154,7 @@ class Controller:
             limit.over += 1
         if error:
             state.tally.errors_missed = True
-        # From here on, chance decides.
+        # The decision from here on depends on probability.
         count = adjusted_count(incoming) if incoming else 1.0
         threshold, reason = state.threshold, _BUDGET
         if self._has_sites and site:
@@ -163,7 +167,7 @@ class Controller:
             state.weight += weight
             state.adjusted += weight * count
         else:
-            # Planned for apart: the key's own probability does not decide about it.
+            # Planned separately: the key's own probability does not decide about this trace.
             self.certain += weight * min(1.0, probability_of(threshold) * count)
         if incoming > threshold:
             threshold, reason = incoming, _INCOMING
@@ -173,14 +177,14 @@ class Controller:
             tally.offered_excess += count * threshold / (NEVER - threshold)
         if randomness < threshold:
             return False, threshold, reason
-        if guard is not None and not guard.has_room(weight):
+        if guard is not None and not guard.has_capacity(weight):
             self.guarded += 1
             return False, NEVER, _GUARD
         self._keep(state, weight, threshold, duration, error=error)
         return True, threshold, reason
 
     def follow(self, key: Key, spans: int, incoming: int, *, kept: bool) -> None:
-        """Book spans of a trace that chance has decided about before, for who decides before all of them have come."""
+        """Record further spans of a trace that was decided by probability before all its spans had arrived."""
         if self._unit is not _SPANS:
             return
         state = self.key_states.find(key)
@@ -190,16 +194,16 @@ class Controller:
             self.guard.spend(spans)
 
     def book_late(self, spans: int, size: int) -> None:
-        """Book spans of a trace that was kept before and seemed whole: the plan leaves room for as many to come."""
+        """Record spans that arrived after their trace was kept and seemed complete. The plan reserves as much again."""
         weight = self._more(spans, size)
         self.certain += weight
         if self.guard is not None:
             self.guard.spend(weight)
 
     def admit_error(self, spans: int, size: int, now: float) -> bool:
-        """Say whether there is room for a trace that was dropped before its error came; its ceiling is charged then.
+        """Return whether a dropped trace may still be kept because an error arrived for it; if so, charge its ceiling.
 
-        What it costs `book_late` books, and `book_rescued` what comes back of it.
+        The cost itself is recorded by `book_late`, and that of recovered spans by `book_rescued`.
         """
         limit, guard = self.always.errors, self.guard
         if limit is None:
@@ -207,35 +211,38 @@ class Controller:
         weight = self._more(spans, size)
         if guard is not None:
             guard.advance(now)
-        if limit.has_room(now) and (guard is None or guard.has_room(weight)):
+        if limit.has_capacity(now) and (guard is None or guard.has_capacity(weight)):
             limit.charge(weight)
             return True
         limit.over += 1
         return False
 
     def book_rescued(self, spans: int, size: int) -> None:
-        """Book what came back of traces that `admit_error` let in."""
+        """Record recovered spans of traces that `admit_error` accepted."""
         errors = self.always.errors
         if errors is not None:
             errors.charge(self._more(spans, size), traces=0.0)
         self.book_late(spans, size)
 
     def _more(self, spans: int, size: int) -> float:
-        """Return what spans cost whose trace is paid for."""
+        """Return the cost of further spans of a trace that was already counted."""
         return spans if self._unit is _SPANS else size if self._unit is _BYTES else 0.0
 
     def _lowered(self, threshold: int, guard: BudgetGuard) -> int:
-        """Return a threshold as a guard that is low makes it. Its factor is worked out once until some is spent."""
+        """Lower a threshold's probability by the guard's factor. The factor is cached until the token level changes."""
         level = guard.tokens.level
         if level != self._lowered_at:
             self._lowered_at = level
             self._lowering = guard.factor()
         return lowered(threshold, self._lowering)
 
-    def _site_threshold(  # noqa: PLR0913, PLR0917 - what there is to know of a trace
+    def _site_threshold(  # noqa: PLR0913, PLR0917 - the fields of a trace; an object would cost time
         self, randomness: int, name: str, threshold: int, weight: float, now: float, count: float
     ) -> tuple[int, Reason]:
-        """Return the threshold of our own for a trace of a site that stands for `count`, and where it comes from."""
+        """Return the own threshold for a trace of site `name`, and the reason.
+
+        `count` is the trace's adjusted count.
+        """
         reason = _BUDGET
         site = self.sites.find(name, now)
         if site is not None:
@@ -243,7 +250,7 @@ class Controller:
             if site.cap > threshold:
                 threshold, reason = site.cap, _SITE_RULE
         guard = self.guard
-        # Keys that are kept whole stay so in other keys' bursts, as long as there are tokens at all.
+        # Keys that are kept completely stay so during bursts of other keys, until all tokens are used.
         if guard is not None and guard.is_low and (threshold or guard.tokens.level <= 0):
             threshold = self._lowered(threshold, guard)
         minimum = self.always.site_minimum
@@ -254,11 +261,11 @@ class Controller:
         return threshold, reason
 
     def _may_lift(self, limit: Limit, now: float) -> bool:
-        """Say whether a site's minimum may lift a probability: not if all of them together are at their ceiling.
+        """Return whether a site's minimum may raise a probability: not while all sites together are at their ceiling.
 
-        It is asked before the trace's randomness is looked at, so that adjusted counts stay right.
+        This is checked before the trace's randomness is, so that adjusted counts stay right.
         """
-        if limit.has_room(now):
+        if limit.has_capacity(now):
             return True
         limit.over += 1
         return False
@@ -269,7 +276,7 @@ class Controller:
         state.tally.add(adjusted_count(threshold) if threshold else 1.0, duration, error=error)
 
     def tick(self, now: float) -> None:
-        """Measure, and compute all probabilities anew. To be called about once a second."""
+        """Measure rates and recompute all probabilities. Call it about once a second."""
         elapsed = now - self.ticked
         if elapsed < SHORTEST_TICK:
             return
@@ -287,11 +294,11 @@ class Controller:
         self.plan(now)
 
     def plan(self, now: float) -> None:
-        """Share the budget among the keys, and set their thresholds."""
+        """Share the budget among the keys and set their thresholds."""
         states = self.key_states.all()
         self._hurry = HURRY + HURRY_KEY * len(states)
         demands = [state.weight_rate for state in states]
-        # What a key would get that brings a trace a minute: so it is with those that nothing is known of.
+        # Demand of a key with one trace a minute, which is assumed for keys without measurements.
         traffic = sum(state.traffic for state in states)
         demands.append(sum(demands) / traffic / NEW_KEY_EVERY if traffic else 0.0)
         cap = self.policy.key_budget.rate if self.policy.key_budget else math.inf
@@ -310,9 +317,9 @@ class Controller:
                 state.threshold = threshold_near(gets / state.adjusted_rate)
 
     def probability(self, key: Key) -> float:
-        """Return the probability with which chance keeps traces of a key, sites' rules and bursts aside."""
+        """Return the probability with which traces of a key are kept, without site rules and bursts."""
         return self.key_states.find(key).probability
 
     def keys(self) -> Iterator[tuple[Key, KeyState]]:
-        """Go through what is known of each key."""
+        """Return an iterator over all keys and their states."""
         return iter(self.key_states)

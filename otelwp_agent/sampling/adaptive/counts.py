@@ -1,4 +1,4 @@
-"""How much there is of something: traces, spans, bytes."""
+"""Counts of traces, spans and bytes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Counts:
-    """Traces, their spans and their bytes. `bytes` are those of spans, uncompressed OTLP."""
+    """Numbers of traces, their spans, and the spans' bytes (uncompressed OTLP)."""
 
     traces: int = 0
     spans: int = 0
     bytes: int = 0
 
     def add(self, traces: int, spans: int, size: int) -> None:
-        """Count more."""
+        """Add to each number."""
         self.traces += traces
         self.spans += spans
         self.bytes += size

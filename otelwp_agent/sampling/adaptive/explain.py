@@ -1,4 +1,4 @@
-"""What a controller knows, for people: why each key is where it is, and how sure one can be of the numbers."""
+"""Describe a controller's state for people: the reason of each key's probability, and estimates with intervals."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 PERCENTILES = (50.0, 95.0, 99.0)
 _NEAR = 0.01
-"""Of a key's own budget: what gets so close to it is cut by it."""
+"""Relative distance to a key's own budget below which that budget counts as the reason."""
 
 
 def explain(controller: Controller, now: float, top: int) -> dict[str, Any]:
-    """Return what is known, and the `top` keys with the most traffic, as data that JSON can hold.
+    """Return the controller's state and the `top` keys with the most traffic, as JSON-compatible data.
 
-    Intervals are `[value, low, high]`, `None` where nothing is known. Rates are a second, durations in seconds.
+    Intervals are `[value, low, high]`, `None` where nothing is known. Rates are per second, durations in seconds.
     """
     policy, guard = controller.policy, controller.guard
     if guard is not None:
@@ -64,24 +64,24 @@ def _key(controller: Controller, key: Key, state: KeyState, now: float) -> dict[
 
 
 def _why(controller: Controller, key: Key, state: KeyState) -> str:
-    """Say in words why a key's probability is what it is."""
+    """Return the reason for a key's probability as text."""
     policy = controller.policy
     budget, own = policy.budget, policy.key_budget
-    shared = f"one of more than {policy.max_keys} keys, which share a place; " if key == OTHER else ""
+    shared = f"one of more than {policy.max_keys} keys, which share one probability;  " if key == OTHER else ""
     counted = budget or own
     if counted is None:
-        return f"{shared}whole: there is no budget"
+        return f"{shared}all traces kept: there is no budget"
     unit = f"{counted.unit.value}/s"
     if not state.measured:
-        return f"{shared}new: nothing is measured yet"
+        return f"{shared}new: not measured yet"
     if state.threshold == ALWAYS:
         if not state.weight_rate:
-            return f"{shared}whole: chance has had nothing to decide about lately"
-        return f"{shared}whole: its {_number(state.weight_rate)} {unit} fit in its share"
+            return f"{shared}all traces kept: no recent trace was decided by probability"
+        return f"{shared}all traces kept: its {_number(state.weight_rate)} {unit} fit in its share"
     gets = state.probability * state.adjusted_rate
     if own is not None and gets >= own.rate * (1 - _NEAR):
-        return f"{shared}cut to target_per_key: {_number(gets)} of {_number(state.adjusted_rate)} {unit}"
-    return f"{shared}cut: its share of the budget is {_number(gets)} of {_number(state.adjusted_rate)} {unit}"
+        return f"{shared}limited by target_per_key: {_number(gets)} of {_number(state.adjusted_rate)} {unit}"
+    return f"{shared}reduced: its share of the budget is {_number(gets)} of {_number(state.adjusted_rate)} {unit}"
 
 
 def _budget(budget: Budget | None) -> dict[str, Any] | None:
@@ -89,7 +89,7 @@ def _budget(budget: Budget | None) -> dict[str, Any] | None:
 
 
 def _interval(estimate: Estimate) -> list[float | None] | None:
-    """Return an estimate; `None` if it says nothing."""
+    """Return an estimate as a list; `None` if nothing is known."""
     low, high = estimate.low, estimate.high
     if not estimate.value and not low and high >= 1:
         return None
@@ -101,4 +101,4 @@ def _finite(number: float) -> float | None:
 
 
 def _number(number: float) -> str:
-    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"  # noqa: PLR2004 - three digits say enough
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"  # noqa: PLR2004 - three significant digits

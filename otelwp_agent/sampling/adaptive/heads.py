@@ -1,17 +1,17 @@
-"""How many of their traces senders need to send, when a sampler behind them keeps only some.
+"""Compute head sampling rates: the part of their traces that senders need to send when a sampler after them drops most.
 
-A sender that leaves out traces at random spares itself and the network what would be dropped anyway. It must send more
-than chance keeps: errors and slow traces are kept because they are seen. So the rate of a service is
+A sender that drops traces at random saves itself and the network traces that the agent would drop anyway. It must send
+more than the sampler's probability: errors and slow traces can only be kept if they arrive. So the rate of a service is
 
     min(1, max(min_rate, headroom · p))
 
-where p is the highest probability that the budget leaves any of its keys. A service with a rare key, which is kept
-whole, is asked for everything; where the sampler's keys name operations (`span.name`), each has a rate of its own.
+where p is the highest probability among the keys of the service. A service with a rare key, which is kept completely,
+must send everything. Where the sampler's keys contain operations (`span.name`), each operation has a rate of its own.
 
-Senders that write their threshold (`ot=th`) are simple: p is of all traces, those that they left out among them. Of
-others a sampler sees only what they send, and its p is of that: so their new rate is the old one times headroom · p.
-That is right once they follow the old one, hence it is changed only when it has been asked for, and `settle` seconds
-have gone by.
+If senders write their threshold (`ot=th`), p refers to all traces, including those that the sender dropped. Otherwise
+the sampler sees only what is sent and p refers to that, so the new rate is the old rate times headroom · p. This is
+right only once senders follow the old rate. Hence a rate changes only when it is requested, and at most every `settle`
+seconds.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ if TYPE_CHECKING:
     from otelwp_agent.sampling.adaptive.controller import Controller
 
 SERVICE, OPERATION = "service.name", "span.name"
-"""What keys are made of, as far as senders know it."""
+"""Key attributes that senders can use."""
 MOST = 10_000
-"""Rates that are remembered, of services and operations."""
+"""Maximum number of remembered rates, of services and operations."""
 MOST_OPERATIONS = 1_000
-"""Of one service that are told; the others get what is right for a new one."""
+"""Maximum number of operations of one service in an answer; the others get the rate of a new operation."""
 
 FRESH = 5.0
-"""Seconds for which it is not looked again what samplers need: with 10 000 keys that takes some 20 ms."""
+"""Seconds for which the needs of samplers are cached. Computing them takes some 20 ms for 10 000 keys."""
 
 Id = tuple[str, str | None]
-"""A service and an operation of it; `None`: all of them."""
+"""A service and one of its operations; `None` stands for all operations."""
 
 
 class Rates(NamedTuple):
-    """What a service is told."""
+    """The rates for one service."""
 
     rate: float
     operations: dict[str, float] | None
-    """By span name; `None` where there are no such rates. `rate` is for those not named."""
+    """Rates by span name, `None` without rates of operations. `rate` is for all other names."""
 
 
 class _Need:
-    """What samplers need to see of something."""
+    """The probability that samplers use for a service or operation, and its traffic."""
 
     __slots__ = ("adjusted", "probability", "weight")
 
@@ -65,7 +65,7 @@ class _Need:
 
 
 class _Service(_Need):
-    """What samplers need to see of a service, and of its operations."""
+    """The needs of a service and of its operations."""
 
     __slots__ = ("operations",)
 
@@ -75,19 +75,19 @@ class _Service(_Need):
 
 
 class HeadRates:
-    """Works out rates, and remembers which it has told."""
+    """Computes rates and remembers those it returned."""
 
     def __init__(self, min_rate: float, headroom: float, settle: float) -> None:
-        """`min_rate` is the lowest to tell; `headroom` at least 1; `settle` in seconds."""
+        """Set the limits: `min_rate` is the lowest rate to return, `headroom` at least 1, `settle` in seconds."""
         self._min_rate = min_rate
         self._headroom = headroom
         self._settle = settle
-        self._told: dict[Id, tuple[float, float]] = {}
-        """Rates, and since when."""
+        self._rates: dict[Id, tuple[float, float]] = {}
+        """By id: the rate, and when it was set."""
         self._tables: list[tuple[Controller, float, dict[str, _Service]]] = []
 
     def rates(self, service: str, samplers: Sequence[tuple[Controller, Sequence[str]]], now: float) -> Rates:
-        """Return what a service is to send to samplers, each with the names of what makes its keys."""
+        """Return the rates for a service. `samplers` are controllers, each with the attribute names of its keys."""
         new = max([probability_of(controller.key_states.new_threshold) for controller, _ in samplers], default=1.0)
         found = [
             table.get(service if SERVICE in per else "")
@@ -100,37 +100,37 @@ class HeadRates:
                 name: _joined([each.operations[name] for each in known if name in each.operations]) for name in names
             }
             heaviest = sorted(needs.items(), key=lambda entry: (-entry[1].adjusted, entry[0]))[:MOST_OPERATIONS]
-            operations = {name: self._tell((service, name), need, now) for name, need in heaviest}
+            operations = {name: self._rate_of((service, name), need, now) for name, need in heaviest}
             return Rates(self._bounded(new), operations)
         if not known:
-            return Rates(self._bounded(new), None)  # nothing is remembered of names that anybody can make up
+            return Rates(self._bounded(new), None)  # not remembered: anyone could invent names of services
         need = _joined(known)
         if len(known) < len(found):
-            # A sampler that knows nothing of it should see what a new key would get.
+            # A sampler that has not seen the service should get the traffic that a new key needs.
             need.probability = max(need.probability, new)
-        return Rates(self._tell((service, None), need, now), None)
+        return Rates(self._rate_of((service, None), need, now), None)
 
-    def _tell(self, id_: Id, need: _Need, now: float) -> float:
-        """Return the rate of something, and remember it."""
-        rate, since = self._told.get(id_, (1.0, -math.inf))
-        tells = need.adjusted >= need.weight / math.sqrt(rate)
-        if rate >= 1 or (tells and need.weight):
+    def _rate_of(self, id_: Id, need: _Need, now: float) -> float:
+        """Return the rate for `id_`, and remember it."""
+        rate, since = self._rates.get(id_, (1.0, -math.inf))
+        writes_threshold = need.adjusted >= need.weight / math.sqrt(rate)
+        if rate >= 1 or (writes_threshold and need.weight):
             wanted = self._bounded(need.probability)
         elif now - since < self._settle:
             return rate
         else:
             wanted = self._bounded(rate * need.probability)
         if wanted != rate:
-            if id_ not in self._told and len(self._told) >= MOST:
-                del self._told[next(iter(self._told))]
-            self._told[id_] = wanted, now
+            if id_ not in self._rates and len(self._rates) >= MOST:
+                del self._rates[next(iter(self._rates))]
+            self._rates[id_] = wanted, now
         return wanted
 
     def _bounded(self, probability: float) -> float:
         return min(1.0, max(self._min_rate, self._headroom * probability))
 
     def _read(self, samplers: Sequence[tuple[Controller, Sequence[str]]], now: float) -> list[dict[str, _Service]]:
-        """Return what each sampler needs, by service."""
+        """Return the needs of each sampler, by service."""
         known = {id(controller): (since, table) for controller, since, table in self._tables}
         self._tables = []
         for controller, per in samplers:
@@ -142,7 +142,7 @@ class HeadRates:
 
 
 def _table(controller: Controller, per: Sequence[str]) -> dict[str, _Service]:
-    """Return the needs of all services; "" is the service where keys name none."""
+    """Return the needs of all services; "" is the service where keys contain none."""
     service_at = list(per).index(SERVICE) if SERVICE in per else -1
     operation_at = list(per).index(OPERATION) if OPERATION in per else -1
     table: dict[str, _Service] = {}
@@ -162,7 +162,7 @@ def _table(controller: Controller, per: Sequence[str]) -> dict[str, _Service]:
 
 
 def _joined(needs: Sequence[_Need]) -> _Need:
-    """Return what is enough for all samplers."""
+    """Return the needs that satisfy all samplers."""
     joined = _Need()
     for need in needs:
         joined.add(need.probability, need.weight, need.adjusted)

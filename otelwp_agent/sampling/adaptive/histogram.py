@@ -1,4 +1,4 @@
-"""Durations in logarithmic buckets: quantiles within 5 %, in a few hundred bytes (after DDSketch)."""
+"""A histogram of durations in logarithmic buckets: quantiles within 5 %, in a few hundred bytes (after DDSketch)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 GROWTH = 1.1
-"""Each bucket ends at this much of where it begins."""
+"""Ratio between the end and the start of a bucket."""
 _SCALE = 1 / math.log(GROWTH)
 _SHORTEST, _LONGEST = 1e-6, 1e6
-"""Seconds. What is outside counts as the nearest."""
+"""Seconds. Durations outside are counted as the nearest of these."""
 _OFFSET = 1000
-"""`int` rounds up what is negative."""
+"""Makes the number positive before `int`, which would round a negative one up."""
 _log = math.log
 
 
 def bucket_of(value: float) -> int:
-    """Return the number of the bucket that holds a duration in seconds."""
+    """Return the number of the bucket for a duration in seconds."""
     if value <= _SHORTEST:
         value = _SHORTEST
     elif not value < _LONGEST:
@@ -29,24 +29,24 @@ def bucket_of(value: float) -> int:
 
 
 def lower_edge(bucket: int) -> float:
-    """Return where a bucket begins, in seconds; the next one begins where it ends."""
+    """Return the start of a bucket in seconds; it is the end of the bucket before."""
     return GROWTH**bucket
 
 
 class LogHistogram:
-    """Counts, real numbers, in the buckets from the shortest to the longest that were seen."""
+    """Fractional counts in the buckets from the shortest to the longest recorded duration."""
 
     __slots__ = ("counts", "first", "total")
 
     def __init__(self, first: int = 0, counts: array[float] | None = None) -> None:
-        """Begin empty, or with what `first` and `counts` of another said."""
+        """Start empty, or with the `first` and `counts` of another histogram."""
         self.first = first
-        """Bucket of `counts[0]`."""
+        """Bucket number of `counts[0]`."""
         self.counts = array("f") if counts is None else counts
         self.total = math.fsum(self.counts)
 
     def add(self, bucket: int, count: float = 1.0) -> None:
-        """Count something in a bucket."""
+        """Add `count` to a bucket."""
         at = bucket - self.first
         self.total += count
         if 0 <= at < len(self.counts):
@@ -62,11 +62,11 @@ class LogHistogram:
         self.counts[at] += count
 
     def __iter__(self) -> Iterator[tuple[int, float]]:
-        """Go through the buckets that hold something, from the shortest duration, with their counts."""
+        """Return an iterator over non-empty buckets, shortest duration first, as (bucket, count)."""
         return ((self.first + at, count) for at, count in enumerate(self.counts) if count)
 
     def quantile(self, q: float) -> float:
-        """Return a duration, the end of a bucket, that at most `1 - q` of what was counted exceeds; 0 if empty."""
+        """Return the end of the bucket that at most `1 - q` of the total exceeds, in seconds; 0 if empty."""
         beyond = (1 - q) * self.total
         above = 0.0
         for at in range(len(self.counts) - 1, -1, -1):
@@ -76,20 +76,20 @@ class LogHistogram:
         return 0.0
 
     def halve(self) -> None:
-        """Let what was counted so far count half, so that what comes counts more."""
+        """Halve all counts, so that new durations have more weight."""
         self.counts = array("f", [count / 2 for count in self.counts])
         self.total /= 2
 
     def merge(self, other: LogHistogram) -> None:
-        """Count what another one counted, too."""
+        """Add the counts of another histogram."""
         for bucket, count in other:
             self.add(bucket, count)
 
     def dump(self) -> list[float]:
-        """Return all of it as plain data: the first bucket, then the counts."""
+        """Return plain data: the first bucket, then the counts."""
         return [self.first, *self.counts]
 
     @classmethod
     def load(cls, data: list[float]) -> LogHistogram:
-        """Read what `dump` returned."""
+        """Create a histogram from the result of `dump`."""
         return cls(int(data[0]), array("f", data[1:]))

@@ -1,4 +1,4 @@
-"""The keys of an adaptive sampler: what is known of each, and which of too many are told apart."""
+"""The keys of an adaptive sampler: the measurements of each, and which keys are tracked if there are too many."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HALF_LIFE, LONGEST = 10.0, 300.0
-"""Seconds after which what was measured counts half, of heavy keys and of rare ones."""
+"""Half-life in seconds of measurements, for frequent keys and for the rarest."""
 EVENTS = 10.0
-"""Traces that a measurement should rest on: so rare keys' last longer."""
+"""Number of traces that a measurement should cover, so that rare keys are measured over a longer time."""
 SURPRISE = 4.0
-"""Standard errors (of a Poisson count) from which a tick is no noise but a change, which is believed at once."""
+"""Standard errors (of a Poisson count) from which a difference is no noise but a change of traffic, adopted at once."""
 BELIEVED = 0.9
-"""How much of a change that surprises."""
+"""Weight of the new measurement after such a change."""
 SWAP_EVERY = 10.0
-"""Seconds after which the heaviest untold keys take the places of the lightest told ones."""
+"""Seconds after which the heaviest untracked keys replace the lightest tracked ones."""
 SWAP_AT_MOST = 100
 OUTWEIGHS = 2.0
-"""How much heavier they have to be: keys of the same weight would change places for ever."""
+"""Factor by which they must be heavier; otherwise keys of the same weight would replace each other for ever."""
 REFRESH_SLOW = 32
-"""Traces of a key after which its percentile is read again."""
+"""Number of traces of a key after which its percentile is updated."""
 REMEMBERED = 4096.0
-"""Durations from which the older half fades."""
+"""Number of durations from which older ones are halved."""
 
 
 class KeyState:
-    """What is known of one key."""
+    """The measurements of one key."""
 
     __slots__ = (
         "adjusted",
@@ -56,42 +56,45 @@ class KeyState:
     )
 
     def __init__(self, now: float, slow_above: float, threshold: int = ALWAYS) -> None:
-        """Begin: nothing known, and `threshold` in the meantime."""
+        """Start without measurements, with a provisional threshold."""
         self.threshold = threshold
-        """T of the probability that the budget leaves it."""
+        """T of the probability that the budget gives the key."""
         self.seen = -1
-        """Traces since the last tick, but for the key's very first one: it is why we look, and says nothing of how many
-        follow. `weight` and `adjusted` are of those among them that are left to the key's own
-        probability: what they cost, and what those cost that they stand for."""
+        """Traces since the last tick, without the very first trace of the key: that one caused the measurement and does
+        not indicate how many follow. `weight` is the cost of those that were decided by the key's own probability,
+        `adjusted` the cost of all traces that they represent."""
         self.weight = 0.0
         self.adjusted = 0.0
         self.traffic = 0.0
         """Traces a second."""
         self.weight_rate = 0.0
-        """`weight` a second, `adjusted` a second."""
+        """`weight` a second; `adjusted_rate` is `adjusted` a second."""
         self.adjusted_rate = 0.0
         self.measured = 0.0
-        """Seconds for which it is known."""
+        """Seconds since the key was first seen."""
         self.last_seen = now
         self.arrived = 0
-        """Traces since the estimates' window began."""
+        """Traces since the window of the estimates began."""
         self.firsts = 0
-        """Traces kept as the first ones."""
+        """Traces kept as the first ones of the key."""
         self.durations: LogHistogram | None = None
-        """Of all traces; only if a percentile is to be learned."""
+        """Durations of all traces, recorded only if a percentile is to be learned."""
         self.slow_above = slow_above
         """Seconds from which a trace is slow."""
         self.tally = Tally()
-        """What was kept in the estimates' window, and (`earlier`) in the window before."""
+        """Kept traces in the current window of the estimates; `earlier`: in the window before."""
         self.earlier: Tally | None = None
 
     @property
     def probability(self) -> float:
-        """How probable it is that a trace of the key is kept by chance."""
+        """Probability with which a trace of the key is kept."""
         return probability_of(self.threshold)
 
     def learn(self, bucket: int, q: float, fixed: float, at_least: int) -> None:
-        """Learn from a duration's bucket what slow is: above the quantile `q` once `at_least` are known, or `fixed`."""
+        """Record the bucket of a duration, and update from which duration on a trace is slow.
+
+        That is above the quantile `q` once `at_least` durations are recorded, and at most `fixed`.
+        """
         durations = self.durations
         if durations is None:
             durations = self.durations = LogHistogram()
@@ -103,12 +106,15 @@ class KeyState:
             self.slow_above = min(fixed, durations.quantile(q))
 
     def surprises(self, elapsed: float) -> bool:
-        """Say whether what was seen since the last tick cannot be noise."""
+        """Return whether the difference from the expected traffic since the last tick is too large to be noise."""
         expected = self.traffic * elapsed
         return (self.seen - expected) ** 2 > SURPRISE**2 * (expected if expected > 1 else 1.0)
 
     def measure(self, now: float, elapsed: float, least: float = 0.0) -> None:
-        """Bring the rates up to date, `elapsed` seconds after the last tick; what is new counts `least` at least."""
+        """Update the rates `elapsed` seconds after the last tick.
+
+        The new measurement has at least the weight `least`.
+        """
         self.measured += elapsed
         traffic = self.traffic
         if traffic * HALF_LIFE >= EVENTS:
@@ -131,40 +137,40 @@ class KeyState:
         self.weight = self.adjusted = 0.0
 
     def scale(self, factor: float) -> None:
-        """Assume `factor` times the traffic."""
+        """Multiply the rates by `factor`."""
         self.traffic *= factor
         self.weight_rate *= factor
         self.adjusted_rate *= factor
 
 
 class Keys:
-    """All keys, at most `limit`; what comes after shares `OTHER`, until it proves heavier than one that is told."""
+    """All keys, at most `limit`. Later keys share `OTHER` until they are heavier than a tracked key."""
 
     def __init__(self, limit: int, forget_after: float, slow_above: float, now: float) -> None:
-        """Begin without keys."""
+        """Start without keys."""
         self._limit = limit
         self._forget_after = forget_after
         self.slow_above = slow_above
         self._sketch = SpaceSaving(max(limit // 10, 10))
         self._swapped = now
         self.new_threshold = ALWAYS
-        """Of keys that nothing is known of."""
+        """Threshold of keys without measurements."""
         self.states: dict[Key, KeyState] = {}
         self.other = KeyState(now, slow_above)
         self.other.seen = 0
 
     def __iter__(self) -> Iterator[tuple[Key, KeyState]]:
-        """Go through all keys; `OTHER` comes last, if there is any."""
+        """Iterate over all keys and their states; `OTHER` is last if it has traffic."""
         yield from self.states.items()
         if self.other.traffic or self.other.seen:
             yield OTHER, self.other
 
     def find(self, key: Key) -> KeyState:
-        """Return the state of a key, or the one it shares."""
+        """Return the state of a key, or the shared one."""
         return self.states.get(key) or self.other
 
     def admit(self, key: Key, now: float) -> KeyState:
-        """Return the state of a key that has none: a new one, or `other`."""
+        """Return a state for an unknown key: a new one, or `other` if the limit is reached."""
         if len(self.states) < self._limit:
             state = self.states[key] = KeyState(now, self.slow_above, self.new_threshold)
             return state
@@ -176,7 +182,7 @@ class Keys:
         return [*self.states.values(), self.other]
 
     def measure(self, now: float, elapsed: float) -> None:
-        """Bring all rates up to date, forget keys, and give places to those that deserve them."""
+        """Update all rates, remove old keys, and exchange light tracked keys for heavier untracked ones."""
         seen = expected = 0.0
         calm = []
         for state in self.all():
@@ -186,7 +192,7 @@ class Keys:
                 calm.append(state)
                 seen += state.seen
                 expected += state.traffic * elapsed
-        # A change in all keys can be too small to be seen in any of them.
+        # A change that affects all keys can be too small to be noticed in any of them.
         surprise = abs(seen - expected) > SURPRISE * math.sqrt(max(expected, 1.0))
         factor = seen / expected if surprise and expected else 1.0
         for state in calm:
@@ -200,7 +206,7 @@ class Keys:
             self._swap(now)
 
     def _swap(self, now: float) -> None:
-        """Give the places of the lightest keys to heavier ones that have none."""
+        """Replace the lightest tracked keys by heavier untracked ones."""
         elapsed = now - self._swapped
         self._swapped = now
         if not len(self._sketch):
@@ -218,7 +224,7 @@ class Keys:
             else:
                 break
             state = self.states[key] = KeyState(now, self.slow_above)
-            # It comes in as heavy as it is: it was seen before, and is no first sight.
+            # Start with the traffic measured so far. None of its traces counts as the first.
             state.measured = elapsed
             state.traffic = traffic
             state.seen = 0

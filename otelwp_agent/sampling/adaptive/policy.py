@@ -1,4 +1,4 @@
-"""What an adaptive sampler is to do: the budget, what is always kept, and the rules by site."""
+"""The settings of an adaptive sampler: the budget, the rules that always keep traces, and the rules by site."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GIB = 1 << 30
 
 
 class Unit(StrEnum):
-    """What a budget counts."""
+    """The unit of a budget."""
 
     SPANS = "spans"
     TRACES = "traces"
@@ -21,42 +21,45 @@ class Unit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """So much a second."""
+    """A budget per second."""
 
     rate: float
-    """Above 0."""
+    """Units a second, above 0."""
     unit: Unit = Unit.SPANS
 
     @classmethod
     def spans_per_second(cls, rate: float) -> Budget:
-        """Return a budget of spans."""
+        """Create a budget of spans."""
         return cls(rate, Unit.SPANS)
 
     @classmethod
     def traces_per_second(cls, rate: float) -> Budget:
-        """Return a budget of traces."""
+        """Create a budget of traces."""
         return cls(rate, Unit.TRACES)
 
     @classmethod
     def bytes_per_day(cls, count: float) -> Budget:
-        """Return a budget of bytes, spent evenly over the day."""
+        """Create a budget of bytes, spent evenly over the day."""
         return cls(count / DAY, Unit.BYTES)
 
     @classmethod
     def cost_per_month(cls, cost: float, price_per_gib: float) -> Budget:
-        """Return the budget of bytes that `cost` buys, spent evenly over a mean month; both in one currency."""
+        """Create the budget of bytes that `cost` buys, spent evenly over a mean month.
+
+        Both arguments are in one currency.
+        """
         return cls(cost / price_per_gib * GIB / MONTH, Unit.BYTES)
 
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """How much may be kept for one reason other than chance; what is above it is left to chance.
+    """Upper limit of the traces that one rule always keeps; traces above it are decided by probability.
 
-    At least one is set; if both are, the lower one holds.
+    At least one field is set; if both are, the lower limit applies.
     """
 
     share: float | None = None
-    """Of the budget, above 0, at most 1. Says nothing if there is no budget."""
+    """Part of the budget, above 0, at most 1. Ignored without a budget."""
     traces_per_second: float | None = None
 
 
@@ -68,29 +71,29 @@ class Slow:
     above: float | None = None
     """Seconds."""
     percentile: float | None = 99.0
-    """Between 0 and 100; the duration above which a trace is slow is learned for each key."""
+    """Between 0 and 100. A trace above this percentile of its key is slow."""
     min_samples: int = 100
-    """Traces of a key from which its percentile is known well enough."""
+    """Number of traces of a key from which its percentile is precise enough."""
 
 
 @dataclass(frozen=True, slots=True)
 class FirstSights:
-    """Keep the first traces of each key, and of each release."""
+    """Keep the first traces of each key and of each release."""
 
     ceiling: Ceiling = field(default_factory=lambda: Ceiling(share=0.1))
-    """Of both together."""
+    """Ceiling of both together."""
     traces: int = 1
-    """Of a new key."""
+    """Number for a new key."""
     release_traces: int = 10
-    """Of a new release."""
+    """Number for a new release."""
 
 
 @dataclass(frozen=True, slots=True)
 class Always:
-    """What is kept whatever chance says, each up to its ceiling. `None` leaves it to chance.
+    """Rules that keep traces independent of probability, each up to its ceiling. `None` disables a rule.
 
-    The first that a trace meets counts, in this order: one kind cannot use up another's ceiling. All shares together
-    are at most 1.
+    The first rule that matches, in this order, is charged, so that one rule cannot use up the ceiling of another. The
+    sum of all shares is at most 1.
     """
 
     debug: Ceiling | None = field(default_factory=lambda: Ceiling(share=0.05))
@@ -101,37 +104,37 @@ class Always:
 
 @dataclass(frozen=True, slots=True)
 class SiteRule:
-    """`traffic > 10000/h → 0.001`: sites with more traffic than `above` keep at most `probability`."""
+    """Maximum probability for sites with more traffic than `above`, as in `traffic > 10000/h → 0.001`."""
 
     probability: float
-    """Of a trace, as samplers before this one left it untouched; from 0 to 1."""
+    """Maximum probability from 0 to 1, relative to all traces, before any earlier sampler."""
     above: float = 0.0
     """Traces a second."""
     sites: frozenset[str] | None = None
-    """Which sites; `None` for all."""
+    """The sites it applies to; `None` for all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """All that a `Controller` is to do."""
+    """All settings of a `Controller`."""
 
     budget: Budget | None = None
-    """Of everything. `None`: there is none, and what no site rule cuts is kept whole."""
+    """Budget of the whole sampler. `None`: no budget; everything that no site rule reduces is kept."""
     key_budget: Budget | None = None
-    """What any one key may have at most, in the unit of `budget`."""
+    """Maximum for any one key, in the unit of `budget`."""
     power: float = 0.25
-    """How heavy keys share what rare ones leave: in proportion to their traffic to this power. 0: all alike; 1: all
-    with the same probability."""
+    """How heavy keys share the budget that rare keys leave: in proportion to their traffic to this power. 0: equal
+    shares; 1: equal probabilities."""
     always: Always = field(default_factory=Always)
     site_rules: tuple[SiteRule, ...] = ()
-    """Of those that fit a site's traffic, the lowest probability holds."""
+    """Of the rules that match a site's traffic, the one with the lowest probability applies."""
     site_minimum: float = 0.0
-    """Traces a second that each site keeps at least (if it has them), whatever rules and budget leave it."""
+    """Traces a second that each site keeps at least (if it has as many), regardless of rules and budget."""
     site_ceiling: Ceiling = field(default_factory=lambda: Ceiling(share=0.2))
-    """What all sites together may keep because of their minimum."""
+    """Maximum that all sites together may keep because of their minimum."""
     max_keys: int = 10_000
-    """Keys that are told apart; the rest share `OTHER`."""
+    """Number of keys with a probability of their own; the rest share `OTHER`."""
     max_sites: int = 10_000
     max_releases: int = 1_000
     forget_after: float = 3_600.0
-    """Seconds after which a key, site or release that nothing was seen of is forgotten."""
+    """Seconds without traffic after which a key, site or release is removed."""

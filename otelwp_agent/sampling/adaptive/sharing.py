@@ -1,4 +1,4 @@
-"""Share a budget among keys: rare ones whole, heavy ones what is left, exactly."""
+"""Share a budget among keys: small demands are met completely, large ones share the rest, without remainder."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
 
 
 def share(demands: Sequence[float], budget: float, power: float = 0.25, cap: float = math.inf) -> list[float]:
-    """Return what each of `demands` gets of `budget`: `min(demand, cap, level · demand ** power)`.
+    """Return the share of `budget` for each of `demands`: `min(demand, cap, level · demand ** power)`.
 
-    The level is the one at which nothing is left over, if there is not enough for all: water-filling. `power` 0 gives
-    all that are cut the same, 1 the same part of what they ask. No demand is negative.
+    `level` is chosen so that the whole budget is used if the demands exceed it (water-filling). With `power` 0 all
+    reduced demands get the same amount, with 1 the same fraction. Demands must not be negative.
     """
     wanted = list(demands) if cap == math.inf else [min(demand, cap) for demand in demands]
     if math.fsum(wanted) <= budget:
         return wanted
     parts = [demand**power if demand else 0.0 for demand in demands]
-    # A key is whole once the level reaches wanted / part: those with the lowest first, until the rest has to share.
-    # Without a cap that is the order of what they want.
+    # A demand is met once the level reaches wanted / part. Those with the lowest quotient are met first, and the rest
+    # shares what is left. Without a cap this is the order of the demands.
     keys = (
         wanted if cap == math.inf else [want / part if part else 0.0 for want, part in zip(wanted, parts, strict=True)]
     )

@@ -1,4 +1,4 @@
-"""Rules by site: `traffic > 10000/h → 0.001`, and the minimum that each site keeps."""
+"""Rules by site, such as `traffic > 10000/h → 0.001`, and the minimum that each site keeps."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ if TYPE_CHECKING:
     from otelwp_agent.sampling.adaptive.policy import SiteRule
 
 HALF_LIFE = 300.0
-"""Seconds after which traffic that was seen counts half: rules speak of hours, and should not follow each wave."""
+"""Half-life in seconds of measured traffic: rules are per hour, and should not follow short waves."""
 SETTLED = 60.0
-"""Seconds that traffic is averaged over at least, so that a new site's first trace is no stampede."""
+"""Minimum seconds of the average, so that the first trace of a new site does not look like heavy traffic."""
 
 
 class SiteState:
-    """What is known of one site."""
+    """The measurements of one site."""
 
     __slots__ = ("cap", "count", "floor", "last_seen", "seconds", "seen", "traffic")
 
     def __init__(self, now: float) -> None:
-        """Begin: no traffic, no rule."""
+        """Start without traffic and rules."""
         self.seen = 0.0
-        """Traces since the last tick, with those they stand for."""
+        """Sum of the adjusted counts of traces since the last tick."""
         self.count = 0.0
-        """Fading sums of traces, and of the seconds they came in."""
+        """Decaying sum of traces; `seconds` is the decaying sum of their time."""
         self.seconds = 0.0
         self.traffic = 0.0
         """Traces a second."""
         self.cap = ALWAYS
-        """T of the rules' probability, which is not exceeded."""
+        """T of the highest probability that the rules allow."""
         self.floor = ALWAYS
-        """T of the probability that gives the site its minimum; `NEVER` if it has none."""
+        """T of the probability that gives the site its minimum; `NEVER` without a minimum."""
         self.last_seen = now
 
     def measure(self, now: float, elapsed: float) -> None:
-        """Bring the traffic up to date."""
+        """Update the traffic."""
         fades = 0.5 ** (elapsed / HALF_LIFE)
         self.count = self.count * fades + self.seen
         self.seconds = self.seconds * fades + elapsed
@@ -47,10 +47,10 @@ class SiteState:
 
 
 class Sites:
-    """All sites, at most `limit`; those that come after have no rules."""
+    """All sites, at most `limit`; no rules apply to further ones."""
 
     def __init__(self, rules: tuple[SiteRule, ...], minimum: float, limit: int, forget_after: float) -> None:
-        """Begin without sites. `minimum`: traces a second that each keeps at least."""
+        """Start without sites. `minimum`: traces a second that each site keeps at least."""
         self._rules = rules
         self._minimum = minimum
         self._limit = limit
@@ -58,27 +58,27 @@ class Sites:
         self.states: dict[str, SiteState] = {}
 
     def find(self, site: str, now: float) -> SiteState | None:
-        """Return the state of a site, `None` if there are too many."""
+        """Return the state of a site, `None` if there are too many sites."""
         state = self.states.get(site)
         if state is None and len(self.states) < self._limit:
             state = self.states[site] = SiteState(now)
-            self._judge(site, state)
+            self._apply_rules(site, state)
         return state
 
     def measure(self, now: float, elapsed: float) -> None:
-        """Bring all sites up to date, and forget those that are gone."""
+        """Update all sites and remove those without traffic for too long."""
         for site, state in self.states.items():
             state.measure(now, elapsed)
-            self._judge(site, state)
+            self._apply_rules(site, state)
         for site in [site for site, state in self.states.items() if state.last_seen < now - self._forget_after]:
             del self.states[site]
 
-    def judge_all(self) -> None:
-        """Apply the rules to what is known."""
+    def apply_rules(self) -> None:
+        """Apply the rules to all sites."""
         for site, state in self.states.items():
-            self._judge(site, state)
+            self._apply_rules(site, state)
 
-    def _judge(self, site: str, state: SiteState) -> None:
+    def _apply_rules(self, site: str, state: SiteState) -> None:
         caps = [
             rule.probability
             for rule in self._rules

@@ -1,6 +1,6 @@
-"""A controller's memory as plain data, so that a restart forgets nothing and `explain` can show it.
+"""Save and restore a controller's measurements as plain data, so that they survive a restart.
 
-Times are ages in seconds: another process has another clock.
+Times are stored as ages in seconds, because another process has another clock.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SITE_NUMBERS = ("seen", "count", "seconds", "traffic")
 
 
 def state_of(controller: Controller, now: float) -> dict[str, Any]:
-    """Return what a controller knows, as JSON-able data."""
+    """Return the controller's measurements as JSON-compatible data."""
     guard = controller.guard
     if guard is not None:
         guard.advance(now)
@@ -59,13 +59,13 @@ def state_of(controller: Controller, now: float) -> dict[str, Any]:
 
 
 def restore(controller: Controller, data: dict[str, Any], now: float) -> None:
-    """Give a new controller what another one knew; raise `ValueError` if it cannot be read."""
+    """Set a new controller's measurements from the result of `state_of`; raise `ValueError` if the data is invalid."""
     if not isinstance(data, dict) or data.get("version") != VERSION:
-        raise ValueError(f"this is no state of a sampler, or one of another version than {VERSION}")
+        raise ValueError(f"the data is not a sampler state of version {VERSION}")
     try:
         _restore(controller, data, now)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"the state of the sampler cannot be read: {error!r}") from error
+        raise ValueError(f"the sampler state is invalid: {error!r}") from error
 
 
 def _restore(controller: Controller, data: dict[str, Any], now: float) -> None:
@@ -78,7 +78,7 @@ def _restore(controller: Controller, data: dict[str, Any], now: float) -> None:
     _load_key(keys.other, data["other"], now)
     for site, (age, *numbers) in list(data["sites"].items())[: policy.max_sites]:
         controller.sites.states[site] = _load_site(SiteState(now), now - age, numbers)
-    controller.sites.judge_all()
+    controller.sites.apply_rules()
     controller.always.releases = {
         name: [count, now - age] for name, (count, age) in list(data["releases"].items())[: policy.max_releases]
     }
@@ -87,7 +87,7 @@ def _restore(controller: Controller, data: dict[str, Any], now: float) -> None:
     for limit in controller.always.limits:
         limit.over = int(data["over_ceiling"].get(limit.reason.value, 0))
     controller.guarded = int(data["guarded"])
-    # What was counted in another unit says nothing of this one: those rates and levels are learned again.
+    # Values in another unit do not apply: those rates and levels are measured again.
     if data["unit"] == (policy.budget.unit.value if policy.budget else None):
         controller.certain = float(data["certain"])
         controller.certain_rate = float(data["certain_rate"])

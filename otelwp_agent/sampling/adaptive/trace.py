@@ -1,4 +1,4 @@
-"""What a sampling decision reads of a trace, and what it says."""
+"""The input and the result of a sampling decision."""
 
 from __future__ import annotations
 
@@ -6,65 +6,66 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 Key = tuple[str, ...]
-"""The values of the attributes that `per` names, in its order."""
+"""Values of the attributes in `per`, in that order."""
 
 OTHER: Key = ("other",)
-"""The key of all traces whose own is not told apart, because there are too many."""
+"""The key of all traces whose own key is not tracked, because there are too many keys."""
 
 
 class Reason(StrEnum):
-    """Why a trace was kept or dropped. Its text is what `sampling.reason` and metrics' labels say."""
+    """Why a trace was kept or dropped; the value of `sampling.reason` and of metric labels."""
 
     BUDGET = "budget"
-    """Chance, with the probability that the budget leaves the trace's key."""
+    """Probability: the one that the budget gives the trace's key."""
     SITE_RULE = "site_rule"
-    """Chance, with the probability that a rule sets for the trace's site."""
+    """Probability: the one that a rule sets for the trace's site."""
     SITE_MINIMUM = "site_minimum"
-    """Chance, with the probability that gives the site its minimum."""
+    """Probability: the one that gives the site its minimum."""
     INCOMING = "incoming"
-    """Chance, as a sampler before this one decided: its threshold is higher than ours."""
+    """Probability: the one of a sampler before this one, whose threshold is higher."""
     GUARD = "guard"
-    """Dropped, because the last minute's budget is spent; in no proportion to anything."""
+    """Dropped because the budget of the last minute was spent. Such drops are not in proportion to the traffic."""
     DEBUG = "debug"
     ERROR = "error"
     SLOW = "slow"
     FIRST_SEEN = "first_seen"
-    """Among the first of its key."""
+    """Among the first traces of its key."""
     RELEASE = "release"
-    """Among the first of its release."""
+    """Among the first traces of its release."""
 
-    __hash__ = str.__hash__  # an enumeration's own is written in Python, and each trace needs it
+    __hash__ = str.__hash__  # the enumeration's own is written in Python, and each trace needs it
 
 
 @dataclass(slots=True)
 class Trace:
-    """One trace, or the part of it that is there when somebody must decide."""
+    """One trace, or the part of it that has arrived when the decision is due."""
 
     randomness: int
     """R, 56 bits: from the trace id, or `ot=rv`."""
     threshold: int = 0
-    """Of samplers before this one (`ot=th`); 0 if there were none. Never above `randomness`."""
+    """Threshold of samplers before this one (`ot=th`), 0 if there were none. Never above `randomness`."""
     key: Key = ()
     site: str = ""
-    """For the rules by site; "" if it has none."""
+    """The site for rules by site; "" if none."""
     spans: int = 1
     bytes: int = 0
     duration: float = 0.0
-    """Of the root span, or from the first start to the last end, in seconds."""
+    """Seconds: of the root span, or from the earliest start to the latest end."""
     error: bool = False
     debug: bool = False
-    """Somebody asked for this very trace."""
+    """Whether this trace was requested explicitly."""
     release: str = ""
-    """Service and version, in one text; "" if it does not say."""
+    """Service and version in one text; "" if unknown."""
 
 
 @dataclass(slots=True)
 class Decision:
-    """What becomes of a trace."""
+    """The decision about a trace."""
 
     keep: bool
     threshold: int | None
-    """T to write on what is kept, at least the trace's own. `None`: not kept by chance, so erase `th` and write
-    `reason` as `sampling.reason`. Of what is dropped: the threshold that it did not reach."""
+    """For a kept trace: the T to write, at least the trace's own; `None` if it was not kept by probability, so that
+    `th` is removed and `reason` is written as `sampling.reason`. For a dropped trace: the threshold that it did not
+    reach."""
     reason: str
     """A `Reason`."""

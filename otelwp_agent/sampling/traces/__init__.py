@@ -1,10 +1,10 @@
-"""Read from a request which traces it holds, and which of them it holds whole.
+"""Find the traces in a request, and which of them it contains completely.
 
 ::
 
-    request, pieces = read(body, marks)     # what it holds of each trace: reading.py
-    request.select([b"", None, …])          # a request of some of them
-    request.parts([0], request.heads(), …)  # the spans of one, framed, and what stands around them: framing.py
+    request, pieces = read(body, marks)     # one piece for each trace: reading.py
+    request.select([b"", None, …])          # a request with some of them
+    request.parts([0], request.heads(), …)  # the framed spans of one, with their heads: framing.py
 
 The extension module in C (`model/native/`) reads requests with the usual layout. For all other requests, and where it
 could not be built, `reading` does the same in Python at about a tenth of the speed.
@@ -32,10 +32,10 @@ __all__ = [
 
 _native = native.extension
 NATIVE = _native is not None
-"""Whether the extension module is there."""
+"""Whether the extension module is used."""
 
 
 def read(body: bytes, marks: tuple[bytes, ...] | None = None, *, name: bool = False) -> tuple[Request, list[Piece]]:
-    """Find the traces of a request; `reading.read` says how. Pieces may be plain tuples."""
+    """Find the traces of a request, as `reading.read` describes. Pieces may be plain tuples."""
     found = None if _native is None else _native.read(body, marks, name)
     return reading.read(body, marks, name) if found is None else found

@@ -1,4 +1,4 @@
-"""Spans as the fields of a scope that they are, one after the other: as one `bytes` they take the least memory."""
+"""Serialized spans joined as the fields of a scope: one `bytes` object takes the least memory."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 Head = tuple[bytes, bytes]
-"""What stands around spans: the rest of their resource's message and of their scope's, serialized."""
+"""The rest of the resource's message and of the scope's message around spans, both serialized."""
 
 _RESOURCE, _SCOPE, _SPAN = b"\x0a", b"\x12", b"\x12"
-"""The tags of a request's resources (1), a resource's scopes (2) and a scope's spans (2)."""
+"""Tags of a request's resources (1), a resource's scopes (2) and a scope's spans (2)."""
 _PREFIXES = [_SPAN + size for size in VARINTS]
 
 
 def frame(spans: Sequence[bytes]) -> bytes:
-    """Return spans as the fields of a scope."""
+    """Join serialized spans as the fields of a scope."""
     if max(map(len, spans), default=0) < SMALL:
         return b"".join([_PREFIXES[len(span)] + span for span in spans])
     return b"".join([prefixed(_SPAN, span) for span in spans])
 
 
 def unframe(framed: bytes) -> list[bytes]:
-    """Return what was framed."""
+    """Split the result of `frame` into spans."""
     return parse(pb.OpaqueScope.FromString, framed).items[:]
 
 
 def enclose(parts: Iterable[tuple[Head, bytes]]) -> bytes:
-    """Return a request of framed spans and what stands around them; neighbours share what is the same around both."""
+    """Return a request of framed spans with their heads. Neighbours with equal heads share one."""
     request = []
     for resource, of_resource in groupby(parts, lambda part: part[0][0]):
         scopes = [resource]

@@ -1,7 +1,7 @@
-"""Traces read out of a request, in Python: what everything means, and what is done where `_native` cannot help.
+"""Find the traces of a request, in Python: the reference of `_native`, and its replacement where it cannot be used.
 
-`read` takes a request apart span by span, through projections. The extension module does the same in one pass over the
-bytes, for requests that are laid out as senders lay them out; `traces.read` chooses.
+`read` parses a request span by span with projections. The extension module does the same in one pass over the bytes for
+requests with the usual layout; `traces.read` chooses.
 """
 
 from __future__ import annotations
@@ -21,32 +21,31 @@ if TYPE_CHECKING:
     from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
 Choice = bytes | list[bytes] | None
-"""What becomes of a trace's spans: they stay, with these bytes behind each; others take their places; or they go."""
+"""The choice of `select` for the spans of a trace: append these bytes to each; replace them by these; or drop them."""
 M = TypeVar("M", bound=Message)
 Owner = TypeVar("Owner")
 Part = tuple[Head, bytes, int, Owner]
-"""Spans of one trace from one scope of one request: what stands around them, the spans, framed, how many there are, and
-whose they are."""
+"""Spans of one trace from one scope of one request: their head, the framed spans, their number, and their owner."""
 
 ERROR, WHOLE, ROOTED, DUPLICATES, INVALID = 1, 2, 4, 8, 16
-"""What a piece can be: a span of it has an error; its root and every parent that its spans name are there; its root is;
-two spans have one id; the trace id is none (not 16 bytes, or zeros), which says nothing of the others but `ERROR` and
-`ROOTED`."""
+"""Flags of a piece: a span has an error; the piece contains its root and every parent that its spans name; it contains
+its root; two spans have the same id; the trace id is invalid (not 16 bytes, or zeros). For an invalid id only `ERROR`
+and `ROOTED` are set besides."""
 STATUS_ERROR = 2
 """STATUS_CODE_ERROR of trace.proto."""
 
 _LENGTH, _NO_ID, _NO_SPAN = 16, bytes(16), bytes(8)
 _NAME, _ATTRIBUTE = b"\x2a", b"\x4a"
-"""The tags of a span's `name` (5) and `attributes` (9)."""
+"""Tags of a span's `name` (5) and `attributes` (9)."""
 _KEY, _LONG = 0x0A, 0x80
-"""The tag of a KeyValue's `key` (1), and the length from which one takes two bytes."""
+"""Tag of a KeyValue's `key` (1), and the length from which a length takes two bytes."""
 
 
 class Piece(NamedTuple):
-    """What a request holds of one trace."""
+    """The part of one trace in a request."""
 
     trace_id: bytes
-    """b"" of spans whose trace id is none: they are one piece, and belong to no trace."""
+    """b"" for spans with an invalid trace id: they form one piece and belong to no trace."""
     spans: int
     size: int
     """Bytes of its spans."""
@@ -55,31 +54,34 @@ class Piece(NamedTuple):
     states: tuple[bytes, ...]
     """The different trace states of its spans."""
     duration: float
-    """Seconds from the start of its root to the end of that; 0 without one."""
+    """Seconds from the start to the end of its root; 0 without a root."""
     resource: bytes
     """The resource of its root, else of its first span; serialized."""
-    said: bytes
-    """What was asked for of its root: a Span without any other fields. It may hold attributes that nobody asked for."""
+    fields: bytes
+    """The requested fields of its root, as a serialized Span. It may contain attributes that were not requested."""
 
 
 def is_root(parent: bytes) -> bool:
-    """Whether a span with this parent is a root; some senders write zeros for none."""
+    """Return whether a span with this parent id is a root; some senders write zeros for no parent."""
     return not parent or parent == _NO_SPAN
 
 
 class Request:
-    """A request whose traces have been found. They are known by their places among the pieces that `read` returned."""
+    """A request whose traces have been found.
+
+    Traces are identified by their positions in the pieces that `read` returned.
+    """
 
     __slots__ = ("_body", "_owners", "_spans")
 
     def __init__(self, body: bytes, owners: Sequence[int]) -> None:
-        """Hold a request, and for each of its spans the place of its piece."""
+        """Store a request, and for each of its spans the position of its piece."""
         self._body = body
         self._owners = owners
         self._spans: list[list[bytes]] | None = None
 
     def select(self, chosen: list[Choice]) -> bytes:
-        """Return a request of what is chosen for each piece; b"" if that is nothing."""
+        """Return a request with the choice for each piece; b"" if nothing is kept."""
         request = pb.Resources.FromString(self._body)
         others = [iter(choice if isinstance(choice, list) else ()) for choice in chosen]
         owners = iter(self._owners)
@@ -97,7 +99,7 @@ class Request:
         return request.SerializeToString()
 
     def parts(self, places: list[int], heads: list[Head], owner: Owner) -> list[list[Part[Owner]]]:
-        """Return the spans of each of these pieces, by scope; `heads` are those of the scopes."""
+        """Return the spans of the pieces at `places`, by scope; `heads` are the result of `heads()`."""
         parts: dict[int, list[Part[Owner]]] = {place: [] for place in places}
         owners = iter(self._owners)
         for head, (_, scope) in zip(heads, _scopes(self._body), strict=True):
@@ -111,7 +113,7 @@ class Request:
 
     def spans(self, place: int) -> list[bytes]:
         """Return the spans of a trace."""
-        if self._spans is None:  # of all of them at once: to look for each anew takes minutes if there are many
+        if self._spans is None:  # all at once: a search for each trace takes minutes if there are many
             self._spans = [[] for _ in {*self._owners}]
             items = [item for _, scope in _scopes(self._body) for item in scope.items]
             for item, owner in zip(items, self._owners, strict=True):
@@ -119,7 +121,7 @@ class Request:
         return self._spans[place]
 
     def heads(self) -> list[Head]:
-        """Return what stands around the spans of each scope."""
+        """Return the head of the spans of each scope."""
         heads = []
         for resource in pb.Resources.FromString(self._body).resources:
             rests = []
@@ -132,15 +134,15 @@ class Request:
         return heads
 
     def spread(self, codes: bytes) -> bytes:
-        """Return a byte for each span: that of its piece in `codes`."""
+        """Return one byte for each span: the byte in `codes` of its piece."""
         return bytes([codes[owner] for owner in self._owners])
 
 
 def read(body: bytes, marks: tuple[bytes, ...] | None, name: bool) -> tuple[Request, list[Piece]]:  # noqa: FBT001
-    """Find the traces of a request, in the order of their first spans; raise `MalformedError` if it does not parse.
+    """Find the traces of a request, in the order of their first spans; raise `MalformedError` if it is not valid.
 
-    `marks` tell which attributes of root spans are asked for, by how they begin when they are serialized, and `name`
-    whether their names are. Without marks only ids, sizes, errors, trace states and roots are read.
+    `marks` are the serialized beginnings of the attributes that are requested of root spans, and `name` requests their
+    names. Without marks only ids, sizes, errors, trace states and roots are read.
     """
     found: dict[bytes, _Trace] = {}
     owners: list[int] = []
@@ -159,7 +161,7 @@ def read(body: bytes, marks: tuple[bytes, ...] | None, name: bool) -> tuple[Requ
 
 
 class _Trace:
-    """What is told of a trace by the spans that were read. They are not kept: a few bytes of a request can be one."""
+    """Sums over the spans of a trace. The spans are not stored, because a few bytes of a request can be one span."""
 
     __slots__ = ("error", "ids", "parents", "place", "resource", "root", "size", "spans", "states")
 
@@ -167,7 +169,7 @@ class _Trace:
         self.place = place
         self.resource = resource
         self.root: tuple[bytes, int] | None = None
-        """Its bytes, and how many nanoseconds it took."""
+        """Its bytes, and its duration in nanoseconds."""
         self.spans = self.size = 0
         self.error = False
         self.states: dict[bytes, None] = {}
@@ -175,7 +177,7 @@ class _Trace:
         self.parents: set[bytes] = set()
 
     def add(self, span: pb.TraceSpan, item: bytes, resource: bytes) -> None:
-        """Go on with a span, which also comes as its bytes."""
+        """Add a parsed span; `item` is its bytes."""
         self.spans += 1
         self.size += len(item)
         self.error = self.error or span.status.code == STATUS_ERROR
@@ -190,14 +192,14 @@ class _Trace:
             self.resource = resource
 
     def piece(self, trace_id: bytes, marks: tuple[bytes, ...] | None, *, name: bool) -> Piece:
-        """Return what there is to say."""
+        """Return the piece of this trace."""
         flags = ERROR if self.error else 0
-        duration, said = 0.0, b""
+        duration, fields = 0.0, b""
         if self.root is not None:
             root, nanoseconds = self.root
             flags |= ROOTED
             duration = nanoseconds * 1e-9
-            said = b"" if marks is None else _said(root, marks, name=name)
+            fields = b"" if marks is None else _requested_fields(root, marks, name=name)
         if not trace_id:
             flags |= INVALID
         elif marks is not None:
@@ -205,22 +207,22 @@ class _Trace:
                 flags |= DUPLICATES
             if self.root is not None and self.parents <= self.ids:
                 flags |= WHOLE
-        return Piece(trace_id, self.spans, self.size, flags, (*self.states,), duration, self.resource, said)
+        return Piece(trace_id, self.spans, self.size, flags, (*self.states,), duration, self.resource, fields)
 
 
-def _said(root: bytes, marks: tuple[bytes, ...], *, name: bool) -> bytes:
+def _requested_fields(root: bytes, marks: tuple[bytes, ...], *, name: bool) -> bytes:
     span = parse(pb.Said.FromString, root)
     fields = [prefixed(_ATTRIBUTE, each) for each in span.attributes if each.startswith(marks) or _is_unusual(each)]
     return b"".join([prefixed(_NAME, span.name), *fields] if name and span.name else fields)
 
 
 def _is_unusual(attribute: bytes) -> bool:
-    """Whether an attribute's key does not come first, or has a length of two bytes: then it may be any."""
+    """Return whether an attribute may have any key: its key is not the first field, or its length takes two bytes."""
     return len(attribute) < 2 or attribute[0] != _KEY or attribute[1] >= _LONG  # noqa: PLR2004 - tag and length
 
 
 def _scopes(body: bytes) -> Iterator[tuple[bytes, pb.OpaqueScope]]:
-    """Go through the scopes of a request, each with its resource, serialized."""
+    """Iterate over the scopes of a request, each with its serialized resource."""
     for resource in parse(pb.Resources.FromString, body).resources:
         data = resource.resource  # one object: many scopes with a large resource would take any amount of memory
         for scope in resource.scopes:

@@ -1,4 +1,4 @@
-"""OTLP → Zipkin v2: what each field becomes, by every way of writing a span."""
+"""OTLP → Zipkin v2: the conversion of each field, by every way of writing a span."""
 
 import orjson
 import pytest
@@ -306,7 +306,7 @@ def test_spans_without_ids_are_left_out_and_counted(ids, encoder):
     assert made.body == encoder("x").encode(good).body
 
 
-def test_text_that_is_not_utf_8_is_mended():
+def test_text_that_is_not_utf_8_is_repaired():
     body = (
         request(attributes={"k": "value"}, status=(2, "why"))
         .replace(b"value", b"val\xffe")

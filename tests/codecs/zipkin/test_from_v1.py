@@ -1,4 +1,4 @@
-"""Zipkin's v1 JSON: core annotations tell kind and times, each side its endpoint."""
+"""Zipkin's v1 JSON: core annotations contain kind and times, each with its endpoint."""
 
 import pytest
 
@@ -77,7 +77,7 @@ def test_the_times_of_the_span_itself_hold():
     assert sides(made)[0][1:4] == (2, 1, 50)
 
 
-def test_a_span_that_both_sides_wrote_is_two_that_share_their_ids():
+def test_a_span_of_client_and_server_becomes_two_with_equal_ids():
     made = span(
         annotations=[at(0, "cs"), at(2, "sr", API), at(5, "ss", API), at(9, "cr"), at(3, "work", API)],
         binaryAnnotations=[{"key": "a", "value": "1", "endpoint": API}, {"key": "b", "value": "2", "endpoint": WEB}],

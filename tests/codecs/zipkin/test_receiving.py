@@ -1,4 +1,4 @@
-"""Zipkin's spans → OTLP: what each field becomes, and what is made of those that are not as they should be."""
+"""Zipkin's spans → OTLP: the conversion of each field, and the repair of invalid ones."""
 
 import json
 
@@ -10,7 +10,7 @@ from tests.kit.zipkin import NOW, SPAN, START, TRACE, attributes_of, decoded, re
 
 
 def only(made, **options):
-    """Return the one span that a span becomes, and what was mended."""
+    """Return the converted span, and the repairs."""
     (found,) = spans_of([made], **options)
     return found, decoded([made], **options).traces.mended
 
@@ -113,7 +113,7 @@ def test_what_becomes_fields_and_what_cannot():
     assert attributes_of(found) == {"otel.dropped_links_count": "many"}
 
 
-def test_endpoints_become_attributes_unless_tags_tell():
+def test_endpoints_become_attributes_unless_tags_contain_them():
     made = span(
         localEndpoint={"serviceName": "shop", "ipv4": "10.0.0.1", "port": 80},
         remoteEndpoint={"serviceName": "db", "ipv6": "2001:DB8::1", "port": "3306"},
@@ -302,7 +302,7 @@ def test_the_debug_flag_is_kept():
     assert attributes_of(only(span(debug=False, shared=False))[0]) == {}
 
 
-def test_repeated_spans_are_left_out_and_others_of_their_id_are_told_apart():
+def test_repeated_spans_are_dropped_and_different_ones_get_new_ids():
     decoder = decoded([span(), span(), span(name="other")])
     assert decoder.traces.spans == 2
     assert decoder.traces.mended == {"repeated_span": 1, "duplicate_span_id": 1}
@@ -344,18 +344,18 @@ def test_a_bad_span_costs_its_neighbours_nothing():
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ([1, span()["id"]], "[0]: a span is an object"),
-        ([{}], "[0].traceId: an id of 16 or 32 hex digits"),
-        ([span(id=None)], "[0].id: an id of 16 hex digits"),
-        ({"spans": []}, "the body: a list of spans belongs here"),
-        ("text", "the body: a list of spans"),
+        ([1, span()["id"]], "[0]: a span must be an object"),
+        ([{}], "[0].traceId: must be an id of 16 or 32 hex digits"),
+        ([span(id=None)], "[0].id: must be an id of 16 hex digits"),
+        ({"spans": []}, "the body must be a list of spans"),
+        ("text", "the body must be a list of spans"),
         (b"", "the body is not JSON"),
         (b"not json", "the body is not JSON"),
         (b'[{"traceId":', "the body is not JSON"),
         (b"[" * 100_000, "the body is not JSON"),
     ],
 )
-def test_what_cannot_be_used_is_told_with_its_place(body, told):
+def test_invalid_bodies_are_refused_with_the_position(body, told):
     with pytest.raises(MalformedError) as raised:
         decoded(body)
     assert told in str(raised.value)
@@ -364,7 +364,7 @@ def test_what_cannot_be_used_is_told_with_its_place(body, told):
 @pytest.mark.parametrize(
     ("body", "kind"), [(span(), "bare_span"), ([[span()], [span(id="00000000000000aa")]], "nested_lists")]
 )
-def test_what_comes_close_to_a_list_is_taken(body, kind):
+def test_similar_documents_are_accepted(body, kind):
     assert decoded(body).traces.mended == {kind: 1}
 
 

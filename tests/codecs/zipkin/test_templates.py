@@ -1,4 +1,4 @@
-"""Tails with values of their own: written from templates, and the same as without."""
+"""Tails with volatile values are written from templates, with the same result as without."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def page(number, **more):
 
 
 def only_templates(encoder):
-    """Return the templates that hold something; there are some of one kind only."""
+    """Return the non-empty templates; only one kind has some."""
     (found,) = [each for context in encoder._contexts.values() for each in context.templates if each.heads]
     return found
 
@@ -78,7 +78,7 @@ def test_several_volatile_values():
     assert {key for _, key in only_templates(encoder).heads} == {"url.full", "user", "order"}
 
 
-def test_what_names_the_other_side_is_not_volatile():
+def test_the_name_of_the_peer_is_not_volatile():
     encoder = JsonEncoder("x")
     for number in range(40):
         (span,) = orjson.loads(encoder.encode(request({"server.address": f"db{number}", "a": "b"})).body)
@@ -86,7 +86,7 @@ def test_what_names_the_other_side_is_not_volatile():
     assert not any(each.heads for context in encoder._contexts.values() for each in context.templates)
 
 
-def test_values_that_recur_are_remembered_whole():
+def test_repeated_values_are_cached():
     encoder = JsonEncoder("x")
     for number in range(400):
         encoder.encode(request(page(number % 4)))

@@ -1,4 +1,4 @@
-"""The settings: what makes sense loads, what cannot be meant is refused with words that help, where it stands."""
+"""Valid settings load, invalid ones are refused with their position and a remedy."""
 
 import pytest
 from pydantic import ValidationError
@@ -47,40 +47,40 @@ def test_what_money_buys():
         ({}, "there is no budget"),
         ({"spans_per_second": 0}, "greater than 0"),
         ({"traces_per_second": -1}, "greater than 0"),
-        ({"spans_per_second": 1, "traces_per_second": 1}, "contradict each other"),
-        ({"cost_per_month": 5}, "give both"),
-        ({"spans_per_second": 1, "price_per_gib": 5}, "give both"),
+        ({"spans_per_second": 1, "traces_per_second": 1}, "exclude each other"),
+        ({"cost_per_month": 5}, "set both"),
+        ({"spans_per_second": 1, "price_per_gib": 5}, "set both"),
         ({"spans_per_second": float("inf")}, "finite"),
     ],
 )
-def test_budgets_that_cannot_be(target, words):
+def test_invalid_budgets(target, words):
     assert words in refusal(target=target)
 
 
-def test_a_key_cannot_have_more_than_there_is():
+def test_target_per_key_must_not_exceed_target():
     assert "no key can have more" in refusal(target_per_key={"spans_per_second": 101})
-    assert "must count the same" in refusal(target_per_key={"traces_per_second": 1})
+    assert "must have the same unit" in refusal(target_per_key={"traces_per_second": 1})
     assert config(target_per_key={"spans_per_second": 10}).policy().key_budget == Budget.spans_per_second(10)
 
 
-def test_nothing_to_do():
-    assert "keeps everything" in refusal(target=None)
+def test_settings_that_drop_nothing_are_refused():
+    assert "drop nothing" in refusal(target=None)
     assert config(target=None, drop={"bots": True}).policy().budget is None
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("", "no attribute"),
-        (" http.route", "no attribute"),
+        ("", "not a valid attribute name"),
+        (" http.route", "not a valid attribute name"),
         ("http.rout", "the attribute is 'http.route'"),
         ("service_name", "the attribute is 'service.name'"),
         ("name", "`span.name`"),
-        ("trace_id", "every trace has its own"),
+        ("trace_id", "different for every trace"),
         ("duration", "always_keep.slow"),
     ],
 )
-def test_attributes_that_nobody_can_mean(name, words):
+def test_invalid_attribute_names_are_refused(name, words):
     assert words in refusal(per=["host.name", name])
     assert words in refusal(drop={"rules": [{"name": "x", "attributes": {name: ["y"]}}]})
 
@@ -91,7 +91,7 @@ def test_attributes_of_ones_own(name):
 
 
 def test_attributes_twice():
-    assert "'a' is there twice" in refusal(per=["a", "a"])
+    assert "'a' occurs twice" in refusal(per=["a", "a"])
 
 
 def test_always_keep():
@@ -115,13 +115,13 @@ def test_always_keep():
     [
         ({"errors": {"ceiling": 1.1}}, "less than or equal to 1"),
         ({"errors": {"ceiling": 0.9}}, "add up to 115% of the budget"),
-        ({"slow": {"above": "1s", "percentile": 95}}, "contradict each other"),
+        ({"slow": {"above": "1s", "percentile": 95}}, "exclude each other"),
         ({"slow": {"percentile": 100}}, "less than 100"),
         ({"releases": {"ceiling": 0.1}}, "under the ceiling of first_seen"),
         ({"releases": {"attribute": "service.versions"}}, "the attribute is 'service.version'"),
     ],
 )
-def test_what_cannot_always_be_kept(keep, words):
+def test_invalid_always_keep_settings(keep, words):
     assert words in refusal(always_keep=keep)
 
 
@@ -137,7 +137,7 @@ def test_rules_by_site():
     ("rules", "words"),
     [
         ([{"above": 10, "keep": 0.1}, {"above": 10, "keep": 0.2}], "keep is 0.1 and 0.2"),
-        ([{"above": 10, "keep": 0.1}, {"above": 100, "keep": 0.2}], "never holds"),
+        ([{"above": 10, "keep": 0.1}, {"above": 100, "keep": 0.2}], "never applies"),
         ([{"keep": 0.1, "sites": ["a", "b"]}, {"keep": 0.2, "sites": ["b"]}], "keep is 0.1 and 0.2"),
         ([{"keep": 2}], "less than or equal to 1"),
         ([{"keep": 0.1, "sites": []}], "at least 1"),
@@ -154,7 +154,7 @@ def test_rules_that_contradict_each_other(rules, words):
         ({"max_trace_bytes": "1GiB"}, "max_trace_bytes is above max_bytes"),
         ({"power": 2}, "less than or equal to 1"),
         ({"mode": "try"}, "'enforce' or 'dry_run'"),
-        ({"drop": {"rules": [{"name": "bot", "attributes": {"a": ["b"]}}]}}, "two rules are called 'bot'"),
+        ({"drop": {"rules": [{"name": "bot", "attributes": {"a": ["b"]}}]}}, "two rules have the name 'bot'"),
         ({"drop": {"rules": [{"name": "x", "attributes": {}}]}}, "at least 1"),
         ({"drop": {"rules": [{"name": "x", "attributes": {"a": []}}]}}, "at least one pattern"),
     ],
@@ -163,7 +163,7 @@ def test_settings_that_contradict_each_other(settings, words):
     assert words in refusal(**settings)
 
 
-def test_mistakes_are_found_where_they_stand():
+def test_errors_have_their_position():
     yaml = """
 receivers: {otlp: {protocols: {http: }}}
 processors:

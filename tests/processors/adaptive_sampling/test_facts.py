@@ -1,4 +1,4 @@
-"""Facts: what was asked of a root tells the same as all of it, however it is written."""
+"""The requested fields of a root give the same facts as the whole root, in any layout."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,8 +59,8 @@ KINDS = [
 
 
 @given(st.sampled_from(KINDS), st.lists(st.tuples(root(), resource()), max_size=5))
-def test_what_was_asked_for_says_as_much_as_the_whole_root(settings, requests):
-    """A request tells of roots what `marks` ask for; that, and what is remembered of it, must leave nothing out."""
+def test_requested_fields_give_the_same_facts_as_the_whole_root(settings, requests):
+    """The fields selected by `marks`, and cached facts, must omit nothing."""
     asking = reader(**settings)
     for whole, told in requests:
         body = enclose([((b"\x0a" + varint(len(told)) + told, b""), frame([whole]))])
@@ -80,7 +80,7 @@ def test_what_is_remembered_is_bounded(monkeypatch):
         assert len(asking._found) <= 4
 
 
-def test_what_is_large_is_not_remembered():
+def test_large_roots_are_not_cached():
     asking = reader(["http.route"])
     span = pb.SpanAttributes()
     span.attributes.add(key=b"http.route", value=pb.AnyValue(string_value=b"r" * 5000).SerializeToString())
@@ -88,7 +88,7 @@ def test_what_is_large_is_not_remembered():
     assert not asking._found
 
 
-def test_senders_of_one_resource_are_told_apart_by_their_user_agent():
+def test_senders_with_equal_resources_are_distinguished_by_user_agent():
     asking = reader([], sites={"rules": [{"keep": 0.5}]})
     sites = [
         asking.read(b"", b"", Origin("otlp", "http", "", {"user-agent": f"WordPress/6.4; https://{name}.example"}))[1]

@@ -86,7 +86,7 @@ def test_none_at_all():
     assert metrics.due > now[0]
 
 
-def test_a_report_is_worked_out_once_a_second(monkeypatch):
+def test_a_report_is_computed_once_a_second(monkeypatch):
     metrics, controller, registry, now = made(1)
     feed(controller, now, a=5)
     metrics.choose(now[0])

@@ -1,24 +1,31 @@
-"""What waits for the next stage: in order, merged by sender, and offered again."""
+"""Batches wait for the next stage in order, are merged by sender, and are offered again."""
 
 import asyncio
 
 import pytest
 import structlog
 
+from otelwp_agent.component import ComponentId, Context, Kind
 from otelwp_agent.errors import Overloaded
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.processors.adaptive_sampling.outgoing import Outgoing
-from otelwp_agent.testing import Catcher, run
+from otelwp_agent.telemetry.metrics import Registry
+from otelwp_agent.testing import Catcher, NoHost, run
 
 
 def batch(body, tenant, headers=None):
     return Batch(Signal.TRACES, body, 1, Origin("otlp", "http", tenant, headers or {}), [(Receipt(1), 1)])
 
 
+def context():
+    sampling = ComponentId("adaptive_sampling")
+    return Context(sampling, Kind.PROCESSOR, Registry(), structlog.get_logger(), lambda: 0.0, NoHost())
+
+
 def outgoing(catcher):
-    return Outgoing(catcher.consume, structlog.get_logger())
+    return Outgoing(catcher.consume, context())
 
 
 def test_what_one_sender_sent_is_merged():
@@ -88,7 +95,7 @@ def test_what_was_refused_comes_first_the_next_time():
             offered.append(each.body)
             catcher.consume(each)
 
-        box = Outgoing(send, structlog.get_logger())
+        box = Outgoing(send, context())
         catcher.error = Overloaded("full")
         for body, tenant in ((b"1", "a"), (b"2", "b"), (b"3", "c")):
             box.put(batch(body, tenant))

@@ -1,4 +1,4 @@
-"""The flight recorder: bounded, oldest first, whole after a restart, unmoved by files that are damaged."""
+"""The flight recorder is bounded, removes the oldest first, survives restarts and ignores damaged files."""
 
 import errno
 import os
@@ -59,7 +59,7 @@ def test_memory_is_bounded_and_the_oldest_go():
     assert ids(box.rescue(trace_id(4700))) == {trace_id(4700)}
 
 
-def test_what_is_rescued_is_gone():
+def test_rescued_traces_are_removed():
     box = recorded(traces=600)
     found = box.rescue(since=0)
     assert sum(batch.items for batch in found) == 600
@@ -74,7 +74,7 @@ def test_since():
     assert trace_id(1) not in late, "whole blocks are older"
 
 
-def test_traces_in_one_request_are_told_apart():
+def test_traces_in_one_request_are_rescued_separately():
     box = recorded()
     box.record(request(1, 2, 3), [trace_id(1), trace_id(2), trace_id(3)], ORIGIN, None, 1.0)
     batch = box.rescue(trace_id(2))[0]
@@ -100,7 +100,7 @@ def test_the_folder_is_bounded(tmp_path):
     assert trace_id(1) not in box
 
 
-def test_damaged_files_are_passed_over(tmp_path):
+def test_damaged_files_are_ignored(tmp_path):
     recorded(tmp_path, traces=600).shutdown()
     files = sorted(tmp_path.iterdir())
     assert len(files) > 1
@@ -111,7 +111,7 @@ def test_damaged_files_are_passed_over(tmp_path):
     assert 0 < sum(batch.items for batch in box.rescue(since=0)) < 600
 
 
-def test_a_folder_that_cannot_be(tmp_path):
+def test_an_unusable_folder(tmp_path):
     (tmp_path / "file").write_text("no folder")
     settings = {
         "target": {"spans_per_second": 1},

@@ -1,4 +1,4 @@
-"""What was learned of keys: found again after a restart, and no reason to fail if it is damaged."""
+"""The state file is restored after a restart, and ignored if it is damaged."""
 
 import asyncio
 import stat
@@ -32,7 +32,7 @@ def probability(stage):
     return stage.controller.probability(("shop",))
 
 
-def test_a_restart_goes_on_with_what_was_learned(tmp_path):
+def test_a_restart_restores_the_measurements(tmp_path):
     async def play():
         clock = FakeClock(100.0)
         first = sampler(tmp_path / "made", clock, **CHANCE)
@@ -69,14 +69,14 @@ def test_it_is_saved_now_and_then(tmp_path):
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"version": 1}', b'{"version": 99}', b"\xff\xfe"])
-def test_a_damaged_file_is_told_of_and_replaced(tmp_path, data):
+def test_a_damaged_file_is_logged_and_replaced(tmp_path, data):
     async def play():
         clock = FakeClock(100.0)
         (tmp_path / NAME).write_bytes(data)
         stage = sampler(tmp_path, clock)
         with capture_logs() as logs:
             await stage.start()
-        assert [each["event"] for each in logs] == ["sampling state cannot be read, begins anew"]
+        assert [each["event"] for each in logs] == ["sampling state is invalid, starting without it"]
         assert not stage.controller.key_states.states
         await stage.shutdown()
         assert orjson.loads((tmp_path / NAME).read_bytes())["version"] == 1
@@ -84,7 +84,7 @@ def test_a_damaged_file_is_told_of_and_replaced(tmp_path, data):
     asyncio.run(play())
 
 
-def test_half_a_state_is_not_taken(tmp_path):
+def test_a_partially_invalid_state_is_not_restored(tmp_path):
     async def play():
         clock = FakeClock(100.0)
         first = sampler(tmp_path, clock)
@@ -111,7 +111,7 @@ def test_a_folder_that_cannot_be_used_stops_the_start(tmp_path):
     asyncio.run(play())
 
 
-def test_a_disk_that_fails_is_told_of(tmp_path):
+def test_a_failed_write_is_logged(tmp_path):
     async def play():
         folder = tmp_path / "gone"
         stage = sampler(folder, FakeClock(100.0))
@@ -119,7 +119,7 @@ def test_a_disk_that_fails_is_told_of(tmp_path):
         folder.rmdir()
         with capture_logs() as logs:
             await stage.shutdown()
-        assert [each["event"] for each in logs] == ["sampling state cannot be written"]
+        assert [each["event"] for each in logs] == ["sampling state not written"]
 
     asyncio.run(play())
 

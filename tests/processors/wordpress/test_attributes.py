@@ -67,7 +67,7 @@ def test_sql_is_a_fact_even_where_it_stays():
         assert (known.fact, known.value, known.new) == ("sql", "SELECT ?", None)
 
 
-def test_people_go_and_only_whether_there_was_one_stays():
+def test_users_are_removed_except_whether_one_was_logged_in():
     known = read("wp.user_id", 7)
     assert (known.new, plain(known.added[1])) == ((), ("wordpress.user.logged_in", "true"))
     assert plain(read("wp.user_id", 0).added[1]) == ("wordpress.user.logged_in", "false")
@@ -77,14 +77,14 @@ def test_people_go_and_only_whether_there_was_one_stays():
     assert len(plain(hashed[0])[1]) == 16
 
 
-def test_facts_are_what_was_sent_and_not_what_goes_on():
+def test_facts_are_of_the_original_attributes():
     known = read("url.full", "https://a.example/?s=illness")
     assert (known.fact, known.value) == ("url", "https://a.example/?s=illness")
     assert plain(known.new[0])[1] == "https://a.example/?s=REDACTED"
     assert (read("http.status_code", 404).value, read("wp.is_admin", value=True).value) == (404, True)
 
 
-def test_what_nobody_asks_about_stays():
+def test_other_attributes_stay_unchanged():
     for value in ("text", 1, 1.5, True, ["a"], None):
         assert read("my.own", value) is PLAIN
     assert Reader(Redactor()).read(b"\xff\xff") is PLAIN

@@ -14,7 +14,7 @@ def values(event):
     }
 
 
-def test_equal_queries_under_one_parent_are_told_from_the_threshold_on():
+def test_equal_queries_under_one_parent_are_reported_from_the_threshold_on():
     queries = Queries(least=3, slow=0)
     for index in range(3):
         queries.add(b"t", b"p", "SELECT a", 1000 + index, 2_001_000 + index)
@@ -30,14 +30,14 @@ def test_equal_queries_under_one_parent_are_told_from_the_threshold_on():
     }
 
 
-def test_options_are_no_such_thing():
+def test_lookups_of_options_are_not_reported():
     queries = Queries(least=2, slow=0)
     for _ in range(50):
         queries.add(b"t", b"p", "SELECT option_value FROM wp_options WHERE option_name = ? LIMIT ?", 0, 1)
     assert found(queries) == []
 
 
-def test_slow_ones_are_told_the_slowest_first_and_not_all():
+def test_the_slowest_queries_are_reported_first_and_limited():
     queries = Queries(least=0, slow=100)
     for took in range(90, 130):
         queries.add(b"t", b"p", f"q{took}", 5, 5 + took)

@@ -13,7 +13,7 @@ VECTORS = json.loads((Path(__file__).parents[2] / "data/wordpress/secrets.json")
 
 
 @pytest.mark.parametrize(("query", "expected"), VECTORS["queries"])
-def test_telling_parameters_are_hidden(query, expected):
+def test_sensitive_parameters_are_redacted(query, expected):
     assert PLAIN.query(query) == expected
     assert PLAIN.url("http.url", f"127.0.0.1:8980/x?{query}#top") == f"127.0.0.1:8980/x?{expected}#top"
     assert PLAIN.url("url.query", query) == expected

@@ -1,4 +1,4 @@
-"""`AlwaysKept` finds the reason to keep a trace whatever chance says."""
+"""`AlwaysKept` finds the rule that keeps a trace."""
 
 import math
 
@@ -46,7 +46,7 @@ def test_the_first_traces_of_a_key():
     assert [reason_of(always, state) for _ in range(3)] == [Reason.FIRST_SEEN, Reason.FIRST_SEEN, None]
 
 
-def test_traces_beyond_max_keys_are_nobodys_first():
+def test_traces_beyond_max_keys_are_not_first_traces():
     always = AlwaysKept(Policy(budget=BUDGET), 0.0)
     assert reason_of(always, KeyState(0.0, math.inf), other=True) is None
 
@@ -74,7 +74,7 @@ def test_first_traces_and_releases_share_one_ceiling():
     first = FirstSights(ceiling=Ceiling(traces_per_second=1), traces=1, release_traces=1)
     always = AlwaysKept(Policy(always=Always(slow=Slow(percentile=None, above=math.inf), first=first)), 0.0)
     always.first.charge(1.0, traces=100.0)
-    assert not always.release.has_room(0.0)
+    assert not always.release.has_capacity(0.0)
 
 
 def test_a_trace_exactly_at_the_threshold_is_not_slow():

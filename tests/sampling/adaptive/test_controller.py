@@ -21,7 +21,7 @@ def always(**kinds):
 
 
 def feed(controller, seconds, rates, *, begin=0, dice=None, **facts):
-    """Give each key of `rates` so many traces a second, with a tick each second; return (trace, decision) pairs."""
+    """Give each key of `rates` that many traces a second, with a tick each second; return (trace, decision) pairs."""
     dice = dice or random.Random(1)
     decided = []
     for second in range(begin, begin + seconds):
@@ -117,7 +117,7 @@ def test_a_burst_of_new_keys_keeps_the_budget():
     assert number <= 660
 
 
-def test_what_is_kept_for_certain_says_so():
+def test_always_kept_traces_have_a_reason():
     controller = Controller(Policy(budget=Budget.spans_per_second(100)), 0.0)
     controller.decide(Trace(0, key=KEY), 0.0)
     for facts, reason in (
@@ -140,7 +140,7 @@ def test_what_is_kept_for_certain_says_so():
         ({"first": FirstSights(Ceiling(traces_per_second=2), traces=0, release_traces=10**6)}, {"release": "1"}),
     ],
 )
-def test_above_its_ceiling_chance_decides(kind, facts):
+def test_above_a_ceiling_probability_decides(kind, facts):
     policy = Policy(budget=Budget.traces_per_second(20), always=always(**kind))
     controller = Controller(policy, 0.0)
     decided = feed(controller, 60, {KEY: 200}, **facts)
@@ -153,7 +153,7 @@ def test_above_its_ceiling_chance_decides(kind, facts):
     assert controller.always.limits[0].over == len(others)
 
 
-def test_a_switched_off_kind_is_left_to_chance():
+def test_a_disabled_rule_is_decided_by_probability():
     controller = Controller(Policy(always=NOTHING), 0.0)
     decision = controller.decide(Trace(0, key=KEY, error=True, debug=True, duration=99.0, release="1"), 0.0)
     assert decision == Decision(keep=True, threshold=0, reason="budget")
@@ -214,7 +214,7 @@ def test_a_threshold_is_only_ever_raised():
 
 
 def test_traffic_that_was_sampled_before_is_shared_as_it_arrives():
-    """Of 100 traces a second, which stand for 1 000, 20 are to be kept: 2 % of all."""
+    """100 traces a second represent 1 000, and 20 are to be kept: 2 % of all."""
     controller = Controller(Policy(budget=Budget.traces_per_second(20), always=NOTHING), 0.0)
     dice = random.Random(1)
     incoming = threshold_of(0.1)
@@ -231,7 +231,7 @@ def test_traffic_that_was_sampled_before_is_shared_as_it_arrives():
 
 
 def test_adjusted_counts_add_up_to_the_truth():
-    """Through a burst, in which the guard raises thresholds: what is kept stands for all there was."""
+    """During a burst, in which the guard raises thresholds, kept traces represent all traces."""
     errors = []
     for seed in range(30):
         controller = Controller(Policy(budget=Budget.traces_per_second(10), always=NOTHING), 0.0)
@@ -262,7 +262,7 @@ def like(known):
 
 
 @given(st.lists(st.tuples(st.integers(0, NEVER - 1), st.sampled_from("abc")), max_size=60), st.randoms())
-def test_two_agree_whatever_the_order_and_a_third_keeps_a_subset(traces, dice):
+def test_two_samplers_agree_in_any_order_and_a_third_keeps_a_subset(traces, dice):
     one, two, third = like(HIGH), like(HIGH), like(LOW)
     shuffled = list(traces)
     dice.shuffle(shuffled)
@@ -297,7 +297,7 @@ def test_downstream_a_lower_rate_keeps_a_subset_of_what_comes():
     assert sum(passed) == pytest.approx(arrived, rel=0.15)
 
 
-def test_site_rules_cut_and_minimums_lift():
+def test_site_rules_lower_and_minimums_raise_probabilities():
     policy = Policy(
         always=NOTHING,
         site_rules=(SiteRule(0.01, above=10_000 / 3600),),
@@ -343,22 +343,22 @@ def test_too_many_keys_share_one():
     assert controller.probability(("499999",)) == controller.probability(OTHER) < 1
 
 
-def test_what_is_not_told_apart_is_no_first_sight():
+def test_traces_of_untracked_keys_are_not_first_traces():
     controller = Controller(Policy(max_keys=1, always=always(first=FirstSights(traces=5))), 0.0)
     assert controller.decide(Trace(0, key=("a",)), 0.0).reason == "first_seen"
     assert controller.decide(Trace(0, key=("b",)), 0.0).reason == "budget"
 
 
 def test_a_new_key_gets_what_a_rare_one_would():
-    """Nothing is left for rare ones here: a thousand keys share a trace a second."""
+    """Nothing is left for rare keys here: a thousand keys share a trace a second."""
     controller = Controller(Policy(budget=Budget.traces_per_second(1), always=NOTHING), 0.0)
     feed(controller, 30, {(str(number),): 1 for number in range(1000)})
     decision = controller.decide(Trace(0, key=("new",)), 30.0)
     assert decision.threshold > 0
 
 
-def test_the_minutes_end_is_the_end():
-    """One trace alone is worth two minutes: it is borne, and then nothing for two minutes."""
+def test_nothing_is_kept_above_the_limit_of_a_minute():
+    """A single trace costs two minutes of the budget: it is kept, and then nothing for two minutes."""
     controller = Controller(Policy(budget=Budget.spans_per_second(10), always=NOTHING), 0.0)
     assert controller.decide(Trace(NEVER - 1, key=KEY, spans=1200), 0.0).keep
     decision = controller.decide(Trace(NEVER - 1, key=KEY, spans=10), 30.0)
@@ -367,7 +367,7 @@ def test_the_minutes_end_is_the_end():
     assert controller.decide(Trace(NEVER - 1, key=KEY, spans=10), 61.5).keep
 
 
-def test_time_that_goes_back_or_leaps_is_borne():
+def test_time_may_go_back_or_leap():
     controller = Controller(Policy(budget=Budget.traces_per_second(10)), 100.0)
     for now in (100.0, 50.0, 101.0, 101.0, 1e7, 99.0):
         controller.decide(Trace(5, key=KEY), now)

@@ -24,7 +24,7 @@ def drawn(number, probability, seed=1, *, errors=0.0):
     return tally
 
 
-def test_what_was_kept_for_certain_is_known_exactly():
+def test_traces_kept_with_certainty_are_counted_exactly():
     tally = Tally()
     for index in range(40):
         tally.add(1.0, 0.5, error=index < 10)
@@ -34,7 +34,7 @@ def test_what_was_kept_for_certain_is_known_exactly():
     assert p50.low <= 0.5 <= p50.high <= p50.low * 1.11
 
 
-def test_nothing_kept_means_not_nothing_there():
+def test_if_nothing_was_kept_the_total_may_still_be_above_zero():
     tally = Tally()
     assert tally.total(unseen=100.0).low == 0
     assert 350 < tally.total(unseen=100.0).high < 400
@@ -51,13 +51,13 @@ def test_an_interval_is_narrower_with_more_traces():
     assert widths[-1] < 0.13
 
 
-def test_too_few_traces_say_nothing_of_the_far_end():
+def test_too_few_traces_give_no_upper_end_of_a_percentile():
     tally = drawn(500, 0.1)
     assert tally.percentile(0.99).high == math.inf
     assert tally.percentile(0.5).high < 5
 
 
-def test_slow_traces_kept_for_certain_make_the_far_end_known():
+def test_always_kept_slow_traces_make_high_percentiles_precise():
     dice = random.Random(5)
     tally = Tally()
     durations = [dice.lognormvariate(0, 1) for _ in range(5000)]
@@ -72,7 +72,7 @@ def test_slow_traces_kept_for_certain_make_the_far_end_known():
     assert drawn(5000, 0.05, 5).percentile(0.99).high == math.inf
 
 
-def test_errors_that_were_all_kept_are_known_but_for_the_total():
+def test_if_all_errors_were_kept_only_the_total_is_uncertain():
     tally = drawn(2000, 0.1)
     for _ in range(50):
         tally.add(1.0, 1.0, error=True)
@@ -109,12 +109,12 @@ def inside():
 
 @pytest.mark.parametrize("what", ["total", "error ratio", "p50", "p90", "p99"])
 @pytest.mark.parametrize("key", ["heavy", "middle", "rare"])
-def test_intervals_hold_the_truth(inside, key, what):
+def test_intervals_contain_the_true_value(inside, key, what):
     assert inside[f"{key}: {what}"] >= 0.93
 
 
-def test_kept_traces_alone_tell_nearly_as_much():
-    """Downstream, nobody knows what was offered: the variance comes from what was kept."""
+def test_intervals_from_kept_traces_alone_are_nearly_as_narrow():
+    """Later samplers do not know the number of offered traces: the variance comes from kept ones."""
     hits = 0
     for seed in range(400):
         estimate = drawn(400, 0.1, seed).total()

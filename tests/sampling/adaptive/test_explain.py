@@ -38,10 +38,10 @@ def test_heavy_and_rare_keys():
     assert low < value < high
     assert 0.01 < heavy["probability"] < 0.2
     assert 0.01 < heavy["kept_share"] < 0.3
-    assert heavy["why"].startswith("cut: its share of the budget is ")
+    assert heavy["why"].startswith("reduced: its share of the budget is ")
     assert heavy["why"].endswith(" traces/s")
     assert rare["probability"] == 1
-    assert rare["why"].startswith("whole: its ")
+    assert rare["why"].startswith("all traces kept: its ")
     assert heavy["percentiles"]["50"][1] < 0.135 < heavy["percentiles"]["50"][2]
     assert heavy["error_ratio"][0] == 0
     json.dumps(found, allow_nan=False)
@@ -57,13 +57,13 @@ def test_only_the_heaviest_are_explained():
 def test_a_key_with_a_budget_of_its_own():
     policy = Policy(Budget.traces_per_second(100), key_budget=Budget.traces_per_second(5))
     found = by_key(explain(fed(policy, {"a": 50}), 30.0, 9))
-    assert found["a"]["why"].startswith("cut to target_per_key: 5 of ")
+    assert found["a"]["why"].startswith("limited by target_per_key: 5 of ")
 
 
 def test_too_many_keys():
     controller = fed(Policy(Budget.traces_per_second(10), max_keys=1), {"a": 20, "b": 20})
     found = by_key(explain(controller, 30.0, 9))
-    assert "one of more than 1 keys, which share a place; " in found["/".join(OTHER)]["why"]
+    assert "one of more than 1 keys, which share one probability; " in found["/".join(OTHER)]["why"]
 
 
 def test_nothing_known():
@@ -74,17 +74,17 @@ def test_nothing_known():
     controller = Controller(Policy(Budget.traces_per_second(10)), 0.0)
     controller.decide(Trace(1, key=("new",)), 0.0)
     new = by_key(explain(controller, 0.0, 9))["new"]
-    assert new["why"] == "new: nothing is measured yet"
+    assert new["why"] == "new: not measured yet"
     json.dumps(new, allow_nan=False)
 
 
 def test_no_budget():
     found = by_key(explain(fed(Policy(), {"a": 5}), 30.0, 9))
-    assert found["a"]["why"] == "whole: there is no budget"
+    assert found["a"]["why"] == "all traces kept: there is no budget"
     assert found["a"]["kept_share"] == 1
 
 
 def test_all_of_it_is_errors_that_are_always_kept():
     found = by_key(explain(fed(Policy(Budget.traces_per_second(1000)), {"a": 5}, error=True), 30.0, 9))
     assert found["a"]["error_ratio"] == [1, 1, 1]
-    assert found["a"]["why"] == "whole: chance has had nothing to decide about lately"
+    assert found["a"]["why"] == "all traces kept: no recent trace was decided by probability"

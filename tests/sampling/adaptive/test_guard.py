@@ -25,29 +25,29 @@ def test_probabilities_fall_only_when_tokens_run_out():
     assert not guard.is_low
 
 
-def test_a_minute_has_room_for_110_percent():
+def test_a_minute_may_cost_110_percent():
     guard = BudgetGuard(10.0, 0.0)
     guard.spend(659)
-    assert guard.has_room(1)
-    assert not guard.has_room(2)
+    assert guard.has_capacity(1)
+    assert not guard.has_capacity(2)
     guard.advance(WINDOW)
-    assert not guard.has_room(2), "the second it was spent in is not a whole minute ago"
+    assert not guard.has_capacity(2), "the second it was spent in is not a whole minute ago"
     guard.advance(WINDOW + 1)
-    assert guard.has_room(2)
+    assert guard.has_capacity(2)
 
 
-def test_what_exceeds_a_minute_is_borne_by_an_empty_one():
+def test_a_trace_above_a_minutes_limit_fits_in_an_empty_minute():
     guard = BudgetGuard(1.0, 0.0)
-    assert guard.has_room(1000)
+    assert guard.has_capacity(1000)
     guard.spend(1000)
-    assert not guard.has_room(1)
+    assert not guard.has_capacity(1)
     guard.advance(30.0)
-    assert not guard.has_room(1)
+    assert not guard.has_capacity(1)
     guard.advance(61.0)
-    assert guard.has_room(1000)
+    assert guard.has_capacity(1000)
 
 
-def test_seconds_are_forgotten_one_by_one():
+def test_seconds_expire_one_by_one():
     guard = BudgetGuard(10.0, 1000.5)
     for second in range(1000, 1100):
         guard.advance(second + 0.5)
@@ -67,7 +67,7 @@ def test_time_that_goes_back_changes_nothing():
     assert (guard.tokens.level, guard.spent) == (level, 5)
 
 
-def test_it_goes_on_after_a_restart():
+def test_it_resumes_after_a_restart():
     guard = BudgetGuard(10.0, 0.0)
     for second in range(90):
         guard.advance(float(second))
@@ -91,7 +91,7 @@ def test_whatever_arrives_a_minute_never_costs_more(load):
         now = step / load
         guard.advance(now)
         weight = dice.randrange(1, 60)
-        if guard.has_room(weight):
+        if guard.has_capacity(weight):
             guard.spend(weight)
             spent.append((now, weight))
     for begin in range(0, 200, 3):
@@ -103,7 +103,7 @@ def limit(**ceiling):
 
 
 def take(limit, weight, now):
-    if not limit.has_room(now):
+    if not limit.has_capacity(now):
         return False
     limit.charge(weight)
     return True
@@ -208,4 +208,4 @@ def test_a_shared_ceiling_is_charged_by_both():
     first, release = limit(traces_per_second=1), limit(traces_per_second=100)
     release.share(first)
     assert [take(release, 1, 0.0) for _ in range(6)] == [True] * 5 + [False]
-    assert not first.has_room(0.0)
+    assert not first.has_capacity(0.0)

@@ -12,7 +12,7 @@ PER = ["service.name", "http.route"]
 
 
 class World:
-    """Services that send to a sampler, each key at a rate of its own, and ask it for their rates."""
+    """Services that send to a sampler, each key at its own rate, and request their rates."""
 
     def __init__(self, rates, budget=20.0, per=PER, *, tells=True, ask_every=60.0, headroom=2.0, min_rate=0.01):
         policy = Policy(Budget.traces_per_second(budget), always=Always(None, None, None, None))
@@ -51,7 +51,7 @@ class World:
                 self.history.append(dict(self.told))
 
 
-def test_within_the_target_everything_is_to_come():
+def test_within_the_target_the_rate_is_1():
     world = World({("shop", "/"): 5})
     world.run(60)
     assert world.ask("shop") == (1.0, None)
@@ -59,7 +59,7 @@ def test_within_the_target_everything_is_to_come():
 
 
 @pytest.mark.parametrize("tells", [True, False])
-def test_above_it_twice_of_what_chance_keeps_whether_senders_tell_their_threshold_or_not(tells):
+def test_above_the_target_the_rate_is_twice_the_probability_with_and_without_th(tells):
     world = World({("shop", "/"): 200}, budget=20, tells=tells)
     world.run(1200)
     late = [told["shop"] for told in world.history[len(world.history) // 2 :]]
@@ -69,7 +69,7 @@ def test_above_it_twice_of_what_chance_keeps_whether_senders_tell_their_threshol
 
 
 @pytest.mark.parametrize("tells", [True, False])
-def test_when_the_traffic_is_gone_all_of_it_is_to_come_again(tells):
+def test_the_rate_returns_to_1_when_the_traffic_ends(tells):
     world = World({("shop", "/"): 200}, budget=20, tells=tells)
     world.run(300)
     assert world.told["shop"] < 0.5
@@ -78,7 +78,7 @@ def test_when_the_traffic_is_gone_all_of_it_is_to_come_again(tells):
     assert world.told["shop"] == 1
 
 
-def test_a_rare_key_is_not_left_out():
+def test_a_rare_key_sets_the_rate_to_1():
     world = World({("shop", "/"): 200, ("shop", "/rare"): 0.2, ("blog", "/"): 200})
     world.run(120)
     assert world.ask("shop").rate == 1
@@ -107,7 +107,7 @@ def test_keys_without_a_service_are_for_all():
     assert world.ask("any").rate == world.ask("other").rate < 0.5
 
 
-def test_of_several_samplers_the_one_that_needs_most_counts():
+def test_the_highest_rate_of_several_samplers_applies():
     world = World({("shop", "/"): 200}, budget=20)
     other = World({("shop", "/"): 200}, budget=60)
     world.run(60)
@@ -123,9 +123,9 @@ def test_memory_is_bounded(monkeypatch):
     world.run(20)
     for number in range(50):
         assert world.ask(f"service {number}").rate < 1
-    assert len(world.heads._told) == 20
+    assert len(world.heads._rates) == 20
     world.ask("made up")
-    assert ("made up", None) not in world.heads._told
+    assert ("made up", None) not in world.heads._rates
     many = {("shop", f"op {number}"): 1 for number in range(MOST_OPERATIONS + 10)}
     world = World(many, budget=5, per=["service.name", "span.name"])
     world.run(3)

@@ -16,7 +16,7 @@ def test_a_bucket_holds_its_values(value):
 
 
 @pytest.mark.parametrize(("value", "same"), [(0.0, 1e-6), (-5.0, 1e-6), (1e9, 1e6), (math.inf, 1e6), (math.nan, 1e6)])
-def test_what_is_outside_counts_as_the_nearest(value, same):
+def test_durations_out_of_range_count_as_the_nearest(value, same):
     assert bucket_of(value) == bucket_of(same)
 
 

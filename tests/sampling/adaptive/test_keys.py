@@ -36,13 +36,13 @@ def test_the_very_first_trace_is_no_rate():
 
 
 @pytest.mark.parametrize(("seen", "surprising"), [(50, False), (70, False), (20, True), (1000, True)])
-def test_noise_is_no_surprise(seen, surprising):
+def test_noise_is_not_a_change(seen, surprising):
     state = settled(50)
     state.seen = seen
     assert state.surprises(1.0) is surprising
 
 
-def test_a_burst_is_believed_at_once():
+def test_a_burst_is_adopted_immediately():
     keys = Keys(10, 3600.0, math.inf, 0.0)
     state = keys.admit(("a",), 0.0)
     state.seen = 0
@@ -57,7 +57,7 @@ def test_a_burst_is_believed_at_once():
     assert state.traffic == pytest.approx(50, rel=2.0)
 
 
-def test_a_change_too_small_for_each_is_seen_in_all():
+def test_a_change_too_small_for_each_key_is_noticed_in_the_total():
     keys = Keys(1000, 3600.0, math.inf, 0.0)
     states = [keys.admit((str(number),), 0.0) for number in range(500)]
     for state in states:
@@ -102,7 +102,7 @@ def test_what_is_slow_changes_with_the_key():
     assert state.slow_above < 0.2
 
 
-def test_keys_that_are_gone_are_forgotten():
+def test_keys_without_traffic_are_removed():
     keys = Keys(2, 100.0, math.inf, 0.0)
     keys.admit(("a",), 0.0)
     keys.measure(50.0, 50.0)
@@ -112,7 +112,7 @@ def test_keys_that_are_gone_are_forgotten():
     assert keys.find(("a",)) is keys.other
 
 
-def test_heavy_keys_take_the_places_of_light_ones():
+def test_heavy_untracked_keys_replace_light_ones():
     keys = Keys(2, 3600.0, math.inf, 0.0)
     for name in ("a", "b"):
         keys.admit((name,), 0.0)

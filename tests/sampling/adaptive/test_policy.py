@@ -15,7 +15,7 @@ def test_a_cost_is_bytes():
     assert budget.rate * 86_400 * 365.25 / 12 == pytest.approx(100 * 2**30)
 
 
-def test_the_ceilings_one_gets_without_asking_leave_something_to_chance():
+def test_the_default_ceilings_leave_a_part_of_the_budget():
     always = Always()
     shares = (always.debug, always.errors, always.slow.ceiling, always.first.ceiling)
     assert sum(ceiling.share for ceiling in shares) + Policy().site_ceiling.share <= 0.8

@@ -38,7 +38,7 @@ def test_a_cap_holds_even_if_there_is_more():
 
 
 @pytest.mark.parametrize("power", [0.0, 0.25, 0.5, 1.0])
-def test_nothing_for_nobody(power):
+def test_without_demands_nothing_is_shared(power):
     assert share([], 10.0, power) == []
     assert share([0.0, 0.0], 10.0, power) == [0.0, 0.0]
     assert share([5.0, 5.0], 0.0, power) == [0.0, 0.0]
@@ -53,7 +53,7 @@ def test_all_of_the_budget_and_no_more(demands, budget, power, cap):
 
 
 @given(demands, st.floats(0.001, 1e9), st.floats(0, 1))
-def test_who_asks_for_less_gets_no_smaller_part(demands, budget, power):
+def test_a_smaller_demand_gets_no_smaller_part(demands, budget, power):
     given = share(demands, budget, power)
     parts = [gets / demand for demand, gets in sorted(zip(demands, given, strict=True)) if demand > 1e-300]
     assert all(later <= earlier * (1 + 1e-6) for earlier, later in pairwise(parts))

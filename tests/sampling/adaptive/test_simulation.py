@@ -1,4 +1,4 @@
-"""The figures that docs/topics/adaptive_sampling.md gives of benchmarks/sampling/simulate.py."""
+"""The figures in docs/topics/adaptive_sampling.md are those of benchmarks/sampling/simulate.py."""
 
 import sys
 from pathlib import Path

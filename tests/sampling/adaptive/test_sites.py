@@ -16,7 +16,7 @@ def settle(sites, site, per_hour, seconds=600):
 
 
 @pytest.mark.parametrize(("per_hour", "probability"), [(9_000, 1.0), (11_000, 0.001), (60_000, 0.0001)])
-def test_busy_sites_are_cut(per_hour, probability):
+def test_busy_sites_are_reduced(per_hour, probability):
     rules = (SiteRule(0.001, above=10_000 / HOUR), SiteRule(0.0001, above=50_000 / HOUR))
     state = settle(Sites(rules, 0.0, 10, HOUR), "shop.example", per_hour)
     assert probability_of(state.cap) == pytest.approx(probability, rel=1e-3)
@@ -29,7 +29,7 @@ def test_a_rule_can_be_for_some_sites():
     assert sites.find("b.example", 0.0).cap == ALWAYS
 
 
-def test_a_new_sites_first_traces_are_no_stampede():
+def test_the_first_traces_of_a_new_site_do_not_count_as_heavy_traffic():
     sites = Sites((SiteRule(0.001, above=1.0),), 0.0, 10, HOUR)
     sites.find("a.example", 0.0).seen += 20
     sites.measure(1.0, 1.0)
@@ -50,7 +50,7 @@ def test_too_many_sites_have_no_rules():
     assert sites.find("a", 0.0)
 
 
-def test_sites_that_are_gone_are_forgotten():
+def test_sites_without_traffic_are_removed():
     sites = Sites((SiteRule(0.1),), 0.0, 2, 100.0)
     sites.find("a", 0.0)
     sites.measure(101.0, 101.0)

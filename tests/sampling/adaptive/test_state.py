@@ -45,7 +45,7 @@ def restarted(controller, now, policy=POLICY, begin=1e6):
     return other
 
 
-def test_a_restart_forgets_nothing():
+def test_a_restart_keeps_all_measurements():
     controller = Controller(POLICY, 0.0)
     run(controller)
     other = restarted(controller, 40.0)
@@ -72,7 +72,7 @@ def test_nothing_is_new_after_a_restart():
     assert "release" not in reasons
 
 
-def test_another_unit_learns_rates_anew():
+def test_with_another_unit_rates_are_measured_again():
     controller = Controller(POLICY, 0.0)
     run(controller)
     other = restarted(controller, 40.0, Policy(budget=Budget.bytes_per_day(1)))
@@ -92,8 +92,8 @@ def test_smaller_bounds_hold():
 @pytest.mark.parametrize(
     "data", [None, [], {}, {"version": 99}, {"version": 1}, {"version": 1, "keys": [1]}, "text", {"version": "1"}]
 )
-def test_what_is_no_state_is_refused(data):
-    with pytest.raises(ValueError, match="state of"):
+def test_an_invalid_state_is_refused(data):
+    with pytest.raises(ValueError, match="sampler state"):
         restore(Controller(POLICY, 0.0), data, 0.0)
 
 
@@ -102,7 +102,7 @@ def test_a_damaged_state_is_refused():
     run(controller)
     data = state_of(controller, 40.0)
     data["keys"][0][1]["tally"] = [1, 2]
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="is invalid"):
         restore(Controller(POLICY, 0.0), data, 0.0)
 
 

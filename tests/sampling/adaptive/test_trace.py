@@ -1,7 +1,7 @@
 from otelwp_agent.sampling.adaptive.trace import Decision, Reason, Trace
 
 
-def test_reasons_are_the_texts_that_spans_and_metrics_say():
+def test_reasons_equal_the_texts_in_spans_and_metrics():
     assert f"{Reason.SITE_MINIMUM}" == "site_minimum"
     assert Decision(keep=True, threshold=None, reason=Reason.ERROR).reason == "error"
 

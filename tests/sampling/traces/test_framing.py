@@ -25,7 +25,7 @@ def test_what_was_framed_comes_back(spans):
 
 
 @given(SPANS, st.binary(max_size=20), st.binary(max_size=20))
-def test_what_stands_around_is_put_before(spans, resource, scope):
+def test_heads_precede_their_spans(spans, resource, scope):
     head = (delimited(1, resource), delimited(1, scope) + delimited(3, b"https://schema"))
     (found,) = pb.Resources.FromString(enclose([(head, frame(spans))])).resources
     assert found.resource == resource
@@ -34,7 +34,7 @@ def test_what_stands_around_is_put_before(spans, resource, scope):
     assert found.scopes[0].SerializeToString() == head[1]
 
 
-def test_neighbours_share_what_is_the_same_around_both():
+def test_neighbours_share_equal_heads():
     shop, blog = delimited(1, b"shop"), delimited(1, b"blog")
     places = [(shop, b""), (shop, b""), (shop, b"\x0a\x00"), (blog, b""), (shop, b"")]
     body = enclose([(head, frame([b"%d" % number])) for number, head in enumerate(places)])
@@ -43,10 +43,10 @@ def test_neighbours_share_what_is_the_same_around_both():
     assert [[scope.items for scope in each.scopes] for each in found] == [[[b"0", b"1"], [b"2"]], [[b"3"]], [[b"4"]]]
 
 
-def test_nothing_around_nothing():
+def test_no_spans_and_no_heads():
     assert enclose([((b"", b""), frame([]))]) == b"\x0a\x02\x12\x00"
 
 
-def test_what_was_not_framed_does_not_parse():
+def test_unframing_other_bytes_fails():
     with pytest.raises(MalformedError):
         unframe(b"\x12\x05abc")

@@ -42,7 +42,7 @@ ROUNDS = 10_000
 
 
 def padded(number, size):
-    """Return a varint of so many bytes."""
+    """Return a varint with `size` bytes."""
     return bytes([number >> 7 * place & 127 | 128 * (place < size - 1) for place in range(size)])
 
 
@@ -98,7 +98,7 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("variants", VARIANTS.values(), ids=VARIANTS)
-def test_fields_that_stand_there_twice(variants):
+def test_fields_that_occur_twice(variants):
     whole = delimited(1, TRACE) + delimited(2, CHILD)
     for first, second in itertools.product([b"", *variants], repeat=2):
         for item in (first + second, first + second + whole, whole + first + second, first + whole + second):
@@ -136,7 +136,7 @@ def test_what_ends_too_early():
 
 
 def test_an_id_that_is_how_the_request_begins():
-    """Where no id is, none is looked for: an offset of 0 is no id."""
+    """A missing id is not looked up: an offset of 0 is not an id."""
     body = request([span(b"none"), span(OTHER)])
     assert agree(native, body.replace(OTHER, body[:16]))
 
@@ -164,7 +164,7 @@ def test_varints_longer_than_needed(make, size):
 
 
 def captured():
-    """Yield what real senders wrote, as OTLP."""
+    """Yield requests of real senders as OTLP."""
     for path in sorted(CAPTURES.glob("*.pb")):
         yield path.name, path.read_bytes()
     for path in sorted(CAPTURES.glob("*.json")):
@@ -324,7 +324,7 @@ def test_a_request_outlives_what_it_was_read_from():
 
 
 def everything(body=BODY, owner=None, marks=MARKS):
-    """Call all there is, rightly and wrongly."""
+    """Call all functions with valid and invalid arguments."""
     read(IRREGULAR, marks)
     read(body[:-1], marks)
     found, pieces = read(body, marks, name=True)
@@ -377,7 +377,7 @@ def _allocated():
     return tell().uordblks
 
 
-def test_it_stands_a_lack_of_memory():
+def test_a_lack_of_memory_is_handled():
     testing = pytest.importorskip("_testcapi")
     expected, failures = everything(), 0
     for start in range(200):

@@ -1,4 +1,4 @@
-"""Traces read out of requests: what everything means, whether the extension module reads it or Python does."""
+"""Find the traces of requests, with the extension module and in Python."""
 
 import tracemalloc
 
@@ -21,7 +21,7 @@ ELSEWHERE = b"elsewher"
 
 @pytest.fixture(params=["native", "python"])
 def read(request):
-    """Read a request in one of the two ways; what stands here is all laid out as usual."""
+    """Read a request in one of the two ways; all requests here have the usual layout."""
     if request.param == "python":
         return lambda body, marks=MARKS, *, name=True: reading.read(body, marks, name)
     if not traces.NATIVE:
@@ -56,7 +56,7 @@ def test_a_whole_trace(read):
     assert said(piece) == (b"GET /", {})
 
 
-def test_a_parent_that_is_not_there(flags):
+def test_a_missing_parent(flags):
     assert flags([span(span_id=GRANDCHILD, parent=CHILD), span()]) == [ROOTED]
 
 
@@ -75,7 +75,7 @@ def test_a_parent_in_another_trace_is_not_there(flags):
     assert flags([span(), span(OTHER, CHILD, ROOT), span(OTHER, GRANDCHILD)]) == [WHOLE | ROOTED, ROOTED]
 
 
-def test_traces_that_lie_mixed(read):
+def test_interleaved_traces(read):
     found, pieces = read(request([
         span(), span(OTHER, b"33333333"),
         span(span_id=CHILD, parent=ROOT), span(OTHER, b"44444444", b"33333333", code=2),
@@ -88,7 +88,7 @@ def test_traces_that_lie_mixed(read):
 
 
 @pytest.mark.parametrize("other", [b"\xff" + TRACE[1:], TRACE[:-1] + b"\xff", TRACE[8:] + TRACE[:8]])
-def test_traces_whose_ids_are_alike_are_told_apart(read, other):
+def test_traces_with_similar_ids_are_distinguished(read, other):
     found, pieces = read(request([span(), span(other, CHILD), span(span_id=CHILD, parent=ROOT)]))
     assert [(piece[0], piece[1]) for piece in pieces] == [(TRACE, 2), (other, 1)]
     assert found.spread(b"ab") == b"aba"
@@ -203,20 +203,20 @@ def test_trace_states_are_those_of_their_trace(read):
 
 
 @pytest.mark.parametrize("bad", [b"", bytes(16), b"short", bytes(17)], ids=["none", "zeros", "short", "long"])
-def test_trace_ids_that_are_none(read, bad):
+def test_invalid_trace_ids(read, bad):
     _, pieces = read(request([span(), span(bad, CHILD, ROOT), span(bad, CHILD, code=2, trace_state="a=b")]))
     assert [piece[:2] for piece in pieces] == [(TRACE, 1), (b"", 2)]
     assert pieces[1][3] == INVALID | ERROR | ROOTED
     assert pieces[1][4] == (b"a=b",)
 
 
-def test_all_trace_ids_that_are_none_are_one_piece(read):
+def test_all_invalid_trace_ids_form_one_piece(read):
     found, pieces = read(request([span(b"x"), span(), span(b"", CHILD), span(bytes(16), GRANDCHILD)]))
     assert [piece[:2] for piece in pieces] == [(b"", 3), (TRACE, 1)]
     assert found.spread(b"ab") == b"abaa"
 
 
-def test_what_is_asked_for_of_a_root(read):
+def test_the_requested_fields_of_a_root(read):
     attributes = [
         {"key": "http.route", "value": {"string_value": "/a"}},
         {"key": "http.method", "value": {"string_value": "GET"}},
@@ -241,13 +241,13 @@ def full_values(body):
     [b"", b"\x0a", b"\x12\x03\x0a\x01v" + b"\x0a\x01n", b"\x0a\x81\x00n\x12\x03\x0a\x01v", delimited(1, b"k" * 128)],
     ids=["empty", "cut", "key last", "long form", "long key"],
 )
-def test_attributes_that_may_be_any_are_told(read, attribute):
+def test_attributes_with_unusual_layout_are_returned(read, attribute):
     item = delimited(1, TRACE) + delimited(9, attribute) + delimited(9, b"\x0a\x01m\x12\0")
     piece = read(enclose([((b"", b""), frame([item]))]), MARKS)[1][0]
     assert pb.Said.FromString(piece[7]).attributes == [attribute]
 
 
-def test_without_marks_only_errors_and_roots_are_told(read):
+def test_without_marks_only_errors_and_roots_are_reported(read):
     body = request([span(code=2, trace_state="a=b"), span(), span(OTHER, parent=ROOT)])
     assert [(piece[3], piece[4], piece[7]) for piece in read(body, None)[1]] == [
         (ERROR | ROOTED, (b"a=b",), b""),
@@ -268,7 +268,7 @@ def test_an_empty_request(read):
 @pytest.mark.parametrize(
     "body", [b"\x0a\xff", b"\x00", b"\x0a\x02\x12", enclose([((b"", b""), frame([b"\x0a\x10abc"]))])]
 )
-def test_what_does_not_parse(body):
+def test_invalid_requests(body):
     with pytest.raises(MalformedError):
         reading.read(body, MARKS, name=True)
     with pytest.raises(MalformedError):
@@ -319,7 +319,7 @@ def test_parts(read):
     assert len(read(together)[0].spans(0)) == 2
 
 
-def test_what_stands_around_is_one_object(read):
+def test_equal_heads_are_one_object(read):
     """A resource can be large, and a request can have thousands of scopes and traces."""
     scope = delimited(2, delimited(2, delimited(1, TRACE)) + delimited(2, delimited(1, OTHER) + delimited(4, ROOT)))
     roots = delimited(2, delimited(2, delimited(1, OTHER)) + delimited(2, delimited(1, ELSEWHERE * 2)))
@@ -342,8 +342,8 @@ def test_many_traces_take_no_longer_each(read):
     assert [unframe(part[1]) for (part,) in parts] == spans == [[delimited(1, each)] for each in ids]
 
 
-def test_spans_of_nothing_take_next_to_nothing(read):
-    """Two bytes of a request are a span, and whoever sends it chooses the way it is read."""
+def test_empty_spans_need_almost_no_memory(read):
+    """Two bytes of a request can be a span, and the sender controls the layout."""
     body = enclose([((b"", b""), frame([b""] * 50_000))])
     tracemalloc.start()
     try:

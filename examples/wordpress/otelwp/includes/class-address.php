@@ -19,7 +19,8 @@ final class Address {
 	const FORBIDDEN = 'forbidden'; // Link-local, metadata service, unspecified, multicast or reserved.
 
 	/**
-	 * Networks that no agent has, by family. The first of each are what metadata services of clouds answer on.
+	 * Networks that no agent is in, by family. The first ones of each family are addresses of clouds' metadata
+	 * services.
 	 */
 	const FORBIDDEN_NETWORKS = array(
 		'169.254.0.0/16',
@@ -95,7 +96,7 @@ final class Address {
 	}
 
 	/**
-	 * Return whether an address lies in one of several networks.
+	 * Return whether an address is in one of several networks.
 	 *
 	 * @param string   $text     An address.
 	 * @param string[] $networks Addresses or networks in CIDR notation; invalid ones contain nothing.
@@ -115,7 +116,7 @@ final class Address {
 	}
 
 	/**
-	 * Return whether an address lies in a network.
+	 * Return whether an address is in a network.
 	 *
 	 * @param string $bytes   From parse().
 	 * @param string $network In CIDR notation.

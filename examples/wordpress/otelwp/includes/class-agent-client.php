@@ -1,6 +1,6 @@
 <?php
 /**
- * Questions to the agent.
+ * Requests to the agent.
  *
  * @package Otelwp
  */
@@ -10,18 +10,19 @@ namespace Otelwp;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * A small HTTP client that waits for an answer, for cron, the dashboard and WP-CLI; pages never wait.
+ * A small HTTP client that waits for an answer, for cron, the dashboard and WP-CLI. Pages never wait.
  *
- * It is here because WP_Http knows no unix sockets, and may be forbidden to talk to this host (WP_HTTP_BLOCK_EXTERNAL).
+ * It replaces WP_Http, which does not support unix sockets and may not be allowed to connect to this host
+ * (WP_HTTP_BLOCK_EXTERNAL).
  */
 final class Agent_Client {
 
-	const SECONDS = 2.0; // For the whole exchange.
+	const SECONDS = 2.0; // Timeout of the whole exchange.
 
-	const MAX_BYTES = 65536; // Of an answer.
+	const MAX_BYTES = 65536; // Maximum size of an answer.
 
 	/**
-	 * Take an address apart.
+	 * Split an address into its parts.
 	 *
 	 * @param string $url `http://host:port[/path]` or `unix:///path/of.sock`.
 	 * @return array{socket: string, host: string, path: string}|null
@@ -49,20 +50,21 @@ final class Agent_Client {
 	}
 
 	/**
-	 * Ask. A redirect is returned like any other answer and never followed: the headers may hold the API key.
+	 * Send a request and return the answer. A redirect is returned like any other answer and never followed, because
+	 * the headers may contain the API key.
 	 *
 	 * @param string $method  GET or POST.
-	 * @param string $url     Where the agent is.
-	 * @param string $path    What to ask, to be put behind the address.
+	 * @param string $url     Address of the agent.
+	 * @param string $path    Path, appended to the address.
 	 * @param string $body    JSON, for POST.
-	 * @param array  $headers More of them, name => value.
-	 * @param string $setting The setting that holds the address.
+	 * @param array  $headers value. => Additional headers, name => value. => value.
+	 * @param string $setting The setting with the address.
 	 * @return array{status: int, headers: array, body: string}|\WP_Error
 	 */
 	public static function request( $method, $url, $path, $body = '', array $headers = array(), $setting = 'agent_url' ) {
 		$to = self::parse( $url );
 		if ( null === $to ) {
-			return new \WP_Error( 'otelwp_address', __( 'This is no address of an agent.', 'otelwp' ) );
+			return new \WP_Error( 'otelwp_address', __( 'The address of the agent is invalid.', 'otelwp' ) );
 		}
 		$refusal = Destination::refusal( $url, Settings::is_constant( $setting ) );
 		if ( '' !== $refusal ) {
@@ -86,7 +88,7 @@ final class Agent_Client {
 
 		$lines = explode( "\r\n", $top );
 		if ( ! preg_match( '#^HTTP/1\.[01] (\d{3})#', $lines[0], $status ) ) {
-			return new \WP_Error( 'otelwp_answer', __( 'What answers there does not speak HTTP.', 'otelwp' ) );
+			return new \WP_Error( 'otelwp_answer', __( 'The answer is not HTTP.', 'otelwp' ) );
 		}
 		$fields = array();
 		foreach ( array_slice( $lines, 1 ) as $line ) {
@@ -101,19 +103,19 @@ final class Agent_Client {
 	}
 
 	/**
-	 * Write, then read until the other side closes.
+	 * Write a message, then read until the agent closes the connection.
 	 *
-	 * @param string $socket  As PHP names it.
-	 * @param string $message What to write.
-	 * @param string $setting The setting that holds the address.
+	 * @param string $socket  Address in PHP's notation.
+	 * @param string $message The message.
+	 * @param string $setting The setting with the address.
 	 * @return string|\WP_Error
 	 */
 	private static function exchange( $socket, $message, $setting ) {
-		// phpcs:disable WordPress.WP.AlternativeFunctions, WordPress.PHP.NoSilencedErrors -- these are sockets, no files; the error is returned.
+		// phpcs:disable WordPress.WP.AlternativeFunctions, WordPress.PHP.NoSilencedErrors -- these are sockets, not files; the error is returned.
 		$deadline   = microtime( true ) + self::SECONDS;
 		$connection = @stream_socket_client( $socket, $code, $error, self::SECONDS );
 		if ( ! $connection ) {
-			return new \WP_Error( 'otelwp_connect', '' === (string) $error ? __( 'Nobody answers there.', 'otelwp' ) : $error );
+			return new \WP_Error( 'otelwp_connect', '' === (string) $error ? __( 'No process accepts connections there.', 'otelwp' ) : $error );
 		}
 		$refusal = 0 === strpos( $socket, 'unix:' ) ? '' : Destination::peer_refusal( $connection );
 		if ( '' !== $refusal ) {
@@ -129,7 +131,7 @@ final class Agent_Client {
 			$except = null;
 			if ( $left <= 0 || ! stream_select( $read, $write, $except, 0, $left ) ) {
 				fclose( $connection );
-				return new \WP_Error( 'otelwp_timeout', __( 'The agent took the question and did not answer in time.', 'otelwp' ) );
+				return new \WP_Error( 'otelwp_timeout', __( 'The agent accepted the request and did not answer in time.', 'otelwp' ) );
 			}
 			if ( $write ) {
 				$message = substr( $message, (int) @fwrite( $connection, $message ) );

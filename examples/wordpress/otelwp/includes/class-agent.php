@@ -1,6 +1,6 @@
 <?php
 /**
- * What the agent said last.
+ * The last answer of the agent.
  *
  * @package Otelwp
  */
@@ -10,28 +10,28 @@ namespace Otelwp;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * The agent's wishes (rate, budget, pause) and licence (tier, features), from its last heartbeat reply.
+ * The agent's requests (rate, budget, pause) and licence (tier, features), from its last heartbeat answer.
  *
- * They hold for as long as the reply says, or half an hour; after that the site's own settings stand alone. The plugin
- * locks nothing by tier: what a licence allows is the agent's to do or to refuse, the plugin only shows it.
+ * They are valid for the time in the answer, or half an hour; after that only the site's own settings apply. The plugin
+ * restricts nothing by tier: the agent does that, the plugin only shows the licence.
  */
 final class Agent {
 
 	const OPTION = 'otelwp_agent';
 
-	const VALID_FOR = 1800; // Seconds. WP-Cron runs when somebody visits: a heartbeat may well be late.
+	const VALID_FOR = 1800; // Seconds. WP-Cron runs only when a visitor requests a page: a heartbeat may be late.
 
 	const TIERS = array( 'free', 'pro', 'enterprise' );
 
 	/**
-	 * What was saved of the last reply, and of which site; null before it was asked for.
+	 * The saved state of the last answer, with its site; null if it was not read yet.
 	 *
 	 * @var array|null
 	 */
 	private static $state = null;
 
 	/**
-	 * Return what was saved of the last reply.
+	 * Return the saved state of the last answer.
 	 *
 	 * @return array
 	 */
@@ -45,14 +45,14 @@ final class Agent {
 	}
 
 	/**
-	 * Forget the last reply.
+	 * Delete the saved state.
 	 */
 	public static function forget() {
 		self::save( array() );
 	}
 
 	/**
-	 * Save what is to be known of the agent.
+	 * Save the state of the agent.
 	 *
 	 * @param array $state All of it.
 	 */
@@ -62,7 +62,7 @@ final class Agent {
 	}
 
 	/**
-	 * Return a wish of the agent that still holds, or null.
+	 * Return a request of the agent that is still valid, or null.
 	 *
 	 * @param string $key `rate`, `traces_per_second` or `paused`.
 	 * @return mixed
@@ -73,7 +73,7 @@ final class Agent {
 	}
 
 	/**
-	 * Return the tier of the agent's licence: `free` as long as the agent has not told another.
+	 * Return the tier of the agent's licence: `free` unless the agent has sent another.
 	 *
 	 * @return string
 	 */
@@ -83,7 +83,7 @@ final class Agent {
 	}
 
 	/**
-	 * Return the features that the agent's licence names.
+	 * Return the features that the agent's licence contains.
 	 *
 	 * @return string[]
 	 */
@@ -93,7 +93,7 @@ final class Agent {
 	}
 
 	/**
-	 * Return the share of requests to record: the setting, or less if the agent wishes.
+	 * Return the share of requests to record: the setting, or less if the agent requests less.
 	 *
 	 * @return float
 	 */
@@ -113,7 +113,7 @@ final class Agent {
 	}
 
 	/**
-	 * Save a reply; what it does not say is forgotten.
+	 * Save an answer; whatever it does not contain is deleted.
 	 *
 	 * @param array $reply   The body, decoded.
 	 * @param array $headers Of the answer, names in lower case.
@@ -127,7 +127,7 @@ final class Agent {
 	}
 
 	/**
-	 * Note that the agent did not answer. What it said before holds until its time is over.
+	 * Record that the agent did not answer. Its last answer stays valid until its time is over.
 	 *
 	 * @param string $problem Why.
 	 */
@@ -139,7 +139,7 @@ final class Agent {
 	}
 
 	/**
-	 * Return what is valid of a reply.
+	 * Return the valid parts of an answer.
 	 *
 	 * @param array $reply   `{tier, features, sampling: {rate, traces_per_second}, toggles: {pause, block_plugin}}`, any of it.
 	 * @param array $headers `x-otelwp-tier`, `x-otelwp-sampling-rate`, `x-otelwp-traces-per-second`, any of them.
@@ -150,15 +150,15 @@ final class Agent {
 		$sampling = isset( $reply['sampling'] ) && is_array( $reply['sampling'] ) ? $reply['sampling'] : array();
 		$toggles  = isset( $reply['toggles'] ) && is_array( $reply['toggles'] ) ? $reply['toggles'] : array();
 		$features = isset( $reply['features'] ) && is_array( $reply['features'] ) ? $reply['features'] : array();
-		$told     = array(
+		$wanted   = array(
 			'rate'              => isset( $sampling['rate'] ) ? $sampling['rate'] : self::header( $headers, 'x-otelwp-sampling-rate' ),
 			'traces_per_second' => isset( $sampling['traces_per_second'] ) ? $sampling['traces_per_second'] : self::header( $headers, 'x-otelwp-traces-per-second' ),
 		);
-		if ( is_numeric( $told['rate'] ) && $told['rate'] >= 0 && $told['rate'] <= 1 ) {
-			$state['rate'] = (float) $told['rate'];
+		if ( is_numeric( $wanted['rate'] ) && $wanted['rate'] >= 0 && $wanted['rate'] <= 1 ) {
+			$state['rate'] = (float) $wanted['rate'];
 		}
-		if ( is_numeric( $told['traces_per_second'] ) && $told['traces_per_second'] > 0 ) {
-			$state['traces_per_second'] = (float) $told['traces_per_second'];
+		if ( is_numeric( $wanted['traces_per_second'] ) && $wanted['traces_per_second'] > 0 ) {
+			$state['traces_per_second'] = (float) $wanted['traces_per_second'];
 		}
 		$tier = isset( $reply['tier'] ) ? $reply['tier'] : self::header( $headers, 'x-otelwp-tier' );
 		if ( in_array( $tier, self::TIERS, true ) ) {
@@ -166,7 +166,7 @@ final class Agent {
 		}
 		$state['features'] = array();
 		foreach ( array_slice( array_values( array_filter( $features, 'is_string' ) ), 0, 50 ) as $feature ) {
-			$state['features'][] = sanitize_key( substr( $feature, 0, 64 ) ); // Every page loads the option.
+			$state['features'][] = sanitize_key( substr( $feature, 0, 64 ) ); // Limited, because every page loads the option.
 		}
 		if ( ! empty( $toggles['pause'] ) || ! empty( $toggles['block_plugin'] ) ) {
 			$state['paused'] = true;

@@ -10,10 +10,10 @@ namespace Otelwp;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Remembers which endpoints failed, so that a dead agent costs one attempt a minute and not one a page.
+ * Remembers which endpoints failed, so that an unreachable agent costs one attempt a minute, not one for each page.
  *
- * It remembers in APCu, which all workers of a pool share, or else in a transient without an expiry: WordPress loads
- * that one with all other options (or has it in the object cache), so that reading it asks the database nothing.
+ * The state is in APCu, which all workers of a pool share, or else in a transient without an expiry. WordPress loads
+ * such a transient with all other options (or from the object cache), so that reading it needs no database query.
  */
 final class Breaker {
 
@@ -22,20 +22,20 @@ final class Breaker {
 	const SECONDS = 60;
 
 	/**
-	 * Endpoint => until when it is left alone, since when it fails, why.
+	 * Endpoint => until when it is skipped, since when it fails, and why.
 	 *
 	 * @var array<string, array{until: int, since: int, why: string}>
 	 */
 	private $failing;
 
 	/**
-	 * Read what is remembered.
+	 * Read the state.
 	 */
 	public function __construct() {
 		$failing       = self::has_apcu() ? apcu_fetch( self::key( self::NAME ) ) : get_transient( self::NAME );
 		$this->failing = is_array( $failing ) ? $failing : array();
 		if ( false === $failing && ! self::has_apcu() && ! wp_using_ext_object_cache() ) {
-			$this->save(); // Somebody deleted it: without the row, every page would ask for it.
+			$this->save(); // The transient was deleted: without its row, every page would query the database for it.
 		}
 	}
 
@@ -49,7 +49,7 @@ final class Breaker {
 	}
 
 	/**
-	 * Tell whether processes share memory.
+	 * Return whether processes share memory.
 	 *
 	 * @return bool
 	 */
@@ -62,9 +62,9 @@ final class Breaker {
 	}
 
 	/**
-	 * Return a key of shared memory that no other site on this host uses.
+	 * Return a key in shared memory that no other site on this host uses.
 	 *
-	 * @param string $name What it is for.
+	 * @param string $name Its purpose.
 	 * @return string
 	 */
 	public static function key( $name ) {
@@ -73,7 +73,8 @@ final class Breaker {
 	}
 
 	/**
-	 * Tell whether an endpoint may be tried. Who is told yes while it fails tries alone: the others wait another minute.
+	 * Return whether an endpoint may be tried. While it fails, only one process gets true in a minute; all others must
+	 * wait.
 	 *
 	 * @param string $endpoint Its text.
 	 * @return bool
@@ -91,10 +92,10 @@ final class Breaker {
 	}
 
 	/**
-	 * Note how a try ended.
+	 * Record the result of an attempt.
 	 *
 	 * @param string $endpoint Its text.
-	 * @param string $why      '' if it went well.
+	 * @param string $why      The reason of the failure, '' after a success.
 	 */
 	public function note( $endpoint, $why ) {
 		$known = isset( $this->failing[ $endpoint ] );
@@ -106,7 +107,7 @@ final class Breaker {
 			return;
 		}
 		if ( $known && $this->failing[ $endpoint ]['until'] > time() && $this->failing[ $endpoint ]['why'] === $why ) {
-			return; // allows() has prolonged it.
+			return; // allows() has extended the time already.
 		}
 		$this->failing[ $endpoint ] = array(
 			'until' => time() + self::SECONDS,
@@ -126,7 +127,7 @@ final class Breaker {
 	}
 
 	/**
-	 * Forget all failures.
+	 * Delete all failures.
 	 */
 	public function reset() {
 		$this->failing = array();
@@ -134,7 +135,7 @@ final class Breaker {
 	}
 
 	/**
-	 * Remember.
+	 * Save the state.
 	 */
 	private function save() {
 		if ( self::has_apcu() ) {

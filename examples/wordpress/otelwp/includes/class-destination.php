@@ -1,6 +1,6 @@
 <?php
 /**
- * Which addresses the plugin talks to.
+ * Allowed addresses of the agent.
  *
  * @package Otelwp
  */
@@ -10,11 +10,11 @@ namespace Otelwp;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Refuses addresses that an attacker would enter: those of metadata services and sockets of other users always, other
- * hosts unless wp-config.php names them.
+ * Refuses addresses that an attacker would enter: metadata services and sockets of other users always, other hosts
+ * unless wp-config.php contains them.
  *
- * An option can be changed by whoever takes over an administrator's account or finds an injection in some plugin;
- * wp-config.php only by whoever can write files on this host.
+ * An attacker who controls an administrator's account, or finds an injection in a plugin, can change an option. Only a
+ * user who can write files on this host can change wp-config.php.
  */
 final class Destination {
 
@@ -28,7 +28,7 @@ final class Destination {
 	 * Return why an address must not be used.
 	 *
 	 * @param string $text  `unix:///path`, `unixgram:///path`, `http://host…` or `udp://host…`, which has been parsed before.
-	 * @param bool   $fixed Whether a constant in wp-config.php names it.
+	 * @param bool   $fixed Whether a constant in wp-config.php contains it.
 	 * @return string '' if it may be used, else a constant of this class or of Unix_Socket.
 	 */
 	public static function refusal( $text, $fixed ) {
@@ -53,7 +53,7 @@ final class Destination {
 	 * Return why a host must not be used.
 	 *
 	 * @param string $host  A name or an address; IPv6 in brackets.
-	 * @param bool   $fixed Whether a constant in wp-config.php names it.
+	 * @param bool   $fixed Whether a constant in wp-config.php contains it.
 	 * @return string
 	 */
 	public static function host_refusal( $host, $fixed ) {
@@ -77,7 +77,8 @@ final class Destination {
 	}
 
 	/**
-	 * Return whether a name means this host. It is not resolved then: a name server could say otherwise.
+	 * Return whether a name means this host. Such a name is not resolved, because a name server could return another
+	 * address.
 	 *
 	 * @param string $host A name or an address.
 	 * @return bool
@@ -87,7 +88,7 @@ final class Destination {
 	}
 
 	/**
-	 * Return why nothing must be written to a connection: its name may have resolved to a forbidden address.
+	 * Return why data must not be written to a connection: the host name may have resolved to a forbidden address.
 	 *
 	 * @param resource $connection A connected socket of TCP or UDP.
 	 * @return string
@@ -97,7 +98,7 @@ final class Destination {
 	}
 
 	/**
-	 * Return why nothing must be written to a peer.
+	 * Return why data must not be written to a peer.
 	 *
 	 * @param string $name Its address and port, as PHP writes them; '' if the socket is not connected.
 	 * @return string
@@ -111,23 +112,23 @@ final class Destination {
 	}
 
 	/**
-	 * Explain a refusal to the administrator, with what to do.
+	 * Explain a refusal to the administrator, with its remedy.
 	 *
-	 * @param string $why      Of refusal(); anything else is returned as it is.
+	 * @param string $why      From refusal(); anything else is returned unchanged.
 	 * @param string $setting  The setting, like `agent_url`.
 	 * @return string
 	 */
 	public static function explain( $why, $setting ) {
 		switch ( $why ) {
 			case Unix_Socket::ABSENT:
-				return __( 'nothing is there', 'otelwp' );
+				return __( 'the socket does not exist', 'otelwp' );
 			case self::FORBIDDEN:
-				return __( 'refused, because it is a link-local, metadata or reserved address, which no agent has. Write the address that the agent listens on', 'otelwp' );
+				return __( 'refused, because it is a link-local, metadata or reserved address, which no agent uses. Write the address that the agent listens on', 'otelwp' );
 			case self::SPELLING:
 				return __( 'refused, because the address has an ambiguous spelling. Write IPv4 as four decimal numbers, like 127.0.0.1, and IPv6 in brackets, like [::1]', 'otelwp' );
 			case self::OTHER_HOST:
 				/* translators: %s: name of a constant */
-				return sprintf( __( 'refused, because it is another host. Only wp-config.php can name one: define the constant %s there', 'otelwp' ), 'OTELWP_' . strtoupper( $setting ) );
+				return sprintf( __( 'refused, because it is another host. Another host must be configured in wp-config.php: define the constant %s there', 'otelwp' ), 'OTELWP_' . strtoupper( $setting ) );
 			case Unix_Socket::LINK:
 				return __( 'refused, because it is a symbolic link or leads through one that root did not create. Write the path of the socket itself', 'otelwp' );
 			case Unix_Socket::OTHER:

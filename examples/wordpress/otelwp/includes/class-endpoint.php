@@ -1,6 +1,6 @@
 <?php
 /**
- * Where traces go.
+ * An endpoint of traces.
  *
  * @package Otelwp
  */
@@ -10,28 +10,28 @@ namespace Otelwp;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * One way to the agent. It writes one message and never waits for an answer.
+ * An address of the agent. It writes one message and never waits for an answer.
  *
- * Sockets are opened here rather than through WP_Http because of what a page would pay: `blocking => false` waits for
- * the whole answer with cURL (1.4 ms at best, one second beside an agent that hangs), and knows no unix socket. A raw
- * socket that does not block costs 0.02 to 0.15 ms in every state of the agent: nothing there, a full queue and a peer
- * that never reads are all told at once.
+ * It uses sockets rather than WP_Http because of the time that a page would lose: `blocking => false` waits for the
+ * whole answer with cURL (at least 1.4 ms, one second if the agent hangs), and does not support unix sockets. A
+ * non-blocking socket takes 0.02 to 0.15 ms in every state of the agent: a missing listener, a full queue and a peer
+ * that never reads are all detected immediately.
  */
 final class Endpoint {
 
-	const CONNECT_SECONDS = 0.05; // For agents on another host; on this one, connecting succeeds or fails at once.
+	const CONNECT_SECONDS = 0.05; // For agents on another host; on this host connecting succeeds or fails immediately.
 
 	const MAX_DATAGRAM = array(
 		'udg' => 200000, // Linux: what SO_SNDBUF of 212 992 bytes leaves.
 		'udp' => 65507,
 	);
 
-	const TOO_LARGE = 'too large'; // The message is at fault.
+	const TOO_LARGE = 'too large'; // The message is the problem.
 
-	const BUSY = 'its queue is full'; // The moment is: the next message may be taken.
+	const BUSY = 'its queue is full'; // Temporary: the next message may be accepted.
 
 	/**
-	 * As it was written in the settings.
+	 * The endpoint as in the settings.
 	 *
 	 * @var string
 	 */
@@ -59,17 +59,17 @@ final class Endpoint {
 	public $path = '/v1/traces';
 
 	/**
-	 * Whether a constant in wp-config.php names it: then it may be on another host.
+	 * Whether a constant in wp-config.php contains it: then it may be on another host.
 	 *
 	 * @var bool
 	 */
 	public $fixed;
 
 	/**
-	 * Read an endpoint; null if it is none.
+	 * Parse an endpoint; return null if it is invalid.
 	 *
 	 * @param string $text  `unixgram:///path`, `unix:///path`, `udp://host:port`, `http://host:port[/path]`.
-	 * @param bool   $fixed Whether a constant in wp-config.php names it.
+	 * @param bool   $fixed Whether a constant in wp-config.php contains it.
 	 * @return self|null
 	 */
 	public static function parse( $text, $fixed = false ) {
@@ -100,7 +100,7 @@ final class Endpoint {
 	}
 
 	/**
-	 * Tell whether somebody could be there at all. It costs next to nothing.
+	 * Return whether the socket exists, at almost no cost. Always true for a host and port.
 	 *
 	 * @return bool
 	 */
@@ -109,7 +109,7 @@ final class Endpoint {
 	}
 
 	/**
-	 * Return why nothing may be sent there.
+	 * Return why data must not be sent to it.
 	 *
 	 * @return string '' if it may, else as Destination::refusal() returns it.
 	 */
@@ -118,10 +118,10 @@ final class Endpoint {
 	}
 
 	/**
-	 * Hand a message over to the kernel.
+	 * Write a message to the kernel.
 	 *
 	 * @param string $body The OTLP.
-	 * @return string '' if it was taken, else why it was not. TOO_LARGE and BUSY are about this message alone.
+	 * @return string '' if it was accepted, else the reason. TOO_LARGE and BUSY apply only to this message.
 	 */
 	public function deliver( $body ) {
 		$refusal = $this->refusal();
@@ -136,9 +136,9 @@ final class Endpoint {
 	}
 
 	/**
-	 * Find out whether somebody listens, and send nothing. (For UDP, nobody can tell.)
+	 * Check whether a process listens, without sending data. (For UDP this is unknown.)
 	 *
-	 * @return string '' if somebody does, else why not.
+	 * @return string '' if one does, else the reason.
 	 */
 	public function probe() {
 		$refusal = $this->refusal();
@@ -146,13 +146,13 @@ final class Endpoint {
 	}
 
 	/**
-	 * Connect, write, leave, and keep what PHP has to say of it.
+	 * Connect, write and close, and capture PHP's warnings.
 	 *
-	 * @param string $message What goes over the wire.
-	 * @return string '' if it was taken, else why it was not.
+	 * @param string $message The bytes to send.
+	 * @return string '' if it was accepted, else the reason.
 	 */
 	private function exchange( $message ) {
-		// A handler of our own keeps PHP's warnings from other handlers, and error_get_last() as it is.
+		// An own handler hides PHP's warnings from other handlers, and keeps error_get_last() unchanged.
 		$problem = '';
 		set_error_handler( // phpcs:ignore WordPress.PHP.DevelopmentFunctions.error_log_set_error_handler
 			static function ( $level, $message ) use ( &$problem ) {
@@ -168,14 +168,14 @@ final class Endpoint {
 	}
 
 	/**
-	 * Connect, write, leave.
+	 * Connect, write and close.
 	 *
-	 * @param string $message What goes over the wire.
-	 * @param string $problem What PHP warned of.
+	 * @param string $message The bytes to send.
+	 * @param string $problem PHP's warning.
 	 * @return string
 	 */
 	private function write( $message, &$problem ) {
-		// phpcs:disable WordPress.WP.AlternativeFunctions -- these are sockets, no files.
+		// phpcs:disable WordPress.WP.AlternativeFunctions -- these are sockets, not files.
 		$socket = stream_socket_client( $this->transport . '://' . $this->address, $code, $error, self::CONNECT_SECONDS, STREAM_CLIENT_CONNECT | STREAM_CLIENT_ASYNC_CONNECT );
 		if ( ! $socket ) {
 			return self::why( '' === (string) $error ? $problem : $error );
@@ -196,7 +196,7 @@ final class Endpoint {
 			return $refusal;
 		}
 		if ( '' === $message && false === stream_socket_get_name( $socket, true ) ) {
-			$problem = 'connection refused'; // TCP keeps it for the first write, which a probe has not.
+			$problem = 'connection refused'; // TCP reports it at the first write, which a probe does not do.
 			$written = false;
 		} else {
 			$written = '' === $message ? 0 : fwrite( $socket, $message );
@@ -209,11 +209,11 @@ final class Endpoint {
 		if ( false === $written ) {
 			return self::why( $problem );
 		}
-		return $written ? self::TOO_LARGE : self::BUSY; // A part of it fits into no buffer: what was written is lost.
+		return $written ? self::TOO_LARGE : self::BUSY; // Part of it fits in no buffer: the written bytes are lost.
 	}
 
 	/**
-	 * Tell whether the peer is on this host, where there is nothing to wait for.
+	 * Return whether the peer is on this host, where connecting needs no waiting.
 	 *
 	 * @return bool
 	 */
@@ -231,7 +231,7 @@ final class Endpoint {
 	}
 
 	/**
-	 * Write an HTTP request around a body.
+	 * Return an HTTP request with a body.
 	 *
 	 * @param string $body The OTLP.
 	 * @return string
@@ -243,7 +243,7 @@ final class Endpoint {
 	}
 
 	/**
-	 * Cut PHP's warning down to the system's words.
+	 * Shorten PHP's warning to the error of the system.
 	 *
 	 * @param string $problem Like `fwrite(): Send of 10 bytes failed with errno=111 Connection refused`.
 	 * @return string

@@ -10,7 +10,7 @@ namespace Otelwp;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Tells the agent every few minutes, through WP-Cron, that this site is there, and learns what the agent wishes.
+ * Reports this site to the agent every few minutes, through WP-Cron, and saves the agent's answer.
  */
 final class Heartbeat {
 
@@ -19,21 +19,21 @@ final class Heartbeat {
 	const PATH = '/v1/plugins/heartbeat';
 
 	/**
-	 * Name our interval.
+	 * Add an interval of five minutes.
 	 *
-	 * @param array $schedules Of WP-Cron.
+	 * @param array $schedules The intervals of WP-Cron.
 	 * @return array
 	 */
 	public static function schedules( $schedules ) {
 		$schedules[ self::SCHEDULE ] = array(
 			'interval' => 5 * MINUTE_IN_SECONDS,
-			'display'  => 'OTelWP', // Plugins ask before translations may be loaded.
+			'display'  => 'OTelWP', // Not translated: plugins read it before translations may be loaded.
 		);
 		return $schedules;
 	}
 
 	/**
-	 * Schedule it, if it is not. The sites of one host begin at different times.
+	 * Schedule it, unless it is scheduled. The sites of one host start at different times.
 	 */
 	public static function schedule() {
 		if ( ! wp_next_scheduled( Plugin::HEARTBEAT ) ) {
@@ -42,19 +42,19 @@ final class Heartbeat {
 	}
 
 	/**
-	 * Tell and learn.
+	 * Send a heartbeat and save the answer.
 	 *
-	 * @return string|\WP_Error Whether the agent answered the `heartbeat`, or its `health` alone.
+	 * @return string|\WP_Error Whether the agent answered the `heartbeat`, or only its `health`.
 	 */
 	public static function beat() {
 		$url = (string) Settings::get( 'agent_url' );
 		if ( '' === $url || ! Settings::get( 'enabled' ) ) {
-			return new \WP_Error( 'otelwp_off', __( 'There is no agent to ask.', 'otelwp' ) );
+			return new \WP_Error( 'otelwp_off', __( 'No agent is configured.', 'otelwp' ) );
 		}
 		$answer = Agent_Client::request( 'POST', $url, self::PATH, (string) wp_json_encode( self::report() ), self::authorization() );
 		$how    = 'heartbeat';
 		if ( ! is_wp_error( $answer ) && in_array( $answer['status'], array( 404, 405 ), true ) ) {
-			$answer = Agent_Client::request( 'GET', $url, '/health' ); // This agent takes no heartbeats.
+			$answer = Agent_Client::request( 'GET', $url, '/health' ); // This agent does not support heartbeats.
 			$how    = 'health';
 		}
 		if ( is_wp_error( $answer ) ) {
@@ -86,8 +86,8 @@ final class Heartbeat {
 	}
 
 	/**
-	 * Return whether the API key is sent: only to an address that wp-config.php names, as whoever can change an option
-	 * could otherwise have the key sent to an address of their own.
+	 * Return whether the API key is sent: only to an address in wp-config.php. Otherwise an attacker who can change an
+	 * option could have the key sent elsewhere.
 	 *
 	 * @return bool
 	 */
@@ -114,7 +114,7 @@ final class Heartbeat {
 	}
 
 	/**
-	 * Ask for a rate as Jaeger's clients do.
+	 * Request a rate with the protocol of Jaeger's clients.
 	 *
 	 * @return array
 	 */
@@ -133,7 +133,7 @@ final class Heartbeat {
 	}
 
 	/**
-	 * Return what the agent is told: versions and limits, and nothing about people.
+	 * Return the report to the agent: versions and limits, no personal data.
 	 *
 	 * @return array
 	 */

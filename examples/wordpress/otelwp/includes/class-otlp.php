@@ -7,7 +7,7 @@
 
 namespace Otelwp;
 
-// PHP has instructions of its own for some of these, if it knows at once that they are not ours.
+// Calls of these functions are faster if PHP finds at compile time that they are not in this namespace.
 use function chr;
 use function is_bool;
 use function is_float;
@@ -20,39 +20,39 @@ use function strlen;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Writes a trace as the body of an OTLP export request (opentelemetry-proto, `ExportTraceServiceRequest`) in protobuf.
+ * Encodes a trace as the body of an OTLP export request (opentelemetry-proto, `ExportTraceServiceRequest`) in protobuf.
  *
- * Protobuf and not JSON for the sake of the other end: half the bytes, and the agent need not take them apart to pass
- * them on. A message of protobuf is a list of fields, each a tag (its number and how long it is) and a value.
+ * Protobuf is preferred to JSON for the agent's sake: it has half the bytes, and the agent can forward it without
+ * parsing everything. A protobuf message is a list of fields; each has a tag (its number and its type) and a value.
  */
 final class Otlp {
 
-	const IS_REMOTE_KNOWN  = 0x100; // Bits of a span's flags, beside those of traceparent.
+	const IS_REMOTE_KNOWN  = 0x100; // Bits of a span's flags, in addition to those of traceparent.
 	const PARENT_IS_REMOTE = 0x200;
 
-	const MAX_VALUE = 2048; // Bytes of a string.
+	const MAX_VALUE = 2048; // Maximum bytes of a string.
 
-	// The tags of `attributes` in Resource, Span and Event.
+	// Tags of `attributes` in Resource, Span and Event.
 	const OF_RESOURCE = "\x0a";
 	const OF_SPAN     = "\x4a";
 	const OF_EVENT    = "\x1a";
 
 	/**
-	 * Key => value => attribute: most of them stand in many spans of a page.
+	 * Key => value => encoded attribute: most attributes are in many spans of a page.
 	 *
 	 * @var array<string, array<string, string>>
 	 */
 	private static $known = array();
 
 	/**
-	 * Key => how an attribute of that key begins.
+	 * Key => encoded beginning of an attribute with that key.
 	 *
 	 * @var array<string, string>
 	 */
 	private static $keys = array();
 
 	/**
-	 * Return the body.
+	 * Return the encoded trace.
 	 *
 	 * @param Trace  $trace A complete one.
 	 * @param array  $site  Attributes of the resource, this site.
@@ -60,7 +60,7 @@ final class Otlp {
 	 * @return string
 	 */
 	public static function encode( Trace $trace, array $site, $state ) {
-		$ids         = str_split( random_bytes( 8 * max( 1, count( $trace->spans ) ) ), 8 ); // One call for all.
+		$ids         = str_split( random_bytes( 8 * max( 1, count( $trace->spans ) ) ), 8 ); // One call for all spans.
 		foreach ( $trace->spans as $number => $span ) {
 			if ( '' !== $span[ Trace::ID ] ) {
 				$ids[ $number ] = hex2bin( $span[ Trace::ID ] );
@@ -82,7 +82,7 @@ final class Otlp {
 				$names[ $name ] = self::text( "\x2a", $name );
 				$last[ $name ]  = array( array(), '' );
 			}
-			if ( $last[ $name ][0] !== $span[ Trace::ATTR ] ) { // One statement that runs again says the same.
+			if ( $last[ $name ][0] !== $span[ Trace::ATTR ] ) { // Repeated executions of a statement have equal attributes.
 				$last[ $name ] = array( $span[ Trace::ATTR ], self::attributes( self::OF_SPAN, $span[ Trace::ATTR ] ) );
 			}
 			$out = $trace_id . "\x12\x08" . $ids[ $number ] . $state
@@ -107,9 +107,9 @@ final class Otlp {
 	}
 
 	/**
-	 * Write a link to the span of a caller.
+	 * Encode a link to the span of a caller.
 	 *
-	 * @param Trace_Context $caller What its headers said.
+	 * @param Trace_Context $caller The context from its headers.
 	 * @return string
 	 */
 	private static function link( Trace_Context $caller ) {
@@ -123,9 +123,9 @@ final class Otlp {
 	}
 
 	/**
-	 * Write attributes. Most of what a page's trace is made of passes here, so the usual is written in line.
+	 * Encode attributes. Most of the time is spent here, so the frequent cases are written inline.
 	 *
-	 * @param string $tag        Of the field that holds them.
+	 * @param string $tag        Tag of the field with the attributes.
 	 * @param array  $attributes Key => string, int, float, bool or list of strings.
 	 * @return string
 	 */
@@ -159,7 +159,7 @@ final class Otlp {
 	}
 
 	/**
-	 * Write an attribute without its tag.
+	 * Encode an attribute without its tag.
 	 *
 	 * @param string $key   Its key.
 	 * @param string $value Its AnyValue.
@@ -176,7 +176,7 @@ final class Otlp {
 	}
 
 	/**
-	 * Write a field that holds text. What is no UTF-8 in it is replaced: nobody would take the message otherwise.
+	 * Encode a field with text. Invalid UTF-8 is replaced, because receivers would refuse the whole message.
 	 *
 	 * @param string $tag  Of the field.
 	 * @param string $text Anything.
@@ -187,14 +187,14 @@ final class Otlp {
 			$text = substr( $text, 0, self::MAX_VALUE );
 		}
 		if ( ! preg_match( '//u', $text ) ) {
-			// phpcs:ignore WordPress.WP.AlternativeFunctions.json_encode_json_encode -- which wp_json_encode() would not do.
+			// phpcs:ignore WordPress.WP.AlternativeFunctions.json_encode_json_encode -- wp_json_encode() does not support this flag.
 			$text = (string) json_decode( (string) json_encode( $text, JSON_INVALID_UTF8_SUBSTITUTE ) );
 		}
 		return self::field( $tag, $text );
 	}
 
 	/**
-	 * Write a field that has a length.
+	 * Encode a field with a length.
 	 *
 	 * @param string $tag  Of the field.
 	 * @param string $data What it holds.
@@ -206,7 +206,7 @@ final class Otlp {
 	}
 
 	/**
-	 * Write a number in as few bytes as it needs, seven bits in each.
+	 * Encode a number as varint: seven bits in each byte.
 	 *
 	 * @param int $number Any; one below 0 takes ten bytes.
 	 * @return string
@@ -215,7 +215,7 @@ final class Otlp {
 		$out = '';
 		while ( $number < 0 || $number > 127 ) {
 			$out   .= chr( $number & 127 | 128 );
-			$number = $number >> 7 & PHP_INT_MAX >> 6; // Zeros come from above, and not the sign.
+			$number = $number >> 7 & PHP_INT_MAX >> 6; // Shift in zeros instead of the sign.
 		}
 		return $out . chr( $number );
 	}

@@ -1,6 +1,6 @@
 <?php
 /**
- * Hooks everything up.
+ * Registers all hooks.
  *
  * @package Otelwp
  */
@@ -10,30 +10,30 @@ namespace Otelwp;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * What stands between WordPress and the rest of the plugin.
+ * Connects WordPress with the other classes of the plugin.
  *
- * It runs on every request, so it loads no file that this request does not need.
+ * It runs on every request, so it loads only the files that the request needs.
  */
 final class Plugin {
 
 	const HEARTBEAT = 'otelwp_heartbeat'; // The hook of WP-Cron.
 
 	/**
-	 * Begin to record this request, and register what the dashboard, cron and WP-CLI use.
+	 * Start recording this request, and register the hooks of the dashboard, cron and WP-CLI.
 	 */
 	public static function boot() {
 		if ( PHP_INT_SIZE >= 8 ) { // Times are nanoseconds in an integer.
 			Request::begin();
 		}
-		add_filter( 'cron_schedules', array( Heartbeat::class, 'schedules' ) ); // phpcs:ignore WordPress.WP.CronInterval -- five minutes, and nothing visitors wait for.
-		// Wherever the option is changed from: the Settings API would check it in the dashboard alone.
+		add_filter( 'cron_schedules', array( Heartbeat::class, 'schedules' ) ); // phpcs:ignore WordPress.WP.CronInterval -- five minutes; visitors do not wait for it.
+		// Validate the option for every way to change it: the Settings API validates only in the dashboard.
 		add_filter( 'sanitize_option_' . Settings::OPTION, array( Settings::class, 'sanitize' ) );
 		add_action( self::HEARTBEAT, array( Heartbeat::class, 'beat' ) );
 		add_action( 'rest_api_init', array( __CLASS__, 'rest' ) );
 		if ( is_multisite() ) {
 			add_action( 'wp_initialize_site', array( __CLASS__, 'initialize_site' ), 900 );
 		}
-		// register_activation_hook() would work out the plugin's name for each page of a visitor.
+		// register_activation_hook() would compute the plugin's name for every page.
 		add_action( 'activate_plugin', array( __CLASS__, 'activate' ), 10, 2 );
 		add_action( 'deactivate_plugin', array( __CLASS__, 'deactivate' ), 10, 2 );
 		if ( is_admin() ) {
@@ -48,7 +48,7 @@ final class Plugin {
 	}
 
 	/**
-	 * Register what REST requests use.
+	 * Register the REST route.
 	 */
 	public static function rest() {
 		register_rest_route(
@@ -65,7 +65,7 @@ final class Plugin {
 	}
 
 	/**
-	 * Create what must exist, so that no request has to ask the database whether it does.
+	 * Create the options, so that no request needs a query to check whether they exist.
 	 *
 	 * @param string $plugin       The plugin that is activated: any.
 	 * @param bool   $network_wide Whether it is for all sites of a network.
@@ -87,7 +87,7 @@ final class Plugin {
 	}
 
 	/**
-	 * Load the translations that come with the plugin. Only the dashboard shows words.
+	 * Load the translations of the plugin. Only the dashboard shows text.
 	 */
 	public static function translate() {
 		load_plugin_textdomain( 'otelwp', false, dirname( plugin_basename( OTELWP_FILE ) ) . '/languages' );

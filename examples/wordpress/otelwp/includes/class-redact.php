@@ -1,6 +1,6 @@
 <?php
 /**
- * Takes people and secrets out of text.
+ * Removes personal data and secrets from text.
  *
  * @package Otelwp
  */
@@ -10,7 +10,7 @@ namespace Otelwp;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * What leaves this host must not say who was here.
+ * Redacts all text that leaves this host, so that it does not identify visitors.
  */
 final class Redact {
 
@@ -19,9 +19,9 @@ final class Redact {
 	 */
 	const PARAMETER = '/pass|pwd|token|nonce|secret|api_?key|(?:^|[_\-\[])key|auth(?!or)|sig(?:nature)?$|hash|session|mail|phone|user|login|card|[_\-\[](?:name|code)\]?$|^(?:code|log|q|s|search|query|ip|(?:first|last|display|full|nick)_?name)$/i';
 
-	const ALL = '[redacted]'; // In place of a text that could not be searched.
+	const ALL = '[redacted]'; // Replaces a text that could not be searched.
 
-	const MAX_TEXT = 4096; // Bytes of a message that are searched.
+	const MAX_TEXT = 4096; // Maximum bytes of a message.
 
 	/**
 	 * Return a message without secrets, addresses, long numbers, query strings and the path of this installation.
@@ -31,7 +31,7 @@ final class Redact {
 	 */
 	public static function text( $text ) {
 		if ( isset( $text[ self::MAX_TEXT ] ) ) {
-			// A secret that is cut off has no shape any more: the word that is cut goes as a whole.
+			// A truncated secret matches no pattern, so the truncated word is removed completely.
 			$text = substr( $text, 0, self::MAX_TEXT );
 			$text = substr( $text, 0, -strcspn( strrev( $text ), " \t\r\n" ) );
 		}
@@ -45,7 +45,7 @@ final class Redact {
 	}
 
 	/**
-	 * Return a query string with the values of suspicious parameters hidden.
+	 * Return a query string with the values of sensitive parameters redacted.
 	 *
 	 * @param string $query Without the question mark.
 	 * @return string
@@ -61,8 +61,8 @@ final class Redact {
 	}
 
 	/**
-	 * Return an address that the plugin talks to, for reports that administrators show to others: without what may be a
-	 * secret in it, which is all but the host, the port and the usual path.
+	 * Return an address of the agent for reports that administrators may share: only the host, the port and the usual
+	 * path, because everything else may be a secret.
 	 *
 	 * @param string $text An endpoint or the address of an agent, valid or not.
 	 * @return string
@@ -89,7 +89,7 @@ final class Redact {
 	}
 
 	/**
-	 * Return a file's path from WordPress's folder on.
+	 * Return a file's path relative to WordPress's folder.
 	 *
 	 * @param string $file Absolute.
 	 * @return string
@@ -107,10 +107,10 @@ final class Redact {
 	}
 
 	/**
-	 * Return attributes that say where code stands: file, line, and the plugin or theme that it belongs to.
+	 * Return attributes with the location of code: file, line, and the plugin or theme that it belongs to.
 	 *
 	 * @param string $file Absolute.
-	 * @param int    $line Of it.
+	 * @param int    $line Line in the file.
 	 * @return array
 	 */
 	public static function code( $file, $line ) {

@@ -1,6 +1,6 @@
 <?php
 /**
- * The request that is being answered.
+ * The current request.
  *
  * @package Otelwp
  */
@@ -10,12 +10,12 @@ namespace Otelwp;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Decides whether this request is recorded, has it recorded, and sends it when everything else is done.
+ * Decides whether this request is recorded, records it, and sends its trace at the very end.
  */
 final class Request {
 
 	/**
-	 * This request, if it is recorded.
+	 * The current request, null if it is not recorded.
 	 *
 	 * @var self|null
 	 */
@@ -36,35 +36,35 @@ final class Request {
 	public $root;
 
 	/**
-	 * The sampling threshold that it passed; null if somebody else decided.
+	 * The sampling threshold that it passed; null if another service decided.
 	 *
 	 * @var string|null
 	 */
 	private $threshold;
 
 	/**
-	 * What writes to the trace when the request is over.
+	 * Collectors that write to the trace at the end of the request.
 	 *
 	 * @var object[]
 	 */
 	private $collectors = array();
 
 	/**
-	 * Collectors that were needed, by class.
+	 * Collectors that were created when first needed, by class.
 	 *
 	 * @var object[]
 	 */
 	private $late = array();
 
 	/**
-	 * Start recording, if this request is to be recorded.
+	 * Start recording, if this request is sampled.
 	 */
 	public static function begin() {
 		if ( ! Settings::get( 'enabled' ) || Agent::wish( 'paused' ) || wp_installing() ) {
 			return;
 		}
 		if ( ! Settings::are_stored() ) {
-			add_action( 'wp_loaded', array( Plugin::class, 'prepare_site' ), PHP_INT_MAX, 0 ); // Each page would look for them.
+			add_action( 'wp_loaded', array( Plugin::class, 'prepare_site' ), PHP_INT_MAX, 0 ); // Otherwise each page would query the database for them.
 		}
 		$context = Trace_Context::of_request( self::server( 'HTTP_TRACEPARENT' ), self::server( 'HTTP_TRACESTATE' ), self::server( 'REMOTE_ADDR' ), (array) Settings::get( 'trusted_proxies' ) );
 		if ( Settings::get( 'follow_parent' ) && null !== $context->sampled ) {
@@ -77,7 +77,7 @@ final class Request {
 		if ( $sampled ) {
 			$sampled = Sampler::within_budget( (float) Agent::wish( 'traces_per_second' ) );
 		}
-		// Before other plugins work in `shutdown`, and again at the end.
+		// Check before other plugins run in `shutdown`, and again at the end.
 		add_action( 'shutdown', array( __CLASS__, 'fatal' ), PHP_INT_MIN, 0 );
 		if ( $sampled ) {
 			self::$current = new self( $context, $threshold );
@@ -106,7 +106,8 @@ final class Request {
 	}
 
 	/**
-	 * Return what ended the request as the attributes of an event, or null. Most requests end well, and load no file for it.
+	 * Return the error that ended the request as attributes of an event, or null. Most requests end without error, and
+	 * load no file for it.
 	 *
 	 * @return array|null
 	 */
@@ -126,10 +127,10 @@ final class Request {
 	}
 
 	/**
-	 * Open the request's span, at the time that PHP began.
+	 * Open the request's span with the start time of PHP.
 	 *
-	 * @param Trace_Context $context   Who called.
-	 * @param string|null   $threshold That it passed.
+	 * @param Trace_Context $context   Context of the caller.
+	 * @param string|null   $threshold The threshold that it passed.
 	 */
 	private function __construct( Trace_Context $context, $threshold ) {
 		$this->threshold = $threshold;
@@ -140,14 +141,14 @@ final class Request {
 	}
 
 	/**
-	 * Watch everything that a page is made of.
+	 * Create the collectors that record this request.
 	 */
 	private function record() {
 		$this->collectors = array(
 			new Collect\Phases( $this->trace, $this->root ),
 			new Collect\Database( $this->trace, $this->root ),
 		);
-		// What many pages have nothing of is loaded when it is there.
+		// Collectors that many pages do not need are loaded when they are needed.
 		$this->wait( 'http_request_args', Collect\Http::class, 'begin', PHP_INT_MAX, 2 );
 		$this->wait( 'rest_request_before_callbacks', Collect\Rest::class, 'begin', PHP_INT_MIN, 3 );
 		$this->wait( 'wp_before_load_template', Collect\Templates::class, 'begin', PHP_INT_MIN, 0 );
@@ -162,12 +163,12 @@ final class Request {
 		if ( wp_doing_cron() ) {
 			$this->wait( 'wp_loaded', Collect\Cron::class, 'surround', PHP_INT_MAX, 0 );
 		}
-		// After WordPress's own shutdown function and whatever plugins do in the action `shutdown`.
+		// After WordPress's own shutdown function and the plugins' `shutdown` actions.
 		register_shutdown_function( array( $this, 'end' ) );
 	}
 
 	/**
-	 * Let a collector have what a hook passes, as soon as it does.
+	 * Pass the values of a hook to a collector, which is created when the hook first runs.
 	 *
 	 * @param string $hook     Its name.
 	 * @param string $name     Class of the collector.
@@ -190,7 +191,7 @@ final class Request {
 	}
 
 	/**
-	 * Make a collector.
+	 * Create a collector.
 	 *
 	 * @param string $name Its class.
 	 * @return object
@@ -207,13 +208,13 @@ final class Request {
 	}
 
 	/**
-	 * Send the trace. The answer has been written by now, and is on its way if the server can let it go.
+	 * Send the trace. The response has been written by now, and has been sent if the server supports that.
 	 */
 	public function end() {
 		try {
 			$this->send();
 		} catch ( \Throwable $error ) {
-			// Whatever is wrong with a trace must not be wrong with the page.
+			// An error in the plugin must not affect the page.
 			if ( defined( 'WP_DEBUG' ) && WP_DEBUG ) {
 				error_log( 'OTelWP: ' . Redact::error( $error ) ); // phpcs:ignore WordPress.PHP.DevelopmentFunctions
 			}
@@ -221,7 +222,7 @@ final class Request {
 	}
 
 	/**
-	 * Complete the trace, encode it, hand it over.
+	 * Complete the trace, encode it, send it.
 	 */
 	private function send() {
 		if ( Settings::get( 'finish_request' ) ) {
@@ -261,7 +262,7 @@ final class Request {
 	}
 
 	/**
-	 * Write what is known of the request only at its end.
+	 * Add attributes that are known only at the end of the request.
 	 */
 	private function describe() {
 		$status = http_response_code();
@@ -290,7 +291,7 @@ final class Request {
 	}
 
 	/**
-	 * Tell whether somebody asked over HTTP.
+	 * Return whether this is an HTTP request.
 	 *
 	 * @return bool
 	 */
@@ -299,13 +300,14 @@ final class Request {
 	}
 
 	/**
-	 * Return a string that the server or the client set. It is never printed, and its bytes are mended when encoded.
+	 * Return a string from the server or the client. It is never printed, and invalid bytes are replaced when it is
+	 * encoded.
 	 *
 	 * @param string $name Like HTTP_HOST.
 	 * @return string
 	 */
 	public static function server( $name ) {
-		// phpcs:ignore WordPress.Security.ValidatedSanitizedInput -- each user of it takes apart what it needs.
+		// phpcs:ignore WordPress.Security.ValidatedSanitizedInput -- each caller parses what it needs.
 		return isset( $_SERVER[ $name ] ) && is_string( $_SERVER[ $name ] ) ? wp_unslash( $_SERVER[ $name ] ) : '';
 	}
 }

@@ -1,6 +1,6 @@
 <?php
 /**
- * What kind of request this is.
+ * The kind of the request.
  *
  * @package Otelwp
  */
@@ -10,7 +10,7 @@ namespace Otelwp;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Names requests so that there are few names: by the class of the page, never by its address.
+ * Gives requests names of low cardinality: the kind of page, never its address.
  */
 final class Route {
 
@@ -19,21 +19,21 @@ final class Route {
 	const LOGIN_ACTIONS = array( 'confirm_admin_email', 'confirmaction', 'logout', 'lostpassword', 'postpass', 'register', 'resetpass', 'rp' );
 
 	/**
-	 * The class of the page, as soon as WordPress knows it.
+	 * The kind of page, once WordPress has determined it.
 	 *
 	 * @var string
 	 */
 	private static $front = '';
 
 	/**
-	 * What a collector found: REST route, XML-RPC method.
+	 * A detail from a collector: REST route, XML-RPC method.
 	 *
 	 * @var string
 	 */
 	private static $found = '';
 
 	/**
-	 * Note the route that is being answered. The first counts: a REST request can make others.
+	 * Record the route of the request. Only the first call counts, because a REST request can make others.
 	 *
 	 * @param string $detail Of low cardinality.
 	 */
@@ -44,7 +44,7 @@ final class Route {
 	}
 
 	/**
-	 * Look at the main query; called when it has run.
+	 * Record the kind of page of the main query; called when it has run.
 	 */
 	public static function note_query() {
 		self::$front = self::of_query();
@@ -88,7 +88,7 @@ final class Route {
 		switch ( $type ) {
 			case 'front':
 				if ( '' === self::$front && did_action( 'wp' ) ) {
-					self::note_query(); // Nobody has when it ran, for the request was not to be recorded.
+					self::note_query(); // Not recorded when the query ran, because the request was not sampled.
 				}
 				return '' === self::$front ? 'other' : self::$front;
 			case 'ajax':
@@ -120,9 +120,9 @@ final class Route {
 	}
 
 	/**
-	 * Return what describes the request, by OpenTelemetry's conventions where there are some.
+	 * Return attributes of the request, by OpenTelemetry's conventions where they exist.
 	 *
-	 * No query string, no address, no user agent, no user: they say who asked, not what was slow.
+	 * Without query string, client address, user agent and user: they identify the visitor, not the slow code.
 	 *
 	 * @return array
 	 */
@@ -138,7 +138,7 @@ final class Route {
 		$attributes['url.path']                 = Secrets::redact( substr( (string) strtok( Request::server( 'REQUEST_URI' ), '?#' ), 0, 512 ) );
 		$attributes['server.address']           = Site::host();
 		$attributes['network.protocol.version'] = substr( (string) strrchr( Request::server( 'SERVER_PROTOCOL' ), '/' ), 1 );
-		// Asking is_user_logged_in() now might ask the database.
+		// is_user_logged_in() might query the database.
 		$attributes['wordpress.user.logged_in'] = $current_user instanceof \WP_User && $current_user->exists();
 		if ( Settings::get( 'query_string' ) ) {
 			$attributes['url.query'] = Redact::query( Request::server( 'QUERY_STRING' ) );
@@ -147,9 +147,9 @@ final class Route {
 	}
 
 	/**
-	 * Return the method, if it is one.
+	 * Return the method if it is a known one.
 	 *
-	 * @param string $other What stands for all others.
+	 * @param string $other Replacement for all others.
 	 * @return string
 	 */
 	private static function method( $other = 'HTTP' ) {
@@ -158,7 +158,7 @@ final class Route {
 	}
 
 	/**
-	 * Return the class of the main query.
+	 * Return the kind of page of the main query.
 	 *
 	 * @return string
 	 */
@@ -170,7 +170,7 @@ final class Route {
 		if ( get_query_var( 'sitemap' ) || get_query_var( 'sitemap-stylesheet' ) ) {
 			return 'sitemap';
 		}
-		// WooCommerce's pages are pages; its own conditions come first.
+		// WooCommerce's pages are pages too, so its own conditions are checked first.
 		foreach ( array( 'is_checkout', 'is_cart', 'is_account_page' ) as $condition ) {
 			if ( function_exists( $condition ) && $condition() ) {
 				return substr( $condition, 3 );
@@ -204,19 +204,19 @@ final class Route {
 	}
 
 	/**
-	 * Return the dashboard's page.
+	 * Return the name of the dashboard's page.
 	 *
 	 * @return string
 	 */
 	private static function admin_page() {
 		global $pagenow, $plugin_page;
 		$page = is_string( $pagenow ) ? $pagenow : '';
-		// WordPress has checked that there is such a page before it makes a screen.
+		// WordPress creates a screen only for an existing page.
 		return isset( $plugin_page, $GLOBALS['current_screen'] ) ? $page . ' ' . sanitize_key( $plugin_page ) : $page;
 	}
 
 	/**
-	 * Return a parameter if there is a hook of that name, for everybody can send any.
+	 * Return a parameter if there is a hook with that name, because clients can send any value.
 	 *
 	 * @param string   $parameter Name of the parameter.
 	 * @param string[] $prefixes  Of the hooks.
@@ -233,13 +233,13 @@ final class Route {
 	}
 
 	/**
-	 * Return a parameter of the request. It names a span after it was compared with names that exist.
+	 * Return a parameter of the request. It is used in a span name only after a comparison with existing names.
 	 *
 	 * @param string $name Name of the parameter.
 	 * @return string
 	 */
 	private static function parameter( $name ) {
-		// phpcs:ignore WordPress.Security.NonceVerification -- nothing is done with it.
+		// phpcs:ignore WordPress.Security.NonceVerification -- it changes nothing.
 		return isset( $_REQUEST[ $name ] ) && is_string( $_REQUEST[ $name ] ) ? sanitize_text_field( wp_unslash( $_REQUEST[ $name ] ) ) : '';
 	}
 

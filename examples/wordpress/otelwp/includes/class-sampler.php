@@ -12,8 +12,9 @@ defined( 'ABSPATH' ) || exit;
 /**
  * Consistent probability sampling by trace id, as OpenTelemetry defines it for `tracestate` (`ot=th:…;rv:…`).
  *
- * A trace is kept if its randomness, the last 56 bits of its id, is not below the threshold. Everybody who samples the
- * same trace by this rule keeps the same ones, and `th` tells whoever counts them how many each stands for.
+ * A trace is kept if its randomness, the last 56 bits of its id, is not below the threshold. All samplers with this
+ * rule and the same threshold keep the same traces, and `th` contains the number of traces that each kept one
+ * represents.
  */
 final class Sampler {
 
@@ -36,7 +37,7 @@ final class Sampler {
 	}
 
 	/**
-	 * Tell whether a trace is among those that a threshold keeps.
+	 * Return whether a trace is kept by a threshold.
 	 *
 	 * @param string      $trace_id  32 hex digits.
 	 * @param string|null $threshold From threshold().
@@ -48,13 +49,13 @@ final class Sampler {
 			return false;
 		}
 		$randomness = 14 === strlen( $random ) && ctype_xdigit( $random ) ? strtolower( $random ) : substr( $trace_id, -14 );
-		return strcmp( $randomness, str_pad( $threshold, 14, '0' ) ) >= 0; // Hex digits of one length sort as numbers do.
+		return strcmp( $randomness, str_pad( $threshold, 14, '0' ) ) >= 0; // Hex digits of equal length sort like numbers.
 	}
 
 	/**
-	 * Take one trace from the budget of this second, which all PHP processes share; tell whether it had one left.
+	 * Use one trace of this second's budget, which all PHP processes share; return whether there was one left.
 	 *
-	 * Without APCu the processes share nothing: then the rate alone limits.
+	 * Without APCu processes share nothing, and only the rate limits.
 	 *
 	 * @param float $traces_per_second From the agent; 0 is no limit.
 	 * @return bool
@@ -63,7 +64,7 @@ final class Sampler {
 		if ( $traces_per_second <= 0 || ! Breaker::has_apcu() ) {
 			return true;
 		}
-		// Below one a second, the window is as long as one trace takes.
+		// Below one a second, the window is the interval between two traces.
 		$window = max( 1, (int) round( 1 / $traces_per_second ) );
 		$key    = Breaker::key( 'budget:' . intdiv( time(), $window ) );
 		apcu_add( $key, 0, 2 * $window );

@@ -12,14 +12,15 @@ defined( 'ABSPATH' ) || exit;
 /**
  * Replaces passwords, keys and tokens in any text.
  *
- * The agent's processor `wordpress` knows the same shapes, and tests/data/wordpress/secrets.json tests both. Every
- * pattern is linear: its quantifiers are bounded, possessive, or end at a character that cannot be repeated before them.
+ * The agent's processor `wordpress` recognizes the same patterns, and tests/data/wordpress/secrets.json tests both.
+ * Every pattern takes linear time: its quantifiers are bounded, possessive, or end at a character that cannot be
+ * repeated before them.
  */
 final class Secrets {
 
 	const MARK = 'REDACTED';
 
-	// Before a value: the rest of a quoted key, a separator, blanks.
+	// Before a value: the rest of a quoted key, a separator, spaces.
 	const SEPARATOR = '["\'\]\\\\]{0,4}[ \t]{0,3}(?:={1,3}>?|:|%3D|;s:\d{1,6}:|[ \t](?:like|in|is|by)[ \t]{0,2}\(?[ \t]{0,2}(?=["\']))[ \t]{0,3}(?:string\(\d{1,6}\) )?';
 
 	// A quoted value up to its closing quote. The opening quote is group 2, 3 or 4.
@@ -33,7 +34,7 @@ final class Secrets {
 	const WEAK = '(?<![a-z])(?:pass|auth|session|sig|nonce|signature)|token|credentials?';
 
 	/**
-	 * Whole lines of HTTP headers, shapes of tokens, `key=value`, and long random text beside the name of a secret.
+	 * Lines of HTTP headers, patterns of tokens, `key=value`, and long random text next to the name of a secret.
 	 */
 	const PATTERNS = array(
 		'/-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:[^-]++|-(?!----END ))*+(?:-----END [A-Z ]{0,30}-----)?/',
@@ -61,7 +62,7 @@ final class Secrets {
 	 * Replace the secrets in a text.
 	 *
 	 * @param string $text Any.
-	 * @return string MARK alone if PCRE fails: a text that was not looked at must not leave.
+	 * @return string Only MARK if PCRE fails, because an unchecked text must not be sent.
 	 */
 	public static function redact( $text ) {
 		$clean = preg_replace( self::PATTERNS, self::REPLACEMENTS, $text );
@@ -69,7 +70,7 @@ final class Secrets {
 	}
 
 	/**
-	 * Return whether a text holds a secret.
+	 * Return whether a text contains a secret.
 	 *
 	 * @param string $text Any.
 	 * @return bool

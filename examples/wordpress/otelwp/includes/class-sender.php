@@ -10,7 +10,8 @@ namespace Otelwp;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Tries the endpoints in their order until one takes the message. What none takes is lost, and counted where APCu is.
+ * Tries the endpoints in order until one accepts the message. If none does, the message is lost, and counted if there
+ * is APCu.
  */
 final class Sender {
 
@@ -22,14 +23,14 @@ final class Sender {
 	private $endpoints;
 
 	/**
-	 * What failed lately.
+	 * The endpoints that failed recently.
 	 *
 	 * @var Breaker
 	 */
 	private $breaker;
 
 	/**
-	 * Why the endpoints before the successful one did not take the last message.
+	 * Why the endpoints before the successful one refused the last message.
 	 *
 	 * @var array<string, string>
 	 */
@@ -38,8 +39,8 @@ final class Sender {
 	/**
 	 * Prepare to send.
 	 *
-	 * @param string[] $endpoints As the settings have them.
-	 * @param Breaker  $breaker   What failed lately.
+	 * @param string[] $endpoints From the settings.
+	 * @param Breaker  $breaker   The endpoints that failed recently.
 	 */
 	public function __construct( array $endpoints, Breaker $breaker ) {
 		$this->endpoints = $endpoints;
@@ -50,18 +51,18 @@ final class Sender {
 	 * Send a message.
 	 *
 	 * @param string $body The OTLP.
-	 * @return string The endpoint that took it; '' if none did.
+	 * @return string The endpoint that accepted it; '' if none did.
 	 */
 	public function send( $body ) {
 		$this->problems = array();
 		foreach ( $this->endpoints as $text ) {
 			$endpoint = Endpoint::parse( $text, Settings::is_constant( 'endpoints' ) );
 			if ( null === $endpoint || ! $endpoint->exists() ) {
-				$this->problems[ $text ] = 'nothing is there';
+				$this->problems[ $text ] = 'the socket does not exist';
 				continue;
 			}
 			if ( ! $this->breaker->allows( $text ) ) {
-				$this->problems[ $text ] = 'left alone, because it failed less than a minute ago';
+				$this->problems[ $text ] = 'skipped, because it failed less than a minute ago';
 				continue;
 			}
 			$why = $endpoint->deliver( $body );
@@ -100,7 +101,7 @@ final class Sender {
 	 */
 	private static function count( $what ) {
 		if ( Breaker::has_apcu() ) {
-			apcu_inc( Breaker::key( $what ) ); // It begins at 1 if there is none.
+			apcu_inc( Breaker::key( $what ) ); // A missing counter starts at 1.
 		}
 	}
 }

@@ -1,6 +1,6 @@
 <?php
 /**
- * The settings: what they are, where they come from, what may stand in them.
+ * The settings: their defaults, sources and valid values.
  *
  * @package Otelwp
  */
@@ -10,25 +10,25 @@ namespace Otelwp;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * One autoloaded option that holds them all: of the site, or of the network where the plugin runs for all its sites.
+ * All settings are in one autoloaded option: of the site, or of the network if the plugin is active for all its sites.
  *
- * A constant in wp-config.php wins over the option: `OTELWP_SAMPLING_RATE` over `sampling_rate`.
+ * A constant in wp-config.php overrides the option: `OTELWP_SAMPLING_RATE` overrides `sampling_rate`.
  */
 final class Settings {
 
 	const OPTION = 'otelwp_settings';
 
-	const URLS = array( 'endpoints', 'agent_url', 'sampling_url' ); // Settings that hold addresses to talk to.
+	const URLS = array( 'endpoints', 'agent_url', 'sampling_url' ); // Settings with addresses of the agent.
 
 	/**
-	 * What holds for this request; null before it was asked for.
+	 * The settings of this request; null if they were not read yet.
 	 *
 	 * @var array|null
 	 */
 	private static $values = null;
 
 	/**
-	 * Whether the option was there when it was looked for last.
+	 * Whether the option existed when it was last read.
 	 *
 	 * @var bool
 	 */
@@ -42,23 +42,23 @@ final class Settings {
 	public static function defaults() {
 		return array(
 			'enabled'         => true,
-			'service_name'    => '',      // '' is the host and path of the home page.
-			'sampling_rate'   => 0.1,     // 0 to 1; the agent may ask for less, never for more.
-			'follow_parent'   => true,    // Whether the decision of a caller in trusted_proxies to sample counts.
+			'service_name'    => '', // '' means the host and path of the home page.
+			'sampling_rate'   => 0.1, // 0 to 1; the agent may request less, never more.
+			'follow_parent'   => true, // Whether to follow the sampling decision of a caller in trusted_proxies.
 			'trusted_proxies' => array(), // Addresses and networks (CIDR) of callers whose traces are continued.
-			'keep_errors'     => true,    // Whether a request that fails is sent although it was not sampled.
+			'keep_errors'     => true, // Whether a failed request is sent although it was not sampled.
 			'endpoints'       => array(
 				'unixgram:///run/otelwp/datagram.sock',
 				'unix:///run/otelwp/otlp.sock',
 				'http://127.0.0.1:4318',
 			),
 			'agent_url'       => 'http://127.0.0.1:13133', // Health and heartbeat.
-			'sampling_url'    => '',      // Where rates are asked for besides, as Jaeger's clients do.
+			'sampling_url'    => '', // An additional source of rates, with the protocol of Jaeger's clients.
 			'database'        => 'timed', // See Collect\Database.
 			'slow_query_ms'   => 50,
 			'slowest_queries' => 10,
-			'n_plus_one'      => 10,      // Executions of one statement in a request that are too many.
-			'propagate'       => 'all',   // Which outgoing requests carry `traceparent`: all, site, none.
+			'n_plus_one'      => 10, // Number of executions of one statement in a request that is too high.
+			'propagate'       => 'all', // Which outgoing requests carry `traceparent`: all, site, none.
 			'server_timing'   => false,
 			'finish_request'  => false,
 			'query_string'    => false,
@@ -80,7 +80,7 @@ final class Settings {
 	}
 
 	/**
-	 * Tell whether the option exists. A must-use plugin is never activated, and then nobody has created it.
+	 * Return whether the option exists. A must-use plugin is never activated, so its option may be missing.
 	 *
 	 * @return bool
 	 */
@@ -100,14 +100,14 @@ final class Settings {
 	}
 
 	/**
-	 * Read them anew when they are asked for next.
+	 * Read the settings again at the next access.
 	 */
 	public static function forget() {
 		self::$values = null;
 	}
 
 	/**
-	 * Tell whether wp-config.php decides a setting.
+	 * Return whether wp-config.php contains a setting.
 	 *
 	 * @param string $key One of those in defaults().
 	 * @return bool
@@ -118,7 +118,7 @@ final class Settings {
 
 	/**
 	 * Return whether the current user may change a setting. On a network, only its administrators may change addresses:
-	 * those of a single site could have this server talk to any port of its own.
+	 * administrators of a single site could otherwise make this server connect to any of its own ports.
 	 *
 	 * @param string $key One of those in defaults().
 	 * @return bool
@@ -128,14 +128,14 @@ final class Settings {
 			return false;
 		}
 		if ( ! is_multisite() || ! in_array( $key, self::URLS, true ) || ! Request::is_http() ) {
-			return true; // The command line belongs to whoever runs this host.
+			return true; // The command line is used by the administrator of this host.
 		}
-		// Before the plugins are loaded, nobody is logged in.
+		// Before plugins are loaded, no user is logged in.
 		return function_exists( 'wp_get_current_user' ) && current_user_can( 'manage_network_options' );
 	}
 
 	/**
-	 * Tell whether the settings are those of a network.
+	 * Return whether the settings belong to a network.
 	 *
 	 * @return bool
 	 */
@@ -151,7 +151,7 @@ final class Settings {
 	}
 
 	/**
-	 * Save settings that were sanitized.
+	 * Save sanitized settings.
 	 *
 	 * @param array $values All of them.
 	 */
@@ -165,7 +165,7 @@ final class Settings {
 	}
 
 	/**
-	 * Return what is valid of a form, and what stands now for the rest; say what was refused.
+	 * Return the valid values of a form, and current values for the rest; report refused values.
 	 *
 	 * @param mixed $input From the settings page, or from code that saves the option.
 	 * @return array
@@ -196,13 +196,13 @@ final class Settings {
 	}
 
 	/**
-	 * Return a value as it may be saved.
+	 * Return a value in the form in which it is saved.
 	 *
 	 * @param string $key      The setting.
-	 * @param mixed  $value    What somebody wants it to be.
-	 * @param mixed  $standard Its default; tells the type.
+	 * @param mixed  $value    The new value.
+	 * @param mixed  $standard Its default, which determines the type.
 	 * @return mixed
-	 * @throws \InvalidArgumentException When it makes no sense; the message says what would.
+	 * @throws \InvalidArgumentException If it is invalid; the message says what is valid.
 	 */
 	private static function valid( $key, $value, $standard ) {
 		if ( is_bool( $standard ) ) {
@@ -223,7 +223,7 @@ final class Settings {
 				$url = trim( is_scalar( $value ) ? (string) $value : '' );
 				if ( '' !== $url && null === Agent_Client::parse( $url ) ) {
 					/* translators: %s: what was entered */
-					throw new \InvalidArgumentException( esc_html( sprintf( __( '%s is no address of an agent: write http://127.0.0.1:13133 or unix:///run/otelwp/health.sock.', 'otelwp' ), $url ) ) );
+					throw new \InvalidArgumentException( esc_html( sprintf( __( '%s is not a valid address of an agent: write http://127.0.0.1:13133 or unix:///run/otelwp/health.sock.', 'otelwp' ), $url ) ) );
 				}
 				if ( '' !== $url ) {
 					self::check_destination( $url, $key );
@@ -247,29 +247,29 @@ final class Settings {
 	}
 
 	/**
-	 * Return a list of endpoints from a list or from text, one a line.
+	 * Return a list of endpoints from a list or from text with one in each line.
 	 *
 	 * @param mixed $value What was entered.
 	 * @return string[]
-	 * @throws \InvalidArgumentException When one of them is none.
+	 * @throws \InvalidArgumentException If one of them is invalid.
 	 */
 	private static function valid_endpoints( $value ) {
 		$lines = self::lines( $value );
 		foreach ( $lines as $line ) {
 			if ( null === Endpoint::parse( $line ) ) {
 				/* translators: %s: what was entered */
-				throw new \InvalidArgumentException( esc_html( sprintf( __( '%s is no endpoint: write unixgram:///path, unix:///path, udp://127.0.0.1:4319 or http://127.0.0.1:4318.', 'otelwp' ), $line ) ) );
+				throw new \InvalidArgumentException( esc_html( sprintf( __( '%s is not a valid endpoint: write unixgram:///path, unix:///path, udp://127.0.0.1:4319 or http://127.0.0.1:4318.', 'otelwp' ), $line ) ) );
 			}
 			self::check_destination( $line, 'endpoints' );
 		}
 		if ( ! $lines ) {
-			throw new \InvalidArgumentException( esc_html__( 'Without an endpoint nothing can be sent: the endpoints are what they were. To send nothing, untick "Record requests".', 'otelwp' ) );
+			throw new \InvalidArgumentException( esc_html__( 'Without an endpoint nothing can be sent, so the endpoints were not changed. To send nothing, untick "Record requests".', 'otelwp' ) );
 		}
 		return array_slice( $lines, 0, 8 );
 	}
 
 	/**
-	 * Return a list of networks from a list or from text, one a line.
+	 * Return a list of networks from a list or from text with one in each line.
 	 *
 	 * @param mixed $value What was entered.
 	 * @return string[]
@@ -298,11 +298,11 @@ final class Settings {
 	}
 
 	/**
-	 * Check that the plugin may talk to an address that somebody entered.
+	 * Check that the plugin may connect to an entered address.
 	 *
 	 * @param string $text    The address.
-	 * @param string $setting The setting that is to hold it.
-	 * @throws \InvalidArgumentException When it may not; the message says what to do.
+	 * @param string $setting The setting for it.
+	 * @throws \InvalidArgumentException If it may not; the message says what to do.
 	 */
 	private static function check_destination( $text, $setting ) {
 		$why = Destination::setting_refusal( $text );
@@ -312,7 +312,7 @@ final class Settings {
 	}
 
 	/**
-	 * Return what is saved, completed by defaults.
+	 * Return the saved settings, completed by defaults.
 	 *
 	 * @return array
 	 */
@@ -333,7 +333,7 @@ final class Settings {
 	}
 
 	/**
-	 * Return what holds: constants over the option over defaults.
+	 * Return the effective settings: constants override the option, which overrides defaults.
 	 *
 	 * @return array
 	 */

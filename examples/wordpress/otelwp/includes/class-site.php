@@ -1,6 +1,6 @@
 <?php
 /**
- * The site, as its traces name it.
+ * The site in its traces.
  *
  * @package Otelwp
  */
@@ -10,7 +10,7 @@ namespace Otelwp;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * The resource of OTLP: who sends.
+ * The resource of OTLP, which describes the sender.
  */
 final class Site {
 
@@ -41,8 +41,8 @@ final class Site {
 	}
 
 	/**
-	 * Return the name of the service: the setting, or host and path of the home page, which tells sites apart that share
-	 * a host.
+	 * Return the name of the service: the setting, or host and path of the home page, which distinguishes sites that
+	 * share a host.
 	 *
 	 * @return string
 	 */
@@ -57,7 +57,7 @@ final class Site {
 	}
 
 	/**
-	 * Return the host of the home page. What the client calls the host is the client's to choose.
+	 * Return the host of the home page. The host name in a request is not used, because the client can choose it.
 	 *
 	 * @return string
 	 */
@@ -67,7 +67,7 @@ final class Site {
 	}
 
 	/**
-	 * Return host and port, as WordPress itself names the site to others (`User-Agent`): the port only if it is no usual one.
+	 * Return host and port as in WordPress's own `User-Agent`: the port only if it is not the default.
 	 *
 	 * @return string
 	 */

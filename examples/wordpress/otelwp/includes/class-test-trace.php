@@ -1,6 +1,6 @@
 <?php
 /**
- * A trace for trying out.
+ * A test trace.
  *
  * @package Otelwp
  */
@@ -10,14 +10,14 @@ namespace Otelwp;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Sends one trace of one span when somebody asks for it, and finds out how each endpoint takes it.
+ * Sends a trace with one span at a user's request, and reports the result of each endpoint.
  */
 final class Test_Trace {
 
 	/**
-	 * Send it to each endpoint, whatever failed before.
+	 * Send it to each endpoint, including those that failed before.
 	 *
-	 * @return array{trace_id: string, endpoints: array<string, string>} '' for an endpoint that took it, else why it did not.
+	 * @return array{trace_id: string, endpoints: array<string, string>} '' for an endpoint that accepted it, else the reason.
 	 */
 	public static function send() {
 		$trace = new Trace( Trace_Context::from_headers( '' ), 1 );
@@ -29,7 +29,7 @@ final class Test_Trace {
 		foreach ( (array) Settings::get( 'endpoints' ) as $text ) {
 			$endpoint = Endpoint::parse( $text, Settings::is_constant( 'endpoints' ) );
 			if ( null === $endpoint ) {
-				$results[ $text ] = __( 'this is no endpoint', 'otelwp' );
+				$results[ $text ] = __( 'the endpoint is invalid', 'otelwp' );
 				continue;
 			}
 			$refusal = $endpoint->refusal();
@@ -49,11 +49,11 @@ final class Test_Trace {
 	}
 
 	/**
-	 * Deliver it. Where there is an answer, wait for it: it may be a refusal that no page would ever hear of.
+	 * Send it. Wait for the answer if there is one: it may be a refusal, which pages never see.
 	 *
 	 * @param Endpoint $endpoint Where to.
 	 * @param string   $body     The OTLP.
-	 * @return string '' if it was taken.
+	 * @return string '' if it was accepted.
 	 */
 	private static function deliver( Endpoint $endpoint, $body ) {
 		if ( ! in_array( $endpoint->transport, array( 'unix', 'tcp' ), true ) ) {

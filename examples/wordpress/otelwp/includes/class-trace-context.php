@@ -10,7 +10,8 @@ namespace Otelwp;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Who called us, by the headers `traceparent` and `tracestate` (https://www.w3.org/TR/trace-context/).
+ * The trace context of the caller, from the headers `traceparent` and `tracestate`
+ * (https://www.w3.org/TR/trace-context/).
  */
 final class Trace_Context {
 
@@ -22,21 +23,21 @@ final class Trace_Context {
 	public $trace_id;
 
 	/**
-	 * The caller's span, 16 hex digits; '' if nobody called.
+	 * The caller's span, 16 hex digits; '' without a caller.
 	 *
 	 * @var string
 	 */
 	public $parent_id = '';
 
 	/**
-	 * Whether the caller samples; null if nobody called.
+	 * Whether the caller samples; null without a caller.
 	 *
 	 * @var bool|null
 	 */
 	public $sampled = null;
 
 	/**
-	 * What the caller wrote for other vendors, without OpenTelemetry's own entry.
+	 * The entries of other vendors in the caller's tracestate.
 	 *
 	 * @var string
 	 */
@@ -50,20 +51,21 @@ final class Trace_Context {
 	public $ot = array();
 
 	/**
-	 * The context of a caller that is not trusted: our trace is not part of its trace, and links to it. Null if there is none.
+	 * The context of an untrusted caller, to which this trace has a link. Null if there is none.
 	 *
 	 * @var self|null
 	 */
 	public $link = null;
 
 	/**
-	 * Return the context of a request: of the caller's trace if the caller is trusted, else of a new trace with a link to
-	 * the caller's. Anybody can send the headers, and whoever chooses the trace id or `rv` decides about sampling.
+	 * Return the context of a request: that of the caller's trace if the caller is trusted, else that of a new trace
+	 * with a link to the caller's. Any client can send the headers, and a client that chooses the trace id or `rv`
+	 * controls sampling.
 	 *
 	 * @param string        $traceparent The header.
 	 * @param string        $tracestate  The header.
-	 * @param string        $address     Of the caller, as the web server has it.
-	 * @param array         $trusted     Addresses and networks of callers that are trusted.
+	 * @param string        $address     Address of the caller, from the web server.
+	 * @param array         $trusted     Addresses and networks of trusted callers.
 	 * @return self
 	 */
 	public static function of_request( $traceparent, $tracestate, $address, array $trusted ) {
@@ -77,7 +79,7 @@ final class Trace_Context {
 	}
 
 	/**
-	 * Read the headers; begin a trace of our own if they are missing or broken.
+	 * Parse the headers; start a new trace if they are missing or invalid.
 	 *
 	 * @param string $traceparent The header.
 	 * @param string $tracestate  The header.
@@ -87,7 +89,7 @@ final class Trace_Context {
 		$context = new self();
 		if ( ! preg_match( '/^\s*([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?\s*$/D', $traceparent, $found )
 			|| 'ff' === $found[1]
-			|| ( '00' === $found[1] && isset( $found[5] ) ) // Later versions may add fields; this one may not.
+			|| ( '00' === $found[1] && isset( $found[5] ) ) // Later versions may add fields, this one may not.
 			|| '' === trim( $found[2], '0' )
 			|| '' === trim( $found[3], '0' )
 		) {
@@ -102,10 +104,10 @@ final class Trace_Context {
 	}
 
 	/**
-	 * Write the header for a request that this one makes.
+	 * Return the header `traceparent` for an outgoing request.
 	 *
 	 * @param string $span_id 16 hex digits.
-	 * @param bool   $sampled Whether we sample.
+	 * @param bool   $sampled Whether this request is sampled.
 	 * @return string
 	 */
 	public function traceparent( $span_id, $sampled ) {
@@ -113,9 +115,9 @@ final class Trace_Context {
 	}
 
 	/**
-	 * Write the header for a request that this one makes, and for our spans; '' for none.
+	 * Return the header `tracestate` for an outgoing request and for the spans; '' for none.
 	 *
-	 * @param string $threshold Of our own sampling, as Sampler::threshold() gives it; null if there was none.
+	 * @param string $threshold Threshold of the own sampling, from Sampler::threshold(); null if there was none.
 	 * @return string
 	 */
 	public function tracestate( $threshold ) {
@@ -133,7 +135,7 @@ final class Trace_Context {
 	}
 
 	/**
-	 * Take OpenTelemetry's entry out of a tracestate. A state too long or with odd bytes is dropped as a whole.
+	 * Parse a tracestate. One that is too long or has invalid bytes is ignored completely.
 	 *
 	 * @param string $header The header.
 	 */

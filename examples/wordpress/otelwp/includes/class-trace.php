@@ -10,10 +10,10 @@ namespace Otelwp;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Collects spans in memory: arrays rather than objects, for a page pays for each.
+ * Collects spans in memory, in arrays rather than objects, because these are faster.
  *
- * A span is its number. Spans beyond the limit are counted and have the number NONE, which every method takes and
- * ignores. A span that was opened lies on a stack: it is the parent of what comes before it is closed.
+ * A span is identified by its number. Spans beyond the limit are counted and have the number NONE, which every method
+ * accepts and ignores. An open span is on a stack: it is the parent of spans that are added before it is closed.
  */
 final class Trace {
 
@@ -27,15 +27,15 @@ final class Trace {
 	const NAME   = 0;
 	const KIND   = 1;
 	const START  = 2; // Nanoseconds since 1970.
-	const END    = 3; // The same; 0 while it is open.
+	const END    = 3; // Nanoseconds since 1970; 0 while it is open.
 	const PARENT = 4; // A span, or NONE.
 	const ATTR   = 5; // Key => string, int, float, bool or list of strings.
 	const EVENTS = 6; // Lists of time, name, attributes.
-	const ERROR  = 7; // Null, or what went wrong; '' if there is nothing to say about it.
-	const ID     = 8; // 16 hex digits; '' until somebody asks.
+	const ERROR  = 7; // Null, or the error message; '' for an error without a message.
+	const ID     = 8; // 16 hex digits; '' until it is needed.
 
 	/**
-	 * Who called.
+	 * The context of the caller.
 	 *
 	 * @var Trace_Context
 	 */
@@ -49,45 +49,45 @@ final class Trace {
 	public $spans = array();
 
 	/**
-	 * Spans beyond the limit.
+	 * Number of spans beyond the limit.
 	 *
 	 * @var int
 	 */
 	public $dropped = 0;
 
 	/**
-	 * Numbers of the spans that are open, the innermost last.
+	 * Numbers of the open spans, the innermost last.
 	 *
 	 * @var int[]
 	 */
 	private $open = array();
 
 	/**
-	 * Numbers of the spans that may have others within them.
+	 * Numbers of the spans that may have children.
 	 *
 	 * @var int[]
 	 */
 	private $inner = array();
 
 	/**
-	 * Most spans that are kept.
+	 * Maximum number of spans.
 	 *
 	 * @var int
 	 */
 	private $limit;
 
 	/**
-	 * Nanoseconds to add to the monotonic clock to have those since 1970.
+	 * Nanoseconds from the monotonic clock to the time since 1970.
 	 *
 	 * @var int
 	 */
 	private $offset;
 
 	/**
-	 * Begin a trace.
+	 * Start a trace.
 	 *
-	 * @param Trace_Context $context Who called.
-	 * @param int           $limit   Most spans.
+	 * @param Trace_Context $context Context of the caller.
+	 * @param int           $limit   Maximum number of spans.
 	 */
 	public function __construct( Trace_Context $context, $limit ) {
 		$this->context = $context;
@@ -96,7 +96,7 @@ final class Trace {
 	}
 
 	/**
-	 * Return nanoseconds since 1970, of a clock that nobody sets during a request.
+	 * Return nanoseconds since 1970, from a clock that is not adjusted during a request.
 	 *
 	 * @return int
 	 */
@@ -105,7 +105,7 @@ final class Trace {
 	}
 
 	/**
-	 * Turn PHP's time into nanoseconds. Microseconds are what a double holds of it.
+	 * Convert PHP's time to nanoseconds. A double has a precision of microseconds.
 	 *
 	 * @param float $seconds Since 1970.
 	 * @return int
@@ -115,7 +115,7 @@ final class Trace {
 	}
 
 	/**
-	 * Open a span within the one opened last.
+	 * Open a child span of the innermost open span.
 	 *
 	 * @param string   $name  Of low cardinality.
 	 * @param int      $kind  INTERNAL, SERVER or CLIENT.
@@ -132,7 +132,7 @@ final class Trace {
 	}
 
 	/**
-	 * Close a span, and those that were opened within it and forgotten.
+	 * Close a span, and all spans that are still open within it.
 	 *
 	 * @param int   $span From open().
 	 * @param array $attr More attributes.
@@ -152,14 +152,14 @@ final class Trace {
 	}
 
 	/**
-	 * Add a span that does not become a parent: one that is over, or one that finish() ends.
+	 * Add a span that does not become a parent: a finished one, or one that finish() ends.
 	 *
 	 * @param string   $name   Of low cardinality.
 	 * @param int      $kind   INTERNAL, SERVER or CLIENT.
 	 * @param int      $start  Nanoseconds since 1970.
-	 * @param int      $end    The same; 0 if it goes on.
+	 * @param int      $end    Nanoseconds since 1970; 0 if it has not ended.
 	 * @param array    $attr   Attributes.
-	 * @param int|null $within The span that it belongs to; the one opened last if null.
+	 * @param int|null $within The parent; the innermost open span if null.
 	 * @return int
 	 */
 	public function add( $name, $kind, $start, $end, array $attr, $within = null ) {
@@ -176,7 +176,7 @@ final class Trace {
 	}
 
 	/**
-	 * End a span that was added while it went on.
+	 * End a span that was added before its end.
 	 *
 	 * @param int   $span From add().
 	 * @param array $attr More attributes.
@@ -189,7 +189,7 @@ final class Trace {
 	}
 
 	/**
-	 * Return the span opened last.
+	 * Return the innermost open span.
 	 *
 	 * @return int
 	 */
@@ -198,17 +198,17 @@ final class Trace {
 	}
 
 	/**
-	 * Return the innermost span that lasted from one time to another: who did something that is told only later.
+	 * Return the innermost span that covers a time interval, for work that is reported after its end.
 	 *
 	 * @param int $start Nanoseconds since 1970.
-	 * @param int $end   The same.
+	 * @param int $end   Nanoseconds since 1970.
 	 * @return int
 	 */
 	public function at( $start, $end ) {
 		$found = self::NONE;
 		foreach ( $this->inner as $number ) {
 			$span = $this->spans[ $number ];
-			// Of two that fit, the later one lies within the other; a microsecond is what the two clocks may differ.
+			// Of two matching spans the later one is inside the other. The two clocks may differ by a microsecond.
 			if ( $span[ self::START ] <= $start + 1000 && ( 0 === $span[ self::END ] || $span[ self::END ] >= $end - 1000 )
 				&& ( self::NONE === $found || $span[ self::START ] >= $this->spans[ $found ][ self::START ] )
 			) {
@@ -231,7 +231,7 @@ final class Trace {
 	}
 
 	/**
-	 * Name a span anew.
+	 * Rename a span.
 	 *
 	 * @param int    $span The span.
 	 * @param string $name Of low cardinality.
@@ -243,7 +243,7 @@ final class Trace {
 	}
 
 	/**
-	 * Tell of something that happened during a span. A span takes 32 of them.
+	 * Add an event to a span, up to 32 events.
 	 *
 	 * @param int    $span The span.
 	 * @param string $name Of low cardinality.
@@ -256,10 +256,10 @@ final class Trace {
 	}
 
 	/**
-	 * Say that what a span stands for went wrong.
+	 * Mark a span as failed.
 	 *
 	 * @param int    $span    The span.
-	 * @param string $message What a person should read; '' if the attributes say it all.
+	 * @param string $message Description of the error; '' if the attributes are sufficient.
 	 */
 	public function fail( $span, $message = '' ) {
 		if ( self::NONE !== $span ) {
@@ -284,7 +284,7 @@ final class Trace {
 	}
 
 	/**
-	 * End everything that still goes on, the request last.
+	 * End all spans that are still open, the request last.
 	 */
 	public function complete() {
 		$now = $this->now();

@@ -10,22 +10,23 @@ namespace Otelwp;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Checks that nobody but the administrator of this host can have put a socket where it is.
+ * Checks that only the administrator of this host can have created a socket.
  *
- * Whoever owns the socket reads every trace, and the API key. On a shared host any user can create a socket in a folder
- * like /tmp, so the socket and each folder above it must belong to root, to the user that runs PHP, to the owner of the
- * plugin's files, or to a user named by the constant OTELWP_SOCKET_OWNER, and nobody else may write to the folder.
+ * The owner of the socket can read every trace, and the API key. On a shared host any user can create a socket in a
+ * folder like /tmp. So the socket and each folder above it must belong to root, to the user that runs PHP, to the owner
+ * of the plugin's files, or to a user in the constant OTELWP_SOCKET_OWNER, and no other user may have write permission
+ * for the folder.
  */
 final class Unix_Socket {
 
-	const ABSENT  = 'nothing is there';
+	const ABSENT  = 'the socket does not exist';
 	const LINK    = 'refused: a symbolic link';
 	const OTHER   = 'refused: not a socket';
 	const OWNER   = 'refused: the socket belongs to another user';
 	const FOLDER  = 'refused: others can write to the folder';
 	const FOREIGN = 'refused: the folder belongs to another user';
 
-	const MAX_LINKS = 8; // Of folders, like /var/run.
+	const MAX_LINKS = 8; // Maximum number of linked folders, like /var/run.
 
 	// Bits of a file's mode.
 	const TYPE      = 0170000;
@@ -122,7 +123,7 @@ final class Unix_Socket {
 	private static function trusted() {
 		static $trusted = null;
 		if ( null === $trusted ) {
-			// Whoever owns this file decides what PHP does anyway. WP-CLI may run as another user than the web server.
+			// The owner of this file controls PHP's code anyway. WP-CLI may run as another user than the web server.
 			$trusted = array( 0, self::user(), (int) fileowner( __FILE__ ) );
 			foreach ( defined( 'OTELWP_SOCKET_OWNER' ) ? (array) OTELWP_SOCKET_OWNER : array() as $name ) {
 				if ( is_int( $name ) || ctype_digit( (string) $name ) ) {
@@ -147,7 +148,7 @@ final class Unix_Socket {
 		if ( function_exists( 'posix_geteuid' ) ) {
 			return posix_geteuid();
 		}
-		$file = tmpfile(); // A new file belongs to whoever creates it.
+		$file = tmpfile(); // A new file belongs to the user that creates it.
 		$stat = false === $file ? false : fstat( $file );
 		return is_array( $stat ) ? $stat['uid'] : 0;
 	}

@@ -13,7 +13,7 @@ use Otelwp\Settings;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * What the page says about each setting, and how it shows it.
+ * Texts and inputs of the settings.
  */
 final class Fields {
 
@@ -24,9 +24,9 @@ final class Fields {
 	 */
 	public static function sections() {
 		return array(
-			'otelwp_record' => __( 'What is recorded', 'otelwp' ),
-			'otelwp_detail' => __( 'In what detail', 'otelwp' ),
-			'otelwp_send'   => __( 'Where it goes', 'otelwp' ),
+			'otelwp_record' => __( 'Recording', 'otelwp' ),
+			'otelwp_detail' => __( 'Details', 'otelwp' ),
+			'otelwp_send'   => __( 'Destination', 'otelwp' ),
 		);
 	}
 
@@ -45,105 +45,105 @@ final class Fields {
 			'sampling_rate'   => array(
 				'section' => 'otelwp_record',
 				'label'   => __( 'Sampling rate', 'otelwp' ),
-				'help'    => __( 'The share of requests to record: 0.1 is one in ten, 1 is every request. The agent may ask for less.', 'otelwp' ),
+				'help'    => __( 'The share of requests to record: 0.1 is one in ten, 1 is every request. The agent may request less.', 'otelwp' ),
 				'step'    => 'any',
 				'max'     => 1,
 			),
 			'keep_errors'     => array(
 				'section' => 'otelwp_record',
 				'label'   => __( 'Always report failures', 'otelwp' ),
-				'help'    => __( 'Of a request that fails and is not in the sample, report at least that it failed, and why.', 'otelwp' ),
+				'help'    => __( 'If a request fails that is not sampled, send at least one span with the error.', 'otelwp' ),
 			),
 			'follow_parent'   => array(
 				'section' => 'otelwp_record',
 				'label'   => __( 'Follow the caller', 'otelwp' ),
-				'help'    => __( 'Record a request if a trusted caller says in the header traceparent that it records, and not if it does not.', 'otelwp' ),
+				'help'    => __( 'Use the sampling decision of trusted callers in the header traceparent: record a request if the caller records it, and only then.', 'otelwp' ),
 			),
 			'trusted_proxies' => array(
 				'section' => 'otelwp_record',
 				'label'   => __( 'Trusted callers', 'otelwp' ),
-				'help'    => __( 'Addresses or networks (10.0.0.0/8, fd00::/8), one a line, of proxies and services that send traceparent. Their traces are continued; those of all others are only linked to. A proxy must not pass on the header of strangers.', 'otelwp' ),
+				'help'    => __( 'Addresses or networks (10.0.0.0/8, fd00::/8), one in each line, of proxies and services that send traceparent. Their traces are continued; traces of other callers are only linked. A proxy must not forward this header from its own clients.', 'otelwp' ),
 			),
 			'service_name'    => array(
 				'section' => 'otelwp_record',
 				'label'   => __( 'Service name', 'otelwp' ),
-				'help'    => __( 'What this site is called in traces. Empty: the host and path of the home page.', 'otelwp' ),
+				'help'    => __( 'Name of this site in traces. Default: the host and path of the home page.', 'otelwp' ),
 			),
 			'database'        => array(
 				'section' => 'otelwp_detail',
 				'label'   => __( 'Database queries', 'otelwp' ),
-				'help'    => __( 'Timed queries have spans; values in them are never sent. Where wp-config.php sets SAVEQUERIES to false they are only counted.', 'otelwp' ),
+				'help'    => __( 'Timed queries have spans, without the values in them. If wp-config.php sets SAVEQUERIES to false, they are only counted.', 'otelwp' ),
 				'options' => array(
-					'timed'   => __( 'time them', 'otelwp' ),
-					'counted' => __( 'group and count them', 'otelwp' ),
-					'off'     => __( 'only the total', 'otelwp' ),
+					'timed'   => __( 'time queries', 'otelwp' ),
+					'counted' => __( 'group and count queries', 'otelwp' ),
+					'off'     => __( 'count only the total', 'otelwp' ),
 				),
 			),
 			'slowest_queries' => array(
 				'section' => 'otelwp_detail',
 				'label'   => __( 'Slowest queries', 'otelwp' ),
-				'help'    => __( 'How many of the slowest queries of a request have a span.', 'otelwp' ),
+				'help'    => __( 'Maximum number of slowest queries of a request that have a span.', 'otelwp' ),
 			),
 			'slow_query_ms'   => array(
 				'section' => 'otelwp_detail',
 				'label'   => __( 'Slow query', 'otelwp' ),
-				'help'    => __( 'Milliseconds from which on a query is called slow.', 'otelwp' ),
+				'help'    => __( 'Duration in milliseconds from which a query is reported as slow.', 'otelwp' ),
 			),
 			'n_plus_one'      => array(
 				'section' => 'otelwp_detail',
 				'label'   => __( 'Repeated query', 'otelwp' ),
-				'help'    => __( 'How often a statement may run in one request, whatever its values, before it is called an N+1 query.', 'otelwp' ),
+				'help'    => __( 'Number of executions of the same statement in one request, with any values, from which it is reported as an N+1 query.', 'otelwp' ),
 			),
 			'propagate'       => array(
 				'section' => 'otelwp_detail',
-				'label'   => __( 'Hand the trace on', 'otelwp' ),
-				'help'    => __( 'Which of the requests that this site makes carry the header traceparent.', 'otelwp' ),
+				'label'   => __( 'Propagate the trace', 'otelwp' ),
+				'help'    => __( 'Outgoing requests of this site that carry the header traceparent.', 'otelwp' ),
 				'options' => array(
 					'all'  => __( 'all', 'otelwp' ),
-					'site' => __( 'those to this site', 'otelwp' ),
+					'site' => __( 'only those to this site', 'otelwp' ),
 					'none' => __( 'none', 'otelwp' ),
 				),
 			),
 			'query_string'    => array(
 				'section' => 'otelwp_detail',
 				'label'   => __( 'Query strings', 'otelwp' ),
-				'help'    => __( 'Report the query string of requests. Values that look like secrets or names are taken out; others may still say who asked.', 'otelwp' ),
+				'help'    => __( 'Report the query string of requests. Values that look like secrets or personal data are removed; others may still identify a visitor.', 'otelwp' ),
 			),
 			'server_timing'   => array(
 				'section' => 'otelwp_detail',
 				'label'   => __( 'Server-Timing', 'otelwp' ),
-				'help'    => __( 'Tell browsers the trace and how long the server worked. Every visitor can read it.', 'otelwp' ),
+				'help'    => __( 'Send the trace id and the duration of each phase to browsers. Every visitor can read them.', 'otelwp' ),
 			),
 			'max_spans'       => array(
 				'section' => 'otelwp_detail',
-				'label'   => __( 'Most spans', 'otelwp' ),
-				'help'    => __( 'Spans of a request beyond this number are counted and not sent.', 'otelwp' ),
+				'label'   => __( 'Maximum of spans', 'otelwp' ),
+				'help'    => __( 'Spans of a request beyond this number are counted, but not sent.', 'otelwp' ),
 			),
 			'endpoints'       => array(
 				'section' => 'otelwp_send',
 				'label'   => __( 'Endpoints', 'otelwp' ),
-				'help'    => __( 'One a line, tried in this order: unixgram:///path, unix:///path, udp://127.0.0.1:4319, http://127.0.0.1:4318. A page never waits for any of them. Another host can be named in wp-config.php only.', 'otelwp' ),
+				'help'    => __( 'One in each line, tried in this order: unixgram:///path, unix:///path, udp://127.0.0.1:4319, http://127.0.0.1:4318. Pages never wait for them. Another host can be configured only in wp-config.php.', 'otelwp' ),
 			),
 			'agent_url'       => array(
 				'section' => 'otelwp_send',
 				'label'   => __( 'Agent', 'otelwp' ),
-				'help'    => __( 'Where WP-Cron asks every five minutes whether the agent is well and what it wishes. Empty: nowhere. Another host can be named in wp-config.php only, and the API key is sent to an address named there only.', 'otelwp' ),
+				'help'    => __( 'Address of the agent. WP-Cron sends a heartbeat every five minutes, and the answer may limit sampling. Empty: no heartbeat. Another host can be configured only in wp-config.php, and the API key is sent only to an address from there.', 'otelwp' ),
 			),
 			'sampling_url'    => array(
 				'section' => 'otelwp_send',
 				'label'   => __( 'Remote sampling', 'otelwp' ),
-				'help'    => __( 'Where to ask for a sampling rate besides, like http://127.0.0.1:5778/sampling. Empty: nowhere.', 'otelwp' ),
+				'help'    => __( 'Another address that returns a sampling rate, like http://127.0.0.1:5778/sampling. Empty: none.', 'otelwp' ),
 			),
 			'finish_request'  => array(
 				'section' => 'otelwp_send',
-				'label'   => __( 'Answer first', 'otelwp' ),
-				'help'    => __( 'With PHP-FPM or LiteSpeed, end the answer before the trace is written. It gains a fraction of a millisecond, and breaks plugins that print after WordPress has ended.', 'otelwp' ),
+				'label'   => __( 'Finish the response first', 'otelwp' ),
+				'help'    => __( 'With PHP-FPM or LiteSpeed, finish the response before the trace is sent. It saves a fraction of a millisecond, but breaks plugins that print after WordPress has finished.', 'otelwp' ),
 			),
 		);
 	}
 
 	/**
-	 * Show a field.
+	 * Print a field.
 	 *
 	 * @param array $field From all(), with its key.
 	 */
@@ -155,11 +155,12 @@ final class Fields {
 		$id       = 'otelwp-' . $key;
 		$fixed    = ! Settings::may_change( $key );
 		if ( $fixed && in_array( $key, Settings::URLS, true ) ) {
-			// Shown to administrators of a site, who need not know what the host's administrator wrote.
+			// Administrators of a site need not see secrets in the addresses that the host's administrator has
+			// configured.
 			$value = is_array( $value ) ? array_map( array( Redact::class, 'address' ), $value ) : ( '' === $value ? '' : Redact::address( (string) $value ) );
 		}
 		if ( is_bool( $standard ) ) {
-			// An unticked box sends nothing; what stands before it is sent then.
+			// Browsers send nothing for an unticked box; the hidden field before it is sent then.
 			printf( '<input type="hidden" name="%s" value="0"%s>', esc_attr( $name ), disabled( $fixed, true, false ) );
 			printf( '<input type="checkbox" id="%s" name="%s" value="1"%s%s>', esc_attr( $id ), esc_attr( $name ), checked( (bool) $value, true, false ), disabled( $fixed, true, false ) );
 		} elseif ( isset( $field['options'] ) ) {

@@ -32,7 +32,7 @@ final class Settings_Page {
 	const TEST = 'otelwp_test';
 
 	/**
-	 * Hook it up.
+	 * Register the hooks.
 	 */
 	public static function register() {
 		add_action( 'admin_init', array( __CLASS__, 'register_setting' ) );
@@ -47,7 +47,7 @@ final class Settings_Page {
 	}
 
 	/**
-	 * Tell the Settings API of our option.
+	 * Register the option in the Settings API.
 	 */
 	public static function register_setting() {
 		register_setting(
@@ -108,25 +108,25 @@ final class Settings_Page {
 	}
 
 	/**
-	 * Suggest words for the site's privacy policy.
+	 * Suggest a text for the site's privacy policy.
 	 */
 	public static function privacy() {
 		wp_add_privacy_policy_content(
 			'OTelWP',
 			wp_kses_post(
-				'<p>' . __( 'To find out what is slow, this site measures how it answers requests: the path of the page, the time, the number and shape of database queries, and errors. Addresses of visitors, their browsers, cookies, names, what they entered and what they searched for are not part of it. The measurements are handed to a program on our own server, which may pass them on to the service that we watch our site with.', 'otelwp' ) . '</p>'
+				'<p>' . __( 'To find out what is slow, this site measures how it answers requests: the path of the page, the time, the number and shape of database queries, and errors. Addresses of visitors, their browsers, cookies, names, input and search terms are not included. The measurements are sent to a program on our own server, which may forward them to the service with which we monitor our site.', 'otelwp' ) . '</p>'
 			)
 		);
 	}
 
 	/**
-	 * Show the page.
+	 * Print the page.
 	 */
 	public static function show() {
 		if ( ! current_user_can( self::capability() ) ) {
 			return;
 		}
-		// phpcs:ignore WordPress.Security.NonceVerification -- it only shows that something was saved.
+		// phpcs:ignore WordPress.Security.NonceVerification -- it only shows a message.
 		if ( Settings::of_network() && isset( $_GET['updated'] ) ) {
 			add_settings_error( Settings::OPTION, 'saved', __( 'Settings saved.', 'otelwp' ), 'success' );
 		}
@@ -161,7 +161,7 @@ final class Settings_Page {
 	}
 
 	/**
-	 * Send the test trace that somebody asked for.
+	 * Send the test trace that the user requested.
 	 */
 	public static function test() {
 		check_admin_referer( self::TEST );
@@ -183,7 +183,7 @@ final class Settings_Page {
 	}
 
 	/**
-	 * Return what one must be allowed to.
+	 * Return the required capability.
 	 *
 	 * @return string
 	 */
@@ -192,7 +192,7 @@ final class Settings_Page {
 	}
 
 	/**
-	 * Show how a test trace went.
+	 * Print the result of a test trace.
 	 */
 	private static function show_test_result() {
 		// phpcs:ignore WordPress.Security.NonceVerification -- the result is this user's own.
@@ -204,19 +204,19 @@ final class Settings_Page {
 		echo '<div class="notice notice-' . ( $taken ? 'success' : 'error' ) . ' is-dismissible"><p>';
 		if ( $taken ) {
 			/* translators: %s: id of a trace */
-			printf( esc_html__( 'The test trace was taken. Its id is %s.', 'otelwp' ), '<code>' . esc_html( $result['trace_id'] ) . '</code>' );
+			printf( esc_html__( 'The test trace was accepted. Its id is %s.', 'otelwp' ), '<code>' . esc_html( $result['trace_id'] ) . '</code>' );
 		} else {
-			esc_html_e( 'No endpoint took the test trace.', 'otelwp' );
+			esc_html_e( 'No endpoint accepted the test trace.', 'otelwp' );
 		}
 		echo '</p><ul>';
 		foreach ( $result['endpoints'] as $endpoint => $why ) {
-			echo '<li><code>' . esc_html( Redact::address( (string) $endpoint ) ) . '</code> ' . esc_html( '' === $why ? __( 'took it', 'otelwp' ) : $why ) . '</li>';
+			echo '<li><code>' . esc_html( Redact::address( (string) $endpoint ) ) . '</code> ' . esc_html( '' === $why ? __( 'accepted it', 'otelwp' ) : $why ) . '</li>';
 		}
 		echo '</ul></div>';
 	}
 
 	/**
-	 * Show how things stand.
+	 * Print the current state.
 	 */
 	private static function show_status() {
 		$state = Agent::state();
@@ -228,26 +228,26 @@ final class Settings_Page {
 			/* translators: %s: how long ago, like "5 mins" */
 			$rows[ __( 'Agent', 'otelwp' ) ] = sprintf( __( 'answered %s ago', 'otelwp' ), human_time_diff( $state['at'] ) );
 		} else {
-			$rows[ __( 'Agent', 'otelwp' ) ] = __( 'has not been asked yet; WP-Cron does so every five minutes', 'otelwp' );
+			$rows[ __( 'Agent', 'otelwp' ) ] = __( 'was not contacted yet; WP-Cron does so every five minutes', 'otelwp' );
 		}
 		$rows[ __( 'Licence', 'otelwp' ) ]           = implode( ': ', array_filter( array( Agent::tier(), implode( ', ', Agent::features() ) ) ) );
-		$rows[ __( 'Requests recorded', 'otelwp' ) ] = Agent::wish( 'paused' ) ? __( 'none, the agent asks for a pause', 'otelwp' ) : number_format_i18n( 100 * Agent::sampling_rate(), 1 ) . ' %';
+		$rows[ __( 'Requests recorded', 'otelwp' ) ] = Agent::wish( 'paused' ) ? __( 'none, the agent requested a pause', 'otelwp' ) : number_format_i18n( 100 * Agent::sampling_rate(), 1 ) . ' %';
 
 		if ( Heartbeat::has_key() ) {
-			$rows[ __( 'API key', 'otelwp' ) ] = Heartbeat::sends_key() ? __( 'sent to the agent', 'otelwp' ) : __( 'not sent: define OTELWP_AGENT_URL in wp-config.php, as the key goes only to an address that is named there', 'otelwp' );
+			$rows[ __( 'API key', 'otelwp' ) ] = Heartbeat::sends_key() ? __( 'sent to the agent', 'otelwp' ) : __( 'not sent: define OTELWP_AGENT_URL in wp-config.php, because the key is sent only to an address that is configured there', 'otelwp' );
 		}
 		$failing = ( new Breaker() )->failing();
 		foreach ( (array) Settings::get( 'endpoints' ) as $text ) {
 			$endpoint = Endpoint::parse( $text, Settings::is_constant( 'endpoints' ) );
-			$refusal  = null === $endpoint ? __( 'this is no endpoint', 'otelwp' ) : Destination::explain( $endpoint->refusal(), 'endpoints' );
+			$refusal  = null === $endpoint ? __( 'the endpoint is invalid', 'otelwp' ) : Destination::explain( $endpoint->refusal(), 'endpoints' );
 			$shown    = Redact::address( $text );
 			if ( '' !== $refusal ) {
 				$rows[ $shown ] = $refusal;
 			} elseif ( isset( $failing[ $text ] ) ) {
 				/* translators: 1: how long ago, 2: why */
-				$rows[ $shown ] = sprintf( __( 'fails since %1$s: %2$s', 'otelwp' ), human_time_diff( $failing[ $text ]['since'] ), Destination::explain( $failing[ $text ]['why'], 'endpoints' ) );
+				$rows[ $shown ] = sprintf( __( 'failing since %1$s: %2$s', 'otelwp' ), human_time_diff( $failing[ $text ]['since'] ), Destination::explain( $failing[ $text ]['why'], 'endpoints' ) );
 			} else {
-				$rows[ $shown ] = __( 'not known to fail', 'otelwp' );
+				$rows[ $shown ] = __( 'no known failure', 'otelwp' );
 			}
 		}
 		$counts = Sender::counts();

@@ -22,12 +22,12 @@ use Otelwp\Unix_Socket;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Two tests, one of the endpoints and one that asks the agent how it is, and a section of the information to copy.
+ * Two tests, of the endpoints and of the agent's health, and a section of the information page.
  */
 final class Site_Health {
 
 	/**
-	 * Hook it up.
+	 * Register the hooks.
 	 */
 	public static function register() {
 		add_filter( 'site_status_tests', array( __CLASS__, 'tests' ) );
@@ -42,11 +42,11 @@ final class Site_Health {
 	 */
 	public static function tests( $tests ) {
 		$tests['direct']['otelwp_endpoints'] = array(
-			'label' => __( 'Traces leave this site', 'otelwp' ),
+			'label' => __( 'Traces are sent', 'otelwp' ),
 			'test'  => array( __CLASS__, 'test_endpoints' ),
 		);
 		$tests['async']['otelwp_agent']      = array(
-			'label'             => __( 'The telemetry agent is well', 'otelwp' ),
+			'label'             => __( 'The telemetry agent is healthy', 'otelwp' ),
 			'test'              => rest_url( 'otelwp/v1/agent' ),
 			'has_rest'          => true,
 			'async_direct_test' => array( __CLASS__, 'test_agent' ),
@@ -55,7 +55,7 @@ final class Site_Health {
 	}
 
 	/**
-	 * Test whether there is an endpoint that works.
+	 * Test whether at least one endpoint works.
 	 *
 	 * @return array
 	 */
@@ -64,7 +64,7 @@ final class Site_Health {
 			return self::result( 'otelwp_endpoints', 'recommended', __( 'OTelWP needs a 64-bit PHP', 'otelwp' ), __( 'It records nothing on this server: its times do not fit into the integers of a 32-bit PHP.', 'otelwp' ) );
 		}
 		if ( ! Settings::get( 'enabled' ) ) {
-			return self::result( 'otelwp_endpoints', 'good', __( 'No traces are recorded, as it is set', 'otelwp' ), __( 'OTelWP is active and switched off in its settings.', 'otelwp' ) );
+			return self::result( 'otelwp_endpoints', 'good', __( 'Recording of traces is disabled', 'otelwp' ), __( 'OTelWP is active, but disabled in its settings.', 'otelwp' ) );
 		}
 		$failing  = ( new Breaker() )->failing();
 		$problems = array();
@@ -73,7 +73,7 @@ final class Site_Health {
 		foreach ( (array) Settings::get( 'endpoints' ) as $text ) {
 			$shown    = Redact::address( $text );
 			$endpoint = Endpoint::parse( $text, Settings::is_constant( 'endpoints' ) );
-			$refusal  = null === $endpoint ? __( 'this is no endpoint', 'otelwp' ) : $endpoint->refusal();
+			$refusal  = null === $endpoint ? __( 'the endpoint is invalid', 'otelwp' ) : $endpoint->refusal();
 			if ( '' !== $refusal ) {
 				$refused            = $refused || Unix_Socket::ABSENT !== $refusal;
 				$problems[ $shown ] = Destination::explain( $refusal, 'endpoints' );
@@ -91,14 +91,14 @@ final class Site_Health {
 		}
 		if ( '' !== $works ) {
 			/* translators: %s: an endpoint */
-			$description = sprintf( __( 'They go to %s, after the page was answered.', 'otelwp' ), $works );
+			$description = sprintf( __( 'They are sent to %s, after the response.', 'otelwp' ), $works );
 			if ( $refused ) {
 				return self::result( 'otelwp_endpoints', 'recommended', __( 'OTelWP refuses an endpoint', 'otelwp' ), $description . self::listed( $problems ) );
 			}
-			return self::result( 'otelwp_endpoints', 'good', __( 'Traces leave this site', 'otelwp' ), $description );
+			return self::result( 'otelwp_endpoints', 'good', __( 'Traces are sent', 'otelwp' ), $description );
 		}
-		$description = __( 'No endpoint takes what OTelWP records. Visitors notice nothing of it, but there are no traces.', 'otelwp' );
-		return self::result( 'otelwp_endpoints', 'recommended', __( 'Traces do not leave this site', 'otelwp' ), $description . self::listed( $problems ) );
+		$description = __( 'No endpoint accepts the traces of OTelWP. Visitors are not affected, but all traces are lost.', 'otelwp' );
+		return self::result( 'otelwp_endpoints', 'recommended', __( 'Traces are not sent', 'otelwp' ), $description . self::listed( $problems ) );
 	}
 
 	/**
@@ -116,35 +116,35 @@ final class Site_Health {
 	}
 
 	/**
-	 * Ask the agent how it is.
+	 * Test whether the agent is healthy.
 	 *
 	 * @return array
 	 */
 	public static function test_agent() {
 		$url = (string) Settings::get( 'agent_url' );
 		if ( '' === $url ) {
-			return self::result( 'otelwp_agent', 'good', __( 'The telemetry agent is not asked how it is', 'otelwp' ), __( 'The settings of OTelWP name no agent to ask.', 'otelwp' ) );
+			return self::result( 'otelwp_agent', 'good', __( 'The telemetry agent is not tested', 'otelwp' ), __( 'The settings of OTelWP contain no address of an agent.', 'otelwp' ) );
 		}
 		$answer = Agent_Client::request( 'GET', $url, '/health' );
 		if ( is_wp_error( $answer ) ) {
 			/* translators: 1: address, 2: why */
-			return self::result( 'otelwp_agent', 'recommended', __( 'The telemetry agent does not answer', 'otelwp' ), sprintf( __( 'It was asked at %1$s: %2$s. Traces may still arrive, if only this address is wrong.', 'otelwp' ), Redact::address( $url ), $answer->get_error_message() ) );
+			return self::result( 'otelwp_agent', 'recommended', __( 'The telemetry agent does not answer', 'otelwp' ), sprintf( __( 'The request to %1$s failed: %2$s. Traces may still be accepted if only this address is wrong.', 'otelwp' ), Redact::address( $url ), $answer->get_error_message() ) );
 		}
 		$body   = json_decode( $answer['body'], true );
 		$status = isset( $body['status'] ) && is_string( $body['status'] ) ? substr( sanitize_text_field( $body['status'] ), 0, 100 ) : (string) $answer['status'];
 		if ( Heartbeat::has_key() && ! Heartbeat::sends_key() ) {
-			return self::result( 'otelwp_agent', 'recommended', __( 'The API key of OTelWP is not sent', 'otelwp' ), __( 'OTELWP_API_KEY is set, and the address of the agent is saved in the database, where whoever can change an option could redirect the key. Define OTELWP_AGENT_URL in wp-config.php as well.', 'otelwp' ) );
+			return self::result( 'otelwp_agent', 'recommended', __( 'The API key of OTelWP is not sent', 'otelwp' ), __( 'OTELWP_API_KEY is set, but the address of the agent is in the database, where an attacker who can change an option could redirect the key. Define OTELWP_AGENT_URL in wp-config.php as well.', 'otelwp' ) );
 		}
 		if ( 200 === $answer['status'] && 'degraded' !== $status ) {
 			/* translators: %s: a word like "healthy" */
-			return self::result( 'otelwp_agent', 'good', __( 'The telemetry agent is well', 'otelwp' ), sprintf( __( 'It says that it is %s.', 'otelwp' ), $status ) );
+			return self::result( 'otelwp_agent', 'good', __( 'The telemetry agent is healthy', 'otelwp' ), sprintf( __( 'It reports the status: %s.', 'otelwp' ), $status ) );
 		}
 		/* translators: %s: a word like "unhealthy" */
-		return self::result( 'otelwp_agent', 'recommended', __( 'The telemetry agent is not well', 'otelwp' ), sprintf( __( 'It says that it is %s. Its own log tells more.', 'otelwp' ), $status ) );
+		return self::result( 'otelwp_agent', 'recommended', __( 'The telemetry agent is not healthy', 'otelwp' ), sprintf( __( 'It reports the status: %s. See its log for details.', 'otelwp' ), $status ) );
 	}
 
 	/**
-	 * Add our section.
+	 * Add the plugin's section.
 	 *
 	 * @param array $information Of WordPress.
 	 * @return array
@@ -183,12 +183,12 @@ final class Site_Health {
 	}
 
 	/**
-	 * Write a result as Site Health wants it.
+	 * Return a result in the format of Site Health.
 	 *
 	 * @param string $test        Its name.
 	 * @param string $status      `good` or `recommended`: a site without traces works as well as one with them.
 	 * @param string $label       What was found.
-	 * @param string $description What it means.
+	 * @param string $description Its explanation.
 	 * @return array
 	 */
 	private static function result( $test, $status, $label, $description ) {

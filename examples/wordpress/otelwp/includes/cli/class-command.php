@@ -20,25 +20,12 @@ use Otelwp\Test_Trace;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Shows and tries how this site's traces reach the agent.
+ * Shows and tests the connection from this site to the agent.
  */
 final class Command {
 
 	/**
-	 * Shows what is set, which endpoints work, and what the agent said last.
-	 *
-	 * ## OPTIONS
-	 *
-	 * [--format=<format>]
-	 * : How to show it.
-	 * ---
-	 * default: table
-	 * options:
-	 *   - table
-	 *   - json
-	 *   - yaml
-	 *   - csv
-	 * ---
+	 * Shows the state of the settings, the endpoints and the agent.
 	 *
 	 * @param array $args  None.
 	 * @param array $assoc Options.
@@ -59,13 +46,13 @@ final class Command {
 		$known = ( new Breaker() )->failing();
 		foreach ( (array) Settings::get( 'endpoints' ) as $text ) {
 			$endpoint = Endpoint::parse( $text, Settings::is_constant( 'endpoints' ) );
-			$refusal  = null === $endpoint ? 'no endpoint' : $endpoint->refusal();
+			$refusal  = null === $endpoint ? 'the endpoint is invalid' : $endpoint->refusal();
 			if ( '' !== $refusal ) {
 				$rows[ $text ] = Destination::explain( $refusal, 'endpoints' );
 			} elseif ( isset( $known[ $text ] ) ) {
-				$rows[ $text ] = 'fails since ' . gmdate( 'c', $known[ $text ]['since'] ) . ': ' . $known[ $text ]['why'];
+				$rows[ $text ] = 'failing since ' . gmdate( 'c', $known[ $text ]['since'] ) . ': ' . $known[ $text ]['why'];
 			} else {
-				$rows[ $text ] = 'not known to fail';
+				$rows[ $text ] = 'no known failure';
 			}
 		}
 		$counts = Sender::counts();
@@ -83,23 +70,23 @@ final class Command {
 	}
 
 	/**
-	 * Sends a trace of one span to each endpoint, and says how each took it. Fails if none did.
+	 * Sends a trace of one span to each endpoint, and shows each result. Fails if no endpoint accepts it.
 	 */
 	public function test() {
 		$result = Test_Trace::send();
 		$taken  = 0;
 		foreach ( $result['endpoints'] as $endpoint => $why ) {
-			\WP_CLI::log( $endpoint . ': ' . ( '' === $why ? 'taken' : $why ) );
+			\WP_CLI::log( $endpoint . ': ' . ( '' === $why ? 'accepted' : $why ) );
 			$taken += '' === $why ? 1 : 0;
 		}
 		if ( ! $taken ) {
-			\WP_CLI::error( 'No endpoint took the trace.' );
+			\WP_CLI::error( 'No endpoint accepted the trace.' );
 		}
-		\WP_CLI::success( 'Trace ' . $result['trace_id'] . ' was taken.' );
+		\WP_CLI::success( 'Trace ' . $result['trace_id'] . ' was accepted.' );
 	}
 
 	/**
-	 * Forgets which endpoints failed and what the agent said, and asks the agent anew.
+	 * Deletes remembered failures and the agent's last answer, and contacts the agent again.
 	 */
 	public function flush() {
 		( new Breaker() )->reset();
@@ -108,24 +95,11 @@ final class Command {
 		if ( is_wp_error( $how ) ) {
 			\WP_CLI::warning( 'The agent did not answer: ' . $how->get_error_message() );
 		}
-		\WP_CLI::success( 'Forgotten.' );
+		\WP_CLI::success( 'State deleted.' );
 	}
 
 	/**
-	 * Shows every setting, and whether wp-config.php decides it.
-	 *
-	 * ## OPTIONS
-	 *
-	 * [--format=<format>]
-	 * : How to show it.
-	 * ---
-	 * default: table
-	 * options:
-	 *   - table
-	 *   - json
-	 *   - yaml
-	 *   - csv
-	 * ---
+	 * Shows every setting, and whether wp-config.php sets it.
 	 *
 	 * @param array $args  None.
 	 * @param array $assoc Options.

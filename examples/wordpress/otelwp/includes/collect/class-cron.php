@@ -12,12 +12,12 @@ use Otelwp\Trace;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Makes spans of the hooks that a cron run calls.
+ * Records spans of the hooks that a cron run calls.
  */
 final class Cron {
 
 	/**
-	 * Where spans go.
+	 * The trace for the spans.
 	 *
 	 * @var Trace
 	 */
@@ -33,7 +33,7 @@ final class Cron {
 	}
 
 	/**
-	 * Surround the hooks that this cron run is about to call.
+	 * Add a span around each hook that this cron run is about to call.
 	 */
 	public function surround() {
 		$hooks = array();
@@ -58,7 +58,7 @@ final class Cron {
 				PHP_INT_MAX,
 				0
 			);
-			unset( $span ); // Each hook has its own.
+			unset( $span ); // Each hook has its own variable.
 		}
 	}
 }

@@ -14,12 +14,13 @@ use Otelwp\Trace;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Counts and times queries, groups them by their shape, and makes spans of the slowest and of those that failed.
+ * Counts and times queries, groups them by statement without values, and records spans of the slowest and of failed
+ * ones.
  *
- * The class wpdb times queries if SAVEQUERIES is true when a query runs, and keeps them in a list. So `timed` defines it,
- * for the requests that are recorded, unless wp-config.php has. The list is read at the end, or when it has grown long:
- * while a page is made, a query costs no more than being counted. Where wp-config.php says false, and with `counted`,
- * the filter `query` still shows each statement: then there are groups and numbers, and neither times nor spans.
+ * The class wpdb times queries and keeps them in a list if SAVEQUERIES is true. So `timed` defines it for recorded
+ * requests, unless wp-config.php has. The list is read at the end, or when it is long, so that a query costs only a
+ * counter while a page is generated. If wp-config.php sets it to false, and with `counted`, statements are read from
+ * the filter `query`: then there are groups and counts, but no times and spans.
  */
 final class Database {
 
@@ -27,7 +28,7 @@ final class Database {
 
 	const MAX_SPAN_ERRORS = 10;
 
-	const CHUNK = 500; // Queries after which the list is read, and let go of if it was us who made wpdb keep it.
+	const CHUNK = 500; // Number of queries after which the list is read, and cleared if this class enabled it.
 
 	// The fields of a query in wpdb's list.
 	const SQL     = 0;
@@ -36,7 +37,7 @@ final class Database {
 	const START   = 3; // Seconds since 1970.
 
 	/**
-	 * Where spans go.
+	 * The trace for the spans.
 	 *
 	 * @var Trace
 	 */
@@ -50,93 +51,93 @@ final class Database {
 	private $root;
 
 	/**
-	 * Shape => number, seconds, who asked last.
+	 * Statement without values => count, seconds, last caller.
 	 *
 	 * @var array<string, array>
 	 */
 	private $groups = array();
 
 	/**
-	 * The slowest, with their shape for their statement. In no order.
+	 * The slowest queries, with statements without values, unsorted.
 	 *
 	 * @var array[]
 	 */
 	private $slowest = array();
 
 	/**
-	 * Those that failed, with their shape for their statement, and the error for their data.
+	 * The failed queries, with statements without values, and the error as data.
 	 *
 	 * @var array[]
 	 */
 	private $failed = array();
 
 	/**
-	 * How many to keep of the slowest.
+	 * Maximum number of slowest queries.
 	 *
 	 * @var int
 	 */
 	private $keep;
 
 	/**
-	 * Seconds below which a query is not among the slowest.
+	 * Duration in seconds that a query must exceed to be among the slowest.
 	 *
 	 * @var float
 	 */
 	private $floor = -1.0;
 
 	/**
-	 * Seconds that the queries took.
+	 * Total duration of the queries in seconds.
 	 *
 	 * @var float
 	 */
 	private $seconds = 0.0;
 
 	/**
-	 * Queries since the list was read.
+	 * Queries since the list was last read.
 	 *
 	 * @var int
 	 */
 	private $unread = 0;
 
 	/**
-	 * Entries of the list, and of wpdb's list of errors, that were read.
+	 * Number of entries already read of the list, and of wpdb's list of errors.
 	 *
 	 * @var int[]
 	 */
 	private $read = array( 0, 0 );
 
 	/**
-	 * Statements that are only counted, until they are grouped.
+	 * Statements of `counted` that were not grouped yet.
 	 *
 	 * @var array[]
 	 */
 	private $log = array();
 
 	/**
-	 * Shape => what it is, as attributes.
+	 * Statement without values => its attributes.
 	 *
 	 * @var array<string, array>
 	 */
 	private $described = array();
 
 	/**
-	 * Which database this is; null before somebody asked.
+	 * The database system; null before it is needed.
 	 *
 	 * @var string|null
 	 */
 	private $system = null;
 
 	/**
-	 * Whether we made wpdb keep its queries.
+	 * Whether this class enabled wpdb's list.
 	 *
 	 * @var bool
 	 */
 	private $ours = false;
 
 	/**
-	 * Watch.
+	 * Register the hooks.
 	 *
-	 * @param Trace $trace Where spans go.
+	 * @param Trace $trace The trace for the spans.
 	 * @param int   $root  The span of the request.
 	 */
 	public function __construct( Trace $trace, $root ) {
@@ -152,8 +153,8 @@ final class Database {
 			$this->ours = true;
 		}
 		if ( 'timed' === $mode && SAVEQUERIES ) {
-			// If wp-config.php asks for the list, somebody wants to read the whole stack in it.
-			if ( ! $this->ours || ! Wpdb::stand_in( $this ) ) {
+			// If wp-config.php enables the list, its readers need the whole stack in it.
+			if ( ! $this->ours || ! Wpdb::install( $this ) ) {
 				add_filter( 'log_query_custom_data', array( $this, 'timed' ), PHP_INT_MAX );
 			}
 		} else {
@@ -163,7 +164,7 @@ final class Database {
 	}
 
 	/**
-	 * Count a query that ran. A long import must not end for want of memory because it is watched.
+	 * Count a finished query. Reading the list regularly bounds memory during long imports.
 	 */
 	public function ran() {
 		if ( ++$this->unread >= self::CHUNK ) {
@@ -172,9 +173,9 @@ final class Database {
 	}
 
 	/**
-	 * Count a query that ran.
+	 * Count a finished query.
 	 *
-	 * @param array $data What plugins say of it; theirs.
+	 * @param array $data Data of plugins, returned unchanged.
 	 * @return array
 	 */
 	public function timed( $data ) {
@@ -183,7 +184,7 @@ final class Database {
 	}
 
 	/**
-	 * Note a query that is about to run.
+	 * Record a query that is about to run.
 	 *
 	 * @param string $sql The statement.
 	 * @return string
@@ -217,7 +218,7 @@ final class Database {
 	}
 
 	/**
-	 * Read what wpdb, or our own log, holds since we read last.
+	 * Read the new entries of wpdb's list, or of the own log.
 	 */
 	private function read() {
 		global $wpdb, $EZSQL_ERROR; // phpcs:ignore WordPress.NamingConventions.ValidVariableName -- wpdb's name for it.
@@ -254,8 +255,8 @@ final class Database {
 	/**
 	 * Add a query to its group.
 	 *
-	 * @param string $shape   Of it.
-	 * @param float  $seconds It took.
+	 * @param string $shape   The statement without values.
+	 * @param float  $seconds Its duration.
 	 * @param string $callers Functions, the nearest last.
 	 */
 	private function group( $shape, $seconds, $callers ) {
@@ -269,7 +270,7 @@ final class Database {
 	}
 
 	/**
-	 * Let go of all but the slowest.
+	 * Remove all but the slowest.
 	 */
 	private function cut() {
 		if ( count( $this->slowest ) <= $this->keep ) {
@@ -286,9 +287,9 @@ final class Database {
 	}
 
 	/**
-	 * Make a span of a query.
+	 * Record a span of a query.
 	 *
-	 * @param array $query From wpdb's list, with its shape, and for one that failed with its error.
+	 * @param array $query From wpdb's list, with the statement without values, and the error of a failed one.
 	 */
 	private function span( array $query ) {
 		$shape      = $query[ self::SQL ];
@@ -312,10 +313,9 @@ final class Database {
 	}
 
 	/**
-	 * Tell of statements that ran again and again: one for each row of another, most likely.
+	 * Report statements that ran repeatedly, usually once for each row of another query.
 	 *
-	 * Options that are looked up one by one are no such thing. They are those that are not autoloaded, and have a number
-	 * of their own.
+	 * Lookups of single options are excluded. They are options without autoload, and have an attribute of their own.
 	 */
 	private function repeated() {
 		global $wpdb;
@@ -334,7 +334,7 @@ final class Database {
 				$this->root,
 				'wordpress.db.n_plus_one',
 				$this->describe( (string) $shape ) + array( 'wordpress.db.query_count' => $group[0] )
-					+ ( '' === $group[2] ? array() : array( // Only counted: neither time nor caller is known.
+					+ ( '' === $group[2] ? array() : array( // Of `counted`: time and caller are unknown.
 						'wordpress.db.duration_ms' => round( $group[1] * 1000, 3 ),
 						'code.function.name'       => self::caller( $group[2] ),
 					) )
@@ -346,9 +346,9 @@ final class Database {
 	}
 
 	/**
-	 * Describe a statement by OpenTelemetry's conventions.
+	 * Return attributes of a statement by OpenTelemetry's conventions.
 	 *
-	 * @param string $shape Of it.
+	 * @param string $shape The statement without values.
 	 * @return array
 	 */
 	private function describe( $shape ) {
@@ -374,7 +374,7 @@ final class Database {
 	}
 
 	/**
-	 * Return which database this is.
+	 * Return the database system.
 	 *
 	 * @return string
 	 */
@@ -390,7 +390,7 @@ final class Database {
 	}
 
 	/**
-	 * Return who asked.
+	 * Return the caller.
 	 *
 	 * @param string $callers Functions, comma-separated, the nearest last.
 	 * @return string

@@ -1,6 +1,6 @@
 <?php
 /**
- * What went wrong.
+ * Errors.
  *
  * @package Otelwp
  */
@@ -13,9 +13,9 @@ use Otelwp\Trace;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Fatal errors and uncaught exceptions, from what PHP remembers at the end, and pages that wp_die() wrote.
+ * Reports fatal errors and uncaught exceptions, from PHP's last error, and error pages of wp_die().
  *
- * No handler of PHP's is replaced: what the site shows and logs stays as it was.
+ * No error handler of PHP is replaced: what the site shows and logs stays unchanged.
  */
 final class Errors {
 
@@ -29,14 +29,15 @@ final class Errors {
 	);
 
 	/**
-	 * What ended the request, once it was seen: the next warning, though silenced, makes PHP forget it.
+	 * The error that ended the request. It is stored because the next warning, even a silenced one, replaces PHP's last
+	 * error.
 	 *
 	 * @var array|null
 	 */
 	private static $fatal = null;
 
 	/**
-	 * Where spans go.
+	 * The trace for the spans.
 	 *
 	 * @var Trace
 	 */
@@ -50,9 +51,9 @@ final class Errors {
 	private $root;
 
 	/**
-	 * Prepare; `wrap` is called by who made this.
+	 * Store the trace; `wrap` is registered by the creator.
 	 *
-	 * @param Trace $trace Where spans go.
+	 * @param Trace $trace The trace for the spans.
 	 * @param int   $root  The span of the request.
 	 */
 	public function __construct( Trace $trace, $root ) {
@@ -61,7 +62,7 @@ final class Errors {
 	}
 
 	/**
-	 * Return what ended the request as the attributes of an event, or null.
+	 * Return the error that ended the request as attributes of an event, or null.
 	 *
 	 * @return array|null
 	 */
@@ -81,17 +82,17 @@ final class Errors {
 	}
 
 	/**
-	 * Take PHP's text about an exception apart; its stack trace, which holds arguments, is left out.
+	 * Parse PHP's text about an exception, without its stack trace, which contains arguments.
 	 *
-	 * @param string $text `Uncaught Acme\Oops: message in /file.php:7`, then the stack trace; with its causes before it,
-	 *                     each behind `Next`.
-	 * @return string[] Class and message; '' and the text if it tells of no exception.
+	 * @param string $text `Uncaught Acme\Oops: message in /file.php:7`, then the stack trace; its causes are before it,
+	 *                     and `Next` is before each following exception.
+	 * @return string[] Class and message; '' and the text if it contains no exception.
 	 */
 	private static function uncaught( $text ) {
 		if ( 0 !== strpos( $text, 'Uncaught ' ) ) {
 			return array( '', $text );
 		}
-		// The name of a class without one ends with a zero byte, and where it stands.
+		// The name of an anonymous class ends with a zero byte and its location.
 		$next = strrpos( $text, "\n\nNext " );
 		$text = false === $next ? substr( $text, 9 ) : substr( $text, $next + 7 );
 		if ( ! preg_match( '/^([\w\\\\]+(?:@anonymous)?)(?:\x00[^\n]*?\$[0-9a-f]+)?(?:: (.*?))?(?: in [^\n]+:\d+(?:\R|$)|\R|$)/s', $text, $found ) ) {
@@ -101,9 +102,9 @@ final class Errors {
 	}
 
 	/**
-	 * Look at what wp_die() is told before its handler writes the page.
+	 * Record the arguments of wp_die() before its handler writes the page.
 	 *
-	 * @param callable $handler Of wp_die().
+	 * @param callable $handler The handler of wp_die().
 	 * @return callable
 	 */
 	public function wrap( $handler ) {
@@ -114,15 +115,15 @@ final class Errors {
 	}
 
 	/**
-	 * Note a page of wp_die(), unless it is how a good AJAX answer ends.
+	 * Record an error page of wp_die(), except the normal end of an AJAX answer.
 	 *
-	 * @param string|\WP_Error $message What it says.
-	 * @param array            $args    Of wp_die().
+	 * @param string|\WP_Error $message Its message.
+	 * @param array            $args    Arguments of wp_die().
 	 */
 	private function died( $message, $args ) {
 		$status = isset( $args['response'] ) ? (int) $args['response'] : ( wp_doing_ajax() ? 200 : 500 );
 		if ( $status < 400 || null !== self::fatal() ) {
-			return; // WordPress's own page about a fatal error says less than the error.
+			return; // WordPress's own page about a fatal error contains less information than the error.
 		}
 		$type = 'wp_die';
 		if ( is_wp_error( $message ) ) {

@@ -15,21 +15,22 @@ use Otelwp\Trace_Context;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Makes spans of requests through WP_Http, and hands the trace on in `traceparent`.
+ * Records spans of requests through WP_Http, and sends the trace context in `traceparent`.
  *
- * A request that is not recorded hands on, too: that it is not, so that nobody behind us records half a trace.
+ * Requests that are not recorded send it too, with the flag "not sampled", so that services do not record partial
+ * traces.
  */
 final class Http {
 
 	/**
-	 * Where spans go; null if this request is not recorded.
+	 * The trace for the spans; null if this request is not recorded.
 	 *
 	 * @var Trace|null
 	 */
 	private $trace;
 
 	/**
-	 * The trace.
+	 * The trace context.
 	 *
 	 * @var Trace_Context
 	 */
@@ -43,18 +44,18 @@ final class Http {
 	private $threshold;
 
 	/**
-	 * Requests that are on their way: address, span. The last began last.
+	 * Pending requests: address and span, the latest last.
 	 *
 	 * @var array[]
 	 */
 	private $pending = array();
 
 	/**
-	 * Watch; `begin` is called by who made this.
+	 * Register the hooks; `begin` is registered by the creator.
 	 *
-	 * @param Trace|null    $trace     Where spans go.
-	 * @param Trace_Context $context   The trace.
-	 * @param string|null   $threshold Of sampling.
+	 * @param Trace|null    $trace     The trace for the spans.
+	 * @param Trace_Context $context   The trace context.
+	 * @param string|null   $threshold The sampling threshold.
 	 */
 	public function __construct( $trace, Trace_Context $context, $threshold ) {
 		$this->trace     = $trace;
@@ -67,7 +68,7 @@ final class Http {
 	}
 
 	/**
-	 * Begin a span, and add the headers.
+	 * Start a span, and add the headers.
 	 *
 	 * @param array  $args Of the request.
 	 * @param string $url  Its address.
@@ -81,7 +82,7 @@ final class Http {
 			$method = strtoupper( isset( $args['method'] ) && is_string( $args['method'] ) ? $args['method'] : 'GET' );
 			$host   = isset( $parts['host'] ) ? strtolower( $parts['host'] ) : '';
 			$scheme = isset( $parts['scheme'] ) ? strtolower( $parts['scheme'] ) : '';
-			// The path and the query stay here: for web hooks they are the secret.
+			// The path and the query are not recorded, because in web hooks they are secrets.
 			$attributes      = array(
 				'http.request.method' => $method,
 				'server.address'      => $host,
@@ -112,7 +113,7 @@ final class Http {
 	/**
 	 * End the span of a request.
 	 *
-	 * @param array|\WP_Error $answer    What came.
+	 * @param array|\WP_Error $answer    The answer.
 	 * @param string          $context   Always `response`.
 	 * @param string          $transport The class that sent it.
 	 * @param array           $args      Of the request.
@@ -125,9 +126,9 @@ final class Http {
 	/**
 	 * Find the span of an address, and end it.
 	 *
-	 * @param mixed  $answer     What came.
+	 * @param mixed  $answer     The answer.
 	 * @param string $url        The address.
-	 * @param array  $attributes More of them.
+	 * @param array  $attributes Additional attributes.
 	 */
 	private function finish_span( $answer, $url, array $attributes ) {
 		foreach ( array_reverse( $this->pending, true ) as $number => $pending ) {
@@ -140,7 +141,7 @@ final class Http {
 				$this->trace->fail( $pending[1], \Otelwp\Redact::text( $answer->get_error_message() ) );
 			} else {
 				$status = (int) wp_remote_retrieve_response_code( $answer );
-				if ( $status ) { // None came if nobody waited for it.
+				if ( $status ) { // There is none if the request did not wait for the answer.
 					$attributes['http.response.status_code'] = $status;
 				}
 				if ( $status >= 400 ) {
@@ -154,7 +155,7 @@ final class Http {
 	}
 
 	/**
-	 * Tell whether a request takes the trace along.
+	 * Return whether a request carries the trace context.
 	 *
 	 * @param string $url Its address.
 	 * @return bool
@@ -172,7 +173,7 @@ final class Http {
 	}
 
 	/**
-	 * Add the headers, unless the caller has its own.
+	 * Add the headers, unless the caller has added its own.
 	 *
 	 * @param array $args Of the request.
 	 * @param int   $span Of the request.
@@ -180,7 +181,7 @@ final class Http {
 	 */
 	private function with_headers( $args, $span ) {
 		$id = null === $this->trace ? bin2hex( random_bytes( 8 ) ) : $this->trace->id( Trace::NONE === $span ? $this->trace->current() : $span );
-		// Not recorded: hand on what came, without a threshold of ours.
+		// Not recorded: forward the incoming context without an own threshold.
 		$add   = array( 'traceparent' => $this->context->traceparent( $id, null !== $this->trace ) );
 		$state = $this->context->tracestate( null === $this->trace ? null : $this->threshold );
 		if ( '' !== $state ) {

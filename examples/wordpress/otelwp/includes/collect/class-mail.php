@@ -13,12 +13,12 @@ use Otelwp\Trace;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Makes spans of mails that are sent.
+ * Records spans of sent mails.
  */
 final class Mail {
 
 	/**
-	 * Where spans go.
+	 * The trace for the spans.
 	 *
 	 * @var Trace
 	 */
@@ -32,9 +32,9 @@ final class Mail {
 	private $span = Trace::NONE;
 
 	/**
-	 * Watch; `begin` is called by who made this.
+	 * Register the hooks; `begin` is registered by the creator.
 	 *
-	 * @param Trace $trace Where spans go.
+	 * @param Trace $trace The trace for the spans.
 	 */
 	public function __construct( Trace $trace ) {
 		$this->trace = $trace;
@@ -44,7 +44,7 @@ final class Mail {
 	}
 
 	/**
-	 * A mail is about to be sent. To whom is nobody's business.
+	 * Start the span of a mail. The recipients are not recorded, because they are personal data.
 	 *
 	 * @param array $mail The mail.
 	 * @return array
@@ -55,9 +55,9 @@ final class Mail {
 	}
 
 	/**
-	 * A plugin may have taken the mail.
+	 * End the span if a plugin sends the mail itself.
 	 *
-	 * @param bool|null $taken Null if none has.
+	 * @param bool|null $taken Null if no plugin does.
 	 * @return bool|null
 	 */
 	public function taken( $taken ) {
@@ -68,16 +68,16 @@ final class Mail {
 	}
 
 	/**
-	 * The mail was handed over.
+	 * End the span of a sent mail.
 	 */
 	public function end() {
 		$this->trace->close( $this->span );
 	}
 
 	/**
-	 * The mail was not handed over.
+	 * End the span of a mail that could not be sent.
 	 *
-	 * @param \WP_Error $error Why.
+	 * @param \WP_Error $error The reason.
 	 */
 	public function failed( $error ) {
 		$this->trace->fail( $this->span, Redact::text( $error->get_error_message() ) );

@@ -14,16 +14,15 @@ use Otelwp\Trace;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Divides a request into what WordPress does one after the other: bootstrap, plugins, init, then query and template, or
- * rest, admin, ajax, login, cron, xmlrpc, command, and shutdown.
+ * Divides a request into the phases of WordPress: bootstrap, plugins, init, then query and template, or rest, admin,
+ * ajax, login, cron, xmlrpc, command, and shutdown.
  *
- * Each phase bears how many queries it made and how often the object cache had what it asked for: numbers that WordPress
- * counts anyway.
+ * Each phase has its number of queries, and of hits and misses of the object cache, which WordPress counts anyway.
  */
 final class Phases {
 
 	/**
-	 * Where spans go.
+	 * The trace for the spans.
 	 *
 	 * @var Trace
 	 */
@@ -51,9 +50,9 @@ final class Phases {
 	private $counters = array( 0, 0, 0 );
 
 	/**
-	 * Begin with the bootstrap, which began before us.
+	 * Start with the phase bootstrap, which began before the plugin was loaded.
 	 *
-	 * @param Trace $trace Where spans go.
+	 * @param Trace $trace The trace for the spans.
 	 * @param int   $root  The span of the request.
 	 */
 	public function __construct( Trace $trace, $root ) {
@@ -76,21 +75,21 @@ final class Phases {
 	}
 
 	/**
-	 * All plugins are loaded; the theme is next.
+	 * Start the phase plugins: all plugins are loaded, the theme is next.
 	 */
 	public function plugins() {
 		$this->enter( 'plugins' );
 	}
 
 	/**
-	 * WordPress is there; plugins and theme set themselves up.
+	 * Start the phase init: plugins and theme initialize.
 	 */
 	public function init() {
 		$this->enter( 'init' );
 	}
 
 	/**
-	 * Everything is set up; what follows depends on who asked for what.
+	 * Start the phase after initialization, which depends on the type of the request.
 	 */
 	public function loaded() {
 		$type   = Route::type();
@@ -102,7 +101,7 @@ final class Phases {
 	}
 
 	/**
-	 * The front turned out to be the REST API. (Pages may start its server, too.)
+	 * Start the phase rest, if this is a request to the REST API. (Pages may start the REST server, too.)
 	 */
 	public function rest() {
 		if ( defined( 'REST_REQUEST' ) && REST_REQUEST ) {
@@ -111,21 +110,21 @@ final class Phases {
 	}
 
 	/**
-	 * The main query has run; a page is made of it.
+	 * Start the phase template: the main query has run.
 	 */
 	public function template() {
 		$this->enter( 'template' );
 	}
 
 	/**
-	 * Note the template.
+	 * Record the template.
 	 *
 	 * @param string $file Its path.
 	 * @return string
 	 */
 	public function template_file( $file ) {
 		global $_wp_current_template_id;
-		// A block theme's template is a post; the file is the same for all.
+		// The template of a block theme is a post; its file is always the same.
 		$name = is_string( $_wp_current_template_id ) && '' !== $_wp_current_template_id ? $_wp_current_template_id : basename( (string) $file );
 		$this->trace->set(
 			$this->phase,
@@ -138,7 +137,7 @@ final class Phases {
 	}
 
 	/**
-	 * The answer is written; plugins clean up.
+	 * Start the phase shutdown: the response is written.
 	 */
 	public function shutdown() {
 		$this->enter( 'shutdown' );
@@ -161,7 +160,7 @@ final class Phases {
 	}
 
 	/**
-	 * Tell the browser the trace and how long the phases so far took.
+	 * Send the trace id and the duration of the phases so far to the browser.
 	 */
 	public function server_timing() {
 		if ( headers_sent() ) {
@@ -177,7 +176,7 @@ final class Phases {
 	}
 
 	/**
-	 * End a phase and begin the next.
+	 * End a phase and start the next.
 	 *
 	 * @param string $name Of the next.
 	 */
@@ -190,7 +189,7 @@ final class Phases {
 	}
 
 	/**
-	 * Return what the phase cost in queries and cache misses, and begin to count for the next.
+	 * Return the phase's queries, cache hits and cache misses, and reset the counters.
 	 *
 	 * @return array
 	 */

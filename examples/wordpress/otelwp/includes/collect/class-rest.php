@@ -14,28 +14,28 @@ use Otelwp\Trace;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Makes spans of REST requests, also of those that WordPress makes to itself within a page.
+ * Records spans of REST requests, including those that WordPress makes to itself within a page.
  */
 final class Rest {
 
 	/**
-	 * Where spans go.
+	 * The trace for the spans.
 	 *
 	 * @var Trace
 	 */
 	private $trace;
 
 	/**
-	 * Spans of requests, the innermost last, each with whether its route is known.
+	 * Spans of requests, the innermost last, each with a flag whether its route is known.
 	 *
 	 * @var array[]
 	 */
 	private $requests = array();
 
 	/**
-	 * Watch; `begin` is called by who made this.
+	 * Register the hooks; `begin` is registered by the creator.
 	 *
-	 * @param Trace $trace Where spans go.
+	 * @param Trace $trace The trace for the spans.
 	 */
 	public function __construct( Trace $trace ) {
 		$this->trace = $trace;
@@ -44,9 +44,9 @@ final class Rest {
 	}
 
 	/**
-	 * Begin a span for a REST request whose route was found.
+	 * Start a span for a REST request with a known route.
 	 *
-	 * @param mixed            $response What a plugin answered, or null.
+	 * @param mixed            $response Answer of a plugin, or null.
 	 * @param array            $handler  Of the route.
 	 * @param \WP_REST_Request $request  The request.
 	 * @return mixed
@@ -57,9 +57,9 @@ final class Rest {
 	}
 
 	/**
-	 * Learn the route. It is asked after the permission.
+	 * Record the route. This hook runs after the permission check.
 	 *
-	 * @param mixed            $result  What a plugin answered, or null.
+	 * @param mixed            $result  Answer of a plugin, or null.
 	 * @param \WP_REST_Request $request The request.
 	 * @param string           $route   A regular expression.
 	 * @return mixed
@@ -72,7 +72,7 @@ final class Rest {
 	/**
 	 * End the span of a REST request.
 	 *
-	 * @param mixed            $response What is answered.
+	 * @param mixed            $response The answer.
 	 * @param array            $handler  Of the route.
 	 * @param \WP_REST_Request $request  The request.
 	 * @return mixed

@@ -10,15 +10,15 @@ namespace Otelwp\Collect;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Reduces statements to their shape, by which they are grouped, and to a few words, by which their spans are named.
+ * Removes values from statements, by which they are grouped, and derives short names for their spans.
  */
 final class Sql {
 
 	/**
-	 * What is replaced, in this order: literals, comments, white space, lists of values, rows of values.
+	 * Replacements in this order: literals, comments, white space, lists of values, rows of values.
 	 *
-	 * A string that is cut off runs to the end: its rest is a value, too. What looks like a literal in a comment or in
-	 * backquotes is passed over. No quantifier gives back what it took, so that a megabyte in quotes costs one pass.
+	 * An unterminated string extends to the end, because its rest is a value, too. Literals in comments and backquotes
+	 * are skipped. All quantifiers are possessive, so that a megabyte in quotes takes one pass.
 	 */
 	const PATTERNS = array(
 		'~
@@ -35,10 +35,10 @@ final class Sql {
 
 	const REPLACEMENTS = array( '?', ' ', ' ', '(?)', '$1' );
 
-	const MAX_LENGTH = 4096; // Bytes of a statement that are looked at.
+	const MAX_LENGTH = 4096; // Maximum bytes of a statement that are processed.
 
 	/**
-	 * Return the shape of a statement: `SELECT * FROM wp_posts WHERE ID IN (?)`.
+	 * Return a statement without values: `SELECT * FROM wp_posts WHERE ID IN (?)`.
 	 *
 	 * @param string $sql The statement.
 	 * @return string At most 1000 bytes.
@@ -49,14 +49,14 @@ final class Sql {
 		}
 		$shape = preg_replace( self::PATTERNS, self::REPLACEMENTS, $sql );
 		if ( null === $shape ) {
-			return strtoupper( (string) strtok( ltrim( $sql ), " \t\r\n(" ) ); // PCRE gave up: the verb holds no value.
+			return strtoupper( (string) strtok( ltrim( $sql ), " \t\r\n(" ) ); // PCRE failed: the verb contains no value.
 		}
 		return substr( trim( $shape ), 0, 1000 );
 	}
 
 	/**
-	 * Return a message of the database without what it quotes, which may be anybody's: all from the first quote to the
-	 * last, for what is quoted may hold quotes.
+	 * Return a message of the database without quoted text, which may be personal data. Everything from the first to
+	 * the last quote is removed, because quoted text may contain quotes.
 	 *
 	 * @param string $text Like `Duplicate entry 'x' for key 'y'`.
 	 * @return string
@@ -66,7 +66,7 @@ final class Sql {
 	}
 
 	/**
-	 * Return the operation and the table of a shape: `SELECT` and `wp_posts`; '' for what there is not.
+	 * Return the operation and the table of a statement: `SELECT` and `wp_posts`; '' if there is none.
 	 *
 	 * @param string $shape From shape().
 	 * @return string[]
@@ -83,7 +83,7 @@ final class Sql {
 	}
 
 	/**
-	 * Return the name for a span: `SELECT posts`. Without the prefix, for each site of a network has its own.
+	 * Return the name for a span: `SELECT posts`. The prefix is removed, because each site of a network has its own.
 	 *
 	 * @param string $verb   The operation.
 	 * @param string $table  The table.

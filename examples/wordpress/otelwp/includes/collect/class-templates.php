@@ -1,6 +1,6 @@
 <?php
 /**
- * Parts of templates.
+ * Template parts.
  *
  * @package Otelwp
  */
@@ -13,14 +13,14 @@ use Otelwp\Trace;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Makes spans of parts of templates that take long.
+ * Records spans of slow template parts.
  */
 final class Templates {
 
-	const SHORTEST = 1000000; // Nanoseconds. Parts that load faster are no spans.
+	const SHORTEST = 1000000; // Nanoseconds; faster parts have no span.
 
 	/**
-	 * Where spans go.
+	 * The trace for the spans.
 	 *
 	 * @var Trace
 	 */
@@ -34,9 +34,9 @@ final class Templates {
 	private $parts = array();
 
 	/**
-	 * Watch; `begin` is called by who made this.
+	 * Register the hooks; `begin` is registered by the creator.
 	 *
-	 * @param Trace $trace Where spans go.
+	 * @param Trace $trace The trace for the spans.
 	 */
 	public function __construct( Trace $trace ) {
 		$this->trace = $trace;
@@ -44,14 +44,14 @@ final class Templates {
 	}
 
 	/**
-	 * A template is about to be loaded.
+	 * Record the start time of a template.
 	 */
 	public function begin() {
 		$this->parts[] = $this->trace->now();
 	}
 
 	/**
-	 * A template was loaded.
+	 * Record a span if the template was slow.
 	 *
 	 * @param string $file Its path.
 	 */

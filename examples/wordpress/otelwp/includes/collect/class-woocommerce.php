@@ -12,12 +12,12 @@ use Otelwp\Trace;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * The checkout and its payment, where WooCommerce runs. No order, no amount, no customer: only how long, and how it went.
+ * Records WooCommerce's checkout and payment: only duration and result, no order, amount or customer.
  */
 final class Woocommerce {
 
 	/**
-	 * Where spans go.
+	 * The trace for the spans.
 	 *
 	 * @var Trace
 	 */
@@ -38,16 +38,16 @@ final class Woocommerce {
 	private $payment = Trace::NONE;
 
 	/**
-	 * Prepare.
+	 * Store the trace.
 	 *
-	 * @param Trace $trace Where spans go.
+	 * @param Trace $trace The trace for the spans.
 	 */
 	public function __construct( Trace $trace ) {
 		$this->trace = $trace;
 	}
 
 	/**
-	 * Watch.
+	 * Register the hooks.
 	 */
 	public function watch() {
 		add_action( 'woocommerce_before_checkout_process', array( $this, 'checkout' ), PHP_INT_MIN, 0 );
@@ -59,17 +59,17 @@ final class Woocommerce {
 	}
 
 	/**
-	 * The checkout begins: it checks what was entered, and makes an order.
+	 * Start the span of the checkout, which checks the input and creates an order.
 	 */
 	public function checkout() {
 		$this->checkout = $this->trace->open( 'woocommerce checkout' );
 	}
 
 	/**
-	 * There is an order, and its payment begins.
+	 * Start the span of the payment of an order.
 	 *
 	 * @param int            $id    Of the order.
-	 * @param array          $data  That was entered.
+	 * @param array          $data  The input.
 	 * @param \WC_Order|null $order The order.
 	 */
 	public function processed( $id, $data = array(), $order = null ) {
@@ -77,7 +77,7 @@ final class Woocommerce {
 	}
 
 	/**
-	 * There is an order, made through the block checkout, and its payment begins.
+	 * Start the span of the payment of an order from the block checkout.
 	 *
 	 * @param \WC_Order $order The order.
 	 */
@@ -86,9 +86,9 @@ final class Woocommerce {
 	}
 
 	/**
-	 * The payment went well; the answer sends the customer on.
+	 * End the spans after a successful payment.
 	 *
-	 * @param array $result Where to.
+	 * @param array $result The redirection.
 	 * @return array
 	 */
 	public function paid( $result ) {
@@ -98,18 +98,18 @@ final class Woocommerce {
 	}
 
 	/**
-	 * The money is there.
+	 * Record that the payment is complete.
 	 */
 	public function complete() {
 		$this->trace->event( Trace::NONE === $this->payment ? $this->trace->current() : $this->payment, 'woocommerce.payment_complete' );
 	}
 
 	/**
-	 * An order went from one status to another.
+	 * Record that the status of an order changed.
 	 *
 	 * @param int    $id   Of the order.
-	 * @param string $from The status that it had.
-	 * @param string $to   The status that it has.
+	 * @param string $from The old status.
+	 * @param string $to   The new status.
 	 */
 	public function status( $id, $from, $to ) {
 		$this->trace->event(
@@ -126,7 +126,7 @@ final class Woocommerce {
 	}
 
 	/**
-	 * Begin the span of a payment.
+	 * Start the span of a payment.
 	 *
 	 * @param \WC_Order|null $order The order.
 	 */

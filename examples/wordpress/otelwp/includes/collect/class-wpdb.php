@@ -1,6 +1,6 @@
 <?php
 /**
- * A wpdb that tells quicker who asked.
+ * A wpdb that finds the caller of a query faster.
  *
  * @package Otelwp
  */
@@ -12,44 +12,45 @@ use Otelwp\Redact;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * WordPress's wpdb in all but one thing.
+ * WordPress's wpdb with a faster get_caller().
  *
- * With SAVEQUERIES, wpdb walks the whole stack for each query, with all arguments, to write down every function on it:
- * 20 µs and more, and two thirds of what a recorded page would pay. Spans name the nearest, which is a few frames away.
+ * With SAVEQUERIES, wpdb builds the whole stack for each query, with all arguments, to record every function: 20 µs and
+ * more, two thirds of the cost of a recorded page. Spans need only the nearest caller, which is a few frames away.
  */
 final class Wpdb extends \wpdb {
 
-	const FRAMES = 5; // Of which, between a query and who asked, wpdb has two to four.
+	const FRAMES = 5; // Between a query and its caller wpdb has two to four frames.
 
 	/**
-	 * Who is told of each query.
+	 * The collector that counts queries.
 	 *
 	 * @var Database
 	 */
 	private static $database;
 
 	/**
-	 * Stand in for WordPress's own during this request.
+	 * Replace WordPress's wpdb object by one of this class during this request.
 	 *
-	 * Not for a class that a drop-in brought, and not if somebody keeps the object: two would drift apart, as soon as
-	 * one of them goes to another site of a network. That nobody does is seen by its end when we let go of it.
+	 * Not if a drop-in has set another class, and not if other code holds the object: two objects would differ as soon
+	 * as one of them switches to another site of a network. Other references are detected with a weak reference to the
+	 * old object.
 	 *
-	 * @param Database $database Who is told of each query.
-	 * @return bool Whether it does.
+	 * @param Database $database The collector that counts queries.
+	 * @return bool Whether it was replaced.
 	 */
-	public static function stand_in( Database $database ) {
+	public static function install( Database $database ) {
 		global $wpdb;
 		if ( ! is_object( $wpdb ) || 'wpdb' !== get_class( $wpdb ) ) {
 			return false;
 		}
-		// Once it has prepared a statement, wpdb is kept by a filter of its own.
+		// After preparing a statement, wpdb is referenced by a filter of its own.
 		$filter  = array( $wpdb, 'remove_placeholder_escape' );
-		$escapes = PHP_VERSION_ID >= 80100 && 0 === has_filter( 'query', $filter ); // Before, a child escaped in its own way.
+		$escapes = PHP_VERSION_ID >= 80100 && 0 === has_filter( 'query', $filter ); // Before PHP 8.1, a subclass escaped in its own way.
 		$escapes && remove_filter( 'query', $filter, 0 );
 		unset( $filter );
 
 		$kept    = \WeakReference::create( $wpdb );
-		$quicker = ( new \ReflectionClass( self::class ) )->newInstanceWithoutConstructor(); // It is connected.
+		$quicker = ( new \ReflectionClass( self::class ) )->newInstanceWithoutConstructor(); // It is already connected.
 		$copy    = \Closure::bind(
 			static function ( $from, $to ) {
 				foreach ( get_object_vars( $from ) as $name => $value ) {
@@ -57,10 +58,10 @@ final class Wpdb extends \wpdb {
 				}
 			},
 			null,
-			\wpdb::class // What is private there, too.
+			\wpdb::class // Includes private properties.
 		);
 		$copy( $wpdb, $quicker );
-		$wpdb = $quicker; // phpcs:ignore WordPress.WP.GlobalVariablesOverride.Prohibited -- by an equal one.
+		$wpdb = $quicker; // phpcs:ignore WordPress.WP.GlobalVariablesOverride.Prohibited -- replaced by an equal object.
 		$old  = $kept->get();
 		if ( null !== $old ) {
 			$wpdb = $old; // phpcs:ignore WordPress.WP.GlobalVariablesOverride.Prohibited
@@ -71,17 +72,17 @@ final class Wpdb extends \wpdb {
 	}
 
 	/**
-	 * Return who asked; called once for each query.
+	 * Return the caller of a query; called once for each query.
 	 *
 	 * @return string
 	 */
 	public function get_caller() {
 		self::$database->ran();
-		// phpcs:ignore WordPress.PHP.DevelopmentFunctions.error_log_debug_backtrace -- of a few frames, without arguments.
+		// phpcs:ignore WordPress.PHP.DevelopmentFunctions.error_log_debug_backtrace -- only a few frames, without arguments.
 		$frames = debug_backtrace( DEBUG_BACKTRACE_IGNORE_ARGS, self::FRAMES );
 		foreach ( $frames as $number => $frame ) {
 			if ( ! isset( $frame['class'] ) ) {
-				// Code of a file itself: the frame within it knows which.
+				// Code outside of functions: the inner frame contains the file.
 				$is_file = in_array( $frame['function'], array( 'include', 'include_once', 'require', 'require_once' ), true );
 				return $is_file && isset( $frames[ $number - 1 ]['file'] ) ? $frame['function'] . "('" . Redact::path( $frames[ $number - 1 ]['file'] ) . "')" : $frame['function'];
 			}

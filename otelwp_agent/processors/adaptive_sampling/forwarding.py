@@ -1,4 +1,4 @@
-"""Requests that were decided about at once: what is kept is handed on, and then the rest is settled and counted."""
+"""Forward the kept spans of a request that was decided immediately, then settle and count the others."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
     from otelwp_agent.sampling.traces import Piece, Request
 
 _REFUSED = 10_000
-"""Traces remembered of requests that the next stage refused: they come again, and are not late."""
+"""Number of traces remembered from requests that the next stage refused: they arrive again, and are not late."""
 
 
-class Handing:
-    """Hands on what is kept of requests."""
+class Forwarder:
+    """Forwards the kept spans of requests."""
 
     def __init__(self, send: Callable[[Batch], None], measures: Measures, recorder: FlightRecorder | None) -> None:
-        """Hand on by `send`, which raises `ConsumeError` if the next stage does not take a batch."""
+        """Forward with `send`, which raises `ConsumeError` if the next stage refuses a batch."""
         self._send = send
         self._measures = measures
         self._recorder = recorder
         self.refused: set[object] = set()
         """Traces of requests that the next stage refused."""
 
-    def hand_on(self, batch: Batch, request: Request, pieces: Sequence[Piece], decided: Decided) -> None:
-        """Hand on what is kept; what waits is left for `Holding`."""
+    def forward(self, batch: Batch, request: Request, pieces: Sequence[Piece], decided: Decided) -> None:
+        """Forward what is kept; spans that wait are ignored here, and `Holding` gets them."""
         verdicts, followed = decided.verdicts, decided.followed
         tenant, refused = batch.origin.tenant, self.refused
-        if verdicts and all([told is not None and told.drops for told in {*verdicts}]):  # noqa: C419 - a third of the time
-            # Chance drops all of it, as it mostly does: then nothing needs to be divided.
+        if verdicts and all([verdict is not None and verdict.drops for verdict in {*verdicts}]):  # noqa: C419 - a third of the time
+            # Everything is dropped, which is the most frequent case: nothing needs to be divided.
             self._record(batch, request, pieces, verdicts)
             batch.settle(Outcome.SAMPLED_OUT)
         else:
@@ -57,36 +57,36 @@ class Handing:
             self._count(pieces, verdicts, {*followed}, tenant)
             return
         decided_about = self._measures.decided
-        for piece, told in zip(pieces, verdicts, strict=True):
-            if told is not None:
-                decided_about(told, 1, piece[1])
+        for piece, verdict in zip(pieces, verdicts, strict=True):
+            if verdict is not None:
+                decided_about(verdict, 1, piece[1])
 
     def _count(
         self, pieces: Sequence[Piece], verdicts: Sequence[Verdict | None], followed: Container[int], tenant: str
     ) -> None:
-        """Count what was decided, and apart from that what follows it; what comes again is not late."""
-        for place, (piece, told) in enumerate(zip(pieces, verdicts, strict=True)):
-            if told is None:
+        """Count decisions, and separately spans that follow an earlier one. Those of a refused request are not late."""
+        for place, (piece, verdict) in enumerate(zip(pieces, verdicts, strict=True)):
+            if verdict is None:
                 continue
             key = key_of(tenant, piece[0])
             if place in followed and key not in self.refused:
-                self._measures.late(told, piece[1])
+                self._measures.late(verdict, piece[1])
             else:
                 self.refused.discard(key)
-                self._measures.decided(told, 1, piece[1])
+                self._measures.decided(verdict, 1, piece[1])
 
     def _remember_refused(self, batch: Batch, pieces: Sequence[Piece], decided: Decided) -> None:
         if len(self.refused) > _REFUSED:
             self.refused.clear()
         late = {*decided.followed}
-        for place, (piece, told) in enumerate(zip(pieces, decided.verdicts, strict=True)):
-            if told is not None and place not in late:
+        for place, (piece, verdict) in enumerate(zip(pieces, decided.verdicts, strict=True)):
+            if verdict is not None and place not in late:
                 self.refused.add(key_of(batch.origin.tenant, piece[0]))
 
     def _record(
         self, batch: Batch, request: Request, pieces: Sequence[Piece], verdicts: Sequence[Verdict | None]
     ) -> None:
-        """Give what chance drops to the flight recorder."""
+        """Give the spans that are dropped by probability to the flight recorder."""
         if self._recorder is not None:
             body, trace_ids = dropped(batch, request, pieces, verdicts)
             if trace_ids:

@@ -1,4 +1,4 @@
-"""Deciding by trace ids alone: at once, in all parts of a trace alike, and within the budget."""
+"""Decisions by trace ids alone are immediate, equal for all parts of a trace, and within the budget."""
 
 import pytest
 from pydantic import ValidationError
@@ -93,7 +93,7 @@ def test_earlier_sampling_is_honoured():
     assert states[trace_id(9005, 255)] != "ot=th:f8"
 
 
-def test_ids_that_are_none_are_filtered_out():
+def test_invalid_ids_are_filtered_out():
     stage, catcher = sampler(target={"spans_per_second": 100}, **ALONE)
     batch = batch_of([span(bytes(16)), span(b""), span(trace_id(1))])
     stage.consume(batch)
@@ -102,7 +102,7 @@ def test_ids_that_are_none_are_filtered_out():
     assert metric(stage, "odd_traces", kind="invalid_trace_id") == 1, "they belong to no trace, so they count as one"
 
 
-def test_an_observer_hears_of_all_of_it():
+def test_an_observer_is_called_for_every_decision():
     stage, _ = sampler(target={"spans_per_second": 100}, **ALONE)
     heard = []
     stage.observe(lambda *told: heard.append(told))
@@ -119,15 +119,15 @@ def test_an_observer_hears_of_all_of_it():
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"per": ["service.name"]}, "per would"),
+        ({"per": ["service.name"]}, "need more: per"),
         ({"always_keep": {}}, "always_keep.errors, always_keep.slow, always_keep.first_seen, always_keep.releases"),
-        ({"drop": {"bots": True}}, "drop would"),
-        ({"sites": {"rules": [{"keep": 0.5}]}}, "sites would"),
-        ({"flight_recorder": {"enabled": True}}, "flight_recorder would"),
-        ({"target": {"bytes_per_day": "1GiB"}}, "a target in bytes or cost would"),
+        ({"drop": {"bots": True}}, "need more: drop"),
+        ({"sites": {"rules": [{"keep": 0.5}]}}, "need more: sites"),
+        ({"flight_recorder": {"enabled": True}}, "need more: flight_recorder"),
+        ({"target": {"bytes_per_day": "1GiB"}}, "need more: a target in bytes or cost"),
     ],
 )
-def test_what_reads_more_than_ids_is_refused(settings, named):
+def test_by_trace_id_refuses_settings_that_need_more(settings, named):
     usual = {"target": {"spans_per_second": 1}, **ALONE}
     Config.model_validate(usual)
     with pytest.raises(ValidationError, match=named):

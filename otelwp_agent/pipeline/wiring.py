@@ -1,0 +1,113 @@
+"""Connect the components of a graph: each `next`, the pipelines' heads and what watches the branches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from otelwp_agent.component import ComponentId, Connector, Consumer, Kind, Processor
+from otelwp_agent.pipeline.entry import ConnectorEntry, PipelineHead, ReceiverEntry
+from otelwp_agent.pipeline.fan_out import FanOut, fan_out
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from otelwp_agent.model.signal import Signal
+    from otelwp_agent.pipeline.graph import Graph
+    from otelwp_agent.pipeline.plan_types import PipelinePlan
+    from otelwp_agent.sending.sender import Sender
+
+
+class Wiring:
+    """Connects the components of `graph`, which takes the place of the one `before` it, if there is one."""
+
+    def __init__(self, graph: Graph, before: Graph | None) -> None:
+        """Connect nothing yet."""
+        self._graph = graph
+        self._before = before.heads if before is not None else {}
+        self._clock, self._log = graph.environment.clock, graph.environment.log
+        self._fan_outs: list[FanOut | ReceiverEntry] = []
+
+    def wire(self, ours: Callable[[object], bool] | None = None) -> Sequence[FanOut | ReceiverEntry]:
+        """Set every `next` and every head; return what must be closed when it is replaced.
+
+        With `ours`, leave alone what that returns `False` for: the graph before this one still runs it.
+        """
+        graph = self._graph
+        for pipeline in graph.plan.pipelines.values():
+            self._wire_pipeline(pipeline, ours)
+        for identifier, receiver in graph.receivers.items():
+            if ours is None or ours(receiver):
+                fed = self._fed_by(identifier)
+                receiver.next = {signal: self._entry(identifier, signal, heads) for signal, heads in fed.items()}
+        for identifier, connector in graph.connectors.items():
+            if ours is None or ours(connector):
+                fed = self._fed_by(identifier)
+                entries = {
+                    signal: ConnectorEntry(heads, clock=self._clock, log=self._log) for signal, heads in fed.items()
+                }
+                connector.next = entries
+                self._fan_outs += entries.values()
+        return self._fan_outs
+
+    def _wire_pipeline(self, pipeline: PipelinePlan, ours: Callable[[object], bool] | None) -> None:
+        graph = self._graph
+        exits = {str(identifier): self._exit(identifier, pipeline.signal) for identifier in pipeline.exporters}
+        consumer = tail = fan_out(list(exits.values()), list(exits), clock=self._clock, log=self._log)
+        if isinstance(tail, FanOut):
+            self._fan_outs.append(tail)
+        stages = [graph.processors[pipeline.id, identifier] for identifier in pipeline.processors]
+        for stage in reversed(stages):
+            if ours is None or ours(stage):
+                stage.next = consumer
+            consumer = stage
+        head = graph.heads[pipeline.id]
+        if ours is None or self._before.get(pipeline.id) is not head:
+            head.first = consumer
+            head.admits = [stage.admit for stage in stages if type(stage).admit is not Processor.admit]
+            if not any(stage.buffers for stage in stages):
+                head.admits = [*head.admits, self._tail_admits(tail, pipeline.signal)]
+            head.fills = {str(one): self._fill(one, pipeline.signal) for one in pipeline.exporters}
+
+    def _entry(self, receiver: ComponentId, signal: Signal, heads: Sequence[PipelineHead]) -> ReceiverEntry:
+        """Return what a receiver hands its batches of one signal to."""
+        environment = self._graph.environment
+        registry, intake, clock, log = environment.registry, environment.intake, self._clock, self._log
+        config = self._graph.plan.components[Kind.RECEIVER, receiver].config
+        acknowledge = getattr(config, "acknowledge", "accepted")
+        if intake is None:
+            entry = ReceiverEntry(heads, str(receiver), signal, registry, clock=clock, log=log, acknowledge=acknowledge)
+            self._fan_outs.append(entry)
+            return entry
+        from otelwp_agent.pipeline.intake import JournaledEntry  # noqa: PLC0415 - for who has a journal
+
+        return JournaledEntry(
+            heads, str(receiver), signal, registry, clock=clock, log=log, acknowledge=acknowledge, intake=intake
+        )
+
+    def _is_connector(self, identifier: ComponentId) -> bool:
+        return (Kind.CONNECTOR, identifier) in self._graph.plan.components
+
+    def _exit(self, identifier: ComponentId, signal: Signal) -> Consumer:
+        graph = self._graph
+        return graph.connectors[identifier] if self._is_connector(identifier) else graph.senders[identifier, signal]
+
+    def _tail_admits(self, tail: Consumer, signal: Signal) -> Callable[[], None]:
+        """Return what refuses early for the end of a pipeline without a buffer."""
+        if isinstance(tail, Connector):
+            return lambda: tail.next[signal].admit() if signal in tail.next else None
+        return cast("Sender | FanOut", tail).admit
+
+    def _fill(self, identifier: ComponentId, signal: Signal) -> Callable[[str], float]:
+        """Return what tells how full an exporter's queue is; for a connector, the fullest that it leads to."""
+        if not self._is_connector(identifier):
+            return self._graph.senders[identifier, signal].fill
+        heads = [head for fed in self._fed_by(identifier).values() for head in fed]
+        return lambda tenant: max((fill(tenant) for head in heads for fill in head.fills.values()), default=0.0)
+
+    def _fed_by(self, identifier: ComponentId) -> dict[Signal, list[PipelineHead]]:
+        """Return the heads of the pipelines that a receiver or connector feeds, by signal."""
+        heads: dict[Signal, list[PipelineHead]] = {}
+        for pipeline in self._graph.plan.pipelines.values():
+            if identifier in pipeline.receivers:
+                heads.setdefault(pipeline.signal, []).append(self._graph.heads[pipeline.id])
+        return heads

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otelwp_agent.model.receipt import Ledger, Outcome, Receipt
+from tests.kit.claims import RecordedClaim
 
 OUTCOMES = st.sampled_from(Outcome)
 
@@ -94,26 +95,9 @@ def test_an_outcome_has_a_name():
     assert [outcome.label for outcome in Outcome] == ["delivered", "sampled_out", "filtered", "dropped"]
 
 
-class Journal:
-    """A claim that records what receipts report to it."""
-
-    def __init__(self, done=()):
-        self.done = done
-        self.reported = []
-
-    def entered(self, items):
-        self.reported.append(("entered", items))
-
-    def branch_settled(self, branch, items):
-        self.reported.append((branch, items))
-
-    def left(self, items, parked):
-        self.reported.append(("left", items, parked))
-
-
 def journaled(items, on_settled=None):
     receipt = Receipt(items, on_settled)
-    receipt.claim = Journal()
+    receipt.claim = RecordedClaim()
     receipt.ledger = Ledger(("traces", "otlp", ""))
     receipt.ledger.accepted = items
     return receipt

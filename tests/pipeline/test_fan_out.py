@@ -13,6 +13,7 @@ from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.fan_out import fan_out
 from tests.kit.branches import Branch, Queue, fan
 from tests.kit.claims import RecordedClaim
+from tests.kit.graphs import until
 from tests.kit.senders import a_request, names_in
 
 
@@ -378,3 +379,82 @@ def test_the_branches_are_those_it_was_given():
     assert fan(branches).branches == branches
     with pytest.raises(ValueError, match="shorter"):
         fan(branches, names="a")
+
+
+class Asked(Branch):
+    """Remembers what it was asked about."""
+
+    def __init__(self, error=None):
+        super().__init__(error)
+        self.asked = []
+
+    def refusal(self, batch):
+        self.asked.append(batch)
+        return super().refusal(batch)
+
+
+@pytest.mark.parametrize("one", [a_request("x"), journaled("x")])
+def test_branches_are_asked_about_the_batch(one):
+    branches = [Asked(), Asked()]
+    fan_out = fan(branches)
+    fan_out.refusal(one)
+    assert [branch.asked for branch in branches] == [[one], [one]]
+    fan_out.consume(a_request("y"))
+    assert [names_in(branch.asked[-1]) for branch in branches] == [["y"], ["y"]]
+
+
+async def test_an_isolated_branch_loses_the_batch_and_those_after_it_get_it():
+    loop = asyncio.get_running_loop()
+    stuck, first, last = Queue(clock=loop.time, isolate_after=0.01), Branch(), Branch()
+    stuck.is_full = True
+    fan_out = fan([first, stuck, last], clock=loop.time)
+    with pytest.raises(Overloaded):
+        fan_out.consume(a_request("x"))
+    await until(lambda: stuck.capacity.isolated)
+    assert fan_out.refusal(a_request("x")) is None
+    one = a_request("x", "y")
+    with capture_logs() as logs:
+        fan_out.consume(one)
+    assert [names_of(branch) for branch in (first, stuck, last)] == [[["x", "y"]], [], [["x", "y"]]]
+    for branch in (first, last):
+        branch.taken[0].settle(Outcome.DELIVERED)
+    assert (one.shares[0][0].worst, one.shares[0][0].reason, stuck.lost) == (Outcome.DROPPED, "queue_full", 2)
+    assert logs == [], "its isolation has been logged"
+    fan_out.close()
+
+
+async def test_the_refusal_of_all_says_when_to_come_back():
+    first = Overloaded("full", retry_after=7.0, reason="queue_full", capacity=Queue().capacity)
+    fan_out = fan([Branch(first), Branch(Overloaded("full", retry_after=1.0, capacity=Queue().capacity))])
+    with pytest.raises(Overloaded) as refused:
+        fan_out.consume(journaled("x"))
+    assert refused.value.retry_after == 7.0
+    fan_out.close()
+
+
+def test_of_several_refusals_for_good_the_first_is_reported():
+    for one in (a_request("x"), journaled("x")):
+        with pytest.raises(MalformedError, match=r"^no$"):
+            fan([Branch(late=MalformedError("no")), Branch(late=MalformedError("never"))]).consume(one)
+
+
+def test_a_loss_is_reported_with_the_sum_over_all_requests():
+    broken = Branch(late=MalformedError("no"))
+    with capture_logs() as logs:
+        fan([broken, Branch()]).consume(merge([a_request("x", "y"), a_request("z")]))
+    assert [line["items"] for line in logs] == [3]
+
+
+def test_several_branches_are_fed_by_a_fan_out_with_its_own_clock_and_log():
+    now = [0.0]
+    branches = [Branch(), Branch(late=MalformedError("no"))]
+    feeding = fan_out(branches, ["a", "b"], clock=lambda: now[0], log=structlog.get_logger().bind(pipeline="traces"))
+    with capture_logs() as logs:
+        feeding.consume(a_request("x"))
+        feeding.consume(a_request("x"))
+        now[0] = 11.0
+        feeding.consume(a_request("x"))
+    assert names_of(branches[0]) == [["x"]] * 3
+    assert [(line["pipeline"], line["branch"], line["items"]) for line in logs] == [
+        ("traces", "b", 1), ("traces", "b", 2)
+    ]  # fmt: skip

@@ -1,13 +1,13 @@
-"""What adaptive sampling costs: spans a CPU-second, and memory of traces that wait.
+"""Measure the cost of adaptive sampling: spans per CPU-second, and memory of waiting traces.
 
-Three loads, with errors, latency and 1 000 keys active: requests of ten whole traces of ten spans, requests of one
-whole trace of a hundred, and traces whose spans come in two requests and must wait. The last runs beside an
-implementation of the same decisions that parses every span whole, as a sampler of whole traces is usually written.
-Requests of one trace run once more with `by_trace_id`, where nothing but the budget counts. All of it runs a second
-time without the extension module, as where there is no C compiler.
+There are three loads with errors, latency and 1 000 active keys: requests of ten whole traces of ten spans, requests of
+one whole trace of a hundred spans, and traces whose spans arrive in two requests and must wait. The last is compared
+with an implementation of the same decisions that fully parses every span, as tail samplers usually do. Requests of one
+trace run again with `by_trace_id`, where only the budget counts. All loads run a second time without the extension
+module in C.
 
-Run: `.venv/bin/python benchmarks/adaptive_sampling.py`. It needs no peer and takes about two minutes. The figures of
-one machine are not those of another: what counts are those beside each other.
+Run: `.venv/bin/python benchmarks/adaptive_sampling.py`. It needs no peer and takes about two minutes. Compare only
+figures of one machine and one run.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from otelwp_agent.service.memory import release, tune
 from otelwp_agent.telemetry.metrics import Registry
 
 KEPT = 0.1
-"""Share of spans that the budget leaves."""
+"""Share of spans that fits the budget."""
 RATE = 250_000
-"""Spans a second that the traffic pretends to be."""
+"""Spans per second of the simulated traffic."""
 WARM_UP = 10.0
-"""Seconds of it before anything is measured: by then rates have settled at the budget."""
+"""Simulated seconds before the measurement, after which the rates match the budget."""
 PASSES = 5
 ROUNDS = 3
 IN_FLIGHT = 100_000
-"""Traces that wait at once when memory is measured."""
+"""Number of waiting traces when memory is measured."""
 SETTINGS: dict[str, Any] = {
     "target": {"spans_per_second": RATE * KEPT},
     "per": ["service.name", "http.route"],
@@ -53,7 +53,7 @@ SETTINGS: dict[str, Any] = {
     "remember": 200_000,
 }
 SHORT = {"decision_wait": "50ms", "max_wait": "100ms"}
-"""How long traces wait that wait, so that some are decided about all the time."""
+"""Settings with short waits, so that decisions are made all the time."""
 BY_TRACE_ID: dict[str, Any] = {
     "by_trace_id": True,
     "per": [],
@@ -65,7 +65,7 @@ ORIGIN = Origin("otlp", "http")
 
 
 class Clock:
-    """Time that the traffic makes."""
+    """Simulated time, advanced by the traffic."""
 
     now = 0.0
 
@@ -75,7 +75,7 @@ class Clock:
 
 
 class Sink:
-    """Takes everything, settles it, keeps nothing."""
+    """Accepts and settles every batch."""
 
     spans = 0
 
@@ -86,7 +86,7 @@ class Sink:
 
 
 class NoHost:
-    """A service that runs nothing else."""
+    """A host without components."""
 
     ready = True
 
@@ -97,10 +97,10 @@ def other(requests: list[Request], turn: int) -> list[tuple[bytes, int]]:
 
 
 class FullParse:
-    """The same decisions by the usual means: every span parsed, traces held as messages, written anew."""
+    """The same decisions in the usual way: parse every span, hold traces as messages, serialize them again."""
 
     def __init__(self, config: Config, clock: Clock) -> None:
-        """Wait as `config` says."""
+        """Use the waits of `config`."""
         self.controller = Controller(config.policy(), clock())
         self.clock = clock
         self.wait, self.most = config.decision_wait, config.max_wait
@@ -109,7 +109,7 @@ class FullParse:
         self.next: Any = None
 
     def consume(self, batch: Batch) -> None:
-        """Take a request."""
+        """Accept a request."""
         now = self.clock()
         if now - self.controller.ticked >= 1:
             self.controller.tick(now)
@@ -131,7 +131,7 @@ class FullParse:
             self.decide(trace_id, self.traces.pop(trace_id), now)
 
     def decide(self, trace_id: bytes, held: dict[str, Any], now: float) -> None:
-        """Decide about a trace and hand it on or settle it."""
+        """Decide about a trace; forward or settle it."""
         attributes = {each.key: each.value.string_value for each in held["group"].resource.attributes}
         root, duration = held["root"], 0.0
         if root is not None:
@@ -173,7 +173,7 @@ class FullParse:
 
 
 def processor(clock: Clock, **settings: Any) -> AdaptiveSampling:
-    """Return the processor before a sink."""
+    """Return the processor, connected to a sink."""
     host: Any = NoHost()
     context = Context(ComponentId("adaptive_sampling"), Kind.PROCESSOR, Registry(), structlog.get_logger(), clock, host)
     made = AdaptiveSampling(config(**settings), context)
@@ -187,7 +187,7 @@ def config(**settings: Any) -> Config:
 
 
 def run(stage: Any, clock: Clock, requests: list[tuple[bytes, int]]) -> tuple[float, float]:
-    """Feed requests at `RATE`; return spans a CPU-second, and the share that came out."""
+    """Process requests at `RATE`; return spans per CPU-second and the share that was kept."""
     batches = [Batch(Signal.TRACES, data, items, ORIGIN, [(Receipt(items), items)]) for data, items in requests]
     spans = sum(batch.items for batch in batches)
     before = stage.next.spans
@@ -215,7 +215,7 @@ def rounds(name: str, stage: Any, clock: Clock, requests: list[Request]) -> floa
 
 
 def memory() -> None:
-    """Print what traces that wait take."""
+    """Print the memory of waiting traces."""
     clock = Clock()
     stage = processor(clock, decision_wait="1h", max_wait="1h")
     gc.collect()
@@ -235,12 +235,12 @@ def memory() -> None:
 
 
 def _resident() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - no path of anybody's
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - a fixed path
         return int(file.read().split()[1]) * resource.getpagesize()
 
 
 def at_once() -> None:
-    """Run what is decided about as it comes, and that by trace ids alone."""
+    """Measure immediate decisions, and those by trace id only."""
     one = whole(1, 100)
     for name, requests, settings in (
         ("at once, 1 trace of 100 spans", one, {}),
@@ -252,13 +252,13 @@ def at_once() -> None:
 
 
 def waiting(requests: list[Request]) -> float:
-    """Run what has to wait."""
+    """Measure traces that wait."""
     clock = Clock()
     return rounds("waiting, traces in two requests", processor(clock, **SHORT), clock, requests)
 
 
 def parsing(requests: list[Request]) -> float:
-    """Run the same by the usual means."""
+    """Measure the same traces with `FullParse`."""
     clock = Clock()
     full = FullParse(config(**SHORT), clock)
     full.next = Sink()
@@ -266,13 +266,13 @@ def parsing(requests: list[Request]) -> float:
 
 
 def main() -> None:
-    """Print a table. Memory is managed as the agent does it."""
+    """Print a table, with the memory settings of the agent."""
     tune()
     release()
     memory()
     requests = halves()
     slow = parsing(requests)
-    for native in (traces._native, None):  # noqa: SLF001 - the one switch there is while running
+    for native in (traces._native, None):  # noqa: SLF001 - the only switch at run time
         print("in Python" if native is None else "with the extension module")
         traces._native = native  # noqa: SLF001
         at_once()

@@ -1,7 +1,7 @@
-"""The collectors that are compared: how each is started with OTLP in and OTLP over HTTP out.
+"""Collectors to compare, each started with an OTLP receiver and an exporter for OTLP over HTTP.
 
-Rotel compresses what it sends with gzip, and its `--otlp-exporter-compression=none` changes nothing (0.0.1a15). So our
-agent is measured twice: sending as it is, and compressing as Rotel does.
+Rotel sends with gzip, and its option `--otlp-exporter-compression=none` has no effect (0.0.1a15). So the agent is
+measured twice: without compression, and with gzip like Rotel.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ CONFIGS = Path(__file__).parent / "configs"
 
 @dataclass
 class Running:
-    """A collector that listens."""
+    """A running collector."""
 
     process: Process
     http_port: int
     grpc_port: int | None
     listening_seconds: float
-    """From exec until every port took connections."""
+    """Time from exec until every port accepted connections."""
     metrics_port: int | None = None
-    """Where its own metrics are, if that is known."""
+    """Port of its own metrics, if known."""
 
     def port(self, protocol: str) -> int:
-        """Return where a protocol is spoken."""
+        """Return the port for a protocol."""
         port = self.http_port if protocol == "http" else self.grpc_port
         assert port is not None
         return port
 
 
 class Collector(Protocol):
-    """What can be measured."""
+    """A collector that can be measured."""
 
     name: str
     version: str
     sends: bool
-    """Whether the sink gets what it takes."""
+    """Whether it forwards accepted spans to the sink."""
 
     def start(self, sink: str, logs: Path, cores: Cores, *, grpc: bool = True) -> Running:
-        """Start it, sending to the base URL `sink`; return when it listens."""
+        """Start it with the base URL `sink` as destination; return when it listens."""
 
 
 class Otelwp:
@@ -70,9 +70,9 @@ class Otelwp:
         env: Mapping[str, str] | None = None,
         bin_folder: Path = Path(sys.executable).parent,
     ) -> None:
-        """Use the command in `bin_folder`; it sends with `compression` (none or gzip).
+        """Use the command in `bin_folder`, with `compression` (none or gzip) for its exporter.
 
-        `configs` are more files in `configs/`, merged last, and `env` is what they read from the environment.
+        `configs` are additional files in `configs/`, merged last; `env` are environment variables for them.
         """
         self.name = name or (OURS if compression == "none" else OURS_GZIP)
         self.compression = compression
@@ -82,7 +82,7 @@ class Otelwp:
         self.version = version("otelwp-agent")
 
     def start(self, sink: str, logs: Path, cores: Cores, *, grpc: bool = True) -> Running:
-        """Start it on `configs/bench.yaml`."""
+        """Start it with `configs/bench.yaml`."""
         http_port, grpc_port, metrics_port = free_ports(3)
         configs = [CONFIGS / "bench.yaml", *([CONFIGS / "bench_grpc.yaml"] if grpc else []), *self.configs]
         env = (
@@ -102,19 +102,19 @@ class Otelwp:
 
 
 class Otelcol:
-    """The OpenTelemetry Collector, as tools/peers builds it; it listens for HTTP alone."""
+    """The OpenTelemetry Collector, as built by tools/peers; it listens only for HTTP."""
 
     sends = True
 
     def __init__(self, binary: Path, version: str, config: str) -> None:
-        """Start `binary`; `config` is a file in `configs/`."""
+        """Use `binary` with the file `config` in `configs/`."""
         self.name = OTELCOL
         self.binary = binary
         self.version = version
         self.config = CONFIGS / config
 
     def start(self, sink: str, logs: Path, cores: Cores, *, grpc: bool = False) -> Running:
-        """Start it on its configuration."""
+        """Start it with its configuration."""
         del grpc
         http_port, metrics_port = free_ports(2)
         env = os.environ | {
@@ -127,17 +127,17 @@ class Otelcol:
 
 
 class Rotel:
-    """Rotel, the fastest open collector, with its defaults."""
+    """Rotel, the fastest open-source collector, with its default settings."""
 
     def __init__(self, exporter: str = "otlp") -> None:
-        """Get the binary; raise `rotel_binary.NotAvailableError` if it cannot be had."""
+        """Get the binary; raise `rotel_binary.NotAvailableError` if it is not available."""
         self.name = PEER if exporter == "otlp" else PEER_UNSENT
         self.sends = exporter == "otlp"
         self.exporter = exporter
         self.binary, self.version = rotel_binary.get()
 
     def start(self, sink: str, logs: Path, cores: Cores, *, grpc: bool = True) -> Running:
-        """Start it; it always listens for gRPC, too."""
+        """Start it; it always listens for gRPC too."""
         del grpc
         http_port, grpc_port = free_ports(2)
         options = {

@@ -1,4 +1,4 @@
-"""What it costs to take one datagram from the kernel: CPU microseconds, the best of several rounds.
+"""Measure the cost of receiving one datagram from the kernel: CPU microseconds, best of several rounds.
 
 Run: `.venv/bin/python benchmarks/datagrams.py`. It needs no peer and takes a few seconds.
 """
@@ -17,12 +17,12 @@ from otelwp_agent.transport.datagram import DatagramSocket
 
 ROUNDS = 200
 BURST = 64
-"""Datagrams in the kernel when the reader looks; fewer where a unix socket holds fewer."""
+"""Number of datagrams in the kernel before they are read; fewer if a unix socket cannot hold so many."""
 SIZES = (600, 20_000)
 
 
 async def measure(endpoint: str, size: int) -> float:
-    """Return CPU microseconds a datagram of `size` bytes."""
+    """Return CPU microseconds per datagram of `size` bytes."""
     taken: list[int] = []
     receiver = DatagramSocket(
         Endpoint(endpoint),

@@ -1,6 +1,6 @@
-"""Requests of whole traces, and of traces in two parts, that come again with other trace ids: 270 bytes a span.
+"""Requests with whole traces or with traces in two parts, repeated with new trace ids: 270 bytes per span.
 
-A few of the traces have an error, whose message is `ERROR`; routes are after Pareto. What comes is the same each time.
+A few traces have an error with the message `ERROR`; routes have a Pareto distribution. Reproducible.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
 KEYS = 1_000
 ERRORS = 0.02
-"""Share of traces with an error: one of their spans has it."""
+"""Share of traces with an error, which is in one of their spans."""
 ERROR = "deadlock found when trying to get lock"
 REQUESTS = 600
-"""Different ones, of a hundred spans."""
+"""Number of different requests, each with a hundred spans."""
 
 
 class Request(NamedTuple):
-    """The same each time but for its trace ids."""
+    """A request that is repeated with other trace ids."""
 
     body: bytes
     spans: int
     trace_ids: list[bytes]
     begun: list[bytes]
-    """Those of traces whose first part came one turn earlier."""
+    """Trace ids of traces whose first part was sent one turn earlier."""
 
 
 def trace(spans: int, chance: random.Random) -> list[Span]:
-    """Return a trace whose root comes last, as it does where spans are sent when they end."""
+    """Return a trace with the root span last, as from a sender that sends spans when they end."""
     trace_id, root = chance.randbytes(16), chance.randbytes(8)
     fails = chance.randrange(spans) if chance.random() < ERRORS else -1
     made = []
@@ -98,7 +98,7 @@ def whole(traces: int, spans: int) -> list[Request]:
 
 
 def halves() -> list[Request]:
-    """Return requests with the last halves of ten traces and the first halves of ten others."""
+    """Return requests with the second halves of ten traces and the first halves of ten others."""
     chance = random.Random(7)
     parts = [trace(10, chance) for _ in range(10 * REQUESTS)]
     made = []
@@ -111,7 +111,7 @@ def halves() -> list[Request]:
 
 
 def again(request: Request, turn: int) -> bytes:
-    """Return the request's body with the trace ids of this turn."""
+    """Return the body of a request with the trace ids of this turn."""
     data = request.body
     for trace_id in request.trace_ids:
         mask = _mask(turn - 1 if trace_id in request.begun else turn)
@@ -121,7 +121,7 @@ def again(request: Request, turn: int) -> bytes:
 
 @functools.lru_cache(maxsize=4096)
 def _mask(turn: int) -> int:
-    return random.Random(f"turn {turn}").getrandbits(128)  # of a number, the sign would not count
+    return random.Random(f"turn {turn}").getrandbits(128)  # a text, because a number as seed would lose its sign
 
 
 LOADS = {
@@ -129,22 +129,22 @@ LOADS = {
     "ten traces of ten spans": functools.partial(whole, 10, 10),
     "halves of twenty traces": halves,
 }
-"""By name: what makes the requests. All have 100 spans."""
+"""Functions that make requests of 100 spans, by name."""
 
 
 @functools.lru_cache(maxsize=len(LOADS))
 def requests(load: str) -> list[Request]:
-    """Return the requests of one of `LOADS`, made once."""
+    """Return the requests of one of `LOADS`; they are made once."""
     return LOADS[load]()
 
 
 def stream(load: str) -> Iterator[tuple[bytes, int]]:
-    """Return bodies without end, no trace id twice, and how many errors each of them has."""
+    """Yield bodies endlessly, without repeating a trace id, each with its number of errors."""
     made = [(request, request.body.count(ERROR.encode())) for request in requests(load)]
     return ((again(request, turn), errors) for turn in itertools.count() for request, errors in made)
 
 
 def traces(load: str, count: int) -> int:
-    """Return of how many traces the first `count` requests of a stream have spans."""
+    """Return the number of traces in the first `count` requests of a stream."""
     first = requests(load)[0]
     return count * (len(first.trace_ids) - len(first.begun)) + len(first.begun)

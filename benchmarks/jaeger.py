@@ -1,7 +1,7 @@
-"""What Jaeger's formats cost: CPU of decoding and encoding a span, and of a whole request to `jaeger_json`.
+"""Measure the cost of Jaeger's formats: CPU time to decode and encode a span, and of a whole request to `jaeger_json`.
 
-Run: `.venv/bin/python benchmarks/jaeger.py`. It needs no peer and takes about twenty seconds. Times are CPU of this
-process, the best of many rounds; on a busy machine they are half as large again.
+Run: `.venv/bin/python benchmarks/jaeger.py`. It needs no peer and takes about twenty seconds. Times are CPU time of
+this process, best of many rounds; on a busy machine they are about 50 % larger.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SPANS = 512
 ROUNDS = 200
 FRESH = 400
-"""Traces of which no two are alike."""
+"""Number of different traces."""
 SECONDS = 1.0
 NOW = 1_795_186_135_000_000_000
 TRACE = "1d1aeade7e26e005ffb0bf74dad4dd92"
@@ -38,7 +38,7 @@ QUERIES = ("SELECT option_value FROM wp_options WHERE option_name = ?", "SELECT 
 
 
 def regular(spans: int) -> bytes:
-    """Return a trace as Jaeger's own JSON has it: 620 bytes a span, with six tags and a reference."""
+    """Return a trace in Jaeger's JSON: 620 bytes per span, with six tags and a reference."""
     made = []
     for number in range(spans):
         tags = {
@@ -69,7 +69,7 @@ def regular(spans: int) -> bytes:
 
 
 def fresh(spans: int, seed: int) -> list[bytes]:
-    """Return such traces, no two alike: ids and times of their own, and in each span a query that comes once."""
+    """Return such traces, all different: with unique ids and times, and a unique query in each span."""
     draw = random.Random(seed)
     bodies = []
     for _ in range(FRESH):
@@ -88,7 +88,7 @@ def fresh(spans: int, seed: int) -> list[bytes]:
 
 
 def founding(spans: int) -> bytes:
-    """Return a trace in the founding plugin's dialect: 530 bytes a span, tags without types, a process in each."""
+    """Return a trace in the form of the project's first plugin: 530 bytes per span, untyped tags, a process in each."""
     tags = {
         "http.method": "GET",
         "http.url": "shop.example/",
@@ -114,7 +114,7 @@ def founding(spans: int) -> bytes:
 
 
 def otlp(spans: int) -> bytes:
-    """Return an OTLP request: 245 bytes a span, six attributes each."""
+    """Return an OTLP request: 245 bytes per span, with six attributes each."""
     draw = random.Random(spans)
     request = ExportTraceServiceRequest()
     resource = request.resource_spans.add()
@@ -139,28 +139,28 @@ def otlp(spans: int) -> bytes:
 
 
 class Sink:
-    """Takes everything, keeps nothing."""
+    """Accepts and discards every batch."""
 
     def admit(self) -> None:
-        """Have room."""
+        """Accept every request."""
 
     def consume(self, batch: Batch, answer: object = None) -> None:
-        """Forget the batch."""
+        """Discard the batch."""
 
 
 def handler() -> Callable[[bytes], object]:
-    """Return what takes a body through the receiver, from the handler to the pipeline."""
+    """Return a function that processes a body with the receiver, from the handler to the pipeline."""
     context = Context(
         ComponentId("jaeger_json"), Kind.RECEIVER, Registry(), structlog.get_logger(), time.monotonic, None
     )
     receiver = FACTORY.build(FACTORY.config.model_validate({}), context)
     receiver.next = {Signal.TRACES: Sink()}
     head = Head("POST", "/api/traces", {"user-agent": "WordPress/6.5; http://shop.example"})
-    return lambda body: receiver._http.handle(Request(head, body))  # noqa: SLF001 - what the server calls
+    return lambda body: receiver._http.handle(Request(head, body))  # noqa: SLF001 - the function that the server calls
 
 
 def cost(work: Callable[[], object]) -> float:
-    """Return CPU seconds of `work`, the best of many rounds."""
+    """Return CPU seconds of `work`, best of many rounds."""
     work()
     best = float("inf")
     rounds, deadline = 0, time.monotonic() + SECONDS
@@ -173,7 +173,7 @@ def cost(work: Callable[[], object]) -> float:
 
 
 def fresh_cost(handle: Callable[[bytes], object], spans: int) -> float:
-    """Return CPU seconds of a trace that was never seen before, the best of some rounds."""
+    """Return CPU seconds of a new trace, best of several rounds."""
     best = float("inf")
     for seed in range(5):
         bodies = fresh(spans, seed)

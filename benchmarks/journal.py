@@ -1,8 +1,8 @@
-"""What the journal costs, and what it does for an hour without a backend: `python benchmarks/journal.py`.
+"""Measure the cost of the journal, and its behaviour while the backend is unreachable: `python benchmarks/journal.py`.
 
-Under load, each kind of `sync` takes its turn beside no journal at all, round by round, in one run: CPU time a request
-and the time to the answer. Then the backend is away while a million spans arrive, and comes back: memory, disk, and how
-fast what waited is sent while more arrives. Cores are divided as in `run.py`.
+Under load, each kind of `sync` is measured in turn with no journal, round by round, in one run: CPU time per request
+and time to the answer. Then the backend is unreachable while a million spans arrive, and becomes reachable again:
+memory, disk, and how fast the backlog is sent while more spans arrive. Cores are divided as in `run.py`.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ OUTAGE_SPANS = 1_000_000
 OUTAGE_REQUEST = 100
 OUTAGE_SECONDS = 120.0
 NOTICE_SECONDS = 10.0
-"""How long an agent may take to notice that its backend is back: an open circuit breaker tries now and then."""
+"""Seconds that an agent may take to detect that its backend is reachable again, because of its circuit breaker."""
 MEANWHILE_REST = 0.64
-"""Seconds that each of 64 connections rests between requests while the backlog drains: 10 000 new spans a second."""
+"""Seconds that each of 64 connections waits between requests while the backlog is sent: 10 000 new spans per second."""
 PROBE_SECONDS = 0.05
 
 
 def collector(sync: str, directory: Path) -> Otelwp:
-    """Return our agent with a journal of this kind."""
+    """Return the agent with a journal with this `sync`."""
     if sync == OFF:
         return Otelwp("none", name=OFF)
     env = {"BENCH_DIRECTORY": str(directory), "BENCH_SYNC": sync}
@@ -52,7 +52,7 @@ def collector(sync: str, directory: Path) -> Otelwp:
 
 
 def under_load(bench: Bench, disk: Path, rounds: int, seconds: float) -> dict[int, dict[str, list[Sample]]]:
-    """Measure every kind beside none at all, in turn."""
+    """Measure every kind of journal and no journal in turn."""
     found: dict[int, dict[str, list[Sample]]] = {spans: {kind: [] for kind in (OFF, *SYNCS)} for spans in SPANS}
     for turn in range(rounds):
         for spans in SPANS:
@@ -65,7 +65,7 @@ def under_load(bench: Bench, disk: Path, rounds: int, seconds: float) -> dict[in
 
 
 def table(found: dict[int, dict[str, list[Sample]]]) -> str:
-    """Return it as Markdown, each ratio the median of the rounds' ratios."""
+    """Return a Markdown table; each ratio is the median of the rounds' ratios."""
     heads = "spans a request", "journal", "CPU a request", "spans a CPU-second", "of those without", "answer", "arrived"
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for spans, kinds in found.items():
@@ -86,7 +86,7 @@ def table(found: dict[int, dict[str, list[Sample]]]) -> str:
 
 @dataclass
 class Outage:
-    """What a backend's absence came to."""
+    """Figures of a run with an unreachable backend."""
 
     accepted: int = 0
     refused: int = 0
@@ -96,20 +96,20 @@ class Outage:
     disk_mb: float = 0.0
     received_mb: float = 0.0
     noticed_seconds: float = 0.0
-    """From the backend's return to the first spans."""
+    """Time from the return of the backend to the first spans."""
     drained_seconds: float = 0.0
-    """From the first spans until as many had arrived as had waited."""
+    """Time from the first spans until as many had arrived as the backlog had."""
     drained_spans: int = 0
     drained_cpu: float = 0.0
     peak_after_mb: float = 0.0
     left_on_disk_mb: float = 0.0
     meanwhile: dict[str, Any] = field(default_factory=dict)
     probes: list[float] = field(default_factory=list)
-    """Seconds from a sender to the backend, of what was sent while the backlog drained."""
+    """Seconds from sender to backend of probes sent while the backlog was sent."""
     lost: int = 0
 
     def __str__(self) -> str:
-        """Return it as Markdown."""
+        """Return the figures as Markdown."""
         probes = sorted(self.probes) or [float("nan")]
         per_second = self.drained_spans / max(self.drained_seconds, 1e-9)
         per_cpu_second = self.drained_spans / max(self.drained_cpu, 1e-9)
@@ -134,10 +134,10 @@ class Outage:
 
 
 class Backend:
-    """A sink that comes when it is told to, on a port that was known before."""
+    """A sink that is started on request, on a port that is known before."""
 
     def __init__(self) -> None:
-        """Know the port."""
+        """Choose the port."""
         (self.port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[str] | None = None
@@ -151,7 +151,7 @@ class Backend:
         self._process.stdout.readline()
 
     def counts(self) -> dict[str, Any]:
-        """Return what has arrived."""
+        """Return the counts of the sink."""
         with urllib.request.urlopen(f"{self.url}/counts", timeout=30) as response:
             counts: dict[str, Any] = json.load(response)
         return counts
@@ -164,10 +164,10 @@ class Backend:
 
 
 class Probes(threading.Thread):
-    """Sends a span now and then that says when it was sent."""
+    """Sends spans regularly whose names contain the time of sending."""
 
     def __init__(self, port: int) -> None:
-        """Send to `port`, from `start` to `end`."""
+        """Send to `port` between `start` and `end`."""
         super().__init__(daemon=True)
         self.port = port
         self.sent = 0
@@ -187,13 +187,13 @@ class Probes(threading.Thread):
         connection.close()
 
     def end(self) -> None:
-        """Send no more."""
+        """Stop sending."""
         self._over.set()
         self.join()
 
 
 def outage(bench: Bench, disk: Path) -> Outage:
-    """Have a million spans arrive while the backend is away, then bring it back."""
+    """Send a million spans while the backend is unreachable, then start it."""
     backend = Backend()
     with tempfile.TemporaryDirectory(dir=disk) as folder:
         directory = Path(folder) / "journal"
@@ -236,13 +236,13 @@ def _outage(bench: Bench, backend: Backend, running: Running, directory: Path) -
     found.lost = total - counts["spans"]
     found.probes = counts["probes"]
     found.peak_after_mb = running.process.peak_rss_mb()
-    time.sleep(2)  # what was delivered is let go of on disk
+    time.sleep(2)  # delivered requests are released on disk
     found.left_on_disk_mb = _size(directory) / 1e6
     return found
 
 
 def _drain(found: Outage, backend: Backend, running: Running, probes: Probes) -> None:
-    """Watch until as much has arrived as had waited; probe from the moment at which the agent has noticed."""
+    """Wait until the backlog has arrived; send probes from the moment at which the agent sends again."""
     began = time.monotonic()
     while not backend.counts()["spans"]:
         time.sleep(0.01)
@@ -268,12 +268,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="repetitions of each cell (3)")
     parser.add_argument("--seconds", type=float, default=2.0, help="load of one cell (2)")
     parser.add_argument("--only", choices=["load", "outage"], help="measure only this")
-    parser.add_argument("--disk", type=Path, help="where the journal stands: a directory on the disk to be measured")
+    parser.add_argument("--disk", type=Path, help="directory for the journal, on the disk to measure")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="otelwp-bench-", dir=options.disk) as folder:
         disk = Path(folder)
         filesystem = subprocess.run(["stat", "-f", "-c", "%T", folder], capture_output=True, text=True, check=True)
-        print(f"The journal stands on {filesystem.stdout.strip()} ({disk.parent}).\n")
+        print(f"The journal is on {filesystem.stdout.strip()} ({disk.parent}).\n")
         bench = Bench(Cores.divide(), disk)
         try:
             if options.only != "outage":

@@ -1,9 +1,9 @@
-"""The load: `python load.py` reads one order a line (JSON) from stdin, carries it out, and prints what came of it.
+"""Load generator: `python load.py` reads orders from stdin (one JSON line each), executes them, and prints the results.
 
-An order says `protocol` (http or grpc), `port`, `spans`, and when to stop: after `requests` or `seconds`, whichever
-comes first. Closed loop: each of the connections sends its next request when the last one has been answered. Bodies and
-request heads are built before the clock starts, so that this process costs less than what it measures; where an order
-names `traces`, they get their trace ids when they are sent.
+An order has `protocol` (http or grpc), `port`, `spans`, and a limit: `requests` or `seconds`, whichever is reached
+first. Closed loop: each connection sends its next request when the last one has been answered. Bodies and request heads
+are built before the clock starts, so that this process costs less than the measured one; if an order has `traces`,
+trace ids are set when a request is sent.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CONNECTIONS = 64
-"""HTTP connections, or gRPC calls under way at once."""
+"""Number of HTTP connections, or of concurrent gRPC calls."""
 
 BACK_OFF = 0.05
-"""Seconds before a connection that was refused for want of room sends again: a sender that does not wait measures
-refusals. Real ones wait longer."""
+"""Seconds before a retry after a refusal for lack of capacity: without a wait, the load would consist of refusals. Real
+senders wait longer."""
 
 CHANNELS = 8
-"""gRPC connections that carry those calls."""
+"""Number of gRPC connections for the calls."""
 
 NICE = 5
-"""How far the load stands back behind the sink where they share a core: a starving sink would slow the collector."""
+"""Nice value of the load, so that it does not slow the sink on a shared core, which would slow the collector."""
 
 METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
@@ -53,7 +53,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 @dataclass
 class Order:
-    """What to send, and when to stop."""
+    """Description of a load and its limit."""
 
     protocol: str
     port: int
@@ -61,23 +61,23 @@ class Order:
     requests: int
     seconds: float
     patience: float = 10.0
-    """Seconds to wait for answers after that."""
+    """Seconds to wait for answers after the limit."""
     rest: float = 0.0
-    """Seconds that an HTTP connection rests after each answer."""
+    """Seconds that an HTTP connection waits after each answer."""
     traces: str = ""
-    """Which of the loads in `fresh`, over HTTP, in place of spans that are always the same."""
+    """Name of a load in `fresh`, over HTTP, to send instead of spans that are always the same."""
 
 
 @dataclass
 class Result:
-    """What came of an order: how many requests were answered with each status, within `seconds`."""
+    """Result of an order: the number of requests by status, within `seconds`."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     latencies: array[float] = field(default_factory=lambda: array("f"))
-    """Seconds that each HTTP answer took."""
+    """Seconds to each HTTP answer."""
     errors: int = 0
-    """Spans with an error in what was sent of one of the loads in `fresh`."""
+    """Number of sent spans with an error, for a load in `fresh`."""
 
     def quantile(self, share: float) -> float:
         """Return a quantile of the latencies, in ms; 0 if there are none."""
@@ -86,7 +86,7 @@ class Result:
 
 
 class Budget:
-    """Hands out requests until there are none left or time is up."""
+    """Allows requests until the limit of an order is reached."""
 
     def __init__(self, order: Order) -> None:
         """Start the clock."""
@@ -94,7 +94,7 @@ class Budget:
         self.end = time.monotonic() + order.seconds
 
     def take(self) -> bool:
-        """Return whether one more request may be sent."""
+        """Count a request; return whether it may be sent."""
         if self.left <= 0 or time.monotonic() >= self.end:
             return False
         self.left -= 1
@@ -105,7 +105,7 @@ class HttpConnection(asyncio.Protocol):
     """One keep-alive connection that sends prepared requests, one after the other."""
 
     def __init__(self, requests: Iterator[bytes], budget: Budget, result: Result, rest: float) -> None:
-        """Send from `requests` while `budget` lasts; `rest` for so many seconds after each answer."""
+        """Send `requests` until `budget` is used up; wait `rest` seconds after each answer."""
         self.requests = requests
         self.budget = budget
         self.result = result
@@ -136,7 +136,7 @@ class HttpConnection(asyncio.Protocol):
             self.done.set_result(None)
 
     def data_received(self, data: bytes) -> None:
-        """Read a response; one whose very bytes were read before needs no second look."""
+        """Parse a response; identical responses are parsed once."""
         if self.buffer:
             data = self.buffer + data
         if data not in self.whole:
@@ -158,7 +158,7 @@ class HttpConnection(asyncio.Protocol):
             self.send()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Count a request whose answer never came."""
+        """Count a request without an answer."""
         del exc
         if self.waiting:
             self.result.statuses["connection lost"] += 1
@@ -167,19 +167,19 @@ class HttpConnection(asyncio.Protocol):
 
 @functools.lru_cache(maxsize=8)
 def http_requests(spans: int) -> list[bytes]:
-    """Return whole HTTP requests, head and body."""
+    """Return complete HTTP requests, head and body."""
     return [_HEAD % len(body) + body for body in workload.bodies(spans)]
 
 
 def fresh_requests(bodies: Iterator[tuple[bytes, int]], result: Result) -> Iterator[bytes]:
-    """Yield whole HTTP requests, and count the errors in them."""
+    """Yield complete HTTP requests, and count the errors in them."""
     for body, errors in bodies:
         result.errors += errors
         yield _HEAD % len(body) + body
 
 
 async def load_http(order: Order) -> Result:
-    """Carry out an order over HTTP."""
+    """Execute an order over HTTP."""
     loop = asyncio.get_running_loop()
     result = Result()
     if order.traces:
@@ -194,7 +194,7 @@ async def load_http(order: Order) -> Result:
     protocols = [(await loop.create_connection(connection, "127.0.0.1", order.port))[1] for _ in range(CONNECTIONS)]
     started = time.monotonic()
     for place, protocol in enumerate(protocols):
-        if order.rest:  # one after the other, as they will go on
+        if order.rest:  # start connections evenly spread over `rest`
             loop.call_later(order.rest * place / CONNECTIONS, protocol.send)
         else:
             protocol.send()
@@ -217,7 +217,7 @@ def grpc_messages(spans: int) -> list[bytes]:
 
 
 async def load_grpc(order: Order) -> Result:
-    """Carry out an order over gRPC."""
+    """Execute an order over gRPC."""
     messages = itertools.cycle(grpc_messages(order.spans))
     options = [("grpc.use_local_subchannel_pool", 1)]
     channels = [grpc.aio.insecure_channel(f"127.0.0.1:{order.port}", options=options) for _ in range(CHANNELS)]
@@ -246,7 +246,7 @@ async def load_grpc(order: Order) -> Result:
 
 
 async def main() -> None:
-    """Carry out orders until stdin ends."""
+    """Execute orders until stdin ends."""
     os.nice(NICE)
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):

@@ -1,4 +1,4 @@
-"""A process under measurement: started on a core of its own, read through /proc."""
+"""A measured process: started on a separate core, with figures from /proc."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 TICKS = os.sysconf("SC_CLK_TCK")
 
 START_SECONDS = 20.0
-"""How long a collector may take until it listens."""
+"""Seconds that a collector may take until it listens."""
 
 
 @dataclass(frozen=True)
 class Cores:
-    """Which cores the collector runs on, and which everything else does."""
+    """Cores for the collector, and cores for everything else."""
 
     collector: frozenset[int]
     others: frozenset[int]
 
     @classmethod
     def divide(cls) -> Cores:
-        """Give the collector the last core of this machine, the rest to load and sink; share the only one there is."""
+        """Use the last core for the collector, the others for load and sink; if there is only one core, share it."""
         available = sorted(os.sched_getaffinity(0))
         return cls(frozenset(available[-1:]), frozenset(available[:-1] or available))
 
@@ -39,7 +39,7 @@ class Process:
     """A child process and its descendants."""
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str], log: Path, cores: Cores) -> None:
-        """Start `command` on the collector's core, its output in `log`."""
+        """Start `command` on the collector's core, with its output in `log`."""
         os.sched_setaffinity(0, cores.collector)  # a child inherits it before it can make a thread
         try:
             with log.open("wb") as output:
@@ -50,7 +50,7 @@ class Process:
         self.log = log
 
     def wait_listening(self, ports: Sequence[int]) -> float:
-        """Wait until all of `ports` take connections; return seconds since the start."""
+        """Wait until all `ports` accept connections; return seconds since the start."""
         for port in ports:
             while not _connects(port):
                 if self._child.poll() is not None:
@@ -63,7 +63,7 @@ class Process:
         return time.monotonic() - self.started
 
     def cpu_seconds(self) -> float:
-        """Return CPU time so far, user and system, of the process and its descendants, running or ended."""
+        """Return user and system CPU time of the process and its descendants, running or ended."""
         total = 0
         for pid in self._pids():
             try:
@@ -74,11 +74,11 @@ class Process:
         return total / TICKS
 
     def rss_mb(self) -> float:
-        """Return the memory resident now, in MB (10⁶ bytes), of the process and its descendants."""
+        """Return the resident memory of the process and its descendants, in MB (10⁶ bytes)."""
         return self._memory("VmRSS:")
 
     def pss_mb(self) -> float:
-        """Return the memory resident now, in MB, with what is shared divided among those that share it."""
+        """Return the resident memory in MB, with shared memory divided among the processes that share it (PSS)."""
         kib = 0
         for pid in self._pids():
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines():
@@ -87,11 +87,11 @@ class Process:
         return kib * 1024 / 1e6
 
     def peak_rss_mb(self) -> float:
-        """Return the most memory that was ever resident, in MB (10⁶ bytes)."""
+        """Return the peak of resident memory, in MB (10⁶ bytes)."""
         return self._memory("VmHWM:")
 
     def stop(self) -> None:
-        """End it, gently, then not."""
+        """Stop the process with SIGTERM, and with SIGKILL if it does not stop."""
         if self._child.poll() is None:
             self._child.send_signal(signal.SIGTERM)
             try:
@@ -101,7 +101,7 @@ class Process:
                 self._child.wait()
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process."""
         self._child.kill()
         self._child.wait()
 
@@ -123,7 +123,7 @@ class Process:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of loopback on which nothing listens."""
+    """Return unused ports of loopback."""
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""What each processor costs, alone: CPU nanoseconds a span (and a request), the best of several rounds.
+"""Measure the cost of each processor by itself: CPU nanoseconds per span and request, best of several rounds.
 
 Run: `.venv/bin/python benchmarks/processors.py`. It needs no peer and takes about ten seconds.
 """
@@ -44,18 +44,18 @@ CASES: tuple[tuple[str, str, dict[str, Any]], ...] = (
 
 PAGE = Path(__file__).resolve().parents[1] / "tests/data/captures/auto-wordpress-front.pb"
 PAGE_SPANS = 79
-"""What opentelemetry-auto-wordpress sent for one page."""
+"""Number of spans that opentelemetry-auto-wordpress sent for one page."""
 
 
 class Sink:
-    """Takes everything, keeps nothing."""
+    """Accepts and discards every batch."""
 
     def consume(self, batch: Batch) -> None:
-        """Forget the batch."""
+        """Discard the batch."""
 
 
 class NoHost:
-    """A service that runs nothing else."""
+    """A host without components."""
 
     ready = True
 
@@ -86,7 +86,7 @@ def request(spans: int) -> bytes:
 
 
 def build(type_: str, settings: dict[str, Any]) -> Processor:
-    """Return a processor before a sink."""
+    """Return a processor that is connected to a sink."""
     factory = import_module(f"otelwp_agent.processors.{type_}").FACTORY
     host: Any = NoHost()
     context = Context(ComponentId(type_), Kind.PROCESSOR, Registry(), structlog.get_logger(), time.monotonic, host)
@@ -107,7 +107,7 @@ def measure(work: Callable[[], None], times: int) -> float:
 
 
 def feed(processor: Processor, body: bytes, items: int) -> Callable[[], None]:
-    """Return what hands one request to a processor."""
+    """Return a function that sends one request to a processor."""
 
     def work() -> None:
         processor.consume(Batch(Signal.TRACES, body, items, ORIGIN, [(Receipt(items), items)]))

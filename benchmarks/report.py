@@ -1,4 +1,4 @@
-"""The Markdown that a benchmark ends with, ready for the README."""
+"""Make the Markdown report of a benchmark, ready for the README."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _load_table(results: Results) -> Iterator[str]:
 
 
 def _baseline_table(results: Results) -> Iterator[str]:
-    """Compare this checkout with the baseline: medians of the rounds' ratios of CPU per request."""
+    """Yield a comparison of this checkout with the baseline: medians of the rounds' ratios of CPU per request."""
     cells = dict.fromkeys((each.protocol, each.spans) for each in results.samples if each.collector == BASELINE)
     if not cells:
         return

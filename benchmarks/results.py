@@ -1,4 +1,4 @@
-"""What a benchmark found: samples, their medians, and the goals beside them."""
+"""Results of a benchmark: samples, their medians, and the goals."""
 
 from __future__ import annotations
 
@@ -10,75 +10,75 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OURS = "otelwp-agent"
-"""Our agent, sending without compression."""
+"""The agent, sending without compression."""
 
 OURS_GZIP = "otelwp-agent, gzip"
-"""Our agent, compressing what it sends, as the peer does."""
+"""The agent, sending with compression like the peer."""
 
 PEER = "Rotel"
 
 PEER_UNSENT = "Rotel, blackhole"
-"""The peer with its exporter that neither encodes nor sends: what it costs at least, whatever it compresses."""
+"""The peer with an exporter that neither encodes nor sends: its minimal cost, whatever the compression."""
 
 OTELCOL = "OpenTelemetry Collector"
 
 BASELINE = "otelwp-agent, baseline"
-"""Another checkout of our agent (`--baseline`), sending without compression."""
+"""Another checkout of the agent (`--baseline`), sending without compression."""
 
 ACCEPTED = ("200", "OK")
-"""The statuses, HTTP and gRPC, that accept a request."""
+"""HTTP and gRPC statuses that accept a request."""
 
 REFUSED = ("429", "503", "RESOURCE_EXHAUSTED", "UNAVAILABLE")
-"""The statuses that ask a sender to come back later."""
+"""Statuses that ask a sender to retry later."""
 
 
 @dataclass
 class Sample:
-    """One collector under one load, once."""
+    """One measurement of one collector under one load."""
 
     collector: str
     protocol: str
     spans: int
-    """Spans a request."""
+    """Spans per request."""
     statuses: dict[str, int]
     cpu_seconds: float
     seconds: float
     sent_spans: int
-    """Accepted by the collector, warm-up included."""
+    """Spans accepted by the collector, including the warm-up."""
     arrived_spans: int
-    """Counted by the sink."""
+    """Spans counted by the sink."""
     peak_mb: float
     sent_bytes: int
-    """From the collector to the sink, over the wire."""
+    """Bytes from the collector to the sink, over the wire."""
     p50_ms: float = 0.0
-    """Time to the answer, over HTTP: the median."""
+    """Median time to the answer, over HTTP."""
     p99_ms: float = 0.0
-    """The same: 99 of 100 were faster."""
+    """99th percentile of the time to the answer, over HTTP."""
 
     @property
     def requests(self) -> int:
-        """Requests accepted while the clock ran."""
+        """Number of requests accepted during the measurement."""
         return sum(self.statuses.get(status, 0) for status in ACCEPTED)
 
     @property
     def errors(self) -> int:
-        """Requests answered otherwise, or not at all."""
+        """Number of requests with another answer, or without one."""
         return sum(self.statuses.values()) - self.requests
 
     @property
     def cpu_us_per_request(self) -> float:
-        """CPU time a request, in µs."""
+        """CPU time per request, in µs."""
         return self.cpu_seconds / max(self.requests, 1) * 1e6
 
     @property
     def spans_per_cpu_second(self) -> float:
-        """Spans that a second of CPU time carries."""
+        """Spans per second of CPU time."""
         return self.requests * self.spans / max(self.cpu_seconds, 1e-9)
 
 
 @dataclass
 class Idle:
-    """One collector that was started and left alone."""
+    """One collector without load."""
 
     collector: str
     with_grpc: bool
@@ -88,7 +88,7 @@ class Idle:
 
 @dataclass
 class Stalled:
-    """One collector whose backend takes requests and never answers."""
+    """One collector whose backend accepts requests and never answers."""
 
     collector: str
     protocol: str
@@ -98,13 +98,13 @@ class Stalled:
 
     @property
     def refused(self) -> int:
-        """Requests that were answered with a wish to come back later."""
+        """Number of requests that the sender was asked to retry later."""
         return sum(self.statuses.get(status, 0) for status in REFUSED)
 
 
 @dataclass
 class Goal:
-    """What must be reached, and what was. `met` is `None` where nothing was measured."""
+    """A goal with its measured value. `met` is `None` if nothing was measured."""
 
     text: str
     figure: str
@@ -113,7 +113,7 @@ class Goal:
 
 @dataclass
 class Results:
-    """Everything that was found."""
+    """All results of a benchmark."""
 
     machine: dict[str, str]
     samples: list[Sample] = field(default_factory=list)
@@ -127,23 +127,23 @@ class Results:
         return [sample for sample in self.samples if (sample.collector, sample.protocol, sample.spans) == wanted]
 
     def us(self, collector: str, protocol: str, spans: int) -> float | None:
-        """Return the median CPU time a request, in µs."""
+        """Return the median CPU time per request, in µs."""
         samples = self.of(collector, protocol, spans)
         return median(sample.cpu_us_per_request for sample in samples) if samples else None
 
     def rate(self, collector: str, protocol: str, spans: int) -> float | None:
-        """Return the median of spans a CPU-second."""
+        """Return the median of spans per CPU-second."""
         samples = self.of(collector, protocol, spans)
         return median(sample.spans_per_cpu_second for sample in samples) if samples else None
 
     def ratio(self, protocol: str, spans: int, ours: str = OURS) -> float | None:
-        """Return how many times less CPU we take than the peer: the median over rounds, each against its neighbour."""
+        """Return by which factor the peer needs more CPU: the median of the ratios within each round."""
         pairs = zip(self.of(ours, protocol, spans), self.of(PEER, protocol, spans), strict=False)
         ratios = [peer.cpu_us_per_request / our.cpu_us_per_request for our, peer in pairs if our.cpu_seconds]
         return median(ratios) if ratios else None
 
     def goals(self) -> Iterator[Goal]:
-        """Yield every goal and whether it was met."""
+        """Yield every goal with its result."""
         for ours in (OURS, OURS_GZIP):
             for protocol, spans, limit in (
                 ("http", 1, 1.0),

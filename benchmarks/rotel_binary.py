@@ -1,4 +1,4 @@
-"""Rotel's binary, which `pip install --pre rotel` brings: installed once into a virtual environment of its own."""
+"""Get Rotel's binary with `pip install --pre rotel`, installed once into a separate virtual environment."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 
 
 class NotAvailableError(Exception):
-    """Rotel cannot be had here; the message says why."""
+    """Rotel is not available; the message has the reason."""
 
 
 def get() -> tuple[Path, str]:
-    """Return the binary's path and its version, after installing it if it is not there yet."""
+    """Return the path and version of the binary; install it first if necessary."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "otelwp-agent" / "rotel"
     binary = _find(cache)
     if binary is None:
         _install(cache)
         binary = _find(cache)
     if binary is None:
-        message = f"the package rotel holds no binary for this platform ({sys.platform})"
+        message = f"the package rotel has no binary for this platform ({sys.platform})"
         raise NotAvailableError(message)
     return binary, _version(binary)
 

@@ -1,7 +1,7 @@
-"""`make bench`: our agent and Rotel under the same load, side by side, in one table.
+"""`make bench`: measure the agent and Rotel under the same load, and print one table.
 
-CPU time is that of the collector process from /proc; the collector has a core of its own, load and sink share the
-others. The collectors take turns cell by cell, and each cell is repeated: the table shows medians over the rounds.
+CPU time is that of the collector process from /proc; the collector has a separate core, load and sink share the others.
+The collectors take turns for each cell, and each cell is repeated: the table shows medians over the rounds.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ PROTOCOLS = ("http", "grpc")
 SPANS = (1, 10, 100, 512)
 WARM_UP_SECONDS = 0.5
 ARRIVAL_SECONDS = 10.0
-"""How long the sink may wait for what a collector still holds."""
+"""Seconds to wait for spans that a collector still holds."""
 IDLE_SECONDS = 3.0
 STALLED_SPANS = 100
 
 
 class Bench:
-    """Sink and load, kept running while collectors come and go."""
+    """Sink and load, which run for the whole benchmark."""
 
     def __init__(self, cores: Cores, logs: Path, text: str = "") -> None:
-        """Start sink and load; the sink counts how often `text` comes."""
+        """Start sink and load; the sink counts occurrences of `text`."""
         self.cores = cores
         self.logs = logs
         os.sched_setaffinity(0, cores.others)
@@ -98,7 +98,7 @@ class Bench:
         )
 
     def idle(self, collector: Collector, *, grpc: bool) -> Idle:
-        """Start the collector and leave it alone."""
+        """Start the collector without load."""
         running = collector.start(self.sink, self.logs, self.cores, grpc=grpc)
         try:
             time.sleep(IDLE_SECONDS)
@@ -109,7 +109,7 @@ class Bench:
             running.process.stop()
 
     def stalled(self, collector: Collector, protocol: str, seconds: float) -> Stalled:
-        """Load the collector while its backend takes requests and never answers."""
+        """Load the collector while its backend accepts requests and never answers."""
         running = collector.start(f"{self.sink}/stalled", self.logs, self.cores)
         try:
             order = {"protocol": protocol, "port": running.port(protocol), "spans": STALLED_SPANS, "requests": 10**9}
@@ -120,7 +120,7 @@ class Bench:
         return Stalled(collector.name, protocol, result["statuses"], seconds, peak)
 
     def send(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Have the load carry out an order; return what came of it."""
+        """Send an order to the load process; return the result."""
         assert self._load.stdin is not None
         assert self._load.stdout is not None
         self._load.stdin.write(json.dumps(order) + "\n")
@@ -133,7 +133,7 @@ class Bench:
         return answer
 
     def counts(self) -> dict[str, Any]:
-        """Return what the sink has got so far: `spans`, `bytes`, how often the text was `found`."""
+        """Return the counts of the sink: `spans`, `bytes`, and how often the text was `found`."""
         with urllib.request.urlopen(f"{self.sink}/counts", timeout=10) as response:
             counts: dict[str, Any] = json.load(response)
         return counts
@@ -153,7 +153,7 @@ def _accepted(statuses: dict[str, int]) -> int:
 
 
 def machine(collectors: Sequence[Collector], cores: Cores) -> dict[str, str]:
-    """Return what a report says of where and with what it was made."""
+    """Return the machine and versions for a report."""
     cpu = platform.processor() or platform.machine()
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
@@ -173,7 +173,7 @@ def _collectors(results: Results, baseline: Path | None) -> list[Collector]:
     try:
         collectors += [Rotel(), Rotel("blackhole")]
     except NotAvailableError as error:
-        results.notes.append(f"Rotel could not be had here, so its rows are missing: {error}")
+        results.notes.append(f"Rotel is not available, so its rows are missing: {error}")
     if baseline is not None:
         collectors.insert(0, Otelwp("none", name=BASELINE, bin_folder=baseline / ".venv/bin"))
     return collectors
@@ -181,7 +181,7 @@ def _collectors(results: Results, baseline: Path | None) -> list[Collector]:
 
 @contextmanager
 def _attempt(what: str, results: Results) -> Iterator[None]:
-    """Run one measurement; say what failed and go on with the others."""
+    """Run one measurement; if it fails, note the reason and continue with the others."""
     print(what, file=sys.stderr, flush=True)
     try:
         yield
@@ -191,7 +191,7 @@ def _attempt(what: str, results: Results) -> Iterator[None]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="few and short rounds: for a look, not for the README")
+    parser.add_argument("--quick", action="store_true", help="few and short rounds, not for the README")
     parser.add_argument("--rounds", type=int, help="repetitions of each cell (5; 2 with --quick)")
     parser.add_argument("--seconds", type=float, help="load of one cell (2; 1 with --quick)")
     parser.add_argument("--only", choices=[*PROTOCOLS, "idle", "stalled"], action="append", help="measure only this")
@@ -207,7 +207,7 @@ def _options() -> argparse.Namespace:
 
 
 def measure(options: argparse.Namespace, bench: Bench, collectors: Sequence[Collector], results: Results) -> None:
-    """Measure everything that was asked for."""
+    """Run all selected measurements."""
     only = options.only or [*PROTOCOLS, "idle", "stalled"]
     _measure_load(options, [protocol for protocol in PROTOCOLS if protocol in only], bench, collectors, results)
     once = [collector for collector in collectors if collector.name in (OURS, PEER)]

@@ -1,10 +1,10 @@
-"""A backend that takes everything: `python sink.py` prints its port and answers 200 to each POST, counting what came.
+"""A backend that accepts everything: `python sink.py` prints its port, answers each POST with 200 and counts spans.
 
-`GET /counts` tells what came so far. A POST below `/stalled` is read and never answered. Spans are counted after the
-answer has been written, so a collector does not wait for the count.
+`GET /counts` returns the counts. A POST below `/stalled` is read and never answered. Spans are counted after the answer
+has been written, so that a collector does not wait for the count.
 
-`python sink.py PORT` listens on that port, and looks for spans named `probe <ns since 1970>`: how long they took, in
-seconds, is told as `probes`. `python sink.py 0 TEXT` tells as `found` how often the text came.
+`python sink.py PORT` listens on that port and looks for spans named `probe <ns since 1970>`, whose delays in seconds
+are returned as `probes`. `python sink.py 0 TEXT` returns the number of occurrences of the text as `found`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _PROBE = re.compile(rb"probe (\d{19})")
 
 
 class Counts:
-    """What came so far."""
+    """Counts of received data."""
 
     def __init__(self, *, probing: bool = False, text: str = "") -> None:
-        """Start with nothing; look for probes if `probing`, and for a text if there is one."""
+        """Start at 0; look for probes if `probing`, and for `text` if it is not empty."""
         self._text = text.encode()
         self.probes: list[float] | None = [] if probing else None
         self.found = 0
@@ -43,7 +43,7 @@ class Counts:
         self.stalled = 0
 
     def take(self, body: bytes, *, compressed: bool) -> None:
-        """Count one request; `bytes` are those that came over the wire."""
+        """Count one request, with `body` as received (`compressed` if it is gzip)."""
         self.requests += 1
         self.compressed += compressed
         self.bytes += len(body)
@@ -54,8 +54,8 @@ class Counts:
         if self._text:
             self.found += message.count(self._text)
 
-    def told(self) -> dict[str, object]:
-        """Return what is told of it."""
+    def to_json(self) -> dict[str, object]:
+        """Return the counts as data for JSON."""
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
 
@@ -100,7 +100,7 @@ class SinkProtocol(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Answer, then count."""
         if self.url == b"/counts":
-            text = json.dumps(self.counts.told()).encode()
+            text = json.dumps(self.counts.to_json()).encode()
             self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(text), text))
         elif self.url.startswith(b"/stalled"):
             self.counts.stalled += 1

@@ -1,4 +1,4 @@
-"""The requests that a benchmark sends: OTLP trace exports of about 270 bytes a span, six attributes each."""
+"""Requests for benchmarks: OTLP trace exports with about 270 bytes and six attributes per span."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
 POOL_SPANS = 8192
-"""Different spans sent in turn: as many as a merged batch holds, or it would compress better than it does in life."""
+"""Number of different spans: as many as in a merged batch, which would otherwise compress better than real data."""
 
 POOL_BODIES = 64
-"""Different bodies sent in turn, at least."""
+"""Smallest number of different bodies."""
 
 START = 1_760_000_000_000_000_000
-"""Nanoseconds since 1970 at which the first span begins: fixed, so that bodies are the same in every run."""
+"""Start of the first span in nanoseconds since 1970, fixed so that bodies are the same in every run."""
 
 
 def bodies(spans: int) -> list[bytes]:
@@ -52,7 +52,7 @@ def _span(index: int, trace_id: bytes, root: bytes, chance: random.Random) -> Sp
 
 
 def query(chance: random.Random) -> list[KeyValue]:
-    """Return the attributes of a span of a query."""
+    """Return the attributes of a database span."""
     return [
         text("db.system.name", "mysql"),
         text("db.operation.name", "SELECT"),
@@ -64,5 +64,5 @@ def query(chance: random.Random) -> list[KeyValue]:
 
 
 def text(key: str, value: str) -> KeyValue:
-    """Return an attribute that is a text."""
+    """Return an attribute with a text value."""
     return KeyValue(key=key, value=AnyValue(string_value=value))

@@ -1,16 +1,16 @@
-"""What Zipkin's formats cost: CPU of encoding and decoding a span, and of exporting it to a server that takes it.
+"""Measure the cost of Zipkin's formats: CPU time to encode and decode a span, and to export it to a server.
 
-Run: `.venv/bin/python benchmarks/zipkin.py`. It needs no peer and takes about a minute. Times are CPU of this process,
-the best of many rounds; on a busy machine they are half as large again. The server is a process of its own.
+Run: `.venv/bin/python benchmarks/zipkin.py`. It needs no peer and takes about a minute. Times are CPU time of this
+process, best of many rounds; on a busy machine they are about 50 % larger. The server is a separate process.
 
-What a span costs hangs on what is the same in many: its tail (attributes and status), its attributes, its keys. The
-rows say how often something was new to the encoder:
+The cost of a span depends on how much it has in common with others: its tail (attributes and status), its attributes,
+its keys. The rows differ in how much is new to the encoder:
 
 * recurring: the bodies of `make bench`, six attributes, one of which has 200 values;
-* mixed: the same, and in every third span an address that comes once, as a site's pages, users and queries make them;
-* one new: the same, and one more of the six has a value of its own in every span;
-* all new: each of the six has a value of its own in every span;
-* events: recurring, and every span has an event with two attributes, so that all take the careful way.
+* mixed: the same, with a unique address in every third span, as for the pages, users and queries of a site;
+* one new: the same, with another of the six attributes unique in every span;
+* all new: all six attributes are unique in every span;
+* events: recurring, with an event with two attributes in every span, which needs the slow path of the encoder.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 SPANS = 512
 ROUNDS = 12
 FRESH_ROUNDS = 4
-"""Rounds in which what is new is new each time."""
+"""Number of rounds with new values in each."""
 NOW = 1_795_186_135_000_000_000
 EXPORTED = 8192
-"""Spans in one exported batch: what the `batch` processor gathers."""
+"""Spans in one exported batch: the size of the `batch` processor."""
 SECONDS = 3.0
 GOAL = 250_000
 """Spans per CPU-second that an export has to reach."""
@@ -57,7 +57,7 @@ GOAL = 250_000
 def changed(  # noqa: PLR0913 - what may be changed
     body: bytes, draw: random.Random, *, new: int = 0, every: int = 1, text: str = "", events: bool = False
 ) -> bytes:
-    """Return a request with `new` attributes of `every` so-manieth span made its own, and an event added to each."""
+    """Return a request in which `new` attributes of every `every`-th span are unique; with `events`, each gets one."""
     request = ExportTraceServiceRequest.FromString(body)
     for number, span in enumerate(request.resource_spans[0].scope_spans[0].spans):
         for attribute in span.attributes[: 0 if number % every else new]:
@@ -70,7 +70,7 @@ def changed(  # noqa: PLR0913 - what may be changed
 
 
 def measure(work: Callable[[bytes], object], inputs: Sequence[bytes], fresh: Draw | None = None) -> float:
-    """Return CPU nanoseconds a span: the mean body's, the best round's; of `fresh` bodies in each round, if given."""
+    """Return CPU nanoseconds per span: mean over bodies, best of the rounds; with `fresh`, new bodies in each round."""
     for each in inputs:
         work(each)
     best = float("inf")
@@ -84,7 +84,7 @@ def measure(work: Callable[[bytes], object], inputs: Sequence[bytes], fresh: Dra
 
 
 def decode(form: Any) -> Callable[[bytes], object]:
-    """Return what decodes a body."""
+    """Return a function that decodes a body."""
 
     def work(body: bytes) -> object:
         steps = form.decoding(body, NOW)
@@ -103,7 +103,7 @@ def row(what: str, nanoseconds: float) -> None:
 
 
 def serve(pipe: Any) -> None:
-    """Answer 202 to every POST, in a process of its own."""
+    """Answer every POST with 202; runs in a separate process."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -125,7 +125,7 @@ def serve(pipe: Any) -> None:
 
 
 async def export(port: int, format_: str, inputs: Sequence[bytes]) -> float:
-    """Return CPU nanoseconds a span of the exporter, from the batch to the answer."""
+    """Return CPU nanoseconds per span of the exporter, from the batch to the answer."""
     config = FACTORY.config.model_validate(
         {"endpoint": f"http://127.0.0.1:{port}/api/v2/spans", "format": format_, "max_request_size": "64MiB"}
     )
@@ -148,7 +148,7 @@ async def export(port: int, format_: str, inputs: Sequence[bytes]) -> float:
 
 def main() -> None:
     """Print a table."""
-    gc.set_threshold(*GC_THRESHOLD)  # as the agent has it
+    gc.set_threshold(*GC_THRESHOLD)  # the agent's setting
     draw = random.Random(1)
     recurring = bodies(SPANS)[:48]
     forms: dict[str, Draw | None] = {

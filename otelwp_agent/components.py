@@ -1,6 +1,6 @@
-"""Everything that ships: type → module, loaded when a configuration first names it.
+"""Catalog of components by type. Their modules are imported when a configuration first names them.
 
-Third parties join through the entry-point group `otelwp_agent.components`, whose entries name a `FACTORY`.
+Third parties add components with the entry-point group `otelwp_agent.components`, whose entries name a `FACTORY`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 ENTRY_POINTS = "otelwp_agent.components"
-"""The entry-point group of third-party components; an entry's name is `kind:type` (`processor:acme_redact`)."""
+"""Entry-point group of third-party components; the name of an entry is `kind:type` (`processor:acme_redact`)."""
 
 SHIPPED: dict[Kind, tuple[str, ...]] = {
     Kind.RECEIVER: ("datagram", "jaeger", "jaeger_json", "otlp", "zipkin"),
@@ -34,19 +34,19 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
     Kind.CONNECTOR: ("forward",),
     Kind.EXTENSION: ("health_check", "remote_sampling"),
 }
-"""File name == YAML type: `processors/batch.py` is the processor `batch`."""
+"""Built-in types. The file name is the YAML type: `processors/batch.py` is the processor `batch`."""
 
 ALIASES: dict[Kind, dict[str, str]] = {Kind.EXPORTER: {"otlp": "otlp_grpc", "otlphttp": "otlp_http"}}
-"""Other names that a type is known by in the OpenTelemetry Collector's files."""
+"""Other names of a type in the OpenTelemetry Collector's files."""
 
 
 class Catalog:
-    """The components to choose from: what ships, and what is installed beside it."""
+    """The available components: built-in ones and those of other installed packages."""
 
     @cached_property
     def _third_party(self) -> dict[tuple[Kind, str], EntryPoint]:
-        """What is installed beside us; looked for when a type is asked for that does not ship."""
-        from importlib.metadata import entry_points  # noqa: PLC0415 - three megabytes that few configurations need
+        """Entry points of third-party components; looked up when a type that is not built in is requested."""
+        from importlib.metadata import entry_points  # noqa: PLC0415 - takes 3 MB that few configurations need
 
         return {
             (kind, type_): point
@@ -57,11 +57,11 @@ class Catalog:
         }
 
     def types(self, kind: Kind) -> list[str]:
-        """Return every type of a kind, aliases left out."""
+        """Return the sorted types of a kind, without aliases."""
         return sorted({*SHIPPED[kind], *(type_ for of, type_ in self._third_party if of is kind)})
 
     def names(self, kind: Kind) -> list[str]:
-        """Return every word that may stand as a type in YAML, aliases included."""
+        """Return every type name of a kind that YAML may use, aliases included."""
         return sorted({*self.types(kind), *ALIASES.get(kind, {})})
 
     def get(self, kind: Kind, type_: str) -> Factory | None:
@@ -74,7 +74,7 @@ class Catalog:
         return None if point is None else _load(kind, type_, point)
 
     def factories(self, broken: Callable[[LoadError], None] | None = None) -> Iterator[Factory]:
-        """Load and yield every factory, kind by kind.
+        """Load and yield the factories of all components, grouped by kind.
 
         A third-party component that cannot be loaded is left out and given to `broken`, or raised if that is left out.
         """

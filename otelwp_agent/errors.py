@@ -3,18 +3,18 @@
 ::
 
     AgentError
-    ├── ConfigError(problems)         the configuration is wrong; lists every problem, each with its place
+    ├── ConfigError(problems)         the configuration is invalid; lists all problems with their positions
     ├── LoadError                     the package of a third-party component is broken
     ├── StartError(component, ...)    a component cannot start (a port in use, a missing file)
-    └── ConsumeError                  a batch was not taken; nothing of it was kept by who raised
-        ├── PermanentError            sending the same bytes again cannot help
-        │   ├── MalformedError        ... because the bytes are not what they claim to be
-        │   └── TooLargeError         ... because there are too many of them at once: smaller parts may pass
+    └── ConsumeError                  a batch was not accepted; its caller keeps all of it
+        ├── PermanentError            sending the same bytes again would fail again
+        │   ├── MalformedError        ... because the bytes are not valid in their format
+        │   └── TooLargeError         ... because they are too many at once: smaller parts may be accepted
         ├── InternalError             a component has a bug, which has been logged under its id
-        └── RetryableError(retry_after)   the same bytes may be taken later
-            └── Overloaded            ... because there is no room now
+        └── RetryableError(retry_after)   the same bytes may be accepted later
+            └── Overloaded            ... because there is no capacity now
 
-`transport.status` is the one module that maps these to HTTP and gRPC.
+Only the module `transport.status` maps these to HTTP and gRPC.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class AgentError(Exception):
 
 
 class Severity(Enum):
-    """How bad a configuration problem is."""
+    """Severity of a configuration problem."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -42,9 +42,10 @@ class Severity(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with a configuration, and what would be right.
+    """A problem of a configuration, with a message that says what is wrong and what would be right.
 
-    `file`, `line` and `column` (both from 1) say where; `path` is the dotted key path.
+    `file`, `line` and `column` are its position (line and column start at 1; 0 is unknown); `path` is the dotted path
+    of the key.
     """
 
     message: str
@@ -55,7 +56,7 @@ class Problem:
     severity: Severity = Severity.ERROR
 
     def __str__(self) -> str:
-        """Return `file:line:column: path: message`, leaving out what is not known."""
+        """Return `file:line:column: path: message`, without the unknown parts."""
         place = ":".join(str(part) for part in (self.file, self.line or "", self.column or "") if part)
         head = ": ".join(part for part in (place, self.path) if part)
         text = f"{head}: {self.message}" if head else self.message
@@ -63,10 +64,10 @@ class Problem:
 
 
 class ConfigError(AgentError):
-    """The configuration is wrong; `problems` lists everything that is, not only the first."""
+    """The configuration is invalid; `problems` lists all its problems, not only the first."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        """Keep `problems`, in the order in which they should be read."""
+        """Keep `problems`, in the order in which they are printed."""
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
@@ -80,37 +81,37 @@ class StartError(AgentError):
 
 
 class ConsumeError(AgentError):
-    """A batch was not taken.
+    """A batch was not accepted.
 
-    Whoever raises this kept nothing of the batch and settled none of its receipts: both stay with the caller.
-    `reason` is a short constant for metric labels.
+    The component that raises this has kept nothing of the batch and settled none of its receipts: the caller remains
+    responsible for both. `reason` is a short constant for metric labels.
     """
 
     reason = "error"
     items = 0
-    """The items that a receiver could not hand over; 0 as long as nobody has counted them."""
+    """Number of items that a receiver could not forward; 0 until they have been counted."""
 
     def __init__(self, message: str, *, reason: str | None = None) -> None:
-        """Say what is wrong; `reason` replaces the class's own metric label."""
+        """Describe what is wrong; `reason` replaces the metric label of the class."""
         super().__init__(message)
         if reason is not None:
             self.reason = reason
 
 
 class PermanentError(ConsumeError):
-    """Sending the same bytes again cannot help."""
+    """Sending the same bytes again would fail again."""
 
     reason = "permanent"
 
 
 class MalformedError(PermanentError):
-    """The bytes are not what they claim to be."""
+    """The bytes are not valid in their format."""
 
     reason = "malformed"
 
 
 class TooLargeError(PermanentError):
-    """There are too many bytes or items at once; smaller parts may pass."""
+    """There are too many bytes or items at once; smaller parts may be accepted."""
 
     reason = "too_large"
 
@@ -122,7 +123,7 @@ class InternalError(ConsumeError):
 
 
 class RetryableError(ConsumeError):
-    """The same bytes may be taken later; `retry_after` (seconds) is the other side's word on when, if it said."""
+    """The same bytes may be accepted later; `retry_after` is the wait that the backend requested, in seconds."""
 
     reason = "retryable"
 
@@ -134,13 +135,13 @@ class RetryableError(ConsumeError):
         reason: str | None = None,
         capacity: Capacity | None = None,
     ) -> None:
-        """Say what failed and when to come back. `capacity` is what was missing: wait there to offer it again."""
+        """Describe what failed and when to retry; wait at `capacity`, the one that was missing, to offer it again."""
         super().__init__(message, reason=reason)
         self.retry_after = retry_after
         self.capacity = capacity
 
 
-class Overloaded(RetryableError):  # noqa: N818 - the name the design gives it; it reads as a state
-    """There is no room now."""
+class Overloaded(RetryableError):  # noqa: N818 - the name of a state, used throughout the design
+    """There is no capacity now."""
 
     reason = "overloaded"

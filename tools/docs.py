@@ -2,8 +2,8 @@
 
 With `--check`, only report what differs.
 
-A component's page is its docstring, its `Config` and its instruments: there is no second place to keep. Run by
-`make docs` and `make check`.
+A component's page is made from its docstring, its `Config` and its instruments, so that nothing is documented twice.
+Run by `make docs` and `make check`.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def generated(source: str) -> str:
 
 
 def row(*cells: str) -> str:
-    """Return a table row; what would end a cell is escaped."""
+    """Return a table row; characters that would end a cell are escaped."""
     return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |\n"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a whole table, "" if it has no rows."""
+    """Return a table, or "" if there are no rows."""
     body = "".join(row(*cells) for cells in rows)
     return row(*head) + row(*["---"] * len(head)) + body if body else ""
 
@@ -61,12 +61,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def anchor(path: str) -> str:
-    """Return what a heading is linked by."""
+    """Return the anchor of the heading `path`."""
     return "".join(char for char in path.lower().replace(" ", "-") if char.isalnum() or char in "-_")
 
 
 def blocks(config: type[BaseModel], path: str, seen: dict[type[BaseModel], str]) -> Iterator[tuple[str, str]]:
-    """Yield (path, text) of a block's table and of those inside it; a block that was shown already is linked."""
+    """Yield (path, text) of the tables of a block and of the blocks in it; a repeated block is only linked."""
     seen[config] = path
     describe(config)
     inner: list[tuple[str, type[BaseModel]]] = []
@@ -93,7 +93,7 @@ def blocks(config: type[BaseModel], path: str, seen: dict[type[BaseModel], str])
             filter(
                 None,
                 [
-                    table(("key", "type", "default", "what it does"), rows),
+                    table(("key", "type", "default", "description"), rows),
                     table(("the Collector's", "here"), foreign),
                 ],
             )
@@ -105,10 +105,10 @@ def blocks(config: type[BaseModel], path: str, seen: dict[type[BaseModel], str])
 
 
 def configuration(config: type[BaseModel]) -> str:
-    """Return the section about a component's keys."""
+    """Return the section with a component's keys."""
     parts = list(blocks(config, "", {}))
     if not parts[0][1]:
-        return "## Configuration\n\nThere is nothing to configure.\n"
+        return "## Configuration\n\nThis component has no settings.\n"
     text = [f"## Configuration\n\n{parts[0][1]}"]
     text += [f"### `{path}`\n\n{body}" if body else f"### `{path}`\n\nHas no keys.\n" for path, body in parts[1:]]
     return "\n".join(text)
@@ -118,7 +118,7 @@ def configuration(config: type[BaseModel]) -> str:
 
 
 def markdown(docstring: str, language: str = "yaml") -> str:
-    """Return a docstring as Markdown: what is indented after `::` becomes a fenced block, ``x`` becomes `x`."""
+    """Return a docstring as Markdown: an indented block after `::` becomes a fenced block, ``x`` becomes `x`."""
     out: list[str] = []
     lines = cleandoc(docstring).splitlines()
     position = 0
@@ -142,7 +142,7 @@ def markdown(docstring: str, language: str = "yaml") -> str:
 
 
 def looks_like_yaml(block: str) -> bool:
-    """Tell whether a block begins with a section of a configuration file."""
+    """Whether a block begins with a section of a configuration file."""
     sections = (*(kind.value for kind in Kind), "service")
     return block.startswith(tuple(f"{section}:" for section in sections))
 
@@ -161,14 +161,14 @@ def page(factory: Factory, docstring: str, source: str) -> str:
         ("signals", signals(factory)),
         ("stability", factory.stability.value),
         ("tier", factory.tier.value),
-        ("takes", "plain bodies" if factory.accepts is Carries.PLAIN else "plain and encoded bodies"),
+        ("accepts", "plain bodies" if factory.accepts is Carries.PLAIN else "plain and encoded bodies"),
         ("reads at most", READS[factory.reads]),
         ("effect", effect_words(factory.effects)),
         ("also known as", ", ".join(f"`{alias}`" for alias in factory.aliases)),
         ("source", f"[{source}](../../../{source})"),
     ]
     if factory.kind in (Kind.RECEIVER, Kind.EXTENSION):
-        facts = [(name, value) for name, value in facts if name not in ("takes", "reads at most")]
+        facts = [(name, value) for name, value in facts if name not in ("accepts", "reads at most")]
     if factory.kind not in (Kind.PROCESSOR, Kind.CONNECTOR):
         facts = [(name, value) for name, value in facts if name != "effect"]
     if factory.kind is Kind.EXTENSION:
@@ -185,20 +185,20 @@ def page(factory: Factory, docstring: str, source: str) -> str:
 
 
 def signals(factory: Factory) -> str:
-    """Return the signals that a component takes, and what a connector makes of them."""
-    takes = ", ".join(signal.value for signal in Signal if signal in factory.signals)
+    """Return the signals that a component accepts; for a connector with other output signals, also these."""
+    accepted = ", ".join(signal.value for signal in Signal if signal in factory.signals)
     if factory.emits is None or factory.emits == factory.signals:
-        return takes
-    return f"{takes} → {', '.join(signal.value for signal in Signal if signal in factory.emits)}"
+        return accepted
+    return f"{accepted} → {', '.join(signal.value for signal in Signal if signal in factory.emits)}"
 
 
 READS = {
-    Reads.NOTHING: "nothing: bodies stay as they are",
-    Reads.OPAQUE: "the outline: items stay bytes",
-    Reads.SHAPE: "the outline, and that every item parses",
-    Reads.RESOURCES: "resources: items stay bytes",
-    Reads.KEYS: "ids, times and status of spans: the rest stays bytes",
-    Reads.ATTRIBUTES: "attributes, names and ids: the rest stays bytes",
+    Reads.NOTHING: "nothing: bodies are forwarded unchanged",
+    Reads.OPAQUE: "only the structure: items are not parsed",
+    Reads.SHAPE: "the structure, and whether every item parses",
+    Reads.RESOURCES: "resources: items are not parsed",
+    Reads.KEYS: "ids, times and status of spans: the rest is not parsed",
+    Reads.ATTRIBUTES: "attributes, names and ids: the rest is not parsed",
     Reads.FULL: "everything",
 }
 """The most that a component reads of a batch, in words."""
@@ -213,20 +213,20 @@ def effect_words(effects: frozenset[Effect]) -> str:
 
 
 def instruments(used: Sequence[Instrument]) -> str:
-    """Return the section about a component's own metrics."""
+    """Return the section with a component's own metrics."""
     if not used:
         return ""
     rows = [(f"`{each.name}`", each.kind.value, labels(each), each.help) for each in sorted(used, key=by_name)]
-    return "## Metrics\n\n" + table(("name", "type", "labels", "what it tells"), rows)
+    return "## Metrics\n\n" + table(("name", "type", "labels", "description"), rows)
 
 
 def labels(instrument: Instrument) -> str:
-    """Return an instrument's labels."""
+    """Return the labels of an instrument as a list in words."""
     return ", ".join(f"`{label}`" for label in instrument.labels)
 
 
 def by_name(instrument: Instrument) -> str:
-    """Sort instruments by name."""
+    """Return the sort key of an instrument: its name."""
     return instrument.name
 
 
@@ -247,12 +247,12 @@ def index(factories: Sequence[tuple[Factory, str]]) -> str:
         ]
         if rows:
             parts.append(f"## {kind.value.capitalize()}\n")
-            parts.append(table(("type", "what it does", "signals", "stability", "tier"), rows))
+            parts.append(table(("type", "description", "signals", "stability", "tier"), rows))
     return "\n".join(parts)
 
 
 def declared_instruments() -> dict[str, tuple[Instrument, list[str]]]:
-    """Return every instrument that a module of the package declares, and the modules that do."""
+    """Return every instrument of the package by name, with the modules that declare it."""
     found: dict[str, tuple[Instrument, list[str]]] = {}
     for path in sorted((ROOT / "otelwp_agent").rglob("*.py")):
         if not declares_instruments(path):
@@ -265,7 +265,7 @@ def declared_instruments() -> dict[str, tuple[Instrument, list[str]]]:
 
 
 def declares_instruments(path: Path) -> bool:
-    """Tell whether a module calls `Instrument` at its top level: only such are imported."""
+    """Whether a module calls `Instrument` at its top level; only such modules are imported."""
     tree = ast.parse(path.read_text("utf-8"))
     return path.name != "metrics.py" and any(
         isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Instrument")
@@ -276,7 +276,7 @@ def declares_instruments(path: Path) -> bool:
 
 
 def instruments_in(values: Iterable[object]) -> Iterator[Instrument]:
-    """Yield the instruments among values, and in the tuples and maps among them."""
+    """Yield the instruments among `values`, also in nested tuples, lists and maps."""
     for value in values:
         if isinstance(value, Instrument):
             yield value
@@ -293,12 +293,14 @@ def metrics_page() -> str:
         for name, (instrument, where) in sorted(declared_instruments().items())
     ]
     text = (
-        "The agent serves these as Prometheus text at `service.telemetry.metrics.address`, which is\n"
-        "`127.0.0.1:8888` unless set, under `/metrics`; `none` turns it off. Names and labels are the OpenTelemetry\n"
-        "Collector's where it has the instrument (`otelcol_…`), and ours where it has not (`otelwp_…`). A metric\n"
-        "appears once a component that uses it is in the configuration.\n"
+        "After reading this page you know the meaning of every metric that the agent publishes about itself.\n\n"
+        "```sh\ncurl http://127.0.0.1:8888/metrics\n```\n\n"
+        "The agent serves its metrics as Prometheus text on `service.telemetry.metrics.address`, `127.0.0.1:8888` by\n"
+        "default, with the path `/metrics`; `none` turns them off. Names and labels are the OpenTelemetry Collector's\n"
+        "where it has the same instrument (`otelcol_…`); the other names begin with `otelwp_`. A metric exists only\n"
+        "if the configuration contains a component that uses it.\n"
     )
-    head = ("name", "type", "labels", "what it tells", "declared in")
+    head = ("name", "type", "labels", "description", "declared in")
     return "\n".join([generated("every `Instrument` in the package"), "# Metrics\n", text, table(head, rows)])
 
 
@@ -319,7 +321,8 @@ def contracts_page() -> str:
 def service_page() -> str:
     """Return docs/topics/service.md."""
     text = (
-        "What runs, and how the agent tells of itself. See [configuration](configuration.md) for the file around it.\n"
+        "After reading this page you can set what the agent runs, its own logs and metrics, and its journal.\n"
+        "[Configuration](configuration.md) describes the rest of the file.\n"
     )
     parts = [
         generated("otelwp_agent/config/service.py"),
@@ -365,7 +368,7 @@ def main(*, check: bool) -> int:
     ]
     for path in [*stale, *gone]:
         if check:
-            print(f"{path}:1: is not what the code says; `make docs` writes it")
+            print(f"{path}:1: differs from the code; run `make docs` to write it")
         elif path in wanted:
             (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
             (ROOT / path).write_text(wanted[path], "utf-8")

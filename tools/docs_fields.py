@@ -1,4 +1,4 @@
-"""The words in which a `Config` field is documented: what may be written, what stands if nothing is, and its limits."""
+"""Describe `Config` fields in words: type, default and limits."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ SIZE_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 
 def validators(metadata: Iterable[object]) -> set[object]:
-    """Return the functions that read a value before its type does: they tell durations and sizes from numbers."""
+    """Return the functions that parse a value before its type does; durations and sizes have such functions."""
     return {each.func for each in metadata if isinstance(each, BeforeValidator)}
 
 
 def type_words(annotation: Any, metadata: Sequence[object] = ()) -> str:  # noqa: ANN401 - any type there is
-    """Return what may be written in YAML for a field of this type."""
+    """Return a description of the YAML values of a field of this type."""
     readers = validators(metadata)
     if parse_duration in readers:
         return "duration"
@@ -54,7 +54,7 @@ def type_words(annotation: Any, metadata: Sequence[object] = ()) -> str:  # noqa
 
 
 def compound_words(origin: Any, arguments: tuple[Any, ...]) -> str:  # noqa: ANN401 - any type there is
-    """Return the words for a type that has parts."""
+    """Return the description of a type with arguments, such as a list or union."""
     if origin is Literal:
         return literal_words(arguments)
     if origin in (Union, UnionType):
@@ -68,7 +68,7 @@ def compound_words(origin: Any, arguments: tuple[Any, ...]) -> str:  # noqa: ANN
 
 
 def class_words(annotation: Any) -> str:  # noqa: ANN401 - any type there is
-    """Return the words for a type that has no parts."""
+    """Return the description of a type without arguments."""
     for each, words in WORDS.items():
         if annotation is each:
             return words
@@ -81,7 +81,7 @@ def class_words(annotation: Any) -> str:  # noqa: ANN401 - any type there is
 
 
 def foreign_words(field: FieldInfo) -> str:
-    """Return what is done with a key of the Collector's that means nothing here, "" for every other key."""
+    """Return how a key of the Collector without effect is treated, or "" for any other key."""
     for mark in field.metadata:
         if isinstance(mark, Refused):
             return f"refused: {mark.why}"
@@ -91,19 +91,19 @@ def foreign_words(field: FieldInfo) -> str:
 
 
 def literal_words(values: Iterable[object]) -> str:
-    """Return a choice of values as one would write them."""
+    """Return a choice of values as they are written in YAML."""
     shown = [f"`{value}`" if value != "" else '`""`' for value in values]
     return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + " or " + shown[-1]
 
 
 def plural(words: str) -> str:
-    """Return the plural of what stands in a list, where it has one."""
+    """Return the plural of a type description, if it is a single word."""
     simple = {"string", "integer", "number", "duration", "size", "endpoint", "block"}
     return f"{words}s" if words in simple else words
 
 
 def limits(field: FieldInfo) -> str:
-    """Return the limits of a number or of a string, as they stand beside its type."""
+    """Return the limits of a number or of a string, to append to its type."""
     signs = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most", "min_length": "length at least"}
     obvious = {("ge", 0)} if validators(field.metadata) & {parse_duration, parse_size} else set()
     found = [
@@ -116,7 +116,7 @@ def limits(field: FieldInfo) -> str:
 
 
 def tier_words(field: FieldInfo) -> str:
-    """Return what a tier allows of a setting, as it stands beside its type."""
+    """Return the tier that a setting needs or its limits by tier, to append to its type."""
     needed = [f", needs tier {mark.tier.value}" for mark in field.metadata if isinstance(mark, NeedsTier)]
     ceilings = [
         f", at most {ceiling:g} on tier {tier.value}"
@@ -129,7 +129,7 @@ def tier_words(field: FieldInfo) -> str:
 
 
 def default_words(field: FieldInfo) -> str:
-    """Return a field's default as one would write it in YAML."""
+    """Return the default of a field as it is written in YAML."""
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True, validated_data={})
@@ -148,12 +148,12 @@ def default_words(field: FieldInfo) -> str:
 
 
 def size_words(size: int) -> str:
-    """Return bytes as one would write them."""
+    """Return a number of bytes with a unit: `20MiB`."""
     return next((f"{size // unit}{name}" for unit, name in SIZE_UNITS if size and size % unit == 0), str(size))
 
 
 def yaml_words(value: object) -> str:
-    """Return a default in one line of YAML."""
+    """Return a default as one line of YAML."""
     if isinstance(value, Enum):
         return str(value.value)
     if isinstance(value, str) and value:

@@ -1,4 +1,4 @@
-"""Hold the layers: a module imports from its own layer and those below, never from above.
+"""Check the layers: a module may import only from its own layer and from lower ones.
 
 ::
 
@@ -6,11 +6,11 @@
         → receivers, processors, exporters, connectors, extensions (independent of each other)
         → component, components → sampling → codecs → transport → config → storage → model → telemetry, errors, capacity
 
-Imports for type checkers alone count like any other: a layer that knows another's types knows the layer. Four habits
-of the house are checked beside: model/ does no I/O, gRPC is imported in transport/grpc_*.py alone, the process ends in
-cli/main.py alone, and background tasks begin in telemetry/tasks.py alone, which names them and reports how they end.
+Imports for type checkers count like any other, because a layer that uses the types of another depends on it. Four other
+rules are checked: model/ does no I/O; only transport/grpc_*.py import gRPC; only cli/main.py ends the process; only
+telemetry/tasks.py starts background tasks, which it names and whose errors it reports.
 
-Prints `file:line: what is wrong` and exits 1 if anything is. Run by `make check`.
+Prints `file:line: problem` and exits 1 if there are problems. Run by `make check`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "__main__"),
     ("testing",),
 )
-"""From the lowest to the highest; "" is the package itself, which holds the version."""
+"""Layers from the lowest to the highest; "" is the package itself, which contains the version."""
 
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 
@@ -55,18 +55,18 @@ TASK_STARTERS = frozenset({"create_task", "ensure_future"})
 
 
 def part_of(module: str) -> str:
-    """Return the first word of a module below the package: its layer's part."""
+    """Return the name of a module's top-level part of the package, which belongs to one layer."""
     return [*module.split("."), ""][1]
 
 
 def component_of(module: str) -> str:
-    """Return `kind.type` of a component's module, "" of any other."""
+    """Return `kind.type` for the module of a component, "" for any other module."""
     words = module.split(".")
     return ".".join(words[1:3]) if len(words) > 2 and words[1] in KINDS else ""  # noqa: PLR2004 - package, kind, type
 
 
 def imports(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[tuple[int, str]]:
-    """Yield (line, absolute name) of everything that a module imports, anywhere in it."""
+    """Yield (line, absolute name) of every import in a module, at any level."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -76,8 +76,8 @@ def imports(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[tuple[i
                 words = module.split(".")
                 keep = len(words) - node.level + (1 if is_package else 0)
                 base = ".".join([*words[:keep], *filter(None, [base])])
-            # `from package import name` may import a module; `from module import name` does not. The longer name
-            # says more where it matters: at the package and its parts.
+            # `from package import name` may import a module; `from module import name` does not. So names of the
+            # package and of its parts are extended by the imported name.
             deep = base.count(".") < 2 and base.split(".")[0] == PACKAGE  # noqa: PLR2004 - package.part.module
             yield from ((node.lineno, f"{base}.{alias.name}" if deep else base) for alias in node.names)
 
@@ -86,7 +86,7 @@ def layer_problems(tree: ast.AST, module: str, *, is_package: bool = False) -> I
     """Yield (line, problem) of imports that break the layers."""
     part = part_of(module)
     if part not in RANK:
-        yield 1, f"{PACKAGE}.{part} belongs to no layer: name one for it in tools/layers.py"
+        yield 1, f"{PACKAGE}.{part} belongs to no layer: add it to one in tools/layers.py"
         return
     for line, name in imports(tree, module, is_package=is_package):
         top = name.split(".", maxsplit=1)[0]
@@ -96,20 +96,20 @@ def layer_problems(tree: ast.AST, module: str, *, is_package: bool = False) -> I
             if top == "pytest":
                 yield line, "pytest is an extra, which an agent at work does not have: no module may import it"
             if top == "grpc" and not module.startswith(f"{PACKAGE}.transport.grpc_"):
-                yield line, "gRPC is imported in transport/grpc_*.py alone: it costs memory that HTTP does not need"
+                yield line, "only transport/grpc_*.py may import gRPC: it takes memory that HTTP does not need"
             continue
         other = part_of(name)
         if other not in RANK:
             other = ""  # a name of the package itself, such as __version__
         if RANK[other] > RANK[part]:
-            yield line, f"{part or PACKAGE} must not import {name}: {other} is a layer above"
+            yield line, f"{part or PACKAGE} must not import {name}: {other} is in a higher layer"
         theirs, ours = component_of(name), component_of(module)
         if ours and theirs and theirs != ours:
             yield line, f"components are independent: {ours} must not import {name}"
 
 
 def habit_problems(tree: ast.AST, module: str) -> Iterator[tuple[int, str]]:
-    """Yield (line, problem) of calls that belong to one module alone."""
+    """Yield (line, problem) of calls that are allowed in one module only."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Raise) and isinstance(node.exc, (ast.Call, ast.Name)):
             called = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
@@ -119,20 +119,20 @@ def habit_problems(tree: ast.AST, module: str) -> Iterator[tuple[int, str]]:
         else:
             continue
         if (name in EXITS or name == "SystemExit") and module != f"{PACKAGE}.cli.main":
-            yield node.lineno, f"{name}: only cli/main.py ends the process"
+            yield node.lineno, f"{name}: only cli/main.py may end the process"
         if name.rpartition(".")[2] in TASK_STARTERS and module != f"{PACKAGE}.telemetry.tasks":
-            yield node.lineno, f"{name}: start background work with telemetry.tasks.spawn, which reports how it ends"
+            yield node.lineno, f"{name}: start background tasks with telemetry.tasks.spawn, which logs their exceptions"
 
 
 def check_source(source: str, module: str, *, is_package: bool = False) -> list[tuple[int, str]]:
-    """Return every (line, problem) in one module's source."""
+    """Return every (line, problem) in the source of one module."""
     tree = ast.parse(source)
     found = {*layer_problems(tree, module, is_package=is_package), *habit_problems(tree, module)}
     return sorted(found)
 
 
 def main() -> int:
-    """Check the package; return 1 if anything is wrong."""
+    """Check the package; return 1 if there are problems."""
     status = 0
     for path in sorted((ROOT / PACKAGE).rglob("*.py")):
         if path.name.endswith("_pb2.py"):

@@ -1,11 +1,11 @@
-"""Hold four names equal: a component's file, its YAML type, its documentation page and its test file.
+"""Check that a component's file, YAML type, documentation page and test file have the same name.
 
-Beyond components: every module of the package and every tool has a test file in the mirrored place
-(`otelwp_agent/config/load.py` → `tests/config/test_load.py`), and every test file has a module. A module that has grown
-into a folder may keep its one test file (`otelwp_agent/config/blocks/` → `tests/config/test_blocks.py`). What stands in
-`NO_TEST_FILE` and `NO_MODULE` is exempt, each for the reason beside it.
+In addition, every module of the package and every tool must have a test file at the mirrored path
+(`otelwp_agent/config/load.py` → `tests/config/test_load.py`), and every test file a module. A folder of modules may
+have a single test file (`otelwp_agent/config/blocks/` → `tests/config/test_blocks.py`). `NO_TEST_FILE` and `NO_MODULE`
+list the exceptions with their reasons.
 
-Prints `file:line: what is wrong` and exits 1 if anything is. Run by `make check`.
+Prints `file:line: problem` and exits 1 if there are problems. Run by `make check`.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path("otelwp_agent")
 PARTS = 2
-"""Parts of a module's path below the package, `config/load.py`; one that has more stands in a folder that has grown."""
+"""Parts of a module's path below the package (`config/load.py`); a path with more is in a folder of modules."""
 
 NO_TEST_FILE = {
     "otelwp_agent/pipeline/plan_types.py": "data classes without behaviour; tests/pipeline/test_plan.py makes them",
     "otelwp_agent/sampling/trace_sampler.py": "an interface; tests/processors/test_adaptive_sampling.py covers it",
-    "otelwp_agent/component.py": "contracts without behaviour; tests/test_contracts.py holds every component to them",
+    "otelwp_agent/component.py": "contracts without behaviour; tests/test_contracts.py checks every component",
 }
 NO_MODULE = {
-    "tests/test_contracts.py": "the contracts that every component keeps",
-    "tests/test_docs.py": "what README.md and docs/ say",
+    "tests/test_contracts.py": "the contracts of all components",
+    "tests/test_docs.py": "README.md and docs/",
     "tests/test_fuzz.py": "the fuzz targets in benchmarks/fuzz",
     "tests/e2e": "whole agents",
-    "tests/examples": "what stands in examples/",
+    "tests/examples": "the files in examples/",
     "tests/hostile": "whole agents under attack",
     "tests/faults": "the agent's own files, on which each system call fails in turn (tools/faults.py)",
-    "tests/chaos": "whole agents that are killed, beside a backend that fails",
+    "tests/chaos": "agents that are killed while a backend fails",
     "tests/sampling/adaptive/test_simulation.py": "the simulation in benchmarks/sampling",
     "tests/sampling/traces/test_native.py": "the extension module, which is C",
-    "tests/interop": "whole agents beside real peers",
+    "tests/interop": "agents with real peers",
     "tests/wordpress": "the plugin in examples/wordpress, which is PHP",
 }
 
 
 def modules(root: Path) -> list[Path]:
-    """Return every module of the package that somebody wrote, below `root`."""
+    """Return every module of the package below `root` that is not generated."""
     return sorted(
         path.relative_to(root)
         for path in (root / PACKAGE).rglob("*.py")
@@ -56,7 +56,7 @@ def modules(root: Path) -> list[Path]:
 
 
 def test_files(module: Path) -> list[Path]:
-    """Return where the tests of a module may stand: beside it in the mirror, or with those of its folder."""
+    """Return the possible paths of a module's tests: the mirrored path, or the test file of its folder."""
     inside = module.relative_to(PACKAGE) if module.parts[0] == PACKAGE.name else module
     own = Path("tests") / inside.parent / f"test_{module.name}"
     if len(inside.parts) <= PARTS:
@@ -65,7 +65,7 @@ def test_files(module: Path) -> list[Path]:
 
 
 def component_problems(root: Path, kind: Kind, types: tuple[str, ...]) -> Iterator[str]:
-    """Yield what is not equal among the components of one kind."""
+    """Yield differences between files, types and pages of the components of one kind."""
     folder = PACKAGE / kind.value
     present = {
         path.name.removesuffix(".py")
@@ -80,7 +80,7 @@ def component_problems(root: Path, kind: Kind, types: tuple[str, ...]) -> Iterat
             continue
         page = Path("docs/components") / kind.value / f"{type_}.md"
         if not (root / page).exists():
-            yield f"{folder}/{type_}.py:1: has no page {page}; `make docs` writes it"
+            yield f"{folder}/{type_}.py:1: has no page {page}; run `make docs` to write it"
     pages = root / "docs/components" / kind.value
     for page in sorted(pages.glob("*.md")):
         if page.stem not in types:
@@ -100,14 +100,14 @@ def test_problems(root: Path) -> Iterator[str]:
         test = path.relative_to(root)
         exempt = {test.as_posix(), *(parent.as_posix() for parent in test.parents)} & NO_MODULE.keys()
         if test not in allowed and not exempt:
-            yield f"{test}:1: tests no module: nothing stands at the mirrored place"
+            yield f"{test}:1: tests no module: there is no file at the mirrored path"
     for path_name in [*NO_TEST_FILE, *NO_MODULE]:
         if not (root / path_name).exists():
-            yield f"tools/mirror.py:1: {path_name} is exempt and does not exist"
+            yield f"tools/mirror.py:1: {path_name} is an exception, but does not exist"
 
 
 def problems(root: Path) -> list[str]:
-    """Return everything that is not equal below `root`."""
+    """Return all problems below `root`."""
     found = [problem for kind in Kind for problem in component_problems(root, kind, SHIPPED[kind])]
     return [*found, *test_problems(root)]
 

@@ -1,7 +1,8 @@
 """Compile the extension module with every warning as an error; with `--fuzz`, fuzz it under GCC's sanitizers.
 
-Run by `make check` and `make fuzz`, the latter with arguments for benchmarks/fuzz/fuzz_traces.py. Where there is no
-compiler, or what else it takes, this says so and is content: nobody needs the extension module.
+Run by `make check` and by `make fuzz`, which passes arguments for benchmarks/fuzz/fuzz_traces.py. If there is no
+compiler or another requirement is missing, this prints the reason and succeeds, because the extension module is
+optional.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ SANITIZED = (
 
 
 class SkippedError(Exception):
-    """What it takes is not there; says what."""
+    """A requirement is missing; the message names it."""
 
 
 def compiler() -> list[str]:
-    """Return the command that compiles C: that in `CC`, else the first that is there."""
+    """Return the command that compiles C: the one in `CC`, else the first that is installed."""
     wanted = shlex.split(os.environ.get("CC", ""))
     for command in [wanted] if wanted else [["cc"], ["gcc"], ["clang"]]:
         if shutil.which(command[0]):
@@ -44,20 +45,20 @@ def compiler() -> list[str]:
 
 
 def includes() -> list[str]:
-    """Return the arguments that find Python's headers, whose own warnings are not ours."""
+    """Return the arguments for the path of Python's headers; warnings in these headers are suppressed."""
     folder = sysconfig.get_path("include")
     if not (Path(folder) / "Python.h").exists():
-        raise SkippedError("Python's headers are not there")
+        raise SkippedError("Python's headers are not installed")
     return ["-isystem", folder]
 
 
 def sources() -> list[str]:
-    """Return what is compiled."""
+    """Return the source files to compile."""
     return [str(path) for path in sorted((ROOT / SOURCES).glob("*.c"))]
 
 
 def check() -> int:
-    """Compile everything, to nowhere; return the exit status."""
+    """Compile all sources without output; return the exit status."""
     return subprocess.run([*compiler(), *STRICT, *includes(), *sources()], check=False).returncode  # noqa: S603
 
 
@@ -70,8 +71,8 @@ def fuzz(arguments: Sequence[str]) -> int:
         environment = {
             **os.environ,
             "LD_PRELOAD": runtime,
-            "ASAN_OPTIONS": "detect_leaks=0",  # Python leaves to the end of the process what lives as long
-            "PYTHONMALLOC": "malloc",  # so that each `bytes` lies alone, with a fence behind it
+            "ASAN_OPTIONS": "detect_leaks=0",  # Python does not free objects that exist until the process ends
+            "PYTHONMALLOC": "malloc",  # so that each `bytes` is a separate block with a guard after it
             "OTELWP_PURE_PYTHON": "1",
             "OTELWP_FUZZ_NATIVE": str(library),
         }
@@ -80,7 +81,7 @@ def fuzz(arguments: Sequence[str]) -> int:
 
 
 def _runtime() -> str:
-    """Return where AddressSanitizer's library is, which has to be in a process from its beginning."""
+    """Return the path of AddressSanitizer's library, which must be preloaded into a process."""
     command = [*compiler(), "-print-file-name=libasan.so"]
     found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
     if not Path(found).is_absolute():
@@ -89,7 +90,7 @@ def _runtime() -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do what is asked for; return the exit status."""
+    """Run the check, or the fuzz target with `--fuzz`; return the exit status."""
     try:
         return fuzz(arguments[1:]) if arguments[:1] == ["--fuzz"] else check()
     except SkippedError as error:

@@ -1,8 +1,8 @@
-"""Write the versions installed in this interpreter's environment to constraints.txt: names and versions alone.
+"""Write the packages installed in this interpreter's environment to constraints.txt: only names and versions.
 
-Run by `make pin`, after `.venv` has been brought to the versions that are wanted. The project itself, and pip, which
-makes the environment, are left out. The names are those of every supported Python: where a version needs more, run
-this with it and keep what it adds.
+Run by `make pin`, after the wanted versions have been installed in `.venv`. The project itself and pip are left out.
+The names must cover every supported Python: if a Python version needs more packages, run this with it and keep its
+additions.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ LEFT_OUT = {"otelwp-agent", "pip"}
 
 
 def normalize(name: str) -> str:
-    """Return a distribution's name as PEP 503 compares it."""
+    """Return the name of a distribution, normalized as in PEP 503."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def pins() -> str:
-    """Return one `name==version` line for everything installed."""
+    """Return a line `name==version` for every installed package."""
     versions = {normalize(each.metadata["Name"]): each.version for each in distributions()}
     return "".join(f"{name}=={version}\n" for name, version in sorted(versions.items()) if name not in LEFT_OUT)
 

@@ -1,4 +1,4 @@
-"""Compile every .proto file of the package; with `--check`, only tell whether the committed code is what comes out.
+"""Compile every .proto file of the package; with `--check`, only report whether the committed code is up to date.
 
 Run by `make proto` and `make check`.
 """
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def compile_into(target: Path, source: str) -> dict[str, str]:
-    """Compile one .proto (a path below the root) and return what it gave, by path below the root."""
+    """Compile one .proto file (a path below the root); return the generated code by path below the root."""
     status = protoc.main(["protoc", f"-I{ROOT}", f"--python_out={target}", f"--pyi_out={target}", str(ROOT / source)])
     if status:
         message = f"{source}: does not compile"
@@ -25,7 +25,7 @@ def compile_into(target: Path, source: str) -> dict[str, str]:
 
 
 def main(*, check: bool) -> int:
-    """Compile everything; return 1 if `check` and something differs."""
+    """Compile all .proto files; with `check`, return 1 if the committed code differs."""
     stale: list[str] = []
     for proto in sorted((ROOT / "otelwp_agent").rglob("*.proto")):
         with tempfile.TemporaryDirectory() as folder:
@@ -38,7 +38,7 @@ def main(*, check: bool) -> int:
             if not check:
                 committed.write_text(text, "utf-8")
     for path in stale:
-        print(f"{path}:1: is not what its .proto gives; `make proto` writes it" if check else f"wrote {path}")
+        print(f"{path}:1: differs from its .proto; run `make proto` to write it" if check else f"wrote {path}")
     return 1 if check and stale else 0
 
 

@@ -1,10 +1,10 @@
-"""Do error bars hold what they promise? Seeded runs of a controller on traffic whose truth is known.
+"""Measure the coverage of confidence intervals: seeded runs of a controller on traffic with known true values.
 
-Each run samples half a minute of a shop with three routes, one heavy, one of the middle, one rare, with a burst in it;
-errors and slow traces are kept up to ceilings that are too low for all of them. Then every estimate is compared with
-the truth: totals, error ratios, percentiles. Counted is how often the truth is inside the 95 % interval.
+Each run samples half a minute of a shop with three routes (heavy, medium and rare traffic) and a burst; errors and slow
+traces are kept up to ceilings that are too low for all of them. Then every estimate (totals, error ratios, percentiles)
+is compared with the true value. The result is how often the true value is inside the 95 % interval.
 
-Run: `.venv/bin/python benchmarks/sampling/coverage.py` (1 000 runs, some 20 seconds). `make test` does 300.
+Run: `.venv/bin/python benchmarks/sampling/coverage.py` (1 000 runs, about 20 seconds). `make test` does 300.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from otelwp_agent.sampling.adaptive.trace import Trace
 RUNS = 1000
 SECONDS = 30
 RATES = {("heavy",): 40.0, ("middle",): 8.0, ("rare",): 0.7}
-"""Traces a second."""
+"""Traces per second by key."""
 BUDGET = 10.0
 BURST = (12, 15)
 PERCENTILES = (50.0, 90.0, 99.0)
@@ -35,18 +35,18 @@ POLICY = Policy(
 
 @dataclass
 class Truth:
-    """What there was of one key."""
+    """True values of one key."""
 
     durations: list[float] = field(default_factory=list)
     errors: int = 0
 
     def percentile(self, percent: float) -> float:
-        """Return the least duration that `percent` of all do not exceed."""
+        """Return the smallest duration that `percent` of all do not exceed."""
         return sorted(self.durations)[max(math.ceil(len(self.durations) * percent / 100) - 1, 0)]
 
 
 def run(seed: int) -> tuple[Controller, dict[tuple[str, ...], Truth]]:
-    """Sample one run; return the controller, and the truth of each key."""
+    """Sample one run; return the controller, and the true values of each key."""
     dice = random.Random(seed)
     controller = Controller(POLICY, 0.0)
     truth = {key: Truth() for key in RATES}
@@ -70,7 +70,7 @@ def run(seed: int) -> tuple[Controller, dict[tuple[str, ...], Truth]]:
 
 
 def covered(runs: int = RUNS) -> dict[str, float]:
-    """Return for each kind of estimate how often the truth is inside its interval."""
+    """Return, for each kind of estimate, how often the true value is inside its interval."""
     inside: Counter[str] = Counter()
     tried: Counter[str] = Counter()
     for seed in range(runs):

@@ -1,6 +1,6 @@
-"""What adaptive sampling's decisions cost: CPU microseconds each, milliseconds a tick, memory of 10 000 keys.
+"""Measure decisions of adaptive sampling: CPU microseconds each, milliseconds per tick, memory of 10 000 keys.
 
-Run: `.venv/bin/python benchmarks/sampling/decisions.py` (some ten seconds).
+Run: `.venv/bin/python benchmarks/sampling/decisions.py` (about ten seconds).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CASES = {
 
 
 def traces(number: int, keys: int) -> list[Trace]:
-    """Return traces of 100 spans, their keys after Zipf, 2 % of them with errors."""
+    """Return traces of 100 spans, 2 % of them with errors; keys have a Zipf distribution."""
     dice = random.Random(1)
     names = [("shop", "POST", f"/{index}/of/a/route/that/has/a/long/name") for index in range(keys)]
     return [
@@ -45,7 +45,7 @@ def traces(number: int, keys: int) -> list[Trace]:
 
 
 def decision(policy: Policy, given: list[Trace]) -> float:
-    """Return microseconds a decision, the best of some rounds; each slice of the traces is one second's."""
+    """Return microseconds per decision, best of several rounds; each slice of the traces is one second's traffic."""
     controller = Controller(policy, 0.0)
     best = float("inf")
     now = 0.0
@@ -66,7 +66,7 @@ def decision(policy: Policy, given: list[Trace]) -> float:
 
 
 def tick_and_memory(keys: int) -> tuple[float, float]:
-    """Return milliseconds a tick, and megabytes of a controller that knows so many keys."""
+    """Return milliseconds per tick, and megabytes of a controller with `keys` keys."""
     names = [("shop", "POST", f"/{index}/of/a/route/that/has/a/long/name") for index in range(keys)]
     dice = random.Random(1)
     tracemalloc.start()

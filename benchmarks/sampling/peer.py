@@ -1,12 +1,12 @@
-"""What sampling whole traces costs: our agent beside the OpenTelemetry Collector with `tail_sampling`, in turns.
+"""Compare the cost of tail sampling: the agent and the OpenTelemetry Collector with `tail_sampling`, in turn.
 
-Both have the pipeline `otlp (HTTP) → memory_limiter → sampler → batch → otlp_http`, get the same requests at the same
-pace, each with trace ids of its own, and keep errors, traces of a second and more, and about a tenth of the rest: ours
-by a budget shared among 1 000 keys, the Collector by a probability. CPU is that of the collector's process from /proc,
-from before the first request until everything has been decided about and what was kept has arrived.
+Both have the pipeline `otlp (HTTP) → memory_limiter → sampler → batch → otlp_http`, and get the same requests at the
+same rate, each with unique trace ids. Both keep errors, traces of at least a second, and about a tenth of the rest: the
+agent with a budget shared among 1 000 keys, the Collector with a probability. CPU time is that of the collector's
+process from /proc, from before the first request until all decisions are made and all kept spans have arrived.
 
-Run: `.venv/bin/python benchmarks/sampling/peer.py`, about five minutes; `--quick` for one round. The Collector is
-built from its Go modules (tools/peers/collector) if it is not there yet.
+Run: `.venv/bin/python benchmarks/sampling/peer.py`, about five minutes; `--quick` for one round. The Collector is built
+from its Go modules (tools/peers/collector) if necessary.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from statistics import median
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tools")]
 
-import fresh  # noqa: E402 - found only now
+import fresh  # noqa: E402 - the path is set above
 from collectors import Collector, Otelcol, Otelwp  # noqa: E402
 from load import CONNECTIONS  # noqa: E402
 from peers import golang  # noqa: E402
@@ -35,24 +35,24 @@ from run import Bench, machine  # noqa: E402
 SPANS = 100
 """A request."""
 RATE = 40_000
-"""Spans a second that are sent."""
+"""Spans sent per second."""
 SETTLING = 4.0
-"""Seconds after the last request in which everything is decided about, batched and sent: traces wait for one second,
-for two without a root, the Collector looks once a second, and batches wait for 0.2."""
+"""Seconds after the last request until all spans are decided, batched and sent: traces wait for one second, for two
+without a root, the Collector decides once a second, and batches wait for 0.2 s."""
 SHARE = 0.125
-"""Of what comes both keep about so much: a tenth by chance, errors and slow traces besides."""
+"""Approximate share that both keep: a tenth by chance, plus errors and slow traces."""
 AHEAD = 2.0
-"""Seconds of its budget that our agent has besides when it starts."""
+"""Seconds of its budget that the agent may use in advance at the start."""
 DECIDED = {
     OURS: "otelwp_processor_adaptive_sampling_traces",
     OTELCOL: "otelcol_processor_tail_sampling_global_count_traces_sampled",
 }
-"""Whose metric counts traces that were decided about."""
+"""Metric that counts decided traces, by collector."""
 
 
 @dataclass
 class Sampled(Sample):
-    """One collector under one load, once."""
+    """One measurement of one collector under one load."""
 
     errors_sent: int = 0
     errors_arrived: int = 0
@@ -62,21 +62,21 @@ class Sampled(Sample):
 
     @property
     def share(self) -> float:
-        """Return which share of the spans arrived."""
+        """Return the share of the spans that arrived."""
         return self.arrived_spans / max(self.sent_spans, 1)
 
     @property
     def cpu_us_per_span(self) -> float:
-        """Return CPU time a span that came, in µs."""
+        """Return CPU time per received span, in µs."""
         return self.cpu_us_per_request / SPANS
 
 
 Found = dict[str, dict[str, list[Sampled]]]
-"""By load and collector."""
+"""Samples by load and collector."""
 
 
 def cell(bench: Bench, collector: Collector, load: str, seconds: float) -> Sampled:
-    """Start the collector, load it, wait until it has decided about everything, and stop it."""
+    """Start the collector, load it, wait until it has made all decisions, and stop it."""
     before = bench.counts()
     running = collector.start(bench.sink, bench.logs, bench.cores, grpc=False)
     try:
@@ -132,7 +132,7 @@ def measure(bench: Bench, collectors: list[Collector], rounds: int, seconds: flo
 
 
 def table(found: Found) -> str:
-    """Return it as Markdown: medians, and the median of the rounds' ratios."""
+    """Return a Markdown table: medians, and the median of the rounds' ratios."""
     heads = (
         "a request of 100 spans",
         "",
@@ -169,7 +169,7 @@ def table(found: Found) -> str:
 
 
 def doubts(found: Found) -> list[str]:
-    """Return what speaks against the figures."""
+    """Return reasons why the figures may be wrong."""
     said = []
     for load, collectors in found.items():
         for name, samples in collectors.items():
@@ -197,7 +197,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10.0, help="load of one cell (10)")
     options = parser.parse_args()
     cores = Cores.divide()
-    # What it has ahead is kept besides, so that as much arrives as from the Collector.
+    # The budget accounts for `AHEAD`, so that as many spans arrive as from the Collector.
     target = RATE * SHARE * options.seconds / (options.seconds + AHEAD)
     collectors: list[Collector] = [
         Otelwp("none", configs=("bench_sampling.yaml",), env={"BENCH_TARGET": f"{target:.0f}"}),

@@ -1,9 +1,9 @@
-"""Refinery's sampler by exponential moving average, written from its published description, to compare with.
+"""Refinery's sampler with exponential moving averages, written from its published description, for comparison.
 
 Every 15 seconds the spans of each key are averaged (weight 0.5). The goal of the interval is divided among the keys by
-the logarithm (base 10) of their averages, in alphabetical order; what a key leaves of its part is divided among those
-that come after it. One of every `rate` traces is kept, and `rate` is a whole number. Once an interval's traffic is
-twice the average, rates are computed at the next chance, not at its end. Chance is a die.
+the logarithm (base 10) of their averages, in alphabetical order; the unused part of a key is divided among the keys
+after it. One of every `rate` traces is kept, and `rate` is a whole number. If the traffic of an interval exceeds twice
+the average, rates are computed immediately and not at the end of the interval. Traces are selected at random.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ INTERVAL = 15.0
 WEIGHT = 0.5
 BURST_MULTIPLE = 2.0
 BURST_DETECTION_DELAY = 3
-"""Intervals before bursts are looked for."""
+"""Number of intervals before bursts are detected."""
 AGE_OUT = 0.5
-"""Averages below it are forgotten."""
+"""Averages below this are removed."""
 INITIAL_RATE = 10
 
 
 class EmaThroughput:
-    """Aims at `goal` spans a second."""
+    """Sampler with a goal of `goal` spans per second."""
 
     def __init__(self, goal: float, *, whole: bool = True) -> None:
-        """Begin. `whole`: rates are whole numbers, as Refinery has them; else they are real ones."""
+        """Start. With `whole`, rates are whole numbers, as in Refinery; otherwise real numbers."""
         self._goal = goal
         self._whole = whole
         self._average: dict[str, float] = {}
@@ -36,7 +36,7 @@ class EmaThroughput:
         self._intervals = 0
 
     def rate(self, key: str, spans: int, now: float) -> float:
-        """Count a trace; return of how many one is kept."""
+        """Count a trace; return the rate: one of so many traces is kept."""
         self._counts[key] = self._counts.get(key, 0.0) + spans
         self._sum += spans
         burst = self._sum > self._threshold and self._intervals >= BURST_DETECTION_DELAY
@@ -58,7 +58,7 @@ class EmaThroughput:
         self._sum = 0.0
         self._updated = now
         self._intervals += 1
-        # Compared with the sum of what an interval has counted so far.
+        # Compared with the sum of the current interval so far.
         self._threshold = sum(self._average.values()) * BURST_MULTIPLE
         self._rates = self._shared()
 

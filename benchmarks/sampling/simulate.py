@@ -1,8 +1,8 @@
-"""Adaptive sampling on seeded traffic, beside Refinery's formula: what was spent, and what was kept of what.
+"""Simulate adaptive sampling and Refinery's formula on seeded traffic: budget use, and the kept share by kind of trace.
 
-Run: `.venv/bin/python benchmarks/sampling/simulate.py`. With `--plot` it draws docs/images/adaptive-simulation.png,
-which needs matplotlib (`pip install matplotlib`: it is no dependency of the agent). The same seed gives the same
-numbers everywhere; tests/sampling/adaptive/test_simulation.py holds them.
+Run: `.venv/bin/python benchmarks/sampling/simulate.py`. With `--plot` it draws docs/images/adaptive-simulation.png, for
+which matplotlib must be installed (`pip install matplotlib`; the agent does not need it). A seed gives the same numbers
+on every machine; tests/sampling/adaptive/test_simulation.py checks them.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
     from otelwp_agent.sampling.adaptive.trace import Trace
 
 BUDGET = 500.0
-"""Spans a second: about a fifth of what arrives when nothing happens."""
+"""Spans per second: about a fifth of the normal traffic."""
 ERROR_SHARE = 0.4
 MINUTE = 60
 WARM_UP = 60
-"""Seconds that are not judged: both begin without knowing anything."""
+"""Seconds at the start that are not evaluated, because the samplers have not learned anything yet."""
 RARE_ROUTES = frozenset(route.name for route in routes() if route.weight * RATE < RARE)
 PICTURE = Path(__file__).resolve().parents[2] / "docs/images/adaptive-simulation.png"
 
 
 @dataclass
 class Outcome:
-    """What a sampler did to the traffic."""
+    """Result of a sampler on the traffic."""
 
     name: str
     offered: list[int] = field(default_factory=lambda: [0] * SECONDS)
-    """Spans in each second."""
+    """Number of spans in each second."""
     spent: list[int] = field(default_factory=lambda: [0] * SECONDS)
     errors: list[int] = field(default_factory=lambda: [0] * SECONDS)
-    """Spans of traces with errors in each second, and how many of them were kept."""
+    """Number of spans of traces with errors in each second; the next field counts the kept ones."""
     errors_kept: list[int] = field(default_factory=lambda: [0] * SECONDS)
     rare: list[int] = field(default_factory=lambda: [0] * SECONDS)
-    """Traces of rare routes in each second, and how many of them were kept."""
+    """Number of traces of rare routes in each second; the next field counts the kept ones."""
     rare_kept: list[int] = field(default_factory=lambda: [0] * SECONDS)
     reasons: Counter[str] = field(default_factory=Counter)
 
@@ -65,37 +65,37 @@ class Outcome:
             self.rare_kept[second] += keep
 
     def minutes(self) -> list[float]:
-        """Return what each minute cost, of the budget; sliding by a second, after the warm-up."""
+        """Return the use of each minute as a share of the budget, in a window that moves by one second."""
         return [sum(self.spent[end - MINUTE : end]) / (MINUTE * BUDGET) for end in range(WARM_UP + MINUTE, SECONDS + 1)]
 
     @property
     def budget_error(self) -> float:
-        """By how much a minute misses the budget, of the budget, in the mean."""
+        """Mean deviation of a minute from the budget, as a share of the budget."""
         minutes = self.minutes()
         return sum(abs(minute - 1) for minute in minutes) / len(minutes)
 
     @property
     def overshoot(self) -> float:
-        """What the dearest minute costs, of the budget."""
+        """Use of the minute with the highest use, as a share of the budget."""
         return max(self.minutes())
 
     def part_kept_of_rare(self, *, burst: bool) -> float:
-        """Return the part of rare routes' traces that was kept while everything had its burst, or the rest of the time.
+        """Return the kept share of traces of rare routes during the burst of all routes, or in the rest of the time.
 
-        In the burst even the rare routes alone arrive with more than the budget holds: nobody can keep both.
+        During the burst, the rare routes alone exceed the budget.
         """
         seconds = [at for at in range(WARM_UP, SECONDS) if (ALL_BURST[0] <= at < ALL_BURST[1]) is burst]
         return sum(self.rare_kept[at] for at in seconds) / sum(self.rare[at] for at in seconds)
 
 
 def policy() -> Policy:
-    """Return what ours is told to do: the budget, errors up to a ceiling, slow traces and first sights."""
+    """Return the policy of the agent's sampler: the budget, errors up to a ceiling, slow traces and new keys."""
     always = Always(errors=Ceiling(share=ERROR_SHARE), slow=Slow(ceiling=Ceiling(share=0.1), percentile=99))
     return Policy(budget=Budget.spans_per_second(BUDGET), always=always)
 
 
 def ours() -> Callable[[float, Trace], tuple[bool, str]]:
-    """Return our sampler."""
+    """Return the agent's sampler."""
     controller = Controller(policy(), 0.0)
     ticks = 0
 
@@ -111,7 +111,7 @@ def ours() -> Callable[[float, Trace], tuple[bool, str]]:
 
 
 def refinery(*, whole: bool = True) -> Callable[[float, Trace], tuple[bool, str]]:
-    """Return Refinery's; errors are keys of their own, as its documentation advises."""
+    """Return Refinery's sampler, with errors as separate keys, as its documentation recommends."""
     sampler = EmaThroughput(BUDGET, whole=whole)
 
     def decide(now: float, trace: Trace) -> tuple[bool, str]:
@@ -122,7 +122,7 @@ def refinery(*, whole: bool = True) -> Callable[[float, Trace], tuple[bool, str]
 
 
 def run(name: str, decide: Callable[[float, Trace], tuple[bool, str]], seed: int = 1) -> Outcome:
-    """Give a sampler the traffic."""
+    """Run a sampler on the traffic; return the result."""
     outcome = Outcome(name)
     for now, trace in traffic(seed):
         keep, reason = decide(now, trace)
@@ -132,7 +132,7 @@ def run(name: str, decide: Callable[[float, Trace], tuple[bool, str]], seed: int
 
 
 def errors_up_to_ceiling(outcome: Outcome) -> float:
-    """Return the least that a ten seconds' span of the incident kept of its errors, or of their ceiling if lower."""
+    """Return the smallest kept share of errors, or of their ceiling if lower, in any ten seconds of the incident."""
     worst = 1.0
     for begin in range(INCIDENT[0], INCIDENT[1], 10):
         there, kept = (sum(spans[begin : begin + 10]) for spans in (outcome.errors, outcome.errors_kept))
@@ -141,7 +141,7 @@ def errors_up_to_ceiling(outcome: Outcome) -> float:
 
 
 def main() -> None:
-    """Print the figures, and draw them if asked to."""
+    """Print the figures; with `--plot`, draw them."""
     outcomes = [
         run("adaptive_sampling", ours()),
         run("EMA, as Refinery has it", refinery()),
@@ -161,8 +161,8 @@ def main() -> None:
 
 
 def plot(adaptive: Outcome, other: Outcome) -> None:
-    """Draw what was spent and what was kept, one above the other."""
-    import matplotlib as mpl  # noqa: PLC0415 - no dependency
+    """Draw the use of the budget and the kept shares."""
+    import matplotlib as mpl  # noqa: PLC0415 - not a dependency
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt  # noqa: PLC0415
@@ -201,7 +201,7 @@ def plot(adaptive: Outcome, other: Outcome) -> None:
 
 
 def _smooth(numbers: list[int], seconds: int) -> list[float]:
-    """Return the mean of the last `seconds` numbers, for each."""
+    """Return the moving average of `numbers` over the last `seconds`."""
     return [sum(numbers[max(at - seconds + 1, 0) : at + 1]) / min(at + 1, seconds) for at in range(len(numbers))]
 
 

@@ -1,4 +1,4 @@
-"""Seeded traffic of a shop: routes after Zipf, bursts twenty times the traffic, an incident, a new release."""
+"""Seeded traffic of a shop: routes with a Zipf distribution, bursts of twentyfold traffic, an incident, a release."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ if TYPE_CHECKING:
 
 ROUTES = 300
 NEW_ROUTES = 20
-"""Those that the new release brings."""
+"""Number of routes that the new release adds."""
 ZIPF = 1.1
 RATE = 100.0
-"""Traces a second, when nothing happens."""
+"""Traces per second of normal traffic."""
 BURST = 20
 SECONDS = 720
 ROUTE_BURST = (120, 150)
-"""When one route gets a burst: one of the middle, that was kept nearly whole before."""
+"""Start and end of the burst of one route, which has medium traffic and was kept nearly completely before."""
 BURST_ROUTE = 12
 ALL_BURST = (240, 255)
-"""When everything gets one."""
+"""Start and end of the burst of all routes."""
 INCIDENT = (360, 480)
 INCIDENT_ERRORS = 0.3
 ERRORS = 0.01
 RELEASE = 570
 RARE = 0.05
-"""Traces a second below which a route is rare: three in a minute."""
+"""Traces per second below which a route is rare: three per minute."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a route's traces look like."""
+    """Properties of a route and its traces."""
 
     name: str
     weight: float
-    """Its part of the traffic."""
+    """Share of the traffic."""
     spans: float
     median: float
     """Seconds."""
 
 
 def routes(seed: int = 1) -> list[Route]:
-    """Return all routes, those of the new release last."""
+    """Return all routes, with those of the new release last."""
     dice = random.Random(seed)
     weights = [1 / rank**ZIPF for rank in range(1, ROUTES + 1)]
     weights += [weights[ROUTES // 4]] * NEW_ROUTES
@@ -59,7 +59,7 @@ def routes(seed: int = 1) -> list[Route]:
 
 
 def traffic(seed: int = 1) -> Iterator[tuple[float, Trace]]:
-    """Yield the time and the trace, in order of time."""
+    """Yield (time, trace) in order of time."""
     dice = random.Random(seed)
     known = routes(seed)
     old = list(accumulate(route.weight for route in known[:ROUTES]))

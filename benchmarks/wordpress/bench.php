@@ -1,9 +1,9 @@
 <?php
 /**
  * Plugin Name: Bench
- * Description: Loads the plugin that a request names in its header X-Bench, and writes what it cost. A must-use plugin.
+ * Description: Loads the plugin that a request names in its header X-Bench, and writes its cost. A must-use plugin.
  *
- * The file bench.json beside it says where the plugins and the results are, and where the plugins send to.
+ * The file bench.json in the same folder has the paths of the plugins and the results, and the plugins' endpoints.
  *
  * @package Otelwp
  */
@@ -21,7 +21,7 @@ defined( 'ABSPATH' ) || exit;
 	$cpu   = static function ( $usage ) {
 		return 1000.0 * ( $usage['ru_utime.tv_sec'] + $usage['ru_stime.tv_sec'] ) + ( $usage['ru_utime.tv_usec'] + $usage['ru_stime.tv_usec'] ) / 1000.0;
 	};
-	// The first that is registered here runs before ours, whose own is registered when it is loaded; so this one waits.
+	// Registered late, because shutdown functions run in order: this one must run after that of the measured plugin.
 	$done = static function () use ( &$cost, $usage, $cpu, $bench ) {
 		$cost['wall_ms']   = 1000.0 * ( microtime( true ) - $_SERVER['REQUEST_TIME_FLOAT'] );
 		$cost['cpu_ms']    = $cpu( getrusage() ) - $cpu( $usage );
@@ -62,14 +62,14 @@ defined( 'ABSPATH' ) || exit;
 	} elseif ( in_array( $variant, array( 'ours', 'every', 'installed' ), true ) ) {
 		define( 'OTELWP_MU', true );
 		define( 'OTELWP_ENDPOINTS', $bench['ours'] );
-		if ( 'installed' !== $variant ) { // Which records one page in ten.
+		if ( 'installed' !== $variant ) { // The default settings record one page in ten.
 			define( 'OTELWP_SAMPLING_RATE', 1.0 );
 		}
 		if ( 'ours' === $variant ) {
 			define( 'OTELWP_SLOWEST_QUERIES', $bench['queries'] );
 		}
 		if ( $bench['reset'] ) {
-			apcu_clear_cache(); // Each page tries: what it costs the one in a minute that does.
+			apcu_clear_cache(); // Each page tries to send: the cost for the one page a minute that does.
 		}
 		add_action(
 			'otelwp_sent',

@@ -1,9 +1,9 @@
 <?php
 /**
- * The founding plugin, as the measure of ours: the same hooks, the same calls, the same body.
+ * The project's first plugin, for comparison: the same hooks, the same calls, the same body.
  *
  * It starts a trace of one span at `init`, and at `shutdown` posts Jaeger-like JSON through WordPress's HTTP client with
- * `blocking => false` and half a second of patience. All requests are sampled, as with ours here.
+ * `blocking => false` and a timeout of 0.5 s. All requests are sampled, as with the current plugin here.
  *
  * @package Otelwp
  */
@@ -11,26 +11,26 @@
 namespace WPOtel;
 
 /**
- * One span a request.
+ * Sends one span per request.
  */
 class Founding_Plugin {
 
 	/**
-	 * The settings.
+	 * Settings.
 	 *
 	 * @var array
 	 */
 	private $config;
 
 	/**
-	 * The trace, once it began.
+	 * The current trace, or null before it starts.
 	 *
 	 * @var array|null
 	 */
 	private $current_trace;
 
 	/**
-	 * Read the settings and hook in.
+	 * Read the settings and register the hooks.
 	 */
 	public function __construct() {
 		$this->config = array(
@@ -45,7 +45,7 @@ class Founding_Plugin {
 	}
 
 	/**
-	 * Begin.
+	 * Start the trace.
 	 */
 	public function start_trace() {
 		if ( wp_rand( 1, 1000 ) > ( $this->config['sampling_rate'] * 1000 ) ) {
@@ -88,7 +88,7 @@ class Founding_Plugin {
 	}
 
 	/**
-	 * Send.
+	 * Send the trace.
 	 */
 	public function end_trace() {
 		if ( ! $this->current_trace ) {

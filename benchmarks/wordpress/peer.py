@@ -1,7 +1,8 @@
-"""The agent as a page sees it, in one of its states: a process that listens on a TCP port and two unix sockets.
+"""Simulated agent in one of several states: a process that listens on a TCP port and two unix sockets.
 
-`python peer.py STATE FOLDER` prints the port when it listens. States: `healthy` reads and answers at once, `slow` reads
-and answers after two seconds, `hung` accepts and neither reads nor answers. (Stopped needs no process.)
+`python peer.py STATE FOLDER` prints the port when it listens. States: `healthy` reads and answers immediately, `slow`
+reads and answers after two seconds, `hung` accepts connections and neither reads nor answers. (The state stopped needs
+no process.)
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ ANSWER = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\nConnection: close\r\n\r
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, state: str) -> None:
-    """Take one request."""
+    """Answer one request according to `state`."""
     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
@@ -32,7 +33,7 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sta
 
 
 async def hold(listening: socket.socket) -> None:
-    """Accept everybody, and do nothing for them."""
+    """Accept all connections without reading from them."""
     held = []
     while True:
         held.append(await asyncio.get_running_loop().sock_accept(listening))
@@ -47,7 +48,7 @@ async def serve(state: str, folder: Path) -> None:
     stream.listen(BACKLOG)
     tcp = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
     for name in ("datagram.sock", "otlp.sock"):
-        os.chmod(folder / name, 0o666)  # noqa: PTH101 - nothing else runs yet
+        os.chmod(folder / name, 0o666)  # noqa: PTH101 - nothing else is running yet
     print(tcp.getsockname()[1], flush=True)
     loop = asyncio.get_running_loop()
     for listening in (datagrams, stream, tcp):

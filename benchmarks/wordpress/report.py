@@ -1,4 +1,4 @@
-"""The table and the plot of what a page pays."""
+"""Table and plot of the cost of recording a page."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LIMITS = {"p50": 0.15, "p99": 0.5}
-"""Milliseconds that the export call may take."""
+"""Longest time of the export call, in milliseconds, by quantile."""
 COLLECT_LIMIT = 1.0
 THROUGHPUT_LIMIT = 0.03
-"""Share of pages a second that the plugin may cost."""
+"""Largest share of throughput that the plugin may cost."""
 FIRST_CHOICE = "unix datagram"
-"""What the plugin sends to, if it is there."""
+"""Transport that the plugin prefers."""
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float]:
@@ -104,7 +104,7 @@ def _lines(results: dict[str, Any]) -> Iterator[str]:
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """Draw the export call in each state, if matplotlib is here."""
+    """Draw the time of the export call in each state, if matplotlib is installed."""
     try:
         import matplotlib as mpl  # noqa: PLC0415 - not a dependency of this project
     except ImportError:

@@ -1,10 +1,10 @@
-"""What a page pays for being recorded, by the founding plugin and by ours, beside an agent in any state.
+"""Measure the cost of recording a page, with the project's first plugin and the current one, in each agent state.
 
-Pages with a plugin and without are asked for in turn, so that each has another to be compared with that ran a moment
-before or after it. PHP itself writes what each request took: the export call by the monotonic clock, the whole by wall
-and CPU time of the process. `--site` and `--url` name a WordPress that runs; without them one is started.
+Pages with and without a plugin are requested in turn, so that each page is compared with one that ran just before or
+after it. PHP writes the cost of each request: the export call by the monotonic clock, the whole request by wall and CPU
+time of the process. `--site` and `--url` name a running WordPress; without them, one is started.
 
-Prints Markdown, and writes `results.json` and, where matplotlib is installed, a plot.
+Prints Markdown, and writes `results.json` and, if matplotlib is installed, a plot.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
-from tests.kit.agent import Agent  # noqa: E402 - found only now
+from tests.kit.agent import Agent  # noqa: E402 - the path is set above
 
 PLUGIN = ROOT / "examples/wordpress/otelwp/otelwp.php"
 PEER = HERE / "peer.py"
@@ -66,33 +66,33 @@ service:
 """
 
 NORMAL = "healthy, scheduling: normal"
-"""The agent as a process to which the kernel may give the page's CPU the moment that it is written to."""
+"""Agent without SCHED_BATCH, to which the kernel may give the page's CPU as soon as the page writes to it."""
 STATES = ("healthy", NORMAL, "stopped", "hung", "slow")
 TRANSPORTS = ("unix datagram", "unix stream", "TCP")
 HELD_UP_PAGES = 12
-"""Pages of the founding plugin beside an agent that holds it up: each takes a second."""
+"""Number of pages of the first plugin with an agent that delays it: each takes a second."""
 WARM_UP_PAGES = 12
 CLIENTS = 8
 VARIANTS = ("installed", "every", "ours", "founding")
-"""What throughput is measured with: the plugin with its own settings, which record one page in ten; with every page
-recorded; with every page and so many queries that it has 50 spans; and the founding plugin."""
+"""Variants for the throughput: the plugin with default settings, which record one page in ten; with every page
+recorded; with every page and so many queries that it has 50 spans; and the project's first plugin."""
 REST = "/?rest_route=/wp/v2/posts"
 
 
 @dataclass(frozen=True)
 class Site:
-    """A WordPress that runs."""
+    """A running WordPress."""
 
     url: str
     folder: Path
 
     @property
     def bench(self) -> Path:
-        """The settings of the must-use plugin."""
+        """Path of the settings of the must-use plugin."""
         return self.folder / "wp-content/mu-plugins/bench.json"
 
     def get(self, path: str, variant: str) -> None:
-        """Ask for a page and read all of it."""
+        """Request a page and read all of it."""
         parts = urlsplit(self.url)
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
         with contextlib.closing(connection):
@@ -105,10 +105,10 @@ class Site:
 
 
 class Bench:
-    """One WordPress, measured again and again."""
+    """Measurements on one WordPress."""
 
     def __init__(self, site: Site, work: Path, page: str, queries: int) -> None:
-        """Put the must-use plugin in place."""
+        """Install the must-use plugin."""
         self.site = site
         self.work = work
         self.page = page
@@ -119,21 +119,21 @@ class Bench:
         shutil.copyfile(HERE / "bench.php", site.bench.with_suffix(".php"))
 
     def close(self) -> None:
-        """Take it away."""
+        """Remove the must-use plugin."""
         for path in (self.site.bench, self.site.bench.with_suffix(".php")):
             path.unlink(missing_ok=True)
 
     def agent_cpu(self) -> float:
-        """Return the CPU seconds that the real agent has used, 0 where another plays it."""
+        """Return the CPU seconds that the real agent has used, 0 if it is simulated."""
         tasks = Path(f"/proc/{self._agent}/task").iterdir() if self._agent else ()
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
     @contextlib.contextmanager
     def agent(self, state: str) -> Iterator[dict[str, str]]:
-        """Start an agent in a state; yield the endpoint of each transport, and the founding plugin's.
+        """Start an agent in a state; yield the endpoint of each transport, and that of the first plugin.
 
-        The healthy one is the real one. One that hangs or is slow is played by peer.py; one that has stopped leaves
-        its sockets' files behind.
+        The healthy agent is the real one. A hung or slow agent is simulated by peer.py; a stopped one leaves the files
+        of its sockets.
         """
         with tempfile.TemporaryDirectory(dir=self.work) as name:
             folder = Path(name)
@@ -165,7 +165,7 @@ class Bench:
                 process.wait()
 
     def settle(self, endpoints: dict[str, str], transport: str, *, reset: bool = False) -> None:
-        """Tell PHP where to send."""
+        """Set the endpoints and the transport to which PHP sends."""
         settings = {
             "founding": endpoints["founding"],
             "founding_plugin": str(HERE / "founding.php"),
@@ -182,7 +182,7 @@ class Bench:
         self.results.chmod(0o666)
 
     def paired(self, variant: str, pages: int) -> dict[str, Any]:
-        """Ask for pages with a plugin and without, in turn; return what they cost."""
+        """Request pages with and without a plugin in turn; return their costs."""
         for _ in range(WARM_UP_PAGES if pages > HELD_UP_PAGES else 2):
             self.site.get(self.page, "off")
             self.site.get(self.page, variant)
@@ -214,7 +214,7 @@ class Bench:
         return found
 
     def throughput(self, variant: str, seconds: float) -> dict[str, float]:
-        """Return requests a second that CLIENTS get answered, and the CPU (ms) that one costs PHP and the agent."""
+        """Return the requests per second of CLIENTS clients, and the CPU time (ms) of PHP and the agent for each."""
         self.results.write_text("", "utf-8")
         end = time.monotonic() + seconds
         counts = [0] * CLIENTS
@@ -239,7 +239,7 @@ class Bench:
         }
 
     def _costs(self, expected: int) -> list[dict[str, Any]]:
-        """Return what PHP wrote, when it has written as much as was asked: it does so after the answer."""
+        """Wait until PHP has written `expected` costs, which it does after the answer, and return them."""
         end = time.monotonic() + 30
         while True:
             lines = self.results.read_text("utf-8").splitlines()
@@ -270,8 +270,8 @@ def measure(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
             if state == "stopped":
                 for transport in TRANSPORTS:
                     bench.settle(endpoints, transport, reset=True)
-                    told = {"plugin": "ours", "transport": transport, "state": "stopped, each page tries"}
-                    costs.append(told | bench.paired("ours", pages))
+                    named = {"plugin": "ours", "transport": transport, "state": "stopped, each page tries"}
+                    costs.append(named | bench.paired("ours", pages))
                     print(report.row(costs[-1]), flush=True)
             if seconds:
                 bench.settle(endpoints, report.FIRST_CHOICE)
@@ -281,14 +281,14 @@ def measure(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def compare(bench: Bench, seconds: float, rounds: int, founding_rounds: int) -> dict[str, Any]:
-    """Return pages a second without a plugin, and with each what is left of it and what CPU a page costs more."""
+    """Return pages per second without a plugin, and for each plugin the remaining share and the additional CPU time."""
     bench.throughput("off", seconds / 2)
     found: dict[str, list[dict[str, float]]] = {variant: [] for variant in ("off", *VARIANTS)}
     for number in range(rounds):
         for variant, rates in found.items():
             if variant != "founding" or number < founding_rounds:
                 rates.append(bench.throughput(variant, seconds))
-    # Each round by itself: what else the machine does changes from one to the next.
+    # Compare within each round, because other load on the machine changes between rounds.
     return {"off": median(rate["rate"] for rate in found["off"])} | {
         variant: {
             "share": median(with_["rate"] / off["rate"] for with_, off in zip(rates, found["off"], strict=False)),
@@ -301,7 +301,7 @@ def compare(bench: Bench, seconds: float, rounds: int, founding_rounds: int) -> 
 
 
 def machine() -> dict[str, str]:
-    """Return what was measured on."""
+    """Return the machine and versions of the measurement."""
     php = subprocess.run(["php", "-r", "echo PHP_VERSION;"], capture_output=True, text=True, check=False).stdout
     return {
         "CPUs": str(len(os.sched_getaffinity(0))),
@@ -313,11 +313,11 @@ def machine() -> dict[str, str]:
 
 @contextlib.contextmanager
 def site(arguments: argparse.Namespace) -> Iterator[Site]:
-    """Yield the WordPress that was named, or start one."""
+    """Yield the WordPress that the arguments name, or start one."""
     if arguments.site:
         yield Site(arguments.url, arguments.site)
         return
-    from tests.interop.wordpress import WordPress  # noqa: PLC0415 - it and what it needs are the tests'
+    from tests.interop.wordpress import WordPress  # noqa: PLC0415 - part of the tests, with their dependencies
 
     with WordPress() as wordpress:
         yield Site(wordpress.url, Path(wordpress.site))
@@ -326,9 +326,9 @@ def site(arguments: argparse.Namespace) -> Iterator[Site]:
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--site", type=Path, help="folder of a WordPress that runs, with wp-content in it")
+    parser.add_argument("--site", type=Path, help="folder of a running WordPress, with wp-content in it")
     parser.add_argument("--url", help="its address")
-    parser.add_argument("--page", default="/hello-world/", help="the page to ask for")
+    parser.add_argument("--page", default="/hello-world/", help="page to request")
     parser.add_argument("--pages", type=int, default=200, help="pages of each variant in each state")
     parser.add_argument("--queries", type=int, default=40, help="slowest queries that become spans: 40 make 50 spans")
     parser.add_argument("--seconds", type=float, default=2.0, help="of load for each throughput; 0 for none")
@@ -337,7 +337,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=HERE / "results.json", help="where to write the figures")
     parser.add_argument("--plot", type=Path, help="where to write the plot (PNG); needs matplotlib")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Nothing that was started may stay behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Stop everything that was started.
     with tempfile.TemporaryDirectory(prefix="otelwp-") as name:
         work = Path(name)
         work.chmod(0o755)

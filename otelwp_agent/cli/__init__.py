@@ -1,1 +1,1 @@
-"""The command line: one file per command; only `main.py` exits."""
+"""Command line: one file per command. Only `main.py` ends the process."""

@@ -1,4 +1,4 @@
-"""Ask a running agent over its control socket."""
+"""Send requests to a running agent over its control socket."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from otelwp_agent.telemetry import logging
 from otelwp_agent.transport.http_client import HttpClient
 
 PATIENCE = 10.0
-"""Seconds to wait for an answer that should come at once."""
+"""Seconds to wait for the answer to a request that needs no work."""
 
 _GOOD = range(200, 300)
 
 
-class NobodyAnswersError(AgentError):
+class NoAnswerError(AgentError):
     """No agent listens at the socket."""
 
 
 def ask(path: str, method: str, target: str, data: object = None, patience: float = PATIENCE) -> dict[str, Any]:
-    """Return what the agent that listens at `path` answers.
+    """Send a request to the agent that listens on the socket `path`; return its JSON answer.
 
-    Raises `NobodyAnswersError` if none does, `AgentError` with its own words if it refuses.
+    `data` is sent as JSON; `patience` is the timeout in seconds. Raises `NoAnswerError` if no agent listens, and
+    `AgentError` with the agent's message if it refuses the request.
     """
     body = b"" if data is None else orjson.dumps(data)
     return asyncio.run(_ask(os.path.abspath(path), method, target, body, patience))  # noqa: PTH100 - not resolved
@@ -41,7 +42,7 @@ async def _ask(path: str, method: str, target: str, body: bytes, patience: float
     except RetryableError as error:
         if error.reason == "connect":
             reason = str(error).rpartition(": ")[2]
-            raise NobodyAnswersError(f"no agent answers at {path}: {reason}") from error
+            raise NoAnswerError(f"no agent answers at {path}: {reason}") from error
         raise
     finally:
         await client.aclose()
@@ -50,14 +51,14 @@ async def _ask(path: str, method: str, target: str, body: bytes, patience: float
     try:
         answer: dict[str, Any] = orjson.loads(response.body)
     except ValueError as error:
-        raise AgentError(f"what answers at {path} is no agent: it does not speak JSON") from error
+        raise AgentError(f"the process that listens at {path} is not an agent: its answer is not JSON") from error
     return answer
 
 
 def _refusal(path: str, status: int, body: bytes) -> str:
-    """Return the agent's own words."""
+    """Return the error message in the agent's answer, or one made from its status."""
     try:
         return str(orjson.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
-        said = body.decode(errors="replace").strip()
-        return f"what answers at {path} says: {said or status}"
+        text = body.decode(errors="replace").strip()
+        return f"the agent at {path} refused the request: {text or status}"

@@ -1,4 +1,4 @@
-"""`otelwp-agent audit`: prove that nothing was lost."""
+"""`otelwp-agent audit`: check that all ledgers balance, so that no item was lost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from otelwp_agent.cli.asking import NobodyAnswersError, ask
+from otelwp_agent.cli.asking import NoAnswerError, ask
 from otelwp_agent.cli.options import agent_options, load_plan
 from otelwp_agent.errors import AgentError
 from otelwp_agent.model.ledger_report import FIGURES, KINDS, Line, Report
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _SIGNS = ("", " =", " +", " +", " +", " +")
-"""What stands before each figure: the table reads as the equation."""
+"""Sign before each figure, so that a row of the table reads as an equation."""
 
 
 @click.command()
@@ -25,7 +25,7 @@ _SIGNS = ("", " =", " +", " +", " +", " +")
 @click.option(
     "--journal",
     metavar="DIRECTORY",
-    help="Read this journal, of an agent that does not run, where no configuration tells.",
+    help="Journal of an agent that is not running; not needed with --config.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def audit(
@@ -34,8 +34,8 @@ def audit(
     """Prove that nothing was lost: print every ledger, and whether it balances.
 
     accepted = delivered + sampled_out + filtered + dropped + in_flight must hold for each pipeline, receiver, tenant
-    and exporter. The running agent is asked over its control socket; if none runs, the journal is read. Exit status:
-    0 it all balances, 1 it does not (each line that is wrong is named), 2 wrong usage.
+    and exporter. The data comes from the running agent, over its control socket; if no agent runs, from the journal.
+    Exit status: 0 all ledgers balance, 1 some do not (each is named), 2 wrong usage.
     """
     report = _report(config, overrides, socket, journal)
     if as_json:
@@ -47,7 +47,7 @@ def audit(
 
 def _report(config: Sequence[str], overrides: Sequence[str], socket: str | None, journal: str | None) -> Report:
     if not (config or socket or journal):
-        message = "say what to look at: --config FILE (the agent's), --socket PATH, or --journal DIRECTORY"
+        message = "give what to audit: --config FILE (the agent's), --socket PATH, or --journal DIRECTORY"
         raise click.UsageError(message)
     if config:
         service = load_plan(config, overrides).service
@@ -55,27 +55,28 @@ def _report(config: Sequence[str], overrides: Sequence[str], socket: str | None,
         journal = journal or (service.journal.directory if service.journal is not None else None)
         if socket is None and journal is None:
             raise AgentError(
-                "with this configuration there is nothing to ask: set `service.control_socket` or `service.journal`"
+                "this configuration has neither control socket nor journal: set `service.control_socket` or "
+                "`service.journal`"
             )
     if socket is None:
         return _of_journal(journal or "")
     try:
         return Report.from_json(ask(socket, "GET", "/audit"))
-    except NobodyAnswersError as error:
+    except NoAnswerError as error:
         if journal is None:
-            raise AgentError(f"{error}. Start it, or give the --journal of one that does not run") from error
+            raise AgentError(f"{error}. Start the agent, or give its --journal if it is not running") from error
         return _of_journal(journal)
     except ValueError as error:
-        raise AgentError(f"what answers at {socket} is another version of this agent: {error}") from error
+        raise AgentError(f"the agent at {socket} has another version, whose answer cannot be read: {error}") from error
 
 
 def _of_journal(directory: str) -> Report:
-    from otelwp_agent.journal.audit import audit_directory  # noqa: PLC0415 - not for who asks an agent
+    from otelwp_agent.journal.audit import audit_directory  # noqa: PLC0415 - not needed with a running agent
 
     try:
         if next(Path(directory).glob("*.journal"), None) is None:
             raise AgentError(
-                f"there is no journal in {directory}: no agent has run with it, or it is another directory"
+                f"there is no journal in {directory}: check the directory, and that an agent has run with it"
             )
         return audit_directory(Path(directory))
     except OSError as error:
@@ -83,7 +84,7 @@ def _of_journal(directory: str) -> Report:
 
 
 def _print(report: Report) -> None:
-    """Print tables that read as equations, then what is wrong."""
+    """Print one table of ledgers for each kind, then the problems."""
     if report.source:
         click.echo(f"{report.source}\n")
     names = max([len(line.name or "(none)") for line in report.lines], default=0)
@@ -104,7 +105,7 @@ def _print(report: Report) -> None:
     if problems:
         click.echo(f"{len(problems)} problem{'s' if len(problems) != 1 else ''}: the ledgers do not balance", err=True)
     else:
-        click.echo("every ledger balances" if report.lines else "there is no ledger yet: nothing was accepted")
+        click.echo("every ledger balances" if report.lines else "there are no ledgers yet: nothing was accepted")
 
 
 def _row(line: Line, names: int, widths: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""`otelwp-agent components`: what pipelines can be made of."""
+"""`otelwp-agent components`: list the available components."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COLUMNS = ("kind", "type", "signals", "tier", "stability", "description")
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def components(as_json: bool) -> int:  # noqa: FBT001 - click's way to give a flag
-    """List what pipelines can be made of.
+    """List the components that pipelines can use.
 
     Exit status: 1 if a third-party component cannot be loaded; the others are listed.
     """
@@ -49,7 +49,7 @@ def _table(found: Sequence[dict[str, str | list[str]]]) -> None:
 
 
 def _describe(factory: Factory) -> dict[str, str | list[str]]:
-    """Return what is said of one component."""
+    """Return the properties of one component that are printed."""
     aliases = {*factory.aliases} | {
         alias for alias, type_ in ALIASES.get(factory.kind, {}).items() if type_ == factory.type
     }
@@ -71,7 +71,7 @@ def _signals(factory: Factory) -> list[str]:
 
 
 def _first_line(factory: Factory) -> str:
-    """Return the first sentence of the docstring of the module that the component stands in."""
+    """Return the first sentence of the docstring of the component's module."""
     document = sys.modules[factory.config.__module__].__doc__ or ""
     return " ".join(document.strip().split("\n\n")[0].split()).split(". ")[0].rstrip(".")
 

@@ -1,4 +1,4 @@
-"""`otelwp-agent dead-letter`: what a destination has refused for good."""
+"""`otelwp-agent dead-letter`: list, show, resend and purge requests that a backend refused permanently."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from otelwp_agent.cli.asking import PATIENCE, NobodyAnswersError, ask
+from otelwp_agent.cli.asking import PATIENCE, NoAnswerError, ask
 from otelwp_agent.cli.options import agent_options, load_plan
 from otelwp_agent.config.types import format_duration
 from otelwp_agent.dead_letters.file import LetterFile, LockedError, Reading, read_bodies, read_letters
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 WAIT = 30.0
-"""Seconds that `resend` waits for the outcome."""
+"""Seconds that `resend` waits for the outcome by default."""
 
 _COLUMNS = ("id", "when", "exporter", "signal", "items", "reason", "error")
 _LONGEST_CELL = 100
@@ -33,18 +33,18 @@ _LONGEST_CELL = 100
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whose letters: the file and the control socket, as far as the options tell."""
+    """The dead-letter file and the control socket that the options name; `None` for what they do not name."""
 
     path: Path | None
     socket: str | None
     given: bool
-    """Whether the path was given as such, and so must be there."""
+    """Whether the path was given with `--path`, so that the file must exist."""
 
     @classmethod
     def of(cls, config: Sequence[str], overrides: Sequence[str], path: str | None, socket: str | None) -> Target:
-        """Work out what the options mean; raise `UsageError`, `ConfigError` or `AgentError`."""
+        """Make a target from the options; raise `UsageError`, `ConfigError` or `AgentError` if they name none."""
         if not (config or path or socket):
-            message = "say whose letters: --config FILE (the agent's), --path FILE (of the letters) or --socket PATH"
+            message = "give the agent's --config FILE or --socket PATH, or --path FILE of its dead letters"
             raise click.UsageError(message)
         given = path is not None
         if config:
@@ -52,35 +52,32 @@ class Target:
             path, socket = path or service.dead_letter_path, socket or service.control_path
             if path is None:
                 raise AgentError(
-                    "with this configuration no dead letters are kept: set `service.journal` or "
-                    "`service.dead_letter.path`"
+                    "this configuration keeps no dead letters: set `service.journal` or `service.dead_letter.path`"
                 )
         return cls(Path(path) if path else None, socket, given)
 
     def file(self) -> Path:
-        """Return where the letters are; the agent is asked if no option tells."""
+        """Return the path of the dead-letter file; request it from the agent if no option gives it."""
         if self.path is not None:
             return self.path
         assert self.socket is not None  # noqa: S101 - see `of`
         return Path(ask(self.socket, "GET", "/dead-letters")["path"])
 
     def read(self) -> Reading:
-        """Return what the file holds: nothing, if there is none yet. Raises `AgentError` that says what to do."""
+        """Return the content of the file, empty if it does not exist yet; raise `AgentError` if it cannot be read."""
         path = self.file()
         try:
             return read_letters(path)
         except FileNotFoundError as error:
             if self.given:
-                raise AgentError(f"there is no file {path}") from error
+                raise AgentError(f"file {path} does not exist") from error
             return Reading()  # the agent has not run yet
         except OSError as error:
             raise AgentError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _target_options(command: F) -> F:
-    command = click.option("--path", metavar="FILE", help="The file of the letters, where no configuration tells it.")(
-        command
-    )
+    command = click.option("--path", metavar="FILE", help="The dead-letter file; not needed with --config.")(command)
     return agent_options(command)
 
 
@@ -90,10 +87,10 @@ _all_option = click.option("--all", "everything", is_flag=True, help="All letter
 
 @click.group("dead-letter")
 def dead_letter() -> None:
-    """List, show, resend and purge what a destination has refused for good.
+    """List, show, resend and purge requests that a backend has refused permanently.
 
-    An exporter that is told "never send me this again" keeps the batch in a file, with the reason: see the sections
-    `journal` and `dead_letter` of `service`. Listing and showing read that file, whether an agent runs or not.
+    An exporter keeps a batch that its backend refuses permanently in a file, with the reason: see the sections
+    `journal` and `dead_letter` of `service`. `list` and `show` read that file, whether an agent runs or not.
     """
 
 
@@ -110,7 +107,7 @@ def list_letters(  # noqa: PLR0913 - one argument for each option
     exporter: str,
     as_json: bool,
 ) -> None:
-    """List the letters, the oldest first."""
+    """List the letters, oldest first."""
     reading = Target.of(config, overrides, path, socket).read()
     letters = [letter for letter in reading.letters if exporter in {"", letter.exporter}]
     _warn_of_damage(reading)
@@ -131,7 +128,7 @@ def list_letters(  # noqa: PLR0913 - one argument for each option
 @_target_options
 @click.argument("identifier", metavar="ID")
 @click.option(
-    "--raw", is_flag=True, help="Write the request as it was refused (OTLP, protobuf) to the standard output."
+    "--raw", is_flag=True, help="Write the refused request unchanged (OTLP, protobuf) to the standard output."
 )
 def show(  # noqa: PLR0913 - one argument for each option
     *,
@@ -159,7 +156,7 @@ def show(  # noqa: PLR0913 - one argument for each option
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @_all_option
 @_exporter_option
-@click.option("--to", default="", metavar="ID", help="Another exporter to send them through than their own.")
+@click.option("--to", default="", metavar="ID", help="Exporter to send them through, instead of their own.")
 @click.option(
     "--wait",
     type=click.FloatRange(0, 3600),
@@ -179,10 +176,10 @@ def resend(  # noqa: PLR0913 - one argument for each option
     to: str,
     wait: float,
 ) -> int:
-    """Have the running agent send letters once more.
+    """Send letters again through the running agent.
 
-    A letter goes when it was delivered, and stays, with the new reason, when it is refused again. Exits 1 unless all
-    were delivered.
+    A letter is removed when it has been delivered. If it is refused again, it is kept with the new reason. Exits 1
+    unless all were delivered.
     """
     target = Target.of(config, overrides, None, socket)
     choice = _choice(ids, exporter, everything=everything)
@@ -190,7 +187,7 @@ def resend(  # noqa: PLR0913 - one argument for each option
         raise AgentError("only a running agent can resend: give its --socket, or a --config with a control socket")
     try:
         done = ask(target.socket, "POST", "/dead-letters/resend", {**choice, "to": to, "wait": wait}, wait + PATIENCE)
-    except NobodyAnswersError as error:
+    except NoAnswerError as error:
         raise AgentError(f"{error}. Only a running agent can resend: start it first") from error
     return _report(done, wait)
 
@@ -200,7 +197,7 @@ def resend(  # noqa: PLR0913 - one argument for each option
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @_all_option
 @_exporter_option
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def purge(  # noqa: PLR0913 - one argument for each option
     *,
     config: Sequence[str],
@@ -212,10 +209,10 @@ def purge(  # noqa: PLR0913 - one argument for each option
     exporter: str,
     yes: bool,
 ) -> int:
-    """Remove letters for ever."""
+    """Remove letters permanently."""
     target = Target.of(config, overrides, path, socket)
     choice = _choice(ids, exporter, everything=everything)
-    chosen = [letter for letter in target.read().letters if _takes(choice, letter)]
+    chosen = [letter for letter in target.read().letters if _selects(choice, letter)]
     unknown = sorted(set(ids) - {letter.id for letter in chosen})
     if unknown:
         raise AgentError(_no_such(unknown))
@@ -224,7 +221,7 @@ def purge(  # noqa: PLR0913 - one argument for each option
         return 0
     items = sum(letter.items for letter in chosen)
     if not yes:
-        what = f"Purge {_count(len(chosen), 'letter')} with {_count(items, 'item')}? Nobody can bring them back."
+        what = f"Purge {_count(len(chosen), 'letter')} with {_count(items, 'item')}? This cannot be undone."
         click.confirm(what, abort=True, err=True)
     purged = _purge(target, {"ids": [letter.id for letter in chosen]})
     click.echo(f"purged {_count(purged, 'letter')}")
@@ -232,14 +229,14 @@ def purge(  # noqa: PLR0913 - one argument for each option
 
 
 def _purge(target: Target, choice: dict[str, Any]) -> int:
-    """Remove letters: through the agent that has the file open, or by ourselves. Return how many."""
+    """Remove letters, through the agent if it has the file open; return how many were removed."""
     path, ids = target.file(), frozenset(choice["ids"])
     file = LetterFile(path, 0)
     try:
         file.open()
     except LockedError as error:
         if target.socket is None:
-            raise AgentError(f"{error} Give its --socket, so that it can be asked to purge") from error
+            raise AgentError(f"{error} Give its --socket, so that the agent can purge them") from error
         return len(ask(target.socket, "POST", "/dead-letters/purge", choice)["purged"])
     except OSError as error:
         raise AgentError(f"cannot write {path}: {error.strerror}") from error
@@ -252,12 +249,12 @@ def _purge(target: Target, choice: dict[str, Any]) -> int:
 
 
 def _report(done: dict[str, Any], wait: float) -> int:
-    """Say what became of letters that were resent; return the exit status."""
+    """Print the outcome of `resend`; return the exit status."""
     if done["unknown"]:
         click.echo(f"error: {_no_such(done['unknown'])}", err=True)
     for name, letters in done["without_exporter"].items():
         click.echo(
-            f"error: {_count(letters, 'letter')} of {name}, which does not run for their signal: "
+            f"error: {_count(letters, 'letter')} of {name}, which is in no running pipeline of their signal: "
             "give another exporter with --to",
             err=True,
         )
@@ -267,45 +264,45 @@ def _report(done: dict[str, Any], wait: float) -> int:
     if done["kept"]:
         parts.append(f"{done['kept']} not delivered (the agent's log has the reason)")
     if done["pending"]:
-        parts.append(f"{done['pending']} not done within {format_duration(wait)}: the agent goes on with them")
+        parts.append(f"{done['pending']} not done within {format_duration(wait)}: the agent continues with them")
     click.echo(", ".join(parts))
     return 0 if done["delivered"] == done["letters"] and not done["unknown"] else 1
 
 
 def _choice(ids: Sequence[str], exporter: str, *, everything: bool) -> dict[str, Any]:
-    """Return which letters the options mean, as the agent is told; raise `UsageError`."""
+    """Return the letters that the options select, in the form of the control API; raise `UsageError` if none."""
     if ids and (everything or exporter):
-        message = "give ids, or --all or --exporter: not both"
+        message = "give either ids, or --all or --exporter"
         raise click.UsageError(message)
     if ids:
         return {"ids": list(ids)}
     if not (everything or exporter):
-        message = "say which letters: their ids (see `dead-letter list`), --exporter ID, or --all"
+        message = "give the letters: their ids (see `dead-letter list`), --exporter ID, or --all"
         raise click.UsageError(message)
     return {"all": True, "exporter": exporter}
 
 
-def _takes(choice: dict[str, Any], letter: Letter) -> bool:
+def _selects(choice: dict[str, Any], letter: Letter) -> bool:
     if "ids" in choice:
         return letter.id in choice["ids"]
     return choice["exporter"] in {"", letter.exporter}
 
 
 def _described(letter: Letter) -> dict[str, Any]:
-    """Return what is known of a letter, for programs: the time as RFC 3339 has it."""
+    """Return a letter's metadata for JSON output, with the time in RFC 3339 format."""
     return {**letter.to_json(), "time": _when(letter).isoformat(timespec="milliseconds")}
 
 
 def _decoded(letter: Letter, body: bytes) -> Any:  # noqa: ANN401 - JSON
-    """Return the telemetry in a letter as OTLP/JSON, or what it is instead."""
+    """Return the telemetry in a letter as OTLP/JSON, or a text that says why it cannot be shown."""
     if letter.encodings:
         return f"{len(body)} bytes, encoded with {', '.join(letter.encodings)}: see --raw"
-    from otelwp_agent.codecs import otlp_json  # noqa: PLC0415 - its tables are made for who writes JSON
+    from otelwp_agent.codecs import otlp_json  # noqa: PLC0415 - slow to import, and only needed here
 
     try:
         return json.loads(otlp_json.encode(letter.signal, body))
     except AgentError as error:
-        return f"{len(body)} bytes that are no OTLP ({error}): see --raw"
+        return f"{len(body)} bytes that are not valid OTLP ({error}): see --raw"
 
 
 def _row(letter: Letter) -> tuple[str, ...]:
@@ -319,7 +316,7 @@ def _when(letter: Letter) -> datetime:
 
 
 def _one_line(text: str) -> str:
-    """Return text that another side wrote, fit for a terminal."""
+    """Return a backend's text as one short line without control characters, safe for a terminal."""
     line = "".join(character if character.isprintable() else " " for character in text)
     line = " ".join(line.split())
     return line if len(line) <= _LONGEST_CELL else f"{line[: _LONGEST_CELL - 1]}…"

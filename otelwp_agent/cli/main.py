@@ -1,6 +1,6 @@
-"""The command line. This is the only file that ends the process.
+"""Command line. This is the only file that ends the process.
 
-Exit status: 0 good, 1 bad configuration or failure, 2 wrong usage.
+Exit status: 0 success, 1 invalid configuration or failure, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from otelwp_agent.errors import AgentError, ConfigError
 _COMMANDS = {
     "run": "Run the agent.",
     "validate": "Check a configuration, and list everything that is wrong with it.",
-    "components": "List what pipelines can be made of.",
+    "components": "List the components that pipelines can use.",
     "print-config": "Print the configuration, merged and expanded, without its secrets.",
     "schema": "Print the JSON Schema of the configuration file, for editors.",
     "generate": "Send sample telemetry.",
     "audit": "Prove that nothing was lost: print every ledger, and whether it balances.",
     "journal": "Verify a journal on disk.",
-    "dead-letter": "List, show, resend and purge what a destination has refused for good.",
-    "sampling": "Explain adaptive sampling, and try out other rules on what was recorded.",
+    "dead-letter": "List, show, resend and purge requests that a backend has refused permanently.",
+    "sampling": "Explain adaptive sampling, and try other rules on recorded traces.",
     "new": "Write a package with a component of your own.",
-    "rescue": "Bring dropped traces back from the flight recorder of adaptive sampling.",
+    "rescue": "Recover dropped traces from the flight recorder of adaptive sampling.",
 }
-"""Every command and what it does. Each stands in a file of its own, which is loaded when it is called."""
+"""Commands with their descriptions. Each command has its own file, which is loaded when the command is called."""
 
 
 class _Commands(click.Group):
-    """Loads a command when it is called, so that `--help` is instant and `run` imports nothing of the others."""
+    """Loads a command when it is called, so that `--help` is fast and `run` does not import the other commands."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Return the names, in the order in which a newcomer needs them."""
+        """Return the names, in the order in which a new user needs them."""
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Load one command."""
+        """Load and return one command, or return `None` if there is none of that name."""
         if cmd_name not in _COMMANDS:
             return None
         name = cmd_name.replace("-", "_")
@@ -54,7 +54,7 @@ class _Commands(click.Group):
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="otelwp-agent")
 def cli() -> None:
-    """Carry telemetry from WordPress, or anything that speaks OTLP, to where you look at it.
+    """Forward telemetry from WordPress, or anything that sends OTLP, to your observability backend.
 
     Start with `otelwp-agent run --config examples/quickstart.yaml`, then `otelwp-agent generate` in another terminal.
     """
@@ -70,7 +70,7 @@ def _run(arguments: list[str]) -> int:
     try:
         status = cli.main(arguments, prog_name="otelwp-agent", standalone_mode=False)
     except click.exceptions.Abort:
-        return 130  # as a shell has it for Ctrl-C
+        return 130  # the exit status of shells for Ctrl-C
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
@@ -83,7 +83,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _explain(error: Exception) -> None:
-    """Say what went wrong; a reader that has gone (`| head`) is told nothing."""
+    """Print an error; print nothing if the reader of the output has closed it (`| head`)."""
     if isinstance(error, ConfigError):
         for problem in error.problems:
             click.echo(str(problem), err=True)

@@ -1,4 +1,4 @@
-"""The options that several commands share, and what they mean."""
+"""Options that several commands share, and functions that load what they name."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 
 def config_options(command: F, *, required: bool = True) -> F:
-    """Give a command `--config` (as `config`) and `--set` (as `overrides`), both repeatable."""
+    """Add the repeatable options `--config` (as `config`) and `--set` (as `overrides`) to a command."""
     command = click.option(
         "--set",
         "overrides",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Set one value, after all files: `processors.batch.timeout=5s`. Repeatable.",
+        help="Set one value, which overrides all files: `processors.batch.timeout=5s`. Repeatable.",
     )(command)
     return click.option(
         "--config",
@@ -36,25 +36,25 @@ def config_options(command: F, *, required: bool = True) -> F:
         required=required,
         metavar="SOURCE",
         help="A file; or `file:PATH`, `env:NAME` (YAML in a variable), `yaml:…` (YAML itself). "
-        "Repeatable: maps merge, lists and values replace what came before.",
+        "Repeatable: maps are merged, lists and values replace earlier ones.",
     )(command)
 
 
 def agent_options(command: F) -> F:
-    """Give a command that asks a running agent `--config`, `--set` and `--socket`, none of them required."""
+    """Add `--config`, `--set` and `--socket`, all optional, to a command that queries a running agent."""
     command = click.option(
         "--socket",
         metavar="PATH",
-        help="The control socket of the agent, where no configuration tells it.",
+        help="The control socket of the agent; not needed with --config.",
     )(command)
     return config_options(command, required=False)
 
 
 def load_document(config: Sequence[str], overrides: Sequence[str]) -> Document:
-    """Return what the options' sources hold; raise `ConfigError`."""
+    """Load and merge the sources that the options name; raise `ConfigError` if that fails."""
     return load([Source.parse(text) for text in config], overrides)
 
 
 def load_plan(config: Sequence[str], overrides: Sequence[str]) -> Plan:
-    """Return the plan that the options describe; raise `ConfigError` with everything that is wrong."""
+    """Return the plan of the configuration that the options name; raise `ConfigError` with all its problems."""
     return make_plan(load_document(config, overrides), Catalog())

@@ -1,4 +1,4 @@
-"""`otelwp-agent print-config`: the configuration as the agent understands it, without its secrets."""
+"""`otelwp-agent print-config`: print the configuration as the agent reads it, without its secrets."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from otelwp_agent.pipeline.plan_types import Plan
 
 REDACTED = "[REDACTED]"
-"""What stands in place of a secret, as in the Collector's output."""
+"""Text that replaces a secret, as in the Collector's output."""
 
 
 @click.command("print-config")
 @config_options
-@click.option("--format", "form", type=click.Choice(["yaml", "json"]), default="yaml", help="How to print it.")
-@click.option("--defaults", is_flag=True, help="Print every setting, also those that were left to their defaults.")
+@click.option("--format", "form", type=click.Choice(["yaml", "json"]), default="yaml", help="Output format.")
+@click.option("--defaults", is_flag=True, help="Print every setting, including defaults.")
 def print_config(config: Sequence[str], overrides: Sequence[str], form: str, defaults: bool) -> None:  # noqa: FBT001
     """Print the configuration, merged and expanded, without its secrets.
 
-    What is printed loads again (with `$` written as `$$`), except for secrets: they read `[REDACTED]`, and `***` inside
-    the URL of an endpoint.
+    The output can be loaded again (`$` is printed as `$$`), except for secrets: they are replaced by `[REDACTED]`, and
+    by `***` inside the URL of an endpoint.
     """
     plan = load_plan(config, overrides)
     for warning in plan.warnings:
@@ -38,7 +38,7 @@ def print_config(config: Sequence[str], overrides: Sequence[str], form: str, def
     if form == "json":
         click.echo(json.dumps(data, indent=2, ensure_ascii=False))
         return
-    import yaml  # noqa: PLC0415 - JSON does without
+    import yaml  # noqa: PLC0415 - not needed for JSON
 
     click.echo(yaml.dump(data, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=120), nl=False)
 
@@ -58,10 +58,11 @@ def _dump(model: BaseModel, *, defaults: bool) -> Any:  # noqa: ANN401 - plain d
     return _plain(_without_nulls(model, model.model_dump(by_alias=True, exclude_unset=not defaults)))
 
 
-def _without_nulls(value: Any, dumped: Any) -> Any:  # noqa: ANN401 - any field's value, and what it was dumped to
-    """Return `dumped` without settings that are null: `grpc:` with nothing after it would switch on what is off.
+def _without_nulls(value: Any, dumped: Any) -> Any:  # noqa: ANN401 - any field's value, and its dump
+    """Return `dumped`, the dump of `value`, without settings that are null.
 
-    What is null in a map of the user's own (`resource: {service.instance.id: }`) stays.
+    A null such as `grpc:` would switch on what is off when it is loaded again. Nulls in maps with free keys, such as
+    `resource: {service.instance.id: }`, are kept.
     """
     if isinstance(value, BaseModel):
         names = {field.alias or name: name for name, field in type(value).model_fields.items()}
@@ -76,7 +77,7 @@ def _without_nulls(value: Any, dumped: Any) -> Any:  # noqa: ANN401 - any field'
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - plain data
-    """Return data in which secrets are redacted and every text is a plain `str`."""
+    """Return `value` with secrets redacted and every text as a plain `str`."""
     if isinstance(value, (SecretStr, SecretBytes)):
         return REDACTED if value.get_secret_value() else ""
     if isinstance(value, Endpoint):
@@ -89,7 +90,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - plain data
 
 
 def _escaped(value: Any) -> Any:  # noqa: ANN401 - plain data
-    """Return data in which `$` is written as it must be to be read again."""
+    """Return `value` with every `$` escaped as `$$`."""
     if isinstance(value, dict):
         return {key: _escaped(below) for key, below in value.items()}
     if isinstance(value, list):
@@ -98,10 +99,10 @@ def _escaped(value: Any) -> Any:  # noqa: ANN401 - plain data
 
 
 def _dumper() -> Any:  # noqa: ANN401 - PyYAML's dumpers have no common type
-    """Return a dumper that quotes text which our YAML would read as something else (`0o17`, `1e3`)."""
+    """Return a dumper that quotes text which `config.parse` would read as another type (`0o17`, `1e3`)."""
     import yaml  # noqa: PLC0415 - see `print_config`
 
-    from otelwp_agent.config.parse import read_scalar  # noqa: PLC0415 - reads YAML, too
+    from otelwp_agent.config.parse import read_scalar  # noqa: PLC0415 - imports PyYAML
 
     class Dumper(yaml.SafeDumper):
         def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401, ARG002 - PyYAML's signature

@@ -1,4 +1,4 @@
-"""`otelwp-agent run`: run the agent until it is told to stop."""
+"""`otelwp-agent run`: run the agent until a signal stops it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 def run(config: Sequence[str], overrides: Sequence[str]) -> None:
     """Run the agent.
 
-    SIGTERM or Ctrl-C drains and stops; a second one stops at once. SIGHUP reads the configuration again.
+    SIGTERM or Ctrl-C delivers what is buffered and stops; a second one stops at once. SIGHUP reloads the configuration.
     """
-    import uvloop  # noqa: PLC0415 - for this command alone
+    import uvloop  # noqa: PLC0415 - only for this command
 
-    from otelwp_agent.service.service import Service  # noqa: PLC0415 - the other commands do without
+    from otelwp_agent.service.service import Service  # noqa: PLC0415 - only for this command
 
     def load() -> Plan:
         plan = load_plan(config, overrides)
@@ -35,14 +35,14 @@ def run(config: Sequence[str], overrides: Sequence[str]) -> None:
 
     async def main() -> None:
         service = Service(load)
-        spawn(_greet(service), name="greet")
+        spawn(_print_addresses(service), name="print addresses")
         await service.run()
 
     uvloop.run(main())
 
 
-async def _greet(service: Service) -> None:
-    """Say what to send where, once something listens; only to a person, not to a log collector."""
+async def _print_addresses(service: Service) -> None:
+    """Print the addresses once the agent listens; only with the log encoding `console`, which people read."""
     await service.started.wait()
     telemetry = service.graph.plan.service.telemetry
     if telemetry.logs.encoding != "console":

@@ -1,4 +1,4 @@
-"""`otelwp-agent sampling`: why traces are kept or not, and what other rules would have kept."""
+"""`otelwp-agent sampling`: show why traces are kept or dropped, and what other rules would have kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from otelwp_agent.cli.asking import NobodyAnswersError, ask
+from otelwp_agent.cli.asking import NoAnswerError, ask
 from otelwp_agent.cli.options import agent_options, config_options, load_plan
 from otelwp_agent.cli.sampling_tables import explained, replayed
 from otelwp_agent.component import Kind
@@ -31,26 +31,26 @@ _top_option = click.option(
     default=TOP,
     show_default=True,
     metavar="KEYS",
-    help="Show so many keys, those with the most traffic.",
+    help="Number of keys to show, those with the most traffic.",
 )
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-_pipeline_option = click.option("--pipeline", default="", metavar="ID", help="The pipeline that is meant.")
-_processor_option = click.option("--processor", default="", metavar="ID", help="The processor that is meant.")
+_pipeline_option = click.option("--pipeline", default="", metavar="ID", help="Only this pipeline.")
+_processor_option = click.option("--processor", default="", metavar="ID", help="Only this processor.")
 
 
 @click.group()
 def sampling() -> None:
-    """Explain adaptive sampling, and try out other rules on what was recorded."""
+    """Explain adaptive sampling, and try other rules on recorded traces."""
 
 
 def agent_socket(config: Sequence[str], overrides: Sequence[str], socket: str | None) -> str:
-    """Return where the running agent is asked; raise `UsageError`, `ConfigError` or `AgentError`."""
+    """Return the control socket that the options name; raise `UsageError`, `ConfigError` or `AgentError` if none."""
     if not (config or socket):
-        raise click.UsageError("say which agent: --config FILE (the agent's) or --socket PATH")
+        raise click.UsageError("give the agent's --config FILE or --socket PATH")
     if socket is None:
         socket = load_plan(config, overrides).service.control_path
     if socket is None:
-        raise AgentError("with this configuration the agent cannot be asked: set `service.control_socket`")
+        raise AgentError("this configuration has no control socket: set `service.control_socket`")
     return socket
 
 
@@ -70,16 +70,16 @@ def explain(  # noqa: PLR0913 - one argument for each option
     top: int,
     as_json: bool,
 ) -> None:
-    """Show for each key how much there is of it, how much is kept, and why.
+    """Show the traffic of each key, how much of it is kept, and why.
 
-    Traces a second, the part with errors and percentiles of durations are estimates of all traces, kept or not, over
-    the last five to ten minutes; in parentheses the interval that holds the truth 95 times of 100. "chance" is the
-    probability with which a trace is kept that nothing else speaks for.
+    Traces per second, share of errors and percentiles of durations are estimates over all traces, kept or not, of the
+    last five to ten minutes; the 95 % confidence interval is in parentheses. "chance" is the probability with which a
+    trace is kept if no rule keeps it.
     """
     try:
         answer = ask(agent_socket(config, overrides, socket), "GET", f"/sampling?top={top}")
-    except NobodyAnswersError as error:
-        raise AgentError(f"{error}. Only a running agent knows what it samples: start it first") from error
+    except NoAnswerError as error:
+        raise AgentError(f"{error}. Only a running agent can explain its sampling: start it first") from error
     samplers = select_samplers(answer["samplers"], pipeline, processor)
     if as_json:
         click.echo(json.dumps({"samplers": samplers}, indent=2, ensure_ascii=False))
@@ -92,7 +92,7 @@ def explain(  # noqa: PLR0913 - one argument for each option
 
 
 def select_samplers(samplers: Sequence[dict[str, Any]], pipeline: str, processor: str) -> list[dict[str, Any]]:
-    """Return those that are meant; raise `AgentError` that says which there are."""
+    """Return the samplers that match `pipeline` and `processor`; raise `AgentError` that lists all if none does."""
     if not samplers:
         raise AgentError("the agent has no `adaptive_sampling` in its pipelines")
     found = [
@@ -102,7 +102,7 @@ def select_samplers(samplers: Sequence[dict[str, Any]], pipeline: str, processor
     ]
     if not found:
         names = ", ".join(f"{sampler['processor']} in {sampler['pipeline']}" for sampler in samplers)
-        raise AgentError(f"there is no such adaptive sampling: there is {names}")
+        raise AgentError(f"no adaptive sampling matches --pipeline and --processor: there is {names}")
     return found
 
 
@@ -111,14 +111,14 @@ def select_samplers(samplers: Sequence[dict[str, Any]], pipeline: str, processor
 @click.option(
     "--journal",
     metavar="DIRECTORY",
-    help="Replay the traces that stand in a journal, delivered or not.",
+    help="Replay the traces in a journal, delivered or not.",
 )
 @click.option(
     "--file",
     "files",
     multiple=True,
     metavar="FILE",
-    help="Replay what the exporter `file` wrote. Repeatable, the oldest first.",
+    help="Replay a file written by the exporter `file`. Repeatable, oldest first.",
 )
 @_pipeline_option
 @_processor_option
@@ -126,7 +126,7 @@ def select_samplers(samplers: Sequence[dict[str, Any]], pipeline: str, processor
     "--price-per-gib",
     type=click.FloatRange(0, min_open=True),
     metavar="PRICE",
-    help="What a GiB costs; that of the `target` if left out.",
+    help="Price of a GiB; that of the `target` if left out.",
 )
 @_top_option
 @_json_option
@@ -148,9 +148,9 @@ def replay(  # noqa: PLR0913 - one argument for each option
     Nothing is sent, and nothing is written.
     """
     if bool(journal) == bool(files):
-        raise click.UsageError("say what to replay: --file FILE or --journal DIRECTORY, one of them")
+        raise click.UsageError("give what to replay: either --file FILE or --journal DIRECTORY")
     plan = load_plan(config, overrides)
-    from otelwp_agent.replay.recordings import Recording  # noqa: PLC0415 - not for who explains
+    from otelwp_agent.replay.recordings import Recording  # noqa: PLC0415 - not needed for `explain`
     from otelwp_agent.replay.replay import choose  # noqa: PLC0415
     from otelwp_agent.replay.replay import replay as run  # noqa: PLC0415
 
@@ -198,11 +198,11 @@ def _length(seconds: float) -> str:
 
 
 def _to_json(done: Replayed, recording: Recording, price: float | None) -> dict[str, Any]:
-    def told(kept: Counts, dropped: Counts) -> dict[str, Any]:
+    def counts_json(kept: Counts, dropped: Counts) -> dict[str, Any]:
         cost = {} if price is None else {"cost": kept.bytes / GIB * price}
         return {"kept": asdict(kept), "dropped": asdict(dropped), **cost}
 
-    total = told(*done.totals())
+    total = counts_json(*done.totals())
     if price is not None and done.seconds:
         total["cost_per_month"] = total["cost"] / done.seconds * MONTH
     return {
@@ -218,5 +218,5 @@ def _to_json(done: Replayed, recording: Recording, price: float | None) -> dict[
             {"decision": "kept" if keep else "dropped", "reason": reason, **asdict(counts)}
             for (keep, reason), counts in sorted(done.reasons.items())
         ],
-        "keys": [{"key": list(key), **told(*done.of(key))} for key in sorted({*done.kept, *done.dropped})],
+        "keys": [{"key": list(key), **counts_json(*done.of(key))} for key in sorted({*done.kept, *done.dropped})],
     }

@@ -1,4 +1,4 @@
-"""How `otelwp-agent sampling` shows what it knows: tables for people."""
+"""Tables that `otelwp-agent sampling` prints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def table(rows: Sequence[Sequence[str]], left: int, *, last_is_text: bool = False) -> Iterator[str]:
-    """Yield lines: the first `left` columns stand left, the others right, and a text at the end as it is."""
+    """Yield the lines of a table: the first `left` columns are left-aligned, the others right-aligned.
+
+    With `last_is_text`, the last column is not aligned.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     end = len(widths) - 1
     for row in rows:
@@ -32,13 +35,13 @@ def table(rows: Sequence[Sequence[str]], left: int, *, last_is_text: bool = Fals
 
 
 def explained(sampler: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines on one sampler."""
+    """Yield the lines that explain one sampler, from its JSON description."""
     budget, own = sampler["budget"], sampler["key_budget"]
     yield f"{sampler['processor']} in {sampler['pipeline']}" + (
         "" if sampler.get("mode") != "dry_run" else ": a dry run, which drops nothing"
     )
     if budget is None:
-        yield "  no target: what no rule leaves out is kept"
+        yield "  no target: every trace is kept unless a rule drops it"
     else:
         unit = budget["unit"]
         spent = sampler["spent_last_minute"] / 60
@@ -46,16 +49,16 @@ def explained(sampler: dict[str, Any]) -> Iterator[str]:
     if own is not None:
         yield f"  no key has more than {_rate(own['rate'], own['unit'])}"
     if sampler["factor"] < 1:
-        yield f"  more comes than was planned for: all chances are {sampler['factor']:.2g} of what stands below"
+        yield f"  more traffic than planned: all chances are multiplied by {sampler['factor']:.2g}"
     full = [f"{reason} {over}" for reason, over in sampler["over_ceiling"].items() if over]
     if full:
-        yield f"  traces left to chance because their ceiling was reached: {', '.join(full)}"
+        yield f"  traces sampled by chance because the ceiling of their rule was reached: {', '.join(full)}"
     if sampler["guarded"]:
         yield f"  traces dropped because a minute's budget was spent: {sampler['guarded']}"
     yield ""
     keys = sampler["keys"]
     if not keys:
-        yield "no traces have come yet"
+        yield "no traces received yet"
         return
     head = [*sampler["per"], "traces/s", "kept", "chance", "errors", *(f"p{each}" for each in _PERCENTILES), "why"]
     rows = [head, *(_explained_key(key, len(sampler["per"])) for key in keys)]
@@ -79,10 +82,10 @@ def _explained_key(key: dict[str, Any], parts: int) -> list[str]:
 
 
 def replayed(what: Replayed, top: int, price: float | None) -> Iterator[str]:
-    """Yield the lines on a replay: `price` is of a GiB."""
+    """Yield the lines that show the result of a replay, with its `top` keys; `price` is that of a GiB, if known."""
     kept, dropped = what.totals()
     parts = len(what.per)
-    # What a kept byte costs a month, if it goes on like this.
+    # Cost per month of one kept byte at the rate of the recording.
     each = price / GIB / what.seconds * MONTH if price is not None and what.seconds > 0 else None
     head = [
         *what.per,
@@ -102,8 +105,8 @@ def replayed(what: Replayed, top: int, price: float | None) -> Iterator[str]:
     if len(order) > top:
         rest = [what.of(key) for key in order[top:]]
         cells = _key_cells((f"({len(rest)} more keys)",), parts)
-        gone = [counts for _, counts in rest]
-        rows.append(_replayed_row(cells, sum([counts for counts, _ in rest], Counts()), sum(gone, Counts()), each))
+        dropped_rest = sum([counts for _, counts in rest], Counts())
+        rows.append(_replayed_row(cells, sum([counts for counts, _ in rest], Counts()), dropped_rest, each))
     rows.append(_replayed_row(_key_cells(("total",), parts), kept, dropped, each))
     yield from table(rows, parts)
     yield ""
@@ -116,14 +119,15 @@ def replayed(what: Replayed, top: int, price: float | None) -> Iterator[str]:
             listed = ", ".join(f"{reason} {counts.traces:,}" for reason, counts in why)
             yield f"traces {word} because of: {listed}"
     if what.seconds > 0:
-        yield f"kept a second: {_number(kept.spans / what.seconds)} spans, {_number(kept.traces / what.seconds)} traces"
+        spans, traces = kept.spans / what.seconds, kept.traces / what.seconds
+        yield f"kept per second: {_number(spans)} spans, {_number(traces)} traces"
         month = kept.bytes / what.seconds * MONTH
         cost = f", which costs {month / GIB * price:,.2f}" if price is not None else ""
-        yield f"kept a month, if it goes on like this: {_size(month)}{cost}"
+        yield f"kept per month, at this rate: {_size(month)}{cost}"
 
 
 def sum_of(what: Replayed, key: Key) -> Counts:
-    """Return what there was of a key."""
+    """Return the counts of a key, kept and dropped together."""
     kept, dropped = what.of(key)
     return kept + dropped
 
@@ -151,7 +155,7 @@ def _key_cells(key: Key, parts: int) -> list[str]:
 
 
 def _with_interval(interval: Sequence[float | None] | None, write: Any) -> str:  # noqa: ANN401 - a function of a number
-    """Write `value (low to high)`."""
+    """Return `value (low to high)` as text; `write` formats each number."""
     if interval is None or interval[0] is None:
         return "-"
     value, low, high = interval
@@ -166,7 +170,7 @@ def _rate(rate: float, unit: str) -> str:
 
 
 def _number(number: float) -> str:
-    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"  # noqa: PLR2004 - three digits say enough
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"  # noqa: PLR2004 - three significant digits
 
 
 def _percent(ratio: float) -> str:

@@ -1,4 +1,4 @@
-"""`otelwp-agent schema`: the JSON Schema of the configuration file, for editors."""
+"""`otelwp-agent schema`: print the JSON Schema of the configuration file, for editors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCE = {
     "type": "string",
     "pattern": r"^\$\{.*\}$",
-    "description": "A value from outside: ${env:NAME}, ${file:PATH}",
+    "description": "A reference: ${env:NAME}, ${file:PATH}",
 }
 _PIPELINE_LISTS = {
     "receivers": "receivers and connectors",
@@ -42,7 +42,7 @@ def schema() -> None:
 
 
 def build_schema(catalog: Catalog) -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of a whole file."""
+    """Return the JSON Schema (draft 2020-12) of a configuration file with the components of `catalog`."""
     factories = [*catalog.factories(lambda error: click.echo(f"warning: {error}", err=True))]
     for config in (*(factory.config for factory in factories), ServiceConfig):
         describe(config)
@@ -79,33 +79,33 @@ def build_schema(catalog: Catalog) -> dict[str, Any]:
 
 
 class _Generator(GenerateJsonSchema):
-    """pydantic's, with the file's own dialect."""
+    """pydantic's generator, for the dialect of the schema."""
 
     schema_dialect = DIALECT
 
 
 def _ids(factory: Factory) -> str:
-    """Return the pattern of the ids of one type, under all its names."""
+    """Return a regular expression for the ids of a component type, aliases included."""
     aliases = [alias for alias, type_ in ALIASES.get(factory.kind, {}).items() if type_ == factory.type]
     names = "|".join(re.escape(name) for name in sorted({factory.type, *factory.aliases, *aliases}))
     return f"^({names})(/.+)?$"
 
 
 def _described(factory: Factory, reference: dict[str, Any]) -> dict[str, Any]:
-    """Return the reference with what the component does."""
-    import sys  # noqa: PLC0415 - for a module's docstring
+    """Return `reference` with the component's description added."""
+    import sys  # noqa: PLC0415 - only needed here
 
     document = sys.modules[factory.config.__module__].__doc__ or ""
     return {**reference, "description": " ".join(document.strip().split("\n\n")[0].split())}
 
 
 def _nullable(definition: dict[str, Any]) -> dict[str, Any]:
-    """Allow `type:` with nothing after it."""
+    """Allow null, so that `type:` without a value is valid."""
     return {"anyOf": [definition, {"type": "null"}]}
 
 
 def _relaxed(definition: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Allow null (the default) and `${…}` wherever a file may have them."""
+    """Allow null (the default) and `${…}` for every property of a definition."""
     if "properties" not in definition:
         return definition
     properties = {name: _or_reference(field, definitions) for name, field in definition["properties"].items()}
@@ -113,18 +113,18 @@ def _relaxed(definition: dict[str, Any], definitions: dict[str, Any]) -> dict[st
 
 
 def _or_reference(field: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    said: dict[str, Any] = {key: field[key] for key in ("description", "default", "deprecated") if key in field}
-    if "$ref" in field:  # pydantic leaves out what the section itself says in the same words
-        said.setdefault("description", definitions[field["$ref"].rpartition("/")[2]].get("description", ""))
-    bare = {key: value for key, value in field.items() if key not in (*said, "title")}
+    outer: dict[str, Any] = {key: field[key] for key in ("description", "default", "deprecated") if key in field}
+    if "$ref" in field:  # pydantic leaves out a description that is the same as the section's
+        outer.setdefault("description", definitions[field["$ref"].rpartition("/")[2]].get("description", ""))
+    bare = {key: value for key, value in field.items() if key not in (*outer, "title")}
     options = bare["anyOf"] if [*bare] == ["anyOf"] else [bare]
     return {
         "anyOf": [*(option for option in options if option != {"type": "null"}), {"type": "null"}, _REFERENCE],
-        **said,
+        **outer,
     }
 
 
 def _restrict_pipelines(definitions: dict[str, Any]) -> None:
-    """Let pipelines be called after signals only."""
+    """Allow only pipeline ids that begin with a signal."""
     signals = "|".join(signal.value for signal in Signal)
     definitions["ServiceConfig"]["properties"]["pipelines"] |= {"propertyNames": {"pattern": f"^({signals})(/.+)?$"}}

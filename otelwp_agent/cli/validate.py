@@ -1,4 +1,4 @@
-"""`otelwp-agent validate`: say everything that is wrong with a configuration, and start nothing."""
+"""`otelwp-agent validate`: report all problems of a configuration without starting anything."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 def validate(config: Sequence[str], overrides: Sequence[str]) -> None:
     """Check a configuration, and list everything that is wrong with it.
 
-    Each problem stands on a line of its own: file, line and column, what is wrong, and what would be right. Every
-    component is built, but nothing is opened or started. Exit status: 0 good (there may be warnings), 1 bad, 2 wrong
-    usage.
+    Each problem is one line: file, line and column, what is wrong, and what would be right. Every component is built,
+    but nothing is opened or started. Exit status: 0 valid (possibly with warnings), 1 invalid, 2 wrong usage.
     """
     document = load_document(config, overrides)
     plan = make_plan(document, Catalog())

@@ -1,4 +1,4 @@
-"""The settings of one attribute action, which the processors `resource` and `attributes` share."""
+"""Settings of one attribute action, shared by the processors `resource` and `attributes`."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ _SOURCES = ("value", "from_attribute", "from_context")
 
 
 class AttributeAction(Block):
-    """One change of attributes."""
+    """Settings of one change to attributes."""
 
     key: str = ""
-    """The attribute to act upon. `delete` and `hash` may do with `pattern` alone."""
+    """Name of the attribute to change. Optional for `delete` and `hash` if `pattern` is given."""
     action: Kind
-    """insert: set it if it is not there. update: set it if it is. upsert: set it. delete: remove it. hash: replace its
-    value by the SHA-256 of it, in hexadecimal. extract: set attributes from the named groups of `pattern` in its value,
-    if that is text. convert: change its type to `converted_type`; a value that cannot be converted stays."""
+    """insert: set the attribute if it does not exist. update: set it if it exists. upsert: set it in both cases.
+    delete: remove it. hash: replace its value with the SHA-256 of the value, in hexadecimal. extract: set attributes
+    from the named groups of `pattern` in its value, if the value is text. convert: change its type to
+    `converted_type`; a value that cannot be converted is left unchanged."""
     value: JsonValue = None
     """insert, update, upsert: the value. It keeps its YAML type: text, integer, float, boolean, list, map."""
     from_attribute: str = ""
-    """insert, update, upsert: take the value of this attribute; without it, nothing is done."""
+    """insert, update, upsert: copy the value of this attribute; if it does not exist, nothing is changed."""
     from_context: str = ""
-    """insert, update, upsert: take the value from the sender: `metadata.x` is its header (or gRPC metadata) `x`."""
+    """insert, update, upsert: use a value of the request: `metadata.x` is its header (or gRPC metadata) `x`."""
     default_value: JsonValue = None
-    """insert, update, upsert: the value when `from_attribute` or `from_context` has none."""
+    """insert, update, upsert: the value to set if `from_attribute` or `from_context` has none."""
     pattern: str = ""
-    """delete, hash: act upon every attribute whose key matches this regular expression, anywhere in it.
-    extract: the expression, whose named groups become attributes."""
+    """delete, hash: a regular expression; every attribute whose key contains a match is changed.
+    extract: a regular expression whose named groups become attributes."""
     converted_type: Literal["int", "double", "string", ""] = ""
-    """convert: the type wanted."""
+    """convert: the new type."""
 
     @field_validator("action", mode="before")
     @classmethod
-    def _lower(cls, value: Any) -> Any:  # noqa: ANN401 - whatever YAML has there
+    def _lower(cls, value: Any) -> Any:  # noqa: ANN401 - any YAML value
         return value.lower() if isinstance(value, str) else value
 
     @field_validator("value", "default_value")
@@ -68,7 +69,7 @@ class AttributeAction(Block):
         return self
 
     def to_action(self) -> Action:
-        """Return it for `model.attributes`."""
+        """Return these settings as an action of `model.attributes`."""
         return Action(
             kind=self.action,
             key=self.key,
@@ -87,11 +88,11 @@ _USES: dict[str, frozenset[str]] = {
     **dict.fromkeys(("delete", "hash", "extract"), frozenset({"pattern"})),
     "convert": frozenset({"converted_type"}),
 }
-"""The fields that each action uses, beside `key`."""
+"""The fields that each action uses in addition to `key`."""
 
 
 def _problem(action: AttributeAction) -> str:
-    """Return what is wrong with the fields together, or ""."""
+    """Return why the fields do not fit together, or ""."""
     kind = action.action
     by_pattern = kind in ("delete", "hash")
     used = {
@@ -109,7 +110,7 @@ def _problem(action: AttributeAction) -> str:
 
 
 def _given(action: AttributeAction, name: str) -> bool:
-    """Whether a field was given: null never counts, and "" only where it is a value."""
+    """Whether a field was given. Null never counts; "" counts only for `value` and `default_value`."""
     value = getattr(action, name)
     return value is not None and (value != "" or name in ("value", "default_value"))
 
@@ -125,10 +126,10 @@ def _group_problem(pattern: str) -> str:
     if not pattern:
         return "`extract` needs `pattern`"
     if not re.compile(pattern).groupindex:
-        return "`pattern` needs a group with a name, which becomes the attribute's: `(?P<name>…)`"
+        return "`pattern` needs a named group, whose name becomes the attribute's name: `(?P<name>…)`"
     return ""
 
 
 def _listed(names: Collection[str]) -> str:
-    """Return names in back quotes, sorted."""
+    """Return the sorted names in back quotes."""
     return ", ".join(f"`{name}`" for name in sorted(names))

@@ -1,7 +1,7 @@
-"""What configuration files become: a tree of values in which each knows where it was written.
+"""Tree of configuration values, each with its position in the source.
 
-Invariant: every node of a tree has a place, also one that came through an alias, a merge or a `${file:…}`: the place
-is always where the text stands that a person would have to change.
+Invariant: every node has a position, also one that came through an alias, a merge or a `${file:…}`. It is always the
+position of the text that a person would have to change.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Path = tuple[str | int, ...]
-"""Keys and list indexes, from the top of the document."""
+"""Keys and list indexes from the top of the document to a node."""
 
 Scalar = str | int | float | bool | None
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something stands: a file (or `--set …`, `env:NAME`), a line and a column, both from 1; 0 if it has none."""
+    """Position in a file (or in `--set …`, `env:NAME`): line and column start at 1, and are 0 if unknown."""
 
     file: str
     line: int = 0
@@ -31,27 +31,27 @@ class Place:
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A value: a scalar, a map or a list of nodes."""
+    """A value with its position: a scalar, a map of nodes or a list of nodes."""
 
     value: Scalar | dict[str, Node] | list[Node]
     at: Place
-    """Where the value stands."""
+    """Position of the value."""
     key_at: Place
-    """Where its key stands; of a list's item, where the item does."""
+    """Position of its key; for an item of a list, position of the item."""
     written: str | None = None
-    """What was written, if the value came out of `${…}`: messages show this in place of the value."""
+    """The reference in the source, if the value came from `${…}`: messages show it instead of the value."""
     text: str | None = None
-    """The value as text, if all of it came out of one `${…}`: for fields that want text, whatever it looks like."""
+    """The value as text, if all of it came from one `${…}`: fields of type text use it without YAML conversion."""
     broken: bool = False
-    """Whether it could not be read, which has been reported: what follows from that is not."""
+    """Whether the value could not be read. That has been reported; errors that follow from it are not reported."""
 
     @property
     def place(self) -> Place:
-        """Where to point at: an empty value is best seen at its key."""
+        """Position for messages: that of the key if the value is empty, else that of the value."""
         return self.key_at if self.value is None and self.written is None else self.at
 
     def children(self) -> Iterator[tuple[str | int, Node]]:
-        """Yield a map's or a list's nodes with their keys or indexes."""
+        """Yield the nodes of a map or list with their keys or indexes."""
         if isinstance(self.value, dict):
             yield from self.value.items()
         elif isinstance(self.value, list):
@@ -66,13 +66,13 @@ class Node:
         return None
 
     def walk(self) -> Iterator[Node]:
-        """Yield the node and everything below it."""
+        """Yield this node and all nodes below it."""
         yield self
         for _, child in self.children():
             yield from child.walk()
 
-    def data(self, as_text: frozenset[Node] = frozenset()) -> Any:  # noqa: ANN401 - whatever was written
-        """Return plain dicts, lists and scalars; nodes in `as_text` give their `text`."""
+    def data(self, as_text: frozenset[Node] = frozenset()) -> Any:  # noqa: ANN401 - any YAML value
+        """Return plain dicts, lists and scalars; for nodes in `as_text`, their `text`."""
         if self in as_text:
             return self.text
         if isinstance(self.value, dict):
@@ -84,23 +84,23 @@ class Node:
     def problem(
         self, message: str, path: Path = (), *, at_key: bool = False, severity: Severity = Severity.ERROR
     ) -> Problem:
-        """Say that something is wrong here."""
+        """Return a problem located at this node (at its key if `at_key`); `path` is the path of the node."""
         place = self.key_at if at_key else self.place
         return Problem(message, show_path(path), place.file, place.line, place.column, severity)
 
 
 @dataclass(slots=True)
 class Document:
-    """One configuration, merged from all its sources, every `${…}` replaced."""
+    """A configuration merged from all its sources, with every `${…}` replaced."""
 
     root: Node
     problems: list[Problem] = field(default_factory=list)
-    """What was wrong with the text itself: errors and warnings, in the order in which they were found."""
+    """Errors and warnings about the YAML text, in the order in which they were found."""
     files: tuple[str, ...] = ()
     """The names of the sources, in order."""
 
     def place(self, path: Path, *, key: bool = False) -> Place:
-        """Return where the value at `path` stands (or its key); for what is not there, the nearest above it."""
+        """Return the position of the value at `path` (or of its key); if it does not exist, of its nearest parent."""
         node = self.root
         for part in path:
             child = node.get(part)
@@ -109,13 +109,13 @@ class Document:
             node = child
         return node.key_at if key else node.place
 
-    def data(self) -> Any:  # noqa: ANN401 - whatever was written
-        """Return the whole as plain dicts, lists and scalars."""
+    def data(self) -> Any:  # noqa: ANN401 - any YAML value
+        """Return the whole document as plain dicts, lists and scalars."""
         return self.root.data()
 
 
 def show_path(path: Path) -> str:
-    """Return a path as people write it: `service.pipelines.traces.receivers[0]`."""
+    """Return a path as text: `service.pipelines.traces.receivers[0]`."""
     shown = ""
     for part in path:
         if isinstance(part, int):
@@ -127,7 +127,7 @@ def show_path(path: Path) -> str:
 
 
 def merge(below: Node, above: Node) -> Node:
-    """Return `above` laid over `below`: maps merge, everything else replaces."""
+    """Return `below` overridden by `above`: maps are merged, other values replaced."""
     if not isinstance(below.value, dict) or not isinstance(above.value, dict):
         return above
     merged = dict(below.value)

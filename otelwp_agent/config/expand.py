@@ -1,10 +1,10 @@
 """Replace `${env:NAME}`, `${env:NAME:-default}`, `${NAME}` and `${file:PATH}` in values.
 
-The rules are the Collector's: `$$` is a dollar sign; references may stand inside each other and inside what they
-bring; a value that is one reference and nothing else is read as YAML (`8888` becomes a number, `[a, b]` a list), and a
-field that wants text gets the text. Unlike there, a variable that is not set and has no default is an error.
+The rules are the Collector's: `$$` is a dollar sign; references may contain references, and so may their values; a
+value that consists of one reference only is read as YAML (`8888` becomes a number, `[a, b]` a list), but a field of
+type text gets the text. Unlike in the Collector, a variable that is not set and has no default is an error.
 
-Relative paths are relative to the working directory; one newline at the end of a file is not part of its text.
+Relative paths are relative to the working directory. One newline at the end of a file is removed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from otelwp_agent.config.document import Path
 
 MAX_FILE = 4 * 2**20
-"""Bytes of a file that configuration is read from."""
+"""Largest size of a file, in bytes."""
 
 _MAX_NESTING = 32
 _MAX_TEXT = 2**20
@@ -32,17 +32,17 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class ExpansionError(Exception):
-    """A reference that cannot be replaced; the message says why, and never holds a value."""
+    """A reference cannot be replaced; the message gives the reason and never contains a value."""
 
     def __init__(self, message: str, line: int = 0) -> None:
-        """Say what is wrong, and on which line of the file that was read."""
+        """Describe the problem; `line` is the line in the file that was read, 0 if unknown."""
         super().__init__(message)
         self.line = line
 
 
 @dataclass(frozen=True, slots=True)
 class _Brought:
-    """What a reference brings: `file` is where it comes from, `done` whether its own references are replaced."""
+    """Value of a reference: its text, the file it came from (or ""), and whether references in it are replaced."""
 
     text: str
     file: str = ""
@@ -50,12 +50,12 @@ class _Brought:
 
 
 def read_text(path: str) -> str:
-    """Return a file's text; raise `ExpansionError` that says why it cannot be read."""
+    """Return the text of a file; raise `ExpansionError` with the reason if it cannot be read."""
     try:
         with pathlib.Path(path).open("rb") as file:
             raw = file.read(MAX_FILE + 1)
     except FileNotFoundError:
-        raise ExpansionError(f"there is no file `{path}`") from None
+        raise ExpansionError(f"file `{path}` does not exist") from None
     except IsADirectoryError:
         raise ExpansionError(f"`{path}` is a directory, not a file") from None
     except (OSError, ValueError) as error:
@@ -71,16 +71,16 @@ def read_text(path: str) -> str:
 
 
 class Expander:
-    """Replaces references in a tree, in place; what is wrong goes to `problems`."""
+    """Replaces references in a tree, in place; appends errors and warnings to `problems`."""
 
     def __init__(self, env: Mapping[str, str], problems: list[Problem]) -> None:
-        """Take variables from `env`."""
+        """Read variables from `env`."""
         self._env = env
         self._problems = problems
         self._size = 0
 
     def expand(self, node: Node, path: Path = (), nesting: int = 0) -> None:
-        """Replace every reference at and below `node`, which stands at `path`."""
+        """Replace every reference in `node` and below it; `path` is the path of `node`."""
         if isinstance(node.value, str):
             if "$" in node.value:
                 self._scalar(node, node.value, path, nesting)
@@ -99,16 +99,16 @@ class Expander:
                 if "${" in written.replace("$$", ""):
                     node.written = written
                     if _closing(written, written.replace("$$", "  ").find("${") + 2) < 0:
-                        message = "`${` is never closed and stays as it is: write `$${` if that is meant"
+                        message = "`${` is not closed and is left unchanged: write `$${` for a plain `${`"
                         self._problems.append(node.problem(message, path, severity=Severity.WARNING))
         except ExpansionError as error:
             self._problems.append(node.problem(str(error), path))
             node.value, node.broken = None, True
 
     def _whole(self, node: Node, inner: str, path: Path, nesting: int) -> None:
-        """Replace a value that is one reference: read what it brings as YAML, and keep its text."""
+        """Replace a value that consists of one reference: read its value as YAML, and keep the text."""
         brought = self._retrieve(inner, nesting)
-        if brought.done and not brought.text:  # `${env:NAME:-}` is an empty text; a variable that is empty is a null
+        if brought.done and not brought.text:  # `${env:NAME:-}` is an empty text; an empty variable is null
             node.value = node.text = ""
             return
         found: list[Problem] = []
@@ -129,7 +129,7 @@ class Expander:
         try:
             node.text = self._final(brought, nesting)
         except ExpansionError:
-            node.text = None  # a `${…}` in a comment, say: as YAML it is fine, as text it is not
+            node.text = None  # valid as YAML but not as text, for example because of a `${…}` in a comment
 
     def _final(self, brought: _Brought, nesting: int) -> str:
         return brought.text if brought.done else self._text(brought.text, nesting + 1)
@@ -137,7 +137,7 @@ class Expander:
     def _text(self, text: str, nesting: int) -> str:
         """Return `text` with every reference replaced by text, and `$$` by `$`."""
         if nesting > _MAX_NESTING:
-            raise ExpansionError("this reference brings another, and that the next, without an end")
+            raise ExpansionError(f"references in references are nested more than {_MAX_NESTING} deep")
         parts: list[str] = []
         position = 0
         while (dollar := text.find("$", position)) >= 0:
@@ -154,11 +154,11 @@ class Expander:
         joined = "".join(parts)
         self._size += len(joined)
         if self._size > _MAX_TEXT:
-            raise ExpansionError("the references of this configuration bring more text than a configuration can have")
+            raise ExpansionError(f"the references of this configuration expand to more than {_MAX_TEXT} characters")
         return joined
 
     def _retrieve(self, inner: str, nesting: int) -> _Brought:
-        """Return what `${inner}` brings."""
+        """Return the value of `${inner}`."""
         reference = self._text(inner, nesting + 1)
         scheme, colon, rest = reference.partition(":")
         if not colon or rest.startswith("-"):
@@ -170,7 +170,7 @@ class Expander:
         if scheme == "yaml":
             return _Brought(rest, done=True)
         raise ExpansionError(
-            f"`${{{inner}}}` is not a reference that is known here: write `${{env:NAME}}` or `${{file:PATH}}`, "
+            f"`${{{inner}}}` is not a known reference: write `${{env:NAME}}` or `${{file:PATH}}`, "
             "or `$${` for a plain `${`"
         )
 
@@ -190,7 +190,7 @@ class Expander:
 
 
 def _closing(text: str, start: int) -> int:
-    """Return where the brace closes that was opened before `start`, or -1."""
+    """Return the index of the brace that closes the one opened before `start`, or -1."""
     depth = 1
     for index in range(start, len(text)):
         if text[index] == "{":

@@ -1,7 +1,7 @@
-"""Check a part of a document against a model, and say what is wrong in words and with places.
+"""Validate a part of a document against a model, and turn pydantic's errors into problems with positions.
 
-pydantic knows what is wrong; this knows where it was written, what the model would have taken, and how people talk.
-Values that came out of `${…}` are never shown: messages name the reference instead.
+Problems say in plain words what is wrong, where it is in the source and what the model accepts. Values that came from
+`${…}` are never shown: messages name the reference instead.
 """
 
 from __future__ import annotations
@@ -28,25 +28,26 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=BaseModel)
 
 _SHORTEST_HIDDEN = 4
-"""Replacing shorter values wherever they occur in a message would garble it; as a quoted value they are replaced."""
+"""Characters of the shortest secret value that is replaced everywhere in a message. Replacing shorter ones would garble
+the message: they are replaced only in quotes."""
 
 _LONGEST_SHOWN = 40
 
 
 def check(model: type[M], node: Node, path: Path = ()) -> tuple[M | None, list[Problem]]:
-    """Return what `node` (which stands at `path`) makes of `model`, or `None`; and what is wrong or worth a warning."""
+    """Load `node` (at `path`) as `model`; return the result, or `None` if it is invalid, and errors and warnings."""
     as_text: frozenset[Node] = frozenset()
     while True:
         try:
             loaded = model.model_validate(node.data(as_text))
         except ValidationError as error:
             details = error.errors(include_url=False, include_context=True)
-            # Fields that want text take what a variable holds as text, whatever it looks like. (The Collector's rule.)
+            # Fields of type text use the value of a variable without YAML conversion (the Collector's rule).
             again = {at for detail in details for at in [_deepest(node, detail["loc"])[0]] if at.text is not None}
             if again <= as_text:
                 problems = [*_explain_all(details, model, node, path)]
-                said = {problem.path for problem in problems}
-                more = [problem for problem in _truths_for_numbers(model, node, path) if problem.path not in said]
+                reported = {problem.path for problem in problems}
+                more = [problem for problem in _truths_for_numbers(model, node, path) if problem.path not in reported]
                 return None, problems + more
             as_text |= again
         else:
@@ -55,7 +56,7 @@ def check(model: type[M], node: Node, path: Path = ()) -> tuple[M | None, list[P
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `: did you mean …?` if something known looks like `name`, or "" ."""
+    """Return `: did you mean …?` with the name from `known` that is similar to `name`, or "" if none is."""
     names = sorted(known)
     folded = {other.lower().replace("-", "_"): other for other in names}
     close = get_close_matches(name.lower().replace("-", "_"), folded, n=1, cutoff=0.6)
@@ -63,13 +64,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def listing(names: Iterable[str], word: str = "or") -> str:
-    """Return `a`, `b` or `c`."""
+    """Return the names as a list in words: `a`, `b` or `c`."""
     shown = [f"`{name}`" for name in names]
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} {word} {shown[-1]}" if shown else "nothing"
 
 
 def kind_of(node: Node) -> str:
-    """Return what a value is, in words."""
+    """Return the kind of a value in words: "a map", "the number 5"."""
     value = node.value
     if isinstance(value, dict):
         return "a map"
@@ -78,15 +79,15 @@ def kind_of(node: Node) -> str:
     if value is None:
         return "nothing"
     if node.written is not None:
-        return f"what `{node.written}` brings"
+        return f"the value of `{node.written}`"
     if isinstance(value, bool):
         return f"the truth value `{str(value).lower()}`"
     return f"the number {value}" if isinstance(value, int | float) else "text"
 
 
 def _explain_all(details: list[ErrorDetails], model: type[BaseModel], node: Node, path: Path) -> Iterator[Problem]:
-    """Yield one problem for each place: what several branches of a union say of one value is one problem."""
-    said: dict[tuple[Path, bool], tuple[Node, list[str]]] = {}
+    """Yield one problem for each place; the errors that several branches of a union have for one value are merged."""
+    by_place: dict[tuple[Path, bool], tuple[Node, list[str]]] = {}
     for detail in details:
         at, found, rest = _follow(node, detail["loc"])
         if at.broken or any(below.broken for below in at.walk()):
@@ -95,7 +96,7 @@ def _explain_all(details: list[ErrorDetails], model: type[BaseModel], node: Node
         unknown = detail["type"] == "extra_forbidden"
         if missing:
             name = str(detail["loc"][-1])
-            parent = found if rest else found[:-1]  # `name:` with nothing after it is there, and missing
+            parent = found if rest else found[:-1]  # `name:` without a value exists as a node
             message = _missing(model, parent, name)
             found = (*parent, name)
         elif unknown:
@@ -104,19 +105,19 @@ def _explain_all(details: list[ErrorDetails], model: type[BaseModel], node: Node
             message = hide(_words(detail, at), at)
             at, found = _blamed(at, found, message)
             first, _, remainder = message.partition(": ")
-            if found and show_path(found).endswith(first):  # the place says that already
+            if found and show_path(found).endswith(first):  # the position already names it
                 message = remainder
-        messages = said.setdefault((found, missing or unknown), (at, []))[1]
+        messages = by_place.setdefault((found, missing or unknown), (at, []))[1]
         if message not in messages:
             messages.append(message)
-    for (found, at_key), (at, messages) in said.items():
+    for (found, at_key), (at, messages) in by_place.items():
         yield at.problem("; or ".join(messages), (*path, *found), at_key=at_key)
 
 
 def _follow(node: Node, loc: tuple[str | int, ...]) -> tuple[Node, Path, Path]:
-    """Return the deepest node on pydantic's way, the way to it, and the part of the way that leads nowhere.
+    """Return the deepest node on pydantic's path `loc`, the path to it, and the parts of `loc` after it.
 
-    The way has parts that are no keys: a union's branches, `[key]`.
+    `loc` has parts that are not keys: the branches of a union, `[key]`.
     """
     found: Path = ()
     rest: Path = ()
@@ -135,7 +136,7 @@ def _deepest(node: Node, loc: tuple[str | int, ...]) -> tuple[Node, Path]:
 
 
 def _blamed(at: Node, found: Path, message: str) -> tuple[Node, Path]:
-    """Point at the key that a map's message begins with (`batch.max_size (5) is below …`), if it is there."""
+    """Return node and path of the key that `message` begins with (`batch.max_size (5) is …`), or `at` and `found`."""
     first = message.split(maxsplit=1)[0].strip("`'\",:()") if message else ""
     for part in first.split("."):
         child = at.get(part)
@@ -146,20 +147,20 @@ def _blamed(at: Node, found: Path, message: str) -> tuple[Node, Path]:
 
 
 def hide(message: str, at: Node) -> str:
-    """Replace values that came out of `${…}` by the reference, and redact the secrets of URLs."""
+    """Replace values in `message` that came from `${…}` by the reference, and redact the secrets of URLs."""
     for node in at.walk():
         if node.written is None:
             continue
         for value in {str(node.value), node.text or ""} - {""}:
             for shown in (repr(value), f'"{value}"', f"`{value}`"):
-                message = message.replace(shown, f"what `{node.written}` brings")
+                message = message.replace(shown, f"the value of `{node.written}`")
             if len(value) >= _SHORTEST_HIDDEN:
                 message = message.replace(value, node.written)
     return redact_text(message)
 
 
 def _words(detail: ErrorDetails, at: Node) -> str:
-    """Return what is wrong with a value, and what would be right."""
+    """Return a message that says what is wrong with a value and what would be right."""
     kind, context = detail["type"], detail.get("ctx", {})
     if kind in ("value_error", "assertion_error"):
         return str(context.get("error", detail["msg"]))
@@ -213,14 +214,14 @@ _BOUNDS = (
 
 
 def _shown(at: Node) -> str:
-    """Return a scalar as written, if it is short and anybody may see it; otherwise what it is."""
+    """Return a scalar as written if it is short and not from `${…}`; otherwise its kind in words."""
     if isinstance(at.value, str) and at.written is None and len(at.value) <= _LONGEST_SHOWN:
         return f"{redact_text(at.value)!r}"
     return kind_of(at)
 
 
 def _choice(expected: str, at: Node) -> str:
-    """Say what may be chosen; `expected` is pydantic's `'a', 'b' or 'c'`."""
+    """Return a message that lists the choices; `expected` is pydantic's `'a', 'b' or 'c'`."""
     choices = [part.strip().strip("'") for part in expected.replace(" or ", ", ").split(",")]
     shown = [choice or '""' for choice in choices]
     hint = did_you_mean(at.value, filter(None, choices)) if isinstance(at.value, str) and at.written is None else ""
@@ -248,32 +249,34 @@ def _unknown_key(model: type[BaseModel], found: Path) -> str:
     *parents, key = found
     names = {name for parent in _models_at(model, tuple(parents)) for name in _fields(parent)}
     message = f"there is no `{key}` here"
-    elsewhere = [show_path(way) for parent in _models_at(model, tuple(parents)) for way in _ways_to(parent, str(key))]
+    elsewhere = [
+        show_path(at) for parent in _models_at(model, tuple(parents)) for at in _sections_with(parent, str(key))
+    ]
     if hint := did_you_mean(str(key), names):
         return message + hint
     if elsewhere:
         return f"{message}: it belongs under {listing(elsewhere)}"
-    return f"{message}: these keys are known: {', '.join(sorted(names))}" if names else f"{message}: no key is"
+    return f"{message}: these keys are known: {', '.join(sorted(names))}" if names else f"{message}: it has no keys"
 
 
-def _ways_to(model: type[BaseModel], key: str, depth: int = 3) -> Iterator[Path]:
-    """Yield the sections below `model` that have `key`."""
+def _sections_with(model: type[BaseModel], key: str, depth: int = 3) -> Iterator[Path]:
+    """Yield the paths of the sections below `model` that have `key`, to `depth` levels."""
     for name, field in _fields(model).items():
         for child in _models(field.annotation):
             if key in _fields(child):
                 yield (name,)
             elif depth > 1:
-                yield from ((name, *way) for way in _ways_to(child, key, depth - 1))
+                yield from ((name, *section) for section in _sections_with(child, key, depth - 1))
 
 
 @cache
 def _fields(model: type[BaseModel]) -> dict[str, Any]:
-    """Return a model's fields by the names that are written in YAML."""
+    """Return a model's fields by their names in YAML."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _models_at(model: type[BaseModel], path: Path) -> list[type[BaseModel]]:
-    """Return the models that may stand at `path`."""
+    """Return the models that are possible at `path`."""
     annotations: list[Any] = [model]
     for part in path:
         annotations = [found for annotation in annotations for found in _below(annotation, part)]
@@ -281,7 +284,7 @@ def _models_at(model: type[BaseModel], path: Path) -> list[type[BaseModel]]:
 
 
 def _below(annotation: Any, part: str | int) -> Iterator[Any]:  # noqa: ANN401 - annotations are of any type
-    """Yield the annotations of what stands at a key or an index of something annotated so."""
+    """Yield the annotations of the value at key or index `part` of a value with this annotation."""
     for option in _options(annotation):
         origin, arguments = get_origin(option), get_args(option)
         if isinstance(option, type) and issubclass(option, BaseModel):
@@ -294,7 +297,7 @@ def _below(annotation: Any, part: str | int) -> Iterator[Any]:  # noqa: ANN401 -
 
 
 def _options(annotation: Any) -> Iterator[Any]:  # noqa: ANN401 - annotations are of any type
-    """Yield the branches of unions, without what is annotated to them."""
+    """Yield the branches of a union, without their `Annotated` metadata."""
     origin = get_origin(annotation)
     if origin is Annotated:
         yield from _options(get_args(annotation)[0])
@@ -314,7 +317,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401 - annotat
 
 
 def settings(annotation: Any, node: Node, path: Path) -> Iterator[tuple[FieldInfo, Node, Path]]:  # noqa: ANN401
-    """Yield every setting that was written, with its field and its place."""
+    """Yield every setting in `node` as its field, its node and its path."""
     for option in _options(annotation):
         is_model = option in _models(option)
         for key, child in node.children():
@@ -326,7 +329,7 @@ def settings(annotation: Any, node: Node, path: Path) -> Iterator[tuple[FieldInf
 
 
 def _warnings(model: type[BaseModel], node: Node, path: Path) -> Iterator[Problem]:
-    """Warn of every setting that loads and changes nothing."""
+    """Yield a warning for every setting that is accepted but has no effect."""
     for field, child, at in settings(model, node, path):
         value = child.data()
         for mark in field.metadata:
@@ -336,7 +339,7 @@ def _warnings(model: type[BaseModel], node: Node, path: Path) -> Iterator[Proble
 
 
 def _truths_for_numbers(model: type[BaseModel], node: Node, path: Path) -> Iterator[Problem]:
-    """Refuse `true` where a number is meant, which Python and pydantic take for a 1."""
+    """Yield an error for every `true` or `false` in place of a number, which pydantic would read as 1 or 0."""
     for field, child, at in settings(model, node, path):
         options = {*_options(field.annotation)}
         if isinstance(child.value, bool) and options & {int, float} and not options & {bool, str, Any}:

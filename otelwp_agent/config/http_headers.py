@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 FRAMING = frozenset({"connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"})
-"""Headers that frame a message (RFC 9112). The client writes them itself, or never."""
+"""Headers that frame a message (RFC 9112). Only the HTTP client may write them."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")

@@ -1,8 +1,8 @@
-"""From sources to one document: read, merge, replace references.
+"""Load one document from several sources: read them, merge them, replace references.
 
-Sources are what `--config` takes: `PATH`, `file:PATH`, `env:NAME` (YAML in a variable) or `yaml:…` (YAML itself, in
-which `::` may separate keys: `yaml:processors::batch::timeout: 2s`). Later sources lie over earlier ones: maps merge,
-lists and scalars replace; `--set a.b=c` comes last.
+Sources are the values of `--config`: `PATH`, `file:PATH`, `env:NAME` (YAML in a variable) or `yaml:…` (YAML itself, in
+which `::` may separate keys: `yaml:processors::batch::timeout: 2s`). Later sources override earlier ones: maps are
+merged, lists and scalars replaced. `--set a.b=c` is applied last.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _SCHEMES = ("file", "env", "yaml")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where configuration comes from: `scheme` is `file`, `env` or `yaml`; `rest` what follows it."""
+    """Source of configuration: `scheme` is `file`, `env` or `yaml`; `rest` is the part after the scheme."""
 
     scheme: str
     rest: str
 
     @classmethod
     def parse(cls, text: str) -> Source:
-        """Read what `--config` was given; raise `ConfigError` if it names a scheme that nobody here reads."""
+        """Parse a value of `--config`; raise `ConfigError` if its scheme is not supported."""
         match = _URI.fullmatch(text)
         if not match:
             return cls("file", text)
@@ -40,7 +40,7 @@ class Source:
             raise ConfigError(
                 [
                     Problem(
-                        f"`{match[1]}:` is not read here: give `PATH`, `file:PATH`, `env:NAME` or `yaml:…`",
+                        f"`{match[1]}:` is not supported: give `PATH`, `file:PATH`, `env:NAME` or `yaml:…`",
                         file="--config",
                     )
                 ]
@@ -49,11 +49,11 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name of the source in messages."""
         return {"file": self.rest, "env": f"env:{self.rest}", "yaml": "yaml"}[self.scheme]
 
     def read(self, env: Mapping[str, str]) -> str:
-        """Return its text; raise `ExpansionError` that says why not."""
+        """Return the text of the source; raise `ExpansionError` with the reason if it cannot be read."""
         if self.scheme == "yaml":
             return self.rest
         if self.scheme == "file":
@@ -64,12 +64,12 @@ class Source:
 
 
 def load(sources: Sequence[Source | str], sets: Sequence[str] = (), env: Mapping[str, str] | None = None) -> Document:
-    """Return the configuration that the sources make together.
+    """Read and merge `sources`, apply the `--set` assignments, replace references to `env`, and return the document.
 
-    What does not stop reading (a variable that is not set, a key twice) is in `Document.problems`, to be reported with
-    everything else; raises `ConfigError` for what leaves nothing to check: a missing file, no YAML, no map at the top.
+    Problems that leave a document to check (a variable that is not set, a duplicate key) are in `Document.problems`, to
+    be reported with all others. Raises `ConfigError` for the rest: a missing file, invalid YAML, no map at the top.
     """
-    from otelwp_agent.config.parse import parse  # noqa: PLC0415 - PyYAML is loaded when there is something to read
+    from otelwp_agent.config.parse import parse  # noqa: PLC0415 - load PyYAML only if there is something to parse
 
     env = os.environ if env is None else env
     problems: list[Problem] = []
@@ -101,9 +101,7 @@ def load(sources: Sequence[Source | str], sets: Sequence[str] = (), env: Mapping
         merged = node if merged is None else merge(merged, node)
     if not fatal and merged is None:
         names = ", ".join(source.name for source in read) or "--config"
-        fatal.append(
-            Problem("there is nothing in it: a configuration needs `receivers`, `exporters` and `service`", file=names)
-        )
+        fatal.append(Problem("the configuration is empty: it needs `receivers`, `exporters` and `service`", file=names))
     if fatal or merged is None:
         raise ConfigError([*(problem for problem in problems if problem.severity is Severity.ERROR), *fatal])
     Expander(env, problems).expand(merged)
@@ -111,7 +109,7 @@ def load(sources: Sequence[Source | str], sets: Sequence[str] = (), env: Mapping
 
 
 def _flattened_keys(node: Node) -> Node:
-    """Read `a::b: c` at the top of a source as `a: {b: c}`, as the Collector does."""
+    """Expand `a::b: c` at the top of a source to `a: {b: c}`, as the Collector does."""
     if not isinstance(node.value, dict) or not any("::" in key for key in node.value):
         return node
     merged = Node({}, node.at, node.key_at)
@@ -127,12 +125,13 @@ def _nested(keys: list[str], node: Node, place: Place) -> Node:
 
 
 def _assignment(text: str, problems: list[Problem]) -> Node:
-    """Read `a.b=value` (or `a::b=value`, for keys with dots in them); the value is YAML."""
+    """Parse `a.b=value`, where the value is YAML, into nested nodes; `a::b=value` is for keys that contain dots."""
     from otelwp_agent.config.parse import parse  # noqa: PLC0415 - see `load`
 
     key, equals, value = text.partition("=")
     keys = [part.strip() for part in key.split("::" if "::" in key else ".")]
     if not equals or not all(keys):
-        raise ConfigError([Problem(f"{text!r} sets nothing: write `--set processors.batch.timeout=5s`", file="--set")])
+        message = f"{text!r} is not an assignment: write `--set processors.batch.timeout=5s`"
+        raise ConfigError([Problem(message, file="--set")])
     place = Place(f"--set {key}")
     return _nested(keys, parse(value, place.file, problems, origin=place), place)

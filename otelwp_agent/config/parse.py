@@ -1,8 +1,8 @@
-"""Read YAML into nodes that know their places.
+"""Parse YAML into nodes with positions.
 
-Scalars are read as YAML 1.2's core schema has it (as the Collector does): `yes` and `on` are text, `1e3` is a number,
-dates are text. Twice the same key is an error. What an alias repeats is counted, so that a few lines cannot become
-millions of values.
+Scalars follow the core schema of YAML 1.2, as in the Collector: `yes` and `on` are text, `1e3` is a number, dates are
+text. A duplicate key is an error. Values that an alias repeats are counted each time, so that a few lines cannot
+expand to millions of values.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_NODES = 100_000
-"""Values in one file, aliases counted as often as they are used. The largest sensible file has some thousand."""
+"""Largest number of values in one file; values of an alias count at each use. Large real files have a few thousand."""
 
 MAX_DEPTH = 64
-"""Maps and lists inside each other."""
+"""Deepest nesting of maps and lists."""
 
 _TAG = "tag:yaml.org,2002:"
 _NULL = re.compile(r"~|null|Null|NULL|")
@@ -36,15 +36,15 @@ _INT = re.compile(r"[-+]?(0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 _EXPLAINED = (
-    ("cannot start any token", "'\\t'", "a tab stands here: YAML is indented with spaces"),
+    ("cannot start any token", "'\\t'", "there is a tab here: indent YAML with spaces"),
     ("cannot start any token", "'%'", "`%` cannot begin a value: put the value in quotes"),
     ("cannot start any token", "", "this character cannot begin a value: put the value in quotes"),
     (
         "mapping values are not allowed",
         "",
-        "a `:` cannot stand here: does the line above lack one, is this line indented right, or is a value not quoted?",
+        "a `:` is not allowed here: does the line above lack one, is the indentation wrong, or is a value not quoted?",
     ),
-    ("expected <block end>", "", "this line is not indented like the lines that it belongs with"),
+    ("expected <block end>", "", "this line is not indented like the other lines of its block"),
     ("could not find expected ':'", "", "a key needs a `:` after it"),
     ("expected ',' or ']'", "", "a list in `[ ]` is not closed, or a comma is missing"),
     ("expected ',' or '}'", "", "a map in `{ }` is not closed, or a comma is missing"),
@@ -54,11 +54,11 @@ _EXPLAINED = (
     ("found unexpected end of stream", "", "a text in quotes is not closed"),
     ("but found another document", "", "a second document begins here (`---`): a configuration is one document"),
 )
-"""The parser's words, what else must stand in them, and ours."""
+"""Two texts that PyYAML's message contains, and the message to report instead."""
 
 
 class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
-    """PyYAML as far as nodes, with scalars read as YAML 1.2 has them."""
+    """PyYAML's loader up to the composer, with the scalar types of YAML 1.2."""
 
     def __init__(self, text: str) -> None:
         Reader.__init__(self, text)
@@ -79,16 +79,16 @@ for _name, _pattern in (
 
 
 def parse(text: str, file: str, problems: list[Problem], origin: Place | None = None) -> Node:
-    """Return the text's tree; an empty text is a null.
+    """Parse `text` into a tree of nodes; an empty text is a null. `file` is the name for positions.
 
-    Duplicate keys and the like go to `problems`; raises `ConfigError` for what is no YAML at all. With `origin`,
-    everything is said to stand there: for YAML that came out of a variable.
+    Duplicate keys and other recoverable errors are appended to `problems`; raises `ConfigError` for invalid YAML. With
+    `origin`, all nodes get that position: for YAML that came from a variable.
     """
     return _Builder(file, problems, origin).build(text)
 
 
 class _Builder:
-    """Turns one text into nodes."""
+    """Builds the nodes of one text."""
 
     def __init__(self, file: str, problems: list[Problem], origin: Place | None) -> None:
         self._file = file
@@ -106,20 +106,20 @@ class _Builder:
         except ReaderError as error:
             before = text[: error.position]
             line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-            self._fail(f"character U+{error.character:04X} cannot stand in YAML: remove it", line, column)
+            self._fail(f"character U+{error.character:04X} is not allowed in YAML: remove it", line, column)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
             self._fail(_explain(error, text, line), line, column)
         except RecursionError:
-            self._fail(f"maps and lists stand more than {MAX_DEPTH} deep inside each other", 1, 1)
+            self._fail(f"maps and lists are nested more than {MAX_DEPTH} deep", 1, 1)
         raise AssertionError  # every branch has returned or raised
 
     def _fail(self, message: str, line: int, column: int) -> None:
         place = self._origin or Place(self._file, line, column)
         raise ConfigError([*self._problems, Problem(message, "", place.file, place.line, place.column)]) from None
 
-    def _place(self, mark: Any) -> Place:  # noqa: ANN401 - PyYAML's marks have no types of their own
+    def _place(self, mark: Any) -> Place:  # noqa: ANN401 - PyYAML's marks are untyped
         return self._origin or Place(self._file, mark.line + 1, mark.column + 1)
 
     def _node(self, composed: yaml.Node, key_at: Place, inside: tuple[yaml.Node, ...]) -> Node:
@@ -127,12 +127,12 @@ class _Builder:
         self._count += 1
         if self._count > MAX_NODES:
             self._fail(
-                f"more than {MAX_NODES} values, aliases (`*name`) counted: this is no configuration", at.line, at.column
+                f"more than {MAX_NODES} values, including those of aliases (`*name`): remove some", at.line, at.column
             )
         if composed in inside:
-            self._fail("an anchor (`&name`) holds an alias of itself: such a value has no end", at.line, at.column)
+            self._fail("an anchor (`&name`) contains an alias of itself: remove the alias", at.line, at.column)
         if len(inside) > MAX_DEPTH:
-            self._fail(f"maps and lists stand more than {MAX_DEPTH} deep inside each other", at.line, at.column)
+            self._fail(f"maps and lists are nested more than {MAX_DEPTH} deep", at.line, at.column)
         inside = (*inside, composed)
         if isinstance(composed, yaml.MappingNode):
             return Node(self._map(composed, inside), at, key_at)
@@ -154,12 +154,12 @@ class _Builder:
                         merged.setdefault(name, node)
                 continue
             if not isinstance(key, yaml.ScalarNode):
-                self._say("a key must be plain text, not a map or a list", at)
+                self._report("a key must be plain text, not a map or a list", at)
                 continue
             node = self._node(value, at, inside)
             if key.value in own:
                 first = own[key.value].key_at
-                self._say(f"key `{key.value}` is here a second time; the first is at line {first.line}: remove one", at)
+                self._report(f"duplicate key `{key.value}`; the first is at line {first.line}: remove one", at)
                 continue
             own[key.value] = node
         return {**{name: node for name, node in merged.items() if name not in own}, **own}
@@ -170,7 +170,7 @@ class _Builder:
             if isinstance(node.value, dict):
                 yield node.value
             else:
-                self._say("`<<` merges maps: write `<<: *name`, where `&name` marks a map", node.at)
+                self._report("`<<` merges maps: write `<<: *name`, where `&name` marks a map", node.at)
 
     def _scalar(self, composed: yaml.ScalarNode, at: Place) -> Scalar:
         kind = composed.tag.removeprefix(_TAG)
@@ -179,15 +179,15 @@ class _Builder:
             return text
         read = read_scalar(text) if kind in ("null", "bool", "int", "float") else text
         if kind == composed.tag:
-            self._say(f"tag `{composed.tag}` means nothing here: remove it", at)
+            self._report(f"tag `{composed.tag}` is not supported: remove it", at)
         return float(read) if kind == "float" and isinstance(read, int) else read
 
-    def _say(self, message: str, at: Place) -> None:
+    def _report(self, message: str, at: Place) -> None:
         self._problems.append(Problem(message, "", at.file, at.line, at.column))
 
 
 def read_scalar(text: str) -> Scalar:
-    """Return what a plain (unquoted) scalar is: null, a truth value, a number or text."""
+    """Return the value of a plain (unquoted) scalar: null, a boolean, a number or text."""
     if _NULL.fullmatch(text):
         return None
     if _BOOL.fullmatch(text):
@@ -210,11 +210,12 @@ def _read_int(text: str) -> int:
 
 
 def _explain(error: yaml.MarkedYAMLError, text: str, line: int) -> str:
-    said = error.problem or error.context or "not YAML"
-    message = next((ours for words, also, ours in _EXPLAINED if words in said and also in said), f"not YAML: {said}")
+    theirs = error.problem or error.context or "invalid YAML"
+    plain = (ours for words, also, ours in _EXPLAINED if words in theirs and also in theirs)
+    message = next(plain, f"invalid YAML: {theirs}")
     if error.context_mark and error.context_mark.line + 1 != line:
-        message += f" (what it belongs to begins at line {error.context_mark.line + 1})"
+        message += f" (its block begins at line {error.context_mark.line + 1})"
     lines = text.splitlines()
-    if said.startswith("expected ','") and 0 < line <= len(lines) and "${" in lines[line - 1]:
+    if theirs.startswith("expected ','") and 0 < line <= len(lines) and "${" in lines[line - 1]:
         message += "; inside `[ ]` and `{ }`, `${…}` must be in quotes"
     return message

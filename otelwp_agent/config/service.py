@@ -1,4 +1,4 @@
-"""The section `service`: pipelines, extensions, and the agent's own telemetry."""
+"""Settings of the section `service`: pipelines, extensions, and the agent's own telemetry."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ CONTROL_SOCKET = "control.sock"
 
 _OFF = "none"
 _LONGEST_SOCKET = 107
-"""Bytes of a unix socket's path on Linux (unix(7)): 108 with the zero at its end."""
+"""Longest path of a unix socket on Linux, in bytes (unix(7)): 108 with the terminating zero."""
 
 _OWN_LOGS_SAMPLING = Ignored("nothing is logged per item, so nothing needs sampling")
 _CALLER = Ignored("log lines name their component, not a line of code")
-_STDERR = Ignored("logs go to stderr: let who starts the agent send that elsewhere", harmless=(None, ["stderr"]))
-_NO_FIELDS = Ignored("log lines carry the fields that they have")
+_STDERR = Ignored("logs go to stderr: redirect stderr where the agent is started", harmless=(None, ["stderr"]))
+_NO_FIELDS = Ignored("log lines have a fixed set of fields")
 _NOT_EXPORTED = Ignored("the agent's own logs are written, not exported")
 _NO_TRACES = Ignored("the agent does not trace itself")
-_NO_VIEWS = Ignored("the agent's own metrics are what they are: drop them where they are scraped")
-_METRIC_NAMES = Ignored("names are those of the Collector's own endpoint by default")
+_NO_VIEWS = Ignored("the agent's own metrics cannot be changed: drop metrics in the scraper")
+_METRIC_NAMES = Ignored("metric names are the default names of the Collector")
 _PUSHED = Ignored("the agent's own metrics are not pushed: scrape `metrics.address`")
 
 
@@ -38,31 +38,31 @@ def _lower(value: object) -> object:
 
 
 class PipelineConfig(Block):
-    """One pipeline."""
+    """Settings of one pipeline."""
 
     receivers: list[str] = Field(default_factory=list)
-    """Where batches come from: ids of receivers or connectors."""
+    """Ids of the receivers or connectors that batches come from."""
     processors: list[str] = Field(default_factory=list)
-    """What is done to them, in this order: ids of processors."""
+    """Ids of the processors that batches pass, in this order."""
     exporters: list[str] = Field(default_factory=list)
-    """Where they go: ids of exporters or connectors."""
+    """Ids of the exporters or connectors that batches are sent to."""
 
 
 class LogsSampling(Block):
-    """Accepted for the Collector's sake: nothing is logged per item, so nothing needs sampling."""
+    """Accepted for compatibility with the Collector, without effect: nothing is logged per item."""
 
     enabled: bool = True
-    """Accepted for the Collector's sake."""
+    """Accepted for compatibility with the Collector, without effect."""
     tick: Duration = 10.0
-    """Accepted for the Collector's sake."""
+    """Accepted for compatibility with the Collector, without effect."""
     initial: int = 10
-    """Accepted for the Collector's sake."""
+    """Accepted for compatibility with the Collector, without effect."""
     thereafter: int = 100
-    """Accepted for the Collector's sake."""
+    """Accepted for compatibility with the Collector, without effect."""
 
 
 class LogsTelemetry(Block):
-    """The agent's own logs."""
+    """Settings of the agent's own logs."""
 
     level: Annotated[
         Literal["debug", "info", "warn", "error"],
@@ -70,44 +70,44 @@ class LogsTelemetry(Block):
             _lower, json_schema_input_type=Literal["debug", "info", "warn", "error", "DEBUG", "INFO", "WARN", "ERROR"]
         ),
     ] = "info"
-    """The least important lines that are written."""
+    """Lowest level that is written."""
     encoding: Annotated[Literal["console", "json"], BeforeValidator(_lower)] = "console"
-    """Lines for a person, or for a machine."""
+    """`console` for people, `json` for programs."""
     output_paths: Annotated[list[str], _STDERR] = Field(default_factory=lambda: ["stderr"])
-    """Accepted for the Collector's sake: logs go to stderr."""
+    """Accepted for compatibility with the Collector, without effect: logs go to stderr."""
     initial_fields: Annotated[dict[str, Any], _NO_FIELDS] = Field(default_factory=dict)
-    """Accepted for the Collector's sake."""
+    """Accepted for compatibility with the Collector, without effect."""
     development: Annotated[bool, _CALLER] = False
-    """Accepted for the Collector's sake."""
+    """Accepted for compatibility with the Collector, without effect."""
     disable_caller: Annotated[bool, _CALLER] = False
-    """Accepted for the Collector's sake: log lines name their component, not a line of code."""
+    """Accepted for compatibility with the Collector, without effect: log lines name their component."""
     disable_stacktrace: Annotated[bool, _CALLER] = False
-    """Accepted for the Collector's sake."""
+    """Accepted for compatibility with the Collector, without effect."""
     disable_zap_resource: Annotated[bool, _CALLER] = False
-    """Accepted for the Collector's sake."""
+    """Accepted for compatibility with the Collector, without effect."""
     error_output_paths: Annotated[list[str], _STDERR] = Field(default_factory=lambda: ["stderr"])
-    """Accepted for the Collector's sake: logs go to stderr."""
+    """Accepted for compatibility with the Collector, without effect: logs go to stderr."""
     sampling: Annotated[LogsSampling | None, _OWN_LOGS_SAMPLING] = None
-    """Accepted for the Collector's sake: nothing is logged per item."""
+    """Accepted for compatibility with the Collector, without effect: nothing is logged per item."""
     processors: Annotated[list[Any], _NOT_EXPORTED] = Field(default_factory=list)
-    """Accepted for the Collector's sake: the agent's own logs are written, not exported."""
+    """Accepted for compatibility with the Collector, without effect: the agent's own logs are written, not exported."""
 
 
 class Prometheus(Block):
-    """An endpoint to scrape, in the Collector's newer words."""
+    """An endpoint for Prometheus to scrape, in the Collector's newer syntax."""
 
     host: str = "127.0.0.1"
     """Host to listen on."""
     port: int = Field(8888, ge=0, le=65535)
     """Port to listen on."""
     without_scope_info: Annotated[bool, _METRIC_NAMES] = True
-    """Accepted for the Collector's sake."""
+    """Accepted for compatibility with the Collector, without effect."""
     without_units: Annotated[bool, _METRIC_NAMES] = True
-    """Accepted for the Collector's sake."""
+    """Accepted for compatibility with the Collector, without effect."""
     without_type_suffix: Annotated[bool, _METRIC_NAMES] = True
-    """Accepted for the Collector's sake."""
+    """Accepted for compatibility with the Collector, without effect."""
     with_resource_constant_labels: Annotated[dict[str, Any] | None, _METRIC_NAMES] = None
-    """Accepted for the Collector's sake."""
+    """Accepted for compatibility with the Collector, without effect."""
 
     @property
     def address(self) -> str:
@@ -117,26 +117,26 @@ class Prometheus(Block):
 
 
 class PullExporter(Block):
-    """What a pull reader offers."""
+    """Exporter of a pull reader."""
 
     prometheus: Prometheus
-    """An endpoint to scrape."""
+    """The endpoint to scrape."""
 
 
 class PullReader(Block):
-    """A reader that is asked."""
+    """A reader that serves metrics on request."""
 
     exporter: PullExporter
-    """What it offers."""
+    """How it serves them."""
 
 
 class MetricReader(Block):
-    """How the agent's own metrics are read, in the Collector's newer words."""
+    """How the agent's own metrics are published, in the Collector's newer syntax."""
 
     pull: PullReader | None = None
-    """The endpoint to scrape."""
+    """An endpoint to scrape."""
     periodic: Annotated[Any, _PUSHED] = None
-    """Accepted for the Collector's sake: the agent's own metrics are not pushed."""
+    """Accepted for compatibility with the Collector, without effect: the agent's own metrics are not pushed."""
 
     @model_validator(mode="after")
     def _is_one(self) -> MetricReader:
@@ -153,22 +153,22 @@ def _off_is_none(value: object) -> object:
 
 
 class MetricsTelemetry(AllowedHosts):
-    """The agent's own metrics, as Prometheus text."""
+    """Settings of the agent's own metrics, which are served as Prometheus text."""
 
     level: Annotated[Literal["none", "basic", "normal", "detailed"], BeforeValidator(_lower)] = "normal"
-    """`none` turns them off; the other levels of the Collector's are all the same here: everything."""
+    """`none` turns metrics off; the Collector's other levels are equivalent here and publish all metrics."""
     address: Annotated[
         Endpoint | None, BeforeValidator(_off_is_none), PlainSerializer(lambda address: str(address or "none"), str)
     ] = Endpoint(DEFAULT_METRICS_ADDRESS)
-    """`host:port` where `/metrics` is served; `none` turns it off."""
+    """`host:port` on which `/metrics` is served; `none` turns it off."""
     readers: list[MetricReader] | None = None
-    """The Collector's newer way to say the same: `pull.exporter.prometheus` with `host` and `port`."""
+    """The Collector's newer syntax for `address`: `pull.exporter.prometheus` with `host` and `port`."""
     views: Annotated[list[Any], _NO_VIEWS] = Field(default_factory=list)
-    """Accepted for the Collector's sake: drop metrics where they are scraped."""
+    """Accepted for compatibility with the Collector, without effect: drop metrics where they are scraped."""
 
     @model_validator(mode="after")
     def _one_address(self) -> MetricsTelemetry:
-        """Make `address` the one truth: where to serve, or `None` for not at all."""
+        """Set `address` to the one address to serve, or to `None` if metrics are off."""
         if self.level == "none":
             self.__dict__["address"] = None
         elif self.readers is not None:
@@ -179,11 +179,11 @@ class MetricsTelemetry(AllowedHosts):
         pulls = [reader.pull.exporter.prometheus for reader in readers if reader.pull]
         message = ""
         if not readers:
-            message = "readers: the list is empty: remove it, or turn metrics off with `level: none`"
+            message = "readers: the list is empty: remove the key, or turn metrics off with `level: none`"
         elif len(pulls) > 1:
-            message = "readers: metrics are served at one address: keep one `pull` reader"
+            message = "readers: metrics are served at one address only: keep one `pull` reader"
         elif pulls and "address" in self.model_fields_set and self.address != pulls[0].address:
-            message = "address is the older way to say what `readers` says: keep one of them"
+            message = "address and `readers` give different addresses: remove `address`, the older syntax"
         if message:
             raise ValueError(message)
         if pulls:
@@ -191,14 +191,14 @@ class MetricsTelemetry(AllowedHosts):
 
 
 class Telemetry(Block):
-    """What the agent tells of itself."""
+    """Settings of the agent's own telemetry."""
 
     logs: LogsTelemetry = LogsTelemetry()
-    """Its logs."""
+    """The agent's own logs."""
     metrics: MetricsTelemetry = MetricsTelemetry()
-    """Its metrics."""
+    """The agent's own metrics."""
     traces: Annotated[dict[str, Any], _NO_TRACES] = Field(default_factory=dict)
-    """Accepted for the Collector's sake: the agent does not trace itself."""
+    """Accepted for compatibility with the Collector, without effect: the agent does not trace itself."""
     resource: dict[str, Any] = Field(default_factory=dict)
     """Attributes that describe this agent."""
 
@@ -214,61 +214,67 @@ def _at_least(least: int, text: str) -> AfterValidator:
 
 
 class JournalConfig(Block):
-    """What is acknowledged stands on disk until its outcome is known, and comes back after a crash."""
+    """Settings of the journal, which keeps acknowledged requests on disk until all their items are settled.
+
+    After a crash, the requests that are not settled are replayed.
+    """
 
     directory: str = Field(min_length=1)
-    """Where it stands: a directory of this agent's own, which is made if it is missing."""
+    """Directory of the journal, for this agent only; it is created if it does not exist."""
     max_size: Annotated[ByteSize, _at_least(2**20, "1MiB")] = 2**30
-    """Room on disk. Once it is full, senders are refused until something has been delivered."""
+    """Largest size on disk. While the journal is full, requests are refused until others have been delivered."""
     sync: Literal["group", "always", "none"] = "group"
-    """When what was written is forced to disk: `group` before the answer, once for all requests that wait (survives a
-    power cut); `always` once for each request; `none` leaves it to the kernel (survives a crash of the agent alone)."""
+    """When written data is forced to disk: `group` before the answer, once for all requests that wait (survives a power
+    failure); `always` once for each request; `none` leaves it to the kernel (survives only a crash of the agent)."""
 
 
 class DeadLetterConfig(Block):
-    """What an exporter's other side refused for good is kept here, with the reason, for `otelwp-agent dead-letter`."""
+    """Settings of the dead-letter file: requests that a backend refused permanently, for `otelwp-agent dead-letter`."""
 
     path: str | None = Field(None, min_length=1)
-    """The file. `dead-letters` in the journal's directory if left out: without a journal, nothing is kept. `none` keeps
-    nothing even with one."""
+    """Path of the file. Default: `dead-letters` in the journal's directory; without a journal, no dead letters are
+    kept. `none` keeps none even with a journal."""
     max_size: Annotated[ByteSize, _at_least(2**16, "64KiB")] = 64 * 2**20
-    """Room on disk. Once it is full, new letters are dropped and counted: the first failures tell most of a cause."""
+    """Largest size on disk. When the file is full, new letters are dropped and counted; the old ones are kept, because
+    the first failures usually show the cause."""
 
 
 class ServiceConfig(Block):
-    """What runs, and how."""
+    """Settings of the section `service`: what to run, and how."""
 
     extensions: list[str] = Field(default_factory=list)
     """Ids of the extensions to start."""
     pipelines: dict[str, PipelineConfig] = Field(default_factory=dict)
-    """`traces`, `metrics` and `logs`, or several of them with names: `traces/checkout`."""
+    """Pipelines by id: `traces`, `metrics` or `logs`, or several of a signal with names, such as `traces/checkout`."""
     tier: Literal["free", "pro", "enterprise"] = "enterprise"
-    """What needs a higher tier is refused (docs/topics/tiers.md). Nothing but this key sets the tier today."""
+    """Tier of the agent; components and settings of a higher tier are refused (docs/topics/tiers.md). Currently, only
+    this key sets the tier."""
     telemetry: Telemetry = Telemetry()
-    """What the agent tells of itself."""
+    """The agent's own logs and metrics."""
     scheduling: Literal["batch", "normal"] = "batch"
-    """`batch` does not take the CPU from who has just sent something: beside PHP, a page goes on at once (Linux;
-    SCHED_BATCH). `normal` leaves the process as it was started."""
+    """`batch` (SCHED_BATCH on Linux) does not preempt the process that sent the data, so that on a host with PHP a page
+    request continues at once. `normal` leaves the scheduling policy of the process unchanged."""
     watchdog: Watchdog = Watchdog()
     """When a blocked event loop is reported."""
     shutdown_timeout: PositiveDuration = 30.0
-    """Time for everything that is buffered to leave, after SIGTERM."""
+    """Time to deliver all buffered data after SIGTERM."""
     journal: JournalConfig | None = None
-    """Keep on disk what was acknowledged and is not settled yet. Off if left out."""
+    """Keep acknowledged requests on disk until they are settled. Off if left out."""
     dead_letter: DeadLetterConfig = DeadLetterConfig()
-    """Keep what was refused for good."""
+    """Keep requests that a backend refused permanently."""
     control_socket: str | None = Field(None, min_length=1)
-    """Unix socket (mode 0600) on which this agent answers `otelwp-agent audit` and `dead-letter`. `control.sock` in the
-    journal's directory if left out: without a journal, none. `none` opens none even with one."""
+    """Unix socket (mode 0600) on which this agent answers `otelwp-agent audit` and `dead-letter`. Default:
+    `control.sock` in the journal's directory; without a journal, there is no socket. `none` opens none even with a
+    journal."""
 
     @property
     def dead_letter_path(self) -> str | None:
-        """The absolute path of the dead-letter file, or `None` if nothing is kept."""
+        """Absolute path of the dead-letter file, or `None` if no dead letters are kept."""
         return self._beside_journal(self.dead_letter.path, DEAD_LETTERS)
 
     @property
     def control_path(self) -> str | None:
-        """The absolute path of the control socket, or `None` if there is none."""
+        """Absolute path of the control socket, or `None` if there is none."""
         return self._beside_journal(self.control_socket, CONTROL_SOCKET)
 
     def _beside_journal(self, given: str | None, name: str) -> str | None:
@@ -282,7 +288,8 @@ class ServiceConfig(Block):
         length = len(os.fsencode(path))
         if length > _LONGEST_SOCKET:
             message = (
-                f"control_socket: {path!r} has {length} bytes, and a unix socket's path has at most {_LONGEST_SOCKET}: "
+                f"control_socket: {path!r} has {length} bytes, but the path of a unix socket has at most "
+                f"{_LONGEST_SOCKET}: "
                 "give a shorter `control_socket`, or `none`"
             )
             raise ValueError(message)

@@ -1,4 +1,4 @@
-"""The types that configuration fields have: durations, sizes, endpoints and secrets."""
+"""Types of configuration fields: durations, sizes, endpoints and secrets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?", re.IGNORECASE)
 
 
 def parse_duration(value: object) -> float:
-    """Return seconds from `1h30m`, `200ms` or 0; raise `ValueError` that says what would be right."""
+    """Return a duration such as `1h30m`, `200ms` or 0 in seconds; raise `ValueError` if it is invalid."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if value == 0:
             return 0.0
@@ -47,7 +47,7 @@ def parse_duration(value: object) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """Return seconds the way a person would write them: `200ms`, `1h30m`."""
+    """Return seconds as a duration with units: `200ms`, `1h30m`."""
     if seconds < 0:
         return "-" + format_duration(-seconds)
     if seconds == 0:
@@ -68,7 +68,7 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_size(value: object) -> int:
-    """Return bytes from `20MiB`, `4m` or a number; raise `ValueError` that says what would be right."""
+    """Return a size such as `20MiB`, `4m` or a number in bytes; raise `ValueError` if it is invalid."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     if isinstance(value, str):
@@ -116,19 +116,19 @@ ByteSize = Annotated[
 
 
 class Secret(SecretStr):
-    """A value that is never printed: `get_secret_value()` is the only way to it."""
+    """A value that is never printed; `get_secret_value()` returns it."""
 
 
 NullIsPresent = BeforeValidator(lambda value: {} if value is None else value)
-"""Makes `section:` with nothing after it mean "there, with its defaults", where `None` would mean "not there"."""
+"""Reads `section:` without a value as a section with default settings, where `None` would mean that it is absent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """Marks a setting of the Collector's that loads and changes nothing here; who sets it gets a warning.
+    """Marks a setting of the Collector that is accepted without effect; setting it gives a warning that says `why`.
 
-    With `values`, only those (or a list that has one of them) are warned of; `harmless` ones never are. `when` decides
-    instead, if it is given.
+    With `values`, only those values (or a list that contains one of them) give a warning; `harmless` values never do.
+    If `when` is given, it decides instead.
     """
 
     why: str
@@ -137,7 +137,7 @@ class Ignored:
     when: Callable[[Any], bool] | None = None
 
     def concerns(self, value: object) -> bool:
-        """Whether `value`, as written, is worth the warning."""
+        """Whether `value`, as written in YAML, gives the warning."""
         if self.when is not None:
             return self.when(value)
         if not self.values:
@@ -147,21 +147,21 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Marks a setting of the Collector's that would be a lie to accept: setting it is an error that says `why`.
+    """Marks a setting of the Collector that cannot be supported; setting it is an error that says `why`.
 
-    Saying nothing with it is fine: `null`, `false`, an empty list or map, `{enabled: false}`.
+    Values that turn the setting off are accepted: `null`, `false`, an empty list or map, `{enabled: false}`.
     """
 
     why: str
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401
-        """Load nothing."""
+        """Refuse all values that do not turn the setting off."""
         return core_schema.no_info_plain_validator_function(
             self._refuse, serialization=core_schema.to_string_ser_schema(when_used="unless-none")
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Let editors mark it."""
+        """Mark the setting as deprecated, so that editors show it."""
         return {"enum": [None, False, [], {}], "deprecated": True}
 
     def _refuse(self, value: object) -> None:
@@ -170,21 +170,21 @@ class Refused:
 
 
 class Endpoint(str):
-    """`host:port`, `:port`, `unix:///path` (or an http(s) URL where a client speaks HTTP). Parsed once, on load."""
+    """`host:port`, `:port`, `unix:///path`, or for HTTP clients an http(s) URL. Parsed once, on load."""
 
     __slots__ = ("host", "path", "port", "scheme", "unix")
 
     scheme: str
-    """`http`, `https`, or "" when none was written."""
+    """`http`, `https`, or "" if none is given."""
     host: str
     port: int | None
     path: str
-    """Of a URL, without a trailing slash; "" when there is none."""
+    """Path of a URL, without a trailing slash; "" if there is none."""
     unix: str
     """Path of a unix socket, or ""."""
 
     def __new__(cls, value: str) -> Self:
-        """Parse `value`; raise `ValueError` that says what would be right."""
+        """Parse `value`; raise `ValueError` that names the valid forms if it is invalid."""
         self = super().__new__(cls, value)
         self.scheme = self.host = self.path = self.unix = ""
         self.port = None
@@ -219,12 +219,12 @@ class Endpoint(str):
 
     @property
     def redacted(self) -> str:
-        """The endpoint for messages and logs: without user information, values of the query, and tokens in the path."""
+        """Endpoint for messages and logs: without user information, query values and tokens in the path."""
         return redact_url(self)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401
-        """Load from a string."""
+        """Return a schema that accepts a string."""
         return core_schema.no_info_after_validator_function(
             cls, core_schema.str_schema(), serialization=core_schema.to_string_ser_schema()
         )

@@ -1,7 +1,7 @@
-"""Hand batches from the pipelines that name it as exporter to those that name it as receiver.
+"""Forward batches from the pipelines that list it as exporter to those that list it as receiver.
 
-It joins pipelines into one, or branches one into several, without changing anything: for processors that several
-pipelines share, or that only some of the data should pass.
+It merges pipelines into one or splits one into several, and does not change batches. Use it for processors that
+several pipelines share, or that only a part of the data should pass.
 
 Example::
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Config(ComponentConfig):
-    """There is nothing to set."""
+    """No settings."""
 
 
 class Forward(Connector):
-    """Hands each batch to the pipelines of its signal."""
+    """Forwards each batch to the pipelines of its signal."""
 
     def consume(self, batch: Batch) -> None:
-        """Hand the batch on, or raise what they raise."""
+        """Forward the batch; errors of the pipelines are raised unchanged."""
         self.next[batch.signal].consume(batch)
 
 

@@ -1,9 +1,9 @@
-"""Send traces to Jaeger: as OTLP, which every Jaeger from 1.35 on takes, or in Jaeger's own formats to older ones.
+"""Send traces to Jaeger: as OTLP to Jaeger 1.35 and later, or in Jaeger's own formats to older versions.
 
-It stands at the end of a pipeline. `protocol: otlp_grpc` (the default) and `otlp_http` send batches as the bytes they
-are, and are the exporters of these names; `grpc` (`PostSpans`, port 14250) and `thrift_http` (port 14268) translate,
-and lose what Jaeger's formats cannot carry (docs/topics/jaeger.md). What may succeed later is tried again
-(`retry_on_failure`), and the queue before it bounds memory.
+`protocol: otlp_grpc` (the default) and `otlp_http` send batches unchanged, with the exporters of these names. `grpc`
+(`PostSpans`, port 14250) and `thrift_http` (port 14268) translate, and lose what Jaeger's formats cannot represent
+(docs/topics/jaeger.md). Failures that may pass are retried (`retry_on_failure`); the queue of the exporter limits its
+memory.
 
 Example::
 
@@ -50,7 +50,7 @@ THRIFT_PATH = "/api/traces"
 THRIFT_TYPE = "application/x-thrift"
 
 PORTS: dict[str, int] = {"otlp_grpc": 4317, "otlp_http": 4318, "grpc": 14250, "thrift_http": 14268}
-"""Where Jaeger listens for each protocol."""
+"""Jaeger's default port for each protocol."""
 
 MAX_REQUEST_SIZES: dict[str, int] = {
     "otlp_grpc": 4 * 2**20 - 2**16,
@@ -58,13 +58,14 @@ MAX_REQUEST_SIZES: dict[str, int] = {
     "grpc": 4 * 2**20 - 2**16,
     "thrift_http": 20 * 2**20,
 }
-"""What the other side takes by default, 4 MiB in gRPC, less a margin for what splitting adds."""
+"""Default request limits of Jaeger; for gRPC, 4 MiB minus a margin for the bytes that splitting adds."""
 
 _GROWTH = {"otlp_grpc": 1.0, "otlp_http": 1.0, "grpc": 1.25, "thrift_http": 1.6}
-"""How much larger a batch becomes by translation, about: it is split before, so that it need not be split after."""
+"""Approximate factor by which translation enlarges a batch. Batches are split accordingly before translation, so that
+they need not be split after it."""
 
 _UNFINISHED = 64
-"""Batches of several resources that are remembered half sent, so that a retry sends the other half only."""
+"""Largest number of partly sent batches to remember, so that a retry sends only the rest."""
 
 _SUCCESS = range(200, 300)
 
@@ -73,21 +74,20 @@ class Config(ExporterConfig):
     """Settings of the Jaeger exporter."""
 
     protocol: Protocol = "otlp_grpc"
-    """What is spoken: OTLP to Jaeger 1.35 and later; `grpc` or `thrift_http` to older ones."""
+    """Protocol: OTLP for Jaeger 1.35 and later; `grpc` or `thrift_http` for older versions."""
     endpoint: Endpoint | None = None
-    """`host:port`, a URL or `unix:///path`; `localhost` and the protocol's port (4317, 4318, 14250, 14268) if left
-    out."""
+    """`host:port`, a URL or `unix:///path`. Default: `localhost` and the protocol's port (4317, 4318, 14250, 14268)."""
     tls: blocks.TlsClient | None = None
-    """TLS. If left out, it is spoken with `https://` endpoints and with other hosts, not with this one."""
+    """TLS settings. If left out, TLS is used for `https://` endpoints and for other hosts, but not for this host."""
     headers: blocks.SecretHeaders = Field(default_factory=dict)
     """Headers, or gRPC metadata, added to every request. Values are secrets."""
     compression: Literal["none", "", "gzip", "zstd", "deflate", "zlib"] | None = None
-    """How requests are compressed. gzip if left out, and none with `thrift_http`, where Jaeger reads none."""
+    """Compression of requests. Default: gzip; none with `thrift_http`, for which Jaeger supports none."""
     timeout: PositiveDuration | None = None
     """Time for one request; 5s over gRPC and 30s over HTTP if left out."""
     max_request_size: ByteSize | None = Field(None, ge=1024)
-    """Largest request sent, before compression; larger batches are split. What Jaeger takes by default (4 MiB over
-    gRPC, 20 MiB over HTTP) if left out."""
+    """Largest request before compression; larger batches are split. Default: Jaeger's default limit (4 MiB over gRPC,
+    20 MiB over HTTP)."""
 
     @model_validator(mode="after")
     def _can_be_spoken(self) -> Config:
@@ -99,13 +99,13 @@ class Config(ExporterConfig):
                 raise ValueError(message)
             return self
         if self.protocol == "thrift_http" and self.compression not in {None, "none", ""}:
-            message = "Jaeger reads no compression where it takes Thrift: remove `compression`, or use `otlp_http`"
+            message = "Jaeger does not support compression for Thrift: remove `compression`, or use `otlp_http`"
             raise ValueError(message)
         blocks.HttpClient.model_validate(self.client_settings())
         return self
 
     def client_settings(self) -> dict[str, Any]:
-        """Return what a client of the protocol is set up with."""
+        """Return the settings of the protocol's client."""
         tls, endpoint = self.tls or blocks.TlsClient(insecure=self._is_plain()), self.endpoint
         if endpoint is None:
             endpoint = Endpoint(f"localhost:{PORTS[self.protocol]}")
@@ -124,11 +124,11 @@ class Config(ExporterConfig):
 
     @property
     def request_size(self) -> int:
-        """The largest request that is sent."""
+        """Size of the largest request, in bytes."""
         return self.max_request_size or MAX_REQUEST_SIZES[self.protocol]
 
     def _is_plain(self) -> bool:
-        """Whether nothing says that TLS is spoken: the endpoint is on this host, or says `http://`."""
+        """Whether to connect without TLS: the endpoint is on this host, or its scheme is `http`."""
         endpoint = self.endpoint
         if endpoint is None or endpoint.unix or endpoint.scheme:
             return endpoint is None or endpoint.scheme != "https"
@@ -142,7 +142,7 @@ class JaegerGrpcExporter(Exporter):
     """Calls `PostSpans`, with all resources of a batch in one request."""
 
     def __init__(self, config: Config, context: Context) -> None:
-        """Open nothing before `start`."""
+        """Copy the settings; `start` opens connections."""
         super().__init__(context)
         self._settings = blocks.GrpcClient.model_validate(config.client_settings())
         self._limit = config.request_size
@@ -150,8 +150,8 @@ class JaegerGrpcExporter(Exporter):
         self._client: GrpcClient | None = None
 
     async def start(self) -> None:
-        """Read certificates and open the channel; the connection is made by the first export."""
-        from otelwp_agent.transport.grpc_client import GrpcClient  # noqa: PLC0415 - grpcio, 13 MB, for who starts this
+        """Read the certificates and open the channel; the first export connects."""
+        from otelwp_agent.transport.grpc_client import GrpcClient  # noqa: PLC0415 - loads grpcio, 13 MB
 
         client = GrpcClient(self._settings, name=f"{self.context.kind.value}/{self.context.id}", log=self.context.log)
         await client.start()
@@ -164,13 +164,13 @@ class JaegerGrpcExporter(Exporter):
             await client.aclose()
 
     def refresh(self) -> None:
-        """Read the certificates again."""
+        """Reload the certificates."""
         if self._client is not None:
             self._client.reload_tls()
 
     async def export(self, batch: Batch) -> int:
-        """Send the batch; Jaeger takes all of it or nothing."""
-        from otelwp_agent.codecs.jaeger import to_proto  # noqa: PLC0415 - for who speaks it
+        """Send the batch; Jaeger accepts all of it or nothing."""
+        from otelwp_agent.codecs.jaeger import to_proto  # noqa: PLC0415 - only for this protocol
 
         if self._client is None:
             raise RuntimeError("the exporter is not started")
@@ -185,7 +185,7 @@ class JaegerThriftExporter(Exporter):
     """Posts Thrift, one request for each resource of a batch."""
 
     def __init__(self, config: Config, context: Context) -> None:
-        """Open nothing before `start`."""
+        """Copy the settings; `start` opens connections."""
         super().__init__(context)
         settings = blocks.HttpClient.model_validate(config.client_settings())
         endpoint = settings.endpoint or Endpoint(f"localhost:{PORTS['thrift_http']}")
@@ -196,10 +196,10 @@ class JaegerThriftExporter(Exporter):
         self._path = endpoint.path or THRIFT_PATH
         self._headers = (("Content-Type", THRIFT_TYPE), ("User-Agent", f"otelwp-agent/{__version__}"))
         self._unfinished: dict[int, tuple[bytes, int]] = {}
-        """Bodies that were sent in part, by identity, and how many of their requests were taken."""
+        """Bodies that were sent in part, by identity, each with the number of its accepted requests."""
 
     async def start(self) -> None:
-        """Read certificates; connections are made by the first export."""
+        """Read the certificates; the first export connects."""
         await self._client.start()
 
     async def shutdown(self) -> None:
@@ -207,12 +207,12 @@ class JaegerThriftExporter(Exporter):
         await self._client.aclose()
 
     def refresh(self) -> None:
-        """Read the certificates again."""
+        """Reload the certificates."""
         self._client.reload_tls()
 
     async def export(self, batch: Batch) -> int:
-        """Post the batch; a retry of one that was taken in part goes on where that ended."""
-        from otelwp_agent.codecs.jaeger import to_thrift  # noqa: PLC0415 - for who speaks it
+        """Post the batch; the retry of a batch that was accepted in part sends only the rest."""
+        from otelwp_agent.codecs.jaeger import to_thrift  # noqa: PLC0415 - only for this protocol
 
         requests = to_thrift.encode(batch.body)
         for request in requests:
@@ -222,7 +222,7 @@ class JaegerThriftExporter(Exporter):
             try:
                 response = await self._client.request("POST", self._path, request, self._headers)
                 if response.status not in _SUCCESS:
-                    raise _meaning(from_http(response.status, response.headers, response.body))
+                    raise _full_is_retryable(from_http(response.status, response.headers, response.body))
             except RetryableError:
                 self._remember(batch.body, index)
                 raise
@@ -235,8 +235,8 @@ class JaegerThriftExporter(Exporter):
             self._unfinished[id(body)] = body, done
 
 
-def _meaning(error: ConsumeError) -> ConsumeError:
-    """Return what an answer means: Jaeger's collector says 500 when its queue is full."""
+def _full_is_retryable(error: ConsumeError) -> ConsumeError:
+    """Return `error`, but make status 500 retryable, with which Jaeger's collector reports that its queue is full."""
     if isinstance(error, PermanentError) and error.reason == "http_500":
         return RetryableError(str(error), reason=error.reason)
     return error
@@ -244,24 +244,24 @@ def _meaning(error: ConsumeError) -> ConsumeError:
 
 def _check_size(request: bytes, limit: int, batch: Batch) -> None:
     if len(request) > limit and batch.items > 1:
-        message = f"the request has {len(request)} bytes in Jaeger's format; {limit} are sent at most"
+        message = f"the request has {len(request)} bytes in Jaeger's format, but the limit is {limit}"
         raise TooLargeError(message)
 
 
 def _build(config: Config, context: Context) -> Exporter:
-    """Return the exporter of the protocol; OTLP has exporters of its own."""
+    """Return the exporter of the protocol; for OTLP, the exporter `otlp_grpc` or `otlp_http`."""
     if config.protocol == "grpc":
         return JaegerGrpcExporter(config, context)
     if config.protocol == "thrift_http":
         return JaegerThriftExporter(config, context)
     factory = Catalog().get(Kind.EXPORTER, config.protocol)
     if factory is None:
-        message = f"there is no exporter {config.protocol}"
+        message = f"exporter {config.protocol} does not exist"
         raise TypeError(message)
     settings = {**config.client_settings(), "max_request_size": config.request_size}
     exporter = factory.build(factory.config.model_validate(settings), context)
     if not isinstance(exporter, Exporter):
-        message = f"{config.protocol} is no exporter"
+        message = f"{config.protocol} is not an exporter"
         raise TypeError(message)
     return exporter
 

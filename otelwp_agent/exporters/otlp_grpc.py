@@ -1,7 +1,7 @@
-"""Send OTLP over gRPC: to another collector, to Jaeger, to any backend that speaks it. Also known as `otlp`.
+"""Send OTLP over gRPC to another collector, Jaeger or any other backend that accepts it. Also known as `otlp`.
 
-It stands at the end of a pipeline. Batches go out as the bytes they are; what is larger than the other side takes is
-split before. What may succeed later is tried again (`retry_on_failure`), and the queue before it bounds memory.
+Batches are sent unchanged; batches above `max_request_size` are split. Failures that may pass are retried
+(`retry_on_failure`); the queue of the exporter limits its memory.
 
 Example::
 
@@ -40,32 +40,33 @@ METHODS = {
 }
 
 MAX_REQUEST_SIZE = 4 * 2**20 - 2**16
-"""What gRPC servers take in one message by default, 4 MiB, less a margin for what splitting adds."""
+"""Default message limit of gRPC servers, 4 MiB, minus a margin for the bytes that splitting adds."""
 
 _METADATA_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _EXCERPT = 200
-"""Characters of the other side's message that are worth logging."""
+"""Number of characters of a backend's message that are logged."""
 
 
 class Tls(blocks.TlsClient):
-    """TLS as grpcio can: it always speaks 1.2 and 1.3 both, and always verifies the server."""
+    """TLS settings that grpcio supports: it always supports TLS 1.2 and 1.3, and always verifies the server."""
 
     max_version: Annotated[
         blocks.TlsVersion | None,
         AfterValidator(lambda _: None),
-        Ignored("gRPC speaks TLS 1.3 with who can", values=("1.2",)),
+        Ignored("gRPC uses TLS 1.3 with servers that support it", values=("1.2",)),
     ] = None
-    """Accepted for the Collector's sake: gRPC speaks TLS 1.3 with who can."""
+    """Accepted for compatibility with the Collector, without effect: gRPC uses TLS 1.3 with servers that support it."""
     insecure_skip_verify: Annotated[
         bool,
         AfterValidator(lambda _: False),
         Ignored(
-            "gRPC always verifies the server: give its authority as `ca_file` (and `server_name_override` if the name "
-            "differs), or use `otlp_http`",
+            "gRPC always verifies the server: give its certificate authority as `ca_file` (and `server_name_override` "
+            "if the name differs), or use `otlp_http`",
             values=(True,),
         ),
     ] = False
-    """Accepted for the Collector's sake: gRPC always verifies the server. Give its authority as `ca_file`."""
+    """Accepted for compatibility with the Collector, without effect: gRPC always verifies the server. Give its
+    certificate authority as `ca_file`."""
 
 
 def _sendable(headers: dict[str, Secret]) -> dict[str, Secret]:
@@ -80,15 +81,17 @@ class Config(ExporterConfig, blocks.GrpcClient):
     """Settings of the OTLP/gRPC exporter."""
 
     tls: Tls = Tls()
-    """TLS; on unless `insecure`."""
+    """TLS settings; TLS is used unless `insecure` is set."""
     headers: Annotated[
         blocks.SecretHeaders,
         AfterValidator(_sendable),
-        Ignored("names in gRPC have a-z, 0-9, `-`, `_` and `.`: others are not sent", when=_has_unsendable),
+        Ignored(
+            "names of gRPC metadata have only a-z, 0-9, `-`, `_` and `.`: others are not sent", when=_has_unsendable
+        ),
     ] = Field(default_factory=dict)
-    """Metadata added to every call. Values are secrets; what has a name that gRPC cannot send is left out."""
+    """Metadata added to every call. Values are secrets. Entries with a name that gRPC cannot send are left out."""
     max_request_size: ByteSize = Field(MAX_REQUEST_SIZE, ge=1024)
-    """Largest message sent, before compression; larger batches are split. Raise it if the other side takes more."""
+    """Largest message before compression; larger batches are split. Raise it if the backend accepts more."""
 
     @model_validator(mode="after")
     def _grpc_can(self) -> Config:
@@ -103,7 +106,7 @@ class OtlpGrpcExporter(Exporter):
     """Calls `Export` of the OTLP service of each batch's signal."""
 
     def __init__(self, config: Config, context: Context) -> None:
-        """Open nothing before `start`."""
+        """Copy the settings; `start` opens connections."""
         super().__init__(context)
         self.max_request_bytes = config.max_request_size
         self._config = config
@@ -111,8 +114,8 @@ class OtlpGrpcExporter(Exporter):
         self._warned = ""
 
     async def start(self) -> None:
-        """Read certificates and open the channel; the connection is made by the first export."""
-        from otelwp_agent.transport.grpc_client import GrpcClient  # noqa: PLC0415 - grpcio, 13 MB, for who starts this
+        """Read the certificates and open the channel; the first export connects."""
+        from otelwp_agent.transport.grpc_client import GrpcClient  # noqa: PLC0415 - loads grpcio, 13 MB
 
         client = GrpcClient(self._config, name=f"{self.context.kind.value}/{self.context.id}", log=self.context.log)
         await client.start()
@@ -125,16 +128,16 @@ class OtlpGrpcExporter(Exporter):
             await client.aclose()
 
     async def export(self, batch: Batch) -> int:
-        """Send the batch; return how many of its items the other side rejected."""
+        """Send the batch; return how many of its items the backend rejected."""
         if self._client is None:
             raise RuntimeError("the exporter is not started")
         response = await self._client.call(METHODS[batch.signal], batch.body)
         if not response:
             return 0
         items, message = rejected(response)
-        if message and message != self._warned:  # once for each: a message that stays the same tells nothing new
+        if message and message != self._warned:  # log a repeated message only once
             self._warned = message
-            self.context.log.warning("the other side says", rejected=items, message=message[:_EXCERPT])
+            self.context.log.warning("partial success", rejected=items, message=message[:_EXCERPT])
         return min(items, batch.items)
 
 

@@ -1,8 +1,8 @@
-"""Send OTLP over HTTP: to another collector, or to any backend that takes OTLP. Also known as `otlphttp`.
+"""Send OTLP over HTTP to another collector or any other backend that accepts it. Also known as `otlphttp`.
 
-It stands at the end of a pipeline. Batches go out as the bytes they are, compressed, to `endpoint` + `/v1/traces`,
-`/v1/metrics` and `/v1/logs`; a `…_endpoint` of its own is used as it is written. What is larger than one request may be
-is split before. What may succeed later is tried again (`retry_on_failure`), and the queue before it bounds memory.
+Batches are compressed and sent to `endpoint` + `/v1/traces`, `/v1/metrics` or `/v1/logs`; the `…_endpoint` of a signal
+is used unchanged. Batches above `max_request_size` are split. Failures that may pass are retried (`retry_on_failure`);
+the queue of the exporter limits its memory.
 
 Example::
 
@@ -43,12 +43,12 @@ if TYPE_CHECKING:
     from otelwp_agent.transport.http_connection import ClientResponse
 
 MAX_REQUEST_SIZE = 20 * 2**20
-"""What collectors take in one body by default (confighttp's `max_request_body_size`), before compression."""
+"""Default limit of the Collector for a body (confighttp's `max_request_body_size`), before compression."""
 
 _TYPES = {"proto": "application/x-protobuf", "json": "application/json"}
 _SUCCESS = range(200, 300)
 _EXCERPT = 200
-"""Characters of the other side's message that are worth logging."""
+"""Number of characters of a backend's message that are logged."""
 
 
 def _sendable(headers: dict[str, Secret]) -> dict[str, Secret]:
@@ -65,38 +65,40 @@ class Config(ExporterConfig, blocks.HttpClient):
     endpoint: blocks.HttpUrl | None = None
     """Base URL (`https://collector.example:4318`) or `unix:///path`."""
     traces_endpoint: blocks.HttpUrl | None = None
-    """URL for traces, used as it is; `endpoint` + `/v1/traces` if left out."""
+    """URL for traces, used unchanged; `endpoint` + `/v1/traces` if left out."""
     metrics_endpoint: blocks.HttpUrl | None = None
-    """URL for metrics, used as it is; `endpoint` + `/v1/metrics` if left out."""
+    """URL for metrics, used unchanged; `endpoint` + `/v1/metrics` if left out."""
     logs_endpoint: blocks.HttpUrl | None = None
-    """URL for logs, used as it is; `endpoint` + `/v1/logs` if left out."""
-    profiles_endpoint: Annotated[Endpoint | None, Ignored("profiles are not carried")] = None
-    """Accepted for the Collector's sake: profiles are not carried."""
+    """URL for logs, used unchanged; `endpoint` + `/v1/logs` if left out."""
+    profiles_endpoint: Annotated[Endpoint | None, Ignored("profiles are not supported")] = None
+    """Accepted for compatibility with the Collector, without effect: profiles are not supported."""
     headers: Annotated[
         blocks.SecretHeaders,
         AfterValidator(_sendable),
-        Ignored("names of headers have letters, digits, `-` and `_`: others are not sent", when=_has_unsendable),
+        Ignored("names of headers have only letters, digits, `-` and `_`: others are not sent", when=_has_unsendable),
     ] = Field(default_factory=dict)
-    """Headers added to every request. Values are secrets; what has a name that HTTP cannot send is left out."""
+    """Headers added to every request. Values are secrets. Headers with a name that HTTP cannot send are left out."""
     encoding: Literal["proto", "json"] = "proto"
-    """How batches are written. `proto` sends the bytes that are there; `json` makes each batch anew."""
+    """Format of requests. `proto` sends batches unchanged; `json` converts each batch."""
     max_request_size: ByteSize = Field(MAX_REQUEST_SIZE, ge=1024)
-    """Largest body sent, in protobuf and before compression; larger batches are split. Raise it if the other side
-    takes more."""
+    """Largest body, in protobuf and before compression; larger batches are split. Raise it if the backend accepts
+    more."""
 
     @model_validator(mode="after")
     def _has_endpoint(self) -> Config:
         if self.endpoint is None and not any(self.own_endpoint(signal) for signal in Signal):
             raise ValueError(
-                "there is nowhere to send to: give `endpoint` (like `https://collector.example:4318`), or "
+                "an endpoint is missing: give `endpoint` (like `https://collector.example:4318`), or "
                 "`traces_endpoint`, `metrics_endpoint` or `logs_endpoint`"
             )
         if self.endpoint is not None and "?" in self.endpoint:
-            raise ValueError("`endpoint` has paths appended to it, so it cannot have a query: use `traces_endpoint` …")
+            raise ValueError(
+                "`endpoint` cannot have a query, because paths are appended to it: use `traces_endpoint` …"
+            )
         return self
 
     def own_endpoint(self, signal: Signal) -> Endpoint | None:
-        """Return the URL of one signal alone, if it has one."""
+        """Return the `…_endpoint` of a signal, if it has one."""
         endpoints = {
             Signal.TRACES: self.traces_endpoint,
             Signal.METRICS: self.metrics_endpoint,
@@ -109,7 +111,7 @@ class OtlpHttpExporter(Exporter):
     """Posts each batch to the URL of its signal. Signals that go to the same server share its connections."""
 
     def __init__(self, config: Config, context: Context) -> None:
-        """Open nothing before `start`."""
+        """Copy the settings; `start` opens connections."""
         super().__init__(context)
         self.max_request_bytes = config.max_request_size
         self._encoding = config.encoding
@@ -129,7 +131,7 @@ class OtlpHttpExporter(Exporter):
         self._partial_log = LogLimit(context.clock)
 
     async def start(self) -> None:
-        """Read certificates; connections are made by the first export."""
+        """Read the certificates; the first export connects."""
         for client in self._clients.values():
             await client.start()
 
@@ -139,12 +141,12 @@ class OtlpHttpExporter(Exporter):
             await client.aclose()
 
     def refresh(self) -> None:
-        """Read the certificates again."""
+        """Reload the certificates."""
         for client in self._clients.values():
             client.reload_tls()
 
     async def export(self, batch: Batch) -> int:
-        """Post the batch; return how many of its items the other side rejected."""
+        """Post the batch; return how many of its items the backend rejected."""
         target = self._targets.get(batch.signal)
         if target is None:
             signal = batch.signal.value
@@ -159,7 +161,7 @@ class OtlpHttpExporter(Exporter):
         return min(self._rejected(response), batch.items) if response.body else 0
 
     def _client(self, config: Config, endpoint: Endpoint) -> HttpClient:
-        """Return the client of an endpoint's server: one for all signals that go there."""
+        """Return the client for an endpoint's server, which all signals with that server share."""
         key = (endpoint.scheme, endpoint.host, endpoint.port, endpoint.unix)
         if key not in self._clients:
             name = f"{self.context.kind.value}/{self.context.id}"
@@ -169,19 +171,19 @@ class OtlpHttpExporter(Exporter):
     def _encode(self, batch: Batch) -> bytes:
         if self._encoding == "proto":
             return batch.body
-        from otelwp_agent.codecs import otlp_json  # noqa: PLC0415 - the full messages, for who sends JSON
+        from otelwp_agent.codecs import otlp_json  # noqa: PLC0415 - loads the full messages, only for JSON
 
         return otlp_json.encode(batch.signal, batch.body)
 
     def _rejected(self, response: ClientResponse) -> int:
-        """Return how many items a successful answer rejects, and log what it says now and then."""
+        """Return how many items a successful answer rejects, and log its message at a limited rate."""
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == _TYPES["proto"]:
             items, message = rejected(response.body)
         elif kind == _TYPES["json"]:
             items, message = _rejected_json(response.body)
         else:
-            return 0  # whatever it says, it does not say so in OTLP
+            return 0  # not an OTLP response
         if (items or message) and (total := self._partial_log.take(max(items, 1))):
             self.context.log.warning(
                 "partial success", rejected=total if items else 0, message=redact_text(message, paths=True)[:_EXCERPT]
@@ -190,7 +192,7 @@ class OtlpHttpExporter(Exporter):
 
 
 def _path(endpoint: Endpoint, suffix: str) -> str:
-    """Return the path to request: the URL's own, byte for byte, then `suffix`."""
+    """Return the path to request: the path of the URL, unchanged, with `suffix` appended."""
     if endpoint.unix:
         return suffix or "/"
     url = urlsplit(endpoint.strip())
@@ -200,7 +202,7 @@ def _path(endpoint: Endpoint, suffix: str) -> str:
 
 
 def _rejected_json(body: bytes) -> tuple[int, str]:
-    """Return what `otlp_response.rejected` does, from JSON."""
+    """Return the result of `otlp_response.rejected` for a JSON response."""
     import orjson  # noqa: PLC0415 - few servers answer in JSON to protobuf
 
     try:
@@ -208,7 +210,7 @@ def _rejected_json(body: bytes) -> tuple[int, str]:
         items = next((int(value) for key, value in partial.items() if key.startswith("rejected")), 0)
         return max(items, 0), str(partial.get("errorMessage", ""))
     except (ValueError, TypeError, KeyError, AttributeError):
-        return 0, ""  # the status said that the request was taken
+        return 0, ""  # the status reports that the request was accepted
 
 
 FACTORY = Factory(

@@ -1,8 +1,7 @@
-"""Send traces to Zipkin, or to whatever takes its v2 format, as JSON or protobuf.
+"""Send traces to Zipkin, or to another backend that accepts its v2 format, as JSON or protobuf.
 
-It stands at the end of a pipeline. Spans are written straight from the bytes they are in. docs/topics/zipkin.md has
-the mapping, and what the format cannot carry. What may succeed later is tried again (`retry_on_failure`), and the queue
-before it bounds memory.
+Spans are converted directly from OTLP bytes. docs/topics/zipkin.md describes the mapping, and what the format cannot
+represent. Failures that may pass are retried (`retry_on_failure`); the queue of the exporter limits its memory.
 
 Example::
 
@@ -45,43 +44,43 @@ if TYPE_CHECKING:
     from otelwp_agent.model.batch import Batch
 
 MAX_REQUEST_SIZE = 10 * 2**20
-"""What Zipkin's server takes in one body (tried with 3.4.4): its HTTP server's default."""
+"""Body limit of Zipkin's server (tested with 3.4.4), which is the default of its HTTP server."""
 
 DEFAULT_SERVICE_NAME = "unknown_service"
-"""The name that the specification gives to services without one ("Resource SDK", SDK-provided resource attributes)."""
+"""Name of services without one, from OpenTelemetry's specification ("Resource SDK", SDK-provided attributes)."""
 
 PATH = "/api/v2/spans"
-"""Where Zipkin takes spans."""
+"""Path on which Zipkin accepts spans."""
 
 _TYPES = {"proto": "application/x-protobuf", "json": "application/json"}
 _SUCCESS = range(200, 300)
 _TOO_LARGE = b"413 "
-"""What Zipkin's server answers to a body that is too large, with the status 500."""
+"""Beginning of the body with which Zipkin's server answers a request that is too large; its status is 500."""
 
 
 class Config(ExporterConfig, blocks.HttpClient):
     """Settings of the Zipkin exporter."""
 
     endpoint: blocks.HttpUrl
-    """URL to post to, like `http://127.0.0.1:9411/api/v2/spans`, or `unix:///path` of a socket. Without a path it is
-    `/api/v2/spans`."""
+    """URL to post to, like `http://127.0.0.1:9411/api/v2/spans`, or `unix:///path` of a socket. If the URL has no path,
+    `/api/v2/spans` is used."""
     format: Literal["json", "proto"] = "json"
-    """How spans are written."""
+    """Format of requests."""
     default_service_name: str = Field(DEFAULT_SERVICE_NAME, min_length=1)
-    """What a service without a name is called."""
+    """Name of a service that has none."""
     compression: blocks.Compression = "none"
-    """How bodies are compressed: gzip, which is all that Zipkin's own server reads, zstd, deflate, zlib or none."""
+    """Compression of bodies: gzip, the only one that Zipkin's server supports, zstd, deflate, zlib or none."""
     timeout: PositiveDuration = 5.0
     """Time for one request, from connecting to the last byte of the response."""
     max_request_size: ByteSize = Field(MAX_REQUEST_SIZE, ge=1024)
-    """Largest body sent, before compression; larger batches are split."""
+    """Largest body before compression; larger batches are split."""
 
 
 class ZipkinExporter(Exporter):
     """Posts each batch as one list of spans."""
 
     def __init__(self, config: Config, context: Context) -> None:
-        """Open nothing before `start`."""
+        """Copy the settings; `start` opens connections."""
         super().__init__(context)
         self.max_request_bytes = config.max_request_size
         self._max_size = config.max_request_size
@@ -99,7 +98,7 @@ class ZipkinExporter(Exporter):
         self._left_out = LogLimit(context.clock)
 
     async def start(self) -> None:
-        """Read certificates; connections are made by the first export."""
+        """Read the certificates; the first export connects."""
         await self._client.start()
 
     async def shutdown(self) -> None:
@@ -107,31 +106,31 @@ class ZipkinExporter(Exporter):
         await self._client.aclose()
 
     def refresh(self) -> None:
-        """Read the certificates again."""
+        """Reload the certificates."""
         self._client.reload_tls()
 
     async def export(self, batch: Batch) -> int:
-        """Post the batch; return how many spans of it Zipkin cannot carry."""
+        """Post the batch; return how many of its spans were left out because Zipkin cannot represent them."""
         encoded = self._encoder.encode(batch.body)
         if encoded.left_out and (spans := self._left_out.take(encoded.left_out)):
             self.context.log.error("spans left out", spans=spans, reason="their trace id or span id is missing or zero")
         if not encoded.spans:
             if encoded.left_out:
-                raise PermanentError("no span has the ids that Zipkin needs", reason="no_ids")
+                raise PermanentError("no span has the trace id and span id that Zipkin needs", reason="no_ids")
             return 0
         if len(encoded.body) > self._max_size:
-            raise TooLargeError(f"{len(encoded.body)} bytes, and `max_request_size` is {self._max_size}")
+            raise TooLargeError(f"the body has {len(encoded.body)} bytes, but `max_request_size` is {self._max_size}")
         body = compress(self._compression, encoded.body, self._level)
         response = await self._client.request("POST", self._path, body, self._headers)
         if response.status not in _SUCCESS:
             if response.body.startswith(_TOO_LARGE):
-                raise TooLargeError(f"HTTP {response.status}: Zipkin takes no body as large as this")
+                raise TooLargeError(f"HTTP {response.status}: the body is larger than Zipkin accepts")
             raise from_http(response.status, response.headers, response.body)
         return encoded.left_out
 
 
 def _path(endpoint: Endpoint) -> str:
-    """Return the path to request: the URL's own, byte for byte, or where Zipkin takes spans if it has none."""
+    """Return the path to request: the path of the URL, unchanged, or `PATH` if it has none."""
     url = urlsplit("" if endpoint.unix else endpoint.strip())
     if url.path in {"", "/"} and not url.query:
         return PATH
@@ -140,9 +139,9 @@ def _path(endpoint: Endpoint) -> str:
 
 
 def _encoder(config: Config) -> Encoder[str] | Encoder[bytes]:
-    """Return what writes the configured format."""
+    """Return the encoder for the configured format."""
     if config.format == "json":
-        from otelwp_agent.codecs.zipkin.to_json import JsonEncoder  # noqa: PLC0415 - one of the two is enough
+        from otelwp_agent.codecs.zipkin.to_json import JsonEncoder  # noqa: PLC0415 - only one of the two is needed
 
         return JsonEncoder(config.default_service_name)
     from otelwp_agent.codecs.zipkin.to_proto import ProtoEncoder  # noqa: PLC0415

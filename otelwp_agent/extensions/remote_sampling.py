@@ -1,14 +1,14 @@
-"""Tells senders how many of their traces to send, as Jaeger's remote sampling does: the rest would be dropped anyway.
+"""Report to senders which share of their traces to send, as Jaeger's remote sampling does.
 
-It stands beside pipelines with `adaptive_sampling` and answers from what that has learned. OpenTelemetry SDKs (their
-Jaeger remote sampler) and the WordPress plugin ask again and again, and leave out at the source what is not wanted.
+It serves the probabilities that `adaptive_sampling` in the pipelines has learned. OpenTelemetry SDKs (their Jaeger
+remote sampler) and the WordPress plugin request the rate regularly, and do not send traces that would be dropped.
 
 * `GET /sampling?service=NAME`: `{"strategyType": "PROBABILISTIC", "probabilisticSampling": {"samplingRate": 0.2}}`.
   With `span.name` among the keys (`per`) of `adaptive_sampling`, `operationSampling` has a rate for each span name.
-* `GET /?service=NAME`: the same with `strategyType` as a number, for Jaeger's first clients.
+* `GET /?service=NAME`: the same with `strategyType` as a number, for Jaeger's oldest clients.
 
-The rate is `headroom` times the highest probability that the budget leaves any key of the service, at least `min_rate`:
-so errors, slow traces and rare keys still come. While the traffic is within the target, it is 1.
+The rate is `headroom` times the highest probability of any key of the service within the budget, and at least
+`min_rate`, so that errors, slow traces and rare keys are still sent. While the traffic is within the target, it is 1.
 
 Example::
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 _MAX_BODY = 64 * 1024
 _PROBABILISTIC = 0
-"""The number of that strategy in Jaeger's first interface."""
+"""Number of the strategy in Jaeger's oldest interface."""
 
 
 class Config(LocalHttpServer, ComponentConfig):
@@ -58,16 +58,16 @@ class Config(LocalHttpServer, ComponentConfig):
     endpoint: Endpoint = Endpoint("127.0.0.1:5778")
     """`host:port` or `unix:///path` to listen on; port 0 picks a free one."""
     min_rate: float = Field(0.05, gt=0, le=1)
-    """The lowest rate that is told: senders that leave out more would hide their errors."""
+    """Lowest rate that is reported. With lower rates, senders would drop too many traces with errors."""
     headroom: float = Field(2.0, ge=1, le=1000, allow_inf_nan=False)
-    """How many times as many traces to ask for as chance would keep."""
+    """Factor by which the requested traces exceed those that are kept by chance."""
     settle: PositiveDuration = 120.0
-    """How long a rate stands for senders that do not write it into `tracestate` (`ot=th`): longer than the time between
-    two of their questions."""
+    """How long a rate is valid for senders that do not write it into `tracestate` (`ot=th`). It must be longer than the
+    interval of their requests."""
 
 
 class RemoteSampling(Extension):
-    """Serves rates."""
+    """Serves sampling rates over HTTP."""
 
     def __init__(self, config: Config, context: Context) -> None:
         """Copy the settings."""
@@ -89,7 +89,7 @@ class RemoteSampling(Extension):
 
     @property
     def port(self) -> int:
-        """The port it listens on; 0 on a unix socket, or before `start`."""
+        """Port that it listens on; 0 for a unix socket, or before `start`."""
         return self._server.port
 
     async def start(self) -> None:
@@ -101,11 +101,11 @@ class RemoteSampling(Extension):
         await self._server.shutdown(grace=1.0)
 
     def refresh(self) -> None:
-        """Read the certificate files again."""
+        """Reload the certificate files."""
         self._server.reload_tls()
 
     def endpoints(self) -> Mapping[str, str]:
-        """Return where it listens."""
+        """Return the URL that it serves."""
         address = self._server.address
         return {"sampling": address if address.startswith("unix:") else f"http://{address}/sampling"}
 
@@ -118,7 +118,7 @@ class RemoteSampling(Extension):
             return text_error(400, "give `service` once: /sampling?service=NAME")
         samplers = [(sampler.controller, sampler.per) for sampler in self.context.host.providers(TraceSampler)]
         if not samplers:
-            return text_error(503, "no pipeline has an adaptive_sampling, from which rates would come")
+            return text_error(503, "no pipeline has an adaptive_sampling, which provides the rates")
         rate, operations = self._heads.rates(services[0], samplers, self.context.clock())
         body: dict[str, Any] = {"strategyType": strategy, "probabilisticSampling": {"samplingRate": rate}}
         if operations is not None:
@@ -139,5 +139,5 @@ FACTORY = Factory(
     config=Config,
     build=RemoteSampling,
     signals=frozenset(),
-    tier=Tier.PRO,  # what it serves, an `adaptive_sampling` has learned
+    tier=Tier.PRO,  # it serves rates of `adaptive_sampling`, which needs this tier
 )

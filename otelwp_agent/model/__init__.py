@@ -1,1 +1,1 @@
-"""What flows through a pipeline: OTLP in wire form, and the ways to read it. No I/O, no asyncio, no configuration."""
+"""Data of a pipeline: serialized OTLP and functions that read it. No I/O, no asyncio, no configuration."""

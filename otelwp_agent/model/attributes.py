@@ -1,7 +1,7 @@
-"""Attribute values, and the actions that change attributes: pure functions over the projections' `KeyValue`s.
+"""Attribute values, and actions that change attributes: pure functions on the `KeyValue`s of projections.
 
-A value stays serialized (`bytes` of an AnyValue) until an action must look into it; inserting, updating, copying and
-deleting move bytes.
+A value stays serialized (`bytes` of an AnyValue) unless an action needs its content: insert, update, copy and delete
+only move bytes.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 Kind = Literal["insert", "update", "upsert", "delete", "hash", "extract", "convert"]
 ConvertedType = Literal["int", "double", "string"]
 Raw = bool | int | float | str | list["Raw"] | dict[str, "Raw"] | None
-"""A value as YAML and JSON have it; its type decides the attribute's."""
+"""A value of YAML or JSON; its type determines the type of the attribute."""
 
 _INT64 = range(-(2**63), 2**63)
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?(?:inf|infinity|nan)", re.IGNORECASE)
 _DEEPEST = 64
-"""Levels of arrays and maps that are written as JSON; what is nested deeper reads as null."""
+"""Deepest nesting of arrays and maps that is written as JSON; deeper values are written as null."""
 
 
 def to_any(raw: Raw) -> pb.AnyValue:  # noqa: PLR0911 - one for each type
-    """Return a value of YAML as an attribute value; `ValueError` for an integer beyond 64 bits."""
+    """Return a YAML value as an attribute value; raise `ValueError` for an integer that needs more than 64 bits."""
     if isinstance(raw, bool):
         return pb.AnyValue(bool_value=raw)
     if isinstance(raw, int):
@@ -63,12 +63,12 @@ def to_any(raw: Raw) -> pb.AnyValue:  # noqa: PLR0911 - one for each type
 
 
 def encode(raw: Raw) -> bytes:
-    """Return a value of YAML as a serialized AnyValue."""
+    """Return a YAML value as a serialized AnyValue."""
     return to_any(raw).SerializeToString()
 
 
 def decode(value: bytes) -> pb.AnyValue:
-    """Read a serialized AnyValue; one that does not parse reads as empty."""
+    """Parse a serialized AnyValue; return an empty one if it is invalid."""
     try:
         return pb.AnyValue.FromString(value)
     except DecodeError:
@@ -76,7 +76,7 @@ def decode(value: bytes) -> pb.AnyValue:
 
 
 def as_string(value: pb.AnyValue) -> str:  # noqa: PLR0911 - one for each type
-    """Return a value as text: JSON for arrays and maps, base64 for bytes, "" for none."""
+    """Return a value as text: JSON for arrays and maps, base64 for bytes, "" for an empty value."""
     match value.WhichOneof("value"):
         case "string_value":
             return value.string_value.decode(errors="replace")
@@ -95,7 +95,7 @@ def as_string(value: pb.AnyValue) -> str:  # noqa: PLR0911 - one for each type
 
 
 def format_float(number: float) -> str:
-    """Return a double the way JSON writers outside Python do: `1`, not `1.0`; exponents below 1e-6 and from 1e21."""
+    """Return a double as Go and JavaScript write it in JSON: `1`, not `1.0`; exponents below 1e-6 and from 1e21."""
     if math.isnan(number):
         return "NaN"
     if math.isinf(number):
@@ -110,7 +110,7 @@ def format_float(number: float) -> str:
 
 
 def find(attributes: Attributes, key: bytes) -> pb.KeyValue | None:
-    """Return the first attribute of that key."""
+    """Return the first attribute with `key`, or `None`."""
     for attribute in attributes:
         if attribute.key == key:
             return attribute
@@ -118,7 +118,7 @@ def find(attributes: Attributes, key: bytes) -> pb.KeyValue | None:
 
 
 def put(attributes: Attributes, key: bytes, value: bytes) -> bool:
-    """Set an attribute, in its place if it is there, else at the end; return whether that changed anything."""
+    """Set the value of an attribute, or append the attribute if it does not exist; return whether it changed."""
     attribute = find(attributes, key)
     if attribute is None:
         attributes.append(pb.KeyValue(key=key, value=value))
@@ -130,14 +130,14 @@ def put(attributes: Attributes, key: bytes, value: bytes) -> bool:
 
 
 def header_of(name: str) -> str:
-    """Return the header that `from_context` reads for this name."""
+    """Return the name of the header that `from_context` reads for `name`."""
     return name.removeprefix("metadata.").lower()
 
 
 def from_context(origin: Origin, name: str) -> bytes | None:
-    """Return what is known of the sender as a serialized AnyValue: `metadata.x`, or `x`, is its header `x`.
+    """Return a header of the request as a serialized AnyValue, or `None`: `metadata.x` and `x` are the header `x`.
 
-    Names that begin with `auth.`, and `client.address`, are never known here.
+    The Collector's names `auth.…` and `client.address` are not supported and give `None`.
     """
     text = origin.headers.get(header_of(name))
     return None if text is None else pb.AnyValue(string_value=text.encode()).SerializeToString()
@@ -145,7 +145,7 @@ def from_context(origin: Origin, name: str) -> bytes | None:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One change of attributes. `config.attribute_actions` says what each field means and which go together."""
+    """One change to attributes. `config.attribute_actions` documents the fields and their valid combinations."""
 
     kind: Kind
     key: str = ""
@@ -157,7 +157,7 @@ class Action:
     converted_type: ConvertedType = "string"
 
     def compile(self) -> Apply:
-        """Return a function that does it to attributes and says whether anything changed."""
+        """Return a function that applies the action to attributes and returns whether anything changed."""
         match self.kind:
             case "insert" | "update" | "upsert":
                 return _compile_set(self)
@@ -172,7 +172,7 @@ class Action:
 
 
 def compile_actions(actions: list[Action]) -> Apply:
-    """Return a function that does all of them, in their order, and says whether anything changed."""
+    """Return a function that applies all `actions` in order and returns whether anything changed."""
     applies = [action.compile() for action in actions]
 
     def apply(attributes: Attributes, origin: Origin) -> bool:
@@ -186,22 +186,22 @@ def compile_actions(actions: list[Action]) -> Apply:
 
 
 class Shortcut:
-    """What actions do to attributes that have none of their keys: they add some, and nothing else.
+    """Effect of actions on attributes that have none of the actions' keys: only additions.
 
-    Whether a key is there can be seen without reading anything: if its bytes do not stand in the serialized item, or in
-    the whole request, it is not.
+    Whether it applies is known without parsing: if the bytes of a key do not occur in a serialized item or request, the
+    attribute does not exist there.
     """
 
     __slots__ = ("_additions", "keys")
 
     def __init__(self, keys: list[bytes], additions: list[tuple[bytes, Source]]) -> None:
-        """Hold for what has none of `keys`; add what `additions` give."""
+        """Apply to data without any of `keys`; add the attributes of `additions`."""
         self.keys = keys
         self._additions = additions
 
     @classmethod
     def of(cls, actions: list[Action]) -> Shortcut | None:
-        """Return that of these actions; `None` if they read what others of them add, or choose keys by pattern."""
+        """Return the shortcut of `actions`; `None` if an action reads what another adds, or selects keys by pattern."""
         keys: set[bytes] = set()
         additions: dict[bytes, Source] = {}
         for action in actions:
@@ -214,11 +214,11 @@ class Shortcut:
         return cls(sorted(keys), list(additions.items()))
 
     def holds(self, data: bytes) -> bool:
-        """Whether none of the keys stands in `data`."""
+        """Whether `data` contains none of the keys."""
         return all(key not in data for key in self.keys)
 
     def added(self, origin: Origin) -> list[pb.KeyValue]:
-        """Return the attributes that are added."""
+        """Return the attributes to add."""
         values = [(key, source([], origin)) for key, source in self._additions]
         return [pb.KeyValue(key=key, value=value) for key, value in values if value is not None]
 
@@ -245,7 +245,7 @@ def _compile_set(action: Action) -> Apply:
 
 
 def _source(action: Action) -> Source:
-    """Return where an action's value comes from; `None` when there is none."""
+    """Return a function that returns an action's value, or `None` if there is no value."""
     default = None if action.default is None else encode(action.default)
     if action.from_attribute:
         key = action.from_attribute.encode()
@@ -268,7 +268,7 @@ def _source(action: Action) -> Source:
 
 
 def _named(action: Action) -> Callable[[bytes], bool]:
-    """Return whether `key` or `pattern` names a key."""
+    """Return a function that returns whether the action selects a key, by `key` or `pattern`."""
     exact = action.key.encode()
     if not action.pattern:
         return exact.__eq__
@@ -305,14 +305,14 @@ def _compile_hash(action: Action) -> Apply:
 
 
 def _hashed(value: bytes) -> bytes:
-    """Return the SHA-256 of a value in hexadecimal, as a serialized AnyValue; of an empty value, an empty string."""
+    """Return the SHA-256 of a value in hexadecimal as a serialized AnyValue; "" for an empty value."""
     data = to_bytes(decode(value))
     digest = hashlib.sha256(data).hexdigest().encode() if data else b""
     return pb.AnyValue(string_value=digest).SerializeToString()
 
 
 def to_bytes(value: pb.AnyValue) -> bytes:
-    """Return the bytes that are hashed of a value: text as UTF-8, numbers as 8 bytes, the least significant first."""
+    """Return the bytes of a value that are hashed: text as UTF-8, numbers as 8 bytes, little-endian."""
     match value.WhichOneof("value"):
         case "string_value":
             return value.string_value
@@ -376,7 +376,7 @@ def _to_string(value: pb.AnyValue) -> pb.AnyValue | None:
 
 
 def _to_int(value: pb.AnyValue) -> pb.AnyValue | None:
-    """Return the value as an integer; `None` if it is one already, or cannot be."""
+    """Return the value as an integer; `None` if it already is one or cannot be converted."""
     number: int | None = None
     match value.WhichOneof("value"):
         case "double_value" if math.isfinite(value.double_value):
@@ -390,7 +390,7 @@ def _to_int(value: pb.AnyValue) -> pb.AnyValue | None:
 
 
 def _to_double(value: pb.AnyValue) -> pb.AnyValue | None:
-    """Return the value as a double; `None` if it is one already, or cannot be."""
+    """Return the value as a double; `None` if it already is one or cannot be converted."""
     match value.WhichOneof("value"):
         case "int_value":
             return pb.AnyValue(double_value=float(value.int_value))
@@ -404,7 +404,7 @@ def _to_double(value: pb.AnyValue) -> pb.AnyValue | None:
 
 
 def _plain(value: pb.AnyValue, depth: int = 0) -> object:  # noqa: PLR0911 - one for each type
-    """Return a value as JSON has it."""
+    """Return a value as data for JSON."""
     match value.WhichOneof("value"):
         case "array_value" | "kvlist_value" if depth == _DEEPEST:
             return None

@@ -1,12 +1,11 @@
-"""`Batch`: one OTLP export request in protobuf wire form, with the account of whose items it holds.
+"""`Batch`: one serialized OTLP export request (protobuf), with the receipts that its items belong to.
 
 Invariants:
 
-* `body` is a serialized `Export{Traces,Metrics,Logs}ServiceRequest`. Two of them, one after the other, are the merged
-  request, so merging is concatenation.
-* `shares` says whose items these are: `(receipt, items)` pairs in the order of the items in `body`, whose counts add up
-  to `items`. A stage that drops items keeps the order and settles what it drops (`selection.Selection`).
-* A batch is never changed once handed on; a stage that changes something makes a new one with `with_body`.
+* `body` is a serialized `Export{Traces,Metrics,Logs}ServiceRequest`. The concatenation of two is the merged request.
+* `shares` are `(receipt, items)` pairs in the order of the items in `body`; their counts add up to `items`. A component
+  that drops items keeps the order and settles the dropped items (`selection.Selection`).
+* A batch is never changed after it has been forwarded; `with_body` makes a changed copy.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ _NO_HEADERS: dict[str, str] = {}
 
 
 class Origin:
-    """Where a batch came from: `receiver` id, `transport`, `tenant` ("" if there is none), the client's `headers`.
+    """Origin of a batch: `receiver` id, `transport`, `tenant` ("" if there is none) and the client's `headers`.
 
-    Header names are lower case. The tenant is derived from the client's key by the receiver, never taken from a header
-    that the client chose. Origins are shared between batches and never changed.
+    Header names are lower case. The receiver derives the tenant from the client's key, never from a header that the
+    client can choose. Origins are shared between batches and never changed.
     """
 
     __slots__ = ("headers", "receiver", "tenant", "transport")
@@ -37,7 +36,7 @@ class Origin:
     def __init__(
         self, receiver: str = "", transport: str = "", tenant: str = "", headers: Mapping[str, str] = _NO_HEADERS
     ) -> None:
-        """Describe a sender."""
+        """Describe the sender of a request."""
         self.receiver = receiver
         self.transport = transport
         self.tenant = tenant
@@ -45,7 +44,7 @@ class Origin:
 
 
 class Batch:
-    """A request or several merged, in wire form."""
+    """One or several merged requests, serialized."""
 
     __slots__ = ("admitted", "body", "encodings", "items", "origin", "shares", "signal")
 
@@ -58,7 +57,7 @@ class Batch:
         shares: Sequence[Share],
         encodings: tuple[str, ...] = (),
     ) -> None:
-        """Hold `items` items in `body`, accounted for by `shares`; `encodings` lists what was done to the body."""
+        """Make a batch of `items` items that belong to `shares`; `encodings` lists the encodings of `body`."""
         self.signal = signal
         self.body = body
         self.items = items
@@ -70,11 +69,11 @@ class Batch:
         so that bounded buffers must accept it, even beyond their capacity. It does not survive merging."""
 
     def __len__(self) -> int:
-        """Return the bytes of the body."""
+        """Return the size of the body in bytes."""
         return len(self.body)
 
     def with_body(self, body: bytes, items: int | None = None, shares: Sequence[Share] | None = None) -> Batch:
-        """Return the same batch with another body, and other items and shares if given."""
+        """Return a copy with another body, and with other items and shares if given."""
         batch = Batch(
             self.signal,
             body,
@@ -87,15 +86,15 @@ class Batch:
         return batch
 
     def settle(self, outcome: Outcome, reason: str = "") -> None:
-        """Settle every item of it as `outcome`."""
+        """Settle all items as `outcome`."""
         for receipt, items in self.shares:
             receipt.settle(outcome, items, reason)
 
     def abandon(self) -> int:
-        """Let go of every item of it because who holds it stops; return how many that drops.
+        """Release all items because the component that holds the batch stops; return how many are dropped.
 
-        What a journal has waits there: after a reload it comes back to what runs then, else at the next start. The rest
-        is dropped.
+        Items that a journal has are parked there and replayed after the reload or at the next start. The others are
+        dropped.
         """
         dropped = 0
         for receipt, items in self.shares:
@@ -107,7 +106,7 @@ class Batch:
         return dropped
 
     def fork(self, branches: Sequence[str]) -> list[Batch]:
-        """Return one batch for each branch of a fan-out, with receipts of their own over the same bytes."""
+        """Return one batch for each branch of a fan-out, with the same body and separate receipts."""
         columns: list[list[Share]] = [[] for _ in branches]
         for receipt, items in self.shares:
             for column, fork in zip(columns, receipt.part(items).fork(branches), strict=True):
@@ -116,7 +115,7 @@ class Batch:
 
 
 def merge(batches: Sequence[Batch], origin: Origin | None = None) -> Batch:
-    """Return one batch with everything in `batches` (at least one; same signal, same encodings), in their order."""
+    """Merge `batches` in order into one batch. There must be at least one, all of one signal and encoding."""
     first = batches[0]
     if len(batches) == 1 and origin is None:
         return first
@@ -130,7 +129,7 @@ def merge(batches: Sequence[Batch], origin: Origin | None = None) -> Batch:
 
 
 def divide(shares: Sequence[Share], sizes: Sequence[int]) -> list[list[Share]]:
-    """Divide shares among consecutive parts of `sizes` items; raise `ValueError` if they do not add up to theirs."""
+    """Divide shares into consecutive parts of `sizes` items; raise `ValueError` if the sums of items differ."""
     if sum(sizes) != sum([items for _, items in shares]):
         message = f"{sum(sizes)} items cannot be divided among shares of {[items for _, items in shares]}"
         raise ValueError(message)
@@ -145,7 +144,7 @@ def divide(shares: Sequence[Share], sizes: Sequence[int]) -> list[list[Share]]:
                 receipt, left = next(queue)
                 continue
             take = min(left, need)
-            assert receipt is not None  # noqa: S101 - left > 0 says so
+            assert receipt is not None  # noqa: S101 - follows from left > 0
             part.append((receipt, take))
             left -= take
             need -= take

@@ -1,7 +1,7 @@
-"""What `otelwp-agent audit` shows: every ledger as a line, and whether the equation holds on each.
+"""Report of `otelwp-agent audit`: every ledger as a line, and whether its equation holds.
 
-`accepted = delivered + sampled_out + filtered + dropped + in_flight`. Each figure is what somebody counted: `in_flight`
-is never worked out from the others where it can be measured, or the equation would hold by definition.
+`accepted = delivered + sampled_out + filtered + dropped + in_flight`. Each figure is counted separately: `in_flight` is
+not calculated from the others where it can be measured, because the equation would then hold by definition.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 Kind = Literal["pipeline", "receiver", "tenant", "exporter"]
 KINDS: tuple[Kind, ...] = ("pipeline", "receiver", "tenant", "exporter")
-"""In the order in which they are shown."""
+"""Kinds of ledgers, in the order in which they are shown."""
 
 FIGURES = ("accepted", "delivered", "sampled_out", "filtered", "dropped", "in_flight")
-"""The terms of the equation, the sum first."""
+"""Terms of the equation, beginning with the sum."""
 
 
 @dataclass(slots=True)
 class Line:
-    """One ledger, in items (spans, data points, log records). For an exporter, `accepted` is what it took."""
+    """One ledger, in items (spans, data points, log records). For an exporter, `accepted` is by its queue."""
 
     kind: Kind
     name: str
@@ -33,30 +33,30 @@ class Line:
     dropped: int = 0
     in_flight: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
-    """Why items were dropped, and how many each."""
+    """Dropped items by reason."""
 
     @property
     def balance(self) -> int:
-        """Items that are missing (above 0) or too many (below 0); 0 if all is well."""
+        """Number of items that are missing (above 0) or too many (below 0); 0 if the equation holds."""
         return self.accepted - self.delivered - self.sampled_out - self.filtered - self.dropped - self.in_flight
 
     def problems(self) -> list[str]:
-        """Return what is wrong with it, in words."""
+        """Return messages for all errors in the figures."""
         what = f"{self.kind} {self.name or '(none)'}"
         found = []
         if self.balance > 0:
             found.append(f"{what}: {self.balance} items are missing: accepted, but neither settled nor in flight")
         elif self.balance < 0:
-            found.append(f"{what}: {-self.balance} items more are settled or in flight than were accepted")
+            found.append(f"{what}: {-self.balance} more items are settled or in flight than were accepted")
         negative = [figure for figure in FIGURES if getattr(self, figure) < 0]
         found += [f"{what}: {figure} is below 0 ({getattr(self, figure)})" for figure in negative]
         explained = sum(self.reasons.values())
         if explained != self.dropped:
-            found.append(f"{what}: {self.dropped} items are dropped, and {explained} of them have a reason")
+            found.append(f"{what}: {self.dropped} items are dropped, but {explained} have a reason")
         return found
 
     def add(self, other: Line) -> None:
-        """Add what another ledger counted."""
+        """Add the figures of another ledger."""
         for figure in FIGURES:
             setattr(self, figure, getattr(self, figure) + getattr(other, figure))
         for reason, items in other.reasons.items():
@@ -69,21 +69,21 @@ class Report:
 
     lines: list[Line] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    """What is wrong beside what the lines themselves show (`Line.problems`)."""
+    """Problems in addition to those of the lines (`Line.problems`)."""
     source: str = ""
-    """What was looked at, for people."""
+    """Description of the audited agent or journal."""
 
     def all_problems(self) -> list[str]:
-        """Return what is wrong, on any line or beside them."""
+        """Return the problems of all lines, and those of the report itself."""
         return [problem for line in self.lines for problem in line.problems()] + self.problems
 
     @property
     def balances(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no problems."""
         return not self.all_problems()
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data, with the balance of each line and everything that is wrong."""
+        """Return the report as plain data, with the balance of each line and all problems."""
         return {
             "source": self.source,
             "balances": self.balances,
@@ -93,14 +93,14 @@ class Report:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Report:
-        """Return what `to_json` made plain; raise `ValueError` if it is something else."""
+        """Return a report from the data of `to_json`; raise `ValueError` if the data is invalid."""
         try:
             lines = [_line(line) for line in data["lines"]]
             of_lines = {problem for line in lines for problem in line.problems()}
             problems = [str(problem) for problem in data["problems"] if problem not in of_lines]
             return cls(lines, problems, str(data.get("source", "")))
         except (KeyError, TypeError, AttributeError) as error:
-            message = f"this is no audit report: {error!r}"
+            message = f"this is not an audit report: {error!r}"
             raise ValueError(message) from error
 
 
@@ -114,7 +114,7 @@ def totals(kind: Kind, lines: Iterable[Line]) -> list[Line]:
 
 def _line(data: Mapping[str, Any]) -> Line:
     if data["kind"] not in KINDS:
-        message = f"this is no audit report: there is no ledger of a {data['kind']!r}"
+        message = f"this is not an audit report: unknown kind of ledger {data['kind']!r}"
         raise ValueError(message)
     line = Line(data["kind"], str(data["name"]))
     for figure in FIGURES:

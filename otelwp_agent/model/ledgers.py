@@ -1,4 +1,4 @@
-"""The accounts of all pipelines: one for each pipeline, receiver and tenant. Sums over them are views."""
+"""Ledgers of all pipelines: one for each pipeline, receiver and tenant. Sums over them are calculated on request."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class Ledgers:
-    """Every account there is. They outlive a reload, and with a journal the agent."""
+    """All accounts. They are kept across reloads, and with a journal across restarts."""
 
     def __init__(self) -> None:
-        """Open no account yet."""
+        """Start without accounts."""
         self._pipelines: dict[str, dict[tuple[str, str], Ledger]] = {}
 
     def __iter__(self) -> Iterator[Ledger]:
@@ -23,11 +23,11 @@ class Ledgers:
             yield from accounts.values()
 
     def of_pipeline(self, pipeline: str) -> dict[tuple[str, str], Ledger]:
-        """Return the accounts of a pipeline by receiver and tenant; it stays the same dictionary."""
+        """Return the accounts of a pipeline by receiver and tenant; always the same dictionary, updated in place."""
         return self._pipelines.setdefault(pipeline, {})
 
     def get(self, pipeline: str, receiver: str, tenant: str) -> Ledger:
-        """Return an account, opened if need be."""
+        """Return an account; create it if it does not exist."""
         accounts = self.of_pipeline(pipeline)
         ledger = accounts.get((receiver, tenant))
         if ledger is None:

@@ -1,4 +1,4 @@
-"""The full OTLP messages, loaded for the signal that needs them (they cost a megabyte each)."""
+"""Full OTLP message classes, imported only for the signals that need them (each takes a megabyte)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def request_class(signal: Signal) -> type[Message]:
-    """Return the signal's export request: `ExportTraceServiceRequest` and its siblings."""
+    """Return the message class of a signal's export request, such as `ExportTraceServiceRequest`."""
     service: Any
     if signal is Signal.TRACES:
         from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service  # noqa: PLC0415

@@ -1,8 +1,8 @@
-"""OTLP's answers: `Export{Trace,Metrics,Logs}ServiceResponse` and the partial success in it.
+"""Read and write OTLP responses: `Export{Trace,Metrics,Logs}ServiceResponse` with its partial success.
 
-The three have the same field numbers (opentelemetry-proto 1.9, collector/*/v1/*_service.proto): `partial_success` is
-field 1, in it the rejected items field 1 and the message field 2. So one reader and one writer serve all signals; they
-are by hand, because an answer is empty nearly always and a few bytes else.
+The three messages have the same field numbers (opentelemetry-proto 1.9, collector/*/v1/*_service.proto):
+`partial_success` is field 1, in which the number of rejected items is field 1 and the message field 2. So one reader
+and one writer are enough for all signals. They are hand-written, because most responses are empty.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ _SIGN = 1 << 63
 
 
 def rejected(response: bytes) -> tuple[int, str]:
-    """Return how many items the other side rejected, and its message (which may come without rejected items).
+    """Return how many items the backend rejected, and its message (which may exist without rejected items).
 
-    An answer that is not such a message counts as a plain success: the status said that the request was taken.
+    A response that cannot be parsed counts as a full success, because the status reported that the request was
+    accepted.
     """
     items, message = 0, ""
     try:
@@ -28,7 +29,7 @@ def rejected(response: bytes) -> tuple[int, str]:
                 for inner, value in _fields(partial):
                     if inner == 1 and isinstance(value, int):
                         items = value - 2 * _SIGN if value & _SIGN else value
-                    elif inner == 2 and isinstance(value, bytes):  # noqa: PLR2004 - the field's number
+                    elif inner == 2 and isinstance(value, bytes):  # noqa: PLR2004 - the field number
                         message = value.decode("utf-8", "replace")
     except (IndexError, ValueError):
         return 0, ""
@@ -36,14 +37,14 @@ def rejected(response: bytes) -> tuple[int, str]:
 
 
 def partial_success(items: int, message: str) -> bytes:
-    """Return the answer that says that `items` were rejected and must not be sent again, and why."""
+    """Return the response for `items` rejected items, which must not be sent again; `message` is the reason."""
     text = message.encode()
     partial = (b"\x08" + _varint(items) if items else b"") + (b"\x12" + _varint(len(text)) + text if text else b"")
     return b"\x0a" + _varint(len(partial)) + partial
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield (field number, value) of a protobuf message; raise `IndexError` or `ValueError` if it is none."""
+    """Yield (field number, value) of a protobuf message; raise `IndexError` or `ValueError` if it is invalid."""
     position = 0
     while position < len(data):
         tag, position = _read_varint(data, position)
@@ -57,7 +58,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
         elif kind in (_FIXED32, _FIXED64):
             size = 4 if kind == _FIXED32 else 8
         else:
-            raise ValueError("groups are no part of OTLP")
+            raise ValueError("OTLP has no groups")
         end = position + size
         if end > len(data):
             raise ValueError("cut short")
@@ -71,7 +72,7 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift
-        if byte < 0x80:  # noqa: PLR2004 - the bit that says that another byte follows
+        if byte < 0x80:  # noqa: PLR2004 - the bit that marks that another byte follows
             return value & (2 * _SIGN - 1), position
         shift += 7
         if shift > 63:  # noqa: PLR2004 - ten bytes at most

@@ -1,15 +1,15 @@
-"""What became of a request: one receipt for each, settled item by item.
+"""Receipts: record the outcome of each item of an accepted request.
 
 Invariants:
 
 * Every item of a receipt is settled exactly once: `delivered`, `sampled_out`, `filtered` or `dropped`.
-* Whoever took a batch (its `consume` returned) owns its receipts: it settles them or hands the batch on.
-  Whoever refused a batch (its `consume` raised) settled nothing.
+* A component that accepted a batch (its `consume` returned) owns the receipts: it settles them or forwards the batch.
+  A component that refused a batch (its `consume` raised) has settled nothing.
 * `on_settled` runs once, when the last item is settled.
-* A fan-out gives each branch a fork; the parent is settled when all forks are, and the worst outcome wins.
-* What a journal has (`claim`) need not be settled by this run of the agent. When who holds it stops
-  (`Batch.abandon`), or one branch of a fan-out has no room for it, it may wait in the journal (`Receipt.park`). It
-  comes back with a new receipt.
+* A fan-out gives each branch a fork; the parent is settled when all forks are, with the worst outcome of them.
+* Items that a journal has (`claim`) need not be settled before the agent stops. If the component that holds them stops
+  (`Batch.abandon`), or one branch of a fan-out has no capacity for them, they may be parked in the journal
+  (`Receipt.park`). They are replayed with a new receipt.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 SHUTDOWN = "shutdown"
-"""The reason of what a stop drops."""
+"""Reason of items that are dropped because the agent stops."""
 
 
 class Outcome(IntEnum):
-    """What became of an item, the worst last."""
+    """Outcome of an item, in order from best to worst."""
 
     DELIVERED = 0
     SAMPLED_OUT = 1
@@ -35,33 +35,33 @@ class Outcome(IntEnum):
 
     @property
     def label(self) -> str:
-        """Its name in metric labels and in `audit`."""
+        """Name in metric labels and in `audit`."""
         return self.name.lower()
 
 
 class Claim(Protocol):
-    """What a journal knows of one request in one pipeline. Its receipts tell it how far the branches of a fan-out are.
+    """A journal's entry for one request in one pipeline. Receipts report to it which branches of a fan-out are done.
 
-    A branch is named for its exporter. What comes out of a fan-out has no branches of its own: only the first fan-out
-    that a request meets is told of.
+    A branch has the name of its exporter. Only the first fan-out that a request passes is reported; the forks of a
+    fan-out have no branches of their own.
     """
 
     @property
     def done(self) -> Collection[str]:
-        """The branches that have settled all of it already, before it was read from the journal again."""
+        """Branches that had already settled the whole request before it was replayed from the journal."""
 
     def entered(self, items: int) -> None:
-        """Hear that items of it have come to the fan-out."""
+        """Record that `items` items have reached the fan-out."""
 
     def branch_settled(self, branch: str, items: int) -> None:
-        """Hear that a branch has settled items of it."""
+        """Record that a branch has settled `items` items."""
 
     def left(self, items: int, parked: int) -> None:
-        """Hear that every branch has settled items of it, but for those `parked`, which wait for one in the journal."""
+        """Record that every branch has settled `items` items, except the `parked` ones, which wait in the journal."""
 
 
 class _Held:
-    """The claim on what has come out of a fan-out: the journal has it, and needs to hear no more."""
+    """Claim of the forks of a fan-out: the journal has the request, and needs no reports about them."""
 
     done: Collection[str] = ()
 
@@ -79,9 +79,9 @@ HELD: Claim = _Held()
 
 
 class Ledger:
-    """One account: `accepted = delivered + sampled_out + filtered + dropped + in_flight`, always.
+    """One account, in which `accepted = delivered + sampled_out + filtered + dropped + in_flight` always holds.
 
-    `key` says whose: the pipeline, the receiver, the tenant.
+    `key` is the pipeline, the receiver and the tenant.
     """
 
     __slots__ = ("accepted", "dropped_reasons", "key", "settled")
@@ -95,23 +95,23 @@ class Ledger:
 
     @property
     def in_flight(self) -> int:
-        """Items accepted and not settled yet."""
+        """Number of items that are accepted and not settled yet."""
         return self.accepted - sum(self.settled)
 
     def settle(self, outcome: Outcome, items: int, reason: str) -> None:
-        """Count `items` as settled; `reason` says why for what was dropped."""
+        """Count `items` as settled; `reason` is the reason if they were dropped."""
         self.settled[outcome] += items
         if outcome is Outcome.DROPPED:
             self.dropped_reasons[reason] = self.dropped_reasons.get(reason, 0) + items
 
 
 class Receipt:
-    """The account of one accepted request of `items` items, at least one."""
+    """Record of one accepted request with `items` items, at least one."""
 
     __slots__ = ("branch", "claim", "items", "ledger", "on_settled", "outcomes", "parked", "pending", "reason")
 
     def __init__(self, items: int, on_settled: Callable[[Receipt], None] | None = None) -> None:
-        """Open an account for `items`; `on_settled(receipt)` runs when the last one is settled."""
+        """Create a receipt for `items` items; `on_settled(receipt)` runs when the last one is settled."""
         self.items = items
         self.pending = items
         self.outcomes: list[int] | None = None
@@ -119,29 +119,29 @@ class Receipt:
         self.on_settled = on_settled
         self.reason = ""
         self.branch = ""
-        """The branch of a fan-out that it is the fork for."""
+        """Branch of the fan-out, if this is a fork."""
         self.parked = 0
-        """Items, of those pending, that wait in the journal."""
+        """Number of pending items that wait in the journal."""
         self.claim: Claim | None = None
-        """Set where a journal has it, from which it will be read again if it is not settled."""
+        """Entry of the journal that replays the request if it is not settled; `None` without a journal."""
 
     @property
     def worst(self) -> Outcome:
-        """The worst outcome of any item so far."""
+        """Worst outcome of any item so far."""
         if self.outcomes is None:
             return Outcome.DELIVERED
         return max((outcome for outcome in Outcome if self.outcomes[outcome]), default=Outcome.DELIVERED)
 
     def count(self, outcome: Outcome) -> int:
-        """Items settled so far as `outcome`."""
+        """Return the number of items settled so far as `outcome`."""
         if self.outcomes is not None:
             return self.outcomes[outcome]
         return self.items - self.pending if outcome is Outcome.DELIVERED else 0
 
     def settle(self, outcome: Outcome, items: int, reason: str = "") -> None:
-        """Settle `items` of it. Settling more than are pending is a bug in the caller and raises `ValueError`."""
+        """Settle `items` items. Settling more than are pending is a bug in the caller and raises `ValueError`."""
         if not items:
-            return  # or the last item would be settled again
+            return  # otherwise `on_settled` could run again
         pending = self.pending - items
         if pending < self.parked or items < 0:
             message = f"{items} items settled as {outcome.label}, but only {self.pending} of {self.items} are pending"
@@ -155,20 +155,20 @@ class Receipt:
             self.on_settled(self)
 
     def park(self, items: int) -> None:
-        """Leave `items` of it in the journal, which will bring them back. Only what has a `claim` may be parked.
+        """Leave `items` items in the journal, which will replay them. Only allowed if there is a `claim`.
 
-        `on_settled` runs when nothing else of it is pending; `parked` tells it that there is more to come.
+        `on_settled` runs when nothing else is pending; then `parked` is the number of items still to be replayed.
         """
         if not items:
             return
         self.parked += items
-        if self.ledger is not None:  # of a pipeline behind a connector, which will accept them anew
+        if self.ledger is not None:  # of a pipeline behind a connector, which accepts them again at the replay
             self.ledger.accepted -= items
         if self.pending == self.parked and self.on_settled is not None:
             self.on_settled(self)
 
     def fork(self, branches: Sequence[str]) -> list[Receipt]:
-        """Return one receipt for each branch of a fan-out; this one settles when all of them have."""
+        """Return one receipt for each branch of a fan-out; this receipt is settled when all of them are."""
         join = _Join(self, len(branches))
         forks = [Receipt(self.pending, join.branch_settled) for _ in branches]
         if self.claim is not None:
@@ -179,7 +179,7 @@ class Receipt:
         return forks
 
     def part(self, items: int) -> Receipt:
-        """Return a receipt for `items` of it: itself if that is all that is pending, else one that settles into it."""
+        """Return a receipt for `items` items: this one if no others are pending, else one that settles into it."""
         if self.pending == items:
             return self
         part = Receipt(items, self._part_settled)
@@ -194,7 +194,7 @@ class Receipt:
         self.park(part.parked)
 
     def _note(self, outcome: Outcome, items: int, reason: str) -> None:
-        """Leave the fast path, on which everything was delivered and no list is kept."""
+        """Count `items` by outcome. Until the first call, all settled items are delivered and no list is needed."""
         if self.outcomes is None:
             self.outcomes = [self.items - self.pending, 0, 0, 0]
         self.outcomes[outcome] += items
@@ -203,10 +203,11 @@ class Receipt:
 
 
 class _Join:
-    """Settles a parent once every branch has been: each outcome, the worst first, as often as in the branch with most.
+    """Settles a parent receipt once every branch is settled.
 
-    Which item had which outcome, nobody knows: when two branches dropped one item each, it may have been the same one.
-    What one branch has parked the parent parks: it is not settled before that branch is done with it.
+    Each outcome, from worst to best, is counted as often as in the branch with the most of it. The outcome of a single
+    item is not recorded: if two branches dropped one item each, it may have been the same one. Items that one branch
+    has parked are parked by the parent, because that branch has not settled them.
     """
 
     __slots__ = ("items", "open", "parent", "parked", "reason", "worst")

@@ -1,8 +1,8 @@
-"""Keep some items of a batch and settle the others, without settling anything that may still be refused.
+"""Keep some items of a batch and settle the others.
 
-A stage that drops items must hand on what it keeps first: if the next stage refuses, nothing may have been settled,
-because the sender comes back with all of it (`errors.ConsumeError`). So a selection is made in two steps: `batch` is
-what to hand on, and `settle` is for when it has been taken.
+A component that drops items must first forward those that it keeps: if the next component refuses them, nothing may
+have been settled, because the sender retries the whole request (`errors.ConsumeError`). So a selection has two steps:
+forward `batch`, and call `settle` when it has been accepted.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 
 
 class Selection:
-    """Which items of a batch stay. `verdicts` has one byte for each item, in order: 0 keeps it, anything else drops it.
+    """Division of a batch into kept and dropped items.
 
-    `body` holds what is kept; `batch` is `None` when that is nothing.
+    `verdicts` has one byte for each item, in order: 0 keeps it, any other value drops it. `body` contains the kept
+    items; the attribute `batch` is `None` if there are none.
     """
 
     __slots__ = ("_shares", "_verdicts", "batch")
 
     def __init__(self, batch: Batch, body: bytes, verdicts: bytes) -> None:
-        """Divide the shares of `batch` by the verdicts."""
+        """Divide the shares of `batch` according to `verdicts`."""
         self._verdicts = verdicts
         self._shares = batch.shares
         self.batch: Batch | None = None
@@ -42,9 +43,9 @@ class Selection:
             self.batch = batch.with_body(body, total, kept)
 
     def settle(self, outcomes: Sequence[tuple[Outcome, str]]) -> None:
-        """Settle what was dropped: an item of verdict v as `outcomes[v - 1]` (an outcome, and a reason or "").
+        """Settle the dropped items: those with verdict v as `outcomes[v - 1]` (an outcome, and a reason or "").
 
-        Of verdicts beyond `outcomes` nothing is settled: somebody holds those items.
+        Items with verdicts above `len(outcomes)` are not settled, because another component holds them.
         """
         dropped = [verdict for verdict in sorted({*self._verdicts} - {0}) if verdict <= len(outcomes)]
         if not dropped:
@@ -57,7 +58,7 @@ class Selection:
 
 
 def _parts(shares: Sequence[Share], verdicts: bytes) -> list[bytes]:
-    """Cut the verdicts among the shares."""
+    """Divide the verdicts among the shares."""
     if len(shares) == 1:
         return [verdicts]
     edges = accumulate((items for _, items in shares), initial=0)

@@ -1,4 +1,4 @@
-"""The three signals and the words that each is known by."""
+"""The three signals and their names."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class Signal(Enum):
     METRICS = "metrics"
     LOGS = "logs"
 
-    # Members are singletons. `Enum` hashes their names, in Python, at every look-up of every request.
+    # Faster than the hash of `Enum`, which hashes the name in Python at each look-up. Members are singletons.
     __hash__ = object.__hash__
 
     @property
     def items(self) -> str:
-        """What its items are called in metric names: `spans`, `metric_points`, `log_records`."""
+        """Name of its items in metric names: `spans`, `metric_points`, `log_records`."""
         return _ITEMS[self]
 
 

@@ -1,11 +1,11 @@
-"""Which WordPress site sent something: the host in the User-Agent that every WordPress gives its requests."""
+"""Identify the WordPress site that sent a request, by the host in WordPress's User-Agent header."""
 
 from __future__ import annotations
 
 import re
 
 UNKNOWN, OTHER = "unknown", "other"
-"""In place of a site: one that did not say, and all that come after the last that is kept apart."""
+"""Names that replace a site: for requests without a site, and for sites above the limit."""
 
 _SITE = re.compile(r"WordPress/[^;]{0,40}; https?://([^/\s?#]{1,128})(?:[/\s?#]|$)")
 
@@ -17,21 +17,21 @@ def site_of(user_agent: str) -> str:
 
 
 class Sites:
-    """Keeps the number of sites bounded, because anybody can make up names: the first ones are told apart."""
+    """Bounds the number of site names, which clients can invent: only the first ones are distinguished."""
 
     __slots__ = ("_limit", "_names")
 
     def __init__(self, limit: int = 100) -> None:
-        """Tell `limit` sites apart."""
+        """Distinguish at most `limit` sites."""
         self._limit = limit
         self._names: set[str] = set()
 
     def name(self, user_agent: str) -> str:
-        """Return the site's name, `unknown`, or `other`."""
+        """Return the name of the site in a User-Agent header, `unknown` or `other`."""
         return self.keep(site_of(user_agent))
 
     def keep(self, site: str) -> str:
-        """Return `site` if it is among those that are told apart, else `other`."""
+        """Return `site` if it is one of the distinguished sites, else `other`."""
         if site in self._names or site == UNKNOWN:
             return site
         if len(self._names) >= self._limit:

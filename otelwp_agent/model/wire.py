@@ -1,13 +1,13 @@
-"""Protobuf's wire form, written by hand: varints, and what stands before a length-delimited field.
+"""Write the protobuf wire format: varints and length-delimited fields.
 
-For codecs that write messages straight from what they read, without building them first.
+For codecs that write messages directly, without building message objects.
 """
 
 from __future__ import annotations
 
 
 def varint(number: int) -> bytes:
-    """Return a base-128 varint; negative numbers are written as 64-bit two's complement."""
+    """Return a number as base-128 varint; negative numbers as 64-bit two's complement."""
     if number < 0:
         number += 1 << 64
     out = bytearray()
@@ -20,10 +20,10 @@ def varint(number: int) -> bytes:
 
 SMALL = 2048
 VARINTS = [varint(number) for number in range(SMALL)]
-"""The varints that lengths and small numbers need, made once."""
+"""Varints of small numbers, calculated once."""
 
 
 def prefixed(tag: bytes, body: bytes) -> bytes:
-    """Return a length-delimited field."""
+    """Return a length-delimited field: `tag`, the length of `body` as varint, and `body`."""
     size = len(body)
     return b"%b%b%b" % (tag, VARINTS[size] if size < SMALL else varint(size), body)

@@ -1,4 +1,4 @@
-"""The answer that a sender waits for: that its request has been accepted, or what became of it."""
+"""The answer that a sender waits for: its request has been accepted, or the outcome of its items."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from otelwp_agent.model.receipt import Receipt
 
 PATIENCE = 30.0
-"""Seconds after which who waits for an outcome is told that there is none yet."""
+"""Seconds that a sender waits for an outcome; after that the answer is that there is none yet."""
 _TRY_AGAIN = frozenset({"queue_full", "shutdown", "retries_exhausted", "timeout", "overloaded"})
-"""Reasons of a drop after which the same request may come through."""
+"""Reasons of a drop after which a retry of the same request may succeed."""
 
 
 class Answer:
-    """What will be told to one sender. `rejected(items, why)` makes the answer where a part of a request was lost."""
+    """Answer to one sender. `rejected(items, why)` makes the answer if a part of the request was lost."""
 
     __slots__ = ("_answer", "_future", "_rejected", "_timer")
 
@@ -32,39 +32,39 @@ class Answer:
         answer: object,
         rejected: Callable[[int, str], object] | None = None,
     ) -> None:
-        """Give `answer` through `future`."""
+        """Prepare to set `answer`, or an error, as the result of `future`."""
         self._future = future
         self._answer = answer
         self._rejected = rejected
         self._timer: asyncio.TimerHandle | None = None
 
     def give(self) -> None:
-        """Say yes."""
+        """Answer that the request was accepted."""
         if not self._future.done():
             self._future.set_result(self._answer)
 
     def fail(self, error: ConsumeError) -> None:
-        """Say no."""
+        """Answer with `error`."""
         if not self._future.done():
             self._future.set_exception(error)
-            self._future.exception()  # who handed over without waiting has nobody to ask
+            self._future.exception()  # a caller that does not wait never retrieves it, and asyncio would warn
 
     def expect(self) -> None:
-        """Say what became of it, but not later than in `PATIENCE` seconds."""
+        """Limit the wait for the outcome to `PATIENCE` seconds."""
         self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._give_up)
 
     def settled(self, receipt: Receipt) -> None:
-        """Hear what became of it."""
-        self._tell(receipt.items, [receipt.count(outcome) for outcome in Outcome], receipt.reason)
+        """Answer with the outcome of a settled receipt."""
+        self._answer_outcome(receipt.items, [receipt.count(outcome) for outcome in Outcome], receipt.reason)
 
     def entry_closed(self, entry: Entry) -> None:
-        """Hear what became of it in every pipeline, or that the journal keeps it for later."""
+        """Answer with the outcome of an entry in every pipeline, or that the journal keeps it for later."""
         if entry.parked:
-            self._late("the destination has no room now; the journal keeps it")
+            self._late("the queue of the destination is full; the journal keeps the request")
         elif entry.outcomes is not None:
-            self._tell(sum(entry.outcomes), entry.outcomes, entry.reason)
+            self._answer_outcome(sum(entry.outcomes), entry.outcomes, entry.reason)
 
-    def _tell(self, items: int, outcomes: Sequence[int], reason: str) -> None:
+    def _answer_outcome(self, items: int, outcomes: Sequence[int], reason: str) -> None:
         if self._timer is not None:
             self._timer.cancel()
         dropped = outcomes[Outcome.DROPPED]

@@ -1,7 +1,7 @@
-"""From a document to a plan: everything that can be known to be wrong is found here, before anything is built.
+"""Make a plan from a document: find all configuration errors before any component is built.
 
-A plan is what `validate` proves and what the graph is built from. Making one loads the modules of the components that
-the document names, and no others; it opens nothing and starts nothing, so that a reload may make one at any time.
+`validate` makes a plan to check a configuration; `graph.Graph` builds one. Making a plan imports only the modules of
+the components that the document names. It opens and starts nothing, so that a reload may make one at any time.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _NOT_NEEDED = {
     "pprof": "it profiles programs in Go",
     "zpages": "`/health/detailed` of the extension `health_check` shows the state of every component",
 }
-"""The Collector's debugging extensions: files that name them load, with a warning."""
+"""Debugging extensions of the Collector, with the reason why they are not needed; they are ignored with a warning."""
 _PATH_SERVICE: Path = ("service",)
 
 
 class _Named(Block):
-    """What is read of a section `service` that is wrong elsewhere."""
+    """The list of extensions of a section `service` that has errors elsewhere."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -47,27 +47,27 @@ class _Named(Block):
 
 
 def make_plan(document: Document, catalog: Components) -> Plan:
-    """Return what is to be built; raise `ConfigError` with everything that is wrong, in the order of the file."""
+    """Return the plan of `document`; raise `ConfigError` with all errors, in the order of the file."""
     return _Planner(document, catalog).plan()
 
 
 class _Planner:
-    """Works through one document, collecting problems."""
+    """Makes the plan of one document and collects its problems."""
 
     def __init__(self, document: Document, catalog: Components) -> None:
         self._document = document
         self._catalog = catalog
         self._problems = list(document.problems)
         self._left_out: set[ComponentId] = set()
-        self._declared: dict[Key, ComponentPlan | None] = {}  # None: it is there, and wrong, which has been said
-        self._known: dict[Key, Declared] = {}  # what is of a type that there is, whether it is wrong or not
+        self._declared: dict[Key, ComponentPlan | None] = {}  # None: invalid, and reported
+        self._known: dict[Key, Declared] = {}  # components of an existing type, valid or not
 
     def plan(self) -> Plan:
         root = self._document.root
         for name, node in _entries(root):
             if name not in _SECTIONS:
                 hint = did_you_mean(name, _SECTIONS) or f": the sections are {listing(_SECTIONS, 'and')}"
-                self._say(node, f"there is no section `{name}`{hint}", (name,), at_key=True)
+                self._report(node, f"there is no section `{name}`{hint}", (name,), at_key=True)
         for kind in Kind:
             self._section(kind)
         self._ambiguous()
@@ -92,21 +92,21 @@ class _Planner:
             tuple(self._sorted(self._problems)),
         )
 
-    def _say(
+    def _report(
         self, node: Node, message: str, path: Path, *, at_key: bool = False, severity: Severity = Severity.ERROR
     ) -> None:
         if not node.broken:
             self._problems.append(node.problem(hide(message, node), path, at_key=at_key, severity=severity))
 
     def _sorted(self, problems: list[Problem]) -> list[Problem]:
-        """Return problems in the order in which a reader of the files meets them."""
+        """Return problems sorted by their position in the files."""
         order = {name: number for number, name in enumerate(self._document.files)}
         return sorted(problems, key=lambda problem: (order.get(problem.file, len(order)), problem.line, problem.column))
 
     # Components
 
     def _section(self, kind: Kind) -> None:
-        """Check one section's components."""
+        """Check the components of one section."""
         section = self._document.root.get(kind.value)
         if section is None or section.value is None:
             return
@@ -114,7 +114,7 @@ class _Planner:
             names = self._catalog.names(kind) or ["type"]
             example = "otlp" if "otlp" in names else names[0]
             message = f"this must be a map of {kind.value}, like `{example}:`, not {kind_of(section)}"
-            self._say(section, message, (kind.value,))
+            self._report(section, message, (kind.value,))
             return
         for text, node in section.value.items():
             path: Path = (kind.value, text)
@@ -122,8 +122,8 @@ class _Planner:
             if identifier is None:
                 continue
             if (kind, identifier) in self._declared:
-                self._say(
-                    node, f"{kind.label} `{identifier}` is there twice: give one of them a name", path, at_key=True
+                self._report(
+                    node, f"{kind.label} `{identifier}` is defined twice: give one of them a name", path, at_key=True
                 )
                 continue
             self._declared[kind, identifier] = self._component(kind, identifier, node, path)
@@ -132,30 +132,30 @@ class _Planner:
         try:
             identifier = ComponentId.parse(text)
         except ValueError as error:
-            self._say(node, str(error), path, at_key=True)
+            self._report(node, str(error), path, at_key=True)
             return None
         if not _TYPE.fullmatch(identifier.type):
-            message = f"{identifier.type!r} is no component type: letters, digits and `_`, a letter first"
-            self._say(node, message, path, at_key=True)
+            message = (
+                f"{identifier.type!r} is not a component type: use letters, digits and `_`, beginning with a letter"
+            )
+            self._report(node, message, path, at_key=True)
             return None
         return identifier
 
     def _component(self, kind: Kind, identifier: ComponentId, node: Node, path: Path) -> ComponentPlan | None:
-        """Check one component's settings."""
+        """Check the settings of one component; return its plan, or `None` if it is invalid or ignored."""
         try:
             factory = self._catalog.get(kind, identifier.type)
         except LoadError as error:
-            self._say(node, str(error), (), at_key=True)
+            self._report(node, str(error), (), at_key=True)
             return None
         if factory is None and kind is Kind.EXTENSION and identifier.type in _NOT_NEEDED:
-            message = (
-                f"there is no `{identifier.type}` here, and nothing lacks without it: {_NOT_NEEDED[identifier.type]}"
-            )
-            self._say(node, message, path, at_key=True, severity=Severity.WARNING)
+            message = f"`{identifier.type}` is ignored, because it is not needed here: {_NOT_NEEDED[identifier.type]}"
+            self._report(node, message, path, at_key=True, severity=Severity.WARNING)
             self._left_out.add(identifier)
             return None
         if factory is None:
-            self._say(node, self._unknown_type(kind, identifier.type), path, at_key=True)
+            self._report(node, self._unknown_type(kind, identifier.type), path, at_key=True)
             return None
         self._known[kind, identifier] = Declared(factory, node, path)
         try:
@@ -163,7 +163,7 @@ class _Planner:
         except Exception as error:  # noqa: BLE001 - a bug in a third party's Config is a problem among others
             what = " ".join(str(error).split())
             message = f"{kind.value}/{identifier}: its Config has a bug: {type(error).__name__}: {what}"
-            self._say(node, message, (), at_key=True)
+            self._report(node, message, (), at_key=True)
             return None
         self._problems += problems
         return None if config is None else ComponentPlan(kind, identifier, factory, config)
@@ -179,7 +179,7 @@ class _Planner:
         return f"{message}: there {'are' if len(names) > 1 else 'is'} {listing(names, 'and')}"
 
     def _ambiguous(self) -> None:
-        """Refuse a connector that has the id of a receiver or exporter: pipelines could not tell them apart."""
+        """Refuse a connector with the id of a receiver or exporter, because pipelines name both only by id."""
         for kind, identifier in self._declared:
             if kind is not Kind.CONNECTOR:
                 continue
@@ -187,7 +187,7 @@ class _Planner:
                 if (other, identifier) in self._declared:
                     path: Path = (kind.value, str(identifier))
                     message = f"there is also {_a(other.label)} `{identifier}`: give one of them another name"
-                    self._say(self._node(path), message, path, at_key=True)
+                    self._report(self._node(path), message, path, at_key=True)
 
     # The service
 
@@ -196,9 +196,9 @@ class _Planner:
         if node is None or node.value is None:
             if not (node is not None and node.broken):
                 at = node or self._document.root
-                self._say(
+                self._report(
                     at,
-                    "`service` is missing: it says which pipelines run (`service: {pipelines: {traces: …}}`)",
+                    "`service` is missing: it lists the pipelines to run (`service: {pipelines: {traces: …}}`)",
                     _PATH_SERVICE,
                 )
             return None, {}, []
@@ -207,10 +207,10 @@ class _Planner:
         listed = node.get("pipelines")
         if listed is None or listed.value in (None, {}):
             message = "a pipeline is needed, such as `traces: {receivers: [otlp], exporters: [debug]}`"
-            self._say(listed or node, message, (*_PATH_SERVICE, "pipelines"), at_key=True)
+            self._report(listed or node, message, (*_PATH_SERVICE, "pipelines"), at_key=True)
         pipelines: dict[str, PipelinePlan] = {}
         for text, below in _entries(listed or node) if listed else ():
-            # What is wrong with its form has been said above; what it names is worth checking whatever else is wrong.
+            # Errors of its form have been reported above; the components that it names are checked in any case.
             config, _ = check(PipelineConfig, below)
             pipeline = self._pipeline(text, below, config) if config else None
             if pipeline is not None:
@@ -223,13 +223,13 @@ class _Planner:
         try:
             identifier = ComponentId.parse(text)
         except ValueError:
-            self._say(node, f"{text!r} is no pipeline: write `traces` or `traces/name`", path, at_key=True)
+            self._report(node, f"{text!r} is not a pipeline id: write `traces` or `traces/name`", path, at_key=True)
             return None
         signals = [signal.value for signal in Signal]
         signal = next((signal for signal in Signal if signal.value == identifier.type), None)
         if signal is None:
             hint = did_you_mean(identifier.type, signals) or f": pipelines carry {listing(signals)}"
-            self._say(node, f"there is no signal `{identifier.type}`{hint}", path, at_key=True)
+            self._report(node, f"there is no signal `{identifier.type}`{hint}", path, at_key=True)
             return None
         lists = {
             name: self._members(kind, getattr(config, name), node, (*path, name)) for name, kind in _LISTED.items()
@@ -237,11 +237,11 @@ class _Planner:
         for name in ("receivers", "exporters"):
             if not getattr(config, name) and not node.broken:
                 at = node.get(name) or node
-                self._say(at, f"a pipeline needs at least one {_LISTED[name].label}", (*path, name), at_key=True)
+                self._report(at, f"a pipeline needs at least one {_LISTED[name].label}", (*path, name), at_key=True)
         return PipelinePlan(str(identifier), signal, lists["receivers"], lists["processors"], lists["exporters"])
 
     def _members(self, kind: Kind, texts: list[str], pipeline: Node, path: Path) -> tuple[ComponentId, ...]:
-        """Return the components that a list names, as far as they exist."""
+        """Return the existing components that a list names; report the others."""
         listed = pipeline.get(path[-1])
         found: list[ComponentId] = []
         for index, text in enumerate(texts):
@@ -251,11 +251,11 @@ class _Planner:
             if identifier is None:
                 continue
             if identifier in found:
-                self._say(node, f"`{identifier}` is in this list twice: remove one", at)
+                self._report(node, f"`{identifier}` is in this list twice: remove one of them", at)
             elif self._exists(kind, identifier):
                 found.append(identifier)
             else:
-                self._say(node, self._undefined(kind, identifier), at)
+                self._report(node, self._undefined(kind, identifier), at)
         return tuple(found)
 
     def _exists(self, kind: Kind, identifier: ComponentId) -> bool:
@@ -264,7 +264,7 @@ class _Planner:
         )
 
     def _undefined(self, kind: Kind, identifier: ComponentId) -> str:
-        """Say that an id is not configured, and what may be meant."""
+        """Return a message that an id is not configured, with a suggestion if there is one."""
         message = f"{kind.label} `{identifier}` is not configured"
         kinds = (kind, Kind.CONNECTOR) if kind in (Kind.RECEIVER, Kind.EXPORTER) else (kind,)
         known = [str(other) for of, other in self._declared if of in kinds]
@@ -283,7 +283,7 @@ class _Planner:
         )
 
     def _extensions(self, node: Node, service: ServiceConfig | None) -> list[ComponentId]:
-        # As with pipelines: what it names is worth checking whatever else is wrong.
+        # As with pipelines, the extensions that it names are checked whatever other errors it has.
         named = service or check(_Named, node)[0]
         texts = named.extensions if named is not None else []
         listed = self._members(Kind.EXTENSION, texts, node, (*_PATH_SERVICE, "extensions"))
@@ -302,9 +302,9 @@ class _Planner:
             if (kind, identifier) in used or (kind is Kind.EXTENSION and identifier in self._left_out):
                 continue
             path: Path = (kind.value, str(identifier))
-            where = "`service.extensions` lacks it" if kind is Kind.EXTENSION else "no pipeline names it"
+            where = "`service.extensions` does not list it" if kind is Kind.EXTENSION else "no pipeline lists it"
             message = f"this {kind.label} does not run: {where}"
-            self._say(self._node(path), message, path, at_key=True, severity=Severity.WARNING)
+            self._report(self._node(path), message, path, at_key=True, severity=Severity.WARNING)
 
     def _node(self, path: Path) -> Node:
         node = self._document.root

@@ -1,4 +1,4 @@
-"""Prove the graph of a plan: signals, encoded bodies, connectors and cycles."""
+"""Check the graph of a plan: signals, encoded bodies, connectors and cycles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def check_graph(
     pipelines: Mapping[str, PipelinePlan], components: Mapping[Key, ComponentPlan], document: Document
 ) -> list[Problem]:
-    """Return everything that is wrong with how `components` are put together."""
+    """Return all errors in how `pipelines` connect `components`."""
     graph = _Graph(pipelines, components, document)
     return [
         problem
@@ -29,9 +29,9 @@ def check_graph(
     ] + [*graph.half_connectors(), *graph.cycles()]
 
 
-def emitted(factory: Factory, taken: Signal) -> frozenset[Signal]:
-    """Return the signals that a connector hands on when it takes `taken`."""
-    return frozenset({taken}) if factory.emits is None else factory.emits
+def emitted(factory: Factory, accepted: Signal) -> frozenset[Signal]:
+    """Return the signals that a connector emits when it accepts the signal `accepted`."""
+    return frozenset({accepted}) if factory.emits is None else factory.emits
 
 
 class _Graph:
@@ -42,7 +42,7 @@ class _Graph:
         self._components = components
         self._document = document
 
-    def _say(self, message: str, pipeline: PipelinePlan, listed: str, identifier: ComponentId) -> Problem:
+    def _problem(self, message: str, pipeline: PipelinePlan, listed: str, identifier: ComponentId) -> Problem:
         """Return a problem at an id in one of a pipeline's lists."""
         path: Path = ("service", "pipelines", pipeline.id, listed)
         node = self._document.root
@@ -56,7 +56,7 @@ class _Graph:
         return self._components.get((Kind.CONNECTOR, identifier))
 
     def _stages(self, pipeline: PipelinePlan) -> Iterator[tuple[str, Kind, ComponentPlan]]:
-        """Yield what stands in a pipeline, with the list it stands in and the part it plays."""
+        """Yield the components of a pipeline, each with the name of its list and the role that it has there."""
         for listed, kind in (
             ("receivers", Kind.RECEIVER),
             ("processors", Kind.PROCESSOR),
@@ -78,23 +78,23 @@ class _Graph:
             if pipeline.signal not in able:
                 names = listing(sorted(signal.value for signal in able), "and")
                 message = f"{planned.kind.label} `{planned.id}` does not carry {pipeline.signal.value}, only {names}"
-                yield self._say(message, pipeline, listed, planned.id)
+                yield self._problem(message, pipeline, listed, planned.id)
 
     def unreadable_bodies(self, pipeline: PipelinePlan) -> Iterator[Problem]:
-        """Refuse stages that read bodies after a stage that has compressed or sealed them."""
+        """Refuse components that read bodies after a processor that has compressed or encrypted them."""
         encoder: ComponentPlan | None = None
         for listed, _, planned in self._stages(pipeline):
             if listed != "receivers" and encoder is not None and planned.factory.accepts is Carries.PLAIN:
                 message = (
-                    f"{planned.kind.label} `{planned.id}` cannot read what `{encoder.id}` has encoded before it: "
-                    f"put it before `{encoder.id}`, or take one that carries encoded bodies"
+                    f"{planned.kind.label} `{planned.id}` cannot read data that `{encoder.id}` has encoded before it: "
+                    f"put it before `{encoder.id}`, or use one that accepts encoded data"
                 )
-                yield self._say(message, pipeline, listed, planned.id)
+                yield self._problem(message, pipeline, listed, planned.id)
             if listed == "processors" and planned.factory.encodes:
                 encoder = planned
 
     def half_connectors(self) -> Iterator[Problem]:
-        """Refuse connectors that hand on to nobody, or that nobody hands to, for the signal at hand."""
+        """Refuse connectors that have no source or no destination for a signal of their pipelines."""
         for (kind, identifier), planned in self._components.items():
             if kind is not Kind.CONNECTOR:
                 continue
@@ -105,40 +105,40 @@ class _Graph:
                 if not any(other.signal in able for other in out):
                     names = listing(sorted(signal.value for signal in able))
                     message = (
-                        f"connector `{identifier}` hands on to nobody: name it under `receivers` of a {names} pipeline"
+                        f"connector `{identifier}` has no destination: list it under `receivers` of a {names} pipeline"
                     )
-                    yield self._say(message, pipeline, "exporters", identifier)
+                    yield self._problem(message, pipeline, "exporters", identifier)
             for pipeline in out:
                 if not any(pipeline.signal in emitted(planned.factory, other.signal) for other in into):
                     wanted = f"`{pipeline.signal.value}`" if planned.factory.emits is None else "suitable"
                     message = (
-                        f"nothing comes to connector `{identifier}`: name it under `exporters` of a {wanted} pipeline"
+                        f"connector `{identifier}` has no source: list it under `exporters` of a {wanted} pipeline"
                     )
-                    yield self._say(message, pipeline, "receivers", identifier)
+                    yield self._problem(message, pipeline, "receivers", identifier)
 
     def cycles(self) -> Iterator[Problem]:
-        """Refuse each way on which a batch would come back to where it was, naming it."""
+        """Refuse cycles of pipelines and connectors, and name each of them."""
         done: set[str] = set()
         for start in self._pipelines:
             yield from self._cycles_from(start, [], done)
 
-    def _cycles_from(self, name: str, way: list[tuple[str, ComponentId]], done: set[str]) -> Iterator[Problem]:
-        """Walk depth first; `way` is the pipelines above with the connectors that lead on from them."""
+    def _cycles_from(self, name: str, path: list[tuple[str, ComponentId]], done: set[str]) -> Iterator[Problem]:
+        """Search depth first from pipeline `name`; `path` lists the pipelines before it with their connectors."""
         if name in done:
             return
         for connector, following in self._next(name):
-            here = [*way, (name, connector)]
+            here = [*path, (name, connector)]
             first = next((i for i, (visited, _) in enumerate(here) if visited == following), None)
             if first is None:
                 yield from self._cycles_from(following, here, done)
                 continue
             shown = " → ".join(f"{pipeline} → {via}" for pipeline, via in here[first:])
-            message = f"batches would go round for ever: {shown} → {following}: take one of these connectors out"
-            yield self._say(message, self._pipelines[name], "exporters", connector)
+            message = f"batches would circulate forever: {shown} → {following}: remove one of these connectors"
+            yield self._problem(message, self._pipelines[name], "exporters", connector)
         done.add(name)
 
     def _next(self, name: str) -> Iterator[tuple[ComponentId, str]]:
-        """Yield where a pipeline leads, and through which connector."""
+        """Yield the pipelines that a pipeline feeds, each with the connector between them."""
         pipeline = self._pipelines[name]
         for identifier in pipeline.exporters:
             planned = self._connector(identifier)

@@ -1,6 +1,6 @@
-"""The plan: components to build and pipelines to wire, after every check has passed.
+"""Types of a plan: components to build and pipelines to connect, after every check has passed.
 
-`plan.make_plan` makes it from a document, `graph.Graph` builds it.
+`plan.make_plan` makes a plan from a document, `graph.Graph` builds it.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class ComponentPlan:
 
 @dataclass(frozen=True, slots=True)
 class PipelinePlan:
-    """A pipeline to wire.
+    """A pipeline to connect.
 
-    Among `receivers` and `exporters` may be connectors: `(Kind.CONNECTOR, id)` is then a key of `Plan.components`.
+    `receivers` and `exporters` may contain connectors: `(Kind.CONNECTOR, id)` is then a key of `Plan.components`.
     """
 
     id: str
@@ -61,10 +61,10 @@ class Plan:
     components: dict[Key, ComponentPlan]
     """The components that pipelines and `service.extensions` use."""
     pipelines: dict[str, PipelinePlan]
-    """In the order of the file."""
+    """Pipelines by id, in the order of the file."""
     service: ServiceConfig
     extensions: list[ComponentId]
-    """In the order in which they start."""
+    """Extensions in the order in which they start."""
     unused: dict[Key, ComponentPlan] = field(default_factory=dict)
     """Components that are configured and valid, but that no pipeline uses."""
     warnings: tuple[Problem, ...] = ()

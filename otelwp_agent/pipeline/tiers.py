@@ -1,10 +1,11 @@
-"""The tier gate: refuse what a configuration uses and its tier (`service.tier`) does not enable.
+"""Refuse components and settings that the tier of a configuration (`service.tier`) does not enable.
 
-Nothing but that key sets the tier today, and it is the highest where it is left out.
+Currently, only that key sets the tier; the default is the highest tier.
 
-The gate knows no component by name. Each states its tier in its `FACTORY`, and there whether a number of exporters
-counts it; marks on the fields of its `Config` say which settings need a higher tier (`NeedsTier`), and which are a
-percentage that is kept (`KeptPercentage`). The journal, dead letters, health and self-telemetry are in no tier's way.
+This module names no component. The `FACTORY` of each component gives its tier, and whether it counts towards the
+limit of exporters; marks on the fields of its `Config` give the settings that need a higher tier (`NeedsTier`) and
+those that are a kept percentage (`KeptPercentage`). The journal, dead letters, health and self-telemetry are in every
+tier.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a tier allows of what it enables; `None` is any amount."""
+    """Limits of a tier; `None` means no limit."""
 
     exporters: int | None = None
-    """How many may be used, of those that count."""
+    """Largest number of exporters, of those that count."""
     kept_percentage: float | None = None
-    """How much a sampler may keep at most."""
+    """Highest percentage that a sampler may keep."""
 
 
 LIMITS: dict[Tier, Limits] = {
@@ -47,7 +48,7 @@ LIMITS: dict[Tier, Limits] = {
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A component as it stands in the document, whether its settings are right or not."""
+    """A component in the document, whether its settings are valid or not."""
 
     factory: Factory
     node: Node
@@ -57,10 +58,10 @@ class Declared:
 def check_tiers(
     declared: Mapping[Key, Declared], used: Mapping[Key, Sequence[str]], document: Document
 ) -> list[Problem]:
-    """Return everything that is above the document's tier.
+    """Return a problem for everything that needs a higher tier than the document's.
 
-    `declared` is in the order of the document; `used` tells the pipelines in which a component stands (an extension
-    stands in none). What is declared and not used does not run, and is not looked at.
+    `declared` is in the order of the document; `used` maps each used component to the ids of its pipelines (none for an
+    extension). Components that are declared but not used do not run and are not checked.
     """
     gate = _Gate(_tier_of(document))
     running = {key: one for key, one in declared.items() if key in used}
@@ -74,8 +75,8 @@ def check_tiers(
 def _tier_of(document: Document) -> Tier:
     """Return the tier that `service.tier` states.
 
-    It is read here, and not in a `ServiceConfig`, so that the gate speaks whatever else is wrong with the service. What
-    is no tier has been refused by then.
+    It is read from the document, not from a `ServiceConfig`, so that tiers are checked even if the section `service`
+    has other errors. An invalid tier has been reported before.
     """
     service = document.root.get("service")
     node = None if service is None else service.get("tier")
@@ -84,7 +85,7 @@ def _tier_of(document: Document) -> Tier:
 
 
 class _Gate:
-    """Holds components against one tier."""
+    """Checks components against one tier."""
 
     def __init__(self, tier: Tier) -> None:
         self._tier = tier
@@ -114,7 +115,7 @@ class _Gate:
                     yield from self._percentage(node, path)
 
     def _setting(self, field: FieldInfo, node: Node, path: Path, needed: Tier) -> Iterator[Problem]:
-        is_default = node.value is None or node.data() == field.default  # nothing after a key is its default
+        is_default = node.value is None or node.data() == field.default  # a key without a value means its default
         if is_default or self._tier.enables(needed):
             return
         message = f"this needs {self._instead_of(needed)}: leave it out; "
@@ -125,14 +126,14 @@ class _Gate:
         ceiling, kept = self._limits.kept_percentage, _number(node)
         if ceiling is None or kept is None or kept <= ceiling:
             return
-        shown = f"{kept:.15g} %" if node.written is None else f"what `{node.written}` brings"
+        shown = f"{kept:.15g} %" if node.written is None else f"the value of `{node.written}`"
         others = _tiers_that(lambda tier: LIMITS[tier].kept_percentage is None, "has no ceiling", "have no ceiling")
         message = f"{shown} is above {ceiling:g} %, the most that tier `{self._tier.value}` keeps: "
         message += f"give {ceiling:g} or less; {others}"
         yield node.problem(message, path)
 
     def exporters(self, running: Mapping[Key, Declared]) -> Iterator[Problem]:
-        """Refuse every exporter beyond the tier's number. Those that the tier does not enable are refused already."""
+        """Refuse every exporter above the tier's limit. Exporters that the tier does not enable are not counted."""
         most = self._limits.exporters
         if most is None:
             return
@@ -145,24 +146,24 @@ class _Gate:
         others = _tiers_that(lambda tier: LIMITS[tier].exporters is None, "allows any number", "allow any number")
         for name, one in counted[most:]:
             message = (
-                f"tier `{self._tier.value}` allows {most} exporter{'' if most == 1 else 's'}, and there "
-                f"{'is' if most == 1 else 'are'} {listing(first, 'and')} beside `{name}`: "
+                f"tier `{self._tier.value}` allows {most} exporter{'' if most == 1 else 's'}, but there "
+                f"{'is' if most == 1 else 'are'} {listing(first, 'and')} in addition to `{name}`: "
                 f"leave {listing([*first, name])} out of the pipelines; {others}"
             )
             yield one.node.problem(message, one.path, at_key=True)
 
     def _instead_of(self, needed: Tier) -> str:
-        return f"tier `{needed.value}`, and `service.tier` is `{self._tier.value}`"
+        return f"tier `{needed.value}`, but `service.tier` is `{self._tier.value}`"
 
 
 def _tiers_that(has: Callable[[Tier], bool], one: str, several: str) -> str:
-    """Say which tiers have something, `one` and `several` being what they then do."""
+    """Return a phrase that names the tiers for which `has` is true, with the verb `one` or `several`."""
     tiers = [tier.value for tier in Tier if has(tier)]
     return f"tier {listing(tiers)} {one}" if len(tiers) == 1 else f"tiers {listing(tiers, 'and')} {several}"
 
 
 def _number(node: Node) -> float | None:
-    """Return the number that a node holds, also one in quotes; of what is none, its model speaks."""
+    """Return the number in a node, also if it is in quotes; `None` if it is none, which the model reports."""
     if not isinstance(node.value, int | float | str):
         return None
     try:

@@ -1,1 +1,1 @@
-"""The life of the agent: build, start, run, reload, drain, stop."""
+"""Lifecycle of the agent: build, start, run, reload, drain, stop."""

@@ -1,8 +1,8 @@
-"""What `GET /audit` on the control socket answers: every ledger of the running agent.
+"""`GET /audit` on the control socket: report every ledger of the running agent.
 
-What is in flight is counted where it is, so that the equation is a proof: for accounts, the items that a living receipt
-or the journal holds, so that a receipt which somebody dropped without settling it is missing; for exporters, what their
-queues hold.
+Items in flight are counted where they are held, not calculated from the other figures, so that the equation proves that
+nothing is lost. For accounts, these are the items of all existing receipts and of the journal: a receipt that was
+discarded without being settled is missing. For exporters, they are the items in their queues.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def add_audit(control: Control, graph: Callable[[], Graph]) -> None:
-    """Serve the report on what `graph` returns."""
+    """Serve the report on the graph that `graph` returns."""
 
     def audit(_request: Request) -> Response:
         return answer(report_of(graph()).to_json())
@@ -36,9 +36,9 @@ def add_audit(control: Control, graph: Callable[[], Graph]) -> None:
 
 
 def report_of(graph: Graph) -> Report:
-    """Return every ledger: by pipeline, receiver and tenant, of all pipelines that ever ran, and the exporters' of now.
+    """Return every ledger: by pipeline, receiver and tenant, also of former pipelines, and of the current exporters.
 
-    Walks through all objects of the process: some milliseconds, and more with hundreds of thousands of receipts.
+    Iterates over all objects of the process, which takes some milliseconds, and more with 100,000 receipts or more.
     """
     in_flight = _held()
     journal = graph.environment.intake.journal if graph.environment.intake is not None else None
@@ -55,7 +55,7 @@ def report_of(graph: Graph) -> Report:
 
 
 def _held() -> dict[Key, int]:
-    """Return the items that receipts hold, by account."""
+    """Return the number of items that receipts hold, by account."""
     sums: dict[Key, int] = {}
     for found in gc.get_objects():
         if type(found) is Receipt and found.ledger is not None and found.pending > found.parked:
@@ -65,7 +65,7 @@ def _held() -> dict[Key, int]:
 
 
 def _line(ledger: Ledger, in_flight: Mapping[Key, int]) -> Line:
-    """Return an account, with what is in flight as it was counted elsewhere."""
+    """Return an account as a line of the report; `in_flight` has the items in flight by account."""
     settled = ledger.settled
     return Line(
         "pipeline",

@@ -1,7 +1,7 @@
-"""The control socket: a unix socket on which the agent answers `otelwp-agent audit`, `dead-letter` and others.
+"""Control socket: a unix socket on which the agent answers `otelwp-agent audit`, `dead-letter` and other commands.
 
-HTTP/1.1 with JSON both ways. Only the user that the agent runs as may connect (mode 0600); whoever can, may ask for
-anything that is served here.
+The protocol is HTTP/1.1 with JSON requests and answers. Only the user that the agent runs as can connect (mode 0600);
+a client that can connect may use everything that is served.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ if TYPE_CHECKING:
     Handler = Callable[[Request], Response | asyncio.Future[Response]]
 
 SETTING = "service.control_socket"
-"""Where the path is configured; messages name it."""
+"""Setting with the path, named in messages."""
 
 _MODE = "0600"
 _MAX_BODY = 4 * 2**20
-"""A request to resend 250 000 letters by their ids."""
+"""Largest request body in bytes: enough for a request to resend 250,000 letters by their ids."""
 
 
 class Control:
-    """Serves what was added, at a unix socket. Handlers outlive reloads: have them look up what runs now."""
+    """Serves handlers on a unix socket. Handlers are kept across reloads: they must look up the current graph."""
 
     def __init__(self, log: structlog.typing.FilteringBoundLogger) -> None:
-        """Serve nothing yet."""
+        """Create it without handlers; `listen` opens the socket."""
         self.path: str | None = None
-        """Where it listens, `None` if it does not."""
+        """Path that it listens on; `None` if it does not listen."""
         self._log = log
         self._routes: dict[str, Route] = {}
         self._server: HttpServer | None = None
 
     def add(self, path: str, handler: Handler, methods: tuple[str, ...] = ("POST",)) -> None:
-        """Serve `handler` at `path`. It raises `ConsumeError` to refuse, `AgentError` for what cannot be now."""
+        """Serve `handler` at `path`. It raises `ConsumeError` to refuse a request, `AgentError` if it fails."""
 
         def guarded(request: Request) -> Response | asyncio.Future[Response]:
             try:
@@ -60,7 +60,10 @@ class Control:
         self._routes[path] = Route(guarded, methods)
 
     async def listen(self, path: str | None) -> None:
-        """Listen at `path` and no longer where it did; `None` is nowhere. Raises `StartError`, changing nothing."""
+        """Listen at `path` instead of the previous path; `None` stops listening.
+
+        Raises `StartError` if that fails; then nothing has changed.
+        """
         if path == self.path:
             return
         server = None if path is None else await self._open(path)
@@ -69,11 +72,11 @@ class Control:
             await before.shutdown(grace=1.0)
 
     async def shutdown(self) -> None:
-        """Answer what is being asked, and stop listening."""
+        """Finish current requests and stop listening."""
         await self.listen(None)
 
     async def _open(self, path: str) -> HttpServer:
-        with contextlib.suppress(OSError):  # `start` says better what is wrong
+        with contextlib.suppress(OSError):  # `start` reports the problem better
             Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings = Settings(
             endpoint=Endpoint(f"unix://{path}"),
@@ -90,21 +93,21 @@ class Control:
 
 
 def answer(data: Any, status: int = HTTPStatus.OK) -> Response:  # noqa: ANN401 - plain data
-    """Return an answer in JSON."""
+    """Return `data` as a JSON response."""
     return Response(status, orjson.dumps(data), JSON)
 
 
 def refusal(message: str, status: int) -> Response:
-    """Return an answer that says why not."""
+    """Return a JSON response with an error message."""
     return answer({"error": message}, status)
 
 
-def asked(request: Request) -> dict[str, Any]:
-    """Return what a request's body says; raise `MalformedError` if that is no JSON object."""
+def json_body(request: Request) -> dict[str, Any]:
+    """Return the body of a request as a JSON object; raise `MalformedError` if it is none."""
     try:
         data = orjson.loads(request.body or b"{}")
     except ValueError as error:
-        raise MalformedError(f"this is no JSON: {error}") from error
+        raise MalformedError(f"the body is not JSON: {error}") from error
     if not isinstance(data, dict):
-        raise MalformedError("this is no JSON object")
+        raise MalformedError("the body is not a JSON object")
     return data

@@ -1,4 +1,4 @@
-"""What an agent offers its operator beside telemetry: the control socket, the audit, dead letters, sampling."""
+"""Control plane for the operator of an agent: the control socket with the audit, dead letters and sampling."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 class ControlPlane:
-    """The control socket of one agent, and what is served there. `graph` returns the graph that runs."""
+    """The control socket of one agent with its handlers. `graph` returns the running graph."""
 
     def __init__(
         self, registry: Registry, log: structlog.typing.FilteringBoundLogger, graph: Callable[[], Graph]
     ) -> None:
         """Open nothing."""
         self.control = Control(log)
-        """Others add to it what they offer."""
+        """Control socket, to which other modules add handlers."""
         self.dead_letters: DeadLetterFile | None = None
-        """What senders put dead letters into, `None` if none are kept."""
+        """File for dead letters; `None` if none are kept."""
         self._registry = registry
         self._log = log
         self._graph = graph
@@ -37,23 +37,23 @@ class ControlPlane:
         self._routes: DeadLetterRoutes | None = None
 
     def open(self, service: ServiceConfig) -> None:
-        """Open the dead-letter file, if there is to be one. Raises `StartError`."""
+        """Open the dead-letter file, if one is configured. Raises `StartError`."""
         path = service.dead_letter_path
         self._settings = (path, service.dead_letter.max_size)
         if path is None:
             return
-        from otelwp_agent.dead_letters.sink import DeadLetterFile  # noqa: PLC0415 - for who keeps them
+        from otelwp_agent.dead_letters.sink import DeadLetterFile  # noqa: PLC0415 - only if one is configured
 
         dead_letters = DeadLetterFile(Path(path), service.dead_letter.max_size, self._registry, self._log)
         dead_letters.open()
         self.dead_letters = dead_letters
 
     async def listen(self, service: ServiceConfig) -> None:
-        """Serve the socket that `service` names, once a graph runs, or after a reload. Raises `StartError`."""
+        """Listen on the socket that `service` names; called at the start and at each reload. Raises `StartError`."""
         if (service.dead_letter_path, service.dead_letter.max_size) != self._settings:
-            self._log.warning("service.dead_letter has changed: that takes effect when the agent starts again")
+            self._log.warning("service.dead_letter has changed: restart the agent to apply it")
         if service.control_path is not None and self._routes is None:
-            from otelwp_agent.service.audit import add_audit  # noqa: PLC0415 - for who is asked
+            from otelwp_agent.service.audit import add_audit  # noqa: PLC0415 - only with a control socket
             from otelwp_agent.service.dead_letters import DeadLetterRoutes  # noqa: PLC0415
             from otelwp_agent.service.sampling import add_sampling  # noqa: PLC0415
 
@@ -64,12 +64,12 @@ class ControlPlane:
         await self.control.listen(service.control_path)
 
     def drain(self) -> None:
-        """Resend no more dead letters; go on answering."""
+        """Stop resending dead letters; continue to answer requests."""
         if self._routes is not None:
             self._routes.stop()
 
     async def shutdown(self) -> None:
-        """Answer no more, and close the dead-letter file: everything that could be refused has been settled."""
+        """Close the control socket and the dead-letter file. Call it when all items are settled."""
         self.drain()
         await self.control.shutdown()
         if self.dead_letters is not None:

@@ -1,4 +1,4 @@
-"""What the control socket offers of dead letters: list, resend, purge."""
+"""Handlers of the control socket for dead letters: list, resend, purge."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from otelwp_agent.dead_letters.file import Reading, read_letters
 from otelwp_agent.dead_letters.resend import Choice, Resending
 from otelwp_agent.errors import AgentError, MalformedError
-from otelwp_agent.service.control import answer, asked, refusal
+from otelwp_agent.service.control import answer, json_body, refusal
 from otelwp_agent.telemetry.tasks import spawn
 
 if TYPE_CHECKING:
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from otelwp_agent.transport.http_messages import Request, Response
 
 LONGEST_LIST = 1000
-"""Letters in one answer, the newest; whoever wants more reads the file."""
+"""Largest number of letters in one answer, the newest ones; clients that need more read the file."""
 
 LONGEST_WAIT = 3600.0
-"""Seconds that an answer may be told to wait for the outcome."""
+"""Longest time that a request may wait for the outcome, in seconds."""
 
 _NONE_KEPT = "this agent keeps no dead letters: set `service.journal` or `service.dead_letter.path`"
 
 
 class DeadLetterRoutes:
-    """Handlers for one agent. `sink` and `graph` return what runs now."""
+    """Handlers for one agent. `sink` and `graph` return the current dead-letter file and graph."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class DeadLetterRoutes:
         graph: Callable[[], Graph],
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
-        """Do nothing yet."""
+        """Create the handlers; `add_to` registers them."""
         self._sink = sink
         self._graph = graph
         self._log = log
@@ -55,36 +55,37 @@ class DeadLetterRoutes:
         control.add("/dead-letters/purge", self.purge)
 
     def stop(self) -> None:
-        """Send no more letters; those that were not delivered stay."""
+        """Stop resending; letters that were not delivered are kept."""
         if self._running is not None:
             self._running[1].cancel()
             self._running = None
 
     def list(self, _request: Request) -> Response | asyncio.Future[Response]:
-        """Answer with where the file is, and the newest of its letters."""
+        """Answer with the path of the file and the newest letters in it."""
         sink = self._sink()
         if sink is None:
             return refusal(_NONE_KEPT, HTTPStatus.CONFLICT)
         return _later(self._list(sink))
 
     def resend(self, request: Request) -> Response | asyncio.Future[Response]:
-        """Send letters once more: `{"ids": […]}` or `{"all": true}`, with `exporter`, `to` and `wait` (seconds).
+        """Resend letters: `{"ids": […]}` or `{"all": true}`, with `exporter`, `to` and `wait` (seconds).
 
-        The answer comes when all is done, or after `wait`; what is pending then goes on.
+        The answer is sent when all are done, or after `wait`; pending letters are then resent in the background.
         """
-        sink, data = self._sink(), asked(request)
+        sink, data = self._sink(), json_body(request)
         choice = Choice(_ids(data), _text(data, "exporter"), _text(data, "to"))
         wait = data.get("wait", 0)
         if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait <= LONGEST_WAIT:
-            raise MalformedError(f"`wait` is seconds, from 0 to {LONGEST_WAIT:.0f}")
+            raise MalformedError(f"`wait` must be a number of seconds from 0 to {LONGEST_WAIT:.0f}")
         if sink is None:
             return refusal(_NONE_KEPT, HTTPStatus.CONFLICT)
         if choice.to and not any(str(identifier) == choice.to for identifier in self._graph().exporters):
-            return refusal(f"no exporter {choice.to!r} runs; there is: {self._exporters()}", HTTPStatus.CONFLICT)
+            message = f"exporter {choice.to!r} is not running; running exporters: {self._exporters()}"
+            return refusal(message, HTTPStatus.CONFLICT)
         if self._running is not None and not self._running[1].done():
             progress = self._running[0].progress
-            message = f"letters are being resent already, and {progress.pending} of {progress.letters} are not done"
-            return refusal(f"{message}: wait for that, or restart the agent", HTTPStatus.CONFLICT)
+            message = f"letters are already being resent, and {progress.pending} of {progress.letters} are not done"
+            return refusal(f"{message}: wait until they are, or restart the agent", HTTPStatus.CONFLICT)
         resending = Resending(sink, choice, self._sender)
         task = spawn(self._run(resending), name="resend dead letters")
         self._running = (resending, task)
@@ -92,7 +93,7 @@ class DeadLetterRoutes:
 
     def purge(self, request: Request) -> Response:
         """Remove letters: `{"ids": […]}` or `{"all": true}`, with `exporter`."""
-        sink, data = self._sink(), asked(request)
+        sink, data = self._sink(), json_body(request)
         choice = Choice(_ids(data), _text(data, "exporter"))
         if sink is None:
             return refusal(_NONE_KEPT, HTTPStatus.CONFLICT)
@@ -122,7 +123,7 @@ class DeadLetterRoutes:
         return answer(resending.progress.to_json(), HTTPStatus.OK if task.done() else HTTPStatus.ACCEPTED)
 
     async def _run(self, resending: Resending) -> None:
-        """Resend, and say in the log what came of it."""
+        """Resend the letters and log the outcome."""
         progress = resending.progress
         try:
             await resending.run()
@@ -153,19 +154,19 @@ def _later(coroutine: Coroutine[Any, Any, Response]) -> asyncio.Task[Response]:
 
 
 def _ids(data: dict[str, Any]) -> frozenset[str] | None:
-    """Return the ids that a request names, `None` for all."""
+    """Return the ids in a request, or `None` for all letters."""
     ids = data.get("ids")
     if (ids is None) == (data.get("all") is not True):
-        raise MalformedError('say which letters: `{"ids": ["…"]}` or `{"all": true}`')
+        raise MalformedError('give the letters: `{"ids": ["…"]}` or `{"all": true}`')
     if ids is None:
         return None
     if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
-        raise MalformedError("`ids` is a list of texts")
+        raise MalformedError("`ids` must be a list of texts")
     return frozenset(ids)
 
 
 def _text(data: dict[str, Any], name: str) -> str:
     value = data.get(name, "")
     if not isinstance(value, str):
-        raise MalformedError(f"`{name}` is the id of an exporter")
+        raise MalformedError(f"`{name}` must be the id of an exporter")
     return value

@@ -1,4 +1,4 @@
-"""The ledgers of all pipelines as metrics: `accepted = delivered + sampled_out + filtered + dropped + in_flight`."""
+"""Metrics of the ledgers: `accepted = delivered + sampled_out + filtered + dropped + in_flight` for each pipeline."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ INSTRUMENTS = (ACCEPTED, SETTLED, IN_FLIGHT)
 
 
 def bind_ledgers(registry: Registry, heads: Mapping[str, PipelineHead]) -> None:
-    """Show the accounts of each pipeline, summed over receivers and tenants."""
+    """Bind the metrics to the accounts of each pipeline, summed over receivers and tenants."""
     for pipeline, head in heads.items():
         accounts = head.ledgers
         registry.counter(ACCEPTED, partial(_accepted, accounts), pipeline=pipeline)

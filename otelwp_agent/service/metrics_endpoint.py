@@ -1,4 +1,4 @@
-"""Serves our own metrics to Prometheus: GET /metrics on `service.telemetry.metrics.address`."""
+"""Serve the agent's own metrics to Prometheus: GET /metrics on `service.telemetry.metrics.address`."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ if TYPE_CHECKING:
     from otelwp_agent.telemetry.metrics import Registry
 
 SETTING = "service.telemetry.metrics.address"
-"""Where the address is configured; messages name it."""
+"""Setting with the address, named in messages."""
 
 SECTION = "service.telemetry.metrics"
-"""The section with that setting and `allowed_hosts`."""
+"""Section with that setting and `allowed_hosts`."""
 
 FRESH = 0.25
-"""Seconds for which rendered metrics are served again. Scrapes come every few seconds; a flood of them costs little."""
+"""Seconds for which rendered metrics are reused, so that a flood of requests costs little. Normal scrapes are seconds
+apart."""
 
 _MAX_BODY = 64 * 1024
-"""A scrape has no body; whoever sends one is told so before it is read."""
+"""Largest request body in bytes. A scrape has none; larger bodies are refused before they are read."""
 
 
 class MetricsEndpoint:
-    """The endpoint of one registry. `address` is `host:port` or `unix:///path`."""
+    """Endpoint that serves the metrics of one registry. `address` is `host:port` or `unix:///path`."""
 
     def __init__(
         self,
@@ -46,10 +47,10 @@ class MetricsEndpoint:
         allowed_hosts: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Keep what is needed; nothing is opened before `start`."""
+        """Copy the settings; `start` opens the socket."""
         self._registry = registry
         self._clock = clock
-        self._rendered: dict[bool, tuple[float, Response]] = {}  # by whether it is compressed: until when, and what
+        self._rendered: dict[bool, tuple[float, Response]] = {}  # key: whether compressed; value: expiry and response
         access = LocalAccess([address], allowed_hosts, setting=SECTION, log=log, clock=clock)
         routes = {"/metrics": access.guard(Route(self._metrics, methods=("GET", "HEAD")))}
         settings = Settings(endpoint=address, max_request_body_size=_MAX_BODY, max_connections=64)
@@ -57,11 +58,11 @@ class MetricsEndpoint:
 
     @property
     def port(self) -> int:
-        """The port it listens on; 0 on a unix socket, or before `start`."""
+        """Port that it listens on; 0 for a unix socket, or before `start`."""
         return self._server.port
 
     async def start(self) -> None:
-        """Listen; raise `StartError` that names the setting to change."""
+        """Listen; raise `StartError` that names the setting if that fails."""
         try:
             await self._server.start()
         except StartError as error:
@@ -69,11 +70,11 @@ class MetricsEndpoint:
             raise StartError(message) from error
 
     async def shutdown(self) -> None:
-        """Answer the scrape under way, if there is one, and stop listening."""
+        """Finish the current scrape, if there is one, and stop listening."""
         await self._server.shutdown(grace=1.0)
 
     def _metrics(self, request: Request) -> Response:
-        """Return the metrics, rendered at most once per encoding in `FRESH` seconds, however many requests come."""
+        """Return the metrics, rendered at most once per encoding in `FRESH` seconds."""
         gzip = accepts_gzip(request.headers.get("accept-encoding", ""))
         now = self._clock()
         until, response = self._rendered.get(gzip, (now, None))
@@ -92,7 +93,7 @@ class MetricsEndpoint:
 
 
 def accepts_gzip(header: str) -> bool:
-    """Say whether an Accept-Encoding header allows gzip (RFC 9110, 12.5.3)."""
+    """Whether an Accept-Encoding header allows gzip (RFC 9110, 12.5.3)."""
     weights: dict[str, str] = {}
     for part in header.lower().split(","):
         coding, _, parameter = part.partition(";")

@@ -1,4 +1,4 @@
-"""How the kernel schedules the agent among its neighbours."""
+"""Scheduling policy of the agent's process."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import os
 from typing import Literal
 
 
-def give_way(scheduling: Literal["batch", "normal"]) -> None:
-    """With `batch`, do not take the CPU from who has just woken the agent by sending to it (SCHED_BATCH, sched(7)).
+def set_scheduling(scheduling: Literal["batch", "normal"]) -> None:
+    """With `batch`, do not preempt the process that sent data to the agent (SCHED_BATCH, sched(7)).
 
-    Without that, on a busy host, the kernel often runs the agent at once on the page's CPU, and PHP waits until it has
-    read. It holds for this thread and those that it starts. Where the system knows no such thing, nothing changes.
+    Otherwise, on a busy host, the kernel often runs the agent immediately on the CPU of the PHP process, which waits
+    until the agent has read. Applies to this thread and the threads that it starts. Does nothing on systems without
+    SCHED_BATCH.
     """
     if scheduling == "batch" and hasattr(os, "SCHED_BATCH"):
         with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
-"""The life of the agent on one page: build → start → run → reload → drain → stop.
+"""Lifecycle of the agent: build → start → run → reload → drain → stop.
 
-Signals: SIGTERM and SIGINT drain in order within `service.shutdown_timeout`, a second one stops at once; SIGHUP reads
-the configuration again, builds and checks the new graph first, and keeps the old one if anything fails.
+Signals: SIGTERM and SIGINT drain within `service.shutdown_timeout`, a second one stops immediately. SIGHUP reloads the
+configuration: the new graph is built and started first, and the old one is kept if that fails.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from otelwp_agent.service import memory
 from otelwp_agent.service.control_plane import ControlPlane
 from otelwp_agent.service.ledger_metrics import bind_ledgers
 from otelwp_agent.service.metrics_endpoint import MetricsEndpoint
-from otelwp_agent.service.scheduling import give_way
+from otelwp_agent.service.scheduling import set_scheduling
 from otelwp_agent.service.watchdog import Watchdog
 from otelwp_agent.telemetry import logging, process
 from otelwp_agent.telemetry.metrics import Registry
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from otelwp_agent.sending.sender import Drained
 
 SAME_SIGNAL = 0.1
-"""Seconds within which a second SIGTERM is the first one again: `timeout` and `make` both hand one on."""
+"""Seconds within which a second SIGTERM counts as a duplicate of the first: `timeout` and `make` both forward it."""
 
 T = TypeVar("T")
 
 
 class Service:
-    """Runs what a plan says. `load` reads the configuration anew and raises `ConfigError` if it is wrong."""
+    """The running agent. `load` reads the configuration and raises `ConfigError` if it is invalid."""
 
     def __init__(self, load: Callable[[], Plan]) -> None:
-        """Load nothing yet."""
+        """Create the agent; `run` or `start` loads the configuration."""
         self._load = load
         self.registry = Registry()
         self.log = logging.get()
@@ -53,13 +53,13 @@ class Service:
         self._draining = False
         self._stopped = False
         self._clock = time.monotonic
-        self._told_to_stop_at = 0.0
+        self._stop_requested_at = 0.0
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._reloads = asyncio.Lock()
         self._watchdog = Watchdog(self.registry, self.log)
         self._retiring: set[asyncio.Task[Drained]] = set()
-        """Graphs from before a reload that still hand on what they hold."""
+        """Graphs from before a reload that still forward the data that they hold."""
         self._environment = Environment(self.registry, self.log, time.monotonic, self)
         self.control_plane = ControlPlane(self.registry, self.log, lambda: self.graph)
 
@@ -70,7 +70,7 @@ class Service:
 
     @property
     def status(self) -> Literal["starting", "ready", "draining", "stopped"]:
-        """Where in its life the agent is."""
+        """Current state of the agent's lifecycle."""
         if self._stopped:
             return "stopped"
         if self._draining:
@@ -78,7 +78,7 @@ class Service:
         return "ready" if self.started.is_set() else "starting"
 
     def components(self) -> Sequence[ComponentHealth]:
-        """Return the state of every component that tells one."""
+        """Return the state of every component that reports one."""
         states = self._graph.health() if self._graph is not None else []
         intake = self._environment.intake
         return [*states, intake.journal.health()] if intake is not None else states
@@ -93,23 +93,23 @@ class Service:
 
     @property
     def graph(self) -> Graph:
-        """The graph that runs."""
+        """The running graph; raises `AgentError` if there is none."""
         if self._graph is None:
-            raise AgentError("the agent does not run")
+            raise AgentError("the agent is not running")
         return self._graph
 
     async def run(self) -> None:
-        """Start, run until told to stop, drain. Raises `ConfigError` or `StartError` if it cannot start."""
-        with self._signals():  # first of all: a SIGHUP that nobody handles ends the process
+        """Start, run until a signal requests a stop, drain. Raises `ConfigError` or `StartError` if it cannot start."""
+        with self._signals():  # before anything else: an unhandled SIGHUP ends the process
             await self.start()
             await self._stop.wait()
         await self.stop()
 
     async def start(self) -> None:
-        """Load the configuration, build the graph, start it; on failure nothing is left open."""
+        """Load the configuration, build the graph and start it. If that fails, everything is closed again."""
         memory.tune()
         plan = self._load()
-        give_way(plan.service.scheduling)
+        set_scheduling(plan.service.scheduling)
         self._apply_telemetry(plan)
         process.observe(self.registry, plan.service.telemetry.resource)
         self._open_journal(plan)
@@ -135,10 +135,10 @@ class Service:
         self.log.info("agent ready", pipelines=len(plan.pipelines), components=len(plan.components))
         memory.release()
         self._watchdog.threshold = plan.service.watchdog.threshold
-        self._watchdog.start()  # starting blocks the loop, as it may
+        self._watchdog.start()  # only now, because starting may block the loop
 
     async def reload(self) -> bool:
-        """Read the configuration again and go over to it; keep the old one, and say why, if that fails."""
+        """Reload the configuration and return True; if that fails, log why, keep the old one and return False."""
         await self.started.wait()
         async with self._reloads:
             before, old_metrics = self.graph, self._metrics
@@ -157,8 +157,8 @@ class Service:
                     raise
             except AgentError as error:
                 problems = error.problems if isinstance(error, ConfigError) else [error]
-                self.log.error(  # noqa: TRY400 - the problems say it all
-                    "configuration not reloaded; the old one stays in use",
+                self.log.error(  # noqa: TRY400 - the problems contain everything of interest
+                    "configuration not reloaded; the old one is still used",
                     problems=[str(problem) for problem in problems],
                 )
                 return False
@@ -171,7 +171,7 @@ class Service:
                 await _close(old_metrics)
             graph.refresh()
             if plan.service.journal != before.plan.service.journal:
-                self.log.warning("service.journal has changed: that takes effect at the next start")
+                self.log.warning("service.journal has changed: restart the agent to apply it")
             self.log.info("configuration reloaded", pipelines=len(plan.pipelines), components=len(plan.components))
             deadline = time.monotonic() + before.plan.service.shutdown_timeout
             retiring = spawn(before.retire(graph, deadline), name="retire the graph before a reload")
@@ -180,7 +180,7 @@ class Service:
             return True
 
     async def stop(self) -> None:
-        """Drain in order: no longer ready, receivers closed, buffers and queues emptied, everything closed."""
+        """Drain and stop: report not ready, close receivers, empty buffers and queues, close everything."""
         self._draining = True
         self.control_plane.drain()
         graph = self.graph
@@ -198,13 +198,13 @@ class Service:
         await self.control_plane.shutdown()
         journaled = self._environment.intake is not None
         await self._close_journal()
-        self._farewell(drained, graph.in_flight(), journaled=journaled)
+        self._log_stop(drained, graph.in_flight(), journaled=journaled)
         self._stopped = True
         await _close(self._metrics)
         self._watchdog.stop()
 
     async def _drain(self, graph: Graph, timeout: float) -> Drained:
-        """Drain within `timeout` seconds, graphs from before a reload first: they hand on to senders of this one."""
+        """Drain within `timeout` seconds, older graphs first, because they forward to exporters of `graph`."""
         deadline = time.monotonic() + timeout
         if self._environment.intake is not None:
             self._environment.intake.stop()
@@ -212,23 +212,23 @@ class Service:
             await asyncio.wait(self._retiring, timeout=timeout / 2)
         return await graph.retire(None, deadline)
 
-    def _farewell(self, drained: Drained | None, in_flight: int, *, journaled: bool) -> None:
-        """Say in one line what became of what the agent held; `drained` is `None` if it was told to stop at once."""
+    def _log_stop(self, drained: Drained | None, in_flight: int, *, journaled: bool) -> None:
+        """Log how many items were delivered, kept and dropped; `drained` is `None` after an immediate stop."""
         dropped = (drained.left if drained is not None else 0) + (0 if journaled else in_flight)
         kept = {"kept_in_journal": in_flight} if journaled else {}
-        tell = self.log.error if dropped else self.log.info
+        log = self.log.error if dropped else self.log.info
         if drained is not None:
-            tell("agent stopped", delivered_while_draining=drained.delivered, **kept, dropped=dropped)
+            log("agent stopped", delivered_while_draining=drained.delivered, **kept, dropped=dropped)
         else:
-            tell("agent stopped at once, as told", **kept, dropped=dropped)
+            log("agent stopped immediately after a second signal", **kept, dropped=dropped)
 
     def _open_journal(self, plan: Plan) -> None:
-        """Open the journal, if there is to be one, and put the accounts where they were."""
+        """Open the journal, if one is configured, and restore the accounts from it."""
         settings = plan.service.journal
         if settings is None:
             return
         from otelwp_agent.journal.journal import Journal  # noqa: PLC0415
-        from otelwp_agent.pipeline.intake import Intake  # noqa: PLC0415 - for who has a journal
+        from otelwp_agent.pipeline.intake import Intake  # noqa: PLC0415 - only with a journal
 
         log = self.log.bind(component="journal")
         ledgers = self._environment.ledgers
@@ -252,7 +252,7 @@ class Service:
             ) from error
 
     async def _metrics_endpoint(self, plan: Plan, before: Graph | None = None) -> MetricsEndpoint | None:
-        """Return the endpoint for `plan`: the one that listens already, a new one, or none."""
+        """Return the metrics endpoint for `plan`: the current one if its settings are the same, a new one, or none."""
         settings = plan.service.telemetry.metrics
         address, allowed = settings.address, settings.allowed_hosts
         if before is not None:
@@ -270,17 +270,17 @@ class Service:
         loop = asyncio.get_running_loop()
         stack = contextlib.ExitStack()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._told_to_stop)
+            loop.add_signal_handler(number, self._request_stop)
         loop.add_signal_handler(signal.SIGHUP, lambda: spawn(self.reload(), name="reload"))
         stack.callback(loop.remove_signal_handler, signal.SIGHUP)
         return stack
 
-    def _told_to_stop(self) -> None:
+    def _request_stop(self) -> None:
         now = self._clock()
         if not self._stop.is_set():
             self._stop.set()
-            self._told_to_stop_at = now
-        elif now - self._told_to_stop_at >= SAME_SIGNAL:
+            self._stop_requested_at = now
+        elif now - self._stop_requested_at >= SAME_SIGNAL:
             self._stop_now.set()
 
 

@@ -1,8 +1,8 @@
-"""Notice that the main event loop is blocked, measure for how long, and name what blocks it.
+"""Detect that the main event loop is blocked, measure for how long, and name the code that blocks it.
 
-The main loop sets a timer twice a second. How late it fires is the time for which callbacks blocked the loop, and goes
-into a histogram. A look from the side loop's thread finds a timer that is overdue while the main loop is still blocked,
-and reads the main thread's stack. When idle this wakes the process about three times a second.
+The main loop sets a timer twice a second. The delay with which it fires is the time for which callbacks blocked the
+loop; it is recorded in a histogram. The side loop's thread checks whether the timer is overdue, and if so reads the
+main thread's stack while the loop is still blocked. When idle, this wakes the process about three times a second.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ LOOP_BLOCKED = "event loop blocked"
 """Log event: the main event loop has been blocked for longer than `service.watchdog.threshold`."""
 
 BEAT = 0.5
-"""Seconds between two timers of the main loop. A stall is measured too short by this much at most."""
+"""Seconds between two timers of the main loop. A measured stall is too short by at most this time."""
 
 _AGAIN = 0.1
-"""Seconds after which to look again when the main thread is in no callback: it may just have been resumed."""
+"""Seconds until the next check if the main thread executes no callback: the process may just have been resumed."""
 _SOONEST = 0.01
-"""Seconds between two looks at least."""
+"""Shortest time between two checks, in seconds."""
 _DEEPEST = 12
-"""Frames of the stack that are logged, innermost first."""
+"""Number of stack frames that are logged, innermost first."""
 _PACKAGE = "otelwp_agent."
 _LOOP_MODULES = frozenset({"asyncio.base_events", "asyncio.events", "asyncio.runners", "selectors"})
-"""Modules that call callbacks and wait between them: the stack of a callback ends there."""
+"""Modules that call callbacks and wait between them; frames of these modules are not part of a callback's stack."""
 
 
 class Watchdog:
-    """Watches the loop on which it is started. `threshold` (seconds) may be changed at any time."""
+    """Watches the event loop on which it is started. `threshold` (seconds) may be changed at any time."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Watchdog:
         threshold: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Watch nothing before `start`."""
+        """Create the watchdog; `start` starts it."""
         self.threshold = threshold
         self._delays = registry.histogram(LOOP_STALL)
         self._log = log
@@ -68,13 +68,13 @@ class Watchdog:
         self._limit = LogLimit(clock)
         self._thread = 0
         self._due = float("inf")
-        """When the main loop's timer is due. Written by the main thread, read by any."""
+        """Time at which the main loop's timer is due. Written by the main thread, read by any thread."""
         self._beating: asyncio.TimerHandle | None = None
         self._looking: asyncio.TimerHandle | None = None
         self._reported = self._doubted = float("-inf")
 
     def start(self) -> None:
-        """Watch the running loop, from the side loop."""
+        """Start to watch the running loop from the side loop."""
         if self._beating is None:
             self._thread = threading.get_ident()
             self._schedule()
@@ -82,7 +82,7 @@ class Watchdog:
             SIDE_LOOP.call(self._look)
 
     def stop(self) -> None:
-        """Watch no longer; also before `start`, and twice."""
+        """Stop watching. May be called before `start` and more than once."""
         if self._beating is not None:
             self._beating.cancel()
             self._beating, self._due = None, float("inf")
@@ -107,7 +107,7 @@ class Watchdog:
     # -- on the side loop
 
     def _look(self) -> None:
-        """Report a timer that is overdue, once; look again when the next one would be."""
+        """Report an overdue timer once; schedule the next check."""
         due = self._due
         wait = due + self.threshold - self._clock()
         if wait <= 0:
@@ -118,10 +118,10 @@ class Watchdog:
         self._looking = loop.call_later(min(max(wait, _SOONEST), self.threshold + BEAT), self._look)
 
     def _suspect(self, due: float) -> float:
-        """Report what the main thread executes; return when to look again.
+        """Report the code that the main thread executes; return the seconds until the next check.
 
-        A process that was stopped, or got no CPU, has a timer that is overdue and executes nothing. Only if that does
-        not change at once, it is worth a warning.
+        In a process that was suspended or got no CPU time, the timer is overdue although no callback runs. This is
+        reported only if a second check after `_AGAIN` finds the same timer still overdue.
         """
         stack = _callback_stack(self._thread)
         if not stack and due != self._doubted:
@@ -144,7 +144,7 @@ class Watchdog:
 
 
 def stage_of(stack: Sequence[FrameType]) -> str:
-    """Name what a stack (innermost frame first) executes: the component, our function, and what that calls."""
+    """Describe what a stack (innermost frame first) executes: the component, the agent's function and its callee."""
     if not stack:
         return ""
     names = [_component(frame) for frame in stack]
@@ -158,9 +158,9 @@ def stage_of(stack: Sequence[FrameType]) -> str:
 
 
 def _callback_stack(thread: int) -> list[FrameType]:
-    """Return the frames of the callback that a loop's thread executes, innermost first; none if it waits."""
+    """Return the frames of the callback that a loop's thread executes, innermost first; empty if the loop waits."""
     stack: list[FrameType] = []
-    frame = sys._current_frames().get(thread)  # noqa: SLF001 - documented, and the only way to another thread's stack
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - documented, and the only access to another thread's stack
     while frame is not None and _module(frame) not in _LOOP_MODULES:
         stack.append(frame)
         frame = frame.f_back
@@ -168,7 +168,7 @@ def _callback_stack(thread: int) -> list[FrameType]:
 
 
 def _component(frame: FrameType) -> str:
-    """Return the component whose method a frame is, as `receiver otlp`, or ""."""
+    """Return the component whose method a frame executes, such as `receiver otlp`, or ""."""
     if frame.f_code.co_varnames[:1] != ("self",):
         return ""
     owner = frame.f_locals.get("self")

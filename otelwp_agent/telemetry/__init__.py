@@ -1,1 +1,1 @@
-"""What the agent tells of itself: metrics and logs."""
+"""The agent's own telemetry: metrics and logs."""

@@ -1,4 +1,4 @@
-"""Keep one event from filling the log: let it through now and then, with the sum of what was held back."""
+"""Limit how often one event is logged, and add up the occurrences between two log lines."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 INTERVAL = 10.0
-"""Seconds between two lines of one event: often enough to notice, rare enough to read."""
+"""Shortest time between two log lines of one event, in seconds."""
 
 
 class LogLimit:
-    """Lets one event through per `interval` seconds of `clock`."""
+    """Allows one log line per `interval` seconds of `clock`."""
 
     __slots__ = ("_clock", "_held", "_interval", "_next")
 
     def __init__(self, clock: Callable[[], float], interval: float = INTERVAL) -> None:
-        """Let the first event through."""
+        """Create a limit; the first event is always logged."""
         self._clock = clock
         self._interval = interval
         self._next = float("-inf")
         self._held = 0
 
     def take(self, amount: int = 1) -> int:
-        """Count `amount`; return the sum since the last line if it is time for one, else 0."""
+        """Add `amount`; return the sum since the last log line if another one is due, else 0."""
         self._held += amount
         now = self._clock()
         if now < self._next:

@@ -1,15 +1,15 @@
-"""Logs of our own: structlog, as lines for a person (`console`) or for a machine (`json`), one event a line.
+"""The agent's own logs, with structlog: one line per event, for people (`console`) or programs (`json`).
 
 Invariants:
 
-* `configure` works at any time, also at a reload: every logger handed out before obeys the new level, encoding and
-  stream at once.
-* Logging never raises and never ends anything: a line that cannot be written is lost.
-* Secrets are redacted by type, and inside URLs (`telemetry.redaction`); bytes are told by their length alone, and
-  control characters in values are escaped, so that nothing a client sends can forge a line.
-* What libraries log (asyncio, grpc, warnings) comes out the same way.
+* `configure` may be called at any time, also at a reload: all existing loggers use the new level, encoding and stream
+  immediately.
+* Logging never raises an exception: a line that cannot be written is lost.
+* Secrets are redacted by type, and inside URLs (`telemetry.redaction`). Of bytes only the length is logged. Control
+  characters in values are escaped, so that a client cannot forge a log line.
+* The logs of libraries (asyncio, grpc, warnings) have the same form.
 
-JSON, in which an exception is one more field, `exception`, that holds the traceback::
+JSON, in which the traceback of an exception is the field `exception`::
 
     {"timestamp":"2026-11-20T15:04:05.123456Z","level":"warning","event":"send_failed","component":"otlp"}
 
@@ -17,7 +17,7 @@ Console::
 
     2026-11-20T15:04:05.123Z WARN  send_failed  component=otlp error="connection refused"
 
-A field named `text` holds lines for a person; the console prints them below the event.
+A field named `text` contains lines for people; the console prints them below the event.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ Level = Literal["debug", "info", "warn", "warning", "error"]
 Encoding = Literal["console", "json"]
 
 REDACTED = "[redacted]"
-"""What stands in place of a secret."""
+"""Text that replaces a secret."""
 
 _MAX_DEPTH = 8
-"""Values nested deeper than this are told by their type: a log line is not the place for them."""
+"""Deepest nesting of values that are logged; of deeper values only the type is logged."""
 
 _LEVELS = {"debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40}
 _LABELS = {"debug": "DEBUG", "info": "INFO ", "warning": "WARN ", "error": "ERROR", "critical": "FATAL"}
@@ -72,13 +72,13 @@ def configure(
     paths: Sequence[str] = (),
     fields: Mapping[str, object] | None = None,
 ) -> None:
-    """Write events of `level` and worse to `stream` (stderr if left out), and route what libraries log there too.
+    """Write events of at least `level` to `stream` (default: stderr), including those of libraries.
 
-    `paths` name where to write instead: `stderr`, `stdout`, or files, which are appended to; all of them are opened
-    before any is used, and `OSError` is raised if one cannot be. `fields` are added to every event. The console has
-    colours when the stream is a terminal and NO_COLOR is not set (https://no-color.org).
+    `paths` replace the stream: `stderr`, `stdout`, or files, to which lines are appended. All files are opened before
+    any is used, and `OSError` is raised if one cannot be opened. `fields` are added to every event. The console uses
+    colours if the stream is a terminal and NO_COLOR is not set (https://no-color.org).
     """
-    _sink.go_over_to(_open(paths) if paths else [stream])
+    _sink.switch_to(_open(paths) if paths else [stream])
     _Logger.__bases__ = (structlog.make_filtering_bound_logger(_LEVELS[level]),)
     render = _json if encoding == "json" else _Console(colour=_wants_colour(_sink.target()))
     always = dict(fields or {})
@@ -102,19 +102,19 @@ def _open(paths: Sequence[str]) -> list[TextIO | None]:
 
 
 def get(component: str = "", **context: object) -> FilteringBoundLogger:
-    """Return a logger whose events name `component` and carry `context`; below the level, a call returns at once."""
+    """Return a logger that adds `component` and `context` to its events; calls below the level return immediately."""
     head = {"component": component} if component else {}
     return cast("FilteringBoundLogger", _Logger(_sink, _processors, {**head, **context}))
 
 
 class _Sink:
-    """Where lines go. structlog calls the method that is named like the level."""
+    """Writes lines to the configured streams. structlog calls the method with the name of the level."""
 
     def __init__(self) -> None:
         self._streams: list[TextIO | None] = [None]
 
-    def go_over_to(self, streams: list[TextIO | None]) -> None:
-        """Write to `streams` from now on (`None` is stderr), and close the files that were written to before."""
+    def switch_to(self, streams: list[TextIO | None]) -> None:
+        """Write to `streams` from now on (`None` is stderr), and close the previous files."""
         before, self._streams = self._streams, streams
         for stream in before:
             if (
@@ -125,28 +125,28 @@ class _Sink:
                 stream.close()
 
     def target(self) -> TextIO:
-        """Return the first stream; stderr is looked up late, because it may be replaced."""
+        """Return the first stream; stderr is looked up at each call, because it may be replaced."""
         return self._streams[0] or sys.stderr
 
     def write(self, line: str) -> None:
-        """Write one event in one call a stream, so that lines of several threads stay whole."""
+        """Write one event to each stream in one call, so that lines of several threads do not mix."""
         for stream in self._streams:
             try:
                 target = stream or sys.stderr
                 target.write(line + "\n")
                 target.flush()
             except (OSError, ValueError):
-                pass  # the log is gone or full: losing lines is better than losing telemetry
+                pass  # the log cannot be written: losing lines is better than losing telemetry
 
     debug = info = warning = error = critical = write
 
 
 class _Logger(structlog.make_filtering_bound_logger("info")):  # type: ignore[misc] # a class made at run time
-    """The class of every logger; `configure` gives it another base to change the level of all at once."""
+    """Class of all loggers; `configure` replaces its base class to change the level of all loggers."""
 
 
 class _Console:
-    """Renders an event as one line for a person; an exception and `text` follow below it."""
+    """Renders an event as one line for people; an exception and `text` follow below it."""
 
     def __init__(self, *, colour: bool) -> None:
         self.colour = colour
@@ -165,7 +165,7 @@ class _Console:
 
 
 class _Libraries(logging.Handler):
-    """Hands what libraries log to our own log."""
+    """Forwards the log records of libraries to the agent's log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log one record; `logger` names the library."""
@@ -174,11 +174,11 @@ class _Libraries(logging.Handler):
             method = name if name in _LABELS else "info"
             log = get(logger=record.name)
             getattr(log, method)(record.getMessage(), exc_info=record.exc_info or None)
-        except Exception:  # noqa: BLE001 - a library's broken format string must not end anything
+        except Exception:  # noqa: BLE001 - an invalid format string in a library must not raise
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Tell which library's record could not be formatted, without its arguments."""
+        """Log the name of the library whose record could not be formatted, without its arguments."""
         get(logger=record.name).warning("library_log_record_broken", record=str(record.msg))
 
 
@@ -200,13 +200,13 @@ def _wants_colour(stream: TextIO) -> bool:
 
 
 def _stamp(_logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Put the time (UTC, ISO 8601, microseconds), the level and the event's name first."""
+    """Return the event with the time (UTC, ISO 8601, microseconds), the level and the event name first."""
     now = datetime.now(tz=UTC).isoformat(timespec="microseconds")
     return {"timestamp": now.removesuffix("+00:00") + "Z", "level": method, "event": event.pop("event", ""), **event}
 
 
 def _explain(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Turn `exc_info` into the one field `exception`."""
+    """Replace `exc_info` by the field `exception` with the traceback."""
     if not event.get("exc_info"):
         event.pop("exc_info", None)
         return event
@@ -214,7 +214,7 @@ def _explain(_logger: object, _method: str, event: MutableMapping[str, Any]) -> 
 
 
 def _tame(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Make every value plain: secrets redacted, bytes as their length, objects as their text."""
+    """Make every value plain data: secrets are redacted, bytes replaced by their length, objects by their text."""
     for key, value in event.items():
         if type(value) is str:
             if "://" in value:
@@ -241,7 +241,7 @@ def _plain(value: object, depth: int = 0) -> object:  # noqa: PLR0911 - one line
     try:
         kind = f"<{type(value).__name__}>"
         return kind if isinstance(value, (Mapping, Sequence, AbstractSet)) else redact_text(str(value))
-    except Exception:  # noqa: BLE001 - somebody's broken __str__ must not end anything
+    except Exception:  # noqa: BLE001 - a broken __str__ must not raise
         return f"<{type(value).__name__}>"
 
 
@@ -253,14 +253,14 @@ def _json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str
 
 
 def _value(value: object) -> str:
-    """Return a value for the console: bare where it reads as one word, else as JSON."""
+    """Return a value for the console: without quotes if it reads as one word, else as JSON."""
     if isinstance(value, str) and value and value.isprintable() and not any(char in value for char in ' "='):
         return value
     return _printable(json.dumps(value, ensure_ascii=False), keep="")
 
 
 def _printable(text: str, keep: str = "\n\t") -> str:
-    """Escape what could move the cursor, forge a line or break the encoding; the characters in `keep` stay."""
+    """Escape characters that could move the cursor, forge a line or break the encoding, except those in `keep`."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or char in keep else ascii(char)[1:-1] for char in text)

@@ -1,8 +1,8 @@
-"""Instruments of our own, kept as plain numbers and written out as Prometheus text when somebody asks.
+"""The agent's own metrics: plain numbers, written as Prometheus text on request.
 
-An `Instrument` is declared once, as a constant beside the component that uses it; `Registry` binds it to label values
-and gives back a cell whose `add` costs one attribute. Names and labels follow the OpenTelemetry Collector where it has
-the instrument (`otelcol_…`), and are ours (`otelwp_…`) where it has not.
+An `Instrument` is declared once, as a constant in the module of the component that uses it. `Registry` binds it to
+label values and returns a cell, whose `add` updates one attribute. Names and labels are those of the OpenTelemetry
+Collector where it has the same instrument (`otelcol_…`); the others begin with `otelwp_`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-"""Of the exposition format that `Registry.expose` writes."""
+"""Content type of the exposition format that `Registry.expose` writes."""
 
 _EXACT = 2.0**53
-"""Whole numbers below this are exact as floats, and written without a fraction."""
+"""Whole numbers below this are exact as floats, and are written without a fraction."""
 
 
 class InstrumentKind(Enum):
-    """What an instrument measures; `value` is Prometheus' word for it."""
+    """Kind of an instrument; `value` is its name in the Prometheus format."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -33,7 +33,7 @@ class InstrumentKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """One metric: its name, what it tells, its kind and its labels."""
+    """Declaration of a metric: name, help text, kind and labels."""
 
     name: str
     help: str
@@ -44,12 +44,12 @@ class Instrument:
 
 
 class Counter:
-    """A sum that only grows: added to, or read by `callback` when somebody asks."""
+    """A sum that only increases; with a `callback`, its value is read from it on request."""
 
     __slots__ = ("callback", "value")
 
     def __init__(self, callback: Callable[[], float] | None = None) -> None:
-        """Start at 0, or read `callback` each time."""
+        """Start at 0, or use `callback` for the value."""
         self.value: float = 0
         self.callback = callback
 
@@ -58,17 +58,17 @@ class Counter:
         self.value += amount
 
     def read(self) -> float:
-        """Return the sum now."""
+        """Return the current sum."""
         return self.value if self.callback is None else self.callback()
 
 
 class Gauge:
-    """A value that goes up and down: set, or read by `callback` when somebody asks."""
+    """A value that may increase and decrease; with a `callback`, its value is read from it on request."""
 
     __slots__ = ("callback", "value")
 
     def __init__(self, callback: Callable[[], float] | None = None) -> None:
-        """Start at 0, or read `callback` each time."""
+        """Start at 0, or use `callback` for the value."""
         self.value: float = 0
         self.callback = callback
 
@@ -77,17 +77,17 @@ class Gauge:
         self.value = value
 
     def read(self) -> float:
-        """Return the value now."""
+        """Return the current value."""
         return self.value if self.callback is None else self.callback()
 
 
 class Histogram:
-    """Counts of observations by size."""
+    """Counts of observations by buckets."""
 
     __slots__ = ("bounds", "count", "counts", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
-        """Count into buckets up to `bounds`, and one for the rest."""
+        """Create a bucket for each of the upper `bounds`, and one for larger values."""
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum: float = 0
@@ -105,21 +105,21 @@ C = TypeVar("C", Counter, Gauge, Histogram)
 
 
 class Registry:
-    """Every instrument in use, and its cells by label values."""
+    """All instruments in use, with their cells by label values."""
 
     def __init__(self) -> None:
         """Start empty."""
         self._families: dict[str, tuple[Instrument, dict[tuple[str, ...], Cell]]] = {}
 
     def counter(self, instrument: Instrument, callback: Callable[[], float] | None = None, **labels: str) -> Counter:
-        """Return the counter of these label values, the same one each time; `callback` replaces what it read before."""
+        """Return the counter of these label values, always the same one; `callback` replaces the previous callback."""
         counter = self._cell(instrument, labels, Counter(callback))
         if callback is not None:
             counter.callback = callback
         return counter
 
     def gauge(self, instrument: Instrument, callback: Callable[[], float] | None = None, **labels: str) -> Gauge:
-        """Return the gauge of these label values; `callback` replaces what it read before."""
+        """Return the gauge of these label values, always the same one; `callback` replaces the previous callback."""
         gauge = self._cell(instrument, labels, Gauge(callback))
         if callback is not None:
             gauge.callback = callback
@@ -130,14 +130,14 @@ class Registry:
         return self._cell(instrument, labels, Histogram(instrument.buckets))
 
     def info(self, name: str, help_: str, labels: Mapping[str, str]) -> None:
-        """Expose `labels` on a gauge that is always 1, in place of those that `name` had before."""
+        """Expose a gauge `name` with these `labels` and the value 1, which replaces the one with other labels."""
         gauge = Gauge()
         gauge.set(1)
         instrument = Instrument(name, help_, InstrumentKind.GAUGE, tuple(sorted(labels)))
         self._families[name] = (instrument, {tuple(labels[key] for key in instrument.labels): gauge})
 
     def forget(self, **labels: str) -> None:
-        """Drop the gauges that carry all of these labels: what they read is gone. Counters stay: they never go back."""
+        """Remove the gauges that have all of these labels. Counters are kept, because they must never decrease."""
         wanted = labels.items()
         for instrument, cells in self._families.values():
             if instrument.kind is not InstrumentKind.GAUGE:
@@ -147,7 +147,7 @@ class Registry:
                 del cells[values]
 
     def value(self, name: str, **labels: str) -> float:
-        """Return the sum of a counter's or gauge's cells whose labels include these; 0 if there are none."""
+        """Return the sum of the cells of a counter or gauge whose labels include these; 0 if there are none."""
         if name not in self._families:
             return 0
         instrument, cells = self._families[name]
@@ -163,7 +163,7 @@ class Registry:
         return frozenset(self._families)
 
     def expose(self) -> str:
-        """Write everything as Prometheus text, families and cells sorted."""
+        """Return all metrics as Prometheus text, with families and cells sorted."""
         return "".join(line for name in sorted(self._families) for line in _family(*self._families[name]))
 
     def _cell(self, instrument: Instrument, labels: dict[str, str], new: C) -> C:
@@ -172,7 +172,7 @@ class Registry:
             raise ValueError(message)
         known, cells = self._families.setdefault(instrument.name, (instrument, {}))
         if known != instrument:
-            message = f"{instrument.name} is declared twice, and differently"
+            message = f"{instrument.name} has two different declarations"
             raise ValueError(message)
         cell = cells.setdefault(tuple(labels[name] for name in instrument.labels), new)
         if type(cell) is not type(new):

@@ -1,13 +1,13 @@
-"""What the process tells of itself, in the form of the OpenTelemetry Collector's own endpoint.
+"""Metrics of the process, in the form of the OpenTelemetry Collector's own endpoint.
 
-With the Collector's default settings its endpoint writes names without units and without `_total`, puts no labels on
-the series, and tells who it is once, in `target_info`; so does ours.
+With default settings, the Collector writes names without units and without `_total`, adds no labels to the series, and
+exposes the attributes of the process once, in `target_info`. This module does the same.
 
-Two of its instruments have no counterpart here. `otelcol_process_runtime_heap_alloc_bytes` and
-`otelcol_process_runtime_total_alloc_bytes` are bytes that Go's allocator counts as it goes; CPython counts no bytes,
-only blocks (`otelwp_python_allocated_blocks`), and a wrong number on a dashboard is worse than none.
+Two of the Collector's instruments are missing here. `otelcol_process_runtime_heap_alloc_bytes` and
+`otelcol_process_runtime_total_alloc_bytes` are bytes counted by Go's allocator. CPython counts only blocks
+(`otelwp_python_allocated_blocks`), and a wrong number on a dashboard is worse than none.
 
-What is read from /proc is there on Linux alone.
+Values from /proc exist only on Linux.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from otelwp_agent.telemetry.metrics import Registry
 
 SERVICE_NAME = "otelwp-agent"
-"""`service.name` of our own telemetry, unless configured otherwise."""
+"""Default `service.name` of the agent's own telemetry."""
 
 UPTIME = Instrument("otelcol_process_uptime", "Seconds since the process started.")
 CPU_SECONDS = Instrument("otelcol_process_cpu_seconds", "CPU time used, user and system, in seconds.")
@@ -54,7 +54,7 @@ GC_COLLECTED = Instrument(
     "otelwp_python_gc_collected_objects", "Objects in cycles that the garbage collector freed.", labels=("generation",)
 )
 BUILD_INFO = Instrument(
-    "otelwp_build_info", "1; the labels say what is running.", InstrumentKind.GAUGE, ("python", "version")
+    "otelwp_build_info", "Always 1; the labels are the versions.", InstrumentKind.GAUGE, ("python", "version")
 )
 
 INSTRUMENTS = (
@@ -69,7 +69,7 @@ INSTRUMENTS = (
     GC_COLLECTED,
     BUILD_INFO,
 )
-"""All but `target_info`, whose labels depend on the configuration."""
+"""All instruments except `target_info`, whose labels depend on the configuration."""
 
 _INSTANCE_ID = str(uuid.uuid4())
 
@@ -85,10 +85,10 @@ def observe(
     clock: Callable[[], float] = time.monotonic,
     proc: Path = Path("/proc/self"),
 ) -> None:
-    """Bind the process's instruments; each is read when somebody asks.
+    """Bind the instruments of the process; their values are read on request.
 
-    `attributes` is `service.telemetry.resource`: it adds to service.name, service.version and service.instance.id (a
-    new UUID each start), and replaces what it names; "" removes one. `clock` and `proc` are for tests.
+    `attributes` is `service.telemetry.resource`: it adds attributes to service.name, service.version and
+    service.instance.id (a new UUID at each start) or replaces them; "" removes one. `clock` and `proc` are for tests.
     """
     started = clock()
     registry.counter(UPTIME, lambda: clock() - started)
@@ -103,7 +103,7 @@ def observe(
     if (proc / "statm").exists():
         registry.gauge(MEMORY_RSS, lambda: resident_memory(proc))
         registry.gauge(SYS_MEMORY, lambda: _statm(proc, _STATM_DATA))
-        registry.gauge(OPEN_FDS, lambda: len(os.listdir(proc / "fd")) - 1)  # noqa: PTH208 - less the one that lists
+        registry.gauge(OPEN_FDS, lambda: len(os.listdir(proc / "fd")) - 1)  # noqa: PTH208 - minus 1 for the listing itself
     describe(registry, attributes or {})
 
 
@@ -114,7 +114,7 @@ def cpu_seconds() -> float:
 
 
 def resident_memory(proc: Path = Path("/proc/self")) -> int:
-    """Return the resident set size in bytes. Linux alone: elsewhere it raises `FileNotFoundError`."""
+    """Return the resident set size in bytes. On systems other than Linux, raise `FileNotFoundError`."""
     return _statm(proc, _STATM_RESIDENT)
 
 
@@ -127,9 +127,9 @@ def _gc_reader(generation: int, what: str) -> Callable[[], float]:
 
 
 def describe(registry: Registry, attributes: Mapping[str, str]) -> None:
-    """Tell who we are as `target_info`: each attribute becomes a label, as OpenTelemetry's rules for Prometheus say.
+    """Expose the agent's attributes as labels of `target_info`, according to OpenTelemetry's rules for Prometheus.
 
-    Called again, at a reload, it keeps the instance id.
+    A second call, at a reload, keeps the instance id.
     """
     identity = {
         "service.instance.id": _INSTANCE_ID,
@@ -137,10 +137,10 @@ def describe(registry: Registry, attributes: Mapping[str, str]) -> None:
         "service.version": otelwp_agent.__version__,
     }
     labels = {_label(key): value for key, value in {**identity, **attributes}.items() if value}
-    registry.info("target_info", "1; the labels are the attributes of this agent.", labels)
+    registry.info("target_info", "Always 1; the labels are the attributes of this agent.", labels)
 
 
 def _label(attribute: str) -> str:
-    """Return an attribute's name as Prometheus takes it: letters, digits and `_`, no digit first."""
+    """Return an attribute name as a valid Prometheus label: letters, digits and `_`, not beginning with a digit."""
     name = re.sub(r"[^a-zA-Z0-9_]+", "_", attribute)
     return f"key_{name}" if name[:1].isdigit() else name

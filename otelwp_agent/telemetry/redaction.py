@@ -1,8 +1,8 @@
-"""Redact the secrets that URLs carry, so that a URL can be printed and logged.
+"""Redact secrets in URLs, so that URLs can be printed and logged.
 
-Vendors put keys in URLs: `https://api.example/v1/<key>/spans?api_key=<key>`, `https://user:password@host`. Replaced
-are user information, the values of the query, the fragment, and path segments that look like a token. Scheme, host,
-port and readable path segments stay, so that the reader still recognises the endpoint. Redacting twice changes nothing.
+Vendors put keys in URLs: `https://api.example/v1/<key>/spans?api_key=<key>`, `https://user:password@host`. User
+information, the values of the query, the fragment, and path segments that look like a token are replaced. Scheme, host,
+port and readable path segments are kept, so that the endpoint can be recognised. Redaction is idempotent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MASK = "***"
-"""Replaces a secret inside a URL. It has no characters that end a host or a path, so that the result is still a URL."""
+"""Text that replaces a secret. It has no characters that end a host or a path, so that the result is still a URL."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'`<>|\\]+")
 """A URL in running text, up to white space or a quotation mark."""
@@ -25,20 +25,20 @@ _CLOSING = ".,;:!)]}"
 """Characters that end a sentence or a bracket when they follow a URL in running text."""
 
 _LONG = 32
-"""Characters from which a word without a separator is redacted, whatever it consists of."""
+"""Shortest length of a word without separators that is always redacted, in characters."""
 _SUSPECT = 16
-"""Characters from which a word is redacted if its letters and digits, or its cases, are mixed."""
+"""Shortest length of a word that is redacted if it mixes letters and digits, or upper and lower case, in characters."""
 _DIGITS = 20
-"""Digits from which a number is redacted; account and project numbers are shorter."""
+"""Shortest length of a number that is redacted, in digits; account and project numbers are shorter."""
 _MIXED = 0.3
-"""Changes between upper and lower case per character, from which a word is no CamelCase."""
+"""Changes between upper and lower case per character, above which a word is not CamelCase."""
 _UUID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
 _WORDS = re.compile(r"[A-Za-z0-9%]+")
 _RUNS = re.compile(r"[A-Za-z]+|[0-9]+")
 
 
 def redact_url(url: str) -> str:
-    """Return `url` without its secrets. It may lack a scheme (`host:port/path`); a unix socket's path is kept."""
+    """Return `url` without its secrets. The scheme is optional (`host:port/path`); a unix socket's path is kept."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, rest = "", url
@@ -66,12 +66,12 @@ def redact_url(url: str) -> str:
 
 
 def redact_path(path: str) -> str:
-    """Return a URL's path with `***` in place of each segment that looks like a token."""
+    """Return the path of a URL with each segment that looks like a token replaced by `***`."""
     return "/".join(MASK if looks_like_token(segment) else segment for segment in path.split("/"))
 
 
 def redact_text(text: str, *, paths: bool = False) -> str:
-    """Return running text with every URL in it redacted; with `paths`, absolute paths and their queries, too."""
+    """Return `text` with every URL in it redacted; with `paths`, absolute paths and their queries too."""
     if "://" in text:
         text = _URL.sub(lambda found: _in_text(found[0], redact_url), text)
     if paths and "/" in text:
@@ -80,9 +80,9 @@ def redact_text(text: str, *, paths: bool = False) -> str:
 
 
 def looks_like_token(segment: str) -> bool:
-    """Tell whether a path segment is more likely a key than a name: long, and not made of readable words.
+    """Whether a path segment is more likely a key than a name: long, and without readable words.
 
-    The words of a segment are what `-`, `_`, `.` and the like separate: `otlp-http-production` is three names.
+    Words are separated by `-`, `_`, `.` and similar characters: `otlp-http-production` has three.
     """
     if _UUID.search(segment):
         return True
@@ -108,12 +108,12 @@ def _is_random(word: str) -> bool:
 
 
 def _is_mixed(word: str) -> bool:
-    """Tell whether a group of a key has both letters and digits, in more than a name and its number."""
+    """Whether a group of a key mixes letters and digits more than a name with a number (`cluster2024`) does."""
     return len(_RUNS.findall(word)) > 2  # noqa: PLR2004 - see `_is_random`
 
 
 def _authority_end(rest: str) -> int:
-    """Return where host and port end. A password may hold a `/` that nobody escaped: it is not the path."""
+    """Return the index at which host and port end. An unescaped `/` in a password does not start the path."""
     at = rest.rfind("@")
     slash = rest.find("/", at + 1)
     return slash if slash >= 0 else len(rest)
@@ -132,6 +132,6 @@ def _redact_target(target: str) -> str:
 
 
 def _in_text(found: str, redact: Callable[[str], str]) -> str:
-    """Redact what was found in running text, without the punctuation that ends its sentence."""
+    """Apply `redact` to a URL or path found in text, without the punctuation that follows it."""
     bare = found.rstrip(_CLOSING)
     return redact(bare) + found[len(bare) :]

@@ -1,4 +1,4 @@
-"""Start background tasks that have a name, are kept alive, and never die in silence."""
+"""Start background tasks that have a name, are referenced until they end, and log their exceptions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _running: set[asyncio.Task[Any]] = set()
 
 
 def spawn(coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
-    """Run `coroutine` beside the caller. If it raises and nobody looks, that is logged as an ERROR with `name`."""
+    """Run `coroutine` in the background. If it raises an exception, that is logged as an ERROR with `name`."""
     task = asyncio.get_running_loop().create_task(coroutine, name=name)
     _running.add(task)
     task.add_done_callback(_ended)
@@ -26,4 +26,4 @@ def spawn(coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
 def _ended(task: asyncio.Task[Any]) -> None:
     _running.discard(task)
     if not task.cancelled() and (error := task.exception()) is not None:
-        structlog.get_logger().error("background task died", task=task.get_name(), exc_info=error)
+        structlog.get_logger().error("background task failed", task=task.get_name(), exc_info=error)

@@ -3,9 +3,9 @@ import threading
 
 import pytest
 
-from otelwp_agent.cli.asking import NobodyAnswersError, ask
+from otelwp_agent.cli.asking import NoAnswerError, ask
 from otelwp_agent.errors import AgentError, MalformedError, RetryableError
-from otelwp_agent.service.control import answer, asked, refusal
+from otelwp_agent.service.control import answer, json_body, refusal
 from otelwp_agent.transport.http_messages import Response
 from tests.kit.control import answering
 
@@ -16,7 +16,7 @@ def served(tmp_path):
         raise MalformedError("not like this")
 
     def prepare(control):
-        control.add("/echo", lambda request: answer(asked(request)), ("GET", "POST"))
+        control.add("/echo", lambda request: answer(json_body(request)), ("GET", "POST"))
         control.add("/no", lambda _: refusal("not now", 409))
         control.add("/malformed", refuse)
         control.add("/text", lambda _: Response(200, b"hello"))
@@ -36,10 +36,10 @@ def test_what_is_asked_and_answered(served):
     ("target", "words"),
     [
         ("/no", "not now"),
-        ("/malformed", "says: not like this"),
-        ("/nothing", "says: nothing is served at this path; there is: /echo"),
-        ("/text", "it does not speak JSON"),
-        ("/odd", r"says: \[1\]"),
+        ("/malformed", "refused the request: not like this"),
+        ("/nothing", "refused the request: nothing is served at this path; there is: /echo"),
+        ("/text", "its answer is not JSON"),
+        ("/odd", r"refused the request: \[1\]"),
     ],
 )
 def test_what_is_refused_is_told_in_the_agents_words(served, target, words):
@@ -56,7 +56,7 @@ def test_nobody_answers(tmp_path):
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "dead"))
     for name, why in (("dead", "connection refused"), ("none", "no such file or directory")):
-        with pytest.raises(NobodyAnswersError, match=why):
+        with pytest.raises(NoAnswerError, match=why):
             ask(str(tmp_path / name), "GET", "/")
 
 

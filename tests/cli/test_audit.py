@@ -94,7 +94,7 @@ def test_what_does_not_balance_exits_1_and_says_which_line_and_by_how_much(run, 
 
 def test_an_agent_that_has_no_ledger(run, serve):
     with serve(Report().to_json()):
-        assert run("--socket", serve.path) == (0, "there is no ledger yet: nothing was accepted\n", "")
+        assert run("--socket", serve.path) == (0, "there are no ledgers yet: nothing was accepted\n", "")
 
 
 def test_the_configuration_tells_the_socket(run, serve):
@@ -105,9 +105,13 @@ def test_the_configuration_tells_the_socket(run, serve):
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        ([], 2, "say what to look at"),
-        (["--socket", "/nowhere.sock"], 1, "no agent answers at /nowhere.sock: no such file or directory. Start it"),
-        (["--config", f"yaml:{CONFIG}"], 1, "there is nothing to ask: set `service.control_socket`"),
+        ([], 2, "give what to audit"),
+        (
+            ["--socket", "/nowhere.sock"],
+            1,
+            "no agent answers at /nowhere.sock: no such file or directory. Start the agent",
+        ),
+        (["--config", f"yaml:{CONFIG}"], 1, "neither control socket nor journal: set `service.control_socket`"),
         (["--journal", "/nowhere"], 1, "there is no journal in /nowhere"),
         (["--config", f"yaml:{CONFIG}", "--set", "service.journal.directory=/nowhere"], 1, "there is no journal in"),
         (["--socket", "/dev/null"], 1, "no agent answers at /dev/null: connection refused"),
@@ -123,7 +127,7 @@ def test_what_cannot_be_asked(run, arguments, status, words):
 def test_an_agent_of_another_version(run, serve, data):
     with serve(data):
         status, _, err = run("--socket", serve.path)
-    assert (status, "another version of this agent" in err) == (1, True)
+    assert (status, "has another version" in err) == (1, True)
 
 
 def test_a_journal_that_somebody_tampered_with_exits_1(run, tmp_path):

@@ -116,7 +116,7 @@ def test_show_raw(run, path, body):
 @pytest.mark.parametrize(
     ("letter", "body", "words"),
     [
-        ({}, b"\xff\xff", "2 bytes that are no OTLP"),
+        ({}, b"\xff\xff", "2 bytes that are not valid OTLP"),
         ({"encodings": ("zstd", "aes")}, b"abc", "3 bytes, encoded with zstd, aes: see --raw"),
     ],
 )
@@ -134,12 +134,12 @@ def test_show_what_cannot_be_read(run, tmp_path, letter, body, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["list"], "say whose letters"),
+        (["list"], "give the agent's --config"),
         (["show", "--path", "x"], "Missing argument 'ID'"),
-        (["purge", "--path", "x"], "say which letters"),
-        (["purge", "01", "--all", "--path", "x"], "not both"),
-        (["resend", "--socket", "x"], "say which letters"),
-        (["resend", "--all"], "say whose letters"),
+        (["purge", "--path", "x"], "give the letters"),
+        (["purge", "01", "--all", "--path", "x"], "give either ids"),
+        (["resend", "--socket", "x"], "give the letters"),
+        (["resend", "--all"], "give the agent's --config"),
         (["resend", "--all", "--socket", "x", "--wait", "-1"], "not in the range"),
     ],
 )
@@ -152,14 +152,14 @@ def test_wrong_usage(run, arguments, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["list", "--path", "/nowhere/letters"], "there is no file /nowhere/letters"),
+        (["list", "--path", "/nowhere/letters"], "file /nowhere/letters does not exist"),
         (["list", "--path", __file__], "this is no dead-letter file"),
         (["list", "--path", "/"], "cannot read /: Is a directory"),
         (["list", "--socket", "/nowhere.sock"], "no agent answers at /nowhere.sock: no such file or directory"),
         (["resend", "--all", "--socket", "/nowhere.sock"], "Only a running agent can resend: start it first"),
         (["show", "99", "--path", "PATH"], "there is no letter 99: see `dead-letter list`"),
         (["purge", "00", "99", "--path", "PATH", "--yes"], "there is no letter 99"),
-        (["list", "--config", "yaml:" + CONFIG.format(more="")], "no dead letters are kept: set `service.journal`"),
+        (["list", "--config", "yaml:" + CONFIG.format(more="")], "keeps no dead letters: set `service.journal`"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_words(run, path, arguments, words):
@@ -182,7 +182,7 @@ def test_damage_is_told_and_the_rest_is_listed(run, path):
 def test_purge_asks_first(run, path):
     status, _, err = run("purge", "00", "--path", path, answer="n\n")
     assert (status, left(path)) == (130, ["00", "01", "02"])
-    assert "Purge 1 letter with 8 items? Nobody can bring them back." in err
+    assert "Purge 1 letter with 8 items? This cannot be undone." in err
     status, out, _ = run("purge", "00", "--path", path, answer="y\n")
     assert (status, out, left(path)) == (0, b"purged 1 letter\n", ["01", "02"])
 
@@ -200,7 +200,7 @@ def test_a_file_that_an_agent_has_is_purged_by_it_alone(run, path):
     status, _, err = run("purge", "--all", "--path", path, "--yes")
     file.close()
     assert (status, len(left(path))) == (1, 3)
-    assert "Give its --socket, so that it can be asked to purge" in err
+    assert "Give its --socket, so that the agent can purge them" in err
 
 
 class Peer:
@@ -262,21 +262,21 @@ def test_what_is_not_delivered_stays(run, agent, path):
 def test_to_another_exporter(run, agent):
     assert run("resend", "01", "--to", "otlp_http", "--socket", agent.socket)[:2] == (0, b"1 letter delivered\n")
     status, _, err = run("resend", "00", "--to", "nobody", "--socket", agent.socket)
-    assert (status, err) == (1, "error: no exporter 'nobody' runs; there is: otlp_http, zipkin, slow\n")
+    assert (status, err) == (1, "error: exporter 'nobody' is not running; running exporters: otlp_http, zipkin, slow\n")
 
 
 def test_what_takes_long_goes_on_without_us(run, agent):
     status, out, _ = run("resend", "01", "--to", "slow", "--wait", "0.05", "--socket", agent.socket)
-    assert (status, out) == (1, b"0 letters delivered, 1 not done within 50ms: the agent goes on with them\n")
+    assert (status, out) == (1, b"0 letters delivered, 1 not done within 50ms: the agent continues with them\n")
     status, _, err = run("resend", "00", "--socket", agent.socket)
-    assert (status, "letters are being resent already, and 1 of 1 are not done" in err) == (1, True)
+    assert (status, "letters are already being resent, and 1 of 1 are not done" in err) == (1, True)
 
 
 def test_an_exporter_that_is_gone(run, agent, path):
     del agent.senders["zipkin", Signal.TRACES]
     status, out, err = run("resend", "--all", "--socket", agent.socket)
     assert (status, out) == (1, b"2 letters delivered\n")
-    assert "1 letter of zipkin, which does not run for their signal: give another exporter with --to" in err
+    assert "1 letter of zipkin, which is in no running pipeline of their signal: give another exporter with --to" in err
     assert "01" in left(path)
 
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 import pytest
 
 from otelwp_agent.cli import main
-from otelwp_agent.service.control import answer, asked
+from otelwp_agent.service.control import answer, json_body
 from tests.kit.control import answering
 
 ONE = {"pipeline": "traces", "processor": "adaptive_sampling"}
@@ -28,7 +28,7 @@ def serve(tmp_path):
         serve.asked = []
 
         def handler(request):
-            serve.asked.append(asked(request))
+            serve.asked.append(json_body(request))
             return answer({"samplers": samplers, "rescued": rescued})
 
         return answering(path, lambda control: control.add("/sampling/rescue", handler))
@@ -41,7 +41,7 @@ def test_a_trace(run, serve):
     with serve({**ONE, "spans": 1234}):
         status, out, err = run("--socket", serve.path, "--trace-id", "0AF7651916CD43DD8448EB211C80319C")
     assert (status, err) == (0, "")
-    assert out == "adaptive_sampling in traces: 1,234 spans brought back\n"
+    assert out == "adaptive_sampling in traces: 1,234 spans recovered\n"
     assert serve.asked == [{"trace_id": "0AF7651916CD43DD8448EB211C80319C"}]
 
 
@@ -55,8 +55,8 @@ def test_what_has_attributes_since_a_time(run, serve):
     assert wanted == {"where": {"http.route": "/cart*", "service.name": "a=b"}, "pipeline": "traces"}
     assert status == 0
     assert out.splitlines() == [
-        "adaptive_sampling in traces: 0 spans brought back",
-        "adaptive_sampling/b in traces/b: 7 spans brought back",
+        "adaptive_sampling in traces: 0 spans recovered",
+        "adaptive_sampling/b in traces/b: 7 spans recovered",
     ]
 
 
@@ -73,14 +73,14 @@ def test_nothing_fits(run, serve):
     with serve({**ONE, "spans": 0}):
         status, out, err = run("--socket", serve.path, "--since", "1h")
     assert (status, out) == (1, "")
-    assert err == "nothing that was recorded fits: it is too old, was kept, or never came\n"
+    assert err == "no recorded trace matches: it is too old, was kept, or was never received\n"
 
 
 def test_nobody_records(run, serve):
     with serve():
         status, _, err = run("--socket", serve.path, "--since", "1h")
     assert status == 1
-    assert "set `flight_recorder: {enabled: true}` of adaptive_sampling" in err
+    assert "set `flight_recorder: {enabled: true}` in adaptive_sampling" in err
 
 
 def test_no_such_processor(run, serve):
@@ -96,22 +96,22 @@ def test_no_such_processor(run, serve):
 def test_no_agent(run, tmp_path):
     status, _, err = run("--socket", tmp_path / "none", "--since", "1h")
     assert status == 1
-    assert "What was dropped stands with the running agent: start it first" in err
+    assert "Only a running agent can rescue traces: start it first" in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "say what to bring back: --trace-id, --since or --where"),
-        (["--trace-id", "12"], "'12' is no trace id, which has 32 hexadecimal digits"),
-        (["--trace-id", "g" * 32], "is no trace id"),
-        (["--since", "yesterday"], "'yesterday' is no time: write `15m` (ago) or `2026-11-20T14:30:00Z`"),
-        (["--where", "http.route"], "'http.route' is no ATTRIBUTE=VALUE, like http.route=/cart"),
-        (["--where", "=x"], "'=x' is no ATTRIBUTE=VALUE"),
+        ([], "give what to recover: --trace-id, --since or --where"),
+        (["--trace-id", "12"], "'12' is not a trace id: give 32 hexadecimal digits"),
+        (["--trace-id", "g" * 32], "is not a trace id"),
+        (["--since", "yesterday"], "'yesterday' is not a time: write `15m` (ago) or `2026-11-20T14:30:00Z`"),
+        (["--where", "http.route"], "'http.route' is not ATTRIBUTE=VALUE, like http.route=/cart"),
+        (["--where", "=x"], "'=x' is not ATTRIBUTE=VALUE"),
         (["--where", "http.rote=/"], "'http.rote' is unknown: the attribute is 'http.route'"),
         (["--where", "status=error"], "'status' is unknown"),
-        (["--where", "span.name=GET"], "span.name is no attribute"),
-        (["--since", "1h"], "say which agent: --config FILE (the agent's) or --socket PATH"),
+        (["--where", "span.name=GET"], "span.name is not an attribute"),
+        (["--since", "1h"], "give the agent's --config FILE or --socket PATH"),
     ],
 )
 def test_wrong_usage(run, arguments, words):

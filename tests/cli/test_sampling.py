@@ -105,13 +105,13 @@ def test_two_samplers_and_one_of_them(run, serve):
     with serve(SAMPLER, other):
         _, out, _ = run("explain", "--socket", serve.path)
         assert "\n\nadaptive_sampling in traces/b\n" in out
-        assert out.endswith("no traces have come yet\n")
+        assert out.endswith("no traces received yet\n")
         _, out, _ = run("explain", "--socket", serve.path, "--pipeline", "traces/b")
         assert "shop" not in out
         status, _, err = run("explain", "--socket", serve.path, "--processor", "x")
     assert status == 1
     names = "adaptive_sampling in traces, adaptive_sampling in traces/b"
-    assert err == f"error: there is no such adaptive sampling: there is {names}\n"
+    assert err == f"error: no adaptive sampling matches --pipeline and --processor: there is {names}\n"
 
 
 def test_an_agent_without_one(run, serve):
@@ -124,15 +124,15 @@ def test_no_agent(run, tmp_path):
     status, _, err = run("explain", "--socket", tmp_path / "none")
     assert status == 1
     assert err.startswith(f"error: no agent answers at {tmp_path}/none: ")
-    assert err.endswith("Only a running agent knows what it samples: start it first\n")
+    assert err.endswith("Only a running agent can explain its sampling: start it first\n")
     status, _, err = run("explain")
     assert status == 2
-    assert "say which agent: --config FILE (the agent's) or --socket PATH" in err
+    assert "give the agent's --config FILE or --socket PATH" in err
     config = "yaml:" + CONFIG.replace("service: {", "service: {control_socket: none, ")
     status, _, err = run("explain", "--config", config)
     assert (status, err) == (
         1,
-        "error: with this configuration the agent cannot be asked: set `service.control_socket`\n",
+        "error: this configuration has no control socket: set `service.control_socket`\n",
     )
 
 
@@ -168,8 +168,8 @@ def test_replay(run, recorded):
         ["total", "2", "2", "100", "%", "2", "2"],
     ]
     assert "traces kept because of: first_seen 2" in lines
-    assert "kept a second: 2 spans, 2 traces" in lines
-    assert any(line.startswith("kept a month, if it goes on like this: ") for line in lines)
+    assert "kept per second: 2 spans, 2 traces" in lines
+    assert any(line.startswith("kept per month, at this rate: ") for line in lines)
 
 
 def test_the_rest_is_summed_up(run, recorded):
@@ -193,7 +193,7 @@ def test_what_to_replay_is_said_once(run, recorded, tmp_path):
     for arguments in ([], ["--file", recorded, "--journal", tmp_path]):
         status, _, err = run("replay", "--config", f"yaml:{CONFIG}", *arguments)
         assert status == 2
-        assert "say what to replay: --file FILE or --journal DIRECTORY, one of them" in err
+        assert "give what to replay: either --file FILE or --journal DIRECTORY" in err
 
 
 def test_nothing_to_replay(run, tmp_path):

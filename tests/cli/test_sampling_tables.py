@@ -27,8 +27,8 @@ def test_what_needs_attention_is_said():
     assert lines[0] == "adaptive_sampling in traces: a dry run, which drops nothing"
     assert lines[2:6] == [
         "  no key has more than 2.0 KiB/s",
-        "  more comes than was planned for: all chances are 0.25 of what stands below",
-        "  traces left to chance because their ceiling was reached: error 7",
+        "  more traffic than planned: all chances are multiplied by 0.25",
+        "  traces sampled by chance because the ceiling of their rule was reached: error 7",
         "  traces dropped because a minute's budget was spent: 3",
     ]
     assert lines[-1] == "and 8 more keys (--top)"
@@ -36,7 +36,7 @@ def test_what_needs_attention_is_said():
 
 def test_without_a_target():
     lines = list(explained(SAMPLER | {"budget": None, "spent_last_minute": None, "keys": []}))
-    assert lines[1:] == ["  no target: what no rule leaves out is kept", "", "no traces have come yet"]
+    assert lines[1:] == ["  no target: every trace is kept unless a rule drops it", "", "no traces received yet"]
 
 
 def test_long_and_empty_values():
@@ -68,8 +68,8 @@ def test_a_replay(done):
         "",
         "traces kept because of: budget 1, error 1",
         "traces dropped because of: budget 1",
-        "kept a second: 1.5 spans, 0.2 traces",
-        "kept a month, if it goes on like this: 256.8 GiB",
+        "kept per second: 1.5 spans, 0.2 traces",
+        "kept per month, at this rate: 256.8 GiB",
     ]
 
 
@@ -77,4 +77,4 @@ def test_what_it_costs(done):
     lines = list(replayed(done, 1, 2.0))
     assert [line.split()[-1] for line in lines[:4]] == ["cost/month", "513.63", "0.05", "513.68"]
     assert lines[2].startswith("(2 more keys)")
-    assert lines[-1] == "kept a month, if it goes on like this: 256.8 GiB, which costs 513.68"
+    assert lines[-1] == "kept per month, at this rate: 256.8 GiB, which costs 513.68"

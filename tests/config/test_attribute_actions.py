@@ -48,7 +48,7 @@ def test_what_is_right(settings, action):
         ({"key": "a", "action": "delete", "value": ""}, "`delete` does not use `value`"),
         ({"key": "a", "action": "hash", "converted_type": "int"}, "`hash` does not use `converted_type`"),
         ({"key": "a", "action": "extract"}, "`extract` needs `pattern`"),
-        ({"key": "a", "action": "extract", "pattern": "a(b)c"}, "needs a group with a name"),
+        ({"key": "a", "action": "extract", "pattern": "a(b)c"}, "needs a named group"),
         ({"key": "a", "action": "extract", "pattern": "("}, "not a regular expression"),
         ({"key": "a", "action": "convert"}, "`convert` needs `converted_type`"),
         ({"key": "a", "action": "convert", "converted_type": "bool"}, "'int', 'double'"),

@@ -109,8 +109,8 @@ def test_encodings_that_nobody_reads_are_left_out():
     [
         ({"cert_file": "a"}, "belong together"),
         ({"key_pem": "a"}, "belong together"),
-        ({"cert_file": "a", "cert_pem": "b", "key_file": "c"}, "say the same thing"),
-        ({"ca_file": "a", "ca_pem": "b"}, "say the same thing"),
+        ({"cert_file": "a", "cert_pem": "b", "key_file": "c"}, "give only one of them"),
+        ({"ca_file": "a", "ca_pem": "b"}, "give only one of them"),
         ({"min_version": "1.3", "max_version": "1.2"}, "is below min_version"),
         ({"min_version": "1.4"}, "literal_error"),
         ({"tpm": {"enabled": True}}, "trusted platform module"),

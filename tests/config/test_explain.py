@@ -139,9 +139,9 @@ def test_values_out_of_variables_are_never_shown():
     )
     assert len(lines) == 6
     assert not any("hunter2" in line for line in lines)
-    assert "2:7: top.flag: this must be `true` or `false`, not what `${S}` brings" in lines
+    assert "2:7: top.flag: this must be `true` or `false`, not the value of `${S}`" in lines
     assert any(
-        "top.sub.when: what `${S}` brings is not a duration: write a number and a unit" in line for line in lines
+        "top.sub.when: the value of `${S}` is not a duration: write a number and a unit" in line for line in lines
     )
 
 

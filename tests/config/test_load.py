@@ -71,13 +71,13 @@ def test_everything_that_cannot_be_read_is_told_at_once(tmp_path):
         ["nothing", ".=1", "a=["],
     )
     assert told == [
-        f"--config: there is no file `{tmp_path}/none.yaml`",
+        f"--config: file `{tmp_path}/none.yaml` does not exist",
         f"{tmp_path}/latin.yaml:2: file `{tmp_path}/latin.yaml` is not UTF-8 text: save it as UTF-8",
         f"{tmp_path}/list.yaml:1:1: a configuration is a map: `receivers:`, `exporters:`, `service:` and so on",
         f"{tmp_path}/broken.yaml:3:5: a value is missing here: is a `[` or `{{` not closed, or a comma too many?",
         "--config: environment variable NONE is not set",
-        "--set: 'nothing' sets nothing: write `--set processors.batch.timeout=5s`",
-        "--set: '.=1' sets nothing: write `--set processors.batch.timeout=5s`",
+        "--set: 'nothing' is not an assignment: write `--set processors.batch.timeout=5s`",
+        "--set: '.=1' is not an assignment: write `--set processors.batch.timeout=5s`",
         "--set a: a value is missing here: is a `[` or `{` not closed, or a comma too many?",
     ]
 
@@ -85,7 +85,7 @@ def test_everything_that_cannot_be_read_is_told_at_once(tmp_path):
 def test_nothing_at_all(tmp_path):
     (tmp_path / "empty.yaml").write_text("")
     (told,) = problems([str(tmp_path / "empty.yaml")])
-    assert told.startswith(f"{tmp_path}/empty.yaml: there is nothing in it: a configuration needs")
+    assert told.startswith(f"{tmp_path}/empty.yaml: the configuration is empty: it needs")
 
 
 def test_sources():
@@ -93,4 +93,4 @@ def test_sources():
     assert Source.parse("C:/a.yaml") == Source("file", "C:/a.yaml")
     assert Source.parse("yaml:a: 1\nb: 2") == Source("yaml", "a: 1\nb: 2")
     (told,) = problems(["https://example.com/config"])
-    assert told.startswith("--config: `https:` is not read here")
+    assert told.startswith("--config: `https:` is not supported")

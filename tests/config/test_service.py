@@ -55,7 +55,7 @@ def test_every_way_to_say_where_metrics_are_served(data, address):
         ({"readers": []}, "the list is empty"),
         ({"readers": [{}]}, "`pull` or `periodic`"),
         ({"readers": [scraped_at("a", 1), scraped_at("b", 2)]}, "keep one `pull` reader"),
-        ({"readers": [scraped_at("a", 1)], "address": "b:2"}, "keep one of them"),
+        ({"readers": [scraped_at("a", 1)], "address": "b:2"}, "remove `address`"),
         ({"address": "1212:212121:2121"}, "a port is a number"),
         ({"level": "loud"}, "literal_error"),
     ],

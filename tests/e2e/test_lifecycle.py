@@ -108,7 +108,7 @@ def test_a_second_sigterm_stops_at_once_and_says_what_is_lost(tmp_path, sink):
         agent.signal(signal.SIGTERM)
         agent.wait()
         assert time.monotonic() - started < 5
-        assert agent.wait_for("agent stopped at once, as told")["dropped"] == SPANS
+        assert agent.wait_for("agent stopped immediately after a second signal")["dropped"] == SPANS
 
 
 def test_draining_ends_after_shutdown_timeout_and_says_what_was_dropped(tmp_path, sink):

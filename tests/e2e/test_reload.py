@@ -120,7 +120,7 @@ def test_a_broken_file_leaves_the_old_graph_running_and_says_why(tmp_path, sink,
     port = free_port()
     with Agent(config(port, sink, {}), tmp_path) as agent:
         agent.reload(broken)
-        event = agent.wait_for("configuration not reloaded; the old one stays in use")
+        event = agent.wait_for("configuration not reloaded; the old one is still used")
         assert event["level"] == "error"
         assert any(told in problem for problem in event["problems"]), event["problems"]
         assert post(port, "/v1/traces", BODY) == 200
@@ -136,7 +136,7 @@ def test_a_new_port_that_is_in_use_leaves_the_old_one_serving(tmp_path, sink):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         agent.reload(config(taken.getsockname()[1], sink, {}))
-        event = agent.wait_for("configuration not reloaded; the old one stays in use")
+        event = agent.wait_for("configuration not reloaded; the old one is still used")
         assert "receivers/otlp" in event["problems"][0]
         assert post(agent.port(), "/v1/traces", BODY) == 200
 

@@ -77,7 +77,7 @@ def test_what_ran_live_is_explained_replayed_and_rescued(tmp_path):
             until(lambda: len(backend.spans) == kept)
             status, out = command(agent, "rescue", "--since", "1h", "--where", "http.route=/r1")
             gone = of["/r1"]["dropped"]["spans"]
-            assert (status, out) == (0, f"adaptive_sampling in traces: {gone:,} spans brought back\n")
+            assert (status, out) == (0, f"adaptive_sampling in traces: {gone:,} spans recovered\n")
             until(lambda: len(backend.spans) == kept + gone)
             status, out = command(agent, "rescue", "--since", "1h", "--where", "http.route=/r1")
             assert status == 1

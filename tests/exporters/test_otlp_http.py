@@ -286,7 +286,7 @@ async def test_tls_and_its_refresh(exporter_of, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "there is nowhere to send to"),
+        ({}, "an endpoint is missing"),
         ({"endpoint": "collector:4318"}, "write `http://collector:4318` or `https://collector:4318`"),
         ({"traces_endpoint": "collector:4318"}, "is not a URL"),
         ({"endpoint": "http://x?a=b"}, "cannot have a query"),

@@ -183,7 +183,7 @@ async def test_spans_without_ids_are_left_out_counted_and_logged(exporter_of):
         with capture_logs() as logs:
             assert await exporter.export(traces("a", "no ids", "b", "no ids")) == 2
             assert await exporter.export(traces("a", "no ids")) == 1
-            with pytest.raises(PermanentError, match="ids that Zipkin needs") as raised:
+            with pytest.raises(PermanentError, match="trace id and span id that Zipkin needs") as raised:
                 await exporter.export(traces("no ids"))
     assert raised.value.reason == "no_ids"
     assert [[span["name"] for span in orjson.loads(seen.body)] for seen in peer.seen] == [["a", "b"], ["a"]]

@@ -231,7 +231,7 @@ async def test_too_many_failures_make_it_unhealthy_if_asked(started, host, clock
     host.found = [failing(4)]
     code, body = await ask_json(extension, "/health")
     assert (code, body["status"]) == (503, "unhealthy")
-    assert body["reasons"][-1] == "exporter otlp_http (traces) failed 4 times, and 3 are allowed"
+    assert body["reasons"][-1] == "exporter otlp_http (traces) failed 4 times, but 3 are allowed"
     host.found = [EXPORTER]
     assert (await ask_json(extension, "/health"))[0] == 503
     clock.now += 31
@@ -268,7 +268,7 @@ async def test_only_allowed_networks_may_ask(started):
 )
 def test_addresses_of_either_family(host, clock, peer, allowed):
     extension = build(host, clock, allow_cidrs=["10.0.0.0/8", "fe80::/10"])
-    assert extension._may_ask(peer) is allowed
+    assert extension._is_allowed(peer) is allowed
 
 
 async def test_unix_socket_needs_no_network(started, tmp_path):

@@ -66,24 +66,26 @@ ADDRESS = {"server_address", "server_port"}
 LABELS = {
     r"otelcol_exporter_(sent|send_failed)_.*": (
         ADDRESS | {"error_type", "error_permanent"},
-        "the Collector's level `detailed` names the destination and the kind of the error; it is in our log",
+        "the Collector's level `detailed` names the destination and the kind of error; the agent logs them",
     ),
     r"otelcol_processor_probabilistic_sampler_count_.*": (
         {"processor"},
-        "two samplers in one Collector are one number; ours are two",
+        "the Collector adds up two samplers; the agent has a number for each",
     ),
 }
 """Labels that only one of the two has, by the metrics' names."""
 
 ONLY_OURS = {
-    "otelcol_processor_probabilistic_sampler_count_spans_processed_total": "the name since 0.161; the peer is older",
+    "otelcol_processor_probabilistic_sampler_count_spans_processed_total": (
+        "the name since 0.161; the tested version is older"
+    ),
 }
 ONLY_THEIRS = {
-    r"otelcol_process_runtime_(heap_alloc|total_alloc)_bytes": "Go's heap; what Python has is `otelwp_python_…`",
-    r"otelcol_exporter_queue_batch_send_size(_bytes)?": "the queue does not batch unless it is told to",
+    r"otelcol_process_runtime_(heap_alloc|total_alloc)_bytes": "Go's heap; for Python, see `otelwp_python_…`",
+    r"otelcol_exporter_queue_batch_send_size(_bytes)?": "the queue does not batch by default",
     r"otelcol_processor_(incoming|outgoing)_items": "the ledger counts by pipeline: `otelwp_pipeline_…`",
-    r"otelcol_processor_internal_duration": "measuring it would cost more than most processors take",
-    r"otelcol_receiver_failed_.*": "what failed within is refused: `otelwp_receiver_refused_requests` has the reason",
+    r"otelcol_processor_internal_duration": "measuring it would take longer than most processors do",
+    r"otelcol_receiver_failed_.*": "such requests are refused: `otelwp_receiver_refused_requests` has the reason",
 }
 """Differences, each with its reason: docs/topics/interop.md repeats them."""
 

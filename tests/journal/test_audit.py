@@ -130,7 +130,7 @@ async def test_an_entry_that_was_put_in(journal):
     segment.close()
     with path.open("ab") as file:
         file.write(b"".join([*extra, *empty]))
-    assert any("7 items more are settled or in flight" in problem for problem in problems(journal))
+    assert any("7 more items are settled or in flight" in problem for problem in problems(journal))
 
 
 async def test_a_release_that_was_put_in(journal):

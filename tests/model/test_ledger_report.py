@@ -22,9 +22,9 @@ def test_a_line_that_balances_has_no_problems():
     ("figures", "words"),
     [
         ({"accepted": 10, "delivered": 7}, "pipeline traces: 3 items are missing"),
-        ({"accepted": 10, "delivered": 12}, "2 items more are settled or in flight than were accepted"),
+        ({"accepted": 10, "delivered": 12}, "2 more items are settled or in flight than were accepted"),
         ({"accepted": 10, "delivered": 12, "in_flight": -2}, "in_flight is below 0 (-2)"),
-        ({"accepted": 2, "dropped": 2, "reasons": {"shutdown": 1}}, "2 items are dropped, and 1 of them have a reason"),
+        ({"accepted": 2, "dropped": 2, "reasons": {"shutdown": 1}}, "2 items are dropped, but 1 have a reason"),
     ],
 )
 def test_what_is_wrong_is_said_with_the_line_and_by_how_much(figures, words):
@@ -62,7 +62,7 @@ def test_json_and_back():
     ],
 )
 def test_what_is_no_report_is_refused(data):
-    with pytest.raises(ValueError, match=r"no audit report|invalid literal"):
+    with pytest.raises(ValueError, match=r"not an audit report|invalid literal"):
         Report.from_json(data)
 
 

@@ -101,6 +101,6 @@ def test_what_the_journal_keeps_for_later_is_not_a_yes_and_says_so(future):
     entry = Entry(None, None, 0, 2, 40)
     entry.parked, entry.outcomes = True, [2, 0, 0, 0]
     Answer(future, "yes").entry_closed(entry)
-    with pytest.raises(RetryableError, match="the journal keeps it; it may still be delivered") as caught:
+    with pytest.raises(RetryableError, match="the journal keeps the request; it may still be delivered") as caught:
         future.result()
     assert caught.value.reason == "not_delivered_yet"

@@ -201,13 +201,22 @@ def test_a_bug_in_a_component_is_an_internal_error_and_nothing_is_accepted():
     with capture_logs() as logs, pytest.raises(InternalError, match="the agent's log has the details") as raised:
         pipeline.consume(one)
     assert raised.value.__cause__ is pipeline.first.error
-    assert [(line["event"], line["log_level"]) for line in logs] == [
-        ("component failed: a bug in the component", "error")
+    assert [(line["event"], line["log_level"], line["pipeline"]) for line in logs] == [
+        ("component failed: a bug in the component", "error", "traces")
     ]
     assert (pipeline.total.accepted, one.shares[0][0].ledger) == (0, None)
-    with pytest.raises(InternalError) as raised:
+    pipeline.first.error = ZeroDivisionError("division by zero")
+    with capture_logs() as logs, pytest.raises(InternalError) as raised:
         pipeline.admit()
     assert raised.value.__cause__ is pipeline.first.error
+    assert [line["pipeline"] for line in logs] == ["traces"]
+
+
+def test_a_single_pipeline_gets_the_batch_itself_and_not_a_fork():
+    pipeline, one = head(), batch()
+    entry_of([pipeline]).consume(one)
+    assert pipeline.first.taken == [one]
+    assert pipeline.first.taken[0].shares[0][0] is one.shares[0][0]
 
 
 def test_a_cancelled_task_is_no_bug():

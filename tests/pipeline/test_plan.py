@@ -99,9 +99,12 @@ def test_plans_of_equal_files_are_equal():
 def test_what_is_unused_is_checked_and_warned_of():
     made = plan(GOOD, "processors: {batch/2: }\nexporters: {debug/2: }\nextensions: {health_check/2: }")
     assert [str(warning) for warning in made.warnings] == [
-        "warning: yaml:1:14: processors.batch/2: this processor does not run: no pipeline names it",
-        "warning: yaml:2:13: exporters.debug/2: this exporter does not run: no pipeline names it",
-        "warning: yaml:3:14: extensions.health_check/2: this extension does not run: `service.extensions` lacks it",
+        "warning: yaml:1:14: processors.batch/2: this processor does not run: no pipeline lists it",
+        "warning: yaml:2:13: exporters.debug/2: this exporter does not run: no pipeline lists it",
+        (
+            "warning: yaml:3:14: extensions.health_check/2: this extension does not run: "
+            "`service.extensions` does not list it"
+        ),
     ]
     assert [str(identifier) for _, identifier in made.unused] == ["batch/2", "debug/2", "health_check/2"]
     assert "yaml:1:33: processors.batch/2.timeout" in problems(GOOD, "processors: {batch/2: {timeout: 5}}")[0]

@@ -164,7 +164,7 @@ def test_the_free_example_is_free():
 def test_a_component_above_the_tier_is_refused_where_it_stands_with_what_to_do():
     (told,) = problems(file(processors="memory_limiter, batch"))
     assert told == (
-        "yaml:16:3: processors.batch: this processor needs tier `pro`, and `service.tier` is `free`: leave it out of "
+        "yaml:16:3: processors.batch: this processor needs tier `pro`, but `service.tier` is `free`: leave it out of "
         "pipeline `traces`; tiers `pro` and `enterprise` enable it"
     )
     assert problems(file("pro", processors="memory_limiter, batch")) == []
@@ -179,7 +179,7 @@ def test_all_its_pipelines_are_named():
 def test_an_extension_is_refused_too():
     (told,) = problems(file(extensions="health_check, remote_sampling"))
     assert told == (
-        "yaml:29:3: extensions.remote_sampling: this extension needs tier `pro`, and `service.tier` is `free`: "
+        "yaml:29:3: extensions.remote_sampling: this extension needs tier `pro`, but `service.tier` is `free`: "
         "leave it out of `service.extensions`; tiers `pro` and `enterprise` enable it"
     )
 
@@ -198,7 +198,7 @@ def test_what_only_the_highest_tier_enables():
     text = file("pro", processors="resource").replace("  batch:\n", "  resource:\n")
     (told,) = problems(text, catalog=Sealed())
     assert told == (
-        "yaml:16:3: processors.resource: this processor needs tier `enterprise`, and `service.tier` is `pro`: leave it "
+        "yaml:16:3: processors.resource: this processor needs tier `enterprise`, but `service.tier` is `pro`: leave it "
         "out of pipeline `traces`; tier `enterprise` enables it"
     )
 
@@ -212,8 +212,8 @@ def test_what_does_not_run_is_not_refused():
 def test_the_free_tier_has_one_exporter():
     (told,) = problems(file(exporters="zipkin, debug, jaeger"))
     assert told == (
-        "yaml:20:3: exporters.zipkin: tier `free` allows 1 exporter, and there is `jaeger` beside `zipkin`: leave "
-        "`jaeger` or `zipkin` out of the pipelines; tiers `pro` and `enterprise` allow any number"
+        "yaml:20:3: exporters.zipkin: tier `free` allows 1 exporter, but there is `jaeger` in addition to `zipkin`: "
+        "leave `jaeger` or `zipkin` out of the pipelines; tiers `pro` and `enterprise` allow any number"
     )
     assert problems(file("pro", exporters="jaeger, zipkin")) == []
 
@@ -260,7 +260,7 @@ def test_a_percentage_out_of_a_variable_is_held_to_it_and_not_shown():
     assert problems(text, env={"RATE": "10"}) == []
     (told,) = problems(text, env={"RATE": "12.5"})
     assert told.startswith("yaml:10:26: ")
-    assert "what `${env:RATE}` brings is above 10 %" in told
+    assert "the value of `${env:RATE}` is above 10 %" in told
     assert "12.5" not in told
 
 
@@ -281,7 +281,7 @@ def test_what_could_not_be_read_is_told_once(written):
 def test_rules_by_site_are_refused_below_the_highest_tier():
     (told,) = problems(file("pro", processors="adaptive_sampling"))
     assert told == (
-        "yaml:14:5: processors.adaptive_sampling.sites: this needs tier `enterprise`, and `service.tier` is `pro`: "
+        "yaml:14:5: processors.adaptive_sampling.sites: this needs tier `enterprise`, but `service.tier` is `pro`: "
         "leave it out; tier `enterprise` enables it"
     )
     assert problems(file("enterprise", processors="adaptive_sampling")) == []

@@ -8,14 +8,14 @@ import pytest
 import structlog
 
 from otelwp_agent.errors import AgentError, MalformedError, StartError
-from otelwp_agent.service.control import Control, answer, asked, refusal
+from otelwp_agent.service.control import Control, answer, json_body, refusal
 from tests.kit.control import ask
 
 
 @pytest.fixture
 async def control(tmp_path):
     control = Control(structlog.get_logger())
-    control.add("/echo", lambda request: answer(asked(request)))
+    control.add("/echo", lambda request: answer(json_body(request)))
     await control.listen(str(tmp_path / "run" / "control.sock"))
     yield control
     await control.shutdown()
@@ -33,10 +33,10 @@ async def test_what_is_added_later_is_served_too(control):
 
 async def test_what_cannot_be_now_is_said(control):
     def handler(_):
-        raise AgentError("the agent does not run")
+        raise AgentError("the agent is not running")
 
     control.add("/now", handler)
-    assert await ask(control.path, "POST", "/now") == (503, {"error": "the agent does not run"})
+    assert await ask(control.path, "POST", "/now") == (503, {"error": "the agent is not running"})
 
 
 async def test_an_answer_may_take_its_time(control):
@@ -53,7 +53,8 @@ async def test_an_answer_may_take_its_time(control):
 async def test_what_is_no_json_object_is_refused(control, body):
     status, said = await ask(control.path, "POST", "/echo", body)
     assert status == 400
-    assert "this is no JSON" in said
+    assert "the body is not " in said
+    assert "JSON" in said
 
 
 async def test_other_paths_and_methods(control):
@@ -123,4 +124,4 @@ async def test_moving_to_another_path(control, tmp_path):
 def test_a_refusal_is_json():
     assert json.loads(refusal("no", 400).body) == {"error": "no"}
     with pytest.raises(MalformedError):
-        asked(type("Request", (), {"body": b"x"}))
+        json_body(type("Request", (), {"body": b"x"}))

@@ -72,9 +72,7 @@ async def test_a_reload_moves_the_socket_and_leaves_the_letters(plane, tmp_path)
         await plane.listen(first)
         assert logs == []
         await plane.listen(second)
-    assert [line["event"] for line in logs] == [
-        "service.dead_letter has changed: that takes effect when the agent starts again"
-    ]
+    assert [line["event"] for line in logs] == ["service.dead_letter has changed: restart the agent to apply it"]
     assert plane.control.path == str(tmp_path / "other")
     assert not (tmp_path / "control.sock").exists()
     assert plane.dead_letters.path == tmp_path / "dead-letters"

@@ -115,12 +115,12 @@ async def test_purge(served, letters):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ({}, "say which letters"),
-        ({"all": False}, "say which letters"),
-        ({"all": True, "ids": []}, "say which letters"),
+        ({}, "give the letters"),
+        ({"all": False}, "give the letters"),
+        ({"all": True, "ids": []}, "give the letters"),
         ({"ids": "01"}, "a list of texts"),
         ({"ids": [1]}, "a list of texts"),
-        ({"all": True, "exporter": 1}, "`exporter` is the id of an exporter"),
+        ({"all": True, "exporter": 1}, "`exporter` must be the id of an exporter"),
     ],
 )
 async def test_bad_requests(served, letters, path, data, words):
@@ -136,7 +136,7 @@ async def test_bad_waits(served, wait):
 
 async def test_an_exporter_that_does_not_run(served, letters):
     status, said = await served.post("/dead-letters/resend", all=True, to="nobody")
-    assert (status, said["error"]) == (409, "no exporter 'nobody' runs; there is: sink, sink/2")
+    assert (status, said["error"]) == (409, "exporter 'nobody' is not running; running exporters: sink, sink/2")
 
 
 async def test_a_file_that_cannot_be_read(served, letters):

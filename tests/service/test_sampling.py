@@ -68,7 +68,7 @@ async def test_no_number(serve):
     await serve()
     status, answer = await ask(serve.path, "GET", "/sampling?top=x")
     assert status == 400
-    assert "top is a number of keys" in str(answer)
+    assert "`top` must be a number of keys" in str(answer)
     assert await ask(serve.path, "GET", "/sampling") == (200, {"samplers": []})
 
 
@@ -132,15 +132,15 @@ async def test_one_of_two_is_chosen_and_who_records_nothing_is_left_out(serve):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"{}", "give trace_id, since or where"),
-        (b'{"trace_id": "xyz"}', "trace_id is no hexadecimal number"),
-        (b'{"trace_id": 7}', "trace_id is no hexadecimal number"),
-        (b'{"trace_id": "00"}', "trace_id has not 32 hexadecimal digits"),
-        (b'{"since": "now"}', "since is a time in seconds"),
-        (b'{"since": true}', "since is a time in seconds"),
-        (b'{"where": ["a"]}', "where names attributes"),
-        (b'{"where": {"a": 7}}', "where names attributes"),
-        (b"[]", "this is no JSON object"),
+        (b"{}", "give `trace_id`, `since` or `where`"),
+        (b'{"trace_id": "xyz"}', "`trace_id` is not a hexadecimal number"),
+        (b'{"trace_id": 7}', "`trace_id` is not a hexadecimal number"),
+        (b'{"trace_id": "00"}', "`trace_id` must have 32 hexadecimal digits"),
+        (b'{"since": "now"}', "`since` must be a time in seconds"),
+        (b'{"since": true}', "`since` must be a time in seconds"),
+        (b'{"where": ["a"]}', "`where` must be a map"),
+        (b'{"where": {"a": 7}}', "`where` must be a map"),
+        (b"[]", "the body is not a JSON object"),
     ],
 )
 async def test_bad_questions(serve, body, words):

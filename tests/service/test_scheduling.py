@@ -6,8 +6,8 @@ import pytest
 
 CHILD = """
 import os
-from otelwp_agent.service.scheduling import give_way
-give_way({!r})
+from otelwp_agent.service.scheduling import set_scheduling
+set_scheduling({!r})
 print(os.sched_getscheduler(0))
 """
 

@@ -139,14 +139,14 @@ async def test_a_second_signal_stops_at_once_but_the_first_one_repeated_does_not
     await asyncio.sleep(0.01)
     for ahead in (0.0, 0.0, 0.9 * SAME_SIGNAL):
         clock[0] = 1000.0 + ahead
-        running.service._told_to_stop()
+        running.service._request_stop()
     done, _ = await asyncio.wait({stopping}, timeout=0.3)
     assert not done, "`timeout` and `make` forward a signal that the agent has received itself"
     clock[0] = 1000.0 + 1.1 * SAME_SIGNAL
-    running.service._told_to_stop()
+    running.service._request_stop()
     async with asyncio.timeout(5):
         await stopping
-    assert "stopped at once" in capsys.readouterr().err
+    assert "stopped immediately" in capsys.readouterr().err
 
 
 async def test_logs_go_where_the_configuration_says(tmp_path):

@@ -115,7 +115,7 @@ def test_wrong_use_is_refused():
     with pytest.raises(ValueError, match="has the labels"):
         registry.counter(SENT, exporter="a", more="b")
     registry.counter(SENT, exporter="a")
-    with pytest.raises(ValueError, match="declared twice"):
+    with pytest.raises(ValueError, match="two different declarations"):
         registry.counter(Instrument(SENT.name, "otherwise", labels=("exporter",)), exporter="a")
     with pytest.raises(ValueError, match="is a counter"):
         registry.gauge(SENT, exporter="a")

@@ -66,7 +66,7 @@ def test_a_page_holds_what_the_code_says():
         "| signals | traces, metrics, logs |",
         "| `limit` | integer, at least 0 | `3` | Items kept: a \\| b. |",
         "| `second` | [block](#first) |  | Another. |",
-        "### `first`\n\n| key | type | default | what it does |",
+        "### `first`\n\n| key | type | default | description |",
         "| `otelwp_kept` | counter | `processor` | Items kept. |",
     ):
         assert part in text
@@ -74,7 +74,7 @@ def test_a_page_holds_what_the_code_says():
 
 
 def test_a_component_without_keys_says_so():
-    assert "There is nothing to configure." in docs.configuration(Empty)
+    assert "This component has no settings." in docs.configuration(Empty)
 
 
 def test_the_index_links_the_pages():
@@ -89,7 +89,7 @@ def test_check_tells_what_differs_and_writes_nothing(tmp_path, monkeypatch, caps
     stray.write_text("")
 
     assert docs.main(check=True) == 1
-    assert "docs/components/a.md:1: is not" in capsys.readouterr().out
+    assert "docs/components/a.md:1: differs" in capsys.readouterr().out
     assert stray.exists()
 
     assert docs.main(check=False) == 0
@@ -101,7 +101,7 @@ def test_check_tells_what_differs_and_writes_nothing(tmp_path, monkeypatch, caps
 def test_a_page_says_what_a_stage_reads_and_does_to_items():
     declared = {"reads": Reads.KEYS, "effects": frozenset({Effect.DROPS, Effect.EDITS})}
     page = docs.page(Factory(Kind.PROCESSOR, "sift", Config, object, **declared), "Sift.", "sift.py")
-    assert "| reads at most | ids, times and status of spans: the rest stays bytes |" in page
+    assert "| reads at most | ids, times and status of spans: the rest is not parsed |" in page
     assert "| effect | edits items and drops items |" in page
     page = docs.page(Factory(Kind.CONNECTOR, "pass", Config, object), "Pass.", "pass.py")
     assert "| effect | forwards every item unchanged |" in page

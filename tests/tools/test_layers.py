@@ -25,7 +25,7 @@ def problems(source, module, **kwargs):
     ],
 )
 def test_an_import_from_above_is_a_problem(module, source):
-    assert ["is a layer above" in problem for problem in problems(source, module)] == [True]
+    assert ["is in a higher layer" in problem for problem in problems(source, module)] == [True]
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_a_component_that_is_not_listed_is_named(house, monkeypatch):
 def test_a_test_of_nothing_is_named(house, monkeypatch):
     (house / "tests/processors/test_gone.py").write_text("")
     assert check(house, monkeypatch) == [
-        "tests/processors/test_gone.py:1: tests no module: nothing stands at the mirrored place"
+        "tests/processors/test_gone.py:1: tests no module: there is no file at the mirrored path"
     ]
 
 
@@ -65,7 +65,7 @@ def test_a_component_may_be_a_folder(house, monkeypatch):
     (house / "tests/processors/test_batch.py").rename(house / "tests/processors/test_timer.py")
     assert check(house, monkeypatch) == [
         "otelwp_agent/processors/batch/timer.py:1: has no test file tests/processors/test_batch.py",
-        "tests/processors/test_timer.py:1: tests no module: nothing stands at the mirrored place",
+        "tests/processors/test_timer.py:1: tests no module: there is no file at the mirrored path",
     ]
 
 

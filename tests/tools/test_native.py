@@ -63,7 +63,7 @@ def test_the_compiler_that_is_named_is_taken(monkeypatch):
 def test_without_headers_it_is_skipped(compiler, monkeypatch, tmp_path, capfd):
     monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
     assert native.main([]) == 0
-    assert "Python's headers are not there" in capfd.readouterr().out
+    assert "Python's headers are not installed" in capfd.readouterr().out
 
 
 def test_without_a_sanitizer_it_is_skipped(compiler, monkeypatch, capfd):

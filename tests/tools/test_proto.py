@@ -23,7 +23,7 @@ def test_a_change_without_compiling_is_told(package, capsys):
     proto.main(check=False)
     (package / "thing.proto").write_text('syntax = "proto3"; package thing; message Other {}')
     assert proto.main(check=True) == 1
-    assert "otelwp_agent/thing_pb2.py:1: is not what its .proto gives" in capsys.readouterr().out
+    assert "otelwp_agent/thing_pb2.py:1: differs from its .proto" in capsys.readouterr().out
 
 
 def test_what_does_not_compile_is_named(package):

@@ -1,6 +1,6 @@
-"""Get every peer, or those that are named, and show what came of it: `python -m peers [NAME…]`.
+"""Get all peers, or the named ones, and print the result: `python -m peers [NAME…]`.
 
-Always ends well: where a peer cannot be had its tests skip themselves, for the same reason that is shown here.
+Succeeds even if a peer is not available: its tests are then skipped with the same reason that is printed here.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ PEERS: dict[str, Callable[[], object]] = {
     "jaeger-1": golang.jaeger_1,
     "jaeger": golang.jaeger,
 }
-"""The quick ones first."""
+"""Peers by name, the fastest to get first."""
 
 
 def main(names: list[str]) -> int:
     """Get the peers; return the exit status."""
     unknown = [name for name in names if name not in PEERS]
     if unknown:
-        print(f"no peer is called {', '.join(unknown)}; there are {', '.join(PEERS)}", file=sys.stderr)
+        print(f"unknown peer {', '.join(unknown)}; the peers are {', '.join(PEERS)}", file=sys.stderr)
         return 2
     print(f"Peers are kept in {cache.folder() / 'peers'}")
     for name in names or PEERS:
@@ -38,7 +38,7 @@ def main(names: list[str]) -> int:
         try:
             PEERS[name]()
         except cache.Missing as missing:
-            print(f"cannot be had: {missing}")
+            print(f"not available: {missing}")
         else:
             took = time.monotonic() - began
             print("ready" if took < 1 else f"ready, after {took:.0f} s")

@@ -1,4 +1,4 @@
-"""Keep what was built under a name that tells its version; build it once, whoever asks first."""
+"""Cache of built peers under names with their versions. Each is built once, also if several processes request it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 PATIENCE = 1200.0
-"""Seconds that one command may take: the largest peer builds within a quarter of that on two idle cores."""
+"""Timeout of one command in seconds; the largest peer takes a quarter of that on two idle cores."""
 
 
 BUILD = "OTELWP_PEERS_BUILD"
-"""`no` in this variable: take what is in the cache, and get nothing. `make interop` gets peers before its tests."""
+"""Environment variable: with `no`, only the cache is used. `make interop` sets it for the tests."""
 
 
-class Missing(Exception):  # noqa: N818 - it is a state, not a fault: who asked for the peer does without
-    """A peer cannot be had here; the message says what is missing."""
+class Missing(Exception):  # noqa: N818 - a state, not an error: its tests are skipped
+    """A peer is not available; the message says what is missing."""
 
 
 def folder() -> Path:
-    """Return where peers are kept: `OTELWP_CACHE`, or `otelwp-agent` in the user's cache folder."""
+    """Return the folder of the cache: `OTELWP_CACHE`, or `otelwp-agent` in the user's cache folder."""
     own = os.environ.get("OTELWP_CACHE")
     if own:
         return Path(own).resolve()
@@ -34,17 +34,17 @@ def folder() -> Path:
 
 
 def once(name: str, build: Callable[[Path], None]) -> Path:
-    """Return the folder `name` of the cache, which `build` has filled: now, if it was not there.
+    """Return the folder `name` of the cache; call `build` to fill it if it does not exist.
 
-    `build` writes to a draft, which gets its name when it is complete. Processes that ask for the same at once wait for
-    the first. An attempt that failed leaves nothing but the reason.
+    `build` writes to a temporary folder, which is renamed when it is complete. If several processes need the same
+    folder, the others wait for the first. A failed attempt leaves only its reason.
     """
     kept = folder() / "peers" / name
     if kept.is_dir():
         return kept
     reason = kept.parent / f".{name}.missing"
     if os.environ.get(BUILD) == "no":
-        why = reason.read_text("utf-8") if reason.exists() else "nobody asked for it: `make interop PEERS=…` does"
+        why = reason.read_text("utf-8") if reason.exists() else "get it with `make interop PEERS=…`"
         message = f"{name} is not in the cache: {why}"
         raise Missing(message)
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def once(name: str, build: Callable[[Path], None]) -> Path:
 
 
 def run(command: Sequence[str | Path], *, where: Path | None = None, env: Mapping[str, str] | None = None) -> str:
-    """Run a command to its end and return what it printed; raise `Missing` if it is not there or fails."""
+    """Run a command and return its output; raise `Missing` if it is not installed, fails or takes too long."""
     program = shutil.which(str(command[0]))
     if program is None:
         message = f"`{command[0]}` is not installed"
@@ -93,4 +93,4 @@ def run(command: Sequence[str | Path], *, where: Path | None = None, env: Mappin
 
 
 def _short(command: Sequence[str | Path]) -> str:
-    return " ".join(map(str, command[:3])) + (" …" if len(command) > 3 else "")  # noqa: PLR2004 - enough to know it by
+    return " ".join(map(str, command[:3])) + (" …" if len(command) > 3 else "")  # noqa: PLR2004 - enough to identify it

@@ -1,7 +1,7 @@
-"""WordPress and what it runs on, from Debian's packages by `apt-get` as it is configured here.
+"""WordPress with PHP-FPM, MariaDB and nginx, from Debian's packages with the `apt-get` configured on this machine.
 
-Nothing is installed: what apt would install is unpacked to the cache, and what the machine already has is used. So this
-needs no root, and leaves no service behind. apt's lists and packages stay in the cache, too.
+Nothing is installed: packages that apt would install are unpacked to the cache, and programs that the machine already
+has are used. So this needs no root and starts no services. apt's lists and packages are stored in the cache too.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ PROGRAMS = (
     "mariadb-server",
     "nginx-light",
 )
-"""Packages of programs, whose dependencies come with them."""
+"""Packages of programs, which are unpacked with their dependencies."""
 
 SITE = ("wordpress", "wordpress-theme-twentytwentythree", "php-getid3", "libjs-underscore", "libjs-cropper")
-"""Packages of WordPress. Its dependencies are left out: they ask for Apache and a system-wide database."""
+"""Packages of WordPress, without their dependencies, which include Apache and a system-wide database."""
 
 EXTENSIONS = (
     *("ctype", "curl", "dom", "exif", "fileinfo", "iconv", "mbstring", "phar", "posix", "simplexml", "sockets"),
     *("tokenizer", "xml", "xmlreader", "xmlwriter", "mysqlnd", "mysqli", "apcu"),
 )
-"""PHP's extensions that are files of their own, in an order in which they load: mysqli needs mysqlnd."""
+"""PHP extensions in separate files, in the order in which they must be loaded: mysqli needs mysqlnd."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Programs and libraries: those unpacked below `root`, and the system's own for the rest."""
+    """Programs and libraries: those unpacked below `root`, and those of the system."""
 
     root: Path
 
     @property
     def site(self) -> Path:
-        """WordPress's files, to be copied: without wp-config.php."""
+        """Folder of WordPress's files, without wp-config.php; copy it before use."""
         return self.root / "site"
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment in which the programs find each other and their libraries."""
+        """Environment variables with which the programs find each other and their libraries."""
         places = [self.root / place for place in ("usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin")]
         libraries = [str(path) for lib in ("usr/lib", "lib") for path in self.root.glob(f"{lib}/*-linux-gnu")]
         path = os.pathsep.join([*map(str, places), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
@@ -56,14 +56,14 @@ class Machine:
         """Return the path of a program."""
         found = shutil.which(name, path=self.environment["PATH"])
         if found is None:
-            message = f"`{name}` is neither installed nor in what was unpacked to {self.root}"
+            message = f"`{name}` is neither installed nor unpacked to {self.root}"
             raise cache.Missing(message)
         return found
 
     @property
     def php_ini(self) -> str:
-        """What stands in place of the system's php.ini: the extensions, and nothing by chance."""
-        # A machine may have PHP without some of its extensions: then only those were unpacked.
+        """Text that replaces the system's php.ini: only the needed extensions and settings."""
+        # If the machine has PHP without some of its extensions, only these extensions were unpacked.
         folders = [*self.root.glob("usr/lib/php/20*"), *Path("/usr/lib/php").glob("20*")]
         files = {path.stem: path for folder in reversed(folders) for path in folder.glob("*.so")}
         lines = [f"zend_extension = {files['opcache']}"]
@@ -83,7 +83,7 @@ def wordpress() -> Machine:
         apt.run("download", *names, *SITE, where=packages)
         for package in sorted(packages.glob("*.deb")):
             cache.run(["dpkg-deb", "-x", package, draft])
-        if (draft / "usr/bin/php8.2").exists():  # unpacking runs no update-alternatives
+        if (draft / "usr/bin/php8.2").exists():  # unpacking does not run update-alternatives
             (draft / "usr/bin/php").symlink_to("php8.2")
         for spare in ("usr/share/wordpress/.htaccess", "usr/share/wordpress/wp-config.php"):
             (draft / spare).unlink(missing_ok=True)
@@ -98,7 +98,7 @@ def wordpress() -> Machine:
 
 
 class _Apt:
-    """apt-get with lists and packages of its own, so that neither root nor its locks are needed."""
+    """apt-get with separate folders for lists and packages, so that neither root nor the system's locks are needed."""
 
     def __init__(self, folder: Path) -> None:
         for part in ("lists/partial", "archives/partial"):
@@ -112,5 +112,5 @@ class _Apt:
         ]
 
     def run(self, *arguments: str, where: Path | None = None) -> str:
-        """Run one command of apt-get."""
+        """Run apt-get with `arguments` in the folder `where`."""
         return cache.run(["apt-get", "-q", *self._options, *arguments], where=where, env={"LC_ALL": "C"})

@@ -1,4 +1,4 @@
-"""Peers written in Go, built from their modules by the `go` command as it is configured here."""
+"""Peers written in Go, built from their modules with the `go` command configured on this machine."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 from peers import cache
 
 COLLECTOR = Path(__file__).parent / "collector"
-"""A `main` of the OpenTelemetry Collector's modules; go.mod has the versions."""
+"""Folder with a `main` that uses the OpenTelemetry Collector's modules; go.mod has the versions."""
 
 JAEGER = "v1.76.0"
-"""The module version whose `cmd/jaeger` is Jaeger 2.13: one more is not to be had as a module."""
+"""Module version whose `cmd/jaeger` is Jaeger 2.13; later versions are not available as a module."""
 
 JAEGER_1 = "v1.42.0"
-"""Of Jaeger 1, which has the OTLP receivers (since 1.35) and still all of its own: Thrift over HTTP, `PostSpans`."""
+"""Version of Jaeger 1 that has OTLP receivers (since 1.35) and all of its own: Thrift over HTTP, `PostSpans`."""
 
 _JAEGER_MODULE = "github.com/jaegertracing/jaeger"
 
 
 def collector() -> Path:
-    """Return the OpenTelemetry Collector's binary."""
+    """Return the binary of the OpenTelemetry Collector."""
 
     def build(draft: Path) -> None:
         _go("build", "-o", draft / "collector", ".", where=COLLECTOR)
@@ -32,7 +32,7 @@ def collector() -> Path:
 
 
 def collector_version() -> str:
-    """Return the Collector's version, as go.mod has it."""
+    """Return the Collector's version from go.mod."""
     for line in (COLLECTOR / "go.mod").read_text().splitlines():
         if line.strip().startswith("go.opentelemetry.io/collector/otelcol v"):
             return line.split()[1]
@@ -44,7 +44,7 @@ def jaeger() -> Path:
     """Return the binary of Jaeger 2."""
 
     def build(draft: Path) -> None:
-        # Not `go install`: its go.mod replaces a module, which go refuses for a module that is not the main one.
+        # Not `go install`, which refuses a module whose go.mod has a `replace`.
         found = json.loads(_go("mod", "download", "-json", f"{_JAEGER_MODULE}@{JAEGER}", where=draft))
         version = f"-X {_JAEGER_MODULE}/internal/version.latestVersion={JAEGER}"
         _go("build", "-ldflags", version, "-o", draft / "jaeger", "./cmd/jaeger", where=Path(found["Dir"]))
@@ -58,7 +58,7 @@ def jaeger_1() -> Path:
 
 
 def tracegen() -> Path:
-    """Return the binary that comes with Jaeger 1 and sends traces as its clients did."""
+    """Return the binary `tracegen` of Jaeger 1, which sends traces like Jaeger's clients."""
     return _jaeger_1() / "tracegen"
 
 

@@ -1,4 +1,4 @@
-"""Peers written in Java, from Maven's repository by the `mvn` command as it is configured here."""
+"""Peers written in Java, from Maven's repository with the `mvn` command configured on this machine."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ZIPKIN = "3.4.4"
-"""Zipkin's server; it wants Java 17."""
+"""Version of Zipkin's server; it needs Java 17."""
 
 JAVA = 17
-"""What Zipkin 3 was compiled for."""
+"""Java version that Zipkin 3 was compiled for."""
 
 _PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
 
 
 def zipkin() -> Path:
-    """Return the jar of Zipkin's server, which runs by itself."""
+    """Return the executable jar of Zipkin's server."""
     _java()
 
     def build(draft: Path) -> None:
@@ -41,5 +41,5 @@ def _java() -> None:
     cache.run(["java", "-version"])
     found = re.match(r"\S+ (\d+)", cache.run(["java", "--version"]))
     if found is None or int(found[1]) < JAVA:
-        message = f"Zipkin needs Java {JAVA}, and this is {found[1] if found else 'unknown'}"
+        message = f"Zipkin needs Java {JAVA}, but the installed version is {found[1] if found else 'unknown'}"
         raise cache.Missing(message)

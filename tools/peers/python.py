@@ -1,4 +1,4 @@
-"""Peers written in Python, installed by pip as it is configured here, in environments of their own."""
+"""Peers written in Python, installed in separate environments with pip as configured on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SDK = "1.21.0"
-"""The last OpenTelemetry SDK that sends to Jaeger, as Thrift and by `PostSpans`; and to Zipkin in all its formats."""
+"""Last version of the OpenTelemetry SDK with exporters for Jaeger (Thrift, `PostSpans`) and all formats of Zipkin."""
 
 
 def old_sdk() -> Path:
@@ -24,7 +24,7 @@ def old_sdk() -> Path:
         pip = ["-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
         cache.run([draft / "venv/bin/python", *pip, *wanted])
 
-    # Its scripts name the draft, but nobody runs them: the interpreter finds its packages from where it is.
+    # Its scripts contain the path of the temporary folder, but only the interpreter is used, which finds its packages.
     return (
         cache.once(f"opentelemetry-sdk-{SDK}-python{sys.version_info[0]}.{sys.version_info[1]}", build)
         / "venv/bin/python"

@@ -41,16 +41,16 @@ CONNECT_SECONDS = 5.0
 
 
 class HttpSender:
-    """OTLP over HTTP."""
+    """Sends OTLP over HTTP."""
 
     def __init__(self, client: HttpClient, path: str, *, json: bool) -> None:
-        """Post protobuf or JSON to the signal's path below `path`."""
+        """Send through `client` to the signal's path below `path`, as JSON or protobuf."""
         self._client = client
         self._path = path
         self._json = json
 
     async def send(self, signal: Signal, body: bytes) -> tuple[int, str]:
-        """Post one request."""
+        """Post one request; return the number of rejected items and the reason."""
         if not self._json:
             return rejected(await self._post(signal, body, "application/x-protobuf"))
         answer = await self._post(signal, encode(signal, body), "application/json")
@@ -71,14 +71,14 @@ class HttpSender:
 
 
 class GrpcSender:
-    """OTLP over gRPC."""
+    """Sends OTLP over gRPC."""
 
     def __init__(self, client: GrpcClient) -> None:
         """Send through `client`."""
         self._client = client
 
     async def send(self, signal: Signal, body: bytes) -> tuple[int, str]:
-        """Call one method."""
+        """Send one request; return the number of rejected items and the reason."""
         return rejected(await self._client.call(METHODS[signal], body))
 
     async def aclose(self) -> None:
@@ -87,7 +87,7 @@ class GrpcSender:
 
 
 def _share(context: click.Context, parameter: click.Parameter, value: str) -> float:
-    """Read `5%` or `0.05`."""
+    """Parse a share such as `5%` or `0.05`."""
     try:
         share = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
     except ValueError:
@@ -99,7 +99,7 @@ def _share(context: click.Context, parameter: click.Parameter, value: str) -> fl
 
 
 def _headers(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, Secret]:
-    """Read `name=value`, any number of them."""
+    """Parse any number of `name=value`."""
     headers = {}
     for text in values:
         name, equals, value = text.partition("=")
@@ -123,52 +123,60 @@ def _endpoint(context: click.Context, parameter: click.Parameter, value: str | N
     type=click.Choice([signal.value for signal in Signal]),
     default=Signal.TRACES.value,
     show_default=True,
-    help="What to send.",
+    help="Signal to send.",
 )
 @click.option(
     "--count",
     type=click.IntRange(1),
     default=10,
     show_default=True,
-    help="How many traces, data points or log records.",
+    help="Number of traces, data points or log records.",
 )
 @click.option(
     "--rate",
     type=click.FloatRange(0),
     default=0.0,
     show_default=True,
-    help="How many of them a second; 0 for as many as can be.",
+    help="Number of them per second; 0 for as fast as possible.",
 )
 @click.option(
-    "--spans-per-trace", type=click.IntRange(1, 10_000), default=8, show_default=True, help="Spans of each trace."
+    "--spans-per-trace",
+    type=click.IntRange(1, 10_000),
+    default=8,
+    show_default=True,
+    help="Spans per trace.",
 )
 @click.option(
     "--endpoint",
     callback=_endpoint,
     metavar="URL",
-    help="Where to: `host:port`, a URL or `unix:///path`. Loopback if left out.",
+    help="Where to send: `host:port`, a URL or `unix:///path`. Default: this machine.",
 )
 @click.option(
-    "--protocol", type=click.Choice(PROTOCOLS), default=PROTOCOLS[0], show_default=True, help="How to speak OTLP."
+    "--protocol",
+    type=click.Choice(PROTOCOLS),
+    default=PROTOCOLS[0],
+    show_default=True,
+    help="OTLP protocol.",
 )
-@click.option("--service", default="wordpress", show_default=True, help="The service.name it comes from.")
+@click.option("--service", default="wordpress", show_default=True, help="Value of service.name.")
 @click.option(
     "--header",
     "headers",
     multiple=True,
     callback=_headers,
     metavar="NAME=VALUE",
-    help="A header of every request, like a key. Repeatable.",
+    help="Header to send with every request, such as an API key. Repeatable.",
 )
-@click.option("--insecure", is_flag=True, help="Speak without TLS to a host that is not this one.")
+@click.option("--insecure", is_flag=True, help="Connect without TLS to another host.")
 @click.option(
     "--errors",
     default="5%",
     show_default=True,
     callback=_share,
-    help="Share of the traces and log records that failed.",
+    help="Share of traces and log records that report an error.",
 )
-@click.option("--seed", type=int, help="Make the same telemetry for the same seed.")
+@click.option("--seed", type=int, help="Seed for reproducible telemetry.")
 def generate(  # noqa: PLR0913 - one argument for each option
     *,
     signal_name: str,
@@ -183,16 +191,16 @@ def generate(  # noqa: PLR0913 - one argument for each option
     errors: float,
     seed: int | None,
 ) -> int:
-    """Send sample telemetry: page requests of a WordPress site, with what they did and how long it took.
+    """Send sample telemetry: page requests of a WordPress site, with their operations and durations.
 
-    Ends with a line that tells what was accepted; exits 1 if anything was not.
+    The last line reports how many items were accepted. Exits 1 unless all were.
     """
     target = _target(endpoint, protocol, insecure=insecure)
     sample = Sample(service, spans_per_trace=spans_per_trace, errors=errors, seed=seed)
     signal = Signal(signal_name)
 
     async def main() -> Tally:
-        await _knock(target, protocol)
+        await _check_reachable(target, protocol)
         sender = await _open(target, protocol, headers)
         try:
             generation = Generation(sample, signal, sender, count=count, rate=rate)
@@ -210,7 +218,7 @@ def generate(  # noqa: PLR0913 - one argument for each option
 
 
 def _target(endpoint: Endpoint | None, protocol: str, *, insecure: bool) -> Endpoint:
-    """Return where to send, with a scheme: plain on this machine or if `insecure`, TLS elsewhere."""
+    """Return the endpoint to send to, with a scheme: http for this machine or if `insecure`, otherwise https."""
     port = PORTS[protocol]
     if endpoint is None:
         return Endpoint(f"http://127.0.0.1:{port}")
@@ -230,23 +238,23 @@ def _is_local(host: str) -> bool:
     return host in ("", "localhost", "::1") or host.startswith("127.")
 
 
-async def _knock(target: Endpoint, protocol: str) -> None:
-    """Raise `AgentError` that says what to do if nothing listens at `target`."""
+async def _check_reachable(target: Endpoint, protocol: str) -> None:
+    """Connect to `target` once; raise `AgentError` that says what to do if that fails."""
     connecting = (
         asyncio.open_unix_connection(target.unix) if target.unix else asyncio.open_connection(target.host, target.port)
     )
     try:
         _, writer = await asyncio.wait_for(connecting, CONNECT_SECONDS)
     except TimeoutError:
-        message = f"{target.redacted} does not answer within {CONNECT_SECONDS:.0f} s: is a firewall between?"
+        message = f"{target.redacted} does not answer within {CONNECT_SECONDS:.0f} s: check --endpoint and firewalls"
         raise AgentError(message) from None
     except socket.gaierror as error:
-        message = f"{target.redacted}: the host {target.host!r} is not known ({error.strerror}): check --endpoint"
+        message = f"{target.redacted}: host {target.host!r} cannot be resolved ({error.strerror}): check --endpoint"
         raise AgentError(message) from None
     except (ConnectionRefusedError, FileNotFoundError) as error:
         message = (
             f"nothing listens on {target.redacted} ({_why(error)}): start the agent with `otelwp-agent run --config "
-            f"examples/quickstart.yaml` (or `make run`), or say where it listens for {protocol} with --endpoint"
+            f"examples/quickstart.yaml` (or `make run`), or give its {protocol} address with --endpoint"
         )
         raise AgentError(message) from None
     except OSError as error:
@@ -258,7 +266,7 @@ async def _knock(target: Endpoint, protocol: str) -> None:
 
 
 def _why(error: OSError) -> str:
-    """Return the system's own words; those of asyncio tell of its calls."""
+    """Return the operating system's message, because asyncio's messages describe its internal calls."""
     return os.strerror(error.errno) if error.errno else str(error)
 
 
@@ -266,7 +274,7 @@ async def _open(target: Endpoint, protocol: str, headers: dict[str, Secret]) -> 
     logging.configure("error")
     log = logging.get("generate")
     if protocol == "grpc":
-        from otelwp_agent.transport.grpc_client import GrpcClient  # noqa: PLC0415 - grpcio, only if it is spoken
+        from otelwp_agent.transport.grpc_client import GrpcClient  # noqa: PLC0415 - load grpcio only for gRPC
 
         caller = GrpcClient(
             blocks.GrpcClient(endpoint=target, headers=headers, compression="none"), name="generate", log=log
@@ -279,11 +287,11 @@ async def _open(target: Endpoint, protocol: str, headers: dict[str, Secret]) -> 
 
 
 async def _attended(generation: Generation) -> None:
-    """Run it, telling how far it is, until it is done or somebody presses Ctrl-C."""
+    """Run `generation` with progress output until it is done or Ctrl-C is pressed."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signals.SIGINT, stop.set)
-    progress = spawn(_tell(generation), name="progress")
+    progress = spawn(_show_progress(generation), name="progress")
     try:
         await generation.run(stop)
     finally:
@@ -293,8 +301,8 @@ async def _attended(generation: Generation) -> None:
             click.echo("\r\x1b[K", err=True, nl=False)
 
 
-async def _tell(generation: Generation) -> None:
-    """Tell how far it is, each second: on a terminal in one line that is overwritten, else line by line."""
+async def _show_progress(generation: Generation) -> None:
+    """Print the progress each second: on a terminal in one line that is overwritten, otherwise in a new line."""
     terminal = sys.stderr.isatty()
     total = generation.sample.items(generation.signal, generation.count)
     while True:
@@ -306,7 +314,7 @@ async def _tell(generation: Generation) -> None:
 
 
 def _hint(target: Endpoint, protocol: str) -> str:
-    """Say what may be wrong if the port is the other protocol's."""
+    """Return a hint to append to an error if the port is the usual port of the other protocol, else ""."""
     if protocol == "grpc" and target.port == PORTS["http/json"]:
         return f" ({target.port} is the usual port of OTLP over HTTP: try --protocol http/protobuf)"
     if protocol != "grpc" and target.port == PORTS["grpc"]:

@@ -1,4 +1,4 @@
-"""One run of `otelwp-agent generate`: requests of sample telemetry, paced, sent again when asked to, and counted."""
+"""One run of `otelwp-agent generate`: send sample telemetry at a rate, with retries, and count the outcome."""
 
 from __future__ import annotations
 
@@ -18,51 +18,51 @@ if TYPE_CHECKING:
     from otelwp_agent.cli.generate.sample import Sample
 
 REQUEST_ITEMS = 512
-"""Items in one request at most, as an SDK's batch processor sends."""
+"""Largest number of items in one request, as in the batch processors of SDKs."""
 
 IN_FLIGHT = 4
-"""Requests under way at once."""
+"""Number of concurrent requests."""
 
 TICK = 0.05
-"""Seconds between requests at a rate so high that each would hold one trace."""
+"""Shortest time between requests at a fixed rate, in seconds; at high rates a request has several traces."""
 
 TRIES = 6
-"""How often a request is sent before the run is given up."""
+"""Number of attempts for one request before the run is given up."""
 
 WAITS = (0.5, 8.0)
-"""First and longest wait before a request is sent again, when the other side names none; doubled each time."""
+"""First and longest wait before a retry, in seconds, if the server names none; the wait doubles each time."""
 
 NOUNS = {Signal.TRACES: "spans", Signal.METRICS: "data points", Signal.LOGS: "log records"}
-"""What is counted."""
+"""Name of a signal's items."""
 
 
 class Sender(Protocol):
-    """Sends serialized requests somewhere."""
+    """Sends serialized OTLP requests."""
 
     async def send(self, signal: Signal, body: bytes) -> tuple[int, str]:
-        """Send one; return how many items were rejected, and why. Raises `ConsumeError`."""
+        """Send one request; return the number of rejected items and the reason. Raises `ConsumeError`."""
 
     async def aclose(self) -> None:
-        """Close what is open."""
+        """Close the connections."""
 
 
 @dataclass
 class Tally:
-    """What came of everything so far, in items."""
+    """Outcome of a run so far, in items."""
 
     sent: int = 0
     accepted: int = 0
     rejected: int = 0
     retried: int = 0
-    """Requests, not items: a request that is sent twice is retried once."""
+    """Number of retries, in requests: a request that is sent twice is retried once."""
     problem: str = ""
-    """Why something was rejected, or the run given up."""
+    """Why items were rejected or the run was given up."""
     waiting: str = ""
-    """Why a request is to be sent again, while it waits for that."""
+    """Why a request waits for a retry."""
     started: float = field(default_factory=time.monotonic)
 
     def line(self, noun: str) -> str:
-        """Tell it in one line."""
+        """Return the outcome as one line of text; `noun` names the items."""
         seconds = max(time.monotonic() - self.started, 1e-9)
         left = self.sent - self.accepted - self.rejected
         return (
@@ -74,10 +74,10 @@ class Tally:
 
 
 class Generation:
-    """One run: `count` traces, data points or log records of `sample` through `sender`, `rate` a second (0: any)."""
+    """One run that sends `count` traces, data points or log records of `sample`, `rate` per second (0: no limit)."""
 
     def __init__(self, sample: Sample, signal: Signal, sender: Sender, *, count: int, rate: float) -> None:
-        """Send nothing yet."""
+        """Prepare a run; `run` starts it."""
         self.sample = sample
         self.signal = signal
         self.sender = sender
@@ -89,7 +89,7 @@ class Generation:
         self._begun = 0
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Send everything, or as much as can be until `stop` is set."""
+        """Send all requests, or stop earlier when `stop` is set."""
         self.tally.started = time.monotonic()
         working = spawn(self._work_together(), name="generate")
         stopped = spawn(stop.wait(), name="wait for Ctrl-C")
@@ -103,7 +103,7 @@ class Generation:
         await asyncio.gather(*[self._work() for _ in range(IN_FLIGHT)])
 
     def _requests(self) -> Generator[int, None, None]:
-        """Yield how many traces, points or records each request holds."""
+        """Yield the number of traces, data points or log records of each request."""
         most = max(REQUEST_ITEMS // self.sample.items(self.signal, 1), 1)
         if self.rate:
             most = min(most, max(int(self.rate * TICK), 1))
@@ -114,7 +114,7 @@ class Generation:
             yield rest
 
     async def _work(self) -> None:
-        """Send request after request, each when it is due."""
+        """Send requests one after the other, each at its time, until none is left."""
         for size in self._sizes:
             due = self.tally.started + self._begun / self.rate if self.rate else 0.0
             self._begun += size
@@ -123,11 +123,11 @@ class Generation:
                 await asyncio.sleep(delay)
             body = self.sample.make(self.signal, size, time.time_ns())
             if not await self._deliver(body, self.sample.items(self.signal, size)):
-                self._sizes.close()  # for the other workers too: what one request met, the next would meet
+                self._sizes.close()  # stops the other workers too: their requests would fail in the same way
                 return
 
     async def _deliver(self, body: bytes, items: int) -> bool:
-        """Send one request until it is taken; return whether it is worth going on."""
+        """Send one request, with retries; return whether the run should continue."""
         self.tally.sent += items
         wait, longest = WAITS
         for attempt in range(1, TRIES + 1):

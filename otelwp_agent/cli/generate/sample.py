@@ -1,6 +1,6 @@
-"""Sample telemetry of a WordPress site: page requests as traces, their metrics, their log lines, as OTLP wire.
+"""Sample telemetry of a WordPress site in OTLP: page requests as traces, their metrics and log records.
 
-Pure: the same seed and the same times give the same telemetry. Names follow OpenTelemetry's semantic conventions 1.36.
+Deterministic: the same seed and times give the same telemetry. Names follow OpenTelemetry's semantic conventions 1.36.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MS = 1_000_000
-"""Nanoseconds in a millisecond."""
+"""Nanoseconds per millisecond."""
 
 SCOPE = InstrumentationScope(name="otelwp-agent generate", version="1")
 
@@ -46,7 +46,7 @@ def _value(value: Value) -> AnyValue:
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """A page of the site: its route, one path of it, its template, and what share of the visits it has."""
+    """A page of the site: its route, an example path, its template and its share of the visits."""
 
     route: str
     path: str
@@ -56,7 +56,7 @@ class _Page:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """Something that a page does: a span's name, kind, usual milliseconds and attributes."""
+    """An operation of a page: the span's name, kind, typical duration in milliseconds and attributes."""
 
     name: str
     kind: trace.Span.SpanKind.ValueType
@@ -144,12 +144,12 @@ FAILURE = "PHP Fatal error: Uncaught mysqli_sql_exception: Lock wait timeout exc
 
 
 class Sample:
-    """Makes telemetry of `service`; a share `errors` (0 to 1) of the pages and log lines tells of failures."""
+    """Makes telemetry of `service`; a share `errors` (0 to 1) of the pages and log records are failures."""
 
     def __init__(
         self, service: str = "wordpress", *, spans_per_trace: int = 8, errors: float = 0.0, seed: int | None = None
     ) -> None:
-        """Make traces of `spans_per_trace` spans (at least 1), the same for the same `seed`."""
+        """Make traces of `spans_per_trace` spans (at least 1), reproducible with a `seed`."""
         self.spans_per_trace = spans_per_trace
         self.errors = errors
         self._chance = random.Random(seed)  # noqa: S311 - sample data, not secrets
@@ -175,7 +175,7 @@ class Sample:
         return self._metrics(count, now) if signal is Signal.METRICS else self._logs(count, now)
 
     def items(self, signal: Signal, count: int) -> int:
-        """Return how many items `make` puts in: spans, data points or log records."""
+        """Return the number of items in the result of `make`: spans, data points or log records."""
         return count * self.spans_per_trace if signal is Signal.TRACES else count
 
     def _traces(self, count: int, now: int) -> bytes:
@@ -187,7 +187,7 @@ class Sample:
         return ExportTraceServiceRequest(resource_spans=[resource]).SerializeToString()
 
     def _metrics(self, count: int, now: int) -> bytes:
-        """Return `count` data points: request durations, query counts and memory, page by page, site by site."""
+        """Return `count` data points: request durations, query counts and memory, for each page and site."""
         self._started = self._started or now
         scope = metrics.ScopeMetrics(scope=SCOPE)
         for index in range(count):
@@ -206,7 +206,7 @@ class Sample:
         return ExportLogsServiceRequest(resource_logs=[resource]).SerializeToString()
 
     def _page(self, now: int) -> list[trace.Span]:
-        """Return the spans of one page request: the request, bootstrap and template, and the work that they do."""
+        """Return the spans of one page request: the request, bootstrap, template, and the operations in them."""
         chance = self._chance
         page = self._some_page()
         failed = chance.random() < self.errors
@@ -230,7 +230,7 @@ class Sample:
         spans = [root]
         turn = start + duration * 2 // 5
         stages = []
-        if self.spans_per_trace >= 4:  # noqa: PLR2004 - a request, two stages and something to do in one
+        if self.spans_per_trace >= 4:  # noqa: PLR2004 - a request, two stages and one operation
             bootstrap = self._span(root, "wp.bootstrap", trace.Span.SPAN_KIND_INTERNAL, start, turn)
             template = self._span(root, "wp.template", trace.Span.SPAN_KIND_INTERNAL, turn, now)
             template.attributes.extend(_attributes({"wp.template": page.template or "none"}))
@@ -245,7 +245,7 @@ class Sample:
         return spans
 
     def _work_of(self, parent: trace.Span, count: int) -> list[trace.Span]:
-        """Return `count` spans, one after the other within their parent."""
+        """Return `count` consecutive spans within `parent`."""
         if not count:
             return []
         begin, end = parent.start_time_unix_nano, parent.end_time_unix_nano
@@ -277,7 +277,7 @@ class Sample:
 
     @staticmethod
     def _fail(root: trace.Span, culprit: trace.Span) -> None:
-        """Make `culprit` throw, and the request fail of it."""
+        """Add an exception to the span `culprit`, and mark it and the request `root` as failed."""
         for span in (culprit,) if culprit is root else (culprit, root):
             span.status.code = trace.Status.STATUS_CODE_ERROR
             span.attributes.extend(_attributes({"error.type": "mysqli_sql_exception"}))
@@ -316,7 +316,7 @@ class Sample:
             metric.gauge.data_points.add(attributes=attributes, time_unix_nano=now, as_int=used)
 
     def _duration(self, route: str, site: str, now: int) -> metrics.HistogramDataPoint:
-        """Return the page's durations so far, a few more than last time."""
+        """Return the cumulative histogram of a page's durations, with some added since the last call."""
         point = self._durations.get((route, site))
         if point is None:
             point = metrics.HistogramDataPoint(

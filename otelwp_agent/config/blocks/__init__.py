@@ -1,4 +1,4 @@
-"""The blocks of settings that components share, with the OpenTelemetry Collector's names and defaults."""
+"""Groups of settings that components share, with the OpenTelemetry Collector's names and defaults."""
 
 from otelwp_agent.config.blocks.base import Block, Headers, SecretHeaders
 from otelwp_agent.config.blocks.grpc import (

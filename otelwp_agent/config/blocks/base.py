@@ -1,4 +1,4 @@
-"""What every block of settings stands on: refused unknown keys, and the Collector's reading of null."""
+"""Base class of all groups of settings: refuses unknown keys and reads null as the default, as the Collector does."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from otelwp_agent.config.types import Ignored, Refused, Secret
 
 BUFFERS = Ignored("the operating system sizes socket buffers")
-"""Why the Collector's buffer sizes mean nothing here."""
+"""Mark of the Collector's settings for buffer sizes, which have no effect."""
 
 CLIENT_AUTH = Refused(
     "there are no authenticator extensions here: give the credential in `headers` "
     "(`authorization: Bearer ${env:TOKEN}`) or use a client certificate (`tls.cert_file`), and remove `auth`"
 )
-"""Why a client's `auth` is refused."""
+"""Mark of a client's `auth`, which is refused."""
 
 SERVER_AUTH = Refused(
     "there are no authenticator extensions here: ask clients for a certificate (`tls.client_ca_file`), "
-    "or listen where only trusted clients reach, and remove `auth`"
+    "or listen on an address that only trusted clients can reach, and remove `auth`"
 )
-"""Why a server's `auth` is refused."""
+"""Mark of a server's `auth`, which is refused."""
 
 MIDDLEWARES = Refused("there are no middleware extensions here: remove `middlewares`")
-"""Why `middlewares` are refused."""
+"""Mark of `middlewares`, which are refused."""
 
 
 def _named_values_as_map(value: object) -> object:
@@ -38,15 +38,15 @@ def _named_values_as_map(value: object) -> object:
 _NamedValues = BeforeValidator(_named_values_as_map, json_schema_input_type=dict[str, str] | list[dict[str, str]])
 
 Headers = Annotated[dict[str, str], _NamedValues]
-"""Name → value, or the Collector's other form: a list of `{name, value}`."""
+"""Map of header name to value; the Collector's other form, a list of `{name, value}`, is accepted too."""
 
 SecretHeaders = Annotated[dict[str, Secret], _NamedValues]
-"""The same, for headers whose values are nobody's business."""
+"""Like `Headers`, but the values are secrets and never printed."""
 
 
 @cache
 def _keys_without_null(model: type[BaseModel]) -> frozenset[str]:
-    """Return the keys, aliases included, whose fields have no use for `None`."""
+    """Return the keys (including aliases) of the fields that do not accept `None`."""
     return frozenset(
         key
         for name, field in model.model_fields.items()
@@ -57,16 +57,16 @@ def _keys_without_null(model: type[BaseModel]) -> frozenset[str]:
 
 
 class Block(BaseModel):
-    """A group of settings: unknown keys are refused, and nothing changes after loading.
+    """A group of settings that refuses unknown keys and is immutable after loading.
 
-    `key:` with nothing after it is the default of `key`, as in the Collector.
+    `key:` without a value means the default of `key`, as in the Collector.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _null_is_default(cls, data: Any) -> Any:  # noqa: ANN401 - whatever was written
+    def _null_is_default(cls, data: Any) -> Any:  # noqa: ANN401 - any YAML value
         if data is None:
             return {}
         if isinstance(data, dict) and None in data.values():

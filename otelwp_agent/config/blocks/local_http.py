@@ -26,19 +26,19 @@ def _host(value: str) -> str:
     except ValueError:
         pass
     if not _NAME.fullmatch(text):
-        message = f"{value!r} is not a host: write a name alone, like `agent.example`, without scheme, port and path"
+        message = f"{value!r} is not a host: write only a name, like `agent.example`, without scheme, port and path"
         raise ValueError(message)
     return text.rstrip(".").lower()
 
 
 class AllowedHosts(Block):
-    """By which names clients may address an endpoint."""
+    """Names by which clients may address an endpoint."""
 
     allowed_hosts: list[Annotated[str, AfterValidator(_host)]] = Field(default_factory=list)
-    """Host names by which clients may address this endpoint, beside its own addresses, `localhost`, the host of
-    `endpoint` and the host name of this machine: `[agent.monitoring.svc]`. Requests whose `Host` header has another
-    name are refused, which protects against DNS rebinding. `"*"` allows every name. Clients on a unix socket are never
-    asked."""
+    """Host names by which clients may address this endpoint, for example `[agent.monitoring.svc]`. Its own addresses,
+    `localhost`, the host of `endpoint` and the host name of this machine are always allowed. Requests whose `Host`
+    header has another name are refused, which protects against DNS rebinding. `"*"` allows every name. Requests over a
+    unix socket are not checked."""
 
 
 class LocalHttpServer(HttpServer, AllowedHosts):

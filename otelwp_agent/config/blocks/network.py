@@ -1,4 +1,4 @@
-"""What every listening socket shares."""
+"""Settings that all listening sockets share."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _DIALER = Ignored("a server makes no connections")
 
 
 class Dialer(Block):
-    """How connections are made: the Collector has it on servers too, where it means nothing."""
+    """Settings of outgoing connections. The Collector accepts them on servers too, where they have no effect."""
 
     timeout: Annotated[Duration, _DIALER] = 0.0
-    """Accepted for the Collector's sake: a server makes no connections."""
+    """Accepted for compatibility with the Collector, without effect: a server makes no connections."""
 
 
 def _listenable(endpoint: Endpoint) -> Endpoint:
@@ -34,18 +34,18 @@ Listening = Annotated[Endpoint, AfterValidator(_listenable)]
 
 
 class NetworkServer(Block):
-    """Where a server listens."""
+    """Address of a server."""
 
     endpoint: Endpoint
     """`host:port` or `unix:///path` to listen on; port 0 picks a free one."""
     transport: Literal["tcp", "tcp4", "tcp6", "unix"] = "tcp"
-    """`unix` makes `endpoint` the path of a socket; otherwise the endpoint says it all."""
+    """With `unix`, `endpoint` is the path of a socket. The other values have no effect: `endpoint` decides."""
     dialer: Dialer | None = None
-    """Accepted for the Collector's sake: a server makes no connections."""
+    """Accepted for compatibility with the Collector, without effect: a server makes no connections."""
 
     @model_validator(mode="before")
     @classmethod
-    def _path_is_unix_endpoint(cls, data: Any) -> Any:  # noqa: ANN401 - whatever was written
+    def _path_is_unix_endpoint(cls, data: Any) -> Any:  # noqa: ANN401 - any YAML value
         if isinstance(data, dict) and data.get("transport") == "unix":
             endpoint = data.get("endpoint")
             if isinstance(endpoint, str) and not endpoint.startswith("unix:"):

@@ -1,4 +1,4 @@
-"""When the agent reports that its event loop is blocked."""
+"""Settings of the watchdog, which reports a blocked event loop."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from otelwp_agent.config.types import Duration  # noqa: TC001 - a field's annota
 
 
 class Watchdog(Block):
-    """When a blocked event loop is reported."""
+    """Settings of the watchdog, which reports a blocked event loop."""
 
     threshold: Annotated[Duration, Field(ge=0.05)] = 1.0
-    """How long the event loop may be blocked. After that a warning names what blocks it, and `/health` is `degraded`
-    until the loop runs again."""
+    """How long the event loop may be blocked. After that, a warning names the code that blocks it, and `/health` is
+    `degraded` until the loop runs again."""

@@ -1,10 +1,10 @@
-"""Show telemetry to a person: in the log, on the terminal or in a text file.
+"""Show telemetry as text for people: in the log, on the terminal or in a text file.
 
-It stands at the end of a pipeline, alone while something is set up, or beside the real exporter to see what that one
-gets. `verbosity` says how much: `basic` a line of counts for each batch, `normal` a line for each span, data point or
-log record, `detailed` everything. It is no archive: the form may change, and with sampling not every batch is shown.
+Use it alone while a pipeline is set up, or in addition to another exporter to see what that exporter gets. `verbosity`
+sets the amount: `basic` a line of counts for each batch, `normal` a line for each span, data point or log record,
+`detailed` everything. It is not meant for archives: the format may change, and with sampling not every batch is shown.
 
-By default it writes to the agent's own log, like the OpenTelemetry Collector's: nothing is seen if
+By default it writes to the agent's own log, as in the OpenTelemetry Collector: nothing is visible if
 `service.telemetry.logs.level` is above `info`. With `use_internal_logger: false` it writes text to `output_paths`.
 
 Example::
@@ -48,29 +48,28 @@ if TYPE_CHECKING:
     from otelwp_agent.model.signal import Signal
 
 TICK = 1.0
-"""Seconds after which sampling begins anew."""
+"""Length of a sampling period, in seconds."""
 
 
 class Config(ExporterConfig):
     """Settings of `debug`."""
 
     verbosity: Verbosity = "basic"
-    """How much is shown: `basic`, `normal` or `detailed`."""
+    """Amount of output: `basic`, `normal` or `detailed`."""
     sampling_initial: int = Field(2, ge=0)
-    """Batches of a signal that are shown first in each second."""
+    """Number of batches of a signal that are shown first in each second."""
     sampling_thereafter: int = Field(1, ge=0)
-    """Of those that follow in that second, every so many-th is shown; 1 shows all, 0 none."""
+    """Interval at which later batches in that second are shown: 1 shows all, 10 every tenth, 0 none."""
     use_internal_logger: bool = True
     """Write to the agent's own log."""
     output_paths: list[str] | None = None
-    """Where to write otherwise: `stdout`, `stderr` or files, which are appended to; stdout if left out."""
+    """Outputs if `use_internal_logger` is false: `stdout`, `stderr` or files, to which text is appended. Default:
+    stdout."""
 
     @model_validator(mode="after")
     def _paths_only_without_the_log(self) -> Config:
         if self.use_internal_logger and self.output_paths is not None:
-            message = (
-                "output_paths has no effect while use_internal_logger is true: set that to false, or leave this out"
-            )
+            message = "output_paths has no effect if use_internal_logger is true: set that to false, or leave this out"
             raise ValueError(message)
         if self.output_paths == []:
             message = "output_paths is empty: name `stdout`, `stderr` or a file, or leave it out"
@@ -107,7 +106,7 @@ class DebugExporter(Exporter):
                 stream.close()
 
     async def export(self, batch: Batch) -> int:
-        """Show the batch, if its turn has come."""
+        """Show the batch, unless sampling skips it."""
         if not self._sampler.take(batch.signal):
             return 0
         text = "" if self._verbosity == "basic" else render(batch.signal, batch.body, self._verbosity)
@@ -129,17 +128,17 @@ class DebugExporter(Exporter):
 
 
 class Sampler:
-    """In each second lets the first `initial` batches of a signal through, then every `thereafter`-th."""
+    """Selects, in each second, the first `initial` batches of a signal, then every `thereafter`-th."""
 
     def __init__(self, initial: int, thereafter: int, clock: Callable[[], float]) -> None:
-        """Count from zero; `clock` is monotonic seconds."""
+        """Start with no batches; `clock` returns monotonic seconds."""
         self._initial = initial
         self._thereafter = thereafter
         self._clock = clock
         self._seen: dict[Signal, tuple[float, int]] = {}
 
     def take(self, signal: Signal) -> bool:
-        """Count a batch and say whether to show it."""
+        """Count a batch; return whether to show it."""
         now = self._clock()
         since, count = self._seen.get(signal, (now, 0))
         if now - since >= TICK:

@@ -1,12 +1,12 @@
-"""Telemetry as text that a person reads, in three degrees.
+"""Render telemetry as text for people, in three levels of detail.
 
-* `basic`: one line of counts, read through a projection.
+* `basic`: one line of counts, read with a projection.
 * `normal`: a line for each span, data point or log record, below its resource and scope.
-* `detailed`: everything there is, as a tree. It is made from the protobuf descriptors, so that no field which the
-  installed opentelemetry-proto knows is left out; fields that are not set are not shown.
+* `detailed`: all data, as a tree. It is made from the protobuf descriptors, so that it has every field of the installed
+  opentelemetry-proto; fields that are not set are not shown.
 
-Times are ISO 8601 in UTC with nanoseconds, durations are milliseconds, ids are hex. Strings are quoted wherever they
-could be taken for something else, and what is not printable is escaped.
+Times are ISO 8601 in UTC with nanoseconds, durations are milliseconds, ids are hex. Strings are quoted where they could
+be mistaken for another type; characters that are not printable are escaped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Verbosity = Literal["basic", "normal", "detailed"]
 
 LONGEST = 120
-"""Characters of a value that `normal` shows."""
+"""Largest number of characters of a value that `normal` shows."""
 
 _STEP = "  "
 _SPAN_KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
@@ -47,11 +47,11 @@ _HEADINGS = {
     "scope_logs": "scope",
     "entity_refs": "entity",
 }
-"""What a repeated field is called where its own name, less the plural, would not do."""
+"""Headings for repeated fields whose heading is not their name in the singular."""
 
 
 def render(signal: Signal, body: bytes, verbosity: Verbosity) -> str:
-    """Return a request in wire form as text, ending with a newline; raise `MalformedError` if it does not parse."""
+    """Return a serialized request as text that ends with a newline; raise `MalformedError` if it cannot be parsed."""
     if verbosity == "basic":
         counts = ", ".join(f"{count} {_counted(name, count)}" for name, count in outline(signal, body).items())
         return f"{signal.value}: {counts}\n"
@@ -61,7 +61,7 @@ def render(signal: Signal, body: bytes, verbosity: Verbosity) -> str:
 
 
 def outline(signal: Signal, body: bytes) -> dict[str, int]:
-    """Return how much a request in wire form holds: its resources, (metrics) and items, by their names."""
+    """Return the numbers of resources, metrics (if any) and items in a serialized request, by name."""
     counts = {f"resource_{signal.value.replace('traces', 'spans')}": 0}
     (resources,) = counts
     if signal is Signal.METRICS:
@@ -93,24 +93,24 @@ def iso(nanoseconds: int) -> str:
 
 
 def _duration(span: Any) -> str:  # noqa: ANN401 - generated messages have no types
-    """Return a span's duration, or "" if it lacks its start or its end."""
+    """Return the duration of a span, or "" if its start or end is not set."""
     start, end = span.start_time_unix_nano, span.end_time_unix_nano
     return f"{(end - start) / 1e6:.3f} ms" if start and end else ""
 
 
 def _quote(text: str) -> str:
-    """Return a string as JSON, with everything that is not printable escaped."""
+    """Return a string as JSON, with characters that are not printable escaped."""
     quoted = json.dumps(text, ensure_ascii=False)
     return quoted if quoted.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in quoted)
 
 
 def _word(text: str) -> str:
-    """Return a name: bare if that cannot mislead."""
+    """Return a name, without quotes if it is unambiguous."""
     return text if text and text.isprintable() and '"' not in text and text == text.strip() else _quote(text)
 
 
 def _bare(text: str) -> str:
-    """Return a string as a value of `key=value`: bare if it is one word that reads as nothing else, and cut if long."""
+    """Return a string as a value of `key=value`: without quotes if it is unambiguous, and cut if it is long."""
     if len(text) > LONGEST:
         return _quote(text[:LONGEST]) + "…"
     word = text.isprintable() and text[:1].isalpha() | (text[:1] == "/") and not any(c in text for c in ' "=,{}[]')
@@ -118,7 +118,7 @@ def _bare(text: str) -> str:
 
 
 def _any(value: Any, string: Any = _quote) -> str:  # noqa: ANN401, PLR0911 - no types; a line for each kind
-    """Return an AnyValue; `string` says how strings are written."""
+    """Return an AnyValue as text; `string` formats strings."""
     kind = value.WhichOneof("value")
     if kind is None:
         return "(empty)"
@@ -138,7 +138,7 @@ def _any(value: Any, string: Any = _quote) -> str:  # noqa: ANN401, PLR0911 - no
 
 
 def _pairs(attributes: Iterable[Any]) -> str:
-    """Return attributes as `key=value key=value`, after two blanks, or nothing."""
+    """Return attributes as `key=value key=value` after two spaces, or "" if there are none."""
     text = " ".join(f"{_word(item.key)}={_any(item.value, _bare)}" for item in attributes)
     return f"  {text}" if text else ""
 
@@ -202,7 +202,7 @@ def _points(request: Any) -> Iterator[str]:  # noqa: ANN401
 
 
 def _point(point: Any) -> str:  # noqa: ANN401
-    """Return a data point's value, whatever its kind."""
+    """Return the value of a data point of any kind as text."""
     if point.flags & _NO_RECORDED_VALUE:
         return "(no recorded value)"
     if hasattr(point, "as_int"):
@@ -237,9 +237,9 @@ _LINES = {Signal.TRACES: _spans, Signal.METRICS: _points, Signal.LOGS: _records}
 
 
 def _tree(message: Any, indent: str, *, headed: bool = False) -> Iterator[str]:  # noqa: ANN401
-    """Yield a message's fields: what takes a line first, aligned, then what takes several.
+    """Yield the fields of a message: first those of one line, aligned, then those of several lines.
 
-    `headed` leaves out the name, which the heading above has told.
+    `headed` leaves out the name, which is already in the heading above.
     """
     lines: list[tuple[str, str]] = []
     blocks: list[tuple[FieldDescriptor, Any]] = []
@@ -263,7 +263,7 @@ def _tree(message: Any, indent: str, *, headed: bool = False) -> Iterator[str]: 
 
 
 def _line(field: FieldDescriptor, value: Any) -> str | None:  # noqa: ANN401, PLR0911 - one line for each kind of field
-    """Return a field's value if it takes one line, else `None`."""
+    """Return the value of a field as text if it fits on one line, else `None`."""
     if field.message_type is not None:
         name = field.message_type.name
         if name == "AnyValue":
@@ -289,7 +289,7 @@ def _is_repeated(value: object) -> bool:
 
 
 def _enum(field: FieldDescriptor, value: int) -> str:
-    """Return an enum's name without what all names of it share: `SPAN_KIND_SERVER` is `server`."""
+    """Return the name of an enum value without the common prefix: `server` for `SPAN_KIND_SERVER`."""
     enum: Any = field.enum_type
     named = enum.values_by_number.get(value)
     if named is None:
@@ -299,7 +299,7 @@ def _enum(field: FieldDescriptor, value: int) -> str:
 
 
 def _block(field: FieldDescriptor, value: Any, indent: str) -> Iterator[str]:  # noqa: ANN401
-    """Yield a field that takes several lines."""
+    """Yield the lines of a field that takes several."""
     deeper = indent + _STEP
     kind: Any = field.message_type
     if not _is_repeated(value):
@@ -323,7 +323,7 @@ def _block(field: FieldDescriptor, value: Any, indent: str) -> Iterator[str]:  #
 
 
 def _buckets(point: Any, indent: str) -> Iterator[str]:  # noqa: ANN401
-    """Yield the buckets of an histogram that hold something, with their bounds, the lowest first."""
+    """Yield the non-empty buckets of a histogram with their bounds, lowest first."""
     if hasattr(point, "explicit_bounds"):
         bounds = ["-inf", *map(repr, point.explicit_bounds), "+inf"]
         rows = [
@@ -344,7 +344,10 @@ def _buckets(point: Any, indent: str) -> Iterator[str]:  # noqa: ANN401
 
 
 def _exponential(point: Any, buckets: Any) -> list[tuple[str, str, int]]:  # noqa: ANN401
-    """Return (lower bound, upper bound, count) of one side: bucket i is (base^i, base^(i+1)], base = 2^(2^-scale)."""
+    """Return (lower bound, upper bound, count) of each positive or negative bucket of an exponential histogram.
+
+    Bucket i is (base^i, base^(i+1)], base = 2^(2^-scale).
+    """
     rows: list[tuple[str, str, int]] = []
     for number, count in enumerate(buckets.bucket_counts):
         index = buckets.offset + number

@@ -1,18 +1,18 @@
-"""Reports over HTTP whether the agent is healthy: to a person, a load balancer, Kubernetes or Docker.
+"""Report over HTTP whether the agent is healthy, for people, load balancers, Kubernetes and Docker.
 
-It runs beside the pipelines and watches all of them. Answers are JSON:
+It covers all pipelines. Answers are JSON:
 
-* `/health`: 200 `healthy` or `degraded`, 503 `unhealthy`. Degraded means that some component fails, such as an exporter
-  whose destination is away, or that the event loop is blocked (`service.watchdog`): the agent still accepts and keeps
-  telemetry, and a restart would not help. Unhealthy means that the agent does not accept telemetry (it starts, drains
-  or has stopped) or, with `check_collector_pipeline`, that an exporter has failed too often.
-* `/health/detailed`: the same, and every component with its state, its last error, its queue and since when.
+* `/health`: 200 `healthy` or `degraded`, 503 `unhealthy`. Degraded means that a component fails, such as an exporter
+  whose backend is unreachable, or that the event loop is blocked (`service.watchdog`): the agent still accepts and
+  keeps telemetry, and a restart would not help. Unhealthy means that the agent does not accept telemetry (it is
+  starting, draining or stopped) or, with `check_collector_pipeline`, that an exporter has failed too often.
+* `/health/detailed`: the same, with the state of every component, the time of its last change, last error and queue.
 * `/ready`: 200 while every receiver listens; 503 before, and while the agent drains. For readiness probes.
 * `/live`: 200, unless the event loop has been blocked for longer than `dead_after`. For liveness probes.
-* `path` (`/`): as the OpenTelemetry Collector's health check answers, by the rule of `/health`.
+* `path` (`/`): the form of the OpenTelemetry Collector's health check, with the status of `/health`.
 
-It is served by a thread of its own, so that it answers while the pipelines are busy: from a snapshot of the components,
-which is at most a quarter of a second old unless the event loop is blocked.
+It runs in a separate thread, so that it answers while the pipelines are busy. Answers come from a snapshot of the
+components, which is at most 0.25 s old unless the event loop is blocked.
 
 Example::
 
@@ -59,11 +59,11 @@ if TYPE_CHECKING:
     _Handler = Callable[[], Response | asyncio.Future[Response]]
 
 LOOK_EVERY = 1.0
-"""Seconds between looks at the components; also how exact "since" is."""
+"""Seconds between two checks of the components; also the accuracy of `since`."""
 FRESH = 0.25
-"""Seconds for which a snapshot and an answer made from it are used again, however many requests come."""
+"""Seconds for which a snapshot and the answers made from it are reused."""
 PATIENCE = 0.1
-"""Seconds to wait for a new snapshot: a main loop that is busy for longer is answered for with the last one."""
+"""Seconds to wait for a new snapshot from the main loop; after that, the last snapshot is used."""
 
 _MAX_BODY = 64 * 1024
 
@@ -77,7 +77,7 @@ def _network(value: str) -> str:
         except ValueError:
             message = f"{value!r} is not a network: write an address and a prefix, like `10.0.0.0/8` or `::1/128`"
         else:
-            message = f"{value!r} has bits set beyond its prefix: write `{nearest}` for the network"
+            message = f"{value!r} has bits set after its prefix: write `{nearest}` for the network"
         raise ValueError(message) from None
     return value
 
@@ -93,9 +93,9 @@ class ResponseBody(Block):
     """Fixed answers at `path`."""
 
     healthy: str = ""
-    """Body of a 200; "" leaves the JSON."""
+    """Body of a 200; "" means the default JSON."""
     unhealthy: str = ""
-    """Body of a 503; "" leaves the JSON."""
+    """Body of a 503; "" means the default JSON."""
 
 
 class CheckCollectorPipeline(Block):
@@ -104,9 +104,9 @@ class CheckCollectorPipeline(Block):
     enabled: bool = False
     """Answer 503 while an exporter fails too often."""
     interval: PositiveDuration = 300.0
-    """How far back failures are counted."""
+    """Period in which failures are counted, up to now."""
     exporter_failure_threshold: int = Field(5, ge=1)
-    """Failed sends of one exporter within `interval` that are still healthy; one more is not."""
+    """Number of failed attempts of one exporter within `interval` that is still healthy; more is unhealthy."""
 
 
 class Config(LocalHttpServer, ComponentConfig):
@@ -115,26 +115,27 @@ class Config(LocalHttpServer, ComponentConfig):
     endpoint: Endpoint = Endpoint("127.0.0.1:13133")
     """`host:port` or `unix:///path` to listen on; port 0 picks a free one."""
     path: Annotated[str, AfterValidator(_rooted)] = "/"
-    """Where the OpenTelemetry Collector's form of the answer is."""
+    """Path of the answer in the OpenTelemetry Collector's form."""
     response_body: ResponseBody | None = None
     """Fixed answers at `path` instead of JSON."""
     check_collector_pipeline: CheckCollectorPipeline = CheckCollectorPipeline()
     """When failing exporters make the agent unhealthy."""
     allow_cidrs: list[Annotated[str, AfterValidator(_network)]] = Field(default_factory=list)
-    """Networks that may ask; everybody who reaches the endpoint if empty. Clients on a unix socket always may."""
+    """Networks whose clients are allowed; if empty, all clients are. Clients on a unix socket are always allowed."""
     dead_after: Duration = 60.0
-    """`/live` answers 503 once the event loop has been blocked for this long: only a restart helps. 0 for never."""
+    """`/live` answers 503 once the event loop has been blocked for this long, because only a restart helps. 0 disables
+    this."""
 
 
 class HealthCheck(Extension):
     """Serves the state of the agent.
 
-    The main loop makes snapshots; the server and its handlers run on the side loop. What both use is never changed
-    (`_snapshot`), or may be read from any thread (`Host`).
+    The main loop makes snapshots; the server and its handlers run on the side loop. Both use only immutable data
+    (`_snapshot`) and data that any thread may read (`Host`).
     """
 
     def __init__(self, config: Config, context: Context, *, wall: Callable[[], float] = time.time) -> None:
-        """Copy the settings; `wall` is seconds since 1970."""
+        """Copy the settings; `wall` returns the time in seconds since 1970."""
         super().__init__(context)
         self._wall = wall
         self._fixed = config.response_body or ResponseBody()
@@ -170,7 +171,7 @@ class HealthCheck(Extension):
 
     @property
     def port(self) -> int:
-        """The port it listens on; 0 on a unix socket, or before `start`."""
+        """Port that it listens on; 0 for a unix socket, or before `start`."""
         return self._server.port
 
     async def start(self) -> None:
@@ -197,12 +198,12 @@ class HealthCheck(Extension):
                 SIDE_LOOP.release()
 
     def refresh(self) -> None:
-        """Read the certificate files again."""
+        """Reload the certificate files."""
         if self._main is not None:
             SIDE_LOOP.call(self._server.reload_tls)
 
     def endpoints(self) -> Mapping[str, str]:
-        """Return where it listens."""
+        """Return the URL that it serves."""
         address = self._server.address
         return {"health": address if address.startswith("unix:") else f"http://{address}/health"}
 
@@ -223,29 +224,29 @@ class HealthCheck(Extension):
     # -- on the side loop
 
     def _guarded(self, handler: _Handler) -> Route:
-        """Return a route that answers clients that may ask."""
+        """Return a route that refuses clients outside `allow_cidrs`."""
 
         def guarded(request: Request) -> Response | asyncio.Future[Response]:
-            if self._allowed and request.peer and not self._may_ask(request.peer):
+            if self._allowed and request.peer and not self._is_allowed(request.peer):
                 if refused := self._refusals.take():
-                    self.context.log.warning("health refused", peer=request.peer, requests=refused)
+                    self.context.log.warning("health requests refused", peer=request.peer, requests=refused)
                 return text_error(403, f"{request.peer} is not in allow_cidrs of {self.context.id}")
             return handler()
 
         return self._access.guard(Route(guarded, methods=("GET", "HEAD")))
 
-    def _may_ask(self, peer: str) -> bool:
+    def _is_allowed(self, peer: str) -> bool:
         address = ipaddress.ip_address(peer.partition("%")[0])
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         return any(address in network for network in self._allowed)
 
     def _from_snapshot(self, answer: Callable[[], Response]) -> _Handler:
-        """Return a handler that has a new snapshot made if the last one is old, unless the main loop is blocked."""
+        """Return a handler for `answer` that first updates an old snapshot, unless the main loop is blocked."""
 
         def handler() -> Response | asyncio.Future[Response]:
             if self._main is None or not self._is_stale() or self.context.host.stall() is not None:
-                return self._remembered(answer)
+                return self._cached(answer)
             return spawn(self._with_a_new_snapshot(answer, self._main), name="answer with a new snapshot")
 
         return handler
@@ -259,10 +260,10 @@ class HealthCheck(Extension):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 await asyncio.wrap_future(published)
-        return self._remembered(answer)
+        return self._cached(answer)
 
-    def _remembered(self, answer: Callable[[], Response]) -> Response:
-        """Return what `answer` made less than `FRESH` ago from the same snapshot and state, or have it made."""
+    def _cached(self, answer: Callable[[], Response]) -> Response:
+        """Return the response of `answer`, cached for `FRESH` seconds as long as snapshot and state are the same."""
         host, now = self.context.host, self.context.clock()
         state = self._snapshot.taken, host.status, host.stall() is None
         until, before, response = self._answers.get(answer, (now, None, None))
@@ -286,7 +287,7 @@ class HealthCheck(Extension):
 
     def _as_the_collector(self) -> Response:
         code, body, _ = self._summary()
-        fixed = self._fixed.healthy if code == 200 else self._fixed.unhealthy  # noqa: PLR2004 - HTTP's own number
+        fixed = self._fixed.healthy if code == 200 else self._fixed.unhealthy  # noqa: PLR2004 - an HTTP status
         return Response(code, fixed.encode(), TEXT) if fixed else _json(code, report.as_the_collector(code, body))
 
     def _ready(self) -> Response:

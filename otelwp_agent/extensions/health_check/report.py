@@ -1,4 +1,4 @@
-"""The answers, made from a snapshot: pure functions, so that any thread may call them."""
+"""Make the answers from a snapshot: pure functions, which any thread may call."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """What is known of the agent as a whole, beside its components."""
+    """State of the agent as a whole, without its components."""
 
     status: str
     started_at: float
-    """Seconds since 1970."""
+    """Time of the start, in seconds since 1970."""
     now: float
-    """Seconds since 1970."""
+    """Current time, in seconds since 1970."""
     stall: Stall | None = None
 
 
 def summary(agent: Agent, snapshot: Snapshot, threshold: int | None) -> tuple[int, dict[str, object]]:
-    """Return status code and body of `/health`; more than `threshold` failures of an exporter are too many."""
+    """Return status code and body of `/health`; more than `threshold` failures of an exporter are unhealthy."""
     reasons = [str(agent.stall)] if agent.stall is not None else []
     reasons += [
         f"{name_of(each)}: {each.message or 'unhealthy'}" for each, _ in snapshot.components if not each.healthy
@@ -37,7 +37,7 @@ def summary(agent: Agent, snapshot: Snapshot, threshold: int | None) -> tuple[in
     if snapshot.failing_often:
         status = "unhealthy"
         reasons += [
-            f"{name} failed {count} times, and {threshold} are allowed" for name, count in snapshot.failing_often
+            f"{name} failed {count} times, but {threshold} are allowed" for name, count in snapshot.failing_often
         ]
     if agent.status != "ready":
         status = "unhealthy"
@@ -55,7 +55,7 @@ def summary(agent: Agent, snapshot: Snapshot, threshold: int | None) -> tuple[in
 
 
 def components(snapshot: Snapshot) -> list[dict[str, object]]:
-    """Return `components` of `/health/detailed`."""
+    """Return the field `components` of `/health/detailed`."""
     return [
         {
             "kind": each.kind.label,
@@ -70,8 +70,8 @@ def components(snapshot: Snapshot) -> list[dict[str, object]]:
 
 
 def as_the_collector(code: int, summed: dict[str, object]) -> dict[str, object]:
-    """Return the body that the OpenTelemetry Collector's health check would answer, from `summary`'s result."""
-    if code != 200:  # noqa: PLR2004 - HTTP's own number
+    """Return the body in the form of the OpenTelemetry Collector's health check; arguments are `summary`'s result."""
+    if code != 200:  # noqa: PLR2004 - an HTTP status
         return {"status": "Server not available"}
     return {"status": "Server available", "upSince": summed["up_since"], "uptime": summed["uptime"]}
 

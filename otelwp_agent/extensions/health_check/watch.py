@@ -1,4 +1,4 @@
-"""What the main loop sees of the components from one look to the next, and the snapshots that it makes of it."""
+"""Follow the state of the components over time, and make snapshots of it. Runs on the main loop."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The components at one time. It is never changed, so that threads may share it."""
+    """State of the components at one time. Immutable, so that threads may share it."""
 
     taken: float = float("-inf")
-    """When, on the monotonic clock."""
+    """Time of the snapshot, on the monotonic clock."""
     status: str = ""
-    """The status of the agent then: with another one, it runs other components."""
+    """Status of the agent at that time; after a change of status, the components may be others."""
     components: tuple[tuple[ComponentHealth, float], ...] = ()
-    """Each with the time at which it came into its state, in seconds since 1970; sorted by name."""
+    """Components with the time of their last change of state, in seconds since 1970; sorted by name."""
     failing_often: tuple[tuple[str, int], ...] = ()
-    """Exporters with too many failed sends, and how many."""
+    """Exporters with too many failed attempts, and the number of these."""
 
 
 class Watch:
-    """Remembers since when each component is in its state, and how often each exporter failed lately.
+    """Records the time of each component's last change of state, and the recent failures of each exporter.
 
-    `clock` is monotonic, `wall` is seconds since 1970, failures are counted `interval` seconds back. Use it from one
-    thread.
+    `clock` is monotonic, `wall` returns seconds since 1970, failures are counted for `interval` seconds. Not
+    thread-safe.
     """
 
     def __init__(self, clock: Callable[[], float], wall: Callable[[], float], interval: float) -> None:
-        """Start with nothing seen."""
+        """Start without components."""
         self._clock = clock
         self._wall = wall
         self._interval = interval
@@ -45,7 +45,7 @@ class Watch:
         self._failures: dict[str, deque[tuple[float, int]]] = {}
 
     def see(self, components: Sequence[ComponentHealth]) -> None:
-        """Compare with what was seen last; forget components that are gone."""
+        """Record changes of state since the last call; forget components that no longer exist."""
         names = {name_of(each) for each in components}
         for seen in (self._states, self._running, self._failures):
             for name in [name for name in seen if name not in names]:
@@ -59,7 +59,7 @@ class Watch:
                 self._count(name, each)
 
     def snapshot(self, status: str, components: Sequence[ComponentHealth], threshold: int | None) -> Snapshot:
-        """See `components`, and return what is known of them; more than `threshold` failures are too many."""
+        """Record `components` and return a snapshot; exporters with more than `threshold` failures fail too often."""
         self.see(components)
         seen = [
             (replace(each, details=dict(each.details)), self._states[name_of(each)][1])
@@ -69,7 +69,7 @@ class Watch:
         return Snapshot(self._clock(), status, tuple(seen), often)
 
     def failing_often(self, threshold: int) -> list[tuple[str, int]]:
-        """Return the exporters with more than `threshold` failed sends within the interval, and how many."""
+        """Return the exporters with more than `threshold` failed attempts within the interval, and their number."""
         oldest = self._clock() - self._interval
         often: list[tuple[str, int]] = []
         for name, failures in self._failures.items():
@@ -81,7 +81,7 @@ class Watch:
         return often
 
     def _count(self, name: str, exporter: ComponentHealth) -> None:
-        """Count failures since the last look: an exporter reports how many it has had in a row."""
+        """Count failures since the last call: an exporter reports its number of consecutive failures."""
         row = int(exporter.details.get("consecutive_failures", 0 if exporter.healthy else 1))
         before, self._running[name] = self._running.get(name, 0), row
         fresh = row - before if row >= before else row
@@ -90,6 +90,6 @@ class Watch:
 
 
 def name_of(component: ComponentHealth) -> str:
-    """Return what a component is called; an exporter of several signals is one for each."""
+    """Return the name of a component; for an exporter of several signals, one name for each signal."""
     signal = component.details.get("data_type", "")
     return f"{component.kind.label} {component.id}" + (f" ({signal})" if signal else "")

@@ -74,4 +74,4 @@ class StateFile:
             async with self._writing:
                 await asyncio.to_thread(files.replace_file, self.path, data)
         except OSError as error:
-            self._context.log.warning("sampling state cannot be written", file=str(self.path), error=str(error))
+            self._context.log.warning("sampling state not written", file=str(self.path), error=str(error))

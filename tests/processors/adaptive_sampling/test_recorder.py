@@ -141,7 +141,7 @@ def test_a_block_that_cannot_be_written_leaves_no_part_of_a_file(tmp_path, monke
     with monkeypatch.context() as patch, capture_logs() as logs:
         patch.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
         box.shutdown()
-    assert "cannot be written" in logs[0]["event"]
+    assert "not written" in logs[0]["event"]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,7 +10,7 @@ from otelwp_agent.sampling.adaptive.guard import CEILING_SECONDS
 from otelwp_agent.sampling.adaptive.policy import Always, Budget, Ceiling, FirstSights, Policy, SiteRule, Slow, Unit
 from otelwp_agent.sampling.adaptive.state import restore, state_of
 from otelwp_agent.sampling.adaptive.trace import OTHER, Decision, Reason, Trace
-from otelwp_agent.sampling.consistent import ALWAYS, NEVER, adjusted_count, lowered, threshold_of
+from otelwp_agent.sampling.consistent import ALWAYS, NEVER, adjusted_count, lowered, threshold_near, threshold_of
 
 NOTHING = Always(debug=None, errors=None, slow=None, first=None)
 KEY = ("shop", "/cart")
@@ -577,12 +577,14 @@ def test_a_guard_that_is_low_lowers_probabilities_between_ticks():
 
 
 @pytest.mark.parametrize("site", ["", "a.example"])
-def test_a_key_that_is_kept_whole_stays_whole_while_there_are_tokens(site):
+@pytest.mark.parametrize("level", [0.5, 12.5])
+def test_a_key_that_is_kept_whole_stays_whole_while_there_are_tokens(site, level):
     policy = Policy(budget=Budget.spans_per_second(100), always=NOTHING, site_rules=(SiteRule(0.5, above=1e9),))
     controller, state = fresh(policy)
     state.threshold = ALWAYS
     trace = Trace(0, key=KEY, site=site)
-    controller.guard.tokens.level = controller.guard.low / 2
+    assert level < controller.guard.low
+    controller.guard.tokens.level = level
     assert controller.decide(trace, 100.0).threshold == ALWAYS
     controller.guard.tokens.level = 0.0
     assert controller.decide(trace, 100.0).threshold == lowered(ALWAYS, controller.guard.factor())
@@ -599,3 +601,163 @@ def test_an_overdrawn_guard_has_the_probabilities_computed_before_the_next_tick(
     controller.decide(Trace(NEVER - 1, key=KEY, spans=10), 100.21)
     assert controller.ticked == 100.21
     assert state.threshold > ALWAYS
+
+
+def test_a_new_controller_knows_nothing():
+    controller = Controller(Policy(budget=Budget.spans_per_second(100), always=NOTHING), 7.0)
+    assert (controller.certain, controller.certain_rate, controller.guarded, controller.ticked) == (0, 0, 0, 7.0)
+    assert list(controller.keys()) == []
+
+
+def test_with_a_fixed_threshold_alone_nothing_is_learned():
+    controller = Controller(Policy(always=always(slow=Slow(above=2.0, percentile=None))), 0.0)
+    for _ in range(300):
+        controller.decide(Trace(0, key=KEY, duration=0.1), 0.0)
+    assert controller.decide(Trace(0, key=KEY, duration=0.5), 0.0).reason == "budget"
+    assert dict(controller.keys())[KEY].durations is None
+    assert dict(controller.keys())[KEY].arrived == 301
+
+
+def test_late_errors_are_charged_in_bytes_as_well():
+    controller, _ = fresh(Policy(budget=Budget(1e6, Unit.BYTES), always=always(errors=Ceiling(share=0.5))))
+    full = 0.5 * 1e6 * CEILING_SECONDS
+    assert controller.admit_error(5, 700, 100.0)
+    assert controller.always.errors.levels == [full - 700]
+    controller.book_rescued(5, 900)
+    assert controller.always.errors.levels == [full - 1600]
+    assert (controller.guard.spent, controller.certain) == (900, 900)
+
+
+def overdrawn(level, now=100.25):
+    """Decide at `now`, when refilling has brought the tokens to `level`; return when the controller ticked last."""
+    controller, _ = fresh()
+    controller.guard.tokens.level = level - 25.0  # 100 a second for a quarter of a second
+    controller.decide(Trace(NEVER - 1, key=KEY), now)
+    return controller.ticked
+
+
+def test_only_an_overdrawn_guard_has_the_probabilities_computed_early():
+    assert overdrawn(0.5) == overdrawn(0.0) == 100.0
+    assert overdrawn(-0.5) == 100.25
+
+
+def test_the_probabilities_are_computed_early_after_a_fifth_of_a_second_and_more_for_many_keys():
+    controller, _ = fresh()
+    controller._hurry = 0.25
+    controller.guard.tokens.level = -1000.0
+    controller.decide(Trace(NEVER - 1, key=KEY), 100.25)
+    assert controller.ticked == 100.25
+    controller, _ = fresh()
+    for number in range(2000):
+        controller.key_states.admit((str(number),), 100.0)
+    controller.tick(101.0)
+    controller.guard.tokens.level = -1000.0
+    for now, ticked in ((101.39, 101.0), (101.41, 101.41)):
+        controller.decide(Trace(NEVER - 1, key=KEY), now)
+        assert controller.ticked == ticked
+
+
+def test_within_one_instant_nothing_is_computed_anew():
+    controller, _ = fresh()
+    for _ in range(2):
+        controller.decide(Trace(NEVER - 1, key=KEY, spans=5000), 100.5)
+        assert controller.ticked == 100.0
+    assert controller.guard.tokens.level < 0
+    controller.decide(Trace(NEVER - 1, key=KEY), 100.6)
+    assert controller.ticked == 100.6
+
+
+def test_a_tick_is_long_enough_after_a_tenth_of_a_second():
+    controller = Controller(Policy(), 0.0)
+    controller.tick(SHORTEST_TICK)
+    assert controller.ticked == SHORTEST_TICK
+
+
+SITE = "a.example"
+
+
+def test_a_rule_alone_cuts_and_a_minimum_alone_lifts():
+    controller = Controller(Policy(always=NOTHING, site_rules=(SiteRule(0.0),)), 0.0)
+    decision = controller.decide(Trace(NEVER - 1, key=KEY, site=SITE), 3.0)
+    assert (decision.keep, decision.reason) == (False, "site_rule")
+    assert controller.sites.states[SITE].last_seen == 3.0
+    policy = Policy(
+        budget=Budget.spans_per_second(100), always=NOTHING, site_minimum=1.0, site_ceiling=Ceiling(share=0.5)
+    )
+    controller, state = fresh(policy)
+    state.threshold = threshold_of(0.25)
+    decision = controller.decide(Trace(0, key=KEY, site=SITE, spans=3), 100.0)
+    assert decision == Decision(keep=True, threshold=ALWAYS, reason="site_minimum")
+    assert controller.always.site_minimum.levels == [0.5 * 100 * CEILING_SECONDS - 3]
+
+
+def test_a_site_that_no_rule_cuts_and_no_minimum_lifts_is_left_to_the_budget():
+    policy = Policy(always=NOTHING, site_minimum=1.0, site_ceiling=Ceiling(traces_per_second=10))
+    controller = Controller(policy, 0.0)
+    decision = controller.decide(Trace(0, key=KEY, site=SITE), 0.0)
+    assert decision == Decision(keep=True, threshold=ALWAYS, reason="budget")
+    assert controller.always.site_minimum.levels == [10 * CEILING_SECONDS]
+
+
+@pytest.mark.parametrize(
+    ("randomness", "charged"),
+    [
+        (threshold_of(0.5) - 1, 0),
+        (threshold_of(0.5), 1),
+        (threshold_of(0.25) - 1, 1),
+        (threshold_of(0.25), 0),
+    ],
+)
+def test_a_minimum_pays_for_what_the_budget_would_have_dropped(randomness, charged):
+    policy = Policy(always=NOTHING, site_minimum=1.0, site_ceiling=Ceiling(traces_per_second=10))
+    controller = Controller(policy, 0.0)
+    controller.decide(Trace(0, key=KEY, site=SITE), 0.0)
+    dict(controller.keys())[KEY].threshold = threshold_of(0.25)
+    controller.sites.states[SITE].floor = threshold_of(0.5)
+    decision = controller.decide(Trace(randomness, key=KEY, site=SITE), 0.0)
+    assert (decision.threshold, decision.reason) == (threshold_of(0.5), "site_minimum")
+    assert controller.always.site_minimum.levels == [10 * CEILING_SECONDS - charged]
+
+
+def test_minimums_beyond_their_ceiling_are_counted():
+    ceiling = Ceiling(traces_per_second=1)
+    policy = Policy(always=NOTHING, site_rules=(SiteRule(0.0),), site_minimum=1.0, site_ceiling=ceiling)
+    controller = Controller(policy, 0.0)
+    reasons = [controller.decide(Trace(0, key=KEY, site=SITE), 0.0).reason for _ in range(8)]
+    assert reasons == ["site_minimum"] * 5 + ["site_rule"] * 3
+    assert controller.always.site_minimum.over == 3
+
+
+def planned(power=0.25, certain_rate=0.0, level=0.5, rate=100.0):
+    """Plan for a key with a thousand traces a second; return its threshold and that of new keys."""
+    controller = Controller(Policy(budget=Budget.traces_per_second(rate), always=NOTHING, power=power), 0.0)
+    state = controller.key_states.admit(KEY, 0.0)
+    state.traffic = state.weight_rate = state.adjusted_rate = 1000.0
+    controller.certain_rate = certain_rate
+    controller.guard.tokens.level = level * controller.guard.tokens.capacity
+    controller.plan(0.0)
+    return state.threshold, controller.key_states.new_threshold
+
+
+def new_keys(budget):
+    """The threshold of a key that gets what is left for one trace a minute."""
+    return threshold_near((budget - 1 / 60) / 1000)
+
+
+def test_the_plan_leaves_out_what_is_kept_for_certain_and_steers_the_tokens_to_half():
+    assert planned()[0] == new_keys(100)
+    assert planned(certain_rate=20.0)[0] == new_keys(80)
+    assert planned(level=0.75)[0] == new_keys(110)
+    assert planned(level=0.25)[0] == new_keys(90)
+    assert planned(certain_rate=1e6)[0] == new_keys(100 * 0.02)
+
+
+def test_new_keys_get_what_a_key_with_a_trace_a_minute_would():
+    assert planned()[1] == ALWAYS
+    assert planned(power=1.0)[1] == threshold_near(100 / (1000 + 1 / 60))
+
+
+def test_without_traffic_new_keys_are_kept_whole():
+    controller = Controller(Policy(budget=Budget.traces_per_second(0.1), always=NOTHING), 0.0)
+    controller.tick(1.0)
+    assert controller.key_states.new_threshold == ALWAYS

@@ -1,5 +1,4 @@
-// Command collector is the OpenTelemetry Collector's own code, with the components that our agent has, too: tests put
-// the two beside each other.
+// Command collector is the OpenTelemetry Collector with the components that the agent has too: tests compare the two.
 package main
 
 import (

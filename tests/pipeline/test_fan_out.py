@@ -329,7 +329,7 @@ async def test_where_all_refuse_what_a_journal_has_the_first_refusal_is_reported
         fan_out.consume(journaled("x"))
     capacity = refused.value.capacity
     assert (refused.value.reason, refused.value.retry_after) == ("queue_full", Overloaded("full").retry_after)
-    assert (capacity.short, capacity.root) == (True, branches[0].capacity)
+    assert (capacity.owner, capacity.short, capacity.root) == ("fan-out", True, branches[0].capacity)
     branches[1].free()
     await asyncio.sleep(0)
     assert not capacity.short
@@ -458,3 +458,26 @@ def test_several_branches_are_fed_by_a_fan_out_with_its_own_clock_and_log():
     assert [(line["pipeline"], line["branch"], line["items"]) for line in logs] == [
         ("traces", "b", 1), ("traces", "b", 2)
     ]  # fmt: skip
+
+
+async def test_a_fan_out_with_one_branch_waits_for_nothing_and_isolates_nothing():
+    full = Queue()
+    full.is_full = True
+    one = fan([full])
+    with pytest.raises(Overloaded):
+        one.consume(a_request("x"))
+    assert one._branches[0].stalls == {}
+    full.free()
+    one.consume(a_request("x"))
+    assert not full.taken[0].admitted, "it may still refuse"
+
+
+async def test_a_fan_out_before_exporters_isolates_a_branch_after_the_time_of_its_queue():
+    full = Queue(isolate_after=7.0)
+    full.is_full = True
+    feeding = fan_out([full, Branch()], ["a", "b"], clock=time.monotonic, log=structlog.get_logger())
+    with pytest.raises(Overloaded):
+        feeding.consume(a_request("x"))
+    assert [stall.limit for stall in feeding._branches[0].stalls.values()] == [7.0]
+    feeding.close()
+    assert feeding._branches[0].stalls == {}

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from otelwp_agent.capacity import Offer
+from otelwp_agent.capacity import Capacity, Offer
 from otelwp_agent.config.blocks import Queue
 from otelwp_agent.errors import Overloaded
 from otelwp_agent.model.batch import Batch, Origin
@@ -322,10 +322,6 @@ def test_a_small_queue_is_full_when_not_one_unit_fits():
     assert queue.space.full
 
 
-def released(queue: SendingQueue, *, progress: bool = True) -> None:
-    queue.release(taken(queue), progress=progress)
-
-
 def test_a_release_is_reported_as_progress_unless_the_batch_was_given_up():
     now = [5.0]
     queue = SendingQueue(Queue(queue_size=2), "x", clock=lambda: now[0])
@@ -334,18 +330,18 @@ def test_a_release_is_reported_as_progress_unless_the_batch_was_given_up():
     for _ in range(2):
         queue.put(a_batch())
     queue.refusal(a_batch())
-    released(queue, progress=False)
+    queue.release(taken(queue), progress=False)
     assert (heard, queue.space.short) == ([], False)
     queue.put(a_batch())
     queue.refusal(a_batch())
-    released(queue)
+    queue.release(taken(queue))
     assert (heard, queue.space.freed_at) == ([5.0], 5.0)
 
 
 def test_nobody_is_told_of_releases_that_nobody_waits_for():
     queue = a_queue(queue_size=2)
     queue.put(a_batch())
-    released(queue)
+    queue.release(taken(queue))
     assert queue.space.freed_at == float("-inf")
 
 
@@ -390,3 +386,51 @@ def test_a_share_of_a_batch_counts_for_the_memory_that_is_given():
     queue = SendingQueue(Queue(), "x", 600)
     queue.put(a_batch(size=40, shares=2))
     assert queue.bytes == 40 + 2 * 600
+
+
+def test_a_queue_with_all_units_or_bytes_taken_admits_nobody():
+    for limits in ({"queue_size": 1}, {"max_bytes": 10 + SHARE_BYTES}):
+        queue = a_queue(**limits)
+        queue.admit()
+        queue.put(a_batch())
+        with pytest.raises(Overloaded):
+            queue.admit()
+
+
+def test_new_limits_are_no_progress():
+    queue = a_queue()
+    queue.freed()
+    assert queue.space.freed_at == float("-inf")
+
+
+def a_refused_share(queue: SendingQueue) -> Capacity:
+    refusal = queue.refusal(of("a"))
+    assert refusal is not None
+    assert refusal.reason == "tenant_queue_full"
+    return refusal.capacity
+
+
+def test_the_share_of_a_tenant_reports_progress_and_is_forgotten_then():
+    queue = SendingQueue(Queue(queue_size=4, max_tenant_share=0.5), "otlp_http/x", clock=lambda: 7.0)
+    for _ in range(2):
+        queue.put(of("a"))
+    share = a_refused_share(queue)
+    assert share.owner == "otlp_http/x"
+    queue.release(taken(queue))
+    assert (share.freed_at, share.short) == (7.0, False)
+    queue.put(of("a"))
+    assert a_refused_share(queue) is not share
+
+
+def test_the_share_of_a_tenant_is_kept_as_long_as_anybody_watches_it():
+    queue = a_queue(queue_size=4, max_tenant_share=0.5)
+    for _ in range(2):
+        queue.put(of("a"))
+    share = a_refused_share(queue)
+    share.observers.append(lambda: None)
+    queue.freed("a")
+    assert not share.short
+    assert a_refused_share(queue) is share
+    share.observers.clear()
+    queue.freed("a")
+    assert a_refused_share(queue) is not share

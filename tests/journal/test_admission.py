@@ -63,6 +63,7 @@ def refusal(admission):
 
 def test_a_journal_that_is_closed_accepts_nothing_once_that_is_measured(admission):
     assert admission.unwritten == 0
+    assert reason(admission) == "shutting_down"
     admission.closed = False
     admission.admit()
     admission.closed = True

@@ -1,5 +1,6 @@
 import errno
 import os
+from pathlib import Path
 
 import structlog
 from structlog.testing import capture_logs
@@ -64,10 +65,10 @@ def test_a_nearly_full_disk_is_logged_once_until_there_is_space_again(tmp_path, 
 def test_it_can_be_held_again_and_no_descriptor_stays_open(tmp_path):
     reserve = Reserve(tmp_path, structlog.get_logger())
     assert not reserve.held
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(3):
         reserve.hold()
         assert (tmp_path / "reserve").stat().st_size == SIZE
         reserve.give_up()
         assert not reserve.held
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -434,3 +434,13 @@ def test_the_share_of_a_tenant_is_kept_as_long_as_anybody_watches_it():
     share.observers.clear()
     queue.freed("a")
     assert a_refused_share(queue) is not share
+
+
+@pytest.mark.parametrize("tenant", ["", "a"])
+def test_a_batch_without_a_body_takes_memory_and_so_nothing_oversized_comes_beside_it(tenant):
+    queue = a_queue(sizer="bytes", queue_size=1000, max_tenant_share=0.5)
+    queue.put(of(tenant, size=0))
+    assert (queue.size, queue.bytes) == (0, SHARE_BYTES)
+    refusal = queue.refusal(of(tenant, size=800 if tenant else 1001))
+    assert refusal is not None
+    assert refusal.reason == ("tenant_queue_full" if tenant else "queue_full")

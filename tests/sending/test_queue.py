@@ -444,3 +444,25 @@ def test_a_batch_without_a_body_takes_memory_and_so_nothing_oversized_comes_besi
     refusal = queue.refusal(of(tenant, size=800 if tenant else 1001))
     assert refusal is not None
     assert refusal.reason == ("tenant_queue_full" if tenant else "queue_full")
+
+
+def test_a_small_queue_is_not_full_as_long_as_one_unit_or_byte_fits():
+    for queue_size in (2, 100):
+        queue = a_queue(queue_size=queue_size, sizer="items")
+        queue.put(a_batch(queue_size - 1))
+        assert queue.refusal(a_batch(2)) is not None
+        assert not queue.space.full
+    queue = SendingQueue(Queue(max_bytes=100), "x", 0)
+    queue.put(a_batch(size=99))
+    assert queue.refusal(a_batch(size=2)) is not None
+    assert not queue.space.full
+
+
+def test_in_a_queue_that_is_not_enabled_a_tenant_may_fill_everything():
+    queue = a_queue(enabled=False, num_consumers=2, max_tenant_share=0.5)
+    queue.put(of("a"))
+    assert queue.fill("a") == 0.5
+
+
+def test_the_capacity_names_the_exporter():
+    assert a_queue().space.owner == "otlp_http/x"

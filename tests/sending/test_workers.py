@@ -119,3 +119,87 @@ def test_stops_without_a_start_and_twice(loop):
     jobs = Jobs(loop)
     loop.run_until_complete(jobs.workers.finish(0))
     loop.run_until_complete(jobs.workers.finish(0))
+
+
+def test_workers_that_have_had_nothing_to_do_begin_what_comes_later(loop):
+    jobs = Jobs(loop)
+    assert jobs.workers.stopped is False
+
+    async def scenario():
+        jobs.workers.start("test")
+        await asyncio.sleep(5)
+        assert {task.get_name() for task in asyncio.all_tasks()} >= {"test 0", "test 1"}
+        jobs.add("a")
+        await asyncio.sleep(5)
+        await jobs.workers.finish(100)
+
+    loop.run_until_complete(scenario())
+    assert jobs.done == [(6, "a")]
+
+
+def test_what_may_begin_in_less_than_a_second_begins_in_time(loop):
+    jobs = Jobs(loop)
+
+    async def scenario():
+        jobs.workers.start("test")
+        jobs.add("a", at=0.5)
+        await asyncio.sleep(3)
+        await jobs.workers.finish(100)
+
+    loop.run_until_complete(scenario())
+    assert jobs.done == [(1.5, "a")]
+
+
+def test_what_may_never_begin_by_itself_stops_no_worker(loop):
+    jobs = Jobs(loop)
+
+    async def scenario():
+        jobs.workers.start("test")
+        jobs.add("never", at=float("inf"))
+        await asyncio.sleep(5)
+        jobs.add("a")
+        await asyncio.sleep(5)
+        await jobs.workers.finish(loop.time())
+
+    loop.run_until_complete(scenario())
+    assert jobs.done == [(6, "a")]
+
+
+@pytest.mark.parametrize(("deadline", "ended"), [(10.0, 20.5), (20.7, 20.7)])
+def test_the_deadline_is_a_time_on_the_clock_and_may_be_over(loop, deadline, ended):
+    jobs = Jobs(loop)
+
+    async def scenario():
+        await asyncio.sleep(20)
+        jobs.workers.start("test")
+        jobs.add("a")
+        await asyncio.sleep(0.5)
+        await jobs.workers.finish(deadline)
+        return loop.time()
+
+    assert loop.run_until_complete(scenario()) == pytest.approx(ended)
+    assert jobs.cancelled == ["a"]
+
+
+def test_finish_waits_for_what_it_has_cancelled_and_may_be_called_again(loop):
+    class Slow(Jobs):
+        async def do(self, name):
+            try:
+                await asyncio.sleep(100)
+            finally:
+                await asyncio.sleep(2)
+                self.cancelled.append(name)
+
+    jobs = Slow(loop)
+
+    async def scenario():
+        jobs.workers.start("test")
+        jobs.add("a")
+        jobs.add("b", at=90)
+        await asyncio.sleep(1)
+        await jobs.workers.finish(5)
+        assert jobs.cancelled == ["a"]
+        await jobs.workers.finish(5)
+        return loop.time()
+
+    assert loop.run_until_complete(scenario()) == 7

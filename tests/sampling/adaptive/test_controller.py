@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otelwp_agent.sampling.adaptive.controller import CERTAIN_HALF_LIFE, ESTIMATES_WINDOW, SHORTEST_TICK, Controller
+from otelwp_agent.sampling.adaptive.controller import (
+    CERTAIN_HALF_LIFE,
+    ESTIMATES_WINDOW,
+    LEARN_ALL,
+    SHORTEST_TICK,
+    Controller,
+)
 from otelwp_agent.sampling.adaptive.guard import CEILING_SECONDS
 from otelwp_agent.sampling.adaptive.policy import Always, Budget, Ceiling, FirstSights, Policy, SiteRule, Slow, Unit
 from otelwp_agent.sampling.adaptive.state import restore, state_of
@@ -761,3 +767,62 @@ def test_without_traffic_new_keys_are_kept_whole():
     controller = Controller(Policy(budget=Budget.traces_per_second(0.1), always=NOTHING), 0.0)
     controller.tick(1.0)
     assert controller.key_states.new_threshold == ALWAYS
+
+
+def test_a_release_counts_even_if_the_trace_has_an_error_that_is_left_to_chance():
+    controller = Controller(Policy(always=always(first=FirstSights(traces=0, release_traces=1))), 0.0)
+    assert controller.decide(Trace(0, key=KEY, error=True, release="1"), 7.0).reason == "release"
+    assert controller.always.releases == {"1": [1, 7.0]}
+
+
+def test_after_the_first_thousand_traces_durations_are_learned_of_an_eighth():
+    controller = Controller(Policy(always=always(slow=Slow(percentile=99.0))), 0.0)
+    controller.decide(Trace(1, key=KEY), 0.0)
+    state = dict(controller.keys())[KEY]
+    state.arrived = LEARN_ALL - 2
+    totals = []
+    for randomness in (1, 1, 8, 9, 15, 16):
+        controller.decide(Trace(randomness, key=KEY, duration=0.1), 0.0)
+        totals.append(state.durations.total)
+    assert totals == [2, 2, 3, 3, 3, 4]
+
+
+def test_what_is_kept_for_certain_adds_up_and_stands_for_what_came():
+    controller, state = fresh(errors=Ceiling(traces_per_second=100))
+    for _ in range(2):
+        controller.decide(Trace(NEVER - 1, threshold_of(0.25), key=KEY, spans=4, error=True), 100.0)
+    assert (controller.certain, state.tally.errors) == (8, 8)
+
+
+def test_what_a_site_rule_keeps_is_planned_for_apart():
+    policy = Policy(budget=Budget.spans_per_second(1000), always=NOTHING, site_rules=(SiteRule(0.5),))
+    controller, state = fresh(policy)
+    for certain in (2, 4):
+        controller.decide(Trace(0, key=KEY, site=SITE, spans=4), 100.0)
+        assert controller.certain == certain
+    controller.decide(Trace(NEVER - 1, threshold_of(0.25), key=KEY, site=SITE, spans=4), 100.0)
+    assert controller.certain == 8, "of four that it stands for all are counted, but no more than it is itself"
+    assert (state.weight, state.adjusted) == (0, 0)
+
+
+def test_without_rules_sites_are_not_remembered_and_without_a_site_no_rule_holds():
+    controller = Controller(Policy(always=NOTHING), 0.0)
+    controller.decide(Trace(0, key=KEY, site=SITE), 0.0)
+    assert controller.sites.states == {}
+    controller = Controller(Policy(always=NOTHING, site_rules=(SiteRule(0.0),)), 0.0)
+    assert controller.decide(Trace(0, key=KEY), 0.0).keep
+    assert controller.sites.states == {}
+
+
+def test_the_smallest_threshold_is_one():
+    controller, state = fresh()
+    controller.decide(Trace(1, 1, key=KEY), 100.0)
+    assert state.tally.offered == pytest.approx(1)
+
+
+def test_every_trace_that_the_minute_cannot_bear_is_counted():
+    controller, _ = fresh()
+    controller.guard.spend(6600)
+    for number in range(1, 4):
+        controller.decide(Trace(NEVER - 1, key=KEY), 100.0)
+        assert controller.guarded == number

@@ -103,7 +103,7 @@ def read_list(path: Path) -> Listed:
     content = tomllib.loads(path.read_text("utf-8"))
     equivalent: dict[Change, str] = {}
     for entry in content.get("equivalent", []):
-        for change in changes(entry, path.name):
+        for change in accepted(entry, path.name):
             if not entry.get("reason", "").strip():
                 message = f"{path.name}: the entry for {change.module}, {change.function}, has no reason"
                 raise MutantsError(message)
@@ -114,7 +114,7 @@ def read_list(path: Path) -> Listed:
     return Listed(tests=content["tests"], equivalent=equivalent)
 
 
-def changes(entry: Mapping[str, Any], name: str) -> list[Change]:
+def accepted(entry: Mapping[str, Any], name: str) -> list[Change]:
     """Return the changes that an entry of the file `name` accepts: one, or one for each text in `after`."""
     fields = {key: value for key, value in entry.items() if key not in {"reason", "after"}}
     after = entry.get("after", [])
@@ -219,29 +219,40 @@ class Workspace:
         return ended.stdout
 
 
-def measure(module: str, more_tests: Sequence[str], *, max_children: int = 1, root: Path = ROOT) -> list[Mutant]:
-    """Return every mutant of a module; those that no test noticed, or only by a timeout, with what they change."""
+def measure(
+    module: str,
+    more_tests: Sequence[str],
+    equivalent: Collection[Change] = (),
+    *,
+    max_children: int = 1,
+    root: Path = ROOT,
+) -> list[Mutant]:
+    """Return every mutant of a module; those that no test noticed, or only by a timeout, with what they change.
+
+    Survivors of the mirrored test file that are `equivalent` are not tested with `more_tests`.
+    """
     mirrored = [place.as_posix() for place in test_files(Path(module)) if (root / place).exists()]
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         workspace = Workspace(Path(folder), module, root=root)
         statuses = workspace.run(mirrored[:1] or more_tests, max_children=max_children)
-        left = [name for name, status in statuses.items() if status in FAILED_TO_NOTICE]
+        changes = {name: workspace.change(name) for name, status in statuses.items() if status != "killed"}
+        left = [
+            name for name, change in changes.items() if statuses[name] in FAILED_TO_NOTICE and change not in equivalent
+        ]
         if left and mirrored and more_tests:
             statuses |= workspace.run([mirrored[0], *more_tests], max_children=max_children, mutants=left)
-        return [
-            Mutant(Change(module, "", "", "") if status == "killed" else workspace.change(name), status)
-            for name, status in statuses.items()
-        ]
+    killed = Change(module, "", "", "")
+    return [Mutant(changes.get(name, killed), status) for name, status in statuses.items()]
 
 
 def row(mutants: Sequence[Mutant], equivalent: Collection[Change]) -> tuple[int, ...]:
     """Return the numbers of `COLUMNS`; the score is rounded down."""
     counts = Counter(mutant.status for mutant in mutants)
-    accepted = sum(mutant.status in FAILED_TO_NOTICE and mutant.change in equivalent for mutant in mutants)
+    agreed = sum(mutant.status in FAILED_TO_NOTICE and mutant.change in equivalent for mutant in mutants)
     killed = counts["killed"] + counts["timeout"]
-    possible = len(mutants) - accepted
+    possible = len(mutants) - agreed
     score = 100 * killed // possible if possible else 100
-    return (len(mutants), counts["killed"], counts["timeout"], counts["survived"], counts["no tests"], accepted, score)
+    return (len(mutants), counts["killed"], counts["timeout"], counts["survived"], counts["no tests"], agreed, score)
 
 
 def problems(module: str, mutants: Sequence[Mutant], equivalent: Collection[Change]) -> Iterator[str]:
@@ -296,7 +307,7 @@ def main(arguments: Sequence[str]) -> int:
         listed = read_list(LIST)
         for module in chosen(options.modules, listed.tests):
             more = () if options.fast else listed.tests[module]
-            mutants = measure(module, more, max_children=options.max_children)
+            mutants = measure(module, more, listed.equivalent, max_children=options.max_children)
             rows[module] = row(mutants, listed.equivalent)
             wrong += problems(module, mutants, listed.equivalent)
             print(f"{module}: {rows[module][-1]} % of {len(mutants)} mutants are killed", flush=True)

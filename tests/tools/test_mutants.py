@@ -193,7 +193,7 @@ def test_mutants_of_a_project(tree):
     found = mutants.measure(MODULE, ["tests/more"], root=tree)
     assert sorted((each.status, each.change.function, each.change.after) for each in found) == [
         ("killed", "", ""),  # return 2 / a: tests/calc
-        ("killed", "", ""),  # return 3 * a: tests/more alone
+        ("killed", "twice", "return 3 * a"),  # tests/more alone
         ("no tests", "never", "return a"),
         ("survived", "add", "return a - b"),
     ]

@@ -214,3 +214,23 @@ def test_an_account_is_written_as_it_stands():
     row = row_of(ledger)
     ledger.settle(Outcome.DROPPED, 1, "timeout")
     assert row == ("traces", "otlp", "shop", 9, [0, 0, 0, 2], {"timeout": 2})
+
+
+def test_what_comes_while_a_commit_that_fails_is_written_is_not_lost(tmp_path):
+    books, failed, again = Books(), draft(tmp_path), draft(tmp_path, 2)
+    one, two = Ledger(("a", "otlp", "")), Ledger(("b", "otlp", ""))
+    books.changed(one)
+    books.released(failed.segment, 4)
+    books.repeat([7], [(8, 0, "x")])
+    failed.branches += books.take_branches()
+    books.close(failed)
+    books.changed(two)
+    books.released(failed.segment, 5)
+    books.repeat([9], [(10, 0, "x")])
+    books.take_back(failed)
+    commit = commit_of(books, again)
+    assert sorted(row[0] for row in commit.accounts) == ["a", "b"]
+    assert list(commit.released) == [5, 6, 7, 9]
+    assert sorted(commit.branches) == [(8, 0, "x"), (10, 0, "x")]
+    failed.segment.close()
+    again.segment.close()

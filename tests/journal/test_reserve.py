@@ -6,6 +6,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from otelwp_agent.journal.reserve import SIZE, Reserve
+from otelwp_agent.storage import files
 
 
 def test_it_has_its_blocks_until_they_are_needed(tmp_path):
@@ -72,3 +73,15 @@ def test_it_can_be_held_again_and_no_descriptor_stays_open(tmp_path):
         reserve.give_up()
         assert not reserve.held
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_reserve_that_cannot_be_removed_is_no_longer_held(tmp_path, monkeypatch):
+    def denied(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    reserve = Reserve(tmp_path, structlog.get_logger())
+    assert reserve.held is False
+    reserve.hold()
+    monkeypatch.setattr(files, "remove", denied)
+    reserve.give_up()
+    assert reserve.held is False

@@ -6,9 +6,10 @@
         → receivers, processors, exporters, connectors, extensions (independent of each other)
         → component, components → sampling → codecs → transport → config → storage → model → telemetry, errors, capacity
 
-Imports for type checkers count like any other, because a layer that uses the types of another depends on it. Four other
-rules are checked: model/ does no I/O; only transport/grpc_*.py import gRPC; only cli/main.py ends the process; only
-telemetry/tasks.py starts background tasks, which it names and whose errors it reports.
+Imports for type checkers count like any other, because a layer that uses the types of another depends on it. Other
+rules are checked too: modules do not import each other in a circle; model/ does no I/O; only transport/grpc_*.py import
+gRPC; only cli/main.py ends the process; only telemetry/tasks.py starts background tasks, which it names and whose
+errors it reports.
 
 Prints `file:line: problem` and exits 1 if there are problems. Run by `make check`.
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "otelwp_agent"
@@ -124,6 +125,64 @@ def habit_problems(tree: ast.AST, module: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, f"{name}: start background tasks with telemetry.tasks.spawn, which logs their exceptions"
 
 
+def imported_names(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[str]:
+    """Yield what a module imports: for `from a import b`, both `a` and `a.b`, because `b` may be a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                words = module.split(".")
+                keep = len(words) - node.level + (1 if is_package else 0)
+                base = ".".join([*words[:keep], *filter(None, [base])])
+            yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Return each group of modules that import each other, directly or through others, sorted by name.
+
+    `graph` maps each module to the modules that it imports.
+    """
+    reach = {module: _reachable(graph, module) for module in graph}
+    together = {
+        module: sorted(other for other in reach[module] if module in reach.get(other, ()))
+        for module in graph
+        if module in reach[module]
+    }
+    return sorted({tuple(group): group for group in together.values()}.values())
+
+
+def _reachable(graph: Mapping[str, set[str]], start: str) -> set[str]:
+    """Return every module that `start` imports, directly or through others."""
+    found: set[str] = set()
+    left = [start]
+    while left:
+        for module in graph.get(left.pop(), set()) - found:
+            found.add(module)
+            left.append(module)
+    return found
+
+
+def circle_problems(trees: Mapping[str, tuple[Path, ast.AST]]) -> Iterator[tuple[Path, str]]:
+    """Yield (file, problem) for each group of modules that import each other in a circle.
+
+    `trees` maps the name of each module to its file and syntax tree. A package's `__init__` does not count as imported
+    by the modules below it.
+    """
+    graph = {
+        module: {
+            name
+            for name in imported_names(tree, module, is_package=path.name == "__init__.py")
+            if name in trees and name != module and trees[name][0].name != "__init__.py"
+        }
+        for module, (path, tree) in trees.items()
+    }
+    for group in circles(graph):
+        text = f"modules import each other in a circle: {', '.join(group)}; move what they share to a module of its own"
+        yield trees[group[0]][0], text
+
+
 def check_source(source: str, module: str, *, is_package: bool = False) -> list[tuple[int, str]]:
     """Return every (line, problem) in the source of one module."""
     tree = ast.parse(source)
@@ -133,17 +192,21 @@ def check_source(source: str, module: str, *, is_package: bool = False) -> list[
 
 def main() -> int:
     """Check the package; return 1 if there are problems."""
-    status = 0
+    found: list[tuple[Path, int, str]] = []
+    trees: dict[str, tuple[Path, ast.AST]] = {}
     for path in sorted((ROOT / PACKAGE).rglob("*.py")):
         if path.name.endswith("_pb2.py"):
             continue
         is_package = path.name == "__init__.py"
         words = path.relative_to(ROOT).with_suffix("").parts
         module = ".".join(words[:-1] if is_package else words)
-        for line, problem in check_source(path.read_text("utf-8"), module, is_package=is_package):
-            print(f"{path.relative_to(ROOT)}:{line}: {problem}")
-            status = 1
-    return status
+        source = path.read_text("utf-8")
+        trees[module] = path, ast.parse(source)
+        found += [(path, line, problem) for line, problem in check_source(source, module, is_package=is_package)]
+    found += [(path, 1, problem) for path, problem in circle_problems(trees)]
+    for path, line, problem in found:
+        print(f"{path.relative_to(ROOT)}:{line}: {problem}")
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ class Resent(Receipt):
 
 
 class DeadLetterFile:
-    """Takes what exporters' other sides refused for good (`sending.sender.DeadLetters`). For the event loop alone."""
+    """Takes what exporters' other sides refused for good (`sending.delivery.DeadLetters`). For the event loop alone."""
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from otelwp_agent.component import ComponentHealth, Kind
+from otelwp_agent.component import ComponentHealth
 from otelwp_agent.errors import Overloaded
 from otelwp_agent.journal import opening
 from otelwp_agent.journal.account import JournalAccount
@@ -127,7 +127,7 @@ class Journal:
             "entries": self.entries,
             "waiting_entries": self.waiting,
         }
-        return ComponentHealth(Kind.EXTENSION, "journal", not message, message, details)
+        return ComponentHealth(None, "journal", not message, message, details)
 
     # -- opening and closing
 

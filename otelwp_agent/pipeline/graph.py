@@ -16,42 +16,31 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from otelwp_agent.component import (
     Component,
-    ComponentHealth,
     ComponentId,
-    Connector,
     Context,
-    Exporter,
     ExporterConfig,
-    Extension,
     Kind,
     Processor,
-    Receiver,
 )
 from otelwp_agent.component_errors import failure
 from otelwp_agent.config.blocks import Queue, Retry
 from otelwp_agent.errors import StartError
 from otelwp_agent.model.ledger_report import totals
-from otelwp_agent.model.ledgers import Ledgers
 from otelwp_agent.pipeline.building import build_component
-from otelwp_agent.pipeline.entry import PipelineHead, ReceiverEntry
+from otelwp_agent.pipeline.entry import PipelineHead
+from otelwp_agent.pipeline.graph_parts import GraphParts
 from otelwp_agent.pipeline.wiring import Wiring
 from otelwp_agent.sending.sender import Drained, Sender
-from otelwp_agent.transport.in_flight import InFlight
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    import structlog
-
-    from otelwp_agent.component import Host
     from otelwp_agent.journal.records import ExporterRow
     from otelwp_agent.model.signal import Signal
     from otelwp_agent.pipeline.entry import ReceiverEntry
+    from otelwp_agent.pipeline.environment import Environment
     from otelwp_agent.pipeline.fan_out import FanOut
-    from otelwp_agent.pipeline.intake import Intake
     from otelwp_agent.pipeline.plan_types import ComponentPlan, PipelinePlan, Plan
-    from otelwp_agent.sending.sender import DeadLetters
-    from otelwp_agent.telemetry.metrics import Registry
 
 C = TypeVar("C", bound=Component)
 T = TypeVar("T")
@@ -61,35 +50,9 @@ _UNQUEUED = ExporterConfig(sending_queue=Queue(max_bytes=2**62), retry_on_failur
 
 
 @dataclass(slots=True)
-class Environment:
-    """What every component is given beside its configuration."""
-
-    registry: Registry
-    log: structlog.typing.FilteringBoundLogger
-    clock: Callable[[], float]
-    host: Host
-    ledgers: Ledgers = field(default_factory=Ledgers)
-    dead_letters: DeadLetters | None = None
-    """Where goes what can never be delivered."""
-    intake: Intake | None = None
-    """Where there is a journal: what writes to it, and feeds from it."""
-    in_flight: InFlight = field(default_factory=InFlight)
-    """Shared by all receivers and memory limiters, also across reloads."""
-
-
-@dataclass(slots=True)
-class Graph:
+class Graph(GraphParts):
     """Everything that runs for one plan."""
 
-    plan: Plan
-    environment: Environment
-    extensions: dict[ComponentId, Extension] = field(default_factory=dict)
-    exporters: dict[ComponentId, Exporter] = field(default_factory=dict)
-    senders: dict[tuple[ComponentId, Signal], Sender] = field(default_factory=dict)
-    connectors: dict[ComponentId, Connector] = field(default_factory=dict)
-    processors: dict[tuple[str, ComponentId], Processor] = field(default_factory=dict)
-    receivers: dict[ComponentId, Receiver] = field(default_factory=dict)
-    heads: dict[str, PipelineHead] = field(default_factory=dict)
     fan_outs: Sequence[FanOut | ReceiverEntry] = ()
     """What watches branches for isolation."""
     _before: Graph | None = None
@@ -104,7 +67,7 @@ class Graph:
             graph._make(Kind.EXTENSION, identifier, graph.extensions, old.extensions)
         for pipeline in plan.pipelines.values():
             for identifier in pipeline.exporters:
-                if not graph._is_connector(identifier):
+                if not graph.is_connector(identifier):
                     graph._make(Kind.EXPORTER, identifier, graph.exporters, old.exporters)
                     graph._make_sender(identifier, pipeline.signal)
                 else:
@@ -114,7 +77,7 @@ class Graph:
             graph._make_head(pipeline)
         for pipeline in plan.pipelines.values():
             for identifier in pipeline.receivers:
-                if not graph._is_connector(identifier):
+                if not graph.is_connector(identifier):
                     graph._make(Kind.RECEIVER, identifier, graph.receivers, old.receivers)
         fresh = {id(part) for part in graph._fresh}
         graph.fan_outs = Wiring(graph, before).wire(lambda part: id(part) in fresh)
@@ -123,9 +86,8 @@ class Graph:
     async def start(self) -> None:
         """Start what is new: extensions, exporters, connectors, processors, receivers. On failure, stop it again."""
         started: list[Component | Sender] = []
-        intake = self.environment.intake
-        if intake is not None:  # receivers hand over as soon as they listen
-            intake.heads = {**intake.heads, **self.heads}
+        running = [self._before] if self._before is not None else []
+        _feed_from_journal(*running, self)  # before a receiver listens
         try:
             for part in self._fresh:
                 started.append(part)
@@ -133,6 +95,8 @@ class Graph:
         except BaseException as error:
             for part in reversed(started):
                 await _shutdown_quietly(part)
+            if running:
+                _feed_from_journal(*running)
             if isinstance(error, Exception):
                 raise failure(_name(started[-1]), "cannot start", error, _context(started[-1]).log) from error
             raise
@@ -154,12 +118,9 @@ class Graph:
                     receiver.next = self.receivers[identifier].next
         self._fresh = []
         self._before = None
-        intake = self.environment.intake
-        if intake is not None:
-            intake.heads = self.heads
-            readers: list[Processor | Sender] = [*self.processors.values(), *self.senders.values()]
-            intake.journal.remember_exporters(self._exporter_rows)
-            intake.headers = sorted({header for reader in readers for header in reader.headers})
+        _feed_from_journal(self)
+        if self.environment.intake is not None:
+            self.environment.intake.journal.remember_exporters(self._exporter_rows)
 
     async def retire(self, successor: Graph | None, deadline: float) -> Drained:
         """Stop what `successor` does not share, receivers first; drain until `deadline` (on the clock), then drop.
@@ -168,7 +129,7 @@ class Graph:
         """
         kept = successor.parts() if successor is not None else set()
         delivered = left = in_journal = 0
-        for rank in self._ordered():
+        for rank in self.stop_order():
             going = [part for part in rank if id(part) not in kept]
             for drained in await asyncio.gather(*(self._stop(part, deadline) for part in going)):
                 delivered += drained.delivered
@@ -180,32 +141,16 @@ class Graph:
 
     def refresh(self) -> None:
         """Have every component read its files again; what fails is logged, and goes on with what it had."""
-        for part in self._components():
+        for part in self.components():
             try:
                 part.refresh()
             except StartError as error:
                 self.environment.log.warning("files not reloaded; the old ones stay in use", error=str(error))
 
-    def health(self) -> list[ComponentHealth]:
-        """Return the state of every component that tells one."""
-        states = [part.health() for rank in self._ordered() for part in rank]
-        return [state for state in states if state is not None]
-
-    def providers(self, capability: type[T]) -> list[T]:
-        """Return the processors that implement `capability`, in the order of the file."""
-        return [stage for stage in self.processors.values() if isinstance(stage, capability)]
-
     def _exporter_rows(self) -> list[ExporterRow]:
         """Return what the journal remembers of exporters."""
         lines = totals("exporter", [sender.line() for sender in self.senders.values()])
         return [(line.name, line.accepted, line.delivered, line.reasons, line.in_flight) for line in lines]
-
-    def in_flight(self) -> int:
-        """Return the items that have been accepted and not settled, over all pipelines."""
-        return sum(ledger.in_flight for head in self.heads.values() for ledger in head.ledgers.values())
-
-    def _is_connector(self, identifier: ComponentId) -> bool:
-        return (Kind.CONNECTOR, identifier) in self.plan.components
 
     def _make(
         self, kind: Kind, identifier: ComponentId, into: dict[ComponentId, C], before: Mapping[ComponentId, C]
@@ -297,41 +242,6 @@ class Graph:
             log.exception("component did not stop")
         return Drained(0, 0)
 
-    def _ordered(self) -> list[Sequence[Component | Sender]]:
-        """Return everything in the order in which it stops; what stands in one rank stops together."""
-        ranks: list[Sequence[Component | Sender]] = [list(self.receivers.values())]
-        for pipeline in self._downstream_order():
-            ranks += [[self.processors[pipeline.id, identifier]] for identifier in pipeline.processors]
-        ranks += [list(self.connectors.values()), list(self.senders.values())]
-        return [*ranks, list(self.exporters.values()), list(self.extensions.values())]
-
-    def _components(self) -> list[Component]:
-        return [part for rank in self._ordered() for part in rank if isinstance(part, Component)]
-
-    def _downstream_order(self) -> list[PipelinePlan]:
-        """Return pipelines so that each comes before those that its connectors feed."""
-        pipelines = list(self.plan.pipelines.values())
-        ordered: list[PipelinePlan] = []
-        while pipelines:
-            for pipeline in pipelines:
-                feeders = [
-                    other
-                    for other in pipelines
-                    if other is not pipeline and any(identifier in other.exporters for identifier in pipeline.receivers)
-                ]
-                if not feeders:
-                    ordered.append(pipeline)
-                    pipelines.remove(pipeline)
-                    break
-            else:  # a cycle, which the plan has refused
-                ordered += pipelines
-                break
-        return ordered
-
-    def parts(self) -> set[int]:
-        """Return what tells every part of it from every other."""
-        return {id(part) for rank in self._ordered() for part in rank}
-
 
 def _context(part: Component | Sender) -> Context:
     return part.exporter.context if isinstance(part, Sender) else part.context
@@ -340,6 +250,18 @@ def _context(part: Component | Sender) -> Context:
 def _name(part: Component | Sender) -> str:
     context = _context(part)
     return f"{context.kind.value}/{context.id}"
+
+
+def _feed_from_journal(*graphs: Graph) -> None:
+    """Have journaled requests fed to the pipelines of these graphs, the last one first, and to no others."""
+    intake = graphs[-1].environment.intake
+    if intake is None:
+        return
+    heads = {name: head for graph in graphs for name, head in graph.heads.items()}
+    processors = [stage for graph in graphs for stage in graph.processors.values()]
+    senders = [sender for graph in graphs for sender in graph.senders.values()]
+    readers: list[Processor | Sender] = [*processors, *senders]
+    intake.switch(heads, (header for reader in readers for header in reader.headers))
 
 
 async def _shutdown_quietly(part: Component | Sender) -> None:

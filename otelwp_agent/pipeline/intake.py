@@ -20,7 +20,7 @@ from otelwp_agent.pipeline.entry import ReceiverEntry
 from otelwp_agent.telemetry.tasks import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     Key = tuple[str, str, str, tuple[tuple[str, str], ...], tuple[str, ...]]
     """Receiver, transport, tenant, headers and pipelines."""
@@ -46,19 +46,24 @@ PAUSE = 0.25
 
 
 class Intake:
-    """Feeds what the journal has to the pipelines. `heads` and `headers` change at a reload."""
+    """Feeds journaled requests to the pipelines that `switch` names."""
 
     def __init__(self, journal: Journal, ledgers: Ledgers, log: structlog.typing.FilteringBoundLogger) -> None:
         """Feed nothing yet."""
         self.journal = journal
         self.ledgers = ledgers
-        self.heads: Mapping[str, PipelineHead] = {}
         self.headers: Sequence[str] = ()
-        """The clients' headers that some component reads, in lower case: no others are written to disk."""
+        """Client headers that a component reads, in lower case: only these are written to disk."""
+        self._heads: Mapping[str, PipelineHead] = {}
         self._log = log
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         journal.on_closed = self._wake.set
+
+    def switch(self, heads: Mapping[str, PipelineHead], headers: Iterable[str]) -> None:
+        """From now on, feed to these pipelines (by id), and write these client headers to disk: at start and reload."""
+        self._heads = heads
+        self.headers = sorted(set(headers))
 
     def start(self) -> None:
         """Begin to feed what waits, and to check that no file of the journal has disappeared."""
@@ -93,7 +98,7 @@ class Intake:
 
     def _feed_one(self, claim: JournalClaim, pipeline: str, batch: Batch) -> None:
         receipt = claim.receipt
-        head = self.heads.get(pipeline)
+        head = self._heads.get(pipeline)
         if head is None:
             self._log.error("items dropped", reason="pipeline_removed", pipeline=pipeline, items=batch.items)
             receipt.settle(Outcome.DROPPED, batch.items, "pipeline_removed")
@@ -158,7 +163,7 @@ class Intake:
         for place, name in enumerate(pipelines):
             if (place, "") in done:
                 continue
-            head = self.heads.get(name)
+            head = self._heads.get(name)
             if head is None:
                 return True
             for branch, fill in head.fills.items():

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from otelwp_agent.model.signal import Signal
-    from otelwp_agent.pipeline.graph import Graph
+    from otelwp_agent.pipeline.graph_parts import GraphParts
     from otelwp_agent.pipeline.plan_types import PipelinePlan
     from otelwp_agent.sending.sender import Sender
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Wiring:
     """Connects the components of `graph`, which takes the place of the one `before` it, if there is one."""
 
-    def __init__(self, graph: Graph, before: Graph | None) -> None:
+    def __init__(self, graph: GraphParts, before: GraphParts | None) -> None:
         """Connect nothing yet."""
         self._graph = graph
         self._before = before.heads if before is not None else {}
@@ -84,12 +84,9 @@ class Wiring:
             heads, str(receiver), signal, registry, clock=clock, log=log, acknowledge=acknowledge, intake=intake
         )
 
-    def _is_connector(self, identifier: ComponentId) -> bool:
-        return (Kind.CONNECTOR, identifier) in self._graph.plan.components
-
     def _exit(self, identifier: ComponentId, signal: Signal) -> Consumer:
         graph = self._graph
-        return graph.connectors[identifier] if self._is_connector(identifier) else graph.senders[identifier, signal]
+        return graph.connectors[identifier] if graph.is_connector(identifier) else graph.senders[identifier, signal]
 
     def _tail_admits(self, tail: Consumer, signal: Signal) -> Callable[[], None]:
         """Return what refuses early for the end of a pipeline without a buffer."""
@@ -99,7 +96,7 @@ class Wiring:
 
     def _fill(self, identifier: ComponentId, signal: Signal) -> Callable[[str], float]:
         """Return what tells how full an exporter's queue is; for a connector, the fullest that it leads to."""
-        if not self._is_connector(identifier):
+        if not self._graph.is_connector(identifier):
             return self._graph.senders[identifier, signal].fill
         heads = [head for fed in self._fed_by(identifier).values() for head in fed]
         return lambda tenant: max((fill(tenant) for head in heads for fill in head.fills.values()), default=0.0)

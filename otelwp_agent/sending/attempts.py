@@ -45,7 +45,7 @@ class Tries:
     async def once(self, batch: Batch, permit: Permit) -> int:
         """Send the batch once, as `permit` allows; return how many items were rejected. Raises only `ConsumeError`."""
         concurrency = self._concurrency
-        busy = self._account.sending >= concurrency.limit
+        busy = concurrency.sending >= concurrency.limit
         started = self._clock()
         try:
             rejected = await self._export(batch)

@@ -31,11 +31,13 @@ _NEVER = float("inf")
 class Concurrency:
     """The limit of one sender, from `least` to `most`. Times are seconds on the caller's clock."""
 
-    __slots__ = ("_before", "_cut_at", "_exact", "_floors", "_least", "_most", "_slow", "_turn", "limit")
+    __slots__ = ("_before", "_cut_at", "_exact", "_floors", "_least", "_most", "_slow", "_turn", "limit", "sending")
 
     def __init__(self, least: int, most: int) -> None:
         """Begin with `most`."""
         self.limit = most
+        self.sending = 0
+        """Sends under way; the dispatcher counts them."""
         self._least = least
         self._most = most
         self._exact = float(most)

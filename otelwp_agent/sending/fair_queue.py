@@ -19,10 +19,12 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from otelwp_agent.sending.queued_batch import TenantQueue
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from otelwp_agent.sending.queue import Entry
+    from otelwp_agent.sending.queued_batch import QueuedBatch
 
 QUANTUM = 64 * 1024
 """Bytes that a line may send in one round: about one large request."""
@@ -30,68 +32,49 @@ IDLE_LINES = 256
 """Lines of tenants with nothing in the queue that are kept, so that not every batch makes one anew."""
 
 
-class Line:
-    """What one tenant holds in a queue: `size` (units) and `bytes` of all that was put and not released."""
-
-    __slots__ = ("bytes", "deficit", "first", "size", "tenant", "waiting")
-
-    def __init__(self, tenant: str) -> None:
-        """Start empty."""
-        self.tenant = tenant
-        self.size = 0
-        self.bytes = 0
-        self.deficit = 0
-        self.first: deque[Entry] = deque()
-        self.waiting: deque[Entry] = deque()
-
-    def __len__(self) -> int:
-        """Return how many entries wait in it."""
-        return len(self.first) + len(self.waiting)
-
-
-class FairLines:
+class FairQueue:
     """The lines of one queue, and whose turn it is."""
 
     __slots__ = ("_lines", "ring")
 
     def __init__(self) -> None:
         """Start without lines."""
-        self._lines: dict[str, Line] = {}
-        self.ring: deque[Line] = deque()
+        self._lines: dict[str, TenantQueue] = {}
+        self.ring: deque[TenantQueue] = deque()
         """Lines in which something waits, the next one first. True if there is any."""
 
     def __len__(self) -> int:
         """Return how many entries wait."""
         return sum(map(len, self.ring))
 
-    def __iter__(self) -> Iterator[Line]:
+    def __iter__(self) -> Iterator[TenantQueue]:
         """Go through the lines of all tenants that hold something."""
         return (line for line in self._lines.values() if line.size or line.bytes)
 
-    def of(self, tenant: str) -> Line:
+    def of(self, tenant: str) -> TenantQueue:
         """Return a tenant's line."""
         line = self._lines.get(tenant)
         if line is None:
             if len(self._lines) >= IDLE_LINES:
                 self._lines = {line.tenant: line for line in self}
-            line = self._lines[tenant] = Line(tenant)
+            line = self._lines[tenant] = TenantQueue(tenant)
         return line
 
-    def append(self, entry: Entry) -> None:
+    def append(self, entry: QueuedBatch) -> None:
         """Have an entry wait in its line."""
-        line = entry.line
+        line = entry.tenant_queue
         if not (line.waiting or line.first):
             self._enter(line)
         line.waiting.append(entry)
 
-    def append_first(self, entry: Entry) -> None:
+    def append_first(self, entry: QueuedBatch) -> None:
         """Have an entry wait before those that were never sent."""
-        line = entry.line
+        line = entry.tenant_queue
         if not (line.waiting or line.first):
             self._enter(line)
         line.first.append(entry)
 
-    def take(self) -> Entry:
+    def take(self) -> QueuedBatch:
         """Return the entry whose turn it is. There must be one."""
         ring = self.ring
         line = ring[0]
@@ -108,7 +91,7 @@ class FairLines:
             ring.popleft()
         return entry
 
-    def _enter(self, line: Line) -> None:
+    def _enter(self, line: TenantQueue) -> None:
         """Let a line have turns again."""
         line.deficit = QUANTUM
         self.ring.append(line)

@@ -138,15 +138,14 @@ def breaker_of(context: Context, retry: Retry, random: Callable[[], float]) -> B
 class SendingAccount:
     """The figures of one sender.
 
-    `sending` is the number of batches being sent. Items since it was made: `delivered`, `left` (dropped by a stop) and
-    `kept` (let go of by a stop, and kept by the journal).
+    Items since it was made: `delivered`, `left` (dropped by a stop) and `kept` (abandoned by a stop, and kept by the
+    journal).
     """
 
     def __init__(
         self, context: Context, signal: Signal, queue: SendingQueue, breaker: Breaker, concurrency: Concurrency
     ) -> None:
         """Bind the instruments of the exporter that `context` names, for one signal."""
-        self.sending = 0
         self.delivered = 0
         self.left = 0
         self.kept = 0
@@ -184,7 +183,7 @@ class SendingAccount:
     @property
     def in_flight(self) -> int:
         """Batches being sent or waiting to be tried again."""
-        return self.sending + len(self._queue.later)
+        return self._concurrency.sending + len(self._queue.later)
 
     def line(self) -> Line:
         """Return the sender's ledger. Each figure is counted by itself."""

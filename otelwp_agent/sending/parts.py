@@ -10,20 +10,22 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.errors import MalformedError, PermanentError, TooLargeError
 from otelwp_agent.model.projections import split_batch, split_bytes, split_receipts
-from otelwp_agent.sending.queue import Suspicion
+from otelwp_agent.sending.queued_batch import Suspicion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from otelwp_agent.model.batch import Batch
-    from otelwp_agent.sending.queue import Entry
+    from otelwp_agent.sending.queued_batch import QueuedBatch
 
 REFUSALS_BEFORE_GIVING_UP = 64
 """Parts of one batch that may be refused as malformed before any is taken. The hunt goes breadth first, so by then
 every 32nd of the batch is known to be refused: no bad sender among good ones, but a backend that refuses everything."""
 
 
-def parts_of(entry: Entry, error: PermanentError, limit: int | None = None) -> tuple[Sequence[Batch], PermanentError]:
+def parts_of(
+    entry: QueuedBatch, error: PermanentError, limit: int | None = None
+) -> tuple[Sequence[Batch], PermanentError]:
     """Return the parts of what was refused with `error`, none if they cannot help; and why it is refused then.
 
     `limit` is the size in bytes above which it is too large, if that is known.
@@ -43,7 +45,7 @@ def parts_of(entry: Entry, error: PermanentError, limit: int | None = None) -> t
     return (parts if len(parts) > 1 else ()), error
 
 
-def _is_worth_a_hunt(entry: Entry) -> bool:
+def _is_worth_a_hunt(entry: QueuedBatch) -> bool:
     """Tell one bad sender among good ones from a backend that refuses everything."""
     suspicion = entry.suspicion = entry.suspicion or Suspicion()
     suspicion.refused += 1

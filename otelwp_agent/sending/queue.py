@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.capacity import Capacity
 from otelwp_agent.errors import Overloaded
-from otelwp_agent.sending.fair_queue import FairLines
+from otelwp_agent.sending.fair_queue import FairQueue
+from otelwp_agent.sending.queued_batch import QueuedBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from otelwp_agent.config.blocks import Queue
     from otelwp_agent.model.batch import Batch
-    from otelwp_agent.sending.fair_queue import Line
-    from otelwp_agent.sending.retry import Backoff
+    from otelwp_agent.sending.queued_batch import Suspicion, TenantQueue
 
 SHARE_BYTES = 200
 """Memory that one share of a batch holds beside the body: its receipt, a pair and a place in a list (CPython 3.11)."""
@@ -37,34 +37,6 @@ KEPT_SHARE_BYTES = 600
 """The same where a journal has it: its entry, its claim and where they are found as well."""
 LITTLE = 64
 """A queue with less than this part of its capacity left counts as full, until something has been released."""
-
-
-class Suspicion:
-    """How the hunt for the malformed request in one merged batch goes; its parts share it."""
-
-    __slots__ = ("refused", "taken")
-
-    def __init__(self) -> None:
-        """Start with nothing known."""
-        self.refused = 0
-        self.taken = False
-
-
-class Entry:
-    """One batch in the queue, what it counts for, and the line it stands in."""
-
-    __slots__ = ("backoff", "batch", "bytes", "line", "released", "suspicion", "units")
-
-    def __init__(self, batch: Batch, units: int, size: int, line: Line, suspicion: Suspicion | None = None) -> None:
-        """Hold `batch`, which takes `units` of the queue's room and `size` bytes of memory."""
-        self.batch = batch
-        self.units = units
-        self.bytes = size
-        self.line = line
-        self.suspicion = suspicion
-        self.backoff: Backoff | None = None
-        """Set by its first failure."""
-        self.released = False
 
 
 class SendingQueue:
@@ -104,10 +76,10 @@ class SendingQueue:
         self._watched = False
         """Whether a release has to be reported."""
         self._share_bytes = share_bytes
-        self._lines = FairLines()
+        self._lines = FairQueue()
         self.ready = self._lines.ring
         """True if something waits that is not put off."""
-        self.later: list[tuple[float, int, Entry]] = []
+        self.later: list[tuple[float, int, QueuedBatch]] = []
         """What is put off: a heap by when it is due."""
         self._puts_off = 0
 
@@ -151,11 +123,11 @@ class SendingQueue:
         self.taken += batch.items
         self._lines.append(entry)
 
-    def take(self) -> Entry:
+    def take(self) -> QueuedBatch:
         """Return the next entry to send, which counts until it is released. Call it only if something is `ready`."""
         return self._lines.take()
 
-    def put_off(self, entry: Entry, due: float) -> None:
+    def put_off(self, entry: QueuedBatch, due: float) -> None:
         """Have an entry that was taken wait until it is due."""
         self._puts_off += 1  # among those due at the same time, the first goes first
         heappush(self.later, (due, self._puts_off, entry))
@@ -165,11 +137,11 @@ class SendingQueue:
         while self.later and self.later[0][0] <= now:
             self._lines.append_first(heappop(self.later)[2])
 
-    def release(self, entry: Entry, *, progress: bool = True) -> None:
+    def release(self, entry: QueuedBatch, *, progress: bool = True) -> None:
         """Give back the room of an entry that was taken. `progress`: it was not given up for want of an answer."""
         self._give_back(entry)
         if self._watched:
-            self.freed(entry.line.tenant, progress=progress)
+            self.freed(entry.tenant_queue.tenant, progress=progress)
 
     def freed(self, tenant: str = "", *, progress: bool = False) -> None:
         """Have those offer again who wait for the whole queue, or for the share of `tenant`."""
@@ -186,41 +158,41 @@ class SendingQueue:
         for tenant in ("", *tuple(self._shares)):
             self.freed(tenant)
 
-    def _give_back(self, entry: Entry) -> None:
+    def _give_back(self, entry: QueuedBatch) -> None:
         entry.released = True
-        line = entry.line
+        line = entry.tenant_queue
         line.size -= entry.units
         line.bytes -= entry.bytes
         self.size -= entry.units
         self.bytes -= entry.bytes
         self.items -= entry.batch.items
 
-    def replace(self, entry: Entry, parts: Iterable[Batch]) -> None:
+    def replace(self, entry: QueuedBatch, parts: Iterable[Batch]) -> None:
         """Release an entry and put the parts it was split into."""
         self._give_back(entry)
         for batch in parts:
-            part = self._entry(batch, entry.line, entry.suspicion)
+            part = self._entry(batch, entry.tenant_queue, entry.suspicion)
             self._hold(part)
             self._lines.append_first(part)
 
-    def _entry(self, batch: Batch, line: Line, suspicion: Suspicion | None = None) -> Entry:
+    def _entry(self, batch: Batch, line: TenantQueue, suspicion: Suspicion | None = None) -> QueuedBatch:
         body = len(batch.body)
         units = 1 if self._sizer == "requests" else batch.items if self._sizer == "items" else body
-        return Entry(batch, units, body + self._share_bytes * len(batch.shares), line, suspicion)
+        return QueuedBatch(batch, units, body + self._share_bytes * len(batch.shares), line, suspicion)
 
-    def _hold(self, entry: Entry) -> None:
-        line = entry.line
+    def _hold(self, entry: QueuedBatch) -> None:
+        line = entry.tenant_queue
         line.size += entry.units
         line.bytes += entry.bytes
         self.size += entry.units
         self.bytes += entry.bytes
         self.items += entry.batch.items
 
-    def _refusal(self, entry: Entry) -> Overloaded | None:
+    def _refusal(self, entry: QueuedBatch) -> Overloaded | None:
         too_many = self.size + entry.units > self.capacity or self.bytes + entry.bytes > self.max_bytes
         if self.space.full or (too_many and (self.size or self.bytes)):
             return self._full()
-        line = entry.line
+        line = entry.tenant_queue
         if line.tenant:
             too_many = line.size + entry.units > self._tenant_capacity or line.bytes + entry.bytes > self._tenant_bytes
             if too_many and (line.size or line.bytes):
@@ -238,7 +210,7 @@ class SendingQueue:
             capacity=self.space,
         )
 
-    def _tenant_full(self, line: Line) -> Overloaded:
+    def _tenant_full(self, line: TenantQueue) -> Overloaded:
         share = self._shares.get(line.tenant)
         if share is None:
             share = Capacity(self._owner, self._clock, share=line.tenant, cause=self.space)

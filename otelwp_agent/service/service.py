@@ -13,7 +13,8 @@ import time
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from otelwp_agent.errors import AgentError, ConfigError, StartError
-from otelwp_agent.pipeline.graph import Environment, Graph
+from otelwp_agent.pipeline.environment import Environment
+from otelwp_agent.pipeline.graph import Graph
 from otelwp_agent.service import memory
 from otelwp_agent.service.control_plane import ControlPlane
 from otelwp_agent.service.ledger_metrics import bind_ledgers

@@ -1,4 +1,4 @@
-"""A contract: one rule that every component of some kinds keeps, and the function that checks it."""
+"""A contract: one rule for every component of some kinds, and the function that checks it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from otelwp_agent.component import Kind
+from otelwp_agent.testing.requirement import RequirementError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine
@@ -16,22 +17,17 @@ if TYPE_CHECKING:
 
     Check = Callable[[Subject], Coroutine[Any, Any, None] | None]
 
-STAGES = (Kind.PROCESSOR, Kind.CONNECTOR)
-"""The kinds that take batches and forward them."""
-LISTENERS = (Kind.RECEIVER, Kind.EXTENSION)
-"""The kinds that listen on a port."""
-
 PAGE = "docs/topics/contracts.md"
-"""Where every contract is explained; `make docs` writes it from the contracts."""
+"""The page that explains every contract; `make docs` generates it from the docstrings of the contracts."""
 
 
 class BrokenContractError(AssertionError):
-    """A component breaks a contract; the message says which, what happened, and where to read about it."""
+    """A component breaks a contract; the message contains the rule, what happened, and the page that explains it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """One rule. The docstring of `function` is the rule, in a line that a component's author can follow, and why."""
+    """One rule. The first line of the docstring of `function` is the rule; the rest gives the reason."""
 
     name: str
     kinds: Collection[Kind]
@@ -48,7 +44,7 @@ class Contract:
         return inspect.cleandoc(self.function.__doc__ or "").partition("\n")[2].strip()
 
     def check(self, subject: Subject) -> None:
-        """Check the component; raise `BrokenContractError`, or what the component raised, with the rule added to it."""
+        """Check a component; raise `BrokenContractError`, or the component's own exception with the rule as a note."""
         head = f"{subject.name} breaks the contract `{self.name}`."
         rest = f"  The rule:      {self.rule}\n  Read about it: {PAGE}#{self.name}"
         try:
@@ -56,27 +52,17 @@ class Contract:
             if inspect.iscoroutine(checking):
                 with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
                     runner.run(checking)
-        except _BrokenError as error:
+        except RequirementError as error:
             raise BrokenContractError(f"{head}\n  What happened: {error}\n{rest}") from error.__cause__
         except Exception as error:
             error.add_note(f"{head}\n{rest}")
             raise
 
 
-class _BrokenError(Exception):
-    """What `require` raises; `Contract.check` adds the rule."""
-
-
 def contract(*, kinds: Collection[Kind] = tuple(Kind)) -> Callable[[Check], Contract]:
-    """Make a contract of a function, with its name and docstring."""
+    """Return a decorator that makes a contract for components of `kinds` from a function."""
 
     def make(function: Check) -> Contract:
         return Contract(function.__name__, kinds, function)
 
     return make
-
-
-def require(condition: object, happened: str) -> None:
-    """Fail the contract that is being checked, unless `condition` holds."""
-    if not condition:
-        raise _BrokenError(happened)

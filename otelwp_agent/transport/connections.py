@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterator
-
-    from otelwp_agent.transport.http_server import HttpServer
 
 _V6_NETWORK = 64
 """Bits of an IPv6 address that name one peer: a host usually has all addresses of a /64."""
@@ -24,8 +22,6 @@ class Connection(Protocol):
 
     deadline: float
     """When `time_is_up` is called, by the clock of `time.monotonic`."""
-    server: HttpServer
-    """The server that it belongs to; a reload replaces it."""
     peer: str
     """The IP address; "" on a unix socket."""
 
@@ -39,7 +35,10 @@ class Connection(Protocol):
         """Close at once."""
 
 
-class Connections:
+C = TypeVar("C", bound=Connection)
+
+
+class Connections(Generic[C]):
     """The open connections of one server."""
 
     __slots__ = ("_limit", "_open", "_per_peer", "_per_peer_limit")
@@ -48,18 +47,18 @@ class Connections:
         """Accept `limit` connections, and `per_peer` from one peer (0: no limit, and never on unix sockets)."""
         self._limit = limit
         self._per_peer_limit = per_peer
-        self._open: set[Connection] = set()
+        self._open: set[C] = set()
         self._per_peer: dict[str, int] = {}
 
     def __len__(self) -> int:
         """Return the number of open connections, refused ones that are not closed yet included."""
         return len(self._open)
 
-    def __iter__(self) -> Iterator[Connection]:
+    def __iter__(self) -> Iterator[C]:
         """Iterate over the open connections; do not add or remove any meanwhile."""
         return iter(self._open)
 
-    def add(self, connection: Connection) -> str:
+    def add(self, connection: C) -> str:
         """Count a connection; return the reason why it must be refused, or ""."""
         self._open.add(connection)
         reason = "connections" if len(self._open) > self._limit else ""
@@ -70,7 +69,7 @@ class Connections:
                 reason = reason or "connections_per_peer"
         return reason
 
-    def discard(self, connection: Connection) -> None:
+    def discard(self, connection: C) -> None:
         """Forget a connection; do nothing if it is not counted."""
         if connection not in self._open:
             return
@@ -83,7 +82,7 @@ class Connections:
             else:
                 self._per_peer.pop(peer, None)
 
-    def replace(self, connection: Connection, successor: Connection) -> None:
+    def replace(self, connection: C, successor: C) -> None:
         """Count `successor` instead of `connection`: a session after its handshake, with the same peer."""
         self._open.remove(connection)
         self._open.add(successor)

@@ -7,7 +7,7 @@ import errno
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from otelwp_agent.errors import StartError
 from otelwp_agent.transport.listen import address_of, listen
@@ -15,8 +15,10 @@ from otelwp_agent.transport.listen import address_of, listen
 if TYPE_CHECKING:
     import socket
 
+    import structlog
+
+    from otelwp_agent.config import blocks
     from otelwp_agent.config.types import Endpoint
-    from otelwp_agent.transport.http_server import HttpServer
 
 Accept = Callable[["socket.socket"], Awaitable["Acceptor"]]
 """Begins to accept the connections of a listening socket."""
@@ -29,6 +31,18 @@ class Acceptor(Protocol):
 
     def close(self) -> None:
         """Stop accepting and close the socket."""
+
+
+class ListeningServer(Protocol):
+    """A server whose sockets `Listeners` opens."""
+
+    settings: blocks.HttpServer
+    name: str
+    """The component's name, for messages."""
+    log: structlog.typing.FilteringBoundLogger
+
+
+S = TypeVar("S", bound=ListeningServer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +65,21 @@ class _Listener:
         return address_of(self.endpoint, self.port)
 
 
-class Listeners:
+class Listeners(Generic[S]):
     """The addresses that `server` listens on.
 
     A server that starts on an address which a server of the same name already serves in this process gets another
     handle of its socket; `successor` of the old one is then the new one.
     """
 
-    _serving: dict[str, Listeners] = {}  # noqa: RUF012 - by address, for the whole process, on purpose
+    _serving: dict[str, Listeners[Any]] = {}  # noqa: RUF012 - by address, for the whole process, on purpose
 
-    def __init__(self, server: HttpServer) -> None:
+    def __init__(self, server: S) -> None:
         """Listen for `server`, once `open` is called."""
         self.server = server
-        self.successor: HttpServer | None = None
+        self.successor: S | None = None
         self._listeners: list[_Listener] = []
-        self._predecessors: dict[str, Listeners] = {}  # by address, as long as they listen
+        self._predecessors: dict[str, Listeners[S]] = {}  # by address, as long as they listen
 
     def __bool__(self) -> bool:
         """Return whether there is a listening socket."""
@@ -109,7 +123,7 @@ class Listeners:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(each.endpoint.unix)  # noqa: PTH108 - beside the bind that made it
 
-    def forget(self, predecessor: Listeners) -> None:
+    def forget(self, predecessor: Listeners[S]) -> None:
         """Serve alone what `predecessor` has served."""
         for key in [key for key, each in self._predecessors.items() if each is predecessor]:
             del self._predecessors[key]

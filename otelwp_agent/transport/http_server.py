@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import time
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from otelwp_agent.transport.http_heads import Heads, Plan
 from otelwp_agent.transport.http_listeners import Listeners
 from otelwp_agent.transport.http_messages import Head, Request, Response, Route, text_error
 from otelwp_agent.transport.http_session import Session
+from otelwp_agent.transport.http_timeouts import Timeouts
 from otelwp_agent.transport.in_flight import InFlight
 from otelwp_agent.transport.local_access import CROSS_ORIGIN, is_cross_origin
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     import structlog
 
     from otelwp_agent.config import blocks
-    from otelwp_agent.transport.connections import Connection
     from otelwp_agent.transport.http_heads import ParsedHead
     from otelwp_agent.transport.http_listeners import Acceptor
+    from otelwp_agent.transport.http_session_owner import OwnedConnection
     from otelwp_agent.transport.overload import Drops
     from otelwp_agent.transport.tls import ServerTls
 
@@ -48,19 +48,6 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 _ACCEPTED = Response(202)
 _NO_ROUTE = {403: "origin", 404: "not_found"}
-
-
-class Timeouts:
-    """Seconds for which each state of a connection may last; infinity is no limit."""
-
-    __slots__ = ("body", "header", "idle", "write")
-
-    def __init__(self, settings: blocks.HttpServer) -> None:
-        """Read the timeouts of `settings`, in which 0 is no limit."""
-        self.header = settings.read_header_timeout or settings.read_timeout or math.inf
-        self.body = settings.read_timeout or math.inf
-        self.write = settings.write_timeout or math.inf
-        self.idle = settings.idle_timeout or settings.read_timeout or math.inf
 
 
 class HttpServer:
@@ -95,7 +82,9 @@ class HttpServer:
         self.plans = self.heads.plans
         self.memory = bytearray(READ_BUFFER)
         self.buffer = memoryview(self.memory)
-        self.sessions = Connections(settings.max_connections, settings.max_connections_per_peer)
+        self.sessions: Connections[OwnedConnection] = Connections(
+            settings.max_connections, settings.max_connections_per_peer
+        )
         per_second = settings.max_requests_per_second_per_peer
         self.rate = RequestRate(per_second) if per_second else None
         self.arrivals = Arrivals.of(InFlight() if in_flight is None else in_flight)
@@ -107,7 +96,7 @@ class HttpServer:
         self._encodings = frozenset(settings.compression_algorithms)
         self._extra = "".join(f"{name}: {value}\r\n" for name, value in settings.response_headers.items())
         self._cors = CorsRules(settings.cors)
-        self._listeners = Listeners(self)
+        self._listeners: Listeners[HttpServer] = Listeners(self)
         self._tls: ServerTls | None = None
         self._tls_checked = self.now
         self._sweeper: asyncio.TimerHandle | None = None
@@ -187,7 +176,7 @@ class HttpServer:
         self._ended = asyncio.get_running_loop().create_future()
         await self._ended
 
-    def session_ended(self, session: Connection) -> None:
+    def session_ended(self, session: OwnedConnection) -> None:
         """Forget a connection, and wake up who waits for the last one."""
         self.sessions.discard(session)
         if self._ended is not None and not self._ended.done():

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from otelwp_agent.transport.http_heads import ParsedHead
-    from otelwp_agent.transport.http_server import HttpServer
+    from otelwp_agent.transport.http_session_owner import HttpSessionOwner
 
 MAX_REFUSED = 64
 """Refused connections that are answered; more are closed without an answer."""
@@ -66,7 +66,7 @@ class Session(Flow):
         "server",
     )
 
-    def __init__(self, server: HttpServer) -> None:
+    def __init__(self, server: HttpSessionOwner) -> None:
         """Serve a client of `server`; a reload replaces `server`."""
         super().__init__(server.arrivals.in_flight)
         self.server = server

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import socket
     import ssl
 
-    from otelwp_agent.transport.http_server import HttpServer
+    from otelwp_agent.transport.http_session_owner import HttpSessionOwner
 
 ACCEPTED_PER_TURN = 100
 """Connections accepted before other events of the loop get their turn."""
@@ -28,7 +28,7 @@ PAUSE = 1.0
 class TlsAcceptor:
     """Accepts connections of one listening socket until it is closed."""
 
-    def __init__(self, server: HttpServer, listening: socket.socket, context: ssl.SSLContext) -> None:
+    def __init__(self, server: HttpSessionOwner, listening: socket.socket, context: ssl.SSLContext) -> None:
         """Accept for `server`, with the certificate of `context`; own the socket."""
         self._server = server
         self._socket = listening
@@ -69,7 +69,7 @@ class Handshake:
 
     __slots__ = ("_socket", "_started", "_task", "deadline", "peer", "server")
 
-    def __init__(self, server: HttpServer, connection: socket.socket, peer: str) -> None:
+    def __init__(self, server: HttpSessionOwner, connection: socket.socket, peer: str) -> None:
         """Own `connection`, which was accepted for `server` from the address `peer`."""
         self.server = server
         self.peer = peer

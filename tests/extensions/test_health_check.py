@@ -291,6 +291,14 @@ async def test_other_paths_and_methods(started):
     assert await ask(extension, "/health", "HEAD") == (200, "")
 
 
+async def test_the_journal_is_shown_as_a_part_of_the_service(started, host):
+    host.found = [ComponentHealth(None, "journal", healthy=False, message="full")]
+    extension = await started()
+    assert (await ask_json(extension, "/health"))[1]["reasons"] == ["service journal: full"]
+    (shown,) = (await ask_json(extension, "/health/detailed"))[1]["components"]
+    assert (shown["kind"], shown["id"], shown["message"]) == ("service", "journal", "full")
+
+
 async def test_details_of_any_kind_are_written(started, host):
     odd = {"at": time.gmtime, "n": 1}
     host.found = [ComponentHealth(Kind.PROCESSOR, "batch", healthy=True, details=odd)]

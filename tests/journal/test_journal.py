@@ -5,7 +5,6 @@ import os
 import pytest
 from structlog.testing import capture_logs
 
-from otelwp_agent.component import Kind
 from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.journal.audit import audit_directory
 from otelwp_agent.journal.commits import CommitLoop
@@ -435,7 +434,7 @@ async def test_health_names_what_the_journal_holds(live, body):
     life = live(max_size="1MiB")
     one, _ = await life.put(body(0), body(1))
     health = life.journal.health()
-    assert (health.id, health.kind, health.healthy, health.message) == ("journal", Kind.EXTENSION, True, "")
+    assert (health.id, health.healthy, health.message) == ("journal", True, "")
     assert health.details == {
         "directory": str(life.journal.directory),
         "bytes": life.journal.stored,

@@ -12,7 +12,8 @@ from otelwp_agent.errors import StartError
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.pipeline.graph import Environment, Graph
+from otelwp_agent.pipeline.environment import Environment
+from otelwp_agent.pipeline.graph import Graph
 from otelwp_agent.pipeline.plan import make_plan
 from otelwp_agent.telemetry import logging
 from otelwp_agent.telemetry.metrics import Registry

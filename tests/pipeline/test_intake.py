@@ -5,7 +5,7 @@ import pytest
 import structlog
 
 from otelwp_agent.config.service import JournalConfig
-from otelwp_agent.errors import Overloaded, PermanentError, RetryableError
+from otelwp_agent.errors import Overloaded, PermanentError, RetryableError, StartError
 from otelwp_agent.journal.journal import Journal
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Outcome, Receipt
@@ -232,11 +232,22 @@ async def test_a_pipeline_that_is_gone_after_a_restart_drops_what_was_for_it_and
 async def test_only_headers_that_somebody_reads_are_written(tmp_path):
     agent = Agent(tmp_path)
     await agent.go(ONE)
-    agent.environment.intake.headers = ("user-agent",)
+    agent.environment.intake.switch(agent.graph.heads, ("user-agent",))
     await agent.send(1, headers={"authorization": "Bearer secret", "user-agent": "WordPress/6.1"})
     written = b"".join(path.read_bytes() for path in tmp_path.glob("*.journal"))
     assert b"WordPress/6.1" in written
     assert b"secret" not in written
+    await agent.stop()
+
+
+async def test_a_reload_that_fails_feeds_no_pipeline_of_the_graph_that_never_ran(tmp_path):
+    agent = Agent(tmp_path)
+    await agent.go(ONE)
+    with pytest.raises(StartError):
+        await agent.go(ONE.replace("hand: }", "hand: {fails: true}}").replace("traces:", "traces/new:"))
+    assert agent.environment.intake._heads.keys() == {"traces"}
+    await agent.go(ONE.replace("traces:", "traces/new:"))
+    assert agent.environment.intake._heads.keys() == {"traces/new"}
     await agent.stop()
 
 

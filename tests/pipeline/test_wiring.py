@@ -17,7 +17,8 @@ from otelwp_agent.component import ComponentConfig, ComponentId, Factory, Kind, 
 from otelwp_agent.errors import Overloaded, PermanentError, RetryableError
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.pipeline.graph import Environment, Graph
+from otelwp_agent.pipeline.environment import Environment
+from otelwp_agent.pipeline.graph import Graph
 from otelwp_agent.telemetry.metrics import Registry
 from otelwp_agent.testing import run
 from tests.kit import graphs

@@ -10,51 +10,51 @@ from hypothesis import strategies as st
 from otelwp_agent.config.blocks import Queue
 from otelwp_agent.errors import MalformedError, Overloaded, RetryableError
 from otelwp_agent.model.batch import merge
-from otelwp_agent.sending.fair_queue import IDLE_LINES, QUANTUM, FairLines
-from otelwp_agent.sending.queue import Entry
+from otelwp_agent.sending.fair_queue import IDLE_LINES, QUANTUM, FairQueue
+from otelwp_agent.sending.queued_batch import QueuedBatch
 from otelwp_agent.testing import FakeTimeLoop
 from tests.kit.senders import Destination, a_request, a_sender, outcomes
 
 SIZES = [1, 500, 20_000, QUANTUM, 3 * QUANTUM]
 
 
-def put(lines: FairLines, tenant: str, size: int) -> Entry:
+def put(lines: FairQueue, tenant: str, size: int) -> QueuedBatch:
     line = lines.of(tenant)
-    entry = Entry(a_request("a"), 1, size, line)
+    entry = QueuedBatch(a_request("a"), 1, size, line)
     line.size += 1
     line.bytes += size
     lines.append(entry)
     return entry
 
 
-def take(lines: FairLines) -> Entry:
+def take(lines: FairQueue) -> QueuedBatch:
     entry = lines.take()
-    entry.line.size -= 1
-    entry.line.bytes -= entry.bytes
+    entry.tenant_queue.size -= 1
+    entry.tenant_queue.bytes -= entry.bytes
     return entry
 
 
 def test_one_tenant_alone_is_first_in_first_out():
-    lines = FairLines()
+    lines = FairQueue()
     entries = [put(lines, "a", 100_000) for _ in range(5)]
     assert [take(lines) for _ in range(5)] == entries
     assert not lines.ring
 
 
 def test_tenants_send_the_same_bytes_whatever_the_size_of_their_batches():
-    lines, sent = FairLines(), Counter()
+    lines, sent = FairQueue(), Counter()
     for _ in range(3000):
         put(lines, "small", 1000)
     for _ in range(100):
         put(lines, "large", 200_000)
     while sum(sent.values()) < 5_000_000:
         entry = take(lines)
-        sent[entry.line.tenant] += entry.bytes
+        sent[entry.tenant_queue.tenant] += entry.bytes
     assert abs(sent["small"] - sent["large"]) <= 2 * QUANTUM + 200_000
 
 
 def test_who_comes_last_waits_for_no_more_than_one_round():
-    lines = FairLines()
+    lines = FairQueue()
     for tenant in "abc":
         for _ in range(1000):
             put(lines, tenant, 30_000)
@@ -68,13 +68,13 @@ def test_who_comes_last_waits_for_no_more_than_one_round():
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(SIZES)) | st.none(), max_size=200))
 def test_nothing_is_lost_and_nobody_waits_for_ever(steps):
     """What each other line sends while one waits for its first entry is bounded, and everything comes out in order."""
-    lines = FairLines()
-    waiting: dict[str, list[Entry]] = {tenant: [] for tenant in "abcd"}
+    lines = FairQueue()
+    waiting: dict[str, list[QueuedBatch]] = {tenant: [] for tenant in "abcd"}
     passed: dict[str, Counter[str]] = {tenant: Counter() for tenant in "abcd"}
 
     def take_one() -> None:
         entry = take(lines)
-        tenant = entry.line.tenant
+        tenant = entry.tenant_queue.tenant
         assert waiting[tenant].pop(0) is entry
         passed[tenant].clear()
         for other, queue in waiting.items():
@@ -95,36 +95,36 @@ def test_nothing_is_lost_and_nobody_waits_for_ever(steps):
 
 
 def test_lines_of_tenants_that_hold_nothing_are_forgotten_when_there_are_many():
-    lines = FairLines()
+    lines = FairQueue()
     held = put(lines, "held", 1)
     lines.take()  # it is being sent
     for number in range(3 * IDLE_LINES):
         put(lines, str(number), 1)
         take(lines)
     assert len(lines._lines) <= IDLE_LINES + 1
-    assert lines.of("held") is held.line
+    assert lines.of("held") is held.tenant_queue
 
 
-def order(lines: FairLines, number: int) -> str:
-    return "".join(take(lines).line.tenant for _ in range(number))
+def order(lines: FairQueue, number: int) -> str:
+    return "".join(take(lines).tenant_queue.tenant for _ in range(number))
 
 
 def test_tenants_take_turns_in_the_order_in_which_they_came():
-    lines = FairLines()
+    lines = FairQueue()
     for tenant in "abc" * 3:
         put(lines, tenant, QUANTUM)
     assert order(lines, 9) == "abc" * 3
 
 
 def test_a_batch_of_exactly_a_quantum_needs_one_turn():
-    lines = FairLines()
+    lines = FairQueue()
     for tenant, size in (("a", QUANTUM), ("a", 1), ("b", QUANTUM)):
         put(lines, tenant, size)
     assert order(lines, 3) == "aba"
 
 
 def test_what_a_tenant_has_sent_alone_is_not_counted_against_it():
-    lines = FairLines()
+    lines = FairQueue()
     put(lines, "a", QUANTUM // 2)
     put(lines, "a", QUANTUM)
     take(lines)
@@ -133,7 +133,7 @@ def test_what_a_tenant_has_sent_alone_is_not_counted_against_it():
 
 
 def test_a_tenant_with_bytes_and_no_units_holds_something():
-    lines = FairLines()
+    lines = FairQueue()
     empty, other = lines.of("empty"), lines.of("idle")
     empty.bytes = 200
     assert list(lines) == [empty]
@@ -142,7 +142,7 @@ def test_a_tenant_with_bytes_and_no_units_holds_something():
 
 
 def test_no_more_lines_are_kept_than_there_may_be():
-    lines = FairLines()
+    lines = FairQueue()
     for number in range(IDLE_LINES):
         lines.of(str(number))
     assert len(lines._lines) == IDLE_LINES

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from otelwp_agent.config.blocks import Queue
 from otelwp_agent.errors import MalformedError, PermanentError, TooLargeError
 from otelwp_agent.model.batch import Batch, merge
 from otelwp_agent.sending.parts import REFUSALS_BEFORE_GIVING_UP, parts_of
-from otelwp_agent.sending.queue import Entry, SendingQueue
+from otelwp_agent.sending.queue import SendingQueue
 from tests.kit.senders import a_request, names_in
+
+if TYPE_CHECKING:
+    from otelwp_agent.sending.queued_batch import QueuedBatch
 
 MERGED = [("a", "b"), ("c",), ("d", "e", "f")]
 
 
-def an_entry(batch: Batch) -> Entry:
+def an_entry(batch: Batch) -> QueuedBatch:
     queue = SendingQueue(Queue(), "x")
     queue.put(batch)
     return queue.take()

@@ -10,7 +10,8 @@ from otelwp_agent.errors import Overloaded
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.sending.queue import SHARE_BYTES, SendingQueue, Suspicion
+from otelwp_agent.sending.queue import SHARE_BYTES, SendingQueue
+from otelwp_agent.sending.queued_batch import Suspicion
 
 
 def a_batch(items: int = 1, size: int = 10, shares: int = 1) -> Batch:

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 import pytest
 
 from otelwp_agent.component import Kind
-from otelwp_agent.testing.contract import STAGES, BrokenContractError, contract, require
+from otelwp_agent.testing.contract import BrokenContractError, contract
+from otelwp_agent.testing.requirement import STAGES, require
 
 SUBJECT = SimpleNamespace(name="processors/acme")
 

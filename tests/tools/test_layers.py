@@ -94,3 +94,28 @@ def test_lines_are_told(tmp_path, monkeypatch, capsys):
 def test_pytest_is_imported_nowhere_not_even_by_the_contract_suite():
     (problem,) = problems("import pytest", "otelwp_agent.testing.suite")
     assert "pytest is an extra" in problem
+
+
+@pytest.mark.parametrize(
+    ("graph", "found"),
+    [
+        ({"a": {"b"}, "b": {"c"}, "c": set()}, []),
+        ({"a": {"b"}, "b": {"a"}, "c": {"a"}}, [["a", "b"]]),
+        ({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"e"}, "e": {"d"}}, [["a", "b", "c"], ["d", "e"]]),
+    ],
+)
+def test_circles_are_the_groups_of_modules_that_reach_each_other(graph, found):
+    assert layers.circles(graph) == found
+
+
+def test_a_circle_of_imports_is_a_problem_even_where_only_types_are_imported(tmp_path, monkeypatch, capsys):
+    package = tmp_path / "otelwp_agent"
+    package.mkdir()
+    (package / "errors.py").write_text("from otelwp_agent import capacity\n")
+    (package / "capacity.py").write_text("if TYPE_CHECKING:\n    from otelwp_agent.errors import AgentError\n")
+    monkeypatch.setattr(layers, "ROOT", tmp_path)
+    assert layers.main() == 1
+    circle = "otelwp_agent.capacity, otelwp_agent.errors"
+    assert f"otelwp_agent/capacity.py:1: modules import each other in a circle: {circle};" in capsys.readouterr().out
+    (package / "errors.py").write_text("")
+    assert layers.main() == 0

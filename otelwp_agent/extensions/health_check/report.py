@@ -58,7 +58,7 @@ def components(snapshot: Snapshot) -> list[dict[str, object]]:
     """Return the field `components` of `/health/detailed`."""
     return [
         {
-            "kind": each.kind.label,
+            "kind": each.label,
             "id": each.id,
             "status": "healthy" if each.healthy else "degraded",
             "since": _iso(since),

@@ -92,4 +92,4 @@ class Watch:
 def name_of(component: ComponentHealth) -> str:
     """Return the name of a component; for an exporter of several signals, one name for each signal."""
     signal = component.details.get("data_type", "")
-    return f"{component.kind.label} {component.id}" + (f" ({signal})" if signal else "")
+    return f"{component.label} {component.id}" + (f" ({signal})" if signal else "")

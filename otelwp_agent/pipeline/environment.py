@@ -1,0 +1,36 @@
+"""What the service gives to every component of a graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from otelwp_agent.model.ledgers import Ledgers
+from otelwp_agent.transport.in_flight import InFlight
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import structlog
+
+    from otelwp_agent.component import Host
+    from otelwp_agent.pipeline.intake import Intake
+    from otelwp_agent.sending.delivery import DeadLetters
+    from otelwp_agent.telemetry.metrics import Registry
+
+
+@dataclass(slots=True)
+class Environment:
+    """What every component gets besides its configuration."""
+
+    registry: Registry
+    log: structlog.typing.FilteringBoundLogger
+    clock: Callable[[], float]
+    host: Host
+    ledgers: Ledgers = field(default_factory=Ledgers)
+    dead_letters: DeadLetters | None = None
+    """Keeps undeliverable batches."""
+    intake: Intake | None = None
+    """Writes requests to the journal and feeds them to the pipelines; `None` without a journal."""
+    in_flight: InFlight = field(default_factory=InFlight)
+    """Shared by all receivers and memory limiters, also across reloads."""

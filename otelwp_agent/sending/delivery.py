@@ -1,0 +1,190 @@
+"""Send one queued batch once and handle the outcome: settle it, queue its retry or its parts, or give it up.
+
+* A `RetryableError` is retried after a back-off (`sending.retry`), until `max_elapsed_time` has passed. A batch that
+  waits for its retry waits in the queue, and other batches are sent meanwhile.
+* A batch above the limit of bytes is split before it is sent; one that is refused as too large is halved.
+* A merged batch that is refused as malformed is halved between its receipts until the malformed one is alone, so that
+  one invalid request does not lose those it was merged with. A single malformed request is given up as a whole.
+* What the backend rejects of an accepted batch (partial success) is dropped and never sent again. OTLP reports how many
+  items were rejected, not which: they are assumed to be the last ones.
+* A batch that is refused permanently goes to the dead letters, if there are any, before it is given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from otelwp_agent.errors import PermanentError, RetryableError, TooLargeError
+from otelwp_agent.model.receipt import Outcome
+from otelwp_agent.sending.breaker import State
+from otelwp_agent.sending.parts import parts_of
+from otelwp_agent.sending.retry import Backoff
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otelwp_agent.config.blocks import Retry
+    from otelwp_agent.model.batch import Batch
+    from otelwp_agent.sending.attempts import Tries
+    from otelwp_agent.sending.breaker import Breaker, Permit
+    from otelwp_agent.sending.dispatcher import Dispatcher
+    from otelwp_agent.sending.metrics import SendingAccount
+    from otelwp_agent.sending.queue import SendingQueue
+    from otelwp_agent.sending.queued_batch import QueuedBatch
+
+LETTER_INTERVAL = 1.0
+"""Seconds until a journaled batch is sent again that was refused permanently and could not be kept as a dead letter."""
+_REJECTED = "the other side rejected them"
+
+
+class DeadLetters(Protocol):
+    """Keeps undeliverable batches."""
+
+    def put(self, batch: Batch, *, exporter: str, reason: str, error: str) -> bool:
+        """Keep the batch, and why it was refused; return False if that cannot be done now. Never raises."""
+
+
+class Delivery:
+    """Sends the batches of one sender, and settles them."""
+
+    def __init__(  # noqa: PLR0913 - the parts of one sender, and three settings
+        self,
+        tries: Tries,
+        metrics: SendingAccount,
+        *,
+        queue: SendingQueue,
+        breaker: Breaker,
+        dispatcher: Dispatcher,
+        clock: Callable[[], float],
+        exporter: str,
+        retry: Retry,
+        max_bytes: int | None,
+        journaled: bool,
+        dead_letters: DeadLetters | None,
+        random: Callable[[], float],
+    ) -> None:
+        """Send with `tries` for the exporter with the id `exporter`, at most `max_bytes` (`None`: no limit) at once.
+
+        `journaled`: a journal keeps what is sent here, so what cannot be delivered or kept when the agent stops is not
+        lost.
+        """
+        self._tries = tries
+        self._metrics = metrics
+        self._queue = queue
+        self._breaker = breaker
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._exporter = exporter
+        self._retry = retry
+        self._max_bytes = max_bytes
+        self._journaled = journaled
+        self._dead_letters = dead_letters
+        self._random = random
+
+    async def send(self, entry: QueuedBatch, permit: Permit) -> None:
+        """Send a batch once and handle the outcome. Any error but `CancelledError` is logged and drops the batch."""
+        batch, limit = entry.batch, self._max_bytes
+        try:
+            if limit is not None and len(batch.body) > limit:
+                self._breaker.released(permit, self._clock())
+                reason = f"{len(batch.body)} bytes in {batch.items} items, and {limit} bytes are the most it may send"
+                self._refuse(entry, TooLargeError(reason), limit)
+                return
+            if entry.backoff is not None:
+                self._metrics.retried()
+            last_try = self._dispatcher.draining
+            started = self._clock()
+            try:
+                rejected = await self._tries.once(batch, permit)
+            except RetryableError as error:
+                self._put_off(entry, error, started, last_try=last_try)
+            except PermanentError as error:
+                self._refuse(entry, error)
+            else:
+                self._accept(entry, rejected)
+        except asyncio.CancelledError:
+            self.abandon(entry)
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug ends this batch, not the sender
+            self._metrics.broke("sending broke")
+            if not entry.released:
+                self._bury(entry, "internal_error", repr(error))
+
+    def abandon(self, entry: QueuedBatch) -> None:
+        """Release a batch because the agent stops: the journal keeps it, or it is dropped."""
+        self._queue.release(entry, progress=False)
+        dropped = entry.batch.abandon()
+        self._metrics.abandoned(entry.batch.items, dropped)
+
+    def abandon_all(self) -> None:
+        """Abandon every batch that waits in the queue."""
+        self._queue.recall(float("inf"))
+        while self._queue.ready:
+            self.abandon(self._queue.take())
+
+    def _put_off(self, entry: QueuedBatch, error: RetryableError, started: float, *, last_try: bool) -> None:
+        """Queue the retry of a batch that failed, or give it up if there is none."""
+        self._metrics.failed(error)
+        if last_try or self._dispatcher.stopped:
+            self.abandon(entry)
+            if self._breaker.state is State.OPEN:
+                self.abandon_all()
+            return
+        if entry.backoff is None:
+            entry.backoff = Backoff(self._retry, started, self._random)
+        now = self._clock()
+        wait = entry.backoff.next_wait(now, error.retry_after)
+        if wait is None:
+            self._drop(entry, "retries_exhausted", error)
+        else:
+            self._queue.put_off(entry, now if self._dispatcher.draining else now + wait)
+
+    def _refuse(self, entry: QueuedBatch, error: PermanentError, limit: int | None = None) -> None:
+        """Replace a batch that was refused by its parts, if those may be accepted; else give it up."""
+        parts, error = parts_of(entry, error, limit)
+        if parts:
+            self._queue.replace(entry, parts)
+        else:
+            self._metrics.failed(error)
+            self._bury(entry, error.reason, error)
+
+    def _accept(self, entry: QueuedBatch, rejected: int) -> None:
+        """Settle a batch that the backend accepted, except for `rejected` items."""
+        if entry.suspicion is not None:
+            entry.suspicion.taken = True
+        batch = entry.batch
+        taken = max(0, batch.items - rejected) if rejected > 0 else batch.items
+        self._metrics.sent(taken)
+        if not taken:
+            self._bury(entry, "partial_success", _REJECTED)
+            return
+        self._queue.release(entry)
+        if taken == batch.items:
+            batch.settle(Outcome.DELIVERED)
+            return
+        self._metrics.dropped(batch.items - taken, "partial_success", _REJECTED)
+        for receipt, items in batch.shares:
+            delivered = min(items, taken)
+            taken -= delivered
+            if delivered:
+                receipt.settle(Outcome.DELIVERED, delivered)
+            if delivered < items:
+                receipt.settle(Outcome.DROPPED, items - delivered, "partial_success")
+
+    def _bury(self, entry: QueuedBatch, reason: str, error: object) -> None:
+        """Give up a batch that can never be delivered; keep it as a dead letter if possible."""
+        letters = self._dead_letters
+        written = letters is None or letters.put(entry.batch, exporter=self._exporter, reason=reason, error=str(error))
+        if written or not self._journaled:
+            self._drop(entry, reason, error)
+        elif self._dispatcher.draining:
+            self.abandon(entry)
+        else:
+            self._queue.put_off(entry, self._clock() + LETTER_INTERVAL)
+
+    def _drop(self, entry: QueuedBatch, reason: str, error: object) -> None:
+        """Settle a batch as dropped."""
+        self._queue.release(entry, progress=reason != "retries_exhausted")
+        self._metrics.dropped(entry.batch.items, reason, error)
+        entry.batch.settle(Outcome.DROPPED, reason)

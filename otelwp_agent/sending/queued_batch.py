@@ -1,0 +1,61 @@
+"""One batch in an exporter's queue, and the queue of its tenant."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from otelwp_agent.model.batch import Batch
+    from otelwp_agent.sending.retry import Backoff
+
+
+class Suspicion:
+    """State of the search for the malformed request in one merged batch; the parts of the batch share it."""
+
+    __slots__ = ("refused", "taken")
+
+    def __init__(self) -> None:
+        """Start with no result."""
+        self.refused = 0
+        """Parts that were refused as malformed."""
+        self.taken = False
+        """Whether any part was delivered."""
+
+
+class QueuedBatch:
+    """A batch in the queue of its tenant, and what it counts for."""
+
+    __slots__ = ("backoff", "batch", "bytes", "released", "suspicion", "tenant_queue", "units")
+
+    def __init__(
+        self, batch: Batch, units: int, size: int, queue: TenantQueue, suspicion: Suspicion | None = None
+    ) -> None:
+        """Hold `batch`, which takes `units` of the queue's capacity and `size` bytes of memory."""
+        self.batch = batch
+        self.units = units
+        self.bytes = size
+        self.tenant_queue = queue
+        self.suspicion = suspicion
+        self.backoff: Backoff | None = None
+        """Set by its first failure."""
+        self.released = False
+
+
+class TenantQueue:
+    """The batches of one tenant in a queue, and what they count for: `size` (units) and `bytes`, until released."""
+
+    __slots__ = ("bytes", "deficit", "first", "size", "tenant", "waiting")
+
+    def __init__(self, tenant: str) -> None:
+        """Start empty."""
+        self.tenant = tenant
+        self.size = 0
+        self.bytes = 0
+        self.deficit = 0
+        self.first: deque[QueuedBatch] = deque()
+        self.waiting: deque[QueuedBatch] = deque()
+
+    def __len__(self) -> int:
+        """Return the number of batches that wait in it."""
+        return len(self.first) + len(self.waiting)

@@ -1,0 +1,78 @@
+"""What an HTTP session and its TLS handshake use of their server, and what the server uses of them.
+
+`http_server.HttpServer` owns the sessions. They refer to it by this interface, so that no module imports the server.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from otelwp_agent.transport.connections import Connection
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    import structlog
+
+    from otelwp_agent.config import blocks
+    from otelwp_agent.errors import ConsumeError
+    from otelwp_agent.transport.connections import Connections, RequestRate
+    from otelwp_agent.transport.http_arrivals import Arrivals
+    from otelwp_agent.transport.http_heads import Heads, ParsedHead, Plan
+    from otelwp_agent.transport.http_messages import Response
+    from otelwp_agent.transport.http_timeouts import Timeouts
+    from otelwp_agent.transport.overload import Drops
+
+
+class OwnedConnection(Connection, Protocol):
+    """A connection that a server owns."""
+
+    server: HttpSessionOwner
+    """The server that it belongs to; a reload replaces it."""
+
+
+class HttpSessionOwner(Protocol):
+    """The server, as its sessions see it."""
+
+    settings: blocks.HttpServer
+    name: str
+    """The component's name, for messages."""
+    log: structlog.typing.FilteringBoundLogger
+    on_refused: Callable[[str], None]
+    """Counts a refused request or connection, by reason."""
+    sessions: Connections[OwnedConnection]
+    arrivals: Arrivals
+    heads: Heads
+    plans: dict[bytes, Plan]
+    """The remembered plans of `heads`, by the bytes of the head."""
+    memory: bytearray
+    """The buffer that all sessions read into."""
+    buffer: memoryview
+    """The same, writable in parts."""
+    drops: Drops | None
+    rate: RequestRate | None
+    limit: int
+    """Bytes of the largest body that is accepted."""
+    timeouts: Timeouts
+    now: float
+    """`time.monotonic()` at the last sweep."""
+    prefix: bytes
+    """The headers that every response starts with, in wire format."""
+    draining: bool
+    """Whether connections are closed after their next response."""
+
+    def session_ended(self, session: OwnedConnection) -> None:
+        """Remove a connection that was closed."""
+
+    def plan(self, parsed: ParsedHead) -> Plan:
+        """Decide what to do with a request from its head."""
+
+    def respond(self, plan: Plan, body: bytes, peer: str) -> Response | asyncio.Future[Response]:
+        """Return the response to a complete request, or its future."""
+
+    def refused(self, error: ConsumeError, status: int) -> Response:
+        """Count a request that is refused before its route is known; return the response."""
+
+    def refusal(self, plan: Plan, error: ConsumeError, status: int = 0) -> Response:
+        """Return the route's response to a request that is refused with `error`."""

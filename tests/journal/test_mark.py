@@ -165,3 +165,13 @@ def test_the_file_has_the_format_that_is_documented():
     other = b"OTELWPM2" + body[8:]
     assert Mark.decode(other + zlib.crc32(other).to_bytes(4, "little")) is None
     assert Mark.decode(data[: SIZE - 1]) is None
+
+
+def test_a_failure_without_a_number_is_reported_by_its_text(tmp_path, monkeypatch):
+    def broken(*_):
+        raise OSError("the disk is gone")
+
+    file = MarkFile(tmp_path)
+    monkeypatch.setattr("otelwp_agent.storage.files.write_parts", broken)
+    file.write(Mark(b"12345678", 1, 2, 3))
+    assert file.failure == "the disk is gone"

@@ -208,17 +208,18 @@ def test_failures_of_sends_that_ran_together_halve_the_limit_once(loop):
 def test_the_time_of_each_try_is_measured(loop):
     async def answer(names: list[str]) -> int:
         await asyncio.sleep(3)
-        if loop.time() > 5:
+        if loop.time() > 8:
             raise PermanentError("no")
         return 0
 
     stage = Stage(loop, answer)
     stage.once()
+    stage.once()
     with pytest.raises(PermanentError):
         stage.once()
     text = stage.exporter.context.registry.expose()
     (total,) = [line for line in text.splitlines() if line.startswith("otelwp_exporter_send_duration_seconds_sum")]
-    assert float(total.split()[-1]) == 6
+    assert float(total.split()[-1]) == 9
 
 
 def test_a_worker_whose_try_ended_in_time_is_not_cancelled_later(loop):
@@ -230,3 +231,18 @@ def test_a_worker_whose_try_ended_in_time_is_not_cancelled_later(loop):
         return "not cancelled"
 
     assert loop.run_until_complete(scenario()) == "not cancelled"
+
+
+def test_only_sends_that_use_the_whole_limit_raise_it(loop):
+    async def answer(_: list[str]) -> int:
+        await asyncio.sleep(0.01)
+        return 0
+
+    stage = Stage(loop, answer)
+    stage.concurrency.went_wrong(0, 0)
+    assert stage.concurrency.limit == 4
+    for sending, limit in ((3, 4), (4, 5)):
+        stage.concurrency.sending = sending
+        for _ in range(6):
+            stage.once()
+        assert stage.concurrency.limit == limit

@@ -27,7 +27,7 @@ def outgoing(catcher):
     return Outgoing(catcher.consume, context())
 
 
-def test_what_one_sender_sent_is_merged():
+def test_batches_of_one_sender_are_merged():
     catcher = Catcher()
     box = outgoing(catcher)
     for body, tenant in ((b"1", "a"), (b"2", "a"), (b"3", "b"), (b"4", "a")):
@@ -50,7 +50,7 @@ def test_other_headers_are_another_sender():
     assert len(catcher.batches) == 2
 
 
-def test_what_was_refused_comes_first_the_next_time():
+def test_a_refused_batch_comes_first_the_next_time():
     async def live():
         catcher = Catcher()
         offered = []

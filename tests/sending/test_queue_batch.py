@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -74,3 +75,15 @@ async def test_partitions_are_not_merged():
     queue = Queue(batch={"min_size": 2, "partition": {"metadata_keys": ["X-Shop"]}})
     shops = ({"x-shop": "a"}, {"x-shop": "b"}, {"x-shop": "a"})
     assert fed(queue, (1, 10), (1, 11), (1, 12), headers=shops) == [(2, 22)]
+
+
+async def test_a_batch_is_sent_after_the_flush_timeout():
+    queue = Queue(batch={"flush_timeout": "1500us"})
+    context = Context(ComponentId("x"), Kind.EXPORTER, Registry(), structlog.get_logger(), time.monotonic, NoHost())
+    merging = batcher(queue, context)
+    merging.next = sink = Sink()
+    started = time.monotonic()
+    merging.consume(Batch(Signal.TRACES, b"x", 1, Origin(), [(Receipt(1), 1)]))
+    while not sink.accepted:
+        await asyncio.sleep(0)
+    assert 0.0015 <= time.monotonic() - started < 5

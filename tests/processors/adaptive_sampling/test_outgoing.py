@@ -75,3 +75,14 @@ def test_a_refused_batch_comes_first_the_next_time():
         assert not box.blocked
 
     run(live())
+
+
+def test_a_merged_batch_is_limited_in_batches_and_bytes():
+    catcher = Catcher()
+    box = outgoing(catcher)
+    for _ in range(1025):
+        box.put(batch(b"x", "a"))
+    for _ in range(3):
+        box.put(batch(b"y" * 2**19, "b"))
+    box.flush()
+    assert [len(each.body) for each in catcher.batches] == [1024, 1, 2**20, 2**19]

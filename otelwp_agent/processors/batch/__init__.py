@@ -148,7 +148,7 @@ class BatchProcessor(Processor):
             raise self._overloaded()
 
     def refusal(self, batch: Batch) -> RetryableError | None:
-        """Return why `consume` would refuse the batch now, or `None`."""
+        """Return the error if `consume` would refuse the batch now, else `None`."""
         group = self._groups.get(merge_key(batch, self._metadata_keys)) if self._groups else None
         if self._passes:
             return self.next.refusal(batch) if group is None else self._overloaded(group)

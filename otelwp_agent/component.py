@@ -126,7 +126,7 @@ class Reads(Enum):
     ATTRIBUTES = "attributes"
     """Attributes at any level, names and severities (`Slices` and the messages below it)."""
     FULL = "full"
-    """Everything."""
+    """All fields, with the complete message types."""
 
 
 class Effect(Enum):

@@ -307,8 +307,8 @@ def metrics_page() -> str:
 def contracts_page() -> str:
     """Return docs/topics/contracts.md."""
     text = (
-        "Read here what a broken contract means and how to keep it. `otelwp_agent.testing` checks these contracts;\n"
-        "[Writing a component](writing-a-component.md) shows how to run them on your own.\n"
+        "After reading this page you know the rule and the reason of each contract. `otelwp_agent.testing` checks it;\n"
+        "[Writing a component](writing-a-component.md) shows how to check your own component.\n"
     )
     parts = [generated("the docstrings in otelwp_agent/testing/contracts"), "# The contracts of components\n", text]
     for contract in CONTRACTS:

@@ -37,7 +37,7 @@ from otelwp_agent.errors import (
     RetryableError,
     TooLargeError,
 )
-from otelwp_agent.model.receipt import DEAD_LETTER, Outcome
+from otelwp_agent.model.receipt import DEAD_LETTER, SHUTDOWN, Outcome
 from otelwp_agent.sending.attempts import Tries
 from otelwp_agent.sending.breaker import Permit, State
 from otelwp_agent.sending.concurrency import Concurrency
@@ -341,14 +341,18 @@ class Sender:
     def _drop(self, entry: Entry, reason: str, error: object) -> None:
         """Give an entry up."""
         self._queue.release(entry, progress=reason != "retries_exhausted")
-        self._account.dropped(entry.batch.items, reason, error)
+        self._account.dropped(entry.batch.items, _counted_reason(entry.batch, reason), error)
         entry.batch.settle(Outcome.DROPPED, reason)
 
     def _abandon(self, entry: Entry) -> None:
         """Let go of an entry because the agent stops."""
         self._queue.release(entry, progress=False)
         dropped = entry.batch.abandon()
-        self._account.abandoned(entry.batch.items, dropped)
+        reason = _counted_reason(entry.batch, SHUTDOWN)
+        if reason != SHUTDOWN:
+            self._account.dropped(dropped, reason, "the agent stopped before they were sent again")
+        else:
+            self._account.abandoned(entry.batch.items, dropped)
 
     def _abandon_all(self) -> None:
         """Let go of everything that waits."""
@@ -368,6 +372,14 @@ class Sender:
 
     def _closed(self) -> Overloaded:
         return Overloaded(f"{self._id} is shutting down", reason="shutting_down")
+
+
+def _counted_reason(batch: Batch, reason: str) -> str:
+    """Return the reason to count for a batch that is dropped: that of the letter, if resent letters keep all of it."""
+    if reason.startswith(DEAD_LETTER):
+        return reason  # it has a new letter, with a new reason
+    letters = [receipt.letter_reason for receipt, _ in batch.shares]
+    return DEAD_LETTER + letters[0] if letters and all(letters) else reason
 
 
 class _Intake:

@@ -65,6 +65,11 @@ class Resent(Receipt):
         self.replaced = False
         """Whether the letter that it is stands there with the new reason, under its old id."""
 
+    @property
+    def letter_reason(self) -> str:
+        """Reason of the letter, which stays in the file until its items are delivered."""
+        return self.letter.reason
+
 
 class DeadLetterFile:
     """Takes what exporters' other sides refused for good (`sending.delivery.DeadLetters`). For the event loop alone."""

@@ -86,10 +86,10 @@ async def test_max_size_in_items_divides_what_is_larger_and_max_size_in_bytes_le
     for sizer, taken in (("items", [2, 2, 1]), ("bytes", [5])):
         context = Context(ComponentId("x"), Kind.EXPORTER, Registry(), structlog.get_logger(), time.monotonic, NoHost())
         merging = batcher(Queue(batch={"min_size": 1, "max_size": 2, "sizer": sizer}), context)
-        merging.next = taker = Taker()
+        merging.next = sink = Sink()
         merging.consume(a_request(*"abcde"))
         await merging.shutdown()
-        assert [items for items, _ in taker.taken] == taken
+        assert [items for items, _ in sink.accepted] == taken
 
 
 async def test_a_batch_is_sent_after_the_flush_timeout():

@@ -335,7 +335,7 @@ class Component:
 class Receiver(Component):
     """Makes batches. `next` is set before `start`, and again at a reload: read it for each batch."""
 
-    next: Mapping[Signal, Entry]
+    next: Mapping[Signal, ReceiverSink]
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -348,7 +348,7 @@ class Receiver(Component):
         return None if state is None else ComponentHealth(self.context.kind, str(self.context.id), *state)
 
 
-class Entry(Protocol):
+class ReceiverSink(Protocol):
     """Where a receiver hands over: the beginning of every pipeline it feeds, for one signal."""
 
     @property
@@ -425,7 +425,7 @@ class Exporter(Component):
 class Connector(Component):
     """Ends a pipeline and begins others. `next` is set before `start`, and again at a reload."""
 
-    next: Mapping[Signal, Entry]
+    next: Mapping[Signal, ReceiverSink]
 
     def consume(self, batch: Batch) -> None:
         """Take the batch, or raise `ConsumeError` having taken nothing of it."""

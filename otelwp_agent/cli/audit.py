@@ -11,7 +11,7 @@ import click
 from otelwp_agent.cli.asking import NoAnswerError, ask
 from otelwp_agent.cli.options import agent_options, load_plan
 from otelwp_agent.errors import AgentError
-from otelwp_agent.model.ledger_report import FIGURES, KINDS, Line, Report
+from otelwp_agent.model.ledger_report import FIGURES, KINDS, LedgerLine, Report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,7 +108,7 @@ def _print(report: Report) -> None:
         click.echo("every ledger balances" if report.lines else "there are no ledgers yet: nothing was accepted")
 
 
-def _row(line: Line, names: int, widths: Sequence[int]) -> str:
+def _row(line: LedgerLine, names: int, widths: Sequence[int]) -> str:
     cells = "".join(
         _cell(sign, str(getattr(line, figure)), width)
         for sign, figure, width in zip(_SIGNS, FIGURES, widths, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from otelwp_agent.journal.recovery import read_directory
-from otelwp_agent.model.ledger_report import KINDS, Line, Report, totals
+from otelwp_agent.model.ledger_report import KINDS, LedgerLine, Report, totals
 from otelwp_agent.model.receipt import Outcome
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ def audit_directory(directory: Path) -> Report:
 
 def report_of(recovered: Recovered, directory: Path) -> Report:
     """Return the ledgers of a journal that was read, with everything that does not fit together."""
-    lines: list[Line] = []
+    lines: list[LedgerLine] = []
     for place, kind in enumerate(KINDS[:3]):
         accounts = [
-            Line(
+            LedgerLine(
                 kind,
                 key[place],
                 accepted=accepted,
@@ -45,13 +45,13 @@ def report_of(recovered: Recovered, directory: Path) -> Report:
             for key, (*_, accepted, settled, reasons) in recovered.accounts.items()
         ]
         accounts += [
-            Line(kind, key[place], in_flight=items)
+            LedgerLine(kind, key[place], in_flight=items)
             for key, items in recovered.live.items()
             if key not in recovered.accounts
         ]
         lines += totals(kind, accounts)
     lines += [
-        Line(
+        LedgerLine(
             "exporter",
             name,
             accepted=taken,

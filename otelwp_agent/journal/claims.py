@@ -33,11 +33,11 @@ class Keeper(Protocol):
     def progressed(self, claim: JournalClaim) -> None:
         """Hear that a branch has settled something while others have not."""
 
-    def closed(self, entry: Entry) -> None:
+    def closed(self, entry: JournaledRequest) -> None:
         """Hear that no claim of an entry runs any more."""
 
 
-class Entry:
+class JournaledRequest:
     """One request, from the moment at which it is fed to its pipelines until it is released or waits again."""
 
     __slots__ = (
@@ -69,7 +69,7 @@ class Entry:
         self.outcomes: list[int] | None = None
         """Items of each outcome, over all pipelines: only where somebody waits for them."""
         self.reason = ""
-        self.on_closed: Callable[[Entry], None] | None = None
+        self.on_closed: Callable[[JournaledRequest], None] | None = None
         """Who waits for the outcome."""
 
     @property
@@ -83,7 +83,7 @@ class JournalClaim:
 
     __slots__ = ("_branches", "_entered", "_joined", "_parked", "done", "entry", "ledger", "pipeline", "receipt")
 
-    def __init__(self, entry: Entry, pipeline: int, ledger: Ledger) -> None:
+    def __init__(self, entry: JournaledRequest, pipeline: int, ledger: Ledger) -> None:
         """Open a claim for the pipeline at this place in the entry's context."""
         self.entry = entry
         self.pipeline = pipeline

@@ -3,7 +3,7 @@
 A segment is a row of records, each of a header and a payload::
 
     marker  8 bytes   random, the same throughout one segment and part of its file's name
-    kind    u8        see `Kind`
+    kind    u8        see `RecordKind`
     signal  u8        of an entry; else 0
     context u16       of an entry and of a context: which one, within the segment
     length  u32       bytes of the payload
@@ -49,13 +49,13 @@ _SIGNALS = (Signal.TRACES, Signal.METRICS, Signal.LOGS)
 _NUMBERS = {signal: number for number, signal in enumerate(_SIGNALS)}
 
 
-class Kind(IntEnum):
+class RecordKind(IntEnum):
     """What a record holds."""
 
     SNAPSHOT = 1
-    """All accounts at the segment's beginning (`Snapshot`). Every segment begins with it."""
+    """All accounts at the segment's beginning (`JournalSnapshot`). Every segment begins with it."""
     CONTEXT = 2
-    """Where entries came from and where they go (`Context`)."""
+    """Where entries came from and where they go (`RequestContext`)."""
     ENTRY = 3
     """A request: its body."""
     MOVED = 4
@@ -65,7 +65,7 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class RequestContext:
     """Where a request came from, and the pipelines that it enters."""
 
     origin: Origin
@@ -85,7 +85,7 @@ class Context:
         )
 
     @classmethod
-    def decode(cls, payload: memoryview) -> Context:
+    def decode(cls, payload: memoryview) -> RequestContext:
         """Read what `encode` wrote."""
         data = orjson.loads(payload)
         origin = Origin(data["receiver"], data["transport"], data["tenant"], data["headers"])
@@ -99,7 +99,7 @@ ExporterRow = tuple[str, int, int, dict[str, int], int]
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class JournalSnapshot:
     """What is known at the beginning of a segment, whose first entry will be number `first`."""
 
     first: int
@@ -121,7 +121,7 @@ class Snapshot:
         )
 
     @classmethod
-    def decode(cls, payload: memoryview) -> Snapshot:
+    def decode(cls, payload: memoryview) -> JournalSnapshot:
         """Read what `encode` wrote."""
         data = orjson.loads(payload)
         return cls(data["first"], [tuple(row) for row in data["accounts"]], data["time"], data["adjusted"])
@@ -172,11 +172,11 @@ class Commit:
 
 
 @dataclass(slots=True)
-class Record:
+class JournalRecord:
     """One record as it was read: where it begins, and what it says."""
 
     offset: int
-    kind: Kind
+    kind: RecordKind
     payload: memoryview
     seq: int = 0
     items: int = 0
@@ -194,11 +194,11 @@ class Record:
 
     def body(self) -> bytes:
         """Return the body of an entry."""
-        return bytes(self.payload[_SEQ.size :] if self.kind is Kind.MOVED else self.payload)
+        return bytes(self.payload[_SEQ.size :] if self.kind is RecordKind.MOVED else self.payload)
 
 
 @dataclass(frozen=True, slots=True)
-class Damage:
+class JournalDamage:
     """Bytes that are no record."""
 
     offset: int
@@ -207,39 +207,39 @@ class Damage:
 
 def entry(marker: bytes, seq: int, signal: Signal, context: int, items: int, body: bytes) -> list[bytes]:  # noqa: PLR0913, PLR0917 - the columns of a record
     """Return an entry's record in parts, for `writev`: the body is not copied."""
-    head = _HEAD.pack(marker, Kind.ENTRY, _NUMBERS[signal], context, len(body), items, seq)
+    head = _HEAD.pack(marker, RecordKind.ENTRY, _NUMBERS[signal], context, len(body), items, seq)
     return [head + _CRC.pack(crc32(body, crc32(head))), body]
 
 
-def moved(marker: bytes, seq: int, context: int, old: Record) -> list[bytes]:
+def moved(marker: bytes, seq: int, context: int, old: JournalRecord) -> list[bytes]:
     """Return the record of an entry that moves into another segment."""
     payload = _SEQ.pack(old.seq) + old.body()
-    head = _HEAD.pack(marker, Kind.MOVED, _NUMBERS[old.signal], context, len(payload), old.items, seq)
+    head = _HEAD.pack(marker, RecordKind.MOVED, _NUMBERS[old.signal], context, len(payload), old.items, seq)
     return [head + _CRC.pack(crc32(payload, crc32(head))), payload]
 
 
-def other(marker: bytes, kind: Kind, payload: bytes, context: int = 0) -> list[bytes]:
+def other(marker: bytes, kind: RecordKind, payload: bytes, context: int = 0) -> list[bytes]:
     """Return the record of anything but an entry."""
     head = _HEAD.pack(marker, kind, 0, context, len(payload), 0, 0)
     return [head + _CRC.pack(crc32(payload, crc32(head))), payload]
 
 
-def scan(fd: int, marker: bytes, size: int, offset: int = 0) -> Iterator[Record | Damage]:
+def scan(fd: int, marker: bytes, size: int, offset: int = 0) -> Iterator[JournalRecord | JournalDamage]:
     """Yield the records of an open file of `size` bytes, and the damage between them, a window at a time."""
     window = WINDOW
     while offset < size:
         data = files.read_at(fd, min(window, size - offset), offset)
         if not data:
-            yield Damage(offset, size - offset)
+            yield JournalDamage(offset, size - offset)
             return
         last = offset + len(data) >= size
         used = 0
         for found in read(memoryview(data), marker):
-            if isinstance(found, Damage):
+            if isinstance(found, JournalDamage):
                 if found.offset + found.length == len(data) and not last:
                     break  # perhaps a record that the window cuts off
                 used = found.offset + found.length
-                yield Damage(offset + found.offset, found.length)
+                yield JournalDamage(offset + found.offset, found.length)
             else:
                 used = found.end
                 found.offset += offset
@@ -248,17 +248,17 @@ def scan(fd: int, marker: bytes, size: int, offset: int = 0) -> Iterator[Record 
         window = WINDOW if used else 2 * window
 
 
-def read(data: memoryview, marker: bytes, offset: int = 0) -> Iterator[Record | Damage]:
+def read(data: memoryview, marker: bytes, offset: int = 0) -> Iterator[JournalRecord | JournalDamage]:
     """Yield the records in `data` from `offset` on, and the damage between them.
 
     What is cut off at the end is damage as well: whether that is a torn last write, the caller knows.
     """
     whole = data.obj if isinstance(data.obj, bytes) else bytes(data)
     for record, begin, end in walk(whole, marker, offset, lambda at: read_one(data, marker, at)):
-        yield record if record is not None else Damage(begin, end - begin)
+        yield record if record is not None else JournalDamage(begin, end - begin)
 
 
-def read_one(data: memoryview, marker: bytes, offset: int) -> Record | None:
+def read_one(data: memoryview, marker: bytes, offset: int) -> JournalRecord | None:
     """Return the record at `offset`, or `None` if there is none there that is whole and sound."""
     start = offset + HEADER_BYTES
     if start > len(data):
@@ -271,6 +271,6 @@ def read_one(data: memoryview, marker: bytes, offset: int) -> Record | None:
     if crc32(payload, crc32(data[offset : offset + _HEAD.size])) != crc:
         return None
     try:
-        return Record(offset, Kind(kind), payload, seq, items, _SIGNALS[signal], context)
+        return JournalRecord(offset, RecordKind(kind), payload, seq, items, _SIGNALS[signal], context)
     except (ValueError, IndexError):
         return None

@@ -14,7 +14,16 @@ from operator import gt
 from typing import TYPE_CHECKING
 
 from otelwp_agent.journal.mark import read_mark
-from otelwp_agent.journal.records import HEADER_BYTES, Account, Commit, Context, Damage, Kind, Record, Snapshot
+from otelwp_agent.journal.records import (
+    HEADER_BYTES,
+    Account,
+    Commit,
+    JournalDamage,
+    JournalRecord,
+    JournalSnapshot,
+    RecordKind,
+    RequestContext,
+)
 from otelwp_agent.journal.segment import RELEASED, WAITING, Segment
 from otelwp_agent.model.receipt import Outcome
 
@@ -43,7 +52,7 @@ class Recovered:
     """As they were told last."""
     branches: dict[int, set[tuple[int, str]]] = field(default_factory=dict)
     """What is done already of entries that are not settled."""
-    damage: list[tuple[Path, Damage]] = field(default_factory=list)
+    damage: list[tuple[Path, JournalDamage]] = field(default_factory=list)
     torn: int = 0
     """Bytes of a last write that was cut off: nobody was told that it had succeeded."""
     mark: Mark | None = None
@@ -90,14 +99,14 @@ def _read_segments(directory: Path, recovered: Recovered, *, write: bool) -> Non
         if segment is not None:
             recovered.segments.append(segment)
     segments = recovered.segments
-    readings = [_Reading(*each, recovered) for each in zip(segments, [None, *segments], strict=False)]
+    readings = [_SegmentReading(*each, recovered) for each in zip(segments, [None, *segments], strict=False)]
     released = [seq for reading in readings for seq in reading.read()]
     _release(readings, released, recovered)
     for reading in readings:
         reading.count_live()
 
 
-class _Reading:
+class _SegmentReading:
     """The reading of one segment."""
 
     def __init__(self, segment: Segment, before: Segment | None, recovered: Recovered) -> None:
@@ -118,17 +127,17 @@ class _Reading:
         if self._before is not None:
             segment.first = self._before.end  # if it has neither a beginning nor an entry that could tell
         for found in segment.scan():
-            if isinstance(found, Damage):
+            if isinstance(found, JournalDamage):
                 if last and found.offset + found.length == segment.size:
                     recovered.torn += found.length
                 else:
                     recovered.damage.append((segment.path, found))
-            elif found.kind is Kind.SNAPSHOT:
+            elif found.kind is RecordKind.SNAPSHOT:
                 known = True
-                self._begin(Snapshot.decode(found.payload))
-            elif found.kind is Kind.CONTEXT:
-                segment.contexts[found.context] = Context.decode(found.payload)
-            elif found.kind is Kind.COMMIT:
+                self._begin(JournalSnapshot.decode(found.payload))
+            elif found.kind is RecordKind.CONTEXT:
+                segment.contexts[found.context] = RequestContext.decode(found.payload)
+            elif found.kind is RecordKind.COMMIT:
                 self._commit(Commit.decode(found.payload))
             else:
                 if not known:
@@ -151,7 +160,7 @@ class _Reading:
                     recovered.live[key] += segment.items[index]
             index = segment.states.find(WAITING, index + 1)
 
-    def _begin(self, snapshot: Snapshot) -> None:
+    def _begin(self, snapshot: JournalSnapshot) -> None:
         segment, recovered = self.segment, self._recovered
         segment.first = snapshot.first
         if segment is not recovered.segments[0] and not snapshot.adjusted:
@@ -188,7 +197,7 @@ class _Reading:
                     f"{before[4]} settled to {row[3]} and {row[4]}, with {entries[row[:3]]} items before it"
                 )
 
-    def _add(self, record: Record) -> None:
+    def _add(self, record: JournalRecord) -> None:
         """Enter an entry; what is missing before it was damaged."""
         segment = self.segment
         gap = record.seq - segment.first - len(segment.states)
@@ -202,7 +211,7 @@ class _Reading:
         self.sizes.extend([0] * gap + [size])
         segment.live += 1
         segment.live_bytes += size
-        if record.kind is Kind.MOVED:
+        if record.kind is RecordKind.MOVED:
             self._released.append(record.moved_from())
         else:
             context = segment.contexts.get(record.context)
@@ -220,7 +229,7 @@ class _Reading:
         self._uncovered = []
 
 
-def _differences(segment: Segment, snapshot: Snapshot, recovered: Recovered) -> Iterator[str]:
+def _differences(segment: Segment, snapshot: JournalSnapshot, recovered: Recovered) -> Iterator[str]:
     """Hold what a segment begins with against what the one before it ended with."""
     for row in snapshot.accounts:
         before = recovered.accounts.get(row[:3])
@@ -232,7 +241,7 @@ def _differences(segment: Segment, snapshot: Snapshot, recovered: Recovered) -> 
             )
 
 
-def _release(readings: list[_Reading], released: list[int], recovered: Recovered) -> None:
+def _release(readings: list[_SegmentReading], released: list[int], recovered: Recovered) -> None:
     starts = [reading.segment.first for reading in readings]
     for seq in released:
         recovered.branches.pop(seq, None)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from otelwp_agent.journal.records import Context, Damage, Record
+    from otelwp_agent.journal.records import JournalDamage, JournalRecord, RequestContext
 
 _NAME = re.compile(r"(\d{10})-([0-9a-f]{16})\.journal")
 _MAX_PARTS = 1024
@@ -80,7 +80,7 @@ class Segment:
         """What they weigh, headers included."""
         self.waiting_for: Counter[tuple[int, int]] = Counter()
         """Entries that are neither released nor running, by their context and state."""
-        self.contexts: dict[int, Context] = {}
+        self.contexts: dict[int, RequestContext] = {}
 
     @classmethod
     def create(cls, directory: Path, number: int, first: int) -> Segment:
@@ -164,11 +164,11 @@ class Segment:
         os.ftruncate(self.fd, self.size - size)
         self.size -= size
 
-    def scan(self) -> Iterator[Record | Damage]:
+    def scan(self) -> Iterator[JournalRecord | JournalDamage]:
         """Yield what is in the file."""
         return records.scan(self.fd, self.marker, self.size)
 
-    def entry(self, index: int) -> Record | None:
+    def entry(self, index: int) -> JournalRecord | None:
         """Read one entry; return `None` if it is damaged. Raises `OSError` if the disk cannot be read."""
         offset = self.offsets[index]
         data = memoryview(files.read_at(self.fd, self._room(index), offset))

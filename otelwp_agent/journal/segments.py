@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     import structlog
 
-    from otelwp_agent.journal.account import JournalAccount
-    from otelwp_agent.journal.books import Books
-    from otelwp_agent.journal.draft import Draft
+    from otelwp_agent.journal.commit_builder import CommitBuilder
+    from otelwp_agent.journal.entry_store import EntryStore
+    from otelwp_agent.journal.metrics import JournalMetrics
+    from otelwp_agent.journal.pending_changes import PendingChanges
     from otelwp_agent.journal.recovery import Recovered
     from otelwp_agent.journal.reserve import Reserve
-    from otelwp_agent.journal.shelf import Shelf
 
 SEGMENT_BYTES = 16 * 2**20
 """Largest segment; a journal of less than sixteen of them has smaller ones."""
@@ -49,9 +49,9 @@ class SegmentStore:
         self,
         directory: Path,
         max_size: int,
-        shelf: Shelf,
-        books: Books,
-        account: JournalAccount,
+        entry_store: EntryStore,
+        changes: PendingChanges,
+        metrics: JournalMetrics,
         reserve: Reserve,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
@@ -71,9 +71,9 @@ class SegmentStore:
         self._segment_bytes = max(2**18, min(SEGMENT_BYTES, max_size // 16))
         self._max_size = max_size
         self._number = 0
-        self._shelf = shelf
-        self._books = books
-        self._account = account
+        self._entry_store = entry_store
+        self._changes = changes
+        self._metrics = metrics
         self._reserve = reserve
         self._log = log
         self._deleter = Writer("journal, deleting")
@@ -103,7 +103,7 @@ class SegmentStore:
     def open(self) -> Recovered:
         """Lock the directory and read it; raises `StartError`."""
         self.lock, recovered = opening.take(self.directory)
-        self._shelf.restore(recovered)
+        self._entry_store.restore(recovered)
         segments = recovered.segments
         self._number = max((segment.number for segment in segments), default=0)
         self.next = max([1, *(segment.end for segment in segments)])
@@ -115,9 +115,9 @@ class SegmentStore:
         self._deleter.close()
         for segment in settled:
             segment.close()
-        for segment in self._shelf.segments:
+        for segment in self._entry_store.segments:
             segment.close()
-        self._shelf.segments = []
+        self._entry_store.segments = []
         self.current = None
         self.mark.close()
         lock, self.lock = self.lock, -1
@@ -143,7 +143,7 @@ class SegmentStore:
             self._discard(segment)
             raise
         self.current = segment
-        self._shelf.segments.append(segment)
+        self._entry_store.segments.append(segment)
         return segment
 
     def source(self, newest: Segment) -> Segment | None:
@@ -156,9 +156,9 @@ class SegmentStore:
             self._displaced.pop(0)
         if self._displaced:
             return self._displaced[0]
-        oldest = self._shelf.segments[0]
+        oldest = self._entry_store.segments[0]
         few = 0 < oldest.live_bytes <= COMPACT_SHARE * oldest.size
-        return oldest if few and oldest is not newest and 2 * self._shelf.stored >= self._max_size else None
+        return oldest if few and oldest is not newest and 2 * self._entry_store.stored >= self._max_size else None
 
     def copied(self, source: Segment, entries: int) -> None:
         """Note that a commit copies this many entries of `source`: if none can be read, stop trying."""
@@ -171,17 +171,19 @@ class SegmentStore:
                 advice="let the agent deliver them before it stops",
             )
 
-    def undo(self, draft: Draft) -> None:
+    def undo(self, builder: CommitBuilder) -> None:
         """Stop writing to the segment of a commit that failed: what its file holds now is unknown."""
-        self.next = draft.next  # the file may have them after all, if it could not be cut: no number means two entries
+        self.next = (
+            builder.next
+        )  # the file may have them after all, if it could not be cut: no number means two entries
         self.current = None
-        if not draft.segment.size and draft.segment in self._shelf.segments:
-            self._shelf.segments.remove(draft.segment)
-            self._discard(draft.segment)
+        if not builder.segment.size and builder.segment in self._entry_store.segments:
+            self._entry_store.segments.remove(builder.segment)
+            self._discard(builder.segment)
 
     def delete_settled(self) -> None:
         """Delete the oldest segments of which nothing is needed, in a thread: a large file takes its time."""
-        self._settled += self._shelf.prune(self.current)
+        self._settled += self._entry_store.prune(self.current)
         if self._settled and not self._deleting:
             self._deleting = True
             segment = self._settled[0]
@@ -222,7 +224,7 @@ class SegmentStore:
         self.adjusted = True
         self._repeat_commits()
         self._reported_until = time.monotonic() + REPORTED_SECONDS
-        self._account.displaced.add(len(missing))
+        self._metrics.displaced.add(len(missing))
         self._log.error(
             "journal directory was removed or replaced; entries are copied to a new one"
             if replaced
@@ -247,7 +249,7 @@ class SegmentStore:
         return False, []
 
     def _not_in_place(self) -> list[Segment]:
-        return [each for each in self._shelf.segments if not (each.displaced or each.is_in_place)]
+        return [each for each in self._entry_store.segments if not (each.displaced or each.is_in_place)]
 
     def _open_directory_again(self) -> None:
         """Create the directory if it is missing, lock it and use it; raises `OSError`."""
@@ -267,7 +269,7 @@ class SegmentStore:
 
     def _check_foreign(self) -> None:
         """Raise `OSError` if the directory at our path holds segments of another journal."""
-        ours = {segment.path.name for segment in self._shelf.segments}
+        ours = {segment.path.name for segment in self._entry_store.segments}
         names = os.listdir(self.directory)  # noqa: PTH208 - raises, unlike `glob`
         foreign = [name for name in names if is_segment(name) and name not in ours]
         if foreign:
@@ -279,9 +281,9 @@ class SegmentStore:
 
     def _repeat_commits(self) -> None:
         """Have the next commit repeat what commits in the segments that disappeared said about the others."""
-        for segment in self._shelf.segments:
+        for segment in self._entry_store.segments:
             if not segment.displaced:
-                self._books.repeat(self._shelf.released(segment), self._shelf.partly_done(segment))
+                self._changes.repeat(self._entry_store.released(segment), self._entry_store.partly_done(segment))
 
     def _discard(self, segment: Segment) -> None:
         """Remove a segment to which nothing was written."""

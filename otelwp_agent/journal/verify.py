@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from otelwp_agent.journal import opening
 from otelwp_agent.journal.audit import report_of
-from otelwp_agent.journal.records import Commit, Damage, Kind, Snapshot
+from otelwp_agent.journal.records import Commit, JournalDamage, JournalSnapshot, RecordKind
 from otelwp_agent.journal.recovery import read_directory
 from otelwp_agent.journal.segment import RELEASED
 from otelwp_agent.storage import files
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from otelwp_agent.journal.records import Record
+    from otelwp_agent.journal.records import JournalRecord
     from otelwp_agent.journal.recovery import Recovered
     from otelwp_agent.journal.segment import Segment
 
 
 @dataclass(slots=True)
-class Waiting:
+class WaitingEntries:
     """What one pipeline has not settled."""
 
     entries: int = 0
@@ -48,7 +48,7 @@ class Verification:
     marked: int | None = None
     """The number of the last acknowledged entry according to the mark."""
     torn_bytes: int = 0
-    waiting: dict[str, Waiting] = field(default_factory=dict)
+    waiting: dict[str, WaitingEntries] = field(default_factory=dict)
     """By pipeline."""
     problems: list[str] = field(default_factory=list)
 
@@ -96,9 +96,9 @@ def _order_problems(segment: Segment, before: Segment | None) -> Iterator[str]:
     """Yield what is out of order in one segment; damage is reported elsewhere."""
     order = _Order()
     for number, found in enumerate(segment.scan()):
-        if isinstance(found, Damage):
+        if isinstance(found, JournalDamage):
             continue
-        if (found.kind is Kind.SNAPSHOT) != (number == 0):
+        if (found.kind is RecordKind.SNAPSHOT) != (number == 0):
             yield f"{segment.path.name}: offset {found.offset}: a segment begins with its only snapshot"
         for problem in order.problems(found):
             yield f"{segment.path.name}: offset {found.offset}: {problem}"
@@ -113,13 +113,13 @@ class _Order:
         self._following: int | None = None
         self._contexts: set[int] = set()
 
-    def problems(self, record: Record) -> Iterator[str]:
+    def problems(self, record: JournalRecord) -> Iterator[str]:
         following = self._following
-        if record.kind is Kind.SNAPSHOT:
-            self._following = Snapshot.decode(record.payload).first
-        elif record.kind is Kind.CONTEXT:
+        if record.kind is RecordKind.SNAPSHOT:
+            self._following = JournalSnapshot.decode(record.payload).first
+        elif record.kind is RecordKind.CONTEXT:
             self._contexts.add(record.context)
-        elif record.kind is Kind.COMMIT:
+        elif record.kind is RecordKind.COMMIT:
             entries = Commit.decode(record.payload).entries
             if following is not None and entries.stop > following:
                 yield f"a commit names entry {entries.stop - 1}, which is missing"
@@ -141,7 +141,7 @@ def _count_waiting(recovered: Recovered, found: Verification) -> None:
             for place, pipeline in enumerate(context.pipelines):
                 if (place, "") in done:
                     continue
-                waiting = found.waiting.setdefault(pipeline, Waiting())
+                waiting = found.waiting.setdefault(pipeline, WaitingEntries())
                 waiting.entries += 1
                 waiting.items += segment.items[index]
                 waiting.done.update(branch for at, branch in done if at == place)

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     import structlog
 
-    from otelwp_agent.journal.claims import Done, Entry
+    from otelwp_agent.journal.claims import Done, JournaledRequest
     from otelwp_agent.journal.journal import Journal
-    from otelwp_agent.journal.records import Context
+    from otelwp_agent.journal.records import RequestContext
     from otelwp_agent.model.ledgers import Ledgers
     from otelwp_agent.model.receipt import Ledger
     from otelwp_agent.model.signal import Signal
@@ -76,7 +76,7 @@ class Intake:
             self._task.cancel()
             self._task = None
 
-    def feed(self, entry: Entry, pipelines: Sequence[str], batch: Batch, ledgers: Sequence[Ledger]) -> None:
+    def feed(self, entry: JournaledRequest, pipelines: Sequence[str], batch: Batch, ledgers: Sequence[Ledger]) -> None:
         """Feed an entry to those of its pipelines that are not done with it. What goes wrong, its claims tell."""
         done = entry.done
         if not done and len(ledgers) == 1:  # nearly always
@@ -138,7 +138,7 @@ class Intake:
         fed = 0
         full: set[tuple[tuple[str, ...], str, Done]] = set()
 
-        def ready(context: Context, done: Done) -> bool:
+        def ready(context: RequestContext, done: Done) -> bool:
             tenant = context.origin.tenant
             return (context.pipelines, tenant, done) not in full and self._has_room(context.pipelines, tenant, done)
 
@@ -226,7 +226,7 @@ class JournaledEntry(ReceiverEntry):
 
 
 class _Request(Answer):
-    """A request on its way into the journal (`draft.Request`), and the answer that waits for it."""
+    """A request on its way into the journal (`commit_builder.PendingRequest`), and the answer that waits for it."""
 
     __slots__ = ("_entry", "batch", "key", "ledgers")
 
@@ -251,7 +251,7 @@ class _Request(Answer):
         receiver, transport, tenant, headers, _ = self.key
         return Origin(receiver, transport, tenant, dict(headers))
 
-    def written(self, entry: Entry) -> None:
+    def written(self, entry: JournaledRequest) -> None:
         route, batch = self._entry, self.batch
         route.count_accepted(batch)
         if route.waits:

@@ -37,7 +37,7 @@ LOOK_AGAIN = 0.2
 """Share of `isolate_after` after which a stall that may not be isolated yet is looked at again."""
 
 
-class Stall:
+class BranchStall:
     """Why a branch refuses, and since when."""
 
     __slots__ = ("capacity", "limit", "lost", "observer", "overdue", "root", "since", "timer")
@@ -67,7 +67,7 @@ class Branch:
         """Lead to `consumer`. A journal remembers the branch by its name."""
         self.consumer = consumer
         self.name = name
-        self.stalls: dict[Capacity, Stall] = {}
+        self.stalls: dict[Capacity, BranchStall] = {}
         """By cause. Empty on the honest path."""
 
     @property
@@ -106,7 +106,7 @@ class Isolation:
         if stall is None:
             limit = capacity.root.isolate_after
             if limit is not None and not self._closed:
-                stall = branch.stalls[capacity] = Stall(capacity, self._clock(), limit * self._patience)
+                stall = branch.stalls[capacity] = BranchStall(capacity, self._clock(), limit * self._patience)
                 self._look_after(stall.limit, branch, stall)
             return True
         return stall.root is None
@@ -136,10 +136,10 @@ class Isolation:
             for stall in tuple(branch.stalls.values()):
                 self._forget(branch, stall)
 
-    def _look_after(self, seconds: float, branch: Branch, stall: Stall) -> None:
+    def _look_after(self, seconds: float, branch: Branch, stall: BranchStall) -> None:
         stall.timer = asyncio.get_running_loop().call_later(seconds, self._look, branch, stall)
 
-    def _look(self, branch: Branch, stall: Stall) -> None:
+    def _look(self, branch: Branch, stall: BranchStall) -> None:
         """Isolate the branch if it is time."""
         capacity = stall.capacity
         if not capacity.short:
@@ -156,7 +156,7 @@ class Isolation:
         else:
             self._look_after(stall.limit * LOOK_AGAIN, branch, stall)
 
-    def _isolate(self, branch: Branch, stall: Stall) -> None:
+    def _isolate(self, branch: Branch, stall: BranchStall) -> None:
         root = stall.root = stall.capacity.root
         stall.timer = None
         root.isolated += 1
@@ -171,7 +171,7 @@ class Isolation:
         )
         stall.capacity.freed(progress=False)  # those who wait for it need not wait
 
-    def _end(self, branch: Branch, stall: Stall) -> None:
+    def _end(self, branch: Branch, stall: BranchStall) -> None:
         root = stall.root
         self._forget(branch, stall)
         if root is not None:
@@ -184,7 +184,7 @@ class Isolation:
                 for waiting in other.stalls.values():
                     waiting.since = max(waiting.since, now)
 
-    def _forget(self, branch: Branch, stall: Stall) -> None:
+    def _forget(self, branch: Branch, stall: BranchStall) -> None:
         del branch.stalls[stall.capacity]
         if stall.timer is not None:
             stall.timer.cancel()

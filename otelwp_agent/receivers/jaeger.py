@@ -65,7 +65,7 @@ class ThriftHttp(blocks.HttpReceiver):
     """`host:port` or `unix:///path` to listen on; port 0 picks a free one."""
 
 
-class Protocols(blocks.Block):
+class JaegerProtocols(blocks.Block):
     """What to listen with. A protocol that is named is on, even with nothing under it."""
 
     grpc: Grpc | None = None
@@ -83,7 +83,7 @@ class Protocols(blocks.Block):
         return {key: {} if value is None else value for key, value in data.items()} if isinstance(data, dict) else data
 
     @model_validator(mode="after")
-    def _at_least_one(self) -> Protocols:
+    def _at_least_one(self) -> JaegerProtocols:
         if self.grpc is None and self.thrift_http is None:
             message = "name at least one protocol: `grpc:` or `thrift_http:`"
             raise ValueError(message)
@@ -97,7 +97,7 @@ class Protocols(blocks.Block):
 class Config(ReceiverConfig):
     """Settings of the Jaeger receiver."""
 
-    protocols: Protocols
+    protocols: JaegerProtocols
     """What to listen with."""
     remote_sampling: Annotated[None, _SAMPLING] = None
     """Refused: sampling strategies are not served here."""

@@ -64,7 +64,7 @@ class ZipkinHttp(blocks.HttpReceiver):
     """`host:port` or `unix:///path` to listen on; port 0 picks a free one."""
 
 
-class Protocols(blocks.Block):
+class ZipkinProtocols(blocks.Block):
     """What to listen with."""
 
     http: ZipkinHttp
@@ -79,7 +79,7 @@ class Protocols(blocks.Block):
 class Config(ReceiverConfig, ZipkinHttp):
     """Settings of the Zipkin receiver. Those of the server stand here, or below `protocols.http`, which then holds."""
 
-    protocols: Protocols | None = None
+    protocols: ZipkinProtocols | None = None
     """The settings of the server, in the Collector's newer form."""
     parse_string_tags: bool = False
     """Make integers, floats and booleans of tags that look like one; in Zipkin's formats every tag is a string."""

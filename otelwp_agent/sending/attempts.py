@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.sending.breaker import Breaker, Permit
     from otelwp_agent.sending.concurrency import Concurrency
-    from otelwp_agent.sending.metrics import SendingAccount
+    from otelwp_agent.sending.metrics import ExporterMetrics
 
 
 class ExporterBugError(PermanentError):
@@ -31,12 +31,12 @@ class Tries:
     """The tries of one sender."""
 
     def __init__(
-        self, exporter: Exporter, account: SendingAccount, breaker: Breaker, concurrency: Concurrency, timeout: float
+        self, exporter: Exporter, metrics: ExporterMetrics, breaker: Breaker, concurrency: Concurrency, timeout: float
     ) -> None:
         """Have `exporter` send; one try takes at most `timeout` seconds (0: as long as the exporter likes)."""
         self._exporter = exporter
         self._clock = exporter.context.clock
-        self._account = account
+        self._metrics = metrics
         self._breaker = breaker
         self._concurrency = concurrency
         self._seconds = timeout
@@ -53,7 +53,7 @@ class Tries:
             self._learn(error, permit, started)
             raise
         ended = self._clock()
-        self._account.tried(ended - started)
+        self._metrics.tried(ended - started)
         concurrency.went_well(started, ended, len(batch.body), busy=busy)
         if not self._breaker.calm:
             self._breaker.answered()
@@ -62,7 +62,7 @@ class Tries:
     def _learn(self, error: BaseException, permit: Permit, started: float) -> None:
         """Learn from a failure."""
         breaker, ended = self._breaker, self._clock()
-        self._account.tried(ended - started)
+        self._metrics.tried(ended - started)
         if isinstance(error, RetryableError):
             self._concurrency.went_wrong(started, ended)
             if isinstance(error, Overloaded):
@@ -97,7 +97,7 @@ class Tries:
                 raise RetryableError(f"no answer within {format_duration(self._seconds)}", reason="timeout") from error
             raise RetryableError("the exporter gave the try up", reason="cancelled") from error
         except Exception as error:
-            self._account.exporter_failed(error)
+            self._metrics.exporter_failed(error)
             raise ExporterBugError(f"a bug in the exporter: {error!r}") from error
         finally:
             timeouts.end(task)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from otelwp_agent.sending.attempts import Tries
     from otelwp_agent.sending.breaker import Breaker, Permit
     from otelwp_agent.sending.dispatcher import Dispatcher
-    from otelwp_agent.sending.metrics import SendingAccount
+    from otelwp_agent.sending.metrics import ExporterMetrics
     from otelwp_agent.sending.queue import SendingQueue
     from otelwp_agent.sending.queued_batch import QueuedBatch
 
@@ -51,7 +51,7 @@ class Delivery:
     def __init__(  # noqa: PLR0913 - the parts of one sender, and three settings
         self,
         tries: Tries,
-        metrics: SendingAccount,
+        metrics: ExporterMetrics,
         *,
         queue: SendingQueue,
         breaker: Breaker,

@@ -9,7 +9,7 @@ from otelwp_agent.component_errors import Bugs
 from otelwp_agent.config.blocks import CircuitBreaker
 from otelwp_agent.config.types import format_duration
 from otelwp_agent.errors import ConsumeError, RetryableError
-from otelwp_agent.model.ledger_report import Line
+from otelwp_agent.model.ledger_report import LedgerLine
 from otelwp_agent.model.receipt import SHUTDOWN
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.sending.breaker import Breaker, State
@@ -135,7 +135,7 @@ def breaker_of(context: Context, retry: Retry, random: Callable[[], float]) -> B
     return breaker
 
 
-class SendingAccount:
+class ExporterMetrics:
     """The figures of one sender.
 
     Items since it was made: `delivered`, `left` (dropped by a stop) and `kept` (abandoned by a stop, and kept by the
@@ -185,10 +185,10 @@ class SendingAccount:
         """Batches being sent or waiting to be tried again."""
         return self._concurrency.sending + len(self._queue.later)
 
-    def line(self) -> Line:
+    def line(self) -> LedgerLine:
         """Return the sender's ledger. Each figure is counted by itself."""
         queue, dropped = self._queue, self._dropped
-        return Line(
+        return LedgerLine(
             "exporter",
             self._id,
             accepted=queue.taken,

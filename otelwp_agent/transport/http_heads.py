@@ -31,7 +31,7 @@ _NEVER_REMEMBERED = frozenset({"expect", "transfer-encoding", "upgrade"})
 _TAIL = len(END_OF_HEAD) - 1
 
 
-class Plan:
+class RequestPlan:
     """What to do with a request, known from its head alone."""
 
     __slots__ = ("chunked", "extra", "head", "keep_alive", "length", "route")
@@ -75,7 +75,7 @@ class HeadReader:
 
     def __init__(self) -> None:
         """Start before the request line; the caller has skipped blank lines."""
-        self._sink = _Sink()
+        self._sink = _HeadSink()
         self._parser = httptools.HttpRequestParser(self._sink)
         self._size = 0
         self._tail = b""  # the last bytes of an unfinished head, in which its end may begin
@@ -118,11 +118,11 @@ class HeadReader:
 
 def parse_head(raw: bytes) -> ParsedHead:
     """Parse a whole head that ends with its first empty line; raise `MalformedError` if the parser sees another end."""
-    sink = _Sink()
+    sink = _HeadSink()
     return _finish(httptools.HttpRequestParser(sink), sink, raw)
 
 
-def _finish(parser: httptools.HttpRequestParser, sink: _Sink, piece: bytes) -> ParsedHead:
+def _finish(parser: httptools.HttpRequestParser, sink: _HeadSink, piece: bytes) -> ParsedHead:
     try:
         parser.feed_data(piece[:-1])
         early = sink.complete
@@ -141,7 +141,7 @@ def _finish(parser: httptools.HttpRequestParser, sink: _Sink, piece: bytes) -> P
     return ParsedHead(method, target, sink.fields, keep_alive=keep_alive)
 
 
-class _Sink:
+class _HeadSink:
     """Collects what the parser reports. It does not know the parser: a reference cycle would wait for the collector."""
 
     __slots__ = ("complete", "fields", "repeated", "target")
@@ -172,18 +172,18 @@ class _Sink:
             self.fields[key] = ", ".join(values)
 
 
-class Heads:
+class HeadCache:
     """The heads that one server remembers, in `plans`."""
 
     __slots__ = ("_bytes", "_capacity", "plans")
 
     def __init__(self, capacity: int = REMEMBERED_HEADS) -> None:
         """Remember at most `capacity` heads; 0 remembers none."""
-        self.plans: dict[bytes, Plan] = {}
+        self.plans: dict[bytes, RequestPlan] = {}
         self._capacity = capacity
         self._bytes = 0
 
-    def remember(self, raw: bytes, plan: Plan) -> None:
+    def remember(self, raw: bytes, plan: RequestPlan) -> None:
         """Remember that `raw`, which was parsed as exactly one head, means `plan`; ignore it if it must not be."""
         fields = plan.head.headers
         if len(raw) > MAX_REMEMBERED_HEAD or len(fields) > MAX_REMEMBERED_FIELDS or not self._capacity:

@@ -16,11 +16,11 @@ from otelwp_agent.transport.compression import decompress
 from otelwp_agent.transport.connections import Connections, RequestRate
 from otelwp_agent.transport.http_arrivals import Arrivals
 from otelwp_agent.transport.http_cors import CorsRules
-from otelwp_agent.transport.http_heads import Heads, Plan
+from otelwp_agent.transport.http_heads import HeadCache, RequestPlan
 from otelwp_agent.transport.http_listeners import Listeners
 from otelwp_agent.transport.http_messages import Head, Request, Response, Route, text_error
 from otelwp_agent.transport.http_session import Session
-from otelwp_agent.transport.http_timeouts import Timeouts
+from otelwp_agent.transport.http_timeouts import ConnectionTimeouts
 from otelwp_agent.transport.in_flight import InFlight
 from otelwp_agent.transport.local_access import CROSS_ORIGIN, is_cross_origin
 
@@ -78,7 +78,7 @@ class HttpServer:
         self.on_refused = on_refused
         self.drops = drops
         self.port = 0
-        self.heads = Heads()
+        self.heads = HeadCache()
         self.plans = self.heads.plans
         self.memory = bytearray(READ_BUFFER)
         self.buffer = memoryview(self.memory)
@@ -89,7 +89,7 @@ class HttpServer:
         self.rate = RequestRate(per_second) if per_second else None
         self.arrivals = Arrivals.of(InFlight() if in_flight is None else in_flight)
         self.limit = settings.max_request_body_size
-        self.timeouts = Timeouts(settings)
+        self.timeouts = ConnectionTimeouts(settings)
         self.now = time.monotonic()
         self.draining = False
         self.prefix = b""
@@ -187,7 +187,7 @@ class HttpServer:
         if self._tls is not None:
             self._tls.reload()
 
-    def plan(self, parsed: ParsedHead) -> Plan:
+    def plan(self, parsed: ParsedHead) -> RequestPlan:
         """Decide what to do with a request from its head."""
         method, headers = parsed.method, parsed.fields
         head = Head(method, parsed.target, headers)
@@ -206,7 +206,7 @@ class HttpServer:
             route = CROSS_ORIGIN
         else:
             route = found
-        return Plan(
+        return RequestPlan(
             head,
             route,
             int(headers.get("content-length", "0")),
@@ -215,7 +215,7 @@ class HttpServer:
             chunked="transfer-encoding" in headers,
         )
 
-    def respond(self, plan: Plan, body: bytes, peer: str) -> Response | asyncio.Future[Response]:
+    def respond(self, plan: RequestPlan, body: bytes, peer: str) -> Response | asyncio.Future[Response]:
         """Return the answer to a whole request, or its future."""
         route = plan.route
         if isinstance(route, Response):
@@ -250,7 +250,7 @@ class HttpServer:
         self.on_refused(error.reason)
         return text_error(status, str(error))
 
-    def refusal(self, plan: Plan, error: ConsumeError, status: int = 0) -> Response:
+    def refusal(self, plan: RequestPlan, error: ConsumeError, status: int = 0) -> Response:
         """Return the answer that says `error`, in the route's own way: a success, if it is to be dropped."""
         if self.drops is not None and isinstance(error, RetryableError) and isinstance(plan.route, Route):
             items = self.drops.add(error, plan.head.headers.get("user-agent", ""))

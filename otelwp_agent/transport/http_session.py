@@ -30,7 +30,7 @@ from otelwp_agent.transport.http_flow import (
     WAITING,
     Flow,
 )
-from otelwp_agent.transport.http_heads import END_OF_HEAD, MAX_HEAD, HeadReader, Plan, parse_head
+from otelwp_agent.transport.http_heads import END_OF_HEAD, MAX_HEAD, HeadReader, RequestPlan, parse_head
 from otelwp_agent.transport.http_messages import Response, Route, text_error
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Session(Flow):
         self.peer = ""
         self._arrivals = server.arrivals
         self._head: HeadReader | None = None  # with HEAD
-        self._plan: Plan | None = None  # with BODY
+        self._plan: RequestPlan | None = None  # with BODY
         self._keeps = True  # whether the body is kept
         self._body: LengthBody | ChunkedBody | None = None  # with BODY, once a part of it has arrived
         self._refused: Response | None = None  # the answer to the current request, once its route has refused it
@@ -215,7 +215,7 @@ class Session(Flow):
             server.heads.remember(raw, plan)
         return self._begin_body(plan, data, at, keep=self._admit(plan))
 
-    def _begin_expecting(self, plan: Plan, expectation: str, data: bytes, at: int) -> int:
+    def _begin_expecting(self, plan: RequestPlan, expectation: str, data: bytes, at: int) -> int:
         if expectation.lower() != "100-continue":
             return self._refuse(text_error(417, "the only expectation known here is 100-continue"), data)
         if self._admit(plan) and isinstance(plan.route, Route):
@@ -225,7 +225,7 @@ class Session(Flow):
         assert isinstance(refused, Response)  # noqa: S101 - a plan without a route is a Response
         return self._refuse(refused, data, plan.extra)
 
-    def _begin_body(self, plan: Plan, data: bytes, at: int, *, keep: bool) -> int:
+    def _begin_body(self, plan: RequestPlan, data: bytes, at: int, *, keep: bool) -> int:
         """Read the body of a request from `data[at:]`; `keep` it, or read and drop it."""
         keep = keep and isinstance(plan.route, Route)
         if plan.chunked:
@@ -309,7 +309,7 @@ class Session(Flow):
 
     # -- answers
 
-    def _admit(self, plan: Plan) -> bool:
+    def _admit(self, plan: RequestPlan) -> bool:
         """Ask the peer's rate and the route whether the request is accepted now, before its body is read."""
         server, route = self.server, plan.route
         if server.rate is not None and self.peer:
@@ -326,7 +326,7 @@ class Session(Flow):
                 return False
         return True
 
-    def _finish(self, plan: Plan, body: bytes) -> None:
+    def _finish(self, plan: RequestPlan, body: bytes) -> None:
         """Answer a request that has arrived whole."""
         refused, self._refused = self._refused, None
         answer = refused or self.server.respond(plan, body, self.peer)
@@ -337,7 +337,7 @@ class Session(Flow):
             self.deadline = math.inf
             answer.add_done_callback(lambda done: self._outcome(plan, done))
 
-    def _outcome(self, plan: Plan, answer: asyncio.Future[Response]) -> None:
+    def _outcome(self, plan: RequestPlan, answer: asyncio.Future[Response]) -> None:
         """Send an answer that was awaited, then go on with what has arrived meanwhile."""
         error = None if answer.cancelled() else answer.exception()
         if self._busy & CLOSING:
@@ -350,7 +350,7 @@ class Session(Flow):
             self._write(plan, answer.result())
         self._unblock(WAITING)
 
-    def _write(self, plan: Plan, response: Response) -> None:
+    def _write(self, plan: RequestPlan, response: Response) -> None:
         server = self.server
         body = b"" if plan.head.method == "HEAD" else response.body
         if plan.keep_alive and not server.draining:

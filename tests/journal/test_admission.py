@@ -34,7 +34,7 @@ def test_a_disk_that_does_not_keep_up_and_a_full_journal_are_told_apart(admissio
     admission.measure()
     admission.unwritten = MAX_UNWRITTEN
     assert (reason(admission), admission.full) == ("journal_slow", False)
-    admission._shelf.stored = 10 * MAX_UNWRITTEN
+    admission._entry_store.stored = 10 * MAX_UNWRITTEN
     assert (reason(admission), admission.full) == ("journal_full", True)
 
 

@@ -11,7 +11,9 @@ from tests.kit.graphs import until
 async def test_a_check_that_is_due_during_a_write_follows_it(live, body, monkeypatch):
     life = live()
     checked = []
-    monkeypatch.setattr(SegmentStore, "find_displaced", lambda _: checked.append(life.journal._commits.draft) or False)
+    monkeypatch.setattr(
+        SegmentStore, "find_displaced", lambda _: checked.append(life.journal._commits.builder) or False
+    )
     submit = life.journal._commits._writer.submit
 
     def check_meanwhile(work, done):

@@ -48,7 +48,7 @@ async def test_nothing_is_left_when_everything_is_settled(live, body):
     third = live()
     assert (third.bodies(), third.sums()) == ([], (4, [4, 0, 0, 0], 0)), "though nothing was written in between"
     await third.put(body(3))
-    assert len(third.journal._shelf.segments) == 1, "the segment of the runs before is gone"
+    assert len(third.journal._entry_store.segments) == 1, "the segment of the runs before is gone"
 
 
 async def test_what_is_being_written_is_in_flight(live, body):
@@ -136,10 +136,10 @@ async def test_what_moves_while_it_is_settled_is_released_where_it_has_come_to(l
     (old,) = await life.put(body)
     real = CommitLoop._written
 
-    def settled_meanwhile(self, draft):
-        if draft.moved:
+    def settled_meanwhile(self, builder):
+        if builder.moved:
             old.settle()
-        real(self, draft)
+        real(self, builder)
 
     monkeypatch.setattr(CommitLoop, "_written", settled_meanwhile)
     for _ in range(200):
@@ -193,10 +193,10 @@ async def test_after_a_failed_fsync_another_segment_is_begun(live, body, monkeyp
 async def test_a_torn_last_write_is_forgotten_and_what_was_before_it_is_not(live, body):
     first = live()
     await first.put(body(0))
-    size = first.journal._shelf.segments[-1].size
+    size = first.journal._entry_store.segments[-1].size
     await first.put(body(1))
     first.kill()
-    path = first.journal._shelf.segments[-1].path
+    path = first.journal._entry_store.segments[-1].path
     os.truncate(path, size + 50)  # within the second entry
     second = live()
     assert (second.bodies(), second.sums()) == ([body(0)], (2, [0, 0, 0, 0], 2))
@@ -209,7 +209,7 @@ async def test_an_entry_whose_commit_is_torn_may_have_been_acknowledged(live, bo
     await first.put(body(0))
     await first.put(body(1))
     first.kill()
-    segment = first.journal._shelf.segments[-1]
+    segment = first.journal._entry_store.segments[-1]
     os.truncate(segment.path, segment.size - 3)  # within the commit that follows the second entry
     second = live()
     assert (second.bodies(), second.sums()) == ([body(0), body(1)], (4, [0, 0, 0, 0], 4))
@@ -220,7 +220,7 @@ async def test_a_damaged_entry_is_counted_and_costs_no_other(live, body):
     for number in range(3):
         await first.put(body(number))
     first.kill()
-    segment = first.journal._shelf.segments[-1]
+    segment = first.journal._entry_store.segments[-1]
     with segment.path.open("r+b") as file:
         file.seek(segment.offsets[1] + 40)
         byte = file.read(1)
@@ -239,7 +239,7 @@ async def test_damage_that_comes_while_the_agent_runs_is_counted_when_it_is_met(
     await first.put(body(0), body(1))
     first.kill()
     second = live()
-    segment = second.journal._shelf.segments[0]
+    segment = second.journal._entry_store.segments[0]
     os.pwrite(segment.fd, b"\xff" * 8, segment.offsets[0] + 40)
     assert second.bodies() == [body(1)]
     assert second.sums() == (4, [0, 0, 0, 2], 2)

@@ -16,7 +16,7 @@ from otelwp_agent.sending.breaker import Permit
 from otelwp_agent.sending.concurrency import Concurrency
 from otelwp_agent.sending.delivery import LETTER_INTERVAL, Delivery
 from otelwp_agent.sending.dispatcher import Dispatcher
-from otelwp_agent.sending.metrics import SendingAccount, breaker_of
+from otelwp_agent.sending.metrics import ExporterMetrics, breaker_of
 from otelwp_agent.sending.queue import SendingQueue
 from tests.kit.senders import Destination, a_request, outcomes, scripted
 
@@ -29,7 +29,7 @@ class One:
         context, retry = exporter.context, Retry()
         self.queue = SendingQueue(Queue(), "test/one")
         breaker, concurrency = breaker_of(context, retry, lambda: 0.5), Concurrency(1, 1)
-        metrics = SendingAccount(context, Signal.TRACES, self.queue, breaker, concurrency)
+        metrics = ExporterMetrics(context, Signal.TRACES, self.queue, breaker, concurrency)
         self.dispatcher = Dispatcher(self.queue, breaker, concurrency, 1, context.clock)
         self.delivery = Delivery(
             Tries(exporter, metrics, breaker, concurrency, 5),

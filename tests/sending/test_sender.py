@@ -850,7 +850,7 @@ class Accounting(RuleBasedStateMachine):
         self.loop.run_until_complete(self.sender.drain(self.loop.time() + 1))
         self.adds_up()
         queue = self.sender._queue
-        assert (queue.size, queue.bytes, len(queue), self.sender._account.in_flight) == (0, 0, 0, 0)
+        assert (queue.size, queue.bytes, len(queue), self.sender._metrics.in_flight) == (0, 0, 0, 0)
         assert sorted(map(id, self.settled)) == sorted(map(id, self.receipts))
         assert not asyncio.all_tasks(self.loop)
         self.loop.close()

@@ -59,7 +59,7 @@ _THRIFT_BEGINS = frozenset(b"\x0c\x0f\x80\x00")
 """The bytes that a Thrift struct whose first field is a struct or a list begins with, or a message's envelope."""
 
 
-class Entry(Protocol):
+class BatchSink(Protocol):
     """Where batches go."""
 
     @property
@@ -82,7 +82,7 @@ class JaegerHttp:
     def __init__(  # noqa: PLR0913 - what a receiver knows
         self,
         settings: blocks.HttpReceiver,
-        entry: Callable[[], Entry | None],
+        entry: Callable[[], BatchSink | None],
         *,
         receiver: str,
         name: str,
@@ -130,7 +130,7 @@ class JaegerHttp:
         """Answer a request."""
         sender = request.head.memo
         if sender is None:
-            sender = request.head.memo = _Sender(self._receiver, request.head)
+            sender = request.head.memo = _HeadReader(self._receiver, request.head)
         if self._entry() is None:
             return text_error(
                 404, f"no pipeline takes traces from the receiver {self._receiver}; add it to service.pipelines"
@@ -155,7 +155,7 @@ class JaegerHttp:
         if entry is not None:
             entry.admit()
 
-    def _hand_over(self, decoded: tuple[Traces, bytes], sender: _Sender) -> Response | asyncio.Future[Response]:
+    def _hand_over(self, decoded: tuple[Traces, bytes], sender: _HeadReader) -> Response | asyncio.Future[Response]:
         """Forward the spans; return the answer, or its future if the sender has to wait."""
         traces, body = decoded
         items, entry = traces.spans, self._entry()
@@ -169,7 +169,7 @@ class JaegerHttp:
 
     # -- large bodies
 
-    def _put_off(self, body: bytes, sender: _Sender) -> Response | asyncio.Future[Response]:
+    def _put_off(self, body: bytes, sender: _HeadReader) -> Response | asyncio.Future[Response]:
         """Have a body decoded after it was answered.
 
         It is decoded before if the answer says that a journal has it, or if it may hold more spans than are accepted.
@@ -182,7 +182,7 @@ class JaegerHttp:
         answer.add_done_callback(lambda answer: self._heard(answer, sender))
         return _ACCEPTED
 
-    def _heard(self, answer: asyncio.Future[Response], sender: _Sender) -> None:
+    def _heard(self, answer: asyncio.Future[Response], sender: _HeadReader) -> None:
         """Account for what went wrong with a body that was answered before."""
         error = None if answer.cancelled() else answer.exception()
         if isinstance(error, ConsumeError):
@@ -190,7 +190,7 @@ class JaegerHttp:
         elif error is not None:
             self._refused("internal")
 
-    def _lose(self, error: ConsumeError, sender: _Sender) -> None:
+    def _lose(self, error: ConsumeError, sender: _HeadReader) -> None:
         """Account for a body that was answered with success and cannot be taken."""
         if self._drops is not None and isinstance(error, RetryableError):
             self._drops.add(error, sender.user_agent)
@@ -203,7 +203,7 @@ class JaegerHttp:
             self.mended.tell(sender.user_agent, error)
 
 
-class _Sender:
+class _HeadReader:
     """What a request's head tells of who sent it."""
 
     __slots__ = ("origin", "thrift", "user_agent")
@@ -214,7 +214,7 @@ class _Sender:
         self.thrift = head.media_type in THRIFT_TYPES
 
 
-def _is_json(body: bytes, sender: _Sender) -> bool:
+def _is_json(body: bytes, sender: _HeadReader) -> bool:
     """Whether a body is JSON, or else Thrift: by its first byte, whatever its content type says."""
     first = body[0]
     if first in _JSON_BEGINS:
@@ -224,7 +224,7 @@ def _is_json(body: bytes, sender: _Sender) -> bool:
     raise MalformedError("the body is neither JSON, which begins with { or [, nor Thrift in the binary protocol")
 
 
-def _decode(body: bytes, sender: _Sender, max_items: int) -> Traces:
+def _decode(body: bytes, sender: _HeadReader, max_items: int) -> Traces:
     if _is_json(body, sender):
         return from_json.decode(body, time.time_ns(), max_items)
     from otelwp_agent.codecs.jaeger import from_thrift  # noqa: PLC0415 - for who sends Thrift
@@ -232,7 +232,7 @@ def _decode(body: bytes, sender: _Sender, max_items: int) -> Traces:
     return from_thrift.decode(body, max_items)
 
 
-def _steps(body: bytes, sender: _Sender, max_items: int) -> Generator[None, None, tuple[Traces, bytes]]:
+def _steps(body: bytes, sender: _HeadReader, max_items: int) -> Generator[None, None, tuple[Traces, bytes]]:
     """Decode in steps; return what a body holds, and that as an OTLP request."""
     if _is_json(body, sender):
         traces = yield from from_json.decoding(body, time.time_ns(), max_items)

@@ -29,7 +29,7 @@ from otelwp_agent.model.batch import Origin
 from otelwp_agent.model.projections import split_items
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.processors.batch.group import Group
-from otelwp_agent.processors.batch.measures import INSTRUMENTS, Measures
+from otelwp_agent.processors.batch.measures import INSTRUMENTS, BatchMeasures
 from otelwp_agent.telemetry.metrics import Counter
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class BatchProcessor(Processor):
         """Those among them that can collect no more, where it is not for want of a share of their own."""
         self._capacity = Capacity(f"processors/{context.id}", context.clock)
         """Of all groups together."""
-        self._measures = Measures(context)
+        self._measures = BatchMeasures(context)
 
     def consume(self, batch: Batch) -> None:
         """Collect the batch; raise `Overloaded` when there is no room for it."""

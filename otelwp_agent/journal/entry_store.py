@@ -2,8 +2,8 @@
 
 Invariants:
 
-* An entry that is not released is either running, and then has an `Entry`, or waits, and then its segment's state says
-  for what.
+* An entry that is not released is either running, and then has a `JournaledRequest`, or waits, and then the state of
+  its segment says for what.
 * `Segment.kept` goes down only when a release is on disk; a segment is deleted when nothing in it is kept.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from otelwp_agent.journal.claims import NOTHING, Entry
+from otelwp_agent.journal.claims import NOTHING, JournaledRequest
 from otelwp_agent.journal.segment import FIRST_PARTLY_DONE, RELEASED, RUNNING, WAITING
 from otelwp_agent.telemetry.log_limit import LogLimit
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import structlog
 
     from otelwp_agent.journal.claims import Done, Keeper
-    from otelwp_agent.journal.records import Context, Record
+    from otelwp_agent.journal.records import JournalRecord, RequestContext
     from otelwp_agent.journal.recovery import Recovered
     from otelwp_agent.journal.segment import Segment
 
@@ -37,12 +37,12 @@ Spot = tuple[int, int, int]
 class Replay(NamedTuple):
     """An entry that was read again. Without `record` it is damaged."""
 
-    entry: Entry
-    record: Record | None
-    context: Context | None
+    entry: JournaledRequest
+    record: JournalRecord | None
+    context: RequestContext | None
 
 
-class Shelf:
+class EntryStore:
     """Segments, the oldest first."""
 
     def __init__(self, keeper: Keeper, log: structlog.typing.FilteringBoundLogger) -> None:
@@ -55,7 +55,7 @@ class Shelf:
         self.unreadable: dict[tuple[int, int], float] = {}
         """By number of the segment and index, entries that the disk did not return, and when to try again."""
         self._limit = LogLimit(time.monotonic)
-        self._running: dict[tuple[int, int], Entry] = {}
+        self._running: dict[tuple[int, int], JournaledRequest] = {}
         """By number of the segment and index."""
         self._done_sets: list[Done] = []
         """What the states from `FIRST_PARTLY_DONE` on mean."""
@@ -94,14 +94,14 @@ class Shelf:
         segment.kept += len(spots)
         return first
 
-    def begin(self, segment: Segment, index: int, items: int, size: int) -> Entry:
+    def begin(self, segment: Segment, index: int, items: int, size: int) -> JournaledRequest:
         """Return the account of a new entry."""
         segment.live += 1
         segment.live_bytes += size
         self.entries += 1
         return self._run(segment, index, items, size)
 
-    def end(self, entry: Entry) -> bool:
+    def end(self, entry: JournaledRequest) -> bool:
         """Take back an entry that no longer runs; return whether it is released, and does not wait."""
         segment, index = entry.segment, entry.index
         del self._running[segment.number, index]
@@ -135,7 +135,7 @@ class Shelf:
         segment.live_bytes += size
         return False
 
-    def living(self, segment: Segment, most: int) -> Iterator[tuple[int, Record, Context, Done]]:
+    def living(self, segment: Segment, most: int) -> Iterator[tuple[int, JournalRecord, RequestContext, Done]]:
         """Yield entries of a segment that are not released, with what is done of them, up to `most` bytes of them."""
         for index, state in enumerate(segment.states):
             if state == RELEASED:
@@ -154,7 +154,7 @@ class Shelf:
             if most < 0:
                 return
 
-    def replays(self, ready: Callable[[Context, Done], bool]) -> Iterator[Replay | None]:
+    def replays(self, ready: Callable[[RequestContext, Done], bool]) -> Iterator[Replay | None]:
         """Yield the entries that wait and for which there is room, the oldest first, each to be fed at once.
 
         `ready` tells of a context, and of what is done, whether there is. `None` stands for `GLANCES` entries for which
@@ -224,7 +224,7 @@ class Shelf:
             pruned.append(self.segments.pop(0))
         return pruned
 
-    def _is_ready(self, segment: Segment, key: tuple[int, int], ready: Callable[[Context, Done], bool]) -> bool:
+    def _is_ready(self, segment: Segment, key: tuple[int, int], ready: Callable[[RequestContext, Done], bool]) -> bool:
         """Tell whether there is room for entries of this context and state; without a context, they are to be lost."""
         context = segment.contexts.get(key[0])
         return context is None or ready(context, self._done_of(key[1]))
@@ -258,8 +258,8 @@ class Shelf:
         entry.done = self._done_of(state)
         return Replay(entry, record, segment.contexts.get(segment.context_numbers[index]))
 
-    def _run(self, segment: Segment, index: int, items: int, size: int) -> Entry:
-        entry = self._running[segment.number, index] = Entry(self._keeper, segment, index, items, size)
+    def _run(self, segment: Segment, index: int, items: int, size: int) -> JournaledRequest:
+        entry = self._running[segment.number, index] = JournaledRequest(self._keeper, segment, index, items, size)
         return entry
 
     def _done_of(self, state: int) -> Done:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from otelwp_agent.telemetry.metrics import Instrument, InstrumentKind
 
 if TYPE_CHECKING:
-    from otelwp_agent.journal.shelf import Shelf
+    from otelwp_agent.journal.entry_store import EntryStore
     from otelwp_agent.telemetry.metrics import Registry
 
 BYTES = Instrument("otelwp_journal_bytes", "Bytes of the journal on disk.", InstrumentKind.GAUGE)
@@ -49,16 +49,16 @@ INSTRUMENTS = (
 )
 
 
-class JournalAccount:
+class JournalMetrics:
     """The figures of a journal."""
 
-    def __init__(self, shelf: Shelf, max_size: int, registry: Registry) -> None:
+    def __init__(self, entry_store: EntryStore, max_size: int, registry: Registry) -> None:
         """Bind the instruments."""
-        registry.gauge(BYTES, lambda: shelf.stored)
+        registry.gauge(BYTES, lambda: entry_store.stored)
         registry.gauge(CAPACITY, lambda: max_size)
-        registry.gauge(ENTRIES, lambda: shelf.entries)
-        registry.gauge(WAITING, lambda: shelf.waiting)
-        registry.gauge(UNREADABLE, lambda: len(shelf.unreadable))
+        registry.gauge(ENTRIES, lambda: entry_store.entries)
+        registry.gauge(WAITING, lambda: entry_store.waiting)
+        registry.gauge(UNREADABLE, lambda: len(entry_store.unreadable))
         self._registry = registry
         self.appended = registry.counter(APPENDED)
         self.replayed = registry.counter(REPLAYED)

@@ -1,15 +1,15 @@
 from types import SimpleNamespace
 
-from otelwp_agent.journal.books import Books, row_of
-from otelwp_agent.journal.draft import Draft
+from otelwp_agent.journal.commit_builder import CommitBuilder
+from otelwp_agent.journal.pending_changes import PendingChanges, row_of
 from otelwp_agent.journal.records import Commit
 from otelwp_agent.journal.segment import Segment
 from otelwp_agent.model.receipt import Ledger, Outcome
 
 
-def draft(tmp_path, number=1):
+def builder(tmp_path, number=1):
     segment = Segment.create(tmp_path, number, 1)
-    return Draft(segment, {})
+    return CommitBuilder(segment, {})
 
 
 def said(written):
@@ -24,35 +24,35 @@ def write(written):
 
 
 def test_what_is_known_is_said_once(tmp_path):
-    books, ledger = Books(), Ledger(("traces", "otlp", ""))
-    assert not books
+    changes, ledger = PendingChanges(), Ledger(("traces", "otlp", ""))
+    assert not changes
     ledger.accepted = 3
     ledger.settle(Outcome.DELIVERED, 2, "")
-    books.changed(ledger)
-    written = draft(tmp_path)
+    changes.changed(ledger)
+    written = builder(tmp_path)
     written.segment.kept = 1
-    books.released(written.segment, 0)
-    assert books
-    books.close(written)
+    changes.released(written.segment, 0)
+    assert changes
+    changes.close(written)
     commit = write(written)
-    books.on_disk(written)
+    changes.on_disk(written)
     assert (list(commit.released), [row[3:5] for row in commit.accounts]) == ([1], [(3, [2, 0, 0, 0])])
-    assert (bool(books), books.written, written.segment.kept) == (False, {ledger: row_of(ledger)}, 0)
+    assert (bool(changes), changes.written, written.segment.kept) == (False, {ledger: row_of(ledger)}, 0)
     written.segment.close()
 
 
 def test_what_could_not_be_written_is_said_again(tmp_path):
-    books, ledger = Books(), Ledger(("traces", "otlp", ""))
-    failed, again = draft(tmp_path), draft(tmp_path, 2)
-    books.changed(ledger)
-    books.released(failed.segment, 4)
-    books.waits(SimpleNamespace(seq=9, done=frozenset({(0, "jaeger")})))
-    failed.branches += books.take_branches()
-    books.close(failed)
-    assert not books
-    books.take_back(failed)
-    again.branches += books.take_branches()
-    books.close(again)
+    changes, ledger = PendingChanges(), Ledger(("traces", "otlp", ""))
+    failed, again = builder(tmp_path), builder(tmp_path, 2)
+    changes.changed(ledger)
+    changes.released(failed.segment, 4)
+    changes.waits(SimpleNamespace(seq=9, done=frozenset({(0, "jaeger")})))
+    failed.branches += changes.take_branches()
+    changes.close(failed)
+    assert not changes
+    changes.take_back(failed)
+    again.branches += changes.take_branches()
+    changes.close(again)
     commit = write(again)
     assert (list(commit.released), commit.branches, len(commit.accounts)) == ([5], [(9, 0, "jaeger")], 1)
     failed.segment.close()
@@ -60,23 +60,23 @@ def test_what_could_not_be_written_is_said_again(tmp_path):
 
 
 def test_exporters_are_told_now_and_then_and_when_it_is_asked_for(tmp_path):
-    books = Books()
-    books.exporters = lambda: [("jaeger", 5, 3, {}, 2)]
+    changes = PendingChanges()
+    changes.exporters = lambda: [("jaeger", 5, 3, {}, 2)]
     told = []
     for number in range(1, 4):
-        one = draft(tmp_path, number)
+        one = builder(tmp_path, number)
         one.segment.size = 1  # it has its snapshot
         if number == 3:
-            books.tell_exporters()
-        books.close(one)
+            changes.tell_exporters()
+        changes.close(one)
         told.append(b"jaeger" in b"".join(one.parts))
         one.segment.close()
     assert told == [True, False, True]
 
 
 def test_what_is_done_of_an_entry_while_it_moves_goes_with_it(tmp_path):
-    books, moving = Books(), draft(tmp_path)
+    changes, moving = PendingChanges(), builder(tmp_path)
     moving.branches = [(7, 0, "jaeger")]
-    books.moved(moving, 7, [(0, "jaeger"), (0, "zipkin")])
-    assert books.take_branches() == [(7, 0, "zipkin")]
+    changes.moved(moving, 7, [(0, "jaeger"), (0, "zipkin")])
+    assert changes.take_branches() == [(7, 0, "zipkin")]
     moving.segment.close()

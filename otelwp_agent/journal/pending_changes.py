@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from otelwp_agent.journal.claims import Entry, JournalClaim
-    from otelwp_agent.journal.draft import Draft
+    from otelwp_agent.journal.claims import JournalClaim, JournaledRequest
+    from otelwp_agent.journal.commit_builder import CommitBuilder
     from otelwp_agent.journal.records import Account, ExporterRow
     from otelwp_agent.journal.segment import Segment
     from otelwp_agent.model.receipt import Ledger
@@ -18,7 +18,7 @@ EXPORTERS_INTERVAL = 1.0
 """Seconds after which a write has the sums of the exporters again."""
 
 
-class Books:
+class PendingChanges:
     """Accounts that changed, entries that are released, branches that are done: each commit takes what has come."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Books:
         """Note that an entry is settled."""
         self._released.append((segment, index))
 
-    def waits(self, entry: Entry) -> None:
+    def waits(self, entry: JournaledRequest) -> None:
         """Note what is done of an entry that waits for the rest."""
         self._branches += [(entry.seq, place, name) for place, name in entry.done]
 
@@ -61,10 +61,10 @@ class Books:
         self._repeated += released
         self._branches += branches
 
-    def moved(self, draft: Draft, seq: int, done: Sequence[tuple[int, str]]) -> None:
+    def moved(self, builder: CommitBuilder, seq: int, done: Sequence[tuple[int, str]]) -> None:
         """Note what has been done of an entry while a draft moved it to number `seq`."""
         rows = [(seq, place, name) for place, name in done]
-        self._branches += [row for row in rows if row not in draft.branches]
+        self._branches += [row for row in rows if row not in builder.branches]
 
     def take_branches(self) -> list[tuple[int, int, str]]:
         """Return what is done of entries that are not. Take it before anything moves: that takes along what is done."""
@@ -77,32 +77,32 @@ class Books:
         self._progressed, self._branches = [], []
         return list(rows)
 
-    def close(self, draft: Draft) -> None:
+    def close(self, builder: CommitBuilder) -> None:
         """End a draft with the commit that says everything known now."""
         exporters: Sequence[ExporterRow] = ()
-        if not draft.segment.size or time.monotonic() >= self._tell_exporters:
+        if not builder.segment.size or time.monotonic() >= self._tell_exporters:
             self._tell_exporters = time.monotonic() + EXPORTERS_INTERVAL
             exporters = self.exporters()
         rows = {ledger: row_of(ledger) for ledger in self._changed}
-        draft.commit(rows, self._released, exporters, self._repeated)
+        builder.commit(rows, self._released, exporters, self._repeated)
         self._changed, self._released, self._repeated = {}, [], []
 
     def tell_exporters(self) -> None:
         """Have the next commit say what exporters have done, however recently that was said."""
         self._tell_exporters = 0.0
 
-    def on_disk(self, draft: Draft) -> None:
+    def on_disk(self, builder: CommitBuilder) -> None:
         """Remember what a draft says, now that it is on disk."""
-        self.written.update(draft.rows)
-        for segment, _ in draft.released:
+        self.written.update(builder.rows)
+        for segment, _ in builder.released:
             segment.kept -= 1
 
-    def take_back(self, draft: Draft) -> None:
+    def take_back(self, builder: CommitBuilder) -> None:
         """Know again what a draft would have said: it cannot be written."""
-        self._changed |= dict.fromkeys(draft.rows)
-        self._released[:0] = draft.released
-        self._repeated[:0] = draft.repeated
-        self._branches += draft.branches
+        self._changed |= dict.fromkeys(builder.rows)
+        self._released[:0] = builder.released
+        self._repeated[:0] = builder.repeated
+        self._branches += builder.branches
 
 
 def row_of(ledger: Ledger) -> Account:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from otelwp_agent.journal import records
-from otelwp_agent.journal.records import Commit, Context, Kind
+from otelwp_agent.journal.records import Commit, RecordKind, RequestContext
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from otelwp_agent.errors import Overloaded
-    from otelwp_agent.journal.claims import Done, Entry
-    from otelwp_agent.journal.records import Account, ExporterRow, Record, Snapshot
+    from otelwp_agent.journal.claims import Done, JournaledRequest
+    from otelwp_agent.journal.entry_store import Spot
+    from otelwp_agent.journal.records import Account, ExporterRow, JournalRecord, JournalSnapshot
     from otelwp_agent.journal.segment import Segment
-    from otelwp_agent.journal.shelf import Spot
     from otelwp_agent.model.batch import Batch, Origin
     from otelwp_agent.model.receipt import Ledger
 
 
-class Request(Protocol):
+class PendingRequest(Protocol):
     """A request that is to be written, and who waits for that."""
 
     @property
@@ -41,14 +41,14 @@ class Request(Protocol):
     def origin(self) -> Origin:
         """Return what is to be remembered of where it came from."""
 
-    def written(self, entry: Entry) -> None:
+    def written(self, entry: JournaledRequest) -> None:
         """Go on: it is on disk."""
 
     def refused(self, error: Overloaded) -> None:
         """Give up: it cannot be written."""
 
 
-class Draft:
+class CommitBuilder:
     """Records for the end of one segment: entries that move there, then those of requests, then the commit."""
 
     __slots__ = (
@@ -64,8 +64,8 @@ class Draft:
         """Of each entry that moves, then of each request."""
         self.moved: list[tuple[Segment, int, int]] = []
         """Segment, index and bytes of each entry that moves."""
-        self.requests: list[Request] = []
-        self.contexts: dict[int, Context] = {}
+        self.requests: list[PendingRequest] = []
+        self.contexts: dict[int, RequestContext] = {}
         """Those that come with this."""
         self.rows: dict[Ledger, Account] = {}
         """The accounts that it changes."""
@@ -85,12 +85,12 @@ class Draft:
         """The number of the next entry."""
         return self.segment.end + len(self.spots)
 
-    def begin_segment(self, snapshot: Snapshot) -> None:
+    def begin_segment(self, snapshot: JournalSnapshot) -> None:
         """Say first of all what the accounts are."""
         self._numbers.clear()
-        self._add(records.other(self.segment.marker, Kind.SNAPSHOT, snapshot.encode()))
+        self._add(records.other(self.segment.marker, RecordKind.SNAPSHOT, snapshot.encode()))
 
-    def move(self, old: Segment, index: int, record: Record, context: Context, done: Done) -> None:
+    def move(self, old: Segment, index: int, record: JournalRecord, context: RequestContext, done: Done) -> None:
         """Copy an entry out of an older segment. All that move come before all requests."""
         origin = context.origin
         sender = (origin.receiver, origin.transport, origin.tenant, *origin.headers.items())
@@ -101,11 +101,11 @@ class Draft:
         self.moved.append((old, index, sum(map(len, parts))))
         self._add_entry(parts, number, record.items)
 
-    def add(self, request: Request) -> None:
+    def add(self, request: PendingRequest) -> None:
         """Write a request."""
         number = self._numbers.get(request.key)
         if number is None:
-            number = self._number_of(request.key, Context(request.origin(), request.pipelines))
+            number = self._number_of(request.key, RequestContext(request.origin(), request.pipelines))
         batch = request.batch
         parts = records.entry(self.segment.marker, self.next, batch.signal, number, batch.items, batch.body)
         self.requests.append(request)
@@ -124,19 +124,19 @@ class Draft:
         seqs = [segment.first + index for segment, index in released]
         seqs += repeated
         commit = Commit(entries, list(rows.values()), seqs, self.branches, exporters)
-        self._add(records.other(self.segment.marker, Kind.COMMIT, commit.encode()))
+        self._add(records.other(self.segment.marker, RecordKind.COMMIT, commit.encode()))
 
     def forget_contexts(self) -> None:
         """Take back the contexts that come with this: it cannot be written."""
         for key in [key for key, number in self._numbers.items() if number in self.contexts]:
             del self._numbers[key]
 
-    def _number_of(self, key: tuple[object, ...], context: Context) -> int:
+    def _number_of(self, key: tuple[object, ...], context: RequestContext) -> int:
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = len(self._numbers)
             self.contexts[number] = context
-            record = records.other(self.segment.marker, Kind.CONTEXT, context.encode(), number)
+            record = records.other(self.segment.marker, RecordKind.CONTEXT, context.encode(), number)
             self._add(record)
             self._add(record)  # twice: damage to the only one would cost every entry that needs it
         return number

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 LETTER_INTERVAL = 1.0
 """Seconds until a journaled batch is sent again that was refused permanently and could not be kept as a dead letter."""
-_REJECTED = "the other side rejected them"
+_REJECTED = "the backend rejected them"
 
 
 class DeadLetters(Protocol):

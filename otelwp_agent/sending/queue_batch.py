@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from otelwp_agent.processors.batch import BatchProcessor
 
 _NEVER = 2**62
-"""Items at which a batch is sent when bytes are what counts."""
+"""Number of items that never triggers sending: used when batches are measured in bytes."""
 
 
 def batcher(queue: Queue, context: Context) -> BatchProcessor | None:
-    """Return what merges batches as `queue.batch` says, or `None` if it says nothing. Its `next` is yet to be set."""
+    """Return a processor that merges batches as `queue.batch` configures, or `None`. The caller sets its `next`."""
     settings = queue.batch
     if settings is None:
         return None
-    from otelwp_agent.processors.batch import BatchProcessor, Config  # noqa: PLC0415 - for who merges here
+    from otelwp_agent.processors.batch import BatchProcessor, Config  # noqa: PLC0415 - only if it is used
 
     in_bytes = _sizer(queue) == "bytes"
     config = {

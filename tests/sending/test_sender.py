@@ -578,7 +578,7 @@ class TestDeadLetters:
             (PermanentError("no such tenant", reason="http_403"), "http_403", "no such tenant"),
             (MalformedError("bad span"), "malformed", "bad span"),
             (TooLargeError("413"), "too_large", "413"),
-            (1, "partial_success", "the other side rejected them"),
+            (1, "partial_success", "the backend rejected them"),
             (ZeroDivisionError("x"), "internal_error", "a bug in the exporter: ZeroDivisionError('x')"),
         ],
     )

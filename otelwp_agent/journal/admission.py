@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from otelwp_agent.journal.failure import Failure
 
 MAX_UNWRITTEN = 16 * 2**20
-"""Bytes of bodies that may wait for a disk that does not keep up, before senders are refused."""
+"""Bytes of bodies that may wait for a slow disk before senders are refused."""
 
 
 class Admission:
@@ -29,7 +29,7 @@ class Admission:
         self._failure = failure
 
     def measure(self) -> None:
-        """Compute the capacity anew, after a write."""
+        """Compute the capacity again, after a write."""
         self._capacity = 0 if self.closed else min(self.max_size - self._entry_store.stored, MAX_UNWRITTEN)
 
     @property

@@ -1,4 +1,4 @@
-"""What one write of the journal holds, while it is put together and until it is on disk."""
+"""Encode the records of one write of the journal, and keep them until they are on disk."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
 
 
 class PendingRequest(Protocol):
-    """A request that is to be written, and who waits for that."""
+    """A request that is to be written, with the sender that waits for it."""
 
     @property
     def batch(self) -> Batch:
-        """What is written."""
+        """The batch to write."""
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What tells its context from others."""
+        """A key that identifies its context."""
 
     @property
     def pipelines(self) -> tuple[str, ...]:
-        """The pipelines that it enters."""
+        """Ids of the pipelines that it is for."""
 
     @property
     def ledgers(self) -> Sequence[Ledger]:
-        """Their accounts."""
+        """The ledgers of these pipelines."""
 
     def origin(self) -> Origin:
-        """Return what is to be remembered of where it came from."""
+        """Return the origin to store."""
 
     def written(self, entry: JournaledRequest) -> None:
-        """Go on: it is on disk."""
+        """Acknowledge and feed the request: it is on disk."""
 
     def refused(self, error: Overloaded) -> None:
-        """Give up: it cannot be written."""
+        """Refuse the request: it cannot be written."""
 
 
 class CommitBuilder:
@@ -57,18 +57,18 @@ class CommitBuilder:
     )  # fmt: skip
 
     def __init__(self, segment: Segment, numbers: dict[tuple[object, ...], int]) -> None:
-        """Begin; `numbers` has the contexts that are in the segment, and gets those that come with this."""
+        """Start; `numbers` maps the contexts of the segment to their numbers, and gets those that are added."""
         self.segment = segment
         self.parts: list[bytes] = []
         self.spots: list[Spot] = []
-        """Of each entry that moves, then of each request."""
+        """Offset, context and items of each moved entry, then of each request."""
         self.moved: list[tuple[Segment, int, int]] = []
-        """Segment, index and bytes of each entry that moves."""
+        """Old segment, index and bytes of each moved entry."""
         self.requests: list[PendingRequest] = []
         self.contexts: dict[int, RequestContext] = {}
-        """Those that come with this."""
+        """Contexts that this write adds."""
         self.rows: dict[Ledger, Account] = {}
-        """The accounts that it changes."""
+        """The ledgers that it changes."""
         self.released: list[tuple[Segment, int]] = []
         self.repeated: Sequence[int] = ()
         self.branches: list[tuple[int, int, str]] = []
@@ -77,7 +77,7 @@ class CommitBuilder:
 
     @property
     def end(self) -> int:
-        """Where the segment ends once this is written."""
+        """End of the segment once this is written."""
         return self._offset
 
     @property
@@ -86,12 +86,12 @@ class CommitBuilder:
         return self.segment.end + len(self.spots)
 
     def begin_segment(self, snapshot: JournalSnapshot) -> None:
-        """Say first of all what the accounts are."""
+        """Add the snapshot of all ledgers, which starts a segment."""
         self._numbers.clear()
         self._add(records.other(self.segment.marker, RecordKind.SNAPSHOT, snapshot.encode()))
 
     def move(self, old: Segment, index: int, record: JournalRecord, context: RequestContext, done: Done) -> None:
-        """Copy an entry out of an older segment. All that move come before all requests."""
+        """Copy an entry from an older segment. All moved entries come before all requests."""
         origin = context.origin
         sender = (origin.receiver, origin.transport, origin.tenant, *origin.headers.items())
         number = self._number_of(("moved", sender, context.pipelines), context)
@@ -102,7 +102,7 @@ class CommitBuilder:
         self._add_entry(parts, number, record.items)
 
     def add(self, request: PendingRequest) -> None:
-        """Write a request."""
+        """Add a request."""
         number = self._numbers.get(request.key)
         if number is None:
             number = self._number_of(request.key, RequestContext(request.origin(), request.pipelines))
@@ -118,7 +118,7 @@ class CommitBuilder:
         exporters: Sequence[ExporterRow],
         repeated: Sequence[int] = (),
     ) -> None:
-        """End with what is true when this is on disk; `repeated` are the numbers of entries released before."""
+        """Add the commit: what is true when this is on disk; `repeated` are numbers of entries released before."""
         self.rows, self.released, self.repeated = rows, released, repeated
         entries = range(self.segment.end + len(self.moved), self.next)
         seqs = [segment.first + index for segment, index in released]
@@ -127,7 +127,7 @@ class CommitBuilder:
         self._add(records.other(self.segment.marker, RecordKind.COMMIT, commit.encode()))
 
     def forget_contexts(self) -> None:
-        """Take back the contexts that come with this: it cannot be written."""
+        """Remove the contexts that this adds: it cannot be written."""
         for key in [key for key, number in self._numbers.items() if number in self.contexts]:
             del self._numbers[key]
 

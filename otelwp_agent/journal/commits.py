@@ -1,7 +1,8 @@
 """Group commit: write what has arrived, and everything else that changed, with one fsync.
 
-What arrives while one commit is being written is written together by the next. A thread writes, so that the loop goes
-on. A commit that fails has changed nothing: the senders that wait for it are refused, and a later one tries again.
+Requests that arrive while one commit is being written are written together by the next. A thread writes, so that the
+event loop continues. A commit that fails has changed nothing: the senders that wait for it are refused, and a later one
+tries again.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ if TYPE_CHECKING:
     from otelwp_agent.journal.segments import SegmentStore
 
 MAX_GROUP = 4 * 2**20
-"""Bytes that one commit holds, if there is more than one request in it."""
+"""Maximum bytes of one commit with more than one request."""
 MAX_GROUP_REQUESTS = 4096
 GROUP_INTERVAL = 0.005
-"""Seconds between two commits under load: what arrives meanwhile shares the second one. A request that arrives alone
-does not wait."""
+"""Seconds between two commits under load: requests that arrive meanwhile share the second one. A request that arrives
+alone does not wait."""
 EARLY_BYTES = 2**21
-"""Bytes that are worth a commit at once."""
+"""Bytes of waiting requests that start a commit at once."""
 FLUSH_INTERVAL = 0.1
-"""Seconds after which a release is written when no request arrives with which it could be."""
+"""Seconds after which releases are written if no request arrives."""
 CHECK_INTERVAL = 1.0
-"""Seconds between two checks that the directory and all segments are where they were."""
+"""Seconds between two checks that the directory and all segments are still at their paths."""
 
 
 class CommitLoop:
@@ -58,7 +59,7 @@ class CommitLoop:
         metrics: JournalMetrics,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
-        """Write nothing yet; `sync` is that of the configuration."""
+        """Prepare; `sync` is the setting of the configuration."""
         self.builder: CommitBuilder | None = None
         """The commit that is being written."""
         self._sync = sync
@@ -77,13 +78,13 @@ class CommitLoop:
         self._check: asyncio.TimerHandle | None = None
         self._check_due = False
         self._retries = 0
-        """Commits in a row whose segment disappeared."""
+        """Consecutive commits whose segment disappeared."""
         self._mark_failure = ""
         self._writer = Writer()
         self._idle: asyncio.Future[None] | None = None
 
     def start(self) -> None:
-        """Begin to check each second that no file has disappeared."""
+        """Start to check each second that no file has disappeared."""
         self._check = asyncio.get_running_loop().call_later(CHECK_INTERVAL, self._on_check)
 
     def add(self, request: PendingRequest) -> None:
@@ -94,19 +95,19 @@ class CommitLoop:
             self._schedule()
 
     def soon(self) -> None:
-        """Write what is not urgent within `FLUSH_INTERVAL`."""
+        """Write changes that are not urgent within `FLUSH_INTERVAL`."""
         if self._flush is None and self.builder is None and not self._scheduled and not self._admission.closed:
             self._flush = asyncio.get_running_loop().call_later(FLUSH_INTERVAL, self.commit)
 
     async def quiet(self) -> None:
-        """Wait until no request is to be written."""
+        """Wait until all requests are written or refused."""
         while self.builder is not None or self._requests:
             if self._idle is None or self._idle.done():
                 self._idle = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._idle)
 
     def stop(self) -> None:
-        """Cancel what is scheduled and end the thread, after what it is writing."""
+        """Cancel the timers, and end the thread after its current write."""
         for timer in (self._flush, self._check):
             if timer is not None:
                 timer.cancel()
@@ -114,7 +115,7 @@ class CommitLoop:
         self._writer.close()
 
     def commit(self) -> None:
-        """Write everything that is known and not on disk."""
+        """Write all requests and changes that are not on disk."""
         self._scheduled = False
         if self._flush is not None:
             self._flush.cancel()
@@ -132,7 +133,7 @@ class CommitLoop:
             self._write(builder)
 
     def _on_check(self) -> None:
-        """Check that no file has disappeared, now or after the write that is under way."""
+        """Check that no file has disappeared, now or after the current write."""
         self.start()
         if self.builder is not None:
             self._check_due = True
@@ -150,7 +151,7 @@ class CommitLoop:
             loop.call_soon(self.commit)
 
     def _take(self) -> list[PendingRequest]:
-        """Take the requests that the next commit holds."""
+        """Remove and return the requests for the next commit."""
         requests = self._requests
         if self._sync == "always":
             count = 1
@@ -185,7 +186,7 @@ class CommitLoop:
         return builder
 
     def _write(self, builder: CommitBuilder) -> None:
-        """Write a commit: in the thread, if the disk is to be waited for."""
+        """Write a commit; in the thread if it includes an `fsync`."""
         sync = self._sync != "none" and bool(builder.spots)
         self._last_write = asyncio.get_running_loop().time()
         started = time.perf_counter()
@@ -206,7 +207,7 @@ class CommitLoop:
         failure: Exception | None = None
         try:
             work()
-        except Exception as error:  # noqa: BLE001 - as in the thread: `done` tells them apart
+        except Exception as error:  # noqa: BLE001 - as in the thread: `done` handles it
             failure = error
         done(failure)
 
@@ -226,7 +227,7 @@ class CommitLoop:
                 self._requests[:0], requests = requests, []  # once more, into another segment
             elif isinstance(error, OSError):
                 self._refuse(requests, error)
-            else:  # a bug: the senders must hear of it all the same, and the next commit may succeed
+            else:  # a bug: the senders must get an answer, and the next commit may succeed
                 self._log.error("the journal's writing broke", exc_info=error)
                 self._refuse(requests, OSError(errno.EIO, repr(error)))
         self._end(requests)
@@ -246,7 +247,7 @@ class CommitLoop:
             self._idle.set_result(None)
 
     def _written(self, builder: CommitBuilder) -> None:
-        """Go on from a commit that is on disk: feed its requests to their pipelines, and answer."""
+        """Handle a commit that is on disk: answer its requests and feed them to their pipelines."""
         segment, entry_store = builder.segment, self._entry_store
         segment.contexts.update(builder.contexts)
         segment.size = builder.end
@@ -255,7 +256,7 @@ class CommitLoop:
         for old, old_index, size in builder.moved:
             if entry_store.move(old, old_index, segment, index, size):
                 self._changes.released(segment, index)
-            else:  # what has been done of it since was noted under its old number
+            else:  # what was settled meanwhile was recorded under its old number
                 self._changes.moved(builder, segment.first + index, list(entry_store.done(segment, index)))
             index += 1
         self._changes.on_disk(builder)
@@ -277,7 +278,7 @@ class CommitLoop:
         self._mark_failure = failure
 
     def _undo(self, builder: CommitBuilder) -> None:
-        """Take back what a commit that failed would have done."""
+        """Undo the changes of a commit that failed."""
         for request in builder.requests:
             for ledger in request.ledgers:
                 ledger.accepted -= request.batch.items

@@ -2,14 +2,14 @@
 
 Invariants:
 
-* What `append` has accepted is on disk (with `sync: none`, in the kernel) once it is acknowledged, and comes back after
-  a crash until every pipeline has settled all of it.
-* The accounts on disk are those in memory as of the last commit: each commit holds the sums that it has changed, the
-  entries it releases, and the branches that are done, in one record.
+* A request is on disk (with `sync: none`, in the kernel) once it is acknowledged, and is replayed after a crash until
+  every pipeline has settled all of it.
+* The ledgers on disk are those in memory as of the last commit: each commit has the changed sums, the released entries
+  and the settled branches in one record.
 * A segment is deleted only when all before it are, and after its last release is on disk: a release is never older than
   its entry.
 * A write that fails has changed nothing: senders that wait for it are refused, and a later one tries again.
-* Nothing is acknowledged whose segment is not at its path.
+* A request is acknowledged only if its segment is at its path.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class Journal:
         registry: Registry,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
-        """Keep the accounts that are in `ledgers`; nothing is opened before `open`."""
+        """Store the sums of `ledgers`; `open` opens the directory."""
         self.directory = Path(settings.directory)
         self.max_size = settings.max_size
         self.on_closed: Callable[[], None] = lambda: None
-        """Called when an entry has been closed: others may have capacity now."""
+        """Called when an entry was closed: waiting ones may have capacity now."""
         self._ledgers = ledgers
         self._log = log
         self._changes = PendingChanges()
@@ -86,7 +86,7 @@ class Journal:
         """Raises `Overloaded` if nothing can be accepted now."""
 
     def remember_exporters(self, exporters: Callable[[], Sequence[ExporterRow]]) -> None:
-        """Have commits include what `exporters` returns, about once a second, for audits of the journal."""
+        """Include the sums that `exporters` returns in commits, about once a second, for audits of the journal."""
         self._changes.exporters = exporters
 
     @property
@@ -110,7 +110,7 @@ class Journal:
         return self._failure.message
 
     def health(self) -> ComponentHealth:
-        """Return its state: bad while it cannot be written or read, is full, or files of it have disappeared."""
+        """Return its health: unhealthy while it cannot be written or read, is full, or files have disappeared."""
         message = ""
         if self._failure.message:
             message = f"cannot be written: {self._failure.message}"
@@ -132,7 +132,7 @@ class Journal:
     # -- opening and closing
 
     def open(self) -> Recovered:
-        """Lock the directory, read what is in it, put the accounts right; raises `StartError`."""
+        """Lock and read the directory, and correct the ledgers; raises `StartError`."""
         recovered = self._store.open()
         lost, again = opening.put_right(recovered, self._ledgers)
         self._store.adjusted = bool(lost or again or recovered.damage)
@@ -149,7 +149,7 @@ class Journal:
         self._commits.start()
 
     async def close(self) -> None:
-        """Write what is known and unlock the directory. What is not settled stays for the next start."""
+        """Write all changes and unlock the directory. Entries that are not settled stay for the next start."""
         if self._store.lock >= 0:
             await self._commits.quiet()
             if self._store.current is not None or self._changes:
@@ -202,16 +202,16 @@ class Journal:
     # -- what claims report
 
     def settled(self, ledger: Ledger) -> None:
-        """Note that an account has changed."""
+        """Record that a ledger has changed."""
         self._changes.changed(ledger)
 
     def progressed(self, claim: JournalClaim) -> None:
-        """Note that a branch has settled something while others have not."""
+        """Record that a branch has settled items while others have not."""
         self._changes.progressed(claim)
         self._commits.soon()
 
     def closed(self, entry: JournaledRequest) -> None:
-        """Note that no claim of an entry runs any more: it is released, or waits for a branch without capacity."""
+        """Release an entry whose last claim was closed, or let it wait for a branch without capacity."""
         if self._entry_store.end(entry):
             self._changes.released(entry.segment, entry.index)
         else:
@@ -226,10 +226,10 @@ class Journal:
     def replays(
         self, ready: Callable[[RequestContext, Done], bool]
     ) -> Iterator[tuple[JournaledRequest, JournalRecord, RequestContext] | None]:
-        """Yield the entries that wait and can be fed, the oldest first, each to be fed at once.
+        """Yield the entries that wait and can be fed, the oldest first; the caller feeds each at once.
 
-        `ready` returns whether an entry of this context, with this done, can be; `None` stands for many that cannot.
-        Damaged entries are dropped.
+        `ready` returns whether an entry with this context and these settled branches can be fed. Yields `None` after
+        many that cannot. Damaged entries are dropped.
         """
         for replay in self._entry_store.replays(ready):
             if replay is None:

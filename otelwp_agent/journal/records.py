@@ -1,6 +1,6 @@
-"""The journal's records: bytes on disk, and what they mean. No I/O.
+"""Encode and decode the records of the journal. No I/O.
 
-A segment is a row of records, each of a header and a payload::
+A segment is a sequence of records, each with a header and a payload::
 
     marker  8 bytes   random, the same throughout one segment and part of its file's name
     kind    u8        see `RecordKind`
@@ -11,8 +11,8 @@ A segment is a row of records, each of a header and a payload::
     seq     u64       of an entry; else 0
     crc     u32       CRC-32 of the header before it and of the payload
 
-All numbers are little-endian. The marker is what lets a reader step over damage: it looks for the next place where the
-marker stands and the checksum holds. Since nobody who sends telemetry knows it, no body can pretend to be a record.
+All numbers are little-endian. The marker lets a reader skip damage: it looks for the next place with the marker
+and a correct checksum. No sender of telemetry knows the marker, so no body can look like a record.
 """
 
 from __future__ import annotations
@@ -41,32 +41,32 @@ _SEQ = struct.Struct("<Q")
 _LENGTH = struct.Struct("<I")
 HEADER_BYTES = _HEAD.size + _CRC.size
 MAX_CONTEXTS = 0xFFFF
-"""Contexts of one segment."""
+"""Largest number of contexts in one segment."""
 WINDOW = 1 << 20
-"""Bytes that are read at once."""
+"""Bytes to read at once."""
 
 _SIGNALS = (Signal.TRACES, Signal.METRICS, Signal.LOGS)
 _NUMBERS = {signal: number for number, signal in enumerate(_SIGNALS)}
 
 
 class RecordKind(IntEnum):
-    """What a record holds."""
+    """The kind of a record's payload."""
 
     SNAPSHOT = 1
-    """All accounts at the segment's beginning (`JournalSnapshot`). Every segment begins with it."""
+    """All ledgers at the start of the segment (`JournalSnapshot`). Every segment starts with it."""
     CONTEXT = 2
-    """Where entries came from and where they go (`RequestContext`)."""
+    """Origin and pipelines of entries (`RequestContext`)."""
     ENTRY = 3
     """A request: its body."""
     MOVED = 4
-    """A request out of an older segment: its number there (u64), then its body. It counts there no more."""
+    """A request copied from an older segment: its number there (u64), then its body. It no longer counts there."""
     COMMIT = 5
-    """The end of what was written at once (`Commit`)."""
+    """The end of one write (`Commit`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """Where a request came from, and the pipelines that it enters."""
+    """Origin of a request, and the pipelines that it is for."""
 
     origin: Origin
     pipelines: tuple[str, ...]
@@ -93,21 +93,21 @@ class RequestContext:
 
 
 Account = tuple[str, str, str, int, list[int], dict[str, int]]
-"""A row of an account: pipeline, receiver, tenant; items accepted, items of each outcome, items dropped by reason."""
+"""The row of a ledger: pipeline, receiver, tenant; items accepted, items of each outcome, items dropped by reason."""
 ExporterRow = tuple[str, int, int, dict[str, int], int]
-"""What an exporter has done since the agent was started: its id; items taken, delivered, dropped by reason, held."""
+"""Sums of an exporter since the start of the agent: id; items accepted, delivered, dropped by reason, in flight."""
 
 
 @dataclass(frozen=True, slots=True)
 class JournalSnapshot:
-    """What is known at the beginning of a segment, whose first entry will be number `first`."""
+    """All ledgers at the start of a segment, whose first entry has number `first`."""
 
     first: int
     accounts: Sequence[Account]
     time: float
     """Seconds since 1970."""
     adjusted: bool = False
-    """Whether the accounts were put right at a start, and are not those with which the segment before it ended."""
+    """Whether the ledgers were corrected at a start, so that they differ from the end of the segment before."""
 
     def encode(self) -> bytes:
         """Return it as JSON."""
@@ -129,7 +129,7 @@ class JournalSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What is true once everything before it is on disk.
+    """Changes that are true once everything before them is on disk.
 
     `accounts` are those that have changed since the commit before: their sums, not the changes. `released` are entries
     that are settled. `branches` are rows of an entry, the place of a pipeline in its context, and the name of a branch
@@ -137,12 +137,12 @@ class Commit:
     """
 
     entries: range
-    """Those before it that it covers."""
+    """Number of entries before it in the same write."""
     accounts: Sequence[Account] = ()
     released: Sequence[int] = ()
     branches: Sequence[tuple[int, int, str]] = field(default=())
     exporters: Sequence[ExporterRow] = field(default=())
-    """All of them, now and then."""
+    """The sums of all exporters, about once a second."""
 
     def encode(self) -> bytes:
         """Return it as JSON with its length before it and the released entries (u64) behind it."""
@@ -173,7 +173,7 @@ class Commit:
 
 @dataclass(slots=True)
 class JournalRecord:
-    """One record as it was read: where it begins, and what it says."""
+    """One record that was read, with its offset."""
 
     offset: int
     kind: RecordKind
@@ -185,7 +185,7 @@ class JournalRecord:
 
     @property
     def end(self) -> int:
-        """Where the next one begins."""
+        """Offset of the next record."""
         return self.offset + HEADER_BYTES + len(self.payload)
 
     def moved_from(self) -> int:
@@ -199,7 +199,7 @@ class JournalRecord:
 
 @dataclass(frozen=True, slots=True)
 class JournalDamage:
-    """Bytes that are no record."""
+    """A range of bytes that is not a valid record."""
 
     offset: int
     length: int
@@ -212,14 +212,14 @@ def entry(marker: bytes, seq: int, signal: Signal, context: int, items: int, bod
 
 
 def moved(marker: bytes, seq: int, context: int, old: JournalRecord) -> list[bytes]:
-    """Return the record of an entry that moves into another segment."""
+    """Return the record of an entry that is copied to another segment."""
     payload = _SEQ.pack(old.seq) + old.body()
     head = _HEAD.pack(marker, RecordKind.MOVED, _NUMBERS[old.signal], context, len(payload), old.items, seq)
     return [head + _CRC.pack(crc32(payload, crc32(head))), payload]
 
 
 def other(marker: bytes, kind: RecordKind, payload: bytes, context: int = 0) -> list[bytes]:
-    """Return the record of anything but an entry."""
+    """Return a record of any other kind."""
     head = _HEAD.pack(marker, kind, 0, context, len(payload), 0, 0)
     return [head + _CRC.pack(crc32(payload, crc32(head))), payload]
 
@@ -237,7 +237,7 @@ def scan(fd: int, marker: bytes, size: int, offset: int = 0) -> Iterator[Journal
         for found in read(memoryview(data), marker):
             if isinstance(found, JournalDamage):
                 if found.offset + found.length == len(data) and not last:
-                    break  # perhaps a record that the window cuts off
+                    break  # perhaps a record that continues after the window
                 used = found.offset + found.length
                 yield JournalDamage(offset + found.offset, found.length)
             else:
@@ -251,7 +251,7 @@ def scan(fd: int, marker: bytes, size: int, offset: int = 0) -> Iterator[Journal
 def read(data: memoryview, marker: bytes, offset: int = 0) -> Iterator[JournalRecord | JournalDamage]:
     """Yield the records in `data` from `offset` on, and the damage between them.
 
-    What is cut off at the end is damage as well: whether that is a torn last write, the caller knows.
+    A record that is cut off at the end is damage, too; the caller decides whether it is an unfinished last write.
     """
     whole = data.obj if isinstance(data.obj, bytes) else bytes(data)
     for record, begin, end in walk(whole, marker, offset, lambda at: read_one(data, marker, at)):
@@ -259,7 +259,7 @@ def read(data: memoryview, marker: bytes, offset: int = 0) -> Iterator[JournalRe
 
 
 def read_one(data: memoryview, marker: bytes, offset: int) -> JournalRecord | None:
-    """Return the record at `offset`, or `None` if there is none there that is whole and sound."""
+    """Return the record at `offset`, or `None` if there is no complete and valid one."""
     start = offset + HEADER_BYTES
     if start > len(data):
         return None

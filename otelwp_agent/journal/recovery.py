@@ -1,4 +1,4 @@
-"""Read a journal's directory: which entries are not settled, what the accounts say, and what is damaged.
+"""Read a journal's directory: the entries that are not settled, the ledgers, and the damage.
 
 The same reading serves the start of the agent and `otelwp-agent audit`; it changes nothing on disk.
 """
@@ -40,26 +40,26 @@ Key = tuple[str, str, str]
 
 @dataclass(slots=True)
 class Recovered:
-    """What stands in a directory."""
+    """The contents of a journal's directory."""
 
     segments: list[Segment] = field(default_factory=list)
     """Open, the oldest first, with the state of every entry."""
     accounts: dict[Key, Account] = field(default_factory=dict)
-    """As of the last commit, with what was written after it and is whole."""
+    """The ledgers as of the last commit, with complete entries that were written after it."""
     live: Counter[Key] = field(default_factory=Counter)
-    """Items that are not settled, as the entries themselves tell."""
+    """Items that are not settled, counted from the entries."""
     exporters: Sequence[ExporterRow] = ()
-    """As they were told last."""
+    """The last sums of the exporters."""
     branches: dict[int, set[tuple[int, str]]] = field(default_factory=dict)
-    """What is done already of entries that are not settled."""
+    """Settled branches of entries that are not settled."""
     damage: list[tuple[Path, JournalDamage]] = field(default_factory=list)
     torn: int = 0
-    """Bytes of a last write that was cut off: nobody was told that it had succeeded."""
+    """Bytes of an unfinished last write, which was not acknowledged."""
     mark: Mark | None = None
-    """How far acknowledged entries reached, if that is known."""
+    """The high-water mark, if there is one."""
     mark_damaged: bool = False
     problems: list[str] = field(default_factory=list)
-    """What does not fit together, in words."""
+    """Inconsistencies, as messages."""
 
     @property
     def entries(self) -> int:
@@ -68,7 +68,7 @@ class Recovered:
 
     @property
     def missing(self) -> int:
-        """Acknowledged entries, at most, that the end of the journal has lost and that were not settled."""
+        """Largest possible number of acknowledged entries that were not settled and are missing at the end."""
         if self.mark is None:
             return 0
         end = max([1, *(segment.end for segment in self.segments)])
@@ -83,7 +83,7 @@ class Recovered:
 def read_directory(directory: Path, *, write: bool = True) -> Recovered:
     """Read every segment in `directory`; raises `OSError`."""
     recovered = Recovered()
-    # Before the segments, which an agent that runs may only add to meanwhile.
+    # Read it before the segments: a running agent only appends to them.
     recovered.mark, recovered.mark_damaged = read_mark(directory)
     try:
         _read_segments(directory, recovered, write=write)
@@ -94,7 +94,7 @@ def read_directory(directory: Path, *, write: bool = True) -> Recovered:
 
 
 def _read_segments(directory: Path, recovered: Recovered, *, write: bool) -> None:
-    for name in sorted(os.listdir(directory)):  # noqa: PTH208 - raises if it is not allowed, unlike `glob`
+    for name in sorted(os.listdir(directory)):  # noqa: PTH208 - raises if it is not permitted, unlike `glob`
         segment = Segment.open(directory / name, write=write)
         if segment is not None:
             recovered.segments.append(segment)
@@ -107,7 +107,7 @@ def _read_segments(directory: Path, recovered: Recovered, *, write: bool) -> Non
 
 
 class _SegmentReading:
-    """The reading of one segment."""
+    """Reads one segment."""
 
     def __init__(self, segment: Segment, before: Segment | None, recovered: Recovered) -> None:
         self.segment = segment
@@ -115,17 +115,17 @@ class _SegmentReading:
         self._recovered = recovered
         self._released = array("Q")
         self._uncovered: list[tuple[int, Key, int]] = []
-        """Entries, in each of their accounts, that no sums have come after yet: number, account, items."""
+        """Entries, once for each of their ledgers, without sums after them yet: number, ledger, items."""
         self.sizes = array("I")
-        """Of each entry, as in its `states`."""
+        """Items of each entry, in the order of `states`."""
 
     def read(self) -> array[int]:
-        """Read the file into the segment and the accounts; return the entries that it releases."""
+        """Read the file into the segment and the ledgers; return the entries that it releases."""
         segment, recovered = self.segment, self._recovered
         last = segment is recovered.segments[-1]
         known = False
         if self._before is not None:
-            segment.first = self._before.end  # if it has neither a beginning nor an entry that could tell
+            segment.first = self._before.end  # if neither its snapshot nor an entry states it
         for found in segment.scan():
             if isinstance(found, JournalDamage):
                 if last and found.offset + found.length == segment.size:
@@ -147,7 +147,7 @@ class _SegmentReading:
         return self._released
 
     def count_live(self) -> None:
-        """Add up the items that are not settled, by account."""
+        """Add up the items that are not settled, by ledger."""
         segment, recovered = self.segment, self._recovered
         segment.kept = segment.live
         index = segment.states.find(WAITING)
@@ -171,7 +171,7 @@ class _SegmentReading:
         recovered = self._recovered
         recovered.problems += self._growth(commit)
         known = {row[:3] for row in commit.accounts}
-        # Sums are as of their commit: they hold what came before, even if the commit that was to say so is damaged.
+        # Sums are as of their commit: they include everything before, even what a damaged commit contained.
         self._uncovered = [each for each in self._uncovered if each[0] not in commit.entries and each[1] not in known]
         self._released.extend(commit.released)
         recovered.accounts.update({row[:3]: row for row in commit.accounts})
@@ -180,7 +180,7 @@ class _SegmentReading:
             recovered.branches.setdefault(seq, set()).add((pipeline, name))
 
     def _growth(self, commit: Commit) -> Iterator[str]:
-        """Hold what a commit adds to the accounts against the entries before it; damage is told by itself."""
+        """Compare what a commit adds to the ledgers with the entries before it; damage is reported elsewhere."""
         segment, recovered = self.segment, self._recovered
         if recovered.damage:
             return
@@ -198,7 +198,7 @@ class _SegmentReading:
                 )
 
     def _add(self, record: JournalRecord) -> None:
-        """Enter an entry; what is missing before it was damaged."""
+        """Add an entry; numbers missing before it were damaged."""
         segment = self.segment
         gap = record.seq - segment.first - len(segment.states)
         if gap < 0:
@@ -221,7 +221,7 @@ class _SegmentReading:
                 self._uncovered.append((record.seq, key, record.items))
 
     def _accept_uncovered(self) -> None:
-        """Enter into the accounts what is whole but whose commit is not: it may have been acknowledged."""
+        """Add complete entries without a complete commit to the ledgers: they may have been acknowledged."""
         accounts = self._recovered.accounts
         for _, key, items in self._uncovered:
             row = accounts.get(key) or (*key, 0, [0] * len(Outcome), {})
@@ -230,7 +230,7 @@ class _SegmentReading:
 
 
 def _differences(segment: Segment, snapshot: JournalSnapshot, recovered: Recovered) -> Iterator[str]:
-    """Hold what a segment begins with against what the one before it ended with."""
+    """Compare the snapshot of a segment with the end of the segment before."""
     for row in snapshot.accounts:
         before = recovered.accounts.get(row[:3])
         if before is not None and (before[3], list(before[4])) != (row[3], list(row[4])):

@@ -1,8 +1,9 @@
-"""The files of an open journal: which one is written, what is copied out of others, what happens if one disappears.
+"""Manage the files of an open journal: write one, copy entries out of old ones, replace those that disappear.
 
-Somebody may remove or replace a segment or the whole directory while the agent runs. A commit is not acknowledged
-before its segment has been seen at its path, and every other segment is checked each second. The open files can still
-be read, so their unsettled entries are copied into a new segment, in a directory that is created again if need be.
+An administrator or a program may remove or replace a segment or the whole directory while the agent runs. A commit is
+not acknowledged before its segment was found at its path, and every other segment is checked each second. The open
+files can still be read, so their unsettled entries are copied into a new segment, in a directory that is created again
+if it is missing.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
     from otelwp_agent.journal.reserve import Reserve
 
 SEGMENT_BYTES = 16 * 2**20
-"""Largest segment; a journal of less than sixteen of them has smaller ones."""
+"""Size of the largest segment; a journal smaller than sixteen of these uses smaller segments."""
 COMPACT_SHARE = 0.25
-"""The oldest segment, if less of it is unsettled, moves into the newest when the journal is half full."""
+"""When the journal is half full, the oldest segment is copied into the newest if less of it than this is unsettled."""
 REPORTED_SECONDS = 60.0
 """Seconds for which health reports that a file had disappeared."""
 SETTLED_SECONDS = 1.0
@@ -55,19 +56,19 @@ class SegmentStore:
         reserve: Reserve,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
-        """Open nothing."""
+        """Prepare; `open` reads the directory."""
         self.directory = directory
         self.mark = MarkFile(directory)
         self.lock = -1
-        """The directory itself, open and locked."""
+        """Descriptor of the directory, open and locked."""
         self.next = 1
         """The number of the next entry."""
         self.adjusted = False
         """Whether the accounts in the next segment may differ from those at the end of the one before it."""
         self.context_numbers: dict[tuple[object, ...], int] = {}
-        """Contexts that the newest segment has."""
+        """Contexts of the newest segment."""
         self.current: Segment | None = None
-        """The newest segment, if this run of the agent made it."""
+        """The newest segment, if this run of the agent created it."""
         self._segment_bytes = max(2**18, min(SEGMENT_BYTES, max_size // 16))
         self._max_size = max_size
         self._number = 0
@@ -81,7 +82,7 @@ class SegmentStore:
         self._displaced: list[Segment] = []
         """Segments that disappeared, with entries that must be copied."""
         self._settled: list[Segment] = []
-        """Segments of which nothing is needed, the oldest first."""
+        """Segments that are not needed any more, the oldest first."""
         self._deleting = False
         self._undeleted = False
         """Whether the oldest of them could not be deleted, which has been reported."""
@@ -90,7 +91,7 @@ class SegmentStore:
 
     @property
     def problem(self) -> str:
-        """What disappeared a short time ago or is not replaced yet; "" if nothing."""
+        """Message about files that disappeared a short time ago or are not replaced yet; "" if none."""
         if self._directory_lost or self._displaced or time.monotonic() < self._reported_until:
             return f"segments or the directory were removed or replaced: {_ADVICE}"
         return ""
@@ -138,7 +139,7 @@ class SegmentStore:
         self._number += 1
         segment = Segment.create(self.directory, self._number, self.next)
         try:
-            os.fsync(self.lock)  # or the file itself might be gone after a power failure
+            os.fsync(self.lock)  # or a power failure could remove the new file
         except OSError:
             self._discard(segment)
             raise
@@ -161,7 +162,7 @@ class SegmentStore:
         return oldest if few and oldest is not newest and 2 * self._entry_store.stored >= self._max_size else None
 
     def copied(self, source: Segment, entries: int) -> None:
-        """Note that a commit copies this many entries of `source`: if none can be read, stop trying."""
+        """Record that a commit copies this number of entries of `source`: stop trying if none can be read."""
         if source in self._displaced and not entries:
             self._displaced.remove(source)
             self._log.error(
@@ -173,16 +174,14 @@ class SegmentStore:
 
     def undo(self, builder: CommitBuilder) -> None:
         """Stop writing to the segment of a commit that failed: what its file holds now is unknown."""
-        self.next = (
-            builder.next
-        )  # the file may have them after all, if it could not be cut: no number means two entries
+        self.next = builder.next  # if the file could not be truncated it has these numbers: do not use them twice
         self.current = None
         if not builder.segment.size and builder.segment in self._entry_store.segments:
             self._entry_store.segments.remove(builder.segment)
             self._discard(builder.segment)
 
     def delete_settled(self) -> None:
-        """Delete the oldest segments of which nothing is needed, in a thread: a large file takes its time."""
+        """Delete the oldest segments that are not needed, in a thread, because large files take long."""
         self._settled += self._entry_store.prune(self.current)
         if self._settled and not self._deleting:
             self._deleting = True
@@ -190,7 +189,7 @@ class SegmentStore:
             self._deleter.submit(segment.delete, partial(self._deleted, segment))
 
     def _deleted(self, segment: Segment, error: BaseException | None) -> None:
-        """Go on with the next segment; one that could not be deleted is tried again after the next commit.
+        """Delete the next segment; one that could not be deleted is tried again after the next commit.
 
         The order matters: releases of its entries are in the segments behind it.
         """
@@ -199,7 +198,7 @@ class SegmentStore:
             if not self._undeleted:
                 self._log.warning("journal segment not deleted", file=str(segment.path), error=str(error))
             self._undeleted = True
-        elif self._settled:  # else closed meanwhile: what is left is deleted after the next start
+        elif self._settled:  # otherwise it was closed meanwhile: the rest is deleted after the next start
             self._settled.pop(0)
             self._undeleted = False
             self.delete_settled()
@@ -280,7 +279,7 @@ class SegmentStore:
             )
 
     def _repeat_commits(self) -> None:
-        """Have the next commit repeat what commits in the segments that disappeared said about the others."""
+        """Let the next commit repeat what the lost commits stated about entries of other segments."""
         for segment in self._entry_store.segments:
             if not segment.displaced:
                 self._changes.repeat(self._entry_store.released(segment), self._entry_store.partly_done(segment))

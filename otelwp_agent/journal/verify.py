@@ -1,4 +1,4 @@
-"""Verify a journal on disk: checksums, order of entries, sums, the mark, and what waits. It changes nothing."""
+"""Verify a journal on disk: checksums, order of entries, sums, mark and waiting entries. Changes nothing."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class WaitingEntries:
-    """What one pipeline has not settled."""
+    """Entries that one pipeline has not settled."""
 
     entries: int = 0
     items: int = 0
     done: Counter[str] = field(default_factory=Counter)
-    """Of these entries, how many each branch of the pipeline has settled already."""
+    """Number of these entries that each branch of the pipeline has settled already."""
 
 
 @dataclass(slots=True)
 class Verification:
-    """What was found."""
+    """The result of a verification."""
 
     directory: str
     in_use: bool
@@ -53,7 +53,7 @@ class Verification:
     problems: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it for programs."""
+        """Return it as JSON values."""
         return {**asdict(self), "sound": not self.problems}
 
 
@@ -93,7 +93,7 @@ def _verify(directory: Path, *, in_use: bool) -> Verification:
 
 
 def _order_problems(segment: Segment, before: Segment | None) -> Iterator[str]:
-    """Yield what is out of order in one segment; damage is reported elsewhere."""
+    """Yield messages about entries out of order in one segment; damage is reported elsewhere."""
     order = _Order()
     for number, found in enumerate(segment.scan()):
         if isinstance(found, JournalDamage):
@@ -107,7 +107,7 @@ def _order_problems(segment: Segment, before: Segment | None) -> Iterator[str]:
 
 
 class _Order:
-    """The order of the records in one segment."""
+    """Checks the order of the records in one segment."""
 
     def __init__(self) -> None:
         self._following: int | None = None

@@ -170,7 +170,7 @@ async def test_a_torn_last_write_is_told_and_no_problem(journal):
         file.write(b"torn")
     report = audit_directory(journal)
     assert report.balances
-    assert "a last write of 4 bytes cut off (nobody was told that it had succeeded)" in report.source
+    assert "a last write of 4 bytes cut off (it was not acknowledged)" in report.source
 
 
 async def test_it_changes_nothing(journal):

@@ -12,17 +12,19 @@ FUZZ_ARGS ?=
 PEERS ?=
 CHAOS_SECONDS ?= 120
 CHAOS_SEED ?=
+MODULES ?=
 VENV ?= .venv
 
 BIN := $(VENV)/bin
 MADE := $(VENV)/.made
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
+MUTANTS := $(VENV)/.mutants
 CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types layers mirror native docs-check proto-check fmt docs proto pin bench fuzz interop chaos hostile clean
+.PHONY: help run test check lint types layers mirror native docs-check proto-check fmt docs proto pin bench fuzz interop chaos hostile mutants clean
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r word text; \
@@ -71,7 +73,7 @@ docs: $(DEV) ## write the pages in docs/ that are generated from the code
 proto: $(DEV) ## compile the .proto files
 	@$(BIN)/python tools/proto.py
 
-pin: $(DEV) ## write the versions installed in .venv to constraints.txt
+pin: $(DEV) $(MUTANTS) ## write the versions installed in .venv to constraints.txt
 	@$(BIN)/python tools/pin.py
 
 bench: $(DEV) ## measure speed and memory beside a peer (BENCH_ARGS=--quick for a short run)
@@ -91,6 +93,9 @@ chaos: $(DEV) ## kill agents and break disks: is anything lost? (CHAOS_SECONDS=1
 hostile: $(DEV) ## attack agents: does anybody else have to wait, does memory keep to its limit? (PYTEST_ARGS=…)
 	@$(BIN)/python -m pytest -m hostile tests/hostile $(PYTEST_ARGS)
 
+mutants: $(MUTANTS) ## change guarded code in small ways: does a test fail? (MODULES="model/receipt.py sending" for some)
+	@$(BIN)/python tools/mutants.py $(MODULES)
+
 clean: ## remove .venv and everything that was built or cached
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
 	@find otelwp_agent tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -103,7 +108,7 @@ ifneq ($(ASKED),$(shell $(BIN)/python $(VERSION) 2>/dev/null))
 ifneq ($(filter missing too,$(ASKED)),)
 $(error $(PYTHON) is $(ASKED): otelwp-agent needs Python 3.11 or newer)
 endif
-$(shell rm -f $(MADE) $(RUNTIME) $(DEV))
+$(shell rm -f $(MADE) $(RUNTIME) $(DEV) $(MUTANTS))
 endif
 endif
 
@@ -133,3 +138,6 @@ $(RUNTIME): pyproject.toml constraints.txt $(wildcard otelwp_agent/model/native/
 
 $(DEV): pyproject.toml constraints.txt $(RUNTIME)
 	$(call install,.[dev])
+
+$(MUTANTS): pyproject.toml constraints.txt $(DEV)
+	$(call install,.[mutants])

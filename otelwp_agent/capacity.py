@@ -1,15 +1,17 @@
-"""Free capacity of bounded buffers: who waits for it, and how a buffer reports that there is some again.
+"""Free capacity of bounded buffers: a list of waiting stages, and a notification when capacity is free again.
 
-A buffer that refuses a batch raises or returns an `Overloaded` that names its `Capacity`. The stage that keeps the
-refused batch waits there (`Offer.wait`), and the buffer calls `freed` when it has released something: nobody polls.
+A buffer that refuses a batch raises or returns an `Overloaded` with its `Capacity`. The stage that keeps the refused
+batch waits for that capacity (`Offer.wait`). The buffer calls `freed` when it has released something, so that no stage
+has to poll.
 
 Invariants:
 
-* `short` is true from a refusal until something has been freed.
-* `full` is true while a refused batch waits, or practically nothing fits. Then the buffer refuses everything: nothing
-  overtakes what waits. A request that is too large and is not kept by anybody leaves `full` alone: smaller ones fit.
-* Those that wait are served first in, first out. One that is refused again keeps its place.
-* Waiting stages run in a callback of the event loop of their own, never inside `freed`.
+* `short` is true from a refusal until capacity is freed.
+* `full` is true while a refused batch waits, or while almost no batch would fit. Then the buffer refuses every batch,
+  so that no batch overtakes a waiting one. A request that is too large, and that no stage keeps, does not set `full`:
+  smaller requests still fit.
+* Waiting stages are served first in, first out. A stage that is refused again keeps its position.
+* Waiting stages run in their own callback of the event loop, never inside `freed`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FIRST_RETRY, LONGEST_RETRY = 0.005, 0.05
-"""Seconds between offers of what was refused for another reason than capacity: the first, doubled up to the longest."""
+"""Seconds before a batch is offered again that was not refused for lack of capacity: doubled from first to longest."""
 
 
 class Refusal(Protocol):
@@ -36,9 +38,9 @@ class Refusal(Protocol):
 class Capacity:
     """The free capacity of one buffer, or of one tenant's share of it.
 
-    `cause` is the capacity for which the buffer itself waits, if it refuses because the next stage does; `share` names
-    the tenant or group of batches whose part of the buffer it is, "" for all of it. An exporter's queue sets
-    `isolate_after` (seconds).
+    `cause` is the capacity that the buffer itself waits for, if it refuses because the next stage refuses. `share` is
+    the name of the tenant or group of batches that this part of the buffer belongs to; "" for the whole buffer. An
+    exporter's queue sets `isolate_after` (seconds).
     """
 
     __slots__ = (
@@ -57,7 +59,7 @@ class Capacity:
         "short",
     )
 
-    def __init__(  # noqa: PLR0913 - an exporter's queue says more than other buffers
+    def __init__(  # noqa: PLR0913 - most arguments are for an exporter's queue only
         self,
         owner: str,
         clock: Callable[[], float],
@@ -67,7 +69,7 @@ class Capacity:
         isolate_after: float | None = None,
         lost: Callable[[int], None] | None = None,
     ) -> None:
-        """Start with free capacity. `owner` is named in logs; `lost(items)` counts what was dropped for lack of it."""
+        """Start with free capacity. `owner` is the name in logs; `lost(items)` counts items dropped for lack of it."""
         self.owner = owner
         self.share = share
         self.cause = cause
@@ -75,11 +77,11 @@ class Capacity:
         self.short = False
         self.full = False
         self.isolated = 0
-        """Branches of fan-outs that are isolated because of it."""
+        """Number of fan-out branches that are isolated because this capacity is short."""
         self.freed_at = float("-inf")
-        """When something was released that had been delivered or refused for good, as far as anybody waited for it."""
+        """Time when a delivered or permanently refused batch was last released while the capacity was `watched`."""
         self.observers: list[Callable[[], None]] = []
-        """Called whenever capacity was freed by progress."""
+        """Functions that are called whenever progress has freed capacity."""
         self._clock = clock
         self._lost = lost
         self._scheduled = False
@@ -87,7 +89,7 @@ class Capacity:
 
     @property
     def root(self) -> Capacity:
-        """The capacity at the end of the chain of causes: an exporter's queue, where there is one."""
+        """The capacity at the end of the chain of causes: usually that of an exporter's queue."""
         capacity = self
         while capacity.cause is not None:
             capacity = capacity.cause
@@ -95,7 +97,7 @@ class Capacity:
 
     @property
     def progressed_at(self) -> float:
-        """When anything in the chain of causes was freed last."""
+        """The latest `freed_at` in the chain of causes."""
         at, capacity = self.freed_at, self.cause
         while capacity is not None:
             at = max(at, capacity.freed_at)
@@ -104,22 +106,25 @@ class Capacity:
 
     @property
     def watched(self) -> bool:
-        """Whether anybody has to hear that capacity was freed."""
+        """Whether the buffer must call `freed`: capacity is short, a stage waits or there are observers."""
         return self.short or bool(self._waiting) or bool(self.observers)
 
     def refuse(self, *, full: bool = True) -> None:
-        """Note that a batch is refused. `full`: practically nothing else would be accepted either."""
+        """Record that a batch is refused. `full`: almost no other batch would be accepted either."""
         self.short = True
         if full:
             self.full = True
 
     def lost(self, items: int) -> None:
-        """Count items that were dropped because there was no capacity."""
+        """Count items that were dropped for lack of capacity."""
         if self._lost is not None:
             self._lost(items)
 
     def freed(self, *, progress: bool = True) -> None:
-        """Offer again what waits. `progress`: the buffer released something because it was done with it."""
+        """Let the waiting stages offer their batches again.
+
+        `progress`: the buffer released a batch because it was delivered or permanently refused.
+        """
         if progress:
             self.freed_at = self._clock()
             for observer in tuple(self.observers):
@@ -131,12 +136,12 @@ class Capacity:
             asyncio.get_running_loop().call_soon(self._offer)
 
     def join(self, offer: Offer) -> None:
-        """Have `offer` wait: nothing overtakes it."""
+        """Add `offer` to the waiting ones; until it is served, every other batch is refused."""
         self.refuse()
         self._waiting[offer] = None
 
     def leave(self, offer: Offer) -> None:
-        """Have `offer` wait no more."""
+        """Remove `offer` from the waiting ones."""
         self._waiting.pop(offer, None)
 
     def _offer(self) -> None:
@@ -157,15 +162,15 @@ class Capacity:
 
 
 class Offer:
-    """A refused batch that is to be offered again: when the buffer that refused it reports capacity, or by a timer.
+    """A refused batch that waits to be offered again: for free capacity of the buffer that refused it, or for a timer.
 
-    The timer is for refusals that name no capacity, such as those of a memory limiter.
+    The timer is for refusals without a capacity, such as those of a memory limiter.
     """
 
     __slots__ = ("_callback", "_capacity", "_delay", "_timer", "waiting")
 
     def __init__(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when it is time."""
+        """Call `callback` when the batch should be offered again."""
         self.waiting = False
         self._callback = callback
         self._capacity: Capacity | None = None
@@ -174,11 +179,11 @@ class Offer:
 
     @property
     def capacity(self) -> Capacity | None:
-        """The capacity that it waits for, if it waits for one."""
+        """The capacity that the offer waits for; `None` while it waits for its timer or does not wait."""
         return self._capacity
 
     def wait(self, refusal: Refusal) -> None:
-        """Wait until what was refused with `refusal` may be accepted."""
+        """Wait until the batch that was refused with `refusal` may be accepted."""
         self.waiting = True
         capacity = self._capacity = refusal.capacity
         if capacity is not None:
@@ -188,17 +193,17 @@ class Offer:
         self._delay = min(self._delay * 2, LONGEST_RETRY)
 
     def again(self) -> None:
-        """Offer again now."""
+        """Offer the batch again now, if it waits."""
         if self.waiting:
             self._stop()
             self._callback()
 
     def accepted(self) -> None:
-        """Start again with the shortest delay."""
+        """Reset the delay to the shortest."""
         self._delay = FIRST_RETRY
 
     def cancel(self) -> None:
-        """Wait no more, because there is nothing left to offer."""
+        """Stop waiting, because there is nothing left to offer."""
         if self.waiting:
             self._stop()
 

@@ -1,20 +1,20 @@
 """The contracts between the pipeline and its components.
 
-A component is one file: docstring with a YAML example → `Config` → the class → `FACTORY`. What it does for the graph:
+A component is one file: docstring with a YAML example → `Config` → the class → `FACTORY`. The kinds of components:
 
-* A **receiver** makes batches and hands each to `next[signal].consume(batch)`.
-* A **processor** gets batches by `consume` and hands on to `self.next.consume(batch)`.
-* An **exporter** sends one batch in `export`; queue, retry, splitting and timeouts stand around it
-  (`sending.sender`).
-* A **connector** ends one pipeline and begins others: it gets batches by `consume` and hands on to `self.next[signal]`.
-* An **extension** does not touch batches.
+* A **receiver** creates batches and forwards each with `next[signal].consume(batch)`.
+* A **processor** receives batches in `consume` and forwards them with `self.next.consume(batch)`.
+* An **exporter** sends one batch in `export`; `sending.sender` wraps it with queue, retry, splitting and timeouts.
+* A **connector** ends one pipeline and starts others: it receives batches in `consume` and forwards them to
+  `self.next[signal]`.
+* An **extension** does not process batches.
 
-`consume` is a plain call, not a coroutine: it returns when the batch has been taken and raises `ConsumeError` when
-nothing of it has (docs/adr/0002). What happens to a batch later, its receipts tell.
+`consume` is a plain call, not a coroutine: it returns if it has accepted the batch and raises `ConsumeError` if it has
+accepted nothing of it (docs/adr/0002). The later result is reported through the receipts of the batch.
 
 Everything runs on one event loop, in one thread, except the health endpoint (`transport.side_loop`); `start` and
-`shutdown` are coroutines. `shutdown` works on a component that never started, works twice, and hands on what is
-buffered before it returns.
+`shutdown` are coroutines. `shutdown` may be called on a component that was never started, and more than once; it
+forwards all buffered data before it returns.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pydantic import Field
 from otelwp_agent.config.blocks import Block, Queue, Retry
 from otelwp_agent.errors import RetryableError
 from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS
+from otelwp_agent.model.ledgers import Ledgers
 from otelwp_agent.model.signal import ALL_SIGNALS, Signal
 from otelwp_agent.transport.in_flight import InFlight
 from otelwp_agent.transport.overload import Drops
@@ -46,7 +47,7 @@ T = TypeVar("T")
 
 
 class Kind(Enum):
-    """A kind of component. `value` is its section in YAML; `label` what it is called in messages and metric labels."""
+    """A kind of component. `value` is its section in YAML; `label` is its name in messages and metric labels."""
 
     RECEIVER = "receivers"
     PROCESSOR = "processors"
@@ -56,12 +57,12 @@ class Kind(Enum):
 
     @property
     def label(self) -> str:
-        """The singular."""
+        """The name in the singular."""
         return self.value.removesuffix("s")
 
 
 class Stability(Enum):
-    """How much a component may still change."""
+    """How much a component may change in later versions."""
 
     ALPHA = "alpha"
     BETA = "beta"
@@ -69,14 +70,14 @@ class Stability(Enum):
 
 
 class Tier(Enum):
-    """What is paid for. Each tier enables what those before it do; `pipeline.tiers` is the gate."""
+    """A licence level. Each tier includes the tiers before it; `pipeline.tiers` checks components and settings."""
 
     FREE = "free"
     PRO = "pro"
     ENTERPRISE = "enterprise"
 
     def enables(self, needed: Tier) -> bool:
-        """Tell whether what needs the tier `needed` may be used on this one."""
+        """Return whether a component or setting that needs the tier `needed` may be used on this tier."""
         tiers = [*Tier]
         return tiers.index(self) >= tiers.index(needed)
 
@@ -85,7 +86,7 @@ class Tier(Enum):
 class NeedsTier:
     """Marks a setting that needs a higher tier than its component: `Annotated[Sites | None, NeedsTier(…)] = None`.
 
-    Only who sets it is refused, so what its default does belongs to the component's own tier.
+    A configuration is refused only if it sets the setting; its default belongs to the component's own tier.
     """
 
     tier: Tier
@@ -93,35 +94,35 @@ class NeedsTier:
 
 @dataclass(frozen=True, slots=True)
 class KeptPercentage:
-    """Marks a sampler's setting that is the percentage of items it keeps: a tier may have a ceiling for it.
+    """Marks a sampler's setting that is the percentage of items it keeps, which a tier may limit.
 
-    Only what is written is looked at, so its default must be within every ceiling.
+    Only a value in the configuration is checked, so the default must be within the limit of every tier.
     """
 
 
 class Carries(Enum):
-    """What a stage can take: plain OTLP bytes only, or bodies that were compressed or sealed before it as well."""
+    """The bodies that a stage accepts: plain OTLP bytes only, or also compressed or encrypted bodies."""
 
     PLAIN = "plain"
     ENCODED = "encoded"
 
 
 class Reads(Enum):
-    """The most that a component reads of a batch, over all its settings: which projection it parses.
+    """The projection that a component parses; with several settings, the one that reads most.
 
-    In the order of what they cost. CONTRIBUTING.md, "Which projection for which job", says how to choose.
+    Ordered by cost. CONTRIBUTING.md, "Which projection for which job", explains how to choose.
     """
 
     NOTHING = "nothing"
     """Bodies are forwarded, merged or sent as they are."""
     OPAQUE = "opaque"
-    """The outline (`Opaque`): items stay bytes, and can be counted, split and dropped."""
+    """The outline (`Opaque`): items stay bytes; they can be counted, split and dropped."""
     SHAPE = "shape"
-    """Every message down to the item must parse, nothing is read (`Shape`, `PointShape`)."""
+    """The structure down to the items: every message must parse, no value is read (`Shape`, `PointShape`)."""
     RESOURCES = "resources"
     """Resources (`Resources`): items stay bytes."""
     KEYS = "keys"
-    """Ids, times and status of spans (`Keys`): the rest stays bytes."""
+    """Ids, times and status of spans (`Keys`): all other fields stay bytes."""
     ATTRIBUTES = "attributes"
     """Attributes at any level, names and severities (`Slices` and the messages below it)."""
     FULL = "full"
@@ -129,10 +130,11 @@ class Reads(Enum):
 
 
 class Effect(Enum):
-    """What a processor or connector does to the items that pass through it.
+    """An effect of a processor or connector on the items that pass through it.
 
-    The contract suite (`otelwp_agent.testing`) proves what is declared, with the example in the component's docstring.
-    A component that declares no effect forwards every item unchanged: it may merge, split, delay and refuse batches.
+    The contract suite (`otelwp_agent.testing`) checks the declared effects, using the example in the component's
+    docstring. A component that declares no effect forwards every item unchanged: it may merge, split, delay and refuse
+    batches.
     """
 
     EDITS = "edits"
@@ -150,7 +152,7 @@ class ComponentId:
 
     @classmethod
     def parse(cls, text: str) -> ComponentId:
-        """Read `type[/name]`; raise `ValueError` that says what is wrong."""
+        """Parse `type[/name]`; raise `ValueError` with the reason if it is invalid."""
         type_, slash, name = text.strip().partition("/")
         if not type_ or (slash and not name):
             message = f"{text!r} is not a component id: write `type` or `type/name`"
@@ -158,57 +160,57 @@ class ComponentId:
         return cls(type_.strip(), name.strip())
 
     def __str__(self) -> str:
-        """Return it as written in YAML."""
+        """Return the id as written in YAML."""
         return f"{self.type}/{self.name}" if self.name else self.type
 
 
 class ComponentConfig(Block):
-    """Base of every component's `Config`: unknown keys are refused, and nothing changes after loading."""
+    """Base of every component's `Config`: unknown keys are refused, and the values cannot be changed after loading."""
 
 
 class ReceiverConfig(ComponentConfig):
     """Base of the `Config` of receivers whose senders wait for an answer."""
 
     acknowledge: Literal["accepted", "delivered"] = "accepted"
-    """When to answer: as soon as the request is `accepted` (by the journal if there is one, else by the pipelines), or
-    when it is `delivered`, which is when the exporters know what became of it: a sender whose request was dropped is
-    told, and one who has waited for 30 seconds is told to try again."""
+    """When to answer. `accepted`: as soon as the journal has accepted the request, or the pipelines if there is no
+    journal. `delivered`: when the exporters have sent or dropped it. Then a sender gets an error if its request was
+    dropped, and after 30 seconds without a result an error that asks it to retry."""
     max_items_per_request: int = Field(DEFAULT_MAX_ITEMS, gt=0)
-    """Resources, scopes and items (spans, metrics and data points, log records) that a request may hold together,
-    counted before anything is built from it; more is refused with 413, which senders do not repeat. What stands inside
-    of items is bounded in proportion."""
+    """Most resources, scopes and items (spans, metrics and data points, log records) in a request, counted together
+    before it is decoded. A larger request is refused with status 413, which senders do not retry. The number of values
+    inside the items is limited in proportion."""
 
 
 class ExporterConfig(ComponentConfig):
-    """Base of the `Config` of exporters: the queue before it and the retries after a failure."""
+    """Base of the `Config` of exporters: the queue before the exporter and the retries after a failure."""
 
     sending_queue: Queue = Queue()
     """The queue before the exporter."""
     retry_on_failure: Retry = Retry()
-    """How a failed send is repeated if it may succeed later."""
+    """How to retry a send after a failure that may pass."""
 
     @property
     def attempt_timeout(self) -> float:
-        """Seconds after which an attempt is cancelled; 0 if the exporter limits it itself."""
+        """Seconds after which an attempt is cancelled; 0 if the exporter has its own limit."""
         timeout = getattr(self, "timeout", None)
         return timeout if isinstance(timeout, float) else 0.0
 
 
 class Consumer(Protocol):
-    """What takes batches."""
+    """A stage that accepts batches."""
 
     def consume(self, batch: Batch) -> None:
-        """Take the batch, or raise `ConsumeError` having taken nothing of it."""
+        """Accept the whole batch, or raise `ConsumeError` and accept nothing of it."""
 
     def refusal(self, batch: Batch) -> RetryableError | None:
-        """Return why `consume` would refuse the batch now for lack of capacity, or `None`. Changes nothing.
+        """Return the error if `consume` would refuse the batch now for lack of capacity, else `None`.
 
-        A fan-out asks every branch before any of them gets the batch.
+        Nothing is changed. A fan-out calls it on every branch before it forwards the batch to any of them.
         """
 
 
 class Host(Protocol):
-    """What a component may ask of the service that runs it."""
+    """The information that the service offers to its components."""
 
     @property
     def ready(self) -> bool:
@@ -216,64 +218,65 @@ class Host(Protocol):
 
     @property
     def status(self) -> Literal["starting", "ready", "draining", "stopped"]:
-        """Where the service is in its life; `ready` says the same in a word."""
+        """The state of the service; `ready` is true in the state "ready" only."""
 
     @property
     def started_at(self) -> float:
-        """When the service was started: seconds since 1970. A reload does not change it."""
+        """Time when the service was started, in seconds since 1970. A reload does not change it."""
 
     def components(self) -> Sequence[ComponentHealth]:
-        """Return the state of every component that has one."""
+        """Return the state of every component that reports one."""
 
     def providers(self, capability: type[T]) -> Sequence[T]:
-        """Return the processors that implement `capability` (an abstract class), in the order of the file."""
+        """Return the processors that implement `capability` (an abstract class), in the order of the configuration."""
 
     def stall(self) -> Stall | None:
-        """Return how long the event loop has been blocked, if that is too long.
+        """Return the current stall of the event loop, or `None` if it has not been blocked for too long.
 
-        This method, `ready`, `status` and `started_at` may be called from any thread; the others from the main one.
+        This method, `ready`, `status` and `started_at` may be called from any thread; the others only from the main
+        thread.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """An event loop that is blocked: for how many `seconds`, and in which `stage`; "" if that is not known."""
+    """A blocked event loop: the `seconds` so far, and the `stage` that blocks it ("" if unknown)."""
 
     seconds: float
     stage: str = ""
 
     def __str__(self) -> str:
-        """Return it in words."""
+        """Return a sentence for messages."""
         where = f", in {self.stage}" if self.stage else ""
         return f"the event loop has been blocked for {self.seconds:.1f} s{where}"
 
 
 class NoHost:
-    """A `Host` that runs no other component: for components that are only built, replayed or tested."""
+    """A `Host` without other components, for components that are only built, replayed or tested."""
 
     started_at = 0.0
 
     def __init__(self, status: Literal["starting", "ready"] = "ready") -> None:
-        """Report `status` whenever a component asks."""
+        """Report `status` as the state of the service."""
         self.status: Literal["starting", "ready", "draining", "stopped"] = status
         self.ready = status == "ready"
 
     def components(self) -> Sequence[ComponentHealth]:
-        """Return no states."""
+        """Return an empty sequence."""
         return ()
 
-    def providers(self, capability: type[T]) -> Sequence[T]:  # noqa: ARG002 - no processor provides anything
-        """Return no processors."""
+    def providers(self, capability: type[T]) -> Sequence[T]:  # noqa: ARG002 - there are no processors
+        """Return an empty sequence."""
         return ()
 
     def stall(self) -> Stall | None:
-        """Return `None`: there is no event loop to watch."""
+        """Return `None`: no event loop is watched."""
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class ComponentHealth:
-    """The state of one component, or of the journal, as `/health/detailed` shows it."""
+    """The state of one component, or of the journal, as shown by `/health/detailed`."""
 
     kind: Kind | None
     """`None` for a part of the service, such as the journal."""
@@ -290,112 +293,119 @@ class ComponentHealth:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a component is given when it is built."""
+    """The values that a component gets when it is built."""
 
     id: ComponentId
     kind: Kind
     registry: Registry
-    """Where instruments are bound."""
+    """The registry to which the component binds its instruments."""
     log: structlog.typing.FilteringBoundLogger
-    """A logger that already names the component."""
+    """A logger that adds the component's id to every event."""
     clock: Callable[[], float]
-    """Seconds, monotonic."""
+    """A monotonic clock in seconds."""
     host: Host
     pipeline: str = ""
-    """The pipeline that a processor stands in."""
+    """The pipeline of a processor."""
     in_flight: InFlight = field(default_factory=InFlight)
     """The bytes of requests that are being received or decoded, over all receivers of the process."""
+    ledgers: Ledgers = field(default_factory=Ledgers)
+    """The accounts of the process, for components that create items of their own."""
 
 
 class Component:
-    """What all kinds share."""
+    """Base class of all components."""
 
     def __init__(self, context: Context) -> None:
-        """Keep the context; nothing is opened before `start`."""
+        """Store the context. Files, sockets and tasks are opened in `start`."""
         self.context = context
 
     async def start(self) -> None:
-        """Open what is needed; raise `StartError` with nothing left open."""
+        """Open files, sockets and tasks; on failure, close them all and raise `StartError`."""
 
     async def shutdown(self) -> None:
-        """Hand on what is buffered and close what is open."""
+        """Forward all buffered data and close everything that `start` opened."""
 
     def refresh(self) -> None:
-        """Read again the files that it was configured with (certificates). Called at SIGHUP."""
+        """Read the configured files (certificates) again. Called at SIGHUP."""
 
     def endpoints(self) -> Mapping[str, str]:
-        """Return where it listens, by transport, for people: `{"grpc": "127.0.0.1:4317"}`."""
+        """Return the listening addresses by transport, to be shown: `{"grpc": "127.0.0.1:4317"}`."""
         return {}
 
     def health(self) -> ComponentHealth | None:
-        """Return its state, or `None` if there is nothing to tell."""
+        """Return the component's state, or `None` if it reports none."""
         return None
 
 
 class Receiver(Component):
-    """Makes batches. `next` is set before `start`, and again at a reload: read it for each batch."""
+    """Creates batches. `next` is set before `start` and again at a reload: read it for each batch."""
 
     next: Mapping[Signal, ReceiverSink]
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.drops = Drops(str(context.id), context.registry, context.log, context.clock)
-        """What it answered with success and dropped, where `on_overload` says so."""
+        """Requests that were answered with success and dropped because of `on_overload`."""
 
     def health(self) -> ComponentHealth | None:
-        """Tell of drops: bad for a minute after the last one."""
+        """Report drops: unhealthy for a minute after the last one."""
         state = self.drops.state()
         return None if state is None else ComponentHealth(self.context.kind, str(self.context.id), *state)
 
 
 class ReceiverSink(Protocol):
-    """Where a receiver hands over: the beginning of every pipeline it feeds, for one signal."""
+    """The entry of all pipelines that a receiver feeds, for one signal."""
 
     @property
     def answers_late(self) -> bool:
-        """Whether a sender may only be answered when the future that `consume` returns has its result."""
+        """Whether a sender must wait for the result of the future that `consume` returns."""
 
     def admit(self) -> None:
-        """Raise `Overloaded` if a batch would be refused now. Cheap; call it before decoding a body."""
+        """Raise `Overloaded` if a batch would be refused now. It is cheap: call it before decoding a body."""
 
     def refusal(self, batch: Batch) -> RetryableError | None:
-        """Return why `consume` would refuse the batch now for lack of capacity, or `None`. Changes nothing."""
+        """Return the error if `consume` would refuse the batch now for lack of capacity, else `None`.
+
+        Nothing is changed.
+        """
 
     def consume(
         self,
         batch: Batch,
-        answer: Any = None,  # noqa: ANN401 - whatever the receiver answers with
+        answer: Any = None,  # noqa: ANN401 - each receiver has its own type of answer
         rejected: Callable[[int, str], Any] | None = None,
     ) -> asyncio.Future[Any] | None:
-        """Take the batch, or raise `ConsumeError` having taken nothing of it.
+        """Accept the whole batch, or raise `ConsumeError` and accept nothing of it.
 
-        Returns `None` if the sender may be answered at once, else a future that gets `answer` when it may be, or the
-        `ConsumeError` that it must be told. Where a part of the batch is lost, `rejected(items, why)` makes the answer.
+        Returns `None` if the sender may be answered at once. Otherwise it returns a future; its result is `answer` when
+        the sender may be answered, or the `ConsumeError` to answer with. If a part of the batch is lost,
+        `rejected(items, reason)` creates the answer.
         """
 
 
 class Processor(Component):
-    """Takes batches and hands on. `next` is set before `start`, and again at a reload."""
+    """Accepts batches and forwards them. `next` is set before `start` and again at a reload."""
 
     next: Consumer
     headers: Sequence[str] = ()
-    """The clients' headers (`Origin.headers`) that it reads, in lower case: a journal remembers no others."""
+    """The clients' headers (`Origin.headers`) that it reads, in lower case. A journal stores no other headers."""
     buffers: bool = False
-    """Whether it keeps what the next stage refuses and offers it again, and `admit` refuses when it can keep no more.
-    If no processor of a pipeline does, senders are refused as soon as an exporter's queue is full."""
+    """Whether it keeps batches that the next stage refuses and offers them again; its `admit` refuses when it can keep
+    no more. If a pipeline has no such processor, senders are refused as soon as an exporter's queue is full."""
 
     def consume(self, batch: Batch) -> None:
-        """Take the batch, or raise `ConsumeError` having taken nothing of it."""
+        """Accept the whole batch, or raise `ConsumeError` and accept nothing of it."""
         raise NotImplementedError
 
     def admit(self) -> None:
-        """Raise `Overloaded` to refuse work before anything is decoded. Most processors have no opinion."""
+        """Raise `Overloaded` to refuse a request before it is decoded. By default nothing is refused."""
 
     def refusal(self, batch: Batch) -> RetryableError | None:
-        """Return why `consume` would refuse the batch now for lack of capacity, or `None`. Changes nothing.
+        """Return the error if `consume` would refuse the batch now for lack of capacity, else `None`.
 
-        By default it refuses what `admit` or the next stage refuses. A processor that keeps batches and refuses some of
-        them overrides this; one that refuses an `admitted` batch loses it if another branch has accepted it.
+        Nothing is changed. By default, the batch is refused if `admit` or the next stage refuses it. A processor that
+        keeps batches and refuses some of them overrides this method. If it refuses an `admitted` batch that another
+        branch has accepted, the batch is lost for this branch.
         """
         try:
             self.admit()
@@ -404,44 +414,44 @@ class Processor(Component):
         return self.next.refusal(batch)
 
     def rewired(self) -> None:
-        """Offer again what `next` refused: a reload has changed `next`, or what comes behind it."""
+        """Offer the refused batches again: a reload has changed `next` or a stage after it."""
 
 
 class Exporter(Component):
     """Sends batches."""
 
     max_request_bytes: int | None = None
-    """The largest body that one `export` may be given; larger batches are split before."""
+    """Bytes of the largest body for one call of `export`; larger batches are split before the call."""
 
     async def export(self, batch: Batch) -> int:
-        """Send the batch; raise `PermanentError` or `RetryableError`, or return when the other side has it.
+        """Send the batch and wait until the backend has accepted it; raise `PermanentError` or `RetryableError` if not.
 
-        Returns how many of its items the other side rejected (OTLP's partial success): 0 when it took all of them.
-        `MalformedError` and `TooLargeError` make the caller split the batch and try the parts.
+        Returns the number of items that the backend rejected (OTLP's partial success): 0 if it accepted all of them.
+        After `MalformedError` and `TooLargeError`, the caller splits the batch and sends the parts.
         """
         raise NotImplementedError
 
 
 class Connector(Component):
-    """Ends a pipeline and begins others. `next` is set before `start`, and again at a reload."""
+    """Ends a pipeline and starts others. `next` is set before `start` and again at a reload."""
 
     next: Mapping[Signal, ReceiverSink]
 
     def consume(self, batch: Batch) -> None:
-        """Take the batch, or raise `ConsumeError` having taken nothing of it."""
+        """Accept the whole batch, or raise `ConsumeError` and accept nothing of it."""
         raise NotImplementedError
 
     def refusal(self, batch: Batch) -> RetryableError | None:
-        """Return why `consume` would refuse the batch now for lack of capacity, or `None`. Changes nothing.
+        """Return the error if `consume` would refuse the batch now for lack of capacity, else `None`.
 
-        By default it refuses what the pipelines of the batch's signal refuse.
+        Nothing is changed. By default, the batch is refused if a pipeline of its signal refuses it.
         """
         entry = self.next.get(batch.signal)
         return None if entry is None else entry.refusal(batch)
 
 
 class Extension(Component):
-    """Does something beside the pipelines."""
+    """Runs beside the pipelines and processes no batches, such as `health_check`."""
 
 
 ConfigClass = type[ComponentConfig]
@@ -449,28 +459,28 @@ ConfigClass = type[ComponentConfig]
 
 @dataclass(frozen=True, slots=True)
 class Factory:
-    """How a component is declared: everything `validate`, the graph and the documentation need to know of it."""
+    """The declaration of a component type, used by `validate`, the pipeline graph and the documentation."""
 
     kind: Kind
     type: str
     config: ConfigClass
     build: Callable[[Any, Context], Component]
-    """Make the component from its (validated) config. Opens nothing."""
+    """Function that creates the component from its validated config, without opening files or sockets."""
     signals: frozenset[Signal] = ALL_SIGNALS
     emits: frozenset[Signal] | None = None
-    """Connectors: the signals of what they hand on; the same as `signals` if left out."""
+    """Connectors: the signals of the batches that they forward; the same as `signals` by default."""
     aliases: tuple[str, ...] = ()
     stability: Stability = Stability.BETA
     tier: Tier = Tier.FREE
     """The lowest tier that enables it."""
     counted: bool = True
-    """Exporters: whether it counts where a tier allows a number of them. One that only shows telemetry, or writes it to
-    this host's disk, does not."""
+    """Exporters: whether they count towards a tier's limit of exporters. Those that only show telemetry or write it to
+    this host's disk do not count."""
     accepts: Carries = Carries.PLAIN
     encodes: bool = False
-    """Processors: whether what it hands on is encoded, so that only stages which accept that may follow."""
+    """Processors: whether the batches that they forward are encoded; then only stages that accept this may follow."""
     reads: Reads = Reads.NOTHING
-    """The most that it reads of a batch."""
+    """The largest projection that the component parses."""
     effects: frozenset[Effect] = frozenset()
-    """Processors and connectors: what they do to items; nothing if left out."""
+    """Processors and connectors: their effects on items; none by default."""
     instruments: tuple[Instrument, ...] = ()

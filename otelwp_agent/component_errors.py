@@ -1,7 +1,7 @@
-"""Report what goes wrong inside a component under the component's own id: `processors/acme_redact: …`.
+"""Report errors inside a component under the component's id: `processors/acme_redact: …`.
 
-Components may come from third parties. An error that the component raises on purpose (`AgentError`, `ValueError` for a
-setting, `OSError` for a resource that it lacks) becomes one line. Any other exception is a bug in the component: its
+Components may come from third parties. An error that a component raises deliberately (`AgentError`, `ValueError` for a
+setting, `OSError` for a missing resource) is reported in one line. Any other exception is a bug in the component: its
 traceback is logged once, by the component's own logger.
 """
 
@@ -19,14 +19,17 @@ if TYPE_CHECKING:
     import structlog
 
 
-_ON_PURPOSE = (AgentError, ValueError, OSError)
-"""What a component raises to report a wrong setting or a missing resource; anything else is a bug."""
+_DELIBERATE = (AgentError, ValueError, OSError)
+"""Errors that a component raises to report a wrong setting or a missing resource; any other exception is a bug."""
 
 
 def failure(name: str, what: str, error: Exception, log: structlog.typing.FilteringBoundLogger) -> StartError:
-    """Return the one line that says what failed; log the traceback if the error is a bug."""
+    """Return the error to report, in one line: component `name`, action `what` and the text of `error`.
+
+    The traceback is logged as an error if `error` is a bug, else at debug level.
+    """
     text = _one_line(error)
-    if isinstance(error, _ON_PURPOSE):
+    if isinstance(error, _DELIBERATE):
         log.debug("component failed", exc_info=error)
         return StartError(text if name in text else f"{name}: {what}: {text}")
     log.error("component failed: a bug in the component", exc_info=error)
@@ -34,7 +37,7 @@ def failure(name: str, what: str, error: Exception, log: structlog.typing.Filter
 
 
 def component_in(error: BaseException) -> Component | None:
-    """Return the component whose method raised: the innermost in the traceback, or `None` if there is none."""
+    """Return the component whose method raised `error`: the innermost in the traceback, or `None` if there is none."""
     found = None
     trace = error.__traceback__
     while trace is not None:
@@ -48,15 +51,15 @@ def component_in(error: BaseException) -> Component | None:
 
 
 class Bugs:
-    """Reports exceptions that components of one pipeline raise by mistake, each place in the code once in full."""
+    """Reports bugs in the components of one pipeline; the traceback is logged once for each place in the code."""
 
     def __init__(self, log: Callable[[], structlog.typing.FilteringBoundLogger]) -> None:
-        """Report with the component's own logger, or with `log()` if no component is found in a traceback."""
+        """Use the component's own logger, or `log()` if no component is found in the traceback."""
         self._log = log
         self._seen: dict[tuple[str, str, str, int], LogLimit] = {}
 
     def report(self, error: Exception, clock: Callable[[], float]) -> InternalError:
-        """Log the error under the component's id, and return what the sender of the batch is answered."""
+        """Log `error` under the component's id; return the error to answer to the sender of the batch."""
         component = component_in(error)
         log = self._log() if component is None else component.context.log
         place = _place(error)
@@ -71,7 +74,7 @@ class Bugs:
 
 
 def _place(error: Exception) -> tuple[str, str, str, int]:
-    """Return what tells one bug from another: the component, the type of the error, the file and the line."""
+    """Return the key that identifies a bug: the component, the type of the error, the file and the line."""
     component = component_in(error)
     trace, file, line = error.__traceback__, "", 0
     while trace is not None:

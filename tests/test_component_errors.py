@@ -64,7 +64,8 @@ def pipeline(*stages):
         stage.next = following
     head.first = stages[0]
     head.admits = [stage.admit for stage in stages]
-    return head, ReceiverEntry([head], "otlp", Signal.TRACES, Registry())
+    log = structlog.get_logger()
+    return head, ReceiverEntry([head], "otlp", Signal.TRACES, Registry(), clock=time.monotonic, log=log)
 
 
 def a_batch():

@@ -1,4 +1,4 @@
-"""`otelwp-agent journal`: look at a journal on disk."""
+"""`otelwp-agent journal`: verify a journal on disk."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def journal() -> None:
 
 
 @journal.command()
-@click.option("--directory", metavar="DIRECTORY", required=True, help="The journal: `service.journal.directory`.")
+@click.option("--directory", metavar="DIRECTORY", required=True, help="Journal to verify: `service.journal.directory`.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def verify(*, directory: str, as_json: bool) -> int:
-    """Check every checksum, the order of entries, the sums and the high-water mark, and count what waits.
+    """Check all checksums, the order of entries, the sums and the high-water mark, and count waiting requests.
 
-    Nothing is changed. If an agent has the journal open, it is read all the same: a write that is under way may then
+    Nothing is changed. The journal can be checked while an agent uses it; an entry that is being written may then
     look unfinished. Exit status: 0 sound, 1 damaged or incomplete (each problem is listed), 2 wrong usage.
     """
     found = _found(Path(directory))
@@ -44,21 +44,21 @@ def _found(directory: Path) -> Verification:
     except OSError as error:
         raise AgentError(f"cannot read the journal {directory}: {error.strerror or error}") from error
     if not found.segments and found.marked is None:
-        raise AgentError(f"there is no journal in {directory}: no agent has run with it, or it is another directory")
+        raise AgentError(f"there is no journal in {directory}: check `service.journal.directory`; no agent has used it")
     return found
 
 
 def _print(found: Verification) -> None:
     click.echo(f"journal   {found.directory}")
     if found.in_use:
-        click.echo("note      an agent has it open: a write that is under way may look unfinished")
+        click.echo("note      an agent uses it: an entry that is being written may look unfinished")
     click.echo(f"segments  {found.segments}, {found.bytes} bytes")
     marked = f"mark at {found.marked}" if found.marked is not None else "no mark"
     click.echo(f"entries   {found.entries}, the last is number {found.last}, {marked}")
     if found.torn_bytes:
-        click.echo(f"torn      {found.torn_bytes} bytes of a last write that was cut off; it was not acknowledged")
+        click.echo(f"torn      {found.torn_bytes} bytes of an incomplete last entry, which was not acknowledged")
     for pipeline, waiting in sorted(found.waiting.items()):
-        done = ", ".join(f"{branch} has {entries} of them" for branch, entries in sorted(waiting.done.items()))
+        done = ", ".join(f"{branch} is done with {entries}" for branch, entries in sorted(waiting.done.items()))
         done = f" ({done})" if done else ""
         click.echo(f"waiting   {pipeline}: {waiting.entries} requests, {waiting.items} items{done}")
     if not found.waiting:

@@ -1,4 +1,4 @@
-"""`otelwp-agent new`: write a package with a component of your own, its tests and a configuration to run it."""
+"""`otelwp-agent new`: create a package with a new component, its tests and a configuration to run it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KINDS = {
         ".venv/bin/otelwp-agent generate --count 3",
     ),
     "exporter": (
-        "It writes a line of JSON about each batch to a file.",
+        "It writes one line of JSON for each batch to a file.",
         ".venv/bin/otelwp-agent generate --count 3",
     ),
     "receiver": (
@@ -34,7 +34,7 @@ _KINDS = {
         'python -c \'import socket; socket.create_connection(("127.0.0.1", 5170)).sendall(b"hello\\n")\'',
     ),
 }
-"""What the component of each template does, and a command that shows it."""
+"""For each template: a description of the component, and a command that sends data to it."""
 
 _FILES = {
     "package/pyproject.toml": "pyproject.toml",
@@ -43,7 +43,7 @@ _FILES = {
     "{kind}/component.py": "{name}/__init__.py",
     "{kind}/test.py": "tests/test_{name}.py",
 }
-"""Template → file of the package."""
+"""The templates, and the paths of the files that they create in the package."""
 
 _MODULES = {
     "attribute_levels": attribute_levels,
@@ -52,7 +52,7 @@ _MODULES = {
     "receipt": receipt,
     "signal": signal,
 }
-"""Modules that templates import, by the template's variable for the full name."""
+"""Modules that the templates import. The keys are the template variables for the full module names."""
 
 
 @click.command()
@@ -63,19 +63,19 @@ _MODULES = {
     "-d",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(),
-    help="Where to write the package; the current directory if left out.",
+    help="Directory in which to create the package; default: the current directory.",
 )
 def new(kind: str, name: str, directory: Path) -> None:
-    """Write a package with a component of your own.
+    """Create a package with a new component.
 
-    NAME is the component's type in YAML and the name of its Python package: `acme_redact`. The package has the
-    component, tests that check the contracts of every component, an example to run, and a README that says how. The
-    tests pass at once.
+    NAME is the component's type in YAML and the name of its Python package, for example `acme_redact`. The package
+    contains a working component, tests that check the contracts of every component, an example configuration and a
+    README with the commands to run and test it. All tests pass.
     """
     _check(name)
     root = directory / name
     if root.exists():
-        raise AgentError(f"{root} exists already: choose another name or --directory, or move it away")
+        raise AgentError(f"{root} exists already: choose another name or --directory, or rename or remove it")
     for path, text in render(kind, name).items():
         file = root / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def new(kind: str, name: str, directory: Path) -> None:
 
 
 def render(kind: str, name: str) -> dict[str, str]:
-    """Return the files of a package, by path below its root."""
+    """Return the files of a package: its relative paths and their contents."""
     summary, try_it = _KINDS[kind]
     values = {
         "kind": kind,
@@ -111,17 +111,15 @@ def _a(word: str) -> str:
 
 
 def _check(name: str) -> None:
-    """Raise `click.BadParameter` that says why a name cannot be used, and what would be right."""
+    """Raise `click.BadParameter` with the reason and a valid example if `name` cannot be used."""
     problem = ""
     if not _NAME.fullmatch(name) or name.endswith("_"):
-        problem = "write lower-case letters, digits and `_`, a letter first, like `acme_redact`"
+        problem = "use lower-case letters, digits and `_`, starting with a letter, like `acme_redact`"
     elif keyword.iskeyword(name) or keyword.issoftkeyword(name):
-        problem = "that is a keyword of Python; add a prefix, like `acme_redact`"
+        problem = "this is a keyword of Python; add a prefix, like `acme_redact`"
     elif kinds := [kind.label for kind in Kind if name in Catalog().names(kind)]:
-        problem = f"{_a(kinds[0])} of that type exists; add a prefix, like `acme_{name}`"
+        problem = f"{_a(kinds[0])} of this type exists; add a prefix, like `acme_{name}`"
     elif name in sys.stdlib_module_names or find_spec(name) is not None:
-        problem = (
-            f"there is a Python module of that name, which the package would hide; add a prefix, like `acme_{name}`"
-        )
+        problem = f"the package would hide the Python module of this name; add a prefix, like `acme_{name}`"
     if problem:
         raise click.BadParameter(f"{name!r}: {problem}", param_hint="NAME")

@@ -1,6 +1,6 @@
 """Edit attributes at any level of a request: resources, scopes, items, and the events and links of spans.
 
-What a level does not need stays bytes: with `levels={Level.RESOURCE}` no span is parsed.
+Messages that the chosen levels do not need stay bytes: with `levels={Level.RESOURCE}` no span is parsed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ALL_LEVELS = frozenset(Level)
 
 
 def edit_attributes(signal: Signal, body: bytes, edit: Edit, levels: Collection[Level] = ALL_LEVELS) -> bytes | None:
-    """Return `body` with `edit` applied to the attributes at these levels, or `None` if it changed nothing.
+    """Return `body` with `edit` applied to the attributes at `levels`, or `None` if it changed nothing.
 
     `edit(attributes)` changes a list of `KeyValue`s in place and returns whether it did. Keys are bytes, and values are
     serialized AnyValues: `model.attributes` reads and writes them. Raises `MalformedError` if the body, or a message
@@ -82,7 +82,10 @@ def _edit_items(scoped: pb.SlicesScope, edit_item: EditBytes) -> bool:
 
 
 def _item_editor(signal: Signal, edit: Edit, levels: Collection[Level]) -> EditBytes | None:
-    """Return what edits a serialized item (the same object if nothing changes); `None` if items need not be read."""
+    """Return a function that edits a serialized item; `None` if no item has to be parsed.
+
+    The function returns the same object if nothing changes.
+    """
     own = Level.ITEM in levels
     inner = signal is Signal.TRACES and not {Level.EVENT, Level.LINK}.isdisjoint(levels)
     if not own and not inner:

@@ -1,8 +1,8 @@
-"""Check OTLP requests as they arrive: that they parse, and that they hold no more than a receiver accepts.
+"""Check received OTLP requests: they must parse, and must not contain more messages than a receiver accepts.
 
-The count comes before the objects: two bytes on the wire can become a span of 250 bytes. Where the extension module is,
-it checks and counts in one pass without building anything. Elsewhere only bodies large enough to exceed the limit are
-counted before protobuf parses them.
+Messages are counted before objects are created, because two bytes of a request can become a span object of 250 bytes.
+The C extension, if available, checks and counts in one pass without creating objects. Without it, only bodies that are
+large enough to exceed the limit are counted before protobuf parses them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 DEFAULT_MAX_ITEMS = 250_000
-"""Resources, scopes and items in a request, where nothing else is configured: 20 MiB of spans with 80 bytes each."""
+"""Default limit of resources, scopes and items in a request: 20 MiB of spans with 80 bytes each."""
 
 PARTS = 8
-"""Messages inside of items (attributes, their values, events, links) for each item that a receiver accepts, where they
-become objects; 2 million by default, which is one for each 10 bytes of the largest body."""
+"""Limit of the messages inside items (attributes, their values, events, links) if objects are created for them, as a
+multiple of the limit of items; 2 million by default, which is one message for each 10 bytes of the largest body."""
 
 SMALLEST = 2
-"""Bytes of the smallest message inside another one: a tag and a length."""
+"""Bytes of the smallest nested message: a tag and a length."""
 
 _count = counting.count if extension is None else extension.count
 
@@ -37,8 +37,8 @@ _count = counting.count if extension is None else extension.count
 def checker(signal: Signal, max_items: int = DEFAULT_MAX_ITEMS, *, full: bool = False) -> Callable[[bytes], int]:
     """Return a function that checks a request and returns the number of its items.
 
-    It raises `TooLargeError` for more than `max_items` resources, scopes and items together, and `MalformedError` for
-    what does not parse: down to the item (for metrics the data point), or with `full` down to the last value.
+    It raises `TooLargeError` for more than `max_items` resources, scopes and items together, and `MalformedError` if
+    the request does not parse down to the items (for metrics: the data points) or, with `full`, down to all values.
     """
     shape: type[Message] = pb.PointShape if signal is Signal.METRICS else pb.Shape
     limit = PARTS * max_items
@@ -72,10 +72,10 @@ def checker(signal: Signal, max_items: int = DEFAULT_MAX_ITEMS, *, full: bool = 
 
 
 def refuse_too_many(body: bytes, kind: type[Message], max_items: int, *, items: frozenset[str] = frozenset()) -> None:
-    """Raise `TooLargeError` if a serialized message holds more than `PARTS * max_items` messages; or `MalformedError`.
+    """Raise `TooLargeError` if a serialized message contains more than `PARTS * max_items` messages.
 
-    For messages that are parsed into objects as a whole. Elements of the fields in `items` (full names) count as
-    `PARTS` messages each, so that there are at most `max_items` of them.
+    Use it for messages that are parsed completely. Elements of the fields in `items` (full names) count as `PARTS`
+    messages each, so that at most `max_items` of them are accepted. Raises `MalformedError` if `body` does not parse.
     """
     limit = PARTS * max_items
     smallest = SMALLEST * (max_items if items else limit)
@@ -89,7 +89,7 @@ def refuse_too_many(body: bytes, kind: type[Message], max_items: int, *, items: 
 
 
 def _schema(kind: type[Message], items: frozenset[str]) -> bytes:
-    """Return the schema of a message type, made once: it takes half a millisecond."""
+    """Return the schema of a message type from a cache: creating it takes half a millisecond."""
     found = _schemas.get(kind)
     if found is None:
         found = _schemas[kind] = counting.schema(kind, weight=PARTS, weighty=items)
@@ -100,9 +100,9 @@ _schemas: dict[type[Message], bytes] = {}
 
 
 def too_many(max_items: int) -> TooLargeError:
-    """Return the error for a request that holds more than a receiver accepts."""
+    """Return the error for a request that contains more messages than a receiver accepts."""
     return TooLargeError(
-        f"the request holds more than {max_items} resources, scopes and items, or too many parts for these: send "
+        f"the request contains more than {max_items} resources, scopes and items, or too many parts for these: send "
         "smaller batches, or raise max_items_per_request of this receiver"
     )
 

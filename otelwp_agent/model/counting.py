@@ -1,8 +1,9 @@
-"""Count what a serialized message holds before objects are built from it, and check that it parses.
+"""Count the messages in a serialized message before objects are created, and check that it parses.
 
-A schema says what to count. It has `_TYPE` bytes for each message type, beginning with the type of the whole message:
-for each field number below 32 the type of the field's messages plus 1 (0: not counted, 255: counted and not looked
-into), the weight of an occurrence, and flags. `native/count.c` and `count` read schemas alike.
+A schema defines what is counted. It has `_TYPE` bytes for each message type, starting with the type of the whole
+message. For each field number below 32 it contains three bytes: the index of the field's message type plus 1 (0: the
+field is not counted; 255: it is counted, but its contents are not), the weight of an occurrence, and flags.
+`native/count.c` and `count` read the same schemas.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 MALFORMED, BEYOND_LIMIT = -1, -2
-"""What `count` returns instead of a number of items."""
+"""Results of `count` other than a number of items."""
 
 _FIELDS, _ENTRY = 32, 3
 _TYPE = _FIELDS * _ENTRY
@@ -26,10 +27,10 @@ _LEAF = 255
 _ITEM, _HOLDER, _ALTERNATIVE = 1, 2, 4
 _ITEMS = frozenset({"otelwp.projection.ShapeScope.items", "otelwp.projection.PointShapeData.data_points"})
 _MAX_NESTING = 100
-"""Messages and groups inside each other, as for the protobuf library."""
+"""Maximum nesting of messages and groups, the same as in the protobuf library."""
 _MAX_TAG = 2**32 - 1
 _SHORT, _LONG = 5, 10
-"""Bytes of the longest tag or length, and of the longest number."""
+"""Maximum bytes of a tag or length, and of a number."""
 _VARINT, _FIXED64, _LENGTH, _GROUP, _END_GROUP, _FIXED32 = range(6)
 _SIZES = {_FIXED64: 8, _FIXED32: 4}
 
@@ -41,14 +42,14 @@ class _MalformedError(Exception):
 def schema(
     kind: type[Message], *, weight: int = 1, weighty: Collection[str] | None = None, leaves: Collection[str] = ()
 ) -> bytes:
-    """Return a schema that counts all messages in a message, and all elements of repeated strings and bytes.
+    """Return a schema that counts all messages in a message of type `kind`, and all repeated strings and bytes.
 
-    An element of a field in `weighty` (full names; all repeated ones if left out) weighs `weight`, any other 1.
-    Messages of the types in `leaves` (full names) are counted and not looked into.
+    An element of a field in `weighty` (full names; by default all repeated fields) has the weight `weight`, any other
+    1. Messages of the types in `leaves` (full names) are counted, but their contents are not.
     """
-    types: list[Descriptor] = [kind.DESCRIPTOR]  # type: ignore[list-item]  # that of upb is the same to its users
+    types: list[Descriptor] = [kind.DESCRIPTOR]  # type: ignore[list-item]  # upb's descriptors have the same interface
     data = bytearray()
-    for each in types:  # which grows meanwhile
+    for each in types:  # `_child` appends to it
         entries = bytearray(_TYPE)
         for field in each.fields:
             if field.number < _FIELDS and field.type in _COUNTED and (field.message_type or field.is_repeated):
@@ -81,9 +82,10 @@ def _flags(field: FieldDescriptor) -> int:
 
 
 def count(body: bytes, schema: bytes, limit: int) -> int:
-    """Return the items in a message, `MALFORMED`, or `BEYOND_LIMIT` as soon as all together weigh more than `limit`.
+    """Return the number of items in a message, `MALFORMED`, or `BEYOND_LIMIT` if the total weight exceeds `limit`.
 
-    Items are the fields in `_ITEMS`. Of the alternatives in a message (a `oneof`), the items of the last one count.
+    Items are the elements of the fields in `_ITEMS`. Of the alternatives of a `oneof`, only the items of the last one
+    count, as in protobuf.
     """
     try:
         return _count(body, schema, limit)
@@ -128,9 +130,9 @@ def _count(body: bytes, schema: bytes, limit: int) -> int:  # noqa: C901 - one l
 
 
 def _number(body: bytes, at: int, end: int, most: int) -> tuple[int, int]:
-    """Return a varint of at most so many bytes, and where it ends."""
+    """Return the varint at `at`, of at most `most` bytes, and the position after it."""
     number = shift = 0
-    for at in range(at, min(end, at + most)):  # noqa: B020, PLR1704 - where it ends
+    for at in range(at, min(end, at + most)):  # noqa: B020, PLR1704 - the position is returned
         byte = body[at]
         number |= (byte & 0x7F) << shift
         if byte < 0x80:  # noqa: PLR2004 - the last byte
@@ -140,7 +142,7 @@ def _number(body: bytes, at: int, end: int, most: int) -> tuple[int, int]:
 
 
 def _skip(body: bytes, at: int, end: int, tag: int, depth: int) -> int:
-    """Return where a field ends whose tag has been read; `depth` is that of the message that it is in."""
+    """Return the end of a field whose tag has been read; `depth` is the nesting of its message."""
     kind = tag & 7
     if not 7 < tag <= _MAX_TAG:  # noqa: PLR2004 - field number 0
         raise _MalformedError

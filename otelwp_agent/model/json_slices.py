@@ -1,8 +1,8 @@
 """Read a large JSON document in slices, so that no call of the parser holds the GIL for long.
 
-A scan that knows nothing of JSON but strings and brackets finds runs of elements in long arrays. Each run becomes a
-placeholder in the document, which is small then, and is parsed alone. The scan also counts: a document with more
-objects, arrays and commas than its receiver accepts is refused before anything is built.
+A scan that only recognizes strings, brackets and commas finds runs of elements in long arrays. In the document, each
+run is replaced by a placeholder, so that the document becomes small; each run is parsed separately. The scan also
+counts: a document with more objects, arrays and commas than its receiver accepts is refused before objects are created.
 """
 
 from __future__ import annotations
@@ -20,56 +20,56 @@ if TYPE_CHECKING:
 
     Load = Callable[[bytes], Any]
     Lazy = Literal["", "outermost", "all"]
-    """Which long arrays are read as they are needed."""
+    """Which long arrays are parsed only when they are needed: none, the outermost ones or all."""
 
 LARGE = 512 * 1024
-"""Bytes from which on a document is read in slices; orjson reads the densest smaller one in 30 ms."""
+"""Bytes from which a document is read in slices; orjson parses the densest smaller document in 30 ms."""
 
 SLICE = 256 * 1024
-"""Bytes of a slice, about; orjson reads the densest of them in 10 ms."""
+"""Approximate bytes of a slice; orjson parses the densest slice in 10 ms."""
 
 VALUES_PER_ITEM = 2 * PARTS
-"""Objects, arrays and commas for each item that a receiver accepts: 4 million by default, one for each 5 bytes of the
-largest body. Spans have one for each 10 to 20 bytes."""
+"""Limit of the objects, arrays and commas in a document, as a multiple of the limit of items: 4 million by default, one
+for each 5 bytes of the largest body. Spans have one for each 10 to 20 bytes."""
 
 MAX_PIECE = 1024 * 1024
-"""Bytes of a piece that could not be cut (a long object, arrays in arrays), from which on its values are counted."""
+"""Bytes of an uncut piece (a long object, arrays in arrays) above which its values are counted."""
 
 MAX_PIECE_VALUES = 250_000
-"""Values of such a piece, at most; orjson reads them in 50 ms."""
+"""Most values in such a piece; orjson parses them in 50 ms."""
 
 _MAX_DEPTH = 1024
 _MAX_CUT_DEPTH = 12
-"""Of arrays that are cut: the data points of metrics have 9."""
+"""Maximum depth of arrays that are cut: the data points of metrics have depth 9."""
 _RUNS_PER_TARGET = 64
-"""Runs are at least this part of the target: then few of them hold much."""
+"""The smallest run has the target size divided by this, so that there are not too many small runs."""
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{},"]', re.DOTALL)
 _BLANKS = b" \n\r\t"
 
 
 class Sliced:
-    """A long array some elements of which stand for runs of others, which are read one after the other."""
+    """A long array with placeholders for runs of elements; the runs are parsed one after the other."""
 
     __slots__ = ("_elements", "_load", "_runs", "most")
 
     def __init__(self, elements: list[Any], runs: Mapping[str, bytes], load: Load, most: int) -> None:
-        """Hold `elements`, in which keys of `runs` stand for these. `most` elements are more than enough."""
+        """Store `elements`, in which the keys of `runs` are placeholders. `most` is the limit of elements to accept."""
         self._elements = elements
         self._runs = runs
         self._load = load
         self.most = most
 
     def chunks(self) -> Iterator[list[Any]]:
-        """Return all elements, in lists."""
+        """Yield all elements, as lists."""
         for element in self._elements:
             run = self._runs.get(element) if type(element) is str else None
             yield [element] if run is None else self._load(b"[%b]" % run)
 
 
-def loads(data: bytes, load: Load, max_items: int, lazy: Lazy = "") -> Any:  # noqa: ANN401 - whatever stands in the JSON
-    """Return the document that `load` makes of `data`; with `lazy`, long arrays in it, or it itself, are `Sliced`.
+def loads(data: bytes, load: Load, max_items: int, lazy: Lazy = "") -> Any:  # noqa: ANN401 - any value of JSON
+    """Parse `data` with `load` and return the document; with `lazy`, long arrays are returned as `Sliced`.
 
-    Raises `TooLargeError` if it holds too many values for `max_items`, and what `load` raises.
+    Raises `TooLargeError` if the document has too many values for `max_items`, and the errors of `load`.
     """
     if len(data) < LARGE:
         return load(data)
@@ -97,21 +97,21 @@ def loads(data: bytes, load: Load, max_items: int, lazy: Lazy = "") -> Any:  # n
 def _scan(data: bytes) -> tuple[int, list[int]]:
     found = (find_runs if extension is None else extension.find_runs)(data, SLICE)
     if found is None:
-        raise MalformedError("the body is not JSON: its brackets do not match, or a string does not end")
+        raise MalformedError("the body is not JSON: its brackets do not match, or a string has no end")
     return found
 
 
 class _Joining:
-    """Puts runs back into the document they were cut from."""
+    """Puts the runs back into the document from which they were cut."""
 
-    def __init__(self, runs: Mapping[str, bytes], load: Load, most: int, lazy: bool) -> None:  # noqa: FBT001 - internal
+    def __init__(self, runs: Mapping[str, bytes], load: Load, most: int, lazy: bool) -> None:  # noqa: FBT001 - private class
         self._runs = runs
         self._load = load
         self._most = most
         self._lazy = lazy
 
-    def joined(self, value: Any, *, lazy: bool) -> Any:  # noqa: ANN401 - whatever stands in the JSON
-        """Return a value of the small document with the runs in their places."""
+    def joined(self, value: Any, *, lazy: bool) -> Any:  # noqa: ANN401 - any value of JSON
+        """Return a value of the small document with the placeholders replaced by the runs."""
         if type(value) is dict:
             for key, each in value.items():
                 if type(each) is dict or type(each) is list:
@@ -132,10 +132,10 @@ class _Joining:
 
 
 def find_runs(data: bytes, target: int) -> tuple[int, list[int]] | None:  # noqa: C901 - one loop
-    """Find runs of about `target` bytes in arrays that hold more, and in these the rest as well.
+    """Find runs of about `target` bytes in longer arrays, and a shorter last run in each of these arrays.
 
-    Returns the number of objects, arrays and commas, and where each run starts and ends; `None` if brackets do not
-    match, a string does not end, or the nesting is too deep. Whether everything else is JSON is not checked.
+    Returns the number of objects, arrays and commas, and the start and end of each run; `None` if brackets do not
+    match, a string has no end, or the nesting is too deep. Other errors in the JSON are not detected.
     """
     runs = _Runs(target)
     levels = [_Level(0, is_array=False)]
@@ -162,12 +162,12 @@ def find_runs(data: bytes, target: int) -> tuple[int, list[int]] | None:  # noqa
             if level.is_array and len(levels) <= _MAX_CUT_DEPTH + 1:
                 level.end_element(data, at, runs)
         elif token.end() == at + 1:
-            return None  # a quote that begins nothing
+            return None  # a quote without a closing quote
     return None if len(levels) > 1 else (values, runs.places)
 
 
 class _Runs:
-    """The runs that were found."""
+    """The start and end positions of the runs found so far."""
 
     __slots__ = ("places", "smallest", "target")
 
@@ -178,7 +178,7 @@ class _Runs:
 
 
 class _Level:
-    """An object or an array that has begun."""
+    """An object or an array whose end has not been read yet."""
 
     __slots__ = ("element", "inner_cut", "is_array", "is_cut", "run")
 
@@ -189,7 +189,7 @@ class _Level:
         self.run: tuple[int, int] | None = None
 
     def end_element(self, data: bytes, at: int, runs: _Runs) -> None:
-        """Go on after an element that ends at `at`."""
+        """Record the end of an element at `at`."""
         if self.inner_cut:
             self.end_run(runs)
             self.is_cut, self.inner_cut = True, False
@@ -202,7 +202,7 @@ class _Level:
         self.element = at + 1
 
     def end_run(self, runs: _Runs) -> None:
-        """Keep the run, if it is large enough to be one."""
+        """Store the run if it is large enough."""
         if self.run and self.run[1] - self.run[0] >= runs.smallest:
             runs.places += self.run
             self.is_cut = True

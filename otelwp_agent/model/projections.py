@@ -1,7 +1,7 @@
-"""Read, count and split serialized OTLP requests through projections, never through the whole message.
+"""Read, count and split serialized OTLP requests with projections instead of the complete message types.
 
-Every function takes and returns protobuf wire bytes. Unknown and deprecated fields survive, because protobuf keeps what
-a projection does not declare. Malformed bytes raise `MalformedError`.
+Every function takes and returns serialized messages. Unknown and deprecated fields are kept, because protobuf keeps
+fields that a projection does not declare. A malformed message raises `MalformedError`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _METRICS = Signal.METRICS
 _parse_shape = pb.Shape.FromString
 
 _NESTING = 6
-"""Bytes that a nested message costs beside its own: a tag, and a length that needs five bytes at most."""
+"""Bytes before a nested message: a tag of one byte and a length of at most five bytes."""
 
 
 def parse(parser: Callable[[bytes], M], body: bytes) -> M:
@@ -42,7 +42,7 @@ def parse(parser: Callable[[bytes], M], body: bytes) -> M:
 
 
 def count(signal: Signal, body: bytes) -> int:
-    """Return the items in `body`: spans, data points or log records."""
+    """Return the number of items in `body`: spans, data points or log records."""
     if signal is Signal.METRICS:
         return _count_points(parse(pb.Points.FromString, body))
     return sum(
@@ -51,11 +51,11 @@ def count(signal: Signal, body: bytes) -> int:
 
 
 def check(signal: Signal, body: bytes) -> int:
-    """Return the items in `body` after proving that every message down to the item parses as protobuf."""
+    """Return the number of items in `body`; check that every message down to the items parses as protobuf."""
     if signal is _METRICS:
         return _count_points(parse(pb.PointShape.FromString, body))
     resources = parse(_parse_shape, body).resources
-    if len(resources) == 1:  # nearly always, and reading by index costs less than half of iterating
+    if len(resources) == 1:  # the usual case; access by index takes less than half the time of iteration
         scopes = resources[0].scopes
         if len(scopes) == 1:
             return len(scopes[0].items)
@@ -63,51 +63,51 @@ def check(signal: Signal, body: bytes) -> int:
 
 
 def split(signal: Signal, body: bytes, sizes: Sequence[int]) -> list[bytes]:
-    """Cut `body` into consecutive parts of `sizes` items; raise `ValueError` if they do not add up to what it holds.
+    """Split `body` into consecutive parts of `sizes` items; raise `ValueError` if the sum of `sizes` is not its items.
 
-    Each part repeats the resources and scopes of its items. A metric whose points fall into several parts is repeated.
-    What holds no items goes with the items before it.
+    Each part repeats the resources and scopes of its items. A metric with points in several parts is repeated in each
+    of them. Resources, scopes and metrics without items are put into the part of the items before them.
     """
     request = parse(pb.Opaque.FromString, body)
-    rooms = iter(sizes)
-    room = next(rooms, 0)
+    remaining_sizes = iter(sizes)
+    free = next(remaining_sizes, 0)
     resources = list(request.resources)
     parts = _Parts(_head(request, "resources"))
     for items in _scopes(resources, parts):
         weights = [_points(item) for item in items] if signal is Signal.METRICS else None
         start = 0
         while True:
-            end, weight = _fitting(items, weights, start, room)
+            end, weight = _fitting(items, weights, start, free)
             if end > start:
                 parts.put(items[start:end])
             start = end
-            room -= weight
+            free -= weight
             if start == len(items):
                 break
-            if room and weights is not None:
-                first, items[start] = _cut_metric(items[start], room)
-                weights[start] -= room
+            if free and weights is not None:
+                first, items[start] = _cut_metric(items[start], free)
+                weights[start] -= free
                 parts.put([first])
-            room = next(rooms, 0)
-            if not room:
+            free = next(remaining_sizes, 0)
+            if not free:
                 message = f"{sum(sizes)} items were to be split, but there are more"
                 raise ValueError(message)
             parts.begin()
-    if room or next(rooms, 0):
-        message = f"{sum(sizes)} items were to be split, but there are less"
+    if free or next(remaining_sizes, 0):
+        message = f"{sum(sizes)} items were to be split, but there are fewer"
         raise ValueError(message)
     return parts.bodies()
 
 
 def split_batch(batch: Batch, sizes: Sequence[int]) -> list[Batch]:
-    """Cut a batch into consecutive parts of `sizes` items, its receipts divided among them."""
+    """Split a batch and its receipts into consecutive parts of `sizes` items."""
     bodies = split(batch.signal, batch.body, sizes)
     shares = divide(batch.shares, sizes)
     return [batch.with_body(body, size, part) for body, size, part in zip(bodies, sizes, shares, strict=True)]
 
 
 def split_items(batch: Batch, max_items: int) -> list[Batch]:
-    """Cut a batch into parts of at most `max_items` items."""
+    """Split a batch into parts of at most `max_items` items."""
     if batch.items <= max_items:
         return [batch]
     full, rest = divmod(batch.items, max_items)
@@ -115,9 +115,10 @@ def split_items(batch: Batch, max_items: int) -> list[Batch]:
 
 
 def split_bytes(batch: Batch, max_bytes: int) -> list[Batch]:
-    """Cut a batch into parts of at most `max_bytes` each; one item that is larger stays alone, and too large.
+    """Split a batch into parts of at most `max_bytes` each; a larger single item becomes a part of its own.
 
-    Metrics without points are no items: they go with the items before them, whatever they weigh.
+    Metrics without points do not count as items: they are put into the part of the items before them, whatever their
+    size.
     """
     if len(batch.body) <= max_bytes or batch.items <= 1:
         return [batch]
@@ -137,7 +138,7 @@ def split_bytes(batch: Batch, max_bytes: int) -> list[Batch]:
 
 
 def split_receipts(batch: Batch) -> list[Batch]:
-    """Cut a batch in two halves between its receipts; a batch of one receipt comes back alone."""
+    """Split a batch into two halves between its receipts; a batch with one receipt is returned whole."""
     if len(batch.shares) < 2:  # noqa: PLR2004 - two halves
         return [batch]
     middle = sum(items for _, items in batch.shares[: len(batch.shares) // 2])
@@ -160,7 +161,7 @@ def _count_points(request: pb.Points | pb.PointShape) -> int:
 
 
 class _Parts:
-    """The parts of a request, made one after the other; a resource and a scope enter a part with their first items."""
+    """The parts of a request, built one after the other. A resource or scope is added with its first items."""
 
     def __init__(self, head: bytes) -> None:
         self._head = head
@@ -169,40 +170,40 @@ class _Parts:
         self.begin()
 
     def begin(self) -> None:
-        """Go on in a new part."""
+        """Begin a new part."""
         self._parts.append(pb.Opaque.FromString(self._head))
         self._resource: pb.OpaqueResource | None = None
         self._scope: pb.OpaqueScope | None = None
 
     def enter_resource(self, head: bytes) -> None:
-        """Go on within a resource."""
+        """Set the resource of the following scopes; `head` is the resource without its scopes."""
         self._heads[0] = head
         self._resource = self._scope = None
 
     def enter_scope(self, head: bytes) -> None:
-        """Go on within a scope of that resource."""
+        """Set the scope of the following items; `head` is the scope without its items."""
         self._heads[1] = head
         self._scope = None
 
     def put_resource(self) -> pb.OpaqueResource:
-        """Return the resource in this part."""
+        """Return the current resource in this part; add it if it is missing."""
         if self._resource is None:
             self._resource = _add(self._parts[-1].resources, self._heads[0])
         return self._resource
 
     def put(self, items: Sequence[bytes]) -> None:
-        """Put items into this part, none of them if only the scope is to be there."""
+        """Add items to this part; with no items, add only the scope."""
         if self._scope is None:
             self._scope = _add(self.put_resource().scopes, self._heads[1])
         self._scope.items.extend(items)
 
     def bodies(self) -> list[bytes]:
-        """Return the parts, serialized."""
+        """Return the serialized parts."""
         return [part.SerializeToString() for part in self._parts]
 
 
 def _scopes(resources: Sequence[pb.OpaqueResource], parts: _Parts) -> Iterator[list[bytes]]:
-    """Yield the items of each scope that has some, `parts` having entered it; put what is empty into `parts`."""
+    """Yield the items of each scope that has items, and set that scope in `parts`; add empty scopes to `parts`."""
     for resource in resources:
         scopes = list(resource.scopes)
         parts.enter_resource(_head(resource, "scopes"))
@@ -218,44 +219,47 @@ def _scopes(resources: Sequence[pb.OpaqueResource], parts: _Parts) -> Iterator[l
 
 
 def _head(message: Message, field: str) -> bytes:
-    """Empty `field` of a message and return the rest of it, serialized."""
+    """Clear `field` of a message and return the serialized rest of the message."""
     message.ClearField(field)
     return message.SerializeToString()
 
 
 def _add(container: RepeatedCompositeFieldContainer[M], head: bytes) -> M:
-    """Append a message that starts as `head`, and return it."""
+    """Append a message with the fields of `head` (serialized) to `container`, and return it."""
     message = container.add()
     message.MergeFromString(head)
     return message
 
 
-def _fitting(items: Sequence[bytes], weights: Sequence[int] | None, start: int, room: int) -> tuple[int, int]:
-    """Return the end of the items from `start` that go whole into a part with `room` left, and what they weigh."""
+def _fitting(items: Sequence[bytes], weights: Sequence[int] | None, start: int, free: int) -> tuple[int, int]:
+    """Return the end of the items from `start` that fit whole into a part, and their total weight.
+
+    The part accepts the weight `free`. Without `weights`, each item has the weight 1.
+    """
     if weights is None:
-        taken = min(len(items) - start, room)
-        return start + taken, taken
+        count = min(len(items) - start, free)
+        return start + count, count
     weight, end = 0, start
-    while end < len(items) and weight + weights[end] <= room:
+    while end < len(items) and weight + weights[end] <= free:
         weight += weights[end]
         end += 1
     return end, weight
 
 
 def _data(metric: pb.Metric) -> pb.DataPoints | None:
-    """Return what holds a metric's data points."""
+    """Return the message that contains a metric's data points, or `None`."""
     kind = metric.WhichOneof("data")
     return None if kind is None else getattr(metric, kind)
 
 
 def _points(item: bytes) -> int:
-    """Return the data points of a serialized metric."""
+    """Return the number of data points in a serialized metric."""
     data = _data(parse(pb.Metric.FromString, item))
     return 0 if data is None else len(data.data_points)
 
 
 def _cut_metric(item: bytes, points: int) -> tuple[bytes, bytes]:
-    """Cut a serialized metric after so many of its points; both parts are the same metric."""
+    """Split a serialized metric into two with the same name and settings; the first gets the first `points` points."""
     halves = []
     for part in (slice(points, None), slice(None, points)):
         metric = parse(pb.Metric.FromString, item)
@@ -267,7 +271,10 @@ def _cut_metric(item: bytes, points: int) -> tuple[bytes, bytes]:
 
 
 def _costs(batch: Batch) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
-    """Yield runs of items as (bytes if a part begins here, bytes if it goes on, [(bytes, weight) of each item])."""
+    """Yield runs of items as (bytes before them in a new part, bytes before them in the current part, items).
+
+    Each item is (bytes, weight).
+    """
     request = parse(pb.Opaque.FromString, batch.body)
     resources = list(request.resources)
     root_cost = len(_head(request, "resources"))
@@ -295,12 +302,12 @@ def _costs(batch: Batch) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
 
 
 def _metric_costs(item: bytes) -> tuple[int, list[tuple[int, int]]]:
-    """Return what a serialized metric costs without its points, and (bytes, 1) of each point."""
+    """Return the bytes of a serialized metric without its points, and (bytes, 1) for each point."""
     metric = parse(pb.Metric.FromString, item)
     data = _data(metric)
     if data is None or not data.data_points:
         return len(item) + _NESTING, [(0, 0)]
     points = [(len(point) + _NESTING, 1) for point in data.data_points]
-    not_read = len(item) - metric.ByteSize()  # a second kind of data, which the last one replaces
+    not_read = len(item) - metric.ByteSize()  # the bytes of earlier kinds of data, which the last kind replaces
     del data.data_points[:]
     return metric.ByteSize() + max(0, not_read) + 2 * _NESTING, points

@@ -1,15 +1,16 @@
-"""Refuse work while the process uses too much memory, so that senders wait instead of the process dying.
+"""Refuse requests while the process uses too much memory, so that senders retry later and the process is not killed.
 
-It belongs first in every pipeline. Receivers ask it before they decode a body. What counts is the memory that the
-system sees (RSS), so the limit is for the whole process, the interpreter's own 40 MiB included.
+Place it first in every pipeline. Receivers call it before they decode a body. The limit is for the resident memory
+(RSS) of the whole process, including the 40 MiB of the interpreter itself.
 
-Memory is measured every `check_interval`, and sooner when more bytes have passed than there is room for: traffic that
-is faster than the clock cannot run past the limit unseen. Above the soft limit (`limit_mib` less `spike_limit_mib`)
-requests are refused and memory is given back to the system; above the hard limit that is done more often.
+Memory is measured every `check_interval`, and earlier if the requests since the last measurement have more bytes than
+were free: fast traffic cannot exceed the limit between two measurements. Above the soft limit (`limit_mib` minus
+`spike_limit_mib`), requests are refused, garbage is collected and free memory is returned to the system; above the hard
+limit, memory is returned more often.
 
-Bodies of requests that are still arriving are bounded by the same limits over all receivers of the process:
-between the memory in use at the start and the soft limit, a quarter may be such bytes before receivers read less, and
-half before they refuse the largest and slowest requests. So the process stays below `limit_mib` plus 64 MiB.
+The bodies of requests that are still being received count too, over all receivers of the process. Of the memory between
+the usage at the start and the soft limit, these bodies may use a quarter before receivers read more slowly, and half
+before they refuse the largest and slowest requests. So the process stays below `limit_mib` plus 64 MiB.
 
 Example::
 
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
 ACCEPTED = {
     signal: Instrument(
         f"otelcol_processor_memory_limiter_accepted_{signal.items}",
-        f"Number of {signal.items.replace('_', ' ')} that the next stage took.",
+        f"Number of {signal.items.replace('_', ' ')} that the next stage accepted.",
         labels=("processor",),
     )
     for signal in Signal
@@ -86,40 +87,42 @@ _MIB = 2**20
 _DEFAULT_INTERVAL = 1.0
 _SHORTEST_INTERVAL = 0.1
 _SMALLEST_STEP = 256 * 1024
-"""Bytes that pass between two measurements at least: a measurement costs about 2 microseconds."""
+"""Least number of bytes between two measurements: a measurement costs about 2 microseconds."""
 _EFFECTIVE = 0.95
-"""A collection that leaves more than this of the memory in use was in vain."""
+"""A collection is without effect if more than this part of the memory stays in use."""
 _SOFT_SHARE, _HARD_SHARE = 4, 2
-"""Parts of the free memory that bodies may use before receivers read less, and before they refuse them. Joining and
-decoding a body needs as much again as its bytes."""
+"""Divisors of the free memory: bodies may use a quarter before receivers read more slowly, and half before they refuse
+requests. Joining and decoding a body needs its bytes once more."""
 _LEAST_SOFT, _LEAST_HARD = 12 * _MIB, 32 * _MIB
 """Lowest limits for bodies in bytes: one body of 20 MiB, the default limit of the receivers, must be possible."""
 _PAGE = resource.getpagesize()
 _RETRY_AFTER = 1.0
-"""Seconds after which a refused sender should come back."""
+"""Seconds after which a refused sender should retry."""
 
 
 class Config(ComponentConfig):
     """How much memory the process may use."""
 
     check_interval: Duration = Field(_DEFAULT_INTERVAL, ge=0)
-    """Time between measurements; 100ms at least. 0 is 1s."""
+    """Time between two measurements, at least 100ms. 0 means 1s."""
     limit_mib: int = Field(0, ge=0)
     """The hard limit: MiB of resident memory that the process should not exceed."""
     spike_limit_mib: int = Field(0, ge=0)
-    """MiB below the hard limit at which requests are refused. 0 is 20 % of the hard limit."""
+    """Distance between the soft and the hard limit in MiB. Above the soft limit, requests are refused. 0 means 20 % of
+    the hard limit."""
     limit_percentage: int = Field(0, ge=0, le=100)
-    """The hard limit in percent of the memory that the control group (container) allows, or the machine has.
-    `limit_mib` goes before it."""
+    """The hard limit in percent of the memory limit of the control group (container) or, without one, of the machine's
+    memory. If `limit_mib` is set, it is used instead."""
     spike_limit_percentage: int = Field(0, ge=0, le=100)
-    """With `limit_percentage`: the distance of the soft limit below it, in percent of the same. 0 is 20 % of the hard
-    limit."""
+    """With `limit_percentage`: distance between the soft and the hard limit, in percent of the same memory. 0 means
+    20 % of the hard limit."""
     min_gc_interval_when_soft_limited: Duration = Field(10.0, ge=0)
-    """Shortest time between two attempts to give memory back, above the soft limit."""
+    """Shortest time between two garbage collections above the soft limit."""
     min_gc_interval_when_hard_limited: Duration = Field(0.0, ge=0)
-    """The same above the hard limit."""
+    """Shortest time between two garbage collections above the hard limit."""
     max_gc_interval_when_soft_limited: Duration = Field(30.0, ge=0)
-    """Longest time between such attempts: each one in vain doubles it up to here. 0 never makes it longer."""
+    """Longest time between two garbage collections above the soft limit: each collection without effect doubles the
+    time up to this. 0 never increases the time."""
     max_gc_interval_when_hard_limited: Duration = Field(30.0, ge=0)
     """The same above the hard limit."""
 
@@ -154,17 +157,17 @@ class Config(ComponentConfig):
 
 
 class MemoryLimiter(Processor):
-    """Measures the process's memory, and refuses while it is above the soft limit."""
+    """Measures the process's memory and refuses requests while it is above the soft limit."""
 
     def __init__(self, config: Config, context: Context) -> None:
-        """Copy the settings and bind the instruments; nothing is measured before `start`."""
+        """Copy the settings and bind the instruments. Measuring begins in `start`."""
         super().__init__(context)
         self._config = config
         self._interval = max(_SHORTEST_INTERVAL, config.check_interval or _DEFAULT_INTERVAL)
         self._hard = self._soft = 0
         self._refusing = False
-        self._room = 0
-        """Bytes that may still pass before memory is measured again."""
+        self._bytes_left = 0
+        """Bytes that may be forwarded before memory is measured again."""
         self._memory: ResidentMemory | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._collector = Collector(config, self._interval, context.clock)
@@ -176,7 +179,7 @@ class MemoryLimiter(Processor):
         self._limit = registry.gauge(LIMIT, processor=name)
 
     async def start(self) -> None:
-        """Work out the limits and begin to measure; raise `StartError` if the limits cannot be known."""
+        """Determine the limits and begin to measure; raise `StartError` if the memory size is unknown."""
         self._hard, self._soft = self._limits()
         self._limit.set(self._soft)
         self._memory = ResidentMemory()
@@ -201,12 +204,12 @@ class MemoryLimiter(Processor):
             self._memory.close()
             self._memory = None
         self._refusing = False
-        self._room = sys.maxsize
+        self._bytes_left = sys.maxsize
 
     def consume(self, batch: Batch) -> None:
-        """Hand the batch on, or raise `Overloaded`."""
-        self._room -= len(batch.body)
-        if self._room < 0:
+        """Forward the batch, or raise `Overloaded`."""
+        self._bytes_left -= len(batch.body)
+        if self._bytes_left < 0:
             self._check()
         if self._refusing and not batch.admitted:
             self._refused[batch.signal].value += batch.items
@@ -225,7 +228,7 @@ class MemoryLimiter(Processor):
             raise _overloaded()
 
     def health(self) -> ComponentHealth:
-        """Tell whether requests are being refused."""
+        """Report whether requests are being refused."""
         message = "memory is above the soft limit: requests are refused" if self._refusing else ""
         return ComponentHealth(self.context.kind, str(self.context.id), not self._refusing, message)
 
@@ -237,7 +240,7 @@ class MemoryLimiter(Processor):
         else:
             total = total_memory()
             if total is None:
-                message = f"{self.context.id}: cannot tell how much memory there is: give `limit_mib`"
+                message = f"{self.context.id}: the size of the memory cannot be determined: set `limit_mib`"
                 raise StartError(message)
             hard, spike = total * config.limit_percentage // 100, total * config.spike_limit_percentage // 100
         return hard, hard - (spike or hard // 5)
@@ -247,41 +250,41 @@ class MemoryLimiter(Processor):
         self._timer = asyncio.get_running_loop().call_later(self._interval, self._tick)
 
     def _check(self) -> None:
-        """Measure; give memory back if it is time to; decide whether to refuse."""
+        """Measure memory, return free memory to the system if the interval allows it, and decide whether to refuse."""
         if self._memory is None:
-            self._room = sys.maxsize
+            self._bytes_left = sys.maxsize
             return
         used = self._memory.read()
         if used > self._soft:
-            _trim_heap()  # what was freed still counts until then; a millisecond, unlike a collection
+            _trim_heap()  # freed memory counts until it is returned; this takes 1 ms, less than a collection
             used = self._memory.read()
         if used > self._soft and self._collector.is_time(above_hard=used > self._hard):
             before, used = used, self._collector.collect(self._memory)
-            self.context.log.info("memory given back", before_mib=before // _MIB, after_mib=used // _MIB)
+            self.context.log.info("memory returned to the system", before_mib=before // _MIB, after_mib=used // _MIB)
         in_flight = self.context.in_flight.used
-        # Bytes in flight count once more: joining and decoding them will need as much again.
+        # Bytes in flight are counted again: joining and decoding them will need the same amount once more.
         refusing = used + in_flight > self._soft
         if refusing != self._refusing:
             self._refusing = refusing
-            told = {
+            fields = {
                 "memory_mib": used // _MIB,
                 "in_flight_mib": in_flight // _MIB,
                 "soft_limit_mib": self._soft // _MIB,
             }
             if refusing:
-                self.context.log.warning("memory is above the soft limit: requests are refused", **told)
+                self.context.log.warning("memory is above the soft limit: requests are refused", **fields)
             else:
-                self.context.log.info("memory is below the soft limit again", **told)
+                self.context.log.info("memory is below the soft limit again", **fields)
         if not refusing:
             self._collector.relax()
-        self._room = max(self._soft - used - in_flight, _SMALLEST_STEP)
+        self._bytes_left = max(self._soft - used - in_flight, _SMALLEST_STEP)
 
 
 class Collector:
-    """Gives memory back to the system: collects garbage and trims the heap, less often when that was in vain."""
+    """Collects garbage and returns free memory to the system, less often while this has no effect."""
 
     def __init__(self, config: Config, interval: float, clock: Callable[[], float]) -> None:
-        """Keep the shortest and longest intervals of `config`; memory is measured every `interval` seconds."""
+        """Store the shortest and longest intervals of `config`; memory is measured every `interval` seconds."""
         self._shortest = (config.min_gc_interval_when_soft_limited, config.min_gc_interval_when_hard_limited)
         self._longest = (config.max_gc_interval_when_soft_limited, config.max_gc_interval_when_hard_limited)
         self._least = interval
@@ -290,11 +293,11 @@ class Collector:
         self._last = -float("inf")
 
     def is_time(self, *, above_hard: bool) -> bool:
-        """Whether the last attempt was long enough ago."""
+        """Return whether the interval since the last collection has passed."""
         return self._clock() - self._last >= self._waits[above_hard]
 
     def collect(self, memory: ResidentMemory) -> int:
-        """Give memory back, and return what is in use then."""
+        """Collect garbage and return free memory to the system; return the bytes in use after that."""
         before = memory.read()
         gc.collect()
         _trim_heap()
@@ -310,37 +313,38 @@ class Collector:
         return used
 
     def relax(self) -> None:
-        """Forget that attempts were in vain."""
+        """Reset the intervals to the shortest."""
         self._waits = list(self._shortest)
 
 
 class ResidentMemory:
-    """Reads the process's resident memory. On Linux from a file that stays open; elsewhere the peak is all there is."""
+    """Reads the process's resident memory: on Linux from a file that stays open, elsewhere only the peak."""
 
     def __init__(self, path: str = "/proc/self/statm") -> None:
-        """Open the source."""
+        """Open the file with the memory usage."""
         self._file = -1
         with suppress(OSError):
             self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def read(self) -> int:
-        """Return bytes."""
+        """Return the resident memory in bytes."""
         if self._file < 0:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             return peak if sys.platform == "darwin" else peak * 1024
         return int(os.pread(self._file, 128, 0).split(b" ", 2)[1]) * _PAGE
 
     def close(self) -> None:
-        """Close the source; `read` falls back to the peak."""
+        """Close the file; after that `read` returns the peak."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
 
 def total_memory(root: Path = Path("/")) -> int | None:
-    """Return the bytes that this process's control groups (version 2 or 1) allow, or the machine has.
+    """Return the memory limit of this process in bytes, or `None` if it is unknown.
 
-    `None` if neither can be known.
+    That is the smallest of the limits of its control groups (version 2 or 1) and the machine's memory. `root` is the
+    root directory.
     """
     limits = [*_group_limits(root)]
     with suppress(OSError, ValueError, IndexError):
@@ -350,7 +354,7 @@ def total_memory(root: Path = Path("/")) -> int | None:
 
 
 def _group_limits(root: Path) -> list[int]:
-    """Return every limit on the way from the process's control group to the root; inside a container, its root's."""
+    """Return the memory limits of the process's control group and its parents, as far as a container shows them."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -374,7 +378,7 @@ def _group_limits(root: Path) -> list[int]:
 
 
 def _trim_heap() -> None:
-    """Have the C library return free memory to the system, where it can (glibc)."""
+    """Let the C library return free memory to the system, if it supports that (glibc)."""
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -1,1 +1,1 @@
-"""Files that the agent writes: private, never through another user's symbolic link, whole or not at all."""
+"""Open, write and replace the files of the agent: private, atomic, and not through links of other users."""

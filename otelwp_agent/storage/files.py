@@ -1,10 +1,10 @@
 """Open, write and replace files that hold telemetry.
 
-Files get mode 0600 and directories 0700. In a directory that other users can write, such as /tmp, any of them can put a
-symbolic link, a hard link or a FIFO where the agent is about to write. There, links and files of other users are
-refused with an `UnsafePathError`, which says what to do. In other directories symbolic links are followed.
+Files get mode 0600 and directories 0700. In a directory that other users can write, such as /tmp, any of them can
+create a symbolic link, a hard link or a FIFO with the name of the agent's file. There, links and files of other users
+are refused with an `UnsafePathError` that explains the fix. In other directories symbolic links are followed.
 
-Every function raises `OSError`. All of them call the functions of `os` by name, so that a test can make each one fail.
+Every function raises `OSError`. All system calls are made as `os.…`, so that a test can make each of them fail.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from pathlib import Path
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 _ROOT = 0
-"""The user and the group that may change every file anyway."""
+"""User and group ids of root, who can change every file anyway."""
 
 
 class UnsafePathError(OSError):
-    """Another user can redirect this path; `strerror` says how, and what to do."""
+    """Another user can redirect this path; `strerror` contains the reason and the fix."""
 
     def __init__(self, message: str) -> None:
-        """Explain the problem and the fix."""
+        """Use `message` as `strerror`, with the error number `EPERM`."""
         super().__init__(errno.EPERM, message)
 
 
 def make_directory(path: Path, mode: int = DIRECTORY_MODE) -> None:
-    """Create `path` and its missing parents, each with `mode` less the umask. An existing directory stays as it is."""
+    """Create `path` and its missing parents, each with `mode` minus the umask; existing directories stay unchanged."""
     check_path(path)
     missing: list[Path] = []
-    place = Path(os.path.abspath(path))  # noqa: PTH100 - `resolve` would follow symbolic links
-    while not _exists(place):
-        missing.append(place)
-        place = place.parent
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - `resolve` would follow symbolic links
+    while not _exists(absolute):
+        missing.append(absolute)
+        absolute = absolute.parent
     for directory in reversed(missing):
         with contextlib.suppress(FileExistsError):  # another process has just created it
-            os.mkdir(directory, mode)  # noqa: PTH102 - beside the other functions of `os`
+            os.mkdir(directory, mode)  # noqa: PTH102 - tests replace `os.mkdir`
     if not stat.S_ISDIR(os.stat(path).st_mode):  # noqa: PTH116 - the same
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
 
 
 def open_file(path: Path, flags: int, mode: int = FILE_MODE) -> int:
-    """Open `path` to write; return the descriptor. `mode` is for a new file."""
+    """Open `path` for writing and return the descriptor. A new file gets the permissions `mode`."""
     exposed = check_path(path)
     if not exposed:
         return os.open(path, flags | os.O_CLOEXEC, mode)
@@ -66,19 +66,19 @@ def open_file(path: Path, flags: int, mode: int = FILE_MODE) -> int:
 
 
 def make_private(fd: int) -> None:
-    """Take the rights of other users to an open file away, which an earlier version may have given."""
+    """Remove the permissions of group and others from an open file: an earlier version may have set them."""
     if os.fstat(fd).st_mode & 0o077:
         os.fchmod(fd, FILE_MODE)
 
 
 def close(fd: int) -> None:
-    """Close a descriptor. An error is ignored: what must be on disk was forced there before."""
+    """Close a descriptor. Errors are ignored: data that must be on disk was synced before."""
     with contextlib.suppress(OSError):
         os.close(fd)
 
 
 def read_at(fd: int, size: int, offset: int) -> bytes:
-    """Read `size` bytes at `offset`, fewer only at the end of the file. A short read is continued."""
+    """Read `size` bytes at `offset`, fewer only at the end of the file. After a short read, read the rest."""
     data = os.pread(fd, size, offset)
     while 0 < len(data) < size:
         more = os.pread(fd, size - len(data), offset + len(data))
@@ -98,14 +98,14 @@ def read_file(path: Path) -> bytes:
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
-    """Write all of `data`. A short write is continued."""
+    """Write all of `data`. After a short write, write the rest."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
 
 
 def write_parts(fd: int, parts: list[bytes], offset: int) -> int:
-    """Write `parts` at `offset` with one call if the system accepts it whole; return the bytes."""
+    """Write `parts` at `offset`, with one call unless the system writes less; return the number of bytes."""
     total = sum(map(len, parts))
     written = os.pwritev(fd, parts, offset)
     if written < total:
@@ -116,10 +116,10 @@ def write_parts(fd: int, parts: list[bytes], offset: int) -> int:
 
 
 def replace_file(path: Path, data: bytes, *, sync: bool = True) -> None:
-    """Replace the contents of `path`, all or nothing; `sync` also protects against a power failure."""
-    draft = path.with_name(f"{path.name}.new")
+    """Replace the contents of `path` atomically; with `sync`, also if the power fails."""
+    temporary = path.with_name(f"{path.name}.new")
     try:
-        fd = open_file(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        fd = open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
             make_private(fd)
             write_all(fd, data)
@@ -127,10 +127,10 @@ def replace_file(path: Path, data: bytes, *, sync: bool = True) -> None:
                 os.fsync(fd)
         finally:
             close(fd)
-        os.replace(draft, path)  # noqa: PTH105 - beside the other functions of `os`
+        os.replace(temporary, path)  # noqa: PTH105 - beside the other functions of `os`
     except OSError:
         with contextlib.suppress(OSError):
-            os.unlink(draft)  # noqa: PTH108 - the same
+            os.unlink(temporary)  # noqa: PTH108 - the same
         raise
     if sync:
         sync_directory(path.parent)
@@ -143,7 +143,7 @@ def remove(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Force new and removed names in a directory to disk."""
+    """Sync a directory, so that new and removed names are on disk."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -154,12 +154,12 @@ def sync_directory(path: Path) -> None:
 def check_path(path: Path) -> bool:
     """Raise `UnsafePathError` if another user can redirect `path`.
 
-    Returns whether other users can write the directory that holds it.
+    Returns whether other users can write in the directory of `path`.
     """
-    place = Path(os.path.abspath(path))  # noqa: PTH100 - `resolve` would follow symbolic links
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - `resolve` would follow symbolic links
     exposed = False
     owner = _ROOT
-    for part in [*reversed(place.parents), place]:
+    for part in [*reversed(absolute.parents), absolute]:
         try:
             found = os.lstat(part)
             if exposed:
@@ -169,15 +169,15 @@ def check_path(path: Path) -> bool:
                 check_path(part.parent / os.readlink(part))  # noqa: PTH115 - the same
         except FileNotFoundError:
             break
-        if part != place:
+        if part != absolute:
             exposed, owner = _others_write(found), found.st_uid
     return exposed
 
 
 def _check(path: Path, found: os.stat_result, owner: int) -> None:
-    """Raise `UnsafePathError` if what is at `path`, where other users can write, may be theirs.
+    """Raise `UnsafePathError` if `path`, in a directory that other users can write, may be theirs.
 
-    The owner of the directory is trusted with files in it, but not with links out of it.
+    `found` is the status of `path`. Files of the directory's `owner` are accepted, but not links.
     """
     if stat.S_ISLNK(found.st_mode):
         raise _unsafe(path, "is a symbolic link")

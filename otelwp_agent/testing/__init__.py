@@ -1,4 +1,4 @@
-"""Tests for component authors: the contracts that every component keeps, and stand-ins for what surrounds it.
+"""Tests for component authors: the contracts of every component, and fakes of the parts around a component.
 
 Example::
 

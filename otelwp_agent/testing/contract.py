@@ -1,4 +1,4 @@
-"""A contract: one rule that every component of some kinds keeps, and the function that checks it."""
+"""A contract: one rule for every component of some kinds, and the function that checks it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     Check = Callable[[Subject], Coroutine[Any, Any, None] | None]
 
 PAGE = "docs/topics/contracts.md"
-"""Where every contract is explained; `make docs` writes it from the contracts."""
+"""The page that explains every contract; `make docs` generates it from the docstrings of the contracts."""
 
 
 class BrokenContractError(AssertionError):
-    """A component breaks a contract; the message says which, what happened, and where to read about it."""
+    """A component breaks a contract; the message contains the rule, what happened, and the page that explains it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """One rule. The docstring of `function` is the rule, in a line that a component's author can follow, and why."""
+    """One rule. The first line of the docstring of `function` is the rule; the rest gives the reason."""
 
     name: str
     kinds: Collection[Kind]
@@ -44,7 +44,7 @@ class Contract:
         return inspect.cleandoc(self.function.__doc__ or "").partition("\n")[2].strip()
 
     def check(self, subject: Subject) -> None:
-        """Check the component; raise `BrokenContractError`, or what the component raised, with the rule added to it."""
+        """Check a component; raise `BrokenContractError`, or the component's own exception with the rule as a note."""
         head = f"{subject.name} breaks the contract `{self.name}`."
         rest = f"  The rule:      {self.rule}\n  Read about it: {PAGE}#{self.name}"
         try:
@@ -60,7 +60,7 @@ class Contract:
 
 
 def contract(*, kinds: Collection[Kind] = tuple(Kind)) -> Callable[[Check], Contract]:
-    """Make a contract of a function, with its name and docstring."""
+    """Return a decorator that makes a contract for components of `kinds` from a function."""
 
     def make(function: Check) -> Contract:
         return Contract(function.__name__, kinds, function)

@@ -1,11 +1,11 @@
-"""Requests that are rich enough to notice a component that does nothing, or too much.
+"""Test requests with enough variety to detect a component that has no effect, or too many effects.
 
 Every signal has several resources and scopes, attributes of every type at every level, events, links, exemplars,
-statuses, trace states, fields that OTLP does not have (`UNKNOWN`), and several senders' shares in one batch.
+statuses, trace states, fields that OTLP does not have (`unknown`), and several senders' shares in one batch.
 
-`words` are the strings in a component's example settings. Each is the key of attributes of every type at every level,
-the `service.name` of a resource and a query parameter of a URL, so that the actions and filters of the example find
-what they look for.
+`words` are the strings in a component's example settings. Each is used as the key of attributes of every type at every
+level, as the `service.name` of a resource and as a query parameter of a URL, so that the actions and filters of the
+example match some items.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ TYPES = ("string", "bool", "int", "double", "bytes", "array", "kvlist", "empty")
 """The types of attribute values in OTLP 1.9."""
 
 LEVELS = ("resource", "scope", "item", "event", "link", "point")
-"""The messages with attributes; in each stands an unknown field."""
+"""The messages with attributes; each contains an unknown field."""
 
 _RESOURCES, _SCOPES, _ITEMS = 6, 2, 2
-"""Resources of a request at least, scopes of each, items of each scope."""
+"""Least number of resources in a request, scopes in each resource, items in each scope."""
 
 _START = 1_790_000_000_000_000_000
-"""When the first item happened: nanoseconds since 1970."""
+"""Time of the first item, in nanoseconds since 1970."""
 
 _TRACE_ID = bytes.fromhex("0af7651916cd43dd8448eb211c80319c")
 _TEXTS = ("200", "GET /cart/42", "owner@example.com", "text")
 
 
 def unknown(level: str) -> bytes:
-    """Return a field that OTLP does not have, number 2047, in wire form; it names the level at which it stands."""
+    """Return a serialized field that OTLP does not have (number 2047); its value contains the name of the level."""
     text = f"unknown-{level}".encode()
     return b"\xfa\x7f" + bytes([len(text)]) + text
 
@@ -62,7 +62,7 @@ def make_corpus(signal: Signal, words: Sequence[str] = ()) -> list[Batch]:
 
 
 def batch_of(signal: Signal, body: bytes, sizes: Iterable[int] = ()) -> Batch:
-    """Return a batch of `body` that holds requests of so many items each; one request if left out."""
+    """Return a batch of `body` with one receipt for each of `sizes` (items); by default, one receipt for all items."""
     shares = [(Receipt(size), size) for size in [*sizes] or [count(signal, body)]]
     return Batch(signal, body, sum(size for _, size in shares), Origin("otlp", "http"), shares)
 
@@ -70,7 +70,11 @@ def batch_of(signal: Signal, body: bytes, sizes: Iterable[int] = ()) -> Batch:
 def request(
     signal: Signal, words: Sequence[str] = (), *, resources: int = 0, scopes: int = _SCOPES, items: int = _ITEMS
 ) -> bytes:
-    """Return a serialized request; each word is the `service.name` of a resource, unless `resources` says how many."""
+    """Return a serialized request with `scopes` scopes in each resource and `items` items in each scope.
+
+    It has one resource for each word, with the word as `service.name`, and `_RESOURCES` others; if `resources` is
+    given, only the first `resources` of these.
+    """
     names = [*words, *(f"service-{number}" for number in range(_RESOURCES))]
     build = {Signal.TRACES: _traces, Signal.METRICS: _metrics, Signal.LOGS: _logs}[signal]
     message = build(names[:resources] if resources else names, words, scopes, items)
@@ -95,7 +99,7 @@ def any_value(type_: str, seed: int = 0) -> AnyValue:
 
 
 def attributes(words: Sequence[str], seed: int) -> list[KeyValue]:
-    """Return attributes of every type, and two thirds of the words as keys; the types change with `seed`."""
+    """Return attributes of every type, and two thirds of the words as keys; `seed` determines types and values."""
     found = [KeyValue(key=f"type.{type_}", value=any_value(type_, seed)) for type_ in TYPES]
     found += [
         KeyValue(key=word, value=any_value(TYPES[(seed + index) % len(TYPES)], seed))
@@ -106,7 +110,7 @@ def attributes(words: Sequence[str], seed: int) -> list[KeyValue]:
 
 
 def web_attributes(words: Sequence[str], seed: int) -> list[KeyValue]:
-    """Return what instrumentation records of a web request, and each word as a parameter of its query."""
+    """Return attributes that instrumentation records for a web request; each word is a parameter of the query."""
     query = "&".join(f"{word}=secret{seed}" for word in ("token", *words))
     texts = {
         "http.request.method": ("GET", "POST")[seed % 2],
@@ -119,7 +123,7 @@ def web_attributes(words: Sequence[str], seed: int) -> list[KeyValue]:
 
 
 def trace_id(index: int) -> bytes:
-    """Return trace ids that spread evenly over what samplers look at."""
+    """Return the trace id number `index`; the bits that samplers read are evenly distributed."""
     return _TRACE_ID[:8] + (index * 0x9E3779B97F4A7C15 % 2**64).to_bytes(8, "big")
 
 
@@ -175,17 +179,17 @@ def _fill_scope(scope: InstrumentationScope, words: Sequence[str], seed: int) ->
 
 
 def _fill_span(span: Span, words: Sequence[str], seed: int) -> None:
-    """Fill a span: the even ones are roots, each odd one is the child of the one before it."""
+    """Fill a span: with an even `seed` it is a root, with an odd one the child of the span before it."""
     trace, parent = divmod(seed, 2)
     span.trace_id, span.span_id = trace_id(trace), (seed + 1).to_bytes(8, "big")
     if parent:
         span.parent_span_id = seed.to_bytes(8, "big")
     span.name = f"GET /cart/{seed}"
-    span.kind = 1 + seed % 5  # type: ignore[assignment] # every value that there is
+    span.kind = 1 + seed % 5  # type: ignore[assignment] # every value is used
     span.trace_state = "vendor=value" if seed % 3 == 0 else ""
     span.start_time_unix_nano = _START + seed * 1_000_000
     span.end_time_unix_nano = span.start_time_unix_nano + 5_000_000
-    span.status.code = seed % 3  # type: ignore[assignment] # every value that there is
+    span.status.code = seed % 3  # type: ignore[assignment] # every value is used
     span.flags = 0x101
     span.attributes.extend([*attributes(words, seed), *web_attributes(words, seed)])
     event = span.events.add(name="exception", time_unix_nano=span.start_time_unix_nano, dropped_attributes_count=1)
@@ -199,7 +203,7 @@ def _fill_span(span: Span, words: Sequence[str], seed: int) -> None:
 
 def _fill_log(record: LogRecord, words: Sequence[str], seed: int) -> None:
     record.time_unix_nano = record.observed_time_unix_nano = _START + seed * 1_000_000
-    record.severity_number = 1 + seed % 24  # type: ignore[assignment] # every value that there is
+    record.severity_number = 1 + seed % 24  # type: ignore[assignment] # every value is used
     record.severity_text = "INFO"
     record.body.CopyFrom(any_value(TYPES[seed % len(TYPES)], seed))
     record.trace_id, record.span_id = trace_id(seed), (seed + 1).to_bytes(8, "big")
@@ -209,7 +213,7 @@ def _fill_log(record: LogRecord, words: Sequence[str], seed: int) -> None:
 
 
 def _fill_metric(metric: Metric, words: Sequence[str], seed: int) -> None:
-    """Fill a metric of one data point; its kind changes with `seed`."""
+    """Fill a metric with one data point; `seed` determines the kind of metric."""
     kinds = ("gauge", "sum", "histogram", "exponential_histogram", "summary")
     kind = kinds[seed % len(kinds)]
     metric.name, metric.unit, metric.description = f"shop.{kind}.{seed}", "1", "A metric of the corpus."

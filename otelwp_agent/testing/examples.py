@@ -1,4 +1,4 @@
-"""Examples of configuration in docstrings and documentation: found, completed, and loaded by the real loader.
+"""Find configuration examples in docstrings and documentation, complete them, and load them with the real loader.
 
 Terms: a *snippet* is a part of a configuration file, such as the section `processors`.
 """
@@ -29,18 +29,18 @@ _VARIABLE = re.compile(r"\$\{(?:env:)?([A-Za-z_]\w*)\}")
 
 
 class CatalogWith(Catalog):
-    """The components that are installed, and one that need not be."""
+    """The installed components, and one that does not have to be installed."""
 
     def __init__(self, factory: Factory) -> None:
         """Add the component of `factory`."""
         self._factory = factory
 
     def names(self, kind: Kind) -> list[str]:
-        """Return every word that may stand as a type in YAML."""
+        """Return every component type of `kind` that may be used in YAML."""
         return sorted({*super().names(kind), *([self._factory.type] if kind is self._factory.kind else [])})
 
     def get(self, kind: Kind, type_: str) -> Factory | None:
-        """Return a component's factory, or `None` if there is none of that type; raise `LoadError`."""
+        """Return the factory of a component type, `None` if it is unknown; raise `LoadError` if it cannot be loaded."""
         if (kind, type_) == (self._factory.kind, self._factory.type):
             return self._factory
         return super().get(kind, type_)
@@ -49,7 +49,7 @@ class CatalogWith(Catalog):
 def example(docstring: str) -> str:
     """Return the block below `Example::` in a component's docstring; raise `ValueError` if there is none."""
     lines = iter(cleandoc(docstring).splitlines())
-    if not any(line == "Example::" for line in lines):  # leaves `lines` after it
+    if not any(line == "Example::" for line in lines):  # consumes the lines up to it
         raise ValueError("the docstring has no block `Example::`")
     block: list[str] = []
     for line in lines:
@@ -60,9 +60,9 @@ def example(docstring: str) -> str:
 
 
 def plan_of(snippet: str, folder: Path, catalog: Catalog | None = None) -> Plan:
-    """Load a snippet with the real loader and planner, completed by what it leaves out; return the plan.
+    """Complete a snippet with the missing sections, load it with the real loader and planner, and return the plan.
 
-    Raises `ConfigError` as the agent would. Variables without a default are set to an address on loopback.
+    Raises `ConfigError` like the agent. Variables without a default are set to an address on loopback.
     """
     catalog = catalog or Catalog()
     file, rest = folder / "snippet.yaml", folder / "rest.yaml"
@@ -86,7 +86,7 @@ def strings_in(value: object) -> Iterator[str]:
 
 
 def _missing(snippet: dict[str, Any], catalog: Catalog) -> dict[str, Any]:
-    """Return the sections that a snippet needs beside its own, so that everything in it is used."""
+    """Return the sections that a snippet lacks, so that every component in it is used."""
     declared = {kind: [ComponentId.parse(name) for name in snippet.get(kind.value) or {}] for kind in Kind}
     service = snippet.get("service") or {}
     rest: dict[str, Any] = {"service": {}}
@@ -105,13 +105,13 @@ def _missing(snippet: dict[str, Any], catalog: Catalog) -> dict[str, Any]:
 
 
 def _named(service: dict[str, Any], kind: Kind) -> dict[str, Any]:
-    """Return a plain component for each that pipelines name and nobody declares."""
+    """Return a component with default settings for each receiver or exporter that only the pipelines name."""
     plain = {Kind.RECEIVER: {"protocols": {"http": None}}, Kind.EXPORTER: None}
     return {name: plain[kind] for pipeline in service["pipelines"].values() for name in pipeline[kind.value]}
 
 
 def _pipelines(declared: dict[Kind, list[ComponentId]], catalog: Catalog) -> dict[str, Any]:
-    """Return pipelines that use everything declared, through its connectors if there are any."""
+    """Return pipelines that use all declared components, with two pipelines for a signal if there are connectors."""
 
     def carrying(kind: Kind, signal: Signal, default: list[str]) -> list[str]:
         factories = [(str(identifier), catalog.get(kind, identifier.type)) for identifier in declared[kind]]

@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps to the next timer, so that tests of timeouts and intervals do not wait."""
+"""An event loop with a simulated clock that skips to the next timer, so that tests of timeouts do not wait."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class FakeTimeLoop(SimulatedLoop):
     """Starts at 0 seconds and skips to the next timer when nothing is ready; fails when no timer is left."""
 
     def wait_for_events(self) -> None:
-        """Fail: no timer is set, so what the test waits for will never happen."""
-        raise AssertionError("every task waits, and no timer is set: nothing will ever happen")
+        """Raise `AssertionError`: no timer is set, so the test would wait for ever."""
+        raise AssertionError("every task waits and no timer is set: the test would wait for ever")
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

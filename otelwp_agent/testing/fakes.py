@@ -1,4 +1,4 @@
-"""Stand-ins for what surrounds a component: its host, its clock, its context, and the stage after it."""
+"""Fakes of the parts around a component: its clock, its context, and the stage after it."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ class FakeClock:
 
 
 class Catcher:
-    """The stage after a component: keeps the batches that it is given, or refuses them.
+    """A fake of the stage after a component: it stores the batches that it gets, or refuses them.
 
-    `errors` are raised one after the other, `error` each time. With `waiting` (a list), a sender that waits for an
-    answer waits for the future that is put there.
+    Each call raises the next of `errors`; without any, it raises `error` if that is set. If `waiting` is a list, each
+    call with an answer appends (future, answer) to it and returns the future.
     """
 
     answers_late = False
 
     def __init__(self) -> None:
-        """Accept everything."""
+        """Accept every batch until a test sets an error."""
         self.batches: list[Batch] = []
         self.waiting: list[tuple[asyncio.Future[Any], Any]] | None = None
         self.error: Exception | None = None
         self.errors: list[Exception] = []
 
     def admit(self) -> None:
-        """Accept work."""
+        """Accept every request."""
 
     def refusal(self, batch: Batch) -> RetryableError | None:  # noqa: ARG002 - the contract of `Consumer`
-        """Return the error with which `consume` would refuse a batch for now, `None` if it would accept it."""
+        """Return the retryable error that `consume` would raise, or `None`."""
         error = next(iter(self.errors), self.error)
         return error if isinstance(error, RetryableError) else None
 
@@ -62,7 +62,7 @@ class Catcher:
         answer: Any = None,  # noqa: ANN401 - whatever the receiver answers with
         rejected: Callable[[int, str], Any] | None = None,
     ) -> asyncio.Future[Any] | None:
-        """Keep the batch, or raise the error that a test has set."""
+        """Store the batch, or raise the error that a test has set."""
         del rejected
         error = self.errors.pop(0) if self.errors else self.error
         if error is not None:
@@ -76,7 +76,7 @@ class Catcher:
 
     @property
     def items(self) -> int:
-        """The items in all batches that were kept."""
+        """Number of items in all stored batches."""
         return sum(batch.items for batch in self.batches)
 
 
@@ -91,7 +91,7 @@ def make_context(  # noqa: PLR0913 - each is a field of the context
     host: Host | None = None,
     pipeline: str = "",
 ) -> Context:
-    """Return what a component is built with; what is left out is made anew."""
+    """Return the context for a component of `type_` with the id `type_/name`; omitted values are newly created."""
     identifier = ComponentId(type_, name)
     return Context(
         id=identifier,

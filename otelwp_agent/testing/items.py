@@ -1,4 +1,4 @@
-"""Take requests apart into items that can be compared, whatever batches and groups they came in."""
+"""Split requests into items that can be compared, independently of how they were batched and grouped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FIELDS = {
 
 
 class Item(NamedTuple):
-    """One item and what surrounds it, each serialized: two items are equal if they mean the same.
+    """One item with its resource and scope, each serialized. Two items are equal if all three are.
 
     `resource` and `scope` are the ResourceSpans without its scopes and the ScopeSpans without its spans (and likewise
     for metrics and logs). `item` is a span, a log record, or a metric with one data point.
@@ -46,7 +46,7 @@ def items_of(signal: Signal, body: bytes) -> list[Item]:
 
 
 def messages_of(signal: Signal, body: bytes) -> list[Message]:
-    """Return the items of a request (of metrics: the metrics), fully parsed, in order."""
+    """Return the fully parsed items of a request (for metrics: the metrics), in order."""
     resources, scopes, items = _FIELDS[signal]
     return [
         item
@@ -57,7 +57,7 @@ def messages_of(signal: Signal, body: bytes) -> list[Message]:
 
 
 def _parts(signal: Signal, item: Message) -> Iterator[bytes]:
-    """Yield an item's bytes; for a metric, one for each of its data points."""
+    """Yield the serialized item; for a metric, one copy of it for each data point."""
     kind = item.WhichOneof("data") if signal is Signal.METRICS else None
     if kind not in POINT_KINDS:
         if signal is not Signal.METRICS:

@@ -1,4 +1,4 @@
-"""A component under test: its factory, the settings of its example, and how to build and feed it."""
+"""A component under test: its factory and the settings of its example; builds the component and its test batches."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 _LISTEN = "127.0.0.1:0"
 _SEND = "http://127.0.0.1:9"
-"""Nothing listens there (port 9 is `discard`)."""
+"""An address on which nothing listens (port 9 is `discard`)."""
 
 
 class Subject:
-    """Builds one component with the settings of its example, made local: free ports, and files below `folder`."""
+    """Builds one component with the settings of its example, changed to free ports and to files below `folder`."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Subject:
         settings: Mapping[str, Any] | None = None,
         requests: Mapping[Signal, Sequence[bytes]] | None = None,
     ) -> None:
-        """Test `factory`'s component; `settings` replace those of its example, `requests` are added to the corpus."""
+        """Test the component of `factory`; `settings` replace those of its example, `requests` extend the corpus."""
         self.factory = factory
         self.folder = folder
         self._replaced = settings or {}
@@ -52,7 +52,7 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """The component, as messages name it: `processors/acme_redact`."""
+        """The name of the component in messages: `processors/acme_redact`."""
         return f"{self.factory.kind.value}/{self.factory.type}"
 
     @property
@@ -61,7 +61,7 @@ class Subject:
         return sys.modules[self.factory.config.__module__].__doc__ or ""
 
     def example(self) -> str:
-        """Return the snippet of configuration in the docstring."""
+        """Return the configuration example in the docstring."""
         try:
             return example(self.docstring)
         except ValueError as error:
@@ -69,7 +69,7 @@ class Subject:
             raise
 
     def settings(self) -> dict[str, Any]:
-        """Return the component's settings in its example, made local."""
+        """Return the component's settings from its example, changed to free ports and to files below `folder`."""
         factory = self.factory
         sections = yaml.safe_load(self.example())
         names = {factory.type, *factory.aliases}
@@ -82,20 +82,20 @@ class Subject:
     def build(
         self, settings: Mapping[str, Any] | None = None, registry: Registry | None = None
     ) -> tuple[Component, Catcher]:
-        """Return the component, not started, and the stage after it."""
+        """Return the component, not started, and the fake stage after it."""
         factory = self.factory
         config = factory.config.model_validate(self.settings() if settings is None else settings)
         pipeline = "traces" if factory.kind is Kind.PROCESSOR else ""
         context = make_context(factory.kind, factory.type, "contract", registry=registry, pipeline=pipeline)
         component, catcher = factory.build(config, context), Catcher()
         if isinstance(component, Processor):
-            component.next = catcher  # type: ignore[assignment] # it takes an answer too, which no processor gives
+            component.next = catcher  # type: ignore[assignment] # its `consume` has optional arguments that a processor does not pass
         elif isinstance(component, (Receiver, Connector)):
             component.next = dict.fromkeys(Signal, catcher)
         return component, catcher
 
     def batches(self, signal: Signal) -> list[Batch]:
-        """Return batches that contain whatever the example looks for, with fresh receipts."""
+        """Return test batches with new receipts; they contain the strings of the example."""
         words = [*dict.fromkeys(strings_in(self.settings()))]
         more = [batch_of(signal, body) for body in self._requests.get(signal, ())]
         return [*make_corpus(signal, words), *more]
@@ -105,11 +105,11 @@ class Subject:
         return count(batch.signal, batch.body)
 
     def signals(self) -> list[Signal]:
-        """Return the signals that the component takes, in a fixed order."""
+        """Return the signals that the component accepts, in a fixed order."""
         return [signal for signal in Signal if signal in self.factory.signals]
 
     async def passed(self, settings: Mapping[str, Any] | None = None) -> dict[Signal, tuple[list[Batch], list[Batch]]]:
-        """Return, for each signal, the batches that a stage was given and those that it has forwarded when it stops."""
+        """Run the test batches of each signal through a stage; return the batches before and after it, by signal."""
         found = {}
         for signal in self.signals():
             component, catcher = self.build(settings)
@@ -124,13 +124,13 @@ class Subject:
 
 
 def deliver(catcher: Catcher) -> None:
-    """Settle everything that was caught as delivered."""
+    """Settle all batches that `catcher` has stored as delivered."""
     for batch in catcher.batches:
         batch.settle(Outcome.DELIVERED)
 
 
 def _localize(value: Any, folder: Path) -> Any:  # noqa: ANN401 - a value of YAML
-    """Move absolute paths in a value of YAML into `folder`."""
+    """Return a YAML value in which absolute paths are moved into `folder`."""
     if isinstance(value, dict):
         return {key: _localize(each, folder) for key, each in value.items()}
     if isinstance(value, list):
@@ -143,7 +143,7 @@ def _localize(value: Any, folder: Path) -> Any:  # noqa: ANN401 - a value of YAM
 
 
 def _holds_endpoint(annotation: object) -> bool:
-    """Whether a field of this type is one endpoint, perhaps optional or annotated."""
+    """Return whether a field of this type is an endpoint, possibly optional or annotated."""
     return annotation is Endpoint or (
         (get_origin(annotation) in {Annotated, Union, UnionType})
         and any(_holds_endpoint(argument) for argument in get_args(annotation))
@@ -151,7 +151,7 @@ def _holds_endpoint(annotation: object) -> bool:
 
 
 def _with_endpoints(model: type[BaseModel], settings: dict[str, Any], endpoint: str) -> dict[str, Any]:
-    """Set every endpoint in a block that is in use, also those that are left to their defaults."""
+    """Return `settings` with all endpoints of the blocks in use set to `endpoint`, including default endpoints."""
     filled = dict(settings)
     for name, field in model.model_fields.items():
         found = block_of(field.annotation)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ComponentContract:
-    """Derive a test class from this and give it a `factory`: pytest then runs one test for each contract.
+    """Base of test classes for a component: set `factory`, and pytest runs one test for each contract.
 
     Example::
 
@@ -33,12 +33,12 @@ class ComponentContract:
     settings: ClassVar[Mapping[str, Any]] = {}
     """Settings that replace those of the docstring's example, such as the address of a server in the test."""
     requests: ClassVar[Mapping[Signal, Sequence[bytes]]] = {}
-    """Serialized OTLP requests that are added to the corpus, if it lacks what the component acts upon."""
+    """Serialized OTLP requests that are added to the corpus, for components that act on other data."""
     without: ClassVar[Mapping[str, str]] = {}
     """Contracts that do not apply to this component: name → reason."""
 
     def pytest_generate_tests(self, metafunc: Any) -> None:  # noqa: ANN401 - pytest's Metafunc: pytest is not imported
-        """Give `test_contract` each contract for components of this kind. pytest calls this."""
+        """Parametrize `test_contract` with the contracts for components of this kind; called by pytest."""
         if "contract" in metafunc.fixturenames:
             chosen = chosen_contracts(self.factory, self.without)
             metafunc.parametrize("contract", chosen, ids=[each.name for each in chosen])
@@ -55,7 +55,7 @@ def check_component(
     requests: Mapping[Signal, Sequence[bytes]] | None = None,
     without: Mapping[str, str] | None = None,
 ) -> None:
-    """Check every contract for a component; raise an `ExceptionGroup` of everything that is broken.
+    """Check every contract for a component; raise an `ExceptionGroup` with an exception for each broken contract.
 
     The arguments are those of `ComponentContract`. Call this without a running event loop.
     """
@@ -71,9 +71,9 @@ def check_component(
 
 
 def chosen_contracts(factory: Factory, without: Mapping[str, str]) -> list[Contract]:
-    """Return the contracts for a component but for those in `without`; raise `ValueError` for an unknown name."""
+    """Return the contracts for a component except those in `without`; raise `ValueError` for an unknown name."""
     names = [contract.name for contract in CONTRACTS]
     for name in without:
         if name not in names:
-            raise ValueError(f"there is no contract {name!r}: there are {', '.join(names)}")
+            raise ValueError(f"there is no contract {name!r}; the contracts are {', '.join(names)}")
     return [contract for contract in contracts_for(factory) if contract.name not in without]

@@ -35,14 +35,14 @@ async def test_a_sound_journal(life):
     status, output, _ = verify(life.journal.directory)
     assert status == 0, output
     assert "entries   5, the last is number 5, mark at 5\n" in output
-    assert "waiting   traces: 4 requests, 8 items (jaeger has 1 of them)\n" in output
+    assert "waiting   traces: 4 requests, 8 items (jaeger is done with 1)\n" in output
     assert output.endswith("result    sound\n")
 
 
 async def test_an_agent_that_runs_is_noted_and_nothing_is_changed(life):
     before = {path: path.stat().st_mtime_ns for path in life.journal.directory.iterdir()}
     status, output, _ = verify(life.journal.directory)
-    assert (status, "an agent has it open" in output) == (0, True)
+    assert (status, "an agent uses it" in output) == (0, True)
     assert {path: path.stat().st_mtime_ns for path in life.journal.directory.iterdir()} == before
 
 

@@ -72,17 +72,17 @@ def test_every_place_in_a_template_is_filled(kind):
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("Acme", "write lower-case letters"),
-        ("acme-redact", "write lower-case letters"),
-        ("2fast", "write lower-case letters"),
-        ("acme_", "write lower-case letters"),
-        ("../acme", "write lower-case letters"),
-        ("class", "that is a keyword of Python"),
-        ("match", "that is a keyword of Python"),
-        ("batch", "a processor of that type exists; add a prefix, like `acme_batch`"),
-        ("otlphttp", "an exporter of that type exists"),
-        ("json", "there is a Python module of that name"),
-        ("yaml", "there is a Python module of that name"),
+        ("Acme", "use lower-case letters"),
+        ("acme-redact", "use lower-case letters"),
+        ("2fast", "use lower-case letters"),
+        ("acme_", "use lower-case letters"),
+        ("../acme", "use lower-case letters"),
+        ("class", "this is a keyword of Python"),
+        ("match", "this is a keyword of Python"),
+        ("batch", "a processor of this type exists; add a prefix, like `acme_batch`"),
+        ("otlphttp", "an exporter of this type exists"),
+        ("json", "the package would hide the Python module"),
+        ("yaml", "the package would hide the Python module"),
     ],
 )
 def test_a_name_that_cannot_be_used_is_refused(name, problem, tmp_path):

@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 import structlog
 
@@ -55,12 +57,16 @@ class Life:
         requests = [Request(self, body, items, pipelines, tenant) for body in bodies]
         for request in requests:
             self.journal.append(request)
-        await self.journal._commits.quiet()
+        await self._quiet()
         return requests
 
     async def flush(self):
         self.journal._commits.commit()
-        await self.journal._commits.quiet()
+        await self._quiet()
+
+    async def _quiet(self):
+        async with asyncio.timeout(5):  # a request that is never answered fails the test instead of stopping it
+            await self.journal._commits.quiet()
 
     def replay(self, limit=10**9):
         """Read what waits, and leave it running."""

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -115,6 +116,95 @@ def test_who_waits_hears_of_all_pipelines_together(entry):
     one.receipt.settle(Outcome.DROPPED, 4, "malformed")
     two.receipt.settle(Outcome.DELIVERED, 4)
     assert (entry.outcomes, entry.reason) == ([4, 0, 0, 4], "malformed")
+
+
+def test_a_new_entry_has_nothing_done_and_nobody_who_waits(entry, keeper):
+    assert (entry.open, entry.parked, entry.done, entry.outcomes, entry.reason) == (0, False, frozenset(), None, "")
+    assert entry.on_closed is None
+    entry.segment = SimpleNamespace(first=100)
+    entry.index = 7
+    assert entry.seq == 107
+    (claim,) = claims(entry, "a")
+    assert (entry.open, claim.done, claim.pipeline, keeper.told) == (1, frozenset(), 0, [])
+    assert (claim.receipt.items, claim.receipt.claim) == (4, claim)
+
+
+def test_outcomes_are_only_summed_up_for_somebody_who_waits(entry):
+    (claim,) = claims(entry, "a")
+    claim.receipt.settle(Outcome.DROPPED, 4, "malformed")
+    assert (entry.outcomes, entry.reason) == (None, "")
+
+
+def test_the_last_reason_of_a_drop_is_reported(entry):
+    entry.on_closed = lambda _: None
+    for claim, outcome, reason in zip(
+        claims(entry, "a", "b", "c"),
+        (Outcome.DROPPED, Outcome.FILTERED, Outcome.DROPPED),
+        ("malformed", "", "queue_full"),
+        strict=True,
+    ):
+        claim.receipt.settle(outcome, 4, reason)
+    assert (entry.outcomes, entry.reason) == ([0, 0, 4, 8], "queue_full")
+
+
+def test_a_pipeline_that_drops_nothing_leaves_the_reason_of_the_one_before(entry):
+    entry.on_closed = lambda _: None
+    one, two = claims(entry, "a", "b")
+    one.receipt.settle(Outcome.DROPPED, 4, "malformed")
+    two.receipt.settle(Outcome.SAMPLED_OUT, 4)
+    assert (entry.outcomes, entry.reason) == ([0, 4, 0, 4], "malformed")
+
+
+def test_a_closed_claim_lets_go_of_its_receipt(entry):
+    (claim,) = claims(entry, "a")
+    receipt = claim.receipt
+    receipt.settle(Outcome.DELIVERED, 4)
+    assert (receipt.claim, receipt.on_settled) == (None, None)
+
+
+def test_a_branch_has_settled_all_of_an_entry_when_its_parts_add_up(entry, keeper):
+    (claim,) = claims(entry, "a")
+    first, second = claim.receipt.part(1), claim.receipt.part(3)
+    forks = [first.fork("xy"), second.fork("xy")]
+    forks[0][0].settle(Outcome.DELIVERED, 1)
+    assert claim.branches_done() == frozenset()
+    forks[1][0].settle(Outcome.DROPPED, 3, "timeout")
+    assert claim.branches_done() == {"x"}
+    assert keeper.told == [("progressed", 0, frozenset()), ("progressed", 0, {"x"})]
+
+
+def test_a_branch_that_refused_and_was_taken_back_has_settled_nothing(entry):
+    (claim,) = claims(entry, "a")
+    claim.receipt.fork("xy")
+    claim.entered(-4)
+    assert claim.branches_done() == frozenset()
+
+
+def test_of_an_entry_that_waits_it_is_known_which_pipelines_and_branches_are_done(entry, keeper):
+    one, two, three = claims(entry, "a", "b", "c")
+    x, y = one.receipt.fork("xy")
+    x.settle(Outcome.DELIVERED, 4)
+    y.park(4)
+    assert (entry.parked, entry.done, entry.open) == (True, {(0, "x")}, 2)
+    two.receipt.settle(Outcome.DELIVERED, 4)
+    three.receipt.settle(Outcome.DELIVERED, 4)
+    assert keeper.told[-1] == ("closed", True, {(0, "x"), (1, ""), (2, "")})
+    assert keeper.told[-2] == ("settled", "c")
+
+
+def test_the_last_pipeline_of_an_entry_leaves_no_note_of_what_is_done(entry, keeper):
+    (claim,) = claims(entry, "a")
+    claim.receipt.settle(Outcome.DELIVERED, 4)
+    assert keeper.told == [("settled", "a"), ("closed", False, frozenset())]
+    assert claim.ledger.settled == [4, 0, 0, 0]
+
+
+def test_what_is_parked_in_part_keeps_the_account_of_the_whole_open(entry, keeper):
+    (claim,) = claims(entry, "a")
+    claim.receipt.settle(Outcome.FILTERED, 1)
+    claim.receipt.park(3)
+    assert claim.ledger.in_flight == 4
+    assert keeper.told == [("closed", True, frozenset())]
 
 
 # -- every way in which requests may go through fan-outs, and crashes

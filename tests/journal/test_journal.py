@@ -11,6 +11,7 @@ from otelwp_agent.journal.commits import CommitLoop
 from otelwp_agent.journal.segment import Segment
 from otelwp_agent.model.receipt import Outcome
 from tests.journal.conftest import Request
+from tests.kit.graphs import until
 
 
 async def test_what_is_not_settled_comes_back_after_a_kill_in_the_order_in_which_it_came(live, body):
@@ -427,3 +428,102 @@ async def test_what_a_failed_write_would_have_said_the_next_one_says(live, body,
         body(1): {(0, "")},
         body(2): frozenset(),
     }
+
+
+async def test_health_names_what_the_journal_holds(live, body):
+    life = live(max_size="1MiB")
+    one, _ = await life.put(body(0), body(1))
+    health = life.journal.health()
+    assert (health.id, health.healthy, health.message) == ("journal", True, "")
+    assert health.details == {
+        "directory": str(life.journal.directory),
+        "bytes": life.journal.stored,
+        "max_size": 2**20,
+        "entries": 2,
+        "waiting_entries": 0,
+    }
+    assert life.journal.stored == sum(path.stat().st_size for path in life.journal.directory.glob("*.journal"))
+    one.claims[0].refuse()
+    assert (life.journal.health().details["waiting_entries"], life.journal.waiting) == (1, 1)
+
+
+async def test_health_says_what_is_wrong_the_worst_first(live):
+    journal = live(max_size="1MiB").journal
+    journal._admission.unwritten = 2**20
+    assert journal.health().message == "full: senders are refused until something has been delivered"
+    journal._store._reported_until = float("inf")
+    assert journal.health().message.startswith("segments or the directory were removed or replaced: ")
+    journal._entry_store.unreadable = {1: 0.0, 2: 0.0}
+    assert journal.health().message == "2 entries cannot be read: check the disk"
+    journal._failure.set(OSError(errno.EIO, "Input/output error"))
+    health = journal.health()
+    assert (health.healthy, health.message) == (False, "cannot be written: Input/output error")
+    assert journal.failure == "Input/output error"
+    journal._admission.unwritten = 0
+
+
+async def test_a_request_that_is_refused_is_counted_by_its_reason(live, body):
+    life = live(max_size="1MiB")
+    life.journal._admission.unwritten = 2**20
+    life.journal._admission.measure()
+    with pytest.raises(Overloaded, match="the journal is full"):
+        await life.put(body(0))
+    life.journal._admission.unwritten = 0
+    await life.journal.close()
+    with pytest.raises(Overloaded, match="shutting down"):
+        await life.put(body(0))
+    assert life.registry.value("otelwp_journal_refused_entries", reason="journal_full") == 1
+    assert life.registry.value("otelwp_journal_refused_entries", reason="shutting_down") == 1
+
+
+async def test_who_waits_for_an_entry_and_who_waits_for_any_hear_that_it_is_closed(live, body):
+    life = live()
+    heard = []
+    life.journal.on_closed = lambda: heard.append("any")
+    one, two = await life.put(body(0), body(1))
+    one.entry.on_closed = heard.append
+    one.settle()
+    assert heard == [one.entry, "any"]
+    two.settle()
+    assert heard == [one.entry, "any", "any"]
+    assert life.journal.entries == 0
+
+
+async def test_reading_a_journal_is_logged_with_what_was_found(live, body):
+    first = live()
+    await first.put(body(0), body(1))
+    first.kill()
+    path = first.journal._entry_store.segments[-1].path
+    with path.open("ab") as file:
+        file.write(b"torn")
+    with capture_logs() as logs:
+        second = live()
+    assert logs == [
+        {
+            "event": "journal read",
+            "log_level": "info",
+            "entries": 2,
+            "bytes": second.journal.stored,
+            "torn_bytes": 4,
+            "settled_again": 0,
+        }
+    ]
+
+
+async def test_a_new_journal_has_nothing_to_report(live):
+    with capture_logs() as logs:
+        life = live()
+    assert logs == []
+    assert (life.journal.entries, life.journal.waiting, life.journal.failure) == (0, 0, "")
+    assert life.registry.value("otelwp_journal_damaged_bytes") == 0
+
+
+async def test_items_that_are_not_settled_are_counted_by_pipeline_receiver_and_tenant(live, body):
+    life = live()
+    await life.put(body(0), pipelines=("a", "b"), tenant="shop")
+    await life.put(body(1), pipelines=("a",), tenant="shop", items=3)
+    assert life.journal.live() == {("a", "otlp", "shop"): 5, ("b", "otlp", "shop"): 2}
+    writing = asyncio.ensure_future(life.put(body(2), pipelines=("a", "c"), tenant="shop"))
+    await until(lambda: life.journal._commits.builder is not None)
+    assert life.journal.live() == {("a", "otlp", "shop"): 7, ("b", "otlp", "shop"): 2, ("c", "otlp", "shop"): 2}
+    await writing

@@ -1,6 +1,7 @@
 """A tail that is lost is noticed; a crash, a failed write and a power failure are no false alarm."""
 
 import os
+import zlib
 
 import pytest
 from structlog.testing import capture_logs
@@ -129,3 +130,48 @@ async def test_a_damaged_mark_is_a_warning(live, body, log):
     assert [line["event"] for line in events(log)] == [
         "journal mark damaged; whether the end of the journal is missing is unknown"
     ]
+
+
+def test_a_mark_that_cannot_be_written_says_why_until_it_can(tmp_path):
+    directory = tmp_path / "journal"
+    file = MarkFile(directory)
+    assert file.failure == ""
+    file.write(Mark(b"12345678", 1, 2, 3))
+    assert file.failure == "No such file or directory"
+    directory.mkdir()
+    file.write(Mark(b"12345678", 1, 2, 3))
+    assert (file.failure, read_mark(directory)) == ("", (Mark(b"12345678", 1, 2, 3), False))
+    file.close()
+    file.close()
+
+
+def test_a_mark_is_written_into_the_open_file_until_it_is_closed(tmp_path):
+    file = MarkFile(tmp_path)
+    file.write(Mark(b"12345678", 1, 2, 3))
+    (tmp_path / NAME).unlink()
+    file.write(Mark(b"12345678", 1, 3, 3))
+    assert read_mark(tmp_path) == (None, False), "the file that it has open is no longer in the directory"
+    file.close()
+    file.write(Mark(b"12345678", 1, 4, 3))
+    assert read_mark(tmp_path) == (Mark(b"12345678", 1, 4, 3), False)
+    file.close()
+
+
+def test_the_file_has_the_format_that_is_documented():
+    data = Mark(b"12345678", 2, 3, 4).encode()
+    body = b"OTELWPM1" + b"12345678" + b"".join(number.to_bytes(8, "little") for number in (2, 3, 4))
+    assert data == body + zlib.crc32(body).to_bytes(4, "little")
+    assert Mark.decode(data + b"more") == Mark(b"12345678", 2, 3, 4)
+    other = b"OTELWPM2" + body[8:]
+    assert Mark.decode(other + zlib.crc32(other).to_bytes(4, "little")) is None
+    assert Mark.decode(data[: SIZE - 1]) is None
+
+
+def test_a_failure_without_a_number_is_reported_by_its_text(tmp_path, monkeypatch):
+    def broken(*_):
+        raise OSError("the disk is gone")
+
+    file = MarkFile(tmp_path)
+    monkeypatch.setattr("otelwp_agent.storage.files.write_parts", broken)
+    file.write(Mark(b"12345678", 1, 2, 3))
+    assert file.failure == "the disk is gone"

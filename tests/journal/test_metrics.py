@@ -49,3 +49,10 @@ async def test_every_instrument_is_exposed(live, body):
     assert [each.name for each in INSTRUMENTS if f"\n{each.name}" not in text and not text.startswith(each.name)] == []
     assert 'otelwp_journal_refused_entries{reason="journal_full"} 1\n' in text
     assert "otelwp_journal_commit_duration_seconds_count 1\n" in text
+
+
+async def test_entries_that_the_disk_does_not_return_are_counted_while_they_wait(live):
+    life = live()
+    assert value(life, "unreadable_entries") == 0
+    life.journal._entry_store.unreadable = {(1, 0): 0.0, (1, 1): 0.0}
+    assert value(life, "unreadable_entries") == 2

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from otelwp_agent.journal import records
-from otelwp_agent.journal.segment import Segment
+from otelwp_agent.journal.segment import DisplacedError, Segment, is_segment
 from otelwp_agent.model.signal import Signal
 
 
@@ -46,3 +46,115 @@ def test_a_write_that_fails_leaves_the_end_as_it_was(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         segment.write(parts, sync=True)
     assert segment.path.stat().st_size == segment.size == sum(map(len, parts))
+
+
+@pytest.fixture
+def segment(tmp_path):
+    segment = Segment.create(tmp_path, 3, 10)
+    yield segment
+    segment.close()
+
+
+def written(segment, *bodies):
+    """Write entries with these bodies, as the shelf remembers them."""
+    for body in bodies:
+        segment.offsets.append(segment.size)
+        parts = records.entry(segment.marker, segment.end, Signal.TRACES, 0, 1, body)
+        segment.states.append(0)
+        segment.size += segment.write(parts, sync=False)
+    return segment
+
+
+def test_a_new_segment_is_an_empty_file_named_for_its_number_and_marker(segment, tmp_path):
+    assert segment.path == tmp_path / f"0000000003-{segment.marker.hex()}.journal"
+    assert (segment.number, segment.first, segment.end, segment.size) == (3, 10, 10, 0)
+    assert (segment.kept, segment.live, segment.live_bytes, segment.waiting, segment.displaced) == (0, 0, 0, 0, False)
+    assert (list(segment.offsets), list(segment.context_numbers), list(segment.items)) == ([], [], [])
+    assert (segment.contexts, bytes(segment.states)) == ({}, b"")
+    assert (segment.path.stat().st_size, segment.path.stat().st_mode & 0o777) == (0, 0o600)
+    assert len(segment.marker) == records.MARKER_BYTES
+    assert is_segment(segment.path.name)
+    assert not is_segment("x" + segment.path.name)
+    assert not is_segment(segment.path.name + "x")
+
+
+def test_no_two_segments_have_the_same_marker(tmp_path):
+    segments = [Segment.create(tmp_path, number, 1) for number in (1, 2)]
+    assert segments[0].marker != segments[1].marker
+    for each in segments:
+        each.close()
+
+
+def test_each_entry_is_read_by_its_index(segment):
+    written(segment, b"first", b"the second", b"third")
+    assert [segment.entry(index).body() for index in range(3)] == [b"first", b"the second", b"third"]
+    assert [segment.entry(index).seq for index in range(3)] == [10, 11, 12]
+    assert [segment.entry(index).offset for index in range(3)] == list(segment.offsets)
+
+
+def test_an_entry_that_is_damaged_or_another_one_is_not_read(segment):
+    written(segment, b"first", b"second")
+    os.pwrite(segment.fd, b"x", segment.offsets[1] - 1)
+    assert segment.entry(0) is None
+    segment.first = 11
+    assert segment.entry(1) is None, "its number says that it is another one"
+
+
+def test_bytes_are_cut_off_the_end(segment):
+    written(segment, b"first")
+    size = segment.size
+    written(segment, b"second")
+    segment.cut(segment.size - size)
+    assert segment.size == segment.path.stat().st_size == size
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced", "directory removed", "directory replaced by a file"])
+def test_a_segment_that_is_not_at_its_path_takes_no_writes(tmp_path, how):
+    directory = tmp_path / "journal"
+    directory.mkdir()
+    segment = Segment.create(directory, 1, 1)
+    assert segment.is_in_place
+    written(segment, b"first")
+    size = segment.size
+    if how == "removed":
+        segment.path.unlink()
+    elif how == "replaced":
+        data = segment.path.read_bytes()
+        segment.path.rename(tmp_path / "moved")
+        segment.path.write_bytes(data)
+    else:
+        directory.rename(tmp_path / "elsewhere")
+        if how.endswith("file"):
+            directory.write_text("")
+    assert not segment.is_in_place
+    parts = records.entry(segment.marker, 2, Signal.TRACES, 0, 1, b"second")
+    with pytest.raises(DisplacedError, match="was removed or replaced while the agent runs") as raised:
+        segment.write(parts, sync=False)
+    assert (raised.value.errno, str(segment.path) in str(raised.value)) == (errno.ESTALE, True)
+    assert os.fstat(segment.fd).st_size == segment.size == size
+    segment.close()
+
+
+def test_a_segment_may_be_opened_without_writing_to_it(segment):
+    written(segment, b"first")
+    again = Segment.open(segment.path, write=False)
+    assert (again.size, len(list(again.scan()))) == (segment.size, 1)
+    assert again.is_in_place
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        again.write([b"x"], sync=False)
+    again.close()
+    again.close()
+
+
+def test_only_a_write_that_is_to_wait_for_the_disk_does(segment, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    segment.write([b"x"], sync=False)
+    assert synced == []
+    segment.write([b"x"], sync=True)
+    assert synced == [segment.fd]
+
+
+def test_waiting_entries_are_counted_over_contexts_and_states(segment):
+    segment.waiting_for.update({(0, 0): 2, (1, 3): 3})
+    assert segment.waiting == 5

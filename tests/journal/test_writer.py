@@ -1,12 +1,13 @@
 import asyncio
 import errno
 import gc
+import sys
 import threading
 import weakref
 
 import pytest
 
-from otelwp_agent.journal.writer import Writer
+from otelwp_agent.journal.writer import SWITCH_INTERVAL, Writer
 
 
 @pytest.fixture
@@ -85,3 +86,40 @@ async def test_what_was_written_is_not_kept_in_memory_until_the_next_write(write
             break
         await asyncio.sleep(0.001)
     assert gone() is None
+
+
+async def test_the_thread_has_a_name_and_does_not_keep_the_process(writer):
+    other = Writer("records")
+    threads = []
+    for each in (writer, other):
+        await do(each, lambda: threads.append(threading.current_thread()))
+    assert [(thread.name, thread.daemon) for thread in threads] == [("journal", True), ("records", True)]
+    other.close()
+
+
+async def test_after_a_close_it_can_be_used_again(writer):
+    assert await do(writer, lambda: None) is None
+    writer.close()
+    assert await do(writer, lambda: None) is None
+
+
+def test_a_loop_that_has_ended_hears_nothing_and_the_thread_goes_on(writer):
+    disk, did = threading.Event(), []
+
+    async def submit():
+        writer.submit(disk.wait, did.append)
+        writer.submit(lambda: did.append("second"), did.append)
+
+    asyncio.run(submit())
+    disk.set()
+    writer.close()
+    assert did == ["second"]
+
+
+async def test_python_switches_to_the_loop_soon(writer):
+    before = sys.getswitchinterval()
+    try:
+        await do(writer, lambda: None)
+        assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL)
+    finally:
+        sys.setswitchinterval(before)

@@ -3,13 +3,20 @@ import time
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
-from otelwp_agent.errors import Overloaded
+from otelwp_agent.errors import InternalError, MalformedError, Overloaded, PermanentError, RetryableError
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.ledgers import Ledgers
 from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.pipeline.entry import ConnectorEntry, PipelineHead, ReceiverEntry
+from otelwp_agent.pipeline.entry import (
+    CONNECTOR_PATIENCE,
+    RECEIVER_PATIENCE,
+    ConnectorEntry,
+    PipelineHead,
+    ReceiverEntry,
+)
 from otelwp_agent.telemetry.metrics import Registry
 from tests.kit.branches import Queue
 from tests.kit.graphs import until
@@ -45,9 +52,9 @@ def entry_of(heads, registry=None):
     return ReceiverEntry(heads, "otlp", Signal.TRACES, registry or Registry(), clock=time.monotonic, log=log)
 
 
-def batch(items=2, transport="http"):
+def batch(items=2, transport="http", tenant="", receiver="otlp"):
     receipt = Receipt(items)
-    return Batch(Signal.TRACES, b"", items, Origin("otlp", transport), ((receipt, items),))
+    return Batch(Signal.TRACES, b"", items, Origin(receiver, transport, tenant), ((receipt, items),))
 
 
 def test_the_ledger_balances_at_every_step():
@@ -144,3 +151,198 @@ def test_through_a_connector_each_pipeline_settles_for_itself():
     assert [each.total.in_flight for each in (before, after)] == [2, 2]
     after.first.taken[0].settle(Outcome.DELIVERED)
     assert [each.total.settled[Outcome.DELIVERED] for each in (before, after)] == [2, 2]
+
+
+def test_a_new_pipeline_asks_nobody_and_has_accepted_nothing():
+    pipeline = PipelineHead("traces", Ledgers())
+    assert (pipeline.admits, pipeline.fills) == ((), {})
+    pipeline.admit()
+    assert (pipeline.total.key, pipeline.total.accepted) == (("traces", "", ""), 0)
+
+
+def test_each_receiver_and_tenant_has_an_account_and_the_total_is_their_sum():
+    ledgers = Ledgers()
+    pipeline = PipelineHead("traces", ledgers)
+    pipeline.first = Stage()
+    for items, receiver, tenant in ((1, "otlp", "a"), (2, "otlp", "b"), (4, "zipkin", "a"), (8, "otlp", "a")):
+        pipeline.consume(batch(items, receiver=receiver, tenant=tenant))
+    assert {key: ledger.accepted for key, ledger in pipeline.ledgers.items()} == {
+        ("otlp", "a"): 9,
+        ("otlp", "b"): 2,
+        ("zipkin", "a"): 4,
+    }
+    assert pipeline.ledgers["otlp", "b"].key == ("traces", "otlp", "b")
+    assert pipeline.ledgers["otlp", "a"] is ledgers.get("traces", "otlp", "a")
+    first, second, third, fourth = pipeline.first.taken
+    first.settle(Outcome.DROPPED, "queue_full")
+    second.settle(Outcome.DROPPED, "timeout")
+    third.settle(Outcome.DROPPED, "queue_full")
+    fourth.settle(Outcome.FILTERED)
+    total = pipeline.total
+    assert (total.accepted, total.settled, total.in_flight) == (15, [0, 0, 8, 7], 0)
+    assert total.dropped_reasons == {"queue_full": 5, "timeout": 2}
+
+
+def test_a_refused_batch_leaves_no_trace_in_the_account():
+    pipeline = head()
+    pipeline.consume(batch(5))
+    pipeline.first.error = MalformedError("no")
+    refused = batch(3)
+    with pytest.raises(MalformedError):
+        pipeline.consume(refused)
+    assert refused.shares[0][0].ledger is None
+    assert pipeline.total.accepted == 5
+
+
+def test_a_bug_in_a_component_is_an_internal_error_and_nothing_is_accepted():
+    pipeline = head()
+    pipeline.first.error = ZeroDivisionError("division by zero")
+    one = batch()
+    with capture_logs() as logs, pytest.raises(InternalError, match="the agent's log has the details") as raised:
+        pipeline.consume(one)
+    assert raised.value.__cause__ is pipeline.first.error
+    assert [(line["event"], line["log_level"], line["pipeline"]) for line in logs] == [
+        ("component failed: a bug in the component", "error", "traces")
+    ]
+    assert (pipeline.total.accepted, one.shares[0][0].ledger) == (0, None)
+    pipeline.first.error = ZeroDivisionError("division by zero")
+    with capture_logs() as logs, pytest.raises(InternalError) as raised:
+        pipeline.admit()
+    assert raised.value.__cause__ is pipeline.first.error
+    assert [line["pipeline"] for line in logs] == ["traces"]
+
+
+def test_a_single_pipeline_gets_the_batch_itself_and_not_a_fork():
+    pipeline, one = head(), batch()
+    entry_of([pipeline]).consume(one)
+    assert pipeline.first.taken == [one]
+    assert pipeline.first.taken[0].shares[0][0] is one.shares[0][0]
+
+
+def test_a_cancelled_task_is_no_bug():
+    pipeline = head()
+    pipeline.first.error = asyncio.CancelledError()
+    with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
+        pipeline.consume(batch())
+    assert (pipeline.total.accepted, logs) == (0, [])
+
+
+def test_a_pipeline_says_why_it_would_refuse():
+    pipeline = head()
+    assert pipeline.refusal(batch()) is None
+    pipeline.first.error = Overloaded("full")
+    assert pipeline.refusal(batch()) is pipeline.first.error
+    assert entry_of([pipeline]).refusal(batch()) is pipeline.first.error
+    assert entry_of([head("traces/a"), pipeline]).refusal(batch()) is pipeline.first.error
+
+
+def entry_that_waits(heads):
+    log = structlog.get_logger()
+    return ReceiverEntry(
+        heads, "otlp", Signal.TRACES, Registry(), clock=time.monotonic, log=log, acknowledge="delivered"
+    )
+
+
+async def test_a_sender_that_wants_to_know_is_answered_when_everything_is_settled():
+    heads = [head("traces/a"), head("traces/b")]
+    entry = entry_that_waits(heads)
+    assert entry.answers_late
+    answer = entry.consume(batch(), "yes")
+    heads[0].first.taken[0].settle(Outcome.DELIVERED)
+    assert not answer.done()
+    heads[1].first.taken[0].settle(Outcome.FILTERED)
+    assert await answer == "yes"
+
+
+async def test_a_sender_that_wants_to_know_is_told_what_was_lost():
+    pipeline = head()
+    entry = entry_that_waits([pipeline])
+    answer = entry.consume(batch(), "yes", lambda items, why: f"{items} lost: {why}")
+    pipeline.first.taken[0].shares[0][0].settle(Outcome.DELIVERED, 1)
+    pipeline.first.taken[0].shares[0][0].settle(Outcome.DROPPED, 1, "malformed")
+    assert await answer == "1 lost: 1 of 2 items were dropped (malformed)"
+    answer = entry.consume(batch(), "yes")
+    pipeline.first.taken[1].settle(Outcome.DROPPED, "malformed")
+    with pytest.raises(PermanentError, match="2 of 2 items were dropped"):
+        await answer
+
+
+async def test_a_sender_that_wants_to_know_is_answered_at_the_latest_after_half_a_minute(monkeypatch):
+    monkeypatch.setattr("otelwp_agent.pipeline.acknowledge.PATIENCE", 0.01)
+    answer = entry_that_waits([head()]).consume(batch(), "yes")
+    with pytest.raises(RetryableError, match="it may still be delivered"):
+        async with asyncio.timeout(5):
+            await answer
+
+
+async def test_what_is_settled_at_once_is_answered_at_once_and_leaves_no_timer(monkeypatch):
+    monkeypatch.setattr("otelwp_agent.pipeline.acknowledge.Answer.expect", lambda _: pytest.fail("it waits"))
+    pipeline = head()
+    pipeline.first.consume = lambda one: one.settle(Outcome.SAMPLED_OUT)
+    assert entry_that_waits([pipeline]).consume(batch(), "yes").result() == "yes"
+
+
+def test_other_senders_are_answered_at_once():
+    entry = entry_of([head()])
+    assert not entry.answers_late
+    assert entry.consume(batch(), "yes") is None
+    assert not ConnectorEntry([head()], clock=time.monotonic, log=structlog.get_logger()).answers_late
+
+
+def test_a_refusal_names_the_number_of_items_and_counts_them_by_receiver():
+    registry, pipeline = Registry(), head()
+    entry = entry_of([pipeline], registry)
+    error = pipeline.first.error = Overloaded("full")
+    for items in (7, 5):
+        with pytest.raises(Overloaded):
+            entry.consume(batch(items))
+        assert error.items == items
+    pipeline.first.error = None
+    entry.consume(batch(2))
+    entry.consume(batch(3))
+    labels = {"receiver": "otlp", "transport": "http"}
+    assert registry.value("otelcol_receiver_refused_spans", **labels) == 12
+    assert registry.value("otelcol_receiver_accepted_spans", **labels) == 5
+
+
+@pytest.mark.parametrize("through", ["receiver", "connector"])
+async def test_a_pipeline_is_isolated_later_than_by_a_fan_out_nearer_to_the_exporter(through):
+    now = [100.0]
+    heads = [head("traces/a"), head("traces/b")]
+    heads[1].first = Queue(clock=lambda: now[0], isolate_after=10.0)
+    heads[1].first.is_full = True
+    log = structlog.get_logger()
+    if through == "receiver":
+        entry = ReceiverEntry(heads, "otlp", Signal.TRACES, Registry(), clock=lambda: now[0], log=log)
+        pipelines, patience = entry.first, RECEIVER_PATIENCE
+    else:
+        entry = pipelines = ConnectorEntry(heads, clock=lambda: now[0], log=log)
+        patience = CONNECTOR_PATIENCE
+    with capture_logs() as logs:
+        with pytest.raises(Overloaded):
+            entry.consume(batch())
+        (stall,) = pipelines._branches[1].stalls.values()
+        assert (stall.since, stall.limit) == (100.0, 10.0 * patience)
+        now[0] += 10.0 * patience
+        pipelines._isolation._look(pipelines._branches[1], stall)
+        entry.consume(batch())
+    assert [(line["event"], line["branch"]) for line in logs] == [("exporter isolated", "traces/b")]
+    assert 1 < CONNECTOR_PATIENCE < RECEIVER_PATIENCE
+    entry.close()
+    assert heads[1].first.capacity.isolated == 0
+
+
+def test_what_pipelines_lose_is_reported_with_the_pipelines_name():
+    heads = [head("traces/a"), head("traces/b")]
+    for entry in (entry_of(heads), ConnectorEntry(heads, clock=time.monotonic, log=structlog.get_logger())):
+        heads[1].first.consume = Stage().consume
+        heads[1].first.consume.__self__.error = MalformedError("no")
+        with capture_logs() as logs:
+            entry.consume(batch(), "yes", print)
+        assert [(line["event"], line["branch"], line["items"]) for line in logs] == [("items dropped", "traces/b", 2)]
+    assert heads[1].total.settled[Outcome.DROPPED] == 4
+    assert (heads[0].total.accepted, heads[1].total.accepted) == (4, 4)
+
+
+def test_closing_the_entry_of_one_pipeline_closes_nothing():
+    entry_of([head()]).close()

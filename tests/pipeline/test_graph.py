@@ -275,6 +275,27 @@ async def test_a_reload_replaces_what_changed_and_loses_nothing_of_it():
     await running.stop()
 
 
+async def test_what_still_comes_to_a_replaced_receiver_goes_into_the_pipelines_of_its_successor():
+    running = Running()
+    await running.go(ONE)
+    replaced = running.hand
+    graph = await running.go(ONE.replace("label: A", "label: X").replace("traces:", "traces/moved:"))
+    assert await settled(replaced.receive(3)) is Outcome.DELIVERED
+    assert graph.heads["traces/moved"].total.accepted == 3
+    await running.stop()
+
+
+async def test_a_receiver_that_a_reload_removes_keeps_its_way_until_it_has_stopped():
+    running = Running()
+    both = ONE.replace("hand: {", "hand/2: , hand: {").replace("[hand]", "[hand, hand/2]")
+    await running.go(both)
+    removed = running.hand_2
+    await running.go(ONE)
+    assert removed.life == ["start", "shutdown"]
+    assert await settled(removed.receive()) is Outcome.DELIVERED
+    await running.stop()
+
+
 async def test_a_reload_that_fails_leaves_the_old_graph_untouched():
     running = Running()
     await running.go(ONE)

@@ -223,7 +223,7 @@ def test_percentages_are_of_all_memory(memory, monkeypatch):
         await stage.shutdown()
         monkeypatch.setattr(memory_limiter, "total_memory", lambda: None)
         stage, _ = build("memory_limiter", {"limit_percentage": 80})
-        with pytest.raises(StartError, match="give `limit_mib`"):
+        with pytest.raises(StartError, match="set `limit_mib`"):
             await stage.start()
 
     run(scenario())

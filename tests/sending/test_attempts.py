@@ -140,3 +140,109 @@ def test_a_probe_whose_worker_is_stopped_gives_its_permit_back(loop):
 
     loop.run_until_complete(scenario())
     assert stage.breaker.acquire(loop.time()) is Permit.PROBE
+
+
+@pytest.mark.parametrize(
+    ("raised", "message"),
+    [
+        (TimeoutError(), "no answer in time"),
+        (ConnectionResetError("connection reset"), "connection reset"),
+        (asyncio.CancelledError(), "the exporter gave the try up"),
+        (ZeroDivisionError("oops"), r"a bug in the exporter: ZeroDivisionError\('oops'\)"),
+    ],
+)
+def test_the_message_says_what_went_wrong(loop, raised, message):
+    with pytest.raises((RetryableError, PermanentError), match=f"^{message}$") as error:
+        Stage(loop, scripted(raised)).once()
+    assert error.value.__cause__ is raised
+
+
+def test_a_try_that_takes_too_long_is_a_timeout(loop):
+    async def wait(_: list[str]) -> int:
+        await asyncio.sleep(1000)
+        return 0
+
+    with pytest.raises(RetryableError) as error:
+        Stage(loop, wait).once()
+    assert error.value.reason == "timeout"
+
+
+def test_without_a_timeout_a_try_takes_as_long_as_it_likes(loop):
+    async def wait(_: list[str]) -> int:
+        await asyncio.sleep(1000)
+        return 2
+
+    assert Stage(loop, wait, timeout=0).once() == 2
+
+
+def test_an_exporter_that_returns_nothing_has_delivered_everything(loop):
+    assert Stage(loop, scripted(None)).once() == 0
+
+
+def test_the_other_sides_word_reaches_the_breaker_with_a_failure_too(loop):
+    stage = Stage(loop, scripted(RetryableError("busy", retry_after=60)))
+    for _ in range(4):
+        stage.breaker.failed(Permit.TRY, 0)
+    with pytest.raises(RetryableError):
+        stage.once()
+    assert (stage.breaker.state, stage.breaker.until) == (State.OPEN, 60)
+
+
+def test_failures_of_sends_that_ran_together_halve_the_limit_once(loop):
+    async def fail(_: list[str]) -> int:
+        await asyncio.sleep(1)
+        raise RetryableError("busy")
+
+    stage = Stage(loop, fail)
+
+    async def scenario() -> None:
+        tries = [stage.tries.once(a_request("a"), Permit.TRY) for _ in range(3)]
+        await asyncio.gather(*tries, return_exceptions=True)
+        assert stage.concurrency.limit == 4
+        await asyncio.gather(stage.tries.once(a_request("a"), Permit.TRY), return_exceptions=True)
+        assert stage.concurrency.limit == 2
+
+    loop.run_until_complete(scenario())
+
+
+def test_the_time_of_each_try_is_measured(loop):
+    async def answer(names: list[str]) -> int:
+        await asyncio.sleep(3)
+        if loop.time() > 8:
+            raise PermanentError("no")
+        return 0
+
+    stage = Stage(loop, answer)
+    stage.once()
+    stage.once()
+    with pytest.raises(PermanentError):
+        stage.once()
+    text = stage.exporter.context.registry.expose()
+    (total,) = [line for line in text.splitlines() if line.startswith("otelwp_exporter_send_duration_seconds_sum")]
+    assert float(total.split()[-1]) == 9
+
+
+def test_a_worker_whose_try_ended_in_time_is_not_cancelled_later(loop):
+    stage = Stage(loop, scripted(0))
+
+    async def scenario() -> str:
+        await stage.tries.once(a_request("a"), Permit.TRY)
+        await asyncio.sleep(60)
+        return "not cancelled"
+
+    assert loop.run_until_complete(scenario()) == "not cancelled"
+
+
+def test_only_sends_that_use_the_whole_limit_raise_it(loop):
+    async def answer(_: list[str]) -> int:
+        await asyncio.sleep(0.01)
+        return 0
+
+    stage = Stage(loop, answer)
+    stage.concurrency.went_wrong(0, 0)
+    assert stage.concurrency.limit == 4
+    for sending, limit in ((3, 4), (4, 5)):
+        stage.concurrency.sending = sending
+        for _ in range(6):
+            stage.once()
+        assert stage.concurrency.limit == limit

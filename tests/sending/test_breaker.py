@@ -362,3 +362,60 @@ class TestInASender:
         drained, tried = loop.run_until_complete(scenario())
         assert loop.time() == 3
         assert (drained.delivered, drained.left, tried) == (delivered, 20 - delivered, tries)
+
+
+def test_it_is_calm_as_long_as_there_is_nothing_to_ask_and_nothing_to_report():
+    breaker = a_breaker(failures=2)
+    assert breaker.calm is True
+    breaker.failed(TRY, 0)
+    assert breaker.calm is False
+    breaker.answered()
+    assert breaker.calm is True
+    breaker.throttled(10, 7)
+    assert (breaker.calm, breaker.until) == (False, 17)
+    breaker.answered()
+    assert (breaker.calm, breaker.until) == (False, 17), "an answer does not end a throttling"
+    breaker.failed(TRY, 17)
+    breaker.failed(TRY, 17)
+    assert (breaker.state, breaker.calm) == (OPEN, False)
+    breaker.acquire(100)
+    breaker.answered()
+    assert (breaker.state, breaker.calm, breaker.until) == (CLOSED, True, 0)
+
+
+def test_throttled_for_no_time_it_stays_calm():
+    for retry_after in (None, 0.0):
+        breaker = a_breaker()
+        breaker.throttled(10, retry_after)
+        assert (breaker.calm, breaker.until) == (True, 0)
+
+
+def test_the_other_sides_word_holds_when_a_try_or_a_probe_opens_it():
+    breaker = a_breaker(failures=1)
+    breaker.failed(TRY, 100, 60)
+    assert breaker.until == 160
+    breaker.failed(breaker.acquire(160), 160, 200)
+    assert breaker.until == 360
+
+
+def test_it_may_be_open_for_less_than_a_second():
+    breaker = a_breaker(failures=1, open_time="500ms")
+    breaker.failed(TRY, 100)
+    assert breaker.until == 100.5
+
+
+def test_only_the_probe_gives_the_probe_back():
+    told: list[State] = []
+    breaker = an_open_one(told=told)
+    breaker.released(TRY, 101)
+    assert (breaker.state, breaker.until) == (OPEN, 105)
+    assert breaker.acquire(105) is PROBE
+    breaker.released(TRY, 106)
+    assert breaker.state is HALF_OPEN, "a try from before it opened"
+    breaker.released(PROBE, 107)
+    assert (breaker.state, breaker.until) == (OPEN, 107)
+    assert told == [OPEN, HALF_OPEN, OPEN]
+    assert breaker.acquire(107) is PROBE
+    breaker.answered()
+    breaker.released(PROBE, 108)
+    assert (breaker.state, breaker.until) == (CLOSED, 0), "it was closed by somebody's answer meanwhile"

@@ -113,6 +113,67 @@ def test_slow_sends_that_are_few_are_no_sign_of_too_many():
     assert limit.limit == 10
 
 
+def slow(limit: Concurrency, now: float) -> int:
+    limit.went_well(now, now + 1.0, KIB, busy=True)
+    return limit.limit
+
+
+def fast(limit: Concurrency, now: float) -> int:
+    limit.went_well(now, now + 0.01, KIB, busy=True)
+    return limit.limit
+
+
+def test_the_fourth_slow_send_in_a_row_halves_it_and_then_four_more_are_needed():
+    limit = Concurrency(1, 16)
+    fast(limit, 0.0)
+    assert [slow(limit, 10.0 + 2 * number) for number in range(8)] == [16, 16, 16, 8, 8, 8, 8, 4]
+
+
+def test_a_fast_send_among_slow_ones_counts_a_fifth():
+    limit = Concurrency(1, 16)
+    fast(limit, 0.0)
+    assert [slow(limit, 10.0 + number) for number in (0, 2, 4)] == [16, 16, 16]
+    assert fast(limit, 16.0) == 16
+    assert slow(limit, 18.0) == 8
+
+
+def test_slow_sends_of_long_ago_do_not_count():
+    for between in range(40):
+        limit = Concurrency(1, 16)
+        fast(limit, 0.0)
+        slow(limit, 1.0)
+        for number in range(between):
+            fast(limit, 3.0 + number)
+        assert slow(limit, 50.0) == 16
+
+
+def test_a_send_that_takes_exactly_what_is_allowed_is_not_slow():
+    limit = Concurrency(1, 16)
+    limit.went_well(0.0, 0.05, KIB, busy=True)
+    for _ in range(20):
+        limit.went_well(0.0, 0.2, KIB, busy=True)
+    assert limit.limit == 16
+
+
+def test_a_send_that_begins_when_the_limit_was_halved_may_halve_it_again():
+    limit = Concurrency(1, 16)
+    limit.went_wrong(0.0, 3.0)
+    limit.went_wrong(2.9, 4.0)
+    assert limit.limit == 8
+    limit.went_wrong(3.0, 4.0)
+    assert limit.limit == 4
+
+
+def test_a_floor_is_remembered_for_more_than_a_minute():
+    limit = Concurrency(1, 16)
+    limit.went_well(0.0, 0.0, KIB, busy=True)
+    for now in (MEMORY, 2 * MEMORY):
+        limit.went_well(now, now, 1, busy=True)
+    for number in range(4):
+        limit.went_well(2 * MEMORY + number, 2 * MEMORY + number + 0.5, KIB, busy=True)
+    assert limit.limit == 8
+
+
 @given(
     st.integers(1, 5),
     st.integers(5, 40),

@@ -205,3 +205,73 @@ def test_stops_without_a_start_and_twice(loop):
     sends = Sends(loop)
     loop.run_until_complete(sends.dispatcher.finish(0))
     loop.run_until_complete(sends.dispatcher.finish(0))
+
+
+def test_tasks_that_have_had_nothing_to_send_send_what_comes_later(loop):
+    sends = Sends(loop)
+    assert (sends.dispatcher.stopped, sends.dispatcher.draining) == (False, False)
+
+    async def scenario():
+        sends.start()
+        await asyncio.sleep(5)
+        assert {task.get_name() for task in asyncio.all_tasks()} >= {"test 0", "test 1"}
+        sends.add("a")
+        await asyncio.sleep(5)
+        await sends.dispatcher.finish(100)
+
+    loop.run_until_complete(scenario())
+    assert sends.done == [(6, "a")]
+
+
+def test_a_retry_that_is_due_in_less_than_a_second_begins_in_time(loop):
+    sends = Sends(loop)
+
+    async def scenario():
+        sends.start()
+        sends.add("a", at=0.5)
+        await asyncio.sleep(3)
+        await sends.dispatcher.finish(100)
+
+    loop.run_until_complete(scenario())
+    assert sends.done == [(1.5, "a")]
+
+
+@pytest.mark.parametrize(("deadline", "ended"), [(10.0, 20.5), (20.7, 20.7)])
+def test_the_deadline_is_a_time_on_the_clock_and_may_be_over(loop, deadline, ended):
+    sends = Sends(loop)
+
+    async def scenario():
+        await asyncio.sleep(20)
+        sends.start()
+        sends.add("a")
+        await asyncio.sleep(0.5)
+        await sends.dispatcher.finish(deadline)
+        return loop.time()
+
+    assert loop.run_until_complete(scenario()) == pytest.approx(ended)
+    assert sends.cancelled == ["a"]
+
+
+def test_finish_waits_for_the_sends_that_it_has_cancelled_and_may_be_called_again(loop):
+    class Slow(Sends):
+        async def send(self, entry, permit):
+            try:
+                await asyncio.sleep(100)
+            finally:
+                await asyncio.sleep(2)
+                self.queue.release(entry)
+                self.cancelled.extend(names_in(entry.batch))
+
+    sends = Slow(loop)
+
+    async def scenario():
+        sends.add("b", at=90)
+        sends.start()
+        sends.add("a")
+        await asyncio.sleep(1)
+        await sends.dispatcher.finish(5)
+        assert sends.cancelled == ["a"]
+        await sends.dispatcher.finish(5)
+        return loop.time()
+
+    assert loop.run_until_complete(scenario()) == 7

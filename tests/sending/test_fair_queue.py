@@ -105,6 +105,51 @@ def test_lines_of_tenants_that_hold_nothing_are_forgotten_when_there_are_many():
     assert lines.of("held") is held.tenant_queue
 
 
+def order(lines: FairQueue, number: int) -> str:
+    return "".join(take(lines).tenant_queue.tenant for _ in range(number))
+
+
+def test_tenants_take_turns_in_the_order_in_which_they_came():
+    lines = FairQueue()
+    for tenant in "abc" * 3:
+        put(lines, tenant, QUANTUM)
+    assert order(lines, 9) == "abc" * 3
+
+
+def test_a_batch_of_exactly_a_quantum_needs_one_turn():
+    lines = FairQueue()
+    for tenant, size in (("a", QUANTUM), ("a", 1), ("b", QUANTUM)):
+        put(lines, tenant, size)
+    assert order(lines, 3) == "aba"
+
+
+def test_what_a_tenant_has_sent_alone_is_not_counted_against_it():
+    lines = FairQueue()
+    put(lines, "a", QUANTUM // 2)
+    put(lines, "a", QUANTUM)
+    take(lines)
+    put(lines, "b", QUANTUM)
+    assert order(lines, 2) == "ab"
+
+
+def test_a_tenant_with_bytes_and_no_units_holds_something():
+    lines = FairQueue()
+    empty, other = lines.of("empty"), lines.of("idle")
+    empty.bytes = 200
+    assert list(lines) == [empty]
+    other.size = 1
+    assert list(lines) == [empty, other]
+
+
+def test_no_more_lines_are_kept_than_there_may_be():
+    lines = FairQueue()
+    for number in range(IDLE_LINES):
+        lines.of(str(number))
+    assert len(lines._lines) == IDLE_LINES
+    lines.of("another")
+    assert len(lines._lines) == 1
+
+
 @pytest.fixture
 def loop():
     loop = FakeTimeLoop()

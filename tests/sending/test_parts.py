@@ -38,6 +38,7 @@ def test_what_is_malformed_is_halved_between_its_requests():
 
 def test_what_is_too_large_is_halved_between_its_items():
     assert parts(merged(), TooLargeError("413")) == [["a", "b", "c"], ["d", "e", "f"]]
+    assert parts(a_request("a", "b"), TooLargeError("413")) == [["a"], ["b"]]
     assert parts(a_request("a"), TooLargeError("413")) == []
 
 

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from otelwp_agent.capacity import Capacity, Offer
 from otelwp_agent.config.blocks import Queue
 from otelwp_agent.errors import Overloaded
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.sending.queue import SHARE_BYTES, SendingQueue
+from otelwp_agent.sending.queued_batch import Suspicion
 
 
 def a_batch(items: int = 1, size: int = 10, shares: int = 1) -> Batch:
@@ -143,11 +147,6 @@ def test_what_was_admitted_is_put_beyond_the_capacity():
 
 
 def test_a_tenants_share_reports_when_something_of_that_tenant_is_released():
-    def of(tenant):
-        batch = a_batch()
-        batch.origin = Origin(tenant=tenant)
-        return batch
-
     queue = a_queue(queue_size=4, max_tenant_share=0.5)
     for tenant in ("loud", "quiet", "loud"):
         queue.put(of(tenant))
@@ -160,3 +159,311 @@ def test_a_tenants_share_reports_when_something_of_that_tenant_is_released():
     queue.release(loud)
     assert not share.short
     queue.put(of("loud"))
+
+
+def of(tenant: str, *, items: int = 1, size: int = 10) -> Batch:
+    batch = a_batch(items, size)
+    batch.origin = Origin(tenant=tenant)
+    return batch
+
+
+def test_a_new_queue_is_empty():
+    queue = a_queue(queue_size=10)
+    assert (queue.size, queue.bytes, queue.items, queue.taken, len(queue)) == (0, 0, 0, 0, 0)
+    assert not queue.ready
+    assert queue.fill("a") == queue.fill("") == 0
+    assert (queue.capacity, queue.max_bytes) == (10, Queue().max_bytes)
+    assert queue.space.root.isolate_after == Queue().isolate_after
+
+
+def test_items_are_counted_until_they_are_released_and_once_when_they_are_put():
+    queue = a_queue()
+    queue.put(a_batch(3))
+    queue.put(a_batch(4))
+    assert (queue.items, queue.taken) == (7, 7)
+    entry = taken(queue)
+    assert (entry.released, entry.backoff, entry.suspicion) == (False, None, None)
+    assert queue.items == 7
+    queue.release(entry)
+    assert entry.released
+    assert (queue.items, queue.taken) == (4, 7)
+    queue.replace(taken(queue), [a_batch(1), a_batch(3)])
+    assert (queue.items, queue.taken) == (4, 7)
+
+
+def test_what_is_put_off_waits_until_it_is_due_and_counts_all_the_time():
+    queue = a_queue()
+    batches = [a_batch() for _ in range(4)]
+    for batch in batches:
+        queue.put(batch)
+    first, second, third = (taken(queue) for _ in range(3))
+    queue.put_off(first, 20.0)
+    queue.put_off(second, 10.0)
+    queue.put_off(third, 10.0)
+    assert (len(queue), queue.size, queue.due) == (4, 4, 10.0)
+    queue.recall(9.9)
+    assert len(queue.later) == 3
+    queue.recall(10.0)
+    assert (len(queue), queue.due) == (4, 20.0)
+    assert [taken(queue).batch for _ in range(3)] == [batches[1], batches[2], batches[3]], "the first put off, first"
+    assert not queue.ready
+
+
+def test_parts_keep_the_suspicion_of_the_batch():
+    queue = a_queue()
+    queue.put(a_batch())
+    entry = taken(queue)
+    entry.suspicion = Suspicion()
+    queue.replace(entry, [a_batch(), a_batch()])
+    assert (entry.released, queue.size) == (True, 2)
+    assert [taken(queue).suspicion for _ in range(2)] == [entry.suspicion] * 2
+    assert (entry.suspicion.refused, entry.suspicion.taken) == (0, False)
+
+
+def test_how_full_it_is_for_a_tenant():
+    queue = a_queue(queue_size=10, max_tenant_share=0.5, max_bytes=100_000)
+    for _ in range(2):
+        queue.put(of("a"))
+    assert queue.fill("a") == 2 / 5
+    assert queue.fill("b") == pytest.approx(2 / 10 * 2 / 3)
+    queue.put(of("b", size=30_000 - SHARE_BYTES))
+    assert queue.fill("b") == 30_000 / 50_000
+    assert queue.fill("c") == pytest.approx((30_000 + 2 * (10 + SHARE_BYTES)) / 100_000 * 2 / 3)
+    queue.put(of("", size=20_000 - SHARE_BYTES))
+    assert queue.fill("") == pytest.approx((50_000 + 2 * (10 + SHARE_BYTES)) / 100_000 * 2 / 3)
+    for _ in range(6):
+        queue.put(of(""))
+    assert queue.fill("") == 0.7
+
+
+def test_senders_without_a_tenant_may_fill_all_of_it():
+    queue = a_queue(queue_size=4, max_tenant_share=0.25)
+    for _ in range(4):
+        queue.put(of(""))
+    assert queue.fill("") == 1.0
+    with pytest.raises(Overloaded) as refused:
+        queue.put(of(""))
+    assert refused.value.reason == "queue_full"
+
+
+@pytest.mark.parametrize("limits", [{"queue_size": 4}, {"max_bytes": 4 * (10 + SHARE_BYTES)}])
+def test_a_tenant_is_refused_beyond_its_share_of_units_and_of_bytes(limits):
+    queue = a_queue(max_tenant_share=0.5, **limits)
+    queue.put(of("a"))
+    assert queue.refusal(of("a")) is None
+    queue.put(of("a"))
+    refusal = queue.refusal(of("a"))
+    assert refusal.reason == "tenant_queue_full"
+    assert queue.refusal(of("b")) is None
+    assert queue.refusal(of("a")).capacity is refusal.capacity, "one share for each tenant"
+    queue.admit()
+
+
+def test_a_tenant_with_nothing_in_the_queue_may_put_one_batch_beyond_its_share():
+    queue = a_queue(queue_size=10, sizer="items", max_tenant_share=0.3)
+    queue.put(of("a", items=4))
+    assert queue.refusal(of("a")).reason == "tenant_queue_full"
+    queue.put(of("b", items=1))
+    assert queue.refusal(of("b", items=3)).reason == "tenant_queue_full"
+    queue.put(of("b", items=2))
+
+
+def test_a_queue_that_is_not_enabled_has_no_shares():
+    queue = a_queue(enabled=False, num_consumers=2, max_tenant_share=0.5)
+    queue.put(of("a"))
+    queue.put(of("a"))
+    assert queue.refusal(of("a")).reason == "queue_full"
+
+
+def test_refusals_say_how_much_of_what_is_taken():
+    queue = a_queue(queue_size=10, sizer="items", max_bytes=10_000, max_tenant_share=0.5)
+    queue.put(of("shop", items=5, size=100))
+    assert str(queue.refusal(of("shop"))) == (
+        "tenant shop fills its share of the sending queue of otlp_http/x "
+        "(5 of 5 items, 300 of 5000 bytes; sending_queue.max_tenant_share is the share)"
+    )
+    queue.put(of("", items=5, size=100))
+    assert str(queue.refusal(of(""))) == (
+        "the sending queue of otlp_http/x is full (10 of 10 items, 600 of 10000 bytes)"
+    )
+
+
+def test_while_refused_batches_wait_nothing_overtakes_them():
+    queue = a_queue(queue_size=10)
+    queue.space.refuse()
+    assert queue.refusal(a_batch()).reason == "queue_full"
+    with pytest.raises(Overloaded):
+        queue.admit()
+    with pytest.raises(Overloaded):
+        queue.put(a_batch())
+    queue.freed()
+    queue.put(a_batch())
+
+
+@pytest.mark.parametrize(("units", "full"), [(630, False), (631, True)])
+def test_the_queue_counts_as_full_when_a_64th_of_its_units_does_not_fit(units, full):
+    queue = a_queue(queue_size=640, sizer="items")
+    queue.put(a_batch(units))
+    assert queue.refusal(a_batch(50)) is not None
+    assert (queue.space.short, queue.space.full) == (True, full)
+
+
+@pytest.mark.parametrize(("size", "full"), [(63_000, False), (63_001, True)])
+def test_the_queue_counts_as_full_when_a_64th_of_its_bytes_does_not_fit(size, full):
+    queue = a_queue(max_bytes=64_000)
+    queue.put(a_batch(size=size - SHARE_BYTES))
+    assert queue.refusal(a_batch(size=2000)) is not None
+    assert (queue.space.short, queue.space.full) == (True, full)
+
+
+def test_a_small_queue_is_full_when_not_one_unit_fits():
+    queue = a_queue(queue_size=2, max_bytes=50)
+    queue.put(a_batch(size=100))
+    assert queue.refusal(a_batch()) is not None
+    assert queue.space.full
+
+
+def test_a_release_is_reported_as_progress_unless_the_batch_was_given_up():
+    now = [5.0]
+    queue = SendingQueue(Queue(queue_size=2), "x", clock=lambda: now[0])
+    heard = []
+    queue.space.observers.append(lambda: heard.append(now[0]))
+    for _ in range(2):
+        queue.put(a_batch())
+    queue.refusal(a_batch())
+    queue.release(taken(queue), progress=False)
+    assert (heard, queue.space.short) == ([], False)
+    queue.put(a_batch())
+    queue.refusal(a_batch())
+    queue.release(taken(queue))
+    assert (heard, queue.space.freed_at) == ([5.0], 5.0)
+
+
+def test_nobody_is_told_of_releases_that_nobody_waits_for():
+    queue = a_queue(queue_size=2)
+    queue.put(a_batch())
+    queue.release(taken(queue))
+    assert queue.space.freed_at == float("-inf")
+
+
+async def test_who_waits_for_the_share_of_a_tenant_is_served_when_that_tenant_has_capacity():
+    queue = a_queue(queue_size=4, max_tenant_share=0.5)
+    for tenant in ("a", "a", "b"):
+        queue.put(of(tenant))
+    served = []
+    offer = Offer(lambda: served.append("a"))
+    offer.wait(queue.refusal(of("a")))
+    entries = {entry.batch.origin.tenant: entry for entry in [taken(queue) for _ in range(3)]}
+    queue.release(entries["b"])
+    await asyncio.sleep(0)
+    assert served == []
+    queue.release(entries["a"])
+    await asyncio.sleep(0)
+    assert served == ["a"]
+
+
+async def test_everybody_offers_again_when_the_limits_change():
+    queue = a_queue(queue_size=4, max_tenant_share=0.25)
+    served = []
+    for tenant in ("a", "b"):
+        queue.put(of(tenant))
+        Offer(lambda tenant=tenant: served.append(tenant)).wait(queue.refusal(of(tenant)))
+    for _ in range(2):
+        queue.put(of(""))
+    Offer(lambda: served.append("")).wait(queue.refusal(of("")))
+    queue.freed_for_all()
+    await asyncio.sleep(0)
+    assert sorted(served) == ["", "a", "b"]
+
+
+def test_what_is_lost_for_lack_of_capacity_is_counted_by_the_owner():
+    lost = []
+    queue = SendingQueue(Queue(), "x", lost=lost.append)
+    queue.space.lost(3)
+    assert lost == [3]
+
+
+def test_a_share_of_a_batch_counts_for_the_memory_that_is_given():
+    queue = SendingQueue(Queue(), "x", 600)
+    queue.put(a_batch(size=40, shares=2))
+    assert queue.bytes == 40 + 2 * 600
+
+
+def test_a_queue_with_all_units_or_bytes_taken_admits_nobody():
+    for limits in ({"queue_size": 1}, {"max_bytes": 10 + SHARE_BYTES}):
+        queue = a_queue(**limits)
+        queue.admit()
+        queue.put(a_batch())
+        with pytest.raises(Overloaded):
+            queue.admit()
+
+
+def test_new_limits_are_no_progress():
+    queue = a_queue()
+    queue.freed()
+    assert queue.space.freed_at == float("-inf")
+
+
+def a_refused_share(queue: SendingQueue) -> Capacity:
+    refusal = queue.refusal(of("a"))
+    assert refusal is not None
+    assert refusal.reason == "tenant_queue_full"
+    return refusal.capacity
+
+
+def test_the_share_of_a_tenant_reports_progress_and_is_forgotten_then():
+    queue = SendingQueue(Queue(queue_size=4, max_tenant_share=0.5), "otlp_http/x", clock=lambda: 7.0)
+    for _ in range(2):
+        queue.put(of("a"))
+    share = a_refused_share(queue)
+    assert share.owner == "otlp_http/x"
+    queue.release(taken(queue))
+    assert (share.freed_at, share.short) == (7.0, False)
+    queue.put(of("a"))
+    assert a_refused_share(queue) is not share
+
+
+def test_the_share_of_a_tenant_is_kept_as_long_as_anybody_watches_it():
+    queue = a_queue(queue_size=4, max_tenant_share=0.5)
+    for _ in range(2):
+        queue.put(of("a"))
+    share = a_refused_share(queue)
+    share.observers.append(lambda: None)
+    queue.freed("a")
+    assert not share.short
+    assert a_refused_share(queue) is share
+    share.observers.clear()
+    queue.freed("a")
+    assert a_refused_share(queue) is not share
+
+
+@pytest.mark.parametrize("tenant", ["", "a"])
+def test_a_batch_without_a_body_takes_memory_and_so_nothing_oversized_comes_beside_it(tenant):
+    queue = a_queue(sizer="bytes", queue_size=1000, max_tenant_share=0.5)
+    queue.put(of(tenant, size=0))
+    assert (queue.size, queue.bytes) == (0, SHARE_BYTES)
+    refusal = queue.refusal(of(tenant, size=800 if tenant else 1001))
+    assert refusal is not None
+    assert refusal.reason == ("tenant_queue_full" if tenant else "queue_full")
+
+
+def test_a_small_queue_is_not_full_as_long_as_one_unit_or_byte_fits():
+    for queue_size in (2, 100):
+        queue = a_queue(queue_size=queue_size, sizer="items")
+        queue.put(a_batch(queue_size - 1))
+        assert queue.refusal(a_batch(2)) is not None
+        assert not queue.space.full
+    queue = SendingQueue(Queue(max_bytes=100), "x", 0)
+    queue.put(a_batch(size=99))
+    assert queue.refusal(a_batch(size=2)) is not None
+    assert not queue.space.full
+
+
+def test_in_a_queue_that_is_not_enabled_a_tenant_may_fill_everything():
+    queue = a_queue(enabled=False, num_consumers=2, max_tenant_share=0.5)
+    queue.put(of("a"))
+    assert queue.fill("a") == 0.5
+
+
+def test_the_capacity_names_the_exporter():
+    assert a_queue().space.owner == "otlp_http/x"

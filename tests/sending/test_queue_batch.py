@@ -13,6 +13,7 @@ from otelwp_agent.model.signal import Signal
 from otelwp_agent.sending.queue_batch import batcher, max_bytes
 from otelwp_agent.telemetry.metrics import Registry
 from otelwp_agent.testing import NoHost
+from tests.kit.senders import a_request
 
 
 class Taker:
@@ -74,3 +75,17 @@ async def test_partitions_are_kept_apart():
     queue = Queue(batch={"min_size": 2, "partition": {"metadata_keys": ["X-Shop"]}})
     shops = ({"x-shop": "a"}, {"x-shop": "b"}, {"x-shop": "a"})
     assert fed(queue, (1, 10), (1, 11), (1, 12), headers=shops) == [(2, 22)]
+
+
+async def test_where_bytes_count_the_number_of_items_sends_nothing():
+    assert fed(Queue(batch={"min_size": 35, "sizer": "bytes"}), (40, 10), (40, 10)) == []
+
+
+async def test_max_size_in_items_divides_what_is_larger_and_max_size_in_bytes_leaves_that_to_the_sender():
+    for sizer, taken in (("items", [2, 2, 1]), ("bytes", [5])):
+        context = Context(ComponentId("x"), Kind.EXPORTER, Registry(), structlog.get_logger(), time.monotonic, NoHost())
+        merging = batcher(Queue(batch={"min_size": 1, "max_size": 2, "sizer": sizer}), context)
+        merging.next = taker = Taker()
+        merging.consume(a_request(*"abcde"))
+        await merging.shutdown()
+        assert [items for items, _ in taker.taken] == taken

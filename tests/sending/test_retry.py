@@ -62,3 +62,9 @@ def test_never_gives_up_without_a_limit():
 
 def test_disabled_gives_up_at_once():
     assert Backoff(Retry(enabled=False), 0, middle).next_wait(0) is None
+
+
+def test_a_limit_below_a_second_is_one():
+    backoff = Backoff(Retry(initial_interval="100ms", max_elapsed_time="250ms"), 0, middle)
+    assert backoff.next_wait(0) == pytest.approx(0.1)
+    assert backoff.next_wait(0.2) is None

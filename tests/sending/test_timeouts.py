@@ -79,3 +79,41 @@ def test_close_leaves_no_timer(loop):
         return loop.time()
 
     assert loop.run_until_complete(scenario()) == 60
+
+
+def test_what_ended_in_time_is_watched_no_more(loop):
+    async def scenario() -> str:
+        watch = Timeouts(5)
+        assert await work(watch, 4) == "done"
+        await asyncio.sleep(60)
+        return "not cancelled"
+
+    assert loop.run_until_complete(scenario()) == "not cancelled"
+
+
+def test_a_task_that_was_late_is_late_no_more_once_it_has_ended(loop):
+    async def scenario() -> None:
+        watch = Timeouts(5)
+        assert await work(watch, 6) == "late"
+        task = asyncio.current_task()
+        assert task is not None
+        assert not watch.is_late(task)
+
+    loop.run_until_complete(scenario())
+
+
+def test_close_cancels_the_timer_and_what_begins_later_is_watched_again(loop):
+    async def scenario() -> None:
+        watch = Timeouts(5)
+        watch.close()
+        task = asyncio.ensure_future(work(watch, 3))
+        await asyncio.sleep(1)
+        timer = watch._timer
+        watch.close()
+        watch.close()
+        assert timer is not None
+        assert timer.cancelled()
+        await task
+        assert await work(watch, 6) == "late"
+
+    loop.run_until_complete(scenario())

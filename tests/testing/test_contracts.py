@@ -86,7 +86,7 @@ def test_the_message_names_the_component_the_rule_and_the_page():
     assert isinstance(error, BrokenContractError)
     assert str(error).splitlines() == [
         "processors/acme breaks the contract `every_entry_of_the_example_matters`.",
-        "  What happened: the corpus comes out the same with and without `remove[1]`",
+        "  What happened: the result for the corpus is the same with and without `remove[1]`",
         "  The rule:      Give every list item in the example an effect.",
         "  Read about it: docs/topics/contracts.md#every_entry_of_the_example_matters",
     ]

@@ -1,6 +1,6 @@
-"""The extension module in C, where there is one: it reads traces, counts items and splits JSON documents.
+"""Load the extension module in C, if it was compiled: it reads traces, counts items and splits JSON documents.
 
-Where it could not be compiled, `extension` is `None`, and Python code does the same more slowly
+If it was not compiled, `extension` is `None`, and Python code does the same more slowly
 (docs/adr/0008-traces-in-c.md).
 """
 

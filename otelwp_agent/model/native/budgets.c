@@ -1,11 +1,11 @@
-/* What budgets are checked with, as functions of Python's: count.c and json.c. Large bodies are read without the GIL. */
+/* Python functions of count.c and json.c, which check limits of requests. Large bodies are read without the GIL. */
 
-#include "request.h" /* before all others: Python.h wants to be the first */
+#include "request.h" /* before all others: Python.h must be the first */
 
 #include "count.h"
 #include "json.h"
 
-#define LARGE 65536 /* bytes from which on other threads may run meanwhile */
+#define LARGE 65536 /* bytes from which the GIL is released */
 
 PyObject *module_count(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
 {
@@ -36,7 +36,7 @@ PyObject *module_count(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ss
     return PyLong_FromLongLong(items);
 }
 
-/* Return (values, [start, end, ...]) of these runs. */
+/* Return (values, [start, end, ...]) for the runs. */
 static PyObject *found_runs(const Run *runs, int64_t count, uint64_t values)
 {
     PyObject *places = PyList_New((Py_ssize_t)count * 2);

@@ -9,7 +9,7 @@ typedef struct {
     size_t run_start, run_end; /* elements that may become a run */
     uint8_t is_array;
     uint8_t is_cut;    /* a run was found in it */
-    uint8_t inner_cut; /* one was found in its current element */
+    uint8_t inner_cut; /* a run was found in its current element */
 } Level;
 
 typedef struct {
@@ -35,7 +35,7 @@ static int is_blank(const uint8_t *data, size_t start, size_t end)
     return 1;
 }
 
-/* Go on after an element that ends at `at`. */
+/* Record the end of an element at `at`. */
 static void end_element(const uint8_t *data, size_t at, Level *level, size_t target, Runs *runs)
 {
     if (level->inner_cut) {
@@ -54,7 +54,7 @@ static void end_element(const uint8_t *data, size_t at, Level *level, size_t tar
     level->element = at + 1;
 }
 
-/* Return the place of the quote that ends a string; `size` if there is none. */
+/* Return the position of the quote that ends a string; `size` if there is none. */
 static size_t end_of_string(const uint8_t *data, size_t start, size_t size)
 {
     for (size_t at = start; at < size; at++) {
@@ -72,7 +72,7 @@ static size_t end_of_string(const uint8_t *data, size_t start, size_t size)
 
 int64_t find_runs(const uint8_t *data, size_t size, size_t target, Run *items, size_t most, uint64_t *values)
 {
-    Level levels[MAX_JSON_DEPTH + 1]; /* the first one is that around the document */
+    Level levels[MAX_JSON_DEPTH + 1]; /* the first level is outside the document */
     Runs runs = {items, 0, most, target / RUNS_PER_TARGET + 1};
     levels[0].inner_cut = 0;
     size_t depth = 0;

@@ -2,7 +2,7 @@
 
    `read` returns None for a request with an unusual layout, which reading.py then reads. */
 
-#include "request.h" /* before all others: Python.h wants to be the first */
+#include "request.h" /* before all others: Python.h must be the first */
 
 static PyTypeObject *request_type;
 
@@ -85,8 +85,8 @@ static PyObject *packed(PyObject **fields, Py_ssize_t count)
     return tuple;
 }
 
-/* Return a serialized resource: one object for all its traces. Otherwise a request of many traces with a large resource
-   would take any amount of memory. */
+/* Return a serialized resource as one object for all its traces. With one object per trace, a request with many traces
+   and a large resource would need unlimited memory. */
 static PyObject *resource_of(const Request *request, PyObject **known, uint32_t place)
 {
     if (known[place] == NULL)

@@ -31,7 +31,7 @@ static inline PyObject *bytes_of(const uint8_t *data, Slice slice)
     return PyBytes_FromStringAndSize((const char *)data + slice.start, length_of(slice));
 }
 
-/* Allocate a bytes object; its content is written from *at on. */
+/* Allocate a bytes object; *at becomes the address of its content, which the caller writes. */
 static inline PyObject *empty_bytes(uint64_t size, uint8_t **at)
 {
     PyObject *bytes = size > PY_SSIZE_T_MAX ? PyErr_NoMemory() : PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
@@ -54,10 +54,10 @@ static inline uint8_t *put_rest(uint8_t *at, const uint8_t *data, Rest rest)
 /* Return a request with the choice for each piece; see reading.Request.select. */
 PyObject *request_select(Request *self, PyObject *chosen);
 
-/* Return the items in a message; counting.count says how. */
+/* Return the number of items in a message; see counting.count. */
 PyObject *module_count(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
-/* Return where JSON can be cut; json_slices.find_runs says how. */
+/* Return the runs in a JSON document; see json_slices.find_runs. */
 PyObject *module_find_runs(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 #endif

@@ -2,15 +2,15 @@
 
 #include "request.h"
 
-/* What to do with the spans of a trace. */
+/* The choice for the spans of a trace: with neither a suffix nor others, they are dropped. */
 typedef struct {
-    const char *suffix; /* keep them and append this to each, */
+    const char *suffix; /* not NULL: keep them and append this to each */
     Py_ssize_t length;
-    PyObject *others; /* or replace them by these, */
-    Py_ssize_t next; /* of which this is the next; or drop them */
+    PyObject *others; /* not NULL: replace them by these */
+    Py_ssize_t next; /* index of the next of the others */
 } Mark;
 
-/* The bytes written for a span: its own, and more behind them. */
+/* The bytes written for a span: its own bytes and the bytes appended to them. */
 typedef struct {
     Slice own;
     const char *more;

@@ -46,8 +46,8 @@ static inline const uint8_t *varint(const uint8_t *at, const uint8_t *end, uint6
     *number = 0;
     for (int shift = 0; shift < 70 && at < end; shift += 7) {
         uint8_t byte = *at++;
-        *number |= (uint64_t)(byte & 0x7F) << shift; /* only one bit of the tenth byte is left, as in all
-                                                        implementations */
+        *number |= (uint64_t)(byte & 0x7F) << shift; /* only one bit of the tenth byte is used, as in
+                                                        all implementations */
         if (byte < 0x80)
             return at;
     }

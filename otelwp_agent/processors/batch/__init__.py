@@ -1,9 +1,9 @@
-"""Merge small requests into large ones, by number, by bytes and by time.
+"""Merge small requests into large batches, limited by number of items, bytes and time.
 
-It belongs after `memory_limiter` and after whatever drops items, before whatever treats a batch as a whole
-(`compression`). Batches of different tenants, metadata values, encodings or signals are never mixed. When the next
-stage refuses a batch, it is kept and offered again as soon as that stage has capacity; meanwhile one more batch is
-collected, then senders are refused: nothing is lost, and memory is bounded.
+Place it after `memory_limiter` and after processors that drop items, and before processors that encode whole batches
+(`compression`). Batches of different tenants, metadata values, encodings or signals are never merged. When the next
+stage refuses a batch, the batch is kept and offered again as soon as that stage has capacity. Meanwhile one more batch
+is collected; after that, senders are refused. So nothing is lost, and memory is bounded.
 
 Example::
 
@@ -39,38 +39,39 @@ if TYPE_CHECKING:
     from otelwp_agent.telemetry.metrics import Counter
 
 _DRAIN_CHECK = 0.005
-"""Seconds between looks whether everything has been handed on at the end."""
+"""Seconds between two checks at shutdown whether everything has been forwarded."""
 _TOTAL = 4
-"""Bytes held at once, of all groups, in units of `send_batch_bytes`."""
+"""Limit of the bytes collected in all groups together, as a multiple of `send_batch_bytes`."""
 
 
 class Config(ComponentConfig):
-    """When to hand on, and what to keep apart."""
+    """When to forward batches, and which batches not to merge."""
 
     send_batch_size: int = Field(8192, ge=0)
-    """Hand on at this many spans, data points or log records. A trigger, no limit: see `send_batch_max_size`.
-    0 hands on at once."""
+    """Number of spans, data points or log records at which a batch is forwarded. It is a trigger, not a limit: see
+    `send_batch_max_size`. 0 forwards at once."""
     send_batch_max_size: int = Field(0, ge=0)
-    """Never hand on more items at once; larger batches are split. 0 for no limit."""
+    """Most items in a forwarded batch; larger batches are split. 0 for no limit."""
     send_batch_bytes: ByteSize = Field(4 * 2**20, ge=1)
-    """Hand on at this many bytes, however few the items. This bounds memory: while the next stage refuses, a group
-    holds at most about twice this, and all groups together collect about four times this."""
+    """Bytes at which a batch is forwarded, whatever its number of items. This bounds memory: while the next stage
+    refuses, a group holds at most about twice this, and all groups together collect about four times this."""
     timeout: Duration = Field(0.2, ge=0)
-    """Hand on after this long, however little there is. 0 hands on at once, split by `send_batch_max_size` alone."""
+    """Time after which a batch is forwarded, whatever its size. 0 forwards at once; then batches are only split by
+    `send_batch_max_size`."""
     metadata_keys: list[str] = Field(default_factory=list)
-    """Client headers (or gRPC metadata), in any case, by whose values batches are kept apart. A batch carries these
-    headers on, and no others."""
+    """Client headers (or gRPC metadata); upper and lower case are the same. Batches with different values of these
+    headers are not merged. A forwarded batch keeps these headers and no others."""
     metadata_cardinality_limit: int = Field(1000, ge=0)
-    """Most combinations of those values that are being collected at one time; a sender beyond them is refused, and may
-    try again. 0 for no limit."""
+    """Most combinations of these values that are collected at the same time. A sender with one more combination is
+    refused and may retry. 0 for no limit."""
 
     @field_validator("metadata_keys")
     @classmethod
     def _unique(cls, keys: list[str]) -> list[str]:
         lower = [key.lower() for key in keys]
-        doubled = sorted({key for key in lower if lower.count(key) > 1})
-        if doubled:
-            message = f"{doubled[0]!r} is there twice (upper and lower case do not count)"
+        duplicates = sorted({key for key in lower if lower.count(key) > 1})
+        if duplicates:
+            message = f"{duplicates[0]!r} is there twice: header names are the same in upper and lower case"
             raise ValueError(message)
         return lower
 
@@ -86,14 +87,15 @@ class Config(ComponentConfig):
 
 
 class BatchProcessor(Processor):
-    """Collects batches by group, and hands each group on when it is large or old enough.
+    """Collects batches in groups, and forwards the batch of a group when it is large or old enough.
 
     Invariants:
 
-    * A group is in `_groups` exactly while it holds something. Then either it has a timer for its age, or the next
-      stage has refused its batch (`blocked`) and its `offer` waits for capacity there.
-    * `_blocked` is the number of groups that are blocked, `_full` of those among them that are full, for a reason that
-      holds for all groups: `admit` compares numbers, however many groups there are.
+    * A group is in `_groups` only while it holds batches. Then either it has a timer for its age, or the next stage has
+      refused its batch (`blocked`) and its `offer` waits for capacity of that stage.
+    * `_blocked` is the number of blocked groups. `_full` is the number of blocked groups that can collect no more for a
+      reason that applies to all groups. So `admit` only compares numbers; its cost does not depend on the number of
+      groups.
     """
 
     buffers = True
@@ -112,17 +114,17 @@ class BatchProcessor(Processor):
         self._groups: dict[tuple[object, ...], Group] = {}
         self._last: Group | None = None
         self._held = 0
-        """Bytes of everything that waits here."""
+        """Bytes of all batches held here."""
         self._blocked = 0
-        """Groups whose batch the next stage refused."""
+        """Number of groups whose batch the next stage refused."""
         self._full = 0
-        """Those among them that can collect no more, where it is not for want of a share of their own."""
+        """Number of blocked groups that can collect no more, except those that wait for a tenant's own share."""
         self._capacity = Capacity(f"processors/{context.id}", context.clock)
-        """Of all groups together."""
+        """Capacity of all groups together."""
         self._measures = BatchMeasures(context)
 
     def consume(self, batch: Batch) -> None:
-        """Collect the batch; raise `Overloaded` when there is no room for it."""
+        """Collect the batch; raise `Overloaded` if there is no capacity for it."""
         if self._passes:
             self._pass(batch)
             return
@@ -151,7 +153,7 @@ class BatchProcessor(Processor):
             group.timer = asyncio.get_running_loop().call_later(self._timeout, self._on_timeout, group)
 
     def admit(self) -> None:
-        """Raise `Overloaded` while nobody could be taken."""
+        """Raise `Overloaded` while every batch would be refused."""
         if self._blocked and (self._full == len(self._groups) or self._held >= self._most_bytes):
             raise self._overloaded()
 
@@ -165,33 +167,36 @@ class BatchProcessor(Processor):
         return self._overloaded(group) if self._blocked and self._refuses(group) else None
 
     def rewired(self) -> None:
-        """Offer again what the next stage has refused."""
+        """Offer the batches again that the next stage has refused."""
         for group in tuple(self._groups.values()):
             if group.offer is not None:
                 group.offer.again()
 
     async def shutdown(self) -> None:
-        """Hand on everything, for as long as it takes; when cancelled, settle what is left as dropped."""
+        """Forward all batches, without a time limit; when cancelled, settle the remaining batches as dropped."""
         self._passes = True
         try:
             for group in list(self._groups.values()):
                 self._flush(group, self._measures.timeout_trigger)
-            while self._groups:  # noqa: ASYNC110 - their timers do the work
+            while self._groups:  # noqa: ASYNC110 - the offers of the groups forward them
                 await asyncio.sleep(_DRAIN_CHECK)
         finally:
             self._drop_everything()
 
     def _pass(self, batch: Batch) -> None:
-        """Hand the batch on now, in parts if it is too large. Once one is taken the batch is, and the rest waits."""
+        """Forward the batch now, in parts if it is too large.
+
+        If the next stage refuses the first part, the batch is refused; if it refuses a later part, the rest waits.
+        """
         if self._groups and self._key(batch) in self._groups:
-            # What came before waits: it must not be overtaken, and there is no room to wait in.
+            # An earlier batch of the group waits: this one must not overtake it.
             raise self._overloaded(self._groups[self._key(batch)])
         parts = deque(split_items(batch, self._max_items) if self._max_items else [batch])
         first = parts.popleft()
         self.next.consume(first)
         self._measures.sent(first, self._measures.size_trigger)
         if parts:
-            self._hand_on(self._new_group(self._key(batch), batch), parts, self._measures.size_trigger)
+            self._forward(self._new_group(self._key(batch), batch), parts, self._measures.size_trigger)
 
     def _key(self, batch: Batch) -> tuple[object, ...]:
         origin = batch.origin
@@ -202,7 +207,7 @@ class BatchProcessor(Processor):
         return tuple([headers.get(key) for key in self._metadata_keys])
 
     def _group_of(self, batch: Batch) -> Group:
-        """Return the group that the batch belongs to, a new one if need be; raise `Overloaded` if there may be none."""
+        """Return the group of the batch; create it if there is none; raise `Overloaded` if it cannot be created."""
         key = self._key(batch)
         group = self._groups.get(key)
         if group is None:
@@ -219,7 +224,7 @@ class BatchProcessor(Processor):
         return group
 
     def _refusal_of_new_group(self) -> Overloaded | None:
-        """Return why there may be no further group, or `None`."""
+        """Return the error if no further group can be created, else `None`."""
         if self._most_groups and len(self._groups) >= self._most_groups:
             message = f"more than {self._most_groups} combinations of metadata values at once"
             return Overloaded(message, retry_after=max(1.0, self._timeout), reason="metadata_cardinality")
@@ -230,21 +235,21 @@ class BatchProcessor(Processor):
         return buffer.items >= self._trigger_items or buffer.size >= self._trigger_bytes
 
     def _refuses(self, group: Group) -> bool:
-        """Whether there is no room: the group waits for the next stage and is full, or all groups together are."""
+        """Return whether a blocked group, or all groups together, can collect no more."""
         return (group.blocked is not None and self._is_full(group)) or self._held >= self._most_bytes
 
     def _note_full(self, group: Group) -> None:
-        """Count a blocked group that can collect no more, if nobody else could be taken either."""
+        """Count a blocked group that can collect no more, unless it waits for the share of one tenant only."""
         if group.full or not self._is_full(group):
             return
-        waits_for = group.offer.capacity if group.offer is not None else None
-        if waits_for is None or not waits_for.share:
+        capacity = group.offer.capacity if group.offer is not None else None
+        if capacity is None or not capacity.share:
             group.full = True
             self._full += 1
 
     def _overloaded(self, group: Group | None = None) -> Overloaded:
-        """Return the refusal of a batch of `group`, or of any batch where all groups together are full."""
-        message = "the batch processor is full: the next stage takes nothing"
+        """Return the error for a batch of `group`, or for any batch if all groups together are full."""
+        message = "the batch processor is full: the next stage refuses batches"
         capacity = self._capacity
         if group is not None and group.offer is not None and group.blocked and self._held < self._most_bytes:
             if group.capacity is None:
@@ -259,7 +264,7 @@ class BatchProcessor(Processor):
         self._flush(group, self._measures.timeout_trigger)
 
     def _flush(self, group: Group, trigger: Counter) -> None:
-        """Hand on what a group has collected, unless it still waits for the next stage."""
+        """Forward the batches that a group has collected, unless it waits for the next stage."""
         if group.blocked is not None:
             return
         buffer = group.buffer
@@ -270,10 +275,13 @@ class BatchProcessor(Processor):
             rest = parts.pop()
             buffer.add(rest)
             self._held += len(rest.body)
-        self._hand_on(group, parts, trigger)
+        self._forward(group, parts, trigger)
 
     def _split(self, merged: Batch) -> list[Batch]:
-        """Cut a batch by the limit; one that cannot be read goes on whole: the exporter finds out whose fault it is."""
+        """Split a batch by `send_batch_max_size`.
+
+        A malformed batch is returned whole: the exporter splits it to find the malformed request.
+        """
         if not self._max_items:
             return [merged]
         try:
@@ -281,8 +289,8 @@ class BatchProcessor(Processor):
         except MalformedError:
             return [merged]
 
-    def _hand_on(self, group: Group, parts: deque[Batch], trigger: Counter) -> None:
-        """Hand the parts on, and plan what comes next for the group."""
+    def _forward(self, group: Group, parts: deque[Batch], trigger: Counter) -> None:
+        """Forward the parts, then set a timer for the group, forward its batch or remove it."""
         while parts:
             part = parts[0]
             try:
@@ -298,10 +306,10 @@ class BatchProcessor(Processor):
             parts.popleft()
         if group.offer is not None:
             group.offer.accepted()
-        self._rest(group)
+        self._continue(group)
 
     def _block(self, group: Group, parts: deque[Batch], trigger: Counter, refusal: RetryableError) -> None:
-        """Keep what was refused, and have it offered again when the next stage has capacity."""
+        """Keep the refused parts, and offer them again when the next stage has capacity."""
         self._measures.refused_by_next.add()
         self._blocked += 1
         group.blocked = parts
@@ -318,16 +326,16 @@ class BatchProcessor(Processor):
 
     def _offer_again(self, group: Group) -> None:
         parts = group.blocked
-        assert parts is not None  # noqa: S101 - its offer says so
+        assert parts is not None  # noqa: S101 - an offer only waits while the group is blocked
         self._unblock(group)
-        self._hand_on(group, parts, group.trigger)
+        self._forward(group, parts, group.trigger)
         if group.blocked is None and group.capacity is not None:
             group.capacity.freed()
         if self._capacity.watched and not (self._blocked and self._held >= self._most_bytes):
             self._capacity.freed()
 
     def _unblock(self, group: Group) -> None:
-        assert group.blocked is not None  # noqa: S101 - callers know
+        assert group.blocked is not None  # noqa: S101 - callers check it
         self._held -= sum([len(part.body) for part in group.blocked])
         group.blocked = None
         self._blocked -= 1
@@ -335,11 +343,11 @@ class BatchProcessor(Processor):
             group.full = False
             self._full -= 1
 
-    def _rest(self, group: Group) -> None:
-        """Plan for what a group has collected since it handed on; forget the group if that is nothing."""
+    def _continue(self, group: Group) -> None:
+        """Remove a group that has collected nothing since its batch was forwarded; else forward it or set its timer."""
         buffer = group.buffer
         if not buffer.batches:
-            self._forget(group)
+            self._remove(group)
         elif self._passes:
             self._flush(group, self._measures.timeout_trigger)
         elif buffer.items >= self._trigger_items or buffer.size >= self._trigger_bytes:
@@ -352,7 +360,7 @@ class BatchProcessor(Processor):
             group.timer.cancel()
         group.timer = asyncio.get_running_loop().call_later(delay, callback, group)
 
-    def _forget(self, group: Group) -> None:
+    def _remove(self, group: Group) -> None:
         if group.timer is not None:
             group.timer.cancel()
             group.timer = None
@@ -365,13 +373,13 @@ class BatchProcessor(Processor):
 
     def _drop_everything(self) -> None:
         for group in list(self._groups.values()):
-            left = [*(group.blocked or ()), *group.buffer.batches]
+            remaining = [*(group.blocked or ()), *group.buffer.batches]
             if group.blocked is not None:
                 self._unblock(group)
-            dropped = sum([batch.abandon() for batch in left])
+            dropped = sum([batch.abandon() for batch in remaining])
             if dropped:
-                self._log_drop("shutdown", dropped, "the next stage had no room in time")
-            self._forget(group)
+                self._log_drop("shutdown", dropped, "the next stage had no capacity before the shutdown ended")
+            self._remove(group)
         self._held = 0
 
     def _log_drop(self, reason: str, items: int, error: str) -> None:

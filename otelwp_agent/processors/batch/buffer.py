@@ -1,6 +1,6 @@
-"""Collect batches that may be merged, and count what they hold.
+"""Collect batches that may be merged, with the sums of their items and bytes.
 
-No clock and no I/O: who owns a buffer decides when to take.
+No clock and no I/O: the owner of a buffer decides when to merge.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Buffer:
-    """Batches of one signal and one set of encodings, in the order in which they came."""
+    """Batches of one signal and one set of encodings, in the order in which they were added."""
 
     __slots__ = ("batches", "items", "size")
 
@@ -32,7 +32,10 @@ class Buffer:
         self.size += len(batch.body)
 
     def take(self, origin: Origin | None = None) -> Batch | None:
-        """Return everything as one batch of `origin` (the first one's if left out) and start again; `None` if empty."""
+        """Merge all batches into one, empty the buffer and return the merged batch; `None` if the buffer is empty.
+
+        The merged batch has the origin `origin`; if that is left out, the origin of the first batch.
+        """
         if not self.batches:
             return None
         merged = merge(self.batches, origin)

@@ -1,4 +1,4 @@
-"""What `batch` collects together, and what the next stage has refused of it."""
+"""The state of a group of batches that `batch` merges with each other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Group:
-    """What is collected together."""
+    """Batches that are merged with each other: the collected ones and those that the next stage has refused."""
 
     __slots__ = (
         "blocked", "buffer", "capacity", "encodings", "full", "key", "metadata", "offer", "origin", "signal", "tenant",
@@ -42,18 +42,18 @@ class Group:
         self.origin = Origin(origin.receiver, origin.transport, origin.tenant, headers)
         self.buffer = Buffer()
         self.blocked: deque[Batch] | None = None
-        """What the next stage refused, in parts."""
+        """The refused parts of a batch, while the next stage refuses them."""
         self.trigger = Counter()
-        """What made it to be handed on."""
+        """Counter of the reason for which the refused batch was forwarded."""
         self.offer: Offer | None = None
-        """Offers again what is blocked. Set when the next stage refuses for the first time, like …"""
+        """Offers the refused parts again. Created when the next stage refuses for the first time."""
         self.capacity: Capacity | None = None
-        """… what those wait for who were refused because this group is full."""
+        """Capacity that refused senders wait for. Created when this group refuses for the first time."""
         self.full = False
-        """Whether it is counted among those that can collect no more."""
+        """Whether the processor counts this group in `_full`."""
         self.timer: asyncio.TimerHandle | None = None
 
     @property
     def name(self) -> str:
-        """What tells it from other groups; "" for one that no tenant and no metadata sets apart."""
+        """Tenant and metadata values of the group, for logs; "" if it has neither."""
         return " ".join(filter(None, (self.tenant, *self.metadata)))

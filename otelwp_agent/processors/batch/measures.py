@@ -1,4 +1,4 @@
-"""What `batch` counts."""
+"""The instruments of `batch`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SEND_SIZE = Instrument(
     "otelcol_processor_batch_batch_send_size",
-    "Items in a batch that was handed on",
+    "Items in a forwarded batch",
     InstrumentKind.HISTOGRAM,
     ("processor",),
     (
@@ -23,30 +23,30 @@ SEND_SIZE = Instrument(
 )
 SEND_SIZE_BYTES = Instrument(
     "otelcol_processor_batch_batch_send_size_bytes",
-    "Bytes in a batch that was handed on",
+    "Bytes in a forwarded batch",
     InstrumentKind.HISTOGRAM,
     ("processor",),
     tuple(2.0**power for power in range(7, 25)),
 )
 SIZE_TRIGGER = Instrument(
     "otelcol_processor_batch_batch_size_trigger_send",
-    "Batches handed on because they were large enough",
+    "Batches forwarded because they reached the size limit",
     labels=("processor",),
 )
 TIMEOUT_TRIGGER = Instrument(
     "otelcol_processor_batch_timeout_trigger_send",
-    "Batches handed on because they were old enough",
+    "Batches forwarded because the timeout expired",
     labels=("processor",),
 )
 CARDINALITY = Instrument(
     "otelcol_processor_batch_metadata_cardinality",
-    "Combinations of tenant, metadata values and encodings being collected now",
+    "Current number of groups: combinations of signal, tenant, metadata values and encodings",
     InstrumentKind.GAUGE,
     ("processor",),
 )
 REFUSED_BY_NEXT = Instrument(
     "otelwp_processor_batch_next_refused",
-    "Times that the next stage had no room for a batch, which was kept to be offered again",
+    "Batches that the next stage refused for lack of capacity; they are kept and offered again",
     labels=("processor",),
 )
 INSTRUMENTS = (SEND_SIZE, SEND_SIZE_BYTES, SIZE_TRIGGER, TIMEOUT_TRIGGER, CARDINALITY, REFUSED_BY_NEXT)
@@ -56,7 +56,7 @@ class BatchMeasures:
     """The instruments of one processor."""
 
     def __init__(self, context: Context) -> None:
-        """Bind the instruments of the processor that `context` names."""
+        """Bind the instruments of the processor with the id in `context`."""
         name, registry = str(context.id), context.registry
         self._size = registry.histogram(SEND_SIZE, processor=name)
         self._bytes = registry.histogram(SEND_SIZE_BYTES, processor=name)
@@ -66,7 +66,7 @@ class BatchMeasures:
         self.refused_by_next = registry.counter(REFUSED_BY_NEXT, processor=name)
 
     def sent(self, part: Batch, trigger: Counter) -> None:
-        """Count a batch that was forwarded, and why."""
+        """Count a forwarded batch; `trigger` is the counter of the reason."""
         trigger.add()
         self._size.observe(part.items)
         self._bytes.observe(len(part.body))

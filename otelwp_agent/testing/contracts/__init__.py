@@ -1,4 +1,4 @@
-"""Every contract, by subject. `contracts_for` returns those that apply to a component."""
+"""All contracts. `contracts_for` returns those that apply to a component."""
 
 from __future__ import annotations
 

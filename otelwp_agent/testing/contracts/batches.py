@@ -1,4 +1,4 @@
-"""How a component treats batches and their receipts."""
+"""Contracts about batches and their receipts."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
         """A processor or a connector."""
 
         async def start(self) -> None:
-            """Open what is needed."""
+            """Open files, sockets and tasks."""
 
         async def shutdown(self) -> None:
-            """Forward what is buffered, and close everything."""
+            """Forward buffered batches and close everything."""
 
 
 _REFUSALS = (Overloaded, RetryableError, PermanentError, MalformedError)
@@ -36,8 +36,8 @@ _REFUSALS = (Overloaded, RetryableError, PermanentError, MalformedError)
 async def every_item_is_settled_once(subject: Subject) -> None:
     """Settle or forward every item exactly once.
 
-    A stage that drops items settles them; a stage that keeps them until later forwards them at `shutdown`. Settling
-    an item twice raises `ValueError`.
+    A stage that drops items settles them. A stage that buffers items forwards them in `shutdown` at the latest.
+    Settling an item twice raises `ValueError`.
     """
     for signal, (given, _) in (await subject.passed()).items():
         pending = sum(receipt.pending for batch in given for receipt, _ in batch.shares)
@@ -48,7 +48,7 @@ async def every_item_is_settled_once(subject: Subject) -> None:
 async def a_batch_is_not_changed(subject: Subject) -> None:
     """Never change a batch.
 
-    Other branches of a fan-out have the same batch. Make another one with `batch.with_body`.
+    Other branches of a fan-out have the same batch. Create a new one with `batch.with_body`.
     """
     stage, catcher = await _started(subject)
     for signal in subject.signals():
@@ -62,9 +62,10 @@ async def a_batch_is_not_changed(subject: Subject) -> None:
 
 @contract(kinds=STAGES)
 async def shares_add_up(subject: Subject) -> None:
-    """Forward batches whose shares add up to their items, and whose items are those in the body.
+    """Forward batches whose `shares` add up to `items`, and whose `items` is the number of items in the body.
 
-    Shares say whose items a batch holds, in the order of the body: `Selection` and `split_batch` keep that.
+    Shares assign the items of the body, in order, to the requests of the senders. `Selection` and `split_batch` keep
+    them correct.
     """
     for signal, (_, forwarded) in (await subject.passed()).items():
         for batch in forwarded:
@@ -76,10 +77,10 @@ async def shares_add_up(subject: Subject) -> None:
 
 @contract(kinds=STAGES)
 async def refusals_keep_their_kind(subject: Subject) -> None:
-    """Raise what the next stage raises, or keep the batch and lose nothing.
+    """Raise the error of the next stage unchanged, or keep the batch and lose nothing.
 
-    The sender is answered by the kind of the error: retry later, or never. A stage that raises has kept, forwarded
-    and settled nothing of the batch.
+    The kind of the error decides the answer to the sender: retry later, or never. A stage that raises has kept,
+    forwarded and settled nothing of the batch.
     """
     for refusal in _REFUSALS:
         stage, catcher = await _started(subject)
@@ -102,9 +103,9 @@ async def refusals_keep_their_kind(subject: Subject) -> None:
 
 @contract(kinds=STAGES)
 async def accepted_batches_outlive_an_overload(subject: Subject) -> None:
-    """Forward a batch later that was accepted while the next stage was overloaded.
+    """Keep a batch that was accepted while the next stage was overloaded, and forward it later.
 
-    `Overloaded` means: later. A stage that accepts a batch then must keep it until the next stage accepts it.
+    `Overloaded` asks to retry later. A stage that accepts a batch meanwhile keeps it until the next stage accepts it.
     """
     stage, catcher = await _started(subject)
     kept: list[Batch] = []
@@ -125,23 +126,24 @@ async def accepted_batches_outlive_an_overload(subject: Subject) -> None:
 async def encoded_bodies_are_forwarded_as_they_are(subject: Subject) -> None:
     """Forward encoded bodies as they are, if the factory accepts them.
 
-    With `accepts=Carries.ENCODED`: such a body is compressed or sealed, so it cannot be read.
+    This is for factories with `accepts=Carries.ENCODED`. An encoded body is compressed or encrypted, so it cannot be
+    read.
     """
     if subject.factory.accepts is not Carries.ENCODED:
         return
     stage, catcher = await _started(subject)
-    sealed = Batch(Signal.TRACES, b"\xff\xffsealed", 3, Origin("otlp", "http"), [(Receipt(3), 3)], ("zstd",))
-    stage.consume(sealed)
-    caught = [(batch.body, batch.encodings) for batch in await _drained(stage, catcher)]
-    require(caught == [(sealed.body, sealed.encodings)], f"it forwarded {caught}")
+    encoded = Batch(Signal.TRACES, b"\xff\xffencoded", 3, Origin("otlp", "http"), [(Receipt(3), 3)], ("zstd",))
+    stage.consume(encoded)
+    forwarded = [(batch.body, batch.encodings) for batch in await _drained(stage, catcher)]
+    require(forwarded == [(encoded.body, encoded.encodings)], f"it forwarded {forwarded}")
 
 
 @contract(kinds=STAGES)
 async def malformed_bodies_break_nothing(subject: Subject) -> None:
-    """Refuse bytes that are not a request with `MalformedError`, or forward them.
+    """Refuse a body that does not parse with `MalformedError`, or forward it.
 
-    Receivers check bodies, but not everything in them: `projections.parse` raises `MalformedError`. A stage that
-    reads nothing (`Reads.NOTHING`) forwards them. Later batches pass in any case.
+    Receivers check bodies only down to the items; `projections.parse` raises `MalformedError` for the rest. A stage
+    that reads nothing (`Reads.NOTHING`) forwards such a body. Later batches must pass in any case.
     """
     stage, catcher = await _started(subject)
     for signal in subject.signals():
@@ -158,9 +160,9 @@ async def malformed_bodies_break_nothing(subject: Subject) -> None:
 
 @contract(kinds=[Kind.EXPORTER])
 async def an_exporter_never_settles(subject: Subject) -> None:
-    """Leave receipts to the queue in front of the exporter.
+    """Do not settle receipts in an exporter.
 
-    `export` reports by returning, or by what it raises.
+    The queue before the exporter settles them, according to the result or the exception of `export`.
     """
     component, _ = subject.build()
     exporter = cast("Exporter", component)
@@ -169,7 +171,7 @@ async def an_exporter_never_settles(subject: Subject) -> None:
         for batch in subject.batches(signal):
             with contextlib.suppress(PermanentError, RetryableError):
                 rejected = await exporter.export(batch)
-                require(rejected in {0, None}, f"`export` returned {rejected!r} for a batch that nobody rejected")
+                require(rejected in {0, None}, f"`export` returned {rejected!r} though nothing rejected the batch")
             pending = sum(receipt.pending for receipt, _ in batch.shares)
             require(pending == batch.items, f"it settled {batch.items - pending} of {batch.items} {signal.items}")
     await exporter.shutdown()
@@ -182,7 +184,7 @@ async def _started(subject: Subject) -> tuple[Stage, Catcher]:
 
 
 async def _drained(stage: Stage, catcher: Catcher) -> list[Batch]:
-    """Stop a stage, deliver what it forwarded, and return that."""
+    """Stop a stage, settle its forwarded batches as delivered, and return them."""
     await stage.shutdown()
     deliver(catcher)
     return catcher.batches
@@ -197,7 +199,7 @@ def _refusal_of(stage: Stage, batch: Batch) -> ConsumeError | None:
 
 
 def _require_untouched(raised: ConsumeError, wanted: type[ConsumeError], batch: Batch) -> None:
-    """Require that a stage which refused raised the right kind of error and settled nothing."""
+    """Require that a stage that refused `batch` raised an error of type `wanted` and settled nothing."""
     name = type(raised).__name__
     require(type(raised) is wanted, f"the next stage raised {wanted.__name__}, but it raised {name}: {raised}")
     pending = sum(receipt.pending for receipt, _ in batch.shares)

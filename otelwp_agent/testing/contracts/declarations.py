@@ -1,4 +1,4 @@
-"""What a component declares: its factory, its configuration, its example, its instruments."""
+"""Contracts about declarations: factory, configuration, example and instruments."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def factory_is_complete(subject: Subject) -> None:
     """Declare signals, reads and effects in the factory, with the types for them.
 
-    `validate`, the graph and the documentation know a component by its `FACTORY` alone.
+    `validate`, the graph and the documentation use only the `FACTORY` of a component.
     """
     factory = subject.factory
     require(isinstance(factory, Factory), f"FACTORY is {factory!r}, not an otelwp_agent.component.Factory")
@@ -41,10 +41,10 @@ def factory_is_complete(subject: Subject) -> None:
 
 @contract()
 def example_loads(subject: Subject) -> None:
-    """Have an `Example::` in the docstring that the agent loads without a warning.
+    """Write an `Example::` in the docstring that the agent loads without a warning.
 
-    Users copy the example, and the other contracts build the component from it. It is completed by the receivers,
-    exporters and pipelines that it does not name.
+    Users copy the example, and the other contracts build the component from it. For this check, missing receivers,
+    exporters and pipelines are added.
     """
     factory = subject.factory
     with contextlib.chdir(subject.folder):
@@ -62,7 +62,7 @@ def example_loads(subject: Subject) -> None:
 def unknown_keys_are_refused(subject: Subject) -> None:
     """Refuse unknown keys, in every block of the configuration.
 
-    A typing error in a key must not pass unnoticed: derive every block from `config.blocks.Block`.
+    A misspelled key must be reported: derive every block from `config.blocks.Block`.
     """
     config = subject.factory.config
 
@@ -70,8 +70,8 @@ def unknown_keys_are_refused(subject: Subject) -> None:
         wrap: Callable[[Any], Any],
         settings: dict[str, Any],
         name: str,
-        inner: Any,  # noqa: ANN401 - settings
-    ) -> Any:  # noqa: ANN401 - the same
+        inner: Any,  # noqa: ANN401 - settings from YAML
+    ) -> Any:  # noqa: ANN401 - settings from YAML
         return wrap({**settings, name: inner})
 
     def refuses(model: type[BaseModel], settings: dict[str, Any], path: str, wrap: Callable[[Any], Any]) -> None:
@@ -96,7 +96,7 @@ def unknown_keys_are_refused(subject: Subject) -> None:
 def keys_are_documented(subject: Subject) -> None:
     """Document every key with a docstring below it.
 
-    `otelwp-agent schema` and the generated pages show it.
+    `otelwp-agent schema` and the generated pages show the docstring.
     """
 
     def undocumented(model: type[BaseModel], path: str, seen: set[type[BaseModel]]) -> Iterator[str]:
@@ -117,9 +117,9 @@ def keys_are_documented(subject: Subject) -> None:
 
 @contract()
 def configuration_is_frozen(subject: Subject) -> None:
-    """Keep the configuration as it was loaded.
+    """Do not allow changes of the configuration after loading.
 
-    A reload compares configurations to find what changed. `ComponentConfig` is frozen: do not undo that.
+    A reload compares configurations to find changes. `ComponentConfig` is frozen; do not override that.
     """
     config = subject.factory.config.model_validate(subject.settings())
     for name in type(config).model_fields:
@@ -134,7 +134,7 @@ def configuration_is_frozen(subject: Subject) -> None:
 def instruments_are_described(subject: Subject) -> None:
     """Give every instrument a help text.
 
-    Help texts are read in dashboards, out of context.
+    Users read help texts in dashboards, without the code.
     """
     for instrument in subject.factory.instruments:
         require(instrument.help.strip(), f"{instrument.name} has no help text")

@@ -1,6 +1,6 @@
-"""What a stage does to items: everything that it declares, and nothing else.
+"""Contracts about effects on items: a stage has all the effects that it declares, and no others.
 
-A corpus that contains whatever the example looks for (`otelwp_agent.testing.corpus`) passes through the component.
+The component processes a corpus that contains the strings of its example (`otelwp_agent.testing.corpus`).
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 @contract(kinds=STAGES)
 async def effects_are_as_declared(subject: Subject) -> None:
-    """Do to the corpus what `effects` declare, with the settings of the example, and nothing else.
+    """Have exactly the declared `effects` on the corpus, with the settings of the example.
 
-    A component that does nothing by mistake is noticed, and one that changes what it should not.
+    This detects a component that does nothing by mistake, and one that makes other changes than declared.
 
-    `Effect.EDITS`: some item comes out changed. `Effect.DROPS`: some items are settled as sampled out or filtered
-    instead of being forwarded. Without them: every item comes out as it went in. If the corpus lacks what the component
-    acts upon, add requests to it (`ComponentContract.requests`).
+    `Effect.EDITS`: at least one item is changed. `Effect.DROPS`: at least one item is settled as sampled out or
+    filtered instead of being forwarded. Without them: every item is forwarded unchanged. If the component acts on data
+    that the corpus lacks, add requests to it (`ComponentContract.requests`).
     """
     if _makes_another_signal(subject):
         return
@@ -43,21 +43,21 @@ async def effects_are_as_declared(subject: Subject) -> None:
     changed = {signal: _items(forwarded) - _items(given) for signal, (given, forwarded) in passed.items()}
     missing = {signal: _sum(given) - _sum(forwarded) for signal, (given, forwarded) in passed.items()}
     if Effect.EDITS in subject.factory.effects:
-        require(any(changed.values()), "it declares Effect.EDITS, but no item of the corpus comes out changed")
+        require(any(changed.values()), "it declares Effect.EDITS, but no item of the corpus is changed")
     else:
         for signal, items in changed.items():
             count = items.total()
-            require(not items, f"{count} {signal.items} come out changed, and it does not declare Effect.EDITS")
+            require(not items, f"{count} {signal.items} are changed, but it does not declare Effect.EDITS")
     if Effect.DROPS in subject.factory.effects:
         require(any(missing.values()), "it declares Effect.DROPS, but every item of the corpus is forwarded")
     else:
         for signal, number in missing.items():
-            require(not number, f"{number} {signal.items} are not forwarded, and it does not declare Effect.DROPS")
+            require(not number, f"{number} {signal.items} are not forwarded, but it does not declare Effect.DROPS")
     for signal, (given, _) in passed.items():
         dropped = sum(receipt.count(Outcome.DROPPED) for batch in given for receipt, _ in batch.shares)
         require(
             not dropped,
-            f"{dropped} {signal.items} are settled as dropped: that means lost. Use sampled out or filtered",
+            f"{dropped} {signal.items} are settled as dropped, which means lost: use sampled out or filtered",
         )
 
 
@@ -65,9 +65,9 @@ async def effects_are_as_declared(subject: Subject) -> None:
 async def every_entry_of_the_example_matters(subject: Subject) -> None:
     """Give every list item in the example an effect.
 
-    An action, a key or a pattern that does nothing is noticed, also among others that work. Each item of each list in
-    the example's settings is left out in turn, where the configuration is valid without it; what comes out must then
-    differ. This is for stages that declare an effect.
+    This detects an action, a key or a pattern that has no effect, even if others work. Each item of each list in the
+    example's settings is removed in turn, if the configuration is valid without it; the forwarded items must then be
+    different. This is for stages that declare an effect.
     """
     if not subject.factory.effects or _makes_another_signal(subject):
         return
@@ -79,31 +79,31 @@ async def every_entry_of_the_example_matters(subject: Subject) -> None:
         except ValidationError:
             continue
         without = _forwarded(await subject.passed(reduced))
-        require(whole != without, f"the corpus comes out the same with and without `{path}`")
+        require(whole != without, f"the result for the corpus is the same with and without `{path}`")
 
 
 @contract(kinds=STAGES)
 async def unknown_fields_survive(subject: Subject) -> None:
     """Keep fields that OTLP does not have yet, at every level.
 
-    A newer sender and a newer backend must not lose what an older agent does not know. Projections keep them.
+    They must pass from a newer sender to a newer backend through an older agent. Projections keep them.
     """
     if _makes_another_signal(subject):
         return
     for signal, (_, forwarded) in (await subject.passed()).items():
         for item in [item for batch in forwarded for item in items_of(signal, batch.body)]:
             for level, data in (("resource", item.resource), ("scope", item.scope), ("item", item.item)):
-                ours = unknown(level) in data or not _from_the_corpus(item)
-                require(ours, f"the unknown field of a {level} is gone from {signal.value}")
+                kept = unknown(level) in data or not _from_the_corpus(item)
+                require(kept, f"the unknown field of a {level} is missing in {signal.value}")
 
 
 def _makes_another_signal(subject: Subject) -> bool:
-    """Whether what comes out cannot be compared with what went in: a connector that computes something else."""
+    """Return whether a connector computes another signal, so that input and output cannot be compared."""
     return subject.factory.emits not in {None, subject.factory.signals}
 
 
 def _from_the_corpus(item: Item) -> bool:
-    """Whether an item is from our corpus, not from requests that were added to it."""
+    """Return whether an item is from the corpus itself, not from the requests that were added to it."""
     return b"io.example.library" in item.scope
 
 
@@ -120,14 +120,14 @@ def _forwarded(passed: Passed) -> dict[Signal, Counter[Item]]:
 
 
 def _reductions(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (path, settings) with one list item left out each."""
+    """Yield (path of a list item, settings without this item) for each list item at any depth."""
     for key, value in settings.items():
         for below, reduced in _reduced(value, f"{path}{key}"):
             yield below, {**settings, key: reduced}
 
 
 def _reduced(value: object, path: str) -> Iterator[tuple[str, object]]:
-    """Yield (path, value) with one list item left out of a value each, at any depth."""
+    """Yield (path of a list item, `value` without this item) for each list item at any depth."""
     if isinstance(value, dict):
         yield from _reductions(value, f"{path}.")
     elif isinstance(value, list):

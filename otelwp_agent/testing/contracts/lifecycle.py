@@ -1,4 +1,4 @@
-"""What a component does from being built to being shut down."""
+"""Contracts about the life cycle: build, start and shutdown."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from otelwp_agent.testing.subject import Subject
 
 _OPEN_FILES = Path("/proc/self/fd")
-"""Where Linux lists what this process has open; elsewhere only tasks and threads are compared."""
+"""The directory in which Linux lists open files; on other systems only tasks and threads are compared."""
 
 _PAUSES = [0.01 * 2**number for number in range(9)]
-"""Seconds between two looks at what closes a moment later, 5 in all: nothing tells when a socket has gone."""
+"""Seconds between two checks whether everything is closed, 5 in total: the close of a socket is not reported."""
 
 Open = tuple[list[str], set["asyncio.Task[Any]"], set[str]]
 
 
 @contract()
 async def shutdown_works_at_any_time(subject: Subject) -> None:
-    """Let `shutdown` work before `start`, and twice.
+    """Accept a call of `shutdown` before `start`, and a second call.
 
-    A start that fails is undone by `shutdown`, also of components that have not been started yet.
+    If the start of the agent fails, `shutdown` is called on all components, also on those that were not started.
     """
     component, _ = subject.build()
     await component.shutdown()
@@ -48,10 +48,10 @@ async def shutdown_works_at_any_time(subject: Subject) -> None:
 async def nothing_stays_open(subject: Subject) -> None:
     """Open nothing before `start`, and close everything in `shutdown`.
 
-    Files, sockets, tasks and threads count. `validate` and a reload build components that never start.
+    This covers files, sockets, tasks and threads. `validate` and a reload build components that are never started.
     """
 
-    async def live() -> tuple[Open, Component]:
+    async def run_once() -> tuple[Open, Component]:
         component, _ = subject.build()
         built = await open_things()
         await component.start()
@@ -59,19 +59,19 @@ async def nothing_stays_open(subject: Subject) -> None:
         await component.shutdown()
         return built, component
 
-    await live()  # what a library opens once for the process (gRPC's poller) is not the component's
+    await run_once()  # libraries open some things once for the process, such as gRPC's poller
     before = await open_things()
-    built, component = await live()
+    built, component = await run_once()
     require(built == before, f"building it opened {_difference(before, built)}")
     await require_closed(before)
-    del component  # until here it was in use: what it has open is not closed by collecting it
+    del component  # it is kept until here, so that the garbage collector does not close its files
 
 
 @contract()
 async def instruments_are_declared(subject: Subject) -> None:
     """Declare every instrument that the component uses in its factory.
 
-    The documentation lists a component's metrics from its `FACTORY`.
+    The documentation takes the list of a component's metrics from its `FACTORY`.
     """
     registry = Registry()
     component, catcher = subject.build(registry=registry)
@@ -87,16 +87,16 @@ async def instruments_are_declared(subject: Subject) -> None:
 
 
 async def start_and_stop(subject: Subject) -> None:
-    """Run the component once, so that what its libraries open for the whole process is open."""
+    """Start and stop the component once, so that its libraries open what they keep open for the process."""
     component, _ = subject.build()
     await component.start()
     await component.shutdown()
 
 
 async def open_things() -> Open:
-    """Return what this process has open: descriptors, tasks and threads, after collecting components that are gone.
+    """Return the open descriptors, tasks and threads of this process, after a garbage collection.
 
-    The pollers of event loops and of gRPC do not count: they belong to the process.
+    The pollers of event loops and of gRPC are left out: they belong to the process.
     """
     gc.collect()
     await asyncio.sleep(0)
@@ -104,14 +104,14 @@ async def open_things() -> Open:
 
 
 async def require_closed(before: Open) -> None:
-    """Wait for what closes a moment later; fail if anything stays open."""
+    """Fail if anything is still open after up to 5 seconds that was not open `before`."""
     now = await open_things()
     for pause in _PAUSES:
         if now == before:
             break
         await asyncio.sleep(pause)
         now = await open_things()
-    require(now == before, f"after shutdown this is still open: {_difference(before, now)}")
+    require(now == before, f"still open after shutdown: {_difference(before, now)}")
 
 
 def _descriptors() -> list[str]:
@@ -119,7 +119,7 @@ def _descriptors() -> list[str]:
         return []
     found = []
     for entry in _OPEN_FILES.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the one that lists the folder
+        with contextlib.suppress(FileNotFoundError):  # the descriptor that reads the directory
             found.append(str(entry.readlink()))
     return sorted(each for each in found if not each.startswith("anon_inode:"))
 

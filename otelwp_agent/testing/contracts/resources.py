@@ -1,4 +1,4 @@
-"""What a component does when a port or a file that it needs cannot be had."""
+"""Contracts about a port or a file that is not available."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ Path = tuple[str, ...]
 async def port_in_use_is_reported(subject: Subject) -> None:
     """Raise a `StartError` that names the port and the component when a port is in use.
 
-    Nothing stays open. All settings named `endpoint` are tried together, and then one by one, so that servers which
-    did start are closed again.
+    Nothing may stay open. The contract sets all settings named `endpoint` to the used port together, and then one by
+    one; servers that have already started must be closed again.
     """
     await start_and_stop(subject)
     settings = subject.settings()
     paths = list(_endpoints(settings))
     with _port_in_use() as port:
         for chosen in [paths, *([path] for path in paths)] if paths else []:
-            taken = settings
+            in_use = settings
             for path in chosen:
-                taken = _replace(taken, path, f"127.0.0.1:{port}")
-            await _fails(subject, taken, str(port))
+                in_use = _replace(in_use, path, f"127.0.0.1:{port}")
+            await _fails(subject, in_use, str(port))
 
 
 @contract(kinds=[Kind.EXPORTER])
 async def path_that_cannot_be_written_is_reported(subject: Subject) -> None:
     """Raise a `StartError` that names the file and the component when `path` cannot be written.
 
-    Nothing stays open. This is for components with a setting named `path`.
+    Nothing may stay open. This is for components with a setting named `path`.
     """
     settings = subject.settings()
     if "path" not in settings:
@@ -53,7 +53,7 @@ async def path_that_cannot_be_written_is_reported(subject: Subject) -> None:
 
 
 async def _fails(subject: Subject, settings: Mapping[str, Any], culprit: str) -> None:
-    """Require that the component does not start, says why, and leaves nothing open."""
+    """Require that `start` raises a `StartError` that contains `culprit` and the component's id; nothing stays open."""
     before = await open_things()
     component, _ = subject.build(settings)
     try:
@@ -73,7 +73,7 @@ async def _fails(subject: Subject, settings: Mapping[str, Any], culprit: str) ->
 
 @contextlib.contextmanager
 def _port_in_use() -> Iterator[int]:
-    """Give a port that is taken, for streams and for datagrams."""
+    """Yield a port that is in use, both for streams and for datagrams."""
     with socket.create_server(("127.0.0.1", 0)) as stream, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
         datagrams.bind(stream.getsockname())
         yield stream.getsockname()[1]

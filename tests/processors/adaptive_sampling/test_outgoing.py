@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 import structlog
 
 from otelwp_agent.component import ComponentId, Context, Kind
@@ -48,6 +49,41 @@ def test_other_headers_are_another_sender():
     box.put(batch(b"2", "a", {"x": "2"}))
     box.flush()
     assert len(catcher.batches) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Origin("otlp/2", "http", "a", {}),
+        Origin("otlp", "http", "b", {}),
+        Origin("otlp", "http", "a", {"x": "1"}),
+    ],
+)
+def test_only_batches_of_the_same_receiver_tenant_and_headers_are_merged(other):
+    catcher = Catcher()
+    box = outgoing(catcher)
+    for origin in (Origin("otlp", "http", "a", {}), Origin("otlp", "http", "a", {}), other, other):
+        box.put(Batch(Signal.TRACES, b"1", 1, origin, [(Receipt(1), 1)]))
+    box.flush()
+    assert [
+        (each.items, each.origin.receiver, each.origin.tenant, each.origin.headers) for each in catcher.batches
+    ] == [
+        (2, "otlp", "a", {}),
+        (2, other.receiver, other.tenant, other.headers),
+    ]
+
+
+def test_a_megabyte_or_1024_batches_are_merged_at_most():
+    catcher = Catcher()
+    box = outgoing(catcher)
+    for body in [b"x" * 2**19] * 3 + [b"y"] * 2000:
+        box.put(batch(body, "a"))
+    box.flush()
+    assert [(len(each.body), each.items) for each in catcher.batches] == [
+        (2**20, 2),
+        (2**19 + 1023, 1024),
+        (977, 977),
+    ]
 
 
 def test_what_was_refused_comes_first_the_next_time():

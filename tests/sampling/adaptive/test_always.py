@@ -5,6 +5,7 @@ import math
 import pytest
 
 from otelwp_agent.sampling.adaptive.always import AlwaysKept
+from otelwp_agent.sampling.adaptive.guard import CEILING_SECONDS
 from otelwp_agent.sampling.adaptive.keys import KeyState
 from otelwp_agent.sampling.adaptive.policy import Always, Budget, Ceiling, FirstSights, Policy, Slow
 from otelwp_agent.sampling.adaptive.trace import Reason
@@ -74,3 +75,47 @@ def test_first_traces_and_releases_share_one_ceiling():
     always = AlwaysKept(Policy(always=Always(slow=Slow(percentile=None, above=math.inf), first=first)), 0.0)
     always.first.charge(1.0, traces=100.0)
     assert not always.release.has_capacity(0.0)
+
+
+def test_a_trace_exactly_at_the_threshold_is_not_slow():
+    always = AlwaysKept(Policy(budget=BUDGET), 0.0)
+    assert reason_of(always, seen_state(slow_above=1.0), duration=1.0) is None
+    assert reason_of(always, seen_state(slow_above=1.0), duration=1.001) is Reason.SLOW
+
+
+def test_a_ceiling_that_is_a_share_is_one_of_the_budget():
+    always = AlwaysKept(Policy(budget=BUDGET, always=Always(errors=Ceiling(share=0.5))), 0.0)
+    assert always.errors.levels == [0.5 * 100 * CEILING_SECONDS]
+
+
+def test_a_site_minimum_has_the_ceiling_of_sites():
+    ceiling = Ceiling(traces_per_second=3)
+    always = AlwaysKept(Policy(site_minimum=0.5, site_ceiling=ceiling), 0.0)
+    assert always.site_minimum.reason is Reason.SITE_MINIMUM
+    assert always.site_minimum.levels == [3 * CEILING_SECONDS]
+    assert always.site_minimum in always.limits
+    assert AlwaysKept(Policy(site_ceiling=ceiling), 0.0).site_minimum is None
+
+
+def test_without_first_sights_neither_keys_nor_releases_have_first_traces():
+    always = AlwaysKept(Policy(always=Always(first=None)), 0.0)
+    assert always.first_traces == 0
+    assert not always.is_new_release("1.0", 0.0)
+
+
+def release_policy(traces, max_releases=100):
+    return Policy(always=Always(first=FirstSights(traces=0, release_traces=traces)), max_releases=max_releases)
+
+
+def test_the_first_traces_of_each_release_are_counted():
+    always = AlwaysKept(release_policy(3), 0.0)
+    names = ["1", "1", "2", "1", "1", "2", "2", "2"]
+    reasons = [reason_of(always, seen_state(), release=name) for name in names]
+    assert [reason is Reason.RELEASE for reason in reasons] == [True, True, True, True, False, True, True, False]
+
+
+def test_the_release_that_was_seen_longest_ago_makes_way_for_a_new_one():
+    always = AlwaysKept(release_policy(1, max_releases=2), 0.0)
+    for now, release in enumerate(["old", "kept", "old", "new"]):
+        always.limit_for(seen_state(), 0.1, release, float(now), error=False, debug=False, other=False)
+    assert sorted(always.releases) == ["new", "old"]

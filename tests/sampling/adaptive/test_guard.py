@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from otelwp_agent.sampling.adaptive.guard import CEILING_SECONDS, LEAST, WINDOW, BudgetGuard, Limit
+from otelwp_agent.sampling.adaptive.guard import CEILING_SECONDS, LEAST, WINDOW, BudgetGuard, Limit, TokenBucket
 from otelwp_agent.sampling.adaptive.policy import Budget, Ceiling
 from otelwp_agent.sampling.adaptive.trace import Reason
 
@@ -147,3 +147,65 @@ def test_levels_survive_if_they_are_of_the_same_ceiling():
     both = limit(share=0.5, traces_per_second=1)
     both.resume(errors.levels)
     assert both.levels == [250.0, 5.0]
+
+
+def test_a_bucket_fills_by_its_rate_up_to_its_capacity():
+    bucket = TokenBucket(2.0, 5.0, 100.0)
+    assert (bucket.level, bucket.capacity) == (10.0, 10.0)
+    bucket.level = -3.0
+    bucket.refill(101.5)
+    assert bucket.level == 0.0
+    bucket.refill(101.0)
+    assert bucket.level == 0.0, "time that goes back adds nothing"
+    bucket.refill(104.0)
+    assert bucket.level == 5.0
+    bucket.refill(1000.0)
+    assert bucket.level == 10.0
+
+
+def test_a_new_guard_has_spent_nothing():
+    guard = BudgetGuard(10.0, 0.0)
+    assert guard.last_minute() == [0.0] * (WINDOW + 1)
+    assert guard.spent == 0
+    assert guard.tokens.level == guard.tokens.capacity / 2
+    guard.advance(5.0)
+    assert guard.spent == 0
+
+
+def test_however_much_is_overdrawn_the_factor_has_a_lower_bound():
+    guard = BudgetGuard(100.0, 0.0)
+    guard.tokens.level = -1e12
+    assert guard.factor() == LEAST / 2**20
+
+
+def test_fewer_seconds_than_a_minute_are_resumed_as_the_last_ones():
+    guard = BudgetGuard(10.0, 500.0)
+    guard.resume(5.0, [1.0, 2.0, 4.0])
+    assert guard.last_minute() == [0.0] * (WINDOW - 2) + [1.0, 2.0, 4.0]
+    assert guard.spent == 7.0
+    guard.advance(500.0 + WINDOW - 1)
+    assert guard.spent == 6.0, "the first of them is more than a minute ago"
+
+
+def test_resumed_tokens_do_not_exceed_the_capacity():
+    guard = BudgetGuard(10.0, 0.0)
+    guard.resume(1e6, [])
+    assert guard.tokens.level == guard.tokens.capacity
+
+
+def test_a_new_ceiling_has_refused_nothing_and_states_its_reason():
+    errors = limit(share=0.5)
+    assert (errors.reason, errors.over) == (Reason.ERROR, 0)
+
+
+def test_a_low_rate_never_saves_up_more_than_one():
+    errors = limit(traces_per_second=0.01)
+    assert [take(errors, 1, 0.0) for _ in range(2)] == [True, False]
+    assert [take(errors, 1, 10_000.0) for _ in range(2)] == [True, False]
+
+
+def test_a_shared_ceiling_is_charged_by_both():
+    first, release = limit(traces_per_second=1), limit(traces_per_second=100)
+    release.share(first)
+    assert [take(release, 1, 0.0) for _ in range(6)] == [True] * 5 + [False]
+    assert not first.has_capacity(0.0)

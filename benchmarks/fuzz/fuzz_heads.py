@@ -117,7 +117,7 @@ class Side:
             settings, routes, name="fuzz", log=quiet, on_refused=self.refused.append, in_flight=self.in_flight
         )
         if not remembers:
-            self.server.heads = http_heads.Heads(0)
+            self.server.heads = http_heads.HeadCache(0)
             self.server.plans = self.server.heads.plans
 
     async def converse(self, pieces: list[bytes], *, stalls: frozenset[int] = frozenset()) -> tuple[bytes, str]:

@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from otelwp_agent.sending.attempts import Tries
     from otelwp_agent.sending.breaker import Breaker, Permit
     from otelwp_agent.sending.dispatcher import Dispatcher
-    from otelwp_agent.sending.metrics import SendingAccount
+    from otelwp_agent.sending.metrics import ExporterMetrics
     from otelwp_agent.sending.queue import SendingQueue
     from otelwp_agent.sending.queued_batch import QueuedBatch
 
 LETTER_INTERVAL = 1.0
 """Seconds until a journaled batch is sent again that was refused permanently and could not be kept as a dead letter."""
-_REJECTED = "the other side rejected them"
+_REJECTED = "the backend rejected them"
 
 
 class DeadLetters(Protocol):
@@ -52,7 +52,7 @@ class Delivery:
     def __init__(  # noqa: PLR0913 - the parts of one sender, and three settings
         self,
         tries: Tries,
-        metrics: SendingAccount,
+        metrics: ExporterMetrics,
         *,
         queue: SendingQueue,
         breaker: Breaker,

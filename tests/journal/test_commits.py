@@ -23,7 +23,9 @@ def log():
 async def test_a_check_that_is_due_during_a_write_follows_it(live, body, monkeypatch):
     life = live()
     checked = []
-    monkeypatch.setattr(SegmentStore, "find_displaced", lambda _: checked.append(life.journal._commits.draft) or False)
+    monkeypatch.setattr(
+        SegmentStore, "find_displaced", lambda _: checked.append(life.journal._commits.builder) or False
+    )
     submit = life.journal._commits._writer.submit
 
     def check_meanwhile(work, done):
@@ -149,9 +151,9 @@ async def test_a_release_is_written_a_tenth_of_a_second_later_unless_a_commit_co
         commits.soon()
         commits.soon()
         assert [wait for wait, _ in timers.calls] == [FLUSH_INTERVAL]
-        commits._flush, commits.draft = None, object()
+        commits._flush, commits.builder = None, object()
         commits.soon()
-        commits.draft, commits._admission.closed = None, True
+        commits.builder, commits._admission.closed = None, True
         commits.soon()
         assert len(timers.calls) == 1
     commits._admission.closed = False
@@ -162,7 +164,7 @@ async def test_a_release_is_on_disk_soon_without_any_request(live, body):
     (one,) = await life.put(body(0))
     one.settle()
     assert life.journal._commits._flush is not None
-    await until(lambda: not life.journal._books)
+    await until(lambda: not life.journal._changes)
     assert life.journal._commits._flush is None
     assert life.registry.value("otelwp_journal_commits") == 2
 

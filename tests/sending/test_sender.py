@@ -34,7 +34,7 @@ from tests.kit.senders import EXACT, Destination, a_request, a_sender, hang, nam
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from otelwp_agent.model.ledger_report import Line
+    from otelwp_agent.model.ledger_report import LedgerLine
 
 FOREVER = 1e6
 
@@ -584,7 +584,7 @@ class TestDeadLetters:
             (PermanentError("no such tenant", reason="http_403"), "http_403", "no such tenant"),
             (MalformedError("bad span"), "malformed", "bad span"),
             (TooLargeError("413"), "too_large", "413"),
-            (1, "partial_success", "the other side rejected them"),
+            (1, "partial_success", "the backend rejected them"),
             (ZeroDivisionError("x"), "internal_error", "a bug in the exporter: ZeroDivisionError('x')"),
         ],
     )
@@ -612,7 +612,7 @@ class TestDeadLetters:
     def test_a_letter_that_is_resent_counts_once_in_the_ledger(self, loop):
         sender = a_sender(Destination(refuse("a"), loop.time), dead_letters=Letters())
 
-        async def refused_resent_and_refused_again() -> list[Line]:
+        async def refused_resent_and_refused_again() -> list[LedgerLine]:
             lines = []
             await sender.start()
             for resent in (False, True):
@@ -932,7 +932,7 @@ class Accounting(RuleBasedStateMachine):
         self.loop.run_until_complete(self.sender.drain(self.loop.time() + 1))
         self.adds_up()
         queue = self.sender._queue
-        assert (queue.size, queue.bytes, len(queue), self.sender._account.in_flight) == (0, 0, 0, 0)
+        assert (queue.size, queue.bytes, len(queue), self.sender._metrics.in_flight) == (0, 0, 0, 0)
         assert sorted(map(id, self.settled)) == sorted(map(id, self.receipts))
         assert not asyncio.all_tasks(self.loop)
         self.loop.close()

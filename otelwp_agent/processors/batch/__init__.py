@@ -29,7 +29,7 @@ from otelwp_agent.model.merging import MergeLimits, merge_key
 from otelwp_agent.model.projections import split_items
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.processors.batch.group import Group
-from otelwp_agent.processors.batch.measures import INSTRUMENTS, Measures
+from otelwp_agent.processors.batch.measures import INSTRUMENTS, BatchMeasures
 from otelwp_agent.telemetry.metrics import Counter
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class BatchProcessor(Processor):
         """Number of blocked groups that can collect no more, except those that wait for a tenant's own share."""
         self._capacity = Capacity(f"processors/{context.id}", context.clock)
         """Capacity of all groups together."""
-        self._measures = Measures(context)
+        self._measures = BatchMeasures(context)
 
     def consume(self, batch: Batch) -> None:
         """Collect the batch; raise `Overloaded` if there is no capacity for it."""

@@ -2,16 +2,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from otelwp_agent.journal.books import Books, row_of
-from otelwp_agent.journal.draft import Draft
+from otelwp_agent.journal.commit_builder import CommitBuilder
+from otelwp_agent.journal.pending_changes import PendingChanges, row_of
 from otelwp_agent.journal.records import Commit
 from otelwp_agent.journal.segment import Segment
 from otelwp_agent.model.receipt import Ledger, Outcome
 
 
-def draft(tmp_path, number=1):
+def builder(tmp_path, number=1):
     segment = Segment.create(tmp_path, number, 1)
-    return Draft(segment, {})
+    return CommitBuilder(segment, {})
 
 
 def said(written):
@@ -26,35 +26,35 @@ def write(written):
 
 
 def test_what_is_known_is_said_once(tmp_path):
-    books, ledger = Books(), Ledger(("traces", "otlp", ""))
-    assert not books
+    changes, ledger = PendingChanges(), Ledger(("traces", "otlp", ""))
+    assert not changes
     ledger.accepted = 3
     ledger.settle(Outcome.DELIVERED, 2, "")
-    books.changed(ledger)
-    written = draft(tmp_path)
+    changes.changed(ledger)
+    written = builder(tmp_path)
     written.segment.kept = 1
-    books.released(written.segment, 0)
-    assert books
-    books.close(written)
+    changes.released(written.segment, 0)
+    assert changes
+    changes.close(written)
     commit = write(written)
-    books.on_disk(written)
+    changes.on_disk(written)
     assert (list(commit.released), [row[3:5] for row in commit.accounts]) == ([1], [(3, [2, 0, 0, 0])])
-    assert (bool(books), books.written, written.segment.kept) == (False, {ledger: row_of(ledger)}, 0)
+    assert (bool(changes), changes.written, written.segment.kept) == (False, {ledger: row_of(ledger)}, 0)
     written.segment.close()
 
 
 def test_what_could_not_be_written_is_said_again(tmp_path):
-    books, ledger = Books(), Ledger(("traces", "otlp", ""))
-    failed, again = draft(tmp_path), draft(tmp_path, 2)
-    books.changed(ledger)
-    books.released(failed.segment, 4)
-    books.waits(SimpleNamespace(seq=9, done=frozenset({(0, "jaeger")})))
-    failed.branches += books.take_branches()
-    books.close(failed)
-    assert not books
-    books.take_back(failed)
-    again.branches += books.take_branches()
-    books.close(again)
+    changes, ledger = PendingChanges(), Ledger(("traces", "otlp", ""))
+    failed, again = builder(tmp_path), builder(tmp_path, 2)
+    changes.changed(ledger)
+    changes.released(failed.segment, 4)
+    changes.waits(SimpleNamespace(seq=9, done=frozenset({(0, "jaeger")})))
+    failed.branches += changes.take_branches()
+    changes.close(failed)
+    assert not changes
+    changes.take_back(failed)
+    again.branches += changes.take_branches()
+    changes.close(again)
     commit = write(again)
     assert (list(commit.released), commit.branches, len(commit.accounts)) == ([5], [(9, 0, "jaeger")], 1)
     failed.segment.close()
@@ -62,31 +62,31 @@ def test_what_could_not_be_written_is_said_again(tmp_path):
 
 
 def test_exporters_are_told_now_and_then_and_when_it_is_asked_for(tmp_path):
-    books = Books()
-    books.exporters = lambda: [("jaeger", 5, 3, {}, 2)]
+    changes = PendingChanges()
+    changes.exporters = lambda: [("jaeger", 5, 3, {}, 2)]
     told = []
     for number in range(1, 4):
-        one = draft(tmp_path, number)
+        one = builder(tmp_path, number)
         one.segment.size = 1  # it has its snapshot
         if number == 3:
-            books.tell_exporters()
-        books.close(one)
+            changes.tell_exporters()
+        changes.close(one)
         told.append(b"jaeger" in b"".join(one.parts))
         one.segment.close()
     assert told == [True, False, True]
 
 
 def test_what_is_done_of_an_entry_while_it_moves_goes_with_it(tmp_path):
-    books, moving = Books(), draft(tmp_path)
+    changes, moving = PendingChanges(), builder(tmp_path)
     moving.branches = [(7, 0, "jaeger")]
-    books.moved(moving, 7, [(0, "jaeger"), (0, "zipkin")])
-    assert books.take_branches() == [(7, 0, "zipkin")]
+    changes.moved(moving, 7, [(0, "jaeger"), (0, "zipkin")])
+    assert changes.take_branches() == [(7, 0, "zipkin")]
     moving.segment.close()
 
 
-def commit_of(books, one):
-    one.branches += books.take_branches()
-    books.close(one)
+def commit_of(changes, one):
+    one.branches += changes.take_branches()
+    changes.close(one)
     return write(one)
 
 
@@ -97,70 +97,70 @@ def claim_of(seq, pipeline, branches, *, running=1, parked=False, done=()):
 
 @pytest.mark.parametrize("change", ["changed", "released", "progressed", "waits", "repeat"])
 def test_anything_that_is_known_is_worth_a_commit(tmp_path, change):
-    books, one = Books(), draft(tmp_path)
+    changes, one = PendingChanges(), builder(tmp_path)
     {
-        "changed": lambda: books.changed(Ledger()),
-        "released": lambda: books.released(one.segment, 0),
-        "progressed": lambda: books.progressed(claim_of(1, 0, "x")),
-        "waits": lambda: books.waits(SimpleNamespace(seq=1, done={(0, "x")})),
-        "repeat": lambda: books.repeat([3], []),
+        "changed": lambda: changes.changed(Ledger()),
+        "released": lambda: changes.released(one.segment, 0),
+        "progressed": lambda: changes.progressed(claim_of(1, 0, "x")),
+        "waits": lambda: changes.waits(SimpleNamespace(seq=1, done={(0, "x")})),
+        "repeat": lambda: changes.repeat([3], []),
     }[change]()
-    assert books
-    commit_of(books, one)
-    assert not books
+    assert changes
+    commit_of(changes, one)
+    assert not changes
     one.segment.close()
 
 
 def test_a_branch_that_has_settled_something_is_noted_once_with_all_that_is_done(tmp_path):
-    books = Books()
+    changes = PendingChanges()
     running = claim_of(5, 1, ["x"], done=[(0, "y")])
-    books.progressed(running)
-    books.progressed(running)
+    changes.progressed(running)
+    changes.progressed(running)
     parked = claim_of(6, 0, ["z"], running=0, parked=True)
-    books.progressed(parked)
-    books.progressed(claim_of(7, 0, ["z"], running=0))  # it is released with this commit
-    assert sorted(books.take_branches()) == [(5, 0, "y"), (5, 1, "x"), (6, 0, "z")]
+    changes.progressed(parked)
+    changes.progressed(claim_of(7, 0, ["z"], running=0))  # it is released with this commit
+    assert sorted(changes.take_branches()) == [(5, 0, "y"), (5, 1, "x"), (6, 0, "z")]
     assert running.entry.done == {(0, "y"), (1, "x")}
     assert parked.entry.done == {(0, "z")}
-    assert books.take_branches() == []
+    assert changes.take_branches() == []
 
 
 def test_the_notes_of_several_entries_that_wait_add_up():
-    books = Books()
-    books.waits(SimpleNamespace(seq=1, done={(0, "x")}))
-    books.waits(SimpleNamespace(seq=2, done={(0, "x")}))
-    books.repeat([], [(3, 0, "x")])
-    assert books.take_branches() == [(1, 0, "x"), (2, 0, "x"), (3, 0, "x")]
+    changes = PendingChanges()
+    changes.waits(SimpleNamespace(seq=1, done={(0, "x")}))
+    changes.waits(SimpleNamespace(seq=2, done={(0, "x")}))
+    changes.repeat([], [(3, 0, "x")])
+    assert changes.take_branches() == [(1, 0, "x"), (2, 0, "x"), (3, 0, "x")]
 
 
 def test_releases_of_lost_commits_are_written_again_before_new_ones_that_failed(tmp_path):
-    books, failed, again = Books(), draft(tmp_path), draft(tmp_path, 2)
-    books.repeat([7], [(8, 0, "x")])
-    books.repeat([9], [])
-    failed.branches += books.take_branches()
-    books.close(failed)
-    assert (list(failed.repeated), failed.branches, bool(books)) == ([7, 9], [(8, 0, "x")], False)
-    books.take_back(failed)
-    books.repeat([10], [(11, 0, "x")])
-    books.released(again.segment, 3)
-    commit = commit_of(books, again)
+    changes, failed, again = PendingChanges(), builder(tmp_path), builder(tmp_path, 2)
+    changes.repeat([7], [(8, 0, "x")])
+    changes.repeat([9], [])
+    failed.branches += changes.take_branches()
+    changes.close(failed)
+    assert (list(failed.repeated), failed.branches, bool(changes)) == ([7, 9], [(8, 0, "x")], False)
+    changes.take_back(failed)
+    changes.repeat([10], [(11, 0, "x")])
+    changes.released(again.segment, 3)
+    commit = commit_of(changes, again)
     assert (list(commit.released), commit.branches) == ([4, 7, 9, 10], [(8, 0, "x"), (11, 0, "x")])
     failed.segment.close()
     again.segment.close()
 
 
 def test_accounts_and_releases_of_a_failed_commit_come_with_the_next_one(tmp_path):
-    books, failed, again = Books(), draft(tmp_path), draft(tmp_path, 2)
+    changes, failed, again = PendingChanges(), builder(tmp_path), builder(tmp_path, 2)
     one, two = Ledger(("a", "otlp", "")), Ledger(("b", "otlp", ""))
-    books.changed(one)
-    books.released(failed.segment, 4)
-    books.close(failed)
+    changes.changed(one)
+    changes.released(failed.segment, 4)
+    changes.close(failed)
     assert failed.segment.kept == 0
-    books.take_back(failed)
+    changes.take_back(failed)
     one.accepted = 7
-    books.changed(two)
-    books.released(failed.segment, 6)
-    commit = commit_of(books, again)
+    changes.changed(two)
+    changes.released(failed.segment, 6)
+    commit = commit_of(changes, again)
     assert sorted((row[0], row[3]) for row in commit.accounts) == [("a", 7), ("b", 0)]
     assert list(commit.released) == [5, 7]
     failed.segment.close()
@@ -168,23 +168,23 @@ def test_accounts_and_releases_of_a_failed_commit_come_with_the_next_one(tmp_pat
 
 
 def test_the_accounts_on_disk_are_those_of_the_last_commit(tmp_path):
-    books, one, two = Books(), draft(tmp_path), draft(tmp_path, 2)
+    changes, one, two = PendingChanges(), builder(tmp_path), builder(tmp_path, 2)
     ledger, other = Ledger(("a", "otlp", "")), Ledger(("b", "otlp", ""))
-    books.changed(ledger)
-    books.close(one)
-    books.on_disk(one)
+    changes.changed(ledger)
+    changes.close(one)
+    changes.on_disk(one)
     ledger.accepted = 5
-    books.changed(other)
-    books.close(two)
-    books.on_disk(two)
-    assert {key.key[0]: row[3] for key, row in books.written.items()} == {"a": 0, "b": 0}
+    changes.changed(other)
+    changes.close(two)
+    changes.on_disk(two)
+    assert {key.key[0]: row[3] for key, row in changes.written.items()} == {"a": 0, "b": 0}
     one.segment.kept, two.segment.kept = 5, 5
-    three = draft(tmp_path, 3)
+    three = builder(tmp_path, 3)
     for index in range(2):
-        books.released(one.segment, index)
-    books.released(two.segment, 0)
-    books.close(three)
-    books.on_disk(three)
+        changes.released(one.segment, index)
+    changes.released(two.segment, 0)
+    changes.close(three)
+    changes.on_disk(three)
     assert (one.segment.kept, two.segment.kept) == (3, 4)
     for each in (one, two, three):
         each.segment.close()
@@ -192,15 +192,15 @@ def test_the_accounts_on_disk_are_those_of_the_last_commit(tmp_path):
 
 def test_exporters_are_remembered_each_second_and_at_the_beginning_of_a_segment(tmp_path, monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr("otelwp_agent.journal.books.time", SimpleNamespace(monotonic=lambda: now[0]))
-    books = Books()
-    books.exporters = lambda: [("jaeger", 5, 3, {}, 2)]
+    monkeypatch.setattr("otelwp_agent.journal.pending_changes.time", SimpleNamespace(monotonic=lambda: now[0]))
+    changes = PendingChanges()
+    changes.exporters = lambda: [("jaeger", 5, 3, {}, 2)]
     said_at = []
     for number, (second, size) in enumerate([(0.0, 1), (0.9, 1), (0.95, 0), (1.9, 1), (1.95, 1), (2.9, 1)], 1):
         now[0] = 1000.0 + second
-        one = draft(tmp_path, number)
+        one = builder(tmp_path, number)
         one.segment.size = size
-        books.close(one)
+        changes.close(one)
         if b"jaeger" in b"".join(one.parts):
             said_at.append(second)
         one.segment.close()
@@ -217,18 +217,18 @@ def test_an_account_is_written_as_it_stands():
 
 
 def test_what_comes_while_a_commit_that_fails_is_written_is_not_lost(tmp_path):
-    books, failed, again = Books(), draft(tmp_path), draft(tmp_path, 2)
+    changes, failed, again = PendingChanges(), builder(tmp_path), builder(tmp_path, 2)
     one, two = Ledger(("a", "otlp", "")), Ledger(("b", "otlp", ""))
-    books.changed(one)
-    books.released(failed.segment, 4)
-    books.repeat([7], [(8, 0, "x")])
-    failed.branches += books.take_branches()
-    books.close(failed)
-    books.changed(two)
-    books.released(failed.segment, 5)
-    books.repeat([9], [(10, 0, "x")])
-    books.take_back(failed)
-    commit = commit_of(books, again)
+    changes.changed(one)
+    changes.released(failed.segment, 4)
+    changes.repeat([7], [(8, 0, "x")])
+    failed.branches += changes.take_branches()
+    changes.close(failed)
+    changes.changed(two)
+    changes.released(failed.segment, 5)
+    changes.repeat([9], [(10, 0, "x")])
+    changes.take_back(failed)
+    commit = commit_of(changes, again)
     assert sorted(row[0] for row in commit.accounts) == ["a", "b"]
     assert list(commit.released) == [5, 6, 7, 9]
     assert sorted(commit.branches) == [(8, 0, "x"), (10, 0, "x")]

@@ -24,7 +24,7 @@ CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types layers mirror native docs-check proto-check fmt docs proto pin bench fuzz interop chaos hostile mutants clean
+.PHONY: help run test check lint types layers mirror english native docs-check proto-check fmt docs proto pin bench fuzz interop chaos hostile mutants clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r word text; \
@@ -37,8 +37,8 @@ test: $(DEV) ## run the tests in parallel (PYTEST_ARGS=… to select)
 	@$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
 
 # All checks run, even if an earlier one has failed.
-check: $(DEV) ## check lint, types, layers, mirrored tests, C warnings, generated documentation and protobuf code
-	@$(MAKE) --no-print-directory --keep-going lint types layers mirror native docs-check proto-check
+check: $(DEV) ## check lint, types, layers, mirrored tests, English, C warnings, generated documentation and protobuf code
+	@$(MAKE) --no-print-directory --keep-going lint types layers mirror english native docs-check proto-check
 
 lint: $(DEV)
 	@$(BIN)/ruff check --quiet .
@@ -53,6 +53,9 @@ layers: $(DEV)
 
 mirror: $(DEV)
 	@$(BIN)/python tools/mirror.py
+
+english: $(DEV)
+	@$(BIN)/python tools/english.py
 
 native: $(DEV)
 	@$(BIN)/python tools/native.py

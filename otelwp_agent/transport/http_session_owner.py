@@ -1,4 +1,4 @@
-"""What an HTTP session and its TLS handshake use of their server, and what the server uses of them.
+"""The interface between an HTTP server and its sessions and TLS handshakes.
 
 `http_server.HttpServer` owns the sessions. They refer to it by this interface, so that no module imports the server.
 """

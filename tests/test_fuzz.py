@@ -80,7 +80,7 @@ def test_a_head_that_is_remembered_for_another_is_found(monkeypatch):
         if heads._capacity and b"X-Tenant: a" in raw:
             heads.plans[raw.replace(b"X-Tenant: a", b"X-Tenant: z")] = plan
 
-    monkeypatch.setattr(fuzz_heads.http_heads.Heads, "remember", mix_up)
+    monkeypatch.setattr(fuzz_heads.http_heads.HeadCache, "remember", mix_up)
     with pytest.raises(AssertionError):
         fuzz_heads.heads(fuzz_heads.PIECES[5].replace(b"X-Tenant: a", b"X-Tenant: z") + b"hello")
 
@@ -113,7 +113,7 @@ class Careless:
 
     @staticmethod
     def read(_body, _marks, _name):
-        return fuzz_traces.package.reading.Request(b"", []), []
+        return fuzz_traces.package.reading.TraceRequest(b"", []), []
 
 
 def test_an_extension_module_that_reads_something_else_is_found(monkeypatch):

@@ -208,6 +208,9 @@ class Peer:
         self.settlement = (outcome, reason)
         self.taken = []
 
+    def resent(self, items, reason):
+        """Accept what a sender is told about resent letters."""
+
     def consume(self, batch):
         self.taken.append(batch)
         if self.settlement[0] is not None:

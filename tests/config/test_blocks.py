@@ -73,7 +73,7 @@ def test_transport_unix_makes_the_endpoint_a_path(server, endpoint):
         ({"endpoint": "localhost:1/path"}, "a server listens on an address"),
         ({"transport": "unix", "endpoint": "relative.sock"}, "an absolute path"),
         ({"transport": "npipe"}, "Input should be"),
-        ({"auth": {"authenticator": "x"}}, "authenticator extensions are not supported"),
+        ({"auth": {"authenticator": "x"}}, "extensions for authentication are not supported"),
         ({"middlewares": [{"id": "x"}]}, "middleware extensions are not supported"),
     ],
 )

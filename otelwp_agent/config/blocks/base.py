@@ -14,13 +14,13 @@ BUFFERS = Ignored("the operating system sizes socket buffers")
 """Mark of the Collector's settings for buffer sizes, which have no effect."""
 
 CLIENT_AUTH = Refused(
-    "authenticator extensions are not supported: give the credential in `headers` "
+    "extensions for authentication are not supported: give the credential in `headers` "
     "(`authorization: Bearer ${env:TOKEN}`) or use a client certificate (`tls.cert_file`), and remove `auth`"
 )
 """Mark of a client's `auth`, which is refused."""
 
 SERVER_AUTH = Refused(
-    "authenticator extensions are not supported: require client certificates (`tls.client_ca_file`), "
+    "extensions for authentication are not supported: require client certificates (`tls.client_ca_file`), "
     "or listen on an address that only trusted clients can reach, and remove `auth`"
 )
 """Mark of a server's `auth`, which is refused."""

@@ -9,8 +9,10 @@ from structlog.testing import capture_logs
 from otelwp_agent.errors import Overloaded
 from otelwp_agent.journal import commits
 from otelwp_agent.journal.commits import EARLY_BYTES, FLUSH_INTERVAL, GROUP_INTERVAL, MAX_GROUP
+from otelwp_agent.journal.records import HEADER_BYTES
 from otelwp_agent.journal.segment import DisplacedError, Segment
 from otelwp_agent.journal.segments import SegmentStore
+from otelwp_agent.model.receipt import Outcome
 from tests.kit.graphs import until
 
 
@@ -221,3 +223,71 @@ async def test_a_bug_in_a_commit_is_logged_and_senders_are_refused_with_it(live,
     assert "ZeroDivisionError" in str(one.error)
     (line,) = [line for line in log if line["event"] == "the journal's writing broke"]
     assert (line["log_level"], type(line["exc_info"])) == ("error", ZeroDivisionError)
+
+
+async def test_entries_of_a_segment_that_disappeared_are_copied_while_they_are_settled(live, body, monkeypatch):
+    """One is released and one is done by another branch between the preparation of the commit and its end."""
+    life = live()
+    requests = await life.put(*[body(number) for number in range(5)])
+    forks = requests[1].claims[0].receipt.fork(["x", "y", "z"])
+    forks[0].settle(Outcome.DELIVERED, 2)
+    lost = life.journal._shelf.segments[-1]
+    lost.path.unlink()
+    commits, submit = life.journal._commits, life.journal._commits._writer.submit
+
+    def settle_meanwhile(work, done):
+        if commits.draft.moved:
+            requests[3].settle()
+            forks[1].settle(Outcome.DELIVERED, 2)
+            forks[2].park(2)
+        submit(work, done)
+
+    monkeypatch.setattr(commits._writer, "submit", settle_meanwhile)
+    commits._on_check()
+    await until(lambda: not life.journal._store.must_copy)
+    monkeypatch.undo()
+    requests[0].settle()
+    (later,) = await life.put(body(5))
+    assert [life.journal.entries, life.journal.waiting] == [4, 1]
+    segment = later.entry.segment
+    assert requests[2].entry.segment is segment
+    assert [segment.entry(each.entry.index).body() for each in (requests[2], requests[4], later)] == [
+        body(2), body(4), body(5)
+    ]  # fmt: skip
+    assert segment.live == 4
+    assert segment.live_bytes == sum(
+        record.end - record.offset for record in (segment.entry(requests[at].entry.index) for at in (1, 2, 4))
+    ) + HEADER_BYTES + len(body(5))
+    later.settle()
+    requests[4].settle()
+    await life.flush()
+    assert segment.live == 2
+    life.kill()
+    second = live()
+    assert {record.body(): entry.done for entry, record, _ in second.replay()} == {
+        body(1): {(0, "x"), (0, "y")},
+        body(2): frozenset(),
+    }
+    assert second.sums()[0] == 12
+
+
+async def test_what_is_displaced_is_copied_by_the_next_check_even_if_that_finds_nothing_new(live, monkeypatch):
+    commits = live().journal._commits
+    called = []
+    monkeypatch.setattr(commits, "commit", lambda: called.append(1))
+    for displaced, must_copy, count in ((False, False, 0), (True, False, 1), (False, True, 2), (True, True, 3)):
+        monkeypatch.setattr(SegmentStore, "find_displaced", lambda _, displaced=displaced: displaced)
+        monkeypatch.setattr(SegmentStore, "must_copy", must_copy)
+        commits._on_check()
+        assert len(called) == count
+    commits._check.cancel()
+
+
+async def test_the_next_segment_begins_with_the_number_after_the_last_entry(live, body):
+    life = live()
+    await life.put(body(0), body(1))
+    life.journal._store.current = None
+    (later,) = await life.put(body(2))
+    assert (later.entry.segment.first, later.entry.seq, later.entry.index) == (3, 3, 0)
+    (after,) = await life.put(body(3))
+    assert (after.entry.seq, after.entry.index, after.entry.size) == (4, 1, HEADER_BYTES + len(body(3)))

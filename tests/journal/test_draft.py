@@ -98,3 +98,48 @@ def test_what_moves_brings_along_its_context_what_is_done_of_it_and_its_old_numb
     commit = Commit.decode(records[-1].payload)
     assert commit.entries == range(8, 9), "what has moved was accepted before"
     assert draft.moved == [(old, 0, moved.end - moved.offset)]
+
+
+def test_a_draft_knows_where_each_entry_is_its_context_and_its_items(segment):
+    draft = Draft(segment, {})
+    requests = [Request(b"a"), Request(b"b", "shop")]
+    for request in requests:
+        draft.add(request)
+    entries = [record for record in write(draft) if record.kind is Kind.ENTRY]
+    assert draft.spots == [(entry.offset, entry.context, 2) for entry in entries]
+    assert draft.requests == requests
+    assert [(number, each.origin.tenant, each.pipelines) for number, each in draft.contexts.items()] == [
+        (0, "", ("logs",)), (1, "shop", ("logs",))
+    ]  # fmt: skip
+
+
+def test_entries_that_move_share_a_context_of_the_same_sender_and_pipelines_alone(segment, tmp_path):
+    old = Segment.create(tmp_path, 0, 3)
+    before = Draft(old, {})
+    for number in range(4):
+        before.add(Request(b"old %d" % number))
+    entries = [record for record in write(before) if record.kind is Kind.ENTRY]
+    old.close()
+    origins = [Origin("otlp", "http", "a"), Origin("otlp", "http", "b"), Origin("otlp", "http", "a")]
+    pipelines = [("logs",), ("logs",), ("logs",), ("logs", "logs/2")]
+    draft = Draft(segment, {})
+    for index, (record, names) in enumerate(zip(entries, pipelines, strict=True)):
+        draft.move(old, index, record, Context([*origins, origins[0]][index], names), frozenset({(0, f"x{index}")}))
+    records = write(draft)
+    moved = [record for record in records if record.kind is Kind.MOVED]
+    assert [record.context for record in moved] == [0, 1, 0, 2]
+    assert [(record.context, record.kind) for record in records if record.kind is Kind.CONTEXT] == [
+        (number, Kind.CONTEXT) for number in (0, 0, 1, 1, 2, 2)
+    ]
+    assert draft.spots == [(record.offset, record.context, 2) for record in moved]
+    assert draft.branches == [(7, 0, "x0"), (8, 0, "x1"), (9, 0, "x2"), (10, 0, "x3")]
+    assert [(index, size) for _, index, size in draft.moved] == [
+        (at, record.end - record.offset) for at, record in enumerate(moved)
+    ]
+
+
+def test_a_commit_names_what_is_released_by_its_number(segment):
+    draft = Draft(segment, {})
+    draft.commit({}, [(segment, 2), (segment, 5)], (), [3])
+    (record,) = write(draft)
+    assert sorted(Commit.decode(record.payload).released) == [3, 9, 12]

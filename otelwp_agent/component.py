@@ -28,6 +28,7 @@ from pydantic import Field
 from otelwp_agent.config.blocks import Block, Queue, Retry
 from otelwp_agent.errors import RetryableError
 from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS
+from otelwp_agent.model.ledgers import Ledgers
 from otelwp_agent.model.signal import ALL_SIGNALS, Signal
 from otelwp_agent.transport.in_flight import InFlight
 from otelwp_agent.transport.overload import Drops
@@ -307,6 +308,8 @@ class Context:
     """The pipeline of a processor."""
     in_flight: InFlight = field(default_factory=InFlight)
     """The bytes of requests that are being received or decoded, over all receivers of the process."""
+    ledgers: Ledgers = field(default_factory=Ledgers)
+    """The accounts of the process, for components that create items of their own."""
 
 
 class Component:

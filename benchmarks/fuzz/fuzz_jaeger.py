@@ -52,12 +52,12 @@ def jaeger(data: bytes) -> None:
 
 
 def decoded(decode: Callable[..., Traces], *arguments: object) -> tuple[bytes, int, dict[str, int]] | str:
-    """Return a request, its spans and what was mended, or why there is none."""
+    """Return a request, its spans and its repairs, or the reason why it was refused."""
     try:
         traces = decode(*arguments)
     except MalformedError as error:
         return str(error)
-    return traces.body(), traces.spans, traces.mended
+    return traces.body(), traces.spans, traces.repairs
 
 
 def written(body: bytes, spans: int) -> None:

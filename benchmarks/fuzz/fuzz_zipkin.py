@@ -62,7 +62,7 @@ def otlp(body: bytes) -> None:
         assert made == fresh.encode(body)
         if made.spans:
             again = decoded(form, made.body)
-            assert again.spans + again.mended.get("repeated_span", 0) == made.spans
+            assert again.spans + again.repairs.get("repeated_span", 0) == made.spans
 
 
 def decoded(form: Any, data: bytes) -> Any:

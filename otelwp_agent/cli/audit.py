@@ -12,6 +12,7 @@ from otelwp_agent.cli.asking import NoAnswerError, ask
 from otelwp_agent.cli.options import agent_options, load_plan
 from otelwp_agent.errors import AgentError
 from otelwp_agent.model.ledger_report import FIGURES, KINDS, Line, Report
+from otelwp_agent.model.receipt import DEAD_LETTER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,8 +34,9 @@ def audit(
 ) -> int:
     """Prove that nothing was lost: print every ledger, and whether it balances.
 
-    accepted = delivered + sampled_out + filtered + dropped + in_flight must hold for each pipeline, receiver, tenant
-    and exporter. The data comes from the running agent, over its control socket; if no agent runs, from the journal.
+    accepted = delivered + sampled_out + filtered + dropped + in_flight must hold for each pipeline, receiver,
+    tenant and exporter. Dropped items that are kept as dead letters are named apart from those that are lost. The
+    data comes from the running agent, over its control socket; if no agent runs, from the journal.
     Exit status: 0 all ledgers balance, 1 some do not (each is named), 2 wrong usage.
     """
     report = _report(config, overrides, socket, journal)
@@ -113,9 +115,20 @@ def _row(line: Line, names: int, widths: Sequence[int]) -> str:
         _cell(sign, str(getattr(line, figure)), width)
         for sign, figure, width in zip(_SIGNS, FIGURES, widths, strict=True)
     )
-    reasons = ", ".join(f"{reason} {items}" for reason, items in sorted(line.reasons.items()))
+    reasons = "; ".join(part for part in (_reasons("lost", line), _reasons("kept as dead letters", line)) if part)
     wrong = f"  WRONG BY {line.balance}" if line.balance else ""
     return f"{(line.name or '(none)').ljust(names)}  {cells}{f'  ({reasons})' if reasons else ''}{wrong}"
+
+
+def _reasons(fate: str, line: Line) -> str:
+    """Return the reasons of the dropped items that are lost, or of those that are kept as dead letters."""
+    kept = fate != "lost"
+    parts = [
+        f"{reason.removeprefix(DEAD_LETTER)} {items}"
+        for reason, items in sorted(line.reasons.items())
+        if reason.startswith(DEAD_LETTER) == kept
+    ]
+    return f"{fate}: {', '.join(parts)}" if parts else ""
 
 
 def _cell(sign: str, text: str, width: int) -> str:

@@ -1,4 +1,4 @@
-"""An attribute written straight to its wire form, for codecs that read other formats."""
+"""Serialize attributes directly, for codecs that read other formats."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import struct
 from otelwp_agent.model.wire import SMALL, VARINTS, varint
 
 Value = str | bool | int | float | bytes
-"""What an attribute holds, but for lists and maps."""
+"""Types of an attribute's value, except lists and maps."""
 
 _INT64 = range(-(1 << 63), 1 << 63)
 _double = struct.Struct("<Bd").pack
 
 
 def size_of(body: bytes) -> bytes:
-    """Return a length as a varint."""
+    """Return the length of `body` as a varint."""
     size = len(body)
     return VARINTS[size] if size < SMALL else varint(size)
 
 
 def attribute(key: str, value: Value) -> bytes:
-    """Return a serialized `KeyValue` behind its length (common.proto: key 1, value 2)."""
+    """Return a length-prefixed `KeyValue` (common.proto: key 1, value 2)."""
     if isinstance(value, str):
         text = value.encode()
         any_value = b"\x0a%b%b" % (size_of(text), text)
@@ -38,7 +38,7 @@ def attribute(key: str, value: Value) -> bytes:
 
 
 def text_attribute(key: bytes, text: bytes) -> bytes:
-    """Return the same of a key and a text that are UTF-8 already."""
+    """Return a length-prefixed `KeyValue` of a key and a string that are UTF-8 already."""
     value = b"\x0a%b%b" % (size_of(text), text)
     body = b"\x0a%b%b\x12%b%b" % (size_of(key), key, size_of(value), value)
     return size_of(body) + body

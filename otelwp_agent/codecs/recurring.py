@@ -1,4 +1,4 @@
-"""Bounded memories of what was made before, for what comes again and again."""
+"""Bounded caches for results that are needed repeatedly."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
 MAX_ENTRIES = 8192
-"""What a memory holds, if nothing else is said; when full, everything is forgotten."""
+"""Default maximum number of entries of a cache; when it is reached, all are removed."""
 
 MAX_SIZE = 127
-"""The longest data that `Recurring` remembers something for, in bytes."""
+"""Maximum size in bytes of data whose result `Recurring` caches."""
 
 
 class Remembered(dict[Any, Any]):
-    """A bounded memory of `make(key)`."""
+    """A bounded cache of `make(key)`."""
 
     __slots__ = ("_bound", "_make")
 
     def __init__(self, make: Callable[[Any], Any], bound: int) -> None:
-        """Remember what `make` returns, for `bound` keys; when full, forget everything."""
+        """Cache the results of `make` for at most `bound` keys; when that is reached, remove all."""
         super().__init__()
         self._make = make
         self._bound = bound
 
-    def __missing__(self, key: Any) -> Any:  # noqa: ANN401 - whatever the keys are
-        """Make it."""
+    def __missing__(self, key: Any) -> Any:  # noqa: ANN401 - any key
+        """Compute and cache the result for a new key."""
         value = self._make(key)
         if len(self) >= self._bound:
             self.clear()
@@ -35,16 +35,19 @@ class Remembered(dict[Any, Any]):
 
 
 class Seen:
-    """Tells what comes again from what comes once, which would only push out of a memory what is useful in it."""
+    """Detects data that is repeated, so that data that occurs once does not displace useful entries of a cache."""
 
     __slots__ = ("_hashes",)
 
     def __init__(self) -> None:
-        """Begin having seen nothing."""
+        """Start without data."""
         self._hashes: set[int] = set()
 
     def again(self, data: Hashable) -> bool:
-        """Tell whether `data` was seen before, lately; seeing another with its hash does no harm."""
+        """Return whether `data` was seen recently.
+
+        Other data with the same hash may give a wrong answer, which does no harm.
+        """
         seen = self._hashes
         number = hash(data)
         if number in seen:
@@ -57,18 +60,18 @@ class Seen:
 
 
 class Recurring(dict[bytes, Any]):
-    """A bounded memory of `make(data)`, for short data that comes again."""
+    """A bounded cache of `make(data)` for short data that is repeated."""
 
     __slots__ = ("_make", "_seen")
 
     def __init__(self, make: Callable[[bytes], Any]) -> None:
-        """Remember what `make` returns."""
+        """Cache the results of `make`."""
         super().__init__()
         self._make = make
         self._seen = Seen()
 
-    def __missing__(self, data: bytes) -> Any:  # noqa: ANN401 - whatever is made
-        """Make it."""
+    def __missing__(self, data: bytes) -> Any:  # noqa: ANN401 - any result
+        """Compute the result for new data; cache it if the data is short and repeated."""
         made = self._make(data)
         if len(data) <= MAX_SIZE and self._seen.again(data):
             if len(self) >= MAX_ENTRIES:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -42,6 +43,16 @@ LONGEST_ERROR = 1000
 _LENGTHS = struct.Struct("<II")
 _CRC = struct.Struct("<I")
 _HEAD_BYTES = MARKER_BYTES + _LENGTHS.size + _CRC.size
+
+
+class Fate(Enum):
+    """Outcome of an attempt to keep a refused batch as a dead letter."""
+
+    KEPT = auto()
+    LOST = auto()
+    """No capacity: the batch is lost."""
+    FAILED = auto()
+    """The file cannot be written now; a later attempt may succeed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from otelwp_agent.dead_letters.file import read_bodies, read_letters
 from otelwp_agent.dead_letters.sink import Resent
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
-    from otelwp_agent.component import Consumer
     from otelwp_agent.dead_letters.records import Letter
     from otelwp_agent.dead_letters.sink import DeadLetterFile
+    from otelwp_agent.model.batch import Batch
     from otelwp_agent.model.signal import Signal
 
 AT_ONCE = 8
@@ -33,6 +33,16 @@ PATIENCE = 0.05
 _CHUNK_BYTES = 4 * 2**20
 _CHUNK_LETTERS = 1000
 """Bodies read from the file at a time."""
+
+
+class Destination(Protocol):
+    """Sender that letters are resent to (`sending.sender.Sender`)."""
+
+    def consume(self, batch: Batch) -> None:
+        """Accept the batch, or raise a `ConsumeError`."""
+
+    def resent(self, items: int, reason: str) -> None:
+        """Count items that it had kept as a letter because of `reason` as in flight again."""
 
 
 @dataclass(slots=True)
@@ -88,7 +98,9 @@ class Progress:
 class Resending:
     """One run over the letters of `sink` that `choice` takes. `sender(exporter, signal)` finds where each goes now."""
 
-    def __init__(self, sink: DeadLetterFile, choice: Choice, sender: Callable[[str, Signal], Consumer | None]) -> None:
+    def __init__(
+        self, sink: DeadLetterFile, choice: Choice, sender: Callable[[str, Signal], Destination | None]
+    ) -> None:
         """Send nothing yet."""
         self.progress = Progress()
         self._sink = sink
@@ -130,6 +142,8 @@ class Resending:
                 return
             else:
                 self._under_way += 1
+                if name == letter.exporter:
+                    sender.resent(letter.items, letter.reason)
                 return
 
     def _settled(self, receipt: Receipt) -> None:

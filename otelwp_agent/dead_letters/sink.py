@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from otelwp_agent.dead_letters.file import LetterFile, LockedError, new_id
-from otelwp_agent.dead_letters.records import LONGEST_ERROR, Letter, record_bytes
+from otelwp_agent.dead_letters.records import LONGEST_ERROR, Fate, Letter, record_bytes
 from otelwp_agent.errors import AgentError, StartError
 from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.storage import files
@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.telemetry.metrics import Registry
 
-KEPT = Instrument("otelwp_dead_letter_items", "Items written to the dead-letter file.", labels=("exporter", "reason"))
+KEPT = Instrument(
+    "otelwp_dead_letter_items",
+    "Items kept as dead letters. A letter that is resent and refused again is not counted again.",
+    labels=("exporter", "reason"),
+)
 FAILED = Instrument(
     "otelwp_dead_letter_failed_items",
     "Items that could not be written: the file is `full`, or writing it failed (`error`). With a journal, the latter "
@@ -118,22 +122,19 @@ class DeadLetterFile:
             self._timer = None
         self._file.close()
 
-    def put(self, batch: Batch, *, exporter: str, reason: str, error: str) -> bool:
-        """Keep a batch that `exporter` gives up because of `reason`; drop it if the file is full.
-
-        Returns False if the file cannot be written, which may pass. Never raises.
-        """
+    def put(self, batch: Batch, *, exporter: str, reason: str, error: str) -> Fate:
+        """Keep a batch that `exporter` gives up because of `reason`, and return whether it is kept. Never raises."""
         try:
-            kept = self._put(batch, exporter, reason, error)
+            new = self._put(batch, exporter, reason, error)
         except Exception as problem:  # noqa: BLE001 - whoever drops a batch must not stumble
             what = problem.strerror if isinstance(problem, OSError) else repr(problem)
             self._failed(batch, exporter, "error", f"cannot write: {what}")
-            return False
-        if kept:
-            self._registry.counter(KEPT, exporter=exporter, reason=reason).add(batch.items)
-        else:
+            return Fate.FAILED
+        if new is None:
             self._failed(batch, exporter, "full", "the file is full: resend or purge letters, or raise max_size")
-        return True
+            return Fate.LOST
+        self._registry.counter(KEPT, exporter=exporter, reason=reason).add(new)
+        return Fate.KEPT
 
     def settled(self, receipt: Receipt) -> None:
         """Take the letter of a `Resent` away, unless it is needed still. Never raises."""
@@ -147,7 +148,8 @@ class DeadLetterFile:
         self.flush()
         return self._file.rewrite(drop)
 
-    def _put(self, batch: Batch, exporter: str, reason: str, error: str) -> bool:
+    def _put(self, batch: Batch, exporter: str, reason: str, error: str) -> int | None:
+        """Write a letter; return how many of its items no earlier letter had, or `None` if there is no capacity."""
         if not self._file.is_in_place:
             self._reopen()
         resent = [(receipt, items) for receipt, items in batch.shares if isinstance(receipt, Resent)]
@@ -172,7 +174,7 @@ class DeadLetterFile:
             batch.encodings,
         )
         if not self._file.append(letter, batch.body):
-            return False
+            return None
         for receipt, items in resent:
             receipt.rewritten += items
         if whole:
@@ -180,7 +182,7 @@ class DeadLetterFile:
             self._file.dead_bytes += record_bytes(resent[0][0].letter)
         self._dirty = True
         self._soon()
-        return True
+        return batch.items - sum([items for _, items in resent])
 
     def _reopen(self) -> None:
         """Begin a new file in the place of one that was removed or replaced; raises `OSError`, `AgentError`."""

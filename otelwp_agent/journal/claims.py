@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from otelwp_agent.model.receipt import Outcome, Receipt
+from otelwp_agent.model.receipt import Outcome, Receipt, worse_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,4 +155,4 @@ class JournalClaim:
         if entry.on_closed is not None:
             before = entry.outcomes or [0] * len(Outcome)
             entry.outcomes = [items + receipt.count(outcome) for outcome, items in zip(Outcome, before, strict=True)]
-            entry.reason = receipt.reason or entry.reason
+            entry.reason = worse_reason(entry.reason, receipt.reason)

@@ -1,6 +1,7 @@
 """Report of `otelwp-agent audit`: every ledger as a line, and whether its equation holds.
 
-`accepted = delivered + sampled_out + filtered + dropped + in_flight`. Each figure is counted separately: `in_flight` is
+`accepted = delivered + sampled_out + filtered + dropped + in_flight`; of the dropped items, those kept as dead letters
+are reported apart from those that are lost. Each figure is counted separately: `in_flight` is
 not calculated from the others where it can be measured, because the equation would then hold by definition.
 """
 
@@ -8,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+from otelwp_agent.model.receipt import kept_as_dead_letter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,7 +36,12 @@ class Line:
     dropped: int = 0
     in_flight: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
-    """Dropped items by reason."""
+    """Dropped items by reason; the reasons of items that are kept as dead letters begin with `DEAD_LETTER`."""
+
+    @property
+    def kept(self) -> int:
+        """Number of dropped items that are kept as dead letters."""
+        return kept_as_dead_letter(self.reasons)
 
     @property
     def balance(self) -> int:
@@ -83,11 +91,11 @@ class Report:
         return not self.all_problems()
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as plain data, with the balance of each line and all problems."""
+        """Return the report as plain data, with all problems, and of each line the balance and the items kept."""
         return {
             "source": self.source,
             "balances": self.balances,
-            "lines": [{**asdict(line), "balance": line.balance} for line in self.lines],
+            "lines": [{**asdict(line), "kept": line.kept, "balance": line.balance} for line in self.lines],
             "problems": self.all_problems(),
         }
 

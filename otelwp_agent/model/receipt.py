@@ -18,11 +18,27 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 
 SHUTDOWN = "shutdown"
 """Reason of items that are dropped because the agent stops."""
+
+DEAD_LETTER = "dead_letter:"
+"""Prefix of the reason of dropped items that are kept as a dead letter; all other dropped items are lost."""
+
+
+def kept_as_dead_letter(items_by_reason: Mapping[str, int]) -> int:
+    """Return how many of the dropped items are kept as dead letters."""
+    return sum([items for reason, items in items_by_reason.items() if reason.startswith(DEAD_LETTER)])
+
+
+def worse_reason(first: str, second: str) -> str:
+    """Return which of two reasons describes a request: the latter, but items that are lost before those that are kept.
+
+    So a request is reported as kept only if nothing of it is lost.
+    """
+    return first if not second or (first and second.startswith(DEAD_LETTER)) else second
 
 
 class Outcome(IntEnum):
@@ -92,6 +108,11 @@ class Ledger:
         self.accepted = 0
         self.settled = [0] * len(Outcome)
         self.dropped_reasons: dict[str, int] = {}
+
+    @property
+    def dead_letters(self) -> int:
+        """Number of dropped items that are kept as dead letters."""
+        return kept_as_dead_letter(self.dropped_reasons)
 
     @property
     def in_flight(self) -> int:
@@ -198,8 +219,8 @@ class Receipt:
         if self.outcomes is None:
             self.outcomes = [self.items - self.pending, 0, 0, 0]
         self.outcomes[outcome] += items
-        if outcome is Outcome.DROPPED and reason:
-            self.reason = reason
+        if outcome is Outcome.DROPPED:
+            self.reason = worse_reason(self.reason, reason)
 
 
 class _Join:
@@ -225,7 +246,7 @@ class _Join:
         claim = parent.claim
         for outcome in Outcome:
             self.worst[outcome] = max(self.worst[outcome], branch.count(outcome))
-        self.reason = branch.reason or self.reason
+        self.reason = worse_reason(self.reason, branch.reason)
         if branch.parked:
             self.parked = max(self.parked, branch.parked)
         elif claim is not None:

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from otelwp_agent.errors import PermanentError, RetryableError
-from otelwp_agent.model.receipt import Outcome
+from otelwp_agent.model.receipt import DEAD_LETTER, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,7 +71,9 @@ class Answer:
         if not dropped:
             self.give()
             return
-        why = f"{dropped} of {items} items were dropped ({reason})"
+        fate = "kept by the agent as dead letters" if reason.startswith(DEAD_LETTER) else "dropped"
+        reason = reason.removeprefix(DEAD_LETTER)
+        why = f"{dropped} of {items} items were {fate} ({reason})"
         if reason in _TRY_AGAIN and dropped == items:
             self.fail(RetryableError(why, reason=reason))
         elif dropped == items or self._rejected is None:

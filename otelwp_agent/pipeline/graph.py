@@ -223,6 +223,7 @@ class Graph(GraphParts):
             host=environment.host,
             pipeline=pipeline,
             in_flight=environment.in_flight,
+            ledgers=environment.ledgers,
         )
         component = build_component(planned, context)
         self._fresh.append(component)

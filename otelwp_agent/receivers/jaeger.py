@@ -1,8 +1,8 @@
 """Receive spans from Jaeger's clients: protobuf over gRPC, Thrift (and JSON) over HTTP.
 
-It stands at the beginning of a pipeline, where older SDKs and exporters send to a Jaeger collector: `PostSpans` on
-14250, `/api/traces` on 14268. The path on 14268 takes JSON as well, told by its bytes, with everything that the
-receiver `jaeger_json` mends: of the two, one is enough for that port.
+The receiver is the start of a pipeline, for older SDKs and exporters that send to a Jaeger collector: `PostSpans` on
+port 14250, `/api/traces` on port 14268. The path on 14268 also accepts JSON, recognized by its first bytes, with all
+the repairs of the receiver `jaeger_json`: only one of the two receivers is needed for that port.
 
 Example::
 
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import model_validator
 
 from otelwp_agent.codecs.jaeger import http as jaeger_http
-from otelwp_agent.codecs.mending import Mended
+from otelwp_agent.codecs.repairs import Repairs
 from otelwp_agent.component import Context, Factory, Kind, Reads, Receiver, ReceiverConfig, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Endpoint, Refused
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 POST_SPANS = "/jaeger.api_v2.CollectorService/PostSpans"
 
 _UDP = Refused(
-    "Thrift over UDP is not taken here (its clients are long retired): send OTLP, or from PHP use the receiver "
+    "Thrift over UDP is not supported (its clients are obsolete): send OTLP, or from PHP use the receiver "
     "`datagram`, and remove this"
 )
 _SAMPLING = Refused("sampling strategies are not served by a receiver: remove `remote_sampling`")
@@ -66,20 +66,20 @@ class ThriftHttp(blocks.HttpReceiver):
 
 
 class Protocols(blocks.Block):
-    """What to listen with. A protocol that is named is on, even with nothing under it."""
+    """Protocols to listen with. A protocol with an empty value is enabled with its defaults."""
 
     grpc: Grpc | None = None
-    """Protobuf over gRPC, on 127.0.0.1:14250 if nothing else is said."""
+    """Protobuf over gRPC, on 127.0.0.1:14250 by default."""
     thrift_http: ThriftHttp | None = None
-    """Thrift and JSON over HTTP, on 127.0.0.1:14268 if nothing else is said."""
+    """Thrift and JSON over HTTP, on 127.0.0.1:14268 by default."""
     thrift_compact: Annotated[None, _UDP] = None
-    """Refused: Thrift over UDP is not taken here."""
+    """Refused: Thrift over UDP is not supported."""
     thrift_binary: Annotated[None, _UDP] = None
-    """Refused: Thrift over UDP is not taken here."""
+    """Refused: Thrift over UDP is not supported."""
 
     @model_validator(mode="before")
     @classmethod
-    def _named_is_on(cls, data: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds
+    def _named_is_on(cls, data: Any) -> Any:  # noqa: ANN401 - any YAML value
         return {key: {} if value is None else value for key, value in data.items()} if isinstance(data, dict) else data
 
     @model_validator(mode="after")
@@ -98,9 +98,9 @@ class Config(ReceiverConfig):
     """Settings of the Jaeger receiver."""
 
     protocols: Protocols
-    """What to listen with."""
+    """Protocols to listen with."""
     remote_sampling: Annotated[None, _SAMPLING] = None
-    """Refused: sampling strategies are not served here."""
+    """Refused: sampling strategies are not served by this receiver."""
 
 
 class JaegerReceiver(Receiver):
@@ -114,10 +114,10 @@ class JaegerReceiver(Receiver):
         self._decoding: Decoding[bytes] = Decoding(context.in_flight, context.log)
         self._grpc: GrpcServer | None = None
         self._http: jaeger_http.JaegerHttp | None = None
-        self._mended = Mended(str(context.id), context.log, context.registry)
+        self._repairs = Repairs(str(context.id), context.log, context.registry)
 
     async def start(self) -> None:
-        """Listen; raise `StartError` with nothing left open."""
+        """Listen; raise `StartError` and leave nothing open."""
         try:
             if self._settings.thrift_http is not None:
                 await self._start_http(self._settings.thrift_http)
@@ -128,7 +128,7 @@ class JaegerReceiver(Receiver):
             raise
 
     async def shutdown(self) -> None:
-        """Stop listening, and hand on what was answered and not judged yet."""
+        """Stop listening, and forward the bodies that were answered but not decoded yet."""
         http, self._http = self._http, None
         grpc, self._grpc = self._grpc, None
         if http is not None:
@@ -138,14 +138,14 @@ class JaegerReceiver(Receiver):
         await self._decoding.drain()
 
     def refresh(self) -> None:
-        """Read certificates again."""
+        """Read the certificates again."""
         if self._http is not None:
             self._http.server.reload_tls()
         if self._grpc is not None:
             self._grpc.reload_tls()
 
     def endpoints(self) -> Mapping[str, str]:
-        """Return where it listens, by protocol."""
+        """Return the listening addresses by protocol."""
         endpoints = {}
         if self._grpc is not None:
             endpoints["grpc"] = self._grpc.address
@@ -170,7 +170,7 @@ class JaegerReceiver(Receiver):
         self._http = http
 
     async def _start_grpc(self, settings: Grpc) -> None:
-        from otelwp_agent.transport.grpc_server import GrpcServer  # noqa: PLC0415 - 10 MB that HTTP alone does without
+        from otelwp_agent.transport.grpc_server import GrpcServer  # noqa: PLC0415 - 10 MB that only gRPC needs
 
         context = self.context
         server = GrpcServer(
@@ -186,7 +186,7 @@ class JaegerReceiver(Receiver):
         self.context.log.info("receiver listening", transport="grpc", endpoint=server.address, port=server.port)
 
     def post_spans(self, message: bytes, metadata: Mapping[str, str]) -> bytes | asyncio.Future[bytes]:
-        """Take a `PostSpansRequest`; the answer is an empty message."""
+        """Process a `PostSpansRequest`; the answer is an empty message."""
         entry = self.next.get(Signal.TRACES)
         try:
             if entry is not None:
@@ -202,29 +202,29 @@ class JaegerReceiver(Receiver):
         return answer
 
     def _deliver(self, decoded: tuple[Traces, bytes], metadata: Mapping[str, str]) -> bytes | asyncio.Future[bytes]:
-        """Forward what a message holds, and return the answer, or its future."""
+        """Forward the spans of a message; return the answer, or its future."""
         receiver, entry = str(self.context.id), self.next.get(Signal.TRACES)
         if entry is None:
-            raise PermanentError(f"no pipeline takes traces from the receiver {receiver}")
+            raise PermanentError(f"no pipeline accepts traces from the receiver {receiver}")
         traces, body = decoded
-        items, told = traces.spans, None
+        items, answer = traces.spans, None
         if items:
             origin = Origin(receiver, "grpc", headers=metadata)
             batch = Batch(Signal.TRACES, body, items, origin, ((Receipt(items), items),))
-            told = entry.consume(batch, b"")
-        if traces.mended:
-            self._mended.add(traces)
-        return told or b""
+            answer = entry.consume(batch, b"")
+        if traces.repairs:
+            self._repairs.add(traces)
+        return answer or b""
 
     def _count(self, error: BaseException | None) -> None:
-        """Count a refusal."""
+        """Count a refusal, if `error` is one."""
         if isinstance(error, ConsumeError):
             refusals(self.context.registry, str(self.context.id), "grpc")(error.reason)
 
 
 def _decode(message: bytes, max_items: int) -> tuple[Traces, bytes]:
-    """Return what a message holds, and that as an OTLP request."""
-    from otelwp_agent.codecs.jaeger import from_proto  # noqa: PLC0415 - for receivers that listen with gRPC
+    """Return the spans of a message, and the same as an OTLP request."""
+    from otelwp_agent.codecs.jaeger import from_proto  # noqa: PLC0415 - needed only with gRPC
 
     traces = from_proto.decode(message, max_items)
     return traces, traces.body()

@@ -1,9 +1,9 @@
-"""Receive Jaeger's JSON over HTTP, as WordPress plugins post it, and put right what is not as it should be.
+"""Receive Jaeger's JSON over HTTP, as WordPress plugins send it, and repair spans that are not valid.
 
-It stands at the beginning of a pipeline, beside PHP. A real Jaeger takes no JSON: what its query API and UI speak, and
-the dialects that plugins make of it, land here (docs/topics/jaeger.md lists what is mended). Thrift, by its bytes, is
-taken on the same path, so that old exporters land here too. The answer, 202, comes at once: larger bodies are judged
-after it, and what is wrong with them shows in metrics and in the log.
+The receiver is the start of a pipeline, next to PHP. A real Jaeger collector accepts no JSON; this receiver accepts the
+JSON of Jaeger's query API and UI, and the variants that plugins send (docs/topics/jaeger.md lists the repairs). Thrift,
+recognized by its first bytes, is accepted on the same path for old exporters. The answer, 202, is sent at once: larger
+bodies are decoded after it, and problems in them are reported in metrics and in the log.
 
 Example::
 
@@ -37,7 +37,7 @@ class Config(ReceiverConfig, blocks.HttpReceiver):
 
 
 class JaegerJsonReceiver(Receiver):
-    """Listens for posts of Jaeger's JSON."""
+    """Listens for requests with Jaeger's JSON."""
 
     def __init__(self, config: Config, context: Context) -> None:
         super().__init__(context)
@@ -55,19 +55,19 @@ class JaegerJsonReceiver(Receiver):
         )
 
     async def start(self) -> None:
-        """Listen; raise `StartError` with nothing left open."""
+        """Listen; raise `StartError` and leave nothing open."""
         await self._http.start()
 
     async def shutdown(self) -> None:
-        """Stop listening, and hand on what was answered and not judged yet."""
+        """Stop listening, and forward the bodies that were answered but not decoded yet."""
         await self._http.shutdown()
 
     def refresh(self) -> None:
-        """Read certificates again."""
+        """Read the certificates again."""
         self._http.server.reload_tls()
 
     def endpoints(self) -> Mapping[str, str]:
-        """Return where it listens."""
+        """Return the listening address."""
         return {"http": self._http.server.address} if self._http.server.listening else {}
 
 

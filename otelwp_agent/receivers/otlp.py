@@ -1,8 +1,9 @@
 """Receive OTLP over gRPC and HTTP: traces, metrics and logs, as protobuf or JSON.
 
-It stands at the beginning of a pipeline. Bodies are checked (`validation`) and handed on as the bytes they came in;
-JSON becomes protobuf once, here. A request is answered when the pipeline has taken it; what the pipeline has no room
-for is refused so that the sender keeps it and comes back (429 with `Retry-After`, RESOURCE_EXHAUSTED with `RetryInfo`).
+The receiver is the start of a pipeline. It checks the bodies (`validation`) and forwards their bytes unchanged; JSON is
+converted to protobuf once, here. A request is answered when the pipeline has accepted it. A request that exceeds the
+capacity of the pipeline is refused, so that the sender keeps it and retries (429 with `Retry-After`, RESOURCE_EXHAUSTED
+with `RetryInfo`).
 
 Example::
 
@@ -70,17 +71,17 @@ class OtlpHttp(blocks.HttpReceiver):
     """OTLP over HTTP/1.1."""
 
     traces_url_path: UrlPath = "/v1/traces"
-    """Path that takes traces."""
+    """Path for traces."""
     metrics_url_path: UrlPath = "/v1/metrics"
-    """Path that takes metrics."""
+    """Path for metrics."""
     logs_url_path: UrlPath = "/v1/logs"
-    """Path that takes logs."""
-    profiles_url_path: Annotated[UrlPath, Ignored("profiles are not carried")] = "/v1development/profiles"
-    """Accepted for the Collector's sake: profiles are not carried."""
+    """Path for logs."""
+    profiles_url_path: Annotated[UrlPath, Ignored("profiles are not supported")] = "/v1development/profiles"
+    """Accepted for compatibility with the Collector, without effect: profiles are not supported."""
 
     @property
     def paths(self) -> dict[str, Signal]:
-        """Which signal each path takes; a path without its first slash is given one."""
+        """The signal of each path. A missing first slash is added."""
         pairs = (
             (self.traces_url_path, Signal.TRACES),
             (self.metrics_url_path, Signal.METRICS),
@@ -91,22 +92,22 @@ class OtlpHttp(blocks.HttpReceiver):
     @model_validator(mode="after")
     def _distinct_paths(self) -> OtlpHttp:
         if len(self.paths) < len(Signal):
-            message = "each signal needs a path of its own"
+            message = "two signals have the same path: give each signal a different path"
             raise ValueError(message)
         return self
 
 
 class Protocols(blocks.Block):
-    """What to listen with. A protocol that is named is on, even with nothing under it."""
+    """Protocols to listen with. A protocol with an empty value is enabled with its defaults."""
 
     grpc: blocks.GrpcServer | None = None
-    """OTLP over gRPC, on 127.0.0.1:4317 if nothing else is said."""
+    """OTLP over gRPC, on 127.0.0.1:4317 by default."""
     http: OtlpHttp | None = None
-    """OTLP over HTTP/1.1, on 127.0.0.1:4318 if nothing else is said."""
+    """OTLP over HTTP/1.1, on 127.0.0.1:4318 by default."""
 
     @model_validator(mode="before")
     @classmethod
-    def _named_is_on(cls, data: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds
+    def _named_is_on(cls, data: Any) -> Any:  # noqa: ANN401 - any YAML value
         return {key: {} if value is None else value for key, value in data.items()} if isinstance(data, dict) else data
 
     @model_validator(mode="after")
@@ -125,14 +126,17 @@ class Config(ReceiverConfig):
     """Settings of the OTLP receiver."""
 
     protocols: Protocols
-    """What to listen with."""
+    """Protocols to listen with."""
     validation: Literal["keys", "full"] = Field("keys")
-    """How far a body is checked before it is taken: `keys`, every message down to the span, data point and log record
-    must parse; `full`, everything inside them too (for untrusted senders; costs about five times as much)."""
+    """How thoroughly a body is checked before it is accepted.
+
+    `keys`: every message down to the span, data point and log record must be valid. `full`: everything inside them too
+    (for untrusted senders; costs about five times as much).
+    """
 
 
 class OtlpReceiver(Receiver):
-    """Listens for OTLP."""
+    """Listens for OTLP requests."""
 
     def __init__(self, config: Config, context: Context) -> None:
         super().__init__(context)
@@ -145,7 +149,7 @@ class OtlpReceiver(Receiver):
         self._grpc: GrpcServer | None = None
 
     async def start(self) -> None:
-        """Listen; raise `StartError` with nothing left open."""
+        """Listen; raise `StartError` and leave nothing open."""
         try:
             if self._protocols.http is not None:
                 await self._start_http(self._protocols.http)
@@ -156,7 +160,7 @@ class OtlpReceiver(Receiver):
             raise
 
     async def shutdown(self) -> None:
-        """Stop listening, and answer what has begun to arrive."""
+        """Stop listening, and answer the requests that have begun to arrive."""
         http, self._http = self._http, None
         grpc, self._grpc = self._grpc, None
         if http is not None:
@@ -166,13 +170,13 @@ class OtlpReceiver(Receiver):
             await grpc.shutdown()
 
     def refresh(self) -> None:
-        """Read certificates again."""
+        """Read the certificates again."""
         for server in (self._http, self._grpc):
             if server is not None:
                 server.reload_tls()
 
     def endpoints(self) -> Mapping[str, str]:
-        """Return where it listens: `http` as a URL, `grpc` as an address."""
+        """Return the listening addresses: `http` as a URL, `grpc` as an address."""
         endpoints = {}
         if self._grpc is not None:
             endpoints["grpc"] = self._grpc.address
@@ -197,7 +201,7 @@ class OtlpReceiver(Receiver):
         self.context.log.info("receiver listening", transport="http", endpoint=server.address, port=server.port, **also)
 
     async def _start_grpc(self, settings: blocks.GrpcServer) -> None:
-        from otelwp_agent.transport.grpc_server import GrpcServer  # noqa: PLC0415 - 10 MB that HTTP alone does without
+        from otelwp_agent.transport.grpc_server import GrpcServer  # noqa: PLC0415 - 10 MB that only gRPC needs
 
         methods = {method: self._grpc_handler(signal) for signal, method in _METHODS.items()}
         server = GrpcServer(
@@ -216,7 +220,7 @@ class OtlpReceiver(Receiver):
         return refusals(self.context.registry, str(self.context.id), transport)
 
     def _route(self, signal: Signal) -> Route:
-        """Return the route that takes `signal`: the hot path of the whole agent."""
+        """Return the route for `signal`. This is the hot path of the whole agent."""
         check = checker(signal, self._max_items, full=self._full)
 
         def handle(request: Request) -> Response | asyncio.Future[Response]:
@@ -226,7 +230,7 @@ class OtlpReceiver(Receiver):
             is_json, origin, ok = memo
             if ok.status != 200:  # noqa: PLR2004 - OK
                 count("unsupported_media_type")
-                return ok  # type: ignore[no-any-return]  # the head's memo is ours
+                return ok  # type: ignore[no-any-return]  # only this function sets the memo
             body = request.body
             if is_json:
                 return self._decode(signal, body, lambda body: deliver(body, request.head, origin, ok))
@@ -254,26 +258,26 @@ class OtlpReceiver(Receiver):
     def _decode(
         self, signal: Signal, body: bytes, deliver: Callable[[bytes], Response | asyncio.Future[Response]]
     ) -> Response | asyncio.Future[Response]:
-        """Deliver a body in JSON as protobuf; a large one is decoded in a thread."""
-        from otelwp_agent.codecs.otlp_json import decode  # noqa: PLC0415 - the full messages, for senders of JSON alone
+        """Convert a JSON body to protobuf and deliver it; a large one is decoded in a thread."""
+        from otelwp_agent.codecs.otlp_json import decode  # noqa: PLC0415 - the full messages are needed only for JSON
 
         if len(body) < OFF_LOOP:
             return deliver(decode(signal, body, self._max_items))
         return self._decoding.run(in_one_step(decode, signal, body, self._max_items), len(body), deliver)
 
     def _read_head(self, head: Head) -> tuple[bool, Origin, Response]:
-        """Return what a head tells: whether the body is JSON, where it comes from, and the answer to a good one."""
+        """Return whether the body is JSON, the origin of the request, and the answer to a valid request."""
         origin = Origin(str(self.context.id), "http", headers=head.headers)
         if head.media_type == PROTOBUF:
             return False, origin, _OK_PROTOBUF
         if head.media_type == JSON:
             return True, origin, _OK_JSON
         got = head.media_type or "none"
-        return False, origin, text_error(415, f"the content type is {got}; taken here are {PROTOBUF} and {JSON}")
+        return False, origin, text_error(415, f"the content type is {got}; accepted: {PROTOBUF} and {JSON}")
 
     def _not_wired(self, signal: Signal) -> Response:
         return text_error(
-            404, f"no pipeline takes {signal.value} from the receiver {self.context.id}; add it to service.pipelines"
+            404, f"no pipeline accepts {signal.value} from the receiver {self.context.id}; add it to service.pipelines"
         )
 
     def _grpc_handler(self, signal: Signal) -> Callable[[bytes, Mapping[str, str]], bytes | asyncio.Future[bytes]]:
@@ -284,7 +288,7 @@ class OtlpReceiver(Receiver):
             entry = self.next.get(signal)
             try:
                 if entry is None:
-                    raise PermanentError(f"no pipeline takes {signal.value} from the receiver {receiver}")
+                    raise PermanentError(f"no pipeline accepts {signal.value} from the receiver {receiver}")
                 entry.admit()
                 items = check(message)
                 if items:
@@ -304,12 +308,12 @@ _OK_JSON = Response(200, b"{}", JSON)
 
 
 def _render_error(head: Head, status: int, error: ConsumeError) -> Response:
-    """Answer with a `google.rpc.Status` in the request's own encoding (OTLP 1.9, "OTLP/HTTP Response")."""
+    """Answer with a `google.rpc.Status` in the request's encoding (OTLP 1.9, "OTLP/HTTP Response")."""
     message = statuses.status_message(error)
     wait = statuses.retry_after(error)
     headers = (("Retry-After", statuses.retry_after_header(wait)),) if wait is not None else ()
     if head.media_type == JSON:
-        from google.protobuf.json_format import MessageToJson  # noqa: PLC0415 - for errors to JSON senders alone
+        from google.protobuf.json_format import MessageToJson  # noqa: PLC0415 - only for errors as JSON
 
         return Response(status, MessageToJson(message, indent=None).encode(), JSON, headers)
     return Response(status, message.SerializeToString(), PROTOBUF, headers)
@@ -323,9 +327,10 @@ _REJECTED = {
 
 
 def _drop_renderer(signal: Signal) -> DropRenderer:
-    """Return how to say, as a success, that everything was rejected (OTLP 1.9, "Partial Success").
+    """Return a function that renders the answer to a dropped request: a success that rejects all items.
 
-    Where nothing had been counted, the message alone says it: a rejected number of 0 is a warning.
+    This is OTLP 1.9, "Partial Success". If the items were not counted, only the message is set: a rejected number of 0
+    means a warning.
     """
 
     def render(head: Head, items: int, message: str) -> Response:

@@ -1,9 +1,9 @@
 """Receive spans in Zipkin's formats over HTTP: v2 as JSON and protobuf, and v1 as JSON.
 
-It stands at the beginning of a pipeline, where exporters for Zipkin send to: old PHP ones, Brave, an OpenTelemetry
-SDK's. `/api/v2/spans` takes JSON, told by its bytes whatever its content type says, and protobuf; `/api/v1/spans` takes
-JSON. What is not as it should be (span ids of eight digits, times in other units) is put right and counted by kind and
-site; docs/topics/zipkin.md has the mapping. An answer is 202, once the pipeline has taken the spans.
+The receiver is the start of a pipeline, for exporters that send to Zipkin: old PHP exporters, Brave, OpenTelemetry
+SDKs. `/api/v2/spans` accepts protobuf and JSON (recognized by its first bytes, whatever its content type is);
+`/api/v1/spans` accepts JSON. Invalid values (span ids of eight digits, times in other units) are repaired and counted
+by kind and site; docs/topics/zipkin.md has the mapping. The answer is 202 once the pipeline has accepted the spans.
 
 Example::
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import model_validator
 
-from otelwp_agent.codecs.mending import MENDED, Mended
+from otelwp_agent.codecs.repairs import REPAIRS, Repairs
 from otelwp_agent.codecs.zipkin import from_json
 from otelwp_agent.component import Context, Factory, Kind, Reads, Receiver, ReceiverConfig, Stability, Tier
 from otelwp_agent.config import blocks
@@ -49,11 +49,11 @@ METHODS = ("POST", "PUT")
 _ACCEPTED = Response(202)
 _GZIP = b"\x1f\x8b"
 _SPANS_FIELD = b"\x0a"
-"""What a `ListOfSpans` begins with. It is a line feed as well, so that only the content type tells it from JSON."""
+"""First byte of a `ListOfSpans`. It is also a line feed, so only the content type distinguishes it from JSON."""
 _THRIFT = "thrift"
 _THRIFT_HINT = (
-    "Zipkin's Thrift is not taken here: let the sender write JSON (application/json, here or on /api/v2/spans) or "
-    "protobuf (application/x-protobuf, on /api/v2/spans)"
+    "Zipkin's Thrift is not supported: configure the sender to write JSON (application/json, here or on "
+    "/api/v2/spans) or protobuf (application/x-protobuf, on /api/v2/spans)"
 )
 
 
@@ -65,28 +65,31 @@ class ZipkinHttp(blocks.HttpReceiver):
 
 
 class Protocols(blocks.Block):
-    """What to listen with."""
+    """Protocols to listen with."""
 
     http: ZipkinHttp
-    """Zipkin's formats over HTTP/1.1, on 127.0.0.1:9411 if nothing else is said."""
+    """Zipkin's formats over HTTP/1.1, on 127.0.0.1:9411 by default."""
 
     @model_validator(mode="before")
     @classmethod
-    def _named_is_on(cls, data: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds
+    def _named_is_on(cls, data: Any) -> Any:  # noqa: ANN401 - any YAML value
         return {key: {} if value is None else value for key, value in data.items()} if isinstance(data, dict) else data
 
 
 class Config(ReceiverConfig, ZipkinHttp):
-    """Settings of the Zipkin receiver. Those of the server stand here, or below `protocols.http`, which then holds."""
+    """Settings of the Zipkin receiver.
+
+    The settings of the server are here, or below `protocols.http`, which then take precedence.
+    """
 
     protocols: Protocols | None = None
-    """The settings of the server, in the Collector's newer form."""
+    """The settings of the server in the Collector's newer form."""
     parse_string_tags: bool = False
-    """Make integers, floats and booleans of tags that look like one; in Zipkin's formats every tag is a string."""
+    """Convert tags that look like integers, floats or booleans; in Zipkin's formats every tag is a string."""
 
 
 class ZipkinReceiver(Receiver):
-    """Listens for posts of Zipkin's spans."""
+    """Listens for requests with Zipkin's spans."""
 
     def __init__(self, config: Config, context: Context) -> None:
         super().__init__(context)
@@ -97,7 +100,7 @@ class ZipkinReceiver(Receiver):
         self._max_items = config.max_items_per_request
         self._decoding: Decoding[Response] = Decoding(context.in_flight, context.log)
         self._refused = refusals(context.registry, receiver, "http")
-        self._mended = Mended(receiver, context.log, context.registry)
+        self._repairs = Repairs(receiver, context.log, context.registry)
         self._server = HttpServer(
             settings,
             {path: Route(self._handle, METHODS, self._admit, same_origin=True) for path in (V2_PATH, V1_PATH)},
@@ -109,23 +112,23 @@ class ZipkinReceiver(Receiver):
         )
 
     async def start(self) -> None:
-        """Listen; raise `StartError` with nothing left open."""
+        """Listen; raise `StartError` and leave nothing open."""
         server = self._server
         await server.start()
         also = {"also": server.also} if server.also else {}
         self.context.log.info("receiver listening", transport="http", endpoint=server.address, port=server.port, **also)
 
     async def shutdown(self) -> None:
-        """Stop listening, and answer what has begun to arrive."""
+        """Stop listening, and answer the requests that have begun to arrive."""
         await self._server.shutdown()
         await self._decoding.drain()
 
     def refresh(self) -> None:
-        """Read certificates again."""
+        """Read the certificates again."""
         self._server.reload_tls()
 
     def endpoints(self) -> Mapping[str, str]:
-        """Return where it listens."""
+        """Return the listening address."""
         return {"http": self._server.address} if self._server.listening else {}
 
     def _admit(self) -> None:
@@ -140,16 +143,16 @@ class ZipkinReceiver(Receiver):
             sender = head.memo = _Sender(str(self.context.id), head)
         if sender.refusal is not None:
             self._refused("unsupported_media_type")
-            return sender.refusal  # type: ignore[no-any-return]  # the head's memo is ours
+            return sender.refusal  # type: ignore[no-any-return]  # only this class sets the memo
         if self.next.get(Signal.TRACES) is None:
-            message = f"no pipeline takes traces from the receiver {self.context.id}; add it to service.pipelines"
+            message = f"no pipeline accepts traces from the receiver {self.context.id}; add it to service.pipelines"
             return text_error(404, message)
         body = request.body
         if body.startswith(_GZIP) and not head.encoding:
             body = decompress("gzip", body, self._limit)
         if not body:
             raise MalformedError(
-                "the body is empty: PHP's json_encode gives nothing for text that is not UTF-8; encode with "
+                "the body is empty: PHP's json_encode returns nothing for text that is not UTF-8; encode with "
                 "JSON_INVALID_UTF8_SUBSTITUTE",
                 reason="empty",
             )
@@ -166,26 +169,26 @@ class ZipkinReceiver(Receiver):
         return self._decoding.run(steps, len(body), lambda decoded: self._hand_over(decoded, sender))
 
     def _hand_over(self, decoded: tuple[Assembly, bytes], sender: _Sender) -> Response | asyncio.Future[Response]:
-        """Forward the spans, and count what was mended in them; return the answer, or its future."""
+        """Forward the spans, and count the repairs; return the answer, or its future."""
         traces, body = decoded
         items, entry = traces.spans, self.next.get(Signal.TRACES)
-        told = None
+        answer = None
         if items and entry is not None:
             batch = Batch(Signal.TRACES, body, items, sender.origin, ((Receipt(items), items),))
-            told = entry.consume(batch, _ACCEPTED)
-        if traces.mended:
-            self._mended.add(traces, sender.user_agent)
-        return told or _ACCEPTED
+            answer = entry.consume(batch, _ACCEPTED)
+        if traces.repairs:
+            self._repairs.add(traces, sender.user_agent)
+        return answer or _ACCEPTED
 
 
 def _assembling(steps: Generator[None, None, Decoder]) -> Generator[None, None, tuple[Assembly, bytes]]:
-    """Return what a body holds, and that as an OTLP request."""
+    """Return the spans of a body, and the same as an OTLP request."""
     traces = (yield from steps).traces
     return traces, traces.body()
 
 
 class _Sender:
-    """What a request's head tells of who sent it, and in which format."""
+    """The properties of a sender that a request's head contains, and the format of its bodies."""
 
     __slots__ = ("is_protobuf", "is_v1", "origin", "refusal", "user_agent")
 
@@ -201,13 +204,13 @@ class _Sender:
             self.refusal = text_error(415, f"v1 has no protobuf: post it to {V2_PATH}")
 
     def decoding(self, body: bytes) -> Callable[..., Generator[None, None, Decoder]]:
-        """Return what decodes a body of this sender's."""
+        """Return the decoder for a body of this sender."""
         if self.is_v1:
-            from otelwp_agent.codecs.zipkin import from_v1  # noqa: PLC0415 - for who still sends it
+            from otelwp_agent.codecs.zipkin import from_v1  # noqa: PLC0415 - needed only for v1
 
             return from_v1.decoding
         if self.is_protobuf and body.startswith(_SPANS_FIELD):
-            from otelwp_agent.codecs.zipkin import from_proto  # noqa: PLC0415 - for who sends protobuf
+            from otelwp_agent.codecs.zipkin import from_proto  # noqa: PLC0415 - needed only for protobuf
 
             return from_proto.decoding
         return from_json.decoding
@@ -222,5 +225,5 @@ FACTORY = Factory(
     stability=Stability.BETA,
     tier=Tier.FREE,
     reads=Reads.FULL,
-    instruments=(REFUSED_REQUESTS, MENDED, *overload.INSTRUMENTS),
+    instruments=(REFUSED_REQUESTS, REPAIRS, *overload.INSTRUMENTS),
 )

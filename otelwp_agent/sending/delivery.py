@@ -15,8 +15,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from otelwp_agent.dead_letters.records import Fate
 from otelwp_agent.errors import PermanentError, RetryableError, TooLargeError
-from otelwp_agent.model.receipt import Outcome
+from otelwp_agent.model.receipt import DEAD_LETTER, Outcome
 from otelwp_agent.sending.breaker import State
 from otelwp_agent.sending.parts import parts_of
 from otelwp_agent.sending.retry import Backoff
@@ -41,8 +42,8 @@ _REJECTED = "the other side rejected them"
 class DeadLetters(Protocol):
     """Keeps undeliverable batches."""
 
-    def put(self, batch: Batch, *, exporter: str, reason: str, error: str) -> bool:
-        """Keep the batch, and why it was refused; return False if that cannot be done now. Never raises."""
+    def put(self, batch: Batch, *, exporter: str, reason: str, error: str) -> Fate:
+        """Keep the batch with the reason of its refusal; return whether it is kept. Never raises."""
 
 
 class Delivery:
@@ -175,8 +176,12 @@ class Delivery:
     def _bury(self, entry: QueuedBatch, reason: str, error: object) -> None:
         """Give up a batch that can never be delivered; keep it as a dead letter if possible."""
         letters = self._dead_letters
-        written = letters is None or letters.put(entry.batch, exporter=self._exporter, reason=reason, error=str(error))
-        if written or not self._journaled:
+        fate = Fate.LOST
+        if letters is not None:
+            fate = letters.put(entry.batch, exporter=self._exporter, reason=reason, error=str(error))
+        if fate is Fate.KEPT:
+            self._drop(entry, DEAD_LETTER + reason, error)
+        elif fate is Fate.LOST or not self._journaled:
             self._drop(entry, reason, error)
         elif self._dispatcher.draining:
             self.abandon(entry)

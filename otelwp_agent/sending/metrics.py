@@ -10,7 +10,7 @@ from otelwp_agent.config.blocks import CircuitBreaker
 from otelwp_agent.config.types import format_duration
 from otelwp_agent.errors import ConsumeError, RetryableError
 from otelwp_agent.model.ledger_report import Line
-from otelwp_agent.model.receipt import SHUTDOWN
+from otelwp_agent.model.receipt import DEAD_LETTER, SHUTDOWN
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.sending.breaker import Breaker, State
 from otelwp_agent.telemetry.log_limit import LogLimit
@@ -71,7 +71,11 @@ IN_FLIGHT = Instrument(
     _TWO,
 )
 RETRIES = Instrument("otelwp_exporter_retries", "Tries after the first.", labels=_TWO)
-DROPPED = Instrument("otelwp_exporter_dropped_items", "Items given up, by reason.", labels=(*_TWO, "reason"))
+DROPPED = Instrument(
+    "otelwp_exporter_dropped_items",
+    "Items given up and lost, by reason. Items that are kept as dead letters are in otelwp_dead_letter_items.",
+    labels=(*_TWO, "reason"),
+)
 DURATION = Instrument(
     "otelwp_exporter_send_duration_seconds",
     "Time of one try, whatever its end.",
@@ -160,9 +164,11 @@ class SendingAccount:
         self._failures = 0
         self._failing_since = 0.0
         self._last_error = ""
-        self._drops: dict[str, tuple[Counter, LogLimit]] = {}
+        self._drops: dict[str, tuple[Counter | None, LogLimit]] = {}
         self._dropped: dict[str, int] = {}
         """Items since it was made, by reason: the counters are those of the senders before it, too."""
+        self._resent = 0
+        """Items that it has accepted again, as dead letters that were resent."""
 
         registry, exporter = context.registry, self._id
         self._sent = registry.counter(SENT[signal], exporter=exporter)
@@ -191,7 +197,7 @@ class SendingAccount:
         return Line(
             "exporter",
             self._id,
-            accepted=queue.taken,
+            accepted=queue.taken - self._resent,
             delivered=self.delivered,
             dropped=sum(dropped.values()),
             in_flight=queue.items + self.kept,
@@ -228,19 +234,31 @@ class SendingAccount:
             if isinstance(error, RetryableError):
                 self._log.warning("sending fails", error=self._last_error, reason=error.reason)
 
+    def resent(self, items: int, reason: str) -> None:
+        """Count items that were kept as a dead letter because of `reason` as in flight again."""
+        reason = DEAD_LETTER + reason
+        items = min(items, self._dropped.get(reason, 0))  # fewer if an earlier sender kept them
+        if items:
+            self._dropped[reason] -= items
+            self._resent += items
+
     def dropped(self, items: int, reason: str, error: object) -> None:
-        """Count what was given up, and tell it now and then. What a stop drops is told once, by `close`."""
+        """Count items that were given up, and log them at intervals; what a stop drops is logged once, by `close`."""
         self._send_failed.add(items)
+        kept = reason.startswith(DEAD_LETTER)
         if reason not in self._drops:
-            counter = self._context.registry.counter(DROPPED, exporter=self._id, data_type=self._type, reason=reason)
-            self._drops[reason] = counter, LogLimit(self._context.clock)
+            registry = self._context.registry
+            lost = None if kept else registry.counter(DROPPED, exporter=self._id, data_type=self._type, reason=reason)
+            self._drops[reason] = lost, LogLimit(self._context.clock)
         counter, limit = self._drops[reason]
-        counter.add(items)
+        if counter is not None:
+            counter.add(items)
         self._dropped[reason] = self._dropped.get(reason, 0) + items
         if reason == SHUTDOWN:
             self.left += items
         elif total := limit.take(items):
-            self._log.error("items dropped", reason=reason, items=total, error=str(error))
+            event = "items kept as dead letters" if kept else "items dropped"
+            self._log.error(event, reason=reason.removeprefix(DEAD_LETTER), items=total, error=str(error))
 
     def abandoned(self, items: int, dropped: int) -> None:
         """Count what a stop let go of: `dropped` of the items for ever, the others are in the journal."""

@@ -140,6 +140,10 @@ class Sender:
         else:
             self._batcher.consume(batch)
 
+    def resent(self, items: int, reason: str) -> None:
+        """Count the items of a dead letter of this exporter, which `consume` accepted, as in flight again."""
+        self._account.resent(items, reason)
+
     def rewired(self) -> None:
         """Let every stage that waits for the queue offer again: a reload may have changed where it forwards to."""
         self._queue.freed_for_all()

@@ -1,11 +1,11 @@
-"""Compress and decompress bodies: gzip and deflate by isal (four times zlib's speed), zstd by zstandard.
+"""Compress and decompress bodies: gzip and deflate with isal (four times as fast as zlib), zstd with zstandard.
 
-Decompression is bounded while it inflates: all content encodings of a body share one budget of output bytes, and the
-cost is linear in the bytes read and written. Both libraries release the GIL while they work.
+Decompression is limited while it runs: all content encodings of a body share one budget of output bytes, and the cost
+is linear in the bytes read and written. Both libraries release the GIL while they work.
 
-All encodings treat what follows the compressed data alike: another gzip member or zstd frame (skippable frames too)
-belongs to the body, anything else is malformed. Go's readers, which the OpenTelemetry Collector uses, refuse the same
-for gzip and zstd.
+All encodings treat bytes after the compressed data in the same way: another gzip member or zstd frame (also a skippable
+frame) belongs to the body, anything else is malformed. Go's readers, which the OpenTelemetry Collector uses, reject the
+same bytes for gzip and zstd.
 """
 
 from __future__ import annotations
@@ -21,48 +21,57 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 ENCODINGS = frozenset({"gzip", "zstd", "deflate", "zlib"})
-"""Content encodings that can be read and written. `zlib` is what some peers call `deflate`."""
+"""Content encodings that can be read and written. Some peers use the name `zlib` for `deflate`."""
 
 _GZIP_LEVEL = 1
 _ZSTD_LEVEL = 1
 _GZIP_MEMBER = b"\x1f\x8b"
 
 MAX_CODINGS = 2
-"""Content encodings of one body at most; more have no use but to multiply the cost."""
+"""Maximum number of content encodings of one body; more of them only multiply the cost."""
 MAX_RATIO = 200
-"""Output bytes for each byte on the wire, at most. Spans differ in 24 bytes of ids and 16 of times, and log records in
-8 of time, so that telemetry inflates by a factor of 5 to 50; runs of equal bytes inflate by 1000 (gzip) to 30 000."""
+"""Maximum number of output bytes for each byte received.
+
+Spans differ in 24 bytes of ids and 16 bytes of times, log records in 8 bytes of time, so telemetry inflates by a factor
+of 5 to 50. Runs of equal bytes inflate by 1000 (gzip) to 30 000.
+"""
 FREE_OUTPUT = 4 * 2**20
-"""Output bytes that a body may have whatever its ratio is: a batch of 8192 spans with 500 bytes each."""
+"""Output bytes that every body may have, whatever its ratio: a batch of 8192 spans of 500 bytes."""
 
 _WINDOW = 256 * 1024
-"""Input bytes for one call of isal: more than most bodies have."""
+"""Input bytes for one call of isal. Most bodies are smaller."""
 _FIRST_WINDOW = 512
-"""Input bytes for the first call in a later member: isal copies what it leaves of them."""
+"""Input bytes for the first call for a later gzip member, because isal copies the bytes that it does not use."""
 _SLICE = 4 * 2**20
-"""Output bytes of one call, at most."""
+"""Maximum number of output bytes of one call."""
 _FREE_MEMBERS, _FREE_BLOCKS = 64, 4096
-"""Gzip members, and zstd frames and blocks (of up to 128 KiB), that a body may have whatever its size is; beyond, one
-more for each `_BYTES_PER_PART` of input."""
+"""Gzip members, and zstd frames and blocks (of up to 128 KiB), that every body may have, whatever its size.
+
+A larger body may have one more for each `_BYTES_PER_PART` bytes of input.
+"""
 _BYTES_PER_PART = 256
-"""The fewest input bytes of a part on average: a part costs a microsecond, and one that ends each log line has more."""
+"""Minimum number of input bytes per part, on average.
+
+A part costs a microsecond. Even a sender that ends a part after each log line has more bytes per part.
+"""
 
 
 class UnknownEncodingError(PermanentError):
-    """The body is encoded in a way that nobody here reads."""
+    """The body has a content encoding that the agent cannot read or write."""
 
     reason = "unknown_encoding"
 
 
 def compress(encoding: str, data: bytes, level: int | None = None) -> bytes:
-    """Return `data` compressed as `encoding` (`gzip`, `zstd`, `deflate`, `zlib`; "" and `none` leave it).
+    """Return `data` compressed with `encoding`.
 
-    `level` is the encoding's own scale; without it the fastest.
+    `encoding` is `gzip`, `zstd`, `deflate` or `zlib`; with an empty string, `none` or `identity` the data are returned
+    unchanged. `level` is the compression level of that encoding; by default the fastest.
     """
     if encoding in ("", "none", "identity"):
         return data
     if encoding == "zstd":
-        import zstandard  # noqa: PLC0415 - only who uses zstd pays its memory
+        import zstandard  # noqa: PLC0415 - only users of zstd need its memory
 
         return zstandard.ZstdCompressor(level=_ZSTD_LEVEL if level is None else level).compress(data)
     if encoding == "gzip":
@@ -73,26 +82,26 @@ def compress(encoding: str, data: bytes, level: int | None = None) -> bytes:
         if level is None or 0 <= level <= isal_zlib.ISAL_BEST_COMPRESSION:
             return bytes(isal_zlib.compress(data, _GZIP_LEVEL if level is None else level))
         return zlib.compress(data, level)
-    raise UnknownEncodingError(f"unknown encoding {encoding!r}: gzip, zstd, deflate and zlib are written here")
+    raise UnknownEncodingError(f"unknown encoding {encoding!r}: gzip, zstd, deflate and zlib are supported")
 
 
 def decompress(
     encoding: str, data: bytes, limit: int, accepted: Collection[str] = ENCODINGS, *, ratio: int = MAX_RATIO
 ) -> bytes:
-    """Return `data`, encoded as the `Content-Encoding` header says, decompressed to at most `limit` bytes.
+    """Return `data` decompressed to at most `limit` bytes; `encoding` is the value of the `Content-Encoding` header.
 
-    What intermediate encodings inflate to counts, too. Output beyond `FREE_OUTPUT` may have `ratio` times the bytes of
-    `data` at most; 0 switches that off, for data that this process has written.
+    The output of intermediate encodings counts too. Above `FREE_OUTPUT` bytes, the output may have at most `ratio`
+    times the bytes of `data`; 0 switches this limit off, for data that this process has written.
 
-    Raises `UnknownEncodingError` (not in `accepted`, or more than `MAX_CODINGS` of them), `TooLargeError` (would pass
-    `limit` or `ratio`) or `MalformedError`.
+    Raises `UnknownEncodingError` (an encoding that is not in `accepted`, or more than `MAX_CODINGS`), `TooLargeError`
+    (the output would exceed `limit` or `ratio`) or `MalformedError`.
     """
     names = [encoding] if encoding in ENCODINGS else _names(encoding)
     budget = _Budget(limit, max(FREE_OUTPUT, ratio * len(data)) if ratio else limit)
     for name in reversed(names):
         if name not in accepted or name not in ENCODINGS:
             known = ", ".join(sorted(set(accepted) & ENCODINGS)) or "none"
-            raise UnknownEncodingError(f"unknown content encoding {name!r}: accepted here are {known}")
+            raise UnknownEncodingError(f"unknown content encoding {name!r}: accepted: {known}")
         parts = _inflate_zstd(data, budget) if name == "zstd" else _inflate(name, data, budget)
         data = parts[0] if len(parts) == 1 else b"".join(parts)
     return data
@@ -107,7 +116,7 @@ def _names(encoding: str) -> list[str]:
 
 
 class _Budget:
-    """The output bytes that are left for one body."""
+    """Output bytes that one body may still produce."""
 
     __slots__ = ("_limit", "_most", "left")
 
@@ -117,7 +126,7 @@ class _Budget:
         self.left = min(limit, most)
 
     def spend(self, size: int) -> None:
-        """Count output bytes; raise `TooLargeError` if there are too many."""
+        """Subtract `size` output bytes; raise `TooLargeError` if the budget is exceeded."""
         self.left -= size
         if self.left >= 0:
             return
@@ -127,15 +136,15 @@ class _Budget:
 
 
 def _inflate(name: str, data: bytes, budget: _Budget) -> list[bytes]:
-    """Return what gzip, zlib or deflate data inflate to, in parts."""
+    """Return the decompressed gzip, zlib or deflate data, in parts."""
     wbits = 31 if name == "gzip" else 15
     if name == "deflate" and not _looks_like_zlib(data):
-        wbits = -15  # raw deflate: some clients never learned of the zlib wrapper that RFC 9110, 8.4.1.2 means
+        wbits = -15  # raw deflate: some clients omit the zlib header that RFC 9110, 8.4.1.2 requires
     parts: list[bytes] = []
     position, window = 0, _WINDOW
     most = _FREE_MEMBERS + len(data) // _BYTES_PER_PART
     try:
-        if len(data) <= _WINDOW:  # nearly every body is one member, and read at once
+        if len(data) <= _WINDOW:  # nearly every body is one member and is read in one call
             inflater = isal_zlib.decompressobj(wbits)
             part = inflater.decompress(data, min(budget.left + 1, _SLICE))
             if inflater.eof and not inflater.unused_data:
@@ -162,9 +171,9 @@ def _inflate(name: str, data: bytes, budget: _Budget) -> list[bytes]:
 
 
 def _inflate_chunk(inflater: Any, chunk: bytes | memoryview, budget: _Budget, parts: list[bytes]) -> None:  # noqa: ANN401 - isal names no type for it
-    """Append to `parts` what a piece of the input inflates to, in slices."""
+    """Append the decompressed bytes of one piece of input to `parts`, in slices."""
     while True:
-        wanted = min(budget.left + 1, _SLICE)  # one byte more than are left shows that the budget is exceeded
+        wanted = min(budget.left + 1, _SLICE)  # one byte above the budget shows that it is exceeded
         part = inflater.decompress(chunk, wanted)
         budget.spend(len(part))
         parts.append(part)
@@ -176,19 +185,19 @@ def _inflate_chunk(inflater: Any, chunk: bytes | memoryview, budget: _Budget, pa
 
 
 def _looks_like_zlib(data: bytes) -> bool:
-    """Tell a zlib header (RFC 1950, 2.2) from raw deflate."""
+    """Return whether `data` begins with a zlib header (RFC 1950, 2.2); if not, the data are raw deflate."""
     return len(data) > 1 and data[0] & 0x0F == 8 and (data[0] << 8 | data[1]) % 31 == 0  # noqa: PLR2004
 
 
 def _inflate_zstd(data: bytes, budget: _Budget) -> list[bytes]:
-    """Return what zstd frames inflate to, in parts."""
-    import zstandard  # noqa: PLC0415 - only who uses zstd pays its memory
+    """Return the decompressed zstd frames, in parts."""
+    import zstandard  # noqa: PLC0415 - only users of zstd need its memory
 
     from otelwp_agent.transport.zstd_frames import check_frames  # noqa: PLC0415 - the same
 
     check_frames(data, _FREE_BLOCKS + len(data) // _BYTES_PER_PART)
-    # The window is what a frame makes us allocate before its first byte comes out: no more than the body may be, or
-    # the 8 MiB that every reader should support (RFC 8878, 3.1.1.1.2).
+    # A frame makes the decoder allocate its window before the first output byte. Limit it to the size that the body may
+    # have, or to the 8 MiB that every reader should support (RFC 8878, 3.1.1.1.2).
     window = 1 << (max(budget.left, 8 << 20) - 1).bit_length()
     inflater = zstandard.ZstdDecompressor(max_window_size=window)
     parts: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Count the connections of a server from `accept`, in all and per peer, and limit requests per peer."""
+"""Count the connections of a server, in total and per peer, and limit the requests of each peer."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _V6_NETWORK = 64
-"""Bits of an IPv6 address that name one peer: a host usually has all addresses of a /64."""
+"""Prefix length of the IPv6 network that counts as one peer: a host usually has all addresses of a /64."""
 
 _ROUNDING = 1e-6
-"""Seconds by which sums of intervals may be wrong."""
+"""Rounding error in seconds that sums of intervals may have."""
 
 
 class Connection(Protocol):
     """An accepted connection: a TLS handshake or an HTTP session."""
 
     deadline: float
-    """When `time_is_up` is called, by the clock of `time.monotonic`."""
+    """Time at which `time_is_up` is called, by the clock of `time.monotonic`."""
     peer: str
-    """The IP address; "" on a unix socket."""
+    """IP address of the client; an empty string on a unix socket."""
 
     def time_is_up(self) -> None:
-        """Close, or answer and close: the deadline has passed."""
+        """Close the connection, with or without an answer: its deadline has passed."""
 
     def drain(self) -> None:
-        """Close as soon as nothing is owed."""
+        """Close the connection as soon as no answer is pending."""
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close the connection at once."""
 
 
 C = TypeVar("C", bound=Connection)
@@ -44,22 +44,25 @@ class Connections(Generic[C]):
     __slots__ = ("_limit", "_open", "_per_peer", "_per_peer_limit")
 
     def __init__(self, limit: int, per_peer: int) -> None:
-        """Accept `limit` connections, and `per_peer` from one peer (0: no limit, and never on unix sockets)."""
+        """Accept at most `limit` connections, and at most `per_peer` of one peer.
+
+        With `per_peer` 0, and on unix sockets, there is no limit per peer.
+        """
         self._limit = limit
         self._per_peer_limit = per_peer
         self._open: set[C] = set()
         self._per_peer: dict[str, int] = {}
 
     def __len__(self) -> int:
-        """Return the number of open connections, refused ones that are not closed yet included."""
+        """Return the number of open connections, including refused ones that are not closed yet."""
         return len(self._open)
 
     def __iter__(self) -> Iterator[C]:
-        """Iterate over the open connections; do not add or remove any meanwhile."""
+        """Iterate over the open connections; do not add or remove any during the iteration."""
         return iter(self._open)
 
     def add(self, connection: C) -> str:
-        """Count a connection; return the reason why it must be refused, or ""."""
+        """Count a connection; return the reason to refuse it, or an empty string."""
         self._open.add(connection)
         reason = "connections" if len(self._open) > self._limit else ""
         if self._per_peer_limit and connection.peer:
@@ -70,7 +73,7 @@ class Connections(Generic[C]):
         return reason
 
     def discard(self, connection: C) -> None:
-        """Forget a connection; do nothing if it is not counted."""
+        """Stop counting a connection; do nothing if it is not counted."""
         if connection not in self._open:
             return
         self._open.remove(connection)
@@ -83,7 +86,7 @@ class Connections(Generic[C]):
                 self._per_peer.pop(peer, None)
 
     def replace(self, connection: C, successor: C) -> None:
-        """Count `successor` instead of `connection`: a session after its handshake, with the same peer."""
+        """Count `successor` instead of `connection`: a session replaces its handshake and has the same peer."""
         self._open.remove(connection)
         self._open.add(successor)
 
@@ -98,12 +101,12 @@ class RequestRate:
     __slots__ = ("_due", "_interval")
 
     def __init__(self, per_second: int) -> None:
-        """Allow `per_second` requests of each peer."""
+        """Allow `per_second` requests per second of each peer."""
         self._interval = 1 / per_second
-        self._due: dict[str, float] = {}  # by peer: when it would be idle if it kept to the rate
+        self._due: dict[str, float] = {}  # by peer: the time at which its burst is fully available again
 
     def take(self, peer: str, now: float) -> float:
-        """Count a request at `now`; return 0 if it is allowed, else the seconds to wait."""
+        """Count a request at time `now`; return 0 if it is allowed, else the seconds to wait."""
         due = max(self._due.get(peer, -math.inf), now)
         wait = due - now - (1 - self._interval)
         if wait > _ROUNDING:
@@ -112,18 +115,18 @@ class RequestRate:
         return 0.0
 
     def forget_idle(self, now: float) -> None:
-        """Forget peers whose whole burst is available again."""
+        """Remove the peers whose whole burst is available again."""
         self._due = {peer: due for peer, due in self._due.items() if due > now}
 
 
 def peer_of(transport: asyncio.BaseTransport) -> str:
-    """Return the IP address of the other side; "" on a unix socket."""
+    """Return the IP address of the peer; an empty string on a unix socket."""
     peer = transport.get_extra_info("peername")
     return peer[0] if isinstance(peer, tuple) else ""
 
 
 def peer_key(address: str) -> str:
-    """Return what limits per peer count: an IPv4 address, or the /64 network of an IPv6 address."""
+    """Return the key that identifies a peer: an IPv4 address, or the /64 network of an IPv6 address."""
     if ":" not in address:
         return address
     parsed = ipaddress.IPv6Address(address.partition("%")[0])

@@ -1,8 +1,8 @@
-"""A socket that takes datagrams: unix, with a mode and a group, or UDP.
+"""Receive datagrams on a unix socket (with file mode and group) or over UDP.
 
-`DatagramSocket` reads into one buffer, a few datagrams for each time that the event loop finds it readable, and hands
-each to `take`. A socket on an address that one of the same name already serves in this process shares it, so that a
-reload loses nothing.
+`DatagramSocket` reads into one buffer. Each time the socket is readable, it reads some datagrams and passes each to
+`take`. If a socket of the same component already serves the address in this process, the new one shares it, so that a
+reload loses no datagram.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
     from otelwp_agent.config.types import Endpoint
 
 SLICE = 0.002
-"""Seconds for which datagrams are taken before others have their turn."""
+"""Seconds to read datagrams before the event loop handles other events."""
 DRAIN = 1.0
-"""Seconds for which, at the end, what the kernel still holds is taken."""
+"""Maximum number of seconds at shutdown to read datagrams that the kernel still holds."""
 
 _SO_RCVBUFFORCE = 33
 _SO_MEMINFO = 55
 _MEMINFO_DROPS = 8
-"""Linux: asm-generic/socket.h, and the place of the drops in linux/sock_diag.h's SK_MEMINFO_VARS."""
+"""Linux constants: asm-generic/socket.h, and the index of the drop counter in SK_MEMINFO_VARS of linux/sock_diag.h."""
 _MEMINFO = struct.Struct("9I")
 
 
 class DatagramSocket:
-    """Hands the datagrams that arrive on `endpoint` to `take`, and the size of each one above `limit` to `too_large`.
+    """Passes each datagram that arrives on `endpoint` to `take`, and the size of each one above `limit` to `too_large`.
 
-    `name` is the component's, for messages. `receive_buffer` asks the kernel for that much room; `receive_buffer_size`
-    is what it gave.
+    `name` is the component's name, for messages. `receive_buffer` is the size of the kernel's receive buffer to
+    request; `receive_buffer_size` is the size that the kernel allows.
     """
 
     _serving: dict[str, DatagramSocket] = {}  # noqa: RUF012 - by address, for the whole process, on purpose
 
-    def __init__(  # noqa: PLR0913 - where it listens, and what it does with what arrives
+    def __init__(  # noqa: PLR0913 - the address and the two callbacks
         self,
         endpoint: Endpoint,
         take: Callable[[bytes], None],
@@ -67,30 +67,30 @@ class DatagramSocket:
         self._mode, self._group = unix_mode, unix_group
         self._key = str(endpoint) if endpoint.port != 0 else f"{endpoint}#{name}"
         self.socket: socket.socket | None = None
-        """While it listens."""
+        """The socket while it is open."""
         self._before: DatagramSocket | None = None
         self._lost = 0
 
     @property
     def port(self) -> int:
-        """The port it got; 0 on a unix socket, or before `start`."""
+        """The bound port; 0 on a unix socket or before `start`."""
         return 0 if self.socket is None or self.endpoint.unix else int(self.socket.getsockname()[1])
 
     @property
     def address(self) -> str:
-        """Where it listens, for people."""
+        """The address in readable form."""
         return address_of(self.endpoint, self.port)
 
     @property
     def receive_buffer_size(self) -> int:
-        """Bytes that the kernel keeps for it, its own records included."""
+        """Size of the kernel's receive buffer in bytes, including the kernel's own data."""
         return 0 if self.socket is None else self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
     @property
     def lost(self) -> int:
-        """How many datagrams the kernel had no room for, since `start`; it tells of UDP alone.
+        """Number of datagrams that the kernel has dropped because its buffer was full, since `start`. Only for UDP.
 
-        On a unix socket it loses none: who sends to a full one waits, or is told at once (EAGAIN).
+        A unix socket drops none: if its buffer is full, the sender waits or gets the error EAGAIN.
         """
         if self.socket is not None:
             with contextlib.suppress(OSError, struct.error):
@@ -99,19 +99,19 @@ class DatagramSocket:
         return self._lost
 
     def start(self) -> None:
-        """Bind and read; raise `StartError` with nothing left open."""
+        """Bind the socket and start to read; raise `StartError` and leave nothing open."""
         before = self._serving.get(self._key)
         if before is not None and before.socket is not None:
             if before.name != self.name:
                 raise StartError(
-                    f"{self.name}: cannot listen on {self.endpoint}: {before.name} already does; give one another"
+                    f"{self.name}: cannot listen on {self.endpoint}: {before.name} already does; change one endpoint"
                 )
             self.socket = before.socket.dup()
             self._before = before
         else:
             self.socket = bind_datagram(self.endpoint, name=self.name, unix_mode=self._mode, unix_group=self._group)
         self.socket.setblocking(False)  # noqa: FBT003 - the standard library's signature
-        for option in (_SO_RCVBUFFORCE, socket.SO_RCVBUF):  # the first one only with CAP_NET_ADMIN
+        for option in (_SO_RCVBUFFORCE, socket.SO_RCVBUF):  # the first option needs CAP_NET_ADMIN
             try:
                 self.socket.setsockopt(socket.SOL_SOCKET, option, self._receive_buffer)
                 break
@@ -122,20 +122,20 @@ class DatagramSocket:
         asyncio.get_running_loop().add_reader(self.socket.fileno(), self.read)
 
     def shutdown(self) -> None:
-        """Stop listening, having taken what has arrived; what a successor reads is left to it."""
+        """Read what has already arrived and close the socket; a successor reads the rest."""
         sock = self.socket
         if sock is None:
             return
         asyncio.get_running_loop().remove_reader(sock.fileno())
         if self._serving.get(self._key) is self:
             before, self._before = self._before, None
-            if before is not None and before.socket is not None:  # a reload that failed: it goes on
+            if before is not None and before.socket is not None:  # a reload failed: the previous socket stays in use
                 self._serving[self._key] = before
             else:
                 del self._serving[self._key]
                 if self.endpoint.unix:
                     with contextlib.suppress(FileNotFoundError):
-                        os.unlink(self.endpoint.unix)  # noqa: PTH108 - beside the bind that made it
+                        os.unlink(self.endpoint.unix)  # noqa: PTH108 - same style as bind
                 self.read(DRAIN)
         _ = self.lost
         self.socket = self._before = None
@@ -143,10 +143,13 @@ class DatagramSocket:
         sock.close()
 
     def read(self, seconds: float | None = None) -> None:
-        """Take what has arrived, for a while: the loop calls again as long as there is more."""
+        """Read the datagrams that have arrived, for at most `seconds`.
+
+        If there are more, the event loop calls it again.
+        """
         sock, buffer, take = self.socket, self._buffer, self._take
         limit, end, clock = len(buffer), time.monotonic() + (SLICE if seconds is None else seconds), time.monotonic
-        assert sock is not None  # noqa: S101 - it is being read
+        assert sock is not None  # noqa: S101 - called only while the socket is open
         receive = sock.recv_into
         while True:
             try:
@@ -154,7 +157,8 @@ class DatagramSocket:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in (errno.ECONNREFUSED, errno.EINTR):  # an answer of somebody's that was not taken
+                # an ICMP error for a datagram sent earlier, or a signal
+                if error.errno in (errno.ECONNREFUSED, errno.EINTR):
                     continue
                 raise
             if size > limit:

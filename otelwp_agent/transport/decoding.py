@@ -1,13 +1,15 @@
-"""Decode large bodies without blocking the event loop: in steps on it, or in a few threads beside it.
+"""Decode large bodies without blocking the event loop: in steps on the loop, or in a few threads.
 
-Bodies of some hundred kilobytes are decoded on the loop, one step in each of its turns, in the order of their arrival.
-Larger ones are decoded in threads, which all receivers of the process share. What is decoded is delivered on the loop.
+Bodies of some hundred kilobytes are decoded on the loop in the order of arrival, one step in each iteration of the
+loop. Larger ones are decoded in threads that all receivers of the process share. Decoded bodies are delivered on the
+loop.
 
 Invariants:
 
-* What waits is bounded in bytes; what is being decoded counts in the process's `InFlight`, as the objects it becomes.
-* Each body that was accepted is delivered or fails exactly once, whether its client is still connected or not;
-  `drain` waits until none is left.
+* The waiting bodies are limited in bytes. A body that is being decoded counts in the process's `InFlight`, with the
+  estimated size of its decoded objects.
+* Each accepted body is delivered or fails exactly once, whether its client is still connected or not; `drain` waits
+  until none is left.
 """
 
 from __future__ import annotations
@@ -28,28 +30,31 @@ if TYPE_CHECKING:
     from otelwp_agent.transport.in_flight import InFlight
 
     Steps = Generator[None, None, Any]
-    """Decodes a body in steps of some milliseconds, and returns what it holds."""
+    """A generator that decodes a body in steps of some milliseconds and returns the decoded data."""
 
 Answer = TypeVar("Answer")
 
 OFF_LOOP = 512 * 1024
-"""Bytes from which on a body is decoded in a thread: telemetry in JSON takes 8 ms, the densest body 80 ms."""
+"""Size in bytes from which on a body is decoded in a thread.
+
+On the loop, this size takes 8 ms for typical telemetry in JSON, and 80 ms for the densest body.
+"""
 
 THREADS = 2
-"""Bodies that are decoded at the same time in the process: they take turns on one core, because of the GIL."""
+"""Number of bodies that the process decodes at the same time. Because of the GIL, they share one core."""
 
 MAX_WAITING = 64 * 2**20
-"""Bytes of one receiver's bodies that wait for being decoded, or are."""
+"""Maximum number of bytes of one receiver's bodies that are being decoded or wait for it."""
 
 OBJECTS = 10
-"""Bytes of the objects that a byte of JSON or Thrift becomes while it is decoded, about."""
+"""Estimated memory of the objects that one byte of JSON or Thrift becomes while it is decoded, in bytes."""
 
 
 class Decoding(Generic[Answer]):
-    """The large bodies of one receiver. Use it from the event loop's thread alone."""
+    """Decodes the large bodies of one receiver. Use it only from the event loop's thread."""
 
     def __init__(self, in_flight: InFlight, log: structlog.typing.FilteringBoundLogger) -> None:
-        """Count what is being decoded in `in_flight`."""
+        """Count the bodies that are being decoded in `in_flight`."""
         self._in_flight = in_flight
         self._log = log
         self._stepping: deque[_Body[Answer]] = deque()
@@ -64,18 +69,25 @@ class Decoding(Generic[Answer]):
             raise Overloaded("more large bodies than can be decoded in time", reason="decoding")
 
     def run(
-        self, steps: Steps, size: int, deliver: Callable[[Any], Answer | asyncio.Future[Answer]]
+        self,
+        steps: Steps,
+        size: int,
+        deliver: Callable[[Any], Answer | asyncio.Future[Answer]],
+        *,
+        reserve: int | None = None,
     ) -> asyncio.Future[Answer]:
-        """Decode a body of `size` bytes, and return the future of what `deliver` answers for what it holds.
+        """Decode a body of `size` bytes; return a future with the result of `deliver`, called with the decoded data.
 
-        The future fails with what decoding or `deliver` raises. Raises `Overloaded` if there is no capacity.
+        With `reserve`, the bytes to reserve during decoding, the body is decoded in a thread whatever its size is. The
+        future fails with the error that decoding or `deliver` raises. Raises `Overloaded` if there is no capacity.
         """
         self.admit()
-        body = _Body(steps, size, deliver, asyncio.get_running_loop().create_future())
+        reserved = OBJECTS * size if reserve is None else reserve
+        body = _Body(steps, size, reserved, deliver, asyncio.get_running_loop().create_future())
         self._waiting_bytes += size
         self._answers.add(body.answer)
         body.answer.add_done_callback(self._answered)
-        if size >= OFF_LOOP:
+        if size >= OFF_LOOP or reserve is not None:
             self._threaded.append(body)
             self._start_threads()
         else:
@@ -85,17 +97,17 @@ class Decoding(Generic[Answer]):
         return body.answer
 
     async def drain(self) -> None:
-        """Wait until every body that was accepted has been delivered, or has failed."""
+        """Wait until every accepted body has been delivered or has failed."""
         while self._answers:
             await asyncio.wait(self._answers)
 
     def _answered(self, answer: asyncio.Future[Answer]) -> None:
         self._answers.discard(answer)
         if not answer.cancelled():
-            answer.exception()  # seen, though the client may be gone
+            answer.exception()  # mark the error as retrieved: the client may have disconnected
 
     def _step(self) -> None:
-        """Decode another part of the body that has waited longest."""
+        """Decode the next part of the body that has waited longest."""
         body = self._stepping[0]
         try:
             next(body.steps)
@@ -110,19 +122,19 @@ class Decoding(Generic[Answer]):
         while self._threaded and self._threads < THREADS:
             body = self._threaded.popleft()
             self._threads += 1
-            self._in_flight.reserve(OBJECTS * body.size)
+            self._in_flight.reserve(body.reserved)
             decoded = asyncio.get_running_loop().run_in_executor(_executor(), _exhaust, body.steps)
             decoded.add_done_callback(partial(self._decoded, body))
 
     def _decoded(self, body: _Body[Answer], decoded: asyncio.Future[Any]) -> None:
         self._threads -= 1
-        self._in_flight.release(OBJECTS * body.size)
+        self._in_flight.release(body.reserved)
         error = asyncio.CancelledError() if decoded.cancelled() else decoded.exception()
         self._end(body, None if error else decoded.result(), error)
         self._start_threads()
 
-    def _end(self, body: _Body[Answer], decoded: Any, error: BaseException | None) -> None:  # noqa: ANN401 - whatever it holds
-        """Deliver a body, or let its answer fail."""
+    def _end(self, body: _Body[Answer], decoded: Any, error: BaseException | None) -> None:  # noqa: ANN401 - any decoded data
+        """Deliver a decoded body, or fail its future with `error`."""
         self._waiting_bytes -= body.size
         if error is None:
             try:
@@ -142,41 +154,43 @@ class Decoding(Generic[Answer]):
 
 
 class _Body(Generic[Answer]):
-    """A body that is being decoded, or waits for that."""
+    """A body that is being decoded or waits for it."""
 
-    __slots__ = ("answer", "deliver", "size", "steps")
+    __slots__ = ("answer", "deliver", "reserved", "size", "steps")
 
     def __init__(
         self,
         steps: Steps,
         size: int,
+        reserved: int,
         deliver: Callable[[Any], Answer | asyncio.Future[Answer]],
         answer: asyncio.Future[Answer],
     ) -> None:
         self.steps = steps
         self.size = size
+        self.reserved = reserved
         self.deliver = deliver
         self.answer = answer
 
-    def follow(self, told: asyncio.Future[Answer]) -> None:
-        """Answer as what the body was delivered to does."""
+    def follow(self, delivery: asyncio.Future[Answer]) -> None:
+        """Copy the result of `delivery` to the future of this body."""
         if self.answer.done():
             return
-        if told.cancelled():
+        if delivery.cancelled():
             self.answer.cancel()
-        elif (error := told.exception()) is not None:
+        elif (error := delivery.exception()) is not None:
             self.answer.set_exception(error)
         else:
-            self.answer.set_result(told.result())
+            self.answer.set_result(delivery.result())
 
 
 def in_one_step(function: Callable[..., Any], *arguments: object) -> Steps:
-    """Return steps that call `function` once."""
+    """Return a generator that calls `function` once, without intermediate steps."""
     yield from ()
     return function(*arguments)
 
 
-def _exhaust(steps: Steps) -> Any:  # noqa: ANN401 - whatever the body holds
+def _exhaust(steps: Steps) -> Any:  # noqa: ANN401 - any decoded data
     while True:
         try:
             next(steps)
@@ -188,7 +202,7 @@ _pool: list[ThreadPoolExecutor] = []
 
 
 def _executor() -> ThreadPoolExecutor:
-    """Return the threads of the process, which start when a body needs them."""
+    """Return the process's thread pool, created at the first call."""
     if not _pool:
         _pool.append(ThreadPoolExecutor(THREADS, thread_name_prefix="decode"))
     return _pool[0]

@@ -1,14 +1,14 @@
-"""Bound the calls of a gRPC server and the memory that their unfinished messages hold.
+"""Limit the calls of a gRPC server and the memory of their unfinished messages.
 
-grpcio buffers a message until it is complete and does not report how much of it has arrived. What it holds is therefore
-estimated: while messages are late, the growth of the process's resident memory since the first of them began, less the
-growth of what other receivers have reserved, is reserved in the budget of the process (`InFlight`). Messages that fill
-memory which the process had free already do not count: they do not make it larger.
+grpcio buffers a message until it is complete and does not report how much of it has arrived. The memory is therefore
+estimated. While messages are late, the growth of the process's resident memory since the first of them began, minus the
+growth of the other receivers' reservations, is reserved in the budget of the process (`InFlight`). Messages stored in
+memory that the process had already free do not count, because they do not make it larger.
 
-Above the soft limit, new calls wait before grpcio reads their message: a sender can then fill no more than the stream's
+Above the soft limit, new calls wait before grpcio reads their message; a sender can then fill at most the stream's
 first flow-control window (64 KiB). Above the hard limit, new calls and the oldest late ones are refused.
 
-Invariant: `reserved` is the part of `in_flight.used` that stands for messages that have not arrived.
+Invariant: `reserved` is the part of `in_flight.used` that is reserved for messages that have not arrived.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from otelwp_agent.transport.in_flight import InFlight
 
 LATE = 0.02
-"""Seconds after which a message that has not arrived is late: on a local network, honest small ones never are."""
+"""Seconds after which an incomplete message is late. On a local network, small messages arrive sooner."""
 SWEEP = 0.02
-"""Seconds between two looks at the calls whose message has not arrived; 1 GB/s adds 20 MB between them."""
+"""Seconds between two checks of the calls whose message has not arrived; at 1 GB/s, 20 MB arrive between two checks."""
 PATIENCE = 0.25
 """Seconds for which late messages may keep the budget above its soft limit, which pauses all other senders."""
 RETRY_AFTER = 1.0
@@ -38,7 +38,7 @@ RETRY_AFTER = 1.0
 
 
 class Call:
-    """One call whose message is arriving. `error` is set once the call has been refused."""
+    """A call whose message is arriving. `error` is set once the call has been refused."""
 
     __slots__ = ("began", "context", "error", "peer")
 
@@ -50,10 +50,10 @@ class Call:
 
 
 class Calls:
-    """The calls of one listener. Use it from the event loop's thread alone.
+    """The calls of one listener. Use it only from the event loop's thread.
 
-    `refuse` answers a call with an error; `resident` returns the resident memory of the process in bytes, `clock`
-    seconds.
+    `refuse` answers a call with an error; `resident` returns the resident memory of the process in bytes; `clock`
+    returns seconds.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Calls:
         self.in_flight = in_flight
         self.reserved = 0
         self.per_peer: dict[str, int] = {}
-        """Calls in progress by address, where `max_concurrent_streams_per_peer` limits them."""
+        """Number of calls in progress by address, if `max_concurrent_streams_per_peer` limits them."""
         self._max_message = settings.max_recv_msg_size_mib * 2**20
         self._max_per_peer = 0 if settings.endpoint.unix else settings.max_concurrent_streams_per_peer
         self._timeout = settings.read_timeout or math.inf
@@ -78,11 +78,11 @@ class Calls:
         self._arriving: dict[Call, None] = {}  # oldest first
         self._paused: set[asyncio.Future[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._base = 0  # resident memory less what others had reserved, when no message was late
+        self._base = 0  # resident memory minus the reservations of others, at a time when no message was late
         self._above_since = math.inf
 
     def begin(self, context: aio.ServicerContext[bytes, bytes]) -> Call:
-        """Count a call before its message is read; raise `Overloaded` if it must not begin."""
+        """Count a call before its message is read; raise `Overloaded` if it must be refused."""
         if self.in_flight.above_hard:
             raise _crowded("too many bytes of requests are in flight")
         peer = ""
@@ -104,7 +104,7 @@ class Calls:
         return call
 
     async def pause(self, call: Call) -> None:
-        """Wait while the budget is above its soft limit; the call may have been refused afterwards."""
+        """Wait while the budget is above its soft limit. Afterwards the call may have been refused."""
         while self.in_flight.above_soft and call.error is None:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._paused.add(future)
@@ -114,11 +114,11 @@ class Calls:
                 self._paused.discard(future)
 
     def arrived(self, call: Call) -> None:
-        """Stop watching a call: its message is complete, or its sender has gone."""
+        """Stop watching a call: its message is complete, or its sender has disconnected."""
         self._arriving.pop(call, None)
 
     def end(self, call: Call) -> None:
-        """Forget a call."""
+        """Remove a finished call."""
         self.arrived(call)
         if call.peer:
             count = self.per_peer[call.peer] - 1
@@ -128,14 +128,14 @@ class Calls:
                 del self.per_peer[call.peer]
 
     def stop(self) -> None:
-        """Stop watching and release what is reserved."""
+        """Stop watching the calls and release the reserved bytes."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._reserve(0)
 
     def sweep(self) -> None:
-        """Reserve what late messages are estimated to hold; refuse those that are too late or one too many."""
+        """Reserve the estimated memory of late messages; refuse messages that exceed the time limit or the budget."""
         now = self._clock()
         late = [call for call in self._arriving if now - call.began >= LATE]
         if not late:
@@ -165,7 +165,7 @@ class Calls:
             self._timer = asyncio.get_running_loop().call_later(SWEEP, self._look)
 
     def _excess(self, now: float, late: int) -> int:
-        """Return how many of the `late` calls are one too many, if they hold equal parts of what is reserved."""
+        """Return how many of the `late` calls to refuse, if they share the reserved bytes equally."""
         budget = self.in_flight
         self._above_since = min(self._above_since, now) if budget.above_soft else math.inf
         limit = budget.soft if now - self._above_since >= PATIENCE else budget.hard
@@ -186,9 +186,11 @@ class Calls:
 
 
 def address(peer: str) -> str:
-    """Return the IP address in a peer as grpcio writes it, of IPv6 its /64 network: one client has all of that.
+    """Return the IP address in a peer string of grpcio, or the /64 network of an IPv6 address.
 
-    `ipv4:192.0.2.1:55000` is `192.0.2.1`, `ipv6:%5B2001:db8::1%5D:55000` is `2001:db8::/64`; any other stays as it is.
+    One client usually has the whole /64 network.
+    `ipv4:192.0.2.1:55000` becomes `192.0.2.1`, `ipv6:%5B2001:db8::1%5D:55000` becomes `2001:db8::/64`; any other string
+    is returned unchanged.
     """
     family, _, rest = peer.partition(":")
     if family == "ipv4":

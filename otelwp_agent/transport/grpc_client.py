@@ -1,4 +1,4 @@
-"""A gRPC client that sends and gets bytes; grpcio keeps one connection and makes it again when it breaks."""
+"""A gRPC client that sends and receives bytes; grpcio keeps one connection and reconnects when it breaks."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ if TYPE_CHECKING:
     Metadata = tuple[tuple[str, str | bytes], ...]
 
 RECONNECT = (500, 5_000)
-"""First and longest wait between attempts to connect (the longest attempt, too), in milliseconds: a server that is back
-is found within seconds. grpcio's own are 1 s, 120 s and 20 s."""
+"""Shortest and longest wait between attempts to connect, in milliseconds.
+
+The longest one also limits an attempt. A server that is back is found within seconds; grpcio's own values are 1 s, 120
+s and 20 s.
+"""
 
 _COMPRESSIONS = {"gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}
 
 
 class GrpcClient:
-    """Calls unary methods of one server. `name` (`exporters/otlp_grpc`) is the component that errors name."""
+    """Calls unary methods of one server. `name` (`exporters/otlp_grpc`) is the component's name in error messages."""
 
     def __init__(self, settings: blocks.GrpcClient, *, name: str, log: structlog.typing.FilteringBoundLogger) -> None:
-        """Open nothing before `start`."""
+        """Keep the settings; `start` opens the channel."""
         self.settings = settings
         self.name = name
         self.log = log
@@ -42,7 +45,7 @@ class GrpcClient:
         self._timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """Read certificates and open the channel; raise `StartError`. The connection is made by the first call."""
+        """Read the certificates and open the channel; raise `StartError`. The first call makes the connection."""
         self._metadata = self._checked_metadata()
         tls = self.settings.tls
         if self._secure:
@@ -54,7 +57,7 @@ class GrpcClient:
         self._channel = self._open()
 
     async def aclose(self) -> None:
-        """Cancel the calls under way and close the connection."""
+        """Cancel the calls in progress and close the connection."""
         if self._timer is not None:
             self._timer.cancel()
         channel, self._channel = self._channel, None
@@ -63,7 +66,7 @@ class GrpcClient:
             await channel.close(grace=None)
 
     async def call(self, method: str, message: bytes) -> bytes:
-        """Return the answer of `method` (`/package.Service/Method`); raise what its failure means (`ConsumeError`)."""
+        """Call `method` (`/package.Service/Method`) and return its answer; raise a `ConsumeError` for a failure."""
         call = self._calls.get(method)
         if call is None:
             if self._channel is None:
@@ -75,12 +78,12 @@ class GrpcClient:
             raise statuses.from_grpc(error.code().value[0], error.details() or "", _details(error)) from None
 
     def reload_tls(self) -> None:
-        """Read the certificate files again and connect anew; calls under way end on the old connection."""
+        """Read the certificate files again and reconnect; calls in progress finish on the old connection."""
         if self._tls is not None and self._channel is not None:
             self._tls.reload()
             before, self._channel = self._channel, self._open()
             self._calls.clear()
-            spawn(before.close(grace=self.timeout), name=f"{self.name}: close the connection before")
+            spawn(before.close(grace=self.timeout), name=f"{self.name}: close the previous connection")
 
     def _open(self) -> aio.Channel:
         settings = self.settings
@@ -98,22 +101,25 @@ class GrpcClient:
         return aio.secure_channel(target, credentials, options, compression)
 
     def _checked_metadata(self) -> Metadata:
-        """Return the configured headers as grpcio takes them, so that a bad one fails the start and not each call."""
+        """Return the configured headers in grpcio's format; raise `StartError` for an invalid one.
+
+        Checked at the start, so that an invalid header does not fail every call.
+        """
         metadata: list[tuple[str, str | bytes]] = []
         for name, secret in self.settings.headers.items():
             key, value = name.lower(), secret.get_secret_value()
             binary = key.endswith("-bin")
             if not _is_token(key) or key.startswith("grpc-"):
-                message = f"{self.name}: headers: {name!r} is no name for gRPC metadata: use a-z, 0-9, `-`, `_` and `.`"
+                message = f"{self.name}: headers: {name!r} is not a valid name for gRPC metadata: use a-z 0-9 - _ ."
                 raise StartError(message)
             if not binary and not (value.isascii() and value.isprintable()):
-                message = f"{self.name}: headers: the value of {name!r} holds characters that gRPC cannot send"
+                message = f"{self.name}: headers: the value of {name!r} contains characters that gRPC cannot send"
                 raise StartError(message)
             metadata.append((key, value.encode() if binary else value))
         return tuple(metadata)
 
     def _watch(self) -> None:
-        """Look at the certificate files every `reload_interval`."""
+        """Check the certificate files for changes every `reload_interval`."""
         if self.settings.tls.reload_interval:
             self._timer = asyncio.get_running_loop().call_later(self.settings.tls.reload_interval, self._look)
 
@@ -123,21 +129,21 @@ class GrpcClient:
                 self.reload_tls()
                 self.log.info("certificate reloaded", client=self.name)
         except StartError as error:
-            self.log.error(  # noqa: TRY400 - the message says it all, a traceback would hide it
+            self.log.error(  # noqa: TRY400 - the message is complete, a traceback would hide it
                 "certificate not reloaded; the old one stays", client=self.name, error=str(error)
             )
         self._watch()
 
 
 def _is_secure(settings: blocks.GrpcClient) -> bool:
-    """Whether TLS is spoken: the endpoint's scheme says so, else `tls.insecure` does."""
+    """Return whether the client uses TLS: the endpoint's scheme decides, without a scheme `tls.insecure`."""
     scheme = settings.endpoint.scheme
     return scheme == "https" or (scheme != "http" and not settings.tls.insecure)
 
 
 def _details(error: aio.AioRpcError) -> bytes | None:
-    """Return the serialized `google.rpc.Status` that came with an error, if one did."""
-    trailing = cast("Metadata", error.trailing_metadata() or ())  # its stubs have another class
+    """Return the serialized `google.rpc.Status` of an error, or None."""
+    trailing = cast("Metadata", error.trailing_metadata() or ())  # the stubs of grpcio declare another class
     return next((value for key, value in trailing if key == STATUS_DETAILS and isinstance(value, bytes)), None)
 
 
@@ -146,7 +152,7 @@ def _host(host: str) -> str:
 
 
 def _is_token(key: str) -> bool:
-    """Whether `key` can name metadata (gRPC over HTTP/2, "Custom-Metadata")."""
+    """Return whether `key` is a valid name for metadata (gRPC over HTTP/2, "Custom-Metadata")."""
     return bool(key) and key.isascii() and key.replace("-", "").replace("_", "").replace(".", "").isalnum()
 
 
@@ -157,7 +163,7 @@ def _options(settings: blocks.GrpcClient) -> list[tuple[str, int | str]]:
         ("grpc.initial_reconnect_backoff_ms", first),
         ("grpc.min_reconnect_backoff_ms", longest),
         ("grpc.max_reconnect_backoff_ms", longest),
-        ("grpc.use_local_subchannel_pool", 1),  # a connection, and its back-off, of our own
+        ("grpc.use_local_subchannel_pool", 1),  # a connection, and its back-off, for this client alone
     ]
     if settings.tls.server_name_override:
         options.append(("grpc.ssl_target_name_override", settings.tls.server_name_override))

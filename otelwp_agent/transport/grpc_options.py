@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from otelwp_agent.transport.tls import ServerTls
 
 HANDSHAKE_TIMEOUT = 10.0
-"""Seconds for TLS and the HTTP/2 preface; grpcio's own default is 120."""
+"""Maximum number of seconds for TLS and the HTTP/2 preface. The default of grpcio is 120."""
 CONNECTION_IDLE = 600.0
-"""Seconds after which a connection without calls is closed, unless `keepalive` says otherwise."""
+"""Seconds after which a connection without calls is closed, unless `keepalive` sets another value."""
 
 
 def channel_arguments(settings: blocks.GrpcServer) -> list[tuple[str, int]]:
@@ -43,7 +43,10 @@ def channel_arguments(settings: blocks.GrpcServer) -> list[tuple[str, int]]:
 
 
 def credentials(tls: ServerTls) -> grpc.ServerCredentials:
-    """Return credentials that follow `tls` through reloads: grpcio asks before each handshake, on its own thread."""
+    """Return credentials that use the latest certificate of `tls`.
+
+    grpcio asks for it before each handshake, on a thread of its own.
+    """
     used = tls.pem
 
     def configuration() -> grpc.ServerCertificateConfiguration:

@@ -1,12 +1,12 @@
-"""A gRPC server whose methods take and give bytes, on the loop's own thread (docs/adr/0004 says why `grpc.aio`).
+"""A gRPC server whose methods receive and return bytes, on the event loop's thread (docs/adr/0004: why `grpc.aio`).
 
-What it adds to grpcio:
+Added to grpcio:
 
-* our errors become statuses with `google.rpc.Status` details, so that senders know what to try again, and when;
-* a port or socket that another process serves is refused: grpcio alone would share it (SO_REUSEPORT) without a word;
-* a server that replaces one of the same name in the same process refuses nobody. Where the settings are equal, it takes
-  over the listening socket and every connection. Where they differ, both listen until the old one stops; a call that
-  reaches the old one in that instant can end as CANCELLED, which OTLP senders send again.
+* Our errors become statuses with `google.rpc.Status` details, so that senders know what to retry, and when.
+* A port or socket that another process serves is refused. grpcio alone would share it (SO_REUSEPORT) without a warning.
+* A server that replaces one of the same name in the same process refuses no client. If the settings are equal, it takes
+  over the listening socket and every connection. If they differ, both listen until the old one stops; a call that
+  reaches the old one at that moment can end as CANCELLED, and OTLP senders retry it.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ if TYPE_CHECKING:
     from otelwp_agent.transport.grpc_calls import Call
 
     GrpcHandler = Callable[[bytes, Mapping[str, str]], bytes | asyncio.Future[bytes]]
-    """Takes a message and the client's metadata (lower-case names; binary values left out); gives the answer."""
+    """Called with a message and the client's metadata (lower-case names, without binary values); returns the answer."""
 
 UNIX_MODE = "0660"
-"""File mode of a unix socket, the same as of `config.blocks.HttpServer`."""
+"""File mode of a unix socket, the same as in `config.blocks.HttpServer`."""
 
 
 class GrpcServer:
     """Serves `methods` (`/package.Service/Method` → handler). Handlers raise `ConsumeError` to refuse a message."""
 
-    def __init__(  # noqa: PLR0913 - where it listens, what it serves, and whom it reports to
+    def __init__(  # noqa: PLR0913 - the address, the methods, and where refusals are reported
         self,
         settings: blocks.GrpcServer,
         methods: Mapping[str, GrpcHandler],
@@ -59,10 +59,10 @@ class GrpcServer:
         in_flight: InFlight | None = None,
         on_refused: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Serve under the component's `name` (`receivers/otlp`); nothing is opened before `start`.
+        """Serve for the component `name` (`receivers/otlp`); `start` opens the socket.
 
-        `in_flight` is the budget of the process (without it, one of its own); `on_refused` gets the reason of each
-        refusal that the server decides itself.
+        `in_flight` is the budget of the process (by default a separate one). `on_refused` is called with the reason of
+        each request that the server itself refuses.
         """
         self.settings = settings
         self.methods = methods
@@ -75,7 +75,7 @@ class GrpcServer:
         self._listener: _Listener | None = None
 
     async def start(self) -> None:
-        """Listen; raise `StartError` with nothing left open."""
+        """Listen; raise `StartError` and leave nothing open."""
         listener = _listener_to_join(self)
         if listener is None:
             listener = _Listener(self)
@@ -85,9 +85,9 @@ class GrpcServer:
         self.port = listener.port
 
     async def shutdown(self, grace: float = 5.0) -> None:
-        """Stop taking calls and let those under way end, for at most `grace` seconds.
+        """Stop accepting calls and wait for calls in progress, for at most `grace` seconds.
 
-        Where another server has taken this one's place (or still holds it), connections stay open and go to that.
+        If another server has replaced this one or shares its listener, connections stay open and go to that server.
         """
         listener, self._listener = self._listener, None
         if listener is None:
@@ -102,7 +102,7 @@ class GrpcServer:
 
     @property
     def address(self) -> str:
-        """What it listens on: `host:port` with the port it got, or `unix:///path`."""
+        """The listening address: `host:port` with the bound port, or `unix:///path`."""
         endpoint = self.settings.endpoint
         return f"unix://{endpoint.unix}" if endpoint.unix else f"{endpoint.host or '*'}:{self.port}"
 
@@ -113,7 +113,7 @@ class GrpcServer:
 
 
 class _Listener:
-    """One listening grpcio server. Calls go to the last of its `owners`; it stops when the last one leaves."""
+    """One listening grpcio server. The last of its `owners` serves the calls; it stops when the last owner leaves."""
 
     def __init__(self, first: GrpcServer) -> None:
         self.name, self.log = first.name, first.log
@@ -131,7 +131,7 @@ class _Listener:
         self._timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """Listen; raise `StartError` with nothing left open."""
+        """Listen; raise `StartError` and leave nothing open."""
         endpoint = self.settings.endpoint
         server = aio.server(handlers=(_Methods(self),), options=channel_arguments(self.settings))
         try:
@@ -150,7 +150,7 @@ class _Listener:
         self._watch()
 
     async def stop(self, grace: float) -> None:
-        """Stop listening, wait for calls for at most `grace` seconds, close connections."""
+        """Stop listening, wait for calls for at most `grace` seconds, and close the connections."""
         server, self._server = self._server, None
         if self._timer is not None:
             self._timer.cancel()
@@ -166,7 +166,7 @@ class _Listener:
         self.calls.stop()
 
     def refuse(self, context: aio.ServicerContext[bytes, bytes], error: ConsumeError) -> bytes:
-        """Answer a call with what `error` says."""
+        """Answer a call with the status of `error`."""
         status = statuses.status_message(error)
         context.set_code(CODES[status.code])
         context.set_details(status.message)
@@ -174,7 +174,7 @@ class _Listener:
         return b""
 
     def end_early(self, call: Call, error: ConsumeError) -> None:
-        """Answer a call whose message is still arriving with what `error` says; grpcio then frees the message."""
+        """Answer a call whose message is still arriving with the status of `error`; grpcio then frees the message."""
         self.owners[-1].on_refused(error.reason)
         spawn(_abort(call.context, error), name=f"{self.name}: refuse a late message")
 
@@ -182,13 +182,17 @@ class _Listener:
         port = endpoint.port or 0
         replaces = any(other.name == self.name and other.port == port for other in chain(*_listening.values()))
         for host in self._addresses(endpoint):
-            # SO_REUSEPORT is on, so that a replacement can listen beside what it replaces; so look before, without it.
+            # SO_REUSEPORT is set so that a replacement can listen at the same time. Therefore check first, without it,
+            # whether another process uses the port.
             if replaces or self._is_free(Endpoint(f"{host}:{port}"), required=not self.port):
                 self.port = port = self._bind(server, f"{host}:{port}")
         self._key = _key(endpoint, port)
 
     def _is_free(self, address: Endpoint, *, required: bool) -> bool:
-        """Whether `address` can be listened on. One that this machine lacks (::1, mostly) may be left out."""
+        """Return whether the agent can listen on `address`.
+
+        An address that this machine does not have (often ::1) may be skipped unless `required`.
+        """
         try:
             listen(address, name=self.name, backlog=1, unix_mode=UNIX_MODE, unix_group=None).close()
         except StartError as error:
@@ -199,22 +203,22 @@ class _Listener:
         return True
 
     def _bind_unix(self, server: aio.Server, endpoint: Endpoint) -> None:
-        """Listen on a path of our own, to which the endpoint's becomes a link.
+        """Listen on a separate path and link the endpoint's path to it.
 
-        The endpoint is never without somebody who answers, and grpcio, which removes the path that it was given when it
-        stops, cannot remove a successor's.
+        So the endpoint always has a server that answers. grpcio removes its own path when it stops, and must not remove
+        the path of a successor.
         """
         siblings = _listening.get(self._key, [])
         if not siblings:
             listen(endpoint, name=self.name, backlog=1, unix_mode=UNIX_MODE, unix_group=None).close()
-            os.unlink(endpoint.unix)  # noqa: PTH108 - only a probe
+            os.unlink(endpoint.unix)  # noqa: PTH108 - it was bound only to check the path
         taken = {sibling._own_path for sibling in siblings}  # noqa: SLF001 - the same class
         self._own_path = next(path for path in map(f"{endpoint.unix}.{{}}".format, count(1)) if path not in taken)
         self._bind(server, f"unix:{self._own_path}")
-        os.chmod(self._own_path, int(UNIX_MODE, 8))  # noqa: PTH101 - beside link and rename of the same path
+        os.chmod(self._own_path, int(UNIX_MODE, 8))  # noqa: PTH101 - same style as link and rename of this path
 
     def _publish(self) -> None:
-        """Make the endpoint's path ours, whoever's it was."""
+        """Make the endpoint's path refer to this listener, whichever listener it referred to before."""
         path = self.settings.endpoint.unix
         fresh = f"{path}.new"
         with contextlib.suppress(FileNotFoundError):
@@ -222,10 +226,10 @@ class _Listener:
         os.link(self._own_path, fresh)
         os.rename(fresh, path)  # noqa: PTH104
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(fresh)  # noqa: PTH108 - rename does nothing where both are links to one file
+            os.unlink(fresh)  # noqa: PTH108 - rename does nothing if both are links to one file
 
     def _hand_back(self, others: list[_Listener]) -> None:
-        """Leave the endpoint's path to another listener, or remove it."""
+        """Make the endpoint's path refer to another listener, or remove it."""
         if others:
             others[-1]._publish()  # noqa: SLF001 - the same class
         else:
@@ -241,7 +245,7 @@ class _Listener:
             raise StartError(f"{self.name}: cannot listen on {self.settings.endpoint}: {error}") from error
 
     def _addresses(self, endpoint: Endpoint) -> list[str]:
-        """Return the endpoint's addresses as they stand in `host:port`: all of a name's, IPv4 first."""
+        """Return the endpoint's addresses in the form used in `host:port`; of a host name all addresses, IPv4 first."""
         if not endpoint.host:
             return ["[::]" if socket.has_dualstack_ipv6() else "0.0.0.0"]  # noqa: S104 - what `:4317` asks for
         try:
@@ -253,7 +257,7 @@ class _Listener:
         return [f"[{host}]" if is_v6 else host for is_v6, host in families]
 
     def _watch(self) -> None:
-        """Look at the certificate files every `reload_interval`."""
+        """Check the certificate files for changes every `reload_interval`."""
         if self.tls is not None and self.tls.settings.reload_interval:
             self._timer = asyncio.get_running_loop().call_later(self.tls.settings.reload_interval, self._look)
 
@@ -263,14 +267,14 @@ class _Listener:
                 self.tls.reload()
                 self.log.info("certificate reloaded", server=self.name)
         except StartError as error:
-            self.log.error(  # noqa: TRY400 - the message says it all, a traceback would hide it
+            self.log.error(  # noqa: TRY400 - the message is complete, a traceback would hide it
                 "certificate not reloaded; the old one stays", server=self.name, error=str(error)
             )
         self._watch()
 
 
-class _Methods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in its stubs alone
-    """Tells grpcio which methods there are; others it answers with UNIMPLEMENTED."""
+class _Methods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic only in its stubs
+    """Returns the handler of each method; grpcio answers other methods with UNIMPLEMENTED."""
 
     def __init__(self, listener: _Listener) -> None:
         self._known = {
@@ -284,8 +288,8 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in 
 def _serve(listener: _Listener, method: str) -> Callable[[object, aio.ServicerContext[bytes, bytes]], Awaitable[bytes]]:
     """Return the coroutine function that answers calls of `method`.
 
-    On the wire a unary call is a stream of one message. As a stream, grpcio begins the coroutine before it reads the
-    message and reads it when asked to, so that a call can be refused, or can wait, before its message takes memory.
+    On the wire a unary call is a stream of one message. For a stream, grpcio starts the coroutine before it reads the
+    message, and reads it on request. So a call can be refused, or can wait, before its message uses memory.
     """
     owners, calls, in_flight = listener.owners, listener.calls, listener.calls.in_flight
 
@@ -303,7 +307,7 @@ def _serve(listener: _Listener, method: str) -> Callable[[object, aio.ServicerCo
             message = await context.read()
             calls.arrived(call)
             if message is aio.EOF:  # type: ignore[attr-defined]  # missing in its stubs
-                return b""  # cancelled, refused or without a message: the answer has no reader
+                return b""  # cancelled, refused or without a message: no client reads the answer
             size = len(message)
             in_flight.used += size
             metadata = {key: value for key, value in context.invocation_metadata() or () if type(value) is str}
@@ -326,7 +330,7 @@ def _serve(listener: _Listener, method: str) -> Callable[[object, aio.ServicerCo
 
 
 async def _abort(context: aio.ServicerContext[bytes, bytes], error: ConsumeError) -> None:
-    """End a call with what `error` says, whatever it waits for."""
+    """End a call with the status of `error`, even if it is waiting."""
     status = statuses.status_message(error)
     with contextlib.suppress(aio.AbortError, aio.UsageError, asyncio.CancelledError):
         details = ((STATUS_DETAILS, status.SerializeToString()),)
@@ -334,7 +338,7 @@ async def _abort(context: aio.ServicerContext[bytes, bytes], error: ConsumeError
 
 
 def _resident() -> int:
-    """Return the resident memory of the process in bytes; 0 where the system does not report it (not on Linux)."""
+    """Return the resident memory of the process in bytes; 0 if the system does not report it (not on Linux)."""
     try:
         return resident_memory()
     except OSError:
@@ -342,15 +346,17 @@ def _resident() -> int:
 
 
 async def _outcome(owner: GrpcServer, answer: asyncio.Future[bytes]) -> bytes:
-    """Wait for a handler's answer; whoever makes it is not cancelled when the client goes away."""
+    """Wait for a handler's answer. The handler is not cancelled when the client disconnects."""
     owner.waiting.add(answer)
     answer.add_done_callback(owner.waiting.discard)
     return await asyncio.shield(answer)
 
 
 _listening: dict[str, list[_Listener]] = {}
-"""The listeners of this process by what they listen on. Where several share it, the newest, which stands last, replaces
-the others."""
+"""The listeners of this process by address.
+
+If several share an address, the last one is the newest and replaces the others.
+"""
 
 
 def _key(endpoint: Endpoint, port: int) -> str:
@@ -358,14 +364,17 @@ def _key(endpoint: Endpoint, port: int) -> str:
 
 
 def _listener_to_join(server: GrpcServer) -> _Listener | None:
-    """Return the listener that already does what `server` asks for; raise `StartError` if it is another component's."""
+    """Return an existing listener with the same settings and methods as `server`, or None.
+
+    Raises `StartError` if the listener belongs to another component.
+    """
     endpoint = server.settings.endpoint
     listeners = _listening.get(_key(endpoint, endpoint.port or 0))
     if not listeners:
         return None
     listener = listeners[-1]
     if listener.name != server.name:
-        message = f"{server.name}: cannot listen on {endpoint}: {listener.name} already does; give one another endpoint"
+        message = f"{server.name}: cannot listen on {endpoint}: {listener.name} already does; change one endpoint"
         raise StartError(message)
     if listener.settings != server.settings or listener.methods != frozenset(server.methods):
         return None

@@ -1,11 +1,11 @@
-"""Bound the memory of request bodies that are still arriving, over all HTTP servers that share one `InFlight`.
+"""Limit the memory of request bodies that are still arriving, over all HTTP servers that share one `InFlight`.
 
-Above the soft limit only those bodies are read whose missing bytes fit below the hard limit, nearest to completion
-first, then oldest; the others wait in the kernel's buffers while their deadlines run. If bodies wait, and for
-`PATIENCE` seconds none ends and those that are read bring less than `LEAST_PROGRESS`, the body with the most bytes
-times seconds is refused; above the hard limit at once.
+Above the soft limit, a body is read only if its missing bytes fit below the hard limit. The body with the fewest
+missing bytes comes first, then the oldest; the others wait in the kernel's buffers while their deadlines run. If bodies
+wait, and within `PATIENCE` seconds no body ends and less than `LEAST_PROGRESS` bytes arrive, the body with the largest
+product of bytes and seconds is refused. Above the hard limit this happens at once.
 
-Invariant: what a body has reserved is released exactly once, by `end`.
+Invariant: the reservation of a body is released exactly once, by `end`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RECHECK = 0.05
 PATIENCE = 1.0
 """Seconds for which bodies wait without progress before one is refused."""
 LEAST_PROGRESS = 2**20
-"""Bytes that all bodies together must bring in that time, if none ends."""
+"""Minimum number of bytes that must arrive in all bodies within `PATIENCE` seconds, if no body ends."""
 
 
 class Receiving(Protocol):
@@ -40,11 +40,11 @@ class Receiving(Protocol):
 
 
 class Body(Protocol):
-    """A body that arrives."""
+    """A body that is arriving."""
 
     @property
     def missing(self) -> int:
-        """The bytes that have not arrived, at most."""
+        """Maximum number of bytes that have not arrived yet."""
 
 
 class _Arrival:
@@ -59,11 +59,11 @@ class _Arrival:
         self.may_read = False  # above the soft limit
 
     def rank(self) -> tuple[int, float]:
-        """Sort by what is missing, then by age."""
+        """Return the sort key: missing bytes, then age."""
         return self.body.missing, self.since
 
     def weight(self, now: float) -> float:
-        """Return bytes times seconds; a second is added so that new bodies count."""
+        """Return reserved bytes times seconds. One second is added so that new bodies count."""
         return self.reserved * (now - self.since + 1)
 
 
@@ -73,24 +73,24 @@ class Arrivals:
     _shared: ClassVar[WeakValueDictionary[int, Arrivals]] = WeakValueDictionary()  # by the identity of an `InFlight`
 
     def __init__(self, in_flight: InFlight) -> None:
-        """Reserve from `in_flight`. Use `of`: two of these with one budget would not know each other's bodies."""
+        """Reserve bytes in `in_flight`. Use `of`: two instances with one budget could not balance their bodies."""
         self.in_flight = in_flight
         self._arrivals: dict[Receiving, _Arrival] = {}
         self._above_soft = False
-        self._progress = 0.0  # when there was progress last
-        self._brought = 0  # bytes since then, above the soft limit
+        self._progress = 0.0  # time of the last progress
+        self._brought = 0  # bytes that have arrived since then, above the soft limit
         self._timer: asyncio.TimerHandle | None = None
 
     @classmethod
     def of(cls, in_flight: InFlight) -> Arrivals:
-        """Return the one instance for `in_flight`."""
+        """Return the only instance for `in_flight`."""
         found = cls._shared.get(id(in_flight))
         if found is None:
             found = cls._shared[id(in_flight)] = cls(in_flight)
         return found
 
     def add(self, receiving: Receiving, body: Body, size: int) -> None:
-        """Reserve `size` more bytes of a body that is not complete; this may pause or refuse it, or others."""
+        """Reserve `size` more bytes of an incomplete body; this may pause or refuse it, or others."""
         arrival = self._arrivals.get(receiving)
         if arrival is None:
             arrival = self._arrivals[receiving] = _Arrival(body)
@@ -106,7 +106,7 @@ class Arrivals:
             receiving.pause_body()
 
     def end(self, receiving: Receiving) -> None:
-        """Release what a body has reserved; do nothing if it is not registered."""
+        """Release the reservation of a body; do nothing if it is not registered."""
         arrival = self._arrivals.pop(receiving, None)
         if arrival is not None:
             self.in_flight.release(arrival.reserved)
@@ -146,7 +146,7 @@ class Arrivals:
             receiving.resume_body()
 
     def _let_read(self) -> bool:
-        """Read the bodies that fit below the hard limit and pause the others; return whether any waits."""
+        """Read the bodies that fit below the hard limit and pause the others; return whether a body waits."""
         available = self.in_flight.hard - self.in_flight.used
         waiting = False
         for receiving, arrival in sorted(self._arrivals.items(), key=lambda item: item[1].rank()):
@@ -161,7 +161,7 @@ class Arrivals:
         return waiting
 
     def _refuse_one(self, now: float) -> bool:
-        """Refuse the body that holds the most bytes for the longest time; return False if no body holds any."""
+        """Refuse the body with the largest weight (bytes times seconds); return False if no body holds any bytes."""
         heaviest = max(self._arrivals.items(), key=lambda item: item[1].weight(now), default=None)
         if heaviest is None or not heaviest[1].reserved:
             return False

@@ -1,6 +1,6 @@
-"""Collect the body of one request while it arrives: with a known length, or chunked (RFC 9112, section 7.1).
+"""Collect the body of one request while it arrives, with a known length or chunked (RFC 9112, section 7.1).
 
-Trailer fields are checked, counted and ignored: they never change the headers that a handler sees.
+Trailer fields are checked, counted and ignored: they never change the headers that a handler gets.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ from otelwp_agent.errors import MalformedError, TooLargeError
 from otelwp_agent.transport.http_heads import MAX_HEAD
 
 MAX_CHUNK_LINE = 1024
-"""Bytes of a line with a chunk's size, extensions included."""
+"""Maximum size in bytes of the line with a chunk's size, including extensions."""
 CHUNKS_PER_TURN = 256
-"""Chunks decoded at once; sixteen times as many before other connections get their turn."""
+"""Chunks decoded in one call. Sixteen times as many are decoded before other connections are served."""
 _SMALL = 4096
-"""Smaller pieces are copied into blocks: a bytes object costs 33 bytes beside its content."""
+"""Pieces smaller than this are copied into blocks, because a bytes object costs 33 bytes besides its content."""
 _BLOCK = 64 * 1024
-"""Bytes of such a block."""
+"""Size of such a block in bytes."""
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 _TRAILER_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n")
 _END_OF_LINE = b"\r\n"
 _AT_SIZE, _AT_END, _AT_TRAILER = range(3)
-"""What the next line of a chunked body is: a chunk's size, the end of its data, or a trailer field."""
+"""Kind of the next line of a chunked body: a chunk's size, the end of a chunk's data, or a trailer field."""
 
 
 class TrailersTooLargeError(TooLargeError):
-    """The trailer fields have more than `MAX_HEAD` bytes."""
+    """The trailer fields are larger than `MAX_HEAD` bytes."""
 
     reason = "head_too_large"
 
 
 class Blocks:
-    """Bytes that arrive in pieces, however small, in memory of about their size."""
+    """Bytes that arrive in pieces. Many small pieces use about as much memory as their content."""
 
     __slots__ = ("_blocks", "size")
 
@@ -60,7 +60,7 @@ class Blocks:
 
 
 class LengthBody(Blocks):
-    """A body of `length` bytes. With `keep` off the bytes are read and dropped."""
+    """A body of `length` bytes. If `keep` is False, the bytes are read and dropped."""
 
     __slots__ = ("_keep", "done", "missing")
 
@@ -72,7 +72,7 @@ class LengthBody(Blocks):
         self._keep = keep
 
     def feed(self, data: bytes, at: int) -> int:
-        """Read from `data[at:]`; return the position after what was read."""
+        """Read from `data[at:]`; return the position after the bytes that were read."""
         end = min(at + self.missing, len(data))
         self.missing -= end - at
         self.done = not self.missing
@@ -82,7 +82,7 @@ class LengthBody(Blocks):
 
 
 class ChunkedBody(Blocks):
-    """A chunked body of at most `limit` bytes. With `keep` off the bytes are read and dropped."""
+    """A chunked body of at most `limit` bytes. If `keep` is False, the bytes are read and dropped."""
 
     __slots__ = ("_announced", "_keep", "_left", "_limit", "_line", "_state", "_trailers", "done")
 
@@ -92,21 +92,21 @@ class ChunkedBody(Blocks):
         self.done = False
         self._keep = keep
         self._limit = limit
-        self._announced = 0  # bytes in the sizes of all chunks so far
+        self._announced = 0  # sum of the sizes of all chunks so far
         self._left = 0  # bytes of the current chunk that have not arrived
         self._state = _AT_SIZE
-        self._line = bytearray()  # the beginning of a line whose end has not arrived
+        self._line = bytearray()  # the beginning of a line that is not complete
         self._trailers = 0
 
     @property
     def missing(self) -> int:
-        """The most bytes that may still arrive."""
+        """Maximum number of bytes that may still arrive."""
         return self._limit - self._announced + self._left
 
     def feed(self, data: bytes, at: int) -> int:
-        """Read from `data[at:]`, at most `CHUNKS_PER_TURN` chunks; return the position after what was read.
+        """Read from `data[at:]`, at most `CHUNKS_PER_TURN` chunks; return the position after the bytes that were read.
 
-        Raise `MalformedError`, `TooLargeError` for a body above the limit, or `TrailersTooLargeError`.
+        Raises `MalformedError`, `TooLargeError` for a body above the limit, or `TrailersTooLargeError`.
         """
         size = len(data)
         lines = 2 * CHUNKS_PER_TURN

@@ -1,6 +1,6 @@
-"""An HTTP/1.1 client for one endpoint: keep-alive connections, TLS, unix sockets, one time limit over all of it.
+"""An HTTP/1.1 client for one endpoint, with keep-alive connections, TLS, unix sockets and one total time limit.
 
-It follows no redirect (OTLP has none), keeps no cookie, and goes through no proxy. Nothing runs while it is idle.
+It follows no redirects (OTLP has none), keeps no cookies and uses no proxy. It runs no task while it is idle.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from otelwp_agent.config.types import Endpoint, Secret
 
 CLOSE_TIMEOUT = 1.0
-"""Seconds that the other side has to take a goodbye."""
+"""Seconds to wait for connections to close properly."""
 
 _PORTS = {"http": 80, "https": 443}
 
 
 class HttpClient:
-    """Speaks to `endpoint` as `settings` say. `name` (`exporters/otlp_http`) is the component that errors name."""
+    """Sends requests to `endpoint`. `name` (`exporters/otlp_http`) is the component's name in error messages."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class HttpClient:
         name: str,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
-        """Open nothing; `endpoint` is the one to use, whichever `settings` has."""
+        """Keep the settings; no connection is opened. `endpoint` takes precedence over the endpoint in `settings`."""
         self.name = name
         self.log = log
         self._unix = endpoint.unix
@@ -51,7 +51,7 @@ class HttpClient:
         self._secure = endpoint.scheme == "https"
         host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
         self.address = f"unix://{endpoint.unix}" if endpoint.unix else f"{host}:{self._port}"
-        """Where it connects, for messages."""
+        """The address in readable form, for messages."""
         self._timeout = settings.timeout
         self._idle_timeout = settings.idle_conn_timeout
         self._keep_alive = not settings.disable_keep_alives
@@ -67,13 +67,13 @@ class HttpClient:
         self._fixed, self._given = _fixed_headers(authority, settings.headers, keep_alive=self._keep_alive)
 
     async def start(self) -> None:
-        """Read certificates; raise `StartError`. Connections are made when there is something to send."""
+        """Read the certificates; raise `StartError`. Connections are made with the first requests."""
         if self._secure:
             self._tls = ClientTls(self._tls_settings, name=self.name)
             self._watch()
 
     async def aclose(self) -> None:
-        """Close every connection; requests under way fail."""
+        """Close every connection; requests in progress fail."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -94,8 +94,8 @@ class HttpClient:
     ) -> ClientResponse:
         """Send a request and return its response, whatever its status.
 
-        `path` is sent as it is. Configured headers win over `headers`. Not for HEAD, whose answers lie about their
-        length. Raises `RetryableError` when there is no answer.
+        `path` is sent unchanged. Configured headers take precedence over `headers`. Do not use it for HEAD, whose
+        responses give the length of a body that they do not have. Raises `RetryableError` if there is no response.
         """
         lines = [f"{name}: {value}\r\n" for name, value in headers if name.lower() not in self._given]
         head = f"{method} {path} HTTP/1.1\r\n{self._fixed}{''.join(lines)}Content-Length: {len(body)}\r\n\r\n"
@@ -107,7 +107,10 @@ class HttpClient:
             raise RetryableError(message, reason="timeout") from None
 
     def reload_tls(self) -> None:
-        """Read the certificate files again; connections from now on use them. Raise `StartError`, and keep the old."""
+        """Read the certificate files again; new connections use them.
+
+        If they are invalid, raises `StartError` and keeps the old ones.
+        """
         if self._tls is not None:
             self._tls.reload()
             for connection in tuple(self._idle):
@@ -118,7 +121,8 @@ class HttpClient:
         try:
             response = await connection.exchange(head, body)
         except ConnectionClosedError as error:
-            # A server closes what has been idle for long, perhaps just as we wrote. That is no failure of the request.
+            # A server may close an idle connection just while we write to it. Then the request has not failed: send it
+            # again.
             if error.answered or connection.exchanges == 1:
                 raise
             connection = await self._connect()
@@ -127,7 +131,7 @@ class HttpClient:
         return response
 
     def _take(self) -> HttpConnection | None:
-        """Return the idle connection that was used last, if there is one."""
+        """Return the idle connection that was used last, or None."""
         while self._idle:
             connection = self._idle.pop()
             if connection.idle_timer is not None:
@@ -137,7 +141,7 @@ class HttpClient:
         return None
 
     def _keep(self, connection: HttpConnection) -> None:
-        """Keep a connection for the next request, if it can be and may be."""
+        """Keep a connection for the next request if it can be reused, else close it."""
         if not connection.reusable:
             return
         if not self._keep_alive or self._closed:
@@ -183,7 +187,7 @@ class HttpClient:
             self._empty.set()
 
     def _watch(self) -> None:
-        """Look at the certificate files every `reload_interval`."""
+        """Check the certificate files for changes every `reload_interval`."""
         interval = self._tls_settings.reload_interval
         if interval:
             self._timer = asyncio.get_running_loop().call_later(interval, self._look)
@@ -194,14 +198,14 @@ class HttpClient:
                 self.reload_tls()
                 self.log.info("certificate reloaded", client=self.name)
         except StartError as error:
-            self.log.error(  # noqa: TRY400 - the message says it all, a traceback would hide it
+            self.log.error(  # noqa: TRY400 - the message is complete, a traceback would hide it
                 "certificate not reloaded; the old one stays", client=self.name, error=str(error)
             )
         self._watch()
 
 
 def _fixed_headers(authority: str, headers: Mapping[str, Secret], *, keep_alive: bool) -> tuple[str, frozenset[str]]:
-    """Return the header lines that all requests share, and the (lower-case) names of those that were configured."""
+    """Return the header lines that all requests share, and the lower-case names of the configured headers."""
     given = frozenset(name.lower() for name in headers)
     lines = [] if "host" in given else [f"Host: {authority}\r\n"]
     if not keep_alive:
@@ -211,11 +215,11 @@ def _fixed_headers(authority: str, headers: Mapping[str, Secret], *, keep_alive:
 
 
 def _why(error: OSError) -> str:
-    """Return why a connection could not be made, in words."""
+    """Return in readable form why connecting failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {(error.reason or str(error)).lower().replace('_', ' ')}"
     if isinstance(error, socket.gaierror):
-        return f"its name has no address: {error.strerror}"
+        return f"its host name does not resolve: {error.strerror}"
     return os.strerror(error.errno).lower() if error.errno else str(error)

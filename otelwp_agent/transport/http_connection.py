@@ -1,6 +1,6 @@
-"""One client connection of HTTP/1.1: a request goes out, its response comes in, one at a time.
+"""One client connection of HTTP/1.1 that sends a request and receives its response, one at a time.
 
-The protocol alone: `HttpClient` opens connections, keeps them and decides what is tried again.
+This is only the protocol: `HttpClient` opens and keeps connections, and decides which requests are sent again.
 """
 
 from __future__ import annotations
@@ -17,50 +17,53 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_HEAD = 64 * 2**10
-"""Bytes of a response's head: as much as servers and proxies commonly send, eight times over."""
+"""Maximum size in bytes of a response's head: eight times the usual limit of servers and proxies."""
 
 MAX_BODY = 4 * 2**20
-"""Bytes of a response's body. OTLP's answers are a few bytes; the OpenTelemetry Collector reads 64 KiB of them."""
+"""Maximum size in bytes of a response's body.
+
+OTLP responses are a few bytes; the OpenTelemetry Collector reads at most 64 KiB of them.
+"""
 
 _INFORMATIONAL = range(100, 200)
 _BODILESS = (204, 304)
 _HTTP2_SETTINGS = b"\x04\x00"
-"""Type and flags of the frame with which an HTTP/2 server begins (RFC 9113, 3.4), after its three bytes of length."""
+"""Type and flags of the first frame of an HTTP/2 server (RFC 9113, 3.4), after its three bytes of length."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientResponse:
-    """What came back. Header names are lower case; the values of a repeated one are joined by commas."""
+    """A response. Header names are lower case; the values of a repeated header are joined by commas."""
 
     status: int
     headers: dict[str, str]
     body: bytes
     complete: bool = True
-    """False when the body was longer than may be read, and is cut."""
+    """False if the body exceeded the limit and is truncated."""
 
 
 class ConnectionClosedError(RetryableError):
-    """The other side closed the connection; `answered` tells whether it had begun to answer."""
+    """The peer closed the connection. `answered` is True if it had begun to answer."""
 
     reason = "connection_closed"
 
     def __init__(self, message: str, *, answered: bool) -> None:
-        """Say what happened."""
+        """Keep the message and whether a part of the answer had arrived."""
         super().__init__(message)
         self.answered = answered
 
 
 class HttpConnection(asyncio.Protocol):
-    """A connection to `address` (for messages); `on_lost(connection)` is called when it is gone."""
+    """A connection to `address` (for messages); `on_lost(connection)` is called after it is closed."""
 
     def __init__(self, address: str, on_lost: Callable[[HttpConnection], None]) -> None:
-        """Wait for `connection_made`."""
+        """Create an unconnected protocol; asyncio calls `connection_made`."""
         self.address = address
         self.lost = False
         self.exchanges = 0
-        """Requests sent so far."""
+        """Number of requests sent so far."""
         self.idle_timer: asyncio.TimerHandle | None = None
-        """Of the pool that keeps it."""
+        """Timer of the pool that keeps the idle connection."""
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[ClientResponse] | None = None
@@ -69,11 +72,11 @@ class HttpConnection(asyncio.Protocol):
 
     @property
     def reusable(self) -> bool:
-        """Whether another request may be sent."""
+        """Whether the connection can send another request."""
         return self._transport is not None and not self._transport.is_closing() and self._waiter is None
 
     async def exchange(self, head: bytes, body: bytes) -> ClientResponse:
-        """Send a request and return its response; raise `RetryableError`. A cancelled exchange ends the connection."""
+        """Send a request and return its response; raise `RetryableError`. Cancelling it closes the connection."""
         transport = self._transport
         if transport is None or self.lost:
             raise ConnectionClosedError(f"{self.address} closed the connection", answered=False)
@@ -91,24 +94,25 @@ class HttpConnection(asyncio.Protocol):
             self._waiter = None
 
     def close(self) -> None:
-        """Close it when what was written has gone out."""
+        """Close the connection after the pending bytes are sent."""
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
-        """Close it at once."""
+        """Close the connection at once."""
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by name
+        # uvloop's transports do not inherit from asyncio's classes
+        self._transport = cast("asyncio.Transport", transport)
         self._parser = httptools.HttpResponseParser(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the response if the end of the connection is its end; fail it if not."""
+        """Complete the response if it ends with the connection; otherwise fail it."""
         self.lost = True
-        self._parser = None  # it holds on to us
+        self._parser = None  # the parser refers to this object: break the reference cycle
         if exc is None and self._ends_with_connection and self._waiter is not None:
             self._finish(complete=True, keep_alive=False)
         why = f" ({exc.strerror or exc})" if isinstance(exc, OSError) else ""
@@ -117,9 +121,9 @@ class HttpConnection(asyncio.Protocol):
         self._on_lost(self)
 
     def data_received(self, data: bytes) -> None:
-        """Read on."""
+        """Parse the next bytes of the response."""
         if self._waiter is None or self._waiter.done() or self._parser is None:
-            self.abort()  # nobody asked: it cannot be told to which request this would belong
+            self.abort()  # no request is waiting: these bytes cannot be assigned to a request
             return
         self._answered = True
         try:
@@ -139,12 +143,12 @@ class HttpConnection(asyncio.Protocol):
                 )
 
     def on_message_begin(self) -> None:
-        """Notice a second response to one request."""
+        """Close the connection if a second response to one request begins."""
         if self._waiter is not None and self._waiter.done():
             self.abort()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; after the body they are trailers, which nobody reads."""
+        """Keep a header. Headers after the body are trailers and are ignored."""
         if self._head_complete:
             return
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
@@ -152,7 +156,7 @@ class HttpConnection(asyncio.Protocol):
         self._headers[key] = text if before is None else f"{before}, {text}"
 
     def on_headers_complete(self) -> None:
-        """Note how the body ends."""
+        """Determine how the body ends."""
         assert self._parser is not None  # noqa: S101 - it calls us
         self._status = self._parser.get_status_code()
         self._head_complete = True
@@ -163,14 +167,14 @@ class HttpConnection(asyncio.Protocol):
         """Keep a piece of the body, up to the limit."""
         if self._waiter is None or self._waiter.done():
             return
-        room = MAX_BODY - self._body_bytes
+        space = MAX_BODY - self._body_bytes
         self._body_bytes += len(body)
-        self._body.append(body[:room])
-        if len(body) > room:
+        self._body.append(body[:space])
+        if len(body) > space:
             self._finish(complete=False, keep_alive=False)
 
     def on_message_complete(self) -> None:
-        """Hand the response over, unless it is an informational one that another will follow."""
+        """Return the response to the caller, unless it is informational: then another one follows."""
         assert self._parser is not None  # noqa: S101 - it calls us
         if self._status in _INFORMATIONAL:
             self._begin()
@@ -195,7 +199,8 @@ class HttpConnection(asyncio.Protocol):
         if not complete:
             transport.abort()
         elif not keep_alive or transport.get_write_buffer_size():
-            transport.close()  # an answer before the whole request was read is the last one on a connection
+            # the server answered before it had read the whole request: the connection cannot be reused
+            transport.close()
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         waiter.set_result(ClientResponse(self._status, self._headers, body, complete))
         self._body = []

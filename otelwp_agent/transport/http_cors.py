@@ -1,4 +1,4 @@
-"""Cross-origin resource sharing (Fetch standard): which web pages may send from a browser."""
+"""Cross-origin resource sharing (Fetch standard): which web pages may send requests from a browser."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class CorsRules:
     """The CORS headers of one server's responses."""
 
     def __init__(self, settings: blocks.Cors | None) -> None:
-        """Allow the origins of `settings`; none without it."""
+        """Allow the origins in `settings`; None allows no origin."""
         self._settings = settings if settings is not None and settings.allowed_origins else None
         origins = self._settings.allowed_origins if self._settings is not None else []
         self._origins = re.compile("|".join(re.escape(origin).replace(r"\*", ".*") for origin in origins))
 
     def headers(self, request: Mapping[str, str]) -> bytes:
-        """Return the response headers for a request's origin; nothing if it is not allowed."""
+        """Return the response headers for the request's origin; empty if the origin is not allowed."""
         cors = self._settings
         if cors is None:
             return b""
@@ -37,7 +37,7 @@ class CorsRules:
         return lines.encode("latin-1")
 
     def preflight(self, request: Mapping[str, str], route: Route) -> tuple[tuple[str, str], ...]:
-        """Return the headers that answer a browser's preflight request for `route`."""
+        """Return the response headers for a browser's preflight request to `route`."""
         cors = self._settings
         allowed = list(_ALWAYS_ALLOWED)
         if cors is not None:

@@ -1,8 +1,8 @@
-"""Flow control of one HTTP connection: when requests are taken, when bytes are kept, when reading pauses.
+"""Flow control of one HTTP connection: when requests are processed, when bytes are kept, when reading pauses.
 
-While an answer is awaited, the client does not read, or other connections have their turn, no request is taken: what
-arrives is kept in a bounded backlog, and beyond that nothing is read. Kept bytes are reserved in the process's
-`InFlight` and released exactly once.
+No request is processed while an answer is pending, while the client does not read, or while other connections are
+served. In this time, arriving bytes are kept in a bounded backlog; when it is full, reading pauses. Kept bytes are
+reserved in the process's `InFlight` and released exactly once.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from otelwp_agent.transport.in_flight import InFlight
 
 MAX_BACKLOG = 64 * 1024
-"""Bytes kept while no request is taken, before reading pauses; one more read may come."""
+"""Maximum number of bytes kept while no request is processed; then reading pauses. One more read may still arrive."""
 REQUESTS_PER_TURN = 16
-"""Pipelined requests answered before other connections get their turn."""
+"""Pipelined requests that are answered before other connections are served."""
 
-# What a connection is doing: bits of `_busy`.
+# State of a connection: bits of `_busy`.
 HEAD = 1
 """A head has begun to arrive."""
 BODY = 2
 """A body has begun to arrive."""
 WAITING = 4
-"""An answer is awaited."""
+"""An answer is pending."""
 UNWRITABLE = 8
 """The client does not read."""
 YIELDED = 16
-"""Other connections have their turn."""
+"""Other connections are served first."""
 CLOSING = 32
 """No more requests are read."""
 BLOCKED = WAITING | UNWRITABLE | YIELDED
-"""Reasons for which no request is taken."""
+"""States in which no request is processed."""
 
 # Why reading is paused: bits of `_paused`.
 BACKLOG_FULL = 1
@@ -40,7 +40,7 @@ BUDGET = 2
 
 
 class Flow(asyncio.BufferedProtocol):
-    """What arrives on one connection, given to `_step` piece by piece."""
+    """Passes the bytes that arrive on one connection to `_step`, piece by piece."""
 
     __slots__ = ("_backlog", "_busy", "_eof", "_in_flight", "_paused", "transport")
 
@@ -56,7 +56,7 @@ class Flow(asyncio.BufferedProtocol):
 
     @property
     def blocked(self) -> bool:
-        """Whether no request is taken from what arrives."""
+        """Whether arriving requests must wait."""
         return bool(self._busy & BLOCKED)
 
     def _step(self, data: bytes, at: int) -> int:
@@ -64,13 +64,13 @@ class Flow(asyncio.BufferedProtocol):
         raise NotImplementedError
 
     def _close(self) -> None:
-        """Close once everything is written."""
+        """Close the connection after everything is written."""
         self._busy |= CLOSING
         self._take_backlog()
         self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Process `data`, or keep it while no request is taken."""
+        """Process `data`, or keep it while no request can be processed."""
         busy = self._busy
         if not busy & (BLOCKED | CLOSING):
             at = self._step(data, 0)
@@ -80,8 +80,8 @@ class Flow(asyncio.BufferedProtocol):
             self._keep(data)
 
     def _process(self, data: bytes, at: int) -> None:
-        """Process `data[at:]`, and keep what must wait."""
-        turns = REQUESTS_PER_TURN - 1  # one more may have been taken before
+        """Process `data[at:]`, and keep the bytes that must wait."""
+        turns = REQUESTS_PER_TURN - 1  # one request may have been processed before
         while at < len(data):
             if self._busy & CLOSING:
                 return
@@ -95,7 +95,7 @@ class Flow(asyncio.BufferedProtocol):
             at = self._step(data, at)
 
     def _keep(self, data: bytes) -> None:
-        """Keep `data` until requests are taken again."""
+        """Keep `data` until requests are processed again."""
         self._backlog += data
         self._in_flight.reserve(len(data))
         if len(self._backlog) > MAX_BACKLOG:
@@ -107,7 +107,7 @@ class Flow(asyncio.BufferedProtocol):
         return backlog
 
     def _unblock(self, reason: int) -> None:
-        """Go on with what has been kept, unless another reason is left."""
+        """Remove a blocking reason; if no other is left, process the kept bytes."""
         self._busy &= ~reason
         if self._busy & (BLOCKED | CLOSING):
             return

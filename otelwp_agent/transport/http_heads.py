@@ -1,7 +1,7 @@
-"""Parse request heads, and remember what a head means for the next request that repeats it byte for byte.
+"""Parse request heads, and cache the meaning of a head for later requests with the same bytes.
 
-A head is remembered only if the parser consumed exactly these bytes as one head. Heads with `Expect`,
-`Transfer-Encoding` or `Upgrade` are never remembered: their requests need more than a head and a length.
+A head is cached only if the parser consumed exactly these bytes as one head. Heads with `Expect`, `Transfer-Encoding`
+or `Upgrade` are never cached: their requests need more than a head and a length.
 """
 
 from __future__ import annotations
@@ -10,33 +10,44 @@ from typing import TYPE_CHECKING
 
 import httptools
 
-from otelwp_agent.errors import MalformedError
+from otelwp_agent.errors import MalformedError, TooLargeError
 
 if TYPE_CHECKING:
     from otelwp_agent.transport.http_messages import Head, Response, Route
 
 MAX_HEAD = 64 * 1024
-"""Largest head in bytes; a larger one is answered 431."""
+"""Maximum size of a head in bytes; a larger one is answered with 431."""
+MAX_FIELDS = 256
+"""Maximum number of header fields; more are answered with 431. Clients and proxies send 10 to 50. Parsing a field
+takes a microsecond, `MAX_HEAD` bytes could hold 6000 of them, and a client can send hundreds of heads at once."""
 MAX_REMEMBERED_HEAD = 4096
-"""Largest head in bytes that is remembered."""
+"""Maximum size in bytes of a head that is cached."""
 MAX_REMEMBERED_FIELDS = 64
-"""Most header fields of a head that is remembered: a field costs about 150 bytes of objects."""
+"""Maximum number of header fields of a head that is cached: a field needs about 150 bytes of objects."""
 REMEMBERED_HEADS = 1024
-"""Heads remembered per server; when there are more, all are forgotten."""
+"""Maximum number of cached heads per server; above it, the cache is cleared."""
 REMEMBERED_BYTES = 2**20
-"""Bytes of heads remembered per server; when there are more, all are forgotten."""
+"""Maximum number of bytes of cached heads per server; above it, the cache is cleared."""
 
 END_OF_HEAD = b"\r\n\r\n"
 _NEVER_REMEMBERED = frozenset({"expect", "transfer-encoding", "upgrade"})
 _TAIL = len(END_OF_HEAD) - 1
+_OTHER_LINES = 2
+"""Lines of a head that are no header fields: the request line and the empty line."""
+
+
+class HeadTooLargeError(TooLargeError):
+    """The head has more than `MAX_HEAD` bytes or more than `MAX_FIELDS` header fields."""
+
+    reason = "head_too_large"
 
 
 class Plan:
-    """What to do with a request, known from its head alone."""
+    """The decisions about a request that its head alone allows."""
 
     __slots__ = ("chunked", "extra", "head", "keep_alive", "length", "route")
 
-    def __init__(  # noqa: PLR0913 - one record of everything that a head decides
+    def __init__(  # noqa: PLR0913 - one record of all decisions about a head
         self,
         head: Head,
         route: Route | Response,
@@ -46,7 +57,7 @@ class Plan:
         extra: bytes,
         chunked: bool = False,
     ) -> None:
-        """Keep the decisions; `length` is the `Content-Length`, `extra` the response's CORS headers."""
+        """Keep the decisions; `length` is the `Content-Length`, `extra` the CORS headers of the response."""
         self.head = head
         self.route = route
         self.length = length
@@ -56,12 +67,12 @@ class Plan:
 
 
 class ParsedHead:
-    """A request line and headers; names are lower case, values of repeated headers are joined by `, `."""
+    """A request line and headers. Names are lower case; the values of repeated headers are joined by `, `."""
 
     __slots__ = ("fields", "keep_alive", "method", "target")
 
     def __init__(self, method: str, target: str, fields: dict[str, str], *, keep_alive: bool) -> None:
-        """Keep the parts; `keep_alive` is False too if the client wants another protocol after this request."""
+        """Keep the parts; `keep_alive` is also False if the client asks for another protocol after this request."""
         self.method = method
         self.target = target
         self.fields = fields
@@ -69,24 +80,20 @@ class ParsedHead:
 
 
 class HeadReader:
-    """Parses one head that arrives in any pieces, and finds its end."""
+    """Parses one head that arrives in any number of pieces, and finds its end."""
 
-    __slots__ = ("_parser", "_sink", "_size", "_tail")
+    __slots__ = ("_lines", "_parser", "_sink", "_size", "_tail")
 
     def __init__(self) -> None:
         """Start before the request line; the caller has skipped blank lines."""
         self._sink = _Sink()
         self._parser = httptools.HttpRequestParser(self._sink)
         self._size = 0
-        self._tail = b""  # the last bytes of an unfinished head, in which its end may begin
-
-    @property
-    def too_large(self) -> bool:
-        """Whether the head is larger than `MAX_HEAD`."""
-        return self._size > MAX_HEAD
+        self._lines = 0
+        self._tail = b""  # the last bytes of an unfinished head: the end of the head may begin there
 
     def end_in(self, data: bytes, start: int) -> int:
-        """Return the position in `data` after the head's end, if that is in `data[start:]`, else -1."""
+        """Return the position in `data` after the end of the head, if it is in `data[start:]`, else -1."""
         tail = self._tail
         if tail:
             joined = tail + data[start : start + _TAIL]
@@ -97,27 +104,42 @@ class HeadReader:
         return found + len(END_OF_HEAD) if found >= 0 else -1
 
     def feed(self, piece: bytes) -> None:
-        """Parse a piece before the head's last byte; raise `MalformedError` if it is not HTTP."""
-        self._size += len(piece)
+        """Parse a piece before the last byte of the head.
+
+        Raises `HeadTooLargeError`, or `MalformedError` if it is not HTTP.
+        """
+        self._add(piece)
         self._tail = (self._tail + piece[-_TAIL:])[-_TAIL:]
-        if not self.too_large:
-            try:
-                self._parser.feed_data(piece)
-            except httptools.HttpParserError as error:
-                raise _malformed(str(error)) from error
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserError as error:
+            raise _malformed(str(error)) from error
         if self._sink.complete:
             raise _malformed("the head does not end with an empty line")
 
     def finish(self, piece: bytes) -> ParsedHead:
-        """Parse the last piece, which ends with the empty line; raise `MalformedError` if the head ends elsewhere."""
-        self._size += len(piece)
-        if self.too_large:
-            raise _malformed("the head is too large")
+        """Parse the last piece, which ends with the empty line.
+
+        Raises `HeadTooLargeError`, or `MalformedError` if the head ends elsewhere.
+        """
+        self._add(piece)
         return _finish(self._parser, self._sink, piece)
+
+    def _add(self, piece: bytes) -> None:
+        """Count a piece before it is parsed."""
+        self._size += len(piece)
+        if self._size > MAX_HEAD:
+            raise HeadTooLargeError(f"the request's head is larger than {MAX_HEAD} bytes")
+        self._lines += piece.count(b"\n")
+        _check_lines(self._lines)
 
 
 def parse_head(raw: bytes) -> ParsedHead:
-    """Parse a whole head that ends with its first empty line; raise `MalformedError` if the parser sees another end."""
+    """Parse a complete head that ends with its first empty line.
+
+    Raises `HeadTooLargeError`, or `MalformedError` if the parser finds another end.
+    """
+    _check_lines(raw.count(b"\n"))
     sink = _Sink()
     return _finish(httptools.HttpRequestParser(sink), sink, raw)
 
@@ -126,7 +148,7 @@ def _finish(parser: httptools.HttpRequestParser, sink: _Sink, piece: bytes) -> P
     try:
         parser.feed_data(piece[:-1])
         early = sink.complete
-        # Asked here because the parser forgets the connection's options once a message is complete.
+        # Read now, because the parser clears the connection's options when a message is complete.
         keep_alive = parser.should_keep_alive()
         parser.feed_data(piece[-1:])
     except httptools.HttpParserUpgrade:
@@ -142,7 +164,7 @@ def _finish(parser: httptools.HttpRequestParser, sink: _Sink, piece: bytes) -> P
 
 
 class _Sink:
-    """Collects what the parser reports. It does not know the parser: a reference cycle would wait for the collector."""
+    """Collects what the parser reports. It does not refer to the parser, to avoid a reference cycle."""
 
     __slots__ = ("complete", "fields", "repeated", "target")
 
@@ -167,24 +189,24 @@ class _Sink:
         self.complete = True
 
     def join(self) -> None:
-        """Join the values of repeated headers, once: joining each as it comes would be quadratic."""
+        """Join the values of repeated headers, once at the end: joining after each header would be quadratic."""
         for key, values in self.repeated.items():
             self.fields[key] = ", ".join(values)
 
 
 class Heads:
-    """The heads that one server remembers, in `plans`."""
+    """The cached heads of one server, in `plans`."""
 
     __slots__ = ("_bytes", "_capacity", "plans")
 
     def __init__(self, capacity: int = REMEMBERED_HEADS) -> None:
-        """Remember at most `capacity` heads; 0 remembers none."""
+        """Cache at most `capacity` heads; 0 caches none."""
         self.plans: dict[bytes, Plan] = {}
         self._capacity = capacity
         self._bytes = 0
 
     def remember(self, raw: bytes, plan: Plan) -> None:
-        """Remember that `raw`, which was parsed as exactly one head, means `plan`; ignore it if it must not be."""
+        """Cache `plan` for `raw`, which was parsed as exactly one head; do nothing if the head must not be cached."""
         fields = plan.head.headers
         if len(raw) > MAX_REMEMBERED_HEAD or len(fields) > MAX_REMEMBERED_FIELDS or not self._capacity:
             return
@@ -196,6 +218,12 @@ class Heads:
             self._bytes = 0
         plans[raw] = plan
         self._bytes += len(raw)
+
+
+def _check_lines(lines: int) -> None:
+    """Raise `HeadTooLargeError` for the lines of a head that has too many fields."""
+    if lines > MAX_FIELDS + _OTHER_LINES:
+        raise HeadTooLargeError(f"the request has more than {MAX_FIELDS} header fields")
 
 
 def _malformed(reason: str) -> MalformedError:

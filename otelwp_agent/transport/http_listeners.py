@@ -1,4 +1,4 @@
-"""The listening sockets of one HTTP server, and their hand-over at a reload."""
+"""The listening sockets of one HTTP server, and their transfer to its successor at a reload."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from otelwp_agent.config.types import Endpoint
 
 Accept = Callable[["socket.socket"], Awaitable["Acceptor"]]
-"""Begins to accept the connections of a listening socket."""
+"""Starts to accept the connections of a listening socket."""
 
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
@@ -47,7 +47,7 @@ S = TypeVar("S", bound=ListeningServer)
 
 @dataclass(frozen=True, slots=True)
 class _Listener:
-    """One address that is listened on."""
+    """One listening address."""
 
     key: str
     endpoint: Endpoint
@@ -56,26 +56,26 @@ class _Listener:
 
     @property
     def port(self) -> int:
-        """The port it got; 0 on a unix socket."""
+        """The bound port; 0 on a unix socket."""
         return 0 if self.endpoint.unix else self.socket.getsockname()[1]
 
     @property
     def address(self) -> str:
-        """The address, for people."""
+        """The address in readable form."""
         return address_of(self.endpoint, self.port)
 
 
 class Listeners(Generic[S]):
     """The addresses that `server` listens on.
 
-    A server that starts on an address which a server of the same name already serves in this process gets another
-    handle of its socket; `successor` of the old one is then the new one.
+    If a server of the same name already serves an address in this process, the new server shares the socket, and
+    becomes the `successor` of the old one.
     """
 
     _serving: dict[str, Listeners[Any]] = {}  # noqa: RUF012 - by address, for the whole process, on purpose
 
     def __init__(self, server: S) -> None:
-        """Listen for `server`, once `open` is called."""
+        """Keep `server`; `open` starts to listen."""
         self.server = server
         self.successor: S | None = None
         self._listeners: list[_Listener] = []
@@ -87,7 +87,7 @@ class Listeners(Generic[S]):
 
     @property
     def addresses(self) -> list[str]:
-        """The addresses, for people, in the order of the configuration."""
+        """The addresses in readable form, in the order of the configuration."""
         return [each.address for each in self._listeners]
 
     @property
@@ -96,7 +96,7 @@ class Listeners(Generic[S]):
         return self._listeners[0].port
 
     async def open(self, accept: Accept) -> None:
-        """Listen and accept connections with `accept`; raise `StartError` with nothing left open."""
+        """Listen and accept connections with `accept`; raise `StartError` and leave nothing open."""
         settings = self.server.settings
         try:
             await self._listen(settings.endpoint, accept)
@@ -107,7 +107,7 @@ class Listeners(Generic[S]):
             raise
 
     def close(self) -> None:
-        """Close every listening socket; remove a unix socket that no successor serves."""
+        """Close every listening socket; remove the path of a unix socket that no successor serves."""
         listeners, self._listeners = self._listeners, []
         for each in listeners:
             each.acceptor.close()
@@ -115,16 +115,16 @@ class Listeners(Generic[S]):
             if self._serving.get(each.key) is not self:
                 continue
             before = self._predecessors.pop(each.key, None)
-            if before is not None:  # a reload that failed: the old server goes on serving
+            if before is not None:  # a reload failed: the previous server stays in use
                 self._serving[each.key] = before
                 continue
             del self._serving[each.key]
             if each.endpoint.unix:
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(each.endpoint.unix)  # noqa: PTH108 - beside the bind that made it
+                    os.unlink(each.endpoint.unix)  # noqa: PTH108 - same style as bind
 
     def forget(self, predecessor: Listeners[S]) -> None:
-        """Serve alone what `predecessor` has served."""
+        """Stop sharing addresses with `predecessor`: it has shut down."""
         for key in [key for key, each in self._predecessors.items() if each is predecessor]:
             del self._predecessors[key]
 
@@ -135,12 +135,12 @@ class Listeners(Generic[S]):
             if getattr(error.__cause__, "errno", None) not in _NOT_HERE:
                 raise
             server = self.server
-            server.log.warning("address left out", server=server.name, endpoint=str(endpoint), error=str(error))
+            server.log.warning("address skipped", server=server.name, endpoint=str(endpoint), error=str(error))
 
     async def _listen(self, endpoint: Endpoint, accept: Accept) -> None:
         settings, name, key = self.server.settings, self.server.name, str(endpoint)
         if endpoint.port == 0:
-            key = f"{key}#{name}#{len(self._listeners)}"  # any port will do: no two components mean the same one
+            key = f"{key}#{name}#{len(self._listeners)}"  # the system chooses the port: two components never share one
         sock = self._share(key)
         if sock is None:
             sock = listen(
@@ -154,13 +154,13 @@ class Listeners(Generic[S]):
         self._serving[key] = self
 
     def _share(self, key: str) -> socket.socket | None:
-        """Return another handle of the socket on which a predecessor listens, or `None` if there is no predecessor."""
+        """Return a duplicate of the socket on which a predecessor listens, or `None` without a predecessor."""
         before = self._serving.get(key)
         if before is None:
             return None
         name, other = self.server.name, before.server.name
         if other != name:
-            raise StartError(f"{name}: cannot listen on {key}: {other} already does; give one another")
+            raise StartError(f"{name}: cannot listen on {key}: {other} already does; change one endpoint")
         before.successor = self.server
         self._predecessors[key] = before
-        return next(each.socket for each in before._listeners if each.key == key).dup()  # noqa: SLF001 - its own class
+        return next(each.socket for each in before._listeners if each.key == key).dup()  # noqa: SLF001 - the same class

@@ -1,4 +1,4 @@
-"""What an HTTP handler sees and answers: no I/O here, so that receivers are tested without a socket."""
+"""Requests, responses and routes of HTTP handlers, without I/O, so that tests need no socket."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ PROTOBUF = "application/x-protobuf"
 
 
 class Head:
-    """Everything of a request but its body. Shared by all requests with the same head, and never changed.
+    """A request without its body. Shared by all requests with the same head, and never changed.
 
-    Header names are lower case; a repeated header's values are joined by `, `. `media_type` is the content type
-    without its parameters, lower case.
+    Header names are lower case; the values of a repeated header are joined by `, `. `media_type` is the content type in
+    lower case without its parameters.
     """
 
     __slots__ = ("encoding", "headers", "media_type", "memo", "method", "path", "query")
 
     def __init__(self, method: str, target: str, headers: Mapping[str, str]) -> None:
-        """Take a request line and headers apart."""
+        """Split the request line and read the headers."""
         self.method = method
         path, _, self.query = target.partition("?")
         self.path = path
@@ -35,16 +35,16 @@ class Head:
         self.media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         self.encoding = headers.get("content-encoding", "").strip()
         self.memo: Any = None
-        """For the handler: what it worked out from this head, to be found again at the next request with it."""
+        """Storage for the handler: a value derived from this head, kept for later requests with the same head."""
 
 
 class Request:
-    """One request: its head, its body after decompression, and who sent it."""
+    """A request: its head, its decompressed body and the address of its sender."""
 
     __slots__ = ("body", "head", "peer")
 
     def __init__(self, head: Head, body: bytes = b"", peer: str = "") -> None:
-        """Put a request together; `peer` is an IP address, or "" on a unix socket."""
+        """Combine the parts; `peer` is an IP address, or an empty string on a unix socket."""
         self.head = head
         self.body = body
         self.peer = peer
@@ -66,19 +66,19 @@ class Request:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers, names in lower case."""
+        """The headers, with lower-case names."""
         return self.head.headers
 
 
 class Response:
-    """An answer. Built once and sent many times where it is always the same."""
+    """A response. A response that never changes is built once and sent many times."""
 
     __slots__ = ("body", "headers", "rest", "start", "status")
 
     def __init__(
         self, status: int, body: bytes = b"", content_type: str = "", headers: tuple[tuple[str, str], ...] = ()
     ) -> None:
-        """Lay out the bytes that go on the wire: `start`, then what the server adds, then `rest`, then the body."""
+        """Prepare the bytes to send: `start`, the server's own headers, `rest`, then the body."""
         self.status = status
         self.body = body
         self.headers = (*((("Content-Type", content_type),) if content_type else ()), *headers)
@@ -88,39 +88,44 @@ class Response:
 
 
 class ErrorRenderer(Protocol):
-    """How a route says that something is wrong, in the words and the encoding that its clients read."""
+    """Renders an error of a route in the format and encoding of its clients."""
 
     def __call__(self, head: Head, status: int, error: ConsumeError) -> Response:
-        """Return the answer for `error`."""
+        """Return the response for `error`."""
 
 
 class DropRenderer(Protocol):
-    """How a route says yes to a request that is dropped, in the encoding that its clients read."""
+    """Renders the success response to a dropped request, in the encoding of the route's clients."""
 
     def __call__(self, head: Head, items: int, message: str) -> Response:
-        """Return a success, that may tell of `items` (0: nobody knows) dropped because of `message`."""
+        """Return a success response.
+
+        It may report that `items` (0: unknown) were dropped because of `message`.
+        """
 
 
 @dataclass(slots=True)
 class Route:
-    """What happens at one path."""
+    """The handler and the settings of one path."""
 
     handler: Callable[[Request], Response | asyncio.Future[Response]]
-    """Called once the whole request has arrived, decompressed. May raise `ConsumeError`."""
+    """Called with the complete, decompressed request. May raise `ConsumeError`."""
     methods: tuple[str, ...] = ("POST",)
     admit: Callable[[], None] | None = None
     """Called before a body is read; raises `Overloaded` to refuse it."""
     render_error: ErrorRenderer | None = None
-    """Plain text if left out."""
+    """Plain text by default."""
     render_dropped: DropRenderer | None = None
-    """The answer where `on_overload` is `accept_and_drop`; 202 without a body if left out."""
+    """The response if `on_overload` is `accept_and_drop`; by default 202 without a body."""
     same_origin: bool = False
-    """Refuse what a browser sends for a page of another origin that `cors` does not allow. Needed where the handler
-    accepts content types that a page may send without asking first (`text/plain`, forms)."""
+    """Refuse requests that a browser sends for a page of another origin that `cors` does not allow.
+
+    Needed if the handler accepts content types that a page may send without a preflight request (`text/plain`, forms).
+    """
 
 
 def text_error(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
-    """Return an error that a person reads."""
+    """Return an error response in plain text."""
     return Response(status, f"{message}\n".encode(), TEXT, headers)
 
 

@@ -1,13 +1,13 @@
-"""One client of an HTTP/1.1 server: the bytes that have arrived, the answers that are owed, and the deadline.
+"""One client connection of an HTTP/1.1 server: its unprocessed bytes, its pending responses and its deadline.
 
-Keep-alive senders repeat the same head byte for byte, so a head that was parsed once is remembered with its meaning,
-and the next request that begins with these bytes goes to its handler without being parsed again (docs/adr/0003).
+Keep-alive senders repeat the same head byte for byte. A head that was parsed once is cached with its meaning, and the
+next request with these bytes goes to its handler without parsing (docs/adr/0003).
 
 Invariants:
 
-* Responses leave in the order of their requests; one request is processed at a time.
-* The bytes of an unfinished body are reserved in `Arrivals`, and released exactly once.
-* Whatever a client sends, only its own session ends.
+* Responses are sent in the order of their requests; one request is processed at a time.
+* The bytes of an unfinished body are reserved in `Arrivals` and released exactly once.
+* A client can only end its own session, whatever it sends.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from otelwp_agent.transport.http_flow import (
     WAITING,
     Flow,
 )
-from otelwp_agent.transport.http_heads import END_OF_HEAD, MAX_HEAD, HeadReader, Plan, parse_head
+from otelwp_agent.transport.http_heads import END_OF_HEAD, MAX_HEAD, HeadReader, HeadTooLargeError, Plan, parse_head
 from otelwp_agent.transport.http_messages import Response, Route, text_error
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from otelwp_agent.transport.http_session_owner import HttpSessionOwner
 
 MAX_REFUSED = 64
-"""Refused connections that are answered; more are closed without an answer."""
+"""Maximum number of refused connections that are answered; more are closed without an answer."""
 LINGER = 2.0
-"""Seconds for which a refused client may go on sending, so that it can read the reason."""
+"""Seconds for which a refused client may continue to send, so that it can read the reason."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE = b"Connection: close\r\n\r\n"
@@ -52,7 +52,7 @@ _END_SIZE = len(END_OF_HEAD)
 
 
 class Session(Flow):
-    """One client."""
+    """The connection of one client."""
 
     __slots__ = (
         "_arrivals",
@@ -73,13 +73,13 @@ class Session(Flow):
         self.deadline = math.inf
         self.peer = ""
         self._arrivals = server.arrivals
-        self._head: HeadReader | None = None  # with HEAD
-        self._plan: Plan | None = None  # with BODY
+        self._head: HeadReader | None = None  # set while HEAD is set
+        self._plan: Plan | None = None  # set while BODY is set
         self._keeps = True  # whether the body is kept
-        self._body: LengthBody | ChunkedBody | None = None  # with BODY, once a part of it has arrived
-        self._refused: Response | None = None  # the answer to the current request, once its route has refused it
+        self._body: LengthBody | ChunkedBody | None = None  # set while BODY is set and a part of the body has arrived
+        self._refused: Response | None = None  # the response to the current request, if its route has refused it
 
-    # -- the transport's side
+    # -- called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the connection; answer 503 if there are too many."""
@@ -92,29 +92,29 @@ class Session(Flow):
                 self._busy |= CLOSING
                 self.transport.abort()
                 return
-            # With `accept_and_drop`, a page waits for the answer: it should not be retried.
+            # With `accept_and_drop`, a web page waits for the response: the client should not retry.
             wait = (("Retry-After", "1"),) if server.drops is None else ()
             self._last_word(text_error(503, "too many connections", wait))
 
     def begin(self, transport: asyncio.BaseTransport, peer: str) -> None:
-        """Use `transport`, whose connection is counted already."""
+        """Use `transport`, whose connection is already counted."""
         self.transport = transport  # type: ignore[assignment]  # a stream's transport is a Transport
         self.peer = peer
         self.deadline = self.server.now + self.server.timeouts.idle
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
-        """Release everything: nobody reads an answer."""
+        """Release everything: the client no longer reads."""
         self._busy |= CLOSING
         self._drop_input()
         self.server.session_ended(self)
 
     def pause_writing(self) -> None:
-        """Take no more requests while the client does not read; for at most `write_timeout`."""
+        """Process no more requests while the client does not read, for at most `write_timeout`."""
         self._busy |= UNWRITABLE
         self.deadline = self.server.now + self.server.timeouts.write
 
     def resume_writing(self) -> None:
-        """Go on: the client reads again."""
+        """Continue: the client reads again."""
         busy, server = self._busy, self.server
         if busy & CLOSING:
             self._busy &= ~UNWRITABLE
@@ -128,16 +128,19 @@ class Session(Flow):
         self._unblock(UNWRITABLE)
 
     def eof_received(self) -> bool:
-        """Go on writing if an answer is still owed: a client may close its side as soon as it has sent."""
+        """Keep the connection open while a response is pending: a client may close its side after sending."""
         self._eof = True
         return bool(self._busy & BLOCKED) and not self._busy & CLOSING and self.server.settings.tls is None
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the protocol's signature
-        """Return the buffer that all sessions share: nothing stays in it from one read to the next."""
+        """Return the buffer that all sessions share. It is empty between two reads."""
         return self.server.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Process what was read: a whole request with a remembered head straight from the buffer, with one copy."""
+        """Process the bytes that were read.
+
+        A complete request with a cached head is taken directly from the buffer, with one copy.
+        """
         server = self.server
         buffer = server.buffer
         if not self._busy:
@@ -155,9 +158,9 @@ class Session(Flow):
         return self._collect(data, at) if busy & BODY else self._read_head(data, at) if busy else self._begin(data, at)
 
     def _begin(self, data: bytes, at: int) -> int:
-        """Begin a request at `data[at:]`; return the position after what was read."""
+        """Begin a request at `data[at:]`; return the position after the bytes that were read."""
         server = self.server
-        if data[at] in _BLANK:  # RFC 9112, 2.2: ignored before a request; the deadline does not move
+        if data[at] in _BLANK:  # RFC 9112, 2.2: ignored before a request; the deadline does not change
             return len(data) - len(data[at:].lstrip(_BLANK))
         end = data.find(END_OF_HEAD, at) + _END_SIZE
         if end < _END_SIZE or end - at > MAX_HEAD:
@@ -171,26 +174,22 @@ class Session(Flow):
             return self._begin_body(plan, data, end, keep=self._admit(plan))
         try:
             parsed = parse_head(raw)
-        except MalformedError as error:
-            return self._refuse(server.refused(error, 400), data)
+        except PermanentError as error:
+            return self._refuse_head(error, data)
         return self._begin_parsed(parsed, raw, data, end)
 
     def _read_head(self, data: bytes, at: int) -> int:
         """Read a part of a head from `data[at:]`; return the position after it."""
         head, parsed = self._head, None
-        assert head is not None  # noqa: S101 - HEAD
+        assert head is not None  # noqa: S101 - set while HEAD is set
         try:
             end = head.end_in(data, at)
             if end < 0:
                 head.feed(data[at:])
             else:
                 parsed = head.finish(data[at:end])
-        except MalformedError as error:
-            if not head.too_large:
-                return self._refuse(self.server.refused(error, 400), data)
-        if head.too_large:
-            message = f"the request's head is larger than {MAX_HEAD} bytes"
-            return self._refuse(self.server.refused(TooLargeError(message, reason="head_too_large"), 431), data)
+        except PermanentError as error:
+            return self._refuse_head(error, data)
         if parsed is None:
             return len(data)
         self._head = None
@@ -198,7 +197,7 @@ class Session(Flow):
         return self._begin_parsed(parsed, b"", data, end)
 
     def _begin_parsed(self, parsed: ParsedHead, raw: bytes, data: bytes, at: int) -> int:
-        """Begin a request whose head was parsed, from `raw` if it arrived in one piece."""
+        """Begin a request with a parsed head; `raw` are its bytes if it arrived in one piece."""
         server, fields = self.server, parsed.fields
         plan = server.plan(parsed)
         if plan.chunked and fields["transfer-encoding"].lower() != "chunked":
@@ -217,16 +216,16 @@ class Session(Flow):
 
     def _begin_expecting(self, plan: Plan, expectation: str, data: bytes, at: int) -> int:
         if expectation.lower() != "100-continue":
-            return self._refuse(text_error(417, "the only expectation known here is 100-continue"), data)
+            return self._refuse(text_error(417, "the only supported expectation is 100-continue"), data)
         if self._admit(plan) and isinstance(plan.route, Route):
             self.transport.write(_CONTINUE)
             return self._begin_body(plan, data, at, keep=True)
         refused = self._refused or self.server.respond(plan, b"", self.peer)
-        assert isinstance(refused, Response)  # noqa: S101 - a plan without a route is a Response
+        assert isinstance(refused, Response)  # noqa: S101 - a plan without a route has a Response
         return self._refuse(refused, data, plan.extra)
 
     def _begin_body(self, plan: Plan, data: bytes, at: int, *, keep: bool) -> int:
-        """Read the body of a request from `data[at:]`; `keep` it, or read and drop it."""
+        """Read the body of a request from `data[at:]`. If `keep` is False, it is dropped."""
         keep = keep and isinstance(plan.route, Route)
         if plan.chunked:
             self._body = ChunkedBody(self.server.limit, keep=keep)
@@ -242,12 +241,12 @@ class Session(Flow):
         return at
 
     def _collect(self, data: bytes, at: int) -> int:
-        """Add to the body from `data[at:]`; return the position after what belongs to it."""
+        """Add the bytes of the body from `data[at:]`; return the position after them."""
         body, plan = self._body, self._plan
-        assert plan is not None  # noqa: S101 - BODY
+        assert plan is not None  # noqa: S101 - set while BODY is set
         if body is None:
             end = at + plan.length
-            if end <= len(data):  # often a client sends its head and its body separately
+            if end <= len(data):  # many clients send the head and the body separately
                 self._busy &= ~BODY
                 self._plan = None
                 self._finish(plan, data[at:end] if self._keeps else b"")
@@ -274,7 +273,7 @@ class Session(Flow):
         return at
 
     def _end_arrival(self) -> None:
-        """Release the body's bytes, and read again if reading was paused for it."""
+        """Release the reservation of the body, and resume reading if it was paused for the budget."""
         self._arrivals.end(self)
         if not self._busy & CLOSING:
             self._unpause(BUDGET)
@@ -284,19 +283,22 @@ class Session(Flow):
         self._last_word(response, extra)
         return len(data)
 
+    def _refuse_head(self, error: PermanentError, data: bytes) -> int:
+        return self._refuse(self.server.refused(error, 431 if isinstance(error, HeadTooLargeError) else 400), data)
+
     def _drop_input(self) -> None:
         self._take_backlog()
         self._arrivals.end(self)
         self._body = self._plan = self._head = None
 
-    # -- the budget of unfinished bodies
+    # -- the memory budget of unfinished bodies
 
     def pause_body(self) -> None:
-        """Stop reading: `Arrivals` prefers other bodies."""
+        """Stop reading: `Arrivals` reads other bodies first."""
         self._pause(BUDGET)
 
     def resume_body(self) -> None:
-        """Read again."""
+        """Resume reading."""
         self._unpause(BUDGET)
 
     def refuse_body(self) -> None:
@@ -307,10 +309,10 @@ class Session(Flow):
         error = Overloaded(message, retry_after=LINGER, reason="in_flight")
         self._last_word(self.server.refusal(plan, error, 503), plan.extra)
 
-    # -- answers
+    # -- responses
 
     def _admit(self, plan: Plan) -> bool:
-        """Ask the peer's rate and the route whether the request is accepted now, before its body is read."""
+        """Return whether the peer's rate and the route accept the request now, before its body is read."""
         server, route = self.server, plan.route
         if server.rate is not None and self.peer:
             wait = server.rate.take(self.peer, time.monotonic())
@@ -327,7 +329,7 @@ class Session(Flow):
         return True
 
     def _finish(self, plan: Plan, body: bytes) -> None:
-        """Answer a request that has arrived whole."""
+        """Answer a complete request."""
         refused, self._refused = self._refused, None
         answer = refused or self.server.respond(plan, body, self.peer)
         if isinstance(answer, Response):
@@ -338,13 +340,14 @@ class Session(Flow):
             answer.add_done_callback(lambda done: self._outcome(plan, done))
 
     def _outcome(self, plan: Plan, answer: asyncio.Future[Response]) -> None:
-        """Send an answer that was awaited, then go on with what has arrived meanwhile."""
+        """Send a response that was pending, then process the bytes that have arrived meanwhile."""
         error = None if answer.cancelled() else answer.exception()
         if self._busy & CLOSING:
             return
         if isinstance(error, ConsumeError):
             self._write(plan, self.server.refusal(plan, error))
         elif answer.cancelled() or error is not None:
+            self.server.on_refused("internal")
             self._write(plan, text_error(500, "internal error; the agent's log has the details"))
         else:
             self._write(plan, answer.result())
@@ -361,7 +364,7 @@ class Session(Flow):
             self._close()
 
     def _last_word(self, response: Response, extra: bytes = b"") -> None:
-        """Answer before the request has arrived whole, and close once the client has had time to read it."""
+        """Answer before the request is complete, and close after the client has had time to read the response."""
         self._busy |= CLOSING
         self._drop_input()
         transport, server = self.transport, self.server
@@ -371,10 +374,10 @@ class Session(Flow):
         if transport.can_write_eof():
             transport.write_eof()
         self.deadline = server.now + LINGER
-        self._unpause(BACKLOG_FULL | BUDGET)  # what still arrives is read and dropped
+        self._unpause(BACKLOG_FULL | BUDGET)  # bytes that still arrive are read and dropped
 
     def time_is_up(self) -> None:
-        """Close a connection that was silent, or slow, for too long."""
+        """Close a connection that was idle or slow for too long."""
         if self._busy & CLOSING or self.transport.get_write_buffer_size():
             self.abort()
         elif self._busy & (HEAD | BODY):
@@ -385,12 +388,12 @@ class Session(Flow):
             self._close()
 
     def drain(self) -> None:
-        """Close now if nothing is under way, or if the body waits for memory; otherwise after the answer."""
+        """Close now if no request is in progress, or if the body waits for memory; otherwise after the response."""
         if self._paused & BUDGET:
             self.refuse_body()
         if self._busy & CLOSING or not (self._busy & ~UNWRITABLE or self._backlog):
             self._close()
 
     def abort(self) -> None:
-        """Close without another word."""
+        """Close at once, without a response."""
         self.transport.abort()

@@ -1,7 +1,7 @@
-"""Accept TLS connections of the HTTP servers: counted and timed from `accept`, before the handshake.
+"""Accept TLS connections of the HTTP servers; they are counted and timed before the handshake.
 
-The event loops tell a TLS server's protocol of a connection only after the handshake, and give it no way to end an
-earlier one. So connections are accepted here, and the loop takes over with the handshake.
+The event loops report a TLS connection to a server's protocol only after the handshake, and offer no way to end it
+earlier. Therefore connections are accepted here, and the loop starts with the handshake.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from otelwp_agent.transport.http_session_owner import HttpSessionOwner
 
 ACCEPTED_PER_TURN = 100
-"""Connections accepted before other events of the loop get their turn."""
+"""Maximum number of connections accepted before the loop handles other events."""
 PAUSE = 1.0
-"""Seconds without accepting after the system has refused, for example because too many files are open."""
+"""Seconds without accepting after `accept` failed, for example because too many files are open."""
 
 
 class TlsAcceptor:
@@ -65,7 +65,7 @@ class TlsAcceptor:
 
 
 class Handshake:
-    """One connection until its TLS handshake is complete; then a `Session` takes its place."""
+    """A connection until its TLS handshake is complete; then a `Session` replaces it."""
 
     __slots__ = ("_socket", "_started", "_task", "deadline", "peer", "server")
 
@@ -79,7 +79,10 @@ class Handshake:
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, context: ssl.SSLContext) -> None:
-        """Count the connection and begin the handshake, or close it: an answer would need the handshake."""
+        """Count the connection and start the handshake, or close the connection.
+
+        A refused connection gets no response, because that would need the handshake.
+        """
         server = self.server
         reason = server.sessions.add(self)
         if reason:
@@ -95,13 +98,13 @@ class Handshake:
         self.abort()
 
     def drain(self) -> None:
-        """Close: no request has arrived."""
+        """Close the connection: no request has arrived."""
         self.abort()
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close the connection at once."""
         self.deadline = math.inf
-        if not self._started:  # then the task closes nothing
+        if not self._started:  # then the task does not close anything
             self._socket.close()
             self.server.session_ended(self)
         if self._task is not None:
@@ -112,24 +115,24 @@ class Handshake:
         loop = asyncio.get_running_loop()
         try:
             await loop.connect_accepted_socket(lambda: SecuredSession(self), self._socket, ssl=context)
-        except OSError:  # TLS errors are OSErrors; so is the one of a client that leaves
+        except OSError:  # TLS errors are OSErrors, also the error of a client that disconnects
             self.server.on_refused("tls_handshake")
         finally:
             self.server.session_ended(self)
 
 
 class SecuredSession(Session):
-    """A session whose connection was counted as a handshake."""
+    """A session whose connection is already counted as a handshake."""
 
     __slots__ = ("_handshake",)
 
     def __init__(self, handshake: Handshake) -> None:
-        """Take the place of `handshake` once there is a transport."""
+        """Replace `handshake` as soon as there is a transport."""
         super().__init__(handshake.server)
         self._handshake: Handshake | None = handshake
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin where the handshake has ended."""
+        """Continue with the connection of the completed handshake."""
         handshake, self._handshake = self._handshake, None
         assert handshake is not None  # noqa: S101 - called once
         self.server = handshake.server

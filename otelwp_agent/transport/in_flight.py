@@ -10,13 +10,13 @@ Invariant: `used` is the sum of all bytes reserved and not released yet.
 from __future__ import annotations
 
 DEFAULT_SOFT = 128 * 2**20
-"""Bytes above which receivers stop reading, where no `memory_limiter` says otherwise."""
+"""Bytes above which receivers stop reading, if no `memory_limiter` sets a limit."""
 DEFAULT_HARD = 256 * 2**20
-"""Bytes above which receivers refuse the largest and slowest requests, where no `memory_limiter` says otherwise."""
+"""Bytes above which receivers refuse the largest and slowest requests, if no `memory_limiter` sets a limit."""
 
 
 class InFlight:
-    """The budget of one process. Use it from the event loop's thread alone."""
+    """The byte budget of one process. Use it only from the event loop's thread."""
 
     __slots__ = ("_limits", "hard", "soft", "used")
 
@@ -28,12 +28,12 @@ class InFlight:
         self._limits: dict[object, tuple[int, int]] = {None: (soft, hard)}
 
     def limit(self, owner: object, soft: int, hard: int) -> None:
-        """Set the limits on behalf of `owner`; of several owners' limits the lowest apply, without any the default."""
+        """Set the limits of `owner`. If several owners have limits, the lowest apply; without any, the default."""
         self._limits[owner] = (soft, hard)
         self._apply()
 
     def unlimit(self, owner: object) -> None:
-        """Forget the limits of `owner`; do nothing if there are none."""
+        """Remove the limits of `owner`; do nothing if there are none."""
         if self._limits.pop(owner, None) is not None:
             self._apply()
 
@@ -42,11 +42,11 @@ class InFlight:
         self.soft, self.hard = min(owned, default=default)
 
     def reserve(self, size: int) -> None:
-        """Count `size` more bytes."""
+        """Add `size` bytes."""
         self.used += size
 
     def release(self, size: int) -> None:
-        """Count `size` bytes less."""
+        """Subtract `size` bytes."""
         self.used -= size
 
     @property

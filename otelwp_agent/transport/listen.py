@@ -22,7 +22,10 @@ _ADVICE = {
 
 
 def listen(endpoint: Endpoint, *, name: str, backlog: int, unix_mode: str, unix_group: str | None) -> socket.socket:
-    """Return a listening socket on `endpoint`; raise `StartError` that names the component `name` and what to do."""
+    """Return a listening socket on `endpoint`.
+
+    Raises a `StartError` that contains the component's `name` and advice.
+    """
     try:
         if endpoint.unix:
             sock = _bind_unix(socket.SOCK_STREAM, endpoint.unix, int(unix_mode, 8), unix_group)
@@ -34,7 +37,7 @@ def listen(endpoint: Endpoint, *, name: str, backlog: int, unix_mode: str, unix_
 
 
 def bind_datagram(endpoint: Endpoint, *, name: str, unix_mode: str, unix_group: str | None) -> socket.socket:
-    """Return a socket that takes datagrams on `endpoint`; raise `StartError` as `listen` does."""
+    """Return a socket that receives datagrams on `endpoint`; raise `StartError` like `listen`."""
     try:
         if endpoint.unix:
             return _bind_unix(socket.SOCK_DGRAM, endpoint.unix, int(unix_mode, 8), unix_group)
@@ -44,7 +47,7 @@ def bind_datagram(endpoint: Endpoint, *, name: str, unix_mode: str, unix_group: 
 
 
 def address_of(endpoint: Endpoint, port: int) -> str:
-    """Return where something listens, for people: `127.0.0.1:4318`, `[::1]:4318`, `*:4318` or `unix:///path`."""
+    """Return a listening address in readable form: `127.0.0.1:4318`, `[::1]:4318`, `*:4318` or `unix:///path`."""
     if endpoint.unix:
         return f"unix://{endpoint.unix}"
     host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host or "*"
@@ -84,9 +87,9 @@ def _bind_unix(kind: socket.SocketKind, path: str, mode: int, group: str | None)
             sock.bind(path)
         finally:
             os.umask(previous)
-        os.chmod(path, mode)  # noqa: PTH101 - beside bind and chown, which have no pathlib form
+        os.chmod(path, mode)  # noqa: PTH101 - same style as bind and chown, which have no pathlib form
         if group is not None:
-            import grp  # noqa: PLC0415 - there is none on Windows, and few ask for it
+            import grp  # noqa: PLC0415 - not available on Windows, and rarely needed
 
             os.chown(path, -1, grp.getgrnam(group).gr_gid)
     except BaseException:
@@ -97,10 +100,10 @@ def _bind_unix(kind: socket.SocketKind, path: str, mode: int, group: str | None)
 
 
 def _remove_stale(kind: socket.SocketKind, path: str) -> None:
-    """Remove a socket that a dead process left behind; one that somebody still answers is left, and refused."""
+    """Remove a socket that a dead process has left; raise `OSError` if a process still listens on it."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116
-            raise OSError(errno.EEXIST, "a file that is not a socket stands there")
+            raise OSError(errno.EEXIST, "this path is a file that is not a socket")
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, kind) as probe:
@@ -112,16 +115,16 @@ def _remove_stale(kind: socket.SocketKind, path: str) -> None:
                 os.unlink(path)  # noqa: PTH108
             return
         except OSError as error:
-            if error.errno != errno.EPROTOTYPE:  # somebody answers, in another way
+            if error.errno != errno.EPROTOTYPE:  # a process listens, but with another socket type
                 raise
-    raise OSError(errno.EADDRINUSE, "somebody answers there")
+    raise OSError(errno.EADDRINUSE, "a process listens on this path")
 
 
 def _advice(error: Exception, endpoint: Endpoint) -> str:
     if isinstance(error, socket.gaierror):
         return f"the host name does not resolve ({error.strerror})"
     if isinstance(error, LookupError):
-        return f"there is no such group ({error})"
+        return f"the group does not exist ({error})"
     if getattr(error, "errno", None) == errno.EACCES:
         where = "this directory" if endpoint.unix else "ports below 1024"
         return f"permission denied; {where} needs rights that this user does not have"

@@ -1,14 +1,14 @@
-"""Refuse what a web page in a browser on this host may send to our local HTTP endpoints.
+"""Refuse requests that a web page in a browser on this host may send to the agent's local HTTP endpoints.
 
 A page can reach loopback and the private network in two ways:
 
-* **DNS rebinding**: its own host name suddenly resolves to 127.0.0.1, so that it may read the answers. Its requests
-  carry that name in `Host`. A page cannot forge this header, so a name that is not ours is refused.
+* **DNS rebinding**: the page's own host name suddenly resolves to 127.0.0.1, so that the page may read the answers. Its
+  requests carry that name in `Host`. A page cannot forge this header, so a foreign name is refused.
 * **Cross-origin requests**: a form, or `fetch` in mode `no-cors`, sends a POST whose answer the page cannot read.
-  Browsers mark it with `Origin`, newer ones with `Sec-Fetch-Site`, too.
+  Browsers mark it with `Origin`, newer ones also with `Sec-Fetch-Site`.
 
-Requests without `Host` (HTTP/1.0 probes) and without `Origin` come from no browser and are accepted. A page cannot
-reach unix sockets: they are exempt.
+Requests without `Host` (HTTP/1.0 probes) and without `Origin` do not come from a browser and are accepted. A page
+cannot reach unix sockets, so they are not checked.
 """
 
 from __future__ import annotations
@@ -39,14 +39,13 @@ REFUSED = "request refused"
 
 CROSS_ORIGIN = text_error(
     403,
-    "a web page of another origin may not send to this endpoint; if it is meant to, add its origin to "
-    "`cors.allowed_origins`",
+    "a web page of another origin may not send to this endpoint; to allow it, add its origin to `cors.allowed_origins`",
 )
 """The answer of a receiver to such a request."""
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _LONGEST_SHOWN = 100
-"""Characters of a foreign host name that are worth showing."""
+"""Maximum number of characters of a foreign host name in messages."""
 _HOST = re.compile(r"(\[[0-9a-f:.%]+\]|[^\[\]:/@\s,]*)(?::\d{0,5})?", re.IGNORECASE)
 """A `Host` header (RFC 9110, 7.2): a name or address, and a port."""
 
@@ -54,7 +53,8 @@ _HOST = re.compile(r"(\[[0-9a-f:.%]+\]|[^\[\]:/@\s,]*)(?::\d{0,5})?", re.IGNOREC
 class LocalAccess:
     """Decides which requests the endpoint `setting` answers.
 
-    `endpoints` is what it listens on, `allowed` is its `allowed_hosts`, and messages say to extend that of `setting`.
+    `endpoints` are its listening addresses, `allowed` are its `allowed_hosts`. Messages name `setting` as the place to
+    change.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class LocalAccess:
         log: structlog.typing.FilteringBoundLogger,
         clock: Callable[[], float],
     ) -> None:
-        """Work out the allowed names and addresses; nothing is resolved, so that nothing blocks."""
+        """Compute the allowed names and addresses. Nothing is resolved, so this does not block."""
         self._setting = setting
         self._log = log
         self._limit = LogLimit(clock)
@@ -81,7 +81,7 @@ class LocalAccess:
         self._addresses.update(address for name in allowed if (address := _address(name)) is not None)
 
     def guard(self, route: Route) -> Route:
-        """Return `route` with a handler that first refuses what must not be answered."""
+        """Return `route` with a handler that first refuses requests that must not be answered."""
         handler = route.handler
 
         def guarded(request: Request) -> Response | asyncio.Future[Response]:
@@ -90,7 +90,7 @@ class LocalAccess:
         return replace(route, handler=guarded)
 
     def refusal(self, request: Request) -> Response | None:
-        """Return the answer that refuses `request`, or `None` if it may be answered."""
+        """Return the answer that refuses `request`, or `None` if it is allowed."""
         if not request.peer:  # a unix socket
             return None
         headers = request.headers
@@ -100,7 +100,7 @@ class LocalAccess:
             self._report("host", host=shown)
             return text_error(
                 403,
-                f"{shown!r} is not a name of this endpoint. If it is meant to be, add the name without its port to "
+                f"{shown!r} is not a name of this endpoint. To allow it, add the name without its port to "
                 f"`allowed_hosts` of {self._setting}",
             )
         if request.method not in _SAFE_METHODS and is_cross_origin(headers):
@@ -110,14 +110,14 @@ class LocalAccess:
         return None
 
     def _add(self, host: str) -> None:
-        """Allow what clients call an endpoint that listens on `host`."""
+        """Allow the names and addresses by which clients reach an endpoint that listens on `host`."""
         address = _address(host)
         if not host or (address is not None and address.is_unspecified):
             self._any_address = True
         elif address is None:
             self._names.add(host)
             self._loopback = self._loopback or host == "localhost"
-            self._any_address = self._any_address or host != "localhost"  # whatever the name resolves to
+            self._any_address = self._any_address or host != "localhost"  # the name may resolve to any address
         else:
             self._addresses.add(address)
             self._loopback = self._loopback or address.is_loopback
@@ -140,18 +140,18 @@ class LocalAccess:
 
 
 def is_cross_origin(headers: Mapping[str, str]) -> bool:
-    """Tell whether a browser sent the request for a page of another origin. Header names are lower case."""
+    """Return whether a browser sent the request for a page of another origin. Header names are lower case."""
     if headers.get("sec-fetch-site", "") == "cross-site":
         return True
     origin = headers.get("origin")
     if origin is None:
         return False
-    authority = origin.partition("://")[2].lower()  # an opaque origin is `null` and has none
+    authority = origin.partition("://")[2].lower()  # an opaque origin is `null` and has no authority
     return not authority or authority != headers.get("host", "").lower()
 
 
 def _address(host: str) -> Address | None:
-    """Return the IP address that `host` is; an IPv4 address mapped into IPv6 is the IPv4 address."""
+    """Return `host` as an IP address, or None; an IPv4 address mapped into IPv6 becomes the IPv4 address."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

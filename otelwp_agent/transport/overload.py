@@ -1,7 +1,8 @@
-"""What a receiver says yes to and throws away, because its senders would make a visitor wait if it said no.
+"""Count requests that a receiver accepts and then drops, because a refusal would make a visitor wait.
 
-PHP exporters retry inside the page: a 503 costs the visitor 0.6 seconds, `Retry-After: 2` six. So beside PHP a full
-pipeline drops the newest, visibly: counted by site, logged, and the receiver's health bad for a minute after the last.
+PHP exporters retry within the page request: a 503 costs the visitor 0.6 seconds, `Retry-After: 2` six. Therefore a full
+pipeline next to PHP drops the newest requests and reports it: they are counted by site and logged, and the receiver is
+unhealthy until a minute after the last one.
 """
 
 from __future__ import annotations
@@ -21,24 +22,24 @@ if TYPE_CHECKING:
 
 DROPPED_REQUESTS = Instrument(
     "otelwp_receiver_dropped_requests",
-    "Requests that were answered with success and dropped, because there was no room (`on_overload: accept_and_drop`).",
+    "Requests answered with success and dropped, because capacity was exceeded (`on_overload: accept_and_drop`).",
     labels=("receiver", "site"),
 )
 DROPPED_ITEMS = Instrument(
     "otelwp_receiver_dropped_items",
-    "Spans, data points and log records in those requests, where they had been counted before there was no room.",
+    "Spans, data points and log records in those requests, if they were counted before the request was dropped.",
     labels=("receiver", "site"),
 )
 INSTRUMENTS = (DROPPED_REQUESTS, DROPPED_ITEMS)
 
 SHOWN = 60.0
-"""Seconds after the last drop for which the receiver's health is bad."""
+"""Seconds after the last drop for which the receiver is unhealthy."""
 
 OnOverload = Literal["refuse", "accept_and_drop"]
 
 
 class Drops:
-    """One receiver's account of what it dropped."""
+    """Counts and reports the requests that one receiver has dropped."""
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class Drops:
         log: structlog.typing.FilteringBoundLogger,
         clock: Callable[[], float],
     ) -> None:
-        """Count for the component `receiver`; `clock` is seconds, monotonic."""
+        """Count for the component `receiver`; `clock` returns monotonic seconds."""
         self._receiver = receiver
         self._registry = registry
         self._log = log
@@ -60,11 +61,11 @@ class Drops:
         self._reason = ""
 
     def when(self, on_overload: OnOverload) -> Drops | None:
-        """Return itself where overload means to drop, `None` where it means to refuse."""
+        """Return itself if overload drops requests, `None` if it refuses them."""
         return self if on_overload == "accept_and_drop" else None
 
     def add(self, error: ConsumeError, user_agent: str = "") -> int:
-        """Count one request that `error` left no room for; return the items in it, 0 if nobody knows them."""
+        """Count one request that is dropped because of `error`; return its number of items, 0 if unknown."""
         site = self._sites.name(user_agent)
         counters = self._counters.get(site)
         if counters is None:
@@ -87,7 +88,7 @@ class Drops:
         return items
 
     def state(self) -> tuple[bool, str, Mapping[str, int]] | None:
-        """Return whether all is well, why not, and the counts; `None` if nothing was ever dropped."""
+        """Return whether the receiver is healthy, the reason if not, and the counts; `None` if nothing was dropped."""
         if not self._requests:
             return None
         details = {"dropped_requests": self._requests, "dropped_items": self._items}

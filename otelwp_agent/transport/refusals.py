@@ -1,4 +1,4 @@
-"""What a receiver counts when it refuses a request, the same for every receiver and transport."""
+"""Count refused requests in the same way for every receiver and transport."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REFUSED_REQUESTS = Instrument(
 
 
 def refusals(registry: Registry, receiver: str, transport: str) -> Callable[[str], None]:
-    """Return what counts a refusal by its reason."""
+    """Return a function that counts a refusal by its reason."""
     return lambda reason: registry.counter(
         REFUSED_REQUESTS, receiver=receiver, transport=transport, reason=reason
     ).add()

@@ -1,12 +1,12 @@
-"""A second event loop on a thread of its own, for what must go on while the main loop is busy: health, the watchdog.
+"""A second event loop on its own thread, for work that must continue while the main loop is busy: health, watchdog.
 
-There is one per process, and it outlives reloads: an `HttpServer` hands its sockets and connections over to the server
-that replaces it, which is only possible on one and the same loop. The thread exists while somebody uses it.
+There is one per process, and it survives reloads: an `HttpServer` passes its sockets and connections to the server that
+replaces it, which is only possible on the same loop. The thread runs while at least one user needs it.
 
-The thread shares the interpreter lock with the main loop. While the main loop executes Python code, each system call
-of this loop waits for the lock for one switch interval; while a C function holds the lock, this loop waits, too.
+The thread shares the interpreter lock with the main loop. While the main loop executes Python code, each system call of
+this loop waits for the lock for one switch interval. While a C function holds the lock, this loop waits too.
 
-asyncio's own loop is used here, also where the main loop is uvloop's: requests are few, and it needs less memory.
+This loop is asyncio's own, even if the main loop is uvloop's: requests are few, and it needs less memory.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SWITCH_INTERVAL = 0.001
-"""Seconds after which a busy main loop gives the interpreter lock to this thread. Python's own value is five times
-that, and a request takes about ten system calls, over TLS twice as many."""
+"""Seconds after which a busy main loop gives the interpreter lock to this thread.
+
+Python's default is five times as long, and a request needs about ten system calls, over TLS twice as many.
+"""
 CALL_TIMEOUT = 10.0
-"""Seconds that a plain call may take: work on this loop is short, so a longer wait means that it is broken."""
+"""Maximum number of seconds of a `call`. Work on this loop is short; a longer wait means that it is broken."""
 
 
 class SideLoop:
     """An event loop on a thread named `name`. `acquire` starts it, and the last `release` ends it."""
 
     def __init__(self, name: str) -> None:
-        """Start nothing yet."""
+        """Keep the name; `acquire` starts the thread."""
         self._name = name
         self._lock = threading.Lock()
         self._users = 0
@@ -40,7 +42,7 @@ class SideLoop:
         self._thread: threading.Thread | None = None
 
     def acquire(self) -> None:
-        """Start the thread unless it runs; it runs at least until `release` is called as often as this."""
+        """Start the thread unless it is running. It runs until `release` is called as often as this method."""
         with self._lock:
             self._users += 1
             if self._thread is None:
@@ -50,7 +52,7 @@ class SideLoop:
                 self._thread.start()
 
     def release(self) -> None:
-        """End the thread if nobody else uses it. Call it from another thread."""
+        """End the thread if it has no other users. Call it from another thread."""
         with self._lock:
             self._users -= 1
             if self._users or self._thread is None or self._loop is None:
@@ -61,11 +63,11 @@ class SideLoop:
         thread.join()
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run `coroutine` on this loop, and wait for its result on the caller's."""
+        """Run `coroutine` on this loop; wait for its result on the caller's loop."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._running()))
 
     def call(self, function: Callable[[], T]) -> T:
-        """Call `function` on this loop's thread; return its result or raise its error. Blocks the caller meanwhile."""
+        """Call `function` on this loop's thread; return its result or raise its error. The caller blocks meanwhile."""
         loop = self._running()
 
         async def call() -> T:
@@ -82,7 +84,8 @@ class SideLoop:
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
-        loop.run_until_complete(loop.shutdown_asyncgens())  # a last turn, in which closed transports let go
+        # one last iteration, in which closed transports are released
+        loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
 

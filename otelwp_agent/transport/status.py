@@ -1,8 +1,8 @@
-"""The one place where our errors and the statuses of HTTP and gRPC meet, in both directions.
+"""Convert errors of the agent to HTTP and gRPC statuses, and back.
 
-OTLP 1.9 ("Failures", "OTLP/HTTP Response", "OTLP/gRPC Throttling"): HTTP 429, 502, 503 and 504 may be retried and
-nothing else; gRPC Canceled, DeadlineExceeded, Aborted, OutOfRange, Unavailable and DataLoss may, ResourceExhausted only
-with a `RetryInfo`.
+OTLP 1.9 ("Failures", "OTLP/HTTP Response", "OTLP/gRPC Throttling"): only HTTP 429, 502, 503 and 504 may be retried. Of
+the gRPC codes Canceled, DeadlineExceeded, Aborted, OutOfRange, Unavailable and DataLoss may be retried, and
+ResourceExhausted only with a `RetryInfo`.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from google.rpc.status_pb2 import Status
 
 DEFAULT_RETRY_AFTER = 1.0
-"""Seconds after which a sender may come back when nobody knows better."""
+"""Seconds after which a sender may retry, if the error gives no time."""
 
 _RETRYABLE_HTTP = frozenset({429, 502, 503, 504})
 
 
 class GrpcCode(IntEnum):
-    """The codes of gRPC (grpc/doc/statuscodes.md), the same in `google.rpc.Status`."""
+    """The gRPC codes (grpc/doc/statuscodes.md), the same as in `google.rpc.Status`."""
 
     OK = 0
     CANCELLED = 1
@@ -70,13 +70,13 @@ _RETRYABLE_GRPC = frozenset(
     }
 )
 _EXCERPT = 200
-"""Characters of a peer's answer that are worth quoting."""
+"""Maximum number of characters of a peer's answer in a message."""
 _LOOKED_AT = 2048
-"""Characters of an answer that are redacted before it is cut: cut first, a part of a token would look like a word."""
+"""Characters of an answer that are redacted before it is cut; if cut first, part of a token could look like a word."""
 
 
 def http_status(error: ConsumeError) -> int:
-    """Return the HTTP status that says `error`: 413, 400, 429 (overloaded), 503 (try again) or 500 (a bug)."""
+    """Return the HTTP status for `error`: 413, 400, 429 (overloaded), 503 (retry) or 500 (a bug)."""
     if isinstance(error, TooLargeError):
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     if isinstance(error, Overloaded):
@@ -89,19 +89,19 @@ def http_status(error: ConsumeError) -> int:
 
 
 def retry_after(error: ConsumeError) -> float | None:
-    """Return the seconds after which a sender may come back, or `None` if it must not."""
+    """Return the seconds after which a sender may retry, or `None` if it must not retry."""
     if not isinstance(error, RetryableError):
         return None
     return DEFAULT_RETRY_AFTER if error.retry_after is None else error.retry_after
 
 
 def retry_after_header(seconds: float) -> str:
-    """Return seconds as a `Retry-After` header has them: whole, rounded up, at least 1 (RFC 9110, 10.2.3)."""
+    """Return `seconds` as the value of a `Retry-After` header: whole, rounded up, at least 1 (RFC 9110, 10.2.3)."""
     return str(max(1, math.ceil(seconds)))
 
 
 def grpc_code(error: ConsumeError) -> GrpcCode:
-    """Return the gRPC code that says `error`."""
+    """Return the gRPC code for `error`."""
     if isinstance(error, Overloaded):
         return GrpcCode.RESOURCE_EXHAUSTED
     if isinstance(error, RetryableError):
@@ -113,7 +113,7 @@ def grpc_code(error: ConsumeError) -> GrpcCode:
 
 def status_message(error: ConsumeError) -> Status:
     """Return `google.rpc.Status` for `error`, with a `RetryInfo` if it may be retried."""
-    from google.protobuf.duration_pb2 import Duration  # noqa: PLC0415 - an agent that refuses nobody needs none of it
+    from google.protobuf.duration_pb2 import Duration  # noqa: PLC0415 - needed only when a request is refused
     from google.rpc.error_details_pb2 import RetryInfo  # noqa: PLC0415
     from google.rpc.status_pb2 import Status  # noqa: PLC0415
 
@@ -127,9 +127,9 @@ def status_message(error: ConsumeError) -> Status:
 
 
 def from_http(status: int, headers: Mapping[str, str], body: bytes) -> ConsumeError:
-    """Return what a peer's HTTP answer that is not 2xx means to us. Header names are lower case."""
-    said = _said(headers, body)
-    message = f"HTTP {status}{f': {said}' if said else ''}"
+    """Return the error for a peer's HTTP response with a status other than 2xx. Header names are lower case."""
+    text = _readable(headers, body)
+    message = f"HTTP {status}{f': {text}' if text else ''}"
     if status in _RETRYABLE_HTTP:
         wait = _seconds(headers.get("retry-after", ""))
         if status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -140,12 +140,12 @@ def from_http(status: int, headers: Mapping[str, str], body: bytes) -> ConsumeEr
     if status == HTTPStatus.BAD_REQUEST:
         return MalformedError(message)
     if "location" in headers:
-        message += f": it points to {redact_url(headers['location'])}; configure that endpoint if it is right"
+        message += f": redirect to {redact_url(headers['location'])}; if this is the right endpoint, configure it"
     return PermanentError(message, reason=f"http_{status}")
 
 
 def from_grpc(code: int, message: str, details: bytes | None = None) -> ConsumeError:
-    """Return what a peer's gRPC status means to us; `details` is its `grpc-status-details-bin`."""
+    """Return the error for a peer's gRPC status; `details` is its `grpc-status-details-bin`."""
     wait = _retry_info(details)
     name = GrpcCode(code).name if code in GrpcCode.__members__.values() else str(code)
     text = f"gRPC {name}{f': {_excerpt(message)}' if message else ''}"
@@ -161,8 +161,8 @@ def from_grpc(code: int, message: str, details: bytes | None = None) -> ConsumeE
     return PermanentError(text, reason=f"grpc_{name.lower()}")
 
 
-def _said(headers: Mapping[str, str], body: bytes) -> str:
-    """Return the human part of an error answer, cut short: a Status' message, or text."""
+def _readable(headers: Mapping[str, str], body: bytes) -> str:
+    """Return the readable part of an error response, shortened: the message of a Status, or text."""
     kind = headers.get("content-type", "")
     if kind.startswith("application/x-protobuf"):
         from google.rpc.status_pb2 import Status  # noqa: PLC0415
@@ -175,19 +175,19 @@ def _said(headers: Mapping[str, str], body: bytes) -> str:
 
 
 def _excerpt(message: str) -> str:
-    """Return the beginning of a peer's message, redacted: servers quote the requested path, where vendors put keys."""
+    """Return the beginning of a peer's message, redacted: it may quote the requested path, which may contain keys."""
     return redact_text(message[:_LOOKED_AT], paths=True)[:_EXCERPT]
 
 
 def _seconds(value: str) -> float | None:
-    """Read a `Retry-After` header: seconds or a date (RFC 9110, 10.2.3)."""
+    """Return the seconds in a `Retry-After` header, which contains seconds or a date (RFC 9110, 10.2.3)."""
     text = value.strip()
     if not text:
         return None
     try:
         seconds = float(text)
     except ValueError:
-        import email.utils  # noqa: PLC0415 - a megabyte that only a date needs
+        import email.utils  # noqa: PLC0415 - needs a megabyte, and only for a date
 
         try:
             seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()

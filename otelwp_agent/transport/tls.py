@@ -1,9 +1,10 @@
-"""TLS of servers and clients: certificates from PEM files (or from the configuration itself), read again while running.
+"""TLS of servers and clients: certificates from PEM files or from the configuration itself, reloaded while running.
 
-Files are read and proven as a whole before anything changes: certificate and key belong together, authorities parse. A
-bad file at the start is a `StartError`; at a reload it is one as well, and what was loaded before stays in use.
+All files are read and checked before anything changes: certificate and key must match, authorities must be valid. An
+invalid file raises `StartError`, at the start and at a reload; after a failed reload the previous certificates stay in
+use.
 
-gRPC has TLS of its own and takes PEM bytes: `pem`. What it cannot honour, `beyond_grpc` tells.
+gRPC has its own TLS and needs PEM bytes: `pem`. `beyond_grpc` returns the settings that gRPC does not support.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from otelwp_agent.config.types import Secret
 
 ALPN = ("http/1.1",)
-"""What our HTTP speaks (RFC 7301)."""
+"""Application protocols of our HTTP (RFC 7301)."""
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _CERTIFICATE_MARK = b"-----BEGIN CERTIFICATE-----"
@@ -35,24 +36,25 @@ _ENCRYPTED_MARKS = (b"BEGIN ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED")
 
 @dataclass(frozen=True, slots=True)
 class Pem:
-    """What the files hold; empty bytes for what there is none of."""
+    """The contents of the PEM files; empty bytes for a file that is not configured."""
 
     certificate: bytes
-    """Our own chain, leaf first."""
+    """Our own certificate chain, leaf first."""
     key: bytes = field(repr=False)
-    """Its private key."""
+    """The private key of the certificate."""
     authorities: bytes
-    """Who must have signed the other side's certificate."""
+    """Certificates of the authorities that are trusted to sign the peer's certificate."""
 
 
 class ServerTls:
-    """TLS of a server; mutual TLS with `client_ca_file`. `name` is the component that errors name.
+    """TLS of a server; mutual TLS with `client_ca_file`. `name` is the component's name in error messages.
 
-    `context` stays the same object: give it to the server once. Each handshake uses what was loaded last.
+    `context` always stays the same object: pass it to the server once. Each handshake uses the certificates loaded
+    last.
     """
 
     def __init__(self, settings: blocks.TlsServer, *, name: str = "") -> None:
-        """Read the files; raise `StartError` that names the file and what is wrong with it."""
+        """Read the files; raise a `StartError` that contains the file and the problem."""
         self.settings = settings
         self._sources = _Sources(settings, settings.client_ca_file, "client_ca_file", name)
         self.pem, self._current = self._load()
@@ -85,30 +87,33 @@ class ServerTls:
         return context
 
     def _use_current(self, connection: ssl.SSLObject, server_name: str | None, context: ssl.SSLContext) -> None:
-        """Hand the handshake over to what was loaded last; OpenSSL calls this with or without a server name."""
+        """Use the certificates loaded last for this handshake; OpenSSL calls this with or without a server name."""
         del server_name, context
         connection.context = self._current
 
 
 class ClientTls:
-    """TLS of a client. `name` is the component that errors name.
+    """TLS of a client. `name` is the component's name in error messages.
 
     `context` is another object after `reload`: read it for each connection.
     """
 
     def __init__(self, settings: blocks.TlsClient, *, name: str = "") -> None:
-        """Read the files; raise `StartError` that names the file and what is wrong with it."""
+        """Read the files; raise a `StartError` that contains the file and the problem."""
         self.settings = settings
         self.server_name = settings.server_name_override
         self._sources = _Sources(settings, settings.ca_file, "ca_file", name, settings.ca_pem)
         self.pem, self.context = self._load()
 
     def reload(self) -> None:
-        """Read the files again; new connections use them. Raise `StartError`, and keep the old, if they are bad."""
+        """Read the files again; new connections use them.
+
+        If they are invalid, raises `StartError` and keeps the old ones.
+        """
         self.pem, self.context = self._load()
 
     def changed(self) -> bool:
-        """Whether a file is not the one that the last load looked at (whether that succeeded or not)."""
+        """Return whether a file has changed since the last load, even if that load failed."""
         return self._sources.changed()
 
     def _load(self) -> tuple[Pem, ssl.SSLContext]:
@@ -130,9 +135,9 @@ class ClientTls:
 
 
 def beyond_grpc(settings: blocks.TlsServer | blocks.TlsClient) -> str | None:
-    """Return which of these settings grpcio cannot honour, and what to do instead; `None` if it honours all.
+    """Return which of these settings grpcio does not support, and what to do instead; `None` if it supports all.
 
-    grpcio speaks TLS 1.2 and 1.3, always both, and always verifies (grpc issue 37305; last looked at in 1.85).
+    grpcio always allows TLS 1.2 and 1.3, and always verifies (grpc issue 37305; last checked with 1.85).
     """
     if settings.min_version != "1.2":
         return "gRPC cannot refuse TLS 1.2: remove min_version, or use HTTP"
@@ -147,7 +152,7 @@ def beyond_grpc(settings: blocks.TlsServer | blocks.TlsClient) -> str | None:
 
 
 def system_authorities() -> bytes:
-    """Return the system's certificate authorities as PEM; empty if OpenSSL knows of no bundle."""
+    """Return the system's certificate authorities as PEM; empty if OpenSSL finds no bundle."""
     paths = ssl.get_default_verify_paths()
     for path in (paths.cafile, paths.openssl_cafile, "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/cert.pem"):
         if path:
@@ -157,7 +162,7 @@ def system_authorities() -> bytes:
 
 
 class _Sources:
-    """Where PEM comes from, what the files looked like at the last load, and errors that say which one is wrong."""
+    """Source of the PEM data, state of the files at the last load, and errors that name the invalid file."""
 
     def __init__(
         self,
@@ -179,15 +184,15 @@ class _Sources:
         self._seen: dict[str, tuple[int, ...]] = {}
 
     def read(self) -> Pem:
-        """Read everything there is."""
+        """Read all configured files."""
         self._seen = self._look()
         certificate, key = self._read("cert_file"), self._read("key_file")
         authorities = self._read(self._authorities_key)
         for what, data in (("cert_file", certificate), (self._authorities_key, authorities)):
             if data and _CERTIFICATE_MARK not in data:
-                raise self._error(what, "holds no PEM certificate (`-----BEGIN CERTIFICATE-----`)")
+                raise self._error(what, "contains no PEM certificate (`-----BEGIN CERTIFICATE-----`)")
         if certificate and _KEY_MARK not in key:
-            raise self._error("key_file", "holds no PEM private key (`-----BEGIN PRIVATE KEY-----`)")
+            raise self._error("key_file", "contains no PEM private key (`-----BEGIN PRIVATE KEY-----`)")
         if any(mark in key for mark in _ENCRYPTED_MARKS):
             raise self._error("key_file", "is encrypted with a passphrase; give the key unencrypted")
         return Pem(certificate, key, authorities)
@@ -196,7 +201,7 @@ class _Sources:
         return self._look() != self._seen
 
     def load_own(self, context: ssl.SSLContext, pem: Pem) -> None:
-        """Load certificate and key, and prove that they belong together."""
+        """Load certificate and key, and check that they match."""
         try:
             with _as_file(pem.key.rstrip() + b"\n" + pem.certificate) as path:
                 context.load_cert_chain(path)
@@ -205,13 +210,13 @@ class _Sources:
                 message = f"does not match the certificate in {self._place('cert_file')}; give the key made with it"
                 raise self._error("key_file", message) from error
             reason = f"OpenSSL refuses them: {error.reason or error}"
-            raise self._error("cert_file", f"and {self._place('key_file')} are no valid pair; {reason}") from error
+            raise self._error("cert_file", f"and {self._place('key_file')} are not a valid pair; {reason}") from error
 
     def load_authorities(self, context: ssl.SSLContext, pem: Pem) -> None:
         try:
             context.load_verify_locations(cadata=pem.authorities.decode("ascii", "replace"))
         except ssl.SSLError as error:
-            message = f"holds a damaged certificate; OpenSSL refuses it: {error.reason or error}"
+            message = f"contains a damaged certificate; OpenSSL refuses it: {error.reason or error}"
             raise self._error(self._authorities_key, message) from error
 
     def _read(self, what: str) -> bytes:
@@ -236,7 +241,7 @@ class _Sources:
         for path in self._files.values():
             if path:
                 try:
-                    stat = os.stat(path)  # noqa: PTH116 - beside its result's fields
+                    stat = os.stat(path)  # noqa: PTH116 - only the fields of the result are needed
                     seen[path] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
                 except OSError:
                     seen[path] = ()
@@ -259,10 +264,10 @@ def _limit_versions(context: ssl.SSLContext, settings: blocks.TlsFiles) -> None:
 
 @contextlib.contextmanager
 def _as_file(data: bytes) -> Iterator[str]:
-    """Give `data` a path for as long as OpenSSL reads it: in memory where the system can, else a private file.
+    """Provide `data` as a path while OpenSSL reads it: in memory if the system supports it, else in a private file.
 
-    OpenSSL takes a certificate and its key from paths alone, and reading the configured paths a second time could read
-    something else than what was proven.
+    OpenSSL reads a certificate and its key only from paths, and the configured paths may have changed since they were
+    checked.
     """
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("tls")
@@ -277,4 +282,4 @@ def _as_file(data: bytes) -> Iterator[str]:
         try:
             yield file.name
         finally:
-            os.unlink(file.name)  # noqa: PTH108 - beside the descriptor's own close
+            os.unlink(file.name)  # noqa: PTH108 - same style as closing the descriptor

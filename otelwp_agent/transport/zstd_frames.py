@@ -1,7 +1,7 @@
-"""Check how zstd data are laid out (RFC 8878, section 3.1) before they are inflated.
+"""Check the structure of zstd data (RFC 8878, section 3.1) before they are decompressed.
 
-The library's reader reports neither a frame that is cut short nor the end of the last frame, and data of a few bytes
-for each block make it work for nothing: so this walks over the headers of all frames and blocks.
+The library's reader reports neither a truncated frame nor the end of the last frame, and blocks with only a few bytes
+of data make it work without output. Therefore this module reads the headers of all frames and blocks first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _RLE, _RESERVED = 1, 3
 
 
 def check_frames(data: bytes, most: int) -> None:
-    """Raise `MalformedError` unless `data` are whole frames, with `most` frames and blocks in all, and nothing else."""
+    """Raise `MalformedError` unless `data` are complete frames, with at most `most` frames and blocks in total."""
     position, left = 0, most
     if not data:
         _cut_short()
@@ -44,7 +44,7 @@ def check_frames(data: bytes, most: int) -> None:
 
 
 def _frame_end(data: bytes, position: int, left: int) -> tuple[int, int]:
-    """Return where a frame ends whose header begins at `position`, and what is left of the frames and blocks."""
+    """Return the end of the frame whose header begins at `position`, and how many frames and blocks are left."""
     if position >= len(data):
         _cut_short()
     descriptor = data[position]

@@ -46,7 +46,7 @@ EXPORTER = """
     retry_on_failure: {{initial_interval: 50ms, max_interval: 500ms}}
 """
 JOURNAL = "  journal: {{directory: '{directory}', max_size: {max_size}, sync: {sync}}}"
-OUTCOMES = ("delivered", "sampled_out", "filtered", "dropped")
+OUTCOMES = ("delivered", "sampled_out", "filtered", "dropped", "dead_letter")
 LEDGER_LINE = re.compile(
     r'otelwp_pipeline_(?P<name>accepted|in_flight|settled)_items\{.*?(outcome="(?P<outcome>\w+)".*)?\} (?P<value>\S+)$'
 )

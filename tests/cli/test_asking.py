@@ -37,7 +37,7 @@ def test_what_is_asked_and_answered(served):
     [
         ("/no", "not now"),
         ("/malformed", "refused the request: not like this"),
-        ("/nothing", "refused the request: nothing is served at this path; there is: /echo"),
+        ("/nothing", "refused the request: nothing is served at this path; valid paths: /echo"),
         ("/text", "its answer is not JSON"),
         ("/odd", r"refused the request: \[1\]"),
     ],

@@ -19,9 +19,9 @@ service: {pipelines: {traces: {receivers: [otlp], exporters: [debug]}}}
 """
 GOOD = Report(
     [
-        Line("pipeline", "traces", 1234, 1000, 200, 4, 10, 20, {"malformed": 7, "too_large": 3}),
-        Line("receiver", "otlp", 1234, 1000, 200, 4, 10, 20, {"malformed": 7, "too_large": 3}),
-        Line("tenant", "", 1234, 1000, 200, 4, 10, 20, {"malformed": 7, "too_large": 3}),
+        Line("pipeline", "traces", 1234, 1000, 200, 4, 10, 20, {"dead_letter:malformed": 7, "too_large": 3}),
+        Line("receiver", "otlp", 1234, 1000, 200, 4, 10, 20, {"dead_letter:malformed": 7, "too_large": 3}),
+        Line("tenant", "", 1234, 1000, 200, 4, 10, 20, {"dead_letter:malformed": 7, "too_large": 3}),
         Line("exporter", "otlp_http", 1030, 1000, 0, 0, 10, 20, {"malformed": 10}),
     ],
     source="running agent, process 7",
@@ -52,20 +52,21 @@ def test_what_balances_is_printed_as_equations(run, serve):
     with serve(GOOD.to_json()):
         status, out, err = run("--socket", serve.path)
     assert (status, err) == (0, "")
+    reasons = "(lost: too_large 3; kept as dead letters: malformed 7)"
     assert out.splitlines() == [
         "running agent, process 7",
         "",
         "pipeline   accepted = delivered + sampled_out + filtered + dropped + in_flight",
-        "traces         1234 =      1000 +         200 +        4 +      10 +        20  (malformed 7, too_large 3)",
+        f"traces         1234 =      1000 +         200 +        4 +      10 +        20  {reasons}",
         "",
         "receiver   accepted = delivered + sampled_out + filtered + dropped + in_flight",
-        "otlp           1234 =      1000 +         200 +        4 +      10 +        20  (malformed 7, too_large 3)",
+        f"otlp           1234 =      1000 +         200 +        4 +      10 +        20  {reasons}",
         "",
         "tenant     accepted = delivered + sampled_out + filtered + dropped + in_flight",
-        "(none)         1234 =      1000 +         200 +        4 +      10 +        20  (malformed 7, too_large 3)",
+        f"(none)         1234 =      1000 +         200 +        4 +      10 +        20  {reasons}",
         "",
         "exporter   accepted = delivered + sampled_out + filtered + dropped + in_flight",
-        "otlp_http      1030 =      1000 +           0 +        0 +      10 +        20  (malformed 10)",
+        "otlp_http      1030 =      1000 +           0 +        0 +      10 +        20  (lost: malformed 10)",
         "",
         "every ledger balances",
     ]

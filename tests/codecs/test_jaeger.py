@@ -87,7 +87,7 @@ def _draw_span(draw, span, moments):
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_protobuf_keeps_what_it_can_carry(request):
     traces = from_proto.decode(to_proto.encode(request.SerializeToString()))
-    assert traces.mended == {}
+    assert traces.repairs == {}
     assert ExportTraceServiceRequest.FromString(traces.body()) == request
 
 
@@ -97,7 +97,7 @@ def test_thrift_keeps_what_it_can_carry(request):
     found = ExportTraceServiceRequest()
     for body in to_thrift.encode(request.SerializeToString()):
         traces = from_thrift.decode(body)
-        assert traces.mended == {}
+        assert traces.repairs == {}
         found.MergeFromString(traces.body())
     assert found == request
 
@@ -107,7 +107,7 @@ def test_captures_become_what_a_person_would_draw(capture):
     expected = json.loads(capture.with_name(capture.name + ".expected").read_text("utf-8"))
     traces = from_thrift.decode(capture.read_bytes())
     assert document(traces) == expected["otlp"]
-    assert traces.mended == expected["mended"]
+    assert traces.repairs == expected["mended"]
     again = to_thrift.encode(traces.body())
     assert document(from_thrift.decode(again[0])) == expected["otlp"]
 
@@ -208,7 +208,7 @@ def test_post_spans_as_jaegers_clients_write_it():
     assert attributes_of(second["resource"]) == {"service.name": "blog"}
     found = first["scopeSpans"][0]["spans"][0]
     assert (found["traceId"], found["name"]) == ("0" * 16 + "01" * 8, "Café")
-    assert traces.mended == {"invalid_utf8": 1, "negative_duration": 1, "span_dropped": 1}
+    assert traces.repairs == {"invalid_utf8": 1, "negative_duration": 1, "span_dropped": 1}
 
 
 @pytest.mark.parametrize("codec", [to_proto.encode, to_thrift.encode])
@@ -283,7 +283,7 @@ def test_types_that_jaeger_does_not_send_are_skipped():
     "body", [b"\x0c\0\1\0\0", b"\x0f\0\2\x08\0\0\0\0\0", b"\x0c\0\1\0\x0f\0\2\x08\0\0\0\1\0\0\0\1\0"]
 )
 def test_structs_that_are_no_batch_are_refused(body):
-    with pytest.raises(MalformedError, match="no Jaeger batch"):
+    with pytest.raises(MalformedError, match="not a Jaeger batch"):
         from_thrift.decode(body)
 
 
@@ -301,4 +301,4 @@ def test_fields_of_another_type_are_as_if_they_were_not_there():
     (found,) = spans_of(traces)
     assert attributes_of(found) == {"k": ""}
     assert traces.service == "é"
-    assert traces.mended == {"invalid_utf8": 1, "negative_duration": 1}
+    assert traces.repairs == {"invalid_utf8": 1, "negative_duration": 1}

@@ -9,12 +9,12 @@ from otelwp_agent.errors import MalformedError
 
 
 def read(data):
-    mended = []
-    return load(data, mended.append), mended
+    repairs = []
+    return load(data, repairs.append), repairs
 
 
 @pytest.mark.parametrize(
-    ("data", "document", "mended"),
+    ("data", "document", "repairs"),
     [
         (b'{"a":1}', {"a": 1}, []),
         ('"Café"'.encode("latin-1"), "Café", ["invalid_utf8"]),
@@ -26,8 +26,8 @@ def read(data):
         (b"\xef\xbb\xbf" + json.dumps("\U0001f600").encode(), "\U0001f600", []),
     ],
 )
-def test_text_that_is_not_what_it_should_be(data, document, mended):
-    assert read(data) == (document, mended)
+def test_text_that_is_not_what_it_should_be(data, document, repairs):
+    assert read(data) == (document, repairs)
 
 
 @pytest.mark.parametrize("data", [b"", b"nonsense", b"\xff{", b'{"a":NaN}', b"[" * 5000, b'{"a":"\xe9}'])

@@ -29,7 +29,7 @@ def test_captured_requests_become_what_a_person_would_draw(capture):
     decoder = decoded(capture.read_bytes())
     expected = json.loads(capture.with_name(capture.name + ".expected").read_text("utf-8"))
     assert json.loads(to_otlp_json(Signal.TRACES, decoder.traces.body())) == expected["otlp"]
-    assert decoder.traces.mended == expected["mended"]
+    assert decoder.traces.repairs == expected["mended"]
 
 
 @pytest.mark.parametrize("capture", sorted(CAPTURES.glob("*.json")), ids=lambda path: path.stem)
@@ -37,7 +37,7 @@ def test_captured_requests_become_what_a_person_would_draw(capture):
 def test_captured_requests_survive_the_way_to_zipkin_and_back(capture, encoder, form):
     body = decoded(capture.read_bytes()).traces.body()
     again = decoded(encoder.encode(body).body, form)
-    assert again.traces.mended == {}
+    assert again.traces.repairs == {}
     assert again.traces.body() == body
 
 

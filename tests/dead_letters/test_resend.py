@@ -22,6 +22,7 @@ class Peer:
         self.delivers = delivers
         self.taken = []
         self.refuses = []
+        self.again = []
 
     def consume(self, batch):
         if self.refuses:
@@ -29,6 +30,9 @@ class Peer:
         self.taken.append(batch)
         if self.delivers:
             asyncio.get_running_loop().call_soon(batch.settle, Outcome.DELIVERED)
+
+    def resent(self, items, reason):
+        self.again.append((items, reason))
 
 
 @pytest.fixture
@@ -55,6 +59,7 @@ async def test_all_go_where_they_were_refused(sink):
     progress = await resend(sink, {("a", Signal.TRACES): a, ("b", Signal.LOGS): b})
     assert (progress.letters, progress.delivered, progress.pending) == (3, 3, 0)
     assert [batch.body for batch in a.taken] == [b"1", b"3"]
+    assert a.again == [(2, "malformed"), (2, "malformed")], "they are not new items of this exporter"
     assert [(batch.body, batch.items, batch.origin.tenant) for batch in b.taken] == [(b"2", 2, "shop")]
     sink.close()
     assert left(sink) == []
@@ -80,6 +85,7 @@ async def test_to_another_exporter(sink):
     other = Peer()
     progress = await resend(sink, {("c", Signal.TRACES): other}, exporter="a", to="c")
     assert (progress.delivered, len(other.taken)) == (2, 2)
+    assert other.again == [], "for another exporter they are new items"
 
 
 async def test_an_exporter_that_does_not_run_is_named_and_its_letters_stay(sink):

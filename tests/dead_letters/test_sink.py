@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from otelwp_agent.dead_letters import sink as module
 from otelwp_agent.dead_letters.file import read_bodies, read_letters
+from otelwp_agent.dead_letters.records import Fate
 from otelwp_agent.dead_letters.sink import DeadLetterFile, Resent
 from otelwp_agent.errors import StartError
 from otelwp_agent.model.batch import Batch, Origin
@@ -68,12 +69,27 @@ async def test_what_is_kept_is_counted(sink, registry):
     assert registry.value("otelwp_dead_letter_bytes") == sink.path.stat().st_size
 
 
+async def test_an_item_counts_once_however_often_it_is_resent(sink, registry):
+    put(sink, batch())
+    (letter,) = read_letters(sink.path).letters
+    for reason in ("malformed", "late"):
+        receipt = Resent(letter, sink.settled)
+        again = letter.batch(b"body", ((receipt, letter.items),))
+        put(sink, again, reason=reason)
+        again.settle(Outcome.DROPPED, reason)
+    receipt = Resent(letter, sink.settled)
+    merged = letter.batch(b"body+new", ((receipt, 3), (Receipt(2), 2))).with_body(b"body+new", 5)
+    put(sink, merged, reason="late")
+    assert registry.value("otelwp_dead_letter_items", reason="malformed") == 3
+    assert registry.value("otelwp_dead_letter_items", reason="late") == 2, "new items that were merged with a letter"
+
+
 async def test_a_full_file_takes_no_more_and_says_so_once(sink, registry):
     put(sink, batch(bytes(60_000)))
     with capture_logs() as logs:
         put(sink, batch(bytes(60_000)))
-        put(sink, batch(bytes(60_000)))
-        assert put(sink, batch(b"small")) is True
+        assert put(sink, batch(bytes(60_000))) is Fate.LOST
+        assert put(sink, batch(b"small")) is Fate.KEPT
     assert [one.size for one in read_letters(sink.path).letters] == [60_000, 5]
     assert registry.value("otelwp_dead_letter_failed_items", exporter="otlp_http", cause="full") == 6
     (line,) = logs
@@ -87,7 +103,7 @@ async def test_a_disk_that_fails_is_counted_and_raises_nothing(sink, registry, m
 
     with monkeypatch.context() as patch, capture_logs() as logs:
         patch.setattr("otelwp_agent.dead_letters.file.os.write", fails)
-        assert put(sink, batch()) is False
+        assert put(sink, batch()) is Fate.FAILED
     assert registry.value("otelwp_dead_letter_failed_items", cause="error") == 3
     assert "No space left" in logs[0]["error"]
     put(sink, batch())
@@ -137,7 +153,7 @@ async def test_a_removed_file_that_cannot_be_begun_anew_at_once_is_tried_again(s
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", fails)
-        assert not sink.put(batch(), exporter="jaeger", reason="malformed", error="no")
+        assert sink.put(batch(), exporter="jaeger", reason="malformed", error="no") is Fate.FAILED
     put(sink, batch(b"second"))
     assert [one.size for one in read_letters(sink.path).letters] == [6]
 

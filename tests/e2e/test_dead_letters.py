@@ -129,7 +129,7 @@ def test_one_bad_request_among_a_thousand_costs_nobody_else_and_can_be_sent_agai
     with Agent(config, tmp_path) as agent:
         port = agent.port()
         send(port, [POISON if number == 617 else f"page {number}" for number in range(1000)])
-        agent.wait_for("items dropped")
+        agent.wait_for("items kept as dead letters")
         until(lambda: len(backend.spans) == 999)
         assert sorted(backend.spans) == sorted(f"page {number}" for number in range(1000) if number != 617)
 
@@ -143,7 +143,8 @@ def test_one_bad_request_among_a_thousand_costs_nobody_else_and_can_be_sent_agai
         status, lines, problems = audit(agent)
         assert (status, problems) == (0, [])
         assert (lines["pipeline"]["accepted"], lines["pipeline"]["delivered"]) == (1000, 999)
-        assert lines["exporter"]["reasons"] == {"malformed": 1}
+        assert lines["exporter"]["reasons"] == {"dead_letter:malformed": 1}
+        assert [line["kept"] for line in lines.values()] == [1, 1, 1, 1]
 
         resend = "dead-letter", "resend", "--all", "--config", agent.file
         assert command(*resend)[:2] == (
@@ -154,8 +155,13 @@ def test_one_bad_request_among_a_thousand_costs_nobody_else_and_can_be_sent_agai
         assert command(*resend) == (0, "1 letter delivered\n", "")
         assert len(backend.spans) == 1000
         assert command("dead-letter", "list", "--config", agent.file) == (0, "", "no dead letters\n")
-        assert audit(agent)[0] == 0
+        status, lines, _ = audit(agent)
+        assert (status, lines["exporter"]["accepted"], lines["exporter"]["delivered"]) == (0, 1000, 1000)
+        assert (lines["pipeline"]["accepted"], lines["pipeline"]["kept"]) == (1000, 1)
         assert agent.stop() == 0
+        if kept == JOURNAL:
+            status, lines, problems = audit(agent)
+            assert (status, problems, lines["pipeline"]["dropped"], lines["pipeline"]["kept"]) == (0, [], 1, 1)
     assert not (tmp_path / "state" / "control.sock").exists()
 
 
@@ -185,7 +191,7 @@ def test_the_letters_of_an_agent_that_does_not_run(backend, tmp_path):
     kept = f"dead_letter: {{path: {tmp_path}/letters}}"
     with Agent(CONFIG.format(sink=backend.port, timeout="1ms", kept=kept), tmp_path) as agent:
         send(agent.port(), [POISON])
-        agent.wait_for("items dropped")
+        agent.wait_for("items kept as dead letters")
         purge = "dead-letter", "purge", "--all", "--yes", "--config", agent.file
         status, _, err = command(*purge)
         assert (status, "another process writes this file" in err) == (1, True)

@@ -84,5 +84,12 @@ def test_what_ran_live_is_explained_replayed_and_rescued(tmp_path):
             status, out = command(agent, "audit")
             assert "every ledger balances" in out
             assert status == 0
+            lines = json.loads(command(agent, "audit", "--json")[1])["lines"]
+            accepted = {line["name"]: line["accepted"] for line in lines if line["kind"] == "receiver"}
+            assert accepted == {"otlp": everything, "rescue": gone}
+            status, out = command(
+                agent, "audit", "--journal", str(tmp_path / "journal"), "--set", "service.control_socket=none"
+            )
+            assert status == 0, out
     finally:
         backend.close()

@@ -12,13 +12,14 @@ import structlog
 from structlog.testing import capture_logs
 
 from otelwp_agent.dead_letters.file import read_bodies, read_letters
+from otelwp_agent.dead_letters.records import Fate
 from otelwp_agent.dead_letters.sink import DeadLetterFile, Resent
 from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.journal.audit import audit_directory
 from otelwp_agent.journal.claims import JournalClaim
 from otelwp_agent.journal.recovery import read_directory
 from otelwp_agent.model.batch import Batch, Origin
-from otelwp_agent.model.receipt import Outcome, Receipt
+from otelwp_agent.model.receipt import Ledger, Outcome, Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.processors.adaptive_sampling.recorder import FlightRecorder
 from otelwp_agent.processors.adaptive_sampling.state_file import StateFile
@@ -188,7 +189,7 @@ class DeadLetters:
             return promised
         for body in (b"one", b"two" * 30_000, b"three"):
             for _ in range(2):  # with a journal, what is not written is sent again
-                if sink.put(_batch(body), exporter="x", reason="malformed", error=""):
+                if sink.put(_batch(body), exporter="x", reason="malformed", error="") is not Fate.FAILED:
                     promised.add(body)
                     break
                 reports.add(KEPT_BY_SENDER)
@@ -234,11 +235,11 @@ class Recorder:
         recorder.shutdown()
 
     def _recorder(self, folder):
-        return FlightRecorder(0, str(folder / "recorded"), 500_000, structlog.get_logger())
+        return FlightRecorder(0, str(folder / "recorded"), 500_000, structlog.get_logger(), lambda _: Ledger())
 
     def _record(self, recorder, numbers):
         for number in numbers:
-            recorder.record(request(number, size=140_000), [trace_id(number)], Origin("o", "h", ""), None, 1000.0)
+            recorder.record(request(number, size=140_000), [trace_id(number)], Origin("o", "h", ""), 1000.0)
 
     async def run(self, folder, reports, faults):
         recorder = self._recorder(folder)

@@ -55,6 +55,12 @@ def gzip_bomb() -> bytes:
 
 
 @cache
+def empty_blocks(size: int = 20 * MIB - 8) -> bytes:
+    """Deflate data of about `size` bytes: empty blocks with fixed codes, which inflate to nothing."""
+    four = sum(1 << start + 1 for start in range(0, 40, 10)).to_bytes(5, "little")  # 10 bits each
+    return four * (size // 5) + b"\3\0"
+
+
 def zstd_bomb() -> bytes:
     """Return 20 MiB that inflate to hundreds of GB: many frames."""
     frame = zstandard.ZstdCompressor(level=3).compress(bytes(16 * MIB))

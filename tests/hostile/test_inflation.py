@@ -41,6 +41,8 @@ ATTACKS = {
     "300_codings": encoded(", ".join(["deflate"] * 300), lambda: bodies.stored(300)),
     "gzip_bomb": encoded("gzip", bodies.gzip_bomb),
     "gzip_bomb_in_gzip": encoded("gzip, gzip", lambda: bodies.gzip(bodies.gzip_bomb(), 1)),
+    "empty_blocks": encoded("deflate", bodies.empty_blocks),
+    "empty_blocks_in_gzip": encoded("deflate, gzip", lambda: bodies.gzip(bodies.empty_blocks(19 * bodies.MIB), 1)),
     "zstd_bomb": encoded("zstd", bodies.zstd_bomb),
     "zstd_window": encoded("zstd", bodies.zstd_window),
     "garbage_after_gzip": encoded("gzip", bodies.garbage_after_gzip),

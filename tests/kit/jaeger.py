@@ -107,5 +107,5 @@ class Agent:
     def refused(self, reason):
         return self.registry.value("otelwp_receiver_refused_requests", reason=reason)
 
-    def mended(self, kind, **labels):
+    def repairs(self, kind, **labels):
         return self.registry.value("otelwp_receiver_mended", kind=kind, **labels)

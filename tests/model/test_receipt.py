@@ -95,6 +95,26 @@ def test_an_outcome_has_a_name():
     assert [outcome.label for outcome in Outcome] == ["delivered", "sampled_out", "filtered", "dropped"]
 
 
+def test_a_request_is_reported_as_kept_only_if_nothing_of_it_is_lost():
+    for reasons in (("dead_letter:malformed", "queue_full"), ("queue_full", "dead_letter:malformed")):
+        whole, parent = Receipt(2), Receipt(2)
+        for reason in reasons:
+            whole.settle(Outcome.DROPPED, 1, reason)
+        for fork, reason in zip(parent.fork("ab"), reasons, strict=True):
+            fork.settle(Outcome.DROPPED, 2, reason)
+        assert whole.reason == parent.reason == "queue_full"
+
+
+def test_a_request_that_every_branch_kept_or_delivered_is_kept():
+    parent = Receipt(2)
+    ledger = parent.ledger = Ledger()
+    ledger.accepted = 2
+    left, right = parent.fork("ab")
+    left.settle(Outcome.DROPPED, 2, "dead_letter:malformed")
+    right.settle(Outcome.DELIVERED, 2)
+    assert (ledger.dropped_reasons, ledger.dead_letters, ledger.in_flight) == ({"dead_letter:malformed": 2}, 2, 0)
+
+
 def journaled(items, on_settled=None):
     receipt = Receipt(items, on_settled)
     receipt.claim = RecordedClaim()

@@ -43,6 +43,12 @@ def test_what_was_lost_for_good_is_not_asked_for_again(future):
     assert (type(future.exception()), future.exception().reason) == (PermanentError, "malformed")
 
 
+def test_what_is_kept_as_a_dead_letter_is_not_called_dropped(future):
+    ask(future).settle(Outcome.DROPPED, 4, "dead_letter:malformed")
+    assert (type(future.exception()), future.exception().reason) == (PermanentError, "malformed")
+    assert str(future.exception()) == "4 of 4 items were kept by the agent as dead letters (malformed)"
+
+
 @pytest.mark.parametrize("reason", ["malformed", "queue_full"])
 def test_of_a_loss_in_part_the_answer_says_how_much_and_nothing_is_sent_twice(future, reason):
     receipt = ask(future)

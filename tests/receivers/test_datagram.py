@@ -1,7 +1,9 @@
 import gzip
 import json
+import random
 import socket
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -126,10 +128,10 @@ def test_the_founding_plugins_json_is_taken_as_well():
     (span,) = request.resource_spans[0].scope_spans[0].spans
     assert span.trace_id.hex() == "1d1aeade7e26e005ffb0bf74dad4dd92"
     assert span.name == "wordpress.request"
-    mended = {"trace_id_differs", "process_inline", "tag_without_type", "kind_missing"}
+    repairs = {"trace_id_differs", "process_inline", "tag_without_type", "kind_missing"}
     service = JAEGER["data"][0]["spans"][0]["process"]["serviceName"]
     counted = [
-        agent.registry.value("otelwp_receiver_mended", receiver="datagram", kind=kind, site=service) for kind in mended
+        agent.registry.value("otelwp_receiver_mended", receiver="datagram", kind=kind, site=service) for kind in repairs
     ]
     assert counted == [1, 1, 1, 1]
 
@@ -152,6 +154,60 @@ def test_what_cannot_be_read_is_counted_and_ends_nothing(data, reason):
     agent.deliver(data, spans())
     assert agent.lost(reason) == 1
     assert len(agent.pipeline.batches) == 1
+
+
+def test_a_datagram_inflates_in_proportion_to_its_size():
+    agent = Agent()
+    page = spans(1)
+    small = gzip.compress(b'{"resourceSpans": [' + b"{}," * 30_000 + b"{}]}", mtime=0)
+    agent.deliver(small, gzip.compress(page * 400, mtime=0))
+    assert len(small) < 1000
+    assert agent.lost("too_large") == 1
+    assert [batch.items for batch in agent.pipeline.batches] == [400], "25 kB fit whatever their ratio is"
+
+
+REPEATED = {
+    "empty spans": b"\n\x04\x12\x02\x12\x00" * 3000,
+    "json": b'{"resourceSpans": [' + b'{"scopeSpans": [{"spans": [{}]}]},' * 2999 + b"{}]}",
+    "empty objects": b'{"resourceSpans": [' + b"{}," * 400_000 + b"{}]}",
+    "jaeger": b'{"data": [{"spans": ['
+    + b",".join(
+        json.dumps({**JAEGER["data"][0]["spans"][0], "traceID": f"{n:032x}", "spanID": f"{n:016x}"}).encode()
+        for n in range(3001)
+    )
+    + b"]}]}",
+}
+
+
+@pytest.mark.parametrize("body", REPEATED.values(), ids=REPEATED)
+def test_the_items_of_a_datagram_are_limited(body):
+    agent = Agent(max_items_per_request=3000)
+    agent.deliver(body, spans(2))
+    assert agent.lost("too_large") == 1
+    assert [batch.items for batch in agent.pipeline.batches] == [2]
+
+
+def test_what_is_within_the_limit_of_items_is_accepted():
+    agent = Agent(max_items_per_request=3000)
+    agent.deliver(spans(2998))
+    assert [batch.items for batch in agent.pipeline.batches] == [2998], "with its resource and scope"
+
+
+def test_datagrams_of_empty_objects_use_little_memory():
+    """Each is 64 KiB that inflates to 4 MiB; unlimited, it became 1.4 million objects."""
+    noise = random.Random(1).randbytes(40_000).hex().encode()
+    body = gzip.compress(b'{"x": "' + noise + b'", "resourceSpans": [' + b"{}," * 1_350_000 + b"{}]}", mtime=0)
+    assert len(body) < 64 * 1024
+    agent = Agent()
+    agent.deliver(body)  # what is loaded once
+    tracemalloc.start()
+    try:
+        agent.deliver(*[body] * 3)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert agent.lost("too_large") == 4
+    assert peak < 16 * 2**20
 
 
 def test_an_empty_request_goes_nowhere():
@@ -205,7 +261,7 @@ def test_a_fault_of_ours_ends_nothing():
     ("config", "words"),
     [
         ({"endpoint": "localhost"}, "has no port"),
-        ({"max_datagram_size": 0}, "would take nothing"),
+        ({"max_datagram_size": 0}, "would drop every datagram"),
         ({"receive_buffer_size": 1}, "greater than or equal to 4096"),
         ({"unix_mode": "rw"}, "String should match"),
     ],

@@ -58,7 +58,7 @@ async def test_a_large_thrift_body_lands():
             while not agent.pipeline.batches:
                 await asyncio.sleep(0)
         assert agent.pipeline.items == 36  # what repeats a span is left out
-        assert agent.mended("repeated_span") == 36 * 19
+        assert agent.repairs("repeated_span") == 36 * 19
 
 
 async def test_post_spans():
@@ -95,7 +95,7 @@ async def test_what_grpc_refuses():
             await call(agent, to_proto.encode(OTLP))
         assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         agent.receiver.next = {}
-        with pytest.raises(grpc.aio.AioRpcError, match="no pipeline takes traces"):
+        with pytest.raises(grpc.aio.AioRpcError, match="no pipeline accepts traces"):
             await call(agent, to_proto.encode(OTLP))
 
 

@@ -101,16 +101,16 @@ async def test_nothing_is_nothing():
         assert agent.pipeline.batches == []
 
 
-async def test_mending_is_counted_by_kind_and_site_and_logged_once():
+async def test_repairs_are_counted_by_kind_and_site_and_logged_once():
     async with Agent() as agent:
         with capture_logs() as logs:
             for _ in range(3):
                 await agent.post(FRONT, User_Agent=WORDPRESS)
             await agent.post(trace(span(startTime=1795186135.5)), User_Agent="curl/8")
-        assert agent.mended("trace_id_differs", site="shop.example:8980") == 3
-        assert agent.mended("process_inline", site="shop.example:8980") == 3
-        assert agent.mended("time_in_s", site="shop") == 1
-        lines = [line for line in logs if line["event"] == "spans mended"]
+        assert agent.repairs("trace_id_differs", site="shop.example:8980") == 3
+        assert agent.repairs("process_inline", site="shop.example:8980") == 3
+        assert agent.repairs("time_in_s", site="shop") == 1
+        lines = [line for line in logs if line["event"] == "spans repaired"]
         assert [line["site"] for line in lines] == ["shop.example:8980", "shop"]
         assert lines[0]["kinds"].keys() >= {"trace_id_differs", "process_inline", "tag_without_type"}
 
@@ -119,8 +119,8 @@ async def test_sites_that_anybody_can_make_up_are_bounded():
     async with Agent() as agent:
         for number in range(150):
             await agent.post(FRONT, User_Agent=f"WordPress/6.5; http://site{number}.example")
-        assert agent.mended("process_inline", site="other") == 50
-        assert agent.mended("process_inline") == 150
+        assert agent.repairs("process_inline", site="other") == 50
+        assert agent.repairs("process_inline") == 150
 
 
 async def test_other_paths_and_methods():

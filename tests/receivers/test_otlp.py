@@ -155,7 +155,7 @@ async def test_other_content_types_are_told_what_is_taken(content_type):
         for _ in range(2):
             status, headers, answer = await agent.post("/v1/traces", b"x", content_type)
             assert (status, headers["content-type"]) == (415, "text/plain; charset=utf-8")
-            assert b"taken here are application/x-protobuf and application/json" in answer
+            assert b"accepted: application/x-protobuf and application/json" in answer
         assert agent.refused("unsupported_media_type") == 2
 
 
@@ -239,7 +239,7 @@ async def test_when_one_protocol_cannot_start_the_other_is_closed_again():
     ("protocols", "words"),
     [
         ({}, "name at least one protocol"),
-        ({"http": {"traces_url_path": "/v1/logs"}}, "a path of its own"),
+        ({"http": {"traces_url_path": "/v1/logs"}}, "a different path"),
         ({"htpp": None}, "htpp"),
     ],
 )

@@ -40,7 +40,7 @@ async def test_decalog_lands():
         root = messages_of(Signal.TRACES, batch.body)[0]
         assert (root.name, root.kind, root.span_id.hex()) == ("CALL:WFRONT", 2, "0000000010216428")
         assert [(receipt.pending, items) for receipt, items in batch.shares] == [(13, 13)]
-        assert agent.mended("id_padded", site="Main Request") == 25
+        assert agent.repairs("id_padded", site="Main Request") == 25
 
 
 @pytest.mark.parametrize(
@@ -101,12 +101,12 @@ async def test_v1():
 @pytest.mark.parametrize(
     ("path", "content_type", "hint"),
     [
-        (V1, "application/x-thrift", "let the sender write JSON"),
-        (V2, "application/x-thrift; charset=x", "let the sender write JSON"),
+        (V1, "application/x-thrift", "configure the sender to write JSON"),
+        (V2, "application/x-thrift; charset=x", "configure the sender to write JSON"),
         (V1, PROTOBUF, "post it to /api/v2/spans"),
     ],
 )
-async def test_what_is_not_taken_is_told_what_is(path, content_type, hint):
+async def test_a_refusal_names_the_supported_formats(path, content_type, hint):
     async with Agent() as agent:
         for _ in range(2):
             status, answer = await agent.post(b"\x0c\x00", path=path, Content_Type=content_type)
@@ -177,13 +177,13 @@ async def test_parse_string_tags():
         assert attributes_of(found) == {"n": 7}
 
 
-async def test_mending_is_counted_by_site_and_logged_once():
+async def test_repairs_are_counted_by_site_and_logged_once():
     async with Agent() as agent:
         with capture_logs() as logs:
             for _ in range(3):
                 await agent.post(FRONT, User_Agent=WORDPRESS)
-        assert agent.mended("id_padded", site="shop.example:8980") == 75
-        assert [line["kinds"] for line in logs if line["event"] == "spans mended"] == [{"id_padded": 25}]
+        assert agent.repairs("id_padded", site="shop.example:8980") == 75
+        assert [line["kinds"] for line in logs if line["event"] == "spans repaired"] == [{"id_padded": 25}]
 
 
 async def test_overload_is_refused_or_dropped_as_configured():

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from otelwp_agent.component import ComponentId, Context, Kind
 from otelwp_agent.config.blocks import Queue, Retry
 from otelwp_agent.dead_letters.file import read_bodies, read_letters
+from otelwp_agent.dead_letters.records import Fate
 from otelwp_agent.dead_letters.sink import DeadLetterFile
 from otelwp_agent.errors import MalformedError, Overloaded, PermanentError, RetryableError, TooLargeError
 from otelwp_agent.exporters import otlp_http
@@ -33,23 +34,28 @@ from tests.kit.senders import EXACT, Destination, a_request, a_sender, hang, nam
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+    from otelwp_agent.model.ledger_report import Line
+
 FOREVER = 1e6
 
 
 class Letters:
     """Dead letters in memory."""
 
-    def __init__(self, *, fails: int = 0) -> None:
+    def __init__(self, *, fails: int = 0, full: bool = False) -> None:
         self.letters: list[tuple[list[str], str, str, str]] = []
         self.fails = fails
+        self.full = full
 
-    def put(self, batch: Batch, *, exporter: str, reason: str, error: str) -> bool:
+    def put(self, batch: Batch, *, exporter: str, reason: str, error: str) -> Fate:
         assert all(receipt.pending >= items for receipt, items in batch.shares), "settled too early"
         if self.fails:
             self.fails -= 1
-            return False
+            return Fate.FAILED
+        if self.full:
+            return Fate.LOST
         self.letters.append((names_in(batch), exporter, reason, error))
-        return True
+        return Fate.KEPT
 
 
 @pytest.fixture
@@ -304,7 +310,7 @@ def test_a_batch_that_cannot_be_split_for_a_bug_is_dropped_and_its_neighbours_pa
     with capture_logs() as logs:
         deliver(scripted(MalformedError("400")), broken, good, queue=Queue(num_consumers=1), dead_letters=letters)
     assert [reason for _, _, reason, _ in letters.letters] == ["internal_error"]
-    assert outcomes(broken) == [(0, 3, "internal_error"), (0, 1, "internal_error")]
+    assert outcomes(broken) == [(0, 3, "dead_letter:internal_error"), (0, 1, "dead_letter:internal_error")]
     assert outcomes(good) == [(1, 0, "")]
     assert "sending broke" in [log["event"] for log in logs]
 
@@ -586,7 +592,50 @@ class TestDeadLetters:
         letters, batch = Letters(), a_request("a")
         deliver(scripted(answer), batch, dead_letters=letters)
         assert letters.letters == [(["a"], "test/one", reason, error)]
-        assert outcomes(batch) == [(0, 1, reason)]
+        assert outcomes(batch) == [(0, 1, f"dead_letter:{reason}")]
+
+    def test_what_a_full_file_does_not_keep_is_lost(self, deliver):
+        batch = a_request("a")
+        with capture_logs() as logs:
+            exporter = deliver(refuse("a"), batch, dead_letters=Letters(full=True))
+        assert outcomes(batch) == [(0, 1, "malformed")]
+        assert "items dropped" in [log["event"] for log in logs]
+        assert exporter.context.registry.value("otelwp_exporter_dropped_items", reason="malformed") == 1
+
+    def test_what_is_kept_is_reported_as_kept(self, deliver):
+        with capture_logs() as logs:
+            exporter = deliver(refuse("a"), a_request("a"), dead_letters=Letters())
+        errors = [(log["event"], log["reason"], log["items"]) for log in logs if log["log_level"] == "error"]
+        assert errors == [("items kept as dead letters", "malformed", 1)]
+        assert exporter.context.registry.value("otelwp_exporter_dropped_items") == 0
+
+    def test_a_letter_that_is_resent_counts_once_in_the_ledger(self, loop):
+        sender = a_sender(Destination(refuse("a"), loop.time), dead_letters=Letters())
+
+        async def refused_resent_and_refused_again() -> list[Line]:
+            lines = []
+            await sender.start()
+            for resent in (False, True):
+                sender.consume(a_request("a"))
+                if resent:
+                    sender.resent(1, "malformed")
+                    lines.append(sender.line())
+                await sender.drain(loop.time() + 10) if resent else await asyncio.sleep(1)
+                lines.append(sender.line())
+            return lines
+
+        first, pending, again = loop.run_until_complete(refused_resent_and_refused_again())
+        assert (first.accepted, first.dropped, first.kept) == (1, 1, 1)
+        assert (pending.accepted, pending.dropped, pending.in_flight) == (1, 0, 1)
+        assert (again.accepted, again.dropped, again.kept, again.in_flight) == (1, 1, 1, 0)
+        assert not [problem for line in (first, pending, again) for problem in line.problems()]
+
+    def test_a_letter_of_an_earlier_process_is_new_to_the_ledger(self, loop):
+        sender = a_sender(Destination(scripted(), loop.time), dead_letters=Letters())
+        sender.consume(a_request("a"))
+        sender.resent(1, "malformed")
+        assert (sender.line().accepted, sender.line().in_flight, sender.line().balance) == (1, 1, 0)
+        loop.run_until_complete(sender.shutdown())
 
     def test_one_item_above_the_limit_goes_there_without_a_try(self, deliver):
         letters, giant = Letters(), a_request("giant", padding=500)
@@ -624,7 +673,7 @@ class TestDeadLetters:
         exporter = deliver(refuse("a"), batch, dead_letters=letters, keeps=True)
         assert exporter.tries == [(0.0, ["a"]), (1.0, ["a"]), (2.0, ["a"])]
         assert len(letters.letters) == 1
-        assert outcomes(batch) == [(0, 1, "malformed")]
+        assert outcomes(batch) == [(0, 1, "dead_letter:malformed")]
 
     def test_what_cannot_be_written_and_nobody_has_is_dropped(self, deliver):
         letters, batch = Letters(fails=2), a_request("a")
@@ -678,7 +727,7 @@ class TestDeadLetters:
         letters.close()
         assert sorted(arrived) == sorted(f"span {number}" for number in range(1000))
         assert outcomes(batch).count((1, 0, "")) == 1000
-        assert outcomes(batch)[617] == (0, 1, "malformed")
+        assert outcomes(batch)[617] == (0, 1, "dead_letter:malformed")
         (letter,) = read_letters(letters.path).letters
         assert (letter.reason, letter.items, letter.exporter) == ("malformed", 1, "otlp_http")
         ((_, body),) = read_bodies(letters.path, {letter.id})

@@ -22,13 +22,16 @@ def test_the_sums_of_a_ledger_are_served():
     receipt.settle(Outcome.DELIVERED, 4)
     receipt.settle(Outcome.SAMPLED_OUT, 3)
     receipt.settle(Outcome.DROPPED, 1, "queue_full")
+    receipt.settle(Outcome.DROPPED, 2, "dead_letter:malformed")
 
     assert registry.value("otelwp_pipeline_accepted_items", pipeline="traces") == 10
-    assert registry.value("otelwp_pipeline_in_flight_items", pipeline="traces") == 2
+    assert registry.value("otelwp_pipeline_in_flight_items", pipeline="traces") == 0
     settled = {
-        outcome.label: registry.value("otelwp_pipeline_settled_items", outcome=outcome.label) for outcome in Outcome
+        label: registry.value("otelwp_pipeline_settled_items", outcome=label)
+        for label in (*(outcome.label for outcome in Outcome), "dead_letter")
     }
-    assert settled == {"delivered": 4, "sampled_out": 3, "filtered": 0, "dropped": 1}
+    assert settled == {"delivered": 4, "sampled_out": 3, "filtered": 0, "dropped": 1, "dead_letter": 2}
+    assert sum(settled.values()) == registry.value("otelwp_pipeline_settled_items") == 10
 
 
 def test_a_pipeline_that_stays_over_a_reload_is_bound_once():

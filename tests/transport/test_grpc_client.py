@@ -267,9 +267,9 @@ async def until(condition):
     [
         ({"tls": {"insecure_skip_verify": True}}, "exporters/test: tls: gRPC always verifies the server"),
         ({"tls": {"ca_file": "/none.pem"}}, r"exporters/test: tls: ca_file /none\.pem does not exist"),
-        ({"headers": {"bad name": "x"}}, "exporters/test: headers: 'bad name' is no name for gRPC metadata"),
-        ({"headers": {"grpc-timeout": "x"}}, "exporters/test: headers: 'grpc-timeout' is no name"),
-        ({"headers": {"key": "geheim\n"}}, "exporters/test: headers: the value of 'key' holds characters"),
+        ({"headers": {"bad name": "x"}}, "exporters/test: headers: 'bad name' is not a valid name for gRPC metadata"),
+        ({"headers": {"grpc-timeout": "x"}}, "exporters/test: headers: 'grpc-timeout' is not a valid name"),
+        ({"headers": {"key": "geheim\n"}}, "exporters/test: headers: the value of 'key' contains characters"),
     ],
 )
 async def test_what_cannot_work_fails_the_start(settings, message):

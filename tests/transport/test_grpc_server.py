@@ -559,7 +559,7 @@ async def test_a_bad_certificate_at_a_reload_leaves_the_old_one(tmp_path):
     async with serving(tls=tls_of(pair, reload_interval="20ms")) as server:
         with structlog.testing.capture_logs() as logs:
             Path(pair.cert_file).write_text("rubbish")
-            with pytest.raises(StartError, match=r"receivers/test: tls: cert_file .*\.pem holds no PEM certificate"):
+            with pytest.raises(StartError, match=r"receivers/test: tls: cert_file .*\.pem contains no PEM certificate"):
                 server.reload_tls()
             os.utime(pair.cert_file, (1, 1))
             async with asyncio.timeout(5):

@@ -200,7 +200,7 @@ async def test_nobody_there_is_said_in_words(client_of):
 
 async def test_a_name_without_address_is_said_in_words(client_of):
     client = await client_of("http://nowhere.invalid:1")
-    with pytest.raises(RetryableError, match=r"cannot connect to nowhere.invalid:1: its name has no address"):
+    with pytest.raises(RetryableError, match=r"cannot connect to nowhere.invalid:1: its host name does not resolve"):
         await client.request("POST", "/")
 
 

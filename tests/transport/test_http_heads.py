@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 from otelwp_agent.errors import MalformedError
 from otelwp_agent.transport.http_heads import (
     END_OF_HEAD,
+    MAX_FIELDS,
     MAX_HEAD,
     MAX_REMEMBERED_FIELDS,
     MAX_REMEMBERED_HEAD,
     REMEMBERED_BYTES,
     HeadReader,
     Heads,
+    HeadTooLargeError,
     Plan,
     parse_head,
 )
@@ -98,12 +100,50 @@ def test_a_head_in_pieces_is_the_same_head(data):
 def test_a_head_larger_than_the_limit_is_noticed_in_pieces():
     reader = HeadReader()
     reader.feed(b"GET / HTTP/1.1\r\nA: ")
-    for _ in range(MAX_HEAD // 1000 + 1):
-        assert not reader.too_large
+    for _ in range(MAX_HEAD // 1000):
         reader.feed(b"a" * 1000)
-    assert reader.too_large
-    with pytest.raises(MalformedError):
+    with pytest.raises(HeadTooLargeError, match=f"larger than {MAX_HEAD} bytes"):
+        reader.feed(b"a" * 1000)
+    with pytest.raises(HeadTooLargeError):
         reader.finish(b"\r\n\r\n")
+
+
+def many_fields(number):
+    return b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: a\r\n" % each for each in range(number)) + b"\r\n"
+
+
+def test_the_fields_of_a_head_are_limited():
+    assert len(parse_head(many_fields(MAX_FIELDS)).fields) == MAX_FIELDS
+    with pytest.raises(HeadTooLargeError, match=f"more than {MAX_FIELDS} header fields"):
+        parse_head(many_fields(MAX_FIELDS + 1))
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_the_fields_of_a_head_in_pieces_are_limited(size):
+    def read(head):
+        reader = HeadReader()
+        for at in range(0, len(head) - 4, size):
+            reader.feed(head[at : min(at + size, len(head) - 4)])
+        return reader.finish(head[-4:])
+
+    assert len(read(many_fields(MAX_FIELDS)).fields) == MAX_FIELDS
+    with pytest.raises(HeadTooLargeError):
+        read(many_fields(MAX_FIELDS + 1))
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_request_with_too_many_fields_is_answered_431_and_counted(at_once):
+    async with Site() as site:
+        client = await site.connect()
+        client.send(post())
+        await client.answer()
+        head = many_fields(MAX_FIELDS + 50)
+        client.send(head if at_once else head[:-100])
+        status, headers, body = await client.answer()
+        assert (status, headers["connection"]) == (431, "close")
+        assert body == b"the request has more than %d header fields\n" % MAX_FIELDS
+        await client.close()
+        assert (site.refusals, len(site.requests)) == (["head_too_large"], 1)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,19 @@
 import asyncio
 import gzip
+import random
+import threading
 import time
 
 import pytest
 
 from otelwp_agent.errors import MalformedError, Overloaded
 from otelwp_agent.transport import http_server
+from otelwp_agent.transport.compression import decompress
 from otelwp_agent.transport.http_heads import Heads
 from otelwp_agent.transport.http_messages import Response, Route
+from otelwp_agent.transport.http_server import INFLATE_OFF_LOOP
 from otelwp_agent.transport.in_flight import InFlight
+from tests.hostile.bodies import empty_blocks
 from tests.kit.http_site import OK, Site, post
 
 
@@ -17,10 +22,10 @@ async def test_wrong_paths_and_methods_are_told_what_there_is():
         client = await site.connect()
         client.send(post(path="/v1/trace"))
         status, _, body = await client.answer()
-        assert (status, body) == (404, b"nothing is served at this path; there is: /v1/traces\n")
+        assert (status, body) == (404, b"nothing is served at this path; valid paths: /v1/traces\n")
         client.send(b"GET /v1/traces HTTP/1.1\r\n\r\n")
         status, headers, body = await client.answer()
-        assert (status, headers["allow"], body) == (405, "POST", b"this path takes POST, not GET\n")
+        assert (status, headers["allow"], body) == (405, "POST", b"this path accepts POST, not GET\n")
         await client.close()
         assert site.refusals == ["not_found", "method"]
 
@@ -290,3 +295,129 @@ async def test_decompressed_bytes_count_until_the_handler_returns():
         assert seen == [50_000] * 2
         assert budget.used == 0
         await client.close()
+
+
+SMALL = gzip.compress(b"fine", mtime=0)
+LARGE = gzip.compress(random.Random(1).randbytes(INFLATE_OFF_LOOP + 1), 0, mtime=0)
+"""Compressed bodies: one that is decompressed on the loop, and one that is not."""
+
+
+@pytest.fixture
+def inflaters(monkeypatch):
+    """The threads in which bodies were decompressed."""
+    threads = []
+
+    def watched(*arguments):
+        threads.append(threading.current_thread())
+        return decompress(*arguments)
+
+    monkeypatch.setattr(http_server, "decompress", watched)
+    return threads
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "beside"),
+    [("gzip", SMALL, False), ("gzip", LARGE, True), ("gzip, gzip", gzip.compress(SMALL, mtime=0), True)],
+    ids=["small", "large", "two codings"],
+)
+async def test_bodies_that_may_inflate_for_long_are_decompressed_beside_the_loop(inflaters, encoding, body, beside):
+    handled = []
+
+    def handle(request):
+        handled.append((threading.current_thread(), request.body))
+        return OK
+
+    async with Site({"/": Route(handle)}) as site:
+        client = await site.connect()
+        client.send(post(body, "/", f"Content-Encoding: {encoding}\r\n"))
+        assert (await client.answer())[0] == 200
+        await client.close()
+    this, (thread,) = threading.current_thread(), inflaters
+    assert (thread is not this) == beside
+    assert handled == [(this, gzip.decompress(LARGE) if body is LARGE else b"fine")]
+
+
+async def test_large_bodies_are_answered_in_order_and_release_their_budget(inflaters):
+    budget, seen = InFlight(), []
+
+    def look(request):
+        seen.append((len(request.body), budget.used >= len(request.body)))
+        if len(seen) == 3:
+            raise MalformedError("not what it claims to be")
+        return Response(200, b"%d" % len(request.body))
+
+    async with Site({"/": Route(look)}, in_flight=budget, max_request_body_size=300_000) as site:
+        client = await site.connect()
+        encoded = "Content-Encoding: gzip\r\n"
+        bomb = gzip.compress(random.Random(2).randbytes(INFLATE_OFF_LOOP + 1) + bytes(100_000), mtime=0)
+        client.send(
+            post(LARGE, "/", encoded)
+            + post(b"x", "/")
+            + post(LARGE, "/", encoded)
+            + post(bomb, "/", encoded)
+            + post(LARGE[:-9], "/", encoded)
+            + post(SMALL, "/", encoded)
+        )
+        answers = [(await client.answer())[::2] for _ in range(6)]
+        assert [status for status, _ in answers] == [200, 200, 400, 413, 400, 200]
+        assert [body for status, body in answers if status == 200] == [b"262145", b"1", b"4"]
+        assert all(reserved for size, reserved in seen if size > 1)
+        assert budget.used == 0
+        await client.close()
+        assert site.refusals == ["malformed", "too_large", "malformed"]
+    this = threading.current_thread()
+    assert [thread is this for thread in inflaters] == [False] * 4 + [True]
+
+
+async def test_a_handler_that_breaks_on_a_large_body_answers_500():
+    def broken(request):
+        raise ZeroDivisionError
+
+    budget = InFlight()
+    async with Site({"/": Route(broken)}, in_flight=budget) as site:
+        client = await site.connect()
+        client.send(post(LARGE, "/", "Content-Encoding: gzip\r\n"))
+        assert (await client.answer())[0] == 500
+        assert (site.refusals, budget.used) == (["internal"], 0)
+        await client.close()
+
+
+async def test_a_shutdown_delivers_large_bodies_that_have_arrived(inflaters, monkeypatch):
+    release, seen = threading.Event(), []
+    watched = http_server.decompress
+
+    def slow(*arguments):
+        assert release.wait(10)
+        return watched(*arguments)
+
+    monkeypatch.setattr(http_server, "decompress", slow)
+    budget = InFlight()
+    site = Site(in_flight=budget)
+    async with site:
+        client = await site.connect()
+        client.send(post(LARGE, extra="Content-Encoding: gzip\r\n"))
+        while not site.server.sessions or not budget.used or site.server._inflating._threads == 0:
+            await asyncio.sleep(0.001)
+        stopping = asyncio.create_task(site.server.shutdown(grace=0.01))
+        assert await client.closed(), "the time for an answer is up"
+        assert not stopping.done()
+        release.set()
+        await stopping
+        seen = [len(request.body) for request in site.requests]
+        await client.close()
+    assert (seen, budget.used) == ([INFLATE_OFF_LOOP + 1], 0)
+
+
+async def test_crafted_blocks_do_not_block_the_loop():
+    """Half a million empty blocks inflate to nothing, and take a tenth of a second."""
+    async with Site() as site:
+        client, other = await site.connect(), await site.connect()
+        client.send(post(empty_blocks(4 * 2**20), extra="Content-Encoding: deflate\r\n"))
+        while not site.server._inflating._threads:
+            await asyncio.sleep(0.001)
+        other.send(post())
+        assert (await other.answer())[0] == 200
+        assert not [request for request in site.requests if not request.body], "the large one takes longer"
+        assert (await client.answer())[0] == 200
+        await client.close()
+        await other.close()

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from otelwp_agent.errors import Overloaded
+from otelwp_agent.transport.http_heads import MAX_FIELDS
 from otelwp_agent.transport.http_messages import Response, Route
 from otelwp_agent.transport.in_flight import InFlight
 from tests.kit.http_site import Site, post
@@ -246,12 +247,12 @@ async def test_other_transfer_codings_are_refused():
 async def test_repeated_headers_and_trailers_cost_linear_time():
     async with Site() as site:
         client = await site.connect()
-        head = b"POST /v1/traces HTTP/1.1\r\n" + b"a:b\r\n" * 12_000
+        head = b"POST /v1/traces HTTP/1.1\r\n" + b"a:b\r\n" * (MAX_FIELDS - 1)
         began = time.process_time()
         client.send(head + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"a:b\r\n" * 12_000 + b"\r\n")
         assert (await client.answer())[0] == 200
         assert time.process_time() - began < 0.5
-        assert len(site.requests[0].headers["a"]) == 12_000 * 3 - 2
+        assert len(site.requests[0].headers["a"]) == (MAX_FIELDS - 1) * 3 - 2
         await client.close()
 
 

@@ -45,7 +45,7 @@ def test_each_reason_says_what_to_do(endpoint, words):
 
 
 def test_a_group_that_is_not_there(tmp_path):
-    with pytest.raises(StartError, match="no such group"):
+    with pytest.raises(StartError, match="group does not exist"):
         opened(f"unix://{tmp_path}/s.sock", group="no-such-group-here")
 
 

@@ -191,11 +191,11 @@ def _swap_key(folder, authority, pair):
     [
         (lambda f, *_: {"cert_file": f"{f}/none.pem"}, r"cert_file .*none\.pem does not exist"),
         (lambda f, *_: {"key_file": str(f)}, r"key_file .* is a directory"),
-        (lambda _f, _a, pair: {"cert_file": pair.key_file}, r"cert_file .* holds no PEM certificate"),
-        (lambda _f, _a, pair: {"key_file": pair.cert_file}, r"key_file .* holds no PEM private key"),
+        (lambda _f, _a, pair: {"cert_file": pair.key_file}, r"cert_file .* contains no PEM certificate"),
+        (lambda _f, _a, pair: {"key_file": pair.cert_file}, r"key_file .* contains no PEM private key"),
         (_swap_key, r"key_file .*another\.key does not match the certificate in cert_file .*localhost\.pem"),
         (lambda f, *_: {"client_ca_file": f"{f}/none.pem"}, r"client_ca_file .* does not exist"),
-        (lambda _f, _a, pair: {"client_ca_file": pair.key_file}, r"client_ca_file .* holds no PEM certificate"),
+        (lambda _f, _a, pair: {"client_ca_file": pair.key_file}, r"client_ca_file .* contains no PEM certificate"),
     ],
 )
 def test_errors_name_the_file_and_what_is_wrong(tmp_path, spoil, message):

@@ -1,4 +1,4 @@
-"""Where in a JSON document the traces and spans are: Jaeger's own `{"data": […]}`, and what senders make of it."""
+"""Find the traces and spans in a JSON document: Jaeger's own `{"data": […]}`, and the variants of other senders."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    Mend = Callable[[str], None]
+    OnRepair = Callable[[str], None]
     Trouble = Callable[[str, str], None]
-    """Takes a place, and what is wrong there."""
+    """Called with a position in the document, and the problem there."""
 
 _SPAN_KEYS = frozenset({"spanID", "spanId", "operationName"})
 
 
-def traces_in(document: Any, mend: Mend, trouble: Trouble) -> Iterator[tuple[str, dict[str, Any]]]:  # noqa: ANN401
-    """Yield every trace, or what stands for one, with its place."""
+def traces_in(document: Any, repaired: OnRepair, trouble: Trouble) -> Iterator[tuple[str, dict[str, Any]]]:  # noqa: ANN401
+    """Yield every trace, or the object used as one, with its position."""
     if type(document) is dict and "data" in document:
-        yield from _elements(document["data"], "data", mend, trouble)
+        yield from _elements(document["data"], "data", repaired, trouble)
     else:
         if document:
-            mend("no_data")
-        yield from _elements(document, "the body", mend, trouble)
+            repaired("no_data")
+        yield from _elements(document, "the body", repaired, trouble)
 
 
-def spans_of(trace: dict[str, Any], mend: Mend) -> list[Any]:
-    """Return a trace's spans."""
+def spans_of(trace: dict[str, Any], repaired: OnRepair) -> list[Any]:
+    """Return the spans of a trace."""
     spans = trace["spans"]
     if type(spans) is dict:
-        mend("map_for_list")
+        repaired("map_for_list")
         return [spans] if _is_span(spans) else list(spans.values())
     return spans if type(spans) is list else []
 
 
-def _elements(value: Any, place: str, mend: Mend, trouble: Trouble) -> Iterator[tuple[str, dict[str, Any]]]:  # noqa: ANN401
+def _elements(value: Any, place: str, repaired: OnRepair, trouble: Trouble) -> Iterator[tuple[str, dict[str, Any]]]:  # noqa: ANN401
     if type(value) is list:
         bare = []
         for index, each in enumerate(value):
@@ -42,26 +42,26 @@ def _elements(value: Any, place: str, mend: Mend, trouble: Trouble) -> Iterator[
             elif _is_span(each):
                 bare.append(each)
             else:
-                yield from _element(each, f"{place}[{index}]", mend, trouble)
+                yield from _element(each, f"{place}[{index}]", repaired, trouble)
         if bare:
-            mend("span_list")
+            repaired("span_list")
             yield place, {"spans": bare}
     elif value is not None:
-        yield from _element(value, place, mend, trouble)
+        yield from _element(value, place, repaired, trouble)
 
 
-def _element(value: Any, place: str, mend: Mend, trouble: Trouble) -> Iterator[tuple[str, dict[str, Any]]]:  # noqa: ANN401
+def _element(value: Any, place: str, repaired: OnRepair, trouble: Trouble) -> Iterator[tuple[str, dict[str, Any]]]:  # noqa: ANN401
     if type(value) is dict and "spans" in value:
         yield place, value
     elif _is_span(value):
-        mend("bare_span")
+        repaired("bare_span")
         yield place, {"spans": [value]}
     elif type(value) is list and value:
-        mend("span_list")
+        repaired("span_list")
         yield place, {"spans": value}
     elif value:
         trouble(place, "is neither a trace (an object with `spans`) nor a span (with `spanID`)")
 
 
-def _is_span(value: Any) -> bool:  # noqa: ANN401 - whatever stands in the JSON
+def _is_span(value: Any) -> bool:  # noqa: ANN401 - any JSON value
     return type(value) is dict and "spans" not in value and not _SPAN_KEYS.isdisjoint(value)

@@ -1,10 +1,10 @@
-"""Jaeger's JSON → OTLP: what its query API and UI speak, and the dialects that PHP senders make of it.
+"""Convert Jaeger's JSON to OTLP: the format of its query API and UI, and the variants of PHP senders.
 
-Regular is `{"data": [{"traceID", "spans": […], "processes": {"p1": {…}}}]}`. Also taken: a trace, a span or a list of
-either without the wrapper; `process` inside the span or beside the spans; trace ids that differ between a trace and its
-span (the span's is the one); times in any unit and form; ids of any length; tags in any shape; `[]` for a map; text
-that is not UTF-8. What is put right is counted by kind; a span that cannot be is left out and counted; a body of which
-nothing can be used is refused with the place of the first trouble.
+The regular format is `{"data": [{"traceID", "spans": […], "processes": {"p1": {…}}}]}`. Also accepted: a trace, a span
+or a list of either without the outer object; `process` inside the span or next to the spans; a span with another trace
+id than its trace (the span's id is used); times in any unit and form; ids of any length; tags in any form; `[]` for a
+map; text that is not UTF-8. Repairs are counted by kind. A span that cannot be repaired is dropped and counted. A body
+without any usable span is refused with the position of the first problem.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ if TYPE_CHECKING:
     from otelwp_agent.codecs.jaeger.receiving import Records, Reference, Scopes
 
 STEP = 512
-"""Spans that are decoded between two steps, in about a millisecond."""
+"""Number of spans that are decoded between two steps, in about a millisecond."""
 
 _LONGEST_DURATION = 10**15
-"""Microseconds, 31 years; above it, the careful way looks."""
+"""Microseconds, 31 years. Longer durations are checked by the slower general code."""
 
 
 def decode(data: bytes, now: int, max_items: int = DEFAULT_MAX_ITEMS) -> Traces:
-    """Return what a body holds; `now` (nanoseconds) is for spans without a time.
+    """Decode a body; `now` (nanoseconds) is used for spans without a time.
 
     Raises `MalformedError`, or `TooLargeError` for more than `max_items` spans.
     """
@@ -67,19 +67,22 @@ def decode(data: bytes, now: int, max_items: int = DEFAULT_MAX_ITEMS) -> Traces:
         try:
             next(steps)
         except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]  # the generator's
+            return stop.value  # type: ignore[no-any-return]  # the return value of the generator
 
 
 def decoding(data: bytes, now: int, max_items: int = DEFAULT_MAX_ITEMS) -> Generator[None, None, Traces]:
-    """Do what `decode` does in steps, each after the first no longer than about a millisecond; return it in the end."""
+    """Do the same as `decode` in steps, and return the result at the end.
+
+    Each step after the first takes at most about a millisecond.
+    """
     regular = layouts.read(data)
     if regular is not None:
         return regular
     traces = Traces()
     decoder = _Decoder(traces, now)
-    document = load(data, traces.mend, max_items)
+    document = load(data, traces.repaired, max_items)
     left = max_items
-    for place, trace in traces_in(document, traces.mend, decoder.trouble):
+    for place, trace in traces_in(document, traces.repaired, decoder.trouble):
         spans = decoder.begin(trace)
         left -= len(spans)
         if left < 0:
@@ -91,7 +94,7 @@ def decoding(data: bytes, now: int, max_items: int = DEFAULT_MAX_ITEMS) -> Gener
     if not traces.spans and decoder.troubles:
         raise MalformedError(decoder.first_trouble)
     if decoder.troubles:
-        traces.mend("span_dropped", decoder.troubles)
+        traces.repaired("span_dropped", decoder.troubles)
     layouts.learn(data, document)
     return traces
 
@@ -105,7 +108,7 @@ _regular_reference = itemgetter("refType", "traceID", "spanID")
 
 
 class _Decoder:
-    """Takes one body's traces and spans apart."""
+    """Decodes the traces and spans of one body."""
 
     __slots__ = (
         "_known_processes",
@@ -130,31 +133,34 @@ class _Decoder:
         self._trace_id = self._trace_head = b""
 
     def trouble(self, place: str, what: str, spans: int = 1) -> None:
-        """Note what cannot be used."""
+        """Record a problem that makes `spans` spans unusable."""
         self.first_trouble = self.first_trouble or f"{place}: {what}"
         self.troubles += spans
 
     def begin(self, trace: dict[str, Any]) -> list[Any]:
-        """Turn to a trace; return its spans."""
+        """Start a new trace; return its spans."""
         self._outer_text = trace.get("traceID", trace.get("traceId"))
         self._trace_text = None
         named = trace.get("processes")
         if named == [] or named is None:
             named = {}
         elif type(named) is not dict:
-            self.traces.mend("processes_dropped")
+            self.traces.repaired("processes_dropped")
             named = {}
         self._processes: dict[Any, Any] = named
         self._known_processes: dict[Any, Scopes] = {}
         self._process = trace.get("process")
-        return spans_of(trace, self.traces.mend)
+        return spans_of(trace, self.traces.repaired)
 
     # -- spans
 
     def add(self, spans: list[Any], place: str, first: int) -> None:  # noqa: C901, PLR0912, PLR0915 - one loop
-        """Add spans of the trace, whose indexes begin with `first`: the hot path, in which a call costs."""
+        """Add spans of the trace; the index of the first one is `first`.
+
+        This is the hot path: function calls are expensive here.
+        """
         traces = self.traces
-        mend, join, known = traces.mend, b"".join, tagging.known_tags.get
+        repaired, join, known = traces.repaired, b"".join, tagging.known_tags.get
         seen, forward = traces.seen, traces.forward
         known_processes = self._known_processes
         records: Records = []
@@ -164,7 +170,7 @@ class _Decoder:
         regular = typed = True
         for index, span in enumerate(spans, first):
             if span.__class__ is not dict:
-                self.trouble(f"{place}.spans[{index}]", "a span is an object")
+                self.trouble(f"{place}.spans[{index}]", "a span must be an object")
                 continue
             get = span.get
             if regular:
@@ -203,10 +209,10 @@ class _Decoder:
                 if typed:
                     tail = join(map(known, map(typed_tag, tags)))  # type: ignore[arg-type]  # None raises TypeError
                 else:
-                    tail, specials = tagging.decode(tags, mend)
+                    tail, specials = tagging.decode(tags, repaired)
             except (LookupError, TypeError) as error:
                 typed = type(error) is TypeError
-                tail, specials = tagging.decode(tags, mend)
+                tail, specials = tagging.decode(tags, repaired)
             parent = b""
             if found:
                 parent = _only_parent(found, text)
@@ -220,7 +226,7 @@ class _Decoder:
             if get("warnings"):
                 tail += ATTRIBUTE + texts(WARNINGS, _texts(span["warnings"]))
             if name == WORDPRESS_REQUEST and not parent and not has_kind(tags):
-                mend("kind_missing")
+                repaired("kind_missing")
                 field += SERVER
                 if specials:
                     tail += special_fields(specials, SERVER)
@@ -247,32 +253,32 @@ class _Decoder:
                 record = seen[ids] = [fields, parent]
                 records.append(record)
 
-    def _name(self, name: Any, span: dict[str, Any]) -> str:  # noqa: ANN401 - whatever stands in the JSON
+    def _name(self, name: Any, span: dict[str, Any]) -> str:  # noqa: ANN401 - any JSON value
         if type(name) is str and name:
             return name
-        self.traces.mend("name_missing")
+        self.traces.repaired("name_missing")
         return str(span.get("name") or name or "unknown")
 
     def _scopes(self, span: dict[str, Any]) -> Scopes:
-        """Return where a span's process keeps its spans: the one it names, or has inside, or its trace has."""
+        """Return the spans by scope of a span's process, which it names or contains, or which its trace has."""
         number = span.get("processID", span.get("processId"))
         if type(number) is str and number in self._processes:
             scopes = self._known_processes[number] = self._read_process(self._processes[number])
             return scopes
         process = span.get("process")
         if process is not None:
-            self.traces.mend("process_inline")
+            self.traces.repaired("process_inline")
             return self._read_process(process)
         if self._process is None:
-            self.traces.mend("process_missing")
+            self.traces.repaired("process_missing")
         return self._read_process(self._process)
 
-    def _read_process(self, process: Any) -> Scopes:  # noqa: ANN401 - whatever stands in the JSON
-        """Return where a process keeps its spans."""
-        return self.traces.process(*processes.read(process, self.traces.mend))
+    def _read_process(self, process: Any) -> Scopes:  # noqa: ANN401 - any JSON value
+        """Return the spans by scope of a process."""
+        return self.traces.process(*processes.read(process, self.traces.repaired))
 
-    def _read_trace_id(self, text: Any, span: dict[str, Any]) -> None:  # noqa: ANN401 - whatever stands in the JSON
-        """Turn to another trace id: the span's own, or the trace's, or one made of the span."""
+    def _read_trace_id(self, text: Any, span: dict[str, Any]) -> None:  # noqa: ANN401 - any JSON value
+        """Use another trace id: the span's own, that of its trace, or one derived from the span."""
         self._trace_text = text
         if text is None:
             text = span.get("traceId")
@@ -283,45 +289,45 @@ class _Decoder:
         if len(raw) != 16 or not any(raw):  # noqa: PLR2004 - bytes of a trace id
             raw = self._id(text, 16) or scalars.identifier(self._outer_text, 16)[0] or self._made_id(span, 16)
         if text != self._outer_text and self._outer_text and raw != scalars.identifier(self._outer_text, 16)[0]:
-            self.traces.mend("trace_id_differs")
+            self.traces.repaired("trace_id_differs")
         self._trace_id = raw
         self._trace_head = trace_head(raw)
 
-    def _id(self, value: Any, size: int) -> bytes:  # noqa: ANN401 - whatever stands in the JSON
-        raw, mended = scalars.identifier(value, size)
-        if mended:
-            self.traces.mend(mended)
+    def _id(self, value: Any, size: int) -> bytes:  # noqa: ANN401 - any JSON value
+        raw, repair = scalars.identifier(value, size)
+        if repair:
+            self.traces.repaired(repair)
         return raw
 
     def _made_id(self, span: dict[str, Any], size: int) -> bytes:
-        """Return an id made of the span itself, so that a span sent twice is the same one."""
-        self.traces.mend("id_missing")
+        """Return an id derived from the span, so that a span that is sent twice gets the same id."""
+        self.traces.repaired("id_missing")
         try:
             text = orjson.dumps(span)
         except orjson.JSONEncodeError:
             text = repr((span.get("operationName"), span.get("startTime"))).encode()
         return blake2b(text, digest_size=size).digest()
 
-    def _times(self, start: Any, length: Any) -> tuple[int, int]:  # noqa: ANN401 - whatever stands in the JSON
-        """Return begin and end in nanoseconds, read the careful way; a duration has its start's unit."""
-        begin, unit, mended = scalars.time(start)
+    def _times(self, start: Any, length: Any) -> tuple[int, int]:  # noqa: ANN401 - any JSON value
+        """Return begin and end in nanoseconds, in the slower general way; a duration has the unit of its start."""
+        begin, unit, repair = scalars.time(start)
         nanoseconds, wrong = scalars.duration(length, unit)
-        for kind in (mended, wrong):
+        for kind in (repair, wrong):
             if kind:
-                self.traces.mend(kind)
+                self.traces.repaired(kind)
         if not begin:
             begin = max(1, self._now - nanoseconds)
         return begin, min(begin + nanoseconds, scalars.MAX_TIME)
 
-    def _references(self, values: Any) -> list[Reference]:  # noqa: ANN401 - whatever it is
-        """Return the references that can be read. One to the trace that encloses the span means the span's own."""
+    def _references(self, values: Any) -> list[Reference]:  # noqa: ANN401 - any JSON value
+        """Return the valid references. The id of the enclosing trace stands for the span's own trace id."""
         if type(values) is dict:
-            self.traces.mend("map_for_list")
+            self.traces.repaired("map_for_list")
             values = [values] if "spanID" in values else list(values.values())
         found: list[Reference] = []
         for value in values if type(values) is list else ():
             if type(value) is not dict:
-                self.traces.mend("reference_dropped")
+                self.traces.repaired("reference_dropped")
                 continue
             text = value.get("traceID", value.get("traceId"))
             own = text is None or text in (self._trace_text, self._outer_text)
@@ -330,29 +336,29 @@ class _Decoder:
             if trace and span:
                 found.append((trace, span, str(value.get("refType", "CHILD_OF")).upper() != "FOLLOWS_FROM"))
             else:
-                self.traces.mend("reference_dropped")
+                self.traces.repaired("reference_dropped")
         return found
 
-    def _events(self, logs: Any, begin: int) -> bytes:  # noqa: ANN401 - whatever stands in the JSON
-        """Return logs as events; one without a time has its span's."""
-        mend = self.traces.mend
+    def _events(self, logs: Any, begin: int) -> bytes:  # noqa: ANN401 - any JSON value
+        """Return logs as events; a log without a time gets the time of its span."""
+        repaired = self.traces.repaired
         events = []
         if type(logs) is dict:
-            mend("map_for_list")
+            repaired("map_for_list")
             logs = [logs] if "fields" in logs else list(logs.values())
         for log in logs if type(logs) is list else ():
             if type(log) is not dict:
-                mend("log_dropped")
+                repaired("log_dropped")
                 continue
-            at, _, mended = scalars.time(log.get("timestamp"))
-            if mended:
-                mend(mended)
-            events.append(event(at or begin, tagging.pairs(log.get("fields"), mend)))
+            at, _, repair = scalars.time(log.get("timestamp"))
+            if repair:
+                repaired(repair)
+            events.append(event(at or begin, tagging.pairs(log.get("fields"), repaired)))
         return b"".join(events)
 
 
-def _only_parent(found: Any, text: Any) -> bytes:  # noqa: ANN401 - whatever stands in the JSON
-    """Return the parent's id if that is all that the references tell, in the regular way; else nothing."""
+def _only_parent(found: Any, text: Any) -> bytes:  # noqa: ANN401 - any JSON value
+    """Return the parent's id if the references are in the regular form and contain nothing else; else ""."""
     try:
         (reference,) = found
         kind, trace, span = _regular_reference(reference)
@@ -364,5 +370,5 @@ def _only_parent(found: Any, text: Any) -> bytes:  # noqa: ANN401 - whatever sta
     return b""
 
 
-def _texts(values: Any) -> list[str]:  # noqa: ANN401 - whatever stands in the JSON
+def _texts(values: Any) -> list[str]:  # noqa: ANN401 - any JSON value
     return [value for value in values if type(value) is str] if type(values) is list else []

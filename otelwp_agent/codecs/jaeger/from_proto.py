@@ -51,7 +51,7 @@ _memory: dict[bytes, bytes] = {}
 
 
 def decode(data: bytes, max_items: int = DEFAULT_MAX_ITEMS) -> Traces:
-    """Return what a request holds; raise `MalformedError`, or `TooLargeError` for more than `max_items` spans."""
+    """Decode a request; raise `MalformedError`, or `TooLargeError` for more than `max_items` spans."""
     traces = Traces()
     refuse_too_many(data, pb.PostSpansRequest, max_items, items=_SPANS)
     try:
@@ -77,7 +77,7 @@ def _process(process: pb.Process, traces: Traces) -> Scopes:
 def _add(traces: Traces, scopes: Scopes, span: pb.Span) -> None:
     trace_id, span_id = _id(span.trace_id, 16), _id(span.span_id, 8)
     if not any(trace_id) or span_id == NO_ID:
-        traces.mend("span_dropped")
+        traces.repaired("span_dropped")
         return
     fields, specials = _span_tags(span.tags, traces)
     parent = links = b""
@@ -87,7 +87,7 @@ def _add(traces: Traces, scopes: Scopes, span: pb.Span) -> None:
     begin = min(max(0, _nanoseconds(span.start_time)), _MAX_TIME)
     length = _nanoseconds(span.duration)
     if length < 0:
-        traces.mend("negative_duration")
+        traces.repaired("negative_duration")
     end = min(begin + max(0, length), _MAX_TIME)
     rest = (
         name_field(_text(span.operation_name, traces)),
@@ -116,11 +116,11 @@ def _span_tags(tags: Iterable[bytes], traces: Traces) -> tuple[bytes, Specials]:
     for tag in tags:
         found = _memory.get(tag)
         if found is None:
-            before = traces.mended.get("invalid_utf8")
+            before = traces.repairs.get("invalid_utf8")
             key, value = _tag(tag, traces)
             found = span_tag(key, value, specials)
             # A second tag with such a key is an attribute, though the first is a field.
-            if len(tag) <= MAX_SIZE and key not in specials and before == traces.mended.get("invalid_utf8"):
+            if len(tag) <= MAX_SIZE and key not in specials and before == traces.repairs.get("invalid_utf8"):
                 if len(_memory) >= MAX_ENTRIES:
                     _memory.clear()
                 _memory[tag] = found
@@ -154,7 +154,7 @@ def _text(value: bytes, traces: Traces) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        traces.mend("invalid_utf8")
+        traces.repaired("invalid_utf8")
         return value.decode("latin-1")
 
 

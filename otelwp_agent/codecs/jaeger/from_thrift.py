@@ -1,7 +1,7 @@
-"""Jaeger's Thrift (jaeger-idl, thrift/jaeger.thrift) in the binary protocol → OTLP.
+"""Convert Jaeger's Thrift (jaeger-idl, thrift/jaeger.thrift) in the binary protocol to OTLP.
 
-A body is one `Batch`, as Jaeger's HTTP endpoint takes it, or a message of the services that take batches
-(`submitBatches`, `emitBatch`). Times are microseconds.
+A body is one `Batch`, as sent to Jaeger's HTTP endpoint, or a message of the services for batches (`submitBatches`,
+`emitBatch`). Times are in microseconds.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ STRING, DOUBLE, BOOL, LONG, BINARY = range(5)
 
 TAG_KEY, TAG_TYPE = 1, 2
 TAG_VALUES = {STRING: 3, DOUBLE: 4, BOOL: 5, LONG: 6, BINARY: 7}
-"""The field that holds a tag's value, by its type."""
+"""Number of the field with a tag's value, by the type of the tag."""
 
 _TYPES: dict[int, type] = {STRING: bytes, DOUBLE: float, BOOL: bool, LONG: int, BINARY: bytes}
 _DEFAULTS: dict[int, Value] = {STRING: "", DOUBLE: 0.0, BOOL: False, LONG: 0, BINARY: b""}
 MAX_ENTRIES = 8192
-"""Tags that are remembered, about 3 MB of them; when full, everything is forgotten."""
+"""Maximum number of cached tags, about 3 MB; when it is reached, all are removed."""
 
 MAX_SIZE = 192
-"""The largest tag that is remembered, in bytes."""
+"""Maximum size in bytes of a cached tag."""
 
 _FOLLOWS_FROM = 1
 _MICROSECOND = 1000
@@ -59,13 +59,15 @@ _span_id = struct.Struct(">q").pack
 
 
 def decode(data: bytes, max_items: int = DEFAULT_MAX_ITEMS) -> Traces:
-    """Return what a body holds; raise `MalformedError`, or `TooLargeError` for more than `max_items` spans."""
+    """Decode a body; raise `MalformedError`, or `TooLargeError` for more than `max_items` spans."""
     traces = Traces()
     left = max_items
     for batch in _batches(Reader(data, PARTS * max_items).message()):
         spans = batch.get(2)
         if type(batch.get(1)) is not dict or type(spans) is not list:
-            message = "the Thrift body is no Jaeger batch: that is a struct of a process (1) and a list of spans (2)"
+            message = (
+                "the Thrift body is not a Jaeger batch: it must be a struct of a process (1) and a list of spans (2)"
+            )
             raise MalformedError(message)
         left -= len(spans)
         if left < 0:
@@ -73,13 +75,13 @@ def decode(data: bytes, max_items: int = DEFAULT_MAX_ITEMS) -> Traces:
         scopes = _process(batch[1], traces)
         for span in spans:
             if type(span) is not dict:
-                raise MalformedError("the Thrift body is no Jaeger batch: its spans are no structs")
+                raise MalformedError("the Thrift body is not a Jaeger batch: its spans are not structs")
             _add(traces, scopes, span)
     return traces
 
 
 def _batches(message: dict[int, Any]) -> Iterator[dict[int, Any]]:
-    """Yield the batches of a message: itself, or what its arguments hold."""
+    """Yield the batches of a message: the message itself, or those in its arguments."""
     if 2 in message or not message:  # noqa: PLR2004 - a batch's spans
         yield message
     else:
@@ -107,7 +109,7 @@ def _add(traces: Traces, scopes: Scopes, span: dict[int, Any]) -> None:
         parent_id, links = references(found, trace_id)
     start, length = _integer(span, 8), _integer(span, 9)
     if length < 0:
-        traces.mend("negative_duration")
+        traces.repaired("negative_duration")
     begin = min(max(0, start) * _MICROSECOND, _MAX_TIME)
     end = min(begin + max(0, length) * _MICROSECOND, _MAX_TIME)
     logs = [
@@ -124,7 +126,7 @@ def _add(traces: Traces, scopes: Scopes, span: dict[int, Any]) -> None:
         SAMPLED if _integer(span, 7) & 1 else b"",
     )
     if trace_id == bytes(16) or span_id == NO_ID:
-        traces.mend("span_dropped")
+        traces.repaired("span_dropped")
         return
     records = scopes.setdefault(scope_of(specials), [])
     ids = b"\x0a\x10%b\x12\x08%b" % (trace_id, span_id)
@@ -137,21 +139,21 @@ def _reference(reference: dict[int, Any]) -> Reference:
 
 
 def _span_tags(tags: object, traces: Traces) -> tuple[bytes, Specials]:
-    """Return a span's tags as its fields, and those that make other fields; short ones are remembered."""
+    """Return a span's tags as its fields, and the tags that become other fields; short tags are cached."""
     specials: Specials = {}
     parts = []
     for tag in tags if type(tags) is list else ():
         found = _memory.get(tag) if type(tag) is bytes else None
         if found is None:
-            before = traces.mended.get("invalid_utf8")
+            before = traces.repairs.get("invalid_utf8")
             pairs = _tags([tag], traces)
             found = span_tag(*pairs[0], specials) if pairs else b""
             if (
                 type(tag) is bytes
                 and len(tag) <= MAX_SIZE
-                # A second one of a key is an attribute, though the first is a field.
+                # A second tag with such a key is an attribute, though the first is a field.
                 and not (pairs and pairs[0][0] in specials)
-                and before == traces.mended.get("invalid_utf8")
+                and before == traces.repairs.get("invalid_utf8")
             ):
                 if len(_memory) >= MAX_ENTRIES:
                     _memory.clear()
@@ -161,7 +163,7 @@ def _span_tags(tags: object, traces: Traces) -> tuple[bytes, Specials]:
 
 
 def _tags(tags: object, traces: Traces) -> list[tuple[str, Value]]:
-    """Return tags, each a struct or the bytes of one, as keys and values."""
+    """Return tags, each a struct or its bytes, as keys and values."""
     found = []
     for tag in tags if type(tags) is list else ():
         fields = Reader(tag).message() if type(tag) is bytes else tag
@@ -171,7 +173,7 @@ def _tags(tags: object, traces: Traces) -> list[tuple[str, Value]]:
 
 
 def _value(tag: dict[int, Any], traces: Traces) -> Value:
-    """Return a tag's value; one that is not there is its type's nothing."""
+    """Return a tag's value; if it is missing, the empty value of its type."""
     kind = tag.get(TAG_TYPE, STRING)
     if kind not in TAG_VALUES:
         kind = STRING
@@ -182,13 +184,13 @@ def _value(tag: dict[int, Any], traces: Traces) -> Value:
 
 
 def _text(value: object, traces: Traces) -> str:
-    """Return a text; one that is not UTF-8 is read as Latin-1, as PHP wrote it."""
+    """Return a text; decode it as Latin-1 if it is not UTF-8."""
     if type(value) is not bytes:
         return ""
     try:
         return value.decode()
     except UnicodeDecodeError:
-        traces.mend("invalid_utf8")
+        traces.repaired("invalid_utf8")
         return value.decode("latin-1")
 
 

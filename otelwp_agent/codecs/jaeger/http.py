@@ -1,8 +1,9 @@
-"""Jaeger spans over HTTP, JSON and Thrift on one path: what the receivers `jaeger_json` and `jaeger` have in common.
+"""Receive Jaeger spans over HTTP, JSON and Thrift on one path: the common part of `jaeger_json` and `jaeger`.
 
-A page waits for the answer, so it comes at once: a small body is decoded first, so that a wrong one gets its 400; a
-larger one is answered first and judged after, in steps that let others in between. Either way the spans are handed over
-without an await: a client that is gone by then has not sent them for nothing.
+A web page waits for the answer, so it is sent at once. A small body is decoded first, so that an invalid one is
+answered with 400; a larger body is answered first and decoded afterwards, in steps, so that other requests are
+processed in between. In both cases the spans are forwarded without an await: they are not lost if the client
+disconnects.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from otelwp_agent.codecs.jaeger import from_json
-from otelwp_agent.codecs.mending import MENDED, Mended
+from otelwp_agent.codecs.repairs import REPAIRS, Repairs
 from otelwp_agent.errors import ConsumeError, MalformedError, RetryableError
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Receipt
@@ -35,51 +36,53 @@ if TYPE_CHECKING:
     from otelwp_agent.transport.in_flight import InFlight
     from otelwp_agent.transport.overload import Drops
 
-INSTRUMENTS = (REFUSED_REQUESTS, MENDED)
+INSTRUMENTS = (REFUSED_REQUESTS, REPAIRS)
 
 PATH = "/api/traces"
 METHODS = ("POST", "PUT")
 THRIFT_TYPES = frozenset({"application/x-thrift", "application/vnd.apache.thrift.binary"})
 
 AT_ONCE = 32 * 1024
-"""Bytes of the largest JSON body that is decoded before it is answered: about 50 spans, half a millisecond on a slow
-machine (benchmarks/jaeger.py)."""
+"""Maximum size in bytes of a JSON body that is decoded before it is answered.
+
+This is about 50 spans, half a millisecond on a slow machine (benchmarks/jaeger.py).
+"""
 
 THRIFT_AT_ONCE = 8 * 1024
 """The same for Thrift, which takes four times as long."""
 
 SMALLEST_SPAN = 16
-"""Bytes of the smallest span, in JSON and in Thrift."""
+"""Minimum size of a span in bytes, in JSON and in Thrift."""
 
 _ACCEPTED = Response(202)
 _GZIP = b"\x1f\x8b"
 _JSON_BEGINS = frozenset(b"{[ \t\r\n\xef")
-"""The bytes that a JSON object or list begins with, blanks and a byte order mark before it included."""
+"""First bytes of a JSON object or list, including white space and a byte order mark before it."""
 _THRIFT_BEGINS = frozenset(b"\x0c\x0f\x80\x00")
-"""The bytes that a Thrift struct whose first field is a struct or a list begins with, or a message's envelope."""
+"""First bytes of a Thrift struct whose first field is a struct or a list, or of a message's envelope."""
 
 
 class Entry(Protocol):
-    """Where batches go."""
+    """The start of a pipeline, which accepts batches."""
 
     @property
     def answers_late(self) -> bool:
-        """Whether a sender may only be answered when the future that `consume` returns has its result."""
+        """Whether a sender must wait for the result of the future that `consume` returns."""
 
     def admit(self) -> None:
         """Raise `Overloaded` if a batch would be refused now."""
 
     def consume(self, batch: Batch, answer: object = None) -> asyncio.Future[Any] | None:
-        """Take the batch, or raise `ConsumeError` having taken nothing of it.
+        """Accept the batch, or raise `ConsumeError` and accept nothing of it.
 
-        Returns `None` if the sender may be answered at once, else a future that gets `answer` when it may be.
+        Returns `None` if the sender may be answered at once, else a future that gets `answer` as soon as it may be.
         """
 
 
 class JaegerHttp:
-    """Takes posts of Jaeger spans, and hands batches to whatever `entry` returns at that time."""
+    """Accepts requests with Jaeger spans, and forwards batches to the pipeline that `entry` returns at that time."""
 
-    def __init__(  # noqa: PLR0913 - what a receiver knows
+    def __init__(  # noqa: PLR0913 - everything that a receiver has
         self,
         settings: blocks.HttpReceiver,
         entry: Callable[[], Entry | None],
@@ -93,14 +96,14 @@ class JaegerHttp:
         in_flight: InFlight,
         max_items: int,
     ) -> None:
-        """Serve for the component `receiver` (its id) under `name` (`receivers/jaeger_json`)."""
+        """Serve for the component with the id `receiver` and the `name` (`receivers/jaeger_json`)."""
         self._entry = entry
         self._receiver = receiver
         self._log = log
         self._drops = drops.when(settings.on_overload)
         self._refused = refusals(registry, receiver, "http")
         self._limit = settings.max_request_body_size
-        self.mended = Mended(receiver, log, registry)
+        self.repairs = Repairs(receiver, log, registry)
         self._lost = LogLimit(clock)
         self._max_items = max_items
         self._decoding: Decoding[Response] = Decoding(in_flight, log)
@@ -115,14 +118,14 @@ class JaegerHttp:
         )
 
     async def start(self) -> None:
-        """Listen; raise `StartError` with nothing left open."""
+        """Listen; raise `StartError` and leave nothing open."""
         await self.server.start()
         also = {"also": self.server.also} if self.server.also else {}
         endpoint, port = self.server.address, self.server.port
         self._log.info("receiver listening", transport="http", endpoint=endpoint, port=port, **also)
 
     async def shutdown(self) -> None:
-        """Stop listening, and hand on what was answered and not judged yet."""
+        """Stop listening, and forward the bodies that were answered but not decoded yet."""
         await self.server.shutdown()
         await self._decoding.drain()
 
@@ -133,19 +136,19 @@ class JaegerHttp:
             sender = request.head.memo = _Sender(self._receiver, request.head)
         if self._entry() is None:
             return text_error(
-                404, f"no pipeline takes traces from the receiver {self._receiver}; add it to service.pipelines"
+                404, f"no pipeline accepts traces from the receiver {self._receiver}; add it to service.pipelines"
             )
         body = request.body
         if not body:
             raise MalformedError(
-                "the body is empty: PHP's json_encode gives nothing for text that is not UTF-8; encode with "
+                "the body is empty: PHP's json_encode returns nothing for text that is not UTF-8; encode with "
                 "JSON_INVALID_UTF8_SUBSTITUTE",
                 reason="empty",
             )
         if body.startswith(_GZIP) and not request.head.encoding:
             body = decompress("gzip", body, self._limit)
         if len(body) > THRIFT_AT_ONCE and len(body) > (AT_ONCE if _is_json(body, sender) else THRIFT_AT_ONCE):
-            return self._put_off(body, sender)
+            return self._decode_later(body, sender)
         traces = _decode(body, sender, self._max_items)
         return self._hand_over((traces, traces.body()), sender)
 
@@ -159,31 +162,32 @@ class JaegerHttp:
         """Forward the spans; return the answer, or its future if the sender has to wait."""
         traces, body = decoded
         items, entry = traces.spans, self._entry()
-        told = None
+        answer = None
         if items and entry is not None:
             batch = Batch(Signal.TRACES, body, items, sender.origin, ((Receipt(items), items),))
-            told = entry.consume(batch, _ACCEPTED)
-        if traces.mended:
-            self.mended.add(traces, sender.user_agent)
-        return told or _ACCEPTED
+            answer = entry.consume(batch, _ACCEPTED)
+        if traces.repairs:
+            self.repairs.add(traces, sender.user_agent)
+        return answer or _ACCEPTED
 
     # -- large bodies
 
-    def _put_off(self, body: bytes, sender: _Sender) -> Response | asyncio.Future[Response]:
-        """Have a body decoded after it was answered.
+    def _decode_later(self, body: bytes, sender: _Sender) -> Response | asyncio.Future[Response]:
+        """Answer a body before it is decoded.
 
-        It is decoded before if the answer says that a journal has it, or if it may hold more spans than are accepted.
+        It is decoded first if the answer means that it is in a journal, or if it may contain more spans than are
+        accepted.
         """
         entry = self._entry()
         steps = _steps(body, sender, self._max_items)
         answer = self._decoding.run(steps, len(body), lambda decoded: self._hand_over(decoded, sender))
         if (entry is not None and entry.answers_late) or len(body) >= SMALLEST_SPAN * self._max_items:
             return answer
-        answer.add_done_callback(lambda answer: self._heard(answer, sender))
+        answer.add_done_callback(lambda answer: self._account(answer, sender))
         return _ACCEPTED
 
-    def _heard(self, answer: asyncio.Future[Response], sender: _Sender) -> None:
-        """Account for what went wrong with a body that was answered before."""
+    def _account(self, answer: asyncio.Future[Response], sender: _Sender) -> None:
+        """Count and report an error in a body that was already answered."""
         error = None if answer.cancelled() else answer.exception()
         if isinstance(error, ConsumeError):
             self._lose(error, sender)
@@ -191,7 +195,7 @@ class JaegerHttp:
             self._refused("internal")
 
     def _lose(self, error: ConsumeError, sender: _Sender) -> None:
-        """Account for a body that was answered with success and cannot be taken."""
+        """Count and report the loss of a body that was already answered with success."""
         if self._drops is not None and isinstance(error, RetryableError):
             self._drops.add(error, sender.user_agent)
             return
@@ -200,11 +204,11 @@ class JaegerHttp:
             if requests := self._lost.take():
                 self._log.error("requests dropped after they were accepted", requests=requests, reason=str(error))
         else:
-            self.mended.tell(sender.user_agent, error)
+            self.repairs.report_refused(sender.user_agent, error)
 
 
 class _Sender:
-    """What a request's head tells of who sent it."""
+    """The properties of a sender that a request's head contains."""
 
     __slots__ = ("origin", "thrift", "user_agent")
 
@@ -215,7 +219,10 @@ class _Sender:
 
 
 def _is_json(body: bytes, sender: _Sender) -> bool:
-    """Whether a body is JSON, or else Thrift: by its first byte, whatever its content type says."""
+    """Return True if a body is JSON, False if it is Thrift.
+
+    Its first byte decides, whatever its content type is.
+    """
     first = body[0]
     if first in _JSON_BEGINS:
         return True
@@ -227,13 +234,13 @@ def _is_json(body: bytes, sender: _Sender) -> bool:
 def _decode(body: bytes, sender: _Sender, max_items: int) -> Traces:
     if _is_json(body, sender):
         return from_json.decode(body, time.time_ns(), max_items)
-    from otelwp_agent.codecs.jaeger import from_thrift  # noqa: PLC0415 - for who sends Thrift
+    from otelwp_agent.codecs.jaeger import from_thrift  # noqa: PLC0415 - needed only for Thrift
 
     return from_thrift.decode(body, max_items)
 
 
 def _steps(body: bytes, sender: _Sender, max_items: int) -> Generator[None, None, tuple[Traces, bytes]]:
-    """Decode in steps; return what a body holds, and that as an OTLP request."""
+    """Decode in steps; return the spans of a body, and the same as an OTLP request."""
     if _is_json(body, sender):
         traces = yield from from_json.decoding(body, time.time_ns(), max_items)
     else:

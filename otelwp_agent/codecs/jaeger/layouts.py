@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from otelwp_agent.codecs.jaeger.processes import Process
     from otelwp_agent.codecs.jaeger.receiving import Records
     from otelwp_agent.codecs.jaeger.tag_lists import TagList
-    from otelwp_agent.codecs.jaeger.tags import Mend
+    from otelwp_agent.codecs.jaeger.tags import OnRepair
 
     Span = tuple[bytes, ...]
     """The texts of a span's fields in the order of `_GROUPS`, "" for those that its layout does not have."""
@@ -177,7 +177,7 @@ class _Reading:
     def add(self, layout: Layout, spans: Iterable[Span]) -> int:  # noqa: C901, PLR0912 - one loop
         """Add spans; return their size in bytes, each with the following comma. Raises `_IrregularError`."""
         traces, inline = self.traces, layout.inline
-        mend, join, known, seen, forward = traces.mend, b"".join, _lists.known.get, traces.seen, traces.forward
+        repaired, join, known, seen, forward = traces.repaired, b"".join, _lists.known.get, traces.seen, traces.forward
         records: Records = []
         last_trace = last_process = head = b""
         size = 0
@@ -188,11 +188,11 @@ class _Reading:
             span_id = unhexlify(span)
             field = _names[name]
             begin = int(start) * 1000
-            tail, has_kind, untyped, specials = known(tags) or _list(tags, mend)
+            tail, has_kind, untyped, specials = known(tags) or _list(tags, repaired)
             if untyped:
-                mend("tag_without_type")
+                repaired("tag_without_type")
             if name == _WORDPRESS_REQUEST and not parent and not has_kind:
-                mend("kind_missing")
+                repaired("kind_missing")
                 field += SERVER
                 if specials:
                     tail += special_fields(specials, SERVER)
@@ -201,7 +201,7 @@ class _Reading:
             if flags and int(flags) & 1:
                 tail += SAMPLED
             if inline:
-                mend("process_inline")
+                repaired("process_inline")
             if specials or process != last_process:
                 scopes = traces.process(*self._process(process, inline=inline))
                 records = scopes.setdefault(scope_of(specials) if specials else NO_SCOPE, [])
@@ -234,7 +234,7 @@ class _Reading:
         if not any(raw):
             raise _IrregularError
         if text != self._outer and raw != scalars.identifier(self._outer.decode(), 16)[0]:
-            self.traces.mend("trace_id_differs")
+            self.traces.repaired("trace_id_differs")
         return trace_head(raw)
 
     def _process(self, text: bytes, *, inline: bool) -> Process:
@@ -248,10 +248,10 @@ class _Reading:
 _WORDPRESS_REQUEST = WORDPRESS_REQUEST.encode()
 
 
-def _list(text: bytes, mend: Mend) -> TagList:
+def _list(text: bytes, repaired: OnRepair) -> TagList:
     """Return the result for an unknown list of tags."""
     try:
-        return _lists.read(text, mend)
+        return _lists.read(text, repaired)
     except ValueError:
         raise _IrregularError from None
 
@@ -292,9 +292,9 @@ def _named(text: bytes) -> Mapping[bytes, Process]:
 
 
 def _process_of(process: Any) -> Process:  # noqa: ANN401 - any JSON value
-    mended: list[str] = []
-    found = processes.read(process, mended.append)
-    if mended or type(process) is not dict:
+    repairs: list[str] = []
+    found = processes.read(process, repairs.append)
+    if repairs or type(process) is not dict:
         raise _IrregularError
     return found
 

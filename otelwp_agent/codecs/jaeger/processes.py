@@ -23,8 +23,8 @@ _known: dict[bytes, Process] = {}
 """Converted processes by their JSON, except those with repaired problems."""
 
 
-def read(process: Any, mend: Callable[[str], None]) -> Process:  # noqa: ANN401 - any JSON value
-    """Return the service and resource of a process; call `mend` with the kind of each repaired problem."""
+def read(process: Any, repaired: Callable[[str], None]) -> Process:  # noqa: ANN401 - any JSON value
+    """Return the service and resource of a process; call `repaired` with the kind of each repair."""
     try:
         identity = orjson.dumps(process)
     except orjson.JSONEncodeError:
@@ -32,24 +32,24 @@ def read(process: Any, mend: Callable[[str], None]) -> Process:  # noqa: ANN401 
     known = _known.get(identity)
     if known is not None:
         return known
-    mended: list[str] = []
-    known = _read(process, mended.append)
-    for kind in mended:
-        mend(kind)
-    if identity and not mended and len(identity) <= MAX_SIZE:
+    repairs: list[str] = []
+    known = _read(process, repairs.append)
+    for kind in repairs:
+        repaired(kind)
+    if identity and not repairs and len(identity) <= MAX_SIZE:
         if len(_known) >= MAX_PROCESSES:
             _known.clear()
         _known[identity] = known
     return known
 
 
-def _read(process: Any, mend: Callable[[str], None]) -> Process:  # noqa: ANN401 - any JSON value
+def _read(process: Any, repaired: Callable[[str], None]) -> Process:  # noqa: ANN401 - any JSON value
     if type(process) is not dict:
         if process is not None and process != []:
-            mend("process_dropped")
+            repaired("process_dropped")
         return "", b""
     name = process.get("serviceName")
     if type(name) is not str:
-        mend("service_name")
+        repaired("service_name")
         name = "" if name is None else str(name)
-    return name, resource_of(name, pairs(process.get("tags"), mend))
+    return name, resource_of(name, pairs(process.get("tags"), repaired))

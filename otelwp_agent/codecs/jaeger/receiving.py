@@ -1,14 +1,14 @@
-"""Jaeger spans → OTLP, whichever form they were written in: the rules for tags, references and logs, and the assembly.
+"""Convert Jaeger spans in any format to OTLP: the rules for tags, references and logs, and the assembly.
 
 The rules are those of OpenTelemetry's compatibility documents (specification 1.50, "OpenTelemetry to Jaeger
-Transformation" read backwards, "OpenTracing Compatibility") and of the Collector's Jaeger translator:
+Transformation" in reverse, "OpenTracing Compatibility") and of the Collector's Jaeger translator:
 
 * `span.kind`, `error`, `otel.status_code`, `otel.status_description`, `otel.scope.name`, `otel.scope.version` and
-  `w3c.tracestate` become fields of the span; where no tag tells the status, an HTTP status does.
-* The parent is the first CHILD_OF in the same trace, or else the first FOLLOWS_FROM in it; every reference but a
-  CHILD_OF parent becomes a link with `opentracing.ref_type`.
-* A log is an event, named by its field `event`, or else `message`.
-* A process is a resource; its `hostname` is `host.name`.
+  `w3c.tracestate` become fields of the span; without a tag for the status, an HTTP status determines it.
+* The parent is the first CHILD_OF reference in the same trace, or else the first FOLLOWS_FROM in it. Every reference
+  except a CHILD_OF parent becomes a link with `opentracing.ref_type`.
+* A log becomes an event. Its name is its field `event`, or else `message`.
+* A process becomes a resource; its `hostname` becomes `host.name`.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     Specials = dict[str, Value]
     """The tags that become fields, by key."""
     Reference = tuple[bytes, bytes, bool]
-    """Trace id, span id, and whether it is a CHILD_OF."""
+    """Trace id, span id, and whether it is a CHILD_OF reference."""
     Scope = tuple[Value, Value]
     """Name and version."""
     Records = list[list[bytes]]
-    """Spans: all the fields, and the parent's id."""
+    """Spans: all fields, and the parent's id."""
     Scopes = dict[Scope, Records]
     """The spans of a process by scope."""
 
 WORDPRESS_REQUEST = "wordpress.request"
-"""The one name that the founding plugin's spans have: requests that a server answers, though no tag says so."""
+"""The only name of root spans from the first WordPress plugin. They are server spans, though no tag has the kind."""
 
 WARNINGS = "@jaeger@warnings"
-"""The attribute that holds a span's warnings, as Jaeger 2 itself has it (internal/jptrace)."""
+"""Attribute with a span's warnings, as in Jaeger 2 (internal/jptrace)."""
 
 SPECIAL_KEYS = frozenset(
     {
@@ -58,26 +58,26 @@ SPECIAL_KEYS = frozenset(
         "http.status_message",
     }
 )
-"""The tags of a span that say more than an attribute does."""
+"""Tags of a span with a special meaning."""
 
 ATTRIBUTE, RESOURCE_ATTRIBUTE, EVENT_ATTRIBUTE, LINK_ATTRIBUTE = b"\x4a", b"\x0a", b"\x1a", b"\x22"
-"""The tags of `attributes` in trace.proto's Span (9), resource.proto's Resource (1), Event (3) and Link (4)."""
+"""Field tags of `attributes` in trace.proto's Span (9), resource.proto's Resource (1), Event (3) and Link (4)."""
 
 NO_ID = bytes(8)
 NO_SCOPE: Scope = ("", "")
 
 TRACE_SIZE = 20
-"""Bytes of a span's ids before its own: the trace id and two tags."""
+"""Number of bytes before a span's own id: the trace id and two field tags."""
 
 PARENT_SIZE = 10
-"""Bytes of the field with a parent's id, which stands behind the ids."""
+"""Size in bytes of the field with the parent's id, which follows the ids."""
 
 PARENT = b'"\x08'
-"""What stands before a parent's id."""
+"""Field tag and length before a parent's id."""
 
 KINDS = {"internal": b"0\1", "server": b"0\2", "client": b"0\3", "producer": b"0\4", "consumer": b"0\5"}
 SERVER = KINDS["server"]
-"""The kind as a field of a span (6)."""
+"""The server kind as a field of a span (6)."""
 _HTTP_SUCCESS = range(100, 400)
 _CODES = {"OK": 1, "ERROR": 2, "UNSET": 0}
 times = struct.Struct("<BQBQ").pack
@@ -87,46 +87,46 @@ SAMPLED = b"\x85\1\1\0\0\0"
 
 
 class Traces:
-    """The spans of one body on their way to an OTLP request; `mended` counts what was put right, by kind."""
+    """The spans of one body, collected for an OTLP request; `repairs` counts the repairs by kind."""
 
-    __slots__ = ("_resources", "forward", "mended", "seen", "service")
+    __slots__ = ("_resources", "forward", "repairs", "seen", "service")
 
     def __init__(self) -> None:
-        """Begin with no span."""
-        self.mended: dict[str, int] = {}
+        """Start without spans."""
+        self.repairs: dict[str, int] = {}
         self.service = ""
         """The name of the first service."""
         self.seen: dict[bytes, list[bytes]] = {}
         """The spans by their ids."""
         self.forward: list[bytes] = []
-        """The ids of those whose parents had not been seen before them."""
+        """The ids of spans whose parents had not been added before them."""
         self._resources: dict[bytes, Scopes] = {}
 
     @property
     def spans(self) -> int:
-        """How many there are."""
+        """Number of spans."""
         return len(self.seen)
 
-    def mend(self, kind: str, times: int = 1) -> None:
-        """Count what was put right."""
-        self.mended[kind] = self.mended.get(kind, 0) + times
+    def repaired(self, kind: str, times: int = 1) -> None:
+        """Count `times` repairs of one kind."""
+        self.repairs[kind] = self.repairs.get(kind, 0) + times
 
     def process(self, service: str, resource: bytes) -> Scopes:
-        """Return where the spans of a process go, which is a service and a serialized resource."""
+        """Return the spans by scope of a process: its `service` name and its serialized `resource`."""
         self.service = self.service or service
         return self._resources.setdefault(resource, {})
 
     def add(self, records: Records, ids: bytes, parent: bytes, span: bytes) -> None:
-        """Add a span to those of its process and scope: its `ids`, its parent's span id or "", all of its fields.
+        """Add a span to the spans of its process and scope: its `ids`, its parent's span id or "", all of its fields.
 
-        One that repeats another is left out; another one under the same ids is given an id of its own.
+        An identical span is dropped; a different span with the same ids gets another span id.
         """
         seen = self.seen
         if ids in seen:
             if seen[ids][0] == span:
-                self.mend("repeated_span")
+                self.repaired("repeated_span")
                 return
-            self.mend("duplicate_span_id")
+            self.repaired("duplicate_span_id")
             rest = span[len(ids) :]
             while ids in seen:
                 ids = ids[:TRACE_SIZE] + blake2b(ids + rest, digest_size=8).digest()
@@ -150,9 +150,10 @@ class Traces:
         return b"".join(resources)
 
     def _cut_cycles(self) -> None:
-        """Make a root of one span in every cycle of parents; what it named as its parent becomes a link.
+        """Break every cycle of parents: one of its spans becomes a root, and its parent becomes a link.
 
-        Every cycle has a span whose parent came after it (or is itself): only from those must be looked.
+        Every cycle has a span whose parent was added after it (or is the span itself), so only those need to be
+        checked.
         """
         seen = self.seen
         done: set[bytes] = set()
@@ -169,7 +170,7 @@ class Traces:
                 if up in path:
                     rest = span[len(ids) + PARENT_SIZE :]
                     record[:] = ids + rest + link(ids[2:18], parent, child_of=True), b""
-                    self.mend("cyclic_reference")
+                    self.repaired("cyclic_reference")
                     break
                 ids = up
             done |= path
@@ -187,14 +188,14 @@ def resource_of(service: str, tags: Iterable[tuple[str, Value]]) -> bytes:
 
 
 def texts(key: str, values: Sequence[str]) -> bytes:
-    """Return a `KeyValue` that lists strings, behind its length."""
+    """Return a length-prefixed `KeyValue` with a list of strings."""
     items = b"".join([prefixed(b"\x0a", prefixed(b"\x0a", value.encode())) for value in values])
     body = prefixed(b"\x0a", key.encode()) + prefixed(b"\x12", prefixed(b"\x2a", items))
     return size_of(body) + body
 
 
 def span_tag(key: str, value: Value, specials: Specials) -> bytes:
-    """Return a tag as a field of a span: an attribute, or the kind; or nothing, if it is kept in `specials`."""
+    """Return a tag as a field of a span: an attribute, or the kind; or "", after adding it to `specials`."""
     if key not in SPECIAL_KEYS or key in specials:
         return ATTRIBUTE + attribute(key, value)
     if key.startswith("http."):
@@ -216,19 +217,19 @@ def span_tag(key: str, value: Value, specials: Specials) -> bytes:
 
 
 def joined(parts: Sequence[bytes], specials: Specials) -> bytes:
-    """Return what `span_tag` gave for each tag as one; whether an HTTP status is an error hangs on the kind."""
+    """Join the results of `span_tag`; keep the kind in `specials`, to decide if an HTTP status is an error."""
     if specials:
         specials["span.kind"] = kind_of(parts)
     return b"".join(parts)
 
 
 def kind_of(parts: Sequence[bytes]) -> bytes:
-    """Return the kind among what `span_tag` gave, or nothing: no other field is as short."""
+    """Return the kind among the results of `span_tag`, or "": no other field is as short."""
     return next((part for part in parts if len(part) == len(SERVER)), b"")
 
 
 def trace_head(trace_id: bytes) -> bytes:
-    """Return the fields of a span up to its own id: its trace's id, and the tag behind it."""
+    """Return the fields of a span before its own id: the trace id, and the field tag of the span id."""
     return b"\x0a\x10%b\x12\x08" % trace_id
 
 
@@ -241,13 +242,13 @@ def scope_of(specials: Specials) -> Scope:
 
 
 def special_fields(specials: Specials, kind: bytes = b"") -> bytes:
-    """Return the fields that special tags make; `kind` is the span's if none of them tells it."""
+    """Return the fields made from special tags; `kind` is the kind of the span if no tag contains it."""
     state = specials.get("w3c.tracestate")
     return (prefixed(b"\x1a", str(state).encode()) if state else b"") + _status(specials, kind)
 
 
 def name_field(name: str) -> bytes:
-    """Return a name as a field of a span; short ones are remembered in `names`."""
+    """Return a name as a field of a span; short names are cached in `names`."""
     field = prefixed(b"\x2a", name.encode())
     if name and len(field) <= _NAME_SIZE:
         if len(names) >= _MAX_NAMES:
@@ -259,11 +260,11 @@ def name_field(name: str) -> bytes:
 names: dict[str, bytes] = {}
 _MAX_NAMES = 1024
 _NAME_SIZE = 130
-"""Names that are remembered, and the longest of them as a field."""
+"""Maximum number of cached names, and maximum size of each as a field."""
 
 
 def references(found: Sequence[Reference], trace_id: bytes) -> tuple[bytes, bytes]:
-    """Return the parent's id (or "") and the links that a span's references make."""
+    """Return the parent's id (or "") and the links for the references of a span."""
     parent, parent_index, follows = b"", -1, b""
     for index, (trace, span, child_of) in enumerate(found):
         if trace == trace_id and span != NO_ID:
@@ -286,7 +287,7 @@ _FOLLOWS_FROM = LINK_ATTRIBUTE + attribute("opentracing.ref_type", "follows_from
 
 
 def event(at: int, tags: Sequence[tuple[str, Value]]) -> bytes:
-    """Return a log as an event, a field of a span; `at` in nanoseconds."""
+    """Return a log as an event, a field of a span; `at` is in nanoseconds."""
     name = ""
     named = -1
     for wanted in ("event", "message"):
@@ -304,13 +305,13 @@ def event(at: int, tags: Sequence[tuple[str, Value]]) -> bytes:
 
 
 def _status(specials: Specials, kind: bytes) -> bytes:
-    """Return the status, by the first of these that tells it: `error`, `otel.status_code`, the HTTP status."""
+    """Return the status, from the first of these that is present: `error`, `otel.status_code`, the HTTP status."""
     message = specials.get("otel.status_description", "")
     if "error" in specials:
         code = 2
         message = message or specials.get("http.status_message", "")
     elif "otel.status_code" in specials:
-        code = _CODES[specials["otel.status_code"]]  # type: ignore[index]  # one of them, or it would not be here
+        code = _CODES[specials["otel.status_code"]]  # type: ignore[index]  # `span_tag` keeps only valid codes
     else:
         code = 2 if _is_http_error(specials, specials.get("span.kind") or kind) else 0
         if code:
@@ -322,7 +323,7 @@ def _status(specials: Specials, kind: bytes) -> bytes:
 
 
 def _is_http_error(specials: Specials, kind: Value) -> bool:
-    """Whether the HTTP status is an error to this kind of span: a client's from 400 on, a server's from 500 on."""
+    """Return whether the HTTP status is an error for this kind of span: from 400 (client), from 500 (server)."""
     value = specials.get("http.status_code", specials.get("http.response.status_code"))
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value[:9])
@@ -332,7 +333,7 @@ def _is_http_error(specials: Specials, kind: Value) -> bool:
 
 
 _SPAN_HEADS = [b"\x12" + size for size in VARINTS]
-"""What stands before a span of each size."""
+"""Field tag and length before a span, by its size."""
 
 
 def _scope_spans(scope: Scope, records: Records) -> bytes:

@@ -14,7 +14,7 @@ from otelwp_agent.codecs.recurring import MAX_ENTRIES, Seen
 
 if TYPE_CHECKING:
     from otelwp_agent.codecs.jaeger.receiving import Specials
-    from otelwp_agent.codecs.jaeger.tags import Mend
+    from otelwp_agent.codecs.jaeger.tags import OnRepair
 
 MAX_LISTS, MAX_LIST = 1024, 1024
 """Maximum number of cached lists, and maximum length of each in bytes: two megabytes with their results."""
@@ -62,15 +62,15 @@ class TagLists:
         """Fields by the text of a tag, without the text in `_BETWEEN`."""
         self._seen = Seen()
 
-    def read(self, text: bytes, mend: Mend) -> TagList:
+    def read(self, text: bytes, repaired: OnRepair) -> TagList:
         """Return the result for a list whose `text` has no brackets; raise `ValueError` if it is not JSON."""
         found = self._joined(text)
         if found is None:
-            mended: list[str] = []
-            found = _parsed(text, mended)
-            for kind in mended:
-                mend(kind)
-            if mended:
+            repairs: list[str] = []
+            found = _parsed(text, repairs)
+            for kind in repairs:
+                repaired(kind)
+            if repairs:
                 return found
         if len(text) <= MAX_LIST and self._seen.again(text):
             if len(self.known) >= MAX_LISTS:
@@ -112,10 +112,10 @@ class TagLists:
         return field
 
 
-def _parsed(text: bytes, mended: list[str]) -> TagList:
+def _parsed(text: bytes, repairs: list[str]) -> TagList:
     tags = orjson.loads(b"[%b]" % text)
-    fields, specials = tagging.decode(tags, mended.append)
-    untyped = "tag_without_type" in mended
+    fields, specials = tagging.decode(tags, repairs.append)
+    untyped = "tag_without_type" in repairs
     if untyped:
-        mended.remove("tag_without_type")
+        repairs.remove("tag_without_type")
     return TagList(fields, tagging.has_kind(tags), untyped, specials)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from otelwp_agent.codecs.jaeger.receiving import Specials
     from otelwp_agent.codecs.key_value import Value
 
-    Mend = Callable[[str], None]
+    OnRepair = Callable[[str], None]
 
 MAX_ENTRIES = 8192
 """Maximum number of cached tags, about 3 MB; when it is reached, all are removed."""
@@ -36,12 +36,12 @@ known_tags: dict[object, bytes] = {}
 """Serialized tags by (key, type, value), or by (key, class, value, None) without a type."""
 
 
-def decode(tags: Any, mend: Mend) -> tuple[bytes, Specials]:  # noqa: ANN401 - any JSON value
+def decode(tags: Any, repaired: OnRepair) -> tuple[bytes, Specials]:  # noqa: ANN401 - any JSON value
     """Return a span's tags as its fields, and the tags that become other fields."""
     if not tags:
         return b"", {}
     if type(tags) is not list:
-        tags = as_list(tags, mend)
+        tags = as_list(tags, repaired)
     known = known_tags.get
     specials: Specials = {}
     parts = []
@@ -59,28 +59,28 @@ def decode(tags: Any, mend: Mend) -> tuple[bytes, Specials]:  # noqa: ANN401 - a
             found = known(identity)
         except (LookupError, TypeError, AttributeError):
             identity = found = None
-        parts.append(_decode_one(tag, identity, specials, mend) if found is None else found)
+        parts.append(_decode_one(tag, identity, specials, repaired) if found is None else found)
     if untyped:
-        mend("tag_without_type")
+        repaired("tag_without_type")
     return joined(parts, specials), specials
 
 
-def pairs(tags: Any, mend: Mend) -> list[tuple[str, Value]]:  # noqa: ANN401 - any JSON value
+def pairs(tags: Any, repaired: OnRepair) -> list[tuple[str, Value]]:  # noqa: ANN401 - any JSON value
     """Return the tags of a process, or the fields of a log, as keys and values."""
     if not tags:
         return []
-    found = (_pair(tag, mend) for tag in (tags if type(tags) is list else as_list(tags, mend)))
+    found = (_pair(tag, repaired) for tag in (tags if type(tags) is list else as_list(tags, repaired)))
     return [pair for pair in found if pair is not None]
 
 
-def as_list(tags: Any, mend: Mend) -> list[Any]:  # noqa: ANN401 - any JSON value
+def as_list(tags: Any, repaired: OnRepair) -> list[Any]:  # noqa: ANN401 - any JSON value
     """Convert tags that are not a list to a list."""
     if tags is None:
         return []
     if type(tags) is not dict:
-        mend("tags_dropped")
+        repaired("tags_dropped")
         return []
-    mend("tags_map")
+    repaired("tags_map")
     return [
         value if type(value) is dict and "key" in value else {"key": key, "type": "", "value": value}
         for key, value in tags.items()
@@ -106,21 +106,21 @@ _STATUS = "http.status_code"
 
 def always(tag: Any) -> bytes | None:  # noqa: ANN401 - any JSON value
     """Return a tag as a field of its span, if it always becomes this field; `None` otherwise."""
-    mendings: list[str] = []
-    pair = _pair(tag, mendings.append)
-    if pair is None or mendings:
+    repairs: list[str] = []
+    pair = _pair(tag, repairs.append)
+    if pair is None or repairs:
         return None
     specials: Specials = {}
     field = span_tag(*pair, specials)
     return None if specials or (pair[0] == "span.kind" and not kind_of([field])) else field
 
 
-def _decode_one(tag: Any, identity: object, specials: Specials, mend: Mend) -> bytes:  # noqa: ANN401 - any JSON value
+def _decode_one(tag: Any, identity: object, specials: Specials, repaired: OnRepair) -> bytes:  # noqa: ANN401 - any JSON value
     """Return an unknown tag as fields of its span, and cache it if the result is always the same."""
-    mendings: list[str] = []
-    pair = _pair(tag, mendings.append)
-    for kind in mendings:
-        mend(kind)
+    repairs: list[str] = []
+    pair = _pair(tag, repairs.append)
+    for kind in repairs:
+        repaired(kind)
     if pair is None:
         return b""
     is_field = pair[0] in specials
@@ -128,7 +128,7 @@ def _decode_one(tag: Any, identity: object, specials: Specials, mend: Mend) -> b
     # A second tag with such a key is an attribute, though the first is a field. Floats are not cached, because 0.0 and
     # -0.0 are equal as keys.
     is_field = is_field or pair[0] in specials
-    if identity is not None and not mendings and not is_field and type(pair[1]) is not float:
+    if identity is not None and not repairs and not is_field and type(pair[1]) is not float:
         if len(known_tags) >= MAX_ENTRIES:
             known_tags.clear()
         if len(body) <= MAX_SIZE:
@@ -136,34 +136,34 @@ def _decode_one(tag: Any, identity: object, specials: Specials, mend: Mend) -> b
     return body
 
 
-def _pair(tag: Any, mend: Mend) -> tuple[str, Value] | None:  # noqa: ANN401 - any JSON value
+def _pair(tag: Any, repaired: OnRepair) -> tuple[str, Value] | None:  # noqa: ANN401 - any JSON value
     if type(tag) is not dict or "key" not in tag or tag["key"] == "":
-        mend("tags_dropped")
+        repaired("tags_dropped")
         return None
     key, value, type_ = tag["key"], tag.get("value"), tag.get("type")
     if type(key) is not str:
-        mend("tag_key")
+        repaired("tag_key")
         key = scalars.text(key)
     if value is None:
-        mend("null_value")
+        repaired("null_value")
         return None
-    return key, _typed(value, type_, mend)
+    return key, _typed(value, type_, repaired)
 
 
-def _typed(value: Any, type_: Any, mend: Mend) -> Value:  # noqa: ANN401 - any JSON value
+def _typed(value: Any, type_: Any, repaired: OnRepair) -> Value:  # noqa: ANN401 - any JSON value
     """Convert a value to its tag's type; keep its JSON type if the tag has no type or one that does not fit."""
     if type_:
         convert = _CONVERTERS.get(str(type_).lower())
         converted = convert(value) if convert is not None else None
         if converted is not None:
             return converted
-        mend("tag_type")
+        repaired("tag_type")
     if type(value) is int and value not in _INT64:
-        mend("integer_out_of_range")
+        repaired("integer_out_of_range")
         return str(value)
     if type(value) in {str, bool, int, float}:
         return value  # type: ignore[no-any-return]  # one of these
-    mend("nested_value")
+    repaired("nested_value")
     return scalars.text(value)
 
 

@@ -1,8 +1,9 @@
-"""Thrift's binary protocol (thrift/doc/specs/thrift-binary-protocol.md), read into plain values, within bounds.
+"""Read Thrift's binary protocol (thrift/doc/specs/thrift-binary-protocol.md) into plain values, with limits.
 
-A struct becomes a dict by field id, a list or set a list, a string or binary `bytes`. A list of tags, laid out as every
-client does it, is a list of the tags' own bytes: most of a span are tags that were seen before. What claims to hold
-more than there are bytes, or nests deeper than anything that Jaeger sends, is refused before memory is spent on it.
+A struct becomes a dict by field id, a list or set becomes a list, a string or binary becomes `bytes`. A list of tags in
+the usual layout becomes a list of the tags' bytes, because most tags of a span are repeated and can be cached. Data
+that claim more elements than there are bytes, or are nested more deeply than Jaeger's, are refused before memory is
+used.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from typing import Any
 from otelwp_agent.errors import MalformedError
 
 MAX_DEPTH = 16
-"""Levels of structs and lists: a batch's tags in logs in spans in a list of batches are 8."""
+"""Maximum number of nested structs and lists: the tags of logs of spans in a list of batches have level 8."""
 
 BYTES_PER_STRUCT = 16
-"""The fewest bytes that a struct has on average. The smallest that Jaeger sends, a tag of type bool, has 25."""
+"""Minimum number of bytes per struct, on average. The smallest of Jaeger, a tag of type bool, has 25."""
 
 BYTES_PER_VALUE, FREE_VALUES = 4, 256
-"""The fewest bytes that a value has on average, beyond so many values. The smallest field, a bool, has 4; Jaeger sends
-lists of structs and strings alone, which have more."""
+"""Minimum number of bytes per value, on average, above this many values.
+
+The smallest field, a bool, has 4; Jaeger sends only lists of structs and strings, which have more.
+"""
 
 _BOOL, _BYTE, _DOUBLE, _I16, _I32, _I64, _STRING, _STRUCT, _MAP, _SET, _LIST = 2, 3, 4, 6, 8, 10, 11, 12, 13, 14, 15
 
@@ -33,7 +36,7 @@ _FIXED = {
     _I64: struct.Struct(">q").unpack_from,
 }
 _SIZES = {_BOOL: 1, _BYTE: 1, _DOUBLE: 8, _I16: 2, _I32: 4, _I64: 8, _STRING: 4, _STRUCT: 1, _MAP: 6, _SET: 5, _LIST: 5}
-"""The fewest bytes of a value of each type."""
+"""Minimum size in bytes of a value of each type."""
 
 _header = struct.Struct(">bh").unpack_from
 _length = struct.Struct(">i").unpack_from
@@ -42,19 +45,19 @@ _pairs = struct.Struct(">bbi").unpack_from
 
 
 class Reader:
-    """Reads values from the front of `data`."""
+    """Reads values from `data`, from the start."""
 
     __slots__ = ("_data", "_elements", "_position", "_structs")
 
     def __init__(self, data: bytes, most: int = 1 << 31) -> None:
-        """Begin at the first byte; `most` are the structs that may be read."""
+        """Start at the first byte; at most `most` structs may be read."""
         self._data = data
         self._position = 0
         self._structs = min(len(data) // BYTES_PER_STRUCT + 2, most)
         self._elements = len(data) // BYTES_PER_VALUE + FREE_VALUES
 
     def message(self) -> dict[int, Any]:
-        """Return the struct that `data` is, a message's envelope around it left out."""
+        """Return the struct in `data`, without the envelope of a message."""
         try:
             self._skip_envelope()
             return self._struct(1)
@@ -63,7 +66,7 @@ class Reader:
             raise MalformedError(message) from None
 
     def _skip_envelope(self) -> None:
-        """Skip a message's type, name and sequence number, in either of its forms."""
+        """Skip the type, name and sequence number of a message, in both encodings."""
         data = self._data
         if data[:2] == b"\x80\x01":
             (size,) = _length(data, 4)
@@ -97,7 +100,7 @@ class Reader:
                 fields[number] = self._value(kind, depth)
                 position = self._position
 
-    def _value(self, kind: int, depth: int) -> Any:  # noqa: ANN401 - whatever its type is
+    def _value(self, kind: int, depth: int) -> Any:  # noqa: ANN401 - depends on the type
         unpack = _FIXED.get(kind)
         if unpack is not None:
             (value,) = unpack(self._data, self._position)
@@ -124,13 +127,13 @@ class Reader:
         self._position += 5
         self._check(size, _SIZES.get(kind, 1))
         self._check_depth(depth)
-        if kind != _STRUCT:  # those have a budget of their own
+        if kind != _STRUCT:  # structs have a budget of their own
             self._spend(size)
         tags = self._tags(size) if kind == _STRUCT else None
         return [self._value(kind, depth) for _ in range(size)] if tags is None else tags
 
     def _tags(self, size: int) -> list[Any] | None:
-        """Return the tags that a list of structs is, serialized; `None` if it is not, or one is laid out otherwise."""
+        """Return the serialized tags of a list of structs; `None` if one of them is not a tag in the usual layout."""
         data, position = self._data, self._position
         tags = []
         try:
@@ -146,7 +149,7 @@ class Reader:
         return tags
 
     def _map(self, depth: int) -> list[Any]:
-        """Return the values of a map in their order; nothing that Jaeger sends has one."""
+        """Return the values of a map in their order; Jaeger sends no maps."""
         key, value, size = _pairs(self._data, self._position)
         self._position += 6
         self._check(size, _SIZES.get(key, 1) + _SIZES.get(value, 1))
@@ -160,7 +163,7 @@ class Reader:
             raise MalformedError(message)
 
     def _spend(self, size: int) -> None:
-        """Count elements before they are read."""
+        """Subtract elements from the budget before they are read."""
         self._elements -= size
         if self._elements < 0:
             message = f"the Thrift body has too many elements in lists for its size, at byte {self._position}"
@@ -173,7 +176,7 @@ class Reader:
 
 
 def _end_of_tag(data: bytes, position: int) -> int:
-    """Return where a tag ends: a key (1), a type (2), one value, in this order; 0 if there is none at `position`."""
+    """Return the end of the tag at `position`: key (1), type (2) and one value, in this order; 0 if there is none."""
     if not data.startswith(_KEY, position):
         return 0
     (size,) = _length(data, position + 3)
@@ -195,5 +198,5 @@ def _end_of_tag(data: bytes, position: int) -> int:
 
 
 _KEY, _TYPE = b"\x0b\0\1", b"\x08\0\2"
-"""What stands before a tag's key and its type."""
+"""Headers of the fields with a tag's key and type."""
 _value_head = struct.Struct(">ibh").unpack_from

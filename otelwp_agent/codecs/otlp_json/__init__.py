@@ -1,14 +1,14 @@
-"""OTLP/JSON ⇄ protobuf wire form, for traces, metrics and logs.
+"""Convert OTLP/JSON to serialized protobuf and back, for traces, metrics and logs.
 
-Both directions are driven by tables that are compiled from the protobuf descriptors when a signal is first met, so that
-every field has its codec, deprecated ones and those of tomorrow's opentelemetry-proto included. What JSON may look like
-(protobuf's JSON mapping with OTLP's changes, opentelemetry-proto `docs/specification.md`, "JSON Protobuf Encoding"):
+Both directions use tables that are built from the protobuf descriptors when a signal is first used. So every field has
+a codec, also deprecated fields and those of later versions of opentelemetry-proto. The JSON format is protobuf's JSON
+mapping with OTLP's changes (opentelemetry-proto `docs/specification.md`, "JSON Protobuf Encoding"):
 
-* `traceId`, `spanId`, `parentSpanId` are hex, in either case when read, lower when written; other bytes are base64.
-* 64-bit integers are strings when written, strings or numbers when read; `1.7e18` is an integer, `true` is none.
-* Enums are numbers when written, numbers or names when read. NaN and the infinities are strings.
-* Field names are lowerCamelCase when written, that or snake_case when read. Unknown fields are ignored.
-* `null` is absent, `[]` stands for an empty object as well (PHP cannot tell them apart).
+* `traceId`, `spanId`, `parentSpanId` are hex, read in both cases, written in lower case; other bytes are base64.
+* 64-bit integers are written as strings, read as strings or numbers; `1.7e18` is an integer, `true` is not.
+* Enums are written as numbers, read as numbers or names. NaN and the infinities are strings.
+* Field names are written in lowerCamelCase, read in that or snake_case. Unknown fields are ignored.
+* `null` means absent; `[]` is also read as an empty object (PHP cannot distinguish them).
 """
 
 from otelwp_agent.codecs.otlp_json.decoding import decode

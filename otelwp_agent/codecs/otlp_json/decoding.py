@@ -1,7 +1,7 @@
-"""OTLP/JSON → protobuf wire form.
+"""Convert OTLP/JSON to serialized protobuf.
 
-orjson makes dicts, and each message's table (JSON key → function from value to serialized field) writes them out.
-What was written for a short attribute is remembered.
+orjson parses the JSON, and each message's table (JSON key → function from value to serialized field) serializes it. The
+results for short attributes are cached.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     Table = dict[str, Field]
 
 _PLACE_PARTS = 16
-"""How much of a place an error names, from the outside."""
+"""Maximum number of parts of a position in an error message, from the outermost."""
 
 
 def decode(signal: Signal, data: bytes, max_items: int = DEFAULT_MAX_ITEMS) -> bytes:
-    """Return the OTLP request that `data` is in JSON, in wire form; raise `MalformedError` that names the place.
+    """Convert a request in OTLP/JSON to serialized protobuf; raise `MalformedError` with the position of an error.
 
-    Raises `TooLargeError` if a large document holds too many values for `max_items`. May run in any thread.
+    Raises `TooLargeError` if a large document contains too many values for `max_items`. May run in any thread.
     """
     document = _load(data) if len(data) < json_slices.LARGE else json_slices.loads(data, _load, max_items, "all")
     try:
@@ -45,7 +45,7 @@ def decode(signal: Signal, data: bytes, max_items: int = DEFAULT_MAX_ITEMS) -> b
         raise MalformedError(message) from None
 
 
-def _load(data: bytes) -> Any:  # noqa: ANN401 - whatever stands in the JSON
+def _load(data: bytes) -> Any:  # noqa: ANN401 - any JSON value
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -54,7 +54,7 @@ def _load(data: bytes) -> Any:  # noqa: ANN401 - whatever stands in the JSON
 
 
 def _request(signal: Signal) -> Table:
-    """Make the tables of a signal's messages. Other threads see them when they are complete."""
+    """Build the tables of a signal's messages. Other threads see only complete tables."""
     tables = _tables.copy()
     table = _table(schema.request(signal), tables)
     _tables.update(tables)
@@ -63,14 +63,14 @@ def _request(signal: Signal) -> Table:
 
 
 def _place(path: list[str | int]) -> str:
-    """Return a path, collected from the inside out, as `resourceSpans[0].scopeSpans[2]`."""
+    """Return a path, collected from the innermost part, in the form `resourceSpans[0].scopeSpans[2]`."""
     parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in reversed(path)]
     more = "…" if len(parts) > _PLACE_PARTS else ""
     return "".join(parts[:_PLACE_PARTS]).lstrip(".") + more if parts else "the body"
 
 
 def _body(table: Table, document: object, depth: int) -> bytes:
-    """Return a message's fields, serialized."""
+    """Return the serialized fields of a message."""
     if type(document) is not dict:
         if document == [] and type(document) is list:
             return b""
@@ -91,10 +91,10 @@ def _body(table: Table, document: object, depth: int) -> bytes:
 
 
 def _table(descriptor: Descriptor, tables: dict[str, Table]) -> Table:
-    """Return the table of a message type, by both spellings of its fields' names; new ones are added to `tables`."""
+    """Return the table of a message type, with both spellings of field names; add new tables to `tables`."""
     table = tables.get(descriptor.full_name)
     if table is None:
-        # Known before it is filled: an AnyValue can hold AnyValues.
+        # Added before it is complete, because an AnyValue can contain AnyValues.
         table = tables[descriptor.full_name] = {}
         repeated = schema.repeated(descriptor)
         for field in descriptor.fields:
@@ -123,7 +123,7 @@ def _field(field: FieldDescriptor, tables: dict[str, Table], *, repeated: bool) 
 
 
 def _in_chunks(encode: Field, values: object, depth: int) -> bytes:
-    """Return what `encode` makes of the lists that a long array was cut into."""
+    """Return the result of `encode` for the lists into which a long array was split."""
     if type(values) is not json_slices.Sliced:
         raise wrong(values, "a list")
     out: list[bytes] = []
@@ -148,7 +148,7 @@ def _message(tag: bytes, table: Table) -> Field:
 
 
 def _element(table: Table, value: object, depth: int) -> bytes:
-    """Return an element of a list of messages, serialized; `null` is an empty one, so that others keep their index."""
+    """Return a serialized element of a list of messages; `null` is an empty one, to keep the other indexes."""
     return b"" if value is None else _body(table, value, depth + 1)
 
 
@@ -170,7 +170,7 @@ def _messages(tag: bytes, table: Table) -> Field:
 
 
 def _list(element: Field) -> Field:
-    """Return the codec of a repeated scalar, each element of which is a field (or, without a tag, a part of one)."""
+    """Return the encoder of a repeated scalar; each element becomes a field, or a part of a packed field."""
 
     def encode(values: object, depth: int) -> bytes:
         if type(values) is not list:

@@ -1,8 +1,8 @@
-"""OTLP in protobuf wire form → OTLP/JSON, on one line.
+"""Convert serialized OTLP to OTLP/JSON on one line.
 
 upb parses, and each message's table (field descriptor → function from value to `"name":value`) writes JSON text. The
-messages are clones of the official ones in which attributes stay `bytes`: most of a span are its attributes, and mostly
-the same in each, so that what was written for one is remembered by its bytes, and only a new one is parsed.
+messages are clones of the official ones in which attributes stay `bytes`. Attributes are most of a span and are usually
+repeated, so the JSON of each is cached by its bytes, and only a new one is parsed.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from otelwp_agent.model.signal import Signal
 
     Value = Callable[[Any], bytes]
-    """From a field's value to JSON text."""
+    """Converts the value of a field to JSON text."""
     Table = dict[FieldDescriptor, Value]
 
 _MEMORY_ENTRIES = 8192
-"""Attributes that are remembered, about 2 MB of them; when full, everything is forgotten."""
+"""Maximum number of cached attributes, about 2 MB; when it is reached, all are removed."""
 
 _MEMORY_SIZE = 127
-"""The largest attribute that is remembered, in bytes."""
+"""Maximum size in bytes of a cached attribute."""
 
 _pool = DescriptorPool()
 _tables: dict[str, Table] = {}
@@ -46,7 +46,7 @@ _memory: dict[bytes, bytes] = {}
 
 
 def encode(signal: Signal, body: bytes) -> bytes:
-    """Return a request in wire form as JSON, without a line end; raise `MalformedError` if it does not parse."""
+    """Convert a serialized request to JSON, without a line end; raise `MalformedError` if it is invalid."""
     try:
         return _text(_request(signal), body)
     except DecodeError as error:
@@ -67,21 +67,21 @@ def _object(message: Message, table: Table) -> bytes:
 
 @cache
 def _request(signal: Signal) -> type[Message]:
-    """Return the class of a signal's request, its attributes left as bytes."""
+    """Return the class of a signal's request, in which attributes are bytes."""
     descriptor = schema.request(signal)
     _clone(descriptor.file)
     return _class(descriptor.full_name)
 
 
 def _class(name: str) -> type[Message]:
-    """Return the class of a message in our pool, its table made."""
+    """Return the class of a message in our pool, after building its table."""
     descriptor = _pool.FindMessageTypeByName(name)
     _table(descriptor)
     return GetMessageClass(descriptor)
 
 
 def _clone(file: FileDescriptor) -> None:
-    """Add a file and those it imports to our pool, with every list of attributes made a list of bytes."""
+    """Add a file and its imports to our pool, in which every list of attributes is a list of bytes."""
     try:
         _pool.FindFileByName(file.name)
     except KeyError:
@@ -109,7 +109,7 @@ def _table(descriptor: Descriptor) -> Table:
     """Return a message type's table: field descriptor → function from the field's value to `"name":value`."""
     table = _tables.get(descriptor.full_name)
     if table is None:
-        # Known before it is filled: an AnyValue can hold AnyValues.
+        # Added before it is complete, because an AnyValue can contain AnyValues.
         table = _tables[descriptor.full_name] = {}
         repeated = schema.repeated(descriptor)
         for field in descriptor.fields:
@@ -141,7 +141,7 @@ def _attributes(name: bytes) -> Value:
 
 
 def _attribute(value: bytes) -> bytes:
-    """Return a serialized KeyValue as JSON, and remember it if it is short."""
+    """Return a serialized KeyValue as JSON, and cache it if it is short."""
     text = _text(_key_value(), value)
     if len(value) <= _MEMORY_SIZE:
         if len(_memory) >= _MEMORY_ENTRIES:
@@ -156,7 +156,7 @@ def _key_value() -> type[Message]:
 
 
 def _scalar(field: FieldDescriptor, name: bytes) -> Value:
-    """Return what writes `name` and one value of a field; a template's `%` is a call straight into C."""
+    """Return a function that writes `name` and one value of a field; the `%` of a template is a direct call into C."""
     kind = field.type
     if kind in _WIDE:
         return (name + b'"%d"').__mod__
@@ -179,7 +179,7 @@ _WIDE = {
     FieldDescriptor.TYPE_FIXED64,
     FieldDescriptor.TYPE_SFIXED64,
 }
-"""The types that are strings in JSON, because JavaScript's numbers cannot hold them."""
+"""Types that are strings in JSON, because JavaScript's numbers cannot represent them."""
 
 _NARROW = {
     FieldDescriptor.TYPE_INT32,
@@ -189,4 +189,4 @@ _NARROW = {
     FieldDescriptor.TYPE_SFIXED32,
     FieldDescriptor.TYPE_ENUM,
 }
-"""The types that are numbers in JSON."""
+"""Types that are numbers in JSON."""

@@ -1,7 +1,7 @@
-"""The attributes that were decoded lately, by key and value: most of a span are attributes, mostly the same in each.
+"""Cache of decoded attributes by key and value: they are most of a span, and are usually repeated.
 
-What is remembered is a serialized `KeyValue` behind its length. Only short ones are: below 128 bytes every length in
-them is one byte, which makes a new one cheap as well. The numbers are those of common.proto: `KeyValue.key` 1,
+The cache contains length-prefixed serialized `KeyValue`s. Only short ones are cached: below 128 bytes every length in
+them is one byte, so that a new one is built quickly too. The numbers are those of common.proto: `KeyValue.key` 1,
 `.value` 2, `AnyValue.string_value` 1, `.int_value` 3.
 """
 
@@ -13,10 +13,10 @@ from otelwp_agent.codecs.otlp_json.scalars import Wrong, integer
 from otelwp_agent.model.wire import varint
 
 MAX_ENTRIES = 8192
-"""Attributes that are remembered, about 2 MB of them; when full, everything is forgotten."""
+"""Maximum number of cached attributes, about 2 MB; when it is reached, all are removed."""
 
 MAX_SIZE = 127
-"""The largest serialized attribute that is remembered, in bytes."""
+"""Maximum size in bytes of a cached serialized attribute."""
 
 Known = dict[object, bytes]
 
@@ -26,11 +26,11 @@ _nothing: Known = {}
 _entries = 0
 
 
-def remembered(attribute: Any) -> bytes | None:  # noqa: ANN401 - whatever stands in the JSON
-    """Return a JSON attribute as a serialized `KeyValue` behind its length, or `None` if that takes the long way.
+def remembered(attribute: Any) -> bytes | None:  # noqa: ANN401 - any JSON value
+    """Return a JSON attribute as a length-prefixed `KeyValue`, or `None` if the tables must convert it.
 
-    Answers for attributes of a key and a string or an integer, and nothing else; what is not well formed is left to
-    the tables, which say what is wrong with it.
+    Only attributes of a key and a string or an integer are converted. Invalid attributes are left to the tables, which
+    raise the error.
     """
     try:
         value = attribute["value"]
@@ -41,7 +41,7 @@ def remembered(attribute: Any) -> bytes | None:  # noqa: ANN401 - whatever stand
             return _strings.get(key, _nothing).get(text) or _string(key, text)
         if "intValue" in value:
             key, number = attribute["key"], value["intValue"]
-            if number is not True and number is not False:  # which are equal to 1 and 0
+            if number is not True and number is not False:  # they are equal to 1 and 0
                 return _integers.get(key, _nothing).get(number) or _integer(key, number)
     except (LookupError, TypeError, Wrong):
         pass
@@ -73,7 +73,7 @@ def _integer(key: object, value: object) -> bytes | None:
 
 
 def _keep(known: dict[str, Known], key: str, value: object, attribute: bytes) -> None:
-    global _entries  # noqa: PLW0603 - one memory a process, as long as it
+    global _entries  # noqa: PLW0603 - one cache for the process
     if _entries >= MAX_ENTRIES:
         _strings.clear()
         _integers.clear()

@@ -1,8 +1,8 @@
-"""Scalar fields from JSON to wire form: one maker for each protobuf type.
+"""Convert scalar fields in JSON to serialized fields: one factory for each protobuf type.
 
-A maker takes the serialized tag and returns a function from a JSON value (and its depth, which only messages need) to
-the whole field. What a value may look like is told in the package's docstring; anything else raises `Wrong`, which says
-what belongs there and never repeats the value: it is somebody's telemetry.
+A factory gets the serialized field tag and returns a function from a JSON value (and its depth, which only messages
+need) to the whole field. The package's docstring lists the valid forms of a value. An invalid value raises `Wrong`,
+whose message names the valid form and never contains the value, because that is private telemetry.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     Field = Callable[[Any, int], bytes]
-    """From a JSON value, and the depth of the message that it stands in, to a serialized field."""
+    """Converts a JSON value, and the depth of the message that contains it, to a serialized field."""
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _DECIMAL = re.compile(r"[+-]?[0-9]{1,400}(\.[0-9]{0,400})?([eE][+-]?[0-9]{1,4})?")
@@ -40,22 +40,22 @@ _KINDS: dict[type, str] = {
 }
 
 
-class Wrong(Exception):  # noqa: N818 - never leaves the package: `decode` makes a MalformedError of it
-    """A value is not what belongs in its place; `path` collects the place from the inside out."""
+class Wrong(Exception):  # noqa: N818 - never leaves the package: `decode` converts it to MalformedError
+    """A value is invalid at its position; `path` collects the position from the innermost part."""
 
     def __init__(self, what: str) -> None:
-        """Say what is wrong."""
+        """Keep the message."""
         super().__init__(what)
         self.path: list[str | int] = []
 
 
 def wrong(value: object, expected: str) -> Wrong:
-    """Return the error that `value` stands where `expected` belongs."""
+    """Return the error for `value`, where `expected` is required."""
     return Wrong(f"{_KINDS.get(type(value), 'a value')}, where {expected} belongs")
 
 
 def integer(value: object, low: int, high: int) -> int:
-    """Return the integer that `value` is, as a number or a string; raise `Wrong` if it is none from `low` to `high`."""
+    """Return the integer in `value`, a number or a string; raise `Wrong` if it is not from `low` to `high`."""
     number: object = value
     if type(value) is str:
         if _INTEGER.fullmatch(value):
@@ -73,7 +73,7 @@ def integer(value: object, low: int, high: int) -> int:
 
 
 def double(value: object) -> float:
-    """Return the float that `value` is, as a number or a string; raise `Wrong` if it is none."""
+    """Return the float in `value`, a number or a string; raise `Wrong` if it is not a number."""
     if type(value) is float or type(value) is int:
         return float(value)
     if type(value) is str:
@@ -90,7 +90,8 @@ def _fixed(tag: bytes, format_: str, low: int, high: int) -> Field:
 
     def encode(value: object, _depth: int = 0) -> bytes:
         try:
-            # orjson reads digits faster than `int`, and knows no underscores, blanks within or other scripts' digits.
+            # orjson reads digits faster than `int`, and accepts no underscores, inner blanks or digits of other
+            # scripts.
             number = loads(value) if type(value) is str else value
             if type(number) is int:
                 return pack(tag, number)
@@ -105,7 +106,7 @@ def _varied(tag: bytes, low: int, high: int) -> Field:
     small = [tag + VARINTS[number] for number in range(128)]
 
     def encode(value: object, _depth: int = 0) -> bytes:
-        if type(value) is int and 0 <= value < 128:  # noqa: PLR2004 - one byte's varints
+        if type(value) is int and 0 <= value < 128:  # noqa: PLR2004 - varints of one byte
             return small[value]
         return tag + varint(integer(value, low, high))
 
@@ -199,7 +200,7 @@ def _enum(tag: bytes, names: Mapping[str, int], type_: str) -> Field:
     def encode(value: object, _depth: int = 0) -> bytes:
         if type(value) is str and not _INTEGER.fullmatch(value):
             if value not in known:
-                message = f"no name of a {type_}: write one of {', '.join(known)}, or its number"
+                message = f"not a name of a {type_}: write one of {', '.join(known)}, or its number"
                 raise Wrong(message)
             return known[value]
         return number(value, 0)
@@ -208,7 +209,7 @@ def _enum(tag: bytes, names: Mapping[str, int], type_: str) -> Field:
 
 
 def scalar(field: FieldDescriptor, tag: bytes) -> Field:
-    """Return the encoder of a field that is no message; `tag` goes before each value."""
+    """Return the encoder of a field that is not a message; `tag` is written before each value."""
     kind = field.type
     enum = field.enum_type
     if enum is not None:
@@ -225,7 +226,7 @@ _REQUIRED_IDS = {
     f"opentelemetry.proto.trace.v1.{name}"
     for name in ("Span.trace_id", "Span.span_id", "Span.Link.trace_id", "Span.Link.span_id")
 }
-"""The ids that must not be empty; a log record, an exemplar or a root span may have none."""
+"""Ids that must not be empty. A log record, an exemplar or a root span may have an empty id."""
 
 _MAKERS: dict[int, Callable[[bytes], Field]] = {
     FieldDescriptor.TYPE_STRING: _string,
@@ -240,7 +241,7 @@ _MAKERS: dict[int, Callable[[bytes], Field]] = {
     FieldDescriptor.TYPE_UINT64: lambda tag: _varied(tag, 0, (1 << 64) - 1),
     FieldDescriptor.TYPE_SINT32: lambda tag: _zigzag(tag, 32),
 }
-"""Every scalar type that OTLP uses."""
+"""The factories of all scalar types that OTLP uses."""
 
 WIRE_TYPES: dict[int, int] = {
     FieldDescriptor.TYPE_DOUBLE: 1,
@@ -251,4 +252,4 @@ WIRE_TYPES: dict[int, int] = {
     FieldDescriptor.TYPE_BYTES: 2,
     FieldDescriptor.TYPE_MESSAGE: 2,
 }
-"""Protobuf's wire type of each field type; 0 (varint) for those left out."""
+"""Protobuf's wire type of each field type; other types have 0 (varint)."""

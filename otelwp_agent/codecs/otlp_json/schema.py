@@ -1,4 +1,4 @@
-"""What both codecs read of the official descriptors. A signal's messages are imported when it is first asked for."""
+"""Read the official descriptors for both codecs. A signal's messages are imported at their first use."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ KEY_VALUE = "opentelemetry.proto.common.v1.KeyValue"
 KEY_VALUE_LIST = "opentelemetry.proto.common.v1.KeyValueList"
 
 ID_LENGTHS = {"trace_id": 16, "span_id": 8, "parent_span_id": 8}
-"""The fields that are hex in JSON, and the bytes that each has."""
+"""Fields that are hex in JSON, and their size in bytes."""
 
 MAX_DEPTH = 100
-"""Levels of messages that protobuf parses: a deeper request would be refused by whoever reads all of it."""
+"""Maximum nesting of messages that protobuf can parse. A reader that parses everything would refuse a deeper request.
+"""
 
 
 def request(signal: Signal) -> Descriptor:
     """Return the descriptor of a signal's `Export…ServiceRequest`."""
-    descriptor: Descriptor = request_class(signal).DESCRIPTOR  # type: ignore[assignment]  # upb's own class is the same
+    descriptor: Descriptor = request_class(signal).DESCRIPTOR  # type: ignore[assignment]  # upb has its own class
     return descriptor
 
 

@@ -45,13 +45,13 @@ class Span:
 
 
 class Assembly:
-    """Collects spans and builds a request; `mended` counts repaired problems by kind."""
+    """Collects spans and builds a request; `repairs` counts repaired problems by kind."""
 
-    __slots__ = ("_groups", "_spans", "_uncertain", "mended", "service", "spans")
+    __slots__ = ("_groups", "_spans", "_uncertain", "repairs", "service", "spans")
 
     def __init__(self) -> None:
         """Start without spans."""
-        self.mended: dict[str, int] = {}
+        self.repairs: dict[str, int] = {}
         self.service = ""
         """Name of the first service."""
         self.spans = 0
@@ -60,9 +60,9 @@ class Assembly:
         self._spans: dict[bytes, Span] = {}
         self._uncertain: list[Span] = []
 
-    def mend(self, kind: str, times: int = 1) -> None:
+    def repaired(self, kind: str, times: int = 1) -> None:
         """Count a repaired problem."""
-        self.mended[kind] = self.mended.get(kind, 0) + times
+        self.repairs[kind] = self.repairs.get(kind, 0) + times
 
     def add(self, resource: Resource, scope: Scope, span: Span) -> None:
         """Add a span.
@@ -79,9 +79,9 @@ class Assembly:
                 self._uncertain.append(span)
         elif {known.kind, span.kind} != {CLIENT, SERVER}:
             if (known.parent, known.rest) == (span.parent, span.rest):
-                self.mend("repeated_span")
+                self.repaired("repeated_span")
                 return
-            self.mend("duplicate_span_id")
+            self.repaired("duplicate_span_id")
             while span.ids in self._spans:
                 span.ids = span.ids[:_TRACE_SIZE] + blake2b(span.ids + span.rest, digest_size=8).digest()
             self._spans[span.ids] = span
@@ -105,7 +105,7 @@ class Assembly:
                 above = span.ids[:_TRACE_SIZE] + span.parent
                 if above in path:
                     span.parent = b""
-                    self.mend("cyclic_reference")
+                    self.repaired("cyclic_reference")
                     break
                 span = self._spans.get(above)
             done |= path

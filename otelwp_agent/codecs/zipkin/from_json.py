@@ -34,7 +34,7 @@ def spans_of(data: bytes, traces: Assembly, max_items: int) -> Iterator[Any]:
 
     Raises `MalformedError`, and `TooLargeError` for more than `max_items` spans.
     """
-    document = load(data, traces.mend, max_items, "outermost")
+    document = load(data, traces.repaired, max_items, "outermost")
     left = max_items
     for part in document.chunks() if type(document) is Sliced else (document,):
         spans = spans_in(part, traces)
@@ -44,15 +44,15 @@ def spans_of(data: bytes, traces: Assembly, max_items: int) -> Iterator[Any]:
         yield from spans
 
 
-def spans_in(document: Any, traces: Assembly) -> list[Any]:  # noqa: ANN401 - whatever stands in the JSON
+def spans_in(document: Any, traces: Assembly) -> list[Any]:  # noqa: ANN401 - any JSON value
     """Return the spans: those in a list, in the lists of a list (as Zipkin's API answers), or the one there is."""
     if type(document) is dict and "traceId" in document:
-        traces.mend("bare_span")
+        traces.repaired("bare_span")
         return [document]
     if type(document) is not list:
         message = "the body must be a list of spans"
         raise MalformedError(message)
     if any(type(each) is list for each in document):
-        traces.mend("nested_lists")
+        traces.repaired("nested_lists")
         return [span for each in document for span in (each if type(each) is list else [each])]
     return document

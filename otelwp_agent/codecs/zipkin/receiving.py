@@ -88,7 +88,7 @@ class Decoder:
         if self.troubles:
             if not self.traces.spans:
                 raise MalformedError(self._first)
-            self.traces.mend("span_dropped", self.troubles)
+            self.traces.repaired("span_dropped", self.troubles)
 
     def _trouble(self, place: str, what: str) -> None:
         self._first = self._first or f"{place}: {what}"
@@ -108,7 +108,7 @@ class Decoder:
             tags = self._tags_of(tags) if tags is not None else {}
         if SCOPE_NAMES[0] in span:  # this is how the OpenTelemetry PHP SDK writes it
             tags = {**tags, **{key: span[key] for key in (*SCOPE_NAMES, *SCOPE_VERSIONS) if key in span}}
-            self.traces.mend("scope_beside_tags")
+            self.traces.repaired("scope_beside_tags")
         resource: list[tuple[str, Value]] = []
         specials: dict[str, Value] = {}
         parts = self._tags(tags, specials, resource)
@@ -127,7 +127,7 @@ class Decoder:
         rest = b"".join((name, kind, _times(0x39, start, 0x41, end), *parts, *annotations))
         self.traces.add((service, tuple(resource)), within, Span(trace_id + span_id, parent, kind, rest))
 
-    def _id(self, value: Any, size: int) -> bytes:  # noqa: ANN401 - whatever stands in the JSON
+    def _id(self, value: Any, size: int) -> bytes:  # noqa: ANN401 - any JSON value
         """Return an id of `size` bytes; empty if there is none."""
         if not value:
             return b""
@@ -137,14 +137,14 @@ class Decoder:
             raw = b""
         if len(raw) == size or (len(raw) == _SPAN_SIZE < size):
             return raw.rjust(size, b"\0") if any(raw) else b""
-        raw, mended = scalars.identifier(value, size)
-        if mended:
-            self.traces.mend(mended)
+        raw, repair = scalars.identifier(value, size)
+        if repair:
+            self.traces.repaired(repair)
         return raw
 
     def _name(self, value: Any) -> bytes:  # noqa: ANN401 - any JSON value
         if value is not None and type(value) is not str:
-            self.traces.mend("name_type")
+            self.traces.repaired("name_type")
             value = scalars.text(value)
         return prefixed(b"\x2a", (value or "").encode())
 
@@ -154,7 +154,7 @@ class Decoder:
             return KINDS.get(str(specials.get(SPAN_KIND, "internal")).lower(), KINDS["internal"])
         kind = _ZIPKINS.get(value) if type(value) is str else None
         if kind is None:
-            self.traces.mend("kind")
+            self.traces.repaired("kind")
             kind = KINDS.get(str(value).strip().lower().removeprefix("span_kind_"), KINDS["internal"])
         return kind
 
@@ -174,9 +174,9 @@ class Decoder:
         elif type(length) is int and 0 <= length < 10**15 and unit == scalars.MICROSECOND:
             duration = length * 1000
         else:
-            duration, mended = scalars.duration(length, unit)
-            if mended:
-                self.traces.mend(mended)
+            duration, repair = scalars.duration(length, unit)
+            if repair:
+                self.traces.repaired(repair)
         if not begin:
             begin = min([at for at, _ in notes if at], default=0) or max(1, self._now - duration)
             parts.append(ATTRIBUTE + attribute(ABSENT_START, value=True))
@@ -186,9 +186,9 @@ class Decoder:
     def _begin(self, stamp: Any) -> tuple[int, int]:  # noqa: ANN401 - any JSON value
         if stamp is None or stamp == 0:
             return 0, scalars.MICROSECOND
-        begin, unit, mended = scalars.time(stamp)
-        if mended:
-            self.traces.mend(mended)
+        begin, unit, repair = scalars.time(stamp)
+        if repair:
+            self.traces.repaired(repair)
         return begin, unit
 
     def _annotations(self, annotations: Any) -> list[tuple[int, str]]:  # noqa: ANN401 - any JSON value
@@ -196,11 +196,11 @@ class Decoder:
         notes = []
         for each in annotations if type(annotations) is list else [annotations]:
             if type(each) is not dict:
-                self.traces.mend("annotation_dropped")
+                self.traces.repaired("annotation_dropped")
                 continue
             at, value = each.get("timestamp"), each.get("value")
             if type(value) is not str:
-                self.traces.mend("annotation_type")
+                self.traces.repaired("annotation_type")
                 value = scalars.text(value)
             notes.append((self._begin(at)[0], value))
         return notes
@@ -222,18 +222,18 @@ class Decoder:
     def _tags_of(self, tags: Any) -> dict[Any, Any]:  # noqa: ANN401 - any JSON value
         """Convert tags that are not an object: PHP's `[]`, or a list of keys and values."""
         if type(tags) is not list:
-            self.traces.mend("tags_dropped")
+            self.traces.repaired("tags_dropped")
             return {}
         if not tags:
             return {}
-        self.traces.mend("tags_list")
+        self.traces.repaired("tags_list")
         pairs = [each for each in tags if type(each) is dict and type(each.get("key")) is str]
         return {each["key"]: each.get("value") for each in pairs}
 
     def _tag(self, key: str, value: Any, specials: dict[str, Value], resource: list[tuple[str, Value]]) -> bytes:  # noqa: ANN401
         """Return a tag as a field of a span; or nothing, after adding it to `specials` or `resource`."""
         if value is None:
-            self.traces.mend("null_value")
+            self.traces.repaired("null_value")
             return b""
         if type(value) is not str:
             value = self._scalar(value)
@@ -249,7 +249,7 @@ class Decoder:
 
     def _scalar(self, value: Any) -> Value:  # noqa: ANN401 - any JSON value
         """Return a value that is not a string, unchanged if it can be an attribute, else as text."""
-        self.traces.mend("tag_type")
+        self.traces.repaired("tag_type")
         if type(value) is bool or type(value) is float or (type(value) is int and value in _INT64):
             return value
         return scalars.text(value)
@@ -280,11 +280,11 @@ class Decoder:
         """Return the service's name and the other data of an endpoint as attributes."""
         if type(value) is not dict:
             if value != []:
-                self.traces.mend("endpoint_dropped")
+                self.traces.repaired("endpoint_dropped")
             return "", []
         name = value.get("serviceName")
         if name is not None and type(name) is not str:
-            self.traces.mend("service_name")
+            self.traces.repaired("service_name")
             name = scalars.text(name)
         found: list[tuple[str, Value]] = []
         for field in ("ipv4", "ipv6"):
@@ -300,7 +300,7 @@ class Decoder:
             if type(port) is int and 0 < port < 1 << 16:
                 found.append((keys[1], port))
             else:
-                self.traces.mend("port")
+                self.traces.repaired("port")
         return name or "", found
 
     def _address(self, value: Any) -> str:  # noqa: ANN401 - any JSON value
@@ -310,7 +310,7 @@ class Decoder:
         except ValueError:
             text = ""
         if type(value) is not str or not text:
-            self.traces.mend("address")
+            self.traces.repaired("address")
         return text
 
 

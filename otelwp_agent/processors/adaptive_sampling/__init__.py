@@ -72,7 +72,7 @@ from otelwp_agent.processors.adaptive_sampling.measures import (
     Measures,
 )
 from otelwp_agent.processors.adaptive_sampling.outgoing import Outgoing
-from otelwp_agent.processors.adaptive_sampling.recorder import RESCUED, FlightRecorder
+from otelwp_agent.processors.adaptive_sampling.recorder import RESCUE_RECEIVER, RESCUED, FlightRecorder
 from otelwp_agent.processors.adaptive_sampling.state_file import StateFile
 from otelwp_agent.processors.adaptive_sampling.verdict import Memory
 from otelwp_agent.sampling.adaptive.controller import Controller
@@ -222,7 +222,13 @@ class AdaptiveSampling(Processor, TraceSampler):
         self._by_trace_id = config.by_trace_id
         recorder = config.flight_recorder
         self._recorder = (
-            FlightRecorder(recorder.max_bytes, recorder.directory, recorder.max_directory_bytes, context.log)
+            FlightRecorder(
+                recorder.max_bytes,
+                recorder.directory,
+                recorder.max_directory_bytes,
+                context.log,
+                lambda tenant: context.ledgers.get(context.pipeline, RESCUE_RECEIVER, tenant),
+            )
             if recorder.enabled and config.mode == "enforce"
             else None
         )
@@ -334,7 +340,7 @@ class AdaptiveSampling(Processor, TraceSampler):
 
         `since` is in seconds since 1970; `where` maps attributes of the resource or a span to patterns, in which `*`
         matches anything. Returns the number of forwarded spans; they are new items, because the dropped ones were
-        settled. Later spans of these traces are kept as well.
+        settled, and accounted to the receiver `rescue`. Later spans of these traces are kept as well.
         """
         if self._recorder is None:
             return 0

@@ -90,4 +90,4 @@ class Forwarder:
         if self._recorder is not None:
             body, trace_ids = dropped(batch, request, pieces, verdicts)
             if trace_ids:
-                self._recorder.record(body, trace_ids, batch.origin, batch.shares[0][0].ledger, time.time())
+                self._recorder.record(body, trace_ids, batch.origin, time.time())

@@ -133,8 +133,7 @@ class Holding:
                 self._outgoing.put(trace.batch(verdict))
                 continue
             if self._recorder is not None and not verdict.filtered:
-                ledger = parts[0][3].ledger
-                self._recorder.record(trace.body(), [trace.trace_id], trace.origin, ledger, time.time())
+                self._recorder.record(trace.body(), [trace.trace_id], trace.origin, time.time())
             outcome = _FILTERED if verdict.filtered else _SAMPLED_OUT
             for _, _, items, receipt in parts:
                 place = receipt, outcome

@@ -27,7 +27,7 @@ from otelwp_agent.storage import files
 from otelwp_agent.transport.compression import compress, decompress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import structlog
 
@@ -39,6 +39,8 @@ BLOCK = 2**18
 _ID_COST = 130
 """Memory in bytes for a trace id in a set."""
 RESCUED = Verdict("rescued", None, keep=True)
+RESCUE_RECEIVER = "rescue"
+"""Receiver that rescued items are accounted to: their own one has settled them already, as sampled out."""
 
 
 class _Entry(NamedTuple):
@@ -46,7 +48,6 @@ class _Entry(NamedTuple):
 
     size: int
     origin: Origin
-    ledger: Ledger | None
 
 
 class _Block:
@@ -94,9 +95,18 @@ class FlightRecorder:
     """Stores dropped traces, and returns each at most once."""
 
     def __init__(
-        self, max_bytes: int, directory: str, max_directory_bytes: int, log: structlog.typing.FilteringBoundLogger
+        self,
+        max_bytes: int,
+        directory: str,
+        max_directory_bytes: int,
+        log: structlog.typing.FilteringBoundLogger,
+        account: Callable[[str], Ledger],
     ) -> None:
-        """Use up to `max_bytes` of memory and, unless `directory` is "", up to `max_directory_bytes` of that folder."""
+        """Use up to `max_bytes` of memory and, unless `directory` is "", up to `max_directory_bytes` of that folder.
+
+        `account` returns the account of a tenant's rescued items.
+        """
+        self._account = account
         self._most = max_bytes
         self._directory = Path(directory) if directory else None
         self._most_in_files = max_directory_bytes
@@ -136,9 +146,7 @@ class FlightRecorder:
             self._files.append(block)
             self._in_files += block.file_size
 
-    def record(
-        self, body: bytes, trace_ids: Sequence[bytes], origin: Origin, ledger: Ledger | None, now: float
-    ) -> None:
+    def record(self, body: bytes, trace_ids: Sequence[bytes], origin: Origin, now: float) -> None:
         """Store a request of dropped spans; `now` is in seconds since 1970."""
         block = self._open
         if block is None:
@@ -146,7 +154,7 @@ class FlightRecorder:
         block.end = now
         block.ids.update(trace_ids)
         block.bodies.append(body)
-        block.entries.append(_Entry(len(body), origin, ledger))
+        block.entries.append(_Entry(len(body), origin))
         block.size += len(body)
         if block.size >= BLOCK:
             self.flush()
@@ -219,11 +227,12 @@ class FlightRecorder:
                     chosen[place] = RESCUED.choose(request, place, states=bool(piece[4]))
                 if spans:
                     receipt = Receipt(spans)
-                    receipt.ledger = entry.ledger
-                    if entry.ledger is not None:
-                        entry.ledger.accepted += spans
+                    origin = entry.origin
+                    receipt.ledger = self._account(origin.tenant)
+                    receipt.ledger.accepted += spans
+                    origin = Origin(RESCUE_RECEIVER, origin.transport, origin.tenant, origin.headers)
                     body = request.select(chosen)  # noqa: PLW2901 - the selected spans
-                    found.append(Batch(Signal.TRACES, body, spans, entry.origin, [(receipt, spans)]))
+                    found.append(Batch(Signal.TRACES, body, spans, origin, [(receipt, spans)]))
         except (OSError, ConsumeError) as error:
             self._log.warning("flight recorder: block unreadable", file=str(block.file), error=str(error))
         block.ids -= rescued
@@ -277,7 +286,7 @@ def _read_head(path: Path) -> _Block:
     block.end = float(head["end"])
     block.ids = {ids[start : start + 16] for start in range(0, len(ids), 16)}
     block.entries = [
-        _Entry(int(size), Origin(str(receiver), "flight_recorder", str(tenant)), None)
+        _Entry(int(size), Origin(str(receiver), "flight_recorder", str(tenant)))
         for size, receiver, tenant in head["entries"]
     ]
     block.file, block.file_size = path, len(data)

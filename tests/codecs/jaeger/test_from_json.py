@@ -25,10 +25,10 @@ def read(value):
 
 
 def one(**fields):
-    """Decode one regular span with these fields; return it, and what was mended."""
+    """Decode one regular span with these fields; return it, and the repairs."""
     traces = read(trace(span(**fields)))
     (found,) = spans_of(traces)
-    return found, traces.mended
+    return found, traces.repairs
 
 
 @pytest.mark.parametrize("capture", sorted(CAPTURES.glob("*.json")), ids=lambda path: path.stem)
@@ -37,7 +37,7 @@ def test_captures_become_what_a_person_would_draw(capture):
     for body in (capture.read_bytes(),) * 2:  # the second time, tags are known
         traces = read(body)
         assert document(traces) == expected["otlp"]
-        assert traces.mended == expected["mended"]
+        assert traces.repairs == expected["mended"]
         assert traces.spans == 1
 
 
@@ -85,7 +85,7 @@ def test_jaegers_own_json():
         "p2": {"serviceName": "blog"},
     }
     traces = read(trace(parent, child, processes=processes))
-    assert traces.mended == {}
+    assert traces.repairs == {}
     assert traces.service == "shop"
     shop, blog = document(traces)["resourceSpans"]
     assert attributes_of(shop["resource"]) == {"service.name": "shop", "host.name": "web1"}
@@ -159,11 +159,11 @@ def test_shapes_around_spans():
     ],
 )
 def test_times_in_every_unit_and_form(start, duration, begin, end, kind):
-    found, mended = one(startTime=start, duration=duration)
+    found, repairs = one(startTime=start, duration=duration)
     assert int(found["startTimeUnixNano"]) == pytest.approx(begin, abs=300 if isinstance(start, float) else 0)
     length = int(found["endTimeUnixNano"]) - int(found["startTimeUnixNano"])
     assert length == pytest.approx(end - begin, abs=1)
-    assert not kind or kind in mended
+    assert not kind or kind in repairs
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_times_in_every_unit_and_form(start, duration, begin, end, kind):
 def test_trace_ids_of_every_length(given, trace_id, kind):
     traces = read(trace(span(traceID=given), traceID=given))
     assert spans_of(traces)[0]["traceId"] == trace_id
-    assert traces.mended == ({kind: 1} if kind else {})
+    assert traces.repairs == ({kind: 1} if kind else {})
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_span_ids_of_every_length(given, span_id, kind):
     traces = read(trace(span(spanID=given), child))
     first, second = spans_of(traces)
     assert (first["spanId"], second["parentSpanId"]) == (span_id, span_id)
-    assert traces.mended == {kind: 2}
+    assert traces.repairs == {kind: 2}
 
 
 def test_ids_that_are_no_hex_are_hashed_and_still_found():
@@ -215,13 +215,13 @@ def test_ids_that_are_missing_are_made_and_the_same_each_time(missing):
     first, second = read(body), read(body)
     assert spans_of(first) == spans_of(second)
     assert spans_of(first)[0]["spanId"] != "0" * 16
-    assert first.mended["id_missing"] == 1
+    assert first.repairs["id_missing"] == 1
 
 
 def test_the_spans_trace_id_wins_and_the_traces_stands_in():
     traces = read(trace(span(), span(traceID=None, spanID="1" * 16), traceID=OTHER))
     assert [found["traceId"] for found in spans_of(traces)] == [TRACE, OTHER]
-    assert traces.mended == {"trace_id_differs": 1}
+    assert traces.repairs == {"trace_id_differs": 1}
 
 
 def test_a_reference_to_the_enclosing_trace_means_the_spans_own():
@@ -240,12 +240,12 @@ def test_a_follows_from_alone_is_the_parent_and_a_link():
 
 
 def test_the_old_parents_field():
-    found, mended = one(parentSpanID="2" * 16)
-    assert (found["parentSpanId"], mended) == ("2" * 16, {})
+    found, repairs = one(parentSpanID="2" * 16)
+    assert (found["parentSpanId"], repairs) == ("2" * 16, {})
 
 
 @pytest.mark.parametrize(
-    ("tags", "attributes", "mended"),
+    ("tags", "attributes", "repairs"),
     [
         ([], {}, {}),
         (None, {}, {}),
@@ -264,11 +264,11 @@ def test_the_old_parents_field():
         ("x", {}, {"tags_dropped": 1}),
     ],
 )
-def test_tags_in_every_shape(tags, attributes, mended):
+def test_tags_in_every_shape(tags, attributes, repairs):
     for _ in range(2):  # the second time, tags are known
         found, counted = one(tags=tags)
         assert attributes_of(found) == attributes
-        assert mended.items() <= counted.items()
+        assert repairs.items() <= counted.items()
 
 
 def test_what_is_equal_in_python_is_not_the_same_tag():
@@ -348,7 +348,7 @@ def test_a_span_that_repeats_another_is_left_out_and_a_different_one_gets_an_id(
     first, second = spans_of(traces)
     assert (first["name"], second["name"]) == ("page", "other")
     assert first["spanId"] != second["spanId"]
-    assert traces.mended == {"repeated_span": 1, "duplicate_span_id": 1}
+    assert traces.repairs == {"repeated_span": 1, "duplicate_span_id": 1}
 
 
 def child_of(number, parent, **fields):
@@ -363,7 +363,7 @@ def test_cycles_of_parents_are_cut_once(parents):
     roots = [each for each in found.values() if "parentSpanId" not in each]
     assert len(roots) == 1
     assert attributes_of(roots[0]["links"][0]) == {"opentracing.ref_type": "child_of"}
-    assert traces.mended == {"cyclic_reference": 1}
+    assert traces.repairs == {"cyclic_reference": 1}
     parents_of = {each["spanId"]: each.get("parentSpanId") for each in found.values()}
     assert all(arrives(each, parents_of) for each in parents_of)
 
@@ -390,7 +390,7 @@ def test_no_cycle_is_left_in_any_order(parents, random_):
 def test_children_before_parents_are_no_cycle():
     spans = [child_of(number, number + 1) for number in range(1, 5000)]
     traces = read(trace(*spans))
-    assert (traces.spans, traces.mended) == (4999, {})
+    assert (traces.spans, traces.repairs) == (4999, {})
 
 
 @pytest.mark.parametrize(
@@ -431,25 +431,25 @@ def test_what_cannot_be_used_is_refused_with_its_place(body, place):
 
 def test_what_can_be_used_is_taken_and_the_rest_counted():
     traces = read(trace(span(), None, 7, "x"))
-    assert (traces.spans, traces.mended) == (1, {"span_dropped": 3})
+    assert (traces.spans, traces.repairs) == (1, {"span_dropped": 3})
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{}", b'{"data":[]}', b'{"data":null}', b'{"data":[{"spans":[]}]}'])
 def test_nothing_is_nothing(body):
     traces = read(body)
-    assert (traces.spans, traces.body(), traces.mended) == (0, b"", {})
+    assert (traces.spans, traces.body(), traces.repairs) == (0, b"", {})
 
 
 def test_odd_processes_and_logs():
     traces = read(trace(span(), processes=[]))
-    assert traces.mended == {"process_missing": 1}
+    assert traces.repairs == {"process_missing": 1}
     traces = read(trace(span(), processes={"p1": []}))
     assert "resource" in document(traces)["resourceSpans"][0] or traces.spans == 1
     traces = read(trace(span(logs={"0": {"timestamp": None, "fields": {"message": "hello", "n": 1}}, "1": 5})))
     (event,) = spans_of(traces)[0]["events"]
     assert (event["name"], event["timeUnixNano"]) == ("hello", str(START * 1000))
     assert attributes_of(event) == {"n": "1"}
-    assert traces.mended == {"map_for_list": 1, "log_dropped": 1, "time_missing": 1, "tags_map": 1}
+    assert traces.repairs == {"map_for_list": 1, "log_dropped": 1, "time_missing": 1, "tags_map": 1}
 
 
 def test_a_hundred_thousand_spans_come_in_steps():

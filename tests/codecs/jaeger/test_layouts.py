@@ -33,7 +33,7 @@ def outcome(body):
         traces = from_json.decode(body, NOW)
     except MalformedError as error:
         return str(error)
-    return traces.body(), traces.mended, traces.spans, traces.service
+    return traces.body(), traces.repairs, traces.spans, traces.service
 
 
 def parsed(body):

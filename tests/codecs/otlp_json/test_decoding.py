@@ -231,7 +231,7 @@ SPAN = "resourceSpans[0].scopeSpans[0].spans[0]"
         ({"startTimeUnixNano": "9" * 5000}, "startTimeUnixNano: a string, where an integer"),
         ({"droppedAttributesCount": 1 << 32}, "droppedAttributesCount: out of range: an integer from 0 to 4294967295"),
         ({"flags": False}, "flags: a boolean, where an integer from 0 to 4294967295 belongs"),
-        ({"kind": "SERVER"}, "kind: no name of a SpanKind: write one of SPAN_KIND_UNSPECIFIED, SPAN_KIND_INTERNAL,"),
+        ({"kind": "SERVER"}, "kind: not a name of a SpanKind: write one of SPAN_KIND_UNSPECIFIED, SPAN_KIND_INTERNAL,"),
         ({"kind": True}, "kind: a boolean, where an integer"),
         ({"kind": 1 << 31}, "kind: out of range"),
         ({"status": "ok"}, "status: a string, where an object belongs"),

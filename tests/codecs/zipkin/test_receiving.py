@@ -12,7 +12,7 @@ from tests.kit.zipkin import NOW, SPAN, START, TRACE, attributes_of, decoded, re
 def only(made, **options):
     """Return the converted span, and the repairs."""
     (found,) = spans_of([made], **options)
-    return found, decoded([made], **options).traces.mended
+    return found, decoded([made], **options).traces.repairs
 
 
 def test_a_regular_span():
@@ -25,7 +25,7 @@ def test_a_regular_span():
     assert (found.name, found.kind) == ("page", 3)
     assert (found.start_time_unix_nano, found.end_time_unix_nano) == (START * 1000, (START + 160_188) * 1000)
     assert attributes_of(found) == {"a": "1"}
-    assert decoded([span()]).traces.mended == {}
+    assert decoded([span()]).traces.repairs == {}
 
 
 def test_spans_are_grouped_by_service_and_scope():
@@ -56,7 +56,7 @@ def test_tags_of_a_resource_become_its_attributes_again():
 
 
 @pytest.mark.parametrize(
-    ("fields", "kind", "mended"),
+    ("fields", "kind", "repairs"),
     [
         ({"kind": "SERVER"}, 2, {}),
         ({"kind": "CLIENT"}, 3, {}),
@@ -70,9 +70,9 @@ def test_tags_of_a_resource_become_its_attributes_again():
         ({"kind": ["x"]}, 1, {"kind": 1}),
     ],
 )
-def test_kinds(fields, kind, mended):
+def test_kinds(fields, kind, repairs):
     found, counts = only(span(**fields))
-    assert (found.kind, counts) == (kind, mended)
+    assert (found.kind, counts) == (kind, repairs)
     assert attributes_of(found) == {}
 
 
@@ -131,7 +131,7 @@ def test_endpoints_become_attributes_unless_tags_contain_them():
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "attributes", "mended"),
+    ("endpoint", "attributes", "repairs"),
     [
         ([], {}, {}),
         ({}, {}, {}),
@@ -143,9 +143,9 @@ def test_endpoints_become_attributes_unless_tags_contain_them():
         ({"port": "x"}, {}, {"port": 1}),
     ],
 )
-def test_odd_endpoints(endpoint, attributes, mended):
+def test_odd_endpoints(endpoint, attributes, repairs):
     found, counts = only(span(remoteEndpoint=endpoint))
-    assert (attributes_of(found), counts) == (attributes, mended)
+    assert (attributes_of(found), counts) == (attributes, repairs)
 
 
 def test_annotations_become_events():
@@ -167,8 +167,8 @@ def test_annotations_become_events():
         "x|{oh}|1": ("x|{oh}|1", {}, 0),
     }
     made = span(annotations=[{"timestamp": START + 5, "value": text} for text in texts])
-    found, mended = only(made)
-    assert mended == {}
+    found, repairs = only(made)
+    assert repairs == {}
     assert [(each.name, attributes_of(each), each.dropped_attributes_count) for each in found.events] == [
         *texts.values()
     ]
@@ -176,7 +176,7 @@ def test_annotations_become_events():
 
 
 def test_odd_annotations():
-    found, mended = only(
+    found, repairs = only(
         span(
             annotations=[
                 1,
@@ -191,11 +191,11 @@ def test_odd_annotations():
         ("2", START * 1000),
         ("b", START // 1000 * 1_000_000),
     ]
-    assert mended == {"annotation_dropped": 1, "annotation_type": 1, "time_text": 1, "time_in_ms": 1}
+    assert repairs == {"annotation_dropped": 1, "annotation_type": 1, "time_text": 1, "time_in_ms": 1}
 
 
 @pytest.mark.parametrize(
-    ("ids", "expected", "mended"),
+    ("ids", "expected", "repairs"),
     [
         ({"id": "10216428"}, ("", SPAN.replace(SPAN, "0000000010216428")), {"id_padded": 1}),
         ({"id": SPAN.upper(), "traceId": TRACE.upper()}, (TRACE, SPAN), {}),
@@ -209,14 +209,14 @@ def test_odd_annotations():
         ({"parentId": "0" * 16}, (TRACE, SPAN), {}),
     ],
 )
-def test_ids(ids, expected, mended):
+def test_ids(ids, expected, repairs):
     found, counts = only(span(**ids))
     assert (found.trace_id.hex(), found.span_id.hex()) == (expected[0] or TRACE, expected[1])
-    assert (found.parent_span_id, counts) == (b"", mended)
+    assert (found.parent_span_id, counts) == (b"", repairs)
 
 
 @pytest.mark.parametrize(
-    ("times", "start", "duration", "mended"),
+    ("times", "start", "duration", "repairs"),
     [
         ({"timestamp": START / 1e6, "duration": 0.5}, START * 1000, 500_000_000, {"time_in_s": 1}),
         ({"timestamp": START // 1000, "duration": 7}, START // 1000 * 10**6, 7_000_000, {"time_in_ms": 1}),
@@ -230,25 +230,25 @@ def test_ids(ids, expected, mended):
         ({"duration": 1 << 80}, START * 1000, 0, {"duration_out_of_range": 1}),
     ],
 )
-def test_times_in_any_unit(times, start, duration, mended):
+def test_times_in_any_unit(times, start, duration, repairs):
     found, counts = only(span(**times))
     assert abs(found.start_time_unix_nano - start) <= 1000
     assert found.end_time_unix_nano - found.start_time_unix_nano == duration
-    assert counts == mended
+    assert counts == repairs
     assert attributes_of(found) == {}
 
 
 @pytest.mark.parametrize("stamp", [..., None, 0])
 def test_a_span_without_a_time_ends_now_or_begins_with_its_first_annotation(stamp):
     absent = {"otel.zipkin.absentField.startTime": True}
-    found, mended = only(span(timestamp=stamp))
-    assert (found.end_time_unix_nano, mended, attributes_of(found)) == (NOW, {}, absent)
+    found, repairs = only(span(timestamp=stamp))
+    assert (found.end_time_unix_nano, repairs, attributes_of(found)) == (NOW, {}, absent)
     found, _ = only(span(timestamp=stamp, annotations=[{"timestamp": START + at, "value": "a"} for at in (2, 1)]))
     assert (found.start_time_unix_nano, attributes_of(found)) == ((START + 1) * 1000, absent)
 
 
 @pytest.mark.parametrize(
-    ("tags", "attributes", "mended"),
+    ("tags", "attributes", "repairs"),
     [
         ([], {}, {}),
         (None, {}, {}),
@@ -260,9 +260,9 @@ def test_a_span_without_a_time_ends_now_or_begins_with_its_first_annotation(stam
         ({"a": (1 << 64) - 1, "b": 1 << 65}, {"a": str((1 << 64) - 1), "b": float(1 << 65)}, {"tag_type": 2}),
     ],
 )
-def test_odd_tags(tags, attributes, mended):
+def test_odd_tags(tags, attributes, repairs):
     found, counts = only(span(tags=tags))
-    assert (attributes_of(found), counts) == (attributes, mended)
+    assert (attributes_of(found), counts) == (attributes, repairs)
 
 
 def test_parse_string_tags():
@@ -280,8 +280,8 @@ def test_parse_string_tags():
     assert attributes_of(only(span(tags=tags))[0]) == tags
     expected = {**tags, "i": 42, "n": -1, "f": 1.5, "e": 1000.0, "t": True}
     for _ in range(2):
-        found, mended = only(span(tags=tags), parse_string_tags=True)
-        assert (attributes_of(found), mended) == (expected, {})
+        found, repairs = only(span(tags=tags), parse_string_tags=True)
+        assert (attributes_of(found), repairs) == (expected, {})
     (resource,) = request_of([span(tags={"process.pid": "7"})], parse_string_tags=True).resource_spans
     assert attributes_of(resource.resource)["process.pid"] == 7
     assert attributes_of(only(span(tags=tags))[0]) == tags
@@ -294,7 +294,7 @@ def test_client_and_server_may_share_their_ids():
         assert {(each.span_id.hex(), each.kind) for each in found} == {(SPAN, 3), (SPAN, 2)}
         server = next(each for each in found if each.kind == 2)
         assert attributes_of(server) == {"zipkin.shared": True}
-        assert decoded(made).traces.mended == {}
+        assert decoded(made).traces.repairs == {}
 
 
 def test_the_debug_flag_is_kept():
@@ -305,7 +305,7 @@ def test_the_debug_flag_is_kept():
 def test_repeated_spans_are_dropped_and_different_ones_get_new_ids():
     decoder = decoded([span(), span(), span(name="other")])
     assert decoder.traces.spans == 2
-    assert decoder.traces.mended == {"repeated_span": 1, "duplicate_span_id": 1}
+    assert decoder.traces.repairs == {"repeated_span": 1, "duplicate_span_id": 1}
 
 
 def test_cycles_are_cut():
@@ -314,7 +314,7 @@ def test_cycles_are_cut():
     assert sum(1 for each in spans_of(spans) if not each.parent_span_id) == 1
     decoder = decoded(spans)
     decoder.traces.body()
-    assert decoder.traces.mended == {"cyclic_reference": 1}
+    assert decoder.traces.repairs == {"cyclic_reference": 1}
     assert spans_of([span(parentId=SPAN)])[0].parent_span_id == b""
 
 
@@ -332,13 +332,13 @@ def test_the_php_sdk_writes_the_scope_beside_the_tags():
     (found,) = scope.spans
     assert (attributes_of(found), found.dropped_events_count) == ({"k": "1"}, 2)
     assert [(each.name, attributes_of(each)) for each in found.events] == [("started", {}), ("e", {"a": "b"})]
-    assert decoded([made]).traces.mended == {"scope_beside_tags": 1, "tag_type": 1}
+    assert decoded([made]).traces.repairs == {"scope_beside_tags": 1, "tag_type": 1}
 
 
 def test_a_bad_span_costs_its_neighbours_nothing():
     decoder = decoded([span(), 7, span(id=...), span(traceId="0" * 32), span(id="00000000000000aa")])
     assert decoder.traces.spans == 2
-    assert decoder.traces.mended == {"span_dropped": 3}
+    assert decoder.traces.repairs == {"span_dropped": 3}
 
 
 @pytest.mark.parametrize(
@@ -365,13 +365,13 @@ def test_invalid_bodies_are_refused_with_the_position(body, told):
     ("body", "kind"), [(span(), "bare_span"), ([[span()], [span(id="00000000000000aa")]], "nested_lists")]
 )
 def test_similar_documents_are_accepted(body, kind):
-    assert decoded(body).traces.mended == {kind: 1}
+    assert decoded(body).traces.repairs == {kind: 1}
 
 
 def test_text_that_is_not_utf_8_is_read_as_latin_1():
     body = json.dumps([span(name="Café", tags={"t": "naïve"})], ensure_ascii=False)
-    found, mended = spans_of(body.encode("latin-1"))[0], decoded(body.encode("latin-1")).traces.mended
-    assert (found.name, attributes_of(found), mended) == ("Café", {"t": "naïve"}, {"invalid_utf8": 1})
+    found, repairs = spans_of(body.encode("latin-1"))[0], decoded(body.encode("latin-1")).traces.repairs
+    assert (found.name, attributes_of(found), repairs) == ("Café", {"t": "naïve"}, {"invalid_utf8": 1})
     (found,) = spans_of(json.dumps([span(name="x\ud800y")]).encode())
     assert found.name == "x\ufffdy"
 

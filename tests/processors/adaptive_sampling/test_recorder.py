@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from otelwp_agent.errors import StartError
 from otelwp_agent.model.batch import Origin
+from otelwp_agent.model.receipt import Ledger
 from otelwp_agent.processors.adaptive_sampling import recorder
 from otelwp_agent.processors.adaptive_sampling.recorder import FlightRecorder
 from otelwp_agent.testing import run
@@ -34,10 +35,10 @@ def request(*numbers, size=1000):
 
 
 def recorded(folder="", *, most=2**20, in_files=2**22, traces=0):
-    made = FlightRecorder(most, str(folder), in_files, structlog.get_logger())
+    made = FlightRecorder(most, str(folder), in_files, structlog.get_logger(), lambda _: Ledger())
     made.start()
     for number in range(1, traces + 1):
-        made.record(request(number), [trace_id(number)], ORIGIN, None, 1000.0 + number)
+        made.record(request(number), [trace_id(number)], ORIGIN, 1000.0 + number)
     return made
 
 
@@ -76,7 +77,7 @@ def test_since():
 
 def test_traces_in_one_request_are_rescued_separately():
     box = recorded()
-    box.record(request(1, 2, 3), [trace_id(1), trace_id(2), trace_id(3)], ORIGIN, None, 1.0)
+    box.record(request(1, 2, 3), [trace_id(1), trace_id(2), trace_id(3)], ORIGIN, 1.0)
     batch = box.rescue(trace_id(2))[0]
     assert (batch.items, batch.origin.tenant, batch.shares[0][0].pending) == (1, "tenant", 1)
     assert ids(box.rescue()) == {trace_id(1), trace_id(3)}
@@ -136,7 +137,7 @@ def test_files_are_private_and_no_link_of_another_user_is_followed(tmp_path):
 def test_a_block_that_cannot_be_written_leaves_no_part_of_a_file(tmp_path, monkeypatch):
     box = recorded(tmp_path)
     for number in range(1, 300):
-        box.record(request(number), [trace_id(number)], ORIGIN, None, 1000.0)
+        box.record(request(number), [trace_id(number)], ORIGIN, 1000.0)
     box.flush()
     with monkeypatch.context() as patch, capture_logs() as logs:
         patch.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
@@ -150,8 +151,8 @@ def test_a_block_that_cannot_be_removed_is_tried_again(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, capture_logs() as logs:
         patch.setattr(os, "unlink", lambda *_: (_ for _ in ()).throw(OSError(errno.EACCES, "no")))
         for number in range(1, 1200):
-            box.record(request(number), [trace_id(number)], ORIGIN, None, 1000.0)
+            box.record(request(number), [trace_id(number)], ORIGIN, 1000.0)
     assert {line["event"] for line in logs} == {"flight recorder: a block cannot be removed"}
     for number in range(1200, 1500):
-        box.record(request(number), [trace_id(number)], ORIGIN, None, 1000.0)
+        box.record(request(number), [trace_id(number)], ORIGIN, 1000.0)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2**19

@@ -1,4 +1,4 @@
-"""What decoders put right in spans that were not as they should be, told to whoever can have it put right."""
+"""Count and report what decoders have repaired in invalid spans, so that the sender can be corrected."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ if TYPE_CHECKING:
 
     from otelwp_agent.errors import ConsumeError
 
-MENDED = Instrument(
+REPAIRS = Instrument(
     "otelwp_receiver_mended",
-    "What was put right in spans that were not as they should be, by kind and site.",
+    "Repairs of invalid spans, by kind and site.",
     labels=("receiver", "kind", "site"),
 )
 
 MAX_SENDERS = 1024
-"""Senders whose site is remembered; when full, they are all forgotten."""
+"""Maximum number of senders with a cached site; when it is reached, all are removed."""
 
 
 class Decoded(Protocol):
-    """What a decoder tells beside the spans."""
+    """The result of a decoder besides the spans."""
 
     @property
-    def mended(self) -> Mapping[str, int]:
-        """What was put right, and how often."""
+    def repairs(self) -> Mapping[str, int]:
+        """Number of repairs by kind."""
 
     @property
     def service(self) -> str:
         """The name of the first service."""
 
 
-class Mended:
-    """Counts what was put right by kind and site, and says so in the log once for each."""
+class Repairs:
+    """Counts repairs by kind and site, and logs each combination once."""
 
-    __slots__ = ("_counters", "_log", "_receiver", "_registry", "_senders", "_sites", "_told")
+    __slots__ = ("_counters", "_log", "_receiver", "_registry", "_reported", "_senders", "_sites")
 
     def __init__(self, receiver: str, log: structlog.typing.FilteringBoundLogger, registry: Registry) -> None:
         """Count for the component `receiver`."""
@@ -48,13 +48,13 @@ class Mended:
         self._registry = registry
         self._sites = Sites()
         self._counters: dict[str, dict[str, Counter]] = {}
-        """By site and kind."""
+        """Counters by site and kind."""
         self._senders: dict[tuple[str, str], tuple[str, dict[str, Counter]]] = {}
         """Sites and their counters by User-Agent and service."""
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def add(self, decoded: Decoded, user_agent: str = "") -> None:
-        """Enter what was mended in `decoded`."""
+        """Count the repairs of `decoded`."""
         sender = user_agent, decoded.service
         known = self._senders.get(sender)
         if known is None:
@@ -64,20 +64,21 @@ class Mended:
             known = self._senders[sender] = site, self._counters.setdefault(site, {})
         site, counters = known
         fresh = {}
-        for kind, times in decoded.mended.items():
+        for kind, times in decoded.repairs.items():
             counter = counters.get(kind)
             if counter is None:
-                counter = counters[kind] = self._registry.counter(MENDED, receiver=self._receiver, kind=kind, site=site)
+                counter = self._registry.counter(REPAIRS, receiver=self._receiver, kind=kind, site=site)
+                counters[kind] = counter
                 fresh[kind] = times
             counter.value += times
         if fresh:
-            self._log.warning("spans mended", site=site, kinds=fresh)
+            self._log.warning("spans repaired", site=site, kinds=fresh)
 
-    def tell(self, user_agent: str, error: ConsumeError) -> None:
-        """Say once for each sender that what it sends cannot be used."""
+    def report_refused(self, user_agent: str, error: ConsumeError) -> None:
+        """Log, once for each site, that its requests cannot be used."""
         site = self._site(user_agent, "")
-        if site not in self._told:
-            self._told.add(site)
+        if site not in self._reported:
+            self._reported.add(site)
             self._log.error("request refused after it was accepted", site=site, reason=str(error))
 
     def _site(self, user_agent: str, service: str) -> str:

@@ -318,3 +318,21 @@ def test_when_a_send_may_be_possible_without_being_woken(loop):
     assert dispatcher._due() == breaker.until + PRECEDENCE, "another sender of the exporter comes first"
     sends.concurrency.sending = sends.concurrency.limit
     assert dispatcher._due() is None
+
+
+def test_a_dispatcher_whose_probe_failed_asks_after_the_others(loop):
+    sends = Sends(loop)
+
+    async def scenario():
+        sends.breaker.listeners.append(lambda: None)
+        sends.breaker.failed(Permit.TRY, loop.time())
+        sends.add("a")
+        await asyncio.sleep(5)
+        assert sends.dispatcher._permit() is Permit.PROBE
+        sends.breaker.failed(Permit.PROBE, loop.time())
+        await asyncio.sleep(10 + PRECEDENCE / 2)
+        assert sends.dispatcher._permit() is Permit.NONE
+        await asyncio.sleep(PRECEDENCE)
+        assert sends.dispatcher._permit() is Permit.PROBE
+
+    loop.run_until_complete(scenario())

@@ -1,6 +1,7 @@
 """What the loop of commits does beyond writing: see test_journal.py for that."""
 
 import asyncio
+import errno
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from structlog.testing import capture_logs
 from otelwp_agent.errors import Overloaded
 from otelwp_agent.journal import commits
 from otelwp_agent.journal.commits import EARLY_BYTES, FLUSH_INTERVAL, GROUP_INTERVAL, MAX_GROUP
-from otelwp_agent.journal.records import HEADER_BYTES
+from otelwp_agent.journal.records import HEADER_BYTES, Kind, Snapshot
 from otelwp_agent.journal.segment import DisplacedError, Segment
 from otelwp_agent.journal.segments import SegmentStore
 from otelwp_agent.model.receipt import Outcome
@@ -291,3 +292,61 @@ async def test_the_next_segment_begins_with_the_number_after_the_last_entry(live
     assert (later.entry.segment.first, later.entry.seq, later.entry.index) == (3, 3, 0)
     (after,) = await life.put(body(3))
     assert (after.entry.seq, after.entry.index, after.entry.size) == (4, 1, HEADER_BYTES + len(body(3)))
+
+
+@pytest.mark.parametrize("why", ["a commit is being written", "the journal is closed"])
+async def test_nothing_is_written_beside_another_commit_or_after_the_end(live, why):
+    commits = live().journal._commits
+    commits._requests = sized(10)
+    if why == "the journal is closed":
+        commits._admission.closed = True
+    else:
+        commits.draft = object()
+    before = commits.draft
+    commits.commit()
+    assert (len(commits._requests), commits.draft) == (1, before)
+    assert commits._scheduled is False
+    commits.draft, commits._requests = None, []
+
+
+async def test_senders_are_refused_when_no_segment_can_be_created(live, body, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    life = live()
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentStore, "newest", full)
+        requests = await life.put(body(0), body(1))
+    assert ["No space left on device" in str(request.error) for request in requests] == [True, True]
+    assert (life.journal._admission.unwritten, life.sums()[0]) == (0, 0)
+
+
+async def test_the_accounts_of_requests_add_up(live, body):
+    life = live()
+    for number in range(3):
+        await life.put(body(number))
+    assert life.sums() == (6, [0, 0, 0, 0], 6)
+
+
+async def test_a_segment_begins_with_the_accounts_on_disk_and_the_time(live, body, monkeypatch):
+    life = live()
+    monkeypatch.setattr("otelwp_agent.journal.commits.time.time", lambda: 1234.5)
+    for adjusted in (True, False):
+        life.journal._store.adjusted, life.journal._store.current = adjusted, None
+        (one,) = await life.put(body(0))
+        record = next(iter(one.entry.segment.scan()))
+        assert record.kind is Kind.SNAPSHOT
+        snapshot = Snapshot.decode(record.payload)
+        assert (snapshot.first, snapshot.time, snapshot.adjusted) == (one.entry.seq, 1234.5, adjusted)
+        assert [row[3] for row in snapshot.accounts] == ([] if adjusted else [2])
+        (two,) = await life.put(body(1))
+        life.journal._books.written.clear()
+        assert [each.kind for each in two.entry.segment.scan()].count(Kind.SNAPSHOT) == 1
+        life.journal._books.written[two.ledgers[0]] = ("traces", "otlp", "", 2, [0, 0, 0, 0], {})
+
+
+async def test_without_sync_no_thread_writes(live, body, monkeypatch):
+    life = live(sync="none")
+    monkeypatch.setattr(life.journal._commits._writer, "submit", lambda *_: pytest.fail("a thread was asked"))
+    (one,) = await life.put(body(0))
+    assert one.error is None

@@ -1,8 +1,8 @@
-# Everything one does with this project, a word each: `make` lists the words.
+# Commands of this project: `make` lists them.
 #
-# It needs make and Python >= 3.11, nothing else. `.venv` is made once; stamp files in it say what is complete, so that
-# nothing is installed twice and nothing asks the network again. An interrupted installation leaves no stamp: the next
-# `make` begins with an empty `.venv`.
+# Only make and Python >= 3.11 are needed. `.venv` is created once. Stamp files in it show which steps are complete, so that
+# nothing is installed or downloaded twice. An interrupted installation leaves no stamp: the next `make` starts with an
+# empty `.venv`.
 
 PYTHON ?=
 CONFIG ?= examples/quickstart.yaml
@@ -24,21 +24,21 @@ CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types layers mirror native docs-check proto-check fmt docs proto pin bench fuzz interop chaos hostile mutants clean
+.PHONY: help run test check lint types layers mirror english native docs-check proto-check fmt docs proto pin bench fuzz interop chaos hostile mutants clean
 
-help: ## list these words
+help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r word text; \
 	do printf '%-16s %s\n' "$$word" "$$text"; done
 
 run: $(RUNTIME) ## start the agent on examples/quickstart.yaml (CONFIG=… for another file)
 	@exec $(BIN)/otelwp-agent run --config $(CONFIG)
 
-test: $(DEV) ## run the tests, in parallel (PYTEST_ARGS=… to choose)
+test: $(DEV) ## run the tests in parallel (PYTEST_ARGS=… to select)
 	@$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
 
-# Every check runs, even when one before it has failed.
-check: $(DEV) ## lint, types, layers, file mirror, warnings of C, generated documentation and protobuf code
-	@$(MAKE) --no-print-directory --keep-going lint types layers mirror native docs-check proto-check
+# All checks run, even if an earlier one has failed.
+check: $(DEV) ## check lint, types, layers, mirrored tests, English, C warnings, generated documentation and protobuf code
+	@$(MAKE) --no-print-directory --keep-going lint types layers mirror english native docs-check proto-check
 
 lint: $(DEV)
 	@$(BIN)/ruff check --quiet .
@@ -54,6 +54,9 @@ layers: $(DEV)
 mirror: $(DEV)
 	@$(BIN)/python tools/mirror.py
 
+english: $(DEV)
+	@$(BIN)/python tools/english.py
+
 native: $(DEV)
 	@$(BIN)/python tools/native.py
 
@@ -63,7 +66,7 @@ docs-check: $(DEV)
 proto-check: $(DEV)
 	@$(BIN)/python tools/proto.py --check
 
-fmt: $(DEV) ## format, and fix what ruff can fix
+fmt: $(DEV) ## format the code, and fix what ruff can fix
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format .
 
@@ -76,31 +79,31 @@ proto: $(DEV) ## compile the .proto files
 pin: $(DEV) $(MUTANTS) ## write the versions installed in .venv to constraints.txt
 	@$(BIN)/python tools/pin.py
 
-bench: $(DEV) ## measure speed and memory beside a peer (BENCH_ARGS=--quick for a short run)
+bench: $(DEV) ## compare speed and memory with a peer (BENCH_ARGS=--quick for a short run)
 	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
-fuzz: $(DEV) ## throw broken input at the HTTP front, the codecs and the C (FUZZ_ARGS=…)
+fuzz: $(DEV) ## feed invalid input to the HTTP server, the codecs and the C module (FUZZ_ARGS=…)
 	@for target in benchmarks/fuzz/fuzz_*.py; do $(BIN)/python $$target $(FUZZ_ARGS) || exit 1; done
 	@$(BIN)/python tools/native.py --fuzz $(FUZZ_ARGS)
 
-interop: $(DEV) ## run the tests that need real peers, and get those first (PEERS=… for some of them)
+interop: $(DEV) ## install real peers and run the tests with them (PEERS=… to select)
 	@PYTHONPATH=tools $(BIN)/python -m peers $(PEERS)
 	@OTELWP_PEERS_BUILD=no $(BIN)/python -m pytest -m interop $(PYTEST_ARGS)
 
-chaos: $(DEV) ## kill agents and break disks: is anything lost? (CHAOS_SECONDS=120 CHAOS_SEED=… PYTEST_ARGS=…)
+chaos: $(DEV) ## kill agents and make disks fail, and check that no data are lost (CHAOS_SECONDS=120 CHAOS_SEED=… PYTEST_ARGS=…)
 	@CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_SEED=$(CHAOS_SEED) $(BIN)/python -m pytest -m chaos tests/chaos $(PYTEST_ARGS)
 
-hostile: $(DEV) ## attack agents: does anybody else have to wait, does memory keep to its limit? (PYTEST_ARGS=…)
+hostile: $(DEV) ## attack agents, and check response times and memory (PYTEST_ARGS=…)
 	@$(BIN)/python -m pytest -m hostile tests/hostile $(PYTEST_ARGS)
 
-mutants: $(MUTANTS) ## change guarded code in small ways: does a test fail? (MODULES="model/receipt.py sending" for some)
+mutants: $(MUTANTS) ## change guarded code in small ways and check that a test fails (MODULES="model/receipt.py sending" for some)
 	@$(BIN)/python tools/mutants.py $(MODULES)
 
-clean: ## remove .venv and everything that was built or cached
+clean: ## remove .venv and all built and cached files
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
 	@find otelwp_agent tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# An interpreter that was asked for by name replaces a `.venv` of another version, if it can.
+# An interpreter given as PYTHON replaces a `.venv` of another version, if it is new enough.
 ifneq ($(PYTHON),)
 VERSION := -c 'import sys; print(sys.version_info[:3] if sys.version_info >= (3, 11) else "too old")'
 ASKED := $(shell $(PYTHON) $(VERSION) 2>/dev/null || echo missing)
@@ -124,15 +127,15 @@ $(MADE):
 	echo "Making $(VENV) with $$("$$found" -V)"; \
 	"$$found" -m venv --clear $(VENV) && touch $@
 
-# The stamp of `.venv` is away while pip works. If pip fails it comes back, for pip leaves things whole; if this is
-# interrupted it does not.
+# The stamp of `.venv` is removed while pip runs. If pip fails, the stamp is restored, because pip leaves `.venv` usable. If
+# the installation is interrupted, it is not restored.
 define install
 	@echo "Installing $(1)"; rm -f $(MADE); trap 'exit 130' INT TERM; \
 	$(PIP_INSTALL) --editable '$(1)'; status=$$?; touch $(MADE); exit $$status
 	@touch $@
 endef
 
-# The extension module is compiled where there is a C compiler.
+# The extension module is compiled if there is a C compiler.
 $(RUNTIME): pyproject.toml constraints.txt $(wildcard otelwp_agent/model/native/*) | $(MADE)
 	$(call install,.)
 

@@ -1,4 +1,4 @@
-"""Overload: what becomes of what was accepted, with 1, 3 and 6 exporters, and one of them slow, hung or refusing.
+"""Measure the loss of accepted spans under overload, with 1, 3 and 6 exporters, and one sink slow, hung or refusing.
 
 Our agent and the OpenTelemetry Collector, in turns, have the pipeline `otlp (HTTP) → memory_limiter → batch → n
 otlp_http` and get the same load: requests of 100 spans on 16 connections, twice as many spans as a sink takes. Sinks
@@ -110,7 +110,7 @@ class SinkProtocol(asyncio.Protocol):
     """One connection to a sink."""
 
     def __init__(self, sink: Sink, sinks: Sequence[Sink]) -> None:
-        """Hand requests to `sink`; `GET` tells what came to all of them."""
+        """Hand requests to `sink`; `GET` returns the counts of all of them."""
         self.sink = sink
         self.sinks = sinks
         self.parser = httptools.HttpRequestParser(self)
@@ -218,7 +218,7 @@ def theirs(sinks: Sequence[int]) -> str:
 
 @dataclass
 class Outcome:
-    """What became of one load."""
+    """Result of one load."""
 
     collector: str
     exporters: int

@@ -1,4 +1,4 @@
-"""What a refusal costs: CPU microseconds of the agent's process for each request that it refuses, over HTTP.
+"""Measure the cost of a refusal: CPU microseconds of the agent's process for each refused HTTP request.
 
 The pipeline is `otlp (HTTP) → batch → otlp_http` with a backend that never answers. `batch` keeps the requests of each
 tenant apart (`metadata_keys`), so that as many groups wait as there are tenants. When the queue and `batch` are full,

@@ -126,7 +126,7 @@ class Reads(Enum):
     ATTRIBUTES = "attributes"
     """Attributes at any level, names and severities (`Slices` and the messages below it)."""
     FULL = "full"
-    """Everything."""
+    """All fields, with the complete message types."""
 
 
 class Effect(Enum):
@@ -340,7 +340,7 @@ class Component:
 class Receiver(Component):
     """Creates batches. `next` is set before `start` and again at a reload: read it for each batch."""
 
-    next: Mapping[Signal, Entry]
+    next: Mapping[Signal, ReceiverSink]
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -353,7 +353,7 @@ class Receiver(Component):
         return None if state is None else ComponentHealth(self.context.kind, str(self.context.id), *state)
 
 
-class Entry(Protocol):
+class ReceiverSink(Protocol):
     """The entry of all pipelines that a receiver feeds, for one signal."""
 
     @property
@@ -435,7 +435,7 @@ class Exporter(Component):
 class Connector(Component):
     """Ends a pipeline and starts others. `next` is set before `start` and again at a reload."""
 
-    next: Mapping[Signal, Entry]
+    next: Mapping[Signal, ReceiverSink]
 
     def consume(self, batch: Batch) -> None:
         """Accept the whole batch, or raise `ConsumeError` and accept nothing of it."""

@@ -29,7 +29,7 @@ class Buffer:
         return offer, again
 
 
-def test_those_that_wait_are_served_in_order_and_a_small_one_never_overtakes_a_large_one():
+def test_waiting_stages_are_served_in_order_and_a_small_batch_never_overtakes_a_large_one():
     async def scenario():
         buffer = Buffer()
         for name, size in (("large", 3), ("small", 1), ("smaller", 1)):
@@ -53,7 +53,7 @@ def test_those_that_wait_are_served_in_order_and_a_small_one_never_overtakes_a_l
     run(scenario())
 
 
-def test_nobody_looks_while_nothing_is_freed_and_one_release_costs_one_offer():
+def test_there_is_no_offer_while_nothing_is_freed_and_one_offer_for_each_release():
     async def scenario():
         buffer = Buffer()
         for number in range(1000):
@@ -70,7 +70,7 @@ def test_nobody_looks_while_nothing_is_freed_and_one_release_costs_one_offer():
     run(scenario())
 
 
-def test_a_refusal_that_nobody_keeps_leaves_the_buffer_open_for_what_fits():
+def test_a_refused_batch_that_is_not_kept_does_not_block_smaller_ones():
     async def scenario():
         buffer = Buffer()
         buffer.capacity.refuse(full=False)
@@ -85,7 +85,7 @@ def test_a_refusal_that_nobody_keeps_leaves_the_buffer_open_for_what_fits():
     run(scenario())
 
 
-def test_what_is_cancelled_is_not_offered():
+def test_a_cancelled_offer_is_not_made():
     async def scenario():
         buffer = Buffer()
         offer, again = buffer.keeper("a")
@@ -123,7 +123,7 @@ def test_a_refusal_without_capacity_is_offered_again_by_a_timer_that_slows_down(
     run(scenario())
 
 
-def test_progress_is_known_along_the_chain_of_causes():
+def test_progress_includes_the_chain_of_causes():
     async def scenario():
         now = asyncio.get_running_loop().time
         queue = Capacity("exporters/x", now, isolate_after=5.0)

@@ -267,7 +267,7 @@ def declared_instruments() -> dict[str, tuple[Instrument, list[str]]]:
 def declares_instruments(path: Path) -> bool:
     """Whether a module calls `Instrument` at its top level; only such modules are imported."""
     tree = ast.parse(path.read_text("utf-8"))
-    return path.name != "metrics.py" and any(
+    return any(
         isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Instrument")
         for statement in tree.body
         if isinstance(statement, (ast.Assign, ast.AnnAssign))
@@ -307,8 +307,8 @@ def metrics_page() -> str:
 def contracts_page() -> str:
     """Return docs/topics/contracts.md."""
     text = (
-        "Read here what a broken contract means and how to keep it. `otelwp_agent.testing` checks these contracts;\n"
-        "[Writing a component](writing-a-component.md) shows how to run them on your own.\n"
+        "After reading this page you know the rule and the reason of each contract. `otelwp_agent.testing` checks it;\n"
+        "[Writing a component](writing-a-component.md) shows how to check your own component.\n"
     )
     parts = [generated("the docstrings in otelwp_agent/testing/contracts"), "# The contracts of components\n", text]
     for contract in CONTRACTS:

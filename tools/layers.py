@@ -7,9 +7,9 @@
         → component, components → sampling → codecs → transport → config → storage → model → telemetry, errors, capacity
 
 Imports for type checkers count like any other, because a layer that uses the types of another depends on it. Other
-rules are checked too: modules do not import each other in a circle; model/ does no I/O; only transport/grpc_*.py import
-gRPC; only cli/main.py ends the process; only telemetry/tasks.py starts background tasks, which it names and whose
-errors it reports.
+rules are checked too: modules do not import each other in a circle; no two classes share a name; model/ does no I/O;
+only transport/grpc_*.py import gRPC; only cli/main.py ends the process; only telemetry/tasks.py starts background
+tasks, which it names and whose errors it reports.
 
 Prints `file:line: problem` and exits 1 if there are problems. Run by `make check`.
 """
@@ -183,6 +183,22 @@ def circle_problems(trees: Mapping[str, tuple[Path, ast.AST]]) -> Iterator[tuple
         yield trees[group[0]][0], text
 
 
+def name_problems(trees: Mapping[str, tuple[Path, ast.AST]]) -> Iterator[tuple[Path, int, str]]:
+    """Yield (file, line, problem) for each class that has the name of a class in another module.
+
+    Exempt are the `Config` of each component and the blocks in config/, which have the name of what they configure.
+    """
+    first: dict[str, str] = {}
+    for module, (path, tree) in trees.items():
+        if module.startswith(f"{PACKAGE}.config."):
+            continue
+        for node in tree.body if isinstance(tree, ast.Module) else ():
+            if isinstance(node, ast.ClassDef) and node.name != "Config":
+                other = first.setdefault(node.name, module)
+                if other != module:
+                    yield path, node.lineno, f"{other} has a class {node.name} too: give each a name that says which"
+
+
 def check_source(source: str, module: str, *, is_package: bool = False) -> list[tuple[int, str]]:
     """Return every (line, problem) in the source of one module."""
     tree = ast.parse(source)
@@ -204,6 +220,7 @@ def main() -> int:
         trees[module] = path, ast.parse(source)
         found += [(path, line, problem) for line, problem in check_source(source, module, is_package=is_package)]
     found += [(path, 1, problem) for path, problem in circle_problems(trees)]
+    found += name_problems(trees)
     for path, line, problem in found:
         print(f"{path.relative_to(ROOT)}:{line}: {problem}")
     return 1 if found else 0

@@ -53,7 +53,7 @@ SETTINGS = {
     "use_git_change_detection": False,
     "track_dependencies": False,
 }
-"""What mutmut is told for every module."""
+"""Configuration of mutmut for every module."""
 
 STATUS = {0: "survived", 5: "no tests", 33: "no tests", 36: "timeout", 24: "timeout", -24: "timeout", 152: "timeout"}
 """mutmut's exit codes of the test run of a mutant; all others mean that the tests failed, so it was killed."""
@@ -68,7 +68,7 @@ class MutantsError(Exception):
 
 @dataclass(frozen=True)
 class Change:
-    """What a mutant changes: identified by text, so that unrelated edits of the module do not matter."""
+    """The change of a mutant, identified by text, so that unrelated edits of the module do not matter."""
 
     module: str
     """Path in the repository."""

@@ -1,6 +1,6 @@
-"""Bodies that cost much to read for their size: what `fuzz_cost` begins with.
+"""Bodies that cost much to read for their size: the corpus of `fuzz_cost`.
 
-Each maker takes a source of chance and a size in bytes, and returns a body of about that size.
+Each function has a random source and a size in bytes as arguments, and returns a body of about that size.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Maker = Callable[[random.Random, int], bytes]
 
 BOMB = 24 * 2**20
-"""Bytes that the largest bodies inflate to: more than any receiver accepts."""
+"""Decompressed size in bytes of the largest bodies: more than any receiver accepts."""
 
 JSON_ELEMENTS = (
     b"{}", b"[]", b'""', b"1", b"null", b"1.5e300", b"99999999999", b'{"":0}', b"[[]]", b'"\\ud800"',
@@ -43,7 +43,7 @@ JSON_PLACES = (
 
 
 def json_body(chance: random.Random, size: int) -> bytes:
-    """Repeat a small element where lists stand; or make an object of many keys."""
+    """Return JSON that repeats a small element where lists are expected, or an object with many keys."""
     if not chance.randrange(8):
         pairs = (b'"%x":%b' % (number, chance.choice(JSON_ELEMENTS[:8])) for number in range(size // 12))
         return chance.choice(JSON_PLACES) % (b"{%b}" % b",".join(pairs))
@@ -61,7 +61,7 @@ def varint(number: int) -> bytes:
 
 
 def protobuf_body(chance: random.Random, size: int) -> bytes:
-    """Repeat a small field, and enclose it in fields of small numbers."""
+    """Return a repeated small field, nested in fields with small numbers."""
     field = b"".join(
         chance.choice((
             bytes([chance.choice((1, 2, 3, 4, 5, 6, 9, 11, 13)) << 3 | 2, 0]),
@@ -83,7 +83,7 @@ def protobuf_body(chance: random.Random, size: int) -> bytes:
 
 
 def thrift_list(kind: int, count: int, element: bytes) -> bytes:
-    """Return a list."""
+    """Return a list of `count` equal elements."""
     return struct.pack(">bi", kind, count) + element * count
 
 
@@ -96,7 +96,7 @@ THRIFT_ELEMENTS = (
 
 
 def thrift_body(chance: random.Random, size: int) -> bytes:
-    """Return a batch with a long list in one of the places for it."""
+    """Return a batch with a long list in one of the fields with lists."""
     kind, element = chance.choice(THRIFT_ELEMENTS)
     many = thrift_list(kind, size // len(element) + 1, element)
     place = chance.randrange(5)
@@ -111,7 +111,7 @@ def thrift_body(chance: random.Random, size: int) -> bytes:
 
 
 def gzip_body(chance: random.Random, size: int) -> bytes:
-    """Return members, blocks and headers that hold nothing, or a bomb."""
+    """Return empty members, blocks and headers, or a decompression bomb."""
     return chance.choice((
         lambda: gzip.compress(b"") * (size // 20 + 1),
         lambda: gzip.compress(gzip.compress(b"") * min(size * 20, BOMB // 20), 1),
@@ -125,7 +125,7 @@ def gzip_body(chance: random.Random, size: int) -> bytes:
 
 
 def deflate_body(chance: random.Random, size: int) -> bytes:
-    """Return blocks that hold nothing, without the wrapper of zlib."""
+    """Return empty blocks of raw deflate, without a zlib header."""
     if chance.randrange(2):
         return b"\0\0\0\xff\xff" * (size // 5) + b"\1\0\0\xff\xff"
     deflater = zlib.compressobj(9, wbits=-15)
@@ -136,7 +136,7 @@ def deflate_body(chance: random.Random, size: int) -> bytes:
 
 
 def zlib_body(chance: random.Random, size: int) -> bytes:
-    """Return streams one after the other, or a bomb."""
+    """Return several streams, or a decompression bomb."""
     return chance.choice((
         lambda: zlib.compress(b"") * (size // 8 + 1),
         lambda: zlib.compress(bytes(min(size * 1000, BOMB)), 1),
@@ -145,7 +145,7 @@ def zlib_body(chance: random.Random, size: int) -> bytes:
 
 
 def zstd_body(chance: random.Random, size: int) -> bytes:
-    """Return frames and blocks that hold nothing, or a bomb."""
+    """Return empty frames and blocks, or a decompression bomb."""
     head = b"\x28\xb5\x2f\xfd\0\x48"
     compressor = zstandard.ZstdCompressor()
     return chance.choice((

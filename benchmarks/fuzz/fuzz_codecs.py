@@ -1,7 +1,7 @@
-"""Any bytes to the model's codecs: the OTLP/JSON codec and the projections may say MalformedError, and nothing else.
+"""Feed any bytes to the OTLP/JSON codec and the projections: they may raise only MalformedError.
 
-And what one of them takes, the others must take: decoded JSON is a request that parses in full, and what parses in full
-passes the check, splits without losing an item, and comes back the same from JSON.
+In addition, all of them must agree: decoded JSON is a valid request; and a request that is completely valid passes the
+check, is split without losing an item, and is the same after conversion to JSON and back.
 
 `python benchmarks/fuzz/fuzz_codecs.py --seconds 10 --seed 1`
 """
@@ -29,11 +29,11 @@ from tests.kit.otlp import Maker  # noqa: E402
 
 CAPTURES = ROOT / "tests/data/captures"
 MADE = 60
-"""Requests of each signal in the corpus, beside the captures."""
+"""Number of generated requests of each signal in the corpus, in addition to the captures."""
 
 
 def codecs(data: bytes) -> None:
-    """Try `data` as JSON and as protobuf, as a request of each signal."""
+    """Process `data` as JSON or as protobuf, as a request of each signal."""
     for signal in Signal:
         if data[:1] in {b"{", b"["}:
             as_json(signal, data)
@@ -42,7 +42,7 @@ def codecs(data: bytes) -> None:
 
 
 def as_json(signal: Signal, data: bytes) -> None:
-    """Decode; what decodes must parse in full and come back the same."""
+    """Decode JSON; the result must be a valid request and the same after encoding and decoding."""
     try:
         body = decode(signal, data)
     except MalformedError:
@@ -54,7 +54,7 @@ def as_json(signal: Signal, data: bytes) -> None:
 
 
 def as_wire(signal: Signal, body: bytes) -> None:
-    """Check, count, split and encode; each may refuse, but not what parses in full."""
+    """Check, count, split and encode. Each may refuse `body`, unless protobuf can parse all of it."""
     good = parses(signal, body)
     try:
         encode(signal, body)
@@ -78,7 +78,7 @@ def as_wire(signal: Signal, body: bytes) -> None:
 
 
 def parses(signal: Signal, body: bytes) -> bool:
-    """Tell whether protobuf reads all of it."""
+    """Return whether protobuf can parse all of `body`."""
     try:
         request_class(signal).FromString(body)
     except DecodeError:
@@ -87,7 +87,7 @@ def parses(signal: Signal, body: bytes) -> bool:
 
 
 def corpus() -> list[bytes]:
-    """Return requests of every signal in both forms, drawn, and as real senders wrote them."""
+    """Return requests of every signal in both formats, generated and captured from real senders."""
     bodies = [path.read_bytes() for path in sorted(CAPTURES.glob("*.*")) if path.suffix in {".json", ".pb"}]
     for seed in range(MADE):
         for signal in Signal:

@@ -1,10 +1,10 @@
-"""Any bytes to what receivers read bodies with: CPU and memory stay within a fixed budget for each byte of the wire.
+"""Feed any bytes to the decoders of the receivers: CPU and memory must stay within a budget for each byte received.
 
-The first byte of an input chooses the reader. The rest is tried as a body, and as the seed of a body that is made to
-cost much (cost_bodies.py): what was changed at random mostly means nothing. CPU is that of the process. Memory is the
-peak of the resident set, which Linux resets and reports for the process itself: that counts what C libraries allocate,
-which tracemalloc does not see, and costs microseconds. A budget that was exceeded is measured twice more, because other
-processes disturb a measurement.
+The first byte of an input selects the decoder. The rest is used as a body, and as the seed of an expensive body
+(cost_bodies.py), because randomly changed bodies are mostly invalid. CPU is the CPU time of the process. Memory is the
+peak of the resident set, which Linux resets and reports per process; this includes the memory of C libraries, which
+tracemalloc does not see, and needs only microseconds. If a budget is exceeded, the body is measured twice more, because
+other processes disturb a measurement.
 
 `python benchmarks/fuzz/fuzz_cost.py --seconds 10 --seed 1`
 """
@@ -44,27 +44,27 @@ if TYPE_CHECKING:
     Reader = Callable[[bytes], object]
 
 SECONDS_PER_BYTE, SMALL_SECONDS = 20e-6, 0.05
-"""CPU for each byte; and for a step of reading a body below `SMALL`."""
+"""CPU seconds for each byte, and for one step of decoding a body below `SMALL` bytes."""
 MEMORY_PER_BYTE, FREE_MEMORY = 64, 24 * 2**20
-"""Bytes of memory for each byte, and beside these."""
+"""Bytes of memory for each byte of a body, and bytes that are always allowed."""
 SMALL = 64 * 1024
 LIMIT = 20 * 2**20
-"""Bytes of the largest body, as receivers have it."""
+"""Maximum size of a body in bytes, as in the receivers."""
 SIZES = (100, 5_000, 60_000, 60_000, 400_000)
 MADE = 30
-"""Inputs in the corpus for each reader."""
+"""Number of inputs in the corpus for each decoder."""
 _MEMORY = Path("/proc/self/status")
 _RESET = Path("/proc/self/clear_refs")
 _libc = ctypes.CDLL(None)
 
 
 def inflate(encoding: str) -> Reader:
-    """Return what decompresses a body."""
+    """Return a function that decompresses a body."""
     return lambda body: decompress(encoding, body, LIMIT)
 
 
 def zipkin(form: ModuleType) -> Reader:
-    """Return what decodes a body of Zipkin's in steps, as the receiver does."""
+    """Return a function that decodes a Zipkin body in steps, as the receiver does."""
 
     def read(body: bytes) -> Generator[None, None, object]:
         decoder = yield from form.decoding(body, time.time_ns(), max_items=DEFAULT_MAX_ITEMS)
@@ -74,7 +74,7 @@ def zipkin(form: ModuleType) -> Reader:
 
 
 def otlp_json(signal: Signal) -> Reader:
-    """Return what decodes and checks a body in OTLP/JSON."""
+    """Return a function that decodes and checks a body in OTLP/JSON."""
     check = checker(signal)
     return lambda body: check(decode(signal, body))
 
@@ -98,13 +98,13 @@ READERS: dict[str, tuple[Reader, bodies.Maker]] = {
     "zstd": (inflate("zstd"), bodies.zstd_body),
     "zstd twice": (inflate("zstd, zstd"), bodies.zstd_body),
 }
-"""What reads bodies, and what makes expensive ones for it."""
+"""Decoders, and the function that builds expensive bodies for each."""
 _NAMES = tuple(READERS)
 _INFLATING = frozenset({bodies.gzip_body, bodies.deflate_body, bodies.zlib_body, bodies.zstd_body})
 
 
 def cost(data: bytes) -> None:
-    """Read what follows the first byte, and what it is the seed of."""
+    """Decode the bytes after the first one, and the expensive body with this seed."""
     if not data:
         return
     name = _NAMES[data[0] % len(_NAMES)]
@@ -114,11 +114,11 @@ def cost(data: bytes) -> None:
 
 
 def within_budget(name: str, body: bytes) -> None:
-    """Assert that reading `body` costs no more than its size allows, in one of three attempts."""
+    """Assert that decoding `body` stays within the budget for its size, in one of three attempts."""
     read, make = READERS[name]
     output = min(max(FREE_OUTPUT, MAX_RATIO * len(body)), LIMIT) if make in _INFLATING else 0
     seconds = SMALL_SECONDS if len(body) < SMALL else max(SMALL_SECONDS, SECONDS_PER_BYTE * len(body))
-    memory = FREE_MEMORY + MEMORY_PER_BYTE * len(body) + 2 * output  # in parts, and put together
+    memory = FREE_MEMORY + MEMORY_PER_BYTE * len(body) + 2 * output  # in parts, and joined
     for attempt in range(3):
         if attempt:
             gc.collect()
@@ -131,9 +131,9 @@ def within_budget(name: str, body: bytes) -> None:
 
 
 def measured(read: Reader, body: bytes) -> tuple[float, float, int]:
-    """Return the CPU for reading a body and for the longest step of that, in seconds, and the bytes of memory.
+    """Return the CPU seconds for decoding a body, those of its longest step, and the bytes of memory used.
 
-    Between steps the event loop serves others. The body may be refused.
+    Between steps the event loop can serve other requests. The body may be refused.
     """
     _libc.malloc_trim(0)
     before = _reset_peak()
@@ -150,16 +150,16 @@ def measured(read: Reader, body: bytes) -> tuple[float, float, int]:
 
 
 def _reset_peak() -> int:
-    """Let the peak of the resident set begin anew; return its size now."""
+    """Reset the peak of the resident set; return the current size."""
     try:
         _RESET.write_text("5")
-    except OSError:  # not Linux, or not allowed: the peak of the whole process it is
+    except OSError:  # not Linux, or not permitted: use the peak of the whole process
         return _status("VmHWM")
     return _status("VmRSS")
 
 
 def _status(field: str) -> int:
-    """Return a figure of this process in bytes; 0 where there is none."""
+    """Return a value of this process in bytes; 0 if it is not available."""
     try:
         text = _MEMORY.read_text()
     except OSError:
@@ -168,8 +168,8 @@ def _status(field: str) -> int:
 
 
 def corpus() -> list[bytes]:
-    """Return small bodies that are expensive for each reader; each is a seed for others as well."""
-    gc.freeze()  # what was imported is no garbage, and takes time to go through
+    """Return small bodies that are expensive for each decoder; each is also a seed for other bodies."""
+    gc.freeze()  # imported objects are not garbage, and traversing them takes time
     return [
         bytes([index]) + make(random.Random(seed), SIZES[seed % 3])
         for index, (_, make) in enumerate(READERS.values())

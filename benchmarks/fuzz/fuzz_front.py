@@ -1,7 +1,7 @@
-"""Any bytes to the `otlp` receiver's HTTP server, over loopback.
+"""Feed any bytes to the HTTP server of the `otlp` receiver, over loopback.
 
-Whatever comes, no handler falls over, nothing is raised in the event loop, every batch that was taken holds what it
-says, and a good request is taken after it. `python benchmarks/fuzz/fuzz_front.py --seconds 10 --seed 1`
+For any input: no handler fails, nothing is raised in the event loop, every accepted batch contains the number of items
+that it states, and a valid request is accepted afterwards. `python benchmarks/fuzz/fuzz_front.py --seconds 10 --seed 1`
 """
 
 from __future__ import annotations
@@ -41,51 +41,51 @@ ODD_HEADERS = (
     "Expect: 100-continue", "Content-Encoding: gzip", "Connection: close", "Content-Encoding: br", "A: " + "a" * 9000,
 )  # fmt: skip
 PATIENCE = 0.02
-"""Seconds for an answer to a broken request: most have none, because they are not whole."""
+"""Seconds to wait for an answer to an invalid request; most get none, because they are incomplete."""
 GOOD_PATIENCE = 5.0
 
 
 class Sink:
-    """What stands behind the receiver: takes batches that must be what they say, and settles them."""
+    """The end of the pipeline: checks the item counts of batches and settles them."""
 
     def __init__(self, wrong: list[str]) -> None:
-        """Note in `wrong` what is not as it must be."""
+        """Add problems to `wrong`."""
         self.wrong = wrong
 
     def admit(self) -> None:
-        """Have room."""
+        """Accept every batch."""
 
     def consume(self, batch: Batch, answer: object = None, rejected: object = None) -> None:  # noqa: ARG002 - an entry's
-        """Take a batch."""
+        """Check and settle a batch."""
         if count(batch.signal, batch.body) != batch.items:
-            self.wrong.append("a batch does not hold what it says")
+            self.wrong.append("a batch contains another number of items than it states")
         batch.settle(Outcome.DELIVERED)
 
 
 class NoHost:
-    """A service that runs the receiver alone."""
+    """A service that runs only the receiver."""
 
     ready = True
     status: Literal["ready"] = "ready"
     started_at = 0.0
 
     def components(self) -> tuple[()]:
-        """Tell nothing."""
+        """Return no components."""
         return ()
 
     def providers(self, _capability: type) -> tuple[()]:
-        """Sample nothing."""
+        """Return no providers."""
         return ()
 
 
 class Front:
-    """A receiver on a free port, and what goes wrong around it."""
+    """A receiver on a free port, and the problems found."""
 
     def __init__(self) -> None:
-        """Open the port."""
+        """Start the receiver."""
         self.wrong: list[str] = []
         self.loop = uvloop.new_event_loop()
-        self.loop.set_exception_handler(lambda _loop, told: self.wrong.append(str(told)))
+        self.loop.set_exception_handler(lambda _loop, problem: self.wrong.append(str(problem)))
         quiet = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
         context = Context(ComponentId("otlp"), Kind.RECEIVER, Registry(), quiet, time.monotonic, NoHost())
         settings = {"protocols": {"http": {"endpoint": "127.0.0.1:0", "max_request_body_size": "256KiB"}}}
@@ -102,7 +102,7 @@ class Front:
         self.loop.close()
 
     def front(self, data: bytes) -> None:
-        """Send `data`, then a good request on another connection."""
+        """Send `data`, then a valid request on another connection."""
         self.loop.run_until_complete(self._throw(data))
         answer = self.loop.run_until_complete(self._send([self.good], GOOD_PATIENCE, until=b"\r\n"))
         assert b" 200 " in answer, f"a good request was answered {answer!r}"
@@ -136,7 +136,7 @@ class Front:
 
 
 def corpus() -> list[bytes]:
-    """Return requests: good ones first, then some with odd headers."""
+    """Return requests: valid ones first, then some with unusual headers."""
     sample = Sample(seed=1, errors=0.5)
     good = []
     for signal in Signal:

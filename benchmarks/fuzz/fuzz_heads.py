@@ -1,7 +1,7 @@
-"""Any bytes to two HTTP sessions, one with remembered heads and one that parses every head: they must not differ.
+"""Feed any bytes to two HTTP servers, one with cached heads and one without: their behaviour must be equal.
 
-Responses, handler calls and the end of the connection are compared byte for byte, and so are the answers that other
-connections get afterwards; and no byte stays reserved. `python benchmarks/fuzz/fuzz_heads.py --seconds 10 --seed 1`
+The responses, the handler calls, the end of the connection, and the responses to later requests on other connections
+are compared byte for byte. No byte may stay reserved. `python benchmarks/fuzz/fuzz_heads.py --seconds 10 --seed 1`
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from otelwp_agent.transport.http_session import Session  # noqa: E402
 from otelwp_agent.transport.in_flight import InFlight  # noqa: E402
 
 LIMIT = 4096
-"""Bytes of the largest body."""
+"""Maximum size of a body in bytes."""
 SOFT, HARD = 64, 1500
-"""Limits of bytes in flight, so low that reading pauses and bodies are refused."""
+"""Limits of the bytes in flight, so low that reading pauses and bodies are refused."""
 TURNS = 1000
-"""Turns of the event loop after which a session that still works is stuck."""
+"""Iterations of the event loop after which a session that is still blocked has failed."""
 PIECES = (
     b"POST /v1/traces HTTP/1.1\r\nContent-Length: 5\r\n\r\n", b"POST /late HTTP/1.1\r\nContent-Length: 5\r\n\r\n",
     b"GET /page HTTP/1.1\r\nHost: a\r\n\r\n", b"HEAD /page HTTP/1.1\r\n\r\n", b"GET /nowhere HTTP/1.1\r\n\r\n",
@@ -48,14 +48,14 @@ PIECES = (
     b"POST /v1/traces HTTP/1.1\r\nContent-Length: 5000\r\n\r\n",
     b"POST /v1/traces HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
 )  # fmt: skip
-"""What inputs are made of: whole heads, bodies, and pieces that are wrong or belong elsewhere."""
+"""Parts of inputs: complete heads, bodies, and invalid or misplaced pieces."""
 
 
 class Wire(asyncio.Transport):
-    """A transport that records what a session does."""
+    """A transport that records the calls of a session."""
 
     def __init__(self) -> None:
-        """Start open, with a peer."""
+        """Start open, with a peer address."""
         super().__init__({"peername": ("192.0.2.1", 1)})
         self.written = bytearray()
         self.ended = ""
@@ -86,7 +86,7 @@ class Wire(asyncio.Transport):
         self.ended = self.ended or "abort"
 
     def pause_reading(self) -> None:
-        """Record that nothing may be delivered."""
+        """Record that no data may be delivered."""
         self.reading = False
 
     def resume_reading(self) -> None:
@@ -99,10 +99,10 @@ class Wire(asyncio.Transport):
 
 
 class Side:
-    """One server, the requests that its handlers got, and the bytes it has reserved."""
+    """A server, the requests that its handlers received, and its reserved bytes."""
 
     def __init__(self, *, remembers: bool) -> None:
-        """Remember heads, or parse each one."""
+        """Cache heads, or parse every head."""
         self.calls: list[tuple[str, str, str, tuple[tuple[str, str], ...], bytes]] = []
         self.in_flight = InFlight(SOFT, HARD)
         self.refused: list[str] = []
@@ -117,13 +117,13 @@ class Side:
             settings, routes, name="fuzz", log=quiet, on_refused=self.refused.append, in_flight=self.in_flight
         )
         if not remembers:
-            self.server.heads = http_heads.Heads(0)
+            self.server.heads = http_heads.HeadCache(0)
             self.server.plans = self.server.heads.plans
 
     async def converse(self, pieces: list[bytes], *, stalls: frozenset[int] = frozenset()) -> tuple[bytes, str]:
-        """Send `pieces` on a connection; return what was answered, and how the server ended it.
+        """Send `pieces` on one connection; return the response bytes, and how the server ended the connection.
 
-        The client reads nothing while the pieces in `stalls` arrive.
+        The client does not read while the pieces in `stalls` arrive.
         """
         wire, session = Wire(), Session(self.server)
         session.connection_made(wire)
@@ -140,7 +140,7 @@ class Side:
         while session.blocked and turns:
             await asyncio.sleep(0)
             turns -= 1
-        assert turns, "the session does not go on"
+        assert turns, "the session is still blocked"
         session.connection_lost(None)
         return bytes(wire.written), wire.ended
 
@@ -156,7 +156,7 @@ class Side:
 
 
 def heads(data: bytes) -> None:
-    """Compare both sides on `data`, cut at places that it determines itself."""
+    """Compare both servers on `data`, split at positions that depend on `data`."""
     asyncio.run(_compare(data))
 
 
@@ -175,14 +175,14 @@ async def _compare(data: bytes) -> None:
 
 
 def _cut(data: bytes, chance: random.Random) -> list[bytes]:
-    """Return `data` in pieces."""
+    """Return `data` split into pieces at random positions."""
     places = sorted(chance.randrange(len(data) + 1) for _ in range(chance.choice((0, 1, 2, 8, len(data)))))
     pieces = [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)]
     return [piece for piece in pieces if piece]
 
 
 def corpus() -> list[bytes]:
-    """Return conversations put together from `PIECES`, the same ones each time."""
+    """Return conversations built from `PIECES`, the same at each call."""
     chance = random.Random(1)
     whole = [PIECES[0] + b"hello", PIECES[11] + PIECES[12], PIECES[8] + b"hello" + PIECES[0] + b"hello"]
     many = PIECES[2] * 40 + PIECES[1] + b"hello" + PIECES[2] * 40

@@ -1,6 +1,6 @@
-"""Any bytes to decompression: it may refuse them, and never gives back more than the limit.
+"""Feed any bytes to decompression: it may refuse them, but never returns more bytes than the limit.
 
-The first byte of an input chooses the encoding. `python benchmarks/fuzz/fuzz_inflate.py --seconds 10 --seed 1`
+The first byte of an input selects the encoding. `python benchmarks/fuzz/fuzz_inflate.py --seconds 10 --seed 1`
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIZES = (0, 1, 1000, LIMIT, LIMIT + 1, 50 * LIMIT)
 
 
 def inflate(data: bytes) -> None:
-    """Decompress what follows the first byte."""
+    """Decompress the bytes after the first one."""
     encoding = ENCODINGS[data[0] % len(ENCODINGS)] if data else ""
     try:
         out = decompress(encoding, data[1:], LIMIT)
@@ -32,7 +32,7 @@ def inflate(data: bytes) -> None:
 
 
 def corpus() -> list[bytes]:
-    """Return bodies in every encoding, and some that would be too large."""
+    """Return bodies in every encoding, including some that are too large."""
     found = []
     for index, encoding in enumerate(ENCODINGS):
         for size in SIZES:

@@ -1,8 +1,8 @@
-"""Any bytes to Jaeger's codecs: JSON, Thrift and protobuf may say MalformedError, and nothing else.
+"""Feed any bytes to Jaeger's codecs: JSON, Thrift and protobuf may raise only MalformedError.
 
-What one of them takes is a request that parses in full, with as many spans as it says; it can be written as Thrift and
-as protobuf, and read again with no span lost. JSON is read twice, and once more without what the first time taught: a
-body means the same each time.
+A decoded body is a valid request with the number of spans that the codec reports; it can be written as Thrift and as
+protobuf and read again without losing a span. JSON is read twice, and once more without the learned layouts: the result
+must be the same.
 
 `python benchmarks/fuzz/fuzz_jaeger.py --seconds 10 --seed 1`
 """
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 CAPTURES = ROOT / "tests/data/captures/jaeger"
 NOW = 1_795_186_135_000_000_000
 MADE = 40
-"""Requests in the corpus beside the captures, in each form."""
+"""Number of generated requests in the corpus, in each format, in addition to the captures."""
 
 
 def jaeger(data: bytes) -> None:
-    """Read `data` as JSON, as Thrift and as protobuf; write again what is read."""
+    """Read `data` as JSON, Thrift and protobuf; write every result again."""
     first = decoded(from_json.decode, data, NOW)
     assert decoded(from_json.decode, data, NOW) == first
-    known, layouts._layouts[:] = layouts._layouts[:], []  # noqa: SLF001 - to read it with the parser
+    known, layouts._layouts[:] = layouts._layouts[:], []  # noqa: SLF001 - so that the JSON parser reads it
     assert decoded(from_json.decode, data, NOW) == first
     layouts._layouts[:] = known  # noqa: SLF001
     for outcome in (first, decoded(from_thrift.decode, data), decoded(from_proto.decode, data)):
@@ -61,7 +61,7 @@ def decoded(decode: Callable[..., Traces], *arguments: object) -> tuple[bytes, i
 
 
 def written(body: bytes, spans: int) -> None:
-    """Check a request, and that no form loses a span of it."""
+    """Check that a request is valid, and that no format loses a span of it."""
     request_class(Signal.TRACES).FromString(body)
     assert count(Signal.TRACES, body) == spans
     if spans:
@@ -70,7 +70,7 @@ def written(body: bytes, spans: int) -> None:
 
 
 def corpus() -> list[bytes]:
-    """Return captures, regular documents, and drawn requests in Jaeger's formats."""
+    """Return captures, regular documents, and generated requests in Jaeger's formats."""
     bodies = [path.read_bytes() for path in sorted(CAPTURES.glob("*.*")) if path.suffix in {".json", ".thrift"}]
     for seed in range(MADE):
         body = Maker(random.Random(seed), breadth=1 + seed % 3, repeats=True).request(Signal.TRACES)

@@ -1,12 +1,12 @@
-"""Any bytes to what reads traces: the extension module means what Python means, or leaves them to it.
+"""Feed any bytes to the readers of traces: the extension module must give the same result as Python, or give up.
 
-The same holds for what counts what a message holds, and for what finds where JSON can be cut.
+The same applies to counting the items of a message, and to finding the positions where JSON can be split.
 
-Bytes are tried as a request, as what stands in one (a resource, a scope, a span), and as the seed of an odd one:
-what was changed at random mostly means nothing.
+Bytes are used as a request, as a part of one (a resource, a scope, a span), and as the seed of an unusual request,
+because randomly changed requests are mostly invalid.
 
-Where `OTELWP_FUZZ_NATIVE` names a library, that one is tried and no other: `make fuzz` builds one with sanitizers
-(tools/native.py), which end the process where they find something.
+If the environment variable `OTELWP_FUZZ_NATIVE` names a library, only that one is tested. `make fuzz` builds one with
+sanitizers (tools/native.py), which end the process when they find an error.
 
 `python benchmarks/fuzz/fuzz_traces.py --seconds 10 --seed 1`
 """
@@ -40,22 +40,23 @@ from tests.kit.traces import ALL_MARKS, OddTraces, agree, odd_request, request, 
 CAPTURES = ROOT / "tests/data/captures"
 LIBRARY = "OTELWP_FUZZ_NATIVE"
 MADE, ODD = 200, 1000
-"""Requests in the corpus beside the captures: drawn as protobuf might write them, and odd ones."""
+"""Number of requests in the corpus in addition to the captures: generated as valid protobuf, and unusual ones."""
 MAX_CAPTURE = 16 * 1024
 LAST = Path("fuzz-traces.bin")
-"""Where `fuzzing` keeps what found something; under sanitizers each input is written there before it is tried."""
+"""File in which `fuzzing` keeps a failing input. With sanitizers, each input is written there before it is processed.
+"""
 _FOUND_SIZE = 1024
-"""Bytes for a `Found` of scan.h, which has less."""
+"""Size in bytes of a buffer for a `Found` of scan.h, which is smaller."""
 _TYPE_SIZE, _RUN_SIZE = 96, 16
-"""Bytes of a message type in a schema of count.h, and of a `Run` of json.h."""
+"""Size in bytes of a message type in a schema of count.h, and of a `Run` of json.h."""
 _SPAN = parse(pb.Resources.FromString, request([span()])).resources[0].scopes[0].items[0]
 
 
 def load() -> Any:
-    """Return the extension module; `None` if there is none."""
+    """Return the extension module; `None` if it is not available."""
     path = os.environ.get(LIBRARY)
     if not path:
-        return package._native  # noqa: SLF001 - what this is about
+        return package._native  # noqa: SLF001 - the module under test
     name = "otelwp_agent.model.native._native"
     loader = importlib.machinery.ExtensionFileLoader(name, path)
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
@@ -72,7 +73,7 @@ _scanner = ctypes.CDLL(native.__file__) if os.environ.get(LIBRARY) else None
 
 
 def traces(data: bytes) -> None:
-    """Read `data` in both ways, as each of the things that a request is made of."""
+    """Read `data` with both implementations, as a request and as each of its parts."""
     marks, name = ALL_MARKS[len(data) % len(ALL_MARKS)], len(data) % 3 > 0
     if _scanner is not None:
         LAST.write_bytes(data)
@@ -92,9 +93,9 @@ def traces(data: bytes) -> None:
 
 
 def scan(library: Any, body: bytes) -> None:
-    """Scan a request that lies alone, with nothing behind it: then a sanitizer sees each byte too many that is read.
+    """Scan a request in a separate allocation, so that a sanitizer detects every read beyond its end.
 
-    (Behind what Python holds in `bytes` there is one more.)
+    The content of a Python `bytes` is followed by one more byte, so it is copied first.
     """
     found = ctypes.create_string_buffer(_FOUND_SIZE)
     alone = ctypes.c_void_p(_c.malloc(ctypes.c_size_t(len(body))))
@@ -111,7 +112,7 @@ def scan(library: Any, body: bytes) -> None:
 
 
 def corpus() -> list[bytes]:
-    """Return captures, drawn requests and odd ones, whole and in parts."""
+    """Return captures, generated requests and unusual ones, as a whole and in parts."""
     bodies = [path.read_bytes() for path in sorted(CAPTURES.glob("*.pb"))]
     bodies = [body for body in bodies if len(body) <= MAX_CAPTURE]
     bodies += [
@@ -127,7 +128,7 @@ def corpus() -> list[bytes]:
 
 if __name__ == "__main__":
     if native is None:
-        print("traces: skipped, the extension module is not there")
+        print("traces: skipped, the extension module is not available")
         sys.exit(0)
     status = main(traces, corpus(), __doc__)
     if not status and LAST.name not in sys.argv:

@@ -1,8 +1,8 @@
-"""Any bytes to Zipkin's codecs: v2 JSON, v1 JSON and protobuf may say MalformedError, and nothing else.
+"""Feed any bytes to Zipkin's codecs: v2 JSON, v1 JSON and protobuf may raise only MalformedError.
 
-What one of them takes is a request that parses in full, with as many spans as it says; it can be written as JSON and as
-protobuf, and read again with no span lost. OTLP is written twice, by encoders that remember and by others that do not:
-both write the same.
+A decoded body is a valid request with the number of spans that the codec reports; it can be written as JSON and as
+protobuf and read again without losing a span. OTLP is encoded twice, by encoders with and without cached results: the
+output must be the same.
 
 `python benchmarks/fuzz/fuzz_zipkin.py --seconds 10 --seed 1`
 """
@@ -32,13 +32,13 @@ from tests.kit.otlp import Maker  # noqa: E402
 CAPTURES = ROOT / "tests/data/captures"
 NOW = 1_795_186_135_000_000_000
 MADE = 40
-"""Requests in the corpus beside the captures, in each form."""
+"""Number of generated requests in the corpus, in each format, in addition to the captures."""
 
 _json, _proto = JsonEncoder("fuzz"), ProtoEncoder("fuzz")
 
 
 def zipkin(data: bytes) -> None:
-    """Read `data` as each format and as OTLP; write again what is read."""
+    """Read `data` in each format and as OTLP; write every result again."""
     for form in (from_json, from_v1, from_proto):
         try:
             traces = decoded(form, data)
@@ -66,7 +66,7 @@ def otlp(body: bytes) -> None:
 
 
 def decoded(form: Any, data: bytes) -> Any:
-    """Return what a body holds."""
+    """Return the decoded contents of a body."""
     steps = form.decoding(data, NOW)
     while True:
         try:
@@ -76,7 +76,7 @@ def decoded(form: Any, data: bytes) -> Any:
 
 
 def corpus() -> list[bytes]:
-    """Return captures, and drawn requests in OTLP and in Zipkin's formats."""
+    """Return captures, and generated requests in OTLP and in Zipkin's formats."""
     bodies = [path.read_bytes() for path in sorted((CAPTURES / "zipkin").glob("*.json"))]
     bodies += [path.read_bytes() for path in sorted(CAPTURES.glob("*.pb"))]
     for seed in range(MADE):

@@ -1,8 +1,8 @@
-"""What every fuzz target shares: a command line, a loop, mutations, and a file with the input that found something.
+"""Common code of the fuzz targets: command line, loop, mutations, and a file with a failing input.
 
-A target is a function of bytes that returns when all is well and raises when it is not. With atheris installed, its
-coverage leads the way; without it, inputs are drawn from a corpus and changed at random, the same ones for the same
-seed.
+A target is a function of bytes that raises an exception when it finds a problem. If atheris is installed, its coverage
+guides the choice of inputs. Otherwise inputs are selected from a corpus and changed at random, in the same way for the
+same seed.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 MAX_CHANGES = 6
 SLOW_SECONDS = 2.0
-"""An input of some kilobytes that takes longer has found something."""
+"""Seconds after which an input of some kilobytes counts as a failure."""
 
 WORDS = (
     b"", b"\x00", b"\xff", b"\x7f", b"\x80" * 10, b"\xff" * 10 + b"\x01", b"\x0a\xff\xff\xff\xff\x0f", b"\x0b", b"\x0c",
     b"null", b"true", b"-1", b"0", b"1e400", b"1.5", b"18446744073709551616", b"[]", b"{}", b'""', b'"NaN"', b"[" * 200,
     b'{"arrayValue":{"values":[' * 60, b'"\\ud800"', b'"\\u0000"', b"\xc3\x28", b",", b":", b'"', b"\\",
 )  # fmt: skip
-"""What is put into inputs: the edges of varints and lengths, JSON's words, what is not UTF-8."""
+"""Bytes that are inserted into inputs: limits of varints and lengths, words of JSON, invalid UTF-8."""
 
 
 def mutated(data: bytes, other: bytes, chance: random.Random) -> bytes:
-    """Return `data` after a few changes, some of them pieces of `other`."""
+    """Return `data` after a few changes; some insert pieces of `other`."""
     out = bytearray(data)
     for _ in range(chance.randint(1, MAX_CHANGES)):
         start = chance.randrange(len(out) + 1)
@@ -52,7 +52,7 @@ def mutated(data: bytes, other: bytes, chance: random.Random) -> bytes:
 
 
 def run(target: Target, corpus: Sequence[bytes], *, seconds: float, seed: int) -> int:
-    """Try inputs for so long; return how many there were."""
+    """Test inputs for `seconds`; return their number."""
     chance = random.Random(seed)
     end = time.monotonic() + seconds
     tried = 0
@@ -63,7 +63,7 @@ def run(target: Target, corpus: Sequence[bytes], *, seconds: float, seed: int) -
         except Exception:
             found = Path(f"fuzz-{target.__name__}.bin")
             found.write_bytes(data)
-            print(f"{target.__name__}: found something; the input is in {found}", file=sys.stderr)
+            print(f"{target.__name__}: a problem was found; the input is in {found}", file=sys.stderr)
             raise
         tried += 1
     return tried
@@ -81,9 +81,9 @@ def _try(target: Target, data: bytes) -> None:
 def main(target: Target, corpus: Sequence[bytes], description: str | None) -> int:
     """Run a target from the command line; return the exit status."""
     options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--seconds", type=float, default=10, help="how long (10)")
-    options.add_argument("--seed", type=int, default=0, help="the same seed makes the same inputs (0)")
-    options.add_argument("input", nargs="*", type=Path, help="files to try instead, such as one that found something")
+    options.add_argument("--seconds", type=float, default=10, help="duration in seconds (10)")
+    options.add_argument("--seed", type=int, default=0, help="the same seed gives the same inputs (0)")
+    options.add_argument("input", nargs="*", type=Path, help="files to test instead, such as a failing input")
     chosen = options.parse_args()
     if chosen.input:
         for path in chosen.input:
@@ -97,8 +97,8 @@ def main(target: Target, corpus: Sequence[bytes], description: str | None) -> in
         return 0
     try:
         tried = run(target, corpus, seconds=chosen.seconds, seed=chosen.seed)
-    except Exception:  # noqa: BLE001 - anything at all is what we look for
+    except Exception:  # noqa: BLE001 - any exception is a finding
         traceback.print_exc()
         return 1
-    print(f"{target.__name__}: {tried} inputs, nothing found (seed {chosen.seed})")
+    print(f"{target.__name__}: {tried} inputs, no problem found (seed {chosen.seed})")
     return 0

@@ -11,7 +11,7 @@ import click
 from otelwp_agent.cli.asking import NoAnswerError, ask
 from otelwp_agent.cli.options import agent_options, load_plan
 from otelwp_agent.errors import AgentError
-from otelwp_agent.model.ledger_report import FIGURES, KINDS, Line, Report
+from otelwp_agent.model.ledger_report import FIGURES, KINDS, LedgerLine, Report
 from otelwp_agent.model.receipt import DEAD_LETTER
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _print(report: Report) -> None:
         click.echo("every ledger balances" if report.lines else "there are no ledgers yet: nothing was accepted")
 
 
-def _row(line: Line, names: int, widths: Sequence[int]) -> str:
+def _row(line: LedgerLine, names: int, widths: Sequence[int]) -> str:
     cells = "".join(
         _cell(sign, str(getattr(line, figure)), width)
         for sign, figure, width in zip(_SIGNS, FIGURES, widths, strict=True)
@@ -120,7 +120,7 @@ def _row(line: Line, names: int, widths: Sequence[int]) -> str:
     return f"{(line.name or '(none)').ljust(names)}  {cells}{f'  ({reasons})' if reasons else ''}{wrong}"
 
 
-def _reasons(fate: str, line: Line) -> str:
+def _reasons(fate: str, line: LedgerLine) -> str:
     """Return the reasons of the dropped items that are lost, or of those that are kept as dead letters."""
     kept = fate != "lost"
     parts = [

@@ -32,7 +32,7 @@ _LONGEST_CELL = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class LetterStore:
     """The dead-letter file and the control socket that the options name; `None` for what they do not name."""
 
     path: Path | None
@@ -41,7 +41,7 @@ class Target:
     """Whether the path was given with `--path`, so that the file must exist."""
 
     @classmethod
-    def of(cls, config: Sequence[str], overrides: Sequence[str], path: str | None, socket: str | None) -> Target:
+    def of(cls, config: Sequence[str], overrides: Sequence[str], path: str | None, socket: str | None) -> LetterStore:
         """Make a target from the options; raise `UsageError`, `ConfigError` or `AgentError` if they name none."""
         if not (config or path or socket):
             message = "give the agent's --config FILE or --socket PATH, or --path FILE of its dead letters"
@@ -108,7 +108,7 @@ def list_letters(  # noqa: PLR0913 - one argument for each option
     as_json: bool,
 ) -> None:
     """List the letters, oldest first."""
-    reading = Target.of(config, overrides, path, socket).read()
+    reading = LetterStore.of(config, overrides, path, socket).read()
     letters = [letter for letter in reading.letters if exporter in {"", letter.exporter}]
     _warn_of_damage(reading)
     if as_json:
@@ -140,7 +140,7 @@ def show(  # noqa: PLR0913 - one argument for each option
     raw: bool,
 ) -> None:
     """Show one letter and the telemetry in it, as JSON."""
-    target = Target.of(config, overrides, path, socket)
+    target = LetterStore.of(config, overrides, path, socket)
     _warn_of_damage(target.read())
     for letter, body in read_bodies(target.file(), {identifier}):
         if raw:
@@ -181,7 +181,7 @@ def resend(  # noqa: PLR0913 - one argument for each option
     A letter is removed when it has been delivered. If it is refused again, it is kept with the new reason. Exits 1
     unless all were delivered.
     """
-    target = Target.of(config, overrides, None, socket)
+    target = LetterStore.of(config, overrides, None, socket)
     choice = _choice(ids, exporter, everything=everything)
     if target.socket is None:
         raise AgentError("only a running agent can resend: give its --socket, or a --config with a control socket")
@@ -210,7 +210,7 @@ def purge(  # noqa: PLR0913 - one argument for each option
     yes: bool,
 ) -> int:
     """Remove letters permanently."""
-    target = Target.of(config, overrides, path, socket)
+    target = LetterStore.of(config, overrides, path, socket)
     choice = _choice(ids, exporter, everything=everything)
     chosen = [letter for letter in target.read().letters if _selects(choice, letter)]
     unknown = sorted(set(ids) - {letter.id for letter in chosen})
@@ -228,7 +228,7 @@ def purge(  # noqa: PLR0913 - one argument for each option
     return 0
 
 
-def _purge(target: Target, choice: dict[str, Any]) -> int:
+def _purge(target: LetterStore, choice: dict[str, Any]) -> int:
     """Remove letters, through the agent if it has the file open; return how many were removed."""
     path, ids = target.file(), frozenset(choice["ids"])
     file = LetterFile(path, 0)

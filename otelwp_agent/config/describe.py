@@ -33,7 +33,7 @@ def describe(model: type[BaseModel]) -> None:
 
 
 def block_of(annotation: Any) -> tuple[type[BaseModel], str] | None:  # noqa: ANN401 - any type there is
-    """Return the block inside a field's type, and what stands between the field's name and the block's."""
+    """Return the block inside a field's type, and the text between the names of the field and of the block."""
     if isinstance(annotation, type) and not get_args(annotation) and issubclass(annotation, BaseModel):
         return annotation, ""
     for index, part in enumerate(get_args(annotation)):

@@ -24,8 +24,7 @@ _LONGEST_SOCKET = 107
 
 _OWN_LOGS_SAMPLING = Ignored("nothing is logged per item, so nothing needs sampling")
 _CALLER = Ignored("log lines name their component, not a line of code")
-_STDERR = Ignored("logs go to stderr: redirect stderr where the agent is started", harmless=(None, ["stderr"]))
-_NO_FIELDS = Ignored("log lines have a fixed set of fields")
+_LOGGER_ERRORS = Ignored("a line that cannot be written is lost without an error", harmless=(None, ["stderr"]))
 _NOT_EXPORTED = Ignored("the agent's own logs are written, not exported")
 _NO_TRACES = Ignored("the agent does not trace itself")
 _NO_VIEWS = Ignored("the agent's own metrics cannot be changed: drop metrics in the scraper")
@@ -73,10 +72,11 @@ class LogsTelemetry(Block):
     """Lowest level that is written."""
     encoding: Annotated[Literal["console", "json"], BeforeValidator(_lower)] = "console"
     """`console` for people, `json` for programs."""
-    output_paths: Annotated[list[str], _STDERR] = Field(default_factory=lambda: ["stderr"])
-    """Accepted for compatibility with the Collector, without effect: logs go to stderr."""
-    initial_fields: Annotated[dict[str, Any], _NO_FIELDS] = Field(default_factory=dict)
-    """Accepted for compatibility with the Collector, without effect."""
+    output_paths: list[str] = Field(default_factory=lambda: ["stderr"])
+    """Outputs of log lines: `stderr`, `stdout` or files, to which lines are appended. Each line is written to all of
+    them. An empty list means `stderr`. A file that cannot be opened prevents the start."""
+    initial_fields: dict[str, Any] = Field(default_factory=dict)
+    """Fields that are added to every log line. A line's own field of the same name takes precedence."""
     development: Annotated[bool, _CALLER] = False
     """Accepted for compatibility with the Collector, without effect."""
     disable_caller: Annotated[bool, _CALLER] = False
@@ -85,8 +85,8 @@ class LogsTelemetry(Block):
     """Accepted for compatibility with the Collector, without effect."""
     disable_zap_resource: Annotated[bool, _CALLER] = False
     """Accepted for compatibility with the Collector, without effect."""
-    error_output_paths: Annotated[list[str], _STDERR] = Field(default_factory=lambda: ["stderr"])
-    """Accepted for compatibility with the Collector, without effect: logs go to stderr."""
+    error_output_paths: Annotated[list[str], _LOGGER_ERRORS] = Field(default_factory=lambda: ["stderr"])
+    """Accepted for compatibility with the Collector, without effect: a line that cannot be written is lost."""
     sampling: Annotated[LogsSampling | None, _OWN_LOGS_SAMPLING] = None
     """Accepted for compatibility with the Collector, without effect: nothing is logged per item."""
     processors: Annotated[list[Any], _NOT_EXPORTED] = Field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Dead letters: what an exporter's other side refused for good, kept with the reason until somebody has looked at it.
+"""Dead letters: requests that a backend refused permanently, kept with the reason until an operator handles them.
 
 * `records`: bytes on disk, and what they mean.
 * `file`: the file: appended to, read, cleaned; one process at a time writes it.

@@ -1,7 +1,7 @@
 """The dead-letter file: appended to, read, cleaned.
 
-One process at a time writes it, and holds a lock (`flock`) as long as it has the file open; anybody with the right to
-may read it meanwhile. Letters go by being listed in a record of their own, and their bytes when the file is rewritten.
+One process at a time writes it, and holds a lock (`flock`) as long as it has the file open; other
+processes may read it. A letter is removed by a record that lists it; its bytes disappear when the file is rewritten.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from otelwp_agent.dead_letters.records import Letter
 
 _TRIES = 10
-"""Times that a file is opened again because somebody has put another in its place meanwhile."""
+"""Times that a file is opened again because another process replaced it meanwhile."""
 
 
 class LockedError(AgentError):
@@ -35,7 +35,7 @@ class LockedError(AgentError):
 
 @dataclass(slots=True)
 class Reading:
-    """What a file holds: its letters in the order in which they were written, and what cannot be read."""
+    """Content of a file: its letters in the order in which they were written, and the damage."""
 
     letters: list[Letter] = field(default_factory=list)
     damaged: int = 0
@@ -91,7 +91,7 @@ class LetterFile:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether a file is open, and is the one at the path: somebody may have removed that."""
+        """Whether the open file is still the one at the path: another process may have removed it."""
         if self._fd < 0:
             return False
         try:
@@ -100,7 +100,7 @@ class LetterFile:
             return False
 
     def append(self, letter: Letter, body: bytes) -> bool:
-        """Append a letter; return False if there is no room for it. Raises `OSError`."""
+        """Append a letter; return False if the file is full. Raises `OSError`."""
         record = records.encode(self._marker, letter, body)
         if self.size + len(record) > self.max_size:
             if self.size - self.dead_bytes + len(record) > self.max_size:
@@ -136,7 +136,7 @@ class LetterFile:
         return self.size - self.dead_bytes - records.PREFIX_BYTES
 
     def rewrite(self, drop: Callable[[Letter], bool] = lambda _letter: False) -> list[Letter]:
-        """Write the file anew without what is gone, damaged, or to be dropped; return the letters dropped.
+        """Rewrite the file without removed, damaged and unwanted letters; return the letters that were dropped.
 
         The old file stays until the new one is on disk. Raises `OSError`.
         """
@@ -206,7 +206,7 @@ class LetterFile:
         try:
             files.write_all(self._fd, record)
         except OSError:
-            # A part of it may be there. It is not cut off: somebody may be reading, through a map of the file's pages.
+            # A part of it may be in the file. It is not truncated: a reader may have mapped the pages of the file.
             size = os.fstat(self._fd).st_size
             self.dead_bytes += size - self.size
             self.size = size

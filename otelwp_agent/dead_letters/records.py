@@ -10,7 +10,7 @@ The file begins with `MAGIC` and three copies of its marker, 8 random bytes. Aft
     body              of a letter: the request as it was refused, in wire form
 
 All numbers are little-endian. What is damaged is stepped over: the next record is where the marker stands again and the
-checksum holds. Since nobody who sends telemetry knows the marker, no body can pretend to be a record.
+checksum holds. Senders do not know the marker, so the body of a request cannot imitate a record.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MAGIC = b"otelwpDL"
 MARKER_BYTES = 8
 PREFIX_BYTES = len(MAGIC) + 3 * MARKER_BYTES
 LONGEST_ERROR = 1000
-"""Characters kept of what the other side said."""
+"""Maximum number of characters kept of the backend's message."""
 
 _LENGTHS = struct.Struct("<II")
 _CRC = struct.Struct("<I")
@@ -57,7 +57,7 @@ class Fate(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """What is known of one refused batch, but for its body, which has `size` bytes. `time` is seconds since 1970."""
+    """A refused batch without its body, which has `size` bytes. `time` is seconds since 1970."""
 
     id: str
     time: float
@@ -94,7 +94,7 @@ class Record:
     offset: int
     end: int
     body: int
-    """Where the body begins."""
+    """Offset of the body in the file."""
     letter: Letter | None
     removed: tuple[str, ...] = ()
 
@@ -168,5 +168,5 @@ def _read_one(data: bytes | mmap.mmap, marker: bytes, offset: int) -> Record | N
         if "removed" in found:
             return Record(offset, end, body, None, tuple(found["removed"]))
         return Record(offset, end, body, Letter.from_json(found))
-    except (ValueError, TypeError, KeyError):  # of another version of ours: as good as damaged
+    except (ValueError, TypeError, KeyError):  # written by another version: treated as damaged
         return None

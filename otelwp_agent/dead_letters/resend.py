@@ -1,6 +1,6 @@
 """Send dead letters once more.
 
-A letter stays in the file until each of its items was delivered, or stands there again with a new reason. So a stop or
+A letter stays in the file until each of its items was delivered or is in the file again with a new reason. So a stop or
 a crash on the way loses nothing; what was delivered just before a crash may be sent again.
 """
 
@@ -61,7 +61,7 @@ class Choice:
 
 @dataclass(slots=True)
 class Progress:
-    """What became of the letters that were to be resent, so far."""
+    """Outcomes so far of the letters to resend."""
 
     letters: int = 0
     """To be resent in all."""
@@ -110,7 +110,7 @@ class Resending:
         self._news = asyncio.Event()
 
     async def run(self) -> Progress:
-        """Send them all; return what became of them once that is known of each."""
+        """Send all of them; return their outcomes once all are known."""
         path, choice, progress = self._sink.path, self._choice, self.progress
         letters = [letter for letter in (await asyncio.to_thread(read_letters, path)).letters if choice.takes(letter)]
         progress.letters = len(letters)
@@ -119,7 +119,7 @@ class Resending:
             for letter, body in await asyncio.to_thread(_bodies, path, chunk):
                 await self._send(letter, body)
         await self._until(lambda: not self._under_way)
-        self._sink.flush()  # who is told that they are gone may look at once
+        self._sink.flush()  # the caller may read the file at once
         return progress
 
     async def _send(self, letter: Letter, body: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What senders put dead letters into: the file, counted, within bounds, and forced to disk a few times a second.
+"""The bounded file of dead letters: counts them and syncs them to disk a few times a second.
 
 A letter is in the file before `put` returns, which survives a crash of the agent; it is on disk `SYNC_INTERVAL` later
 at most, which survives a power cut.
@@ -61,9 +61,14 @@ class Resent(Receipt):
         super().__init__(letter.items, on_settled)
         self.letter = letter
         self.rewritten = 0
-        """Items that were refused again, and stand in the file with the new reason."""
+        """Items that were refused again and are in the file with the new reason."""
         self.replaced = False
-        """Whether the letter that it is stands there with the new reason, under its old id."""
+        """Whether the letter is in the file with the new reason and its old id."""
+
+    @property
+    def letter_reason(self) -> str:
+        """Reason of the letter, which stays in the file until its items are delivered."""
+        return self.letter.reason
 
 
 class DeadLetterFile:
@@ -126,7 +131,7 @@ class DeadLetterFile:
         """Keep a batch that `exporter` gives up because of `reason`, and return whether it is kept. Never raises."""
         try:
             new = self._put(batch, exporter, reason, error)
-        except Exception as problem:  # noqa: BLE001 - whoever drops a batch must not stumble
+        except Exception as problem:  # noqa: BLE001 - a failure here must not affect the sender that drops the batch
             what = problem.strerror if isinstance(problem, OSError) else repr(problem)
             self._failed(batch, exporter, "error", f"cannot write: {what}")
             return Fate.FAILED

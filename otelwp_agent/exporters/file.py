@@ -1,16 +1,16 @@
-"""Write telemetry to a file: one OTLP/JSON request a line, or length-prefixed protobuf.
+"""Write telemetry to a file: one OTLP/JSON request per line, or length-prefixed protobuf.
 
-It stands at the end of a pipeline, to keep telemetry without a backend, or to hand it to another tool.
-A batch counts as delivered once the operating system has it; what the disk does not take (full, no permission) is tried
-again. Writing is done in a thread of its own, so that a slow disk holds up nothing else.
+The exporter is the end of a pipeline, to keep telemetry without a backend, or to give it to another program. A batch is
+delivered when the operating system has accepted it; if writing fails (disk full, no permission), it is retried. Writing
+is done in a separate thread, so that a slow disk delays nothing else.
 
-The form of the file, which the OpenTelemetry Collector's `otlp_json_file` receiver reads:
+Formats of the file, which the OpenTelemetry Collector's `otlp_json_file` receiver can read:
 
 * `format: json`: each line is an export request in OTLP/JSON.
-* `format: proto`, or any format with `compression`: each request behind its length, 4 bytes, big-endian.
+* `format: proto`, or any format with `compression`: each request follows its length in 4 bytes, big-endian.
 
-With `rotation`, a file that would grow beyond `max_megabytes` is renamed to `name-2026-11-20T15-04-05.000.json` and a
-new one is begun. Without it, the file is begun anew at each start, unless `append` is set.
+With `rotation`, a file that would exceed `max_megabytes` is renamed to `name-2026-11-20T15-04-05.000.json`, and a new
+file is started. Without it, the file is overwritten at each start, unless `append` is set.
 
 Example::
 
@@ -66,70 +66,72 @@ if TYPE_CHECKING:
     from otelwp_agent.model.signal import Signal
 
 BYTES = Instrument("otelwp_file_written_bytes", "Bytes written, after compression.", labels=("exporter",))
-ROTATIONS = Instrument("otelwp_file_rotations", "Files that were full and renamed.", labels=("exporter",))
+ROTATIONS = Instrument("otelwp_file_rotations", "Full files that were renamed.", labels=("exporter",))
 
 MEGABYTE = 2**20
-"""Of `max_megabytes`."""
+"""Bytes in the unit of `max_megabytes`."""
 DAY = 86_400.0
-"""Seconds."""
+"""Seconds per day."""
 DEFAULT_FILE_MODE = "0600"
 DEFAULT_DIRECTORY_MODE = "0700"
 
 _LENGTH_BYTES = 4
 _FLUSH = Ignored("every batch is written to the file before it counts as delivered")
 _GROUP_BY = Refused(
-    "one file for each value of a resource attribute is not written here: use one file exporter for each, behind "
-    "pipelines of their own, and remove `group_by`"
+    "one file per value of a resource attribute is not supported: use one file exporter per value, in separate "
+    "pipelines, and remove `group_by`"
 )
 _ENCODING = Refused(
-    "encoding extensions do not exist here: choose `format: json` or `format: proto`, remove `encoding`"
+    "encoding extensions are not supported: set `format: json` or `format: proto`, and remove `encoding`"
 )
 
 
 class Rotation(blocks.Block):
-    """When a file is full, and what becomes of full ones."""
+    """When a file is full, and how long full files are kept."""
 
     max_megabytes: int = Field(100, ge=0)
-    """Largest size of a file in MiB; 0 is the default."""
+    """Maximum size of a file in MiB. 0 means the default."""
     max_days: int = Field(0, ge=0)
-    """Days that full files are kept, by the time in their names; 0 for ever."""
+    """Number of days for which full files are kept, by the time in their names. 0 keeps them for ever."""
     max_backups: int = Field(100, ge=0)
-    """Full files that are kept; 0 for all."""
+    """Maximum number of full files that are kept. 0 keeps all."""
     localtime: bool = False
-    """Put local time into names, not UTC."""
+    """Use local time in file names instead of UTC."""
 
 
 class Config(ExporterConfig):
-    """Settings of `file`."""
+    """Settings of the file exporter."""
 
     path: str = Field(min_length=1)
-    """The file, relative to the working directory if not absolute."""
+    """The file. A relative path is relative to the working directory."""
     append: bool = False
-    """Go on behind what the file holds, instead of beginning it anew at start. With `rotation` it always goes on."""
+    """Append to the file instead of overwriting it at the start. With `rotation`, the exporter always appends."""
     rotation: Annotated[Rotation | None, NullIsPresent] = None
-    """Begin a new file when one is full. Left out: one file that grows."""
+    """Start a new file when one is full. Without it, one file grows without limit."""
     format: Literal["json", "proto"] = "json"
     """OTLP/JSON or OTLP/protobuf."""
     compression: Literal["", "none", "zstd"] = "none"
-    """Compress each request on its own."""
+    """Compress each request separately."""
     flush_interval: Annotated[Duration, Field(ge=0), _FLUSH] = 1.0
-    """Accepted for the Collector's sake: every batch is written before it counts as delivered."""
+    """Accepted for compatibility with the Collector, without effect: every batch is written before it counts as
+    delivered.
+    """
     create_directory: bool = False
-    """Create the directory of `path` at start, if there is none."""
+    """Create the directory of `path` at the start if it does not exist."""
     directory_permissions: str | None = None
-    """Mode of directories that are created, octal, less the umask; 0700 if left out."""
+    """Mode of created directories, octal; the umask is subtracted. Default: 0700."""
     file_permissions: str = DEFAULT_FILE_MODE
-    """Mode of files that are created, octal, less the umask. An existing file keeps its mode."""
+    """Mode of created files, octal; the umask is subtracted. An existing file keeps its mode."""
     group_by: Annotated[None, _GROUP_BY] = None
     """Refused: one exporter writes one file."""
     encoding: Annotated[None, _ENCODING] = None
-    """Refused: there are no encoding extensions."""
+    """Refused: encoding extensions are not supported."""
 
     @field_validator("directory_permissions", "file_permissions")
     @classmethod
     def _octal(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"(0o?)?[0-7]{3}", value):
-            message = f'{value!r} is not a mode: write three octal digits after a 0, like "0755", in quotes'
+            message = f'{value!r} is not a file mode: write a 0 and three octal digits, like "0755", in quotes'
             raise ValueError(message)
         return value
 
@@ -137,7 +139,7 @@ class Config(ExporterConfig):
     def _settings_agree(self) -> Config:
         problem = ""
         if self.append and self.rotation is not None:
-            problem = "append and rotation: a rotated file always goes on behind what it holds; remove `append`"
+            problem = "append and rotation: with `rotation` the exporter always appends; remove `append`"
         elif self.append and self.compression == "zstd":
             problem = "append and compression exclude each other, as in the OpenTelemetry Collector; use `rotation`"
         elif self.directory_permissions is not None and not self.create_directory:
@@ -148,10 +150,10 @@ class Config(ExporterConfig):
 
 
 class FileExporter(Exporter):
-    """Writes batches in a thread, in the order in which they come."""
+    """Writes batches in a thread, in the order of their arrival."""
 
     def __init__(self, config: Config, context: Context) -> None:
-        """Copy the settings; the file is opened by `start`."""
+        """Keep the settings; `start` opens the file."""
         super().__init__(context)
         self._encode = _encoder(config)
         self._directory_mode = config.directory_permissions or DEFAULT_DIRECTORY_MODE if config.create_directory else ""
@@ -162,7 +164,7 @@ class FileExporter(Exporter):
         self._rotations = context.registry.counter(ROTATIONS, exporter=str(context.id))
 
     async def start(self) -> None:
-        """Create the directory if asked, and open the file."""
+        """Create the directory if `create_directory` is set, and open the file."""
         path = self._file.path
         try:
             if self._directory_mode:
@@ -177,14 +179,14 @@ class FileExporter(Exporter):
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"file {self.context.id}")
 
     async def shutdown(self) -> None:
-        """Close the file after what is being written."""
+        """Close the file after the batches that are being written."""
         thread, self._thread = self._thread, None
         if thread is not None:
             await asyncio.get_running_loop().run_in_executor(thread, self._file.close)
-            thread.shutdown()  # at once: closing was its last work
+            thread.shutdown()  # returns at once: closing was its last task
 
     async def export(self, batch: Batch) -> int:
-        """Write the batch; return when the operating system has it."""
+        """Write the batch; return when the operating system has accepted it."""
         if self._thread is None:
             raise RetryableError(f"{self._file.path} is not open")
         loop = asyncio.get_running_loop()
@@ -194,7 +196,7 @@ class FileExporter(Exporter):
         return 0
 
     def _store(self, signal: Signal, body: bytes) -> tuple[int, int]:
-        """Encode and write, in the thread; return the bytes written and the files that were full."""
+        """Encode and write a batch, in the thread; return the bytes written and the number of rotations."""
         record = self._encode(signal, body)
         try:
             return len(record), self._file.write(record)
@@ -203,9 +205,9 @@ class FileExporter(Exporter):
 
 
 class RotatingFile:
-    """A file that records are appended to, each whole or not at all. Used by one thread at a time.
+    """A file to which records are appended, each completely or not at all. Use it from one thread at a time.
 
-    `wall` is seconds since 1970.
+    `wall` returns seconds since 1970.
     """
 
     def __init__(
@@ -215,7 +217,7 @@ class RotatingFile:
         wall: Callable[[], float] = time.time,
         mode: int = files.FILE_MODE,
     ) -> None:
-        """Open nothing before `open`."""
+        """Keep the settings; `open` opens the file."""
         self.path = path
         self._mode = mode
         self._rotation = rotation
@@ -225,7 +227,7 @@ class RotatingFile:
         self._size = 0
 
     def open(self, *, truncate: bool) -> None:
-        """Open the file, and remove full ones that are too old or too many."""
+        """Open the file, and remove full files that are too old or too many."""
         self._open(os.O_TRUNC if truncate else 0)
         self._prune()
 
@@ -236,11 +238,11 @@ class RotatingFile:
             files.close(fd)
 
     def write(self, record: bytes) -> int:
-        """Append `record`; return 1 if the file was full and a new one was begun for it, else 0.
+        """Append `record`; return 1 if the file was full and a new one was started, else 0.
 
-        Raises `OSError`; nothing of the record is left in the file then.
+        Raises `OSError`; then no part of the record is in the file.
         """
-        if self._fd < 0:  # a rotation failed half-way
+        if self._fd < 0:  # a rotation failed before it was complete
             self._open(0)
         rotate = bool(self._limit and self._size and self._size + len(record) > self._limit)
         if rotate:
@@ -255,7 +257,7 @@ class RotatingFile:
         return int(rotate)
 
     def backups(self) -> list[tuple[float, Path]]:
-        """Return the full files, the newest first, with the times in their names (seconds since 1970)."""
+        """Return the full files, newest first, with the times in their names (seconds since 1970)."""
         pattern = re.compile(
             re.escape(self.path.stem) + r"-(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{3})" + re.escape(self.path.suffix)
         )
@@ -274,7 +276,7 @@ class RotatingFile:
         self._size = os.fstat(self._fd).st_size
 
     def _rotate(self) -> None:
-        """Rename the file and begin a new one."""
+        """Rename the file and start a new one."""
         at = self._wall()
         while (backup := self._backup(at)).exists():
             at += 0.001
@@ -290,7 +292,7 @@ class RotatingFile:
         return self.path.with_name(f"{self.path.stem}-{stamp}{self.path.suffix}")
 
     def _prune(self) -> None:
-        """Remove full files that are too old or too many. What cannot be removed now is left for the next time."""
+        """Remove full files that are too old or too many. A file that cannot be removed is tried again next time."""
         rotation = self._rotation
         if rotation is None or not (rotation.max_backups or rotation.max_days):
             return
@@ -306,11 +308,11 @@ class RotatingFile:
 
 
 def _encoder(config: Config) -> Callable[[Signal, bytes], bytes]:
-    """Return what makes a record of a request in wire form."""
+    """Return a function that converts a serialized request to a record of the file."""
     zstd = config.compression == "zstd"
 
     def as_json(signal: Signal, body: bytes) -> bytes:
-        from otelwp_agent.codecs import otlp_json  # noqa: PLC0415 - its tables are made for who writes JSON
+        from otelwp_agent.codecs import otlp_json  # noqa: PLC0415 - its tables are needed only for JSON
 
         return otlp_json.encode(signal, body)
 

@@ -1,11 +1,11 @@
-"""Prove a journal on disk: what its accounts say against what its entries are."""
+"""Audit a journal on disk: compare the sums in its ledgers with its entries."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from otelwp_agent.journal.recovery import read_directory
-from otelwp_agent.model.ledger_report import KINDS, Line, Report, totals
+from otelwp_agent.model.ledger_report import KINDS, LedgerLine, Report, totals
 from otelwp_agent.model.receipt import Outcome
 
 if TYPE_CHECKING:
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def audit_directory(directory: Path) -> Report:
-    """Return the ledgers of a journal, with everything that does not fit together. Raises `OSError`.
+    """Return the ledgers of a journal, and every inconsistency. Raises `OSError`.
 
-    An agent that has the directory may go on meanwhile: what it writes just then may look unfinished.
+    An agent may use the directory at the same time: its last write may look unfinished.
     """
     recovered = read_directory(directory, write=False)
     try:
@@ -27,11 +27,11 @@ def audit_directory(directory: Path) -> Report:
 
 
 def report_of(recovered: Recovered, directory: Path) -> Report:
-    """Return the ledgers of a journal that was read, with everything that does not fit together."""
-    lines: list[Line] = []
+    """Return the ledgers of a journal that was read, and every inconsistency."""
+    lines: list[LedgerLine] = []
     for place, kind in enumerate(KINDS[:3]):
         accounts = [
-            Line(
+            LedgerLine(
                 kind,
                 key[place],
                 accepted=accepted,
@@ -45,13 +45,13 @@ def report_of(recovered: Recovered, directory: Path) -> Report:
             for key, (*_, accepted, settled, reasons) in recovered.accounts.items()
         ]
         accounts += [
-            Line(kind, key[place], in_flight=items)
+            LedgerLine(kind, key[place], in_flight=items)
             for key, items in recovered.live.items()
             if key not in recovered.accounts
         ]
         lines += totals(kind, accounts)
     lines += [
-        Line(
+        LedgerLine(
             "exporter",
             name,
             accepted=taken,
@@ -71,5 +71,5 @@ def report_of(recovered: Recovered, directory: Path) -> Report:
         problems.append(f"the end of the journal is missing: up to {recovered.missing} acknowledged requests are lost")
     source = f"journal {directory}, {recovered.entries} requests not settled"
     if recovered.torn:
-        source += f", a last write of {recovered.torn} bytes cut off (nobody was told that it had succeeded)"
+        source += f", a last write of {recovered.torn} bytes cut off (it was not acknowledged)"
     return Report(lines, problems, source)

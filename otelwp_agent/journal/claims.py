@@ -1,8 +1,8 @@
-"""The account of one request that the journal has: in which pipelines it is done, and with which branches.
+"""Track one journaled request: the pipelines, and their branches, that have settled all of it.
 
-An entry has a claim for each pipeline that it runs through. A claim is closed when its receipt is settled, or when what
-is left of it waits in the journal for a branch of the fan-out that had no room (`Receipt.park`). An entry whose claims
-are all closed is released, or waits to be read again, for what is left of it.
+An entry has a claim for each pipeline that it is fed to. A claim is closed when its receipt is settled, or when the
+rest of it waits in the journal for a branch of the fan-out that had no capacity (`Receipt.park`). An entry whose claims
+are all closed is released, or waits to be read again for its open branches.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
     from otelwp_agent.model.receipt import Ledger
 
 Done = frozenset[tuple[int, str]]
-"""What has settled all of an entry: the place of a pipeline in its context, and a branch of it; "" is all branches."""
+"""Branches that have settled all of an entry: (place of the pipeline in its context, branch); "" is all branches."""
 
 NOTHING: Done = frozenset()
 _NO_BRANCHES: frozenset[str] = frozenset()
 
 
 class Keeper(Protocol):
-    """What a claim tells: the journal."""
+    """Gets the reports of claims: the journal."""
 
     def settled(self, ledger: Ledger) -> None:
-        """Hear that an account has changed."""
+        """Record that a ledger has changed."""
 
     def progressed(self, claim: JournalClaim) -> None:
-        """Hear that a branch has settled something while others have not."""
+        """Record that a branch has settled items while others have not."""
 
-    def closed(self, entry: Entry) -> None:
-        """Hear that no claim of an entry runs any more."""
+    def closed(self, entry: JournaledRequest) -> None:
+        """Record that the last claim of an entry was closed."""
 
 
-class Entry:
+class JournaledRequest:
     """One request, from the moment at which it is fed to its pipelines until it is released or waits again."""
 
     __slots__ = (
@@ -55,35 +55,35 @@ class Entry:
     )
 
     def __init__(self, keeper: Keeper, segment: Segment, index: int, items: int, size: int) -> None:
-        """Stand for entry number `index` of `segment`, which has `items` items and `size` bytes there."""
+        """Represent entry number `index` of `segment`, with `items` items and `size` bytes there."""
         self.keeper = keeper
         self.segment = segment
         self.index = index
         self.items = items
         self.size = size
         self.open = 0
-        """Claims that run."""
+        """Number of open claims."""
         self.parked = False
-        """Whether something of it waits."""
+        """Whether a part of it waits in the journal."""
         self.done = NOTHING
         self.outcomes: list[int] | None = None
-        """Items of each outcome, over all pipelines: only where somebody waits for them."""
+        """Items of each outcome, over all pipelines; only if a sender waits for the outcome."""
         self.reason = ""
-        self.on_closed: Callable[[Entry], None] | None = None
-        """Who waits for the outcome."""
+        self.on_closed: Callable[[JournaledRequest], None] | None = None
+        """Called when the entry is closed, if a sender waits for the outcome."""
 
     @property
     def seq(self) -> int:
-        """Its number."""
+        """Its number in the journal."""
         return self.segment.first + self.index
 
 
 class JournalClaim:
-    """What one pipeline has done with an entry (`model.receipt.Claim`)."""
+    """Tracks the outcome of an entry in one pipeline (`model.receipt.Claim`)."""
 
     __slots__ = ("_branches", "_entered", "_joined", "_parked", "done", "entry", "ledger", "pipeline", "receipt")
 
-    def __init__(self, entry: Entry, pipeline: int, ledger: Ledger) -> None:
+    def __init__(self, entry: JournaledRequest, pipeline: int, ledger: Ledger) -> None:
         """Open a claim for the pipeline at this place in the entry's context."""
         self.entry = entry
         self.pipeline = pipeline
@@ -98,11 +98,11 @@ class JournalClaim:
         entry.open += 1
 
     def entered(self, items: int) -> None:
-        """Hear that items of it have come to the fan-out."""
+        """Record that items of it have reached the fan-out."""
         self._entered += items
 
     def branch_settled(self, branch: str, items: int) -> None:
-        """Hear that a branch has settled items of it."""
+        """Record that a branch has settled items of it."""
         branches = self._branches
         if branches is None:
             branches = self._branches = {}
@@ -110,20 +110,20 @@ class JournalClaim:
         self.entry.keeper.progressed(self)
 
     def left(self, items: int, parked: int) -> None:
-        """Hear that every branch has settled items of it, but for those `parked`, which wait for one in the journal."""
+        """Record that every branch has settled items of it, except those `parked`, which wait in the journal."""
         self._joined += items
         self._parked += parked
 
     def branches_done(self) -> frozenset[str]:
-        """Return the branches that have settled all of it, if all of it has come to the fan-out."""
+        """Return the branches that have settled all of it, if all of it has reached the fan-out."""
         receipt = self.receipt
         running = self._entered - self._joined
         if self._branches is None or receipt.pending - receipt.parked != running or receipt.parked != self._parked:
-            return self.done  # some of it is before the fan-out still, or waits without having come to it
+            return self.done  # a part has not reached the fan-out yet, or waits without having reached it
         return self.done.union(name for name, items in self._branches.items() if items == self._entered)
 
     def refuse(self) -> None:
-        """Close it with nothing done: the pipeline had no room."""
+        """Close the claim with nothing settled: the pipeline had no capacity."""
         self.receipt.park(self.receipt.pending)
 
     def _closed(self, receipt: Receipt) -> None:
@@ -136,14 +136,14 @@ class JournalClaim:
             self._settle(receipt)
             if entry.open or entry.parked:
                 entry.done |= {(self.pipeline, "")}
-        receipt.on_settled = receipt.claim = None  # else only the garbage collector could free the three of them
+        receipt.on_settled = receipt.claim = None  # breaks a reference cycle of the three
         if not entry.open:
             entry.keeper.closed(entry)
         elif not receipt.parked:
             entry.keeper.progressed(self)
 
     def _settle(self, receipt: Receipt) -> None:
-        """Enter into the account, at once, what became of all items: a part of a request would come again."""
+        """Add the outcomes of all items to the ledger at once: a partly settled request is replayed as a whole."""
         ledger, entry = self.ledger, self.entry
         entry.keeper.settled(ledger)
         if receipt.outcomes is None:

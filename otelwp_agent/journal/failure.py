@@ -1,4 +1,4 @@
-"""Whether the journal can be written, why not, and when that is tried again."""
+"""State of the journal after a failed write: the reason, and when to try again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Failure:
     """The state after a failed write, until a write succeeds."""
 
     def __init__(self, reserve: Reserve, log: structlog.typing.FilteringBoundLogger) -> None:
-        """Begin without a failure; `reserve` is released for the write that follows a full disk."""
+        """Start without a failure; `reserve` is released for the write that follows a full disk."""
         self.message = ""
         """Why the last write failed; "" if it did not."""
         self.refuse_until = 0.0
@@ -40,7 +40,7 @@ class Failure:
             self._log.error(
                 "the journal cannot be written; senders are refused",
                 error=message,
-                advice=f"free space or mend the disk; writing is tried again every {RETRY_INTERVAL:g} s",
+                advice=f"free space or repair the disk; writing is tried again every {RETRY_INTERVAL:g} s",
             )
         self.message = message
         self.refuse_until = time.monotonic() + RETRY_INTERVAL

@@ -2,14 +2,14 @@
 
 Invariants:
 
-* What `append` has accepted is on disk (with `sync: none`, in the kernel) once it is acknowledged, and comes back after
-  a crash until every pipeline has settled all of it.
-* The accounts on disk are those in memory as of the last commit: each commit holds the sums that it has changed, the
-  entries it releases, and the branches that are done, in one record.
+* A request is on disk (with `sync: none`, in the kernel) once it is acknowledged, and is replayed after a crash until
+  every pipeline has settled all of it.
+* The ledgers on disk are those in memory as of the last commit: each commit has the changed sums, the released entries
+  and the settled branches in one record.
 * A segment is deleted only when all before it are, and after its last release is on disk: a release is never older than
   its entry.
 * A write that fails has changed nothing: senders that wait for it are refused, and a later one tries again.
-* Nothing is acknowledged whose segment is not at its path.
+* A request is acknowledged only if its segment is at its path.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING
 from otelwp_agent.component import ComponentHealth
 from otelwp_agent.errors import Overloaded
 from otelwp_agent.journal import opening
-from otelwp_agent.journal.account import JournalAccount
 from otelwp_agent.journal.admission import Admission
-from otelwp_agent.journal.books import Books, row_of
 from otelwp_agent.journal.commits import CommitLoop
+from otelwp_agent.journal.entry_store import EntryStore
 from otelwp_agent.journal.failure import Failure
 from otelwp_agent.journal.mark import Mark
+from otelwp_agent.journal.metrics import JournalMetrics
+from otelwp_agent.journal.pending_changes import PendingChanges, row_of
 from otelwp_agent.journal.reserve import Reserve
 from otelwp_agent.journal.segments import SegmentStore
-from otelwp_agent.journal.shelf import Shelf
 from otelwp_agent.model.receipt import Outcome
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     import structlog
 
     from otelwp_agent.config.service import JournalConfig
-    from otelwp_agent.journal.claims import Done, Entry, JournalClaim
-    from otelwp_agent.journal.draft import Request
-    from otelwp_agent.journal.records import Context, ExporterRow, Record
+    from otelwp_agent.journal.claims import Done, JournalClaim, JournaledRequest
+    from otelwp_agent.journal.commit_builder import PendingRequest
+    from otelwp_agent.journal.records import ExporterRow, JournalRecord, RequestContext
     from otelwp_agent.journal.recovery import Recovered
     from otelwp_agent.model.ledgers import Ledgers
     from otelwp_agent.model.receipt import Ledger
@@ -56,53 +56,53 @@ class Journal:
         registry: Registry,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
-        """Keep the accounts that are in `ledgers`; nothing is opened before `open`."""
+        """Store the sums of `ledgers`; `open` opens the directory."""
         self.directory = Path(settings.directory)
         self.max_size = settings.max_size
         self.on_closed: Callable[[], None] = lambda: None
-        """Called when an entry has been closed: others may have capacity now."""
+        """Called when an entry was closed: waiting ones may have capacity now."""
         self._ledgers = ledgers
         self._log = log
-        self._books = Books()
-        self._shelf = Shelf(self, log)
-        self._account = JournalAccount(self._shelf, settings.max_size, registry)
+        self._changes = PendingChanges()
+        self._entry_store = EntryStore(self, log)
+        self._metrics = JournalMetrics(self._entry_store, settings.max_size, registry)
         self._reserve = Reserve(self.directory, log)
         self._failure = Failure(self._reserve, log)
-        self._admission = Admission(self._shelf, self._failure, settings.max_size)
+        self._admission = Admission(self._entry_store, self._failure, settings.max_size)
         self._store = SegmentStore(
-            self.directory, settings.max_size, self._shelf, self._books, self._account, self._reserve, log
+            self.directory, settings.max_size, self._entry_store, self._changes, self._metrics, self._reserve, log
         )
         self._commits = CommitLoop(
             settings.sync,
-            self._shelf,
-            self._books,
+            self._entry_store,
+            self._changes,
             self._store,
             self._admission,
             self._failure,
-            self._account,
+            self._metrics,
             log,
         )
         self.admit = self._admission.admit
         """Raises `Overloaded` if nothing can be accepted now."""
 
     def remember_exporters(self, exporters: Callable[[], Sequence[ExporterRow]]) -> None:
-        """Have commits include what `exporters` returns, about once a second, for audits of the journal."""
-        self._books.exporters = exporters
+        """Include the sums that `exporters` returns in commits, about once a second, for audits of the journal."""
+        self._changes.exporters = exporters
 
     @property
     def stored(self) -> int:
         """Bytes on disk."""
-        return self._shelf.stored
+        return self._entry_store.stored
 
     @property
     def waiting(self) -> int:
         """Entries that wait to be fed."""
-        return self._shelf.waiting
+        return self._entry_store.waiting
 
     @property
     def entries(self) -> int:
         """Requests that are not settled."""
-        return self._shelf.entries
+        return self._entry_store.entries
 
     @property
     def failure(self) -> str:
@@ -110,12 +110,12 @@ class Journal:
         return self._failure.message
 
     def health(self) -> ComponentHealth:
-        """Return its state: bad while it cannot be written or read, is full, or files of it have disappeared."""
+        """Return its health: unhealthy while it cannot be written or read, is full, or files have disappeared."""
         message = ""
         if self._failure.message:
             message = f"cannot be written: {self._failure.message}"
-        elif self._shelf.unreadable:
-            message = f"{len(self._shelf.unreadable)} entries cannot be read: check the disk"
+        elif self._entry_store.unreadable:
+            message = f"{len(self._entry_store.unreadable)} entries cannot be read: check the disk"
         elif self._store.problem:
             message = self._store.problem
         elif self._admission.full:
@@ -132,11 +132,11 @@ class Journal:
     # -- opening and closing
 
     def open(self) -> Recovered:
-        """Lock the directory, read what is in it, put the accounts right; raises `StartError`."""
+        """Lock and read the directory, and correct the ledgers; raises `StartError`."""
         recovered = self._store.open()
         lost, again = opening.put_right(recovered, self._ledgers)
         self._store.adjusted = bool(lost or again or recovered.damage)
-        self._books.written = {ledger: row_of(ledger) for ledger in self._ledgers}
+        self._changes.written = {ledger: row_of(ledger) for ledger in self._ledgers}
         self._report(recovered, lost, again)
         self._admission.closed = False
         self._reserve.hold()
@@ -149,11 +149,11 @@ class Journal:
         self._commits.start()
 
     async def close(self) -> None:
-        """Write what is known and unlock the directory. What is not settled stays for the next start."""
+        """Write all changes and unlock the directory. Entries that are not settled stay for the next start."""
         if self._store.lock >= 0:
             await self._commits.quiet()
-            if self._store.current is not None or self._books:
-                self._books.tell_exporters()
+            if self._store.current is not None or self._changes:
+                self._changes.tell_exporters()
                 self._commits.commit()
             await self._commits.quiet()
         self._admission.closed = True
@@ -162,7 +162,7 @@ class Journal:
         self._store.close()
 
     def _report(self, recovered: Recovered, lost: int, again: int) -> None:
-        self._account.damaged.add(sum(damage.length for _, damage in recovered.damage))
+        self._metrics.damaged.add(sum(damage.length for _, damage in recovered.damage))
         for path, damage in recovered.damage:
             self._log.error("journal damaged; stepped over", file=str(path), offset=damage.offset, bytes=damage.length)
         if lost:
@@ -170,7 +170,7 @@ class Journal:
         if recovered.mark_damaged:
             self._log.warning("journal mark damaged; whether the end of the journal is missing is unknown")
         if recovered.missing:
-            self._account.lost.add(recovered.missing)
+            self._metrics.lost.add(recovered.missing)
             self._log.error(
                 "journal has lost its end; acknowledged requests are missing",
                 entries=recovered.missing,
@@ -190,32 +190,32 @@ class Journal:
 
     # -- requests
 
-    def append(self, request: Request) -> None:
+    def append(self, request: PendingRequest) -> None:
         """Accept a request to be written; raise `Overloaded` if there is no capacity."""
         try:
             self.admit()
         except Overloaded as error:
-            self._account.refused(1, error.reason)
+            self._metrics.refused(1, error.reason)
             raise
         self._commits.add(request)
 
     # -- what claims report
 
     def settled(self, ledger: Ledger) -> None:
-        """Note that an account has changed."""
-        self._books.changed(ledger)
+        """Record that a ledger has changed."""
+        self._changes.changed(ledger)
 
     def progressed(self, claim: JournalClaim) -> None:
-        """Note that a branch has settled something while others have not."""
-        self._books.progressed(claim)
+        """Record that a branch has settled items while others have not."""
+        self._changes.progressed(claim)
         self._commits.soon()
 
-    def closed(self, entry: Entry) -> None:
-        """Note that no claim of an entry runs any more: it is released, or waits for a branch without capacity."""
-        if self._shelf.end(entry):
-            self._books.released(entry.segment, entry.index)
+    def closed(self, entry: JournaledRequest) -> None:
+        """Release an entry whose last claim was closed, or let it wait for a branch without capacity."""
+        if self._entry_store.end(entry):
+            self._changes.released(entry.segment, entry.index)
         else:
-            self._books.waits(entry)
+            self._changes.waits(entry)
         self._commits.soon()
         if entry.on_closed is not None:
             entry.on_closed(entry)
@@ -223,13 +223,15 @@ class Journal:
 
     # -- reading again
 
-    def replays(self, ready: Callable[[Context, Done], bool]) -> Iterator[tuple[Entry, Record, Context] | None]:
-        """Yield the entries that wait and can be fed, the oldest first, each to be fed at once.
+    def replays(
+        self, ready: Callable[[RequestContext, Done], bool]
+    ) -> Iterator[tuple[JournaledRequest, JournalRecord, RequestContext] | None]:
+        """Yield the entries that wait and can be fed, the oldest first; the caller feeds each at once.
 
-        `ready` returns whether an entry of this context, with this done, can be; `None` stands for many that cannot.
-        Damaged entries are dropped.
+        `ready` returns whether an entry with this context and these settled branches can be fed. Yields `None` after
+        many that cannot. Damaged entries are dropped.
         """
-        for replay in self._shelf.replays(ready):
+        for replay in self._entry_store.replays(ready):
             if replay is None:
                 yield None
                 continue
@@ -237,19 +239,19 @@ class Journal:
             if record is None or context is None:
                 self._lose(entry, context)
             else:
-                self._account.replayed.add()
+                self._metrics.replayed.add()
                 yield entry, record, context
 
     def live(self) -> dict[tuple[str, str, str], int]:
         """Return the items that are not settled, by pipeline, receiver and tenant, counted entry by entry."""
-        sums = self._shelf.live()
-        draft = self._commits.draft
-        for request in draft.requests if draft is not None else ():  # accepted, and not on the shelf yet
+        sums = self._entry_store.live()
+        builder = self._commits.builder
+        for request in builder.requests if builder is not None else ():  # accepted, but not in the entry store yet
             for ledger in request.ledgers:
                 sums[ledger.key] = sums.get(ledger.key, 0) + request.batch.items
         return sums
 
-    def _lose(self, entry: Entry, context: Context | None) -> None:
+    def _lose(self, entry: JournaledRequest, context: RequestContext | None) -> None:
         """Drop an entry that can no longer be read."""
         self._log.error("journal damaged; an entry is lost", file=str(entry.segment.path), items=entry.items)
         for place, pipeline in enumerate(context.pipelines if context is not None else ()):

@@ -1,6 +1,6 @@
 """The high-water mark of a journal: how far acknowledged entries reach, in a file beside the segments.
 
-A segment that has lost its tail looks like one that ends there. The mark tells them apart. It is written after the
+A segment that has lost its tail looks like one that ends there. The mark shows the difference. It is written after the
 entries themselves are on disk and is not forced to disk itself: it is exact after `kill -9`, and after a power failure
 it may be behind the entries but never ahead of them.
 
@@ -37,7 +37,7 @@ SIZE = _BODY.size + _CRC.size
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What one commit has reached."""
+    """Position of the journal after one commit."""
 
     marker: bytes
     number: int
@@ -72,7 +72,7 @@ class MarkFile:
     """The file, opened when it is first written. One thread at a time uses it."""
 
     def __init__(self, directory: Path) -> None:
-        """Open nothing."""
+        """Prepare; the first write opens the file."""
         self._path = directory / NAME
         self._fd = -1
         self.failure = ""

@@ -1,4 +1,4 @@
-"""Take a journal's directory, and put the accounts where its entries say that they are."""
+"""Lock and read a journal's directory, and correct the ledgers by its entries."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def take(directory: Path) -> tuple[int, Recovered]:
-    """Return a directory, open and locked, and what is in it; raises `StartError`. Closing it lets it go."""
+    """Open, lock and read a directory; raises `StartError`. Closing the descriptor unlocks it."""
     held = -1
     try:
         files.make_directory(directory)
         held = lock(directory)
         recovered = read_directory(directory)
-        if recovered.torn:  # it will not be the last write any more, and would look like damage
+        if recovered.torn:  # after the next write it would look like damage
             _cut(recovered)
     except OSError as error:
         if held >= 0:

@@ -1,9 +1,9 @@
-"""The journal's records: bytes on disk, and what they mean. No I/O.
+"""Encode and decode the records of the journal. No I/O.
 
-A segment is a row of records, each of a header and a payload::
+A segment is a sequence of records, each with a header and a payload::
 
     marker  8 bytes   random, the same throughout one segment and part of its file's name
-    kind    u8        see `Kind`
+    kind    u8        see `RecordKind`
     signal  u8        of an entry; else 0
     context u16       of an entry and of a context: which one, within the segment
     length  u32       bytes of the payload
@@ -11,8 +11,8 @@ A segment is a row of records, each of a header and a payload::
     seq     u64       of an entry; else 0
     crc     u32       CRC-32 of the header before it and of the payload
 
-All numbers are little-endian. The marker is what lets a reader step over damage: it looks for the next place where the
-marker stands and the checksum holds. Since nobody who sends telemetry knows it, no body can pretend to be a record.
+All numbers are little-endian. The marker lets a reader skip damage: it looks for the next place with the marker
+and a correct checksum. No sender of telemetry knows the marker, so no body can look like a record.
 """
 
 from __future__ import annotations
@@ -41,32 +41,32 @@ _SEQ = struct.Struct("<Q")
 _LENGTH = struct.Struct("<I")
 HEADER_BYTES = _HEAD.size + _CRC.size
 MAX_CONTEXTS = 0xFFFF
-"""Contexts of one segment."""
+"""Largest number of contexts in one segment."""
 WINDOW = 1 << 20
-"""Bytes that are read at once."""
+"""Bytes to read at once."""
 
 _SIGNALS = (Signal.TRACES, Signal.METRICS, Signal.LOGS)
 _NUMBERS = {signal: number for number, signal in enumerate(_SIGNALS)}
 
 
-class Kind(IntEnum):
-    """What a record holds."""
+class RecordKind(IntEnum):
+    """The kind of a record's payload."""
 
     SNAPSHOT = 1
-    """All accounts at the segment's beginning (`Snapshot`). Every segment begins with it."""
+    """All ledgers at the start of the segment (`JournalSnapshot`). Every segment starts with it."""
     CONTEXT = 2
-    """Where entries came from and where they go (`Context`)."""
+    """Origin and pipelines of entries (`RequestContext`)."""
     ENTRY = 3
     """A request: its body."""
     MOVED = 4
-    """A request out of an older segment: its number there (u64), then its body. It counts there no more."""
+    """A request copied from an older segment: its number there (u64), then its body. It no longer counts there."""
     COMMIT = 5
-    """The end of what was written at once (`Commit`)."""
+    """The end of one write (`Commit`)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
-    """Where a request came from, and the pipelines that it enters."""
+class RequestContext:
+    """Origin of a request, and the pipelines that it is for."""
 
     origin: Origin
     pipelines: tuple[str, ...]
@@ -85,7 +85,7 @@ class Context:
         )
 
     @classmethod
-    def decode(cls, payload: memoryview) -> Context:
+    def decode(cls, payload: memoryview) -> RequestContext:
         """Read what `encode` wrote."""
         data = orjson.loads(payload)
         origin = Origin(data["receiver"], data["transport"], data["tenant"], data["headers"])
@@ -93,21 +93,21 @@ class Context:
 
 
 Account = tuple[str, str, str, int, list[int], dict[str, int]]
-"""A row of an account: pipeline, receiver, tenant; items accepted, items of each outcome, items dropped by reason."""
+"""The row of a ledger: pipeline, receiver, tenant; items accepted, items of each outcome, items dropped by reason."""
 ExporterRow = tuple[str, int, int, dict[str, int], int]
-"""What an exporter has done since the agent was started: its id; items taken, delivered, dropped by reason, held."""
+"""Sums of an exporter since the start of the agent: id; items accepted, delivered, dropped by reason, in flight."""
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What is known at the beginning of a segment, whose first entry will be number `first`."""
+class JournalSnapshot:
+    """All ledgers at the start of a segment, whose first entry has number `first`."""
 
     first: int
     accounts: Sequence[Account]
     time: float
     """Seconds since 1970."""
     adjusted: bool = False
-    """Whether the accounts were put right at a start, and are not those with which the segment before it ended."""
+    """Whether the ledgers were corrected at a start, so that they differ from the end of the segment before."""
 
     def encode(self) -> bytes:
         """Return it as JSON."""
@@ -121,7 +121,7 @@ class Snapshot:
         )
 
     @classmethod
-    def decode(cls, payload: memoryview) -> Snapshot:
+    def decode(cls, payload: memoryview) -> JournalSnapshot:
         """Read what `encode` wrote."""
         data = orjson.loads(payload)
         return cls(data["first"], [tuple(row) for row in data["accounts"]], data["time"], data["adjusted"])
@@ -129,7 +129,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What is true once everything before it is on disk.
+    """Changes that are true once everything before them is on disk.
 
     `accounts` are those that have changed since the commit before: their sums, not the changes. `released` are entries
     that are settled. `branches` are rows of an entry, the place of a pipeline in its context, and the name of a branch
@@ -137,12 +137,12 @@ class Commit:
     """
 
     entries: range
-    """Those before it that it covers."""
+    """Number of entries before it in the same write."""
     accounts: Sequence[Account] = ()
     released: Sequence[int] = ()
     branches: Sequence[tuple[int, int, str]] = field(default=())
     exporters: Sequence[ExporterRow] = field(default=())
-    """All of them, now and then."""
+    """The sums of all exporters, about once a second."""
 
     def encode(self) -> bytes:
         """Return it as JSON with its length before it and the released entries (u64) behind it."""
@@ -172,11 +172,11 @@ class Commit:
 
 
 @dataclass(slots=True)
-class Record:
-    """One record as it was read: where it begins, and what it says."""
+class JournalRecord:
+    """One record that was read, with its offset."""
 
     offset: int
-    kind: Kind
+    kind: RecordKind
     payload: memoryview
     seq: int = 0
     items: int = 0
@@ -185,7 +185,7 @@ class Record:
 
     @property
     def end(self) -> int:
-        """Where the next one begins."""
+        """Offset of the next record."""
         return self.offset + HEADER_BYTES + len(self.payload)
 
     def moved_from(self) -> int:
@@ -194,12 +194,12 @@ class Record:
 
     def body(self) -> bytes:
         """Return the body of an entry."""
-        return bytes(self.payload[_SEQ.size :] if self.kind is Kind.MOVED else self.payload)
+        return bytes(self.payload[_SEQ.size :] if self.kind is RecordKind.MOVED else self.payload)
 
 
 @dataclass(frozen=True, slots=True)
-class Damage:
-    """Bytes that are no record."""
+class JournalDamage:
+    """A range of bytes that is not a valid record."""
 
     offset: int
     length: int
@@ -207,39 +207,39 @@ class Damage:
 
 def entry(marker: bytes, seq: int, signal: Signal, context: int, items: int, body: bytes) -> list[bytes]:  # noqa: PLR0913, PLR0917 - the columns of a record
     """Return an entry's record in parts, for `writev`: the body is not copied."""
-    head = _HEAD.pack(marker, Kind.ENTRY, _NUMBERS[signal], context, len(body), items, seq)
+    head = _HEAD.pack(marker, RecordKind.ENTRY, _NUMBERS[signal], context, len(body), items, seq)
     return [head + _CRC.pack(crc32(body, crc32(head))), body]
 
 
-def moved(marker: bytes, seq: int, context: int, old: Record) -> list[bytes]:
-    """Return the record of an entry that moves into another segment."""
+def moved(marker: bytes, seq: int, context: int, old: JournalRecord) -> list[bytes]:
+    """Return the record of an entry that is copied to another segment."""
     payload = _SEQ.pack(old.seq) + old.body()
-    head = _HEAD.pack(marker, Kind.MOVED, _NUMBERS[old.signal], context, len(payload), old.items, seq)
+    head = _HEAD.pack(marker, RecordKind.MOVED, _NUMBERS[old.signal], context, len(payload), old.items, seq)
     return [head + _CRC.pack(crc32(payload, crc32(head))), payload]
 
 
-def other(marker: bytes, kind: Kind, payload: bytes, context: int = 0) -> list[bytes]:
-    """Return the record of anything but an entry."""
+def other(marker: bytes, kind: RecordKind, payload: bytes, context: int = 0) -> list[bytes]:
+    """Return a record of any other kind."""
     head = _HEAD.pack(marker, kind, 0, context, len(payload), 0, 0)
     return [head + _CRC.pack(crc32(payload, crc32(head))), payload]
 
 
-def scan(fd: int, marker: bytes, size: int, offset: int = 0) -> Iterator[Record | Damage]:
+def scan(fd: int, marker: bytes, size: int, offset: int = 0) -> Iterator[JournalRecord | JournalDamage]:
     """Yield the records of an open file of `size` bytes, and the damage between them, a window at a time."""
     window = WINDOW
     while offset < size:
         data = files.read_at(fd, min(window, size - offset), offset)
         if not data:
-            yield Damage(offset, size - offset)
+            yield JournalDamage(offset, size - offset)
             return
         last = offset + len(data) >= size
         used = 0
         for found in read(memoryview(data), marker):
-            if isinstance(found, Damage):
+            if isinstance(found, JournalDamage):
                 if found.offset + found.length == len(data) and not last:
-                    break  # perhaps a record that the window cuts off
+                    break  # perhaps a record that continues after the window
                 used = found.offset + found.length
-                yield Damage(offset + found.offset, found.length)
+                yield JournalDamage(offset + found.offset, found.length)
             else:
                 used = found.end
                 found.offset += offset
@@ -248,18 +248,18 @@ def scan(fd: int, marker: bytes, size: int, offset: int = 0) -> Iterator[Record 
         window = WINDOW if used else 2 * window
 
 
-def read(data: memoryview, marker: bytes, offset: int = 0) -> Iterator[Record | Damage]:
+def read(data: memoryview, marker: bytes, offset: int = 0) -> Iterator[JournalRecord | JournalDamage]:
     """Yield the records in `data` from `offset` on, and the damage between them.
 
-    What is cut off at the end is damage as well: whether that is a torn last write, the caller knows.
+    A record that is cut off at the end is damage, too; the caller decides whether it is an unfinished last write.
     """
     whole = data.obj if isinstance(data.obj, bytes) else bytes(data)
     for record, begin, end in walk(whole, marker, offset, lambda at: read_one(data, marker, at)):
-        yield record if record is not None else Damage(begin, end - begin)
+        yield record if record is not None else JournalDamage(begin, end - begin)
 
 
-def read_one(data: memoryview, marker: bytes, offset: int) -> Record | None:
-    """Return the record at `offset`, or `None` if there is none there that is whole and sound."""
+def read_one(data: memoryview, marker: bytes, offset: int) -> JournalRecord | None:
+    """Return the record at `offset`, or `None` if there is no complete and valid one."""
     start = offset + HEADER_BYTES
     if start > len(data):
         return None
@@ -271,6 +271,6 @@ def read_one(data: memoryview, marker: bytes, offset: int) -> Record | None:
     if crc32(payload, crc32(data[offset : offset + _HEAD.size])) != crc:
         return None
     try:
-        return Record(offset, Kind(kind), payload, seq, items, _SIGNALS[signal], context)
+        return JournalRecord(offset, RecordKind(kind), payload, seq, items, _SIGNALS[signal], context)
     except (ValueError, IndexError):
         return None

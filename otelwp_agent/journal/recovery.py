@@ -1,4 +1,4 @@
-"""Read a journal's directory: which entries are not settled, what the accounts say, and what is damaged.
+"""Read a journal's directory: the entries that are not settled, the ledgers, and the damage.
 
 The same reading serves the start of the agent and `otelwp-agent audit`; it changes nothing on disk.
 """
@@ -14,7 +14,16 @@ from operator import gt
 from typing import TYPE_CHECKING
 
 from otelwp_agent.journal.mark import read_mark
-from otelwp_agent.journal.records import HEADER_BYTES, Account, Commit, Context, Damage, Kind, Record, Snapshot
+from otelwp_agent.journal.records import (
+    HEADER_BYTES,
+    Account,
+    Commit,
+    JournalDamage,
+    JournalRecord,
+    JournalSnapshot,
+    RecordKind,
+    RequestContext,
+)
 from otelwp_agent.journal.segment import RELEASED, WAITING, Segment
 from otelwp_agent.model.receipt import Outcome
 
@@ -31,26 +40,26 @@ Key = tuple[str, str, str]
 
 @dataclass(slots=True)
 class Recovered:
-    """What stands in a directory."""
+    """The contents of a journal's directory."""
 
     segments: list[Segment] = field(default_factory=list)
     """Open, the oldest first, with the state of every entry."""
     accounts: dict[Key, Account] = field(default_factory=dict)
-    """As of the last commit, with what was written after it and is whole."""
+    """The ledgers as of the last commit, with complete entries that were written after it."""
     live: Counter[Key] = field(default_factory=Counter)
-    """Items that are not settled, as the entries themselves tell."""
+    """Items that are not settled, counted from the entries."""
     exporters: Sequence[ExporterRow] = ()
-    """As they were told last."""
+    """The last sums of the exporters."""
     branches: dict[int, set[tuple[int, str]]] = field(default_factory=dict)
-    """What is done already of entries that are not settled."""
-    damage: list[tuple[Path, Damage]] = field(default_factory=list)
+    """Settled branches of entries that are not settled."""
+    damage: list[tuple[Path, JournalDamage]] = field(default_factory=list)
     torn: int = 0
-    """Bytes of a last write that was cut off: nobody was told that it had succeeded."""
+    """Bytes of an unfinished last write, which was not acknowledged."""
     mark: Mark | None = None
-    """How far acknowledged entries reached, if that is known."""
+    """The high-water mark, if there is one."""
     mark_damaged: bool = False
     problems: list[str] = field(default_factory=list)
-    """What does not fit together, in words."""
+    """Inconsistencies, as messages."""
 
     @property
     def entries(self) -> int:
@@ -59,7 +68,7 @@ class Recovered:
 
     @property
     def missing(self) -> int:
-        """Acknowledged entries, at most, that the end of the journal has lost and that were not settled."""
+        """Largest possible number of acknowledged entries that were not settled and are missing at the end."""
         if self.mark is None:
             return 0
         end = max([1, *(segment.end for segment in self.segments)])
@@ -74,7 +83,7 @@ class Recovered:
 def read_directory(directory: Path, *, write: bool = True) -> Recovered:
     """Read every segment in `directory`; raises `OSError`."""
     recovered = Recovered()
-    # Before the segments, which an agent that runs may only add to meanwhile.
+    # Read it before the segments: a running agent only appends to them.
     recovered.mark, recovered.mark_damaged = read_mark(directory)
     try:
         _read_segments(directory, recovered, write=write)
@@ -85,20 +94,20 @@ def read_directory(directory: Path, *, write: bool = True) -> Recovered:
 
 
 def _read_segments(directory: Path, recovered: Recovered, *, write: bool) -> None:
-    for name in sorted(os.listdir(directory)):  # noqa: PTH208 - raises if it is not allowed, unlike `glob`
+    for name in sorted(os.listdir(directory)):  # noqa: PTH208 - raises if it is not permitted, unlike `glob`
         segment = Segment.open(directory / name, write=write)
         if segment is not None:
             recovered.segments.append(segment)
     segments = recovered.segments
-    readings = [_Reading(*each, recovered) for each in zip(segments, [None, *segments], strict=False)]
+    readings = [_SegmentReading(*each, recovered) for each in zip(segments, [None, *segments], strict=False)]
     released = [seq for reading in readings for seq in reading.read()]
     _release(readings, released, recovered)
     for reading in readings:
         reading.count_live()
 
 
-class _Reading:
-    """The reading of one segment."""
+class _SegmentReading:
+    """Reads one segment."""
 
     def __init__(self, segment: Segment, before: Segment | None, recovered: Recovered) -> None:
         self.segment = segment
@@ -106,29 +115,29 @@ class _Reading:
         self._recovered = recovered
         self._released = array("Q")
         self._uncovered: list[tuple[int, Key, int]] = []
-        """Entries, in each of their accounts, that no sums have come after yet: number, account, items."""
+        """Entries, once for each of their ledgers, without sums after them yet: number, ledger, items."""
         self.sizes = array("I")
-        """Of each entry, as in its `states`."""
+        """Items of each entry, in the order of `states`."""
 
     def read(self) -> array[int]:
-        """Read the file into the segment and the accounts; return the entries that it releases."""
+        """Read the file into the segment and the ledgers; return the entries that it releases."""
         segment, recovered = self.segment, self._recovered
         last = segment is recovered.segments[-1]
         known = False
         if self._before is not None:
-            segment.first = self._before.end  # if it has neither a beginning nor an entry that could tell
+            segment.first = self._before.end  # if neither its snapshot nor an entry states it
         for found in segment.scan():
-            if isinstance(found, Damage):
+            if isinstance(found, JournalDamage):
                 if last and found.offset + found.length == segment.size:
                     recovered.torn += found.length
                 else:
                     recovered.damage.append((segment.path, found))
-            elif found.kind is Kind.SNAPSHOT:
+            elif found.kind is RecordKind.SNAPSHOT:
                 known = True
-                self._begin(Snapshot.decode(found.payload))
-            elif found.kind is Kind.CONTEXT:
-                segment.contexts[found.context] = Context.decode(found.payload)
-            elif found.kind is Kind.COMMIT:
+                self._begin(JournalSnapshot.decode(found.payload))
+            elif found.kind is RecordKind.CONTEXT:
+                segment.contexts[found.context] = RequestContext.decode(found.payload)
+            elif found.kind is RecordKind.COMMIT:
                 self._commit(Commit.decode(found.payload))
             else:
                 if not known:
@@ -138,7 +147,7 @@ class _Reading:
         return self._released
 
     def count_live(self) -> None:
-        """Add up the items that are not settled, by account."""
+        """Add up the items that are not settled, by ledger."""
         segment, recovered = self.segment, self._recovered
         segment.kept = segment.live
         index = segment.states.find(WAITING)
@@ -151,7 +160,7 @@ class _Reading:
                     recovered.live[key] += segment.items[index]
             index = segment.states.find(WAITING, index + 1)
 
-    def _begin(self, snapshot: Snapshot) -> None:
+    def _begin(self, snapshot: JournalSnapshot) -> None:
         segment, recovered = self.segment, self._recovered
         segment.first = snapshot.first
         if segment is not recovered.segments[0] and not snapshot.adjusted:
@@ -162,7 +171,7 @@ class _Reading:
         recovered = self._recovered
         recovered.problems += self._growth(commit)
         known = {row[:3] for row in commit.accounts}
-        # Sums are as of their commit: they hold what came before, even if the commit that was to say so is damaged.
+        # Sums are as of their commit: they include everything before, even what a damaged commit contained.
         self._uncovered = [each for each in self._uncovered if each[0] not in commit.entries and each[1] not in known]
         self._released.extend(commit.released)
         recovered.accounts.update({row[:3]: row for row in commit.accounts})
@@ -171,7 +180,7 @@ class _Reading:
             recovered.branches.setdefault(seq, set()).add((pipeline, name))
 
     def _growth(self, commit: Commit) -> Iterator[str]:
-        """Hold what a commit adds to the accounts against the entries before it; damage is told by itself."""
+        """Compare what a commit adds to the ledgers with the entries before it; damage is reported elsewhere."""
         segment, recovered = self.segment, self._recovered
         if recovered.damage:
             return
@@ -188,8 +197,8 @@ class _Reading:
                     f"{before[4]} settled to {row[3]} and {row[4]}, with {entries[row[:3]]} items before it"
                 )
 
-    def _add(self, record: Record) -> None:
-        """Enter an entry; what is missing before it was damaged."""
+    def _add(self, record: JournalRecord) -> None:
+        """Add an entry; numbers missing before it were damaged."""
         segment = self.segment
         gap = record.seq - segment.first - len(segment.states)
         if gap < 0:
@@ -202,7 +211,7 @@ class _Reading:
         self.sizes.extend([0] * gap + [size])
         segment.live += 1
         segment.live_bytes += size
-        if record.kind is Kind.MOVED:
+        if record.kind is RecordKind.MOVED:
             self._released.append(record.moved_from())
         else:
             context = segment.contexts.get(record.context)
@@ -212,7 +221,7 @@ class _Reading:
                 self._uncovered.append((record.seq, key, record.items))
 
     def _accept_uncovered(self) -> None:
-        """Enter into the accounts what is whole but whose commit is not: it may have been acknowledged."""
+        """Add complete entries without a complete commit to the ledgers: they may have been acknowledged."""
         accounts = self._recovered.accounts
         for _, key, items in self._uncovered:
             row = accounts.get(key) or (*key, 0, [0] * len(Outcome), {})
@@ -220,8 +229,8 @@ class _Reading:
         self._uncovered = []
 
 
-def _differences(segment: Segment, snapshot: Snapshot, recovered: Recovered) -> Iterator[str]:
-    """Hold what a segment begins with against what the one before it ended with."""
+def _differences(segment: Segment, snapshot: JournalSnapshot, recovered: Recovered) -> Iterator[str]:
+    """Compare the snapshot of a segment with the end of the segment before."""
     for row in snapshot.accounts:
         before = recovered.accounts.get(row[:3])
         if before is not None and (before[3], list(before[4])) != (row[3], list(row[4])):
@@ -232,7 +241,7 @@ def _differences(segment: Segment, snapshot: Snapshot, recovered: Recovered) -> 
             )
 
 
-def _release(readings: list[_Reading], released: list[int], recovered: Recovered) -> None:
+def _release(readings: list[_SegmentReading], released: list[int], recovered: Recovered) -> None:
     starts = [reading.segment.first for reading in readings]
     for seq in released:
         recovered.branches.pop(seq, None)

@@ -1,7 +1,7 @@
-"""Room on disk that is kept for the moment when there is none.
+"""Disk space that is reserved for the case that the disk is full.
 
-On a full disk the journal could not even say that entries are released, which is what makes room. So a file of some
-blocks lies beside the segments; when the disk is full it is given up, for the next write to have its blocks.
+On a full disk the journal could not write that entries are released, which is what frees space. So there is a file with
+some blocks beside the segments. When the disk is full its blocks are freed for the next write.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     import structlog
 
 SIZE = 2**20
-"""Bytes: the releases of a hundred thousand requests."""
+"""Bytes, enough for the releases of a hundred thousand requests."""
 
 
 class Reserve:
-    """The file, if there is one."""
+    """A preallocated file, if there was space for it."""
 
     def __init__(self, directory: Path, log: structlog.typing.FilteringBoundLogger) -> None:
-        """Create nothing yet."""
+        """Prepare; `hold` creates the file."""
         self._path = directory / "reserve"
         self._log = log
         self._reported = False
         self.held = False
-        """Whether it has its blocks."""
+        """Whether the file has its blocks."""
 
     def hold(self) -> None:
         """Preallocate the file if there is space."""
@@ -59,7 +59,7 @@ class Reserve:
             files.close(fd)
 
     def give_up(self) -> None:
-        """Give its blocks back."""
+        """Free its blocks."""
         self.held = False
         with contextlib.suppress(OSError):
             files.remove(self._path)

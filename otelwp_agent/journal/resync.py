@@ -1,7 +1,7 @@
-"""Go through a row of records and step over what is damaged between them. No I/O.
+"""Iterate over a sequence of records and skip damage between them. No I/O.
 
-Every record begins with the same marker, random bytes that nobody knows who sends telemetry. After damage the next
-record is where the marker stands again and a record can be read: its checksum holds.
+Every record begins with the same marker, random bytes that no sender of telemetry knows. After damage the next
+record is where the marker is found again and the checksum is correct.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class _Record(Protocol):
     @property
     def end(self) -> int:
-        """Where the next one begins."""
+        """Offset of the next record."""
 
 
 R = TypeVar("R", bound=_Record)
@@ -33,7 +33,7 @@ def walk(
     while offset < end:
         begin, record = offset, read_one(offset)
         if record is not None:
-            offset = record.end  # before the caller has it, who may count its place from elsewhere
+            offset = record.end  # before the caller gets it and may change its offset
         else:
             offset = data.find(marker, begin + 1)
             while offset >= 0 and read_one(offset) is None:

@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from otelwp_agent.journal.records import Context, Damage, Record
+    from otelwp_agent.journal.records import JournalDamage, JournalRecord, RequestContext
 
 _NAME = re.compile(r"(\d{10})-([0-9a-f]{16})\.journal")
 _MAX_PARTS = 1024
-"""Buffers that one `writev` takes (IOV_MAX on Linux)."""
+"""Buffers that one `writev` accepts (IOV_MAX on Linux)."""
 
 WAITING = 0
-"""The state of an entry that is to be fed to the pipeline. Others that wait: see `Segment.states`."""
+"""State of an entry that waits to be fed to its pipelines; more waiting states: `Segment.states`."""
 RUNNING = 1
 RELEASED = 2
 FIRST_PARTLY_DONE = 3
 
 
 class DisplacedError(OSError):
-    """A segment is no longer at its path: it was removed or replaced, or its directory was."""
+    """A segment is no longer at its path: it or its directory was removed or replaced."""
 
     def __init__(self, path: Path) -> None:
-        """Name the path."""
+        """Create the error for this path."""
         super().__init__(errno.ESTALE, f"{path} was removed or replaced while the agent runs")
 
 
@@ -44,7 +44,7 @@ def is_segment(name: str) -> bool:
 
 
 class Segment:
-    """A segment: what is in the file, and what is to be known of its entries.
+    """A segment: an open file, and the state of its entries.
 
     `states` has a byte for each entry, which are numbered without a gap from `first`: `WAITING`, `RUNNING`, `RELEASED`,
     or, from `FIRST_PARTLY_DONE` on, waiting for some branches only (`progress.Progress`).
@@ -56,7 +56,7 @@ class Segment:
     )  # fmt: skip
 
     def __init__(self, path: Path, number: int, marker: bytes, fd: int, first: int) -> None:
-        """Know the file at `path`, open as `fd`, whose first entry is number `first`."""
+        """Use the file at `path`, open as `fd`, whose first entry has number `first`."""
         self.path = path
         self.number = number
         self.marker = marker
@@ -64,27 +64,27 @@ class Segment:
         self.first = first
         self.size = 0
         self.displaced = False
-        """Whether it is known that the file is no longer at its path."""
+        """Whether a check has found that the file is no longer at its path."""
         self._name = str(path)
         self._identity = (0, 0)
         self.states = bytearray()
         self.offsets = array("I")
-        """Where each entry begins."""
+        """Offset of each entry."""
         self.context_numbers = array("H")
         self.items = array("I")
         self.kept = 0
-        """Entries of which no release is on disk."""
+        """Number of entries whose release is not on disk."""
         self.live = 0
-        """Entries that are not released."""
+        """Number of entries that are not released."""
         self.live_bytes = 0
-        """What they weigh, headers included."""
+        """Their bytes, headers included."""
         self.waiting_for: Counter[tuple[int, int]] = Counter()
-        """Entries that are neither released nor running, by their context and state."""
-        self.contexts: dict[int, Context] = {}
+        """Number of waiting entries, by context and state."""
+        self.contexts: dict[int, RequestContext] = {}
 
     @classmethod
     def create(cls, directory: Path, number: int, first: int) -> Segment:
-        """Make an empty file; raises `OSError`."""
+        """Create an empty file; raises `OSError`."""
         marker = os.urandom(records.MARKER_BYTES)
         path = directory / f"{number:010d}-{marker.hex()}.journal"
         fd = files.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
@@ -99,7 +99,7 @@ class Segment:
 
     @classmethod
     def open(cls, path: Path, *, write: bool = True) -> Segment | None:
-        """Open a file that is there; return `None` if its name is not a segment's. Raises `OSError`."""
+        """Open an existing file; return `None` if its name is not a segment's. Raises `OSError`."""
         found = _NAME.fullmatch(path.name)
         if found is None:
             return None
@@ -116,13 +116,13 @@ class Segment:
     def is_in_place(self) -> bool:
         """Whether the open file is the one at the path. Raises `OSError` if the path cannot be checked."""
         try:
-            found = os.stat(self._name)  # noqa: PTH116 - once a commit: a `Path` would cost as much as the call
+            found = os.stat(self._name)  # noqa: PTH116 - runs once per commit; a `Path` would double its cost
         except (FileNotFoundError, NotADirectoryError):
             return False
         return (found.st_dev, found.st_ino) == self._identity
 
     def _check_place(self) -> None:
-        """Raise `DisplacedError` if the file was removed or replaced, `OSError` if that cannot be told."""
+        """Raise `DisplacedError` if the file was removed or replaced, `OSError` if that cannot be checked."""
         if not self.is_in_place:
             raise DisplacedError(self.path)
 
@@ -133,7 +133,7 @@ class Segment:
 
     @property
     def waiting(self) -> int:
-        """Entries that are neither released nor running."""
+        """Number of waiting entries."""
         return self.waiting_for.total()
 
     @property
@@ -142,7 +142,7 @@ class Segment:
         return self.first + len(self.states)
 
     def write(self, parts: list[bytes], *, sync: bool) -> int:
-        """Write at the end, to the disk itself if `sync`; return the bytes.
+        """Append to the file, with an `fsync` if `sync`; return the number of bytes.
 
         Raises `OSError` with the end as it was, `DisplacedError` if the file is no longer at its path.
         """
@@ -152,7 +152,7 @@ class Segment:
                 offset += files.write_parts(self.fd, parts[start : start + _MAX_PARTS], offset)
             if sync:
                 os.fdatasync(self.fd)
-            self._check_place()  # before anything is acknowledged: it may have been removed meanwhile
+            self._check_place()  # before anything is acknowledged: the file may have been removed meanwhile
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self.fd, self.size)
@@ -160,15 +160,15 @@ class Segment:
         return offset - self.size
 
     def cut(self, size: int) -> None:
-        """Cut `size` bytes off the end; raises `OSError`."""
+        """Remove `size` bytes from the end; raises `OSError`."""
         os.ftruncate(self.fd, self.size - size)
         self.size -= size
 
-    def scan(self) -> Iterator[Record | Damage]:
-        """Yield what is in the file."""
+    def scan(self) -> Iterator[JournalRecord | JournalDamage]:
+        """Yield the records of the file, and the damage between them."""
         return records.scan(self.fd, self.marker, self.size)
 
-    def entry(self, index: int) -> Record | None:
+    def entry(self, index: int) -> JournalRecord | None:
         """Read one entry; return `None` if it is damaged. Raises `OSError` if the disk cannot be read."""
         offset = self.offsets[index]
         data = memoryview(files.read_at(self.fd, self._room(index), offset))
@@ -179,7 +179,7 @@ class Segment:
         return record
 
     def _room(self, index: int) -> int:
-        """Return the bytes from an entry to the next; what is between them is little."""
+        """Return the bytes from an entry to the next, which include small records between them."""
         following = self.offsets[index + 1] if index + 1 < len(self.offsets) else self.size
         return following - self.offsets[index]
 

@@ -1,8 +1,9 @@
-"""The files of an open journal: which one is written, what is copied out of others, what happens if one disappears.
+"""Manage the files of an open journal: write one, copy entries out of old ones, replace those that disappear.
 
-Somebody may remove or replace a segment or the whole directory while the agent runs. A commit is not acknowledged
-before its segment has been seen at its path, and every other segment is checked each second. The open files can still
-be read, so their unsettled entries are copied into a new segment, in a directory that is created again if need be.
+An administrator or a program may remove or replace a segment or the whole directory while the agent runs. A commit is
+not acknowledged before its segment was found at its path, and every other segment is checked each second. The open
+files can still be read, so their unsettled entries are copied into a new segment, in a directory that is created again
+if it is missing.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ if TYPE_CHECKING:
 
     import structlog
 
-    from otelwp_agent.journal.account import JournalAccount
-    from otelwp_agent.journal.books import Books
-    from otelwp_agent.journal.draft import Draft
+    from otelwp_agent.journal.commit_builder import CommitBuilder
+    from otelwp_agent.journal.entry_store import EntryStore
+    from otelwp_agent.journal.metrics import JournalMetrics
+    from otelwp_agent.journal.pending_changes import PendingChanges
     from otelwp_agent.journal.recovery import Recovered
     from otelwp_agent.journal.reserve import Reserve
-    from otelwp_agent.journal.shelf import Shelf
 
 SEGMENT_BYTES = 16 * 2**20
-"""Largest segment; a journal of less than sixteen of them has smaller ones."""
+"""Size of the largest segment; a journal smaller than sixteen of these uses smaller segments."""
 COMPACT_SHARE = 0.25
-"""The oldest segment, if less of it is unsettled, moves into the newest when the journal is half full."""
+"""When the journal is half full, the oldest segment is copied into the newest if less of it than this is unsettled."""
 REPORTED_SECONDS = 60.0
 """Seconds for which health reports that a file had disappeared."""
 SETTLED_SECONDS = 1.0
@@ -49,31 +50,31 @@ class SegmentStore:
         self,
         directory: Path,
         max_size: int,
-        shelf: Shelf,
-        books: Books,
-        account: JournalAccount,
+        entry_store: EntryStore,
+        changes: PendingChanges,
+        metrics: JournalMetrics,
         reserve: Reserve,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
-        """Open nothing."""
+        """Prepare; `open` reads the directory."""
         self.directory = directory
         self.mark = MarkFile(directory)
         self.lock = -1
-        """The directory itself, open and locked."""
+        """Descriptor of the directory, open and locked."""
         self.next = 1
         """The number of the next entry."""
         self.adjusted = False
         """Whether the accounts in the next segment may differ from those at the end of the one before it."""
         self.context_numbers: dict[tuple[object, ...], int] = {}
-        """Contexts that the newest segment has."""
+        """Contexts of the newest segment."""
         self.current: Segment | None = None
-        """The newest segment, if this run of the agent made it."""
+        """The newest segment, if this run of the agent created it."""
         self._segment_bytes = max(2**18, min(SEGMENT_BYTES, max_size // 16))
         self._max_size = max_size
         self._number = 0
-        self._shelf = shelf
-        self._books = books
-        self._account = account
+        self._entry_store = entry_store
+        self._changes = changes
+        self._metrics = metrics
         self._reserve = reserve
         self._log = log
         self._deleter = Writer("journal, deleting")
@@ -81,7 +82,7 @@ class SegmentStore:
         self._displaced: list[Segment] = []
         """Segments that disappeared, with entries that must be copied."""
         self._settled: list[Segment] = []
-        """Segments of which nothing is needed, the oldest first."""
+        """Segments that are not needed any more, the oldest first."""
         self._deleting = False
         self._undeleted = False
         """Whether the oldest of them could not be deleted, which has been reported."""
@@ -90,7 +91,7 @@ class SegmentStore:
 
     @property
     def problem(self) -> str:
-        """What disappeared a short time ago or is not replaced yet; "" if nothing."""
+        """Message about files that disappeared a short time ago or are not replaced yet; "" if none."""
         if self._directory_lost or self._displaced or time.monotonic() < self._reported_until:
             return f"segments or the directory were removed or replaced: {_ADVICE}"
         return ""
@@ -103,7 +104,7 @@ class SegmentStore:
     def open(self) -> Recovered:
         """Lock the directory and read it; raises `StartError`."""
         self.lock, recovered = opening.take(self.directory)
-        self._shelf.restore(recovered)
+        self._entry_store.restore(recovered)
         segments = recovered.segments
         self._number = max((segment.number for segment in segments), default=0)
         self.next = max([1, *(segment.end for segment in segments)])
@@ -115,9 +116,9 @@ class SegmentStore:
         self._deleter.close()
         for segment in settled:
             segment.close()
-        for segment in self._shelf.segments:
+        for segment in self._entry_store.segments:
             segment.close()
-        self._shelf.segments = []
+        self._entry_store.segments = []
         self.current = None
         self.mark.close()
         lock, self.lock = self.lock, -1
@@ -138,12 +139,12 @@ class SegmentStore:
         self._number += 1
         segment = Segment.create(self.directory, self._number, self.next)
         try:
-            os.fsync(self.lock)  # or the file itself might be gone after a power failure
+            os.fsync(self.lock)  # or a power failure could remove the new file
         except OSError:
             self._discard(segment)
             raise
         self.current = segment
-        self._shelf.segments.append(segment)
+        self._entry_store.segments.append(segment)
         return segment
 
     def source(self, newest: Segment) -> Segment | None:
@@ -156,12 +157,12 @@ class SegmentStore:
             self._displaced.pop(0)
         if self._displaced:
             return self._displaced[0]
-        oldest = self._shelf.segments[0]
+        oldest = self._entry_store.segments[0]
         few = 0 < oldest.live_bytes <= COMPACT_SHARE * oldest.size
-        return oldest if few and oldest is not newest and 2 * self._shelf.stored >= self._max_size else None
+        return oldest if few and oldest is not newest and 2 * self._entry_store.stored >= self._max_size else None
 
     def copied(self, source: Segment, entries: int) -> None:
-        """Note that a commit copies this many entries of `source`: if none can be read, stop trying."""
+        """Record that a commit copies this number of entries of `source`: stop trying if none can be read."""
         if source in self._displaced and not entries:
             self._displaced.remove(source)
             self._log.error(
@@ -171,24 +172,24 @@ class SegmentStore:
                 advice="let the agent deliver them before it stops",
             )
 
-    def undo(self, draft: Draft) -> None:
+    def undo(self, builder: CommitBuilder) -> None:
         """Stop writing to the segment of a commit that failed: what its file holds now is unknown."""
-        self.next = draft.next  # the file may have them after all, if it could not be cut: no number means two entries
+        self.next = builder.next  # if the file could not be truncated it has these numbers: do not use them twice
         self.current = None
-        if not draft.segment.size and draft.segment in self._shelf.segments:
-            self._shelf.segments.remove(draft.segment)
-            self._discard(draft.segment)
+        if not builder.segment.size and builder.segment in self._entry_store.segments:
+            self._entry_store.segments.remove(builder.segment)
+            self._discard(builder.segment)
 
     def delete_settled(self) -> None:
-        """Delete the oldest segments of which nothing is needed, in a thread: a large file takes its time."""
-        self._settled += self._shelf.prune(self.current)
+        """Delete the oldest segments that are not needed, in a thread, because large files take long."""
+        self._settled += self._entry_store.prune(self.current)
         if self._settled and not self._deleting:
             self._deleting = True
             segment = self._settled[0]
             self._deleter.submit(segment.delete, partial(self._deleted, segment))
 
     def _deleted(self, segment: Segment, error: BaseException | None) -> None:
-        """Go on with the next segment; one that could not be deleted is tried again after the next commit.
+        """Delete the next segment; one that could not be deleted is tried again after the next commit.
 
         The order matters: releases of its entries are in the segments behind it.
         """
@@ -197,7 +198,7 @@ class SegmentStore:
             if not self._undeleted:
                 self._log.warning("journal segment not deleted", file=str(segment.path), error=str(error))
             self._undeleted = True
-        elif self._settled:  # else closed meanwhile: what is left is deleted after the next start
+        elif self._settled:  # otherwise it was closed meanwhile: the rest is deleted after the next start
             self._settled.pop(0)
             self._undeleted = False
             self.delete_settled()
@@ -222,7 +223,7 @@ class SegmentStore:
         self.adjusted = True
         self._repeat_commits()
         self._reported_until = time.monotonic() + REPORTED_SECONDS
-        self._account.displaced.add(len(missing))
+        self._metrics.displaced.add(len(missing))
         self._log.error(
             "journal directory was removed or replaced; entries are copied to a new one"
             if replaced
@@ -247,7 +248,7 @@ class SegmentStore:
         return False, []
 
     def _not_in_place(self) -> list[Segment]:
-        return [each for each in self._shelf.segments if not (each.displaced or each.is_in_place)]
+        return [each for each in self._entry_store.segments if not (each.displaced or each.is_in_place)]
 
     def _open_directory_again(self) -> None:
         """Create the directory if it is missing, lock it and use it; raises `OSError`."""
@@ -267,7 +268,7 @@ class SegmentStore:
 
     def _check_foreign(self) -> None:
         """Raise `OSError` if the directory at our path holds segments of another journal."""
-        ours = {segment.path.name for segment in self._shelf.segments}
+        ours = {segment.path.name for segment in self._entry_store.segments}
         names = os.listdir(self.directory)  # noqa: PTH208 - raises, unlike `glob`
         foreign = [name for name in names if is_segment(name) and name not in ours]
         if foreign:
@@ -278,10 +279,10 @@ class SegmentStore:
             )
 
     def _repeat_commits(self) -> None:
-        """Have the next commit repeat what commits in the segments that disappeared said about the others."""
-        for segment in self._shelf.segments:
+        """Let the next commit repeat what the lost commits stated about entries of other segments."""
+        for segment in self._entry_store.segments:
             if not segment.displaced:
-                self._books.repeat(self._shelf.released(segment), self._shelf.partly_done(segment))
+                self._changes.repeat(self._entry_store.released(segment), self._entry_store.partly_done(segment))
 
     def _discard(self, segment: Segment) -> None:
         """Remove a segment to which nothing was written."""

@@ -1,4 +1,4 @@
-"""Verify a journal on disk: checksums, order of entries, sums, the mark, and what waits. It changes nothing."""
+"""Verify a journal on disk: checksums, order of entries, sums, mark and waiting entries. Changes nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from otelwp_agent.journal import opening
 from otelwp_agent.journal.audit import report_of
-from otelwp_agent.journal.records import Commit, Damage, Kind, Snapshot
+from otelwp_agent.journal.records import Commit, JournalDamage, JournalSnapshot, RecordKind
 from otelwp_agent.journal.recovery import read_directory
 from otelwp_agent.journal.segment import RELEASED
 from otelwp_agent.storage import files
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from otelwp_agent.journal.records import Record
+    from otelwp_agent.journal.records import JournalRecord
     from otelwp_agent.journal.recovery import Recovered
     from otelwp_agent.journal.segment import Segment
 
 
 @dataclass(slots=True)
-class Waiting:
-    """What one pipeline has not settled."""
+class WaitingEntries:
+    """Entries that one pipeline has not settled."""
 
     entries: int = 0
     items: int = 0
     done: Counter[str] = field(default_factory=Counter)
-    """Of these entries, how many each branch of the pipeline has settled already."""
+    """Number of these entries that each branch of the pipeline has settled already."""
 
 
 @dataclass(slots=True)
 class Verification:
-    """What was found."""
+    """The result of a verification."""
 
     directory: str
     in_use: bool
@@ -48,12 +48,12 @@ class Verification:
     marked: int | None = None
     """The number of the last acknowledged entry according to the mark."""
     torn_bytes: int = 0
-    waiting: dict[str, Waiting] = field(default_factory=dict)
+    waiting: dict[str, WaitingEntries] = field(default_factory=dict)
     """By pipeline."""
     problems: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it for programs."""
+        """Return it as JSON values."""
         return {**asdict(self), "sound": not self.problems}
 
 
@@ -93,12 +93,12 @@ def _verify(directory: Path, *, in_use: bool) -> Verification:
 
 
 def _order_problems(segment: Segment, before: Segment | None) -> Iterator[str]:
-    """Yield what is out of order in one segment; damage is reported elsewhere."""
+    """Yield messages about entries out of order in one segment; damage is reported elsewhere."""
     order = _Order()
     for number, found in enumerate(segment.scan()):
-        if isinstance(found, Damage):
+        if isinstance(found, JournalDamage):
             continue
-        if (found.kind is Kind.SNAPSHOT) != (number == 0):
+        if (found.kind is RecordKind.SNAPSHOT) != (number == 0):
             yield f"{segment.path.name}: offset {found.offset}: a segment begins with its only snapshot"
         for problem in order.problems(found):
             yield f"{segment.path.name}: offset {found.offset}: {problem}"
@@ -107,19 +107,19 @@ def _order_problems(segment: Segment, before: Segment | None) -> Iterator[str]:
 
 
 class _Order:
-    """The order of the records in one segment."""
+    """Checks the order of the records in one segment."""
 
     def __init__(self) -> None:
         self._following: int | None = None
         self._contexts: set[int] = set()
 
-    def problems(self, record: Record) -> Iterator[str]:
+    def problems(self, record: JournalRecord) -> Iterator[str]:
         following = self._following
-        if record.kind is Kind.SNAPSHOT:
-            self._following = Snapshot.decode(record.payload).first
-        elif record.kind is Kind.CONTEXT:
+        if record.kind is RecordKind.SNAPSHOT:
+            self._following = JournalSnapshot.decode(record.payload).first
+        elif record.kind is RecordKind.CONTEXT:
             self._contexts.add(record.context)
-        elif record.kind is Kind.COMMIT:
+        elif record.kind is RecordKind.COMMIT:
             entries = Commit.decode(record.payload).entries
             if following is not None and entries.stop > following:
                 yield f"a commit names entry {entries.stop - 1}, which is missing"
@@ -141,7 +141,7 @@ def _count_waiting(recovered: Recovered, found: Verification) -> None:
             for place, pipeline in enumerate(context.pipelines):
                 if (place, "") in done:
                     continue
-                waiting = found.waiting.setdefault(pipeline, Waiting())
+                waiting = found.waiting.setdefault(pipeline, WaitingEntries())
                 waiting.entries += 1
                 waiting.items += segment.items[index]
                 waiting.done.update(branch for at, branch in done if at == place)

@@ -1,4 +1,4 @@
-"""A thread that writes to disk, so that the loop goes on meanwhile."""
+"""A thread that writes to disk, so that the event loop continues meanwhile."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 
 SWITCH_INTERVAL = 0.001
-"""Seconds after which a busy loop lets the thread go on: to begin a write, and to tell that it has ended. Python's own
-value is five times that, which every answer would wait for twice."""
+"""Seconds after which a busy event loop lets the thread run: to start a write, and to report its end. Python's default
+is five times as long, and each response would wait for it twice."""
 
 
 class Writer:
-    """Does one piece of work after another, and calls back on the loop."""
+    """Runs one job after another in a thread, and calls back on the event loop."""
 
     def __init__(self, name: str = "journal") -> None:
-        """Start nothing yet; the thread will have this name."""
+        """Prepare; the first job starts the thread, with this name."""
         self._name = name
         self._work: SimpleQueue[tuple[Work, Done] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def submit(self, work: Work, done: Done) -> None:
-        """Have `work` done; `done(error or None)` is called on the loop that runs now."""
+        """Run `work` in the thread; `done(error or None)` is then called on the current event loop."""
         if self._thread is None:
             self._loop = asyncio.get_running_loop()
             sys.setswitchinterval(SWITCH_INTERVAL)
@@ -41,7 +41,7 @@ class Writer:
         self._work.put((work, done))
 
     def close(self) -> None:
-        """End the thread when what was submitted is done."""
+        """End the thread after the submitted jobs."""
         if self._thread is not None:
             self._work.put(None)
             self._thread.join()
@@ -53,9 +53,9 @@ class Writer:
             failure: BaseException | None = None
             try:
                 work()
-            except BaseException as error:  # noqa: BLE001 - the loop is told, whatever it is
+            except BaseException as error:  # noqa: BLE001 - every error is passed to `done`
                 failure = error
             assert self._loop is not None  # noqa: S101 - set before the thread was started
-            with contextlib.suppress(RuntimeError):  # a loop that has ended hears nothing
+            with contextlib.suppress(RuntimeError):  # the loop may have ended
                 self._loop.call_soon_threadsafe(done, failure)
-            del item, work, done  # else the last body would stay in memory until the next one comes
+            del item, work, done  # or the last body would stay in memory until the next job

@@ -24,7 +24,7 @@ FIGURES = ("accepted", "delivered", "sampled_out", "filtered", "dropped", "in_fl
 
 
 @dataclass(slots=True)
-class Line:
+class LedgerLine:
     """One ledger, in items (spans, data points, log records). For an exporter, `accepted` is by its queue."""
 
     kind: Kind
@@ -63,7 +63,7 @@ class Line:
             found.append(f"{what}: {self.dropped} items are dropped, but {explained} have a reason")
         return found
 
-    def add(self, other: Line) -> None:
+    def add(self, other: LedgerLine) -> None:
         """Add the figures of another ledger."""
         for figure in FIGURES:
             setattr(self, figure, getattr(self, figure) + getattr(other, figure))
@@ -75,9 +75,9 @@ class Line:
 class Report:
     """All ledgers of one agent, or of one journal."""
 
-    lines: list[Line] = field(default_factory=list)
+    lines: list[LedgerLine] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    """Problems in addition to those of the lines (`Line.problems`)."""
+    """Problems in addition to those of the lines (`LedgerLine.problems`)."""
     source: str = ""
     """Description of the audited agent or journal."""
 
@@ -112,19 +112,19 @@ class Report:
             raise ValueError(message) from error
 
 
-def totals(kind: Kind, lines: Iterable[Line]) -> list[Line]:
+def totals(kind: Kind, lines: Iterable[LedgerLine]) -> list[LedgerLine]:
     """Return the sums of lines with the same name, as lines of `kind`, in the order of their names."""
-    sums: dict[str, Line] = {}
+    sums: dict[str, LedgerLine] = {}
     for line in lines:
-        sums.setdefault(line.name, Line(kind, line.name)).add(line)
+        sums.setdefault(line.name, LedgerLine(kind, line.name)).add(line)
     return [sums[name] for name in sorted(sums)]
 
 
-def _line(data: Mapping[str, Any]) -> Line:
+def _line(data: Mapping[str, Any]) -> LedgerLine:
     if data["kind"] not in KINDS:
         message = f"this is not an audit report: unknown kind of ledger {data['kind']!r}"
         raise ValueError(message)
-    line = Line(data["kind"], str(data["name"]))
+    line = LedgerLine(data["kind"], str(data["name"]))
     for figure in FIGURES:
         setattr(line, figure, int(data[figure]))
     line.reasons = {str(reason): int(items) for reason, items in data["reasons"].items()}

@@ -147,6 +147,11 @@ class Receipt:
         """Entry of the journal that replays the request if it is not settled; `None` without a journal."""
 
     @property
+    def letter_reason(self) -> str:
+        """Reason of the dead letter that has the items until they are delivered, or "" if there is none."""
+        return ""
+
+    @property
     def worst(self) -> Outcome:
         """Worst outcome of any item so far."""
         if self.outcomes is None:

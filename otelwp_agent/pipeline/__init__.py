@@ -1,1 +1,1 @@
-"""What stands between components: the plan, the graph, fan-out, queues and retries."""
+"""Build a graph of components from a configuration, and forward batches from receivers to exporters."""

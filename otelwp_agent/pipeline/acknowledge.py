@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from otelwp_agent.errors import ConsumeError
-    from otelwp_agent.journal.claims import Entry
+    from otelwp_agent.journal.claims import JournaledRequest
     from otelwp_agent.model.receipt import Receipt
 
 PATIENCE = 30.0
@@ -57,7 +57,7 @@ class Answer:
         """Answer with the outcome of a settled receipt."""
         self._answer_outcome(receipt.items, [receipt.count(outcome) for outcome in Outcome], receipt.reason)
 
-    def entry_closed(self, entry: Entry) -> None:
+    def entry_closed(self, entry: JournaledRequest) -> None:
         """Answer with the outcome of an entry in every pipeline, or that the journal keeps it for later."""
         if entry.parked:
             self._late("the queue of the destination is full; the journal keeps the request")

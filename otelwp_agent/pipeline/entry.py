@@ -1,12 +1,12 @@
-"""Where batches enter: from a receiver or a connector into every pipeline that it feeds.
+"""Forward batches from a receiver or a connector into every pipeline that it feeds.
 
-`PipelineHead` keeps a pipeline's accounts; `ReceiverEntry` counts what a receiver's requests came to, and asks before a
-body is decoded whether there is capacity for it.
+`PipelineHead` keeps the ledgers of a pipeline. `ReceiverEntry` counts accepted and refused items, and refuses requests
+before their bodies are decoded while there is no capacity.
 
 Invariants:
 
-* A receiver's request enters every pipeline that it is for, or none: it is refused while any of them has no capacity,
-  unless that one is isolated (`pipeline.fan_out`).
+* A receiver's request enters all of its pipelines, or none: it is refused while any of them has no capacity, unless
+  that one is isolated (`pipeline.fan_out`).
 * `admit` takes the same time whatever the number of exporters, tenants and groups: it reads flags that queues and
   buffers keep up to date.
 """
@@ -61,23 +61,23 @@ CONNECTOR_PATIENCE, RECEIVER_PATIENCE = 1.05, 1.1
 
 
 class PipelineHead:
-    """The beginning of one pipeline, and its accounts. What it leads to changes at a reload; the accounts stay."""
+    """The first stage of one pipeline, with its ledgers. A reload replaces the stages after it; the ledgers stay."""
 
     def __init__(self, pipeline: str, ledgers: Ledgers) -> None:
-        """Begin the pipeline with this id; wire it before the first batch."""
+        """Create the head of the pipeline with this id; `Wiring` connects it before the first batch."""
         self.pipeline = pipeline
         self.ledgers = ledgers.of_pipeline(pipeline)
         """By receiver and tenant."""
         self.first: Consumer
         self.admits: Sequence[Callable[[], None]] = ()
         self.fills: Mapping[str, Callable[[str], float]] = {}
-        """How full what it leads to is for a tenant, by exporter: 0 is empty, 1 is full."""
+        """Functions that return the used share (0 to 1) of an exporter's queue for a tenant, by exporter."""
         self._all = ledgers
         self.bugs = Bugs(lambda: logging.get(pipeline=pipeline))
 
     @property
     def total(self) -> Ledger:
-        """The sums of all its accounts."""
+        """The sums of all its ledgers."""
         total = Ledger((self.pipeline, "", ""))
         for ledger in self.ledgers.values():
             total.accepted += ledger.accepted
@@ -88,7 +88,7 @@ class PipelineHead:
         return total
 
     def enter(self, batch: Batch) -> Ledger:
-        """Enter the batch into the account of who sent it, and return that."""
+        """Add the batch to the ledger of its receiver and tenant; return the ledger."""
         origin = batch.origin
         ledger = self.ledgers.get((origin.receiver, origin.tenant))
         if ledger is None:
@@ -99,7 +99,7 @@ class PipelineHead:
         return ledger
 
     def consume(self, batch: Batch) -> None:
-        """Enter the batch into the account of who sent it and hand it to the first stage."""
+        """Add the batch to the ledger of its receiver and tenant, and forward it to the first stage."""
         ledger = self.enter(batch)
         try:
             self.first.consume(batch)
@@ -112,7 +112,7 @@ class PipelineHead:
             raise
 
     def admit(self) -> None:
-        """Raise `Overloaded` if a stage that can tell early would refuse."""
+        """Raise `Overloaded` if a stage that can report it early would refuse any batch."""
         try:
             for admit in self.admits:
                 admit()
@@ -151,13 +151,13 @@ class Pipelines(FanOut):
                     raise
 
     def _lose(self, branch: Branch, fork: Batch, error: ConsumeError) -> None:
-        """Park or drop what a pipeline has not accepted, on that pipeline's account."""
+        """Park or drop what a pipeline has not accepted, in the ledger of that pipeline."""
         cast("PipelineHead", branch.consumer).enter(fork)
         super()._lose(branch, fork, error)
 
 
 class ReceiverEntry:
-    """What a receiver hands its batches of one signal to."""
+    """Accepts a receiver's batches of one signal for all pipelines of the receiver."""
 
     def __init__(  # noqa: PLR0913 - what it feeds, what it counts, and what the isolation of branches needs
         self,
@@ -170,7 +170,7 @@ class ReceiverEntry:
         log: structlog.typing.FilteringBoundLogger,
         acknowledge: str = "accepted",
     ) -> None:
-        """Feed `heads`, and count for `receiver`; with `acknowledge: delivered`, tell it what became of each batch."""
+        """Feed `heads`, and count for `receiver`; with `acknowledge: delivered`, answer with each outcome."""
         self.receiver = receiver
         self.waits = acknowledge == "delivered"
         self.first = heads[0] if len(heads) == 1 else Pipelines(heads, clock=clock, log=log, patience=RECEIVER_PATIENCE)
@@ -190,22 +190,22 @@ class ReceiverEntry:
         return self.first.refusal(batch)
 
     def close(self) -> None:
-        """Watch the pipelines no more: another entry takes its place."""
+        """Stop watching the pipelines: another entry replaces this one."""
         if isinstance(self.first, Pipelines):
             self.first.close()
 
     def consume(
         self, batch: Batch, answer: object = None, rejected: Callable[[int, str], object] | None = None
     ) -> asyncio.Future[Any] | None:
-        """Take the batch into every pipeline, or raise having taken nothing.
+        """Forward the batch to every pipeline, or raise with nothing accepted.
 
-        Returns `None` if it may be answered at once, else a future that gets `answer` when it may be, or the error that
-        the sender must be told. Where a part of it is lost, `rejected(items, why)` makes the answer.
+        Returns `None` if the request may be answered at once. Otherwise returns a future: its result is `answer` when
+        the request may be answered, `rejected(items, why)` if a part of it was lost, or the error for the sender.
         """
-        told = None
+        future = None
         if self.waits:
-            told = asyncio.get_running_loop().create_future()
-            waiting = Answer(told, answer, rejected)
+            future = asyncio.get_running_loop().create_future()
+            waiting = Answer(future, answer, rejected)
             for receipt, _ in batch.shares:
                 receipt.on_settled = waiting.settled
         try:
@@ -213,19 +213,19 @@ class ReceiverEntry:
         except ConsumeError as error:
             self.count_refused(batch, error)
             raise
-        if told is not None and not told.done():
+        if future is not None and not future.done():
             waiting.expect()
         self.count_accepted(batch)
-        return told
+        return future
 
     def count_accepted(self, batch: Batch) -> None:
-        """Count what was taken."""
+        """Count the items of an accepted batch."""
         transport = batch.origin.transport
         counters = self._counters.get(transport) or self._bind(transport)
         counters[0].value += batch.items
 
     def count_refused(self, batch: Batch, error: ConsumeError) -> None:
-        """Count what was not taken."""
+        """Count the items of a refused batch, and note them in the error."""
         transport = batch.origin.transport
         counters = self._counters.get(transport) or self._bind(transport)
         counters[1].value += batch.items
@@ -241,10 +241,10 @@ class ReceiverEntry:
 
 
 class ConnectorEntry(Pipelines):
-    """What a connector hands its batches of one signal to. Nobody waits for an answer here.
+    """Accepts a connector's batches of one signal for all pipelines that the connector feeds. It gives no answers.
 
-    The batch arrives with the account of the pipeline that it leaves; it goes on with forks, so that each pipeline's
-    ledger keeps its own sums.
+    The receipts of the batch belong to the ledger of the pipeline that it leaves; the next pipelines get forks of them,
+    so that each pipeline's ledger keeps its own sums.
     """
 
     answers_late = False

@@ -1,4 +1,4 @@
-"""What the service gives to every component of a graph."""
+"""Objects of the service that all components of a graph share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Environment:
-    """What every component gets besides its configuration."""
+    """Objects that every component gets besides its configuration."""
 
     registry: Registry
     log: structlog.typing.FilteringBoundLogger

@@ -1,22 +1,22 @@
 """Forward one batch to several consumers: to all of them, or to none.
 
-Every branch is asked first whether it has capacity for the batch (`Consumer.refusal`). If one has not, the fan-out
-refuses the batch before any branch has it, and whoever forwards it, a `batch` processor or the sender itself, offers it
-again. Otherwise each branch gets a fork, with receipts of its own and `admitted`: from there on no bounded buffer may
-refuse it. All of that happens in one call on one thread, so nothing can change in between.
+First, every branch reports whether it has capacity for the batch (`Consumer.refusal`). If one has not, the fan-out
+refuses the batch before any branch has it; a `batch` processor or the client offers it again. Otherwise each branch
+gets a fork, with receipts of its own and the flag `admitted`: from there on no bounded buffer may refuse it. All of
+that happens in one call on one thread, so nothing can change in between.
 
-A branch that has been full for too long is isolated (`pipeline.isolation`): it is not waited for, and loses the batches
-that it cannot accept. They are settled as dropped there and counted.
+A branch that has been full for too long is isolated (`pipeline.isolation`): the fan-out does not wait for it, and it
+loses the batches that it cannot accept. They are settled as dropped there and counted.
 
-What a journal has needs no waiting: a branch that is full leaves its share there (`Receipt.park`) and gets it when it
-has capacity; the others go on at once. What a journal brings back may be for some branches only; each gets what is left
-for it.
+A journaled batch needs no waiting: a full branch leaves its share in the journal (`Receipt.park`) and gets it when it
+has capacity; the others continue at once. A batch that is read again from the journal may be for some branches only;
+each gets what it has not settled.
 
 Invariants:
 
 * When `consume` raises, no branch has accepted anything of the batch.
-* A batch that was accepted is accepted by every branch that is not isolated, unless a branch refuses it for good, or a
-  processor refuses what it has `admitted`; both are dropped there, and counted.
+* A batch that was accepted is accepted by every branch that is not isolated, unless a branch refuses it permanently,
+  or a processor refuses an `admitted` batch; both are dropped there, and counted.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _NONE: Mapping[Branch, RetryableError] = {}
 
 
 class FanOut:
-    """Consumes into every branch."""
+    """Forwards batches to every branch."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class FanOut:
         log: structlog.typing.FilteringBoundLogger,
         patience: float = 1.0,
     ) -> None:
-        """Feed `branches`, in their order; each has a name by which a journal remembers it.
+        """Feed `branches`, in their order; a journal stores their names.
 
         `clock`, `log` and `patience` are for the isolation of branches that are full for too long.
         """
@@ -69,21 +69,21 @@ class FanOut:
         self._isolation = Isolation(self._branches, clock, log, patience)
         self._waits_for_none = len(names) == 1
         self._any = Capacity("fan-out", clock)
-        """Of any branch, for what needs only one that has some …"""
+        """Capacity of any branch, for batches that need only one with capacity …"""
         self._relays: list[Offer] = []
-        """… and what waits at each of them meanwhile."""
+        """… and one offer that waits at each of them meanwhile."""
         self._missing: Capacity | None = None
-        """What the last batch was refused for."""
+        """The capacity that the last refused batch was missing."""
         self._log = log
         self._limit = LogLimit(clock)
 
     @property
     def branches(self) -> list[Consumer]:
-        """What it feeds."""
+        """The consumers of all branches."""
         return [branch.consumer for branch in self._branches]
 
     def admit(self) -> None:
-        """Raise `Overloaded` while the branch that refused last is full. The number of branches costs nothing."""
+        """Raise `Overloaded` while the branch that refused last is full; the time does not depend on their number."""
         missing = self._missing
         if missing is not None and missing.full and not missing.share and not missing.root.isolated:
             raise Overloaded(f"{missing.root.owner} is full", reason="queue_full", capacity=missing)
@@ -113,12 +113,12 @@ class FanOut:
             self._lose(branch, fork, error)
 
     def close(self) -> None:
-        """Watch the branches no more: another fan-out takes its place."""
+        """Stop watching the branches: another fan-out replaces this one."""
         self._isolation.close()
         self._stop_relays()
 
     def _ask(self, batch: Batch, isolated: list[tuple[Branch, RetryableError]]) -> RetryableError | None:
-        """Return why a branch that must be waited for would refuse the batch; add those that are isolated."""
+        """Return why a branch that is not isolated would refuse the batch; append isolated ones to `isolated`."""
         blocking: RetryableError | None = None
         for branch in self._branches:
             refusal = branch.consumer.refusal(batch)
@@ -134,7 +134,7 @@ class FanOut:
     def _commit(
         self, forks: Sequence[tuple[Branch, Batch]], isolated: Sequence[tuple[Branch, RetryableError]]
     ) -> list[Refused]:
-        """Have each branch that is not isolated consume its fork; return what was not accepted."""
+        """Forward its fork to each branch that is not isolated; return the refused ones."""
         refusals = dict(isolated) if isolated else _NONE
         refused: list[Refused] = []
         for branch, fork in forks:
@@ -154,7 +154,7 @@ class FanOut:
     def _consume_where_possible(self, batch: Batch) -> None:
         """Forward the batch to every branch that has capacity; raise only if all of them refuse.
 
-        For what a journal has, and where there is one branch.
+        For journaled batches, and for a single branch.
         """
         refused: list[Refused] = []
         taken = False
@@ -174,7 +174,7 @@ class FanOut:
             self._lose(branch, fork, error)
 
     def _until_any(self, errors: Sequence[ConsumeError]) -> ConsumeError:
-        """Return the refusal to report when every branch has refused. It is over when any of them has capacity."""
+        """Return the refusal to report when every branch has refused; it waits for capacity of any of them."""
         retryable = [error for error in errors if isinstance(error, RetryableError)]
         if len(retryable) < 2:  # noqa: PLR2004 - no choice
             return retryable[0] if retryable else errors[0]
@@ -197,7 +197,7 @@ class FanOut:
         self._relays = []
 
     def _lose(self, branch: Branch, fork: Batch, error: ConsumeError) -> None:
-        """Park what a journal has, if it may be accepted later; drop the rest."""
+        """Park journaled shares if they may be accepted later; drop the others."""
         lost = 0
         for receipt, items in fork.shares:
             if receipt.claim is not None and isinstance(error, RetryableError):
@@ -214,7 +214,7 @@ class FanOut:
 
 
 def _undo(batch: Batch) -> None:
-    """Take back what a journal was told of forks that nobody has accepted."""
+    """Undo what claims of the journal have counted for forks that no branch accepted."""
     for receipt, items in batch.shares:
         if receipt.claim is not None:
             receipt.claim.entered(-items)
@@ -226,7 +226,7 @@ def _to_report(errors: Sequence[ConsumeError]) -> ConsumeError:
 
 
 def _forks(names: Sequence[str], batch: Batch) -> list[Batch | None]:
-    """Return a fork for each branch, with what that branch has not settled already; `None` if that is nothing."""
+    """Return a fork for each branch, without the receipts that it has settled already; `None` if none is left."""
     runs = [(going, [items for _, items in run]) for going, run in groupby(batch.shares, lambda s: _going(names, s[0]))]
     if len(runs) == 1:
         return _forks_for(runs[0][0], names, batch)
@@ -239,13 +239,13 @@ def _forks(names: Sequence[str], batch: Batch) -> list[Batch | None]:
 
 
 def _forks_for(going: Sequence[str], names: Sequence[str], batch: Batch) -> list[Batch | None]:
-    """Return a fork for each branch that is among those `going`."""
+    """Return a fork for each branch in `going`, `None` for the others."""
     forks = iter(batch.fork(going))
     return [next(forks) if name in going else None for name in names]
 
 
 def _going(names: Sequence[str], receipt: Receipt) -> Sequence[str]:
-    """Return the branches that have not settled it before; all of them if none is left (the configuration changed)."""
+    """Return the branches that have not settled the receipt; all if none is left (the configuration changed)."""
     if receipt.claim is None or not receipt.claim.done:
         return names
     done = receipt.claim.done
@@ -259,5 +259,5 @@ def fan_out(
     clock: Callable[[], float],
     log: structlog.typing.FilteringBoundLogger,
 ) -> Consumer:
-    """Return what feeds all of `branches`: the branch itself when there is one."""
+    """Return a consumer that feeds all of `branches`: the branch itself if there is only one."""
     return branches[0] if len(branches) == 1 else FanOut(branches, names, clock=clock, log=log)

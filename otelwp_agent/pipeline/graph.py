@@ -2,10 +2,10 @@
 
 Order: exporters are built first and receivers started last; receivers stop first, and every buffer drains on the way.
 
-A reload builds the new graph beside the old one. What did not change (same id, same configuration, same place) is the
-same object in both, with its buffers, queues and state. `Graph.start` starts only what is new, and undoes that if
-anything fails, so that the old graph runs on untouched; only then does `adopt` rewire what both share, and `retire`
-drain what only the old one had.
+A reload builds the new graph beside the old one. A component that did not change (same id, same configuration, same
+place) is the same object in both, with its buffers, queues and state. `Graph.start` starts only new components, and
+stops them again if one fails, so that the old graph continues unchanged. After that `adopt` connects the components of
+the new graph, and `retire` drains those that only the old one has.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ class Graph(GraphParts):
     """Everything that runs for one plan."""
 
     fan_outs: Sequence[FanOut | ReceiverEntry] = ()
-    """What watches branches for isolation."""
+    """Stages that watch branches for isolation; `adopt` replaces them."""
     _before: Graph | None = None
     _fresh: list[Component | Sender] = field(default_factory=list)
 
     @classmethod
     def build(cls, plan: Plan, environment: Environment, before: Graph | None = None) -> Graph:
-        """Make every component of `plan`, or take it from the graph that runs `before`. Opens nothing."""
+        """Create every component of `plan`, or take it from the running graph `before`. Opens nothing."""
         graph = cls(plan, environment, _before=before)
         old = before or cls(plan, environment)
         for identifier in plan.extensions:
@@ -84,7 +84,7 @@ class Graph(GraphParts):
         return graph
 
     async def start(self) -> None:
-        """Start what is new: extensions, exporters, connectors, processors, receivers. On failure, stop it again."""
+        """Start new components: extensions, exporters, connectors, processors, receivers. If one fails, stop them."""
         started: list[Component | Sender] = []
         running = [self._before] if self._before is not None else []
         _feed_from_journal(*running, self)  # before a receiver listens
@@ -102,7 +102,7 @@ class Graph(GraphParts):
             raise
 
     def adopt(self) -> None:
-        """Wire everything, also what the graph before this one had: from here on it is this graph that runs."""
+        """Connect all components, also those shared with the graph before: from now on this graph runs."""
         before = self._before
         for watching in self.fan_outs:
             watching.close()
@@ -112,7 +112,7 @@ class Graph(GraphParts):
                 stage.rewired()
             for sender in before.senders.values():
                 sender.rewired()
-            # What goes away hands on what still comes to it into the pipelines as they are now.
+            # A receiver that is replaced forwards what still arrives into the new pipelines.
             for identifier, receiver in before.receivers.items():
                 if identifier in self.receivers and receiver is not self.receivers[identifier]:
                     receiver.next = self.receivers[identifier].next
@@ -123,9 +123,9 @@ class Graph(GraphParts):
             self.environment.intake.journal.remember_exporters(self._exporter_rows)
 
     async def retire(self, successor: Graph | None, deadline: float) -> Drained:
-        """Stop what `successor` does not share, receivers first; drain until `deadline` (on the clock), then drop.
+        """Stop the parts that `successor` does not share, receivers first.
 
-        Returns what became of the items that the senders still held.
+        Drain until `deadline` (on the clock), then drop. Returns the outcomes of the items that the senders still held.
         """
         kept = successor.parts() if successor is not None else set()
         delivered = left = in_journal = 0
@@ -140,7 +140,7 @@ class Graph(GraphParts):
         return Drained(delivered, left, in_journal)
 
     def refresh(self) -> None:
-        """Have every component read its files again; what fails is logged, and goes on with what it had."""
+        """Let every component read its files again; a component that fails logs it and keeps the old content."""
         for part in self.components():
             try:
                 part.refresh()
@@ -148,14 +148,14 @@ class Graph(GraphParts):
                 self.environment.log.warning("files not reloaded; the old ones stay in use", error=str(error))
 
     def _exporter_rows(self) -> list[ExporterRow]:
-        """Return what the journal remembers of exporters."""
+        """Return the sums of the exporters that the journal stores."""
         lines = totals("exporter", [sender.line() for sender in self.senders.values()])
         return [(line.name, line.accepted, line.delivered, line.reasons, line.in_flight) for line in lines]
 
     def _make(
         self, kind: Kind, identifier: ComponentId, into: dict[ComponentId, C], before: Mapping[ComponentId, C]
     ) -> None:
-        """Put the component into `into`: the one that runs already if it is configured the same, else a new one."""
+        """Add the component to `into`: the running one if its configuration is the same, else a new one."""
         if identifier in into:
             return
         planned = self.plan.components[kind, identifier]
@@ -205,7 +205,7 @@ class Graph(GraphParts):
         self.heads[pipeline.id] = old or PipelineHead(pipeline.id, self.environment.ledgers)
 
     def _same(self, planned: ComponentPlan) -> bool:
-        """Tell whether the graph before this one runs the component with the same configuration."""
+        """Return whether the graph before this one runs the component with the same configuration."""
         old = self._before.plan.components.get((planned.kind, planned.id)) if self._before is not None else None
         return old is not None and old.factory is planned.factory and old.config == planned.config
 
@@ -230,7 +230,7 @@ class Graph(GraphParts):
         return component
 
     async def _stop(self, part: Component | Sender, deadline: float) -> Drained:
-        """Stop one part; whatever goes wrong with it is logged, and does not hold up the others."""
+        """Stop one part; log every failure, so that the others are stopped too."""
         log = _context(part).log
         try:
             if isinstance(part, Sender):

@@ -1,8 +1,8 @@
-"""Between the journal and the pipelines: what a receiver hands over to, and what is read again.
+"""Connect receivers, the journal and the pipelines.
 
-A receiver's request is written first and fed to its pipelines afterwards; so is what the journal still has from before
-a crash, and what found no room when it was fed. That is fed when an exporter that it is for has room again, but never
-into more than half of its queue: the rest is for what arrives.
+A request is written to the journal first and then fed to its pipelines. Entries that wait in the journal, from before a
+crash or because an exporter had no capacity, are fed when an exporter that has not settled them has capacity again, but
+only up to half of its queue: the other half is for new requests.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     import structlog
 
-    from otelwp_agent.journal.claims import Done, Entry
+    from otelwp_agent.journal.claims import Done, JournaledRequest
     from otelwp_agent.journal.journal import Journal
-    from otelwp_agent.journal.records import Context
+    from otelwp_agent.journal.records import RequestContext
     from otelwp_agent.model.ledgers import Ledgers
     from otelwp_agent.model.receipt import Ledger
     from otelwp_agent.model.signal import Signal
@@ -37,19 +37,19 @@ if TYPE_CHECKING:
     from otelwp_agent.telemetry.metrics import Registry
 
 ROOM = 0.5
-"""Share of an exporter's queue that what is read again may fill."""
+"""Share of an exporter's queue that entries read again may fill."""
 TURN = 0.005
-"""Seconds that reading again goes on before others have their turn."""
+"""Seconds of reading again before other tasks run."""
 REMEMBERED_SENDERS = 1024
 PAUSE = 0.25
-"""Seconds after which room is looked for again when nobody has said that there is any."""
+"""Seconds after which waiting entries are tried again if no queue has reported capacity."""
 
 
 class Intake:
     """Feeds journaled requests to the pipelines that `switch` names."""
 
     def __init__(self, journal: Journal, ledgers: Ledgers, log: structlog.typing.FilteringBoundLogger) -> None:
-        """Feed nothing yet."""
+        """Prepare; `switch` names the pipelines, `start` begins."""
         self.journal = journal
         self.ledgers = ledgers
         self.headers: Sequence[str] = ()
@@ -66,18 +66,18 @@ class Intake:
         self.headers = sorted(set(headers))
 
     def start(self) -> None:
-        """Begin to feed what waits, and to check that no file of the journal has disappeared."""
+        """Start to feed waiting entries, and to check that no file of the journal has disappeared."""
         self.journal.start()
         self._task = spawn(self._run(), name="feed from the journal")
 
     def stop(self) -> None:
-        """Feed nothing more of what waits."""
+        """Stop feeding waiting entries."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
 
-    def feed(self, entry: Entry, pipelines: Sequence[str], batch: Batch, ledgers: Sequence[Ledger]) -> None:
-        """Feed an entry to those of its pipelines that are not done with it. What goes wrong, its claims tell."""
+    def feed(self, entry: JournaledRequest, pipelines: Sequence[str], batch: Batch, ledgers: Sequence[Ledger]) -> None:
+        """Feed an entry to its pipelines that have not settled it. Failures are reported through its claims."""
         done = entry.done
         if not done and len(ledgers) == 1:  # nearly always
             self._feed_one(JournalClaim(entry, 0, ledgers[0]), pipelines[0], batch)
@@ -93,7 +93,7 @@ class Intake:
             self.journal.closed(entry)
 
     def ledgers_of(self, pipelines: Sequence[str], receiver: str, tenant: str) -> tuple[Ledger, ...]:
-        """Return the accounts of a sender, one for each pipeline."""
+        """Return the ledgers of a receiver and tenant, one for each pipeline."""
         return tuple([self.ledgers.get(name, receiver, tenant) for name in pipelines])
 
     def _feed_one(self, claim: JournalClaim, pipeline: str, batch: Batch) -> None:
@@ -118,11 +118,11 @@ class Intake:
             receipt.settle(Outcome.DROPPED, receipt.pending - receipt.parked, "internal_error")
 
     async def _run(self) -> None:
-        """Feed what waits, a turn at a time, whenever there may be room."""
+        """Feed waiting entries whenever there may be capacity."""
         while True:
             if self.journal.waiting and await self._feed_what_waits():
                 continue
-            self._wake.clear()  # what was refused just now has set it
+            self._wake.clear()  # a refusal just now has set it
             try:
                 async with asyncio.timeout(PAUSE if self.journal.waiting else None):
                     await self._wake.wait()
@@ -130,15 +130,15 @@ class Intake:
                 continue
 
     async def _feed_what_waits(self) -> int:
-        """Go through what waits once and feed what there is room for; return how many entries were taken.
+        """Go through the waiting entries once and feed those with capacity; return the number of accepted ones.
 
-        Every `TURN` seconds others have their turn.
+        Every `TURN` seconds other tasks run.
         """
         end = time.perf_counter() + TURN
         fed = 0
         full: set[tuple[tuple[str, ...], str, Done]] = set()
 
-        def ready(context: Context, done: Done) -> bool:
+        def ready(context: RequestContext, done: Done) -> bool:
             tenant = context.origin.tenant
             return (context.pipelines, tenant, done) not in full and self._has_room(context.pipelines, tenant, done)
 
@@ -159,7 +159,7 @@ class Intake:
         return fed
 
     def _has_room(self, pipelines: Sequence[str], tenant: str, done: Done) -> bool:
-        """Tell whether any exporter that is not done with it would take a tenant's entry."""
+        """Return whether an exporter that has not settled a tenant's entry has capacity for it."""
         for place, name in enumerate(pipelines):
             if (place, "") in done:
                 continue
@@ -173,7 +173,7 @@ class Intake:
 
 
 class JournaledEntry(ReceiverEntry):
-    """What a receiver hands its batches of one signal to, where there is a journal."""
+    """Accepts a receiver's batches of one signal and writes them to the journal."""
 
     def __init__(  # noqa: PLR0913 - what its parent takes, and the journal
         self,
@@ -197,7 +197,7 @@ class JournaledEntry(ReceiverEntry):
     def consume(
         self, batch: Batch, answer: object = None, rejected: Callable[[int, str], object] | None = None
     ) -> asyncio.Future[object]:
-        """Have the batch written; the future gets `answer` when it is, or why it cannot be."""
+        """Queue the batch for writing; the future gets `answer` when it is on disk, or the error if it cannot be."""
         future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         try:
             self.intake.journal.append(_Request(self, batch, future, answer, rejected))
@@ -208,11 +208,11 @@ class JournaledEntry(ReceiverEntry):
 
     @property
     def answers_late(self) -> bool:
-        """Always: the answer says that the journal has it."""
+        """Always true: a request is answered when it is on disk."""
         return True
 
     def sender(self, origin: Origin) -> tuple[Key, tuple[Ledger, ...]]:
-        """Return what the journal remembers of who sent something, and the accounts for it."""
+        """Return what the journal stores about an origin, and its ledgers."""
         found = self._senders.get(origin)
         if found is None:
             headers = origin.headers
@@ -226,7 +226,7 @@ class JournaledEntry(ReceiverEntry):
 
 
 class _Request(Answer):
-    """A request on its way into the journal (`draft.Request`), and the answer that waits for it."""
+    """A request on its way into the journal (`commit_builder.PendingRequest`), and the answer that waits for it."""
 
     __slots__ = ("_entry", "batch", "key", "ledgers")
 
@@ -251,7 +251,7 @@ class _Request(Answer):
         receiver, transport, tenant, headers, _ = self.key
         return Origin(receiver, transport, tenant, dict(headers))
 
-    def written(self, entry: Entry) -> None:
+    def written(self, entry: JournaledRequest) -> None:
         route, batch = self._entry, self.batch
         route.count_accepted(batch)
         if route.waits:

@@ -1,4 +1,4 @@
-"""Which branches of a fan-out are blocked, for how long, and which are isolated.
+"""Track which branches of a fan-out are blocked and for how long, and isolate them.
 
 ::
 
@@ -7,13 +7,13 @@
      └──── has capacity ───┴──────────── has made progress ────────────────┘
 
 While a branch is stalled the whole fan-out refuses, so that nothing that was accepted is lost. An isolated branch loses
-what it cannot accept, and the others go on.
+what it cannot accept, and the others continue.
 
 Invariants:
 
 * A branch is isolated only if it has made no progress for `isolate_after` since it refused, and another branch has not
   been stuck for as long: where all are stuck, senders wait.
-* A refusal that no exporter's queue is the cause of (memory, a shutdown) isolates nobody.
+* A refusal that was not caused by an exporter's queue (but by memory, or a shutdown) isolates no branch.
 * A stall has one cause (`Capacity`): a tenant whose share is used up isolates no branch for others.
 """
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from otelwp_agent.errors import RetryableError
 
 GRAIN = 1e-6
-"""Seconds by which a timer may ring early."""
+"""Seconds by which a timer may fire early."""
 LOOK_AGAIN = 0.2
-"""Share of `isolate_after` after which a stall that may not be isolated yet is looked at again."""
+"""Share of `isolate_after` after which a stall that may not be isolated yet is checked again."""
 
 
-class Stall:
-    """Why a branch refuses, and since when."""
+class BranchStall:
+    """The capacity that a branch is missing, and since when."""
 
     __slots__ = ("capacity", "limit", "lost", "observer", "overdue", "root", "since", "timer")
 
@@ -64,11 +64,11 @@ class Branch:
     __slots__ = ("consumer", "name", "stalls")
 
     def __init__(self, consumer: Consumer, name: str) -> None:
-        """Lead to `consumer`. A journal remembers the branch by its name."""
+        """Create a branch to `consumer`. A journal stores its name."""
         self.consumer = consumer
         self.name = name
-        self.stalls: dict[Capacity, Stall] = {}
-        """By cause. Empty on the honest path."""
+        self.stalls: dict[Capacity, BranchStall] = {}
+        """By missing capacity. Empty unless the branch refuses."""
 
     @property
     def stuck(self) -> bool:
@@ -98,7 +98,7 @@ class Isolation:
         self._closed = False
 
     def blocks(self, branch: Branch, refusal: RetryableError) -> bool:
-        """Return whether everybody has to wait for the branch, which has refused; `False` if it is isolated."""
+        """Return whether all branches have to wait for this one, which has refused; `False` if it is isolated."""
         capacity = refusal.capacity
         if capacity is None:
             return True
@@ -106,13 +106,13 @@ class Isolation:
         if stall is None:
             limit = capacity.root.isolate_after
             if limit is not None and not self._closed:
-                stall = branch.stalls[capacity] = Stall(capacity, self._clock(), limit * self._patience)
+                stall = branch.stalls[capacity] = BranchStall(capacity, self._clock(), limit * self._patience)
                 self._look_after(stall.limit, branch, stall)
             return True
         return stall.root is None
 
     def accepted(self, branch: Branch) -> None:
-        """Learn that the branch has accepted a batch. Call it if it has `stalls`."""
+        """Record that the branch has accepted a batch. Call it if the branch has `stalls`."""
         for stall in tuple(branch.stalls.values()):
             if stall.root is None and not stall.capacity.short:
                 self._end(branch, stall)
@@ -130,17 +130,17 @@ class Isolation:
         return True
 
     def close(self) -> None:
-        """Watch no more, and begin nothing new."""
+        """Stop watching."""
         self._closed = True
         for branch in self._branches:
             for stall in tuple(branch.stalls.values()):
                 self._forget(branch, stall)
 
-    def _look_after(self, seconds: float, branch: Branch, stall: Stall) -> None:
+    def _look_after(self, seconds: float, branch: Branch, stall: BranchStall) -> None:
         stall.timer = asyncio.get_running_loop().call_later(seconds, self._look, branch, stall)
 
-    def _look(self, branch: Branch, stall: Stall) -> None:
-        """Isolate the branch if it is time."""
+    def _look(self, branch: Branch, stall: BranchStall) -> None:
+        """Isolate the branch if its time is over."""
         capacity = stall.capacity
         if not capacity.short:
             self._end(branch, stall)
@@ -156,7 +156,7 @@ class Isolation:
         else:
             self._look_after(stall.limit * LOOK_AGAIN, branch, stall)
 
-    def _isolate(self, branch: Branch, stall: Stall) -> None:
+    def _isolate(self, branch: Branch, stall: BranchStall) -> None:
         root = stall.root = stall.capacity.root
         stall.timer = None
         root.isolated += 1
@@ -169,9 +169,9 @@ class Isolation:
             share=stall.capacity.share,
             reason=f"its queue was full without progress for {stall.limit:g}s: it loses what the queue cannot accept",
         )
-        stall.capacity.freed(progress=False)  # those who wait for it need not wait
+        stall.capacity.freed(progress=False)  # stages that wait for it need not wait any longer
 
-    def _end(self, branch: Branch, stall: Stall) -> None:
+    def _end(self, branch: Branch, stall: BranchStall) -> None:
         root = stall.root
         self._forget(branch, stall)
         if root is not None:
@@ -184,7 +184,7 @@ class Isolation:
                 for waiting in other.stalls.values():
                     waiting.since = max(waiting.since, now)
 
-    def _forget(self, branch: Branch, stall: Stall) -> None:
+    def _forget(self, branch: Branch, stall: BranchStall) -> None:
         del branch.stalls[stall.capacity]
         if stall.timer is not None:
             stall.timer.cancel()

@@ -1,4 +1,4 @@
-"""Connect the components of a graph: each `next`, the pipelines' heads and what watches the branches."""
+"""Connect the components of a graph: set each `next`, the pipelines' heads and the fan-outs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Wiring:
-    """Connects the components of `graph`, which takes the place of the one `before` it, if there is one."""
+    """Connects the components of `graph`, which replaces the graph `before`, if there is one."""
 
     def __init__(self, graph: GraphParts, before: GraphParts | None) -> None:
         """Connect nothing yet."""
@@ -28,9 +28,9 @@ class Wiring:
         self._fan_outs: list[FanOut | ReceiverEntry] = []
 
     def wire(self, ours: Callable[[object], bool] | None = None) -> Sequence[FanOut | ReceiverEntry]:
-        """Set every `next` and every head; return what must be closed when it is replaced.
+        """Set every `next` and every head; return the stages that must be closed when they are replaced.
 
-        With `ours`, leave alone what that returns `False` for: the graph before this one still runs it.
+        Skip components for which `ours` returns `False`: the graph before this one still runs them.
         """
         graph = self._graph
         for pipeline in graph.plan.pipelines.values():
@@ -69,7 +69,7 @@ class Wiring:
             head.fills = {str(one): self._fill(one, pipeline.signal) for one in pipeline.exporters}
 
     def _entry(self, receiver: ComponentId, signal: Signal, heads: Sequence[PipelineHead]) -> ReceiverEntry:
-        """Return what a receiver hands its batches of one signal to."""
+        """Return the entry that a receiver forwards its batches of one signal to."""
         environment = self._graph.environment
         registry, intake, clock, log = environment.registry, environment.intake, self._clock, self._log
         config = self._graph.plan.components[Kind.RECEIVER, receiver].config
@@ -78,7 +78,7 @@ class Wiring:
             entry = ReceiverEntry(heads, str(receiver), signal, registry, clock=clock, log=log, acknowledge=acknowledge)
             self._fan_outs.append(entry)
             return entry
-        from otelwp_agent.pipeline.intake import JournaledEntry  # noqa: PLC0415 - for who has a journal
+        from otelwp_agent.pipeline.intake import JournaledEntry  # noqa: PLC0415 - only with a journal
 
         return JournaledEntry(
             heads, str(receiver), signal, registry, clock=clock, log=log, acknowledge=acknowledge, intake=intake
@@ -89,13 +89,13 @@ class Wiring:
         return graph.connectors[identifier] if graph.is_connector(identifier) else graph.senders[identifier, signal]
 
     def _tail_admits(self, tail: Consumer, signal: Signal) -> Callable[[], None]:
-        """Return what refuses early for the end of a pipeline without a buffer."""
+        """Return a function that raises `Overloaded` early if the end of a pipeline without a buffer is full."""
         if isinstance(tail, Connector):
             return lambda: tail.next[signal].admit() if signal in tail.next else None
         return cast("Sender | FanOut", tail).admit
 
     def _fill(self, identifier: ComponentId, signal: Signal) -> Callable[[str], float]:
-        """Return what tells how full an exporter's queue is; for a connector, the fullest that it leads to."""
+        """Return a function for the used share of an exporter's queue; for a connector, of the fullest behind it."""
         if not self._graph.is_connector(identifier):
             return self._graph.senders[identifier, signal].fill
         heads = [head for fed in self._fed_by(identifier).values() for head in fed]

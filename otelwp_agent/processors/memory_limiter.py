@@ -218,7 +218,7 @@ class MemoryLimiter(Processor):
         self._accepted[batch.signal].value += batch.items
 
     def refusal(self, batch: Batch) -> RetryableError | None:
-        """Return why `consume` would refuse the batch now, or `None`."""
+        """Return the error if `consume` would refuse the batch now, else `None`."""
         return _overloaded() if self._refusing else self.next.refusal(batch)
 
     def admit(self) -> None:

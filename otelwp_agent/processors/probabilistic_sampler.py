@@ -54,11 +54,11 @@ from otelwp_agent.sampling.items import (
     BY_TRACE_ID,
     PRIORITY,
     ItemSampler,
+    ItemVerdict,
     LogSampler,
     Mode,
     Settings,
     SpanSampler,
-    Verdict,
 )
 from otelwp_agent.telemetry.metrics import Instrument
 
@@ -86,9 +86,9 @@ LOGS = Instrument(
 )
 
 _OUTCOMES = [
-    (Outcome.SAMPLED_OUT, "") if verdict is Verdict.SAMPLED_OUT else (Outcome.FILTERED, verdict.name.lower())
-    for verdict in Verdict
-    if verdict is not Verdict.KEPT
+    (Outcome.SAMPLED_OUT, "") if verdict is ItemVerdict.SAMPLED_OUT else (Outcome.FILTERED, verdict.name.lower())
+    for verdict in ItemVerdict
+    if verdict is not ItemVerdict.KEPT
 ]
 
 
@@ -217,9 +217,9 @@ class _QuickSampler:
             _UNDECIDED
             # An id of zeros has no randomness, so zero never decides alone.
             if byte == 0 or (byte == first and not exact)
-            else Verdict.KEPT
+            else ItemVerdict.KEPT
             if byte >= first
-            else Verdict.SAMPLED_OUT
+            else ItemVerdict.SAMPLED_OUT
             for byte in range(256)
         )
         self._suffix = _trace_state_field(threshold)
@@ -236,7 +236,7 @@ class _QuickSampler:
                 trace_id = ids[18 * index + 2 : 18 * index + 18]
                 if not any(trace_id):
                     return None
-                decided[index] = Verdict.KEPT if trace_id[9:] >= self._limit else Verdict.SAMPLED_OUT
+                decided[index] = ItemVerdict.KEPT if trace_id[9:] >= self._limit else ItemVerdict.SAMPLED_OUT
             verdicts = bytes(decided)
         suffix = self._suffix
         return verdicts, [item + suffix for item in compress(items, verdicts.translate(_INVERTED))]
@@ -257,7 +257,7 @@ class _QuickHasher:
             return None
         hashed = self._hashed
         suffixes = [hashed(ids[start : start + 16]) for start in range(2, len(ids), 18)]
-        verdicts = bytes(Verdict.KEPT if suffix else Verdict.SAMPLED_OUT for suffix in suffixes)
+        verdicts = bytes(ItemVerdict.KEPT if suffix else ItemVerdict.SAMPLED_OUT for suffix in suffixes)
         return verdicts, [item + suffix for item, suffix in zip(items, suffixes, strict=True) if suffix]
 
     def _suffix_of(self, trace_id: bytes, seed: int) -> bytes:

@@ -65,7 +65,7 @@ class ThriftHttp(blocks.HttpReceiver):
     """`host:port` or `unix:///path` to listen on; port 0 picks a free one."""
 
 
-class Protocols(blocks.Block):
+class JaegerProtocols(blocks.Block):
     """Protocols to listen with. A protocol with an empty value is enabled with its defaults."""
 
     grpc: Grpc | None = None
@@ -83,7 +83,7 @@ class Protocols(blocks.Block):
         return {key: {} if value is None else value for key, value in data.items()} if isinstance(data, dict) else data
 
     @model_validator(mode="after")
-    def _at_least_one(self) -> Protocols:
+    def _at_least_one(self) -> JaegerProtocols:
         if self.grpc is None and self.thrift_http is None:
             message = "name at least one protocol: `grpc:` or `thrift_http:`"
             raise ValueError(message)
@@ -97,7 +97,7 @@ class Protocols(blocks.Block):
 class Config(ReceiverConfig):
     """Settings of the Jaeger receiver."""
 
-    protocols: Protocols
+    protocols: JaegerProtocols
     """Protocols to listen with."""
     remote_sampling: Annotated[None, _SAMPLING] = None
     """Refused: sampling strategies are not served by this receiver."""

@@ -64,7 +64,7 @@ class ZipkinHttp(blocks.HttpReceiver):
     """`host:port` or `unix:///path` to listen on; port 0 picks a free one."""
 
 
-class Protocols(blocks.Block):
+class ZipkinProtocols(blocks.Block):
     """Protocols to listen with."""
 
     http: ZipkinHttp
@@ -82,7 +82,7 @@ class Config(ReceiverConfig, ZipkinHttp):
     The settings of the server are here, or below `protocols.http`, which then take precedence.
     """
 
-    protocols: Protocols | None = None
+    protocols: ZipkinProtocols | None = None
     """The settings of the server in the Collector's newer form."""
     parse_string_tags: bool = False
     """Convert tags that look like integers, floats or booleans; in Zipkin's formats every tag is a string."""

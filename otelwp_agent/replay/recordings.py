@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.codecs.otlp_json import decode
 from otelwp_agent.errors import AgentError, ConsumeError
-from otelwp_agent.journal.records import Damage, Kind
+from otelwp_agent.journal.records import JournalDamage, RecordKind
 from otelwp_agent.journal.recovery import read_directory
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.batch import Origin
@@ -102,13 +102,13 @@ class Recording:
 
     def _of_segment(self, segment: Segment, seen: set[int], others: frozenset[str], wanted: str) -> Iterator[Recorded]:
         for found in segment.scan():
-            if isinstance(found, Damage):
+            if isinstance(found, JournalDamage):
                 self.skip("damaged")
                 continue
-            if found.kind not in {Kind.ENTRY, Kind.MOVED}:
+            if found.kind not in {RecordKind.ENTRY, RecordKind.MOVED}:
                 continue
             seen.add(found.seq)
-            if found.kind is Kind.MOVED and found.moved_from() in seen:
+            if found.kind is RecordKind.MOVED and found.moved_from() in seen:
                 continue
             context = segment.contexts.get(found.context)
             if found.signal is not Signal.TRACES or context is None:

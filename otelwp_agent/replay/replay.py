@@ -184,7 +184,7 @@ def _build(plan: Plan, pipeline: PipelinePlan, sampler: ComponentId) -> tuple[li
         stage = planned.factory.build(_harmless(planned.config), context)
         assert isinstance(stage, Processor)  # noqa: S101 - its kind guarantees it
         stages.append(stage)
-    following: Consumer = _Sink()
+    following: Consumer = _SettlingSink()
     for stage in reversed(stages):
         stage.next = following
         following = stage
@@ -202,7 +202,7 @@ def _harmless(config: ComponentConfig) -> ComponentConfig:
     return config.model_copy(update=changed) if changed else config
 
 
-class _Sink:
+class _SettlingSink:
     """Accepts and settles every batch."""
 
     def refusal(self, batch: Batch) -> None:

@@ -27,7 +27,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         return self._simulated
 
     def wait_for_events(self) -> None:
-        """Prepare to wait in real time, because no timer is set: only work in threads can go on. Here it may."""
+        """Prepare to wait in real time because no timer is set: only threads can make progress."""
 
     def _skip(self, seconds: float) -> None:
         self._simulated += seconds

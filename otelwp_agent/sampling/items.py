@@ -44,7 +44,7 @@ BY_HASH = "trace_id_hash"
 _NO_TRACE_ID = bytes(16)
 
 
-class Verdict(IntEnum):
+class ItemVerdict(IntEnum):
     """The result for an item: kept, or why not."""
 
     KEPT = 0
@@ -61,7 +61,7 @@ class Verdict(IntEnum):
 class Judgement(NamedTuple):
     """A verdict, the item to forward, and the policy that decided, named as in the Collector's metrics."""
 
-    verdict: Verdict
+    verdict: ItemVerdict
     data: bytes
     policy: str
 
@@ -74,7 +74,7 @@ class _Found(NamedTuple):
     fresh: bool
     """Whether the randomness must be written into the item, because later samplers cannot derive it."""
     policy: str
-    error: Verdict
+    error: ItemVerdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class SpanSampler(ItemSampler):
             raise MalformedError("a span is not valid protobuf") from error
         priority = _priority(span.attributes, PRIORITY)
         if priority == 0:
-            return Judgement(Verdict.SAMPLED_OUT, data, "sampling_priority")
+            return Judgement(ItemVerdict.SAMPLED_OUT, data, "sampling_priority")
         state = TraceState.parse(span.trace_state.decode(errors="surrogateescape"))
         found = self._find(span.trace_id, state)
         if priority is not None and priority > 0:
@@ -131,34 +131,34 @@ class SpanSampler(ItemSampler):
             policy = found.policy
             if self.settings.fail_closed:
                 return Judgement(found.error, data, policy)
-            if found.error is Verdict.INCONSISTENT_THRESHOLD:
+            if found.error is ItemVerdict.INCONSISTENT_THRESHOLD:
                 state = state.with_threshold(None)
         else:
             policy = found.policy
             threshold = self.settings.decide(found.threshold)
             assert found.randomness is not None  # noqa: S101 - else there was an error
             if found.randomness < threshold:
-                return Judgement(Verdict.SAMPLED_OUT, data, policy)
+                return Judgement(ItemVerdict.SAMPLED_OUT, data, policy)
             state = state.with_threshold(
                 max(threshold, found.threshold or 0), found.randomness if found.fresh else None
             )
         text = state.text.encode(errors="surrogateescape")
         if text == span.trace_state:
-            return Judgement(Verdict.KEPT, data, policy)
+            return Judgement(ItemVerdict.KEPT, data, policy)
         span.trace_state = text
-        return Judgement(Verdict.KEPT, span.SerializeToString(), policy)
+        return Judgement(ItemVerdict.KEPT, span.SerializeToString(), policy)
 
     def _find(self, trace_id: bytes, state: TraceState) -> _Found:
         if self.settings.mode == "hash_seed":
             in_use = state.randomness is not None or state.threshold is not None
             randomness = hashed_randomness(trace_id or _NO_TRACE_ID, self.settings.seed)
-            error = Verdict.SAMPLING_IN_USE if in_use else Verdict.KEPT
+            error = ItemVerdict.SAMPLING_IN_USE if in_use else ItemVerdict.KEPT
             found = _Found(state.threshold, randomness, fresh=True, policy=BY_HASH, error=error)
         elif state.randomness is not None:
             found = _checked(state.threshold, state.randomness, policy="sampling_randomness")
         else:
             found = _checked(state.threshold, randomness_of(trace_id), policy=BY_TRACE_ID)
-        return found if state.valid else found._replace(error=Verdict.MALFORMED_SAMPLING)
+        return found if state.valid else found._replace(error=ItemVerdict.MALFORMED_SAMPLING)
 
 
 class LogSampler(ItemSampler):
@@ -194,9 +194,9 @@ class LogSampler(ItemSampler):
                 threshold, policy = asked, "sampling_priority"
         if (NEVER - 1 if found.randomness is None else found.randomness) < threshold:
             sampled_out = policy == "sampling_priority" or not found.error
-            return Judgement(Verdict.SAMPLED_OUT if sampled_out else found.error, data, policy)
+            return Judgement(ItemVerdict.SAMPLED_OUT if sampled_out else found.error, data, policy)
         changed = False
-        if found.error is Verdict.INCONSISTENT_THRESHOLD:
+        if found.error is ItemVerdict.INCONSISTENT_THRESHOLD:
             changed = _remove(record.attributes, THRESHOLD)
         elif not found.error:
             text = format_threshold(max(threshold, found.threshold or 0))
@@ -204,7 +204,7 @@ class LogSampler(ItemSampler):
             if found.fresh:
                 assert found.randomness is not None  # noqa: S101 - else there was an error
                 changed |= put(record.attributes, RANDOMNESS, _string(format_randomness(found.randomness)))
-        return Judgement(Verdict.KEPT, record.SerializeToString() if changed else data, policy)
+        return Judgement(ItemVerdict.KEPT, record.SerializeToString() if changed else data, policy)
 
     def _find(self, record: pb.SampledLog) -> _Found:
         hashing = self.settings.mode == "hash_seed"
@@ -223,9 +223,9 @@ class LogSampler(ItemSampler):
         else:
             found = _checked(threshold, self._hashed(record.attributes), policy=self._attribute, fresh=True)
         if malformed:
-            return found._replace(error=Verdict.MALFORMED_SAMPLING)
+            return found._replace(error=ItemVerdict.MALFORMED_SAMPLING)
         if hashing and (threshold is not None or randomness is not None):
-            return found._replace(error=Verdict.SAMPLING_IN_USE)
+            return found._replace(error=ItemVerdict.SAMPLING_IN_USE)
         return found
 
     def _hashed(self, attributes: Attributes) -> int | None:
@@ -241,9 +241,9 @@ class LogSampler(ItemSampler):
 def _checked(threshold: int | None, randomness: int | None, *, policy: str, fresh: bool = False) -> _Found:
     """Return the sampling information, with an error if it is missing or inconsistent."""
     if randomness is None:
-        return _Found(threshold, None, fresh=False, policy="missing_randomness", error=Verdict.MISSING_RANDOMNESS)
+        return _Found(threshold, None, fresh=False, policy="missing_randomness", error=ItemVerdict.MISSING_RANDOMNESS)
     inconsistent = threshold is not None and randomness < threshold
-    error = Verdict.INCONSISTENT_THRESHOLD if inconsistent else Verdict.KEPT
+    error = ItemVerdict.INCONSISTENT_THRESHOLD if inconsistent else ItemVerdict.KEPT
     return _Found(threshold, randomness, fresh=fresh, policy=policy, error=error)
 
 

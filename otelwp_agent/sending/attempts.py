@@ -1,7 +1,7 @@
-"""One try to send a batch: the exporter's `export` under a timeout, and what the try teaches.
+"""One attempt to send a batch: call the exporter's `export` with a timeout, and learn from the result.
 
-Whatever goes wrong leaves as `RetryableError` or `PermanentError`. The circuit breaker learns whether the other side is
-alive, the limit of concurrency whether it is at ease.
+Every failure is raised as `RetryableError` or `PermanentError`. The circuit breaker records whether the backend
+answers, the limit of concurrency how fast.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ if TYPE_CHECKING:
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.sending.breaker import Breaker, Permit
     from otelwp_agent.sending.concurrency import Concurrency
-    from otelwp_agent.sending.metrics import SendingAccount
+    from otelwp_agent.sending.metrics import ExporterMetrics
 
 
 class ExporterBugError(PermanentError):
-    """The exporter raised something that it should not: this says nothing about the other side."""
+    """The exporter raised an exception that it must not raise: a bug, which says nothing about the backend."""
 
     reason = "internal_error"
 
 
 class Tries:
-    """The tries of one sender."""
+    """The attempts of one sender."""
 
     def __init__(
-        self, exporter: Exporter, account: SendingAccount, breaker: Breaker, concurrency: Concurrency, timeout: float
+        self, exporter: Exporter, metrics: ExporterMetrics, breaker: Breaker, concurrency: Concurrency, timeout: float
     ) -> None:
-        """Have `exporter` send; one try takes at most `timeout` seconds (0: as long as the exporter likes)."""
+        """Send with `exporter`; one attempt takes at most `timeout` seconds (0: no limit)."""
         self._exporter = exporter
         self._clock = exporter.context.clock
-        self._account = account
+        self._metrics = metrics
         self._breaker = breaker
         self._concurrency = concurrency
         self._seconds = timeout
         self._timeouts = Timeouts(timeout)
 
     async def once(self, batch: Batch, permit: Permit) -> int:
-        """Send the batch once, as `permit` allows; return how many items were rejected. Raises only `ConsumeError`."""
+        """Send the batch once, with `permit`; return the number of rejected items. Raises only `ConsumeError`."""
         concurrency = self._concurrency
         busy = concurrency.sending >= concurrency.limit
         started = self._clock()
@@ -53,16 +53,16 @@ class Tries:
             self._learn(error, permit, started)
             raise
         ended = self._clock()
-        self._account.tried(ended - started)
+        self._metrics.tried(ended - started)
         concurrency.went_well(started, ended, len(batch.body), busy=busy)
         if not self._breaker.calm:
             self._breaker.answered()
         return rejected
 
     def _learn(self, error: BaseException, permit: Permit, started: float) -> None:
-        """Learn from a failure."""
+        """Update breaker and concurrency after a failure."""
         breaker, ended = self._breaker, self._clock()
-        self._account.tried(ended - started)
+        self._metrics.tried(ended - started)
         if isinstance(error, RetryableError):
             self._concurrency.went_wrong(started, ended)
             if isinstance(error, Overloaded):
@@ -75,7 +75,7 @@ class Tries:
             breaker.released(permit, ended)
 
     def close(self) -> None:
-        """Send nothing any more."""
+        """Stop the timeouts."""
         self._timeouts.close()
 
     async def _export(self, batch: Batch) -> int:
@@ -91,13 +91,13 @@ class Tries:
             raise RetryableError(str(error), reason="os_error") from error
         except asyncio.CancelledError as error:
             late = timeouts.is_late(task)
-            if task.cancelling() > late:  # somebody stops this worker
+            if task.cancelling() > late:  # the dispatcher stops this task
                 raise
             if late:
                 raise RetryableError(f"no answer within {format_duration(self._seconds)}", reason="timeout") from error
             raise RetryableError("the exporter gave the try up", reason="cancelled") from error
         except Exception as error:
-            self._account.exporter_failed(error)
+            self._metrics.exporter_failed(error)
             raise ExporterBugError(f"a bug in the exporter: {error!r}") from error
         finally:
             timeouts.end(task)

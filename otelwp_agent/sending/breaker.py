@@ -1,4 +1,4 @@
-"""The circuit breaker of one exporter: whether its other side may be tried now.
+"""The circuit breaker of one exporter: whether a send may be attempted now.
 
 ::
 
@@ -6,13 +6,14 @@
                                        ▲                              │
                                        └───── the probe fails ────────┘   (each time open twice as long)
 
-Closed, everything may be tried. Open, nothing is, so that a dead backend costs nothing. Half-open, one try is under
-way, the probe, and whatever becomes of it decides. An answer is a sign of life even if it is a refusal for good.
+Closed: every send is attempted. Open: none is, so that an unreachable backend costs nothing. Half-open: one attempt is
+under way, the probe, and its result decides. Every answer closes the breaker, also a permanent refusal.
 
-A server that says "too many requests, come back in 7 s" is alive: it closes the breaker, and nothing is tried for 7 s.
+A backend that answers "too many requests, retry after 7 s" is reachable: it closes the breaker, and nothing is sent for
+7 s.
 
-All senders of an exporter share its breaker. Who tries something asks for a permit first and gives it back with what
-became of the try: `answered`, `failed`, `throttled`, or `released` if nobody knows.
+All senders of an exporter share its breaker. A sender acquires a permit before an attempt and reports the result:
+`answered`, `failed`, `throttled`, or `released` if the attempt had no result.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ if TYPE_CHECKING:
     from otelwp_agent.config.blocks import CircuitBreaker
 
 GROWTH = 2.0
-"""Each time that a probe fails, the breaker stays open this many times as long."""
+"""Factor by which the open time grows each time that a probe fails."""
 JITTER = 0.2
-"""Share of the open time that is left to chance, both ways, so that agents do not come back together."""
-LONGEST_WORD = 3600.0
-"""Longest time, in seconds, for which the other side can forbid all tries: a slip in a header must not last a year."""
+"""Random part of the open time (±), so that many agents do not retry at the same moment."""
+MAX_RETRY_AFTER = 3600.0
+"""Longest wait, in seconds, that a backend can request: a mistake in a header must not stop sending for a year."""
 PRECEDENCE = 0.1
-"""Seconds by which the sender whose probe failed comes after the others: the other side may refuse its signal alone."""
+"""Seconds by which a sender whose probe failed waits longer than the others: the backend may refuse only its signal."""
 
 
 class State(IntEnum):
-    """What a breaker lets through; the numbers are those of the metric."""
+    """State of a breaker; the numbers are the values of the metric."""
 
     CLOSED = 0
     HALF_OPEN = 1
@@ -44,12 +45,12 @@ class State(IntEnum):
 
     @property
     def label(self) -> str:
-        """Its name in health details, logs and metric labels."""
+        """Name in health details, logs and metric labels."""
         return self.name.lower()
 
 
 class Permit(IntEnum):
-    """Whether something may be tried."""
+    """Permission for one attempt."""
 
     NONE = 0
     TRY = 1
@@ -57,12 +58,12 @@ class Permit(IntEnum):
 
 
 class Breaker:
-    """Decides whether something may be tried. Times are seconds on the caller's clock.
+    """Decides whether a send may be attempted. Times are seconds on the caller's clock.
 
-    `calm` is true as long as there is nothing to ask and nothing to tell: closed, no failure since the last answer, not
-    throttled. While it is, `acquire` gives `Permit.TRY` and `answered` changes nothing, so callers may skip both.
-    `listeners` are called, one for each sender, whenever something may have become possible earlier than `ask_again`
-    said. `told` is called with each transition's new state.
+    `calm` is true while the breaker is closed, no attempt has failed since the last answer, and the backend does not
+    throttle. Then `acquire` returns `Permit.TRY` and `answered` changes nothing, so callers may skip both. `listeners`,
+    one for each sender, are called when an attempt may be possible earlier than `ask_again` returned. `told` is
+    called with the new state at each transition.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Breaker:
         self.state = State.CLOSED
         self.calm = True
         self.until = 0.0
-        """When something may be tried: infinity while a probe is under way."""
+        """Time of the next permitted attempt; infinity while a probe is under way."""
         self.listeners: list[Callable[[], None]] = []
         self._told = told
         self._random = random
@@ -86,7 +87,7 @@ class Breaker:
         self._prober: object = None
 
     def acquire(self, now: float, who: object = None, *, hurry: bool = False) -> Permit:
-        """Return what `who` may try now. `hurry` waits for no time, only for the probe that is under way, if any."""
+        """Return the permit of `who` for one attempt now. With `hurry`, only a probe that is under way prevents it."""
         if self.state is State.HALF_OPEN or (now < self.ask_again(who) and not hurry):
             return Permit.NONE
         if self.state is State.CLOSED:
@@ -99,13 +100,13 @@ class Breaker:
         return Permit.PROBE
 
     def ask_again(self, who: object = None) -> float:
-        """Return when `who` shall ask again after a `Permit.NONE`."""
+        """Return when `who` should call `acquire` again after `Permit.NONE`."""
         if who is self._prober and self.state is State.OPEN and len(self.listeners) > 1:
             return self.until + PRECEDENCE
         return self.until
 
     def answered(self) -> None:
-        """Learn that the other side has answered, with success or a refusal for good."""
+        """Record an answer of the backend: a success, or a permanent refusal."""
         self._failures = 0
         self._open_time = self._first
         if self.state is State.CLOSED:
@@ -116,8 +117,8 @@ class Breaker:
         self._go(State.CLOSED)
 
     def throttled(self, now: float, retry_after: float | None) -> None:
-        """Learn that the other side has no room now, and perhaps for how long."""
-        wait = now + min(retry_after or 0.0, LONGEST_WORD)
+        """Record that the backend has no capacity now; `retry_after` is the wait that it requested, if any."""
+        wait = now + min(retry_after or 0.0, MAX_RETRY_AFTER)
         if self.state is not State.CLOSED:
             self.answered()
         self._failures = 0
@@ -126,7 +127,7 @@ class Breaker:
         self.calm = not self.until
 
     def failed(self, permit: Permit, now: float, retry_after: float | None = None) -> None:
-        """Learn that a try has failed: no answer, or one that says that the other side is not well."""
+        """Record a failed attempt: no answer, or one that reports a failure of the backend."""
         if not self._allowed:
             return
         if self.state is State.CLOSED:
@@ -139,19 +140,19 @@ class Breaker:
             self._open(now, retry_after)
 
     def released(self, permit: Permit, now: float) -> None:
-        """Give back the permit of a try that has told nothing. If it was the probe, another is due."""
+        """Return the permit of an attempt without a result. If it was the probe, another one may start."""
         if permit is Permit.PROBE and self.state is State.HALF_OPEN:
             self.until = now
             self._go(State.OPEN)
 
     def _open(self, now: float, retry_after: float | None) -> None:
         wait = self._open_time * (1 + JITTER * (2 * self._random() - 1))
-        self.until = now + max(wait, min(retry_after or 0.0, LONGEST_WORD))
+        self.until = now + max(wait, min(retry_after or 0.0, MAX_RETRY_AFTER))
         self.calm = False
         self._go(State.OPEN)
 
     def _settle_down(self) -> None:
-        """Forget a throttling that is over."""
+        """Clear a throttling that has ended."""
         self.until = 0.0
         self.calm = not self._failures
 

@@ -1,14 +1,14 @@
-"""How many sends may be under way at once: as many as the other side bears.
+"""Limit the number of concurrent sends to what the backend can process.
 
-Additive increase, multiplicative decrease, as in TCP: each round of sends that go well allows one more; a failure, or
-latency well above what it was when the other side was at ease, halves. Sends that were under way when it was halved
-tell nothing new and do not halve it again.
+Additive increase, multiplicative decrease, as in TCP: each round of successful sends raises the limit by one; a
+failure, or latency well above that of an idle backend, halves it. Sends that were under way when it was halved carry no
+new information and do not halve it again.
 
 Latency depends on the size of what is sent, so it is compared among bodies of one size class (powers of two of bytes):
 the shortest of the last one to two minutes is the floor of the class. The floor is forgotten after that: a backend that
 is slow for good has a new floor, and gets its sends back.
 
-The limit begins at its most: an exporter that is well is never held back.
+The limit starts at its maximum, so a healthy exporter is never slowed down.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from __future__ import annotations
 INFLATION = 2.0
 """A send is slow if it takes this many times its floor,"""
 SLACK = 0.1
-"""… and this many seconds more: what our own event loop may add when it is busy, and what no backend minds."""
+"""… plus this many seconds, which a busy event loop may add."""
 MEMORY = 60.0
-"""Seconds after which the floors begin to be forgotten."""
+"""Seconds after which floors start to expire."""
 WEIGHT = 0.2
 """Weight of one send in the moving share of slow ones: about the last ten count."""
 TOO_SLOW = 0.5
 """Share of slow sends that halves the limit."""
 CLASSES = 64
-"""Size classes: more than there are."""
+"""Number of size classes, more than are used."""
 _NEVER = float("inf")
 
 
@@ -34,7 +34,7 @@ class Concurrency:
     __slots__ = ("_before", "_cut_at", "_exact", "_floors", "_least", "_most", "_slow", "_turn", "limit", "sending")
 
     def __init__(self, least: int, most: int) -> None:
-        """Begin with `most`."""
+        """Start with the limit `most`."""
         self.limit = most
         self.sending = 0
         """Sends under way; the dispatcher counts them."""
@@ -45,12 +45,12 @@ class Concurrency:
         self._slow = 0.0
         self._turn = -_NEVER
         self._floors = [_NEVER] * CLASSES
-        """Shortest latencies by size class since the last turn of the memory …"""
+        """Shortest latencies by size class in the current period of `MEMORY` seconds …"""
         self._before = self._floors
-        """… and in the term before."""
+        """… and in the period before."""
 
     def went_well(self, started: float, ended: float, size: int, *, busy: bool) -> None:
-        """Learn from a send of `size` bytes that was answered. `busy`: as many were under way as the limit allows."""
+        """Record a send of `size` bytes that was answered. `busy`: as many sends were under way as the limit allows."""
         if ended > self._turn:
             self._forget(ended)
         latency = ended - started

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from otelwp_agent.dead_letters.records import Fate
 from otelwp_agent.errors import PermanentError, RetryableError, TooLargeError
-from otelwp_agent.model.receipt import DEAD_LETTER, Outcome
+from otelwp_agent.model.receipt import DEAD_LETTER, SHUTDOWN, Outcome
 from otelwp_agent.sending.breaker import State
 from otelwp_agent.sending.parts import parts_of
 from otelwp_agent.sending.retry import Backoff
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from otelwp_agent.sending.attempts import Tries
     from otelwp_agent.sending.breaker import Breaker, Permit
     from otelwp_agent.sending.dispatcher import Dispatcher
-    from otelwp_agent.sending.metrics import SendingAccount
+    from otelwp_agent.sending.metrics import ExporterMetrics
     from otelwp_agent.sending.queue import SendingQueue
     from otelwp_agent.sending.queued_batch import QueuedBatch
 
 LETTER_INTERVAL = 1.0
 """Seconds until a journaled batch is sent again that was refused permanently and could not be kept as a dead letter."""
-_REJECTED = "the other side rejected them"
+_REJECTED = "the backend rejected them"
 
 
 class DeadLetters(Protocol):
@@ -52,7 +52,7 @@ class Delivery:
     def __init__(  # noqa: PLR0913 - the parts of one sender, and three settings
         self,
         tries: Tries,
-        metrics: SendingAccount,
+        metrics: ExporterMetrics,
         *,
         queue: SendingQueue,
         breaker: Breaker,
@@ -116,7 +116,11 @@ class Delivery:
         """Release a batch because the agent stops: the journal keeps it, or it is dropped."""
         self._queue.release(entry, progress=False)
         dropped = entry.batch.abandon()
-        self._metrics.abandoned(entry.batch.items, dropped)
+        reason = _counted_reason(entry.batch, SHUTDOWN)
+        if reason != SHUTDOWN:
+            self._metrics.dropped(dropped, reason, "the agent stopped before they were sent again")
+        else:
+            self._metrics.abandoned(entry.batch.items, dropped)
 
     def abandon_all(self) -> None:
         """Abandon every batch that waits in the queue."""
@@ -191,5 +195,13 @@ class Delivery:
     def _drop(self, entry: QueuedBatch, reason: str, error: object) -> None:
         """Settle a batch as dropped."""
         self._queue.release(entry, progress=reason != "retries_exhausted")
-        self._metrics.dropped(entry.batch.items, reason, error)
+        self._metrics.dropped(entry.batch.items, _counted_reason(entry.batch, reason), error)
         entry.batch.settle(Outcome.DROPPED, reason)
+
+
+def _counted_reason(batch: Batch, reason: str) -> str:
+    """Return the reason to count for a dropped batch: that of its dead letters, if resent letters hold all of it."""
+    if reason.startswith(DEAD_LETTER):
+        return reason  # it has a new letter with a new reason
+    letters = [receipt.letter_reason for receipt, _ in batch.shares]
+    return DEAD_LETTER + letters[0] if letters and all(letters) else reason

@@ -1,15 +1,16 @@
-"""Lines of entries, one for each tenant, served in turn: deficit round-robin, in bytes.
+"""One queue for each tenant, served in turn: deficit round-robin, in bytes.
 
-Each time that a line's turn comes and its first entry is too large for what it has saved, it gets `QUANTUM` bytes more
-and goes to the end of the ring. So tenants that all have something waiting send the same number of bytes, whatever the
-size of their batches and however many of them wait; a tenant alone sends all it has.
+Each tenant has a deficit: the bytes that it may send. If it is a tenant's turn and the deficit is less than the size of
+its first batch, it gets `QUANTUM` bytes more and moves to the end of the ring. So all tenants with waiting batches send
+the same number of bytes, whatever the size and number of their batches. A tenant that is alone is not limited.
 
 Invariants:
 
-* A line is in the ring if, and only if, something waits in it.
-* From when something waits in a line until its first entry leaves, each other line sends at most as many bytes as that
-  entry has, and `QUANTUM` and one entry more.
-* Within a line, parts and retries come before what was never sent; otherwise it is first in, first out.
+* A tenant's queue is in the ring if, and only if, a batch waits in it.
+* While the first batch of a tenant waits, each other tenant sends at most the bytes of that batch, plus `QUANTUM`, plus
+  one batch.
+* Within a tenant's queue, parts and retries come before batches that were never sent; otherwise it is first in, first
+  out.
 
 Reference: M. Shreedhar and G. Varghese, "Efficient fair queueing using deficit round robin", SIGCOMM 1995.
 """
@@ -27,32 +28,32 @@ if TYPE_CHECKING:
     from otelwp_agent.sending.queued_batch import QueuedBatch
 
 QUANTUM = 64 * 1024
-"""Bytes that a line may send in one round: about one large request."""
+"""Bytes that a tenant may send in one round: about one large request."""
 IDLE_LINES = 256
-"""Lines of tenants with nothing in the queue that are kept, so that not every batch makes one anew."""
+"""Maximum number of tenants' queues before the empty ones are deleted; keeping some avoids making one per batch."""
 
 
 class FairQueue:
-    """The lines of one queue, and whose turn it is."""
+    """The tenants' queues, and the order of their turns."""
 
     __slots__ = ("_lines", "ring")
 
     def __init__(self) -> None:
-        """Start without lines."""
+        """Start empty."""
         self._lines: dict[str, TenantQueue] = {}
         self.ring: deque[TenantQueue] = deque()
-        """Lines in which something waits, the next one first. True if there is any."""
+        """Queues in which a batch waits, the next one first; true if there is any."""
 
     def __len__(self) -> int:
-        """Return how many entries wait."""
+        """Return the number of batches that wait."""
         return sum(map(len, self.ring))
 
     def __iter__(self) -> Iterator[TenantQueue]:
-        """Go through the lines of all tenants that hold something."""
+        """Iterate over the queues of all tenants with batches that are not released."""
         return (line for line in self._lines.values() if line.size or line.bytes)
 
     def of(self, tenant: str) -> TenantQueue:
-        """Return a tenant's line."""
+        """Return the queue of a tenant."""
         line = self._lines.get(tenant)
         if line is None:
             if len(self._lines) >= IDLE_LINES:
@@ -61,21 +62,21 @@ class FairQueue:
         return line
 
     def append(self, entry: QueuedBatch) -> None:
-        """Have an entry wait in its line."""
+        """Append a batch to the queue of its tenant."""
         line = entry.tenant_queue
         if not (line.waiting or line.first):
             self._enter(line)
         line.waiting.append(entry)
 
     def append_first(self, entry: QueuedBatch) -> None:
-        """Have an entry wait before those that were never sent."""
+        """Append a batch after its tenant's parts and retries, before the batches that were never sent."""
         line = entry.tenant_queue
         if not (line.waiting or line.first):
             self._enter(line)
         line.first.append(entry)
 
     def take(self) -> QueuedBatch:
-        """Return the entry whose turn it is. There must be one."""
+        """Remove and return the batch whose turn it is. There must be one."""
         ring = self.ring
         line = ring[0]
         queue = line.first or line.waiting
@@ -92,6 +93,6 @@ class FairQueue:
         return entry
 
     def _enter(self, line: TenantQueue) -> None:
-        """Let a line have turns again."""
+        """Add a tenant's queue to the ring."""
         line.deficit = QUANTUM
         self.ring.append(line)

@@ -1,4 +1,4 @@
-"""What a sender counts, tells and remembers: its instruments, its log lines, its health."""
+"""Instruments, log events and health of one sender."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from otelwp_agent.component_errors import Bugs
 from otelwp_agent.config.blocks import CircuitBreaker
 from otelwp_agent.config.types import format_duration
 from otelwp_agent.errors import ConsumeError, RetryableError
-from otelwp_agent.model.ledger_report import Line
+from otelwp_agent.model.ledger_report import LedgerLine
 from otelwp_agent.model.receipt import DEAD_LETTER, SHUTDOWN
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.sending.breaker import Breaker, State
@@ -29,14 +29,14 @@ _TWO = ("exporter", "data_type")
 
 SENT = {
     signal: Instrument(
-        f"otelcol_exporter_sent_{signal.items}", f"{signal.items} that the destination has taken.", labels=_ONE
+        f"otelcol_exporter_sent_{signal.items}", f"{signal.items} that the backend accepted.", labels=_ONE
     )
     for signal in Signal
 }
 SEND_FAILED = {
     signal: Instrument(
         f"otelcol_exporter_send_failed_{signal.items}",
-        f"{signal.items} that were given up, for whatever reason: never those that are tried again.",
+        f"{signal.items} that were given up, for any reason. Items that are retried are not counted.",
         labels=_ONE,
     )
     for signal in Signal
@@ -44,29 +44,29 @@ SEND_FAILED = {
 ENQUEUE_FAILED = {
     signal: Instrument(
         f"otelcol_exporter_enqueue_failed_{signal.items}",
-        f"{signal.items} lost because the queue was full and the exporter isolated; other exporters had them.",
+        f"{signal.items} lost because the queue was full and the exporter isolated; other exporters received them.",
         labels=_ONE,
     )
     for signal in Signal
 }
 QUEUE_SIZE = Instrument(
     "otelcol_exporter_queue_size",
-    "Room taken in the queue, what is being sent included, in the unit of `sizer`.",
+    "Size of the queue, batches being sent included, in the unit of `sizer`.",
     InstrumentKind.GAUGE,
     _TWO,
 )
 QUEUE_CAPACITY = Instrument(
-    "otelcol_exporter_queue_capacity", "Room in the queue, in the unit of `sizer`.", InstrumentKind.GAUGE, _TWO
+    "otelcol_exporter_queue_capacity", "Capacity of the queue, in the unit of `sizer`.", InstrumentKind.GAUGE, _TWO
 )
 QUEUE_BYTES = Instrument(
     "otelwp_exporter_queue_bytes",
-    "Memory that the queue holds, what is being sent included.",
+    "Memory held by the queue, batches being sent included.",
     InstrumentKind.GAUGE,
     _TWO,
 )
 IN_FLIGHT = Instrument(
     "otelcol_exporter_in_flight_requests",
-    "Batches being sent or waiting to be tried again.",
+    "Batches being sent or waiting for a retry.",
     InstrumentKind.GAUGE,
     _TWO,
 )
@@ -78,29 +78,31 @@ DROPPED = Instrument(
 )
 DURATION = Instrument(
     "otelwp_exporter_send_duration_seconds",
-    "Time of one try, whatever its end.",
+    "Duration of one attempt, successful or not.",
     InstrumentKind.HISTOGRAM,
     _TWO,
     (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 BREAKER_STATE = Instrument(
     "otelwp_exporter_breaker_state",
-    "The circuit breaker, one for all data types of an exporter: 0 closed, 1 half-open, 2 open.",
+    "State of the circuit breaker, one for all data types of an exporter: 0 closed, 1 half-open, 2 open.",
     InstrumentKind.GAUGE,
     _TWO,
 )
 BREAKER_TRANSITIONS = Instrument(
-    "otelwp_exporter_breaker_transitions", "Changes of the circuit breaker, by new state.", labels=("exporter", "state")
+    "otelwp_exporter_breaker_transitions",
+    "State changes of the circuit breaker, by new state.",
+    labels=("exporter", "state"),
 )
 ISOLATED = Instrument(
     "otelwp_exporter_isolated",
-    "1 while the exporter loses what its queue cannot accept, having been full for longer than `isolate_after`.",
+    "1 while the exporter is isolated: its full queue made no progress for `isolate_after`, and items are lost.",
     InstrumentKind.GAUGE,
     _TWO,
 )
 CONCURRENCY = Instrument(
     "otelwp_exporter_concurrency",
-    "Sends that may be under way at once, from `min_concurrency` to `num_consumers`.",
+    "Limit of concurrent sends, from `min_concurrency` to `num_consumers`.",
     InstrumentKind.GAUGE,
     _TWO,
 )
@@ -111,13 +113,13 @@ INSTRUMENTS = (
     *(QUEUE_SIZE, QUEUE_CAPACITY, QUEUE_BYTES, IN_FLIGHT, RETRIES, DROPPED, DURATION),
     *(BREAKER_STATE, BREAKER_TRANSITIONS, ISOLATED, CONCURRENCY),
 )
-"""What every exporter emits, whatever its type."""
+"""Instruments of every exporter, whatever its type."""
 
 
 def breaker_of(context: Context, retry: Retry, random: Callable[[], float]) -> Breaker:
-    """Return the circuit breaker of the exporter that `context` names; it tells and counts its changes.
+    """Return the circuit breaker of the exporter that `context` names; its state changes are logged and counted.
 
-    Without retries there is none that opens: what fails is given up at once, and nothing waits for better times.
+    Without retries it never opens: a failed batch is given up at once, so no batch could wait for the probe.
     """
     exporter, log, registry = str(context.id), context.log, context.registry
     before = State.CLOSED
@@ -130,8 +132,8 @@ def breaker_of(context: Context, retry: Retry, random: Callable[[], float]) -> B
         elif state is State.HALF_OPEN:
             log.debug("circuit breaker half-open")
         else:
-            tell = log.warning if before is State.CLOSED else log.info
-            tell("circuit breaker opened", seconds=round(max(0.0, breaker.until - context.clock()), 3))
+            report = log.warning if before is State.CLOSED else log.info
+            report("circuit breaker opened", seconds=round(max(0.0, breaker.until - context.clock()), 3))
         before = state
 
     settings = retry.circuit_breaker if retry.enabled else CircuitBreaker(enabled=False)
@@ -139,8 +141,8 @@ def breaker_of(context: Context, retry: Retry, random: Callable[[], float]) -> B
     return breaker
 
 
-class SendingAccount:
-    """The figures of one sender.
+class ExporterMetrics:
+    """Counters, log events and health of one sender.
 
     Items since it was made: `delivered`, `left` (dropped by a stop) and `kept` (abandoned by a stop, and kept by the
     journal).
@@ -188,13 +190,13 @@ class SendingAccount:
 
     @property
     def in_flight(self) -> int:
-        """Batches being sent or waiting to be tried again."""
+        """Batches being sent or waiting for a retry."""
         return self._concurrency.sending + len(self._queue.later)
 
-    def line(self) -> Line:
-        """Return the sender's ledger. Each figure is counted by itself."""
+    def line(self) -> LedgerLine:
+        """Return the sender's ledger. Each figure is counted independently."""
         queue, dropped = self._queue, self._dropped
-        return Line(
+        return LedgerLine(
             "exporter",
             self._id,
             accepted=queue.taken - self._resent,
@@ -205,19 +207,19 @@ class SendingAccount:
         )
 
     def lost(self, items: int) -> None:
-        """Count what the queue could not accept and nobody will offer again."""
+        """Count items that the queue did not accept and that will not be offered again."""
         self._enqueue_failed.add(items)
 
     def retried(self) -> None:
-        """Count a try after the first."""
+        """Count an attempt after the first."""
         self._retries.add()
 
     def tried(self, seconds: float) -> None:
-        """Count a try that took `seconds`."""
+        """Record an attempt that took `seconds`."""
         self._duration.observe(seconds)
 
     def sent(self, items: int) -> None:
-        """Count what was delivered. The exporter works."""
+        """Count delivered items; log if sending had failed before."""
         self._sent.add(items)
         self.delivered += items
         if self._failures:
@@ -226,7 +228,7 @@ class SendingAccount:
             self._last_error = ""
 
     def failed(self, error: ConsumeError) -> None:
-        """Remember that sending fails; tell it once, when it begins to."""
+        """Record a failure; log the first one in a row."""
         self._last_error = str(error)
         self._failures += 1
         if self._failures == 1:
@@ -261,21 +263,21 @@ class SendingAccount:
             self._log.error(event, reason=reason.removeprefix(DEAD_LETTER), items=total, error=str(error))
 
     def abandoned(self, items: int, dropped: int) -> None:
-        """Count what a stop let go of: `dropped` of the items for ever, the others are in the journal."""
+        """Count items that a stop released: `dropped` of them are lost, the others are in the journal."""
         self.kept += items - dropped
         if dropped:
             self.dropped(dropped, SHUTDOWN, "")
 
     def exporter_failed(self, error: Exception) -> None:
-        """Report a bug in the exporter: in full the first time, later only how often."""
+        """Log a bug in the exporter: with traceback the first time, later only the number."""
         self._bugs.report(error, self._context.clock)
 
     def broke(self, event: str) -> None:
-        """Tell of an exception that is a bug. Call it while that is being handled."""
+        """Log the exception that is being handled, which is a bug, with its traceback."""
         self._log.exception(event)
 
     def health(self) -> ComponentHealth:
-        """Return the exporter's state: unhealthy from a failed try to the next that succeeds."""
+        """Return the exporter's health: unhealthy from a failed attempt to the next success."""
         isolated = self._queue.space.isolated > 0
         details: dict[str, object] = {
             "data_type": self._type,
@@ -307,7 +309,7 @@ class SendingAccount:
         return ComponentHealth(Kind.EXPORTER, self._id, healthy, message, details)
 
     def close(self) -> None:
-        """Tell what a stop left, and show the queue no more, unless a successor (after a reload) shows its own."""
+        """Log what a stop released; remove the gauges, unless a successor (after a reload) has replaced them."""
         if self._gauges and self.left:
             error = "the agent stopped before they left"
             self._log.error("items dropped", reason=SHUTDOWN, items=self.left, kept=self.kept, error=error)

@@ -1,7 +1,7 @@
-"""What may pass of a batch that did not: its parts.
+"""Split a batch that was refused into parts that may be accepted.
 
-One that is too large is cut to the size that may be sent, or halved where nobody knows it. One that is malformed and
-was merged from several requests is halved between them, until the malformed one stands alone.
+A batch that is too large is split at the largest permitted size, or halved if that is unknown. A malformed batch that
+was merged from several requests is halved between them, until the malformed one is alone.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from otelwp_agent.sending.queued_batch import QueuedBatch
 
 REFUSALS_BEFORE_GIVING_UP = 64
-"""Parts of one batch that may be refused as malformed before any is taken. The hunt goes breadth first, so by then
-every 32nd of the batch is known to be refused: no bad sender among good ones, but a backend that refuses everything."""
+"""Parts of one batch that may be refused as malformed before any is accepted. The search is breadth first: by then
+every 32nd of the batch was refused, so the cause is not one invalid request but a backend that refuses everything."""
 
 
 def parts_of(
     entry: QueuedBatch, error: PermanentError, limit: int | None = None
 ) -> tuple[Sequence[Batch], PermanentError]:
-    """Return the parts of what was refused with `error`, none if they cannot help; and why it is refused then.
+    """Return the parts of a batch that was refused with `error`, and the error to report if there are none.
 
-    `limit` is the size in bytes above which it is too large, if that is known.
+    There are none if splitting cannot help. `limit` is the largest permitted size in bytes, if that is known.
     """
     batch = entry.batch
     too_large = isinstance(error, TooLargeError)
-    if not too_large and not (isinstance(error, MalformedError) and _is_worth_a_hunt(entry)):
+    if not too_large and not (isinstance(error, MalformedError) and _search_continues(entry)):
         return (), error
     if batch.items < 2 or batch.encodings:  # noqa: PLR2004 - two parts
         return (), error
@@ -45,8 +45,8 @@ def parts_of(
     return (parts if len(parts) > 1 else ()), error
 
 
-def _is_worth_a_hunt(entry: QueuedBatch) -> bool:
-    """Tell one bad sender among good ones from a backend that refuses everything."""
+def _search_continues(entry: QueuedBatch) -> bool:
+    """Return whether to search on for the malformed request: not if the backend refuses everything."""
     suspicion = entry.suspicion = entry.suspicion or Suspicion()
     suspicion.refused += 1
     return suspicion.taken or suspicion.refused <= REFUSALS_BEFORE_GIVING_UP

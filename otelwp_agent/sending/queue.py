@@ -1,16 +1,16 @@
-"""What waits for an exporter, and how much room there is.
+"""The bounded queue of one exporter and signal.
 
 Invariants:
 
-* `size`, `bytes` and `items` are the sums over all entries that were put and not released: those that wait and those
+* `size`, `bytes` and `items` are the sums over all batches that were put and not released: those that wait and those
   being sent.
-* Nothing is put beyond the capacity, except one batch that is larger than all of it, into an empty queue, and what a
-  fan-out has `admitted` (at most one batch for each fan-out that the queue is a branch of, because the next one is
-  refused). The same holds for the share of the capacity that a tenant may fill.
-* Whoever was refused is called when something has been released (`space`, and for a tenant's share one of its own).
-* Parts of a batch that was split are measured anew. They may pass the limits (a part repeats its resources), and go out
-  before what their tenant sent later.
-* What is put off comes back to its tenant's line when it is due, and counts all the time.
+* No batch is put beyond the capacity, except one that is larger than all of it, into an empty queue, and one that a
+  fan-out has `admitted` (at most one for each fan-out that the queue is a branch of, because the next one is refused).
+  The same holds for the share of the capacity that a tenant may use.
+* A stage that was refused is called when a batch has been released (by the capacity `space`, or that of its tenant).
+* Parts of a batch that was split are measured again. They may exceed the limits (a part repeats its resources), and are
+  sent before what their tenant sent later.
+* A batch whose retry is not due is in `later`, and counts all the time; when it is due, it waits for its turn again.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 SHARE_BYTES = 200
 """Memory that one share of a batch holds beside the body: its receipt, a pair and a place in a list (CPython 3.11)."""
 KEPT_SHARE_BYTES = 600
-"""The same where a journal has it: its entry, its claim and where they are found as well."""
+"""The same with a journal, which adds an entry, a claim and the indexes of both."""
 LITTLE = 64
-"""A queue with less than this part of its capacity left counts as full, until something has been released."""
+"""A queue with less than 1/64 of its capacity left counts as full, until a batch has been released."""
 
 
 class SendingQueue:
@@ -51,10 +51,10 @@ class SendingQueue:
         clock: Callable[[], float] = time.monotonic,
         lost: Callable[[int], None] | None = None,
     ) -> None:
-        """Take the limits from `settings`; `owner` is named in refusals. A share counts for `share_bytes` of memory.
+        """Read the limits of `settings`; refusals name `owner`. A share counts for `share_bytes` of memory.
 
-        A queue that is not enabled has room for what can be sent at once, and no more. `lost(items)` counts what was
-        dropped because the queue could not accept it.
+        A queue that is not enabled holds only the batches that are sent concurrently. `lost(items)` counts items that
+        were dropped because the queue could not accept them.
         """
         self.capacity = settings.queue_size if settings.enabled else settings.num_consumers
         self.max_bytes = settings.max_bytes
@@ -62,7 +62,7 @@ class SendingQueue:
         self.bytes = 0
         self.items = 0
         self.taken = 0
-        """Items that were ever put."""
+        """Items of all batches that were ever put."""
         self._little_units = max(1, self.capacity // LITTLE)
         self._little_bytes = max(1, self.max_bytes // LITTLE)
         share = settings.max_tenant_share if settings.enabled else 1.0
@@ -72,30 +72,30 @@ class SendingQueue:
         self._clock = clock
         self.space = Capacity(owner, clock, isolate_after=settings.isolate_after, lost=lost)
         self._shares: dict[str, Capacity] = {}
-        """Of tenants who were refused because of their share, until something of theirs has been released."""
+        """Capacities of tenants that were refused because of their share, until a batch of theirs has been released."""
         self._watched = False
         """Whether a release has to be reported."""
         self._share_bytes = share_bytes
         self._lines = FairQueue()
         self.ready = self._lines.ring
-        """True if something waits that is not put off."""
+        """True if a batch waits whose turn may come now."""
         self.later: list[tuple[float, int, QueuedBatch]] = []
-        """What is put off: a heap by when it is due."""
+        """Batches whose retry is not due: a heap by due time."""
         self._puts_off = 0
 
     def __len__(self) -> int:
-        """Return how many entries wait, for their turn or for their time."""
+        """Return the number of batches that wait, for their turn or for their retry."""
         return len(self._lines) + len(self.later)
 
     @property
     def due(self) -> float:
-        """When the first of those that are put off is due. There must be one."""
+        """Due time of the next retry. There must be one."""
         return self.later[0][0]
 
     def fill(self, tenant: str) -> float:
-        """Return how much of the room that a tenant may fill is taken, by itself: 0 is none, 1 is all of it.
+        """Return the used share of the capacity that a tenant may use, from 0 to 1.
 
-        What others have taken counts for two thirds of that, so that who has nothing here finds room for longest.
+        The use by all tenants counts two thirds, so that a tenant without batches here is accepted longest.
         """
         line = self._lines.of(tenant)
         share = self._tenant_capacity if tenant else self.capacity
@@ -104,7 +104,7 @@ class SendingQueue:
         return max(line.size / share, line.bytes / share_bytes, of_all * 2 / 3)
 
     def admit(self) -> None:
-        """Raise `Overloaded` if nothing more has room, or others wait for it."""
+        """Raise `Overloaded` if the queue is full, or refused batches wait for capacity."""
         if self.space.full or self.size >= self.capacity or self.bytes >= self.max_bytes:
             raise self._full()
 
@@ -124,27 +124,27 @@ class SendingQueue:
         self._lines.append(entry)
 
     def take(self) -> QueuedBatch:
-        """Return the next entry to send, which counts until it is released. Call it only if something is `ready`."""
+        """Remove and return the next batch to send, which counts until it is released. One must be `ready`."""
         return self._lines.take()
 
     def put_off(self, entry: QueuedBatch, due: float) -> None:
-        """Have an entry that was taken wait until it is due."""
+        """Let a batch that was taken wait for its retry until `due`."""
         self._puts_off += 1  # among those due at the same time, the first goes first
         heappush(self.later, (due, self._puts_off, entry))
 
     def recall(self, now: float) -> None:
-        """Have what is due wait for its turn again, before what its tenant has not tried to send yet."""
+        """Move batches whose retry is due back to their tenant's queue, before those that were never sent."""
         while self.later and self.later[0][0] <= now:
             self._lines.append_first(heappop(self.later)[2])
 
     def release(self, entry: QueuedBatch, *, progress: bool = True) -> None:
-        """Give back the room of an entry that was taken. `progress`: it was not given up for want of an answer."""
+        """Release the capacity of a batch that was taken. `progress`: the backend answered."""
         self._give_back(entry)
         if self._watched:
             self.freed(entry.tenant_queue.tenant, progress=progress)
 
     def freed(self, tenant: str = "", *, progress: bool = False) -> None:
-        """Have those offer again who wait for the whole queue, or for the share of `tenant`."""
+        """Let stages offer again that wait for the queue, or for the share of `tenant`."""
         self.space.freed(progress=progress)
         share = self._shares.get(tenant)
         if share is not None:
@@ -154,7 +154,7 @@ class SendingQueue:
         self._watched = self.space.watched or bool(self._shares)
 
     def freed_for_all(self) -> None:
-        """Have everybody offer again who waits for anything here."""
+        """Let all stages offer again that wait for the queue or for a tenant's share."""
         for tenant in ("", *tuple(self._shares)):
             self.freed(tenant)
 
@@ -168,7 +168,7 @@ class SendingQueue:
         self.items -= entry.batch.items
 
     def replace(self, entry: QueuedBatch, parts: Iterable[Batch]) -> None:
-        """Release an entry and put the parts it was split into."""
+        """Release a batch and put the parts it was split into."""
         self._give_back(entry)
         for batch in parts:
             part = self._entry(batch, entry.tenant_queue, entry.suspicion)

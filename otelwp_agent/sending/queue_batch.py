@@ -1,10 +1,8 @@
-"""`sending_queue.batch`: merging on the way into an exporter's queue, done by the `batch` processor."""
+"""`sending_queue.batch`: merge batches before an exporter's queue, with the `batch` processor."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-from otelwp_agent.config.types import format_duration
 
 if TYPE_CHECKING:
     from otelwp_agent.component import Context
@@ -12,30 +10,30 @@ if TYPE_CHECKING:
     from otelwp_agent.processors.batch import BatchProcessor
 
 _NEVER = 2**62
-"""Items at which a batch is sent when bytes are what counts."""
+"""Limit of items if only bytes are limited."""
 
 
 def batcher(queue: Queue, context: Context) -> BatchProcessor | None:
-    """Return what merges batches as `queue.batch` says, or `None` if it says nothing. Its `next` is yet to be set."""
+    """Return the processor for `queue.batch`, `None` if that is not set. The caller sets its `next`."""
     settings = queue.batch
     if settings is None:
         return None
-    from otelwp_agent.processors.batch import BatchProcessor, Config  # noqa: PLC0415 - for who merges here
+    from otelwp_agent.processors.batch import BatchProcessor, Config  # noqa: PLC0415 - loaded only if it is used
 
     in_bytes = _sizer(queue) == "bytes"
-    config = {
-        "send_batch_size": _NEVER if in_bytes and settings.min_size else settings.min_size,
-        "send_batch_max_size": 0 if in_bytes else settings.max_size,
-        "timeout": format_duration(settings.flush_timeout),
-        "metadata_keys": settings.partition.metadata_keys,
-    }
+    config = Config.model_construct(  # the values are valid: `QueueBatch` has checked them
+        send_batch_size=settings.min_size,
+        send_batch_max_size=0 if in_bytes else settings.max_size,
+        timeout=settings.flush_timeout,
+        metadata_keys=[key.lower() for key in settings.partition.metadata_keys],
+    )
     if in_bytes and settings.min_size:
-        config["send_batch_bytes"] = settings.min_size
-    return BatchProcessor(Config.model_validate(config), context)
+        config = config.model_copy(update={"send_batch_size": _NEVER, "send_batch_bytes": settings.min_size})
+    return BatchProcessor(config, context)
 
 
 def max_bytes(queue: Queue) -> int | None:
-    """Return the bytes that `queue.batch` allows in one batch, `None` for no limit."""
+    """Return the most bytes of a batch according to `queue.batch`, `None` for no limit."""
     settings = queue.batch
     return settings.max_size or None if settings is not None and _sizer(queue) == "bytes" else None
 

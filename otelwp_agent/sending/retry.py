@@ -1,4 +1,4 @@
-"""When to try again: exponential back-off with some chance in it, never before the other side's own word."""
+"""Exponential back-off with jitter, never shorter than the wait that the backend requested."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 
 class Backoff:
-    """The waits between the tries of one batch.
+    """The waits between the attempts of one batch.
 
-    Each wait is `multiplier` times the last, from `initial_interval` to `max_interval`, then moved by up to
-    ± `randomization_factor` of itself. It is at least what the other side asked for. When it would end later than
-    `max_elapsed_time` after the first try, there is none.
+    Each wait is `multiplier` times the previous one, from `initial_interval` to `max_interval`, then changed by up to
+    ± `randomization_factor` of itself. It is at least the wait that the backend requested. If it would end later than
+    `max_elapsed_time` after the first attempt, the batch is given up.
     """
 
     __slots__ = ("_deadline", "_factor", "_interval", "_longest", "_multiplier", "_random")
 
     def __init__(self, settings: Retry, started: float, random: Callable[[], float]) -> None:
-        """Begin with the first try's time; `random()` returns a number in [0, 1)."""
+        """Start at the time of the first attempt; `random()` returns a number in [0, 1)."""
         limit = settings.max_elapsed_time
         self._deadline = (started + limit if limit > 0 else float("inf")) if settings.enabled else float("-inf")
         self._longest = settings.max_interval
@@ -31,7 +31,7 @@ class Backoff:
         self._random = random
 
     def next_wait(self, now: float, retry_after: float | None = None) -> float | None:
-        """Return the seconds to wait from `now` before the next try, or `None` to give up."""
+        """Return the seconds to wait from `now` before the next attempt, or `None` to give up."""
         wait = self._interval * (1 + self._factor * (2 * self._random() - 1))
         self._interval = min(self._interval * self._multiplier, self._longest)
         if retry_after is not None:

@@ -27,7 +27,7 @@ from otelwp_agent.sending.attempts import Tries
 from otelwp_agent.sending.concurrency import Concurrency
 from otelwp_agent.sending.delivery import Delivery
 from otelwp_agent.sending.dispatcher import Dispatcher
-from otelwp_agent.sending.metrics import SendingAccount, breaker_of
+from otelwp_agent.sending.metrics import ExporterMetrics, breaker_of
 from otelwp_agent.sending.queue import KEPT_SHARE_BYTES, SHARE_BYTES, SendingQueue
 from otelwp_agent.sending.queue_batch import batcher, max_bytes
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from otelwp_agent.component import ComponentHealth, Exporter
     from otelwp_agent.config.blocks import Queue, Retry
     from otelwp_agent.model.batch import Batch
-    from otelwp_agent.model.ledger_report import Line
+    from otelwp_agent.model.ledger_report import LedgerLine
     from otelwp_agent.model.signal import Signal
     from otelwp_agent.sending.breaker import Breaker
     from otelwp_agent.sending.delivery import DeadLetters
@@ -87,14 +87,14 @@ class Sender:
         self._queue = SendingQueue(queue, self._id, share_bytes, clock=clock, lost=self._lost)
         self.breaker = breaker or breaker_of(context, retry, random)
         self._concurrency = Concurrency(queue.min_concurrency, queue.num_consumers)
-        self._account = SendingAccount(context, signal, self._queue, self.breaker, self._concurrency)
-        self._tries = Tries(exporter, self._account, self.breaker, self._concurrency, timeout)
+        self._metrics = ExporterMetrics(context, signal, self._queue, self.breaker, self._concurrency)
+        self._tries = Tries(exporter, self._metrics, self.breaker, self._concurrency, timeout)
         self._dispatcher = Dispatcher(self._queue, self.breaker, self._concurrency, queue.num_consumers, clock)
         limits = [limit for limit in (exporter.max_request_bytes, max_bytes(queue)) if limit is not None]
         endless = keeps and "max_elapsed_time" not in retry.model_fields_set
         self._delivery = Delivery(
             self._tries,
-            self._account,
+            self._metrics,
             queue=self._queue,
             breaker=self.breaker,
             dispatcher=self._dispatcher,
@@ -142,7 +142,7 @@ class Sender:
 
     def resent(self, items: int, reason: str) -> None:
         """Count the items of a dead letter of this exporter, which `consume` accepted, as in flight again."""
-        self._account.resent(items, reason)
+        self._metrics.resent(items, reason)
 
     def rewired(self) -> None:
         """Let every stage that waits for the queue offer again: a reload may have changed where it forwards to."""
@@ -161,8 +161,8 @@ class Sender:
         """
         self._draining = True
         self.rewired()  # after a reload, what waits for this queue goes elsewhere
-        account = self._account
-        delivered, left, kept = account.delivered, account.left, account.kept
+        metrics = self._metrics
+        delivered, left, kept = metrics.delivered, metrics.left, metrics.kept
         self._dispatcher.hurry()
         if self._batcher is not None:
             with contextlib.suppress(TimeoutError):
@@ -172,8 +172,8 @@ class Sender:
         self._tries.close()
         self._delivery.abandon_all()
         self._dispatcher.close()
-        account.close()
-        return Drained(account.delivered - delivered, account.left - left, account.kept - kept)
+        metrics.close()
+        return Drained(metrics.delivered - delivered, metrics.left - left, metrics.kept - kept)
 
     async def shutdown(self) -> None:
         """Stop at once: abandon what is queued."""
@@ -181,14 +181,14 @@ class Sender:
 
     def health(self) -> ComponentHealth:
         """Return the exporter's state: unhealthy from a failed try to the next that succeeds."""
-        return self._account.health()
+        return self._metrics.health()
 
-    def line(self) -> Line:
+    def line(self) -> LedgerLine:
         """Return its ledger."""
-        return self._account.line()
+        return self._metrics.line()
 
     def _lost(self, items: int) -> None:
-        self._account.lost(items)
+        self._metrics.lost(items)
 
     def _queue_refusal(self, batch: Batch) -> RetryableError | None:
         return self._queue.refusal(batch)

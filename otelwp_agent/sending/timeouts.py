@@ -1,7 +1,7 @@
-"""A timeout of the same length for many short pieces of work, at a fraction of what `asyncio.timeout` costs.
+"""A timeout of the same length for many short tasks, at a fraction of the cost of `asyncio.timeout`.
 
-Who began first is the first to be late, so the pieces stand in the order in which they began, and one timer watches the
-first of them. Work that ends in time touches no timer at all.
+All have the same length, so the first to start is the first to time out: one timer for the oldest is enough. Work that
+ends in time sets and cancels no timer.
 
 Use it as::
 
@@ -9,7 +9,7 @@ Use it as::
     try:
         await work()
     except asyncio.CancelledError:
-        if not watch.is_late(task) or task.cancelling() > 1: raise   # somebody else cancelled it
+        if not watch.is_late(task) or task.cancelling() > 1: raise   # another cancellation
         ...
     finally:
         watch.end(task)
@@ -21,21 +21,21 @@ import asyncio
 
 
 class Timeouts:
-    """Cancels tasks that take longer than `seconds` (0: as long as they like) between their `begin` and `end`."""
+    """Cancels tasks that take longer than `seconds` (0: no limit) between `begin` and `end`."""
 
     __slots__ = ("_late", "_loop", "_running", "_seconds", "_timer")
 
     def __init__(self, seconds: float) -> None:
-        """Watch nobody yet."""
+        """Start without tasks."""
         self._seconds = seconds
         self._running: dict[asyncio.Task[object], float] = {}
-        """When each is late, on the loop's clock, soonest first."""
+        """Deadline of each task on the loop's clock, soonest first."""
         self._late: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def begin(self) -> asyncio.Task[object]:
-        """Watch the current task, and return it."""
+        """Start the timeout of the current task; return the task."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in a task
         if self._seconds:
@@ -46,18 +46,18 @@ class Timeouts:
         return task
 
     def end(self, task: asyncio.Task[object]) -> None:
-        """Watch the task no more."""
+        """End the timeout of the task."""
         self._running.pop(task, None)
         if task in self._late:
             self._late.discard(task)
             task.uncancel()
 
     def is_late(self, task: asyncio.Task[object]) -> bool:
-        """Tell whether the task was cancelled for taking too long."""
+        """Return whether the timeout cancelled the task."""
         return task in self._late
 
     def close(self) -> None:
-        """Watch nobody any more."""
+        """End all timeouts."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -11,7 +11,7 @@ import gc
 import os
 from typing import TYPE_CHECKING
 
-from otelwp_agent.model.ledger_report import KINDS, Line, Report, totals
+from otelwp_agent.model.ledger_report import KINDS, LedgerLine, Report, totals
 from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.service.control import answer
 
@@ -45,7 +45,7 @@ def report_of(graph: Graph) -> Report:
     for key, items in (journal.live() if journal is not None else {}).items():
         in_flight[key] = in_flight.get(key, 0) + items
     accounts = [(ledger.key, _line(ledger, in_flight)) for ledger in graph.environment.ledgers]
-    lines: list[Line] = []
+    lines: list[LedgerLine] = []
     for place, kind in enumerate(KINDS[:3]):
         for key, line in accounts:
             line.name = key[place]
@@ -64,10 +64,10 @@ def _held() -> dict[Key, int]:
     return sums
 
 
-def _line(ledger: Ledger, in_flight: Mapping[Key, int]) -> Line:
+def _line(ledger: Ledger, in_flight: Mapping[Key, int]) -> LedgerLine:
     """Return an account as a line of the report; `in_flight` has the items in flight by account."""
     settled = ledger.settled
-    return Line(
+    return LedgerLine(
         "pipeline",
         "",
         accepted=ledger.accepted,

@@ -1,4 +1,4 @@
-"""What the checks of contracts are written with: `require`, and the kinds of components that share a role."""
+"""Tools for contract checks: `require`, and the kinds of components that share a role."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class TrailersTooLargeError(TooLargeError):
     reason = "head_too_large"
 
 
-class Blocks:
+class BodyBlocks:
     """Bytes that arrive in pieces. Many small pieces use about as much memory as their content."""
 
     __slots__ = ("_blocks", "size")
@@ -59,7 +59,7 @@ class Blocks:
         return b"".join(self._blocks)
 
 
-class LengthBody(Blocks):
+class LengthBody(BodyBlocks):
     """A body of `length` bytes. If `keep` is False, the bytes are read and dropped."""
 
     __slots__ = ("_keep", "done", "missing")
@@ -81,7 +81,7 @@ class LengthBody(Blocks):
         return end
 
 
-class ChunkedBody(Blocks):
+class ChunkedBody(BodyBlocks):
     """A chunked body of at most `limit` bytes. If `keep` is False, the bytes are read and dropped."""
 
     __slots__ = ("_announced", "_keep", "_left", "_limit", "_line", "_state", "_trailers", "done")

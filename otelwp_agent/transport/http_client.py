@@ -175,9 +175,9 @@ class HttpClient:
         return connection
 
     def _protocol(self) -> HttpConnection:
-        return HttpConnection(self.address, self._gone)
+        return HttpConnection(self.address, self._on_lost)
 
-    def _gone(self, connection: HttpConnection) -> None:
+    def _on_lost(self, connection: HttpConnection) -> None:
         self._open.discard(connection)
         if connection.idle_timer is not None:
             connection.idle_timer.cancel()

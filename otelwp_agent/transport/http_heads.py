@@ -42,7 +42,7 @@ class HeadTooLargeError(TooLargeError):
     reason = "head_too_large"
 
 
-class Plan:
+class RequestPlan:
     """The decisions about a request that its head alone allows."""
 
     __slots__ = ("chunked", "extra", "head", "keep_alive", "length", "route")
@@ -86,7 +86,7 @@ class HeadReader:
 
     def __init__(self) -> None:
         """Start before the request line; the caller has skipped blank lines."""
-        self._sink = _Sink()
+        self._sink = _HeadSink()
         self._parser = httptools.HttpRequestParser(self._sink)
         self._size = 0
         self._lines = 0
@@ -140,11 +140,11 @@ def parse_head(raw: bytes) -> ParsedHead:
     Raises `HeadTooLargeError`, or `MalformedError` if the parser finds another end.
     """
     _check_lines(raw.count(b"\n"))
-    sink = _Sink()
+    sink = _HeadSink()
     return _finish(httptools.HttpRequestParser(sink), sink, raw)
 
 
-def _finish(parser: httptools.HttpRequestParser, sink: _Sink, piece: bytes) -> ParsedHead:
+def _finish(parser: httptools.HttpRequestParser, sink: _HeadSink, piece: bytes) -> ParsedHead:
     try:
         parser.feed_data(piece[:-1])
         early = sink.complete
@@ -163,7 +163,7 @@ def _finish(parser: httptools.HttpRequestParser, sink: _Sink, piece: bytes) -> P
     return ParsedHead(method, target, sink.fields, keep_alive=keep_alive)
 
 
-class _Sink:
+class _HeadSink:
     """Collects what the parser reports. It does not refer to the parser, to avoid a reference cycle."""
 
     __slots__ = ("complete", "fields", "repeated", "target")
@@ -194,18 +194,18 @@ class _Sink:
             self.fields[key] = ", ".join(values)
 
 
-class Heads:
+class HeadCache:
     """The cached heads of one server, in `plans`."""
 
     __slots__ = ("_bytes", "_capacity", "plans")
 
     def __init__(self, capacity: int = REMEMBERED_HEADS) -> None:
         """Cache at most `capacity` heads; 0 caches none."""
-        self.plans: dict[bytes, Plan] = {}
+        self.plans: dict[bytes, RequestPlan] = {}
         self._capacity = capacity
         self._bytes = 0
 
-    def remember(self, raw: bytes, plan: Plan) -> None:
+    def remember(self, raw: bytes, plan: RequestPlan) -> None:
         """Cache `plan` for `raw`, which was parsed as exactly one head; do nothing if the head must not be cached."""
         fields = plan.head.headers
         if len(raw) > MAX_REMEMBERED_HEAD or len(fields) > MAX_REMEMBERED_FIELDS or not self._capacity:

@@ -46,7 +46,7 @@ S = TypeVar("S", bound=ListeningServer)
 
 
 @dataclass(frozen=True, slots=True)
-class _Listener:
+class _ListeningSocket:
     """One listening address."""
 
     key: str
@@ -78,7 +78,7 @@ class Listeners(Generic[S]):
         """Keep `server`; `open` starts to listen."""
         self.server = server
         self.successor: S | None = None
-        self._listeners: list[_Listener] = []
+        self._listeners: list[_ListeningSocket] = []
         self._predecessors: dict[str, Listeners[S]] = {}  # by address, as long as they listen
 
     def __bool__(self) -> bool:
@@ -150,7 +150,7 @@ class Listeners(Generic[S]):
                 unix_mode=settings.unix_mode,
                 unix_group=settings.unix_group,
             )
-        self._listeners.append(_Listener(key, endpoint, sock, await accept(sock.dup())))
+        self._listeners.append(_ListeningSocket(key, endpoint, sock, await accept(sock.dup())))
         self._serving[key] = self
 
     def _share(self, key: str) -> socket.socket | None:

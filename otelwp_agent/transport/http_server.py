@@ -18,11 +18,11 @@ from otelwp_agent.transport.connections import Connections, RequestRate
 from otelwp_agent.transport.decoding import OBJECTS, Decoding, in_one_step
 from otelwp_agent.transport.http_arrivals import Arrivals
 from otelwp_agent.transport.http_cors import CorsRules
-from otelwp_agent.transport.http_heads import Heads, Plan
+from otelwp_agent.transport.http_heads import HeadCache, RequestPlan
 from otelwp_agent.transport.http_listeners import Listeners
 from otelwp_agent.transport.http_messages import Head, Request, Response, Route, text_error
 from otelwp_agent.transport.http_session import Session
-from otelwp_agent.transport.http_timeouts import Timeouts
+from otelwp_agent.transport.http_timeouts import ConnectionTimeouts
 from otelwp_agent.transport.in_flight import InFlight
 from otelwp_agent.transport.local_access import CROSS_ORIGIN, is_cross_origin
 
@@ -85,7 +85,7 @@ class HttpServer:
         self.on_refused = on_refused
         self.drops = drops
         self.port = 0
-        self.heads = Heads()
+        self.heads = HeadCache()
         self.plans = self.heads.plans
         self.memory = bytearray(READ_BUFFER)
         self.buffer = memoryview(self.memory)
@@ -97,7 +97,7 @@ class HttpServer:
         self.arrivals = Arrivals.of(InFlight() if in_flight is None else in_flight)
         self.limit = settings.max_request_body_size
         self._inflating: Decoding[Response] = Decoding(self.arrivals.in_flight, log)
-        self.timeouts = Timeouts(settings)
+        self.timeouts = ConnectionTimeouts(settings)
         self.now = time.monotonic()
         self.draining = False
         self.prefix = b""
@@ -197,7 +197,7 @@ class HttpServer:
         if self._tls is not None:
             self._tls.reload()
 
-    def plan(self, parsed: ParsedHead) -> Plan:
+    def plan(self, parsed: ParsedHead) -> RequestPlan:
         """Decide from its head how to handle a request."""
         method, headers = parsed.method, parsed.fields
         head = Head(method, parsed.target, headers)
@@ -216,7 +216,7 @@ class HttpServer:
             route = CROSS_ORIGIN
         else:
             route = found
-        return Plan(
+        return RequestPlan(
             head,
             route,
             int(headers.get("content-length", "0")),
@@ -225,7 +225,7 @@ class HttpServer:
             chunked="transfer-encoding" in headers,
         )
 
-    def respond(self, plan: Plan, body: bytes, peer: str) -> Response | asyncio.Future[Response]:
+    def respond(self, plan: RequestPlan, body: bytes, peer: str) -> Response | asyncio.Future[Response]:
         """Return the response to a complete request, or its future."""
         route = plan.route
         if isinstance(route, Response):
@@ -271,7 +271,7 @@ class HttpServer:
         self.on_refused(error.reason)
         return text_error(status, str(error))
 
-    def refusal(self, plan: Plan, error: ConsumeError, status: int = 0) -> Response:
+    def refusal(self, plan: RequestPlan, error: ConsumeError, status: int = 0) -> Response:
         """Return the response to `error` in the route's own format.
 
         If the request is to be dropped, this is a success response.

@@ -30,7 +30,14 @@ from otelwp_agent.transport.http_flow import (
     WAITING,
     Flow,
 )
-from otelwp_agent.transport.http_heads import END_OF_HEAD, MAX_HEAD, HeadReader, HeadTooLargeError, Plan, parse_head
+from otelwp_agent.transport.http_heads import (
+    END_OF_HEAD,
+    MAX_HEAD,
+    HeadReader,
+    HeadTooLargeError,
+    RequestPlan,
+    parse_head,
+)
 from otelwp_agent.transport.http_messages import Response, Route, text_error
 
 if TYPE_CHECKING:
@@ -74,7 +81,7 @@ class Session(Flow):
         self.peer = ""
         self._arrivals = server.arrivals
         self._head: HeadReader | None = None  # set while HEAD is set
-        self._plan: Plan | None = None  # set while BODY is set
+        self._plan: RequestPlan | None = None  # set while BODY is set
         self._keeps = True  # whether the body is kept
         self._body: LengthBody | ChunkedBody | None = None  # set while BODY is set and a part of the body has arrived
         self._refused: Response | None = None  # the response to the current request, if its route has refused it
@@ -214,7 +221,7 @@ class Session(Flow):
             server.heads.remember(raw, plan)
         return self._begin_body(plan, data, at, keep=self._admit(plan))
 
-    def _begin_expecting(self, plan: Plan, expectation: str, data: bytes, at: int) -> int:
+    def _begin_expecting(self, plan: RequestPlan, expectation: str, data: bytes, at: int) -> int:
         if expectation.lower() != "100-continue":
             return self._refuse(text_error(417, "the only supported expectation is 100-continue"), data)
         if self._admit(plan) and isinstance(plan.route, Route):
@@ -224,7 +231,7 @@ class Session(Flow):
         assert isinstance(refused, Response)  # noqa: S101 - a plan without a route has a Response
         return self._refuse(refused, data, plan.extra)
 
-    def _begin_body(self, plan: Plan, data: bytes, at: int, *, keep: bool) -> int:
+    def _begin_body(self, plan: RequestPlan, data: bytes, at: int, *, keep: bool) -> int:
         """Read the body of a request from `data[at:]`. If `keep` is False, it is dropped."""
         keep = keep and isinstance(plan.route, Route)
         if plan.chunked:
@@ -311,7 +318,7 @@ class Session(Flow):
 
     # -- responses
 
-    def _admit(self, plan: Plan) -> bool:
+    def _admit(self, plan: RequestPlan) -> bool:
         """Return whether the peer's rate and the route accept the request now, before its body is read."""
         server, route = self.server, plan.route
         if server.rate is not None and self.peer:
@@ -328,7 +335,7 @@ class Session(Flow):
                 return False
         return True
 
-    def _finish(self, plan: Plan, body: bytes) -> None:
+    def _finish(self, plan: RequestPlan, body: bytes) -> None:
         """Answer a complete request."""
         refused, self._refused = self._refused, None
         answer = refused or self.server.respond(plan, body, self.peer)
@@ -339,7 +346,7 @@ class Session(Flow):
             self.deadline = math.inf
             answer.add_done_callback(lambda done: self._outcome(plan, done))
 
-    def _outcome(self, plan: Plan, answer: asyncio.Future[Response]) -> None:
+    def _outcome(self, plan: RequestPlan, answer: asyncio.Future[Response]) -> None:
         """Send a response that was pending, then process the bytes that have arrived meanwhile."""
         error = None if answer.cancelled() else answer.exception()
         if self._busy & CLOSING:
@@ -353,7 +360,7 @@ class Session(Flow):
             self._write(plan, answer.result())
         self._unblock(WAITING)
 
-    def _write(self, plan: Plan, response: Response) -> None:
+    def _write(self, plan: RequestPlan, response: Response) -> None:
         server = self.server
         body = b"" if plan.head.method == "HEAD" else response.body
         if plan.keep_alive and not server.draining:

@@ -1,4 +1,4 @@
-"""What an HTTP session and its TLS handshake use of their server, and what the server uses of them.
+"""The interface between an HTTP server and its sessions and TLS handshakes.
 
 `http_server.HttpServer` owns the sessions. They refer to it by this interface, so that no module imports the server.
 """
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from otelwp_agent.errors import ConsumeError
     from otelwp_agent.transport.connections import Connections, RequestRate
     from otelwp_agent.transport.http_arrivals import Arrivals
-    from otelwp_agent.transport.http_heads import Heads, ParsedHead, Plan
+    from otelwp_agent.transport.http_heads import HeadCache, ParsedHead, RequestPlan
     from otelwp_agent.transport.http_messages import Response
-    from otelwp_agent.transport.http_timeouts import Timeouts
+    from otelwp_agent.transport.http_timeouts import ConnectionTimeouts
     from otelwp_agent.transport.overload import Drops
 
 
@@ -43,8 +43,8 @@ class HttpSessionOwner(Protocol):
     """Counts a refused request or connection, by reason."""
     sessions: Connections[OwnedConnection]
     arrivals: Arrivals
-    heads: Heads
-    plans: dict[bytes, Plan]
+    heads: HeadCache
+    plans: dict[bytes, RequestPlan]
     """The remembered plans of `heads`, by the bytes of the head."""
     memory: bytearray
     """The buffer that all sessions read into."""
@@ -54,7 +54,7 @@ class HttpSessionOwner(Protocol):
     rate: RequestRate | None
     limit: int
     """Bytes of the largest body that is accepted."""
-    timeouts: Timeouts
+    timeouts: ConnectionTimeouts
     now: float
     """`time.monotonic()` at the last sweep."""
     prefix: bytes
@@ -65,14 +65,14 @@ class HttpSessionOwner(Protocol):
     def session_ended(self, session: OwnedConnection) -> None:
         """Remove a connection that was closed."""
 
-    def plan(self, parsed: ParsedHead) -> Plan:
+    def plan(self, parsed: ParsedHead) -> RequestPlan:
         """Decide what to do with a request from its head."""
 
-    def respond(self, plan: Plan, body: bytes, peer: str) -> Response | asyncio.Future[Response]:
+    def respond(self, plan: RequestPlan, body: bytes, peer: str) -> Response | asyncio.Future[Response]:
         """Return the response to a complete request, or its future."""
 
     def refused(self, error: ConsumeError, status: int) -> Response:
         """Count a request that is refused before its route is known; return the response."""
 
-    def refusal(self, plan: Plan, error: ConsumeError, status: int = 0) -> Response:
+    def refusal(self, plan: RequestPlan, error: ConsumeError, status: int = 0) -> Response:
         """Return the route's response to a request that is refused with `error`."""

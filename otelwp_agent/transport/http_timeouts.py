@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from otelwp_agent.config import blocks
 
 
-class Timeouts:
+class ConnectionTimeouts:
     """Seconds for which each state of a connection may last; infinity is no limit."""
 
     __slots__ = ("body", "header", "idle", "write")

@@ -4,10 +4,10 @@ import pytest
 
 from otelwp_agent.cli import main
 from otelwp_agent.journal import records
-from otelwp_agent.journal.records import Commit, Context, Snapshot
+from otelwp_agent.journal.records import Commit, JournalSnapshot, RequestContext
 from otelwp_agent.journal.segment import Segment
 from otelwp_agent.model.batch import Origin
-from otelwp_agent.model.ledger_report import Line, Report
+from otelwp_agent.model.ledger_report import LedgerLine, Report
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.service.control import answer
 from tests.kit.control import answering
@@ -19,10 +19,10 @@ service: {pipelines: {traces: {receivers: [otlp], exporters: [debug]}}}
 """
 GOOD = Report(
     [
-        Line("pipeline", "traces", 1234, 1000, 200, 4, 10, 20, {"dead_letter:malformed": 7, "too_large": 3}),
-        Line("receiver", "otlp", 1234, 1000, 200, 4, 10, 20, {"dead_letter:malformed": 7, "too_large": 3}),
-        Line("tenant", "", 1234, 1000, 200, 4, 10, 20, {"dead_letter:malformed": 7, "too_large": 3}),
-        Line("exporter", "otlp_http", 1030, 1000, 0, 0, 10, 20, {"malformed": 10}),
+        LedgerLine("pipeline", "traces", 1234, 1000, 200, 4, 10, 20, {"dead_letter:malformed": 7, "too_large": 3}),
+        LedgerLine("receiver", "otlp", 1234, 1000, 200, 4, 10, 20, {"dead_letter:malformed": 7, "too_large": 3}),
+        LedgerLine("tenant", "", 1234, 1000, 200, 4, 10, 20, {"dead_letter:malformed": 7, "too_large": 3}),
+        LedgerLine("exporter", "otlp_http", 1030, 1000, 0, 0, 10, 20, {"malformed": 10}),
     ],
     source="running agent, process 7",
 )
@@ -81,7 +81,7 @@ def test_json(run, serve):
 
 @pytest.mark.parametrize("as_json", [[], ["--json"]])
 def test_what_does_not_balance_exits_1_and_says_which_line_and_by_how_much(run, serve, as_json):
-    bad = Report([*GOOD.lines[1:], Line("pipeline", "logs", accepted=10, delivered=7)])
+    bad = Report([*GOOD.lines[1:], LedgerLine("pipeline", "logs", accepted=10, delivered=7)])
     with serve(bad.to_json()):
         status, out, err = run("--socket", serve.path, *as_json)
     assert status == 1
@@ -134,13 +134,13 @@ def test_an_agent_of_another_version(run, serve, data):
 def test_a_journal_that_somebody_tampered_with_exits_1(run, tmp_path):
     """The agent's own checks are `tests/journal/test_audit.py`; this is what who runs the command sees."""
     segment = Segment.create(tmp_path, 1, 1)
-    snapshot = Snapshot(1, [("traces", "otlp", "shop", 10, [9, 0, 0, 0], {})], 0.0)
+    snapshot = JournalSnapshot(1, [("traces", "otlp", "shop", 10, [9, 0, 0, 0], {})], 0.0)
     entry = records.entry(segment.marker, 1, Signal.TRACES, 0, 1, b"")
-    context = Context(Origin("otlp", "http", "shop"), ("traces",))
-    begin = records.other(segment.marker, records.Kind.SNAPSHOT, snapshot.encode())
-    begin += records.other(segment.marker, records.Kind.CONTEXT, context.encode())
+    context = RequestContext(Origin("otlp", "http", "shop"), ("traces",))
+    begin = records.other(segment.marker, records.RecordKind.SNAPSHOT, snapshot.encode())
+    begin += records.other(segment.marker, records.RecordKind.CONTEXT, context.encode())
     commit = Commit(range(1, 2), [("traces", "otlp", "shop", 11, [10, 0, 0, 0], {})])
-    end = records.other(segment.marker, records.Kind.COMMIT, commit.encode())
+    end = records.other(segment.marker, records.RecordKind.COMMIT, commit.encode())
     segment.path.write_bytes(b"".join([*begin, *entry, *end]))
     status, out, err = run("--journal", tmp_path)
     assert (status, err) == (0, ""), out

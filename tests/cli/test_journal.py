@@ -49,7 +49,7 @@ async def test_an_agent_that_runs_is_noted_and_nothing_is_changed(life):
 @pytest.mark.parametrize("lost", ["a byte", "the end"])
 async def test_damage_and_a_lost_end_are_problems(life, lost):
     life.kill()
-    (segment,) = life.journal._shelf.segments
+    (segment,) = life.journal._entry_store.segments
     if lost == "a byte":
         data = bytearray(segment.path.read_bytes())
         data[segment.offsets[3] + 40] ^= 1

@@ -73,8 +73,8 @@ def test_transport_unix_makes_the_endpoint_a_path(server, endpoint):
         ({"endpoint": "localhost:1/path"}, "a server listens on an address"),
         ({"transport": "unix", "endpoint": "relative.sock"}, "an absolute path"),
         ({"transport": "npipe"}, "Input should be"),
-        ({"auth": {"authenticator": "x"}}, "no authenticator extensions"),
-        ({"middlewares": [{"id": "x"}]}, "no middleware extensions"),
+        ({"auth": {"authenticator": "x"}}, "authenticator extensions are not supported"),
+        ({"middlewares": [{"id": "x"}]}, "middleware extensions are not supported"),
     ],
 )
 def test_servers_refuse(server, data, words):
@@ -87,7 +87,7 @@ def test_http_servers_listen_on_several_addresses():
         ("::1", 4318, ""),
         ("", None, "/run/a.sock"),
     ]
-    assert "stands twice" in refusal(HttpServer, {"additional_endpoints": ["127.0.0.1:4318"]})
+    assert "is given twice" in refusal(HttpServer, {"additional_endpoints": ["127.0.0.1:4318"]})
     assert "has no port" in refusal(HttpServer, {"additional_endpoints": ["localhost"]})
     assert "Input should be" in refusal(HttpReceiver, {"on_overload": "ignore"})
 
@@ -168,7 +168,7 @@ def test_queue_batch_is_there_when_named_and_gone_when_disabled():
         ({"max_tenant_share": 0}, "greater_than"),
         ({"max_tenant_share": 1.5}, "less_than_equal"),
         ({"batch": {"sizer": "requests"}}, "literal_error"),
-        ({"batch": {"partition": {"metadata_keys": ["A", "a"]}}}, "is there twice"),
+        ({"batch": {"partition": {"metadata_keys": ["A", "a"]}}}, "is given twice"),
         ({"storage": "file_storage"}, "kept in memory"),
         ({"wait_for_result": True}, "acknowledge: delivered"),
     ],

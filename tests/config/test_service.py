@@ -2,6 +2,8 @@ import pytest
 from pydantic import ValidationError
 
 from otelwp_agent.component import Tier
+from otelwp_agent.config.explain import check
+from otelwp_agent.config.parse import parse
 from otelwp_agent.config.service import ServiceConfig
 
 
@@ -70,6 +72,21 @@ def test_what_is_printed_loads_again():
         loaded = metrics(**data)
         assert metrics(**loaded.model_dump()).address == loaded.address
         assert metrics(**loaded.model_dump(exclude_unset=True)).address == loaded.address
+
+
+@pytest.mark.parametrize(
+    ("logs", "ignored"),
+    [
+        ("{output_paths: [/var/log/agent.log], initial_fields: {host: a}}", []),
+        ("{error_output_paths: [stderr]}", []),
+        ("{error_output_paths: [/var/log/errors.log]}", ["error_output_paths"]),
+    ],
+)
+def test_only_log_settings_without_effect_give_a_warning(logs, ignored):
+    node = parse(f"telemetry: {{logs: {logs}}}", "a.yaml", [])
+    _, problems = check(ServiceConfig, node, ())
+    assert [key for key in ignored if f"telemetry.logs.{key}: " in " ".join(map(str, problems))] == ignored
+    assert len(problems) == len(ignored)
 
 
 def test_log_levels_in_any_case():

@@ -1,4 +1,4 @@
-"""An attack is a function of the target; its `prepare`, if any, builds what it sends before anything is measured."""
+"""Attacks: functions of the target. Their `prepare`, if any, builds the data to send before anything is measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.hostile import wire
 
 
 def prepared(make):
-    """Return a decorator: the function gets what `make` builds after the target."""
+    """Return a decorator; the decorated function gets the result of `make` after the target."""
 
     def decorate(function):
         @functools.wraps(function)
@@ -22,7 +22,7 @@ def prepared(make):
 
 
 def posted(component, path, make, content_type=wire.PROTOBUF, *lines):
-    """Return an attack: one POST of what `make` builds (it keeps what it has built)."""
+    """Return an attack: one POST with the result of `make`, which is cached."""
     make = functools.cache(make)
 
     @prepared(make)

@@ -1,4 +1,4 @@
-"""Bodies of at most 20 MiB that are cheap to send and dear to receive. Built once, when first asked for."""
+"""Bodies of at most 20 MiB that are cheap to send and expensive to receive. Each is built once, at its first use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.kit.otlp import delimited
 
 MIB = 2**20
 LARGEST = 20 * MIB
-"""Bytes that a receiver accepts, before and after decompression."""
+"""Maximum number of bytes that a receiver accepts, before and after decompression."""
 
 _ID = bytes(range(1, 17))
 SPAN = delimited(1, delimited(2, delimited(2, delimited(1, _ID) + delimited(2, _ID[:8]) + delimited(5, b"probe"))))
@@ -29,7 +29,7 @@ def gzip(body: bytes, level: int = 6) -> bytes:
 
 @cache
 def empty_members(times: int) -> bytes:
-    """Return a body of 20 MB that is a million empty gzip members, compressed `times` times over."""
+    """Return a million empty gzip members (20 MB), compressed `times` more times."""
     body = gzip(b"") * 1_000_000
     for _ in range(times):
         body = gzip(body)
@@ -38,7 +38,7 @@ def empty_members(times: int) -> bytes:
 
 @cache
 def stored(codings: int) -> bytes:
-    """Return 12 MiB in that many layers of deflate that compress nothing: each costs as much as the first one."""
+    """Return 12 MiB in `codings` layers of deflate without compression: each layer costs the same to decode."""
     body = bytes(12 * MIB)
     for _ in range(codings):
         body = zlib.compress(body, 0)
@@ -62,19 +62,19 @@ def empty_blocks(size: int = 20 * MIB - 8) -> bytes:
 
 
 def zstd_bomb() -> bytes:
-    """Return 20 MiB that inflate to hundreds of GB: many frames."""
+    """Return 20 MiB in many frames that inflate to hundreds of GB."""
     frame = zstandard.ZstdCompressor(level=3).compress(bytes(16 * MIB))
     return frame * (LARGEST // len(frame))
 
 
 def zstd_window() -> bytes:
-    """Return a frame that asks for a window of 2 GiB (RFC 8878: magic number, frame header, one empty block)."""
+    """Return a frame that requires a window of 2 GiB (RFC 8878: magic number, frame header, one empty block)."""
     return b"\x28\xb5\x2f\xfd" + b"\x00" + bytes((21 << 3,)) + b"\x01\x00\x00" + bytes(100)
 
 
 @cache
 def garbage_after_gzip() -> bytes:
-    """Return one gzip member and 20 MB of what is none."""
+    """Return one gzip member, followed by 20 MB that are not gzip."""
     return gzip(SPAN) + b"\x1f\x8b" * (LARGEST // 2 - 100)
 
 
@@ -107,7 +107,7 @@ def empty_attributes() -> bytes:
 
 @cache
 def nested_values(depth: int = 200_000) -> bytes:
-    """Return an attribute whose value is arrays within arrays."""
+    """Return an attribute whose value is a deep nesting of arrays."""
     value = b""
     for _ in range(depth):
         value = delimited(5, delimited(1, value))
@@ -118,7 +118,7 @@ def nested_values(depth: int = 200_000) -> bytes:
 
 @cache
 def jaeger_spans() -> bytes:
-    """Return a `PostSpansRequest` of a batch of empty spans."""
+    """Return a `PostSpansRequest` with a batch of empty spans."""
     return delimited(1, b"\x0a\x00" * 9_900_000)
 
 
@@ -127,7 +127,7 @@ def jaeger_spans() -> bytes:
 
 @cache
 def repeated(before: str, item: str, after: str) -> bytes:
-    """Return JSON of 20 MB: `item` again and again, between `before` and `after`."""
+    """Return JSON of 20 MB: `item` repeated, between `before` and `after`."""
     count = (LARGEST - len(before) - len(after) - 16) // (len(item) + 1)
     return (before + ",".join([item] * count) + after).encode()
 
@@ -157,7 +157,7 @@ def _process() -> bytes:
 
 @cache
 def thrift_bools() -> bytes:
-    """Return a Jaeger batch with a field that nobody has declared: 20 M booleans."""
+    """Return a Jaeger batch with an undeclared field of 20 M booleans."""
     count = LARGEST - 100
     return _process() + _field(_LIST, 99) + struct.pack(">bi", _BOOL, count) + bytes(count) + _STOP
 
@@ -171,5 +171,5 @@ def thrift_spans() -> bytes:
 
 @cache
 def thrift_nested() -> bytes:
-    """Return structures within structures."""
+    """Return deeply nested structures."""
     return _process() + _field(_STRUCT, 99) * 5_000_000

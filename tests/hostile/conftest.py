@@ -1,4 +1,4 @@
-"""What the attacks share: a fresh agent for each, and one that nobody attacks, to measure the machine's own delays."""
+"""Fixtures of the attacks: a new agent for each, and one that is not attacked, to measure the machine's own delays."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests.hostile.target import Target, bear
 from tests.kit.certificates import Authority
 
 MEASURED = {"test_connections", "test_grpc", "test_inflation", "test_items"}
-"""Files whose tests measure times and memory: they want a machine to themselves and are run by `make hostile`."""
+"""Files whose tests measure times and memory. They need a machine without other load and are run by `make hostile`."""
 
 
 def pytest_collection_modifyitems(items):
@@ -34,12 +34,12 @@ def target(pair, tmp_path):
 
 @pytest.fixture
 def survives(target, control, capsys):
-    """Attack the agent and check that nobody else had to wait and that its memory kept to the limit."""
+    """Attack the agent; check that no other client had to wait and that its memory stayed within the limit."""
 
     def check(name, attack):
         verdict = bear(target, control, attack)
         with capsys.disabled():
-            print(f"\n{name}: {verdict}")  # noqa: T201 - what this run has shown
+            print(f"\n{name}: {verdict}")  # noqa: T201 - the measured values
         assert verdict.problems == []
 
     return check

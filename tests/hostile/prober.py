@@ -1,7 +1,7 @@
-"""A process that measures how long requests take, beside an attack on the server that answers them.
+"""Measure the duration of requests in a separate process, during an attack on the server that answers them.
 
-Each probe is one request, about every `PAUSE` seconds, on a connection that stays open or on one of its own. It runs in
-a process of its own, so that the attacker's work does not delay it, and prints what it measured when its stdin ends.
+Each probe sends one request, about every `PAUSE` seconds, on a connection that stays open or on a new one each time.
+The separate process is not delayed by the attacker's work. It prints its measurements when its stdin ends.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOK = 0.05
-"""Seconds between two looks at how long the threads of the agent have waited for a processor."""
+"""Seconds between two checks of how long the agent's threads have waited for a processor."""
 PAUSE = 0.02
 """Seconds between two requests of a probe."""
 PATIENCE = 12.0
-"""Seconds after which an answer is not waited for any longer."""
+"""Seconds after which the prober stops waiting for an answer."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What to ask: `request` is sent as it stands, on a new connection each time if `fresh`."""
+    """A repeated request: `request` is sent unchanged, on a new connection each time if `fresh` is set."""
 
     name: str
     port: int
@@ -36,7 +36,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Sample:
-    """One answer: when it was asked for, how long it took (seconds), and its status; 0 if there was none."""
+    """One answer: time of the request, duration (seconds), and status; 0 if there was none."""
 
     probe: str
     began: float
@@ -46,14 +46,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Wait:
-    """Until `at`, the threads of a process had waited for a processor for so long (seconds, by thread)."""
+    """Time in seconds, by thread, that the threads of a process have waited for a processor until `at`."""
 
     at: float
     waited: dict[str, float]
 
 
 class Prober:
-    """Measures from `__enter__` until `stop`, and watches the threads of the process `pid`."""
+    """Measures from `__enter__` until `stop`, and observes the threads of the process `pid`."""
 
     def __init__(self, probes: list[Probe], pid: int) -> None:
         self._probes = probes
@@ -76,7 +76,7 @@ class Prober:
         self._process.stdout.close()
 
     def stop(self) -> tuple[list[Sample], list[Wait]]:
-        """Wait for the answers that are still owed; return everything measured."""
+        """Wait for the pending answers; return all measurements."""
         self._process.stdin.close()
         samples, waits = json.loads(self._process.stdout.read())
         return [Sample(*each) for each in samples], [Wait(*each) for each in waits]

@@ -1,4 +1,4 @@
-"""A whole agent to attack, with every receiver, and the verdict on how it bore an attack."""
+"""A complete agent with every receiver to attack, and the result of an attack on it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.kit.agent import Agent, free_port
 LIMIT_MIB = 256
 """`limit_mib` of the agent's memory_limiter."""
 ABOVE_MIB = 64
-"""How far its peak may be above that."""
+"""Number of MiB by which the peak memory may exceed that limit."""
 SLOWEST = {"live": 0.25, "otlp": 0.5}
-"""The longest that a request may take, in seconds, by what is asked for."""
+"""Maximum duration of a request in seconds, by its kind."""
 SETTLE = 0.3
-"""Seconds after an attack for which it still counts: what it has sent may not have been read yet."""
+"""Seconds after an attack that are still measured: its data may not have been read yet."""
 RECOVERY = 5.0
 """Seconds after an attack within which spans must be accepted again."""
 
@@ -71,13 +71,13 @@ class Target:
         return self.agent.port(transport, component)
 
     def status(self, field: str) -> int:
-        """Return a field of /proc/PID/status that is in kB, in MiB."""
+        """Return a field of /proc/PID/status, which is in kB, in MiB."""
         text = Path(f"/proc/{self.agent.pid}/status").read_text("ascii")
         return int(text.partition(f"{field}:")[2].split()[0]) // 1024
 
     @property
     def cpu(self) -> float:
-        """Seconds of CPU that the agent has used."""
+        """CPU time that the agent has used, in seconds."""
         fields = Path(f"/proc/{self.agent.pid}/stat").read_text("ascii").rpartition(") ")[2].split()
         return (int(fields[11]) + int(fields[12])) / 100
 
@@ -95,9 +95,10 @@ class Target:
 
 
 class Verdict:
-    """What an attack did: `slowest` and `excess` are seconds by what was asked for, the peak is in MiB.
+    """The result of an attack: `slowest` and `excess` are seconds by kind of request, `peak` is in MiB.
 
-    `excess` is the longest time less the delays of the machine while it lasted, which are not the agent's: see `noise`.
+    `excess` is the longest duration minus the delays of the machine during it, which the agent does not cause: see
+    `noise`.
     """
 
     def __init__(self, samples: list[Sample], waits: list[Wait], peak: int, cpu: float, *, recovered: bool) -> None:
@@ -112,7 +113,7 @@ class Verdict:
 
     @property
     def problems(self) -> list[str]:
-        """What the requirement forbids, in words; none if the agent bore the attack."""
+        """Violations of the requirements, as text; none if the agent withstood the attack."""
         found = [
             f"{kind}: {self.excess[kind] * 1000:.0f} ms beyond the machine's own delays, {limit * 1000:.0f} are allowed"
             for kind, limit in SLOWEST.items()
@@ -132,10 +133,10 @@ class Verdict:
 
 
 def noise(sample: Sample, control: list[Sample], waits: list[Wait]) -> float:
-    """Return the delay of the machine while `sample` lasted: the longer of two, in seconds.
+    """Return the delay of the machine during `sample` in seconds: the longer of two delays.
 
-    One is the longest that a request to the control took, the other the longest that a thread of the agent was ready to
-    run and had no processor. On a machine that does nothing else both are close to 0.
+    One is the longest duration of a request to the control agent. The other is the longest time for which a thread of
+    the agent was ready to run and had no processor. On a machine without other load both are close to 0.
     """
     end = sample.began + sample.took
     asked = [each.took for each in control if each.began <= end and each.began + each.took >= sample.began]
@@ -146,7 +147,7 @@ def noise(sample: Sample, control: list[Sample], waits: list[Wait]) -> float:
 
 
 def probes(target: Target, prefix: str = "") -> list[Probe]:
-    """Return what is asked while an attack lasts: liveness and a span, on an open connection and on new ones."""
+    """Return the requests sent during an attack: liveness and a span, on an open connection and on new ones."""
     live = "GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n"
     body = SPAN.decode("latin-1")
     head = wire.head("/v1/traces", len(SPAN)).decode()

@@ -1,4 +1,4 @@
-"""Connections that stall, that never end, and that ask without reading; heads without end."""
+"""Connections that stall, that never end, or that send requests without reading responses; endless heads."""
 
 import contextlib
 import ssl
@@ -11,13 +11,13 @@ from tests.hostile.attack import prepared
 from tests.hostile.bodies import LARGEST, MIB
 
 SECONDS = 2.0
-"""How long an attack that has no end of its own goes on."""
+"""Duration in seconds of an attack that does not end by itself."""
 CLIENT_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100)
-"""The first part of a TLS handshake: the record claims 512 bytes, of which 104 come."""
+"""The first part of a TLS handshake: the record claims 512 bytes, but only 104 are sent."""
 
 
 def unfinished(component, path, *, chunked=False, content_type=wire.PROTOBUF):
-    """Return an attack: 60 bodies of 20 MiB, none of which ends."""
+    """Return an attack: 60 bodies of 20 MiB that never end."""
 
     def body():
         if chunked:
@@ -33,7 +33,7 @@ def unfinished(component, path, *, chunked=False, content_type=wire.PROTOBUF):
 
 
 def stalled_handshakes(transport):
-    """Return an attack: 500 TLS handshakes that stop half-way, where 10 connections are allowed."""
+    """Return an attack: 500 TLS handshakes that stop half-way, on a server that allows 10 connections."""
 
     def attack(target):
         sockets = wire.flood(target.port("otlp/tls", transport), CLIENT_HELLO, 500, SECONDS)
@@ -45,7 +45,7 @@ def stalled_handshakes(transport):
 
 
 def tls_bytes_after_the_handshake(target):
-    """Ten connections that finish the handshake and then send nothing: an eleventh must not wait for them."""
+    """Open connections that finish the handshake and send nothing: other clients must not wait for them."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     sockets = []
@@ -56,7 +56,7 @@ def tls_bytes_after_the_handshake(target):
 
 
 def trickle(begin, line):
-    """Return an attack: `line` every 100 ms, where a head and an idle connection have 1 s: the server must end it."""
+    """Return an attack: one `line` every 100 ms, on a server with a limit of 1 s for heads and idle connections."""
 
     def attack(target):
         with wire.connect(target.port("zipkin")) as sock:
@@ -72,13 +72,13 @@ def trickle(begin, line):
                 except OSError:
                     return
                 return
-        raise AssertionError("the head may take for ever")
+        raise AssertionError("the server did not end the connection")
 
     return attack
 
 
 def unread(port_of, path, connections=1, times=6000):
-    """Return an attack: that many requests in one go on each connection, and no answer is read."""
+    """Return an attack: `times` requests at once on each connection, without reading the responses."""
 
     def attack(target):
         request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
@@ -88,13 +88,13 @@ def unread(port_of, path, connections=1, times=6000):
 
 
 def pipelined_posts(target):
-    """20 MiB of empty requests in one go."""
+    """Send 20 MiB of empty requests at once."""
     request = wire.head("/v1/traces", 0)
     wire.close(wire.flood(target.port(), request * (LARGEST // len(request)), 1, SECONDS))
 
 
 def long_head(line, end=b""):
-    """Return an attack: a head of 20 MiB of one line, again and again."""
+    """Return an attack: a head of 20 MiB that repeats one line."""
 
     def attack(target):
         data = b"POST /v1/traces HTTP/1.1\r\nHost: localhost\r\n" + line * (LARGEST // len(line)) + end
@@ -104,7 +104,7 @@ def long_head(line, end=b""):
 
 
 def many_heads(target):
-    """Heads of 60 kB, each another one, on connections that stay open: nothing of them may be remembered."""
+    """Send different heads of 60 kB on open connections: none of them may be cached."""
     lines = b"".join(b"X-%d: a\r\n" % number for number in range(6000))[:60_000].rpartition(b"\r\n")[0]
     data = b"".join(
         b"POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nX-Number: %d\r\n%s\r\nContent-Length: 0\r\n\r\n" % (n, lines)
@@ -114,7 +114,7 @@ def many_heads(target):
 
 
 def remembered_heads(target):
-    """20 000 heads of 1 kB, each another one, that are all worth remembering."""
+    """Send 20 000 different heads of 1 kB that may all be cached."""
     filler = "a" * 900
     data = b"".join(
         wire.head("/v1/traces", 0, wire.PROTOBUF, f"X-Number: {n}", f"X-Filler: {filler}") for n in range(20_000)
@@ -123,7 +123,7 @@ def remembered_heads(target):
 
 
 def connections(target):
-    """1 000 connections that send nothing."""
+    """Open 1 000 connections that send nothing useful."""
     wire.close(wire.flood(target.port(), b"P", 1000, SECONDS))
 
 
@@ -152,5 +152,5 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_nobody_waits_for(name, survives):
+def test_the_agent_withstands(name, survives):
     survives(name, ATTACKS[name])

@@ -1,4 +1,4 @@
-"""gRPC: messages that never end, messages that grow, floods of frames, connections without number."""
+"""Attacks on gRPC: messages that never end, messages that expand, floods of frames, many connections."""
 
 import struct
 import time
@@ -18,7 +18,7 @@ CONTINUATION = 9
 
 
 def unfinished(connections, streams, component="otlp", path=OTLP):
-    """Return an attack: messages of 20 MiB, none of which ends."""
+    """Return an attack: messages of 20 MiB that never end."""
 
     def attack(target):
         port = target.port(component, "grpc")
@@ -32,7 +32,7 @@ def unfinished(connections, streams, component="otlp", path=OTLP):
 
 
 def message(make, component="otlp", path=OTLP, *, compressed=False):
-    """Return an attack: one call with what `make` builds."""
+    """Return an attack: one call with the result of `make` as message."""
 
     @prepared(make)
     def attack(target, body):
@@ -48,7 +48,7 @@ def message(make, component="otlp", path=OTLP, *, compressed=False):
 
 
 def frames(*parts, connections=1):
-    """Return an attack: the preface and then these frames again and again, for a while."""
+    """Return an attack: the preface, then these frames repeatedly, for `SECONDS`."""
     data = http2.PREFACE + http2.frame(http2.SETTINGS, 0, 0) + b"".join(parts)
 
     def attack(target):
@@ -67,14 +67,14 @@ def rapid_reset():
 
 
 def continuations():
-    """Return a block of headers that 1 200 CONTINUATION frames do not end."""
+    """Return a header block that 1 200 CONTINUATION frames do not end."""
     block = http2.headers(OTLP)
     more = http2.frame(CONTINUATION, 0, 1, (b"\x00\x03x-a\x7d" + b"b" * 125) * 124)
     return http2.frame(http2.HEADERS, 0, 1, block) + more * 1200
 
 
 def header_table_bomb():
-    """Return 1 000 calls whose headers name one value of 3 900 bytes 4 000 times (RFC 7541, indexed fields)."""
+    """Return 1 000 calls whose headers refer 4 000 times to one value of 3 900 bytes (RFC 7541, indexed fields)."""
     value = b"a" * 3900
     size = len(value) - 127
     entry = b"\x40\x03x-a" + bytes((0x7F, size & 0x7F | 0x80, size >> 7)) + value
@@ -107,5 +107,5 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_nobody_waits_for(name, survives):
+def test_the_agent_withstands(name, survives):
     survives(name, ATTACKS[name])

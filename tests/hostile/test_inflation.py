@@ -1,4 +1,4 @@
-"""Content encodings and trailers: what a few bytes, or 20 MiB, make a server do (issue: output budget, trailers)."""
+"""Attacks with content encodings and trailers: few bytes, or 20 MiB, that are expensive for a server."""
 
 import pytest
 
@@ -10,12 +10,12 @@ TRACES = "/v1/traces"
 
 
 def encoded(encoding, make):
-    """Return an attack: one OTLP request in that content encoding."""
+    """Return an attack: one OTLP request with this content encoding."""
     return posted("otlp", TRACES, make, wire.PROTOBUF, f"Content-Encoding: {encoding}")
 
 
 def trailers(target):
-    """3 MB of one trailer again and again."""
+    """Send 3 MB of one repeated trailer."""
     data = wire.head(TRACES, None) + b"%x\r\n%s\r\n0\r\n" % (len(SPAN), SPAN) + b"X-T: a\r\n" * 375_000 + b"\r\n"
     wire.send(target.port(), data)
 
@@ -26,7 +26,7 @@ def distinct_trailers(target):
 
 
 def tiny_chunks(target):
-    """3 M chunks of one byte."""
+    """Send 3 M chunks of one byte."""
     wire.send(target.port(), wire.head(TRACES, None) + b"1\r\na\r\n" * 3_000_000 + b"0\r\n\r\n")
 
 
@@ -54,5 +54,5 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_nobody_waits_for(name, survives):
+def test_the_agent_withstands(name, survives):
     survives(name, ATTACKS[name])

@@ -1,4 +1,4 @@
-"""Bodies of 20 MiB that hold nothing but empty items: the decoded size has a budget, spent before it is built."""
+"""Attacks with 20 MiB of empty items: the decoded size has a budget, which is checked before decoding."""
 
 import functools
 
@@ -18,7 +18,7 @@ def otlp(make):
 
 
 def packed(make):
-    """Return an attack: one OTLP request, gzipped: 20 KB on the wire."""
+    """Return an attack: one OTLP request compressed with gzip, 20 KB as sent."""
     return posted("otlp", "/v1/traces", lambda: gzip(make(), 1), wire.PROTOBUF, GZIP)
 
 
@@ -28,7 +28,7 @@ def json(component, path, *parts):
 
 @prepared(lambda: gzip(repeated('{"resourceSpans":[', "{}", "]}")[: 4 * bodies.MIB - 1000] + b"{}]}", 9))
 def datagrams(target, body):
-    """100 datagrams that inflate to 4 MiB of empty objects each."""
+    """Send 100 datagrams that each inflate to 4 MiB of empty objects."""
     import socket
 
     assert len(body) < 64 * 1024
@@ -73,5 +73,5 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_nobody_waits_for(name, survives):
+def test_the_agent_withstands(name, survives):
     survives(name, ATTACKS[name])

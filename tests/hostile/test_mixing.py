@@ -1,4 +1,7 @@
-"""No request is taken for another's: what one connection sends changes no answer on another. Run by `make test`."""
+"""No request is attributed to another client: bytes on one connection change no response on another.
+
+Run by `make test`.
+"""
 
 import contextlib
 
@@ -41,7 +44,7 @@ def agent(pair, tmp_path_factory):
 
 
 def statuses(port, *packets, wanted=1):
-    """Send packets on one connection; return the final statuses of the answers, `wanted` of them if they come."""
+    """Send packets on one connection; return the final statuses of the responses, at most `wanted` of them."""
     found, data = [], b""
     with wire.connect(port) as sock, contextlib.suppress(TimeoutError):
         sock.settimeout(3)
@@ -53,14 +56,14 @@ def statuses(port, *packets, wanted=1):
     return found
 
 
-def test_an_agent_that_nobody_has_attacked_answers(agent):
+def test_an_agent_answers_before_an_attack(agent):
     for victim in (EXPECTING, PLAIN, b"\r\n\r\n" + PLAIN):
         assert statuses(agent.port(), victim + SPAN) == [200]
 
 
 @pytest.mark.parametrize("second", SECOND.values(), ids=SECOND)
 @pytest.mark.parametrize("first", FIRST.values(), ids=FIRST)
-def test_what_follows_a_request_in_its_packet_changes_nobodys_answer(agent, first, second):
+def test_bytes_after_a_request_change_no_response_to_others(agent, first, second):
     port = agent.port()
     with contextlib.suppress(OSError):
         statuses(port, first + second, wanted=0)
@@ -87,4 +90,4 @@ def test_a_length_that_two_servers_could_read_differently_is_refused(agent, line
         (f"POST {TRACES} HTTP/1.1", "Host: localhost", f"Content-Type: {wire.PROTOBUF}", *lines)
     ).encode()
     found = statuses(agent.port(), head + b"\r\n\r\n0\r\n\r\n" + NOWHERE, wanted=2)
-    assert found == [400], "one answer, and then the connection is closed"
+    assert found == [400], "one response, then the connection is closed"

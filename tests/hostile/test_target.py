@@ -1,4 +1,4 @@
-"""The measurement itself: it notices a server that lets others wait and forgives the delays of the machine."""
+"""Tests of the measurement: it detects a server that delays other clients, and ignores delays of the machine."""
 
 import os
 import socket
@@ -24,7 +24,7 @@ def test_an_agent_that_bears_the_attack_has_no_problems():
 
 
 @pytest.mark.parametrize(
-    ("made", "said"),
+    ("made", "expected"),
     [
         (lambda: verdict(Sample("live", 1.0, 0.26, 200)), "live: 260 ms beyond"),
         (lambda: verdict(Sample("otlp+", 1.0, 0.51, 200)), "otlp: 510 ms beyond"),
@@ -33,9 +33,9 @@ def test_an_agent_that_bears_the_attack_has_no_problems():
         (lambda: verdict(recovered=False), "no spans were accepted"),
     ],
 )
-def test_one_that_does_not_has_one(made, said):
+def test_one_that_does_not_has_one(made, expected):
     (problem,) = made().problems
-    assert said in problem
+    assert expected in problem
 
 
 def test_what_the_control_waited_for_meanwhile_is_the_machines_delay():
@@ -57,7 +57,7 @@ def test_what_a_thread_of_the_agent_waited_for_a_processor_is_the_machines_delay
 
 @pytest.fixture
 def server():
-    """The port of a server that answers each read, and a lock: while it is held, nobody is answered."""
+    """Yield the port of a server that answers each read, and a lock: while it is held, the server does not answer."""
     listener, gate, threads = socket.create_server(("127.0.0.1", 0)), threading.Lock(), []
 
     def serve(sock):
@@ -90,7 +90,7 @@ def test_the_prober_notices_a_pause(server, fresh):
     port, gate = server
     with Prober([Probe("live", port, REQUEST, fresh)], os.getpid()) as prober:
         with gate:
-            time.sleep(0.3)  # the pause that is measured
+            time.sleep(0.3)  # the measured pause
         samples, waits = prober.stop()
     assert {each.status for each in samples} == {200}
     assert max(each.took for each in samples) > 0.2

@@ -1,4 +1,4 @@
-"""Send bytes to a port as an attacker does: whatever the server does in return, the attack goes on or ends."""
+"""Send bytes to a port as an attacker does: the attack continues or ends, whatever the server does."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import socket
 import time
 
 PATIENCE = 12.0
-"""Seconds after which an answer is not waited for any longer."""
+"""Seconds after which a client stops waiting for an answer."""
 PROTOBUF, JSON, THRIFT = "application/x-protobuf", "application/json", "application/x-thrift"
 
 
 def head(path: str, length: int | None, content_type: str = PROTOBUF, *lines: str, method: str = "POST") -> bytes:
-    """Return a request's head; without a length its body is chunked."""
+    """Return the head of a request; if `length` is None, its body is chunked."""
     size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
     fields = (f"{method} {path} HTTP/1.1", "Host: localhost", f"Content-Type: {content_type}", size, *lines)
     return "\r\n".join(fields).encode() + b"\r\n\r\n"
@@ -24,7 +24,7 @@ def connect(port: int) -> socket.socket:
 
 
 def send(port: int, data: bytes) -> bytes:
-    """Send `data` on a connection of its own; return the first bytes of the answer, none if there is no answer."""
+    """Send `data` on a new connection; return the first bytes of the answer, or nothing."""
     with connect(port) as sock:
         with contextlib.suppress(OSError):
             sock.sendall(data)
@@ -42,7 +42,7 @@ def status(answer: bytes) -> int:
 
 
 def flood(port: int, data: bytes, connections: int, seconds: float) -> list[socket.socket]:
-    """Send `data` on that many connections at once, and read nothing, for as long; return the connections."""
+    """Send `data` on many connections at once for `seconds` without reading; return the connections."""
     rest: dict[socket.socket, memoryview] = {}
     with selectors.DefaultSelector() as selector:
         for _ in range(connections):
@@ -63,12 +63,12 @@ def flood(port: int, data: bytes, connections: int, seconds: float) -> list[sock
                     rest[sock] = memoryview(b"")
                 if not rest[sock]:
                     selector.unregister(sock)
-    time.sleep(max(0.0, end - time.monotonic()))  # the attack is that they stay
+    time.sleep(max(0.0, end - time.monotonic()))  # the attack is that the connections stay open
     return list(rest)
 
 
 def still_open(sockets: list[socket.socket]) -> int:
-    """Return how many of the connections the server has not closed, without reading an answer away."""
+    """Return how many of the connections the server has not closed; no data is read from them."""
     count = 0
     for sock in sockets:
         sock.settimeout(0)

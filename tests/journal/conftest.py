@@ -83,9 +83,9 @@ class Life:
     def kill(self):
         """Leave the directory as a `kill -9` does."""
         self.journal._commits.stop()
-        segments = list(self.journal._shelf.segments)
+        segments = list(self.journal._entry_store.segments)
         self.journal._store.close()
-        self.journal._shelf.segments = segments
+        self.journal._entry_store.segments = segments
 
     def sums(self, pipeline="traces", tenant=""):
         ledger = self.ledgers.get(pipeline, "otlp", tenant)

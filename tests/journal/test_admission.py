@@ -34,7 +34,7 @@ def test_a_disk_that_does_not_keep_up_and_a_full_journal_are_told_apart(admissio
     admission.measure()
     admission.unwritten = MAX_UNWRITTEN
     assert (reason(admission), admission.full) == ("journal_slow", False)
-    admission._shelf.stored = 10 * MAX_UNWRITTEN
+    admission._entry_store.stored = 10 * MAX_UNWRITTEN
     assert (reason(admission), admission.full) == ("journal_full", True)
 
 
@@ -50,7 +50,7 @@ def test_after_a_failed_write_nothing_is_accepted_until_it_is_time_to_try_again(
 def small(admission, stored=40, max_size=100):
     admission.max_size = max_size
     admission.closed = False
-    admission._shelf.stored = stored
+    admission._entry_store.stored = stored
     admission.measure()
     return admission
 
@@ -96,7 +96,7 @@ def test_bodies_wait_up_to_what_may_be_in_memory(admission):
 def test_space_that_was_freed_since_the_last_write_is_used(admission):
     small(admission, stored=100)
     assert reason(admission) == "journal_full"
-    admission._shelf.stored = 50
+    admission._entry_store.stored = 50
     admission.admit()
     admission.unwritten = 49
     admission.admit()

@@ -2,7 +2,7 @@ import pytest
 
 from otelwp_agent.journal import records
 from otelwp_agent.journal.audit import audit_directory
-from otelwp_agent.journal.records import Commit, Damage, Kind, Snapshot
+from otelwp_agent.journal.records import Commit, JournalDamage, JournalSnapshot, RecordKind
 from otelwp_agent.journal.segment import Segment
 from otelwp_agent.model.receipt import Outcome
 
@@ -36,7 +36,7 @@ def rewrite(path, change):
     segment = Segment.open(path)
     parts = []
     for record in segment.scan():
-        assert not isinstance(record, Damage)
+        assert not isinstance(record, JournalDamage)
         parts += change(segment.marker, record) if change(segment.marker, record) is not None else same(path, record)
     segment.close()
     path.write_bytes(b"".join(parts))
@@ -65,7 +65,7 @@ async def test_what_nobody_has_touched_balances(journal):
 @pytest.mark.parametrize("which", ["accepted", "delivered", "reasons"])
 async def test_a_sum_in_the_last_commit_that_was_changed_with_a_right_checksum(journal, which):
     def change(marker, record):
-        if record.kind is not Kind.COMMIT:
+        if record.kind is not RecordKind.COMMIT:
             return None
         commit = Commit.decode(record.payload)
         rows = []
@@ -77,7 +77,7 @@ async def test_a_sum_in_the_last_commit_that_was_changed_with_a_right_checksum(j
             else:
                 rows.append((pipeline, receiver, tenant, accepted, settled, {"malformed": 1000}))
         text = Commit(commit.entries, rows, list(commit.released), commit.branches, commit.exporters).encode()
-        return records.other(marker, Kind.COMMIT, text)
+        return records.other(marker, RecordKind.COMMIT, text)
 
     rewrite(segments(journal)[-1], change)
     assert problems(journal)
@@ -88,13 +88,13 @@ async def test_a_sum_in_the_middle_that_was_changed_with_a_right_checksum(journa
     changed = []
 
     def change(marker, record):
-        if record.kind is not Kind.COMMIT or (changed and record.offset != changed[0]):
+        if record.kind is not RecordKind.COMMIT or (changed and record.offset != changed[0]):
             return None
         changed[:] = [record.offset]
         commit = Commit.decode(record.payload)
         rows = [(*row[:3], row[3] + 2, *row[4:]) for row in commit.accounts]
         text = Commit(commit.entries, rows, list(commit.released), commit.branches, commit.exporters).encode()
-        return records.other(marker, Kind.COMMIT, text)
+        return records.other(marker, RecordKind.COMMIT, text)
 
     rewrite(segments(journal)[which], change)
     assert any("a commit changes the sums" in problem for problem in problems(journal))
@@ -111,10 +111,10 @@ async def test_an_entry_that_was_taken_out(journal, which):
     taken = []
 
     def change(_marker, record):
-        if record.kind is Kind.ENTRY and not taken and record.seq % 4 == 3:  # not one of those that are settled
+        if record.kind is RecordKind.ENTRY and not taken and record.seq % 4 == 3:  # not one of those that are settled
             taken.append(record.seq)
             return []
-        return [] if taken and record.kind is Kind.ENTRY and record.seq == taken[0] else None
+        return [] if taken and record.kind is RecordKind.ENTRY and record.seq == taken[0] else None
 
     rewrite(segments(journal)[which], change)
     assert taken
@@ -124,9 +124,9 @@ async def test_an_entry_that_was_taken_out(journal, which):
 async def test_an_entry_that_was_put_in(journal):
     path = segments(journal)[-1]
     segment = Segment.open(path)
-    last = max((record for record in segment.scan() if record.kind is Kind.ENTRY), key=lambda record: record.seq)
+    last = max((record for record in segment.scan() if record.kind is RecordKind.ENTRY), key=lambda record: record.seq)
     extra = records.entry(segment.marker, last.seq + 1, last.signal, last.context, 7, last.body())
-    empty = records.other(segment.marker, Kind.COMMIT, Commit(range(last.seq + 1, last.seq + 2)).encode())
+    empty = records.other(segment.marker, RecordKind.COMMIT, Commit(range(last.seq + 1, last.seq + 2)).encode())
     segment.close()
     with path.open("ab") as file:
         file.write(b"".join([*extra, *empty]))
@@ -136,7 +136,7 @@ async def test_an_entry_that_was_put_in(journal):
 async def test_a_release_that_was_put_in(journal):
     path = segments(journal)[-1]
     segment = Segment.open(path)
-    parts = records.other(segment.marker, Kind.COMMIT, Commit(range(0), released=[1]).encode())
+    parts = records.other(segment.marker, RecordKind.COMMIT, Commit(range(0), released=[1]).encode())
     segment.close()
     with path.open("ab") as file:
         file.write(b"".join(parts))
@@ -145,11 +145,11 @@ async def test_a_release_that_was_put_in(journal):
 
 async def test_sums_at_the_beginning_of_a_segment_that_were_changed(journal):
     def change(marker, record):
-        if record.kind is not Kind.SNAPSHOT:
+        if record.kind is not RecordKind.SNAPSHOT:
             return None
-        snapshot = Snapshot.decode(record.payload)
+        snapshot = JournalSnapshot.decode(record.payload)
         rows = [(*row[:3], row[3] + 2, *row[4:]) for row in snapshot.accounts]
-        return records.other(marker, Kind.SNAPSHOT, Snapshot(snapshot.first, rows, snapshot.time).encode())
+        return records.other(marker, RecordKind.SNAPSHOT, JournalSnapshot(snapshot.first, rows, snapshot.time).encode())
 
     path = segments(journal)[1]
     rewrite(path, change)
@@ -170,7 +170,7 @@ async def test_a_torn_last_write_is_told_and_no_problem(journal):
         file.write(b"torn")
     report = audit_directory(journal)
     assert report.balances
-    assert "a last write of 4 bytes cut off (nobody was told that it had succeeded)" in report.source
+    assert "a last write of 4 bytes cut off (it was not acknowledged)" in report.source
 
 
 async def test_it_changes_nothing(journal):

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from otelwp_agent.errors import ConsumeError, Overloaded
 from otelwp_agent.journal.audit import audit_directory
-from otelwp_agent.journal.claims import Entry, JournalClaim
+from otelwp_agent.journal.claims import JournalClaim, JournaledRequest
 from otelwp_agent.journal.segment import Segment
 from otelwp_agent.model.batch import Batch, Origin, merge
 from otelwp_agent.model.receipt import Ledger, Outcome
@@ -44,7 +44,7 @@ def keeper():
 
 @pytest.fixture
 def entry(keeper):
-    return Entry(keeper, None, 0, 4, 40)
+    return JournaledRequest(keeper, None, 0, 4, 40)
 
 
 def claims(entry, *pipelines):

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from otelwp_agent.errors import Overloaded
 from otelwp_agent.journal import commits
 from otelwp_agent.journal.commits import EARLY_BYTES, FLUSH_INTERVAL, GROUP_INTERVAL, MAX_GROUP
-from otelwp_agent.journal.records import HEADER_BYTES, Kind, Snapshot
+from otelwp_agent.journal.records import HEADER_BYTES, JournalSnapshot, RecordKind
 from otelwp_agent.journal.segment import DisplacedError, Segment
 from otelwp_agent.journal.segments import SegmentStore
 from otelwp_agent.model.receipt import Outcome
@@ -26,7 +26,9 @@ def log():
 async def test_a_check_that_is_due_during_a_write_follows_it(live, body, monkeypatch):
     life = live()
     checked = []
-    monkeypatch.setattr(SegmentStore, "find_displaced", lambda _: checked.append(life.journal._commits.draft) or False)
+    monkeypatch.setattr(
+        SegmentStore, "find_displaced", lambda _: checked.append(life.journal._commits.builder) or False
+    )
     submit = life.journal._commits._writer.submit
 
     def check_meanwhile(work, done):
@@ -152,9 +154,9 @@ async def test_a_release_is_written_a_tenth_of_a_second_later_unless_a_commit_co
         commits.soon()
         commits.soon()
         assert [wait for wait, _ in timers.calls] == [FLUSH_INTERVAL]
-        commits._flush, commits.draft = None, object()
+        commits._flush, commits.builder = None, object()
         commits.soon()
-        commits.draft, commits._admission.closed = None, True
+        commits.builder, commits._admission.closed = None, True
         commits.soon()
         assert len(timers.calls) == 1
     commits._admission.closed = False
@@ -165,7 +167,7 @@ async def test_a_release_is_on_disk_soon_without_any_request(live, body):
     (one,) = await life.put(body(0))
     one.settle()
     assert life.journal._commits._flush is not None
-    await until(lambda: not life.journal._books)
+    await until(lambda: not life.journal._changes)
     assert life.journal._commits._flush is None
     assert life.registry.value("otelwp_journal_commits") == 2
 
@@ -232,12 +234,12 @@ async def test_entries_of_a_segment_that_disappeared_are_copied_while_they_are_s
     requests = await life.put(*[body(number) for number in range(5)])
     forks = requests[1].claims[0].receipt.fork(["x", "y", "z"])
     forks[0].settle(Outcome.DELIVERED, 2)
-    lost = life.journal._shelf.segments[-1]
+    lost = life.journal._entry_store.segments[-1]
     lost.path.unlink()
     commits, submit = life.journal._commits, life.journal._commits._writer.submit
 
     def settle_meanwhile(work, done):
-        if commits.draft.moved:
+        if commits.builder.moved:
             requests[3].settle()
             forks[1].settle(Outcome.DELIVERED, 2)
             forks[2].park(2)
@@ -301,12 +303,12 @@ async def test_nothing_is_written_beside_another_commit_or_after_the_end(live, w
     if why == "the journal is closed":
         commits._admission.closed = True
     else:
-        commits.draft = object()
-    before = commits.draft
+        commits.builder = object()
+    before = commits.builder
     commits.commit()
-    assert (len(commits._requests), commits.draft) == (1, before)
+    assert (len(commits._requests), commits.builder) == (1, before)
     assert commits._scheduled is False
-    commits.draft, commits._requests = None, []
+    commits.builder, commits._requests = None, []
 
 
 async def test_senders_are_refused_when_no_segment_can_be_created(live, body, monkeypatch):
@@ -335,14 +337,14 @@ async def test_a_segment_begins_with_the_accounts_on_disk_and_the_time(live, bod
         life.journal._store.adjusted, life.journal._store.current = adjusted, None
         (one,) = await life.put(body(0))
         record = next(iter(one.entry.segment.scan()))
-        assert record.kind is Kind.SNAPSHOT
-        snapshot = Snapshot.decode(record.payload)
+        assert record.kind is RecordKind.SNAPSHOT
+        snapshot = JournalSnapshot.decode(record.payload)
         assert (snapshot.first, snapshot.time, snapshot.adjusted) == (one.entry.seq, 1234.5, adjusted)
         assert [row[3] for row in snapshot.accounts] == ([] if adjusted else [2])
         (two,) = await life.put(body(1))
-        life.journal._books.written.clear()
-        assert [each.kind for each in two.entry.segment.scan()].count(Kind.SNAPSHOT) == 1
-        life.journal._books.written[two.ledgers[0]] = ("traces", "otlp", "", 2, [0, 0, 0, 0], {})
+        life.journal._changes.written.clear()
+        assert [each.kind for each in two.entry.segment.scan()].count(RecordKind.SNAPSHOT) == 1
+        life.journal._changes.written[two.ledgers[0]] = ("traces", "otlp", "", 2, [0, 0, 0, 0], {})
 
 
 async def test_without_sync_no_thread_writes(live, body, monkeypatch):

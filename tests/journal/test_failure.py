@@ -69,7 +69,7 @@ def test_senders_and_operators_read_why_and_what_to_do(failure, log):
         {
             "event": "the journal cannot be written; senders are refused",
             "error": "Input/output error",
-            "advice": "free space or mend the disk; writing is tried again every 1 s",
+            "advice": "free space or repair the disk; writing is tried again every 1 s",
             "log_level": "error",
         }
     ]

@@ -49,7 +49,7 @@ async def test_nothing_is_left_when_everything_is_settled(live, body):
     third = live()
     assert (third.bodies(), third.sums()) == ([], (4, [4, 0, 0, 0], 0)), "though nothing was written in between"
     await third.put(body(3))
-    assert len(third.journal._shelf.segments) == 1, "the segment of the runs before is gone"
+    assert len(third.journal._entry_store.segments) == 1, "the segment of the runs before is gone"
 
 
 async def test_what_is_being_written_is_in_flight(live, body):
@@ -137,10 +137,10 @@ async def test_what_moves_while_it_is_settled_is_released_where_it_has_come_to(l
     (old,) = await life.put(body)
     real = CommitLoop._written
 
-    def settled_meanwhile(self, draft):
-        if draft.moved:
+    def settled_meanwhile(self, builder):
+        if builder.moved:
             old.settle()
-        real(self, draft)
+        real(self, builder)
 
     monkeypatch.setattr(CommitLoop, "_written", settled_meanwhile)
     for _ in range(200):
@@ -194,10 +194,10 @@ async def test_after_a_failed_fsync_another_segment_is_begun(live, body, monkeyp
 async def test_a_torn_last_write_is_forgotten_and_what_was_before_it_is_not(live, body):
     first = live()
     await first.put(body(0))
-    size = first.journal._shelf.segments[-1].size
+    size = first.journal._entry_store.segments[-1].size
     await first.put(body(1))
     first.kill()
-    path = first.journal._shelf.segments[-1].path
+    path = first.journal._entry_store.segments[-1].path
     os.truncate(path, size + 50)  # within the second entry
     second = live()
     assert (second.bodies(), second.sums()) == ([body(0)], (2, [0, 0, 0, 0], 2))
@@ -210,7 +210,7 @@ async def test_an_entry_whose_commit_is_torn_may_have_been_acknowledged(live, bo
     await first.put(body(0))
     await first.put(body(1))
     first.kill()
-    segment = first.journal._shelf.segments[-1]
+    segment = first.journal._entry_store.segments[-1]
     os.truncate(segment.path, segment.size - 3)  # within the commit that follows the second entry
     second = live()
     assert (second.bodies(), second.sums()) == ([body(0), body(1)], (4, [0, 0, 0, 0], 4))
@@ -221,7 +221,7 @@ async def test_a_damaged_entry_is_counted_and_costs_no_other(live, body):
     for number in range(3):
         await first.put(body(number))
     first.kill()
-    segment = first.journal._shelf.segments[-1]
+    segment = first.journal._entry_store.segments[-1]
     with segment.path.open("r+b") as file:
         file.seek(segment.offsets[1] + 40)
         byte = file.read(1)
@@ -240,7 +240,7 @@ async def test_damage_that_comes_while_the_agent_runs_is_counted_when_it_is_met(
     await first.put(body(0), body(1))
     first.kill()
     second = live()
-    segment = second.journal._shelf.segments[0]
+    segment = second.journal._entry_store.segments[0]
     os.pwrite(segment.fd, b"\xff" * 8, segment.offsets[0] + 40)
     assert second.bodies() == [body(1)]
     assert second.sums() == (4, [0, 0, 0, 2], 2)
@@ -453,7 +453,7 @@ async def test_health_says_what_is_wrong_the_worst_first(live):
     assert journal.health().message == "full: senders are refused until something has been delivered"
     journal._store._reported_until = float("inf")
     assert journal.health().message.startswith("segments or the directory were removed or replaced: ")
-    journal._shelf.unreadable = {1: 0.0, 2: 0.0}
+    journal._entry_store.unreadable = {1: 0.0, 2: 0.0}
     assert journal.health().message == "2 entries cannot be read: check the disk"
     journal._failure.set(OSError(errno.EIO, "Input/output error"))
     health = journal.health()
@@ -493,7 +493,7 @@ async def test_reading_a_journal_is_logged_with_what_was_found(live, body):
     first = live()
     await first.put(body(0), body(1))
     first.kill()
-    path = first.journal._shelf.segments[-1].path
+    path = first.journal._entry_store.segments[-1].path
     with path.open("ab") as file:
         file.write(b"torn")
     with capture_logs() as logs:
@@ -524,6 +524,6 @@ async def test_items_that_are_not_settled_are_counted_by_pipeline_receiver_and_t
     await life.put(body(1), pipelines=("a",), tenant="shop", items=3)
     assert life.journal.live() == {("a", "otlp", "shop"): 5, ("b", "otlp", "shop"): 2}
     writing = asyncio.ensure_future(life.put(body(2), pipelines=("a", "c"), tenant="shop"))
-    await until(lambda: life.journal._commits.draft is not None)
+    await until(lambda: life.journal._commits.builder is not None)
     assert life.journal.live() == {("a", "otlp", "shop"): 7, ("b", "otlp", "shop"): 2, ("c", "otlp", "shop"): 2}
     await writing

@@ -42,11 +42,11 @@ def test_a_mark_that_is_damaged_is_no_mark(tmp_path, data, damaged):
 async def test_a_lost_tail_is_an_error_with_the_number_of_entries(live, body, log):
     first = live()
     await first.put(body(0))
-    size = first.journal._shelf.segments[-1].size
+    size = first.journal._entry_store.segments[-1].size
     for number in range(1, 4):
         await first.put(body(number))
     first.kill()
-    os.truncate(first.journal._shelf.segments[-1].path, size)
+    os.truncate(first.journal._entry_store.segments[-1].path, size)
     assert "up to 3 acknowledged requests are lost" in audit_directory(first.journal.directory).all_problems()[0]
     second = live()
     assert second.bodies() == [body(0)]

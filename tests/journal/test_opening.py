@@ -102,7 +102,7 @@ async def test_a_torn_last_write_is_cut_off(live, body):
     first = live()
     await first.put(body(0))
     first.kill()
-    path = first.journal._shelf.segments[-1].path
+    path = first.journal._entry_store.segments[-1].path
     size = path.stat().st_size
     with path.open("ab") as file:
         file.write(b"torn")

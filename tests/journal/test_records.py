@@ -5,7 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otelwp_agent.journal import records
-from otelwp_agent.journal.records import Commit, Context, Damage, Kind, Record, Snapshot
+from otelwp_agent.journal.records import (
+    Commit,
+    JournalDamage,
+    JournalRecord,
+    JournalSnapshot,
+    RecordKind,
+    RequestContext,
+)
 from otelwp_agent.model.batch import Origin
 from otelwp_agent.model.signal import Signal
 
@@ -30,26 +37,26 @@ def read(data):
 
 
 def test_what_was_written_is_read():
-    account = ("traces", "otlp", "acme", 10, [5, 1, 0, 2], {"malformed": 2})
+    metrics = ("traces", "otlp", "acme", 10, [5, 1, 0, 2], {"malformed": 2})
     origin = Origin("otlp", "http", "acme", {"user-agent": "WordPress/6.1"})
-    commit = Commit(range(7, 9), [account], [3, 2**60], [(5, 0, "zipkin")])
-    snapshot = Snapshot(7, [account], 12.5, adjusted=True)
+    commit = Commit(range(7, 9), [metrics], [3, 2**60], [(5, 0, "zipkin")])
+    snapshot = JournalSnapshot(7, [metrics], 12.5, adjusted=True)
     data = b"".join(
         [
-            *records.other(MARKER, Kind.SNAPSHOT, snapshot.encode()),
-            *records.other(MARKER, Kind.CONTEXT, Context(origin, ("traces", "traces/b")).encode(), 4),
+            *records.other(MARKER, RecordKind.SNAPSHOT, snapshot.encode()),
+            *records.other(MARKER, RecordKind.CONTEXT, RequestContext(origin, ("traces", "traces/b")).encode(), 4),
             *records.entry(MARKER, 7, Signal.METRICS, 4, 2, b"body"),
-            *records.other(MARKER, Kind.COMMIT, commit.encode()),
+            *records.other(MARKER, RecordKind.COMMIT, commit.encode()),
         ]
     )
     first, second, third, fourth = read(data)
 
-    assert Snapshot.decode(first.payload) == snapshot
-    context = Context.decode(second.payload)
+    assert JournalSnapshot.decode(first.payload) == snapshot
+    context = RequestContext.decode(second.payload)
     assert (second.context, context.pipelines, context.origin.headers) == (4, ("traces", "traces/b"), origin.headers)
     assert (third.seq, third.signal, third.context, third.items, third.body()) == (7, Signal.METRICS, 4, 2, b"body")
     found = Commit.decode(fourth.payload)
-    assert (found.entries, list(found.accounts), list(found.released)) == (range(7, 9), [account], [3, 2**60])
+    assert (found.entries, list(found.accounts), list(found.released)) == (range(7, 9), [metrics], [3, 2**60])
     assert list(found.branches) == [(5, 0, "zipkin")]
 
 
@@ -57,7 +64,7 @@ def test_an_entry_that_moves_knows_what_it_was():
     (old,) = read(b"".join(records.entry(MARKER, 9, Signal.TRACES, 1, 3, b"spans")))
     (new,) = read(b"".join(records.moved(MARKER, 12, 2, old)))
     assert (new.kind, new.seq, new.context, new.items, new.moved_from(), new.body()) == (
-        Kind.MOVED, 12, 2, 3, 9, b"spans",
+        RecordKind.MOVED, 12, 2, 3, 9, b"spans",
     )  # fmt: skip
 
 
@@ -70,11 +77,11 @@ def test_a_flipped_bit_costs_one_record_and_no_other(given_bodies, data):
     whole[place] ^= 1 << data.draw(st.integers(0, 7))
     found = read(bytes(whole))
 
-    left = [record.seq for record in found if isinstance(record, Record)]
+    left = [record.seq for record in found if isinstance(record, JournalRecord)]
     ends = [sum(map(len, pieces[: number + 1])) for number in range(len(pieces))]
     hit = next(number for number, end in enumerate(ends) if place < end)
     assert left == [number for number in range(len(pieces)) if number != hit]
-    (damage,) = [each for each in found if isinstance(each, Damage)]
+    (damage,) = [each for each in found if isinstance(each, JournalDamage)]
     assert (damage.offset, damage.length) == (sum(map(len, pieces[:hit])), len(pieces[hit]))
 
 
@@ -85,7 +92,7 @@ def test_what_is_cut_off_costs_the_last_record_alone(given_bodies, data):
     whole = b"".join(pieces)
     cut = data.draw(st.integers(1, len(pieces[-1])))
     found = read(whole[:-cut])
-    assert [record.seq for record in found if isinstance(record, Record)] == list(range(len(pieces) - 1))
+    assert [record.seq for record in found if isinstance(record, JournalRecord)] == list(range(len(pieces) - 1))
 
 
 @given(bodies, st.integers(40, 300), st.data())
@@ -101,7 +108,7 @@ def test_reading_by_windows_finds_the_same(tmp_path_factory, given_bodies, windo
     os.close(fd)
 
     def told(each):
-        if isinstance(each, Damage):
+        if isinstance(each, JournalDamage):
             return ("damage", each.offset, each.length)
         return ("record", each.offset, each.seq, bytes(each.payload))
 
@@ -113,4 +120,4 @@ def test_a_body_cannot_pretend_to_be_a_record():
     pieces = rows([b"a", forged, b"b"])
     broken = bytearray(b"".join(pieces))
     broken[len(pieces[0]) + 2] ^= 1  # so that the reader looks for the next record, inside the body as well
-    assert [each.seq for each in read(bytes(broken)) if isinstance(each, Record)] == [0, 2]
+    assert [each.seq for each in read(bytes(broken)) if isinstance(each, JournalRecord)] == [0, 2]

@@ -42,7 +42,7 @@ async def test_a_torn_write_is_no_damage_even_after_another_run(live, body):
     first = live()
     await first.put(body(0))
     first.kill()
-    path = first.journal._shelf.segments[-1].path
+    path = first.journal._entry_store.segments[-1].path
     path.write_bytes(path.read_bytes() + b"\xff" * 50)
     second = live()
     await second.put(body(1))

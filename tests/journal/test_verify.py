@@ -2,7 +2,7 @@
 
 import pytest
 
-from otelwp_agent.journal.records import Kind
+from otelwp_agent.journal.records import RecordKind
 from otelwp_agent.journal.segment import Segment
 from otelwp_agent.journal.verify import verify_directory
 
@@ -29,7 +29,7 @@ def problems(directory):
 
 
 def swapped(records):
-    first, second = [at for at, (kind, _) in enumerate(records) if kind is Kind.ENTRY][:2]
+    first, second = [at for at, (kind, _) in enumerate(records) if kind is RecordKind.ENTRY][:2]
     records[first], records[second] = records[second], records[first]
     return records
 
@@ -43,9 +43,15 @@ async def test_a_sound_journal_has_no_problems(journal):
     ("change", "wanted"),
     [
         (swapped, "entry 2 follows where 1 should"),
-        (lambda records: [each for each in records if each[0] is not Kind.SNAPSHOT], "begins with its only snapshot"),
-        (lambda records: [each for each in records if each[0] is not Kind.CONTEXT], "has no context before it"),
-        (lambda records: [each for each in records if each[0] is not Kind.ENTRY], "names entry 1, which is missing"),
+        (
+            lambda records: [each for each in records if each[0] is not RecordKind.SNAPSHOT],
+            "begins with its only snapshot",
+        ),
+        (lambda records: [each for each in records if each[0] is not RecordKind.CONTEXT], "has no context before it"),
+        (
+            lambda records: [each for each in records if each[0] is not RecordKind.ENTRY],
+            "names entry 1, which is missing",
+        ),
     ],
     ids=["swapped", "no snapshot", "no context", "no entries"],
 )

@@ -19,7 +19,7 @@ from tests.kit.otlp import meaning
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from otelwp_agent.sampling.traces import Choice, Piece, Request
+    from otelwp_agent.sampling.traces import Choice, Piece, TraceRequest
     from otelwp_agent.sampling.traces.framing import Head
 
 TRACE, OTHER = bytes(range(16)), bytes(range(1, 17))
@@ -220,7 +220,7 @@ def canonical(body: bytes) -> bytes:
     return pb.Resources.FromString(body).SerializeToString()
 
 
-def compare(quick: Request, slow: Request, pieces: Sequence[Piece]) -> None:
+def compare(quick: TraceRequest, slow: TraceRequest, pieces: Sequence[Piece]) -> None:
     """Compare what two requests say that were read from one body."""
     count = len(pieces)
     places, owner = [*range(min(count, SOME))], object()
@@ -248,7 +248,7 @@ def compare(quick: Request, slow: Request, pieces: Sequence[Piece]) -> None:
 
 
 def choose(pieces: Sequence[Piece], spans: Sequence[list[bytes]]) -> list[list[Choice]]:
-    """Return different choices for `Request.select`."""
+    """Return different choices for `TraceRequest.select`."""
     count = len(pieces)
     state = b"\x1a\x07ot=th:c"
     others = [[item[:-1] if place % 2 else item + state for place, item in enumerate(items)] for items in spans]

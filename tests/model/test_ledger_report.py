@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from otelwp_agent.model.ledger_report import Line, Report, totals
+from otelwp_agent.model.ledger_report import LedgerLine, Report, totals
 
 
 def line(**figures):
-    return Line("pipeline", "traces", **figures)
+    return LedgerLine("pipeline", "traces", **figures)
 
 
 def test_a_line_that_balances_has_no_problems():
@@ -39,7 +39,7 @@ def test_a_problem_beside_the_lines_unbalances():
 
 def test_json_and_back():
     report = Report(
-        [line(accepted=10, delivered=7, reasons={}), Line("tenant", "", accepted=1, dropped=1, reasons={"x": 1})],
+        [line(accepted=10, delivered=7, reasons={}), LedgerLine("tenant", "", accepted=1, dropped=1, reasons={"x": 1})],
         ["something else"],
         "the agent with process id 1",
     )
@@ -68,11 +68,11 @@ def test_what_is_no_report_is_refused(data):
 
 def test_totals_are_by_name():
     lines = [
-        Line("receiver", "otlp", accepted=3, dropped=1, in_flight=2, reasons={"a": 1}),
-        Line("receiver", "jaeger", accepted=1, delivered=1),
-        Line("receiver", "otlp", accepted=2, dropped=2, reasons={"a": 1, "b": 1}),
+        LedgerLine("receiver", "otlp", accepted=3, dropped=1, in_flight=2, reasons={"a": 1}),
+        LedgerLine("receiver", "jaeger", accepted=1, delivered=1),
+        LedgerLine("receiver", "otlp", accepted=2, dropped=2, reasons={"a": 1, "b": 1}),
     ]
     assert totals("tenant", lines) == [
-        Line("tenant", "jaeger", accepted=1, delivered=1),
-        Line("tenant", "otlp", accepted=5, dropped=3, in_flight=2, reasons={"a": 2, "b": 1}),
+        LedgerLine("tenant", "jaeger", accepted=1, delivered=1),
+        LedgerLine("tenant", "otlp", accepted=5, dropped=3, in_flight=2, reasons={"a": 2, "b": 1}),
     ]

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from otelwp_agent.errors import Overloaded, PermanentError, RetryableError
-from otelwp_agent.journal.claims import Entry
+from otelwp_agent.journal.claims import JournaledRequest
 from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.pipeline import acknowledge
 from otelwp_agent.pipeline.acknowledge import Answer
@@ -97,14 +97,14 @@ async def test_an_outcome_leaves_no_timer_behind(monkeypatch):
 
 
 def test_of_an_entry_of_the_journal_all_pipelines_count(future):
-    entry = Entry(None, None, 0, 2, 40)
+    entry = JournaledRequest(None, None, 0, 2, 40)
     entry.outcomes, entry.reason = [2, 0, 0, 2], "malformed"
     Answer(future, "yes", lambda items, why: (items, why)).entry_closed(entry)
     assert future.result() == (2, "2 of 4 items were dropped (malformed)")
 
 
 def test_what_the_journal_keeps_for_later_is_not_a_yes_and_says_so(future):
-    entry = Entry(None, None, 0, 2, 40)
+    entry = JournaledRequest(None, None, 0, 2, 40)
     entry.parked, entry.outcomes = True, [2, 0, 0, 0]
     Answer(future, "yes").entry_closed(entry)
     with pytest.raises(RetryableError, match="the journal keeps the request; it may still be delivered") as caught:

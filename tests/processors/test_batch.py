@@ -54,7 +54,7 @@ def test_it_waits_for_the_timeout_and_no_longer():
     run(scenario())
 
 
-def test_it_sends_at_once_what_is_large_enough():
+def test_a_batch_with_enough_items_is_forwarded_at_once():
     async def scenario():
         stage, catcher = build("batch", {"send_batch_size": 5})
         stage.consume(spans(4))
@@ -69,7 +69,7 @@ def test_it_sends_at_once_what_is_large_enough():
     run(scenario())
 
 
-def test_it_sends_at_once_what_has_many_bytes():
+def test_a_batch_with_enough_bytes_is_forwarded_at_once():
     async def scenario():
         stage, catcher = build("batch", {"send_batch_bytes": 1000})
         stage.consume(batch_of(b"x" * 999, 1))
@@ -80,7 +80,7 @@ def test_it_sends_at_once_what_has_many_bytes():
     run(scenario())
 
 
-def test_parts_have_at_most_the_limit_and_the_rest_goes_on_waiting():
+def test_parts_have_at_most_the_limit_and_the_rest_keeps_waiting():
     async def scenario():
         stage, catcher = build("batch", {"send_batch_size": 4, "send_batch_max_size": 4})
         stage.consume(spans(3))
@@ -93,7 +93,7 @@ def test_parts_have_at_most_the_limit_and_the_rest_goes_on_waiting():
     run(scenario())
 
 
-def test_without_timeout_everything_passes_split_at_the_limit():
+def test_without_timeout_batches_are_forwarded_at_once_and_split_at_the_limit():
     async def scenario():
         stage, catcher = build("batch", {"timeout": 0, "send_batch_max_size": 3, "send_batch_size": 2})
         stage.consume(spans(7))
@@ -106,7 +106,7 @@ def test_without_timeout_everything_passes_split_at_the_limit():
     run(scenario())
 
 
-def test_without_timeout_a_batch_of_which_one_part_was_taken_is_taken():
+def test_without_timeout_a_batch_is_accepted_if_its_first_part_is():
     async def scenario():
         stage, catcher = build("batch", {"timeout": 0, "send_batch_max_size": 3, "send_batch_size": 2})
         catcher.errors = [None, Overloaded("full"), Overloaded("full")]
@@ -122,7 +122,7 @@ def test_without_timeout_a_batch_of_which_one_part_was_taken_is_taken():
     run(scenario())
 
 
-def test_a_body_that_cannot_be_split_goes_on_whole():
+def test_a_body_that_cannot_be_split_is_forwarded_whole():
     async def scenario():
         stage, catcher = build("batch", {"send_batch_size": 2, "send_batch_max_size": 2})
         stage.consume(batch_of(b"\xff", 5))
@@ -134,7 +134,7 @@ def test_a_body_that_cannot_be_split_goes_on_whole():
     run(scenario())
 
 
-def test_what_the_next_stage_refuses_is_kept_and_senders_are_refused_when_one_more_is_full():
+def test_a_refused_batch_is_kept_and_senders_are_refused_when_one_more_is_full():
     async def scenario():
         stage, catcher = build("batch", {"send_batch_size": 5, "timeout": "1s"})
         catcher.error = Overloaded("full")
@@ -201,7 +201,7 @@ def behind(settings):
     return stage, stage.next
 
 
-def test_what_was_refused_is_offered_when_the_next_stage_reports_capacity_and_not_before():
+def test_a_refused_batch_is_offered_only_when_the_next_stage_reports_capacity():
     async def scenario():
         stage, backend = behind({"send_batch_size": 5})
         backend.full = True
@@ -215,7 +215,7 @@ def test_what_was_refused_is_offered_when_the_next_stage_reports_capacity_and_no
     run(scenario())
 
 
-def test_whoever_was_refused_here_is_called_when_there_is_room_again():
+def test_refused_senders_are_called_when_there_is_capacity_again():
     async def scenario():
         stage, backend = behind({"send_batch_size": 5})
         backend.full = True
@@ -235,7 +235,7 @@ def test_whoever_was_refused_here_is_called_when_there_is_room_again():
     run(scenario())
 
 
-def test_what_a_fan_out_has_admitted_is_accepted_beyond_the_limit():
+def test_an_admitted_batch_is_accepted_above_the_limit():
     async def scenario():
         stage, backend = behind({"send_batch_size": 5})
         backend.full = True
@@ -254,7 +254,7 @@ def test_what_a_fan_out_has_admitted_is_accepted_beyond_the_limit():
     run(scenario())
 
 
-def test_a_tenant_whose_share_is_full_closes_the_stage_for_nobody_else():
+def test_a_tenant_with_a_full_share_does_not_block_other_tenants():
     async def scenario():
         stage, backend = behind({"send_batch_size": 1})
         backend.full_for = "loud"
@@ -275,7 +275,7 @@ def test_a_tenant_whose_share_is_full_closes_the_stage_for_nobody_else():
     run(scenario())
 
 
-def test_early_refusals_look_at_no_group():
+def test_early_refusals_do_not_depend_on_the_number_of_groups():
     """The time of `admit` must not grow with the number of tenants."""
 
     async def scenario():
@@ -316,7 +316,7 @@ def test_offers_to_the_next_stage_slow_down():
     run(scenario())
 
 
-def test_what_nobody_can_take_is_dropped_with_the_reason_and_the_rest_goes_on():
+def test_a_permanently_refused_batch_is_dropped_with_the_reason_and_others_continue():
     async def scenario():
         stage, catcher = build("batch", {"send_batch_size": 4, "send_batch_max_size": 4})
         catcher.errors = [PermanentError("no", reason="nonsense")]
@@ -332,7 +332,7 @@ def test_what_nobody_can_take_is_dropped_with_the_reason_and_the_rest_goes_on():
     run(scenario())
 
 
-def test_shutdown_sends_what_is_there_and_waits_for_the_next_stage():
+def test_shutdown_forwards_all_batches_and_waits_for_the_next_stage():
     async def scenario():
         stage, catcher = build("batch", {"timeout": "1h"})
         stage.consume(spans(2))
@@ -350,7 +350,7 @@ def test_shutdown_sends_what_is_there_and_waits_for_the_next_stage():
     run(scenario())
 
 
-def test_shutdown_that_is_cut_short_settles_what_is_left():
+def test_a_cancelled_shutdown_settles_the_remaining_batches():
     async def scenario():
         stage, catcher = build("batch", {"send_batch_size": 3})
         catcher.error = Overloaded("full")
@@ -370,7 +370,7 @@ def test_shutdown_that_is_cut_short_settles_what_is_left():
     run(scenario())
 
 
-def test_metadata_values_stay_apart_and_go_on_alone():
+def test_batches_with_different_metadata_are_not_merged_and_keep_only_these_headers():
     async def scenario():
         stage, catcher = build("batch", {"metadata_keys": ["X-Site", "x-user"]})
         for headers in ({"x-site": "a", "cookie": "1"}, {"x-site": "b"}, {"x-site": "a", "cookie": "2"}, {}):
@@ -385,7 +385,7 @@ def test_metadata_values_stay_apart_and_go_on_alone():
     run(scenario())
 
 
-def test_too_many_metadata_values_are_refused_until_some_have_gone():
+def test_too_many_metadata_values_are_refused_until_some_are_forwarded():
     async def scenario():
         stage, catcher = build("batch", {"metadata_keys": ["k"], "metadata_cardinality_limit": 2})
         for text in ("a", "b", "a"):
@@ -494,7 +494,7 @@ def test_defaults_are_the_collectors():
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"send_batch_size": 10, "send_batch_max_size": 9}, "below send_batch_size"),
         ({"send_batch_max_size": 100}, "below send_batch_size"),
@@ -504,6 +504,6 @@ def test_defaults_are_the_collectors():
         ({"send_batch_size": -1}, "greater than or equal to 0"),
     ],
 )
-def test_settings_that_cannot_be(settings, told):
-    with pytest.raises(ValidationError, match=told):
+def test_settings_that_cannot_be(settings, message):
+    with pytest.raises(ValidationError, match=message):
         Config.model_validate(settings)

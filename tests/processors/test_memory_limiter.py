@@ -57,7 +57,7 @@ def value(stage, name):
     return stage.context.registry.value(name, processor="memory_limiter")
 
 
-def test_what_a_fan_out_has_admitted_passes_above_the_limit(memory):
+def test_an_admitted_batch_passes_above_the_limit(memory):
     async def scenario():
         stage, catcher = limiter(spike_limit_mib=20)
         await stage.start()
@@ -78,7 +78,7 @@ def test_what_a_fan_out_has_admitted_passes_above_the_limit(memory):
     run(scenario())
 
 
-def test_it_refuses_above_the_soft_limit_and_takes_again_below(memory):
+def test_it_refuses_above_the_soft_limit_and_accepts_again_below(memory):
     async def scenario():
         stage, catcher = limiter(spike_limit_mib=20)
         await stage.start()
@@ -157,7 +157,7 @@ def test_memory_is_not_measured_for_every_request(memory):
     run(scenario())
 
 
-def test_garbage_is_collected_before_anybody_is_refused(memory):
+def test_garbage_is_collected_before_requests_are_refused(memory):
     async def scenario():
         stage, _ = limiter()
         memory.garbage = 60 * MIB
@@ -169,7 +169,7 @@ def test_garbage_is_collected_before_anybody_is_refused(memory):
     run(scenario())
 
 
-def test_an_error_of_the_next_stage_goes_back_uncounted(memory):
+def test_an_error_of_the_next_stage_is_raised_and_not_counted(memory):
     async def scenario():
         stage, catcher = limiter()
         await stage.start()
@@ -183,7 +183,7 @@ def test_an_error_of_the_next_stage_goes_back_uncounted(memory):
     run(scenario())
 
 
-def test_a_limit_below_idle_is_told_at_start(memory):
+def test_a_limit_below_the_idle_memory_is_reported_at_start(memory):
     async def scenario():
         stage, _ = limiter(limit_mib=20)
         with capture_logs() as logs:
@@ -229,7 +229,7 @@ def test_percentages_are_of_all_memory(memory, monkeypatch):
     run(scenario())
 
 
-def test_attempts_in_vain_become_rarer(memory):
+def test_collections_without_effect_become_rarer(memory):
     now = 0.0
     collector = Collector(Config(limit_mib=100), 1.0, lambda: now)
     attempts = []
@@ -258,7 +258,7 @@ def test_the_real_memory_is_read():
         assert len(held) == 32 * MIB
     finally:
         memory.close()
-    assert memory.read() > 10 * MIB, "without /proc the peak is told"
+    assert memory.read() > 10 * MIB, "without /proc the peak is reported"
 
 
 def test_garbage_is_really_collected():
@@ -318,7 +318,7 @@ def test_total_memory_is_the_smallest_limit(files, expected, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({}, "give `limit_mib` or `limit_percentage`"),
         ({"limit_mib": 10, "spike_limit_mib": 10}, "`spike_limit_mib` must be below"),
@@ -338,8 +338,8 @@ def test_total_memory_is_the_smallest_limit(files, expected, tmp_path):
         ),
     ],
 )
-def test_settings_that_cannot_be(settings, told):
-    with pytest.raises(ValidationError, match=told):
+def test_settings_that_cannot_be(settings, message):
+    with pytest.raises(ValidationError, match=message):
         Config.model_validate(settings)
 
 
@@ -349,7 +349,7 @@ def test_the_collectors_examples_load():
     Config.model_validate({"check_interval": 0, "limit_mib": 1, "max_gc_interval_when_soft_limited": 0})
 
 
-def test_bodies_that_are_arriving_are_limited_by_the_same_limits(memory):
+def test_bodies_being_received_are_limited_by_the_same_limits(memory):
     async def scenario():
         stage, _ = limiter(limit_mib=1000, spike_limit_mib=200)
         budget = stage.context.in_flight

@@ -16,7 +16,7 @@ from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.processors.probabilistic_sampler import Config
 from otelwp_agent.sampling.consistent import NEVER, format_randomness
-from otelwp_agent.sampling.items import SpanSampler, Verdict
+from otelwp_agent.sampling.items import ItemVerdict, SpanSampler
 from otelwp_agent.testing import messages_of
 from tests.kit.otlp import meaning, requests
 from tests.kit.stages import batch_of, build
@@ -61,7 +61,7 @@ def check(settings, body, draw):
     shares = shares_of(total, draw)
     stage.consume(Batch(Signal.TRACES, body, total, Origin(), shares))
     judgements = [judge.judge(span.SerializeToString()) for span in messages_of(Signal.TRACES, body)]
-    kept = [judgement.data for judgement in judgements if judgement.verdict is Verdict.KEPT]
+    kept = [judgement.data for judgement in judgements if judgement.verdict is ItemVerdict.KEPT]
     got = [span for batch in catcher.batches for span in messages_of(Signal.TRACES, batch.body)]
     span = ExportTraceServiceRequest().resource_spans.add().scope_spans.add().spans.add()
     assert got == [type(span).FromString(data) for data in kept]
@@ -70,9 +70,9 @@ def check(settings, body, draw):
     for receipt, items in shares:
         part = judgements[start : start + items]
         start += items
-        assert receipt.pending == sum(each.verdict is Verdict.KEPT for each in part)
-        assert receipt.count(Outcome.SAMPLED_OUT) == sum(each.verdict is Verdict.SAMPLED_OUT for each in part)
-        assert receipt.count(Outcome.FILTERED) == sum(each.verdict > Verdict.SAMPLED_OUT for each in part)
+        assert receipt.pending == sum(each.verdict is ItemVerdict.KEPT for each in part)
+        assert receipt.count(Outcome.SAMPLED_OUT) == sum(each.verdict is ItemVerdict.SAMPLED_OUT for each in part)
+        assert receipt.count(Outcome.FILTERED) == sum(each.verdict > ItemVerdict.SAMPLED_OUT for each in part)
     for batch in catcher.batches:
         assert sum(items for _, items in batch.shares) == batch.items
         batch.settle(Outcome.DELIVERED)
@@ -109,7 +109,7 @@ def test_the_quick_way_is_exact_at_the_threshold(percentage, near):
     for value in (randomness, NEVER - 1, randomness):
         spans.add(trace_id=b"\x07" * 9 + value.to_bytes(7, "big"))
     judgements = check({"sampling_percentage": percentage}, request.SerializeToString(), random.Random(1))
-    assert (judgements[0].verdict is Verdict.KEPT) == (randomness >= threshold)
+    assert (judgements[0].verdict is ItemVerdict.KEPT) == (randomness >= threshold)
 
 
 @pytest.mark.parametrize("trace_id", [bytes(16), b"\x01" + bytes(15), b"", bytes(15), b"\x07" * 15, b"\x07" * 17])

@@ -6,8 +6,7 @@ import pytest
 from otelwp_agent.component import Kind
 from otelwp_agent.errors import AgentError
 from otelwp_agent.journal import records
-from otelwp_agent.journal.records import Context, Record, Snapshot
-from otelwp_agent.journal.records import Kind as RecordKind
+from otelwp_agent.journal.records import JournalRecord, JournalSnapshot, RecordKind, RequestContext
 from otelwp_agent.journal.segment import Segment
 from otelwp_agent.model.batch import Origin
 from otelwp_agent.model.signal import Signal
@@ -154,7 +153,7 @@ class Written:
         self._number += 1
         segment = Segment.create(self._folder, self._number, self.seq)
         self._segment, self.path, self.marker = segment, segment.path, segment.marker
-        self._write(records.other(self.marker, RecordKind.SNAPSHOT, Snapshot(self.seq, [], 0.0).encode()))
+        self._write(records.other(self.marker, RecordKind.SNAPSHOT, JournalSnapshot(self.seq, [], 0.0).encode()))
         for number, context in enumerate(contexts, start=1):
             self._write(records.other(self.marker, RecordKind.CONTEXT, context.encode(), number))
 
@@ -163,7 +162,7 @@ class Written:
         self.seq += 1
 
     def moved(self, seq, body, context=1):
-        old = Record(0, RecordKind.ENTRY, memoryview(body), seq, 1)
+        old = JournalRecord(0, RecordKind.ENTRY, memoryview(body), seq, 1)
         self._write(records.moved(self.marker, self.seq, context, old))
         self.seq += 1
 
@@ -171,7 +170,7 @@ class Written:
         self._segment.size += self._segment.write(parts, sync=False)
 
 
-TRACES = Context(Origin("otlp", "http", "tenant", {"user-agent": "WordPress"}), ("traces",))
+TRACES = RequestContext(Origin("otlp", "http", "tenant", {"user-agent": "WordPress"}), ("traces",))
 
 
 def bodies(*numbers):
@@ -200,7 +199,9 @@ def test_a_journal_yields_each_request_once_with_its_origin(tmp_path):
 
 def test_only_what_came_for_the_pipeline_that_is_meant(tmp_path):
     written = Written(tmp_path)
-    written.segment([TRACES, Context(Origin("otlp"), ("traces/b",)), Context(Origin("otlp"), ("traces/gone",))])
+    written.segment(
+        [TRACES, RequestContext(Origin("otlp"), ("traces/b",)), RequestContext(Origin("otlp"), ("traces/gone",))]
+    )
     for number, body in enumerate(bodies(1, 2, 3), start=1):
         written.entry(body, number)
     written.entry(b"", 1, Signal.LOGS)

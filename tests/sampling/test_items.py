@@ -16,7 +16,7 @@ from otelwp_agent.sampling.consistent import (
     hashed_threshold,
     threshold_of,
 )
-from otelwp_agent.sampling.items import LogSampler, Settings, SpanSampler, Verdict
+from otelwp_agent.sampling.items import ItemVerdict, LogSampler, Settings, SpanSampler
 
 HALF = 1 << 55
 HIGH = (NEVER - 1).to_bytes(16, "big")[:9] + b"\xff" * 7
@@ -75,7 +75,7 @@ def test_kept_spans_carry_the_threshold(randomness, probability, mode):
     before = span(randomness, "congo=1")
     verdict, after, policy = judge(sampler, before)
     threshold = threshold_of(probability, 4)
-    assert (verdict is Verdict.KEPT) == (randomness >= threshold)
+    assert (verdict is ItemVerdict.KEPT) == (randomness >= threshold)
     assert policy == "trace_id_w3c"
     if not verdict:
         assert after.trace_state == f"ot=th:{format_threshold(threshold)},congo=1"
@@ -96,16 +96,16 @@ def test_thresholds_are_only_raised(randomness, arrived, probability, mode):
     before = span(randomness, f"ot=th:{format_threshold(arrived)};x:1,a=b")
     verdict, after, _ = judge(sampler, before)
     if randomness < arrived:
-        assert verdict is Verdict.INCONSISTENT_THRESHOLD
+        assert verdict is ItemVerdict.INCONSISTENT_THRESHOLD
         return
     state = TraceState.parse(after.trace_state)
-    if verdict is Verdict.KEPT:
+    if verdict is ItemVerdict.KEPT:
         assert arrived <= state.threshold <= randomness
         if mode == "equalizing":
             assert state.threshold == max(arrived, threshold_of(probability, 4))
         assert after.trace_state.endswith(";x:1,a=b")
     else:
-        assert verdict is Verdict.SAMPLED_OUT
+        assert verdict is ItemVerdict.SAMPLED_OUT
 
 
 def test_proportional_takes_its_share_of_what_was_left_and_equalizing_the_share_of_all():
@@ -118,44 +118,44 @@ def test_proportional_takes_its_share_of_what_was_left_and_equalizing_the_share_
 def test_explicit_randomness_goes_before_the_trace_id():
     sampler = SpanSampler(settings())
     verdict, after, policy = judge(sampler, span(0, f"ot=rv:{format_randomness(NEVER - 1)}"))
-    assert (verdict, policy) == (Verdict.KEPT, "sampling_randomness")
+    assert (verdict, policy) == (ItemVerdict.KEPT, "sampling_randomness")
     assert after.trace_state == "ot=th:8;rv:ffffffffffffff"
-    assert judge(sampler, span(NEVER - 1, f"ot=rv:{format_randomness(0)}"))[0] is Verdict.SAMPLED_OUT
+    assert judge(sampler, span(NEVER - 1, f"ot=rv:{format_randomness(0)}"))[0] is ItemVerdict.SAMPLED_OUT
 
 
 @pytest.mark.parametrize(
     ("made", "error", "after_all"),
     [
-        (span(), Verdict.MISSING_RANDOMNESS, ""),
-        (span(trace_id=bytes(16)), Verdict.MISSING_RANDOMNESS, ""),
-        (span(trace_id=b"short"), Verdict.MISSING_RANDOMNESS, ""),
-        (span(HALF, "ot=th:c,a=b"), Verdict.INCONSISTENT_THRESHOLD, "a=b"),
-        (span(NEVER - 1, "ot=th:nonsense"), Verdict.MALFORMED_SAMPLING, "ot=th:nonsense"),
+        (span(), ItemVerdict.MISSING_RANDOMNESS, ""),
+        (span(trace_id=bytes(16)), ItemVerdict.MISSING_RANDOMNESS, ""),
+        (span(trace_id=b"short"), ItemVerdict.MISSING_RANDOMNESS, ""),
+        (span(HALF, "ot=th:c,a=b"), ItemVerdict.INCONSISTENT_THRESHOLD, "a=b"),
+        (span(NEVER - 1, "ot=th:nonsense"), ItemVerdict.MALFORMED_SAMPLING, "ot=th:nonsense"),
     ],
 )
 def test_errors_are_left_out_or_kept_as_configured(made, error, after_all):
     assert judge(SpanSampler(settings()), made)[0] is error
     verdict, after, _ = judge(SpanSampler(settings(0.001, fail_closed=False)), made)
-    assert verdict is Verdict.KEPT
+    assert verdict is ItemVerdict.KEPT
     assert after.trace_state == after_all
 
 
 @pytest.mark.parametrize("priority", [1, 0.5, "1", 100])
 def test_priority_keeps_without_a_threshold(priority):
     verdict, after, policy = judge(SpanSampler(settings(0.0)), span(0, "ot=th:0;x:1", priority))
-    assert (verdict, after.trace_state, policy) == (Verdict.KEPT, "ot=x:1", "sampling_priority")
+    assert (verdict, after.trace_state, policy) == (ItemVerdict.KEPT, "ot=x:1", "sampling_priority")
 
 
 @pytest.mark.parametrize("priority", [0, 0.0, "0", "0.0"])
 def test_priority_0_drops(priority):
     sampler = SpanSampler(settings(1.0, fail_closed=False))
-    assert judge(sampler, span(NEVER - 1, "", priority))[0] is Verdict.SAMPLED_OUT
+    assert judge(sampler, span(NEVER - 1, "", priority))[0] is ItemVerdict.SAMPLED_OUT
 
 
 @pytest.mark.parametrize("priority", [-1, "high", True, "nan", b"0"])
 def test_other_priorities_leave_it_to_chance(priority):
     assert judge(SpanSampler(settings()), span(NEVER - 1, "", priority))[1].trace_state == "ot=th:8"
-    assert judge(SpanSampler(settings()), span(0, "", priority))[0] is Verdict.SAMPLED_OUT
+    assert judge(SpanSampler(settings()), span(0, "", priority))[0] is ItemVerdict.SAMPLED_OUT
 
 
 @given(st.binary(min_size=16, max_size=16), probabilities, st.integers(0, 2**32 - 1))
@@ -164,16 +164,16 @@ def test_hashing_writes_the_randomness_that_it_made(trace_id, probability, seed)
     verdict, after, policy = judge(sampler, Span(trace_id=trace_id))
     randomness = hashed_randomness(trace_id, seed)
     threshold = hashed_threshold(probability * 100)
-    assert (verdict is Verdict.KEPT) == (randomness >= threshold)
+    assert (verdict is ItemVerdict.KEPT) == (randomness >= threshold)
     assert policy == "trace_id_hash"
-    if verdict is Verdict.KEPT:
+    if verdict is ItemVerdict.KEPT:
         state = TraceState.parse(after.trace_state)
         assert (state.randomness, state.threshold) == (randomness, threshold)
 
 
 @pytest.mark.parametrize("state", ["ot=th:0", "ot=rv:ffffffffffffff"])
 def test_hashing_does_not_go_with_trace_state(state):
-    assert judge(SpanSampler(settings(1.0, "hash_seed")), span(5, state))[0] is Verdict.SAMPLING_IN_USE
+    assert judge(SpanSampler(settings(1.0, "hash_seed")), span(5, state))[0] is ItemVerdict.SAMPLING_IN_USE
 
 
 def test_bytes_that_are_no_item():
@@ -185,7 +185,7 @@ def test_bytes_that_are_no_item():
 def test_a_trace_state_that_is_no_utf8_is_kept_as_it_is():
     data = b"\x0a\x10" + b"\xff" * 16 + b"\x1a\x04a=\xff\xfe"
     verdict, after, _ = SpanSampler(settings()).judge(data)
-    assert verdict is Verdict.KEPT
+    assert verdict is ItemVerdict.KEPT
     assert b"ot=th:8,a=\xff\xfe" in after
 
 
@@ -196,9 +196,9 @@ def test_a_trace_state_that_is_no_utf8_is_kept_as_it_is():
 def test_records_carry_their_threshold_in_an_attribute(randomness, probability):
     verdict, after, policy = judge(LogSampler(settings(probability)), record(randomness, {"a": 1}))
     threshold = threshold_of(probability, 4)
-    assert (verdict is Verdict.KEPT) == (randomness >= threshold)
+    assert (verdict is ItemVerdict.KEPT) == (randomness >= threshold)
     assert policy == "trace_id_w3c"
-    if verdict is Verdict.KEPT:
+    if verdict is ItemVerdict.KEPT:
         assert attributes_of(after) == {"a": 1, "sampling.threshold": format_threshold(threshold)}
 
 
@@ -209,20 +209,20 @@ def test_records_without_trace_id_are_judged_by_an_attribute():
         verdict, after, policy = judge(sampler, record(None, {"pod": number}))
         assert policy == "pod"
         randomness = hashed_randomness(str(number).encode(), 0)
-        assert (verdict is Verdict.KEPT) == (randomness >= HALF)
-        if verdict is Verdict.KEPT:
+        assert (verdict is ItemVerdict.KEPT) == (randomness >= HALF)
+        if verdict is ItemVerdict.KEPT:
             kept += 1
             told = {"sampling.threshold": "8", "sampling.randomness": format_randomness(randomness)}
             assert attributes_of(after) == {"pod": number, **told}
-            assert judge(LogSampler(settings(0.5, "equalizing")), after)[:2] == (Verdict.KEPT, after)
+            assert judge(LogSampler(settings(0.5, "equalizing")), after)[:2] == (ItemVerdict.KEPT, after)
     assert 70 < kept < 130
 
 
 def test_records_can_be_judged_by_the_attribute_alone():
     sampler = LogSampler(settings(1.0), trace_id=False, attribute="pod")
     assert judge(sampler, record(5, {"pod": b"\x01"}))[2] == "pod"
-    assert judge(sampler, record(5, {"pod": ""}))[0] is Verdict.MISSING_RANDOMNESS
-    assert judge(sampler, record(5))[0] is Verdict.MISSING_RANDOMNESS
+    assert judge(sampler, record(5, {"pod": ""}))[0] is ItemVerdict.MISSING_RANDOMNESS
+    assert judge(sampler, record(5))[0] is ItemVerdict.MISSING_RANDOMNESS
 
 
 def test_records_hash_their_trace_id_if_they_have_one():
@@ -237,19 +237,19 @@ def test_records_hash_their_trace_id_if_they_have_one():
 @pytest.mark.parametrize(
     ("made", "mode", "error"),
     [
-        (record(), "proportional", Verdict.MISSING_RANDOMNESS),
-        (record(HALF, {"sampling.threshold": "c"}), "equalizing", Verdict.INCONSISTENT_THRESHOLD),
-        (record(HALF, {"sampling.threshold": "C"}), "proportional", Verdict.MALFORMED_SAMPLING),
-        (record(HALF, {"sampling.randomness": "1"}), "proportional", Verdict.MALFORMED_SAMPLING),
-        (record(HALF, {"sampling.threshold": "0"}), "hash_seed", Verdict.SAMPLING_IN_USE),
-        (record(HALF, {"sampling.randomness": "f" * 14}), "hash_seed", Verdict.SAMPLING_IN_USE),
+        (record(), "proportional", ItemVerdict.MISSING_RANDOMNESS),
+        (record(HALF, {"sampling.threshold": "c"}), "equalizing", ItemVerdict.INCONSISTENT_THRESHOLD),
+        (record(HALF, {"sampling.threshold": "C"}), "proportional", ItemVerdict.MALFORMED_SAMPLING),
+        (record(HALF, {"sampling.randomness": "1"}), "proportional", ItemVerdict.MALFORMED_SAMPLING),
+        (record(HALF, {"sampling.threshold": "0"}), "hash_seed", ItemVerdict.SAMPLING_IN_USE),
+        (record(HALF, {"sampling.randomness": "f" * 14}), "hash_seed", ItemVerdict.SAMPLING_IN_USE),
     ],
 )
 def test_errors_of_records(made, mode, error):
     assert judge(LogSampler(settings(1.0, mode)), made)[0] is error
     verdict, after, _ = judge(LogSampler(settings(0.001, mode, fail_closed=False)), made)
-    assert verdict is Verdict.KEPT
-    if error is Verdict.INCONSISTENT_THRESHOLD:
+    assert verdict is ItemVerdict.KEPT
+    if error is ItemVerdict.INCONSISTENT_THRESHOLD:
         assert attributes_of(after) == {}
     else:
         assert after == made
@@ -271,9 +271,9 @@ def test_errors_of_records(made, mode, error):
 def test_records_can_ask_for_a_higher_percentage(randomness, priority, kept, threshold):
     asked = {} if priority is None else {"p": priority}
     verdict, after, _ = judge(LogSampler(settings(), priority="p"), record(randomness, asked))
-    assert verdict is (Verdict.KEPT if kept else Verdict.SAMPLED_OUT)
+    assert verdict is (ItemVerdict.KEPT if kept else ItemVerdict.SAMPLED_OUT)
     assert attributes_of(after).get("sampling.threshold", "") == threshold
 
 
 def test_priority_keeps_records_that_have_no_randomness():
-    assert judge(LogSampler(settings(), priority="p"), record(None, {"p": 1}))[0] is Verdict.KEPT
+    assert judge(LogSampler(settings(), priority="p"), record(None, {"p": 1}))[0] is ItemVerdict.KEPT

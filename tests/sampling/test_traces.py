@@ -59,7 +59,7 @@ def test_python_reads_the_same(monkeypatch, body):
     selected = found.select([b"", None][: len(pieces)])
     monkeypatch.setattr(traces, "_native", None)
     other, others = traces.read(body, MARKS, name=True)
-    assert isinstance(other, reading.Request)
+    assert isinstance(other, reading.TraceRequest)
     assert [tuple(piece) for piece in pieces] == [tuple(piece) for piece in others]
     assert canonical(selected) == other.select([b"", None][: len(pieces)])
 
@@ -67,7 +67,7 @@ def test_python_reads_the_same(monkeypatch, body):
 @needs_native
 def test_python_reads_what_is_laid_out_in_another_way():
     found, pieces = traces.read(IRREGULAR)
-    assert isinstance(found, reading.Request)
+    assert isinstance(found, reading.TraceRequest)
     assert [piece.trace_id for piece in pieces] == [TRACE]
 
 

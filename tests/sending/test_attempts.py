@@ -10,7 +10,7 @@ from otelwp_agent.model.signal import Signal
 from otelwp_agent.sending.attempts import ExporterBugError, Tries
 from otelwp_agent.sending.breaker import Permit, State
 from otelwp_agent.sending.concurrency import Concurrency
-from otelwp_agent.sending.metrics import SendingAccount, breaker_of
+from otelwp_agent.sending.metrics import ExporterMetrics, breaker_of
 from otelwp_agent.sending.queue import SendingQueue
 from otelwp_agent.testing import FakeTimeLoop
 from tests.kit.senders import EXACT, Destination, a_request, scripted
@@ -31,8 +31,8 @@ class Stage:
         self.breaker = breaker_of(context, EXACT, lambda: 0.5)
         self.concurrency = Concurrency(1, 8)
         queue = SendingQueue(Queue(), "x")
-        self.account = SendingAccount(context, Signal.TRACES, queue, self.breaker, self.concurrency)
-        self.tries = Tries(exporter, self.account, self.breaker, self.concurrency, timeout)
+        self.metrics = ExporterMetrics(context, Signal.TRACES, queue, self.breaker, self.concurrency)
+        self.tries = Tries(exporter, self.metrics, self.breaker, self.concurrency, timeout)
         self.exporter = exporter
 
     def once(self, permit: Permit = Permit.TRY) -> int:

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from otelwp_agent.config.blocks import Queue, Retry
+from otelwp_agent.dead_letters.records import Fate
 from otelwp_agent.errors import MalformedError, RetryableError
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.signal import Signal
@@ -16,7 +17,7 @@ from otelwp_agent.sending.breaker import Permit
 from otelwp_agent.sending.concurrency import Concurrency
 from otelwp_agent.sending.delivery import LETTER_INTERVAL, Delivery
 from otelwp_agent.sending.dispatcher import Dispatcher
-from otelwp_agent.sending.metrics import SendingAccount, breaker_of
+from otelwp_agent.sending.metrics import ExporterMetrics, breaker_of
 from otelwp_agent.sending.queue import SendingQueue
 from tests.kit.senders import Destination, a_request, outcomes, scripted
 
@@ -29,7 +30,7 @@ class One:
         context, retry = exporter.context, Retry()
         self.queue = SendingQueue(Queue(), "test/one")
         breaker, concurrency = breaker_of(context, retry, lambda: 0.5), Concurrency(1, 1)
-        metrics = SendingAccount(context, Signal.TRACES, self.queue, breaker, concurrency)
+        metrics = ExporterMetrics(context, Signal.TRACES, self.queue, breaker, concurrency)
         self.dispatcher = Dispatcher(self.queue, breaker, concurrency, 1, context.clock)
         self.delivery = Delivery(
             Tries(exporter, metrics, breaker, concurrency, 5),
@@ -82,26 +83,26 @@ def test_a_batch_above_the_limit_is_replaced_by_its_parts_without_a_try():
 
 
 class Letters:
-    def __init__(self, kept):
-        self.kept = kept
+    def __init__(self, fate):
+        self.fate = fate
         self.put_with = []
 
     def put(self, batch, **why):
         self.put_with.append(why)
-        return self.kept
+        return self.fate
 
 
 @pytest.mark.parametrize("journaled", [False, True])
 def test_a_refused_batch_is_given_up_once_its_dead_letter_is_kept(journaled):
-    letters, batch = Letters(kept=True), a_request("a")
+    letters, batch = Letters(Fate.KEPT), a_request("a")
     one = One(MalformedError("no protobuf"), dead_letters=letters, journaled=journaled)
     one.send(batch)
     assert letters.put_with == [{"exporter": "test/one", "reason": "malformed", "error": "no protobuf"}]
-    assert outcomes(batch) == [(0, 1, "malformed")]
+    assert outcomes(batch) == [(0, 1, "dead_letter:malformed")]
 
 
 def test_a_journaled_batch_whose_dead_letter_cannot_be_kept_is_sent_again():
-    letters, batch = Letters(kept=False), a_request("a")
+    letters, batch = Letters(Fate.FAILED), a_request("a")
     one = One(MalformedError("no protobuf"), dead_letters=letters, journaled=True)
     one.send(batch)
     assert outcomes(batch) == [(0, 0, "")]

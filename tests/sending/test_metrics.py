@@ -10,7 +10,7 @@ from otelwp_agent.errors import PermanentError, RetryableError
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.sending.breaker import Breaker, Permit
 from otelwp_agent.sending.concurrency import Concurrency
-from otelwp_agent.sending.metrics import INSTRUMENTS, SendingAccount, breaker_of
+from otelwp_agent.sending.metrics import INSTRUMENTS, ExporterMetrics, breaker_of
 from otelwp_agent.sending.queue import SendingQueue
 from otelwp_agent.telemetry.metrics import Registry
 from otelwp_agent.testing import FakeClock, NoHost
@@ -33,9 +33,9 @@ def context(clock, registry):
 
 @pytest.fixture
 def make(context):
-    def make(signal: Signal = Signal.TRACES, breaker: Breaker | None = None, **queue: object) -> SendingAccount:
+    def make(signal: Signal = Signal.TRACES, breaker: Breaker | None = None, **queue: object) -> ExporterMetrics:
         breaker = breaker or breaker_of(context, Retry(), lambda: 0.5)
-        return SendingAccount(context, signal, SendingQueue(Queue(**queue), "otlp_http"), breaker, Concurrency(1, 10))
+        return ExporterMetrics(context, signal, SendingQueue(Queue(**queue), "otlp_http"), breaker, Concurrency(1, 10))
 
     return make
 
@@ -45,10 +45,10 @@ def make(context):
     [(Signal.TRACES, "spans"), (Signal.METRICS, "metric_points"), (Signal.LOGS, "log_records")],
 )
 def test_names_and_labels_are_the_collectors(make, registry, signal, items):
-    account = make(signal)
-    account.sent(3)
-    account.lost(2)
-    account.dropped(1, "http_401", PermanentError("no"))
+    metrics = make(signal)
+    metrics.sent(3)
+    metrics.lost(2)
+    metrics.dropped(1, "http_401", PermanentError("no"))
     text = registry.expose()
     assert f'otelcol_exporter_sent_{items}{{exporter="otlp_http"}} 3\n' in text
     assert f'otelcol_exporter_enqueue_failed_{items}{{exporter="otlp_http"}} 2\n' in text
@@ -58,35 +58,35 @@ def test_names_and_labels_are_the_collectors(make, registry, signal, items):
 
 
 def test_emits_nothing_that_is_not_declared(make, registry):
-    account = make()
-    account.dropped(1, "malformed", "no")
+    metrics = make()
+    metrics.dropped(1, "malformed", "no")
     assert registry.names() <= {instrument.name for instrument in INSTRUMENTS}
 
 
 def test_health_follows_failure_and_success(make, clock):
-    account = make()
-    assert account.health().healthy
-    account.failed(RetryableError("first"))
+    metrics = make()
+    assert metrics.health().healthy
+    metrics.failed(RetryableError("first"))
     clock.now += 90
-    account.failed(RetryableError("cannot connect to x: connection refused"))
-    sick = account.health()
+    metrics.failed(RetryableError("cannot connect to x: connection refused"))
+    sick = metrics.health()
     assert not sick.healthy
     assert sick.message == "sending has failed for 1m30s: cannot connect to x: connection refused"
     assert sick.details["consecutive_failures"] == 2
     assert sick.details["failing_for_seconds"] == 90
-    account.sent(1)
-    well = account.health()
+    metrics.sent(1)
+    well = metrics.health()
     assert (well.healthy, well.message, well.details["consecutive_failures"]) == (True, "", 0)
     assert "last_error" not in well.details
 
 
 def test_failing_is_told_when_it_begins_and_when_it_ends(make):
-    account = make()
+    metrics = make()
     with capture_logs() as logs:
         for _ in range(2):
-            account.failed(RetryableError("busy", reason="http_503"))
-        account.sent(1)
-        account.sent(1)
+            metrics.failed(RetryableError("busy", reason="http_503"))
+        metrics.sent(1)
+        metrics.sent(1)
     assert [(log["log_level"], log["event"]) for log in logs] == [
         ("warning", "sending fails"),
         ("info", "sending works again"),
@@ -95,13 +95,13 @@ def test_failing_is_told_when_it_begins_and_when_it_ends(make):
 
 
 def test_drops_are_told_now_and_then_with_their_sum(make, clock):
-    account = make()
+    metrics = make()
     with capture_logs() as logs:
         for _ in range(3):
-            account.dropped(2, "http_401", "no")
-        account.dropped(5, "malformed", "400")
+            metrics.dropped(2, "http_401", "no")
+        metrics.dropped(5, "malformed", "400")
         clock.now += 10
-        account.dropped(1, "http_401", "no")
+        metrics.dropped(1, "http_401", "no")
     assert [(log["reason"], log["items"], log["log_level"]) for log in logs] == [
         ("http_401", 2, "error"),
         ("malformed", 5, "error"),
@@ -110,14 +110,14 @@ def test_drops_are_told_now_and_then_with_their_sum(make, clock):
 
 
 def test_what_a_stop_drops_is_told_once(make):
-    account = make()
+    metrics = make()
     with capture_logs() as logs:
         for _ in range(3):
-            account.dropped(2, "shutdown", "")
-        account.close()
-        account.close()
+            metrics.dropped(2, "shutdown", "")
+        metrics.close()
+        metrics.close()
     assert [(log["event"], log["reason"], log["items"]) for log in logs] == [("items dropped", "shutdown", 6)]
-    assert account.left == 6
+    assert metrics.left == 6
 
 
 def test_a_closed_account_takes_its_gauges_along(make, registry):
@@ -135,10 +135,10 @@ def test_a_successor_keeps_its_gauges(make, registry):
 def test_what_a_stop_left_to_the_journal_is_told_apart_from_what_it_dropped(make):
     with capture_logs() as logs:
         for items, dropped in [(3, 0), (4, 1)]:
-            account = make()
-            account.abandoned(items, dropped)
-            account.close()
-            assert (account.kept, account.left) == (items - dropped, dropped)
+            metrics = make()
+            metrics.abandoned(items, dropped)
+            metrics.close()
+            assert (metrics.kept, metrics.left) == (items - dropped, dropped)
     assert [(log["event"], log["log_level"], log["items"], log.get("kept")) for log in logs] == [
         ("items kept in the journal", "info", 3, None),
         ("items dropped", "error", 1, 3),
@@ -147,15 +147,15 @@ def test_what_a_stop_left_to_the_journal_is_told_apart_from_what_it_dropped(make
 
 def test_each_change_of_the_breaker_is_told_and_counted(context, registry, clock, make):
     breaker = breaker_of(context, Retry(), lambda: 0.5)
-    account = make(breaker=breaker)
+    metrics = make(breaker=breaker)
     with capture_logs() as logs:
         for _ in range(5):
             breaker.failed(Permit.TRY, clock.now)
-        sick = account.health()
+        sick = metrics.health()
         clock.now += 5
         probe = breaker.acquire(clock.now)
         assert registry.value("otelwp_exporter_breaker_state", data_type="traces") == 1
-        assert account.health().details["breaker"] == "half_open"
+        assert metrics.health().details["breaker"] == "half_open"
         breaker.failed(probe, clock.now)
         clock.now += 10
         breaker.acquire(clock.now)
@@ -163,7 +163,7 @@ def test_each_change_of_the_breaker_is_told_and_counted(context, registry, clock
     assert not sick.healthy
     assert sick.message == "nothing is sent: the circuit breaker is open"
     assert (sick.details["breaker"], sick.details["next_try_in_seconds"]) == ("open", 5)
-    assert account.health().healthy
+    assert metrics.health().healthy
     assert [(log["log_level"], log["event"], log.get("seconds")) for log in logs] == [
         ("warning", "circuit breaker opened", 5),
         ("info", "circuit breaker opened", 10),

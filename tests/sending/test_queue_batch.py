@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -16,33 +17,33 @@ from otelwp_agent.testing import NoHost
 from tests.kit.senders import a_request
 
 
-class Taker:
+class Sink:
     def __init__(self):
-        self.taken = []
+        self.accepted = []
 
     def consume(self, batch):
-        self.taken.append((batch.items, len(batch.body)))
+        self.accepted.append((batch.items, len(batch.body)))
 
 
 def fed(queue: Queue, *sizes: tuple[int, int], headers: tuple[dict[str, str], ...] = ()):
-    """Feed batches of (items, bytes) and return those that were handed on at once."""
+    """Send batches of (items, bytes) to the batcher; return those that it forwards at once."""
     context = Context(ComponentId("x"), Kind.EXPORTER, Registry(), structlog.get_logger(), time.monotonic, NoHost())
     merging = batcher(queue, context)
     assert merging is not None
-    merging.next = taker = Taker()
+    merging.next = sink = Sink()
     for number, (items, size) in enumerate(sizes):
         origin = Origin(headers=headers[number] if headers else {})
         merging.consume(Batch(Signal.TRACES, b"x" * size, items, origin, [(Receipt(items), items)]))
-    return taker.taken
+    return sink.accepted
 
 
-def test_nothing_is_merged_unless_asked_for():
+def test_nothing_is_merged_by_default():
     context = Context(ComponentId("x"), Kind.EXPORTER, Registry(), structlog.get_logger(), time.monotonic, NoHost())
     assert batcher(Queue(), context) is None
 
 
 @pytest.mark.parametrize(
-    ("settings", "handed_on"),
+    ("settings", "forwarded"),
     [
         ({"batch": {"min_size": 4}}, [(4, 40)]),
         ({"batch": {"min_size": 4}, "sizer": "items"}, [(4, 40)]),
@@ -53,8 +54,8 @@ def test_nothing_is_merged_unless_asked_for():
         ({"batch": {"min_size": 0, "sizer": "bytes"}}, [(1, 10)] * 4),
     ],
 )
-async def test_min_size_counts_in_its_own_unit_or_the_queues(settings, handed_on):
-    assert fed(Queue(**settings), *[(1, 10)] * 4) == handed_on
+async def test_min_size_counts_in_its_own_unit_or_the_queues(settings, forwarded):
+    assert fed(Queue(**settings), *[(1, 10)] * 4) == forwarded
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_max_size_limits_bytes_only_when_bytes_count(settings, limit):
     assert max_bytes(Queue(**settings)) == limit
 
 
-async def test_partitions_are_kept_apart():
+async def test_partitions_are_not_merged():
     queue = Queue(batch={"min_size": 2, "partition": {"metadata_keys": ["X-Shop"]}})
     shops = ({"x-shop": "a"}, {"x-shop": "b"}, {"x-shop": "a"})
     assert fed(queue, (1, 10), (1, 11), (1, 12), headers=shops) == [(2, 22)]
@@ -85,7 +86,19 @@ async def test_max_size_in_items_divides_what_is_larger_and_max_size_in_bytes_le
     for sizer, taken in (("items", [2, 2, 1]), ("bytes", [5])):
         context = Context(ComponentId("x"), Kind.EXPORTER, Registry(), structlog.get_logger(), time.monotonic, NoHost())
         merging = batcher(Queue(batch={"min_size": 1, "max_size": 2, "sizer": sizer}), context)
-        merging.next = taker = Taker()
+        merging.next = sink = Sink()
         merging.consume(a_request(*"abcde"))
         await merging.shutdown()
-        assert [items for items, _ in taker.taken] == taken
+        assert [items for items, _ in sink.accepted] == taken
+
+
+async def test_a_batch_is_sent_after_the_flush_timeout():
+    queue = Queue(batch={"flush_timeout": "1500us"})
+    context = Context(ComponentId("x"), Kind.EXPORTER, Registry(), structlog.get_logger(), time.monotonic, NoHost())
+    merging = batcher(queue, context)
+    merging.next = sink = Sink()
+    started = time.monotonic()
+    merging.consume(Batch(Signal.TRACES, b"x", 1, Origin(), [(Receipt(1), 1)]))
+    while not sink.accepted:
+        await asyncio.sleep(0)
+    assert 0.0015 <= time.monotonic() - started < 5

@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 from otelwp_agent.component import ComponentId, Context, Kind
 from otelwp_agent.config.blocks import Queue, Retry
 from otelwp_agent.dead_letters.file import read_bodies, read_letters
-from otelwp_agent.dead_letters.records import Fate
-from otelwp_agent.dead_letters.sink import DeadLetterFile
+from otelwp_agent.dead_letters.records import Fate, Letter
+from otelwp_agent.dead_letters.sink import DeadLetterFile, Resent
 from otelwp_agent.errors import MalformedError, Overloaded, PermanentError, RetryableError, TooLargeError
 from otelwp_agent.exporters import otlp_http
 from otelwp_agent.model.batch import Batch, merge
@@ -34,7 +34,7 @@ from tests.kit.senders import EXACT, Destination, a_request, a_sender, hang, nam
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from otelwp_agent.model.ledger_report import Line
+    from otelwp_agent.model.ledger_report import LedgerLine
 
 FOREVER = 1e6
 
@@ -584,7 +584,7 @@ class TestDeadLetters:
             (PermanentError("no such tenant", reason="http_403"), "http_403", "no such tenant"),
             (MalformedError("bad span"), "malformed", "bad span"),
             (TooLargeError("413"), "too_large", "413"),
-            (1, "partial_success", "the other side rejected them"),
+            (1, "partial_success", "the backend rejected them"),
             (ZeroDivisionError("x"), "internal_error", "a bug in the exporter: ZeroDivisionError('x')"),
         ],
     )
@@ -612,7 +612,7 @@ class TestDeadLetters:
     def test_a_letter_that_is_resent_counts_once_in_the_ledger(self, loop):
         sender = a_sender(Destination(refuse("a"), loop.time), dead_letters=Letters())
 
-        async def refused_resent_and_refused_again() -> list[Line]:
+        async def refused_resent_and_refused_again() -> list[LedgerLine]:
             lines = []
             await sender.start()
             for resent in (False, True):
@@ -629,6 +629,39 @@ class TestDeadLetters:
         assert (pending.accepted, pending.dropped, pending.in_flight) == (1, 0, 1)
         assert (again.accepted, again.dropped, again.kept, again.in_flight) == (1, 1, 1, 0)
         assert not [problem for line in (first, pending, again) for problem in line.problems()]
+
+    def test_a_resent_letter_that_is_refused_again_is_counted_with_its_new_reason(self, deliver):
+        letter = Letter("1", 0.0, "test/one", Signal.TRACES, 1, 4, "malformed", "no")
+        batch = a_request("a")
+        receipt = Resent(letter, lambda _: None)
+        receipt.on_settled = None  # set by `deliver`
+        batch = batch.with_body(batch.body, shares=[(receipt, 1)])
+        with capture_logs() as logs:
+            deliver(scripted(PermanentError("gone", reason="http_410")), batch, dead_letters=Letters())
+        errors = [(log["event"], log["reason"]) for log in logs if log["log_level"] == "error"]
+        assert errors == [("items kept as dead letters", "http_410")]
+
+    @pytest.mark.parametrize("stops", [False, True], ids=["retries_exhausted", "shutdown"])
+    def test_a_resent_letter_that_is_not_delivered_is_still_kept(self, loop, stops):
+        letter = Letter("1", 0.0, "test/one", Signal.TRACES, 1, 4, "malformed", "no")
+        receipt = Resent(letter, lambda _: None)
+        batch = a_request("a")
+        sender = a_sender(
+            Destination(scripted(RetryableError("busy")), loop.time), retry=Retry(enabled=False), dead_letters=Letters()
+        )
+
+        async def resend() -> None:
+            sender.consume(batch.with_body(batch.body, shares=[(receipt, 1)]))
+            if not stops:
+                await sender.start()
+                await asyncio.sleep(1)
+            await sender.shutdown()
+
+        with capture_logs() as logs:
+            loop.run_until_complete(resend())
+        errors = [(log["event"], log["reason"], log["items"]) for log in logs if log["log_level"] == "error"]
+        assert errors == [("items kept as dead letters", "malformed", 1)]
+        assert (receipt.pending, sender.line().reasons, sender.line().balance) == (0, {"dead_letter:malformed": 1}, 0)
 
     def test_a_letter_of_an_earlier_process_is_new_to_the_ledger(self, loop):
         sender = a_sender(Destination(scripted(), loop.time), dead_letters=Letters())
@@ -899,7 +932,7 @@ class Accounting(RuleBasedStateMachine):
         self.loop.run_until_complete(self.sender.drain(self.loop.time() + 1))
         self.adds_up()
         queue = self.sender._queue
-        assert (queue.size, queue.bytes, len(queue), self.sender._account.in_flight) == (0, 0, 0, 0)
+        assert (queue.size, queue.bytes, len(queue), self.sender._metrics.in_flight) == (0, 0, 0, 0)
         assert sorted(map(id, self.settled)) == sorted(map(id, self.receipts))
         assert not asyncio.all_tasks(self.loop)
         self.loop.close()

@@ -51,7 +51,7 @@ def test_an_existing_directory_keeps_its_mode(tmp_path):
         files.make_directory(tmp_path / "file")
 
 
-def test_the_rights_of_others_to_an_older_file_are_taken_away(tmp_path):
+def test_the_permissions_of_others_for_an_older_file_are_removed(tmp_path):
     path = tmp_path / "x"
     path.touch(0o644)
     fd = files.open_file(path, WRITE)
@@ -142,7 +142,7 @@ def test_a_circle_of_links_is_an_error_and_not_an_endless_loop(tmp_path):
     assert raised.value.errno == errno.ELOOP
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_file_is_replaced_atomically(tmp_path, monkeypatch):
     path = tmp_path / "state.json"
     files.replace_file(path, b"old")
     with monkeypatch.context() as patch:

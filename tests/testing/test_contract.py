@@ -38,14 +38,14 @@ def test_the_docstring_is_the_rule_and_the_reason():
     assert [*breaks.kinds] == [*Kind]
 
 
-def test_what_is_broken_is_explained():
+def test_a_broken_contract_is_explained():
     holds.check(SUBJECT)
     with pytest.raises(BrokenContractError, match="What happened: it broke") as caught:
         breaks.check(SUBJECT)
     assert "docs/topics/contracts.md#breaks" in str(caught.value)
 
 
-def test_what_the_component_raises_stays_and_the_rule_is_added():
+def test_the_exception_of_the_component_is_kept_and_the_rule_added():
     with pytest.raises(KeyError) as caught:
         raises.check(SUBJECT)
     (note,) = caught.value.__notes__

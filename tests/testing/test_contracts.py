@@ -74,7 +74,7 @@ def test_a_good_component_keeps_every_contract():
     ],
     ids=lambda value: value.build.__name__ if hasattr(value, "build") else "-".join(value),
 )
-def test_what_is_broken_is_named(factory, names):
+def test_broken_contracts_are_named(factory, names):
     found = broken(factory)
     while acme.OPENED:
         os.close(acme.OPENED.pop())
@@ -92,7 +92,7 @@ def test_the_message_names_the_component_the_rule_and_the_page():
     ]
 
 
-def test_a_component_without_an_example_is_told_so(monkeypatch):
+def test_a_missing_example_is_reported(monkeypatch):
     monkeypatch.setattr("tests.testing.acme.__doc__", "No example.")
     assert "no block `Example::`" in str(broken(acme.FACTORY)["example_loads"])
 

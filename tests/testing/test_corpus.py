@@ -30,7 +30,7 @@ def test_batches_are_requests_with_the_items_that_they_claim(signal):
 
 
 @pytest.mark.parametrize("signal", Signal)
-def test_unknown_fields_stand_at_every_level(signal):
+def test_every_level_has_unknown_fields(signal):
     body = request(signal, WORDS)
     assert {level for level in LEVELS if unknown(level) in body} == OF_SIGNAL[signal]
 

@@ -21,14 +21,14 @@ def test_a_component_need_not_be_installed(tmp_path):
         plan_of(snippet, tmp_path)
 
 
-def test_the_catalog_knows_what_ships_too():
+def test_the_catalog_includes_shipped_components():
     catalog = CatalogWith(acme.FACTORY)
     assert {"acme", "batch"} <= {*catalog.names(Kind.PROCESSOR)}
     assert "acme" not in catalog.names(Kind.EXPORTER)
     assert catalog.get(Kind.EXPORTER, "acme") is None
 
 
-def test_what_a_snippet_leaves_out_is_completed(tmp_path):
+def test_missing_sections_of_a_snippet_are_added(tmp_path):
     plan = plan_of("receivers: {otlp: {protocols: {grpc: }}}\nconnectors: {forward: }\n", tmp_path)
     assert {identifier.type for _, identifier in plan.components} == {"otlp", "forward", "debug"}
     plan = plan_of("service: {pipelines: {logs: {receivers: [otlp], exporters: [debug]}}}\n", tmp_path)

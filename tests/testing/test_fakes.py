@@ -10,7 +10,7 @@ from otelwp_agent.testing import Catcher, FakeClock, NoHost, batch_of, make_cont
 BATCH = batch_of(Signal.TRACES, request(Signal.TRACES))
 
 
-def test_a_catcher_keeps_batches_and_refuses_as_it_is_told():
+def test_a_catcher_stores_batches_or_raises_the_set_error():
     catcher = Catcher()
     catcher.admit()
     assert catcher.consume(BATCH) is None

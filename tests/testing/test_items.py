@@ -15,7 +15,7 @@ def test_items_are_the_same_however_they_are_batched(signal):
 
 
 @pytest.mark.parametrize("signal", Signal)
-def test_items_differ_by_what_surrounds_them(signal):
+def test_items_differ_by_their_resource_and_scope(signal):
     first, second = items_of(signal, request(signal, resources=2, scopes=1, items=1))
     assert first.resource != second.resource
     assert first.item != second.item

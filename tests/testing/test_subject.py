@@ -11,7 +11,7 @@ def subject(kind, type_, folder, **options):
     return Subject(Catalog().get(kind, type_), folder, **options)
 
 
-def test_settings_are_those_of_the_example_made_local(tmp_path):
+def test_settings_are_from_the_example_with_local_ports_and_files(tmp_path):
     otlp = subject(Kind.RECEIVER, "otlp", tmp_path).settings()
     assert {block["endpoint"] for block in otlp["protocols"].values()} == {"127.0.0.1:0"}
     path = subject(Kind.EXPORTER, "file", tmp_path).settings()["path"]
@@ -23,7 +23,7 @@ def test_settings_can_be_replaced(tmp_path):
     assert Subject(acme.FACTORY, tmp_path, {"remove": ["a"]}).settings() == {"remove": ["a"]}
 
 
-async def test_batches_pass_and_what_comes_out_is_settled(tmp_path):
+async def test_batches_pass_and_are_settled(tmp_path):
     passed = await Subject(acme.FACTORY, tmp_path).passed()
     assert [*passed] == [Signal.TRACES]
     given, forwarded = passed[Signal.TRACES]

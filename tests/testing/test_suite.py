@@ -17,7 +17,7 @@ def test_a_good_component_passes():
     check_component(acme.FACTORY)
 
 
-def test_everything_that_is_broken_is_reported_together():
+def test_all_broken_contracts_are_reported_together():
     with pytest.raises(ExceptionGroup, match="processors/acme breaks 2 contracts") as caught:
         check_component(acme.factory_of(acme.RemovesNothing))
     assert len(caught.value.exceptions) == 2

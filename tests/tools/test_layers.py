@@ -119,3 +119,19 @@ def test_a_circle_of_imports_is_a_problem_even_where_only_types_are_imported(tmp
     assert f"otelwp_agent/capacity.py:1: modules import each other in a circle: {circle};" in capsys.readouterr().out
     (package / "errors.py").write_text("")
     assert layers.main() == 0
+
+
+def test_no_two_classes_share_a_name_except_configs_and_what_they_configure(tmp_path, monkeypatch, capsys):
+    for module, names in {
+        "model/batch.py": ("Batch", "Config"),
+        "sending/queue.py": ("_Entry", "Config", "HttpServer"),
+        "config/http.py": ("HttpServer",),
+        "journal/claims.py": ("_Entry",),
+    }.items():
+        path = tmp_path / "otelwp_agent" / module
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"class {name}: ...\n" for name in names))
+    monkeypatch.setattr(layers, "ROOT", tmp_path)
+    assert layers.main() == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("otelwp_agent/sending/queue.py:1: otelwp_agent.journal.claims has a class _Entry too: ")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otelwp_agent.errors import MalformedError, TooLargeError
-from otelwp_agent.transport.http_body import Blocks, ChunkedBody, LengthBody, TrailersTooLargeError
+from otelwp_agent.transport.http_body import BodyBlocks, ChunkedBody, LengthBody, TrailersTooLargeError
 from otelwp_agent.transport.http_heads import MAX_HEAD
 from tests.kit.http_site import Site
 
@@ -94,7 +94,7 @@ def test_trailers_are_bounded_in_bytes(trailer):
 
 
 def test_small_pieces_take_about_their_size_in_memory():
-    blocks = Blocks()
+    blocks = BodyBlocks()
     for _ in range(100_000):
         blocks.add(b"ab")
     held = sum(sys.getsizeof(block) for block in blocks._blocks) + sys.getsizeof(blocks._blocks)

@@ -13,10 +13,10 @@ from otelwp_agent.transport.http_heads import (
     MAX_REMEMBERED_FIELDS,
     MAX_REMEMBERED_HEAD,
     REMEMBERED_BYTES,
+    HeadCache,
     HeadReader,
-    Heads,
     HeadTooLargeError,
-    Plan,
+    RequestPlan,
     parse_head,
 )
 from otelwp_agent.transport.http_messages import Head, Response
@@ -32,7 +32,7 @@ EXPECTING = b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nCon
 def plan_of(raw):
     parsed = parse_head(raw)
     head = Head(parsed.method, parsed.target, parsed.fields)
-    return Plan(head, Response(200), 0, keep_alive=True, extra=b"")
+    return RequestPlan(head, Response(200), 0, keep_alive=True, extra=b"")
 
 
 def parts(parsed):
@@ -157,13 +157,13 @@ async def test_a_request_with_too_many_fields_is_answered_431_and_counted(at_onc
     ],
 )
 def test_some_heads_are_never_remembered(head):
-    heads = Heads()
+    heads = HeadCache()
     heads.remember(head, plan_of(head))
     assert not heads.plans
 
 
 def test_remembered_heads_are_bounded_in_bytes():
-    heads = Heads(10**6)
+    heads = HeadCache(10**6)
     for number in range(1000):
         head = b"GET /%d HTTP/1.1\r\nA: %s\r\n\r\n" % (number, b"a" * 3000)
         heads.remember(head, plan_of(head))

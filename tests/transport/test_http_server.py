@@ -9,7 +9,7 @@ import pytest
 from otelwp_agent.errors import MalformedError, Overloaded
 from otelwp_agent.transport import http_server
 from otelwp_agent.transport.compression import decompress
-from otelwp_agent.transport.http_heads import Heads
+from otelwp_agent.transport.http_heads import HeadCache
 from otelwp_agent.transport.http_messages import Response, Route
 from otelwp_agent.transport.http_server import INFLATE_OFF_LOOP
 from otelwp_agent.transport.in_flight import InFlight
@@ -148,7 +148,7 @@ async def test_head_requests_get_no_body_and_response_headers_are_added():
 
 async def test_forgotten_heads_are_parsed_anew():
     async with Site() as site:
-        site.server.heads = Heads(3)
+        site.server.heads = HeadCache(3)
         site.server.plans = site.server.heads.plans
         client = await site.connect()
         for number in range(10):

@@ -2,11 +2,11 @@ import math
 
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Endpoint
-from otelwp_agent.transport.http_timeouts import Timeouts
+from otelwp_agent.transport.http_timeouts import ConnectionTimeouts
 
 
 def timeouts(**settings):
-    made = Timeouts(blocks.HttpServer(endpoint=Endpoint("127.0.0.1:0"), **settings))
+    made = ConnectionTimeouts(blocks.HttpServer(endpoint=Endpoint("127.0.0.1:0"), **settings))
     return made.header, made.body, made.write, made.idle
 
 

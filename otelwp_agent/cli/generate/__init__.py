@@ -14,7 +14,7 @@ import click
 import orjson
 import uvloop
 
-from otelwp_agent.cli.generate.generation import Generation, Sender, Tally
+from otelwp_agent.cli.generate.generation import Generation, RequestSender, RequestTally
 from otelwp_agent.cli.generate.sample import Sample
 from otelwp_agent.codecs.otlp_json import encode
 from otelwp_agent.config import blocks
@@ -199,7 +199,7 @@ def generate(  # noqa: PLR0913 - one argument for each option
     sample = Sample(service, spans_per_trace=spans_per_trace, errors=errors, seed=seed)
     signal = Signal(signal_name)
 
-    async def main() -> Tally:
+    async def main() -> RequestTally:
         await _check_reachable(target, protocol)
         sender = await _open(target, protocol, headers)
         try:
@@ -270,7 +270,7 @@ def _why(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else str(error)
 
 
-async def _open(target: Endpoint, protocol: str, headers: dict[str, Secret]) -> Sender:
+async def _open(target: Endpoint, protocol: str, headers: dict[str, Secret]) -> RequestSender:
     logging.configure("error")
     log = logging.get("generate")
     if protocol == "grpc":

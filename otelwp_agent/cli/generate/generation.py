@@ -36,7 +36,7 @@ NOUNS = {Signal.TRACES: "spans", Signal.METRICS: "data points", Signal.LOGS: "lo
 """Name of a signal's items."""
 
 
-class Sender(Protocol):
+class RequestSender(Protocol):
     """Sends serialized OTLP requests."""
 
     async def send(self, signal: Signal, body: bytes) -> tuple[int, str]:
@@ -47,7 +47,7 @@ class Sender(Protocol):
 
 
 @dataclass
-class Tally:
+class RequestTally:
     """Outcome of a run so far, in items."""
 
     sent: int = 0
@@ -76,14 +76,14 @@ class Tally:
 class Generation:
     """One run that sends `count` traces, data points or log records of `sample`, `rate` per second (0: no limit)."""
 
-    def __init__(self, sample: Sample, signal: Signal, sender: Sender, *, count: int, rate: float) -> None:
+    def __init__(self, sample: Sample, signal: Signal, sender: RequestSender, *, count: int, rate: float) -> None:
         """Prepare a run; `run` starts it."""
         self.sample = sample
         self.signal = signal
         self.sender = sender
         self.count = count
         self.rate = rate
-        self.tally = Tally()
+        self.tally = RequestTally()
         self.noun = NOUNS[signal]
         self._sizes = self._requests()
         self._begun = 0

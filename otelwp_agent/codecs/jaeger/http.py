@@ -62,7 +62,7 @@ _THRIFT_BEGINS = frozenset(b"\x0c\x0f\x80\x00")
 """First bytes of a Thrift struct whose first field is a struct or a list, or of a message's envelope."""
 
 
-class Entry(Protocol):
+class BatchSink(Protocol):
     """The start of a pipeline, which accepts batches."""
 
     @property
@@ -85,7 +85,7 @@ class JaegerHttp:
     def __init__(  # noqa: PLR0913 - everything that a receiver has
         self,
         settings: blocks.HttpReceiver,
-        entry: Callable[[], Entry | None],
+        entry: Callable[[], BatchSink | None],
         *,
         receiver: str,
         name: str,
@@ -133,7 +133,7 @@ class JaegerHttp:
         """Answer a request."""
         sender = request.head.memo
         if sender is None:
-            sender = request.head.memo = _Sender(self._receiver, request.head)
+            sender = request.head.memo = _HeadReader(self._receiver, request.head)
         if self._entry() is None:
             return text_error(
                 404, f"no pipeline accepts traces from the receiver {self._receiver}; add it to service.pipelines"
@@ -158,7 +158,7 @@ class JaegerHttp:
         if entry is not None:
             entry.admit()
 
-    def _hand_over(self, decoded: tuple[Traces, bytes], sender: _Sender) -> Response | asyncio.Future[Response]:
+    def _hand_over(self, decoded: tuple[Traces, bytes], sender: _HeadReader) -> Response | asyncio.Future[Response]:
         """Forward the spans; return the answer, or its future if the sender has to wait."""
         traces, body = decoded
         items, entry = traces.spans, self._entry()
@@ -172,7 +172,7 @@ class JaegerHttp:
 
     # -- large bodies
 
-    def _decode_later(self, body: bytes, sender: _Sender) -> Response | asyncio.Future[Response]:
+    def _decode_later(self, body: bytes, sender: _HeadReader) -> Response | asyncio.Future[Response]:
         """Answer a body before it is decoded.
 
         It is decoded first if the answer means that it is in a journal, or if it may contain more spans than are
@@ -186,7 +186,7 @@ class JaegerHttp:
         answer.add_done_callback(lambda answer: self._account(answer, sender))
         return _ACCEPTED
 
-    def _account(self, answer: asyncio.Future[Response], sender: _Sender) -> None:
+    def _account(self, answer: asyncio.Future[Response], sender: _HeadReader) -> None:
         """Count and report an error in a body that was already answered."""
         error = None if answer.cancelled() else answer.exception()
         if isinstance(error, ConsumeError):
@@ -194,7 +194,7 @@ class JaegerHttp:
         elif error is not None:
             self._refused("internal")
 
-    def _lose(self, error: ConsumeError, sender: _Sender) -> None:
+    def _lose(self, error: ConsumeError, sender: _HeadReader) -> None:
         """Count and report the loss of a body that was already answered with success."""
         if self._drops is not None and isinstance(error, RetryableError):
             self._drops.add(error, sender.user_agent)
@@ -207,7 +207,7 @@ class JaegerHttp:
             self.repairs.report_refused(sender.user_agent, error)
 
 
-class _Sender:
+class _HeadReader:
     """The properties of a sender that a request's head contains."""
 
     __slots__ = ("origin", "thrift", "user_agent")
@@ -218,7 +218,7 @@ class _Sender:
         self.thrift = head.media_type in THRIFT_TYPES
 
 
-def _is_json(body: bytes, sender: _Sender) -> bool:
+def _is_json(body: bytes, sender: _HeadReader) -> bool:
     """Return True if a body is JSON, False if it is Thrift.
 
     Its first byte decides, whatever its content type is.
@@ -231,7 +231,7 @@ def _is_json(body: bytes, sender: _Sender) -> bool:
     raise MalformedError("the body is neither JSON, which begins with { or [, nor Thrift in the binary protocol")
 
 
-def _decode(body: bytes, sender: _Sender, max_items: int) -> Traces:
+def _decode(body: bytes, sender: _HeadReader, max_items: int) -> Traces:
     if _is_json(body, sender):
         return from_json.decode(body, time.time_ns(), max_items)
     from otelwp_agent.codecs.jaeger import from_thrift  # noqa: PLC0415 - needed only for Thrift
@@ -239,7 +239,7 @@ def _decode(body: bytes, sender: _Sender, max_items: int) -> Traces:
     return from_thrift.decode(body, max_items)
 
 
-def _steps(body: bytes, sender: _Sender, max_items: int) -> Generator[None, None, tuple[Traces, bytes]]:
+def _steps(body: bytes, sender: _HeadReader, max_items: int) -> Generator[None, None, tuple[Traces, bytes]]:
     """Decode in steps; return the spans of a body, and the same as an OTLP request."""
     if _is_json(body, sender):
         traces = yield from from_json.decoding(body, time.time_ns(), max_items)

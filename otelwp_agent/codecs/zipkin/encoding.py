@@ -29,7 +29,7 @@ from otelwp_agent.codecs.zipkin.fragments import (
     SCOPE_VERSIONS,
     F,
     Shapes,
-    Tags,
+    TagCache,
     places,
     tags_of,
 )
@@ -81,7 +81,7 @@ class Encoded:
     """Number of spans that Zipkin cannot represent, because their trace or span id is missing or invalid."""
 
 
-class Context(Generic[F]):
+class ScopeContext(Generic[F]):
     """Data shared by all spans of one scope; the format's encoder fills `opened`."""
 
     __slots__ = ("base", "opened", "service", "shapes", "tails", "templates")
@@ -115,9 +115,9 @@ class Encoder(Generic[F]):
         self._default = default_service_name
         self._read: Callable[[F], tuple[str, str]] = read
         self._tag: Callable[[str, str], F] = tag
-        self._tags: Tags[F] = Tags(tag)
+        self._tags: TagCache[F] = TagCache(tag)
         self._names: dict[bytes, F] = Remembered(self._name, MAX_SMALL)
-        self._contexts: dict[tuple[bytes, bytes], Context[F]] = Remembered(self._context, MAX_CONTEXTS)
+        self._contexts: dict[tuple[bytes, bytes], ScopeContext[F]] = Remembered(self._context, MAX_CONTEXTS)
         self._remotes: dict[Any, F] = Remembered(self._remote, MAX_SMALL)
         self._rests: dict[bytes, tuple[list[F], F] | None] = Recurring(self._rest)
         self._tails_seen = Seen()
@@ -139,7 +139,7 @@ class Encoder(Generic[F]):
             raise MalformedError(message) from error
         return Encoded(self._document(out), len(out), total - len(out))
 
-    def _add(self, out: list[bytes], spans: list[bytes], context: Context[F]) -> None:
+    def _add(self, out: list[bytes], spans: list[bytes], context: ScopeContext[F]) -> None:
         """Write the spans of one scope, without those that Zipkin cannot represent. This is the hot loop."""
         names, tails, opened, write = self._names, context.tails, context.opened, self._write
         read_child, read_root, read_times = _CHILD.unpack_from, _ROOT.unpack_from, _TIMES.unpack_from
@@ -183,13 +183,13 @@ class Encoder(Generic[F]):
             if text:
                 out.append(text)
 
-    def _tail(self, tail: bytes, context: Context[F], kind: int) -> F | None:  # noqa: C901 - one path
+    def _tail(self, tail: bytes, context: ScopeContext[F], kind: int) -> F | None:  # noqa: C901 - one path
         """Write a tail, and cache it if it is short and repeated; `None` if its span needs another way.
 
         The attributes are found by splitting at their tag. If a value contains that byte, the length of some piece is
         wrong, and the tail is parsed with upb.
         """
-        tags: Tags[F] = self._tags
+        tags: TagCache[F] = self._tags
         missed = tags.missed
         templates: Templates[F] = context.templates[kind]
         if templates.heads:
@@ -247,7 +247,7 @@ class Encoder(Generic[F]):
             self._tails_size = 0
         tails[tail] = written
 
-    def _end(self, raw: bytes, context: Context[F], kind: int) -> F | None:
+    def _end(self, raw: bytes, context: ScopeContext[F], kind: int) -> F | None:
         """Do the same as `_tail` for a serialized span, or a part of one, with its fields in any order."""
         span = pb.OtlpSpan.FromString(raw)
         pairs: list[tuple[F, str]] = [self._tags.of(attribute) for attribute in span.attributes]
@@ -268,7 +268,7 @@ class Encoder(Generic[F]):
             notes = annotated(rare)
         return [self._tag(key, value) for key, value in tags], self._annotations(notes) if notes else self.nothing
 
-    def _one(self, raw: bytes, context: Context[F]) -> bytes:
+    def _one(self, raw: bytes, context: ScopeContext[F]) -> bytes:
         """Write one span with its fields in any order; return nothing if Zipkin cannot represent it."""
         span = pb.OtlpSpan.FromString(raw)
         trace_id, span_id, parent = span.trace_id, span.span_id, span.parent_span_id
@@ -300,7 +300,7 @@ class Encoder(Generic[F]):
         """Return an encoded span; `parent` may be empty, the times are microseconds."""
         raise NotImplementedError
 
-    def _written(self, context: Context[F], fragments: Sequence[F], remote: F) -> F:
+    def _written(self, context: ScopeContext[F], fragments: Sequence[F], remote: F) -> F:
         """Return the end of a span: its own tags and its remote endpoint."""
         raise NotImplementedError
 
@@ -312,7 +312,7 @@ class Encoder(Generic[F]):
         """Return the whole body."""
         raise NotImplementedError
 
-    def _fill(self, context: Context[F]) -> None:
+    def _fill(self, context: ScopeContext[F]) -> None:
         """Set the text that all spans of a context share."""
         raise NotImplementedError
 
@@ -328,7 +328,7 @@ class Encoder(Generic[F]):
         """Write a span's name."""
         raise NotImplementedError
 
-    def _context(self, head: tuple[bytes, bytes]) -> Context[F]:
+    def _context(self, head: tuple[bytes, bytes]) -> ScopeContext[F]:
         """Read a resource and a scope."""
         try:
             resource, scope = pb.Resource.FromString(head[0]), pb.Scope.FromString(head[1])
@@ -341,7 +341,7 @@ class Encoder(Generic[F]):
         for keys, raw in ((SCOPE_NAMES, scope.name), (SCOPE_VERSIONS, scope.version)):
             if raw:
                 tags.update(dict.fromkeys(keys, raw.decode(errors="replace")))
-        context: Context[F] = Context(service, tags, self.nothing)
+        context: ScopeContext[F] = ScopeContext(service, tags, self.nothing)
         self._fill(context)
         return context
 

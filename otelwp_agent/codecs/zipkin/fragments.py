@@ -77,7 +77,7 @@ FIELDS = frozenset(
 """Tags that become other fields, or are made from other fields."""
 
 
-class Tags(dict[bytes, tuple[F, str]], Generic[F]):
+class TagCache(dict[bytes, tuple[F, str]], Generic[F]):
     """Maps a serialized `KeyValue` with its length, which takes one byte, to its fragment and key."""
 
     __slots__ = ("_heads", "_seen", "missed", "tag")

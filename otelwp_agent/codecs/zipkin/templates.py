@@ -12,7 +12,7 @@ import secrets
 from typing import TYPE_CHECKING, Generic
 
 from otelwp_agent.codecs.recurring import Seen
-from otelwp_agent.codecs.zipkin.fragments import F, Tags
+from otelwp_agent.codecs.zipkin.fragments import F, TagCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,7 +54,7 @@ class Templates(Generic[F]):
         self._turn: int = 0
         self._place: F = _PLACE if isinstance(nothing, bytes) else _PLACE.hex()
 
-    def write(self, tail: bytes, tags: Tags[F]) -> F | None:
+    def write(self, tail: bytes, tags: TagCache[F]) -> F | None:
         """Return the encoded form of a tail with volatile attributes, if there is a template for the rest."""
         at, key = 0, ""
         for head, name in self.heads:
@@ -91,7 +91,7 @@ class Templates(Generic[F]):
             return None
         return parts[0] + fragment + parts[1] if found == key else None
 
-    def _write_many(self, tail: bytes, tags: Tags[F]) -> F | None:
+    def _write_many(self, tail: bytes, tags: TagCache[F]) -> F | None:
         """Return the encoded form of a tail with more than one volatile attribute."""
         spots = sorted(
             [(place, key) for place, key in [(tail.find(head), key) for head, key in self.heads] if place > 1]
@@ -125,7 +125,7 @@ class Templates(Generic[F]):
         pieces: Sequence[bytes],
         keys: Sequence[str],
         fragments: Sequence[F],
-        tags: Tags[F],
+        tags: TagCache[F],
         written: Callable[[Sequence[F]], F],
         peer: Sequence[int],
     ) -> None:

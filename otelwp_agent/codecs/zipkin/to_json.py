@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from otelwp_agent.codecs.zipkin.encoding import Context, Encoder
+from otelwp_agent.codecs.zipkin.encoding import Encoder, ScopeContext
 from otelwp_agent.codecs.zipkin.fragments import json_pair, json_tag
 from otelwp_agent.codecs.zipkin.records import KINDS
 
@@ -47,7 +47,7 @@ class JsonEncoder(Encoder[str]):
             f',"timestamp":{timestamp},"duration":{duration}{opened}{written}'
         ).encode()
 
-    def _written(self, context: Context[str], fragments: Sequence[str], remote: str) -> str:
+    def _written(self, context: ScopeContext[str], fragments: Sequence[str], remote: str) -> str:
         tags = ",".join(fragments)
         if context.base:
             return f"{',' if tags else ''}{tags}}}{remote}}}"
@@ -59,7 +59,7 @@ class JsonEncoder(Encoder[str]):
     def _document(self, spans: list[bytes]) -> bytes:
         return b"[%b]" % b",".join(spans)
 
-    def _fill(self, context: Context[str]) -> None:
+    def _fill(self, context: ScopeContext[str]) -> None:
         local = f',"localEndpoint":{{"serviceName":{orjson.dumps(context.service).decode()}}}'
         base = ",".join([json_tag(key, value) for key, value in context.base.items()])
         for kind in KINDS:

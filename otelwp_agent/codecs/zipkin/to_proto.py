@@ -7,7 +7,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from otelwp_agent.codecs.zipkin import zipkin_pb2 as pb
-from otelwp_agent.codecs.zipkin.encoding import Context, Encoder
+from otelwp_agent.codecs.zipkin.encoding import Encoder, ScopeContext
 from otelwp_agent.codecs.zipkin.fragments import proto_pair, proto_tag
 from otelwp_agent.codecs.zipkin.records import KINDS
 from otelwp_agent.model.wire import SMALL, VARINTS, prefixed, varint
@@ -56,7 +56,7 @@ class ProtoEncoder(Encoder[bytes]):
         )
         return prefixed(b"\x0a", span)
 
-    def _written(self, _context: Context[bytes], fragments: Sequence[bytes], remote: bytes) -> bytes:
+    def _written(self, _context: ScopeContext[bytes], fragments: Sequence[bytes], remote: bytes) -> bytes:
         return b"".join(fragments) + remote
 
     def _from_record(self, made: Record) -> bytes:
@@ -65,7 +65,7 @@ class ProtoEncoder(Encoder[bytes]):
     def _document(self, spans: list[bytes]) -> bytes:
         return b"".join(spans)
 
-    def _fill(self, context: Context[bytes]) -> None:
+    def _fill(self, context: ScopeContext[bytes]) -> None:
         rest = prefixed(b"\x42", prefixed(b"\x0a", context.service.encode()))
         rest += b"".join([proto_tag(key, value) for key, value in context.base.items()])
         for kind in KINDS:

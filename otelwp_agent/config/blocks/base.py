@@ -14,18 +14,18 @@ BUFFERS = Ignored("the operating system sizes socket buffers")
 """Mark of the Collector's settings for buffer sizes, which have no effect."""
 
 CLIENT_AUTH = Refused(
-    "there are no authenticator extensions here: give the credential in `headers` "
+    "authenticator extensions are not supported: give the credential in `headers` "
     "(`authorization: Bearer ${env:TOKEN}`) or use a client certificate (`tls.cert_file`), and remove `auth`"
 )
 """Mark of a client's `auth`, which is refused."""
 
 SERVER_AUTH = Refused(
-    "there are no authenticator extensions here: ask clients for a certificate (`tls.client_ca_file`), "
+    "authenticator extensions are not supported: require client certificates (`tls.client_ca_file`), "
     "or listen on an address that only trusted clients can reach, and remove `auth`"
 )
 """Mark of a server's `auth`, which is refused."""
 
-MIDDLEWARES = Refused("there are no middleware extensions here: remove `middlewares`")
+MIDDLEWARES = Refused("middleware extensions are not supported: remove `middlewares`")
 """Mark of `middlewares`, which are refused."""
 
 

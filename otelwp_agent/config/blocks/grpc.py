@@ -1,4 +1,4 @@
-"""gRPC servers and clients."""
+"""Settings of gRPC servers and clients."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ def _zero_is_default_message(value: object) -> object:
 
 
 class GrpcKeepaliveServer(Block):
-    """Limits on a connection's age and silence."""
+    """Limits on the age and idle time of a connection."""
 
     max_connection_idle: Duration | None = None
-    """Close a connection without calls after this long; 10m if left out, 0 for never."""
+    """Close a connection without calls after this time. Default: 10m; 0 never closes it."""
     max_connection_age: Duration | None = None
-    """Close a connection after this long."""
+    """Close a connection after this time."""
     max_connection_age_grace: Duration | None = None
-    """Time for its calls to end then."""
+    """Additional time for its calls to end."""
     time: Duration | None = None
-    """Ping a silent client after this long."""
+    """Send a ping after this time without data from the client."""
     timeout: Duration | None = None
     """Close the connection if the ping is not answered within this time."""
 
 
 class GrpcKeepaliveEnforcement(Block):
-    """What pings a client may send."""
+    """Rules for the pings of clients."""
 
     min_time: Duration | None = None
-    """Shortest time between pings."""
+    """Minimum time between pings."""
     permit_without_stream: bool = False
     """Allow pings without calls."""
 
@@ -46,9 +46,9 @@ class GrpcKeepalive(Block):
     """Keep-alive of a gRPC server."""
 
     server_parameters: GrpcKeepaliveServer | None = None
-    """Limits on a connection's age and silence."""
+    """Limits on the age and idle time of a connection."""
     enforcement_policy: GrpcKeepaliveEnforcement | None = None
-    """What pings a client may send."""
+    """Rules for the pings of clients."""
 
 
 class GrpcServer(NetworkServer):
@@ -57,43 +57,48 @@ class GrpcServer(NetworkServer):
     endpoint: Endpoint = Endpoint("127.0.0.1:4317")
     """`host:port` or `unix:///path` to listen on; port 0 picks a free one."""
     tls: TlsServer | None = None
-    """Serve TLS."""
+    """TLS settings. Without them, the server does not use TLS."""
     max_recv_msg_size_mib: Annotated[int, BeforeValidator(_zero_is_default_message)] = Field(
         DEFAULT_MAX_MIB, ge=1, le=2047
     )
-    """Largest message, in MiB, after decompression; 0 is the default."""
+    """Maximum size of a message in MiB, after decompression. 0 means the default."""
     max_concurrent_streams: int = Field(100, ge=1)
-    """Calls at once on one connection. Those beyond it end as UNAVAILABLE, which senders try again."""
+    """Maximum number of calls at the same time on one connection. More calls end as UNAVAILABLE, and senders retry
+    them.
+    """
     max_connections: int = Field(4096, ge=1)
-    """Connections served at once; more are closed."""
+    """Maximum number of connections at the same time; more are closed."""
     max_concurrent_streams_per_peer: int = Field(0, ge=0)
-    """Calls at once from one IP address (IPv6: one /64 network), over all its connections; more are answered
-    RESOURCE_EXHAUSTED with `RetryInfo`. 0 for no limit. Unix sockets have none."""
+    """Maximum number of calls at the same time from one IP address (IPv6: one /64 network), over all its connections.
+    More are answered with RESOURCE_EXHAUSTED and `RetryInfo`. 0 means no limit. Does not apply to unix sockets.
+    """
     read_timeout: Duration = 30.0
-    """Time for a message to arrive; 0 for no limit."""
+    """Maximum time for a message to arrive. 0 means no limit."""
     keepalive: GrpcKeepalive | None = None
     """Keep-alive settings."""
     include_metadata: bool = False
-    """Accepted for the Collector's sake: `batch.metadata_keys` always sees the client's metadata here."""
+    """Accepted for compatibility with the Collector, without effect: `batch.metadata_keys` can always use the client's
+    metadata.
+    """
     read_buffer_size: Annotated[int, BUFFERS] = Field(0, ge=0)
-    """Accepted for the Collector's sake: the operating system sizes buffers."""
+    """Accepted for compatibility with the Collector, without effect: the operating system sizes buffers."""
     write_buffer_size: Annotated[int, BUFFERS] = Field(0, ge=0)
-    """Accepted for the Collector's sake: the operating system sizes buffers."""
+    """Accepted for compatibility with the Collector, without effect: the operating system sizes buffers."""
     auth: Annotated[None, SERVER_AUTH] = None
-    """Refused: there are no authenticator extensions."""
+    """Refused: authenticator extensions are not supported."""
     middlewares: Annotated[None, MIDDLEWARES] = None
-    """Refused: there are no middleware extensions."""
+    """Refused: middleware extensions are not supported."""
 
 
 class GrpcClientKeepalive(Block):
     """Keep-alive of a gRPC client."""
 
     time: Duration | None = None
-    """Ping a silent server after this long."""
+    """Send a ping after this time without data from the server."""
     timeout: Duration | None = None
-    """Give the connection up if the ping is not answered within this time."""
+    """Close the connection if the ping is not answered within this time."""
     permit_without_stream: bool = False
-    """Ping even without calls."""
+    """Send pings even without calls."""
 
 
 class GrpcClient(Block):
@@ -102,33 +107,37 @@ class GrpcClient(Block):
     endpoint: Endpoint
     """`host:port`, `https://host:port` (TLS), `http://host:port` (no TLS) or `unix:///path`."""
     tls: TlsClient = TlsClient()
-    """TLS; on unless `insecure`."""
+    """TLS settings. TLS is used unless `insecure` is set."""
     headers: SecretHeaders = Field(default_factory=dict)
     """Metadata added to every call. Values are secrets."""
     compression: Literal["none", "", "gzip", "deflate"] = "gzip"
-    """How messages are compressed; grpcio has gzip and deflate."""
+    """Compression of messages; grpcio supports gzip and deflate."""
     timeout: PositiveDuration = 5.0
-    """Time for one call."""
+    """Maximum time for one call."""
     keepalive: GrpcClientKeepalive | None = None
     """Keep-alive settings."""
     authority: str | None = None
-    """Value of the `:authority` header, if not the endpoint's."""
+    """Value of the `:authority` header. Default: the endpoint."""
     user_agent: str | None = None
-    """Value of the `user-agent` header, before grpc's own."""
+    """Text at the start of the `user-agent` header, before grpc's own."""
     balancer_name: Annotated[
-        Literal["", "round_robin", "pick_first"], Ignored("one connection is kept, to the first address that answers")
+        Literal["", "round_robin", "pick_first"], Ignored("one connection is used, to the first address that answers")
     ] = ""
-    """Accepted for the Collector's sake: one connection is kept, to the first address that answers."""
-    wait_for_ready: Annotated[bool, Ignored("`retry_on_failure` tries again until the server is there")] = False
-    """Accepted for the Collector's sake: `retry_on_failure` tries again until the server is there."""
+    """Accepted for compatibility with the Collector, without effect: one connection is used, to the first address that
+    answers.
+    """
+    wait_for_ready: Annotated[bool, Ignored("`retry_on_failure` retries until the server is available")] = False
+    """Accepted for compatibility with the Collector, without effect: `retry_on_failure` retries until the server is
+    available.
+    """
     read_buffer_size: Annotated[int, BUFFERS] = Field(0, ge=0)
-    """Accepted for the Collector's sake: the operating system sizes buffers."""
+    """Accepted for compatibility with the Collector, without effect: the operating system sizes buffers."""
     write_buffer_size: Annotated[int, BUFFERS] = Field(0, ge=0)
-    """Accepted for the Collector's sake: the operating system sizes buffers."""
+    """Accepted for compatibility with the Collector, without effect: the operating system sizes buffers."""
     auth: Annotated[None, CLIENT_AUTH] = None
     """Refused: give the credential in `headers`."""
     middlewares: Annotated[None, MIDDLEWARES] = None
-    """Refused: there are no middleware extensions."""
+    """Refused: middleware extensions are not supported."""
 
     @field_validator("endpoint")
     @classmethod

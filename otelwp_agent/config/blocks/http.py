@@ -1,4 +1,4 @@
-"""HTTP/1.1 servers and clients."""
+"""Settings of HTTP/1.1 servers and clients."""
 
 from __future__ import annotations
 
@@ -28,11 +28,9 @@ DEFAULT_MAX_BODY = 20 * 2**20
 
 _UNREAD_ENCODINGS = ("snappy", "x-snappy-framed", "lz4")
 _LEVELS = {"gzip": (-1, 9), "zlib": (-1, 9), "deflate": (-1, 9), "zstd": (1, 22)}
-_HTTP2 = Ignored("this client speaks HTTP/1.1")
-_POOL = Ignored("`max_conns_per_host` bounds all open connections, idle ones among them")
-_PROXY = Refused(
-    "this client does not go through proxies: let this host reach the endpoint itself, and remove `proxy_url`"
-)
+_HTTP2 = Ignored("this client uses HTTP/1.1")
+_POOL = Ignored("`max_conns_per_host` limits all open connections, including idle ones")
+_PROXY = Refused("proxies are not supported: make the endpoint reachable from this host, and remove `proxy_url`")
 
 
 def _only_read_encodings(value: object) -> object:
@@ -46,9 +44,9 @@ def _zero_is_default_body(value: object) -> object:
 Encodings = Annotated[
     tuple[Encoding, ...],
     BeforeValidator(_only_read_encodings, json_schema_input_type=list[str]),
-    Ignored("snappy and lz4 are not read here: such requests are refused", values=_UNREAD_ENCODINGS),
+    Ignored("snappy and lz4 are not supported: such requests are refused", values=_UNREAD_ENCODINGS),
 ]
-"""Content encodings; those that nobody here reads are left out, with a warning."""
+"""Content encodings. Those that are not supported are removed, with a warning."""
 
 
 def _is_url(endpoint: Endpoint | None) -> Endpoint | None:
@@ -68,16 +66,16 @@ HttpUrl = Annotated[Endpoint, AfterValidator(_is_url)]
 
 
 class Cors(Block):
-    """Which web pages may send from a browser."""
+    """Which web pages may send requests from a browser."""
 
     allowed_origins: list[str] = Field(default_factory=list)
-    """Origins (`https://shop.example`), in which `*` stands for any characters. None: no CORS."""
+    """Allowed origins (`https://shop.example`); `*` matches any characters. Empty: no CORS."""
     allowed_headers: list[str] = Field(default_factory=list)
-    """Request headers allowed beyond the safelist; `*` for all."""
+    """Request headers allowed in addition to the safelist; `*` allows all."""
     exposed_headers: list[str] = Field(default_factory=list)
     """Response headers that the page may read."""
     max_age: int = 0
-    """Seconds for which a browser may remember the answer; 0 leaves it to the browser."""
+    """Seconds for which a browser may cache the answer. 0 leaves it to the browser."""
 
 
 class HttpServer(NetworkServer):
@@ -86,79 +84,93 @@ class HttpServer(NetworkServer):
     endpoint: Endpoint = Endpoint("127.0.0.1:4318")
     """`host:port` or `unix:///path` to listen on; port 0 picks a free one."""
     tls: TlsServer | None = None
-    """Serve HTTPS."""
+    """TLS settings. Without them, the server does not use TLS."""
     cors: Cors | None = None
     """Allow browsers on other origins."""
     max_request_body_size: Annotated[ByteSize, BeforeValidator(_zero_is_default_body)] = DEFAULT_MAX_BODY
-    """Largest body, before and after decompression; 0 is the default."""
+    """Maximum size of a body, before and after decompression. 0 means the default."""
     compression_algorithms: Encodings = ("", "gzip", "zstd", "zlib", "deflate")
-    """Content encodings accepted; "" is none."""
+    """Accepted content encodings; "" means no compression."""
     include_metadata: bool = False
-    """Accepted for the Collector's sake: `batch.metadata_keys` always sees the client's headers here."""
+    """Accepted for compatibility with the Collector, without effect: `batch.metadata_keys` can always use the client's
+    headers.
+    """
     response_headers: Headers = Field(default_factory=dict)
     """Headers added to every response."""
     read_timeout: Duration = 30.0
-    """Time for a whole request to arrive; 0 for no limit."""
+    """Maximum time for a whole request to arrive. 0 means no limit."""
     read_header_timeout: Duration = 10.0
-    """Time for the headers to arrive; 0 for no limit."""
+    """Maximum time for the headers to arrive. 0 means no limit."""
     write_timeout: Duration = 30.0
-    """Time for a response to be taken; 0 for no limit."""
+    """Maximum time for the client to read a response. 0 means no limit."""
     idle_timeout: Duration = 60.0
-    """Time that an idle connection is kept; 0 for no limit."""
+    """Maximum time that a connection stays open without a request. 0 means no limit."""
     keep_alives_enabled: bool = True
     """Keep connections open between requests."""
     max_connections: int = Field(4096, ge=1)
-    """Connections open at once, TLS handshakes included; more are answered 503 and closed (with TLS closed at once)."""
+    """Maximum number of open connections, including TLS handshakes. More are answered with 503 and closed (with TLS
+    closed at once).
+    """
     max_connections_per_peer: int = Field(0, ge=0)
-    """Connections open at once from one IP address (IPv6: one /64 network); 0 for no limit. Unix sockets have none."""
+    """Maximum number of open connections from one IP address (IPv6: one /64 network). 0 means no limit. Does not apply
+    to unix sockets.
+    """
     max_requests_per_second_per_peer: int = Field(0, ge=0)
-    """Requests per second from one IP address (IPv6: one /64 network), with a burst of one second; more are answered
-    429. 0 for no limit. Unix sockets have none."""
+    """Maximum number of requests per second from one IP address (IPv6: one /64 network), with a burst of one second.
+
+    More are answered with 429. 0 means no limit. Does not apply to unix sockets.
+    """
     backlog: int = Field(1024, ge=1)
-    """Connections that the kernel keeps waiting to be accepted."""
+    """Maximum number of connections that wait in the kernel to be accepted."""
     unix_mode: str = Field("0660", pattern="^0?[0-7]{3}$")
     """File mode of a unix socket."""
     unix_group: str | None = None
     """Group that owns a unix socket."""
     additional_endpoints: list[Listening] = Field(default_factory=list)
-    """More addresses to listen on, each as `endpoint`: `["[::1]:4318", "unix:///run/otelwp/http.sock"]`. One that this
-    machine does not have (IPv6 switched off) is left out with a warning."""
+    """More addresses to listen on, in the form of `endpoint`: `["[::1]:4318", "unix:///run/otelwp/http.sock"]`.
+
+    An address that this machine does not have (for example without IPv6) is skipped with a warning.
+    """
     auth: Annotated[None, SERVER_AUTH] = None
-    """Refused: there are no authenticator extensions."""
+    """Refused: authenticator extensions are not supported."""
     middlewares: Annotated[None, MIDDLEWARES] = None
-    """Refused: there are no middleware extensions."""
+    """Refused: middleware extensions are not supported."""
 
     @model_validator(mode="after")
     def _distinct_endpoints(self) -> HttpServer:
         seen: set[str] = set()
         for endpoint in (self.endpoint, *self.additional_endpoints):
             if endpoint in seen and endpoint.port != 0:
-                message = f"{str(endpoint)!r} stands twice: name each address once"
+                message = f"{str(endpoint)!r} is given twice: give each address once"
                 raise ValueError(message)
             seen.add(endpoint)
         return self
 
 
 class HttpReceiver(HttpServer):
-    """An HTTP/1.1 server that takes telemetry."""
+    """An HTTP/1.1 server that receives telemetry."""
 
     on_overload: Literal["refuse", "accept_and_drop"] = "refuse"
-    """What becomes of a request that there is no room for: `refuse` tells the sender to come back, `accept_and_drop`
-    answers with success and drops it, counted and shown: for senders that would wait inside a web page."""
+    """The answer to a request that exceeds the capacity. `refuse`: the sender gets an error and retries later.
+    `accept_and_drop`: the request is answered with success, dropped, counted and reported; for senders that would
+    otherwise wait inside a web page.
+    """
 
 
 class CompressionParams(Block):
-    """How hard to compress."""
+    """Settings of compression."""
 
     level: int | None = None
-    """The encoding's own scale: gzip, zlib, deflate 1 to 9 (-1: their default), zstd 1 to 22; fastest if left out."""
+    """Level in the encoding's own scale: gzip, zlib, deflate 1 to 9 (-1: their default), zstd 1 to 22. Default: the
+    fastest.
+    """
 
 
 class Cookies(Block):
     """Cookies of an HTTP client."""
 
     enabled: bool = False
-    """Accepted for the Collector's sake: cookies are not kept."""
+    """Accepted for compatibility with the Collector, without effect: cookies are not kept."""
 
 
 class HttpClient(Block):
@@ -167,45 +179,47 @@ class HttpClient(Block):
     endpoint: Endpoint | None = None
     """Base URL (`https://collector.example:4318`) or `unix:///path`."""
     tls: TlsClient = TlsClient()
-    """TLS, for https:// endpoints."""
+    """TLS settings for https:// endpoints."""
     headers: SecretHeaders = Field(default_factory=dict)
     """Headers added to every request. Values are secrets."""
     compression: Compression = "gzip"
-    """How bodies are compressed: gzip, zstd, deflate, zlib or none."""
+    """Compression of bodies: gzip, zstd, deflate, zlib or none."""
     compression_params: CompressionParams = CompressionParams()
-    """How hard to compress."""
+    """Settings of the compression."""
     timeout: PositiveDuration = 30.0
-    """Time for one request, from connecting to the last byte of the response."""
+    """Maximum time for one request, from connecting to the last byte of the response."""
     max_conns_per_host: int = Field(0, ge=0)
-    """Connections open at once; 0 for as many as the queue has consumers."""
+    """Maximum number of open connections. 0 means as many as the queue has consumers."""
     idle_conn_timeout: Duration = 90.0
-    """Time that an idle connection is kept."""
+    """Time after which an idle connection is closed."""
     disable_keep_alives: bool = False
-    """Open a connection for every request."""
+    """Open a new connection for every request."""
     max_idle_conns: Annotated[int, _POOL] = 0
-    """Accepted for the Collector's sake: `max_conns_per_host` bounds idle connections as well."""
+    """Accepted for compatibility with the Collector, without effect: `max_conns_per_host` limits idle connections too.
+    """
     max_idle_conns_per_host: Annotated[int, _POOL] = 0
-    """Accepted for the Collector's sake: `max_conns_per_host` bounds idle connections as well."""
+    """Accepted for compatibility with the Collector, without effect: `max_conns_per_host` limits idle connections too.
+    """
     read_buffer_size: Annotated[int, BUFFERS] = 0
-    """Accepted for the Collector's sake: the operating system sizes buffers."""
+    """Accepted for compatibility with the Collector, without effect: the operating system sizes buffers."""
     write_buffer_size: Annotated[int, BUFFERS] = 0
-    """Accepted for the Collector's sake: the operating system sizes buffers."""
+    """Accepted for compatibility with the Collector, without effect: the operating system sizes buffers."""
     force_attempt_http2: Annotated[bool, _HTTP2] = False
-    """Accepted for the Collector's sake: this client speaks HTTP/1.1."""
+    """Accepted for compatibility with the Collector, without effect: this client uses HTTP/1.1."""
     http2_read_idle_timeout: Annotated[Duration, _HTTP2] = 0.0
-    """Accepted for the Collector's sake: this client speaks HTTP/1.1."""
+    """Accepted for compatibility with the Collector, without effect: this client uses HTTP/1.1."""
     http2_ping_timeout: Annotated[Duration, _HTTP2] = 0.0
-    """Accepted for the Collector's sake: this client speaks HTTP/1.1."""
+    """Accepted for compatibility with the Collector, without effect: this client uses HTTP/1.1."""
     cookies: Annotated[
         Cookies | None, Ignored("cookies are not kept between requests", values=({"enabled": True},))
     ] = None
-    """Accepted for the Collector's sake: cookies are not kept."""
+    """Accepted for compatibility with the Collector, without effect: cookies are not kept."""
     proxy_url: Annotated[None, _PROXY] = None
-    """Refused: requests do not go through proxies."""
+    """Refused: proxies are not supported."""
     auth: Annotated[None, CLIENT_AUTH] = None
     """Refused: give the credential in `headers`."""
     middlewares: Annotated[None, MIDDLEWARES] = None
-    """Refused: there are no middleware extensions."""
+    """Refused: middleware extensions are not supported."""
 
     @field_validator("headers")
     @classmethod

@@ -1,4 +1,4 @@
-"""What stands around an exporter: the queue before it and the retries after a failure."""
+"""Settings of an exporter's queue, and of its retries after a failure."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from otelwp_agent.config.blocks.base import Block
 from otelwp_agent.config.types import ByteSize, Duration, Ignored, NullIsPresent, PositiveDuration, Refused
 
 _STORAGE = Refused(
-    "there are no storage extensions here, the queue is kept in memory: remove `storage`, and name a directory in "
-    "`service.journal`, which keeps what was acknowledged until it is delivered, whatever becomes of the process"
+    "storage extensions are not supported, the queue is kept in memory: remove `storage`, and name a directory in "
+    "`service.journal`, which keeps acknowledged requests on disk until they are delivered, even after a crash"
 )
 _WAIT = Refused(
     "a queue answers as soon as it has a request: remove `wait_for_result`, and set `acknowledge: delivered` on a "
-    "receiver that shall wait for the outcome"
+    "receiver that must wait for the result"
 )
-_BLOCK = Ignored("a full queue refuses at once, with a time to come back (429, 503), and the sender tries again")
+_BLOCK = Ignored("a full queue refuses at once, with a time to wait (429, 503), and the sender retries")
 
 
 class CircuitBreaker(Block):
-    """When to leave alone a backend that does not answer; all that is sent waits in the queue meanwhile."""
+    """When to pause sending to a backend that does not answer. Meanwhile, batches wait in the queue."""
 
     enabled: bool = True
-    """Leave it alone."""
+    """Whether sending is paused after repeated failures."""
     failures: int = Field(5, ge=1)
-    """Failed tries in a row, of whatever batches, after which nothing is tried for a while."""
+    """Failed attempts in a row, of any batches, after which sending is paused."""
     open_time: PositiveDuration = 5.0
-    """How long at first; then one batch is tried, and each time that this fails, the next is twice as long."""
+    """First pause. After it one batch is tried; each time that it fails, the next pause is twice as long."""
     max_open_time: PositiveDuration = 30.0
-    """Longest time without a try, unless the backend itself asks for more."""
+    """Maximum pause, unless the backend itself asks for a longer one."""
 
     @model_validator(mode="after")
     def _times_agree(self) -> CircuitBreaker:
-        """Refuse what contradicts itself. A time that was left to its default is simply cut short."""
+        """Refuse contradicting times. A default above the other limit is reduced without an error."""
         if self.open_time > self.max_open_time and "open_time" in self.model_fields_set:
             message = "open_time is above max_open_time: make max_open_time longer, too"
             raise ValueError(message)
@@ -42,26 +42,26 @@ class CircuitBreaker(Block):
 
 
 class Retry(Block):
-    """What is done when a send fails and may succeed later."""
+    """Retries of batches whose sending failed but may succeed later."""
 
     enabled: bool = True
-    """Try again."""
+    """Whether a failed batch is retried."""
     initial_interval: PositiveDuration = 5.0
-    """Wait before the second try."""
+    """Wait before the second attempt."""
     randomization_factor: float = Field(0.5, ge=0, le=1)
-    """Share of the wait that is left to chance, so that senders do not come back together."""
+    """Fraction of each wait that is random, so that senders do not retry at the same time."""
     multiplier: float = Field(1.5, ge=1)
-    """Each wait is this many times the last."""
+    """Factor by which each wait is longer than the previous one."""
     max_interval: PositiveDuration = 30.0
-    """Longest wait."""
+    """Maximum wait."""
     max_elapsed_time: Duration = 300.0
-    """Give up what fails when it was tried first this long ago; 0 never gives up. With a journal: never, unless set."""
+    """Give up a batch whose first attempt was this long ago. 0 never gives up. With a journal: never, unless set."""
     circuit_breaker: CircuitBreaker = CircuitBreaker()
-    """When to leave alone a backend that does not answer."""
+    """When to pause sending to a backend that does not answer."""
 
     @model_validator(mode="after")
     def _intervals_agree(self) -> Retry:
-        """Refuse what contradicts itself. An interval that was left to its default is simply cut short."""
+        """Refuse contradicting intervals. A default above the other limit is reduced without an error."""
         limit, defaults = self.max_elapsed_time, type(self).model_fields
         if not self.enabled or limit in (0, defaults["max_elapsed_time"].default):
             return self
@@ -78,10 +78,10 @@ class Retry(Block):
 
 
 class QueueBatchPartition(Block):
-    """What is never mixed in one batch."""
+    """Which data are never merged into one batch."""
 
     metadata_keys: list[str] = Field(default_factory=list)
-    """Client headers by whose values batches are kept apart."""
+    """Client headers: data with different values of these headers are never merged."""
 
     @field_validator("metadata_keys")
     @classmethod
@@ -89,62 +89,71 @@ class QueueBatchPartition(Block):
         seen: set[str] = set()
         for key in keys:
             if key.lower() in seen:
-                message = f"{key!r} is there twice: header names are the same in upper and lower case"
+                message = f"{key!r} is given twice: upper and lower case are the same in header names"
                 raise ValueError(message)
             seen.add(key.lower())
         return keys
 
 
 class QueueBatch(Block):
-    """Merging in the queue, as the `batch` processor does before it."""
+    """Merging in the queue, like the `batch` processor before it."""
 
     enabled: bool = True
-    """`false` is the same as leaving `batch` out."""
+    """`false` means the same as no `batch`."""
     flush_timeout: PositiveDuration = 0.2
-    """Send after this long, however little there is."""
+    """Maximum time to wait before sending, even below `min_size`."""
     min_size: int = Field(8192, ge=0)
-    """Send at this size."""
+    """Size at which a batch is sent."""
     max_size: int = Field(0, ge=0)
-    """Never send more at once; 0 for no limit."""
+    """Maximum size of a batch. 0 means no limit."""
     sizer: Literal["items", "bytes"] | None = None
-    """Unit of the two sizes; that of the queue, or items, if left out."""
+    """Unit of the two sizes. Default: that of the queue, or items."""
     partition: QueueBatchPartition = QueueBatchPartition()
-    """What is never mixed in one batch."""
+    """Which data are never merged into one batch."""
 
 
 class Queue(Block):
-    """The queue before an exporter."""
+    """The queue of an exporter."""
 
     enabled: bool = True
-    """Without a queue the sender waits in it for one place only."""
+    """Whether there is a queue. Without it, only one batch is sent at a time, and senders wait for it."""
     num_consumers: int = Field(10, ge=1)
-    """Most sends under way at once."""
+    """Maximum number of batches that are sent at the same time."""
     min_concurrency: int = Field(1, ge=1)
-    """Sends at once that failures and growing latency always leave of `num_consumers`; the same number leaves all."""
+    """Number of parallel sends to which failures and growing latency may reduce `num_consumers`. The same number as
+    `num_consumers` prevents any reduction.
+    """
     queue_size: int = Field(1000, ge=1)
-    """Room, in units of `sizer`, counting what is being sent."""
+    """Capacity in units of `sizer`, including the batches that are being sent."""
     sizer: Literal["requests", "items", "bytes"] = "requests"
-    """What `queue_size` counts."""
+    """The unit of `queue_size`."""
     max_bytes: ByteSize = 8 * 2**20
-    """Room in bytes, whatever `sizer` counts: this bounds memory. Counts what is being sent."""
+    """Capacity in bytes, whatever `sizer` is, including the batches that are being sent. This limits the memory."""
     max_tenant_share: float = Field(0.5, gt=0, le=1)
-    """Share of the room that one tenant may fill, so that others find some. Who has no tenant may fill all of it."""
+    """Maximum share of the capacity for one tenant, so that capacity is left for others. Data without a tenant may use
+    all of it.
+    """
     isolate_after: PositiveDuration = 5.0
-    """A full queue makes senders wait (429), so that nothing that was accepted is lost. Beside other exporters it does
-    so for this long at most without any progress; then this exporter alone loses what its queue cannot accept, until
-    the queue makes progress again. With a journal nobody waits: what the queue cannot accept waits on disk."""
+    """Time without progress after which this exporter no longer makes senders wait for other exporters.
+
+    A full queue makes senders wait (429), so that no accepted data are lost. If there are other exporters, this lasts
+    at most this long without any progress; then only this exporter drops what its queue cannot accept, until the queue
+    makes progress again. With a journal, senders do not wait: data that the queue cannot accept wait on disk.
+    """
     batch: Annotated[QueueBatch | None, NullIsPresent] = None
-    """Merge in the queue; the `batch` processor before it does the same."""
+    """Merge batches in the queue. The `batch` processor does the same before the queue."""
     wait_for_result: Annotated[None, _WAIT] = None
     """Refused: a queue answers as soon as it has a request."""
     block_on_overflow: Annotated[bool, _BLOCK] = False
-    """Accepted for the Collector's sake: a full queue refuses at once, and the sender tries again."""
+    """Accepted for compatibility with the Collector, without effect: a full queue refuses at once, and the sender
+    retries.
+    """
     storage: Annotated[None, _STORAGE] = None
     """Refused: the queue is kept in memory."""
 
     @model_validator(mode="before")
     @classmethod
-    def _disabled_batch_is_none(cls, data: Any) -> Any:  # noqa: ANN401 - whatever was written
+    def _disabled_batch_is_none(cls, data: Any) -> Any:  # noqa: ANN401 - any YAML value
         if isinstance(data, dict) and isinstance(data.get("batch"), dict) and data["batch"].get("enabled") is False:
             return {key: value for key, value in data.items() if key != "batch"}
         return data

@@ -291,7 +291,7 @@ class TrafficRule(Block):
         return SiteRule(self.keep, self.above / 3600, None if self.sites is None else frozenset(self.sites))
 
 
-class Sites(Block):
+class SiteRules(Block):
     """Rules for each site of a hosting platform or a multisite network."""
 
     attribute: AttributeName = "wordpress.site.host"
@@ -307,7 +307,7 @@ class Sites(Block):
     """Number of sites that rules apply to; further sites have no rules."""
 
     @model_validator(mode="after")
-    def _rules_agree(self) -> Sites:
+    def _rules_agree(self) -> SiteRules:
         for place, rule in enumerate(self.rules):
             for other in self.rules[place + 1 :]:
                 same = rule.sites == other.sites or bool(set(rule.sites or ()) & set(other.sites or ()))
@@ -324,7 +324,7 @@ class Sites(Block):
         return self
 
 
-SitesOrNone = Annotated[Sites | None, NeedsTier(Tier.ENTERPRISE)]
+SitesOrNone = Annotated[SiteRules | None, NeedsTier(Tier.ENTERPRISE)]
 """Rules by site need a higher tier than the other settings."""
 
 

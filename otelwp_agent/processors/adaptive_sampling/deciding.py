@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from otelwp_agent.processors.adaptive_sampling.facts import sampled_before
-from otelwp_agent.processors.adaptive_sampling.verdict import Memory, Verdict
+from otelwp_agent.processors.adaptive_sampling.verdict import Memory, TraceVerdict
 from otelwp_agent.sampling.adaptive.trace import Reason
 from otelwp_agent.sampling.traces import DUPLICATES, ERROR, INVALID, WHOLE
 
@@ -28,7 +28,7 @@ _VERDICTS = 8192
 class Decided(NamedTuple):
     """Decisions about the pieces of a request."""
 
-    verdicts: list[Verdict | None]
+    verdicts: list[TraceVerdict | None]
     """The verdict of each piece; `None`: the piece must wait."""
     followed: list[int]
     """Positions of the pieces that follow an earlier decision."""
@@ -53,7 +53,7 @@ class Decider:
         """Called with the kind of each problem of a trace."""
         self.observer: DecisionObserver | None = None
         self._facts = facts
-        self._verdicts: dict[tuple[str, int | None, bool], Verdict] = {}
+        self._verdicts: dict[tuple[str, int | None, bool], TraceVerdict] = {}
 
     def decide_pieces(  # noqa: PLR0913, PLR0917 - called for every request; an object would cost time
         self,
@@ -69,7 +69,7 @@ class Decider:
         Traces in `held` are waiting already. Those in `refused` arrive again, and their cost is already recorded.
         Traces larger than `most` bytes must wait.
         """
-        verdicts: list[Verdict | None] = []
+        verdicts: list[TraceVerdict | None] = []
         followed: list[int] = []
         waiting: list[int] = []
         decided = verdicts.append
@@ -106,7 +106,7 @@ class Decider:
         More spans of these traces may follow, so the cost of each part is recorded, except for those in `refused`,
         which arrive again.
         """
-        verdicts: list[Verdict | None] = []
+        verdicts: list[TraceVerdict | None] = []
         followed: list[int] = []
         observer = self.observer
         for trace_id, spans, size, flags, states, _, _, _ in pieces:
@@ -139,7 +139,7 @@ class Decider:
         error: bool,  # noqa: FBT001 - called for every trace: keyword arguments cost time
         duration: float,
         now: float,
-    ) -> Verdict:
+    ) -> TraceVerdict:
         """Decide about a trace and remember the verdict. `duration` is in seconds."""
         of, site, release, debug, rule = facts
         if rule is not None and (rule[1] or not error):
@@ -187,14 +187,16 @@ class Decider:
                 found.append(trace_id)
         return found
 
-    def _invalid(self) -> Verdict:
+    def _invalid(self) -> TraceVerdict:
         """Return the verdict on spans without a valid trace id: they belong to no trace."""
         return self._verdict(_INVALID, None, keep=False, filtered=True)
 
-    def _verdict(self, reason: str, threshold: int | None, *, keep: bool, filtered: bool = False) -> Verdict:
+    def _verdict(self, reason: str, threshold: int | None, *, keep: bool, filtered: bool = False) -> TraceVerdict:
         """Return the verdict with these values, shared by all traces with the same decision."""
         key = (reason, threshold, keep)
         if len(self._verdicts) >= _VERDICTS:
             self._verdicts.clear()
-        verdict = self._verdicts[key] = Verdict(reason, threshold, keep=keep, dry_run=self.dry_run, filtered=filtered)
+        verdict = self._verdicts[key] = TraceVerdict(
+            reason, threshold, keep=keep, dry_run=self.dry_run, filtered=filtered
+        )
         return verdict

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.model.receipt import Receipt
-    from otelwp_agent.processors.adaptive_sampling.verdict import Verdict
+    from otelwp_agent.processors.adaptive_sampling.verdict import TraceVerdict
     from otelwp_agent.processors.adaptive_sampling.waiting import Heads
-    from otelwp_agent.sampling.traces import Part, Piece, Request
+    from otelwp_agent.sampling.traces import Part, Piece, TraceRequest
 
 _KEPT, _SAMPLED_OUT, _FILTERED, _HELD = range(4)
 OUTCOMES = ((Outcome.SAMPLED_OUT, ""), (Outcome.FILTERED, ""))
@@ -24,7 +24,7 @@ OUTCOMES = ((Outcome.SAMPLED_OUT, ""), (Outcome.FILTERED, ""))
 
 
 def parts_of(
-    batch: Batch, request: Request, pieces: Sequence[Piece], waiting: list[int], heads: Heads
+    batch: Batch, request: TraceRequest, pieces: Sequence[Piece], waiting: list[int], heads: Heads
 ) -> Iterable[list[Part[Receipt]]]:
     """Return the parts of each waiting piece, one for each scope and receipt; `heads` are those already in memory."""
     if len(batch.shares) == 1:
@@ -39,7 +39,9 @@ def parts_of(
     return parts.values()
 
 
-def select(batch: Batch, request: Request, pieces: Sequence[Piece], verdicts: Sequence[Verdict | None]) -> Selection:
+def select(
+    batch: Batch, request: TraceRequest, pieces: Sequence[Piece], verdicts: Sequence[TraceVerdict | None]
+) -> Selection:
     """Return the spans of a request to forward, and the outcomes of all its spans."""
     chosen = [
         None if verdict is None or not verdict.passes else verdict.choose(request, place, states=bool(piece[4]))
@@ -50,7 +52,7 @@ def select(batch: Batch, request: Request, pieces: Sequence[Piece], verdicts: Se
 
 
 def dropped(
-    batch: Batch, request: Request, pieces: Sequence[Piece], verdicts: Sequence[Verdict | None]
+    batch: Batch, request: TraceRequest, pieces: Sequence[Piece], verdicts: Sequence[TraceVerdict | None]
 ) -> tuple[bytes, list[bytes]]:
     """Return a request with the spans that are dropped by probability, and their trace ids."""
     drops = [verdict is not None and verdict.drops for verdict in verdicts]
@@ -60,7 +62,7 @@ def dropped(
     return request.select([b"" if is_dropped else None for is_dropped in drops]), ids
 
 
-def _code(verdict: Verdict) -> int:
+def _code(verdict: TraceVerdict) -> int:
     if verdict.passes:
         return _KEPT
     return _FILTERED if verdict.filtered else _SAMPLED_OUT

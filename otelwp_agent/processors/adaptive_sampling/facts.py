@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from otelwp_agent.model.batch import Origin
-    from otelwp_agent.processors.adaptive_sampling.config import AlwaysKeep, Drop, Sites
+    from otelwp_agent.processors.adaptive_sampling.config import AlwaysKeep, Drop, SiteRules
 
     Facts = tuple[tuple[str, ...], str, str, bool, tuple[str, bool] | None]
     """Key, site, release, debug flag, and the rule that drops the trace: its name, and whether it drops traces with
@@ -88,7 +88,7 @@ class _Resource(NamedTuple):
 class FactsReader:
     """Reads the facts of traces."""
 
-    def __init__(self, per: Sequence[str], keep: AlwaysKeep, drop: Drop, sites: Sites | None) -> None:
+    def __init__(self, per: Sequence[str], keep: AlwaysKeep, drop: Drop, sites: SiteRules | None) -> None:
         """Collect the attributes that keys, sites, rules and flags need."""
         wanted = dict.fromkeys(per)
         if sites is not None:

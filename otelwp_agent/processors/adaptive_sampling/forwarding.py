@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from otelwp_agent.processors.adaptive_sampling.deciding import Decided
     from otelwp_agent.processors.adaptive_sampling.measures import Measures
     from otelwp_agent.processors.adaptive_sampling.recorder import FlightRecorder
-    from otelwp_agent.processors.adaptive_sampling.verdict import Verdict
-    from otelwp_agent.sampling.traces import Piece, Request
+    from otelwp_agent.processors.adaptive_sampling.verdict import TraceVerdict
+    from otelwp_agent.sampling.traces import Piece, TraceRequest
 
 _REFUSED = 10_000
 """Number of traces remembered from requests that the next stage refused: they arrive again, and are not late."""
@@ -35,7 +35,7 @@ class Forwarder:
         self.refused: set[object] = set()
         """Traces of requests that the next stage refused."""
 
-    def forward(self, batch: Batch, request: Request, pieces: Sequence[Piece], decided: Decided) -> None:
+    def forward(self, batch: Batch, request: TraceRequest, pieces: Sequence[Piece], decided: Decided) -> None:
         """Forward what is kept; spans that wait are ignored here, and `Holding` gets them."""
         verdicts, followed = decided.verdicts, decided.followed
         tenant, refused = batch.origin.tenant, self.refused
@@ -62,7 +62,7 @@ class Forwarder:
                 decided_about(verdict, 1, piece[1])
 
     def _count(
-        self, pieces: Sequence[Piece], verdicts: Sequence[Verdict | None], followed: Container[int], tenant: str
+        self, pieces: Sequence[Piece], verdicts: Sequence[TraceVerdict | None], followed: Container[int], tenant: str
     ) -> None:
         """Count decisions, and separately spans that follow an earlier one. Those of a refused request are not late."""
         for place, (piece, verdict) in enumerate(zip(pieces, verdicts, strict=True)):
@@ -84,7 +84,7 @@ class Forwarder:
                 self.refused.add(key_of(batch.origin.tenant, piece[0]))
 
     def _record(
-        self, batch: Batch, request: Request, pieces: Sequence[Piece], verdicts: Sequence[Verdict | None]
+        self, batch: Batch, request: TraceRequest, pieces: Sequence[Piece], verdicts: Sequence[TraceVerdict | None]
     ) -> None:
         """Give the spans that are dropped by probability to the flight recorder."""
         if self._recorder is not None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from otelwp_agent.processors.adaptive_sampling.measures import Measures
     from otelwp_agent.processors.adaptive_sampling.outgoing import Outgoing
     from otelwp_agent.processors.adaptive_sampling.recorder import FlightRecorder
-    from otelwp_agent.sampling.traces import Piece, Request
+    from otelwp_agent.sampling.traces import Piece, TraceRequest
 
 
 # Looking up an enumeration member costs more than a module global, and each trace needs one.
@@ -65,7 +65,9 @@ class Holding:
         """Whether memory is full and cannot be freed, because the next stage refuses batches."""
         return self._outgoing.blocked and self.size >= self._max_bytes
 
-    def hold(self, batch: Batch, request: Request, pieces: Sequence[Piece], waiting: list[int], now: float) -> None:
+    def hold(
+        self, batch: Batch, request: TraceRequest, pieces: Sequence[Piece], waiting: list[int], now: float
+    ) -> None:
         """Hold the pieces at the positions `waiting`; decide the oldest traces early if memory is exceeded."""
         held, origin, read = self.held, batch.origin, self._facts.read
         tenant = origin.tenant

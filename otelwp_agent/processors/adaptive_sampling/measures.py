@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otelwp_agent.component import Context
-    from otelwp_agent.processors.adaptive_sampling.verdict import Verdict
+    from otelwp_agent.processors.adaptive_sampling.verdict import TraceVerdict
     from otelwp_agent.telemetry.metrics import Counter
 
 _LABELS = ("processor", "pipeline")
@@ -91,18 +91,18 @@ class Measures:
         """Register a gauge whose value is `read()`."""
         self._registry.gauge(instrument, read, processor=self._processor, pipeline=self._pipeline)
 
-    def decided(self, verdict: Verdict, traces: int, spans: int) -> None:
+    def decided(self, verdict: TraceVerdict, traces: int, spans: int) -> None:
         """Count decided traces and spans."""
         counters = verdict.counters or self._counters_of(verdict)
         counters[0].value += traces
         counters[1].value += spans
 
-    def _counters_of(self, verdict: Verdict) -> tuple[Counter, Counter]:
+    def _counters_of(self, verdict: TraceVerdict) -> tuple[Counter, Counter]:
         labels = {"decision": "kept" if verdict.keep else "dropped", "reason": verdict.reason}
         counters = verdict.counters = self._counter(TRACES, **labels), self._counter(SPANS, **labels)
         return counters
 
-    def late(self, verdict: Verdict, spans: int) -> None:
+    def late(self, verdict: TraceVerdict, spans: int) -> None:
         """Count spans that follow an earlier decision."""
         self._late[verdict.keep].value += spans
         self.decided(verdict, 0, spans)

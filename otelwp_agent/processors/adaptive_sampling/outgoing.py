@@ -7,24 +7,23 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.capacity import Capacity, Offer
 from otelwp_agent.errors import ConsumeError, Overloaded, RetryableError
-from otelwp_agent.model.batch import merge
+from otelwp_agent.model.merging import MergeLimits, Merger, same_sender
 from otelwp_agent.model.receipt import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otelwp_agent.component import Context
-    from otelwp_agent.model.batch import Batch, Origin
+    from otelwp_agent.model.batch import Batch
 
-_MOST_BYTES, _MOST_BATCHES = 2**20, 1024
-"""Maximum size of merged batches."""
+_LIMITS = MergeLimits(size=2**20, batches=1024)
 
 
 class Outgoing:
-    """Batches on their way to the next stage. While that has no capacity they stay, and are offered again later."""
+    """Batches for the next stage. While it refuses them, they are kept here and offered again."""
 
     def __init__(self, send: Callable[[Batch], None], context: Context) -> None:
-        """Hand on by `send`; `context` is the processor's."""
+        """Forward with `send`; `context` is the processor's."""
         self._send = send
         self._log = context.log
         self._batches: deque[Batch] = deque()
@@ -43,11 +42,11 @@ class Outgoing:
         return self._offer.waiting
 
     def overloaded(self) -> Overloaded:
-        """Return the refusal of what would have to wait for the next stage."""
+        """Return the error for batches that would have to wait for the next stage."""
         capacity = self._capacity
         capacity.cause = self._offer.capacity
         capacity.refuse()
-        message = "adaptive_sampling is full: the next stage takes nothing"
+        message = "adaptive_sampling is full: the next stage refuses batches"
         return Overloaded(message, retry_after=1.0, capacity=capacity)
 
     def put(self, batch: Batch) -> None:
@@ -56,7 +55,7 @@ class Outgoing:
         self.size += len(batch.body)
 
     def flush(self) -> None:
-        """Hand on everything, as far as the next stage takes it."""
+        """Forward all batches that the next stage accepts."""
         if self._offer.waiting:
             return
         while self._batches:
@@ -76,11 +75,11 @@ class Outgoing:
                 self._capacity.freed()
 
     def offer_again(self) -> None:
-        """Hand on what the next stage has refused, if anything is: there is another next stage."""
+        """Offer refused batches again: the next stage has been replaced."""
         self._offer.again()
 
     def abandon(self) -> int:
-        """Let go of everything, because the agent stops; return how many spans that drops."""
+        """Release all batches because the agent stops; return the number of dropped spans."""
         self._offer.cancel()
         dropped = sum([batch.abandon() for batch in self._batches])
         self._batches.clear()
@@ -90,19 +89,10 @@ class Outgoing:
     def _take(self) -> Batch:
         """Remove the first batches of one sender, and merge them."""
         batches = self._batches
-        taken = [batches.popleft()]
-        size = len(taken[0].body)
-        origin = taken[0].origin
-        while batches and size < _MOST_BYTES and len(taken) < _MOST_BATCHES and _alike(origin, batches[0].origin):
-            batch = batches.popleft()
-            taken.append(batch)
-            size += len(batch.body)
-        self.size -= size
-        return merge(taken)
-
-
-def _alike(one: Origin, other: Origin) -> bool:
-    """Return whether batches of these origins may be merged."""
-    return one is other or (
-        one.tenant == other.tenant and one.receiver == other.receiver and one.headers == other.headers
-    )
+        origin = batches[0].origin
+        merger = Merger(_LIMITS)
+        complete = False
+        while batches and not complete and same_sender(origin, batches[0].origin):
+            complete = merger.add(batches.popleft())
+        self.size -= merger.size
+        return merger.take()

@@ -21,7 +21,7 @@ from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.projections import parse
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.processors.adaptive_sampling.verdict import Verdict
+from otelwp_agent.processors.adaptive_sampling.verdict import TraceVerdict
 from otelwp_agent.sampling.traces import read
 from otelwp_agent.storage import files
 from otelwp_agent.transport.compression import compress, decompress
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     import structlog
 
     from otelwp_agent.model.receipt import Ledger
-    from otelwp_agent.sampling.traces import Choice, Request
+    from otelwp_agent.sampling.traces import Choice, TraceRequest
 
 BLOCK = 2**18
 """Bytes that are compressed together."""
 _ID_COST = 130
 """Memory in bytes for a trace id in a set."""
-RESCUED = Verdict("rescued", None, keep=True)
+RESCUED = TraceVerdict("rescued", None, keep=True)
 RESCUE_RECEIVER = "rescue"
 """Receiver that rescued items are accounted to: their own one has settled them already, as sampled out."""
 
@@ -293,7 +293,7 @@ def _read_head(path: Path) -> _Block:
     return block
 
 
-def _has(request: Request, place: int, where: Mapping[str, str]) -> bool:
+def _has(request: TraceRequest, place: int, where: Mapping[str, str]) -> bool:
     """Return whether each attribute is on a span of a trace or on its resource."""
     sets = [parse(pb.SpanAttributes.FromString, item).attributes for item in request.spans(place)]
     for head in {head for (head, _), _, _, _ in request.parts([place], request.heads(), None)[0]}:

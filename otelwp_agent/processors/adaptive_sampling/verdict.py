@@ -19,7 +19,7 @@ from otelwp_agent.sampling.consistent import TraceState, format_threshold, rando
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from otelwp_agent.sampling.traces import Choice, Request
+    from otelwp_agent.sampling.traces import Choice, TraceRequest
     from otelwp_agent.telemetry.metrics import Counter
 
 REASON = "sampling.reason"
@@ -31,7 +31,7 @@ _ATTRIBUTE = b"\x4a"
 """Tags of trace.proto's Span: `trace_state` (3) and `attributes` (9)."""
 
 
-class Verdict:
+class TraceVerdict:
     """One possible decision, shared by all traces for which it was made."""
 
     __slots__ = ("_suffix", "counters", "drops", "dry_run", "filtered", "keep", "passes", "reason", "threshold")
@@ -61,7 +61,7 @@ class Verdict:
             return DRY_RUN, ("kept:" if self.keep else "dropped:") + self.reason
         return (REASON, str(self.reason)) if self.threshold is None else None
 
-    def choose(self, request: Request, place: int, *, states: bool) -> Choice:
+    def choose(self, request: TraceRequest, place: int, *, states: bool) -> Choice:
         """Return the choice for a trace that passes; `states`: whether any of its spans has a trace state."""
         suffix = self.suffix
         if not states and suffix[:1] != _ATTRIBUTE:
@@ -122,22 +122,22 @@ class Memory:
     def __init__(self, limit: int) -> None:
         """Remember at most `limit` traces."""
         self._half = max(1, limit // 2)
-        self.young: dict[object, Verdict] = {}
-        self.old: dict[object, Verdict] = {}
+        self.young: dict[object, TraceVerdict] = {}
+        self.old: dict[object, TraceVerdict] = {}
         """`young` has the last half, `old` the half before it."""
 
     def __len__(self) -> int:
         """Return the number of remembered verdicts; one that was requested again may count twice."""
         return len(self.young) + len(self.old)
 
-    def get(self, key: object) -> Verdict | None:
+    def get(self, key: object) -> TraceVerdict | None:
         """Return the verdict on a trace, `None` if it is not remembered."""
         found = self.young.get(key)
         if found is None and (found := self.old.get(key)) is not None:
             self.put(key, found)
         return found
 
-    def put(self, key: object, decided: Verdict) -> None:
+    def put(self, key: object, decided: TraceVerdict) -> None:
         """Remember a verdict; those older than the last half may be removed."""
         young = self.young
         if len(young) >= self._half:

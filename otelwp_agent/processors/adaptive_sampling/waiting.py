@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from otelwp_agent.model.batch import Origin, Share
     from otelwp_agent.model.receipt import Receipt
     from otelwp_agent.processors.adaptive_sampling.facts import Facts
-    from otelwp_agent.processors.adaptive_sampling.verdict import Verdict
+    from otelwp_agent.processors.adaptive_sampling.verdict import TraceVerdict
     from otelwp_agent.sampling.traces import Part
     from otelwp_agent.sampling.traces.framing import Head
 
@@ -85,7 +85,7 @@ class Waiting:
         """Return a request of all its spans."""
         return enclose([(head, framed) for head, framed, _, _ in self.parts])
 
-    def batch(self, verdict: Verdict) -> Batch:
+    def batch(self, verdict: TraceVerdict) -> Batch:
         """Return the trace as a batch, with its spans marked with the verdict."""
         states = bool(self.states)
         marked = [(head, frame(verdict.mark(unframe(framed), states=states))) for head, framed, _, _ in self.parts]

@@ -25,17 +25,17 @@ from otelwp_agent.capacity import Capacity, Offer
 from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Processor, Reads, Stability, Tier
 from otelwp_agent.config.types import ByteSize, Duration  # noqa: TC001 - pydantic reads them
 from otelwp_agent.errors import ConsumeError, MalformedError, Overloaded, RetryableError
-from otelwp_agent.model.batch import Origin
+from otelwp_agent.model.merging import MergeLimits, merge_key
 from otelwp_agent.model.projections import split_items
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.processors.batch.group import Group
-from otelwp_agent.processors.batch.measures import INSTRUMENTS, Measures
+from otelwp_agent.processors.batch.measures import INSTRUMENTS, BatchMeasures
 from otelwp_agent.telemetry.metrics import Counter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otelwp_agent.model.batch import Batch, Origin
+    from otelwp_agent.model.batch import Batch
     from otelwp_agent.telemetry.metrics import Counter
 
 _DRAIN_CHECK = 0.005
@@ -104,8 +104,7 @@ class BatchProcessor(Processor):
         """Copy the settings and bind the instruments."""
         super().__init__(context)
         self._passes = config.timeout == 0 or config.send_batch_size == 0
-        self._trigger_items = config.send_batch_size
-        self._trigger_bytes = config.send_batch_bytes
+        self._limits = MergeLimits(items=config.send_batch_size, size=config.send_batch_bytes)
         self._most_bytes = _TOTAL * config.send_batch_bytes
         self._max_items = config.send_batch_max_size
         self._timeout = config.timeout
@@ -121,7 +120,7 @@ class BatchProcessor(Processor):
         """Number of blocked groups that can collect no more, except those that wait for a tenant's own share."""
         self._capacity = Capacity(f"processors/{context.id}", context.clock)
         """Capacity of all groups together."""
-        self._measures = Measures(context)
+        self._measures = BatchMeasures(context)
 
     def consume(self, batch: Batch) -> None:
         """Collect the batch; raise `Overloaded` if there is no capacity for it."""
@@ -129,25 +128,16 @@ class BatchProcessor(Processor):
             self._pass(batch)
             return
         group = self._last
-        origin = batch.origin
-        if (
-            group is None
-            or group.tenant != origin.tenant
-            or group.signal is not batch.signal
-            or group.encodings != batch.encodings
-            or (self._metadata_keys and group.metadata != self._metadata(origin))
-        ):
-            group = self._group_of(batch)
+        key = merge_key(batch, self._metadata_keys)
+        if group is None or group.key != key:  # comparing is faster than hashing the key
+            group = self._group_of(key, batch)
         if self._blocked and not batch.admitted and self._refuses(group):
             raise self._overloaded(group)
-        buffer = group.buffer
-        buffer.add(batch)
+        complete = group.merger.add(batch)
         self._held += len(batch.body)
         if self._blocked and group.blocked is not None:
             self._note_full(group)
-        elif (
-            buffer.items >= self._trigger_items or buffer.size >= self._trigger_bytes or self._held >= self._most_bytes
-        ):
+        elif complete or self._held >= self._most_bytes:
             self._flush(group, self._measures.size_trigger)
         elif group.timer is None:
             group.timer = asyncio.get_running_loop().call_later(self._timeout, self._on_timeout, group)
@@ -158,8 +148,8 @@ class BatchProcessor(Processor):
             raise self._overloaded()
 
     def refusal(self, batch: Batch) -> RetryableError | None:
-        """Return why `consume` would refuse the batch now, or `None`."""
-        group = self._groups.get(self._key(batch)) if self._groups else None
+        """Return the error if `consume` would refuse the batch now, else `None`."""
+        group = self._groups.get(merge_key(batch, self._metadata_keys)) if self._groups else None
         if self._passes:
             return self.next.refusal(batch) if group is None else self._overloaded(group)
         if group is None:
@@ -188,27 +178,18 @@ class BatchProcessor(Processor):
 
         If the next stage refuses the first part, the batch is refused; if it refuses a later part, the rest waits.
         """
-        if self._groups and self._key(batch) in self._groups:
-            # An earlier batch of the group waits: this one must not overtake it.
-            raise self._overloaded(self._groups[self._key(batch)])
+        key = merge_key(batch, self._metadata_keys)
+        if key in self._groups:  # an earlier batch of the group waits: this one must not overtake it
+            raise self._overloaded(self._groups[key])
         parts = deque(split_items(batch, self._max_items) if self._max_items else [batch])
         first = parts.popleft()
         self.next.consume(first)
         self._measures.sent(first, self._measures.size_trigger)
         if parts:
-            self._forward(self._new_group(self._key(batch), batch), parts, self._measures.size_trigger)
+            self._forward(self._new_group(key, batch), parts, self._measures.size_trigger)
 
-    def _key(self, batch: Batch) -> tuple[object, ...]:
-        origin = batch.origin
-        return (batch.signal, origin.tenant, batch.encodings, *self._metadata(origin))
-
-    def _metadata(self, origin: Origin) -> tuple[str | None, ...]:
-        headers = origin.headers
-        return tuple([headers.get(key) for key in self._metadata_keys])
-
-    def _group_of(self, batch: Batch) -> Group:
+    def _group_of(self, key: tuple[object, ...], batch: Batch) -> Group:
         """Return the group of the batch; create it if there is none; raise `Overloaded` if it cannot be created."""
-        key = self._key(batch)
         group = self._groups.get(key)
         if group is None:
             refusal = self._refusal_of_new_group()
@@ -219,7 +200,7 @@ class BatchProcessor(Processor):
         return group
 
     def _new_group(self, key: tuple[object, ...], batch: Batch) -> Group:
-        group = self._groups[key] = Group(key, batch, self._metadata_keys, self._metadata(batch.origin))
+        group = self._groups[key] = Group(key, batch.origin, self._metadata_keys, self._limits)
         self._measures.cardinality.value += 1
         return group
 
@@ -230,17 +211,13 @@ class BatchProcessor(Processor):
             return Overloaded(message, retry_after=max(1.0, self._timeout), reason="metadata_cardinality")
         return self._overloaded() if self._blocked and self._held >= self._most_bytes else None
 
-    def _is_full(self, group: Group) -> bool:
-        buffer = group.buffer
-        return buffer.items >= self._trigger_items or buffer.size >= self._trigger_bytes
-
     def _refuses(self, group: Group) -> bool:
         """Return whether a blocked group, or all groups together, can collect no more."""
-        return (group.blocked is not None and self._is_full(group)) or self._held >= self._most_bytes
+        return (group.blocked is not None and group.merger.complete) or self._held >= self._most_bytes
 
     def _note_full(self, group: Group) -> None:
         """Count a blocked group that can collect no more, unless it waits for the share of one tenant only."""
-        if group.full or not self._is_full(group):
+        if group.full or not group.merger.complete:
             return
         capacity = group.offer.capacity if group.offer is not None else None
         if capacity is None or not capacity.share:
@@ -267,13 +244,12 @@ class BatchProcessor(Processor):
         """Forward the batches that a group has collected, unless it waits for the next stage."""
         if group.blocked is not None:
             return
-        buffer = group.buffer
-        self._held -= buffer.size
-        merged = buffer.take(group.origin)
-        parts = deque(self._split(merged)) if merged is not None else deque()
-        if trigger is self._measures.size_trigger and len(parts) > 1 and parts[-1].items < self._trigger_items:
+        merger = group.merger
+        self._held -= merger.size
+        parts = deque(self._split(merger.take(group.origin)) if merger.batches else ())
+        if trigger is self._measures.size_trigger and len(parts) > 1 and parts[-1].items < self._limits.items:
             rest = parts.pop()
-            buffer.add(rest)
+            merger.add(rest)
             self._held += len(rest.body)
         self._forward(group, parts, trigger)
 
@@ -345,12 +321,11 @@ class BatchProcessor(Processor):
 
     def _continue(self, group: Group) -> None:
         """Remove a group that has collected nothing since its batch was forwarded; else forward it or set its timer."""
-        buffer = group.buffer
-        if not buffer.batches:
+        if not group.merger.batches:
             self._remove(group)
         elif self._passes:
             self._flush(group, self._measures.timeout_trigger)
-        elif buffer.items >= self._trigger_items or buffer.size >= self._trigger_bytes:
+        elif group.merger.complete:
             self._flush(group, self._measures.size_trigger)
         else:
             self._set_timer(group, self._timeout, self._on_timeout)
@@ -373,7 +348,7 @@ class BatchProcessor(Processor):
 
     def _drop_everything(self) -> None:
         for group in list(self._groups.values()):
-            remaining = [*(group.blocked or ()), *group.buffer.batches]
+            remaining = [*(group.blocked or ()), *group.merger.batches]
             if group.blocked is not None:
                 self._unblock(group)
             dropped = sum([batch.abandon() for batch in remaining])

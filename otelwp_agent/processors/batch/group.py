@@ -5,42 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from otelwp_agent.model.batch import Origin
-from otelwp_agent.processors.batch.buffer import Buffer
+from otelwp_agent.model.merging import Merger
 from otelwp_agent.telemetry.metrics import Counter
 
 if TYPE_CHECKING:
     import asyncio
     from collections import deque
+    from collections.abc import Sequence
 
     from otelwp_agent.capacity import Capacity, Offer
     from otelwp_agent.model.batch import Batch
-    from otelwp_agent.model.signal import Signal
+    from otelwp_agent.model.merging import MergeLimits
 
 
 class Group:
     """Batches that are merged with each other: the collected ones and those that the next stage has refused."""
 
     __slots__ = (
-        "blocked", "buffer", "capacity", "encodings", "full", "key", "metadata", "offer", "origin", "signal", "tenant",
-        "timer", "trigger",
+        "blocked", "capacity", "full", "key", "merger", "offer", "origin", "timer", "trigger",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        key: tuple[object, ...],
-        batch: Batch,
-        names: tuple[str, ...],
-        metadata: tuple[str | None, ...],
-    ) -> None:
-        origin = batch.origin
-        headers = {name: value for name, value in zip(names, metadata, strict=True) if value is not None}
+    def __init__(self, key: tuple[object, ...], first: Origin, names: Sequence[str], limits: MergeLimits) -> None:
+        """Start empty. The merged batches get the origin `first`, of its headers only those in `names`."""
         self.key = key
-        self.signal: Signal = batch.signal
-        self.tenant = origin.tenant
-        self.encodings = batch.encodings
-        self.metadata = metadata
-        self.origin = Origin(origin.receiver, origin.transport, origin.tenant, headers)
-        self.buffer = Buffer()
+        headers = {name: first.headers[name] for name in names if name in first.headers}
+        self.origin = Origin(first.receiver, first.transport, first.tenant, headers)
+        self.merger = Merger(limits)
         self.blocked: deque[Batch] | None = None
         """The refused parts of a batch, while the next stage refuses them."""
         self.trigger = Counter()
@@ -56,4 +46,4 @@ class Group:
     @property
     def name(self) -> str:
         """Tenant and metadata values of the group, for logs; "" if it has neither."""
-        return " ".join(filter(None, (self.tenant, *self.metadata)))
+        return " ".join(filter(None, (self.origin.tenant, *self.origin.headers.values())))

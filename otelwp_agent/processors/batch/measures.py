@@ -52,7 +52,7 @@ REFUSED_BY_NEXT = Instrument(
 INSTRUMENTS = (SEND_SIZE, SEND_SIZE_BYTES, SIZE_TRIGGER, TIMEOUT_TRIGGER, CARDINALITY, REFUSED_BY_NEXT)
 
 
-class Measures:
+class BatchMeasures:
     """The instruments of one processor."""
 
     def __init__(self, context: Context) -> None:

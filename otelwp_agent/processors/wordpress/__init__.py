@@ -43,7 +43,7 @@ from otelwp_agent.model.projections import parse
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.model.site import UNKNOWN, site_of
 from otelwp_agent.processors.wordpress import queries
-from otelwp_agent.processors.wordpress.attributes import Reader, key_value, page_of
+from otelwp_agent.processors.wordpress.attributes import AttributeEditor, key_value, page_of
 from otelwp_agent.processors.wordpress.config import Multisite, Redact
 from otelwp_agent.processors.wordpress.redaction import Redactor
 from otelwp_agent.processors.wordpress.requests import Requests, Spans, find
@@ -105,7 +105,7 @@ class WordPressProcessor(Processor):
             key = redact.hash_key.get_secret_value().encode() if redact.hash_key and redact.mode == "hash" else None
             redactor = Redactor(key, redact.attributes, redact.parameters)
         self._redactor = redactor
-        self._read = Reader(redactor, code=config.code, sql_literals=not redact.sql).read
+        self._read = AttributeEditor(redactor, code=config.code, sql_literals=not redact.sql).read
         self._routes = Routes() if config.routes else None
         self._resources = Resources(config.multisite.suffix) if config.multisite.enabled else None
         self._least = config.n_plus_one

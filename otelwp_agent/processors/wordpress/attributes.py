@@ -89,7 +89,7 @@ def _key_value(key: str, value: bytes) -> bytes:
     return pb.KeyValue(key=key.encode(), value=value).SerializeToString()
 
 
-class Reader:
+class AttributeEditor:
     """Edits serialized KeyValues. Without a `redactor` values stay unchanged; `code` makes paths relative."""
 
     __slots__ = ("_code", "_known", "_redactor", "_sql")

@@ -17,7 +17,7 @@ from otelwp_agent.sampling.adaptive.histogram import bucket_of
 from otelwp_agent.sampling.adaptive.keys import Keys, KeyState
 from otelwp_agent.sampling.adaptive.policy import Unit
 from otelwp_agent.sampling.adaptive.sharing import share
-from otelwp_agent.sampling.adaptive.sites import Sites
+from otelwp_agent.sampling.adaptive.sites import SiteTable
 from otelwp_agent.sampling.adaptive.trace import Decision, Reason
 from otelwp_agent.sampling.consistent import ALWAYS, NEVER, adjusted_count, lowered, probability_of, threshold_near
 
@@ -76,7 +76,7 @@ class Controller:
         self.always = AlwaysKept(policy, now)
         self._has_sites = bool(policy.site_rules or policy.site_minimum)
         self.key_states = Keys(policy.max_keys, policy.forget_after, fixed, now)
-        self.sites = Sites(policy.site_rules, policy.site_minimum, policy.max_sites, policy.forget_after)
+        self.sites = SiteTable(policy.site_rules, policy.site_minimum, policy.max_sites, policy.forget_after)
         self.guarded = 0
         """Number of traces dropped because the budget of the last minute was spent."""
         self.certain = 0.0

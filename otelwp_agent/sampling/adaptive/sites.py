@@ -46,7 +46,7 @@ class SiteState:
             self.seen = 0.0
 
 
-class Sites:
+class SiteTable:
     """All sites, at most `limit`; no rules apply to further ones."""
 
     def __init__(self, rules: tuple[SiteRule, ...], minimum: float, limit: int, forget_after: float) -> None:

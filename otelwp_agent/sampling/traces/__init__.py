@@ -14,7 +14,17 @@ from __future__ import annotations
 
 from otelwp_agent.model import native
 from otelwp_agent.sampling.traces import reading
-from otelwp_agent.sampling.traces.reading import DUPLICATES, ERROR, INVALID, ROOTED, WHOLE, Choice, Part, Piece, Request
+from otelwp_agent.sampling.traces.reading import (
+    DUPLICATES,
+    ERROR,
+    INVALID,
+    ROOTED,
+    WHOLE,
+    Choice,
+    Part,
+    Piece,
+    TraceRequest,
+)
 
 __all__ = [
     "DUPLICATES",
@@ -26,7 +36,7 @@ __all__ = [
     "Choice",
     "Part",
     "Piece",
-    "Request",
+    "TraceRequest",
     "read",
 ]
 
@@ -35,7 +45,9 @@ NATIVE = _native is not None
 """Whether the extension module is used."""
 
 
-def read(body: bytes, marks: tuple[bytes, ...] | None = None, *, name: bool = False) -> tuple[Request, list[Piece]]:
+def read(
+    body: bytes, marks: tuple[bytes, ...] | None = None, *, name: bool = False
+) -> tuple[TraceRequest, list[Piece]]:
     """Find the traces of a request, as `reading.read` describes. Pieces may be plain tuples."""
     found = None if _native is None else _native.read(body, marks, name)
     return reading.read(body, marks, name) if found is None else found

@@ -66,7 +66,7 @@ def is_root(parent: bytes) -> bool:
     return not parent or parent == _NO_SPAN
 
 
-class Request:
+class TraceRequest:
     """A request whose traces have been found.
 
     Traces are identified by their positions in the pieces that `read` returned.
@@ -138,7 +138,7 @@ class Request:
         return bytes([codes[owner] for owner in self._owners])
 
 
-def read(body: bytes, marks: tuple[bytes, ...] | None, name: bool) -> tuple[Request, list[Piece]]:  # noqa: FBT001
+def read(body: bytes, marks: tuple[bytes, ...] | None, name: bool) -> tuple[TraceRequest, list[Piece]]:  # noqa: FBT001
     """Find the traces of a request, in the order of their first spans; raise `MalformedError` if it is not valid.
 
     `marks` are the serialized beginnings of the attributes that are requested of root spans, and `name` requests their
@@ -157,7 +157,7 @@ def read(body: bytes, marks: tuple[bytes, ...] | None, name: bool) -> tuple[Requ
                 trace = found[trace_id] = _Trace(len(found), resource)
             trace.add(span, item, resource)
             owners.append(trace.place)
-    return Request(body, owners), [trace.piece(trace_id, marks, name=name) for trace_id, trace in found.items()]
+    return TraceRequest(body, owners), [trace.piece(trace_id, marks, name=name) for trace_id, trace in found.items()]
 
 
 class _Trace:

@@ -125,7 +125,7 @@ async def test_stopping_ends_a_wait_at_once_and_counts_what_has_no_answer():
 
 
 def test_the_summary_is_one_line_for_a_person():
-    tally = generation.Tally(sent=12_000, accepted=11_000, rejected=1_000, retried=1)
+    tally = generation.RequestTally(sent=12_000, accepted=11_000, rejected=1_000, retried=1)
     tally.started = time.monotonic() - 2
     line = tally.line("spans")
     assert line.startswith("sent 12,000 spans: 11,000 accepted, 1,000 rejected, 1 request retried; 2.0 s, 5,")

@@ -28,7 +28,7 @@ def outgoing(catcher):
     return Outgoing(catcher.consume, context())
 
 
-def test_what_one_sender_sent_is_merged():
+def test_batches_of_one_sender_are_merged():
     catcher = Catcher()
     box = outgoing(catcher)
     for body, tenant in ((b"1", "a"), (b"2", "a"), (b"3", "b"), (b"4", "a")):
@@ -86,7 +86,7 @@ def test_a_megabyte_or_1024_batches_are_merged_at_most():
     ]
 
 
-def test_what_was_refused_comes_first_the_next_time():
+def test_a_refused_batch_comes_first_the_next_time():
     async def live():
         catcher = Catcher()
         offered = []
@@ -111,3 +111,14 @@ def test_what_was_refused_comes_first_the_next_time():
         assert not box.blocked
 
     run(live())
+
+
+def test_a_merged_batch_is_limited_in_batches_and_bytes():
+    catcher = Catcher()
+    box = outgoing(catcher)
+    for _ in range(1025):
+        box.put(batch(b"x", "a"))
+    for _ in range(3):
+        box.put(batch(b"y" * 2**19, "b"))
+    box.flush()
+    assert [len(each.body) for each in catcher.batches] == [1024, 1, 2**20, 2**19]

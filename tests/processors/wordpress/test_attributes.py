@@ -3,7 +3,7 @@ import pytest
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.attributes import as_string, decode
 from otelwp_agent.processors.wordpress import attributes
-from otelwp_agent.processors.wordpress.attributes import PLAIN, Reader, key_value
+from otelwp_agent.processors.wordpress.attributes import PLAIN, AttributeEditor, key_value
 from otelwp_agent.processors.wordpress.redaction import Redactor
 
 
@@ -13,7 +13,7 @@ def plain(data):
 
 
 def read(key, value, **settings):
-    return Reader(settings.pop("redactor", Redactor()), **settings).read(key_value(key, value))
+    return AttributeEditor(settings.pop("redactor", Redactor()), **settings).read(key_value(key, value))
 
 
 @pytest.mark.parametrize(
@@ -87,12 +87,12 @@ def test_facts_are_of_the_original_attributes():
 def test_other_attributes_stay_unchanged():
     for value in ("text", 1, 1.5, True, ["a"], None):
         assert read("my.own", value) is PLAIN
-    assert Reader(Redactor()).read(b"\xff\xff") is PLAIN
+    assert AttributeEditor(Redactor()).read(b"\xff\xff") is PLAIN
 
 
 def test_the_memory_is_bounded(monkeypatch):
     monkeypatch.setattr(attributes, "REMEMBERED", 5)
-    reader = Reader(Redactor())
+    reader = AttributeEditor(Redactor())
     for number in range(20):
         reader.read(key_value("db.query.text", f"SELECT {number}"))
     reader.read(key_value("db.query.text", "x" * 10_000))

@@ -1,7 +1,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from otelwp_agent.processors.wordpress.sql import MAX_SHAPE, is_option, shape
@@ -25,6 +25,7 @@ from otelwp_agent.processors.wordpress.sql import MAX_SHAPE, is_option, shape
             "SELECT SQL_CALC_FOUND_ROWS wp_posts.ID FROM wp_posts WHERE 1=1",
             "SELECT SQL_CALC_FOUND_ROWS wp_posts.ID FROM wp_posts WHERE ?=?",
         ),
+        ("SELECT\x0cid\x0bFROM\xa0t", "SELECT id FROM t"),
         ("", ""),
     ],
 )
@@ -45,6 +46,12 @@ def test_any_text_is_taken_and_a_shape_is_its_own_shape(text):
     once = shape(text)
     assert len(once) <= MAX_SHAPE
     assert shape(once) == once or "'" in once or '"' in once or "`" in once
+
+
+@given(st.text(alphabet="0a?,() \t\n\r\x0b\x0c\x85\xa0#-/*", max_size=20))
+@example("0\x0c#\n0")
+def test_white_space_and_comments_leave_a_stable_shape(text):
+    assert shape(shape(text)) == shape(text)
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from otelwp_agent.journal import shelf as shelves
+from otelwp_agent.journal import entry_store as shelves
 from otelwp_agent.journal.commits import CommitLoop
-from otelwp_agent.journal.records import Context
+from otelwp_agent.journal.entry_store import EntryStore
+from otelwp_agent.journal.records import RequestContext
 from otelwp_agent.journal.segment import FIRST_PARTLY_DONE, RELEASED, RUNNING, WAITING, Segment
-from otelwp_agent.journal.shelf import Shelf
 from otelwp_agent.model.batch import Origin
 from otelwp_agent.model.receipt import Outcome
 
@@ -30,96 +30,96 @@ async def fill_until(life, done):
 
 def make(directory, number, first, *names):
     segment = Segment.create(directory, number, first)
-    segment.contexts = {at: Context(Origin("otlp", "http"), (name,)) for at, name in enumerate(names)}
+    segment.contexts = {at: RequestContext(Origin("otlp", "http"), (name,)) for at, name in enumerate(names)}
     return segment
 
 
 @pytest.fixture
-def shelf():
-    return Shelf(None, structlog.get_logger())
+def entry_store():
+    return EntryStore(None, structlog.get_logger())
 
 
-def settle(shelf, entry, *, parked=False, done=()):
+def settle(entry_store, entry, *, parked=False, done=()):
     entry.parked, entry.done = parked, frozenset(done)
-    return shelf.end(entry)
+    return entry_store.end(entry)
 
 
-def test_an_entry_runs_waits_for_some_branches_runs_again_and_is_released(shelf, tmp_path):
+def test_an_entry_runs_waits_for_some_branches_runs_again_and_is_released(entry_store, tmp_path):
     segment = make(tmp_path, 1, 1, "traces")
-    shelf.segments.append(segment)
-    shelf.add(segment, [(0, 0, 5)])
-    entry = shelf.begin(segment, 0, 5, 40)
-    assert (shelf.entries, shelf.waiting, segment.states[0]) == (1, 0, RUNNING)
-    assert not settle(shelf, entry, parked=True, done={(0, "jaeger")})
-    assert (shelf.entries, shelf.waiting, segment.states[0]) == (1, 1, FIRST_PARTLY_DONE)
-    (replay,) = shelf.replays(lambda _context, done: done == {(0, "jaeger")})
-    assert (replay.entry.done, replay.entry.items, shelf.waiting) == ({(0, "jaeger")}, 5, 0)
-    assert settle(shelf, replay.entry)
-    assert (shelf.entries, segment.live, segment.states[0]) == (0, 0, RELEASED)
+    entry_store.segments.append(segment)
+    entry_store.add(segment, [(0, 0, 5)])
+    entry = entry_store.begin(segment, 0, 5, 40)
+    assert (entry_store.entries, entry_store.waiting, segment.states[0]) == (1, 0, RUNNING)
+    assert not settle(entry_store, entry, parked=True, done={(0, "jaeger")})
+    assert (entry_store.entries, entry_store.waiting, segment.states[0]) == (1, 1, FIRST_PARTLY_DONE)
+    (replay,) = entry_store.replays(lambda _context, done: done == {(0, "jaeger")})
+    assert (replay.entry.done, replay.entry.items, entry_store.waiting) == ({(0, "jaeger")}, 5, 0)
+    assert settle(entry_store, replay.entry)
+    assert (entry_store.entries, segment.live, segment.states[0]) == (0, 0, RELEASED)
     with pytest.raises(KeyError):
-        shelf.end(replay.entry)
+        entry_store.end(replay.entry)
     segment.close()
 
 
-def test_more_kinds_of_progress_than_a_byte_can_tell_are_done_again(shelf, tmp_path):
+def test_more_kinds_of_progress_than_a_byte_can_tell_are_done_again(entry_store, tmp_path):
     segment = make(tmp_path, 1, 1, "traces")
-    shelf.segments.append(segment)
-    shelf.add(segment, [(0, 0, 1)] * 300)
+    entry_store.segments.append(segment)
+    entry_store.add(segment, [(0, 0, 1)] * 300)
     for index in range(300):
-        settle(shelf, shelf.begin(segment, index, 1, 40), parked=True, done={(0, str(index))})
-    done = [shelf.done(segment, index) for index in range(300)]
+        settle(entry_store, entry_store.begin(segment, index, 1, 40), parked=True, done={(0, str(index))})
+    done = [entry_store.done(segment, index) for index in range(300)]
     assert done[252] == {(0, "252")}
     assert (segment.states[252], segment.states[253], done[253]) == (255, WAITING, frozenset())
     segment.close()
 
 
-def test_others_have_their_turn_while_entries_without_room_are_passed(shelf, tmp_path, monkeypatch):
+def test_others_have_their_turn_while_entries_without_room_are_passed(entry_store, tmp_path, monkeypatch):
     monkeypatch.setattr(shelves, "GLANCES", 10)
     segment = make(tmp_path, 1, 1, "full", "free")
-    shelf.segments.append(segment)
-    shelf.add(segment, [(0, 0, 1)] * 35 + [(0, 1, 1)])
+    entry_store.segments.append(segment)
+    entry_store.add(segment, [(0, 0, 1)] * 35 + [(0, 1, 1)])
     for index in range(36):
-        settle(shelf, shelf.begin(segment, index, 1, 40), parked=True)
-    found = list(shelf.replays(lambda context, _: context.pipelines == ("free",)))
+        settle(entry_store, entry_store.begin(segment, index, 1, 40), parked=True)
+    found = list(entry_store.replays(lambda context, _: context.pipelines == ("free",)))
     assert [replay and replay.entry.index for replay in found] == [None, None, None, 35]
     segment.close()
 
 
-def test_segments_may_come_and_go_between_two_replays(shelf, tmp_path):
+def test_segments_may_come_and_go_between_two_replays(entry_store, tmp_path):
     segments = [make(tmp_path, number, 1 + 2 * number, "traces") for number in range(3)]
     for segment in segments:
-        shelf.segments.append(segment)
-        shelf.add(segment, [(0, 0, 1)] * 2)
+        entry_store.segments.append(segment)
+        entry_store.add(segment, [(0, 0, 1)] * 2)
         for index in range(2):
-            settle(shelf, shelf.begin(segment, index, 1, 40), parked=True)
-    replays = shelf.replays(lambda _context, _done: True)
+            settle(entry_store, entry_store.begin(segment, index, 1, 40), parked=True)
+    replays = entry_store.replays(lambda _context, _done: True)
     first = next(replays).entry
     for index in range(2):  # all of the second moves to the third, and the second is deleted with the first
-        shelf.add(segments[2], [(0, 0, 1)])
-        assert not shelf.move(segments[1], index, segments[2], 2 + index, 40)
-    settle(shelf, first)
-    settle(shelf, next(replays).entry)
+        entry_store.add(segments[2], [(0, 0, 1)])
+        assert not entry_store.move(segments[1], index, segments[2], 2 + index, 40)
+    settle(entry_store, first)
+    settle(entry_store, next(replays).entry)
     segments[0].kept = 0
-    for pruned in shelf.prune(None):
+    for pruned in entry_store.prune(None):
         pruned.delete()
-    assert shelf.segments == segments[2:]
+    assert entry_store.segments == segments[2:]
     assert [replay.entry.seq for replay in replays] == [5, 6, 7, 8]
     assert list(tmp_path.iterdir()) == [segments[2].path]
     segments[2].close()
 
 
-def test_what_is_kept_is_not_deleted(shelf, tmp_path):
+def test_what_is_kept_is_not_deleted(entry_store, tmp_path):
     old, new = make(tmp_path, 1, 1, "traces"), make(tmp_path, 2, 2, "traces")
-    shelf.segments += [old, new]
-    shelf.add(old, [(0, 0, 1)])
-    entry = shelf.begin(old, 0, 1, 40)
-    assert shelf.prune(new) == [], "it is not settled"
-    settle(shelf, entry)
-    assert shelf.prune(new) == [], "that it is settled is not on disk"
+    entry_store.segments += [old, new]
+    entry_store.add(old, [(0, 0, 1)])
+    entry = entry_store.begin(old, 0, 1, 40)
+    assert entry_store.prune(new) == [], "it is not settled"
+    settle(entry_store, entry)
+    assert entry_store.prune(new) == [], "that it is settled is not on disk"
     old.kept = 0
-    assert shelf.prune(new) == [old]
-    assert shelf.prune(None) == [], "the last one has the accounts"
-    assert shelf.segments == [new]
+    assert entry_store.prune(new) == [old]
+    assert entry_store.prune(None) == [], "the last one has the accounts"
+    assert entry_store.segments == [new]
     old.close()
     new.close()
 
@@ -131,7 +131,7 @@ async def test_an_entry_that_is_damaged_and_partly_done_does_not_take_another_wi
     left.settle(Outcome.DELIVERED, 2)
     await first.flush()
     first.kill()
-    segment = first.journal._shelf.segments[-1]
+    segment = first.journal._entry_store.segments[-1]
     with segment.path.open("r+b") as file:
         file.seek(segment.offsets[0] + 40)
         file.write(b"\xff")
@@ -152,10 +152,10 @@ async def test_what_is_parked_while_it_moves_is_remembered_where_it_has_come_to(
     left.settle(Outcome.DELIVERED, 2)
     real, parked = CommitLoop._written, []
 
-    def meanwhile(self, draft):
-        if draft.moved and not parked:
+    def meanwhile(self, builder):
+        if builder.moved and not parked:
             parked.append(right.park(2))
-        real(self, draft)
+        real(self, builder)
 
     monkeypatch.setattr(CommitLoop, "_written", meanwhile)
     await fill_until(life, lambda: parked)
@@ -197,6 +197,6 @@ async def test_an_old_segment_that_cannot_be_read_stops_no_writing_and_no_feedin
     assert life.registry.value("otelwp_journal_unreadable_entries") == 1
     assert life.sums()[2] == 2, "it is not lost: it may be readable later"
     assert life.replay() == [], "not tried again at once"
-    life.journal._shelf.unreadable = dict.fromkeys(life.journal._shelf.unreadable, 0.0)
+    life.journal._entry_store.unreadable = dict.fromkeys(life.journal._entry_store.unreadable, 0.0)
     assert life.bodies() == [large(0)]
     assert life.journal.health().message == ""

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from otelwp_agent.errors import Overloaded
-from otelwp_agent.journal.account import INSTRUMENTS
+from otelwp_agent.journal.metrics import INSTRUMENTS
 
 
 def value(life, name, **labels):
@@ -44,7 +44,7 @@ async def test_what_could_not_be_written_is_counted_by_the_request_and_by_the_wr
 async def test_every_instrument_is_exposed(live, body):
     life = live()
     await life.put(body(0))
-    life.journal._account.refused(1, "journal_full")
+    life.journal._metrics.refused(1, "journal_full")
     text = life.registry.expose()
     assert [each.name for each in INSTRUMENTS if f"\n{each.name}" not in text and not text.startswith(each.name)] == []
     assert 'otelwp_journal_refused_entries{reason="journal_full"} 1\n' in text
@@ -54,5 +54,5 @@ async def test_every_instrument_is_exposed(live, body):
 async def test_entries_that_the_disk_does_not_return_are_counted_while_they_wait(live):
     life = live()
     assert value(life, "unreadable_entries") == 0
-    life.journal._shelf.unreadable = {(1, 0): 0.0, (1, 1): 0.0}
+    life.journal._entry_store.unreadable = {(1, 0): 0.0, (1, 1): 0.0}
     assert value(life, "unreadable_entries") == 2

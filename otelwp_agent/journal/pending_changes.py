@@ -1,4 +1,4 @@
-"""What the journal knows and has not written yet, and the accounts as they stand on disk."""
+"""Collect changes for the next commit, and keep the ledgers as they are on disk."""
 
 from __future__ import annotations
 
@@ -8,66 +8,66 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from otelwp_agent.journal.claims import Entry, JournalClaim
-    from otelwp_agent.journal.draft import Draft
+    from otelwp_agent.journal.claims import JournalClaim, JournaledRequest
+    from otelwp_agent.journal.commit_builder import CommitBuilder
     from otelwp_agent.journal.records import Account, ExporterRow
     from otelwp_agent.journal.segment import Segment
     from otelwp_agent.model.receipt import Ledger
 
 EXPORTERS_INTERVAL = 1.0
-"""Seconds after which a write has the sums of the exporters again."""
+"""Seconds between two commits with the sums of the exporters."""
 
 
-class Books:
-    """Accounts that changed, entries that are released, branches that are done: each commit takes what has come."""
+class PendingChanges:
+    """Changed ledgers, released entries and settled branches; each commit takes all of them."""
 
     def __init__(self) -> None:
-        """Know nothing yet."""
+        """Start without changes."""
         self.written: dict[Ledger, Account] = {}
-        """The accounts as the last commit has them."""
+        """The ledgers as of the last commit."""
         self.exporters: Callable[[], Sequence[ExporterRow]] = list
-        """Returns what is to be remembered of exporters."""
+        """Returns the sums of the exporters."""
         self._changed: dict[Ledger, None] = {}
         self._released: list[tuple[Segment, int]] = []
         self._progressed: list[JournalClaim] = []
         self._branches: list[tuple[int, int, str]] = []
-        """What is done of entries that wait again."""
+        """Settled branches of entries that wait again."""
         self._repeated: list[int] = []
-        """Numbers of entries whose release was on disk and is there no more."""
+        """Numbers of entries whose release was in a segment that disappeared."""
         self._tell_exporters = 0.0
 
     def __bool__(self) -> bool:
-        """Tell whether there is anything to be written."""
+        """Return whether there is a change to write."""
         return bool(self._changed or self._released or self._progressed or self._branches or self._repeated)
 
     def changed(self, ledger: Ledger) -> None:
-        """Note that an account has changed."""
+        """Record that a ledger has changed."""
         self._changed[ledger] = None
 
     def progressed(self, claim: JournalClaim) -> None:
-        """Note that a branch has settled something while others have not."""
+        """Record that a branch has settled items while others have not."""
         self._progressed.append(claim)
 
     def released(self, segment: Segment, index: int) -> None:
-        """Note that an entry is settled."""
+        """Record that an entry is settled."""
         self._released.append((segment, index))
 
-    def waits(self, entry: Entry) -> None:
-        """Note what is done of an entry that waits for the rest."""
+    def waits(self, entry: JournaledRequest) -> None:
+        """Record the settled branches of an entry that waits for the others."""
         self._branches += [(entry.seq, place, name) for place, name in entry.done]
 
     def repeat(self, released: Iterable[int], branches: Iterable[tuple[int, int, str]]) -> None:
-        """Write again which entries are released and which branches are done: the commits that said so are lost."""
+        """Write released entries and settled branches again: the commits with them are lost."""
         self._repeated += released
         self._branches += branches
 
-    def moved(self, draft: Draft, seq: int, done: Sequence[tuple[int, str]]) -> None:
-        """Note what has been done of an entry while a draft moved it to number `seq`."""
+    def moved(self, builder: CommitBuilder, seq: int, done: Sequence[tuple[int, str]]) -> None:
+        """Record the branches that settled an entry while `builder` moved it to number `seq`."""
         rows = [(seq, place, name) for place, name in done]
-        self._branches += [row for row in rows if row not in draft.branches]
+        self._branches += [row for row in rows if row not in builder.branches]
 
     def take_branches(self) -> list[tuple[int, int, str]]:
-        """Return what is done of entries that are not. Take it before anything moves: that takes along what is done."""
+        """Remove and return settled branches of open entries. Call it before entries move, which takes theirs along."""
         rows = dict.fromkeys(self._branches)
         for claim in self._progressed:
             entry = claim.entry
@@ -77,34 +77,34 @@ class Books:
         self._progressed, self._branches = [], []
         return list(rows)
 
-    def close(self, draft: Draft) -> None:
-        """End a draft with the commit that says everything known now."""
+    def close(self, builder: CommitBuilder) -> None:
+        """Finish a builder with a commit of all changes."""
         exporters: Sequence[ExporterRow] = ()
-        if not draft.segment.size or time.monotonic() >= self._tell_exporters:
+        if not builder.segment.size or time.monotonic() >= self._tell_exporters:
             self._tell_exporters = time.monotonic() + EXPORTERS_INTERVAL
             exporters = self.exporters()
         rows = {ledger: row_of(ledger) for ledger in self._changed}
-        draft.commit(rows, self._released, exporters, self._repeated)
+        builder.commit(rows, self._released, exporters, self._repeated)
         self._changed, self._released, self._repeated = {}, [], []
 
     def tell_exporters(self) -> None:
-        """Have the next commit say what exporters have done, however recently that was said."""
+        """Include the sums of the exporters in the next commit, however recent the last ones are."""
         self._tell_exporters = 0.0
 
-    def on_disk(self, draft: Draft) -> None:
-        """Remember what a draft says, now that it is on disk."""
-        self.written.update(draft.rows)
-        for segment, _ in draft.released:
+    def on_disk(self, builder: CommitBuilder) -> None:
+        """Record that the changes in a builder are on disk."""
+        self.written.update(builder.rows)
+        for segment, _ in builder.released:
             segment.kept -= 1
 
-    def take_back(self, draft: Draft) -> None:
-        """Know again what a draft would have said: it cannot be written."""
-        self._changed |= dict.fromkeys(draft.rows)
-        self._released[:0] = draft.released
-        self._repeated[:0] = draft.repeated
-        self._branches += draft.branches
+    def take_back(self, builder: CommitBuilder) -> None:
+        """Take the changes of a builder back: it cannot be written."""
+        self._changed |= dict.fromkeys(builder.rows)
+        self._released[:0] = builder.released
+        self._repeated[:0] = builder.repeated
+        self._branches += builder.branches
 
 
 def row_of(ledger: Ledger) -> Account:
-    """Return an account as it is written."""
+    """Return the row of a ledger in a commit."""
     return (*ledger.key, ledger.accepted, list(ledger.settled), dict(ledger.dropped_reasons))

@@ -1,9 +1,9 @@
-"""The segments of a journal, and where each entry stands: waiting, running, or released.
+"""The segments of a journal, and the state of each entry: waiting, running, or released.
 
 Invariants:
 
-* An entry that is not released is either running, and then has an `Entry`, or waits, and then its segment's state says
-  for what.
+* An entry that is not released is either running, and then has a `JournaledRequest`, or waits, and then the state of
+  its segment says for what.
 * `Segment.kept` goes down only when a release is on disk; a segment is deleted when nothing in it is kept.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from otelwp_agent.journal.claims import NOTHING, Entry
+from otelwp_agent.journal.claims import NOTHING, JournaledRequest
 from otelwp_agent.journal.segment import FIRST_PARTLY_DONE, RELEASED, RUNNING, WAITING
 from otelwp_agent.telemetry.log_limit import LogLimit
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import structlog
 
     from otelwp_agent.journal.claims import Done, Keeper
-    from otelwp_agent.journal.records import Context, Record
+    from otelwp_agent.journal.records import JournalRecord, RequestContext
     from otelwp_agent.journal.recovery import Recovered
     from otelwp_agent.journal.segment import Segment
 
@@ -31,34 +31,34 @@ GLANCES = 1000
 READ_INTERVAL = 1.0
 """Seconds until an entry that the disk did not return is read again."""
 Spot = tuple[int, int, int]
-"""Of an entry in its segment: offset, number of its context, items."""
+"""An entry in its segment: offset, number of its context, items."""
 
 
 class Replay(NamedTuple):
     """An entry that was read again. Without `record` it is damaged."""
 
-    entry: Entry
-    record: Record | None
-    context: Context | None
+    entry: JournaledRequest
+    record: JournalRecord | None
+    context: RequestContext | None
 
 
-class Shelf:
+class EntryStore:
     """Segments, the oldest first."""
 
     def __init__(self, keeper: Keeper, log: structlog.typing.FilteringBoundLogger) -> None:
-        """Hold nothing yet; `keeper` hears what becomes of entries."""
+        """Start empty; `keeper` gets the reports of claims."""
         self.segments: list[Segment] = []
         self.entries = 0
         """Requests that are not settled."""
         self._keeper = keeper
         self._log = log
         self.unreadable: dict[tuple[int, int], float] = {}
-        """By number of the segment and index, entries that the disk did not return, and when to try again."""
+        """Entries that the disk did not return, and when to read them again, by (number of the segment, index)."""
         self._limit = LogLimit(time.monotonic)
-        self._running: dict[tuple[int, int], Entry] = {}
-        """By number of the segment and index."""
+        self._running: dict[tuple[int, int], JournaledRequest] = {}
+        """Running entries by (number of the segment, index)."""
         self._done_sets: list[Done] = []
-        """What the states from `FIRST_PARTLY_DONE` on mean."""
+        """Settled branches that the states from `FIRST_PARTLY_DONE` on stand for."""
 
     @property
     def stored(self) -> int:
@@ -71,12 +71,12 @@ class Shelf:
         return sum([segment.waiting for segment in self.segments])
 
     def restore(self, recovered: Recovered) -> None:
-        """Go on from what was read."""
+        """Continue with the segments that were read."""
         self.segments = recovered.segments
         self.entries = recovered.entries
         for segment in self.segments:
             for seq in [seq for seq in recovered.branches if segment.first <= seq < segment.end]:
-                if segment.states[seq - segment.first] == WAITING:  # else it is damaged, and settled as that
+                if segment.states[seq - segment.first] == WAITING:  # otherwise it is damaged, and settled as such
                     segment.states[seq - segment.first] = self._state_of(frozenset(recovered.branches[seq]))
             states = enumerate(segment.states)
             segment.waiting_for.update(
@@ -84,7 +84,7 @@ class Shelf:
             )
 
     def add(self, segment: Segment, spots: list[Spot]) -> int:
-        """Enter what has been written to a segment, as running; return the index of the first."""
+        """Add entries that were written to a segment, as running; return the index of the first."""
         first = len(segment.states)
         for offset, number, items in spots:
             segment.offsets.append(offset)
@@ -94,15 +94,15 @@ class Shelf:
         segment.kept += len(spots)
         return first
 
-    def begin(self, segment: Segment, index: int, items: int, size: int) -> Entry:
-        """Return the account of a new entry."""
+    def begin(self, segment: Segment, index: int, items: int, size: int) -> JournaledRequest:
+        """Return the `JournaledRequest` of a new entry."""
         segment.live += 1
         segment.live_bytes += size
         self.entries += 1
         return self._run(segment, index, items, size)
 
-    def end(self, entry: Entry) -> bool:
-        """Take back an entry that no longer runs; return whether it is released, and does not wait."""
+    def end(self, entry: JournaledRequest) -> bool:
+        """Finish an entry; return True if it is released, False if it waits to be fed again."""
         segment, index = entry.segment, entry.index
         del self._running[segment.number, index]
         if entry.parked:
@@ -116,7 +116,7 @@ class Shelf:
         return True
 
     def move(self, old: Segment, index: int, segment: Segment, place: int, size: int) -> bool:
-        """Have an entry stand where it has been copied to; return whether it has been released since."""
+        """Move an entry to its copy in a newer segment; return whether it has been released meanwhile."""
         state = old.states[index]
         segment.states[place] = state
         if state == RELEASED:
@@ -135,8 +135,8 @@ class Shelf:
         segment.live_bytes += size
         return False
 
-    def living(self, segment: Segment, most: int) -> Iterator[tuple[int, Record, Context, Done]]:
-        """Yield entries of a segment that are not released, with what is done of them, up to `most` bytes of them."""
+    def living(self, segment: Segment, most: int) -> Iterator[tuple[int, JournalRecord, RequestContext, Done]]:
+        """Yield up to `most` bytes of entries of a segment that are not released, with their settled branches."""
         for index, state in enumerate(segment.states):
             if state == RELEASED:
                 continue
@@ -148,17 +148,17 @@ class Shelf:
                 continue
             context = segment.contexts.get(segment.context_numbers[index])
             if record is None or context is None:
-                continue  # it is dropped when its turn comes to be fed
+                continue  # it is dropped when it would be fed
             yield index, record, context, self.done(segment, index)
             most -= len(record.payload)
             if most < 0:
                 return
 
-    def replays(self, ready: Callable[[Context, Done], bool]) -> Iterator[Replay | None]:
-        """Yield the entries that wait and for which there is room, the oldest first, each to be fed at once.
+    def replays(self, ready: Callable[[RequestContext, Done], bool]) -> Iterator[Replay | None]:
+        """Yield the entries that wait and can be fed, the oldest first; the caller feeds each at once.
 
-        `ready` tells of a context, and of what is done, whether there is. `None` stands for `GLANCES` entries for which
-        there is none: it lets the caller see to others.
+        `ready` returns whether an entry with this context and these settled branches can be fed. Yields `None` after
+        each `GLANCES` entries that cannot, so that the caller can let other tasks run.
         """
         passed = 0
         for segment in list(self.segments):
@@ -197,7 +197,7 @@ class Shelf:
         return sums
 
     def done(self, segment: Segment, index: int) -> Done:
-        """Return what is done of an entry that is not released."""
+        """Return the branches that have settled an entry that is not released."""
         state = segment.states[index]
         return self._running[segment.number, index].done if state == RUNNING else self._done_of(state)
 
@@ -206,7 +206,7 @@ class Shelf:
         return [segment.first + index for index, state in enumerate(segment.states) if state == RELEASED]
 
     def partly_done(self, segment: Segment) -> list[tuple[int, int, str]]:
-        """Return what is done of the entries of a segment that are not released: number, pipeline, branch."""
+        """Return the settled branches of entries that are not released: (number, pipeline, branch)."""
         return [
             (segment.first + index, place, name)
             for index, state in enumerate(segment.states)
@@ -215,7 +215,7 @@ class Shelf:
         ]
 
     def prune(self, current: Segment | None) -> list[Segment]:
-        """Take off the oldest segments as long as nothing in them is needed, but never the `current` one; return them.
+        """Remove and return the oldest segments that are not needed, but never the `current` one.
 
         Without a current one the newest stays: it has the accounts.
         """
@@ -224,8 +224,8 @@ class Shelf:
             pruned.append(self.segments.pop(0))
         return pruned
 
-    def _is_ready(self, segment: Segment, key: tuple[int, int], ready: Callable[[Context, Done], bool]) -> bool:
-        """Tell whether there is room for entries of this context and state; without a context, they are to be lost."""
+    def _is_ready(self, segment: Segment, key: tuple[int, int], ready: Callable[[RequestContext, Done], bool]) -> bool:
+        """Return whether entries of this context and state can be fed; those without a context are dropped."""
         context = segment.contexts.get(key[0])
         return context is None or ready(context, self._done_of(key[1]))
 
@@ -234,7 +234,7 @@ class Shelf:
         return time.monotonic() >= self.unreadable.get((segment.number, index), 0.0)
 
     def _read(self, segment: Segment, index: int) -> Replay | None:
-        """Read an entry that waits, and let it run; return `None` if the disk cannot be read, and let it wait."""
+        """Read a waiting entry and mark it as running; return `None`, and let it wait, if the disk cannot be read."""
         try:
             record = segment.entry(index)
         except OSError as error:
@@ -258,26 +258,26 @@ class Shelf:
         entry.done = self._done_of(state)
         return Replay(entry, record, segment.contexts.get(segment.context_numbers[index]))
 
-    def _run(self, segment: Segment, index: int, items: int, size: int) -> Entry:
-        entry = self._running[segment.number, index] = Entry(self._keeper, segment, index, items, size)
+    def _run(self, segment: Segment, index: int, items: int, size: int) -> JournaledRequest:
+        entry = self._running[segment.number, index] = JournaledRequest(self._keeper, segment, index, items, size)
         return entry
 
     def _done_of(self, state: int) -> Done:
         return self._done_sets[state - FIRST_PARTLY_DONE] if state >= FIRST_PARTLY_DONE else NOTHING
 
     def _state_of(self, done: Done) -> int:
-        """Return the state of an entry that waits, of which this much is done."""
+        """Return the state of a waiting entry with these settled branches."""
         if not done:
             return WAITING
         if done not in self._done_sets:
             if len(self._done_sets) >= _PARTLY_DONE_STATES:
-                return WAITING  # as much as a byte can tell; what is done of it will be done again
+                return WAITING  # a byte has no more states; settled branches get the entry again
             self._done_sets.append(done)
         return FIRST_PARTLY_DONE + self._done_sets.index(done)
 
 
 def _stop_waiting(segment: Segment, index: int, state: int) -> None:
-    """Count an entry that waited no more."""
+    """Count an entry that no longer waits."""
     key = (segment.context_numbers[index], state)
     segment.waiting_for[key] -= 1
     if not segment.waiting_for[key]:

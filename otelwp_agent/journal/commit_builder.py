@@ -1,54 +1,54 @@
-"""What one write of the journal holds, while it is put together and until it is on disk."""
+"""Encode the records of one write of the journal, and keep them until they are on disk."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
 from otelwp_agent.journal import records
-from otelwp_agent.journal.records import Commit, Context, Kind
+from otelwp_agent.journal.records import Commit, RecordKind, RequestContext
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from otelwp_agent.errors import Overloaded
-    from otelwp_agent.journal.claims import Done, Entry
-    from otelwp_agent.journal.records import Account, ExporterRow, Record, Snapshot
+    from otelwp_agent.journal.claims import Done, JournaledRequest
+    from otelwp_agent.journal.entry_store import Spot
+    from otelwp_agent.journal.records import Account, ExporterRow, JournalRecord, JournalSnapshot
     from otelwp_agent.journal.segment import Segment
-    from otelwp_agent.journal.shelf import Spot
     from otelwp_agent.model.batch import Batch, Origin
     from otelwp_agent.model.receipt import Ledger
 
 
-class Request(Protocol):
-    """A request that is to be written, and who waits for that."""
+class PendingRequest(Protocol):
+    """A request that is to be written, with the sender that waits for it."""
 
     @property
     def batch(self) -> Batch:
-        """What is written."""
+        """The batch to write."""
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What tells its context from others."""
+        """A key that identifies its context."""
 
     @property
     def pipelines(self) -> tuple[str, ...]:
-        """The pipelines that it enters."""
+        """Ids of the pipelines that it is for."""
 
     @property
     def ledgers(self) -> Sequence[Ledger]:
-        """Their accounts."""
+        """The ledgers of these pipelines."""
 
     def origin(self) -> Origin:
-        """Return what is to be remembered of where it came from."""
+        """Return the origin to store."""
 
-    def written(self, entry: Entry) -> None:
-        """Go on: it is on disk."""
+    def written(self, entry: JournaledRequest) -> None:
+        """Acknowledge and feed the request: it is on disk."""
 
     def refused(self, error: Overloaded) -> None:
-        """Give up: it cannot be written."""
+        """Refuse the request: it cannot be written."""
 
 
-class Draft:
+class CommitBuilder:
     """Records for the end of one segment: entries that move there, then those of requests, then the commit."""
 
     __slots__ = (
@@ -57,18 +57,18 @@ class Draft:
     )  # fmt: skip
 
     def __init__(self, segment: Segment, numbers: dict[tuple[object, ...], int]) -> None:
-        """Begin; `numbers` has the contexts that are in the segment, and gets those that come with this."""
+        """Start; `numbers` maps the contexts of the segment to their numbers, and gets those that are added."""
         self.segment = segment
         self.parts: list[bytes] = []
         self.spots: list[Spot] = []
-        """Of each entry that moves, then of each request."""
+        """Offset, context and items of each moved entry, then of each request."""
         self.moved: list[tuple[Segment, int, int]] = []
-        """Segment, index and bytes of each entry that moves."""
-        self.requests: list[Request] = []
-        self.contexts: dict[int, Context] = {}
-        """Those that come with this."""
+        """Old segment, index and bytes of each moved entry."""
+        self.requests: list[PendingRequest] = []
+        self.contexts: dict[int, RequestContext] = {}
+        """Contexts that this write adds."""
         self.rows: dict[Ledger, Account] = {}
-        """The accounts that it changes."""
+        """The ledgers that it changes."""
         self.released: list[tuple[Segment, int]] = []
         self.repeated: Sequence[int] = ()
         self.branches: list[tuple[int, int, str]] = []
@@ -77,7 +77,7 @@ class Draft:
 
     @property
     def end(self) -> int:
-        """Where the segment ends once this is written."""
+        """End of the segment once this is written."""
         return self._offset
 
     @property
@@ -85,13 +85,13 @@ class Draft:
         """The number of the next entry."""
         return self.segment.end + len(self.spots)
 
-    def begin_segment(self, snapshot: Snapshot) -> None:
-        """Say first of all what the accounts are."""
+    def begin_segment(self, snapshot: JournalSnapshot) -> None:
+        """Add the snapshot of all ledgers, which starts a segment."""
         self._numbers.clear()
-        self._add(records.other(self.segment.marker, Kind.SNAPSHOT, snapshot.encode()))
+        self._add(records.other(self.segment.marker, RecordKind.SNAPSHOT, snapshot.encode()))
 
-    def move(self, old: Segment, index: int, record: Record, context: Context, done: Done) -> None:
-        """Copy an entry out of an older segment. All that move come before all requests."""
+    def move(self, old: Segment, index: int, record: JournalRecord, context: RequestContext, done: Done) -> None:
+        """Copy an entry from an older segment. All moved entries come before all requests."""
         origin = context.origin
         sender = (origin.receiver, origin.transport, origin.tenant, *origin.headers.items())
         number = self._number_of(("moved", sender, context.pipelines), context)
@@ -101,11 +101,11 @@ class Draft:
         self.moved.append((old, index, sum(map(len, parts))))
         self._add_entry(parts, number, record.items)
 
-    def add(self, request: Request) -> None:
-        """Write a request."""
+    def add(self, request: PendingRequest) -> None:
+        """Add a request."""
         number = self._numbers.get(request.key)
         if number is None:
-            number = self._number_of(request.key, Context(request.origin(), request.pipelines))
+            number = self._number_of(request.key, RequestContext(request.origin(), request.pipelines))
         batch = request.batch
         parts = records.entry(self.segment.marker, self.next, batch.signal, number, batch.items, batch.body)
         self.requests.append(request)
@@ -118,25 +118,25 @@ class Draft:
         exporters: Sequence[ExporterRow],
         repeated: Sequence[int] = (),
     ) -> None:
-        """End with what is true when this is on disk; `repeated` are the numbers of entries released before."""
+        """Add the commit: what is true when this is on disk; `repeated` are numbers of entries released before."""
         self.rows, self.released, self.repeated = rows, released, repeated
         entries = range(self.segment.end + len(self.moved), self.next)
         seqs = [segment.first + index for segment, index in released]
         seqs += repeated
         commit = Commit(entries, list(rows.values()), seqs, self.branches, exporters)
-        self._add(records.other(self.segment.marker, Kind.COMMIT, commit.encode()))
+        self._add(records.other(self.segment.marker, RecordKind.COMMIT, commit.encode()))
 
     def forget_contexts(self) -> None:
-        """Take back the contexts that come with this: it cannot be written."""
+        """Remove the contexts that this adds: it cannot be written."""
         for key in [key for key, number in self._numbers.items() if number in self.contexts]:
             del self._numbers[key]
 
-    def _number_of(self, key: tuple[object, ...], context: Context) -> int:
+    def _number_of(self, key: tuple[object, ...], context: RequestContext) -> int:
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = len(self._numbers)
             self.contexts[number] = context
-            record = records.other(self.segment.marker, Kind.CONTEXT, context.encode(), number)
+            record = records.other(self.segment.marker, RecordKind.CONTEXT, context.encode(), number)
             self._add(record)
             self._add(record)  # twice: damage to the only one would cost every entry that needs it
         return number

@@ -173,6 +173,20 @@ def test_a_branch_has_settled_all_of_an_entry_when_its_parts_add_up(entry, keepe
     assert keeper.told == [("progressed", 0, frozenset()), ("progressed", 0, {"x"})]
 
 
+@pytest.mark.parametrize("first_parks", [False, True])
+def test_a_branch_is_done_with_an_entry_that_came_to_the_fan_out_in_parts(entry, keeper, first_parks):
+    (claim,) = claims(entry, "a")
+    first, second = (claim.receipt.part(items).fork("xy") for items in (1, 3))
+    first[0].settle(Outcome.DELIVERED, 1)
+    if first_parks:
+        first[1].park(1)
+    else:
+        first[1].settle(Outcome.DELIVERED, 1)
+    second[0].settle(Outcome.DELIVERED, 3)
+    second[1].park(3)
+    assert keeper.told[-1] == ("closed", True, {(0, "x")})
+
+
 def test_a_branch_that_refused_and_was_taken_back_has_settled_nothing(entry):
     (claim,) = claims(entry, "a")
     claim.receipt.fork("xy")

@@ -97,3 +97,50 @@ def test_what_moves_brings_along_its_context_what_is_done_of_it_and_its_old_numb
     commit = Commit.decode(records[-1].payload)
     assert commit.entries == range(8, 9), "what has moved was accepted before"
     assert builder.moved == [(old, 0, moved.end - moved.offset)]
+
+
+def test_a_builder_knows_where_each_entry_is_its_context_and_its_items(segment):
+    builder = CommitBuilder(segment, {})
+    requests = [Request(b"a"), Request(b"b", "shop")]
+    for request in requests:
+        builder.add(request)
+    entries = [record for record in write(builder) if record.kind is RecordKind.ENTRY]
+    assert builder.spots == [(entry.offset, entry.context, 2) for entry in entries]
+    assert builder.requests == requests
+    assert [(number, each.origin.tenant, each.pipelines) for number, each in builder.contexts.items()] == [
+        (0, "", ("logs",)), (1, "shop", ("logs",))
+    ]  # fmt: skip
+
+
+def test_entries_that_move_share_a_context_of_the_same_sender_and_pipelines_alone(segment, tmp_path):
+    old = Segment.create(tmp_path, 0, 3)
+    before = CommitBuilder(old, {})
+    for number in range(4):
+        before.add(Request(b"old %d" % number))
+    entries = [record for record in write(before) if record.kind is RecordKind.ENTRY]
+    old.close()
+    origins = [Origin("otlp", "http", "a"), Origin("otlp", "http", "b"), Origin("otlp", "http", "a")]
+    pipelines = [("logs",), ("logs",), ("logs",), ("logs", "logs/2")]
+    builder = CommitBuilder(segment, {})
+    for index, (record, names) in enumerate(zip(entries, pipelines, strict=True)):
+        builder.move(
+            old, index, record, RequestContext([*origins, origins[0]][index], names), frozenset({(0, f"x{index}")})
+        )
+    records = write(builder)
+    moved = [record for record in records if record.kind is RecordKind.MOVED]
+    assert [record.context for record in moved] == [0, 1, 0, 2]
+    assert [(record.context, record.kind) for record in records if record.kind is RecordKind.CONTEXT] == [
+        (number, RecordKind.CONTEXT) for number in (0, 0, 1, 1, 2, 2)
+    ]
+    assert builder.spots == [(record.offset, record.context, 2) for record in moved]
+    assert builder.branches == [(7, 0, "x0"), (8, 0, "x1"), (9, 0, "x2"), (10, 0, "x3")]
+    assert [(index, size) for _, index, size in builder.moved] == [
+        (at, record.end - record.offset) for at, record in enumerate(moved)
+    ]
+
+
+def test_a_commit_names_what_is_released_by_its_number(segment):
+    builder = CommitBuilder(segment, {})
+    builder.commit({}, [(segment, 2), (segment, 5)], (), [3])
+    (record,) = write(builder)
+    assert sorted(Commit.decode(record.payload).released) == [3, 9, 12]

@@ -1,6 +1,7 @@
 """What the loop of commits does beyond writing: see test_journal.py for that."""
 
 import asyncio
+import errno
 from types import SimpleNamespace
 
 import pytest
@@ -9,8 +10,10 @@ from structlog.testing import capture_logs
 from otelwp_agent.errors import Overloaded
 from otelwp_agent.journal import commits
 from otelwp_agent.journal.commits import EARLY_BYTES, FLUSH_INTERVAL, GROUP_INTERVAL, MAX_GROUP
+from otelwp_agent.journal.records import HEADER_BYTES, JournalSnapshot, RecordKind
 from otelwp_agent.journal.segment import DisplacedError, Segment
 from otelwp_agent.journal.segments import SegmentStore
+from otelwp_agent.model.receipt import Outcome
 from tests.kit.graphs import until
 
 
@@ -223,3 +226,129 @@ async def test_a_bug_in_a_commit_is_logged_and_senders_are_refused_with_it(live,
     assert "ZeroDivisionError" in str(one.error)
     (line,) = [line for line in log if line["event"] == "the journal's writing broke"]
     assert (line["log_level"], type(line["exc_info"])) == ("error", ZeroDivisionError)
+
+
+async def test_entries_of_a_segment_that_disappeared_are_copied_while_they_are_settled(live, body, monkeypatch):
+    """One is released and one is done by another branch between the preparation of the commit and its end."""
+    life = live()
+    requests = await life.put(*[body(number) for number in range(5)])
+    forks = requests[1].claims[0].receipt.fork(["x", "y", "z"])
+    forks[0].settle(Outcome.DELIVERED, 2)
+    lost = life.journal._entry_store.segments[-1]
+    lost.path.unlink()
+    commits, submit = life.journal._commits, life.journal._commits._writer.submit
+
+    def settle_meanwhile(work, done):
+        if commits.builder.moved:
+            requests[3].settle()
+            forks[1].settle(Outcome.DELIVERED, 2)
+            forks[2].park(2)
+        submit(work, done)
+
+    monkeypatch.setattr(commits._writer, "submit", settle_meanwhile)
+    commits._on_check()
+    await until(lambda: not life.journal._store.must_copy)
+    monkeypatch.undo()
+    requests[0].settle()
+    (later,) = await life.put(body(5))
+    assert [life.journal.entries, life.journal.waiting] == [4, 1]
+    segment = later.entry.segment
+    assert requests[2].entry.segment is segment
+    assert [segment.entry(each.entry.index).body() for each in (requests[2], requests[4], later)] == [
+        body(2), body(4), body(5)
+    ]  # fmt: skip
+    assert segment.live == 4
+    assert segment.live_bytes == sum(
+        record.end - record.offset for record in (segment.entry(requests[at].entry.index) for at in (1, 2, 4))
+    ) + HEADER_BYTES + len(body(5))
+    later.settle()
+    requests[4].settle()
+    await life.flush()
+    assert segment.live == 2
+    life.kill()
+    second = live()
+    assert {record.body(): entry.done for entry, record, _ in second.replay()} == {
+        body(1): {(0, "x"), (0, "y")},
+        body(2): frozenset(),
+    }
+    assert second.sums()[0] == 12
+
+
+async def test_what_is_displaced_is_copied_by_the_next_check_even_if_that_finds_nothing_new(live, monkeypatch):
+    commits = live().journal._commits
+    called = []
+    monkeypatch.setattr(commits, "commit", lambda: called.append(1))
+    for displaced, must_copy, count in ((False, False, 0), (True, False, 1), (False, True, 2), (True, True, 3)):
+        monkeypatch.setattr(SegmentStore, "find_displaced", lambda _, displaced=displaced: displaced)
+        monkeypatch.setattr(SegmentStore, "must_copy", must_copy)
+        commits._on_check()
+        assert len(called) == count
+    commits._check.cancel()
+
+
+async def test_the_next_segment_begins_with_the_number_after_the_last_entry(live, body):
+    life = live()
+    await life.put(body(0), body(1))
+    life.journal._store.current = None
+    (later,) = await life.put(body(2))
+    assert (later.entry.segment.first, later.entry.seq, later.entry.index) == (3, 3, 0)
+    (after,) = await life.put(body(3))
+    assert (after.entry.seq, after.entry.index, after.entry.size) == (4, 1, HEADER_BYTES + len(body(3)))
+
+
+@pytest.mark.parametrize("why", ["a commit is being written", "the journal is closed"])
+async def test_nothing_is_written_beside_another_commit_or_after_the_end(live, why):
+    commits = live().journal._commits
+    commits._requests = sized(10)
+    if why == "the journal is closed":
+        commits._admission.closed = True
+    else:
+        commits.builder = object()
+    before = commits.builder
+    commits.commit()
+    assert (len(commits._requests), commits.builder) == (1, before)
+    assert commits._scheduled is False
+    commits.builder, commits._requests = None, []
+
+
+async def test_senders_are_refused_when_no_segment_can_be_created(live, body, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    life = live()
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentStore, "newest", full)
+        requests = await life.put(body(0), body(1))
+    assert ["No space left on device" in str(request.error) for request in requests] == [True, True]
+    assert (life.journal._admission.unwritten, life.sums()[0]) == (0, 0)
+
+
+async def test_the_accounts_of_requests_add_up(live, body):
+    life = live()
+    for number in range(3):
+        await life.put(body(number))
+    assert life.sums() == (6, [0, 0, 0, 0], 6)
+
+
+async def test_a_segment_begins_with_the_accounts_on_disk_and_the_time(live, body, monkeypatch):
+    life = live()
+    monkeypatch.setattr("otelwp_agent.journal.commits.time.time", lambda: 1234.5)
+    for adjusted in (True, False):
+        life.journal._store.adjusted, life.journal._store.current = adjusted, None
+        (one,) = await life.put(body(0))
+        record = next(iter(one.entry.segment.scan()))
+        assert record.kind is RecordKind.SNAPSHOT
+        snapshot = JournalSnapshot.decode(record.payload)
+        assert (snapshot.first, snapshot.time, snapshot.adjusted) == (one.entry.seq, 1234.5, adjusted)
+        assert [row[3] for row in snapshot.accounts] == ([] if adjusted else [2])
+        (two,) = await life.put(body(1))
+        life.journal._changes.written.clear()
+        assert [each.kind for each in two.entry.segment.scan()].count(RecordKind.SNAPSHOT) == 1
+        life.journal._changes.written[two.ledgers[0]] = ("traces", "otlp", "", 2, [0, 0, 0, 0], {})
+
+
+async def test_without_sync_no_thread_writes(live, body, monkeypatch):
+    life = live(sync="none")
+    monkeypatch.setattr(life.journal._commits._writer, "submit", lambda *_: pytest.fail("a thread was asked"))
+    (one,) = await life.put(body(0))
+    assert one.error is None

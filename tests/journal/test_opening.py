@@ -1,6 +1,7 @@
 import errno
 import os
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +50,63 @@ def test_accounts_are_put_where_the_entries_say(live, told, accepted, dropped):
     assert (found, ledger.accepted, ledger.settled[Outcome.DROPPED]) == (told, accepted, dropped)
     assert ledger.in_flight == live
     assert sum(ledger.dropped_reasons.values()) == dropped
+
+
+def account(pipeline, accepted, live):
+    return (pipeline, "otlp", ""), (pipeline, "otlp", "", accepted, [0, 0, 0, 0], {}), live
+
+
+def test_damage_is_summed_up_over_all_accounts_and_named_as_the_reason():
+    rows = [account("a", 3, 2), account("b", 5, 0), account("c", 4, 4), account("d", 1, 2), account("e", 1, 4)]
+    found = Recovered(accounts={key: row for key, row, _ in rows}, live=Counter({key: live for key, _, live in rows}))
+    ledgers = Ledgers()
+    assert opening.put_right(found, ledgers) == (6, 4)
+    assert {ledger.key[0]: ledger.dropped_reasons for ledger in ledgers} == {
+        "a": {"journal_damaged": 1}, "b": {"journal_damaged": 5}, "c": {}, "d": {}, "e": {}
+    }  # fmt: skip
+    assert {ledger.key[0]: ledger.accepted for ledger in ledgers} == {"a": 3, "b": 5, "c": 4, "d": 2, "e": 4}
+
+
+def test_an_account_is_independent_of_what_was_read():
+    found = recovered(10, [5, 0, 0, 1], 4, {"malformed": 1})
+    ledgers = Ledgers()
+    opening.put_right(found, ledgers)
+    ledgers.get(*KEY).settle(Outcome.DROPPED, 1, "malformed")
+    assert found.accounts[KEY][3:] == (10, [5, 0, 0, 1], {"malformed": 1})
+
+
+def open_files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_directory_that_cannot_be_used_stays_open_nowhere(tmp_path, monkeypatch):
+    def broken(_):
+        raise OSError("the disk is gone")
+
+    held, _ = opening.take(tmp_path / "journal")
+    before = open_files()
+    with pytest.raises(StartError, match="another agent is using"):
+        opening.take(tmp_path / "journal")
+    assert open_files() == before
+    os.close(held)
+    monkeypatch.setattr(opening, "read_directory", broken)
+    with pytest.raises(StartError, match=r"cannot use .*: the disk is gone$"):
+        opening.take(tmp_path / "journal")
+    assert open_files() == before - 1
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StartError, match=r"cannot use .*: (File exists|Not a directory)$"):
+        opening.take(tmp_path / "file")
+
+
+async def test_a_torn_last_write_is_cut_off(live, body):
+    first = live()
+    await first.put(body(0))
+    first.kill()
+    path = first.journal._entry_store.segments[-1].path
+    size = path.stat().st_size
+    with path.open("ab") as file:
+        file.write(b"torn")
+    held, found = opening.take(first.journal.directory)
+    assert (path.stat().st_size, found.segments[-1].size, found.torn) == (size, size, 4)
+    found.close()
+    os.close(held)

@@ -79,8 +79,9 @@ def test_exporters_are_told_now_and_then_and_when_it_is_asked_for(tmp_path):
 def test_what_is_done_of_an_entry_while_it_moves_goes_with_it(tmp_path):
     changes, moving = PendingChanges(), builder(tmp_path)
     moving.branches = [(7, 0, "jaeger")]
+    changes.waits(SimpleNamespace(seq=5, done={(0, "jaeger")}))
     changes.moved(moving, 7, [(0, "jaeger"), (0, "zipkin")])
-    assert changes.take_branches() == [(7, 0, "zipkin")]
+    assert changes.take_branches() == [(5, 0, "jaeger"), (7, 0, "zipkin")]
     moving.segment.close()
 
 

@@ -346,3 +346,11 @@ def test_what_pipelines_lose_is_reported_with_the_pipelines_name():
 
 def test_closing_the_entry_of_one_pipeline_closes_nothing():
     entry_of([head()]).close()
+
+
+def test_a_pipeline_is_asked_about_the_batch():
+    pipeline, one, asked = head(), batch(), []
+    pipeline.first.refusal = asked.append
+    pipeline.refusal(one)
+    entry_of([pipeline]).refusal(one)
+    assert asked == [one, one]

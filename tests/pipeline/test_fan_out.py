@@ -10,7 +10,7 @@ from otelwp_agent.errors import MalformedError, Overloaded, RetryableError
 from otelwp_agent.model.batch import Batch, Origin, merge
 from otelwp_agent.model.receipt import HELD, Outcome, Receipt
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.pipeline.fan_out import fan_out
+from otelwp_agent.pipeline.fan_out import FanOut, fan_out
 from tests.kit.branches import Branch, Queue, fan
 from tests.kit.claims import RecordedClaim
 from tests.kit.graphs import until
@@ -481,3 +481,20 @@ async def test_a_fan_out_before_exporters_isolates_a_branch_after_the_time_of_it
     assert [stall.limit for stall in feeding._branches[0].stalls.values()] == [7.0]
     feeding.close()
     assert feeding._branches[0].stalls == {}
+
+
+async def test_isolation_is_logged_by_the_fan_out_and_takes_as_long_as_its_patience_says():
+    loop = asyncio.get_running_loop()
+    stuck = Queue(clock=loop.time, isolate_after=0.01)
+    stuck.is_full = True
+    log = structlog.get_logger().bind(pipeline="traces")
+    feeding = FanOut([stuck, Branch()], ["a", "b"], clock=loop.time, log=log, patience=2.0)
+    with capture_logs() as logs:
+        with pytest.raises(Overloaded):
+            feeding.consume(a_request("x"))
+        assert [stall.limit for stall in feeding._branches[0].stalls.values()] == [0.02]
+        await until(lambda: stuck.capacity.isolated)
+    assert [(line["event"], line["pipeline"], line["branch"]) for line in logs] == [
+        ("exporter isolated", "traces", "a")
+    ]
+    feeding.close()

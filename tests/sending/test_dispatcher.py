@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from otelwp_agent.config.blocks import CircuitBreaker, Queue
-from otelwp_agent.sending.breaker import Breaker, Permit, State
+from otelwp_agent.sending.breaker import PRECEDENCE, Breaker, Permit, State
 from otelwp_agent.sending.concurrency import Concurrency
 from otelwp_agent.sending.dispatcher import Dispatcher
 from otelwp_agent.sending.queue import SendingQueue
@@ -275,3 +275,64 @@ def test_finish_waits_for_the_sends_that_it_has_cancelled_and_may_be_called_agai
         return loop.time()
 
     assert loop.run_until_complete(scenario()) == 7
+
+
+def test_a_retry_that_is_due_is_the_probe_if_nothing_else_waits(loop):
+    sends = Sends(loop)
+
+    async def scenario():
+        sends.breaker.failed(Permit.TRY, loop.time())
+        sends.add("failed", at=1)
+        sends.start()
+        await sends.dispatcher.finish(100)
+
+    loop.run_until_complete(scenario())
+    assert (sends.done, sends.permits) == ([(6, "failed")], [Permit.PROBE])
+
+
+def test_a_retry_that_is_due_goes_before_batches_that_were_never_tried(loop):
+    sends = Sends(loop, number=1)
+
+    async def scenario():
+        sends.add("retry", at=0.5)
+        sends.start()
+        sends.add("first")
+        sends.add("new")
+        await sends.dispatcher.finish(100)
+
+    loop.run_until_complete(scenario())
+    assert sends.done == [(1, "first"), (2, "retry"), (3, "new")]
+
+
+def test_when_a_send_may_be_possible_without_being_woken(loop):
+    sends = Sends(loop)
+    dispatcher, breaker = sends.dispatcher, sends.breaker
+    sends.add("a")
+    assert dispatcher._due() == 0.0
+    breaker.failed(Permit.TRY, 0)
+    assert dispatcher._due() == breaker.until == 5
+    assert breaker.acquire(5, dispatcher) is Permit.PROBE
+    assert dispatcher._due() is None, "the probe decides"
+    breaker.listeners.append(lambda: None)
+    breaker.failed(Permit.PROBE, 6)
+    assert dispatcher._due() == breaker.until + PRECEDENCE, "another sender of the exporter comes first"
+    sends.concurrency.sending = sends.concurrency.limit
+    assert dispatcher._due() is None
+
+
+def test_a_dispatcher_whose_probe_failed_asks_after_the_others(loop):
+    sends = Sends(loop)
+
+    async def scenario():
+        sends.breaker.listeners.append(lambda: None)
+        sends.breaker.failed(Permit.TRY, loop.time())
+        sends.add("a")
+        await asyncio.sleep(5)
+        assert sends.dispatcher._permit() is Permit.PROBE
+        sends.breaker.failed(Permit.PROBE, loop.time())
+        await asyncio.sleep(10 + PRECEDENCE / 2)
+        assert sends.dispatcher._permit() is Permit.NONE
+        await asyncio.sleep(PRECEDENCE)
+        assert sends.dispatcher._permit() is Permit.PROBE
+
+    loop.run_until_complete(scenario())

@@ -467,3 +467,13 @@ def test_in_a_queue_that_is_not_enabled_a_tenant_may_fill_everything():
 
 def test_the_capacity_names_the_exporter():
     assert a_queue().space.owner == "otlp_http/x"
+
+
+def test_a_release_frees_what_the_batch_took_of_its_tenants_share():
+    queue = a_queue(queue_size=10, max_tenant_share=0.5)
+    for size in (10, 20, 30):
+        queue.put(of("a", size=size))
+    entry = taken(queue)
+    queue.release(entry)
+    assert (entry.tenant_queue.size, entry.tenant_queue.bytes) == (2, 20 + 30 + 2 * SHARE_BYTES)
+    assert queue.fill("a") == 2 / 5

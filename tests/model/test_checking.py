@@ -15,7 +15,6 @@ from otelwp_agent.model import checking, projections
 from otelwp_agent.model.checking import checker, refuse_too_many
 from otelwp_agent.model.messages import request_class
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.sampling import traces as package
 from tests.kit.otlp import delimited
 
 MOST = 1000
@@ -29,10 +28,10 @@ SPINES = {
 
 @pytest.fixture(params=[True, False], ids=["native", "python"])
 def native(request, monkeypatch):
-    if request.param and not package.NATIVE:
+    if request.param and checking.extension is None:
         pytest.skip("the extension module is not there")
     if not request.param:
-        monkeypatch.setattr(package, "NATIVE", False)
+        monkeypatch.setattr(checking, "extension", None)
         monkeypatch.setattr(checking, "_count", checking.counting.count)
 
 
@@ -77,7 +76,7 @@ def test_fields_that_are_items_weigh_more():
 
 
 def test_small_bodies_are_not_counted_in_python(monkeypatch):
-    monkeypatch.setattr(package, "NATIVE", False)
+    monkeypatch.setattr(checking, "extension", None)
     monkeypatch.setattr(checking.counting, "count", None)
     assert checker(Signal.TRACES, MOST)(RESOURCES * (MOST - 1)) == 0
 
@@ -85,7 +84,7 @@ def test_small_bodies_are_not_counted_in_python(monkeypatch):
 @pytest.mark.parametrize("pure", ["", "1"])
 def test_a_bomb_costs_neither_time_nor_memory(pure):
     """In a process of its own, whose peak of memory is its own."""
-    if not pure and not package.NATIVE:
+    if not pure and checking.extension is None:
         pytest.skip("the extension module is not there")
     done = subprocess.run(
         [sys.executable, "-c", "from tests.model.test_checking import bomb; bomb()"],
@@ -107,4 +106,5 @@ def bomb() -> None:
                 with pytest.raises(TooLargeError):
                     checker(signal, 250_000, full=full)(body)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 * 1024
-    assert (time.process_time() - started) / 18 < 0.5
+    # C counts everything in milliseconds. Python counts up to the limit: 0.3 to 0.5 s, twice that beside other work.
+    assert (time.process_time() - started) / 18 < (1.5 if checking.extension is None else 0.05)

@@ -15,7 +15,7 @@ CAPACITY = Instrument("otelwp_journal_capacity_bytes", "Largest size of the jour
 ENTRIES = Instrument("otelwp_journal_entries", "Requests that are not settled.", InstrumentKind.GAUGE)
 WAITING = Instrument(
     "otelwp_journal_waiting_entries",
-    "Requests of those that wait on disk until an exporter has capacity.",
+    "Unsettled requests that wait on disk until an exporter has capacity.",
     InstrumentKind.GAUGE,
 )
 APPENDED = Instrument("otelwp_journal_appended_entries", "Requests that were written to the journal.")

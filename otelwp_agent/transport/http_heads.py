@@ -30,6 +30,7 @@ REMEMBERED_BYTES = 2**20
 """Maximum number of bytes of cached heads per server; above it, the cache is cleared."""
 
 END_OF_HEAD = b"\r\n\r\n"
+_OTHER_END = "the head does not end with its first empty line"
 _NEVER_REMEMBERED = frozenset({"expect", "transfer-encoding", "upgrade"})
 _TAIL = len(END_OF_HEAD) - 1
 _OTHER_LINES = 2
@@ -112,10 +113,12 @@ class HeadReader:
         self._tail = (self._tail + piece[-_TAIL:])[-_TAIL:]
         try:
             self._parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as error:  # raised at the end of the head, which must come later
+            raise _malformed(_OTHER_END) from error
         except httptools.HttpParserError as error:
             raise _malformed(str(error)) from error
         if self._sink.complete:
-            raise _malformed("the head does not end with an empty line")
+            raise _malformed(_OTHER_END)
 
     def finish(self, piece: bytes) -> ParsedHead:
         """Parse the last piece, which ends with the empty line.
@@ -145,18 +148,19 @@ def parse_head(raw: bytes) -> ParsedHead:
 
 
 def _finish(parser: httptools.HttpRequestParser, sink: _HeadSink, piece: bytes) -> ParsedHead:
+    early = True
     try:
         parser.feed_data(piece[:-1])
         early = sink.complete
         # Read now, because the parser clears the connection's options when a message is complete.
         keep_alive = parser.should_keep_alive()
         parser.feed_data(piece[-1:])
-    except httptools.HttpParserUpgrade:
-        early = keep_alive = False
+    except httptools.HttpParserUpgrade:  # raised at the end of the head
+        keep_alive = False
     except httptools.HttpParserError as error:
         raise _malformed(str(error)) from error
     if early or not sink.complete:
-        raise _malformed("the head does not end with its first empty line")
+        raise _malformed(_OTHER_END)
     if sink.repeated:
         sink.join()
     method, target = parser.get_method().decode("latin-1"), sink.target.decode("latin-1")

@@ -81,6 +81,15 @@ def test_a_head_that_is_invalid_or_ambiguous_is_refused(head):
         parse_head(head)
 
 
+def test_a_head_whose_upgrade_is_reported_before_its_empty_line_is_refused():
+    """The parser ends this head at a bare line feed, and reports a CONNECT without a version as an upgrade there."""
+    head = b"CONNECT a:\n\r\nGET /nowhere HTTP/1.1\r\n\r\n"
+    with pytest.raises(MalformedError, match=r"not HTTP/1\.1"):
+        parse_head(head)
+    with pytest.raises(MalformedError, match=r"not HTTP/1\.1"):
+        HeadReader().feed(head[:-1])
+
+
 @given(st.data())
 def test_a_head_in_pieces_is_the_same_head(data):
     head = data.draw(st.sampled_from([piece for piece in fuzz_heads.PIECES if piece.endswith(END_OF_HEAD)][:6]))

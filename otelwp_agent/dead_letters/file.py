@@ -39,7 +39,7 @@ class Reading:
 
     letters: list[Letter] = field(default_factory=list)
     damaged: int = 0
-    """Places that were stepped over."""
+    """Number of damaged parts that were skipped."""
     damaged_bytes: int = 0
     dead_bytes: int = 0
     """Bytes that rewriting the file would give back."""
@@ -215,7 +215,7 @@ class LetterFile:
 
 
 def read_letters(path: Path) -> Reading:
-    """Return what the file at `path` holds. Raises `AgentError` if it is no dead-letter file, `OSError`."""
+    """Return what the file at `path` holds. Raises `AgentError` if it is not a dead-letter file, `OSError`."""
     reading = Reading()
     with _mapped(path) as data:
         if not len(data):
@@ -280,5 +280,5 @@ def _mapped(path: Path) -> Iterator[bytes | mmap.mmap]:
 def _marker(prefix: bytes, path: Path) -> bytes:
     marker = records.marker_of(prefix)
     if marker is None:
-        raise AgentError(f"{path}: this is no dead-letter file")
+        raise AgentError(f"{path}: this is not a dead-letter file")
     return marker

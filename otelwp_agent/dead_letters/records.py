@@ -9,7 +9,7 @@ The file begins with `MAGIC` and three copies of its marker, 8 random bytes. Aft
     header            JSON: a letter, or `{"removed": [ids]}`
     body              of a letter: the request as it was refused, in wire form
 
-All numbers are little-endian. What is damaged is stepped over: the next record is where the marker stands again and the
+All numbers are little-endian. Damaged parts are skipped: the next record is where the marker stands again and the
 checksum holds. Senders do not know the marker, so the body of a request cannot imitate a record.
 """
 
@@ -113,7 +113,7 @@ def new_prefix() -> bytes:
 
 
 def marker_of(prefix: bytes) -> bytes | None:
-    """Return the marker that a file's beginning tells, `None` if it is no dead-letter file; one byte may be damaged."""
+    """Return the marker at the beginning of a file; `None` if it is not a dead-letter file. One byte may be damaged."""
     if len(prefix) < PREFIX_BYTES or sum(a != b for a, b in zip(prefix, MAGIC, strict=False)) > 1:
         return None
     copies = [prefix[at : at + MARKER_BYTES] for at in range(len(MAGIC), PREFIX_BYTES, MARKER_BYTES)]

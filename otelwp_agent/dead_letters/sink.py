@@ -114,7 +114,9 @@ class DeadLetterFile:
         self._registry.gauge(BYTES, lambda: self._file.size)
         if reading.damaged:
             self._log.error(
-                "dead letters damaged; stepped over", places=reading.damaged, damaged_bytes=reading.damaged_bytes
+                "dead letters damaged; parts skipped",
+                places=reading.damaged,
+                damaged_bytes=reading.damaged_bytes,
             )
         if reading.letters:
             self._log.info("dead letters wait: see `otelwp-agent dead-letter list`", letters=len(reading.letters))

@@ -113,7 +113,7 @@ class ZipkinExporter(Exporter):
         """Post the batch; return how many of its spans were left out because Zipkin cannot represent them."""
         encoded = self._encoder.encode(batch.body)
         if encoded.left_out and (spans := self._left_out.take(encoded.left_out)):
-            self.context.log.error("spans left out", spans=spans, reason="their trace id or span id is missing or zero")
+            self.context.log.error("spans skipped", spans=spans, reason="their trace id or span id is missing or zero")
         if not encoded.spans:
             if encoded.left_out:
                 raise PermanentError("no span has the trace id and span id that Zipkin needs", reason="no_ids")

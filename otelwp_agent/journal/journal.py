@@ -164,7 +164,7 @@ class Journal:
     def _report(self, recovered: Recovered, lost: int, again: int) -> None:
         self._metrics.damaged.add(sum(damage.length for _, damage in recovered.damage))
         for path, damage in recovered.damage:
-            self._log.error("journal damaged; stepped over", file=str(path), offset=damage.offset, bytes=damage.length)
+            self._log.error("journal damaged; part skipped", file=str(path), offset=damage.offset, bytes=damage.length)
         if lost:
             self._log.error("items lost to damage in the journal", items=lost)
         if recovered.mark_damaged:

@@ -153,7 +153,7 @@ def test_wrong_usage(run, arguments, words):
     ("arguments", "words"),
     [
         (["list", "--path", "/nowhere/letters"], "file /nowhere/letters does not exist"),
-        (["list", "--path", __file__], "this is no dead-letter file"),
+        (["list", "--path", __file__], "this is not a dead-letter file"),
         (["list", "--path", "/"], "cannot read /: Is a directory"),
         (["list", "--socket", "/nowhere.sock"], "no agent answers at /nowhere.sock: no such file or directory"),
         (["resend", "--all", "--socket", "/nowhere.sock"], "Only a running agent can resend: start it first"),

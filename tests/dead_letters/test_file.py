@@ -194,9 +194,9 @@ def test_a_first_write_that_was_torn_begins_anew(path):
 
 def test_another_kind_of_file_is_left_alone(path):
     path.write_bytes(b"precious " * 20)
-    with pytest.raises(AgentError, match="no dead-letter file"):
+    with pytest.raises(AgentError, match="not a dead-letter file"):
         LetterFile(path, 100).open()
-    with pytest.raises(AgentError, match="no dead-letter file"):
+    with pytest.raises(AgentError, match="not a dead-letter file"):
         read_letters(path)
     assert path.read_bytes() == b"precious " * 20
 

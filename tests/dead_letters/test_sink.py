@@ -267,7 +267,7 @@ async def test_damage_is_an_error_in_the_log(sink):
     sink.path.write_bytes(data)
     with capture_logs() as logs:
         sink.open()
-    assert (logs[0]["event"], logs[0]["places"]) == ("dead letters damaged; stepped over", 1)
+    assert (logs[0]["event"], logs[0]["places"]) == ("dead letters damaged; parts skipped", 1)
 
 
 async def test_two_agents_cannot_share_one(sink, registry):
@@ -280,7 +280,7 @@ async def test_two_agents_cannot_share_one(sink, registry):
     [
         ("/dev/null/letters", "cannot write /dev/null/letters"),
         ("/proc/letters", "cannot write /proc/letters"),
-        (__file__, "this is no dead-letter file"),
+        (__file__, "this is not a dead-letter file"),
     ],
 )
 async def test_what_cannot_be_opened_names_the_setting(path, words, registry):

@@ -187,7 +187,7 @@ async def test_spans_without_ids_are_left_out_counted_and_logged(exporter_of):
                 await exporter.export(traces("no ids"))
     assert raised.value.reason == "no_ids"
     assert [[span["name"] for span in orjson.loads(seen.body)] for seen in peer.seen] == [["a", "b"], ["a"]]
-    assert [(log["event"], log["spans"]) for log in logs] == [("spans left out", 2)]
+    assert [(log["event"], log["spans"]) for log in logs] == [("spans skipped", 2)]
 
 
 async def test_nothing_is_not_sent(exporter_of):

@@ -1,4 +1,4 @@
-"""What the service offers to its components: its state, and the state of the other components."""
+"""The service as its components see it: its state, and the state of the other components."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
 import asyncio
+import os
+from pathlib import Path
 
 import pytest
 import structlog
@@ -106,7 +108,26 @@ def live(tmp_path):
         life.kill()
 
 
+def open_files(directory):
+    """Return the files below `directory` that this process has open."""
+    links = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    return sorted(link for link in links if link.startswith(str(directory)))
+
+
 @pytest.fixture
 def body():
     """Return a body of two spans that tells its number."""
     return lambda number: delimited(1, delimited(2, delimited(2, b"\x2a\x04%04d" % number) * 2))
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Return a list that gets the flags of each file that is opened."""
+    real, flags_of_each = os.open, []
+
+    def spy(path, flags, *arguments, **options):
+        flags_of_each.append(flags)
+        return real(path, flags, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", spy)
+    return flags_of_each

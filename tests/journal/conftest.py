@@ -7,12 +7,14 @@ import structlog
 
 from otelwp_agent.config.service import JournalConfig
 from otelwp_agent.journal.claims import JournalClaim
+from otelwp_agent.journal.entry_store import EntryStore
 from otelwp_agent.journal.journal import Journal
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.ledgers import Ledgers
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.metrics import Registry
+from tests.journal.entries import make
 from tests.kit.otlp import delimited
 
 
@@ -131,3 +133,23 @@ def opened(monkeypatch):
 
     monkeypatch.setattr(os, "open", spy)
     return flags_of_each
+
+
+@pytest.fixture
+def entry_store():
+    return EntryStore(None, structlog.get_logger())
+
+
+@pytest.fixture
+def segment(tmp_path):
+    """Return a segment whose first entry has number 10, with the pipelines `a` and `b` as contexts 0 and 1."""
+    segment = make(tmp_path, 4, 10, "a", "b")
+    yield segment
+    segment.close()
+
+
+@pytest.fixture
+def other(tmp_path):
+    segment = make(tmp_path, 5, 20, "b", "a")
+    yield segment
+    segment.close()

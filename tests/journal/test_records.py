@@ -36,7 +36,7 @@ def rows(given_bodies):
 
 
 def read(data):
-    return list(records.read(memoryview(data), MARKER))
+    return list(records.read(data, MARKER))
 
 
 def test_what_was_written_is_read():
@@ -207,12 +207,23 @@ def test_a_commit_without_changes_has_no_fields_for_them():
     assert (found.accounts, found.branches, found.exporters) == ([], [], [])
 
 
-def test_records_may_be_read_from_memory_that_can_change_and_from_the_middle():
-    first, second = rows([b"first", b""])
-    data = memoryview(bytearray(first + second))
-    assert [each.seq for each in records.read(data, MARKER)] == [0, 1]
-    (found,) = records.read(data, MARKER, len(first))
-    assert (found.seq, found.offset, found.body()) == (1, len(first), b"")
+def test_a_record_with_another_marker_is_damage():
+    data = b"".join(records.entry(MARKER[::-1], 1, Signal.TRACES, 0, 1, b"body"))
+    assert read(data) == [JournalDamage(0, len(data))]
+
+
+def test_a_payload_that_is_cut_off_is_damage_even_if_its_beginning_has_the_right_checksum():
+    body = b"body\xee;#\x8f"
+    data = record(3, body)
+    head = data[: records.HEADER_BYTES - 4]
+    assert zlib.crc32(head + body) == zlib.crc32(head + b"body"), "or the test tests nothing"
+    assert [each.body() for each in read(data)] == [body]
+    assert read(data[:-4]) == [JournalDamage(0, len(data) - 4)]
+
+
+def test_an_entry_may_have_an_empty_body():
+    data = b"".join(records.entry(MARKER, 1, Signal.TRACES, 0, 1, b""))
+    assert [each.body() for each in read(data)] == [b""]
 
 
 @pytest.mark.parametrize(

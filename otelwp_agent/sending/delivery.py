@@ -172,10 +172,8 @@ class Delivery:
         for receipt, items in batch.shares:
             delivered = min(items, taken)
             taken -= delivered
-            if delivered:
-                receipt.settle(Outcome.DELIVERED, delivered)
-            if delivered < items:
-                receipt.settle(Outcome.DROPPED, items - delivered, "partial_success")
+            receipt.settle(Outcome.DELIVERED, delivered)
+            receipt.settle(Outcome.DROPPED, items - delivered, "partial_success")
 
     def _bury(self, entry: QueuedBatch, reason: str, error: object) -> None:
         """Give up a batch that can never be delivered; keep it as a dead letter if possible."""

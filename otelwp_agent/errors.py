@@ -149,7 +149,7 @@ class Overloaded(RetryableError):  # noqa: N818 - the name of a state, used thro
 
     reason = "overloaded"
 
-    def __init__(  # noqa: PLR0913 - the fields of its parent, and the tenant
+    def __init__(
         self,
         message: str,
         *,
@@ -171,8 +171,6 @@ def refusal_for(tenant: str, error: ConsumeError) -> ConsumeError:
     """
     if not tenant or not isinstance(error, Overloaded) or error.tenant == tenant:
         return error
-    reported = RetryableError(
-        str(error), retry_after=error.retry_after, reason=error.reason, capacity=error.capacity
-    )
+    reported = RetryableError(str(error), retry_after=error.retry_after, reason=error.reason, capacity=error.capacity)
     reported.items = error.items
     return reported

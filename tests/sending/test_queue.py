@@ -152,7 +152,7 @@ def test_a_tenants_share_reports_when_anything_is_released():
         queue.put(of(tenant))
     share = queue.refusal(of("loud")).capacity
     assert (share.share, share.root, share.short) == ("loud", queue.space, True)
-    assert queue.refusal(of("quiet")) is None
+    assert queue.refusal(of("new")) is None
     loud, _, quiet = sorted([taken(queue) for _ in range(3)], key=lambda entry: entry.batch.origin.tenant)
     queue.release(quiet)
     assert not share.short, "the share is larger"

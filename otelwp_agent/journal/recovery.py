@@ -116,8 +116,6 @@ class _SegmentReading:
         self._released = array("Q")
         self._uncovered: list[tuple[int, Key, int]] = []
         """Entries, once for each of their ledgers, without sums after them yet: number, ledger, items."""
-        self.sizes = array("I")
-        """Items of each entry, in the order of `states`."""
 
     def read(self) -> array[int]:
         """Read the file into the segment and the ledgers; return the entries that it releases."""
@@ -208,7 +206,7 @@ class _SegmentReading:
         segment.offsets.extend([record.offset] * (gap + 1))
         segment.items.extend([0] * gap + [record.items])
         segment.context_numbers.extend([0] * gap + [record.context])
-        self.sizes.extend([0] * gap + [size])
+        segment.sizes.extend([0] * gap + [size])
         segment.live += 1
         segment.live_bytes += size
         if record.kind is RecordKind.MOVED:
@@ -253,4 +251,4 @@ def _release(readings: list[_SegmentReading], released: list[int], recovered: Re
         if index < len(segment.states) and segment.states[index] != RELEASED:
             segment.states[index] = RELEASED
             segment.live -= 1
-            segment.live_bytes -= readings[place].sizes[index]
+            segment.live_bytes -= segment.sizes[index]

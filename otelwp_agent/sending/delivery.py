@@ -125,6 +125,7 @@ class Delivery:
     def abandon_all(self) -> None:
         """Abandon every batch that waits in the queue."""
         self._queue.recall(float("inf"))
+        self._queue.limit_sends(None)  # nothing more is sent
         while self._queue.ready:
             self.abandon(self._queue.take())
 

@@ -104,6 +104,38 @@ async def test_a_missing_end_is_reported_once_and_counted(live, body, log):
     assert third.registry.value("otelwp_journal_lost_entries") == 0
 
 
+async def test_the_number_of_a_damaged_last_entry_is_not_used_again(live, body, log):
+    first = live()
+    *_, last = await first.put(*[body(number) for number in range(3)])
+    last.settle()
+    await first.flush()
+    first.kill()
+    (segment,) = first.journal._entry_store.segments
+    overwrite(segment.path, segment.offsets[2] + records.HEADER_BYTES)
+    log.clear()
+    second = live()
+    assert [line["event"] for line in log] == ["journal damaged; part skipped", "journal read"], "it was settled"
+    (request,) = await second.put(body(9))
+    assert request.entry.seq == 4
+    second.kill()
+    assert live().bodies() == [body(0), body(1), body(9)], "the release of the damaged entry is of no other one"
+
+
+async def test_a_damaged_last_entry_is_lost_but_the_end_is_not_missing(live, body, log):
+    first = live()
+    await first.put(body(0), body(1))
+    first.kill()
+    (segment,) = first.journal._entry_store.segments
+    overwrite(segment.path, segment.offsets[1] + records.HEADER_BYTES)
+    log.clear()
+    second = live()
+    assert [line["event"] for line in log] == [
+        "journal damaged; part skipped", "items lost to damage in the journal", "journal read",
+    ]  # fmt: skip
+    assert second.registry.value("otelwp_journal_lost_entries") == 0
+    assert second.sums() == (4, [0, 0, 0, 2], 2)
+
+
 async def test_a_damaged_mark_is_reported(live, body, log):
     first = live()
     await first.put(body(0))

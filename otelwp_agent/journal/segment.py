@@ -66,7 +66,6 @@ class Segment:
         self.displaced = False
         """Whether a check has found that the file is no longer at its path."""
         self._name = str(path)
-        self._identity = (0, 0)
         self.states = bytearray()
         self.offsets = array("I")
         """Offset of each entry."""

@@ -154,6 +154,25 @@ async def test_a_commit_that_fails_in_a_new_segment_removes_its_file(live, body,
     } in lines
 
 
+async def test_a_commit_that_fails_leaves_the_entries_before_it_in_their_segment(live, body, monkeypatch):
+    life = live()
+
+    def broken(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    await life.put(body(0))
+    (segment,) = life.journal._entry_store.segments
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", broken)
+        await life.put(body(1))
+    assert (life.journal._entry_store.segments, life.journal._store.current) == ([segment], None)
+    assert segment.path.exists()
+    assert life.journal._store.next == 3
+    life.journal._failure.refuse_until = 0.0
+    (request,) = await life.put(body(2))
+    assert (request.entry.segment.number, request.entry.seq) == (2, 3)
+
+
 async def test_settled_segments_are_deleted_in_order_and_beside_the_event_loop(live, monkeypatch, log):
     store = live().journal._store
     created = [Segment.create(store.directory, number, number) for number in range(1, 5)]

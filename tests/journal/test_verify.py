@@ -67,6 +67,15 @@ async def test_records_in_the_wrong_place(journal, change, wanted):
     assert wanted in problems(journal)
 
 
+@pytest.mark.parametrize("missing", [{RecordKind.SNAPSHOT}, {RecordKind.SNAPSHOT, RecordKind.ENTRY}])
+async def test_without_a_snapshot_the_number_of_the_first_entry_is_unknown(journal, missing):
+    rewrite(journal, lambda records: [each for each in records if each[0] not in missing])
+    (path,) = journal.glob("*.journal")
+    assert [problem for problem in verify_directory(journal).problems if "offset" in problem] == [
+        f"{path.name}: offset 0: a segment begins with its only snapshot"
+    ]
+
+
 async def test_a_damaged_mark(journal):
     (journal / "mark").write_bytes(b"damaged")
     assert "mark: damaged" in problems(journal)

@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 QUANTUM = 64 * 1024
 """Bytes that a tenant may send in one round: about one large request."""
-IDLE_LINES = 256
+IDLE_TENANTS = 256
 """Maximum number of tenants' queues before the empty ones are deleted; keeping some avoids making one per batch."""
 
 
 class FairQueue:
     """The tenants' queues, and the order of their turns."""
 
-    __slots__ = ("_lines", "ring")
+    __slots__ = ("_tenants", "ring")
 
     def __init__(self) -> None:
         """Start empty."""
-        self._lines: dict[str, TenantQueue] = {}
+        self._tenants: dict[str, TenantQueue] = {}
         self.ring: deque[TenantQueue] = deque()
         """Queues in which a batch waits, the next one first; true if there is any."""
 
@@ -50,49 +50,49 @@ class FairQueue:
 
     def __iter__(self) -> Iterator[TenantQueue]:
         """Iterate over the queues of all tenants with batches that are not released."""
-        return (line for line in self._lines.values() if line.size or line.bytes)
+        return (tenant_queue for tenant_queue in self._tenants.values() if tenant_queue.size or tenant_queue.bytes)
 
     def of(self, tenant: str) -> TenantQueue:
         """Return the queue of a tenant."""
-        line = self._lines.get(tenant)
-        if line is None:
-            if len(self._lines) >= IDLE_LINES:
-                self._lines = {line.tenant: line for line in self}
-            line = self._lines[tenant] = TenantQueue(tenant)
-        return line
+        tenant_queue = self._tenants.get(tenant)
+        if tenant_queue is None:
+            if len(self._tenants) >= IDLE_TENANTS:
+                self._tenants = {tenant_queue.tenant: tenant_queue for tenant_queue in self}
+            tenant_queue = self._tenants[tenant] = TenantQueue(tenant)
+        return tenant_queue
 
     def append(self, entry: QueuedBatch) -> None:
         """Append a batch to the queue of its tenant."""
-        line = entry.tenant_queue
-        if not (line.waiting or line.first):
-            self._enter(line)
-        line.waiting.append(entry)
+        tenant_queue = entry.tenant_queue
+        if not (tenant_queue.waiting or tenant_queue.first):
+            self._enter(tenant_queue)
+        tenant_queue.waiting.append(entry)
 
     def append_first(self, entry: QueuedBatch) -> None:
         """Append a batch after its tenant's parts and retries, before the batches that were never sent."""
-        line = entry.tenant_queue
-        if not (line.waiting or line.first):
-            self._enter(line)
-        line.first.append(entry)
+        tenant_queue = entry.tenant_queue
+        if not (tenant_queue.waiting or tenant_queue.first):
+            self._enter(tenant_queue)
+        tenant_queue.first.append(entry)
 
     def take(self) -> QueuedBatch:
         """Remove and return the batch whose turn it is. There must be one."""
         ring = self.ring
-        line = ring[0]
-        queue = line.first or line.waiting
+        tenant_queue = ring[0]
+        queue = tenant_queue.first or tenant_queue.waiting
         if len(ring) > 1:
-            while queue[0].bytes > line.deficit:
-                line.deficit += QUANTUM
+            while queue[0].bytes > tenant_queue.deficit:
+                tenant_queue.deficit += QUANTUM
                 ring.rotate(-1)
-                line = ring[0]
-                queue = line.first or line.waiting
-            line.deficit -= queue[0].bytes
+                tenant_queue = ring[0]
+                queue = tenant_queue.first or tenant_queue.waiting
+            tenant_queue.deficit -= queue[0].bytes
         entry = queue.popleft()
-        if not (line.waiting or line.first):
+        if not (tenant_queue.waiting or tenant_queue.first):
             ring.popleft()
         return entry
 
-    def _enter(self, line: TenantQueue) -> None:
+    def _enter(self, tenant_queue: TenantQueue) -> None:
         """Add a tenant's queue to the ring."""
-        line.deficit = QUANTUM
-        self.ring.append(line)
+        tenant_queue.deficit = QUANTUM
+        self.ring.append(tenant_queue)

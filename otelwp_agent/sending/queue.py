@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from otelwp_agent.config.blocks import Queue
     from otelwp_agent.model.batch import Batch
-    from otelwp_agent.sending.queued_batch import Suspicion, TenantQueue
+    from otelwp_agent.sending.queued_batch import MalformedSearch, TenantQueue
 
 SHARE_BYTES = 200
 """Memory that one share of a batch holds beside the body: its receipt, a pair and a place in a list (CPython 3.11)."""
@@ -76,8 +76,8 @@ class SendingQueue:
         self._watched = False
         """Whether a release has to be reported."""
         self._share_bytes = share_bytes
-        self._lines = FairQueue()
-        self.ready = self._lines.ring
+        self._tenants = FairQueue()
+        self.ready = self._tenants.ring
         """True if a batch waits whose turn may come now."""
         self.later: list[tuple[float, int, QueuedBatch]] = []
         """Batches whose retry is not due: a heap by due time."""
@@ -85,7 +85,7 @@ class SendingQueue:
 
     def __len__(self) -> int:
         """Return the number of batches that wait, for their turn or for their retry."""
-        return len(self._lines) + len(self.later)
+        return len(self._tenants) + len(self.later)
 
     @property
     def due(self) -> float:
@@ -97,11 +97,11 @@ class SendingQueue:
 
         The use by all tenants counts two thirds, so that a tenant without batches here is accepted longest.
         """
-        line = self._lines.of(tenant)
+        tenant_queue = self._tenants.of(tenant)
         share = self._tenant_capacity if tenant else self.capacity
         share_bytes = self._tenant_bytes if tenant else self.max_bytes
         of_all = max(self.size / self.capacity, self.bytes / self.max_bytes)
-        return max(line.size / share, line.bytes / share_bytes, of_all * 2 / 3)
+        return max(tenant_queue.size / share, tenant_queue.bytes / share_bytes, of_all * 2 / 3)
 
     def admit(self) -> None:
         """Raise `Overloaded` if the queue is full, or refused batches wait for capacity."""
@@ -110,22 +110,22 @@ class SendingQueue:
 
     def refusal(self, batch: Batch) -> Overloaded | None:
         """Return why `put` would refuse the batch now, or `None`."""
-        return self._refusal(self._entry(batch, self._lines.of(batch.origin.tenant)))
+        return self._refusal(self._entry(batch, self._tenants.of(batch.origin.tenant)))
 
     def put(self, batch: Batch) -> None:
         """Append a batch, or raise `Overloaded`."""
-        entry = self._entry(batch, self._lines.of(batch.origin.tenant))
+        entry = self._entry(batch, self._tenants.of(batch.origin.tenant))
         if not batch.admitted:
             refusal = self._refusal(entry)
             if refusal is not None:
                 raise refusal
         self._hold(entry)
         self.taken += batch.items
-        self._lines.append(entry)
+        self._tenants.append(entry)
 
     def take(self) -> QueuedBatch:
         """Remove and return the next batch to send, which counts until it is released. One must be `ready`."""
-        return self._lines.take()
+        return self._tenants.take()
 
     def put_off(self, entry: QueuedBatch, due: float) -> None:
         """Let a batch that was taken wait for its retry until `due`."""
@@ -135,7 +135,7 @@ class SendingQueue:
     def recall(self, now: float) -> None:
         """Move batches whose retry is due back to their tenant's queue, before those that were never sent."""
         while self.later and self.later[0][0] <= now:
-            self._lines.append_first(heappop(self.later)[2])
+            self._tenants.append_first(heappop(self.later)[2])
 
     def release(self, entry: QueuedBatch, *, progress: bool = True) -> None:
         """Release the capacity of a batch that was taken. `progress`: the backend answered."""
@@ -160,9 +160,9 @@ class SendingQueue:
 
     def _give_back(self, entry: QueuedBatch) -> None:
         entry.released = True
-        line = entry.tenant_queue
-        line.size -= entry.units
-        line.bytes -= entry.bytes
+        tenant_queue = entry.tenant_queue
+        tenant_queue.size -= entry.units
+        tenant_queue.bytes -= entry.bytes
         self.size -= entry.units
         self.bytes -= entry.bytes
         self.items -= entry.batch.items
@@ -171,19 +171,19 @@ class SendingQueue:
         """Release a batch and put the parts it was split into."""
         self._give_back(entry)
         for batch in parts:
-            part = self._entry(batch, entry.tenant_queue, entry.suspicion)
+            part = self._entry(batch, entry.tenant_queue, entry.search)
             self._hold(part)
-            self._lines.append_first(part)
+            self._tenants.append_first(part)
 
-    def _entry(self, batch: Batch, line: TenantQueue, suspicion: Suspicion | None = None) -> QueuedBatch:
+    def _entry(self, batch: Batch, tenant_queue: TenantQueue, search: MalformedSearch | None = None) -> QueuedBatch:
         body = len(batch.body)
         units = 1 if self._sizer == "requests" else batch.items if self._sizer == "items" else body
-        return QueuedBatch(batch, units, body + self._share_bytes * len(batch.shares), line, suspicion)
+        return QueuedBatch(batch, units, body + self._share_bytes * len(batch.shares), tenant_queue, search)
 
     def _hold(self, entry: QueuedBatch) -> None:
-        line = entry.tenant_queue
-        line.size += entry.units
-        line.bytes += entry.bytes
+        tenant_queue = entry.tenant_queue
+        tenant_queue.size += entry.units
+        tenant_queue.bytes += entry.bytes
         self.size += entry.units
         self.bytes += entry.bytes
         self.items += entry.batch.items
@@ -192,11 +192,14 @@ class SendingQueue:
         too_many = self.size + entry.units > self.capacity or self.bytes + entry.bytes > self.max_bytes
         if self.space.full or (too_many and (self.size or self.bytes)):
             return self._full()
-        line = entry.tenant_queue
-        if line.tenant:
-            too_many = line.size + entry.units > self._tenant_capacity or line.bytes + entry.bytes > self._tenant_bytes
-            if too_many and (line.size or line.bytes):
-                return self._tenant_full(line)
+        tenant_queue = entry.tenant_queue
+        if tenant_queue.tenant:
+            too_many = (
+                tenant_queue.size + entry.units > self._tenant_capacity
+                or tenant_queue.bytes + entry.bytes > self._tenant_bytes
+            )
+            if too_many and (tenant_queue.size or tenant_queue.bytes):
+                return self._tenant_full(tenant_queue)
         return None
 
     def _full(self) -> Overloaded:
@@ -210,17 +213,17 @@ class SendingQueue:
             capacity=self.space,
         )
 
-    def _tenant_full(self, line: TenantQueue) -> Overloaded:
-        share = self._shares.get(line.tenant)
+    def _tenant_full(self, tenant_queue: TenantQueue) -> Overloaded:
+        share = self._shares.get(tenant_queue.tenant)
         if share is None:
-            share = Capacity(self._owner, self._clock, share=line.tenant, cause=self.space)
-            self._shares[line.tenant] = share
+            share = Capacity(self._owner, self._clock, share=tenant_queue.tenant, cause=self.space)
+            self._shares[tenant_queue.tenant] = share
         share.refuse()
         self._watched = True
         return Overloaded(
-            f"tenant {line.tenant} fills its share of the sending queue of {self._owner} "
-            f"({line.size} of {self._tenant_capacity:.0f} {self._sizer}, "
-            f"{line.bytes} of {self._tenant_bytes:.0f} bytes; sending_queue.max_tenant_share is the share)",
+            f"tenant {tenant_queue.tenant} fills its share of the sending queue of {self._owner} "
+            f"({tenant_queue.size} of {self._tenant_capacity:.0f} {self._sizer}, "
+            f"{tenant_queue.bytes} of {self._tenant_bytes:.0f} bytes; sending_queue.max_tenant_share is the share)",
             reason="tenant_queue_full",
             capacity=share,
         )

@@ -12,7 +12,7 @@ from otelwp_agent.dead_letters.records import Fate
 from otelwp_agent.errors import MalformedError, RetryableError
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.sending.attempts import Tries
+from otelwp_agent.sending.attempts import Attempts
 from otelwp_agent.sending.breaker import Permit
 from otelwp_agent.sending.concurrency import Concurrency
 from otelwp_agent.sending.delivery import LETTER_INTERVAL, Delivery
@@ -33,7 +33,7 @@ class One:
         metrics = ExporterMetrics(context, Signal.TRACES, self.queue, breaker, concurrency)
         self.dispatcher = Dispatcher(self.queue, breaker, concurrency, 1, context.clock)
         self.delivery = Delivery(
-            Tries(exporter, metrics, breaker, concurrency, 5),
+            Attempts(exporter, metrics, breaker, concurrency, 5),
             metrics,
             queue=self.queue,
             breaker=breaker,

@@ -27,7 +27,7 @@ class ExporterBugError(PermanentError):
     reason = "internal_error"
 
 
-class Tries:
+class Attempts:
     """The attempts of one sender."""
 
     def __init__(
@@ -50,21 +50,21 @@ class Tries:
         try:
             rejected = await self._export(batch)
         except BaseException as error:
-            self._learn(error, permit, started)
+            self._record_failure(error, permit, started)
             raise
         ended = self._clock()
-        self._metrics.tried(ended - started)
-        concurrency.went_well(started, ended, len(batch.body), busy=busy)
+        self._metrics.attempted(ended - started)
+        concurrency.succeeded(started, ended, len(batch.body), busy=busy)
         if not self._breaker.calm:
             self._breaker.answered()
         return rejected
 
-    def _learn(self, error: BaseException, permit: Permit, started: float) -> None:
+    def _record_failure(self, error: BaseException, permit: Permit, started: float) -> None:
         """Update breaker and concurrency after a failure."""
         breaker, ended = self._breaker, self._clock()
-        self._metrics.tried(ended - started)
+        self._metrics.attempted(ended - started)
         if isinstance(error, RetryableError):
-            self._concurrency.went_wrong(started, ended)
+            self._concurrency.failed(started, ended)
             if isinstance(error, Overloaded):
                 breaker.throttled(ended, error.retry_after)
             else:
@@ -95,7 +95,7 @@ class Tries:
                 raise
             if late:
                 raise RetryableError(f"no answer within {format_duration(self._seconds)}", reason="timeout") from error
-            raise RetryableError("the exporter gave the try up", reason="cancelled") from error
+            raise RetryableError("the exporter cancelled the attempt", reason="cancelled") from error
         except Exception as error:
             self._metrics.exporter_failed(error)
             raise ExporterBugError(f"a bug in the exporter: {error!r}") from error

@@ -63,7 +63,7 @@ class Concurrency:
         """Return whether a sender of `tenant` alone could begin no other send."""
         return self.sending >= (self.limit - 1 if tenant else self.limit)
 
-    def went_well(self, started: float, ended: float, size: int, *, busy: bool) -> None:
+    def succeeded(self, started: float, ended: float, size: int, *, busy: bool) -> None:
         """Record a send of `size` bytes that was answered. `busy`: as many sends were under way as the limit allows."""
         if ended > self._turn:
             self._forget(ended)
@@ -81,7 +81,7 @@ class Concurrency:
             self._exact = min(self._exact + 1 / self._exact, self._most)
             self.limit = int(self._exact)
 
-    def went_wrong(self, started: float, ended: float) -> None:
+    def failed(self, started: float, ended: float) -> None:
         """Halve the limit, unless the send had begun before it was halved last."""
         if started >= self._cut_at:
             self._cut_at = ended
@@ -92,7 +92,7 @@ class Concurrency:
     def _was_slow(self, started: float, ended: float, *, busy: bool) -> None:
         self._slow += WEIGHT * (1 - self._slow)
         if busy and self._slow > TOO_SLOW:
-            self.went_wrong(started, ended)
+            self.failed(started, ended)
 
     def _forget(self, now: float) -> None:
         self._turn = now + MEMORY

@@ -155,8 +155,8 @@ class Dispatcher:
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm_at = at
-        self._alarm = loop.call_later(max(0.0, at - self._clock()), self._ring)
+        self._alarm = loop.call_later(max(0.0, at - self._clock()), self._on_alarm)
 
-    def _ring(self) -> None:
+    def _on_alarm(self) -> None:
         self._alarm = None
         self.wake()

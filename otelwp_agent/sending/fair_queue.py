@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 
 QUANTUM = 64 * 1024
 """Bytes that a tenant may send in one round: about one large request."""
-IDLE_LINES = 256
+IDLE_TENANTS = 256
 """Maximum number of tenants' queues before the empty ones are deleted; keeping some avoids making one per batch."""
 
 
 class FairQueue:
     """The tenants' queues, and the order of their turns."""
 
-    __slots__ = ("_concurrency", "_lines", "_most_lines", "resting", "ring")
+    __slots__ = ("_concurrency", "_most_tenants", "_tenants", "resting", "ring")
 
     def __init__(self) -> None:
         """Start empty."""
-        self._lines: dict[str, TenantQueue] = {}
-        self._most_lines = IDLE_LINES
+        self._tenants: dict[str, TenantQueue] = {}
+        self._most_tenants = IDLE_TENANTS
         self._concurrency: Concurrency | None = None
         self.ring: deque[TenantQueue] = deque()
         """Queues in which a batch waits, the next one first; true if there is any."""
@@ -56,31 +56,33 @@ class FairQueue:
 
     def __iter__(self) -> Iterator[TenantQueue]:
         """Iterate over the queues of all tenants with batches that are not released."""
-        return (line for line in self._lines.values() if line.size or line.bytes)
+        return (tenant_queue for tenant_queue in self._tenants.values() if tenant_queue.size or tenant_queue.bytes)
 
     def of(self, tenant: str) -> TenantQueue:
         """Return the queue of a tenant."""
-        line = self._lines.get(tenant)
-        if line is None:
-            if len(self._lines) >= self._most_lines:
-                self._lines = {line.tenant: line for line in self}
-                self._most_lines = max(IDLE_LINES, 2 * len(self._lines))  # so that each tenant costs constant time
-            line = self._lines[tenant] = TenantQueue(tenant)
-        return line
+        tenant_queue = self._tenants.get(tenant)
+        if tenant_queue is None:
+            if len(self._tenants) >= self._most_tenants:
+                self._tenants = {tenant_queue.tenant: tenant_queue for tenant_queue in self}
+                self._most_tenants = max(
+                    IDLE_TENANTS, 2 * len(self._tenants)
+                )  # so that each tenant costs constant time
+            tenant_queue = self._tenants[tenant] = TenantQueue(tenant)
+        return tenant_queue
 
     def append(self, entry: QueuedBatch) -> None:
         """Append a batch to the queue of its tenant."""
-        line = entry.tenant_queue
-        if not (line.waiting or line.first):
-            self._enter(line)
-        line.waiting.append(entry)
+        tenant_queue = entry.tenant_queue
+        if not (tenant_queue.waiting or tenant_queue.first):
+            self._enter(tenant_queue)
+        tenant_queue.waiting.append(entry)
 
     def append_first(self, entry: QueuedBatch) -> None:
         """Append a batch after its tenant's parts and retries, before the batches that were never sent."""
-        line = entry.tenant_queue
-        if not (line.waiting or line.first):
-            self._enter(line)
-        line.first.append(entry)
+        tenant_queue = entry.tenant_queue
+        if not (tenant_queue.waiting or tenant_queue.first):
+            self._enter(tenant_queue)
+        tenant_queue.first.append(entry)
 
     def limit_sends(self, concurrency: Concurrency | None) -> None:
         """From now on, let `concurrency` decide whether a tenant may begin another send; `None` for no limit."""
@@ -92,34 +94,34 @@ class FairQueue:
         ring, concurrency = self.ring, self._concurrency
         if concurrency is not None:
             while ring:
-                line = ring[0]
-                if not line.sending or not line.tenant or concurrency.allows(line.sending):
+                tenant_queue = ring[0]
+                if not tenant_queue.sending or not tenant_queue.tenant or concurrency.allows(tenant_queue.sending):
                     break
                 self.resting.append(ring.popleft())
         return bool(ring)
 
-    def finished(self, line: TenantQueue) -> None:
+    def finished(self, tenant_queue: TenantQueue) -> None:
         """Record that the sending of a batch of this queue has finished, whatever the outcome."""
-        line.sending -= 1
+        tenant_queue.sending -= 1
         if self.resting:
             self._end_rest()
 
     def take(self) -> QueuedBatch:
         """Remove and return the batch whose turn it is. There must be one that may be sent."""
         ring = self.ring
-        line = ring[0]
-        queue = line.first or line.waiting
+        tenant_queue = ring[0]
+        queue = tenant_queue.first or tenant_queue.waiting
         if len(ring) > 1:
-            while queue[0].bytes > line.deficit:
-                line.deficit += QUANTUM
+            while queue[0].bytes > tenant_queue.deficit:
+                tenant_queue.deficit += QUANTUM
                 ring.rotate(-1)
                 self.may_send()
-                line = ring[0]
-                queue = line.first or line.waiting
-            line.deficit -= queue[0].bytes
+                tenant_queue = ring[0]
+                queue = tenant_queue.first or tenant_queue.waiting
+            tenant_queue.deficit -= queue[0].bytes
         entry = queue.popleft()
-        line.sending += 1
-        if not (line.waiting or line.first):
+        tenant_queue.sending += 1
+        if not (tenant_queue.waiting or tenant_queue.first):
             ring.popleft()
         return entry
 
@@ -128,7 +130,7 @@ class FairQueue:
         self.ring.extend(self.resting)
         self.resting.clear()
 
-    def _enter(self, line: TenantQueue) -> None:
+    def _enter(self, tenant_queue: TenantQueue) -> None:
         """Add a tenant's queue to the ring."""
-        line.deficit = QUANTUM
-        self.ring.append(line)
+        tenant_queue.deficit = QUANTUM
+        self.ring.append(tenant_queue)

@@ -10,33 +10,33 @@ if TYPE_CHECKING:
     from otelwp_agent.sending.retry import Backoff
 
 
-class Suspicion:
+class MalformedSearch:
     """State of the search for the malformed request in one merged batch; the parts of the batch share it."""
 
-    __slots__ = ("refused", "taken")
+    __slots__ = ("accepted", "refused")
 
     def __init__(self) -> None:
         """Start with no result."""
         self.refused = 0
         """Parts that were refused as malformed."""
-        self.taken = False
-        """Whether any part was delivered."""
+        self.accepted = False
+        """Whether any part was accepted."""
 
 
 class QueuedBatch:
     """A batch in the queue of its tenant, and what it counts for."""
 
-    __slots__ = ("backoff", "batch", "bytes", "released", "suspicion", "tenant_queue", "units")
+    __slots__ = ("backoff", "batch", "bytes", "released", "search", "tenant_queue", "units")
 
     def __init__(
-        self, batch: Batch, units: int, size: int, queue: TenantQueue, suspicion: Suspicion | None = None
+        self, batch: Batch, units: int, size: int, queue: TenantQueue, search: MalformedSearch | None = None
     ) -> None:
         """Hold `batch`, which takes `units` of the queue's capacity and `size` bytes of memory."""
         self.batch = batch
         self.units = units
         self.bytes = size
         self.tenant_queue = queue
-        self.suspicion = suspicion
+        self.search = search
         self.backoff: Backoff | None = None
         """Set by its first failure."""
         self.released = False

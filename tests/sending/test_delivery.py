@@ -14,7 +14,7 @@ from otelwp_agent.errors import MalformedError, Overloaded, PermanentError, Retr
 from otelwp_agent.model.batch import merge
 from otelwp_agent.model.receipt import HELD, Ledger, Outcome
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.sending.attempts import Tries
+from otelwp_agent.sending.attempts import Attempts
 from otelwp_agent.sending.breaker import Permit, State
 from otelwp_agent.sending.concurrency import Concurrency
 from otelwp_agent.sending.delivery import LETTER_INTERVAL, Delivery
@@ -42,7 +42,7 @@ class One:
         self.metrics = ExporterMetrics(context, Signal.TRACES, self.queue, self.breaker, concurrency)
         self.dispatcher = Dispatcher(self.queue, self.breaker, concurrency, 1, context.clock)
         self.delivery = Delivery(
-            Tries(self.exporter, self.metrics, self.breaker, concurrency, 5),
+            Attempts(self.exporter, self.metrics, self.breaker, concurrency, 5),
             self.metrics,
             queue=self.queue,
             breaker=self.breaker,
@@ -265,10 +265,10 @@ class TestPartialSuccess:
         one = One(MalformedError("400"), 0)
         one.send(merge([a_request("a"), a_request("b")]))
         first, second = one.queue.take(), one.queue.take()
-        assert first.suspicion is second.suspicion
-        assert first.suspicion.taken is False
+        assert first.search is second.search
+        assert first.search.accepted is False
         asyncio.run(one.delivery.send(first, Permit.TRY))
-        assert second.suspicion.taken is True
+        assert second.search.accepted is True
 
 
 class Letters:

@@ -11,7 +11,7 @@ from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.sending.queue import SHARE_BYTES, SendingQueue
-from otelwp_agent.sending.queued_batch import Suspicion
+from otelwp_agent.sending.queued_batch import MalformedSearch
 
 
 def a_batch(items: int = 1, size: int = 10, shares: int = 1) -> Batch:
@@ -182,7 +182,7 @@ def test_items_are_counted_until_they_are_released_and_once_when_they_are_put():
     queue.put(a_batch(4))
     assert (queue.items, queue.taken) == (7, 7)
     entry = taken(queue)
-    assert (entry.released, entry.backoff, entry.suspicion) == (False, None, None)
+    assert (entry.released, entry.backoff, entry.search) == (False, None, None)
     assert queue.items == 7
     queue.release(entry)
     assert entry.released
@@ -209,15 +209,15 @@ def test_what_is_put_off_waits_until_it_is_due_and_counts_all_the_time():
     assert not queue.ready
 
 
-def test_parts_keep_the_suspicion_of_the_batch():
+def test_parts_share_the_search_of_the_batch():
     queue = a_queue()
     queue.put(a_batch())
     entry = taken(queue)
-    entry.suspicion = Suspicion()
+    entry.search = MalformedSearch()
     queue.replace(entry, [a_batch(), a_batch()])
     assert (entry.released, queue.size) == (True, 2)
-    assert [taken(queue).suspicion for _ in range(2)] == [entry.suspicion] * 2
-    assert (entry.suspicion.refused, entry.suspicion.taken) == (0, False)
+    assert [taken(queue).search for _ in range(2)] == [entry.search] * 2
+    assert (entry.search.refused, entry.search.accepted) == (0, False)
 
 
 def test_how_full_it_is_for_a_tenant():

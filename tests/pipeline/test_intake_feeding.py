@@ -155,7 +155,7 @@ async def test_a_bug_after_a_part_was_settled_drops_the_rest(tmp_path):
 async def test_an_entry_is_fed_again_if_an_exporter_that_has_not_settled_it_has_capacity(tmp_path, done, used, ready):
     """A pipeline that no longer exists drops it, so it needs no capacity."""
     fed = Fed(tmp_path, **{name: Stage(used=share) for name, share in used.items()})
-    assert fed.intake._has_room(("a", "b"), "", frozenset(done)) is ready
+    assert fed.intake._has_capacity(("a", "b"), "", frozenset(done)) is ready
     await fed.journal.close()
 
 

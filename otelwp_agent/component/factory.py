@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from otelwp_agent.component.bases import Component
     from otelwp_agent.component.context import Context
+    from otelwp_agent.config.references import Capability
     from otelwp_agent.telemetry.metrics import Instrument
 
 ConfigClass = type[ComponentConfig]
@@ -45,4 +46,6 @@ class Factory:
     """The largest projection that the component parses."""
     effects: frozenset[Effect] = frozenset()
     """Processors and connectors: their effects on items; none by default."""
+    capabilities: frozenset[Capability] = frozenset()
+    """Extensions: what other components may use it for; each has an abstract class to derive from."""
     instruments: tuple[Instrument, ...] = ()

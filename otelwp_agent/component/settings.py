@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from otelwp_agent.config.blocks import Block, Queue, Retry
 from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS
 
+if TYPE_CHECKING:
+    from otelwp_agent.config.references import Capability
+
 
 class ComponentConfig(Block):
     """Base of every component's `Config`: unknown keys are refused, and the values cannot be changed after loading."""
+
+    def lack(self, capability: Capability) -> str:  # noqa: ARG002 - for extensions whose settings decide
+        """Return why an extension with these settings cannot be used as `capability`, "" if it can.
+
+        Only for capabilities that the factory declares.
+        """
+        return ""
 
 
 class ReceiverConfig(ComponentConfig):

@@ -116,8 +116,6 @@ class _SegmentReading:
         self._released = array("Q")
         self._uncovered: list[tuple[int, Key, int]] = []
         """Entries, once for each of their ledgers, without sums after them yet: number, ledger, items."""
-        self.sizes = array("I")
-        """Items of each entry, in the order of `states`."""
 
     def read(self) -> array[int]:
         """Read the file into the segment and the ledgers; return the entries that it releases."""
@@ -211,7 +209,7 @@ class _SegmentReading:
         segment.offsets.extend([offset] * gap)
         segment.items.extend([0] * gap)
         segment.context_numbers.extend([0] * gap)
-        self.sizes.extend([0] * gap)
+        segment.sizes.extend([0] * gap)
 
     def _add(self, record: JournalRecord) -> None:
         """Add an entry; numbers missing before it were damaged."""
@@ -224,7 +222,7 @@ class _SegmentReading:
         segment.offsets.append(record.offset)
         segment.items.append(record.items)
         segment.context_numbers.append(record.context)
-        self.sizes.append(size)
+        segment.sizes.append(size)
         segment.live += 1
         segment.live_bytes += size
         if record.kind is RecordKind.MOVED:
@@ -269,4 +267,4 @@ def _release(readings: list[_SegmentReading], released: list[int], recovered: Re
         if index < len(segment.states) and segment.states[index] != RELEASED:
             segment.states[index] = RELEASED
             segment.live -= 1
-            segment.live_bytes -= readings[place].sizes[index]
+            segment.live_bytes -= segment.sizes[index]

@@ -161,6 +161,7 @@ def test_waiting_entries_are_restored_with_their_branches(entry_store, segment, 
     for each, first in ((segment, 10), (other, 20)):
         each.states.extend(bytes([WAITING, RELEASED, WAITING]))
         each.context_numbers.extend([0, 1, 1])
+        each.sizes.extend([1, 1, 1])
         assert each.first == first
     zipkin, jaeger = {(0, "zipkin")}, {(1, "jaeger")}
     branches = {10: jaeger, 11: zipkin, 12: zipkin, 13: jaeger, 19: jaeger, 20: zipkin, 99: jaeger}

@@ -12,9 +12,9 @@ from otelwp_agent.dead_letters.records import Fate, Letter
 from otelwp_agent.dead_letters.sink import Resent
 from otelwp_agent.errors import MalformedError, Overloaded, PermanentError, RetryableError
 from otelwp_agent.model.batch import merge
-from otelwp_agent.model.receipt import HELD, Outcome
+from otelwp_agent.model.receipt import HELD, Ledger, Outcome
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.sending.attempts import Tries
+from otelwp_agent.sending.attempts import Attempts
 from otelwp_agent.sending.breaker import Permit, State
 from otelwp_agent.sending.concurrency import Concurrency
 from otelwp_agent.sending.delivery import LETTER_INTERVAL, Delivery
@@ -22,7 +22,7 @@ from otelwp_agent.sending.dispatcher import Dispatcher
 from otelwp_agent.sending.metrics import ExporterMetrics, breaker_of
 from otelwp_agent.sending.queue import SendingQueue
 from otelwp_agent.testing import FakeClock
-from tests.kit.senders import EXACT, Destination, a_request, names_in, outcomes, scripted
+from tests.kit.senders import EXACT, Destination, a_request, hang, names_in, outcomes, scripted
 
 NOW = 100.0
 DOWN = RetryableError("down")
@@ -42,7 +42,7 @@ class One:
         self.metrics = ExporterMetrics(context, Signal.TRACES, self.queue, self.breaker, concurrency)
         self.dispatcher = Dispatcher(self.queue, self.breaker, concurrency, 1, context.clock)
         self.delivery = Delivery(
-            Tries(self.exporter, self.metrics, self.breaker, concurrency, 5),
+            Attempts(self.exporter, self.metrics, self.breaker, concurrency, 5),
             self.metrics,
             queue=self.queue,
             breaker=self.breaker,
@@ -92,8 +92,9 @@ def reported(log):
 
 def test_a_delivered_batch_is_settled_and_released():
     one, batch = One(0), a_request("a", "b")
+    ledger = batch.shares[0][0].ledger = Ledger()
     one.send(batch)
-    assert outcomes(batch) == [(2, 0, "")]
+    assert (outcomes(batch), ledger.settled) == ([(2, 0, "")], [2, 0, 0, 0])
     assert (one.queue.size, one.metrics.delivered) == (0, 2)
 
 
@@ -144,8 +145,7 @@ class TestDraining:
         one, batch = One(DOWN), a_request("a")
         one.during_the_attempt(one.dispatcher.hurry)
         one.send(batch)
-        assert outcomes(batch) == [(0, 0, "")]
-        assert one.queue.due == NOW
+        assert (outcomes(batch), one.queue.due) == ([(0, 0, "")], NOW)
 
     def test_nothing_is_tried_again_after_the_deadline(self):
         one, batch = One(DOWN), a_request("a")
@@ -191,9 +191,6 @@ class TestDraining:
             with pytest.raises(asyncio.CancelledError):
                 await task
 
-        async def hang(_):
-            await asyncio.get_running_loop().create_future()
-
         one.exporter.answer = hang
         asyncio.run(cancelled())
         assert outcomes(batch) == [(0, 1, "shutdown")]
@@ -237,8 +234,12 @@ class TestTooLarge:
 class TestPartialSuccess:
     def test_rejected_items_are_dropped_from_the_end(self, log):
         batch = merge([a_request("a", "b"), a_request("c", "d"), a_request("e")])
+        ledger = Ledger()
+        for receipt, _ in batch.shares:
+            receipt.ledger = ledger
         one = One(2)
         one.send(batch)
+        assert ledger.settled == [3, 0, 0, 2]
         assert outcomes(batch) == [(2, 0, ""), (1, 1, "partial_success"), (0, 1, "partial_success")]
         assert (one.metrics.delivered, one.queue.size) == (3, 0)
         assert one.metrics.line().reasons == {"partial_success": 2}
@@ -264,10 +265,10 @@ class TestPartialSuccess:
         one = One(MalformedError("400"), 0)
         one.send(merge([a_request("a"), a_request("b")]))
         first, second = one.queue.take(), one.queue.take()
-        assert first.suspicion is second.suspicion
-        assert first.suspicion.taken is False
+        assert first.search is second.search
+        assert first.search.accepted is False
         asyncio.run(one.delivery.send(first, Permit.TRY))
-        assert second.suspicion.taken is True
+        assert second.search.accepted is True
 
 
 class Letters:
@@ -304,8 +305,7 @@ class TestDeadLetters:
         one = One(MalformedError("no protobuf"), dead_letters=Letters(Fate.FAILED), journaled=True)
         one.dispatcher.hurry()
         one.send(batch)
-        assert (outcomes(batch), batch.shares[0][0].parked) == ([(0, 0, "")], 1)
-        assert (one.queue.size, one.metrics.kept) == (0, 1)
+        assert (batch.shares[0][0].parked, one.queue.size, one.metrics.kept) == (1, 0, 1)
 
     @pytest.mark.parametrize(
         ("fate", "journaled"),

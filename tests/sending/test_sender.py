@@ -924,8 +924,8 @@ class Accounting(RuleBasedStateMachine):
         assert sent == sum(receipt.count(Outcome.DELIVERED) for receipt in self.receipts)
         assert failed == self.exporter.metric("otelwp_exporter_dropped_items")
         queue = self.sender._queue
-        assert queue.size == pending == sum(line.size for line in queue._lines)
-        assert queue.bytes == sum(line.bytes for line in queue._lines)
+        assert queue.size == pending == sum(line.size for line in queue._tenants)
+        assert queue.bytes == sum(line.bytes for line in queue._tenants)
         assert 1 <= self.sender._concurrency.limit <= 2
 
     def teardown(self):

@@ -225,13 +225,10 @@ class EntryStore:
             for place, name in self.done(segment, index)
         ]
 
-    def prune(self, current: Segment | None) -> list[Segment]:
-        """Remove and return the oldest segments that are not needed, but never the `current` one.
-
-        Without a current one the newest stays: it has the accounts.
-        """
+    def prune(self) -> list[Segment]:
+        """Remove and return the oldest segments that are not needed, but never the newest: it has the accounts."""
         pruned: list[Segment] = []
-        while len(self.segments) > 1 and self.segments[0] is not current and not self.segments[0].kept:
+        while len(self.segments) > 1 and not self.segments[0].kept:
             pruned.append(self.segments.pop(0))
         return pruned
 

@@ -81,7 +81,7 @@ def test_segments_may_come_and_go_between_two_replays(entry_store, tmp_path):
     settle(entry_store, first)
     settle(entry_store, next(replays).entry)
     segments[0].kept = 0
-    for pruned in entry_store.prune(None):
+    for pruned in entry_store.prune():
         pruned.delete()
     assert entry_store.segments == segments[2:]
     assert [replay.entry.seq for replay in replays] == [5, 6, 7, 8]
@@ -94,12 +94,12 @@ def test_what_is_kept_is_not_deleted(entry_store, tmp_path):
     entry_store.segments += [old, new]
     entry_store.add(old, [(0, 0, 1)])
     entry = entry_store.begin(old, 0, 1, 40)
-    assert entry_store.prune(new) == [], "it is not settled"
+    assert entry_store.prune() == [], "it is not settled"
     settle(entry_store, entry)
-    assert entry_store.prune(new) == [], "that it is settled is not on disk"
+    assert entry_store.prune() == [], "that it is settled is not on disk"
     old.kept = 0
-    assert entry_store.prune(new) == [old]
-    assert entry_store.prune(None) == [], "the last one has the accounts"
+    assert entry_store.prune() == [old]
+    assert entry_store.prune() == [], "the last one has the accounts"
     assert entry_store.segments == [new]
     old.close()
     new.close()

@@ -148,10 +148,11 @@ def test_segments_are_pruned_from_the_oldest_up_to_one_that_is_needed(entry_stor
     segments = [make(tmp_path, number, number, "a") for number in range(5)]
     entry_store.segments += segments
     segments[2].kept = 1
-    assert entry_store.prune(segments[4]) == segments[:2]
+    assert entry_store.prune() == segments[:2]
     assert entry_store.segments == segments[2:]
     segments[2].kept = 0
-    assert entry_store.prune(segments[3]) == [segments[2]], "the current one stays"
+    assert entry_store.prune() == segments[2:4], "the newest stays"
+    assert entry_store.segments == segments[4:]
     for segment in segments:
         segment.close()
 

@@ -218,10 +218,8 @@ class BatchProcessor(Processor):
     def _refusal_of_new_group(self, batch: Batch) -> Overloaded | None:
         """Return the error if no further group can be created for the batch, else `None`."""
         refusal = self._shares.group_refusal(batch.origin.tenant, len(self._groups), max(1.0, self._timeout))
-        if refusal is not None:
+        if refusal is not None or not self._blocked:
             return refusal
-        if not self._blocked:
-            return None
         if self._held >= self._most_bytes or len(self._groups) >= _MOST_GROUPS:
             return self._overloaded()
         return self._shares.refusal(batch, self._held)

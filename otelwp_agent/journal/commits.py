@@ -90,7 +90,7 @@ class CommitLoop:
     def add(self, request: PendingRequest) -> None:
         """Write a request with the next commit."""
         self._requests.append(request)
-        self._admission.unwritten += len(request.batch.body)
+        self._admission.add(request.batch.origin.tenant, len(request.batch.body))
         if self.builder is None and not self._scheduled:
             self._schedule()
 
@@ -234,7 +234,7 @@ class CommitLoop:
 
     def _end(self, requests: list[PendingRequest]) -> None:
         for request in requests:
-            self._admission.unwritten -= len(request.batch.body)
+            self._admission.remove(request.batch.origin.tenant, len(request.batch.body))
         if self._check_due:
             self._check_due = False
             self._store.find_displaced()

@@ -18,7 +18,7 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 from otelwp_agent.component_errors import Bugs
-from otelwp_agent.errors import ConsumeError, Overloaded
+from otelwp_agent.errors import ConsumeError, Overloaded, refusal_for
 from otelwp_agent.model.receipt import Ledger
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.acknowledge import Answer
@@ -218,8 +218,10 @@ class ReceiverEntry:
         try:
             self.first.consume(batch)
         except ConsumeError as error:
-            self.count_refused(batch, error)
-            raise
+            refusal = self.count_refused(batch, error)
+            if refusal is error:
+                raise
+            raise refusal from error
         if future is not None and not future.done():
             waiting.expect()
         self.count_accepted(batch)
@@ -231,12 +233,13 @@ class ReceiverEntry:
         counters = self._counters.get(transport) or self._bind(transport)
         counters[0].value += batch.items
 
-    def count_refused(self, batch: Batch, error: ConsumeError) -> None:
-        """Count the items of a refused batch, and note them in the error."""
+    def count_refused(self, batch: Batch, error: ConsumeError) -> ConsumeError:
+        """Count the items of a refused batch, and note them in the error; return the error for its sender."""
         transport = batch.origin.transport
         counters = self._counters.get(transport) or self._bind(transport)
         counters[1].value += batch.items
         error.items = batch.items
+        return refusal_for(batch.origin.tenant, error)
 
     def _bind(self, transport: str) -> tuple[Counter, Counter]:
         accepted, refused = (

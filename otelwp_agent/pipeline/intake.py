@@ -210,8 +210,10 @@ class JournaledEntry(ReceiverEntry):
         try:
             self.intake.journal.append(_Request(self, batch, future, answer, rejected))
         except ConsumeError as error:
-            self.count_refused(batch, error)
-            raise
+            refusal = self.count_refused(batch, error)
+            if refusal is error:
+                raise
+            raise refusal from error
         return future
 
     @property
@@ -270,5 +272,4 @@ class _Request(Answer):
         route.intake.feed(entry, route.pipelines, batch, self.ledgers)
 
     def refused(self, error: ConsumeError) -> None:
-        self._entry.count_refused(self.batch, error)
-        self.fail(error)
+        self.fail(self._entry.count_refused(self.batch, error))

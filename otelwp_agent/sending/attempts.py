@@ -45,7 +45,7 @@ class Attempts:
     async def once(self, batch: Batch, permit: Permit) -> int:
         """Send the batch once, with `permit`; return the number of rejected items. Raises only `ConsumeError`."""
         concurrency = self._concurrency
-        busy = concurrency.sending >= concurrency.limit
+        busy = concurrency.is_busy(batch.origin.tenant)
         started = self._clock()
         try:
             rejected = await self._export(batch)

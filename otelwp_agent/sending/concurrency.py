@@ -9,9 +9,14 @@ the shortest of the last one to two minutes is the floor of the class. The floor
 is slow for good has a new floor, and gets its sends back.
 
 The limit starts at its maximum, so a healthy exporter is never slowed down.
+
+A tenant may use all but one of the sends: its backend may never answer, and the last one is for a tenant without any.
+Several such tenants share by the rule of `fair_share`.
 """
 
 from __future__ import annotations
+
+from otelwp_agent.fair_share import allowance
 
 INFLATION = 2.0
 """A send is slow if it takes this many times its floor,"""
@@ -48,6 +53,15 @@ class Concurrency:
         """Shortest latencies by size class in the current period of `MEMORY` seconds …"""
         self._before = self._floors
         """… and in the period before."""
+
+    def allows(self, own: int) -> bool:
+        """Return whether a tenant with `own` sends under way may begin another."""
+        limit = self.limit
+        return own < allowance(limit, (limit - 1) / limit, self.sending - own)
+
+    def is_busy(self, tenant: str) -> bool:
+        """Return whether a sender of `tenant` alone could begin no other send."""
+        return self.sending >= (self.limit - 1 if tenant else self.limit)
 
     def succeeded(self, started: float, ended: float, size: int, *, busy: bool) -> None:
         """Record a send of `size` bytes that was answered. `busy`: as many sends were under way as the limit allows."""

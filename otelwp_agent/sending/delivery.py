@@ -125,6 +125,7 @@ class Delivery:
     def abandon_all(self) -> None:
         """Abandon every batch that waits in the queue."""
         self._queue.recall(float("inf"))
+        self._queue.limit_sends(None)  # nothing more is sent
         while self._queue.ready:
             self.abandon(self._queue.take())
 
@@ -172,10 +173,8 @@ class Delivery:
         for receipt, items in batch.shares:
             delivered = min(items, taken)
             taken -= delivered
-            if delivered:
-                receipt.settle(Outcome.DELIVERED, delivered)
-            if delivered < items:
-                receipt.settle(Outcome.DROPPED, items - delivered, "partial_success")
+            receipt.settle(Outcome.DELIVERED, delivered)
+            receipt.settle(Outcome.DROPPED, items - delivered, "partial_success")
 
     def _give_up(self, entry: QueuedBatch, reason: str, error: object) -> None:
         """Give up a batch that can never be delivered; keep it as a dead letter if possible."""

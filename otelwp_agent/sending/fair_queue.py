@@ -6,9 +6,10 @@ the same number of bytes, whatever the size and number of their batches. A tenan
 
 Invariants:
 
-* A tenant's queue is in the ring if, and only if, a batch waits in it.
-* While the first batch of a tenant waits, each other tenant sends at most the bytes of that batch, plus `QUANTUM`, plus
-  one batch.
+* A tenant's queue is in the ring or among the resting ones if, and only if, a batch waits in it.
+* A tenant's queue rests only while as many of its batches are being sent as `Concurrency.allows`.
+* While the first batch of a tenant waits in the ring, each other tenant sends at most the bytes of that batch, plus
+  `QUANTUM`, plus one batch.
 * Within a tenant's queue, parts and retries come before batches that were never sent; otherwise it is first in, first
   out.
 
@@ -25,6 +26,7 @@ from otelwp_agent.sending.queued_batch import TenantQueue
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from otelwp_agent.sending.concurrency import Concurrency
     from otelwp_agent.sending.queued_batch import QueuedBatch
 
 QUANTUM = 64 * 1024
@@ -36,17 +38,21 @@ IDLE_TENANTS = 256
 class FairQueue:
     """The tenants' queues, and the order of their turns."""
 
-    __slots__ = ("_tenants", "ring")
+    __slots__ = ("_concurrency", "_most_tenants", "_tenants", "resting", "ring")
 
     def __init__(self) -> None:
         """Start empty."""
         self._tenants: dict[str, TenantQueue] = {}
+        self._most_tenants = IDLE_TENANTS
+        self._concurrency: Concurrency | None = None
         self.ring: deque[TenantQueue] = deque()
         """Queues in which a batch waits, the next one first; true if there is any."""
+        self.resting: list[TenantQueue] = []
+        """Queues in which a batch waits until another batch of the tenant has been sent."""
 
     def __len__(self) -> int:
         """Return the number of batches that wait."""
-        return sum(map(len, self.ring))
+        return sum(map(len, self.ring)) + sum(map(len, self.resting))
 
     def __iter__(self) -> Iterator[TenantQueue]:
         """Iterate over the queues of all tenants with batches that are not released."""
@@ -56,8 +62,11 @@ class FairQueue:
         """Return the queue of a tenant."""
         tenant_queue = self._tenants.get(tenant)
         if tenant_queue is None:
-            if len(self._tenants) >= IDLE_TENANTS:
+            if len(self._tenants) >= self._most_tenants:
                 self._tenants = {tenant_queue.tenant: tenant_queue for tenant_queue in self}
+                self._most_tenants = max(
+                    IDLE_TENANTS, 2 * len(self._tenants)
+                )  # so that each tenant costs constant time
             tenant_queue = self._tenants[tenant] = TenantQueue(tenant)
         return tenant_queue
 
@@ -75,8 +84,30 @@ class FairQueue:
             self._enter(tenant_queue)
         tenant_queue.first.append(entry)
 
+    def limit_sends(self, concurrency: Concurrency | None) -> None:
+        """From now on, let `concurrency` decide whether a tenant may begin another send; `None` for no limit."""
+        self._concurrency = concurrency
+        self._end_rest()
+
+    def may_send(self) -> bool:
+        """Return whether a batch waits that may be sent now; let the tenants rest that may not begin another send."""
+        ring, concurrency = self.ring, self._concurrency
+        if concurrency is not None:
+            while ring:
+                tenant_queue = ring[0]
+                if not tenant_queue.sending or not tenant_queue.tenant or concurrency.allows(tenant_queue.sending):
+                    break
+                self.resting.append(ring.popleft())
+        return bool(ring)
+
+    def finished(self, tenant_queue: TenantQueue) -> None:
+        """Record that the sending of a batch of this queue has finished, whatever the outcome."""
+        tenant_queue.sending -= 1
+        if self.resting:
+            self._end_rest()
+
     def take(self) -> QueuedBatch:
-        """Remove and return the batch whose turn it is. There must be one."""
+        """Remove and return the batch whose turn it is. There must be one that may be sent."""
         ring = self.ring
         tenant_queue = ring[0]
         queue = tenant_queue.first or tenant_queue.waiting
@@ -84,13 +115,20 @@ class FairQueue:
             while queue[0].bytes > tenant_queue.deficit:
                 tenant_queue.deficit += QUANTUM
                 ring.rotate(-1)
+                self.may_send()
                 tenant_queue = ring[0]
                 queue = tenant_queue.first or tenant_queue.waiting
             tenant_queue.deficit -= queue[0].bytes
         entry = queue.popleft()
+        tenant_queue.sending += 1
         if not (tenant_queue.waiting or tenant_queue.first):
             ring.popleft()
         return entry
+
+    def _end_rest(self) -> None:
+        """Return the resting queues to the ring."""
+        self.ring.extend(self.resting)
+        self.resting.clear()
 
     def _enter(self, tenant_queue: TenantQueue) -> None:
         """Add a tenant's queue to the ring."""

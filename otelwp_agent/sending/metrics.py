@@ -70,7 +70,7 @@ IN_FLIGHT = Instrument(
     InstrumentKind.GAUGE,
     _TWO,
 )
-RETRIES = Instrument("otelwp_exporter_retries", "Attempts after the first.", labels=_TWO)
+RETRIES = Instrument("otelwp_exporter_retries", "Attempts to send after the first.", labels=_TWO)
 DROPPED = Instrument(
     "otelwp_exporter_dropped_items",
     "Items given up and lost, by reason. Items that are kept as dead letters are in otelwp_dead_letter_items.",

@@ -45,7 +45,7 @@ class QueuedBatch:
 class TenantQueue:
     """The batches of one tenant in a queue, and what they count for: `size` (units) and `bytes`, until released."""
 
-    __slots__ = ("bytes", "deficit", "first", "size", "tenant", "waiting")
+    __slots__ = ("bytes", "deficit", "first", "sending", "size", "tenant", "waiting")
 
     def __init__(self, tenant: str) -> None:
         """Start empty."""
@@ -53,6 +53,8 @@ class TenantQueue:
         self.size = 0
         self.bytes = 0
         self.deficit = 0
+        self.sending = 0
+        """Batches that were taken and whose sending has not finished."""
         self.first: deque[QueuedBatch] = deque()
         self.waiting: deque[QueuedBatch] = deque()
 

@@ -54,7 +54,8 @@ async def test_checks_end_with_the_journal(live, body, monkeypatch):
 
 
 def sized(*sizes):
-    return [SimpleNamespace(batch=SimpleNamespace(body=bytes(size))) for size in sizes]
+    origin = SimpleNamespace(tenant="")
+    return [SimpleNamespace(batch=SimpleNamespace(body=bytes(size), origin=origin)) for size in sizes]
 
 
 def taken(commits, *sizes):

@@ -2,16 +2,13 @@ import errno
 import os
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from otelwp_agent.journal import entry_store as shelves
 from otelwp_agent.journal.commits import CommitLoop
-from otelwp_agent.journal.entry_store import EntryStore
-from otelwp_agent.journal.records import RequestContext
-from otelwp_agent.journal.segment import FIRST_PARTLY_DONE, RELEASED, RUNNING, WAITING, Segment
-from otelwp_agent.model.batch import Origin
+from otelwp_agent.journal.segment import FIRST_PARTLY_DONE, RELEASED, RUNNING, WAITING
 from otelwp_agent.model.receipt import Outcome
+from tests.journal.entries import make, settle
 
 
 def large(number):
@@ -26,22 +23,6 @@ async def fill_until(life, done):
         (request,) = await life.put(large(number))
         request.settle()
     pytest.fail("it never happened")
-
-
-def make(directory, number, first, *names):
-    segment = Segment.create(directory, number, first)
-    segment.contexts = {at: RequestContext(Origin("otlp", "http"), (name,)) for at, name in enumerate(names)}
-    return segment
-
-
-@pytest.fixture
-def entry_store():
-    return EntryStore(None, structlog.get_logger())
-
-
-def settle(entry_store, entry, *, parked=False, done=()):
-    entry.parked, entry.done = parked, frozenset(done)
-    return entry_store.end(entry)
 
 
 def test_an_entry_runs_waits_for_some_branches_runs_again_and_is_released(entry_store, tmp_path):

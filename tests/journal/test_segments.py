@@ -1,8 +1,10 @@
 """Files of a running journal that disappear: nothing is acknowledged into them, and what they held is kept."""
 
 import asyncio
+import errno
 import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -10,7 +12,10 @@ from structlog.testing import capture_logs
 from otelwp_agent.journal import commits, segments
 from otelwp_agent.journal.audit import audit_directory
 from otelwp_agent.model.receipt import Outcome
+from tests.journal.conftest import open_files
 from tests.kit.graphs import until
+
+ADVICE = "find out who removes files there: only the agent may change this directory while it runs"
 
 
 def remove_directory(directory):
@@ -241,3 +246,160 @@ async def test_a_directory_that_has_not_changed_is_not_listed_again(live, body, 
     (life.journal.directory / "x").touch()
     store.find_displaced()
     assert seen
+
+
+def test_entries_that_cannot_be_copied_are_reported_with_file_and_number(live, log):
+    store = live().journal._store
+    segment = store.newest()
+    segment.live = 3
+    store.copied(segment, 0)
+    assert log == [], "it has not disappeared"
+    store._displaced.append(segment)
+    store.copied(segment, 1)
+    assert (store.must_copy, log) == (True, [])
+    store.copied(segment, 0)
+    assert not store.must_copy
+    assert log == [
+        {
+            "event": "journal entries cannot be copied; they exist in memory only",
+            "log_level": "error",
+            "file": str(segment.path),
+            "entries": 3,
+            "advice": "let the agent deliver them before it stops",
+        }
+    ]
+
+
+class Clock:
+    """Replaces the module `time`."""
+
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        self.wall = 0.0
+        monkeypatch.setattr(segments, "time", SimpleNamespace(monotonic=lambda: self.now, time=lambda: self.wall))
+
+
+async def test_a_loss_is_logged_with_all_figures_and_reported_for_a_minute(live, body, log, monkeypatch):
+    clock = Clock(monkeypatch)
+    life = live()
+    await life.put(body(0), body(1))
+    life.journal._store.current = None
+    await life.put(body(2))
+    log.clear()
+    remove_segments(life.journal.directory)
+    assert life.journal._store.find_displaced()
+    assert log == [
+        {
+            "event": "journal segments were removed or replaced; entries are copied to a new one",
+            "log_level": "error",
+            "directory": str(life.journal.directory),
+            "segments": 2,
+            "entries": 3,
+            "advice": ADVICE,
+        }
+    ]
+    await life.flush()
+    await until(lambda: not life.journal._store.must_copy)
+    message = f"segments or the directory were removed or replaced: {ADVICE}"
+    clock.now = 1059.9
+    assert life.journal._store.problem == message
+    clock.now = 1060.0
+    assert life.journal._store.problem == ""
+    life.journal._store._displaced.append(life.journal._store.current)
+    assert life.journal._store.problem == message
+    life.journal._store._displaced.clear()
+
+
+async def test_a_directory_that_was_replaced_is_logged_and_reported_until_it_is_used(live, body, log, monkeypatch):
+    clock = Clock(monkeypatch)
+    life = live()
+    await life.put(body(0))
+    log.clear()
+    replace_directory(life.journal.directory)
+    assert life.journal._store.find_displaced()
+    assert not life.journal._store.find_displaced(), "nothing more has disappeared"
+    assert log == [
+        {
+            "event": "journal directory was removed or replaced; entries are copied to a new one",
+            "log_level": "error",
+            "directory": str(life.journal.directory),
+            "segments": 1,
+            "entries": 1,
+            "advice": ADVICE,
+        }
+    ]
+    life.journal._store._displaced.clear()
+    clock.now = 2000.0
+    assert life.journal._store.problem
+    life.journal._store.newest()
+    assert life.journal._store.problem == ""
+
+
+async def test_a_new_directory_gets_mark_and_reserve_and_the_old_one_is_unlocked(live, body, log):
+    life = live()
+    await life.put(body(0))
+    replace_directory(life.journal.directory)
+    moved = life.journal.directory.with_name("moved")
+    await life.put(body(1))
+    await until(lambda: not life.journal._store.must_copy)
+    assert {path.name for path in life.journal.directory.iterdir()} >= {"mark", "reserve"}
+    assert str(moved) not in open_files(moved)
+    assert str(moved / "mark") not in open_files(moved)
+    assert str(life.journal.directory) in open_files(life.journal.directory)
+
+
+async def test_a_directory_with_another_journal_is_not_kept_open(live, body, log):
+    life = live()
+    await life.put(body(0))
+    replace_directory(life.journal.directory)
+    foreign = life.journal.directory / "0000000001-0123456789abcdef.journal"
+    foreign.write_bytes(b"")
+    (request,) = await life.put(body(1))
+    assert str(request.error) == (
+        f"the journal cannot be written: {life.journal.directory} now holds another journal ({foreign.name}): "
+        "move it away, or restart the agent to read it"
+    )
+    assert open_files(life.journal.directory) == []
+    foreign.unlink()
+
+
+def test_the_error_about_another_journal_has_its_number(live):
+    store = live().journal._store
+    (store.directory / "0000000001-0123456789abcdef.journal").write_bytes(b"")
+    with pytest.raises(FileExistsError) as raised:
+        store._check_foreign()
+    assert raised.value.errno == errno.EEXIST
+
+
+@pytest.mark.parametrize("age", [-1.0, 0.99, 1.0, 5.0])
+async def test_a_directory_is_listed_again_if_its_last_change_is_recent(live, body, monkeypatch, age):
+    clock = Clock(monkeypatch)
+    life = live()
+    await life.put(body(0))
+    store = life.journal._store
+    clock.wall = life.journal.directory.stat().st_mtime + age
+    store.find_displaced()
+    listed = []
+    monkeypatch.setattr(store, "_not_in_place", lambda: listed.append(1) or [])
+    store.find_displaced()
+    assert bool(listed) is (age < 1)
+
+
+async def test_a_failed_check_of_the_directory_is_logged_with_its_error(live, body, monkeypatch, log):
+    life = live()
+
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", denied)
+        assert life.journal._store.find_displaced() is False
+    assert log == [
+        {
+            "event": "journal directory cannot be checked",
+            "log_level": "error",
+            "directory": str(life.journal.directory),
+            "error": "Permission denied",
+        }
+    ]
+    assert life.journal._store.find_displaced() is False

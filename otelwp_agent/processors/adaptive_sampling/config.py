@@ -280,7 +280,7 @@ class Drop(Block):
         names = [rule.name for rule in self.rules] + ["health_check", "bot"]
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
-            message = f"two rules have the name {doubled[0]!r}"
+            message = f"two rules have the name {doubled[0]!r}: rename one of them"
             raise ValueError(message)
         return self
 

@@ -209,7 +209,7 @@ def test_what_is_put_off_waits_until_it_is_due_and_counts_all_the_time():
     assert not queue.ready
 
 
-def test_parts_keep_the_suspicion_of_the_batch():
+def test_parts_share_the_search_of_the_batch():
     queue = a_queue()
     queue.put(a_batch())
     entry = taken(queue)

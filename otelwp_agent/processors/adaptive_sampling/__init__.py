@@ -48,6 +48,7 @@ from otelwp_agent.component import (
 )
 from otelwp_agent.config.types import ByteSize, Duration, PositiveDuration  # noqa: TC001 - pydantic reads them
 from otelwp_agent.errors import StartError
+from otelwp_agent.fair_share import DEFAULT_SHARE
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.processors.adaptive_sampling.config import (
     AlwaysKeep,
@@ -125,6 +126,9 @@ class Config(ComponentConfig):
     """Memory for waiting traces. When it is full, the oldest are decided early."""
     max_trace_bytes: ByteSize = Field(4 * 2**20, ge=2**12)
     """A trace larger than this is reduced to its root, its errors and the spans between them."""
+    max_tenant_share: float = Field(DEFAULT_SHARE, gt=0, le=1)
+    """Maximum share for one tenant of `max_bytes` and of `max_keys`, of what the other tenants leave free. 1 for no
+    limit. Data without a tenant may use all of them. Tenants share `target` in equal parts, as far as each needs it."""
     remember: int = Field(100_000, ge=1)
     """Number of traces whose decision is remembered for late spans."""
     mode: Literal["enforce", "dry_run"] = "enforce"
@@ -190,6 +194,7 @@ class Config(ComponentConfig):
             site_minimum=0.0 if sites is None else sites.minimum / 3600,
             site_ceiling=Ceiling(share=0.2 if sites is None else sites.ceiling),
             max_keys=self.max_keys,
+            tenant_share=self.max_tenant_share,
             max_sites=10_000 if sites is None else sites.max_sites,
         )
 
@@ -232,6 +237,7 @@ class AdaptiveSampling(Processor, TraceSampler):
             max_wait=config.max_wait,
             max_bytes=config.max_bytes,
             max_trace_bytes=config.max_trace_bytes,
+            max_tenant_share=config.max_tenant_share,
         )
         self._state = StateFile(config.state_directory, self.controller, context) if config.state_directory else None
         self._forwarder = Forwarder(self._send, self._measures, self._recorder)

@@ -14,7 +14,6 @@ from tests.kit.certificates import Authority
 from tests.kit.grpc_peer import call, failure, make, serving
 
 
-# TLS
 def client_credentials(authority, pair=None):
     key = Path(pair.key_file).read_bytes() if pair else None
     chain = Path(pair.cert_file).read_bytes() if pair else None

@@ -102,7 +102,7 @@ async def test_a_replacement_takes_over_without_refusing_anybody(changed):
         options = changed if turn % 2 else {}
         successor = make(lambda *_, turn=turn: str(turn).encode(), **fixed, **options)
         await successor.start()
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # both serve for a moment, while calls arrive
         await server.shutdown(grace=1)
         server = successor
         assert await call(port) == str(turn).encode()

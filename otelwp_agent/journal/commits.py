@@ -8,7 +8,6 @@ tries again.
 from __future__ import annotations
 
 import asyncio
-import errno
 import time
 from bisect import bisect_left
 from itertools import accumulate
@@ -229,7 +228,7 @@ class CommitLoop:
                 self._refuse(requests, error)
             else:  # a bug: the senders must get an answer, and the next commit may succeed
                 self._log.error("the journal's writing broke", exc_info=error)
-                self._refuse(requests, OSError(errno.EIO, repr(error)))
+                self._refuse(requests, OSError(repr(error)))
         self._end(requests)
 
     def _end(self, requests: list[PendingRequest]) -> None:

@@ -78,7 +78,7 @@ def _verify(directory: Path, *, in_use: bool) -> Verification:
         found.last = max([0, *(segment.end - 1 for segment in recovered.segments)])
         found.marked = recovered.mark.next - 1 if recovered.mark is not None else None
         found.torn_bytes = recovered.torn
-        found.problems = report_of(recovered, directory).all_problems()
+        found.problems = report_of(recovered).all_problems()
         if recovered.mark_damaged:
             found.problems.append("mark: damaged; whether the end of the journal is missing is unknown")
         before: Segment | None = None

@@ -16,8 +16,6 @@ Several such tenants share by the rule of `fair_share`.
 
 from __future__ import annotations
 
-from otelwp_agent.fair_share import allowance
-
 INFLATION = 2.0
 """A send is slow if it takes this many times its floor,"""
 SLACK = 0.1
@@ -57,7 +55,7 @@ class Concurrency:
     def allows(self, own: int) -> bool:
         """Return whether a tenant with `own` sends under way may begin another."""
         limit = self.limit
-        return own < allowance(limit, (limit - 1) / limit, self.sending - own)
+        return (own + 1) * limit <= (limit - 1) * (limit - (self.sending - own))  # a share of (limit - 1) / limit
 
     def is_busy(self, tenant: str) -> bool:
         """Return whether a sender of `tenant` alone could begin no other send."""

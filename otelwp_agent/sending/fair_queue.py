@@ -7,7 +7,8 @@ the same number of bytes, whatever the size and number of their batches. A tenan
 Invariants:
 
 * A tenant's queue is in the ring or among the resting ones if, and only if, a batch waits in it.
-* A tenant's queue rests only while as many of its batches are being sent as `Concurrency.allows`.
+* A tenant's queue rests only while at least one of its batches is being sent, and as many as it may send at once:
+  `Concurrency.allows`, or fewer if its sends fail (`TenantQueue.finished`).
 * While the first batch of a tenant waits in the ring, each other tenant sends at most the bytes of that batch, plus
   `QUANTUM`, plus one batch.
 * Within a tenant's queue, parts and retries come before batches that were never sent; otherwise it is first in, first
@@ -95,14 +96,15 @@ class FairQueue:
         if concurrency is not None:
             while ring:
                 tenant_queue = ring[0]
-                if not tenant_queue.sending or not tenant_queue.tenant or concurrency.allows(tenant_queue.sending):
+                own = tenant_queue.sending
+                if not own or not tenant_queue.tenant or (own < tenant_queue.max_sends and concurrency.allows(own)):
                     break
                 self.resting.append(ring.popleft())
         return bool(ring)
 
-    def finished(self, tenant_queue: TenantQueue) -> None:
-        """Record that the sending of a batch of this queue has finished, whatever the outcome."""
-        tenant_queue.sending -= 1
+    def finished(self, entry: QueuedBatch) -> None:
+        """Record that the sending of a batch has finished; it has failed if it is not released."""
+        entry.tenant_queue.finished(failed=not entry.released)
         if self.resting:
             self._end_rest()
 

@@ -141,7 +141,7 @@ class SendingQueue:
 
     def finished(self, entry: QueuedBatch) -> None:
         """Record that the sending of a batch has ended, whatever the outcome: its tenant may begin another send."""
-        self._tenants.finished(entry.tenant_queue)
+        self._tenants.finished(entry)
 
     def limit_sends(self, concurrency: Concurrency | None) -> None:
         """Let `concurrency` limit the sends of each tenant, if tenants share the queue; `None` for no limit."""

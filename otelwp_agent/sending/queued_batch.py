@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from otelwp_agent.sending.retry import Backoff
 
 
+MAX_SENDS = 2**20
+"""Limit of the sends of a tenant that has no failures: none."""
+
+
 class MalformedSearch:
     """State of the search for the malformed request in one merged batch; the parts of the batch share it."""
 
@@ -45,7 +49,7 @@ class QueuedBatch:
 class TenantQueue:
     """The batches of one tenant in a queue, and what they count for: `size` (units) and `bytes`, until released."""
 
-    __slots__ = ("bytes", "deficit", "first", "sending", "size", "tenant", "waiting")
+    __slots__ = ("bytes", "deficit", "first", "max_sends", "sending", "size", "tenant", "waiting")
 
     def __init__(self, tenant: str) -> None:
         """Start empty."""
@@ -55,8 +59,18 @@ class TenantQueue:
         self.deficit = 0
         self.sending = 0
         """Batches that were taken and whose sending has not finished."""
+        self.max_sends = MAX_SENDS
+        """Limit of `sending`, for a tenant whose sends fail."""
         self.first: deque[QueuedBatch] = deque()
         self.waiting: deque[QueuedBatch] = deque()
+
+    def finished(self, *, failed: bool) -> None:
+        """Record that the sending of a batch has finished; a failure halves the limit, anything else adds one."""
+        if failed:
+            self.max_sends = max(1, min(self.max_sends, self.sending) // 2)
+        elif self.max_sends < MAX_SENDS:
+            self.max_sends += 1
+        self.sending -= 1
 
     def __len__(self) -> int:
         """Return the number of batches that wait in it."""

@@ -79,6 +79,13 @@ def test_a_new_segment_is_an_empty_file_named_for_its_number_and_marker(segment,
     assert not is_segment(segment.path.name + "x")
 
 
+def test_numbers_can_be_as_large_as_the_format_allows(segment):
+    segment.offsets.append(2**32 - 1)
+    segment.items.append(2**32 - 1)
+    segment.context_numbers.append(2**16 - 1)
+    assert (segment.offsets[0], segment.items[0], segment.context_numbers[0]) == (2**32 - 1, 2**32 - 1, 2**16 - 1)
+
+
 def test_no_two_segments_have_the_same_marker(tmp_path):
     segments = [Segment.create(tmp_path, number, 1) for number in (1, 2)]
     assert segments[0].marker != segments[1].marker

@@ -307,3 +307,15 @@ async def test_a_large_body_is_answered_before_the_receiver_is_shut_down():
     await agent.receiver.shutdown()
     assert (await answer)[0] == 202
     assert agent.pipeline.items == 5000
+
+
+@pytest.mark.parametrize("path", [V1, V2])
+async def test_a_body_of_many_small_values_is_decoded_in_a_thread(path):
+    parts = b",".join([b'{"value":""}'] * decoding.MAX_COMMAS)
+    body = b'[{"traceId":"1","id":"1","annotations":[%b]}]' % parts
+    assert len(body) < decoding.OFF_LOOP
+    async with Agent() as agent:
+        answer = agent.receiver._handle(Request(Head("POST", path, {}), body))
+        assert agent.receiver._decoding._threads == 1
+        assert (await answer).status == 202
+        assert agent.pipeline.items == 1

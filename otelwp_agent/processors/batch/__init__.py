@@ -230,7 +230,8 @@ class BatchProcessor(Processor):
         """Return the error if a group cannot collect the batch while any group is blocked, else `None`."""
         if (group.blocked is not None and group.merger.complete) or self._held >= self._most_bytes:
             return self._overloaded(group)
-        return self._shares.refusal(batch, self._held)
+        refusal = self._shares.refusal(batch, self._held)
+        return refusal if refusal is None or group.blocked is None else self._overloaded(group)
 
     def _hold(self, group: Group, size: int) -> None:
         """Add `size` bytes to what is held here; a negative number releases."""

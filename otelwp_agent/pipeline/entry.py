@@ -159,6 +159,10 @@ class Pipelines(FanOut):
 class ReceiverEntry:
     """Accepts a receiver's batches of one signal for all pipelines of the receiver."""
 
+    admit: Callable[[], None]
+    """Raises `Overloaded` if a batch would be refused now. It is an attribute, not a method, because it is called for
+    each request: a method would add a call to that of the pipelines or the journal."""
+
     def __init__(  # noqa: PLR0913 - what it feeds, what it counts, and what the isolation of branches needs
         self,
         heads: Sequence[PipelineHead],
@@ -169,13 +173,16 @@ class ReceiverEntry:
         clock: Callable[[], float],
         log: structlog.typing.FilteringBoundLogger,
         acknowledge: str = "accepted",
+        admit: Callable[[], None] | None = None,
     ) -> None:
-        """Feed `heads`, and count for `receiver`; with `acknowledge: delivered`, answer with each outcome."""
+        """Feed `heads`, and count for `receiver`; with `acknowledge: delivered`, answer with each outcome.
+
+        `admit` raises `Overloaded` while nothing is accepted; by default, the pipelines decide.
+        """
         self.receiver = receiver
         self.waits = acknowledge == "delivered"
         self.first = heads[0] if len(heads) == 1 else Pipelines(heads, clock=clock, log=log, patience=RECEIVER_PATIENCE)
-        self.admit: Callable[[], None] = self.first.admit
-        """Raise `Overloaded` if a batch would be refused now."""
+        self.admit = self.first.admit if admit is None else admit
         self._signal = signal
         self._registry = registry
         self._counters: dict[str, tuple[Counter, Counter]] = {}

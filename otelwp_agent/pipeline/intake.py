@@ -188,8 +188,16 @@ class JournaledEntry(ReceiverEntry):
         intake: Intake,
     ) -> None:
         """Write to the intake's journal, to feed `heads`."""
-        super().__init__(heads, receiver, signal, registry, clock=clock, log=log, acknowledge=acknowledge)
-        self.admit = intake.journal.admit  # pipelines need no capacity: the journal has it
+        super().__init__(
+            heads,
+            receiver,
+            signal,
+            registry,
+            clock=clock,
+            log=log,
+            acknowledge=acknowledge,
+            admit=intake.journal.admit,  # pipelines need no capacity: the journal has it
+        )
         self.pipelines = tuple(head.pipeline for head in heads)
         self.intake = intake
         self._senders: dict[Origin, tuple[Key, tuple[Ledger, ...]]] = {}

@@ -293,7 +293,7 @@ async def test_where_a_journal_stands_the_answer_to_a_large_body_waits_for_it(er
             return
         answer = asyncio.ensure_future(agent.post(large()))
         ((told, yes),) = await handed_over(agent, 1)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # an answer that does not wait would be there by now
         assert not answer.done()
         if error is None:
             told.set_result(yes)

@@ -33,7 +33,7 @@ async def test_a_trickle_does_not_extend_the_time_for_a_head(monkeypatch):
         async with asyncio.timeout(5):
             for byte in b"POST /v1/traces HTTP/1.1\r\nX-Slow: " + b"x" * 1000:
                 client.send(bytes([byte]))
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # the sender is slow
                 if site.refusals:
                     break
         assert site.refusals == ["timeout"]
@@ -63,7 +63,8 @@ async def test_shutdown_answers_what_has_begun_and_closes_the_idle():
     async with site:
         idle, busy = await site.connect(), await site.connect()
         busy.send(post(path="/"))
-        await asyncio.sleep(0.05)
+        while not pending:
+            await asyncio.sleep(0)
         stopping = asyncio.create_task(site.server.shutdown(grace=5))
         assert await idle.closed()
         pending[0].set_result(OK)

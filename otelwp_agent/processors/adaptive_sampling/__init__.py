@@ -210,12 +210,8 @@ class AdaptiveSampling(Processor, TraceSampler):
         policy = config.policy()
         self.controller = Controller(policy, context.clock())
         self._facts = FactsReader(config.per, config.always_keep, config.drop, config.sites)
-        self._decider = Decider(
-            self.controller,
-            self._facts,
-            Memory(config.remember),
-            dry_run=config.mode == "dry_run",
-        )
+        dry_run = config.mode == "dry_run"
+        self._decider = Decider(self.controller, self._facts, Memory(config.remember), dry_run=dry_run)
         self._measures = Measures(context)
         self._key_metrics = KeyMetrics(context, self.controller, config.metric_keys)
         self._decider.odd = self._measures.odd

@@ -128,7 +128,7 @@ class Store:
         try:
             engine = self._ready(check=check)
             with self._lock_for(write=write):
-                with engine.connect().execution_options(write=write) as connection, connection.begin():
+                with self._connect(engine, write=write) as connection, connection.begin():
                     yield connection
                 if write and self._file is not None and self._file.needs_checkpoint():
                     _checkpoint(engine)
@@ -137,6 +137,14 @@ class Store:
         except (DBAPIError, sqlite3.Error) as error:
             self.close()  # the next use connects again
             raise translate(error, self.location) from error
+
+    def _connect(self, engine: Engine, *, write: bool) -> Connection:
+        connection = engine.connect()
+        if self.is_sqlite:
+            return connection.execution_options(write=write)
+        if not write:  # all statements of the transaction see the same state, as in SQLite
+            return connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        return connection
 
     def _lock_for(self, *, write: bool) -> contextlib.AbstractContextManager[None]:
         return self._file.lock() if self._file is not None and write else contextlib.nullcontext()

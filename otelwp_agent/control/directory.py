@@ -89,9 +89,13 @@ class Directory:
         return self.plans.get(name, NO_PLAN)
 
 
-def pack_key(hash_: bytes, expires_at: float | None, tenant: int, scopes: Iterable[str]) -> bytes:
-    """Return the packed form of a key; `tenant` is the number of its tenant. Unknown scopes permit nothing."""
-    bits = sum(bit for scope, bit in _SCOPES.items() if scope.value in scopes)
+def scope_bits(scopes: Iterable[str]) -> int:
+    """Return the packed form of scopes. Unknown scopes permit nothing."""
+    return sum(bit for scope, bit in _SCOPES.items() if scope.value in scopes)
+
+
+def pack_key(hash_: bytes, expires_at: float | None, tenant: int, bits: int) -> bytes:
+    """Return the packed form of a key; `tenant` is the number of its tenant, `bits` are its scopes."""
     return _PACKED.pack(hash_, math.inf if expires_at is None else expires_at, tenant, bits)
 
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import Text, cast, select
 
-from otelwp_agent.control.directory import Directory, PlanEntry, TenantEntry, pack_key
+from otelwp_agent.control.directory import Directory, PlanEntry, TenantEntry, pack_key, scope_bits
 from otelwp_agent.control.tables import KEYS, PLANS, STATE, TENANTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator, Mapping
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection, Row, Select
 
 _CHUNK = 1000
 """Rows that are read at once. Between two chunks other threads run."""
-_KEY_COLUMNS = (KEYS.c.id, KEYS.c.tenant, KEYS.c.hash, KEYS.c.scopes, KEYS.c.expires, KEYS.c.revoked)
-_NO_ATTRIBUTES: Any = MappingProxyType({})
-_TENANT_COLUMNS = (TENANTS.c.id, TENANTS.c.plan, TENANTS.c.status, TENANTS.c.attributes)
+_KEY_COLUMNS = (KEYS.c.id, KEYS.c.tenant, KEYS.c.hash, KEYS.c.scopes, KEYS.c.expires, KEYS.c.revoked.is_not(None))
+_NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
+_TENANT_COLUMNS = (TENANTS.c.id, TENANTS.c.plan, TENANTS.c.status, cast(TENANTS.c.attributes, Text))
 
 
 def version(connection: Connection) -> int:
@@ -43,9 +44,11 @@ def update(connection: Connection, old: Directory) -> Directory:
     if now < old.version:
         old = Directory()
     tenants, numbers = list(old.tenants), dict(old.numbers)
-    for row in _rows(connection, select(*_TENANT_COLUMNS).where(TENANTS.c.changed > old.version)):
-        tenant = TenantEntry(row.id, row.plan, row.status == "active", _frozen(row.attributes))
-        number = numbers.setdefault(tenant.id, len(tenants))
+    for id_, plan, status, attributes in _rows(
+        connection, select(*_TENANT_COLUMNS).where(TENANTS.c.changed > old.version)
+    ):
+        tenant = TenantEntry(id_, plan, status == "active", _attributes(attributes))
+        number = numbers.setdefault(id_, len(tenants))
         if number == len(tenants):
             tenants.append(tenant)
         else:
@@ -54,12 +57,15 @@ def update(connection: Connection, old: Directory) -> Directory:
     query = select(*_KEY_COLUMNS).where(KEYS.c.changed > old.version)
     if not old.version:
         query = query.where(KEYS.c.revoked.is_(None))
-    for row in _rows(connection, query):
-        if row.revoked is not None:
-            keys.pop(row.id, None)
-        else:
-            expires = None if row.expires is None else row.expires.timestamp()
-            keys[row.id] = pack_key(row.hash, expires, numbers[row.tenant], row.scopes.split())
+    bits: dict[str, int] = {}
+    for id_, tenant_id, hash_, scopes, expires, revoked in _rows(connection, query):
+        if revoked:
+            keys.pop(id_, None)
+            continue
+        if scopes not in bits:
+            bits[scopes] = scope_bits(scopes.split())
+        expires_at = None if expires is None else expires.timestamp()
+        keys[id_] = pack_key(hash_, expires_at, numbers[tenant_id], bits[scopes])
     plans = {
         row.name: PlanEntry(row.tier, MappingProxyType(dict(row.limits)), row.retention_days)
         for row in connection.execute(select(PLANS))
@@ -67,9 +73,11 @@ def update(connection: Connection, old: Directory) -> Directory:
     return Directory(now, plans, tenants, numbers, keys)
 
 
-def _rows(connection: Connection, query: Any) -> Iterable[Row[Any]]:  # noqa: ANN401 - a select of any columns
-    return connection.execute(query.execution_options(stream_results=True, yield_per=_CHUNK))
+def _rows(connection: Connection, query: Select[Any]) -> Iterator[Row[Any]]:
+    result = connection.execute(query.execution_options(stream_results=True, yield_per=_CHUNK))
+    for chunk in result.partitions():
+        yield from chunk
 
 
-def _frozen(attributes: dict[str, str]) -> Any:  # noqa: ANN401 - a mapping
-    return MappingProxyType(dict(attributes)) if attributes else _NO_ATTRIBUTES
+def _attributes(text: str) -> Mapping[str, str]:
+    return _NO_ATTRIBUTES if text == "{}" else MappingProxyType(json.loads(text))

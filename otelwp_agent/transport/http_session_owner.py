@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from otelwp_agent.config import blocks
     from otelwp_agent.errors import ConsumeError
     from otelwp_agent.transport.connections import Connections, RequestRate
+    from otelwp_agent.transport.gate import Gate
     from otelwp_agent.transport.http_arrivals import Arrivals
     from otelwp_agent.transport.http_heads import HeadCache, ParsedHead, RequestPlan
     from otelwp_agent.transport.http_messages import Response
@@ -52,6 +53,8 @@ class HttpSessionOwner(Protocol):
     """The same, writable in parts."""
     drops: Drops | None
     rate: RequestRate | None
+    gate: Gate | None
+    """Authenticates and limits requests."""
     limit: int
     """Bytes of the largest body that is accepted."""
     timeouts: ConnectionTimeouts

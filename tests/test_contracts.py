@@ -6,6 +6,7 @@ A component joins by being named in `components.SHIPPED`.
 from __future__ import annotations
 
 import ast
+import tempfile
 from importlib import import_module
 from pathlib import Path
 
@@ -20,6 +21,7 @@ ALL = [(kind, type_) for kind in Kind for type_ in SHIPPED[kind]]
 SETTINGS = {
     # The test process itself is larger than a limit that one would set.
     (Kind.PROCESSOR, "memory_limiter"): {"limit_mib": 1_000_000, "spike_limit_mib": 1},
+    (Kind.EXTENSION, "control_store"): {"url": f"sqlite:///{tempfile.mkdtemp()}/control.db", "create": True},
     # The corpus is smaller than a budget that one would set.
     (Kind.PROCESSOR, "adaptive_sampling"): {"target": {"spans_per_second": 0.01}},
 }

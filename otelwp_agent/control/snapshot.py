@@ -14,7 +14,7 @@ from otelwp_agent.control.tables import KEYS, PLANS, STATE, TENANTS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sqlalchemy import Connection, Row, Select
+    from sqlalchemy import Connection, Select
 
 _CHUNK = 1000
 """Rows that are read at once. Between two chunks other threads run."""
@@ -73,7 +73,7 @@ def update(connection: Connection, old: Directory) -> Directory:
     return Directory(now, plans, tenants, numbers, keys)
 
 
-def _rows(connection: Connection, query: Select[Any]) -> Iterator[Row[Any]]:
+def _rows(connection: Connection, query: Select[Any]) -> Iterator[Any]:
     result = connection.execute(query.execution_options(stream_results=True, yield_per=_CHUNK))
     for chunk in result.partitions():
         yield from chunk

@@ -39,7 +39,7 @@ class StoreThread:
 
     async def open(self) -> None:
         """Open the store; raise `StoreError`."""
-        await self._run(self.store.open)
+        await self.run(self.store.open)
 
     async def close(self) -> None:
         """Finish the waiting transactions and close the store."""
@@ -53,7 +53,7 @@ class StoreThread:
             with self.store.read() as connection:
                 return function(connection)
 
-        return await self._run(work)
+        return await self.run(work)
 
     async def write(self, function: Callable[[Connection], T]) -> T:
         """Run `function` in a transaction; return its result after the commit; raise what it raises, or `StoreError`.
@@ -64,13 +64,14 @@ class StoreThread:
         done: Future[T] = Future()
         self._writes.append((function, done))
         try:
-            await self._run(self._write_waiting)
+            await self.run(self._write_waiting)
         except BaseException:
             done.cancel()
             raise
         return await asyncio.wrap_future(done)
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run `work` in the thread of the store, outside of a transaction."""
         self._check_capacity()
         self._waiting += 1
         try:

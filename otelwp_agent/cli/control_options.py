@@ -107,7 +107,7 @@ def _place(config: Sequence[str], overrides: Sequence[str], store: str | None, p
             message = f"give the agent's --config FILE, or --store URL (or set {STORE_VARIABLE})"
             raise click.UsageError(message)
         settings = _settings(config, overrides)
-        store, pepper_file = settings.url.get_secret_value(), pepper_file or settings.pepper_file
+        store, pepper_file = settings.store_url, pepper_file or settings.pepper_file
     return StorePlace(store, pepper_file or "")
 
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from otelwp_agent.control.refresh import Refresher
     from otelwp_agent.control.store_thread import StoreThread
 
+DEFAULT_URL = "sqlite:////var/lib/otelwp/control.db"
 STORE_USES_EVERY = 10.0
 """Seconds between two writes of when keys were last used."""
 
@@ -80,7 +81,7 @@ def _is_store(url: Secret) -> Secret:
 class Config(ComponentConfig):
     """Settings of `control_store`."""
 
-    url: Annotated[Secret, AfterValidator(_is_store)] = Secret("sqlite:////var/lib/otelwp/control.db")
+    url: Annotated[Secret, AfterValidator(_is_store)] | None = None
     """The store: `sqlite:////PATH` or `postgresql://USER:PASSWORD@HOST/DATABASE`. Default:
     `sqlite:////var/lib/otelwp/control.db`."""
     pepper_file: str = ""
@@ -92,6 +93,11 @@ class Config(ComponentConfig):
     """Create the store and its pepper at the start if they do not exist, and upgrade an older store. Otherwise
     `otelwp-agent control migrate` does it."""
 
+    @property
+    def store_url(self) -> str:
+        """The URL of the store."""
+        return DEFAULT_URL if self.url is None else self.url.get_secret_value()
+
 
 class ControlStore(Extension, ControlAccess):
     """Keeps the directory of tenants up to date."""
@@ -99,7 +105,7 @@ class ControlStore(Extension, ControlAccess):
     def __init__(self, config: Config, context: Context) -> None:
         """Copy the settings; `start` opens the store."""
         super().__init__(context)
-        self._url = config.url.get_secret_value()
+        self._url = config.store_url
         self._pepper_file = config.pepper_file
         self._interval = config.refresh_interval
         self._create = config.create

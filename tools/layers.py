@@ -4,7 +4,7 @@
 
     testing → cli → service, replay → pipeline → sending, journal, dead_letters
         → receivers, processors, exporters, connectors, extensions (independent of each other)
-        → component, components → sampling → codecs → transport → config → storage → model
+        → component, components → sampling, control → codecs → transport → config → storage → model
         → telemetry, errors, capacity, fair_share
 
 Imports for type checkers count like any other, because a layer that uses the types of another depends on it. Other
@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config",),
     ("transport",),
     ("codecs",),
-    ("sampling",),
+    ("sampling", "control"),
     ("component", "components", "component_errors"),
     KINDS,
     ("sending", "journal", "dead_letters"),

@@ -4,7 +4,8 @@
 
     testing → cli → service, replay → pipeline → sending, journal, dead_letters
         → receivers, processors, exporters, connectors, extensions (independent of each other)
-        → component, components → sampling → codecs → transport → config → storage → model → telemetry, errors, capacity
+        → component, components → sampling → codecs → transport → limiting → config → storage → model
+        → telemetry, errors, capacity
 
 Imports for type checkers count like any other, because a layer that uses the types of another depends on it. Other
 rules are checked too: modules do not import each other in a circle; no two classes share a name; model/ does no I/O;
@@ -33,6 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("model",),
     ("storage",),
     ("config",),
+    ("limiting",),
     ("transport",),
     ("codecs",),
     ("sampling",),

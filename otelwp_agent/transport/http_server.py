@@ -12,9 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from otelwp_agent.errors import ConsumeError, RetryableError, StartError
+from otelwp_agent.limiting.gcra import Gcra, Rate
 from otelwp_agent.transport import status as statuses
 from otelwp_agent.transport.compression import decompress
-from otelwp_agent.transport.connections import Connections, RequestRate
+from otelwp_agent.transport.connections import Connections
 from otelwp_agent.transport.decoding import OBJECTS, Decoding, in_one_step
 from otelwp_agent.transport.http_arrivals import Arrivals
 from otelwp_agent.transport.http_cors import CorsRules
@@ -93,7 +94,8 @@ class HttpServer:
             settings.max_connections, settings.max_connections_per_peer
         )
         per_second = settings.max_requests_per_second_per_peer
-        self.rate = RequestRate(per_second) if per_second else None
+        self.peer_rate = Rate(per_second, per_second) if per_second else None
+        self.peer_rates = Gcra()
         self.arrivals = Arrivals.of(InFlight() if in_flight is None else in_flight)
         self.limit = settings.max_request_body_size
         self._inflating: Decoding[Response] = Decoding(self.arrivals.in_flight, log)
@@ -294,8 +296,8 @@ class HttpServer:
         self.prefix = f"Date: {_imf_date(time.gmtime())}\r\n{self._extra}".encode("latin-1")
         for session in [each for each in self.sessions if each.deadline < now]:
             session.time_is_up()
-        if self.rate is not None:
-            self.rate.forget_idle(now)
+        if self.peer_rate is not None:
+            self.peer_rates.forget_idle(now)
         tls = self.settings.tls
         if tls is not None and tls.reload_interval and now - self._tls_checked >= tls.reload_interval:
             self._tls_checked = now

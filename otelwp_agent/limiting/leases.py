@@ -43,6 +43,7 @@ class Lease:
         "heard",
         "key",
         "largest",
+        "latest",
         "rate",
         "share",
         "spent",
@@ -65,6 +66,8 @@ class Lease:
         """Units requested per second, a moving average."""
         self.largest = 1.0
         """Largest cost of a request, at most the burst."""
+        self.latest = 1.0
+        """Largest cost of a request since the last report."""
         self.used = now
         """Time of the last request."""
         self.heard = -math.inf
@@ -88,8 +91,6 @@ class LeaseRequest:
     floor: float
     want: float
     least: float
-    sent: float
-    """Time at which the request was made."""
 
 
 class SharedRates:
@@ -126,6 +127,7 @@ class SharedRates:
         lease.wanted += cost
         need = min(cost, rate.burst)
         lease.largest = max(lease.largest, need)
+        lease.latest = max(lease.latest, cost)
         if lease.tokens >= need:
             lease.tokens -= cost
             if lease.tokens < 0:  # the cost exceeds the burst
@@ -134,11 +136,14 @@ class SharedRates:
             self._local.charge(key, lease.share, now, cost)
             wait = 0.0
         else:
-            wait = self._shared_wait(lease, now, need) if self._connected else 0.0
+            fresh = self._connected and now - lease.heard <= FRESH
+            wait = self._shared_wait(lease, now, need) if fresh else 0.0
             if not wait:
                 wait = self._local.take(key, lease.share, now, cost)
                 if not wait:
                     lease.spent += cost
+                elif fresh:
+                    wait = min(wait, REFRESH)  # the store has units, which the next lease gets
                 if now - lease.heard >= URGENT:
                     self._on_demand()
         if lease.spent or lease.tokens < lease.largest + lease.demand * REFRESH:
@@ -229,8 +234,6 @@ class SharedRates:
 
     def _shared_wait(self, lease: Lease, now: float, need: float) -> float:
         """Return the seconds until all replicas together may spend `need` units, according to the last answer."""
-        if now - lease.heard > FRESH:
-            return 0.0
         interval = lease.rate.interval
         return max(0.0, lease.ahead_until - now + (need - lease.tokens) * interval - lease.rate.window)
 
@@ -246,8 +249,9 @@ class SharedRates:
         else:
             most = max(share.burst, rate.per_second * ADVANCE / self._replicas, lease.largest)
             want = max(0.0, min(most, max(lease.demand * ADVANCE, lease.largest)) - lease.tokens)
-            # After an outage, no more is charged than the share of the burst and of the last second.
-            spent = min(lease.spent, max(share.burst, share.per_second, lease.largest))
+            # After an outage, no more is charged than the share of the burst, of a second, or the largest request.
+            spent = min(lease.spent, max(share.burst, share.per_second, lease.latest))
         lease.spent = 0.0
-        floor = max(0.0, lease.ahead_until - now)
-        return LeaseRequest(lease.key, rate, window, spent, floor, want, min(want, lease.largest), now)
+        lease.latest = 1.0
+        least = max(0.0, min(want, lease.largest - lease.tokens))
+        return LeaseRequest(lease.key, rate, window, spent, max(0.0, lease.ahead_until - now), want, least)

@@ -43,7 +43,9 @@ for i, key in ipairs(KEYS) do
   if due ~= due or due < now then due = now end
   due = math.max(now, due + spent * interval)
   local granted = math.min(want, (now + window - due) / interval)
-  if granted < least then granted = 0 end
+  if granted < least then
+    granted = now + window - due > least * interval - 0.000001 and least or 0
+  end
   due = due + granted * interval
   redis.call('SET', key, string.format('%.17g', due), 'PX', math.ceil((due - now) * 1000) + 60000)
   answers[2 * i - 1] = string.format('%.17g', granted)

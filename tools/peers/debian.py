@@ -1,4 +1,4 @@
-"""WordPress with PHP-FPM, MariaDB and nginx, from Debian's packages with the `apt-get` configured on this machine.
+"""WordPress with PHP-FPM, MariaDB and nginx, and Redis, from Debian's packages with this machine's `apt-get`.
 
 Nothing is installed: packages that apt would install are unpacked to the cache, and programs that the machine already
 has are used. So this needs no root and starts no services. apt's lists and packages are stored in the cache too.
@@ -74,27 +74,41 @@ def wordpress() -> Machine:
     """Return WordPress, PHP-FPM, MariaDB and nginx, ready to be started."""
 
     def build(draft: Path) -> None:
-        apt = _Apt(draft / "apt")
-        apt.run("update")
-        planned = apt.run("install", "--simulate", "--no-install-recommends", *PROGRAMS).splitlines()
-        names = [line.split()[1] for line in planned if line.startswith("Inst ")]
-        packages = draft / "packages"
-        packages.mkdir()
-        apt.run("download", *names, *SITE, where=packages)
-        for package in sorted(packages.glob("*.deb")):
-            cache.run(["dpkg-deb", "-x", package, draft])
+        _unpack(draft, PROGRAMS, SITE)
         if (draft / "usr/bin/php8.2").exists():  # unpacking does not run update-alternatives
             (draft / "usr/bin/php").symlink_to("php8.2")
         for spare in ("usr/share/wordpress/.htaccess", "usr/share/wordpress/wp-config.php"):
             (draft / spare).unlink(missing_ok=True)
         shutil.copytree(draft / "usr/share/wordpress", draft / "site", ignore_dangling_symlinks=True)
-        for folder in (packages, draft / "apt", draft / "usr/share/wordpress"):
-            shutil.rmtree(folder)
+        shutil.rmtree(draft / "usr/share/wordpress")
 
     machine = Machine(cache.once("wordpress-php8.2", build))
     for name in ("php", "php-fpm8.2", "mariadbd", "mariadb-install-db", "nginx"):
         machine.program(name)
     return machine
+
+
+def redis() -> Machine:
+    """Return a Redis server, ready to be started."""
+    machine = Machine(cache.once("redis", lambda draft: _unpack(draft, ("redis-server",))))
+    machine.program("redis-server")
+    return machine
+
+
+def _unpack(draft: Path, programs: tuple[str, ...], alone: tuple[str, ...] = ()) -> None:
+    """Unpack the packages `programs` and what they depend on and the machine lacks, and those in `alone`."""
+    apt = _Apt(draft / "apt")
+    apt.run("update")
+    planned = apt.run("install", "--simulate", "--no-install-recommends", *programs).splitlines()
+    names = [line.split()[1] for line in planned if line.startswith("Inst ")]
+    packages = draft / "packages"
+    packages.mkdir()
+    if names or alone:
+        apt.run("download", *names, *alone, where=packages)
+    for package in sorted(packages.glob("*.deb")):
+        cache.run(["dpkg-deb", "-x", package, draft])
+    for folder in (packages, draft / "apt"):
+        shutil.rmtree(folder)
 
 
 class _Apt:

@@ -16,11 +16,16 @@ class Connection(Protocol):
 
     deadline: float
     """Time at which `time_is_up` is called, by the clock of `time.monotonic`."""
+    old_at: float
+    """Time at which `grow_old` is called, by the same clock."""
     peer: str
     """IP address of the client; an empty string on a unix socket."""
 
     def time_is_up(self) -> None:
         """Close the connection, with or without an answer: its deadline has passed."""
+
+    def grow_old(self) -> None:
+        """Prepare to close the connection: it has reached its maximum age. Called again after the grace."""
 
     def drain(self) -> None:
         """Close the connection as soon as no answer is pending."""

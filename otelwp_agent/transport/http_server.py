@@ -296,6 +296,8 @@ class HttpServer:
         self.prefix = f"Date: {_imf_date(time.gmtime())}\r\n{self._extra}".encode("latin-1")
         for session in [each for each in self.sessions if each.deadline < now]:
             session.time_is_up()
+        for session in [each for each in self.sessions if each.old_at < now]:
+            session.grow_old()
         if self.peer_rate is not None:
             self.peer_rates.forget_idle(now)
         tls = self.settings.tls

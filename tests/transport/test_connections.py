@@ -9,9 +9,13 @@ from tests.kit.http_site import Client, Site, post
 class Accepted:
     peer: str
     deadline: float = 0.0
+    old_at: float = 0.0
     server: object = None
 
     def time_is_up(self):
+        pass
+
+    def grow_old(self):
         pass
 
     def drain(self):

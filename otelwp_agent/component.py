@@ -26,11 +26,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from pydantic import Field
 
 from otelwp_agent.config.blocks import Block, Queue, Retry
-from otelwp_agent.errors import RetryableError
+from otelwp_agent.errors import RetryableError, StartError
 from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS
 from otelwp_agent.model.ledgers import Ledgers
 from otelwp_agent.model.signal import ALL_SIGNALS, Signal
+from otelwp_agent.transport.authentication import ClientAuthenticator, ServerAuthenticator
 from otelwp_agent.transport.in_flight import InFlight
+from otelwp_agent.transport.limiting import RequestLimiter
 from otelwp_agent.transport.overload import Drops
 
 if TYPE_CHECKING:
@@ -39,8 +41,11 @@ if TYPE_CHECKING:
 
     import structlog
 
+    from otelwp_agent.config.blocks import ClientAuth
+    from otelwp_agent.config.references import Capability, ExtensionRef
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.telemetry.metrics import Instrument, Registry
+    from otelwp_agent.transport.gate import Gate, GatedServer
 
 
 T = TypeVar("T")
@@ -166,6 +171,13 @@ class ComponentId:
 
 class ComponentConfig(Block):
     """Base of every component's `Config`: unknown keys are refused, and the values cannot be changed after loading."""
+
+    def lack(self, capability: Capability) -> str:  # noqa: ARG002 - for extensions whose settings decide
+        """Return why an extension with these settings cannot be used as `capability`, "" if it can.
+
+        Only for capabilities that the factory declares.
+        """
+        return ""
 
 
 class ReceiverConfig(ComponentConfig):
@@ -310,6 +322,32 @@ class Context:
     """The bytes of requests that are being received or decoded, over all receivers of the process."""
     ledgers: Ledgers = field(default_factory=Ledgers)
     """The accounts of the process, for components that create items of their own."""
+    extensions: Mapping[ComponentId, Component] = field(default_factory=dict)
+    """The extensions that the component's settings refer to."""
+
+    def extension(self, reference: ExtensionRef, contract: type[T]) -> T:
+        """Return the extension that a setting refers to, as an object of the abstract class `contract`."""
+        found = self.extensions.get(ComponentId.parse(reference))
+        if not isinstance(found, contract):
+            message = f"{self.kind.value}/{self.id}: extension `{reference}` is not available as {contract.__name__}"
+            raise StartError(message)
+        return found
+
+    def gate(self, settings: GatedServer) -> Gate | None:
+        """Return what admits the requests of a server with these settings, or `None` if it admits all of them."""
+        if settings.auth is None and not settings.middlewares:
+            return None
+        from otelwp_agent.transport.gate import Gate  # noqa: PLC0415 - only if it is configured
+
+        authenticator = None
+        if settings.auth is not None:
+            authenticator = self.extension(settings.auth.authenticator, ServerAuthenticator)  # type: ignore[type-abstract]
+        limiters = [self.extension(each.id, RequestLimiter) for each in settings.middlewares or ()]  # type: ignore[type-abstract]
+        return Gate(authenticator, limiters, log=self.log)
+
+    def client_authenticator(self, auth: ClientAuth | None) -> ClientAuthenticator | None:
+        """Return the extension that adds credentials to the requests of a client, or `None` if there is none."""
+        return None if auth is None else self.extension(auth.authenticator, ClientAuthenticator)  # type: ignore[type-abstract]
 
 
 class Component:
@@ -483,4 +521,6 @@ class Factory:
     """The largest projection that the component parses."""
     effects: frozenset[Effect] = frozenset()
     """Processors and connectors: their effects on items; none by default."""
+    capabilities: frozenset[Capability] = frozenset()
+    """Extensions: what other components may use it for; each has an abstract class to derive from."""
     instruments: tuple[Instrument, ...] = ()

@@ -9,6 +9,8 @@
     └── ConsumeError                  a batch was not accepted; its caller keeps all of it
         ├── PermanentError            sending the same bytes again would fail again
         │   ├── MalformedError        ... because the bytes are not valid in their format
+        │   ├── UnauthenticatedError  ... because the sender has no valid credential
+        │   ├── ForbiddenError        ... because this sender may not send them
         │   └── TooLargeError         ... because they are too many at once: smaller parts may be accepted
         ├── InternalError             a component has a bug, which has been logged under its id
         └── RetryableError(retry_after)   the same bytes may be accepted later
@@ -108,6 +110,27 @@ class MalformedError(PermanentError):
     """The bytes are not valid in their format."""
 
     reason = "malformed"
+
+
+class UnauthenticatedError(PermanentError):
+    """The sender has no valid credential.
+
+    The message is always the same: it must not tell which part of a credential was wrong. `challenges` are the values
+    of the header `WWW-Authenticate`, which names the accepted schemes (RFC 9110, 11.6.1).
+    """
+
+    reason = "unauthenticated"
+
+    def __init__(self, *challenges: str) -> None:
+        """Refuse with these challenges."""
+        super().__init__("a valid credential is needed")
+        self.challenges = challenges
+
+
+class ForbiddenError(PermanentError):
+    """This sender may not send the request; another credential or address would be needed."""
+
+    reason = "forbidden"
 
 
 class TooLargeError(PermanentError):

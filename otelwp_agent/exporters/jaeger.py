@@ -81,6 +81,8 @@ class Config(ExporterConfig):
     """TLS settings. If left out, TLS is used for `https://` endpoints and for other hosts, but not for this host."""
     headers: blocks.SecretHeaders = Field(default_factory=dict)
     """Headers, or gRPC metadata, added to every request. Values are secrets."""
+    auth: blocks.ClientAuth | None = None
+    """Add a credential to every request. It takes precedence over `headers`."""
     compression: Literal["none", "", "gzip", "zstd", "deflate", "zlib"] | None = None
     """Compression of requests. Default: gzip; none with `thrift_http`, for which Jaeger supports none."""
     timeout: PositiveDuration | None = None
@@ -115,6 +117,7 @@ class Config(ExporterConfig):
             "endpoint": endpoint,
             "tls": tls.model_dump(exclude_unset=True),
             "headers": self.headers,
+            "auth": self.auth,
         }
         if self.compression is not None:
             settings["compression"] = self.compression
@@ -145,6 +148,7 @@ class JaegerGrpcExporter(Exporter):
         """Copy the settings; `start` opens connections."""
         super().__init__(context)
         self._settings = blocks.GrpcClient.model_validate(config.client_settings())
+        self._authenticator = context.client_authenticator(config.auth)
         self._limit = config.request_size
         self.max_request_bytes = int(self._limit / _GROWTH["grpc"])
         self._client: GrpcClient | None = None
@@ -153,7 +157,8 @@ class JaegerGrpcExporter(Exporter):
         """Read the certificates and open the channel; the first export connects."""
         from otelwp_agent.transport.grpc_client import GrpcClient  # noqa: PLC0415 - loads grpcio, 13 MB
 
-        client = GrpcClient(self._settings, name=f"{self.context.kind.value}/{self.context.id}", log=self.context.log)
+        name = f"{self.context.kind.value}/{self.context.id}"
+        client = GrpcClient(self._settings, name=name, log=self.context.log, authenticator=self._authenticator)
         await client.start()
         self._client = client
 
@@ -177,7 +182,7 @@ class JaegerGrpcExporter(Exporter):
         message = to_proto.encode(batch.body)
         if message:
             _check_size(message, self._limit, batch)
-            await self._client.call(POST_SPANS, message)
+            await self._client.call(POST_SPANS, message, batch.origin)
         return 0
 
 
@@ -192,7 +197,8 @@ class JaegerThriftExporter(Exporter):
         self._limit = config.request_size
         self.max_request_bytes = int(self._limit / _GROWTH["thrift_http"])
         name = f"{context.kind.value}/{context.id}"
-        self._client = HttpClient(settings, endpoint, name=name, log=context.log)
+        authenticator = context.client_authenticator(config.auth)
+        self._client = HttpClient(settings, endpoint, name=name, log=context.log, authenticator=authenticator)
         self._path = endpoint.path or THRIFT_PATH
         self._headers = (("Content-Type", THRIFT_TYPE), ("User-Agent", f"otelwp-agent/{__version__}"))
         self._unfinished: dict[int, tuple[bytes, int]] = {}
@@ -220,7 +226,7 @@ class JaegerThriftExporter(Exporter):
         _, done = self._unfinished.pop(id(batch.body), (b"", 0))
         for index, request in enumerate(requests[done:], done):
             try:
-                response = await self._client.request("POST", self._path, request, self._headers)
+                response = await self._client.request("POST", self._path, request, self._headers, batch.origin)
                 if response.status not in _SUCCESS:
                     raise _full_is_retryable(from_http(response.status, response.headers, response.body))
             except RetryableError:

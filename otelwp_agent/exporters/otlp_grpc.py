@@ -110,6 +110,7 @@ class OtlpGrpcExporter(Exporter):
         super().__init__(context)
         self.max_request_bytes = config.max_request_size
         self._config = config
+        self._authenticator = context.client_authenticator(config.auth)
         self._client: GrpcClient | None = None
         self._warned = ""
 
@@ -117,7 +118,8 @@ class OtlpGrpcExporter(Exporter):
         """Read the certificates and open the channel; the first export connects."""
         from otelwp_agent.transport.grpc_client import GrpcClient  # noqa: PLC0415 - loads grpcio, 13 MB
 
-        client = GrpcClient(self._config, name=f"{self.context.kind.value}/{self.context.id}", log=self.context.log)
+        name = f"{self.context.kind.value}/{self.context.id}"
+        client = GrpcClient(self._config, name=name, log=self.context.log, authenticator=self._authenticator)
         await client.start()
         self._client = client
 
@@ -131,7 +133,7 @@ class OtlpGrpcExporter(Exporter):
         """Send the batch; return how many of its items the backend rejected."""
         if self._client is None:
             raise RuntimeError("the exporter is not started")
-        response = await self._client.call(METHODS[batch.signal], batch.body)
+        response = await self._client.call(METHODS[batch.signal], batch.body, batch.origin)
         if not response:
             return 0
         items, message = rejected(response)

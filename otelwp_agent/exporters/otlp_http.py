@@ -121,6 +121,7 @@ class OtlpHttpExporter(Exporter):
         if self._compression:
             coding = "deflate" if self._compression == "zlib" else self._compression
             self._headers.append(("Content-Encoding", coding))
+        self._authenticator = context.client_authenticator(config.auth)
         self._clients: dict[tuple[str, str, int | None, str], HttpClient] = {}
         self._targets: dict[Signal, tuple[HttpClient, str]] = {}
         for signal in Signal:
@@ -155,7 +156,7 @@ class OtlpHttpExporter(Exporter):
             )
         client, path = target
         body = compress(self._compression, self._encode(batch), self._level)
-        response = await client.request("POST", path, body, self._headers)
+        response = await client.request("POST", path, body, self._headers, batch.origin)
         if response.status not in _SUCCESS:
             raise from_http(response.status, response.headers, response.body)
         return min(self._rejected(response), batch.items) if response.body else 0
@@ -165,7 +166,9 @@ class OtlpHttpExporter(Exporter):
         key = (endpoint.scheme, endpoint.host, endpoint.port, endpoint.unix)
         if key not in self._clients:
             name = f"{self.context.kind.value}/{self.context.id}"
-            self._clients[key] = HttpClient(config, endpoint, name=name, log=self.context.log)
+            self._clients[key] = HttpClient(
+                config, endpoint, name=name, log=self.context.log, authenticator=self._authenticator
+            )
         return self._clients[key]
 
     def _encode(self, batch: Batch) -> bytes:

@@ -94,7 +94,8 @@ class ZipkinExporter(Exporter):
         endpoint = config.endpoint
         self._path = _path(endpoint)
         name = f"{context.kind.value}/{context.id}"
-        self._client = HttpClient(config, endpoint, name=name, log=context.log)
+        authenticator = context.client_authenticator(config.auth)
+        self._client = HttpClient(config, endpoint, name=name, log=context.log, authenticator=authenticator)
         self._left_out = LogLimit(context.clock)
 
     async def start(self) -> None:
@@ -121,7 +122,7 @@ class ZipkinExporter(Exporter):
         if len(encoded.body) > self._max_size:
             raise TooLargeError(f"the body has {len(encoded.body)} bytes, but `max_request_size` is {self._max_size}")
         body = compress(self._compression, encoded.body, self._level)
-        response = await self._client.request("POST", self._path, body, self._headers)
+        response = await self._client.request("POST", self._path, body, self._headers, batch.origin)
         if response.status not in _SUCCESS:
             if response.body.startswith(_TOO_LARGE):
                 raise TooLargeError(f"HTTP {response.status}: the body is larger than Zipkin accepts")

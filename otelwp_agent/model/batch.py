@@ -10,7 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from otelwp_agent.model.receipt import SHUTDOWN, Outcome, Receipt
 
@@ -24,19 +24,36 @@ Share = tuple[Receipt, int]
 _NO_HEADERS: dict[str, str] = {}
 
 
+class ItemAllowance(Protocol):
+    """How much one sender may still send."""
+
+    def charge(self, items: int, size: int) -> None:
+        """Count a request of `items` items and `size` bytes, or raise `Overloaded` and count nothing."""
+
+    def refund(self, items: int, size: int) -> None:
+        """Take back a `charge`: the request was refused for another reason."""
+
+
 class Origin:
     """Origin of a batch: `receiver` id, `transport`, `tenant` ("" if there is none) and the client's `headers`.
 
     Header names are lower case. The receiver derives the tenant from the client's key, never from a header that the
-    client can choose. Origins are shared between batches and never changed.
+    client can choose. Pipelines charge `allowance`, if there is one, when they accept a request. Origins are shared
+    between batches and never changed.
     """
 
-    __slots__ = ("headers", "receiver", "tenant", "transport")
+    __slots__ = ("allowance", "headers", "receiver", "tenant", "transport")
 
     def __init__(
-        self, receiver: str = "", transport: str = "", tenant: str = "", headers: Mapping[str, str] = _NO_HEADERS
+        self,
+        receiver: str = "",
+        transport: str = "",
+        tenant: str = "",
+        headers: Mapping[str, str] = _NO_HEADERS,
+        allowance: ItemAllowance | None = None,
     ) -> None:
         """Describe the sender of a request."""
+        self.allowance = allowance
         self.receiver = receiver
         self.transport = transport
         self.tenant = tenant

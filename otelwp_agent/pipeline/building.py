@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.component import Component, Connector, Exporter, Extension, Kind, Processor, Receiver
 from otelwp_agent.component_errors import failure
+from otelwp_agent.config.references import Capability
 from otelwp_agent.errors import StartError
+from otelwp_agent.transport.authentication import ClientAuthenticator, ServerAuthenticator
+from otelwp_agent.transport.limiting import RequestLimiter
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from otelwp_agent.component import Context
     from otelwp_agent.pipeline.plan_types import ComponentPlan
 
@@ -20,6 +25,12 @@ _CLASSES: dict[Kind, type[Component]] = {
     Kind.CONNECTOR: Connector,
     Kind.EXTENSION: Extension,
 }
+_CONTRACTS: dict[Capability, type] = {
+    Capability.SERVER_AUTHENTICATOR: ServerAuthenticator,
+    Capability.CLIENT_AUTHENTICATOR: ClientAuthenticator,
+    Capability.REQUEST_LIMITER: RequestLimiter,
+}
+"""The classes that an extension with a capability must derive from."""
 _REQUIRED = {Kind.PROCESSOR: "consume", Kind.CONNECTOR: "consume", Kind.EXPORTER: "export"}
 """The method that a component of this kind must define; it is called with one batch."""
 
@@ -39,18 +50,21 @@ def build_component(planned: ComponentPlan, context: Context) -> Component:
         raise failure(name, "cannot be built", error, context.log) from error
     except Exception as error:
         raise failure(name, "cannot be built", error, context.log) from error
-    if problem := _problem(planned.kind, component):
+    if problem := _problem(planned.kind, component, planned.factory.capabilities):
         raise StartError(f"{name}: {problem}")
     return component
 
 
-def _problem(kind: Kind, component: object) -> str:
+def _problem(kind: Kind, component: object, capabilities: Collection[Capability]) -> str:
     """Return what is wrong with a component that its factory returned, or ""."""
     base = _CLASSES[kind]
     if not isinstance(component, base):
         return f"its factory returned {component!r}, not a {base.__name__} (otelwp_agent.component.{base.__name__})"
     if not hasattr(component, "context"):
         return "its __init__ must call super().__init__(context)"
+    for capability, contract in _CONTRACTS.items():
+        if capability in capabilities and not isinstance(component, contract):
+            return f"its factory declares {capability.name}, but it is not {contract.__name__}"
     method = _REQUIRED.get(kind)
     return "" if method is None else _method_problem(kind, component, method, getattr(base, method))
 

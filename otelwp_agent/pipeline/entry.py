@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from otelwp_agent.component import Consumer
     from otelwp_agent.errors import RetryableError
-    from otelwp_agent.model.batch import Batch
+    from otelwp_agent.model.batch import Batch, ItemAllowance
     from otelwp_agent.model.ledgers import Ledgers
     from otelwp_agent.pipeline.isolation import Branch
     from otelwp_agent.telemetry.metrics import Counter, Registry
@@ -202,6 +202,9 @@ class ReceiverEntry:
         Returns `None` if the request may be answered at once. Otherwise returns a future: its result is `answer` when
         the request may be answered, `rejected(items, why)` if a part of it was lost, or the error for the sender.
         """
+        allowance = batch.origin.allowance
+        if allowance is not None:
+            self.charge(allowance, batch)
         future = None
         if self.waits:
             future = asyncio.get_running_loop().create_future()
@@ -211,12 +214,22 @@ class ReceiverEntry:
         try:
             self.first.consume(batch)
         except ConsumeError as error:
+            if allowance is not None:
+                allowance.refund(batch.items, len(batch.body))
             self.count_refused(batch, error)
             raise
         if future is not None and not future.done():
             waiting.expect()
         self.count_accepted(batch)
         return future
+
+    def charge(self, allowance: ItemAllowance, batch: Batch) -> None:
+        """Charge the sender's allowance for the batch, or raise `Overloaded`, count the refusal and charge nothing."""
+        try:
+            allowance.charge(batch.items, len(batch.body))
+        except ConsumeError as error:
+            self.count_refused(batch, error)
+            raise
 
     def count_accepted(self, batch: Batch) -> None:
         """Count the items of an accepted batch."""

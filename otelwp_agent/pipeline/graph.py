@@ -205,9 +205,13 @@ class Graph(GraphParts):
         self.heads[pipeline.id] = old or PipelineHead(pipeline.id, self.environment.ledgers)
 
     def _same(self, planned: ComponentPlan) -> bool:
-        """Return whether the graph before this one runs the component with the same configuration."""
-        old = self._before.plan.components.get((planned.kind, planned.id)) if self._before is not None else None
-        return old is not None and old.factory is planned.factory and old.config == planned.config
+        """Return whether the graph before this one runs the component, with the same configuration and extensions."""
+        before = self._before
+        old = before.plan.components.get((planned.kind, planned.id)) if before is not None else None
+        if before is None or old is None or old.factory is not planned.factory or old.config != planned.config:
+            return False
+        # A component uses the extensions that it was built with.
+        return all(before.extensions.get(each) is self.extensions[each] for each in planned.references)
 
     def _new(self, planned: ComponentPlan, pipeline: str = "") -> Component:
         environment = self.environment
@@ -224,6 +228,7 @@ class Graph(GraphParts):
             pipeline=pipeline,
             in_flight=environment.in_flight,
             ledgers=environment.ledgers,
+            extensions={each: self.extensions[each] for each in planned.references},
         )
         component = build_component(planned, context)
         self._fresh.append(component)

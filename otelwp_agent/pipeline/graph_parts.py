@@ -57,7 +57,8 @@ class GraphParts:
         for pipeline in self._downstream_order():
             ranks += [[self.processors[pipeline.id, identifier]] for identifier in pipeline.processors]
         ranks += [list(self.connectors.values()), list(self.senders.values())]
-        return [*ranks, list(self.exporters.values()), list(self.extensions.values())]
+        # An extension stops after those that refer to it.
+        return [*ranks, list(self.exporters.values()), *([each] for each in reversed(self.extensions.values()))]
 
     def components(self) -> list[Component]:
         """Return every component in the order in which it stops."""

@@ -198,10 +198,15 @@ class JournaledEntry(ReceiverEntry):
         self, batch: Batch, answer: object = None, rejected: Callable[[int, str], object] | None = None
     ) -> asyncio.Future[object]:
         """Queue the batch for writing; the future gets `answer` when it is on disk, or the error if it cannot be."""
+        allowance = batch.origin.allowance
+        if allowance is not None:
+            self.charge(allowance, batch)
         future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         try:
             self.intake.journal.append(_Request(self, batch, future, answer, rejected))
         except ConsumeError as error:
+            if allowance is not None:
+                allowance.refund(batch.items, len(batch.body))
             self.count_refused(batch, error)
             raise
         return future
@@ -262,5 +267,8 @@ class _Request(Answer):
         route.intake.feed(entry, route.pipelines, batch, self.ledgers)
 
     def refused(self, error: ConsumeError) -> None:
+        allowance = self.batch.origin.allowance
+        if allowance is not None:
+            allowance.refund(self.batch.items, len(self.batch.body))
         self._entry.count_refused(self.batch, error)
         self.fail(error)

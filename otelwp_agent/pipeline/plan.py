@@ -18,6 +18,7 @@ from otelwp_agent.config.service import PipelineConfig, ServiceConfig
 from otelwp_agent.errors import ConfigError, LoadError, Problem, Severity
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.plan_graph import check_graph
+from otelwp_agent.pipeline.plan_references import check_references, in_order
 from otelwp_agent.pipeline.plan_types import ComponentPlan, PipelinePlan, Plan
 from otelwp_agent.pipeline.tiers import Declared, check_tiers
 
@@ -79,6 +80,7 @@ class _Planner:
         self._unused(used)
         components = {key: planned for key, planned in self._declared.items() if planned is not None}
         self._problems += check_graph(pipelines, components, self._document)
+        self._problems += check_references(self._declared, extensions, self._document, self._catalog)
         self._problems += check_tiers(self._known, used, self._document)
         errors = [problem for problem in self._problems if problem.severity is Severity.ERROR]
         if errors or service is None:
@@ -87,7 +89,7 @@ class _Planner:
             {key: planned for key, planned in components.items() if key in used},
             pipelines,
             service,
-            extensions,
+            in_order(components, extensions),
             {key: planned for key, planned in components.items() if key not in used},
             tuple(self._sorted(self._problems)),
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from otelwp_agent.component import ComponentId, Kind
+from otelwp_agent.config.references import references
 
 if TYPE_CHECKING:
     from otelwp_agent.component import ComponentConfig, Factory
@@ -38,6 +39,11 @@ class ComponentPlan:
     id: ComponentId
     factory: Factory
     config: ComponentConfig
+
+    @property
+    def references(self) -> tuple[ComponentId, ...]:
+        """The extensions that its settings refer to."""
+        return tuple(dict.fromkeys(ComponentId.parse(reference) for reference, _ in references(self.config)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,9 @@ from otelwp_agent.telemetry import logging
 from otelwp_agent.telemetry.metrics import Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from otelwp_agent.component import Component, ComponentId
     from otelwp_agent.config.document import Document
     from otelwp_agent.pipeline.plan_types import ComponentPlan, Plan
 
@@ -22,9 +25,16 @@ def try_to_build(plan: Plan, document: Document) -> None:
     Opens nothing: that is what building a component promises.
     """
     problems: list[Problem] = []
-    for planned in [*plan.components.values(), *plan.unused.values()]:
+    extensions: dict[ComponentId, Component] = {}
+    first = [plan.components[Kind.EXTENSION, identifier] for identifier in plan.extensions]
+    others = [planned for planned in plan.components.values() if planned not in first]
+    for planned in [*first, *others, *plan.unused.values()]:
+        if not extensions.keys() >= {*planned.references}:
+            continue  # an extension that it needs cannot be built, which is reported
         try:
-            build_component(planned, _context(planned))
+            component = build_component(planned, _context(planned, extensions))
+            if planned in first:
+                extensions[planned.id] = component
         except StartError as error:
             place = document.place((planned.kind.value, str(planned.id)), key=True)
             problems.append(Problem(str(error), "", place.file, place.line, place.column))
@@ -32,7 +42,7 @@ def try_to_build(plan: Plan, document: Document) -> None:
         raise ConfigError(problems)
 
 
-def _context(planned: ComponentPlan) -> Context:
+def _context(planned: ComponentPlan, extensions: Mapping[ComponentId, Component]) -> Context:
     return Context(
         id=planned.id,
         kind=planned.kind,
@@ -41,4 +51,5 @@ def _context(planned: ComponentPlan) -> Context:
         clock=time.monotonic,
         host=NoHost("starting"),
         pipeline="validate" if planned.kind is Kind.PROCESSOR else "",
+        extensions=extensions,
     )

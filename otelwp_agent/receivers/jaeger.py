@@ -27,7 +27,7 @@ from otelwp_agent.component import Context, Factory, Kind, Reads, Receiver, Rece
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Endpoint, Refused
 from otelwp_agent.errors import ConsumeError, PermanentError
-from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.batch import Batch
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.transport import overload
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from otelwp_agent.codecs.jaeger.receiving import Traces
+    from otelwp_agent.transport.gate import Caller
     from otelwp_agent.transport.grpc_server import GrpcServer
 
 POST_SPANS = "/jaeger.api_v2.CollectorService/PostSpans"
@@ -164,6 +165,7 @@ class JaegerReceiver(Receiver):
             clock=self.context.clock,
             drops=self.drops,
             in_flight=self.context.in_flight,
+            gate=self.context.gate(settings),
             max_items=self._max_items,
         )
         await http.start()
@@ -180,28 +182,29 @@ class JaegerReceiver(Receiver):
             log=context.log,
             in_flight=context.in_flight,
             on_refused=refusals(context.registry, str(context.id), "grpc"),
+            gate=context.gate(settings),
         )
         await server.start()
         self._grpc = server
         self.context.log.info("receiver listening", transport="grpc", endpoint=server.address, port=server.port)
 
-    def post_spans(self, message: bytes, metadata: Mapping[str, str]) -> bytes | asyncio.Future[bytes]:
+    def post_spans(self, message: bytes, caller: Caller) -> bytes | asyncio.Future[bytes]:
         """Process a `PostSpansRequest`; the answer is an empty message."""
         entry = self.next.get(Signal.TRACES)
         try:
             if entry is not None:
                 entry.admit()
             if len(message) < OFF_LOOP:
-                return self._deliver(_decode(message, self._max_items), metadata)
+                return self._deliver(_decode(message, self._max_items), caller)
             steps = in_one_step(_decode, message, self._max_items)
-            answer = self._decoding.run(steps, len(message), lambda decoded: self._deliver(decoded, metadata))
+            answer = self._decoding.run(steps, len(message), lambda decoded: self._deliver(decoded, caller))
         except ConsumeError as error:
             self._count(error)
             raise
         answer.add_done_callback(lambda answer: self._count(None if answer.cancelled() else answer.exception()))
         return answer
 
-    def _deliver(self, decoded: tuple[Traces, bytes], metadata: Mapping[str, str]) -> bytes | asyncio.Future[bytes]:
+    def _deliver(self, decoded: tuple[Traces, bytes], caller: Caller) -> bytes | asyncio.Future[bytes]:
         """Forward the spans of a message; return the answer, or its future."""
         receiver, entry = str(self.context.id), self.next.get(Signal.TRACES)
         if entry is None:
@@ -209,8 +212,7 @@ class JaegerReceiver(Receiver):
         traces, body = decoded
         items, answer = traces.spans, None
         if items:
-            origin = Origin(receiver, "grpc", headers=metadata)
-            batch = Batch(Signal.TRACES, body, items, origin, ((Receipt(items), items),))
+            batch = Batch(Signal.TRACES, body, items, caller.origin(receiver), ((Receipt(items), items),))
             answer = entry.consume(batch, b"")
         if traces.repairs:
             self._repairs.add(traces)

@@ -28,7 +28,7 @@ from otelwp_agent.component import Context, Factory, Kind, Reads, Receiver, Rece
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Ignored
 from otelwp_agent.errors import ConsumeError, PermanentError
-from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.batch import Batch
 from otelwp_agent.model.checking import checker
 from otelwp_agent.model.otlp_response import partial_success
 from otelwp_agent.model.receipt import Receipt
@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping
 
-    from otelwp_agent.transport.grpc_server import GrpcServer
+    from otelwp_agent.model.batch import Origin
+    from otelwp_agent.transport.gate import Caller
+    from otelwp_agent.transport.grpc_server import GrpcHandler, GrpcServer
     from otelwp_agent.transport.http_messages import DropRenderer
 
 _PATH = re.compile(r"/?[^\s?#/:][^\s?#:]*|/")
@@ -194,6 +196,7 @@ class OtlpReceiver(Receiver):
             on_refused=self._refusals("http"),
             drops=self.drops.when(settings.on_overload),
             in_flight=self.context.in_flight,
+            gate=self.context.gate(settings),
         )
         await server.start()
         self._http = server
@@ -211,6 +214,7 @@ class OtlpReceiver(Receiver):
             log=self.context.log,
             in_flight=self.context.in_flight,
             on_refused=self._refusals("grpc"),
+            gate=self.context.gate(settings),
         )
         await server.start()
         self._grpc = server
@@ -267,7 +271,7 @@ class OtlpReceiver(Receiver):
 
     def _read_head(self, head: Head) -> tuple[bool, Origin, Response]:
         """Return whether the body is JSON, the origin of the request, and the answer to a valid request."""
-        origin = Origin(str(self.context.id), "http", headers=head.headers)
+        origin = head.origin(str(self.context.id))
         if head.media_type == PROTOBUF:
             return False, origin, _OK_PROTOBUF
         if head.media_type == JSON:
@@ -280,11 +284,11 @@ class OtlpReceiver(Receiver):
             404, f"no pipeline accepts {signal.value} from the receiver {self.context.id}; add it to service.pipelines"
         )
 
-    def _grpc_handler(self, signal: Signal) -> Callable[[bytes, Mapping[str, str]], bytes | asyncio.Future[bytes]]:
+    def _grpc_handler(self, signal: Signal) -> GrpcHandler:
         check = checker(signal, self._max_items, full=self._full)
         receiver, count = str(self.context.id), self._refusals("grpc")
 
-        def handle(message: bytes, metadata: Mapping[str, str]) -> bytes | asyncio.Future[bytes]:
+        def handle(message: bytes, caller: Caller) -> bytes | asyncio.Future[bytes]:
             entry = self.next.get(signal)
             try:
                 if entry is None:
@@ -292,8 +296,7 @@ class OtlpReceiver(Receiver):
                 entry.admit()
                 items = check(message)
                 if items:
-                    origin = Origin(receiver, "grpc", headers=metadata)
-                    batch = Batch(signal, message, items, origin, ((Receipt(items), items),))
+                    batch = Batch(signal, message, items, caller.origin(receiver), ((Receipt(items), items),))
                     return entry.consume(batch, b"", partial_success) or b""
             except ConsumeError as error:
                 count(error.reason)
@@ -310,8 +313,7 @@ _OK_JSON = Response(200, b"{}", JSON)
 def _render_error(head: Head, status: int, error: ConsumeError) -> Response:
     """Answer with a `google.rpc.Status` in the request's encoding (OTLP 1.9, "OTLP/HTTP Response")."""
     message = statuses.status_message(error)
-    wait = statuses.retry_after(error)
-    headers = (("Retry-After", statuses.retry_after_header(wait)),) if wait is not None else ()
+    headers = statuses.response_headers(error)
     if head.media_type == JSON:
         from google.protobuf.json_format import MessageToJson  # noqa: PLC0415 - only for errors as JSON
 

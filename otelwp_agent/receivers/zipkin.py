@@ -26,7 +26,7 @@ from otelwp_agent.component import Context, Factory, Kind, Reads, Receiver, Rece
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Endpoint
 from otelwp_agent.errors import MalformedError
-from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.batch import Batch
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.transport import overload
@@ -109,6 +109,7 @@ class ZipkinReceiver(Receiver):
             on_refused=self._refused,
             drops=self.drops.when(settings.on_overload),
             in_flight=context.in_flight,
+            gate=context.gate(settings),
         )
 
     async def start(self) -> None:
@@ -193,7 +194,7 @@ class _Sender:
     __slots__ = ("is_protobuf", "is_v1", "origin", "refusal", "user_agent")
 
     def __init__(self, receiver: str, head: Head) -> None:
-        self.origin = Origin(receiver, "http", headers=head.headers)
+        self.origin = head.origin(receiver)
         self.user_agent = head.headers.get("user-agent", "")
         self.is_v1 = head.path == V1_PATH
         self.is_protobuf = head.media_type == PROTOBUF

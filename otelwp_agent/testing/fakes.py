@@ -12,11 +12,11 @@ from otelwp_agent.telemetry import logging
 from otelwp_agent.telemetry.metrics import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import structlog
 
-    from otelwp_agent.component import Host
+    from otelwp_agent.component import Component, Host
     from otelwp_agent.model.batch import Batch
 
 
@@ -90,6 +90,7 @@ def make_context(  # noqa: PLR0913 - each is a field of the context
     clock: Callable[[], float] = time.monotonic,
     host: Host | None = None,
     pipeline: str = "",
+    extensions: Mapping[ComponentId, Component] | None = None,
 ) -> Context:
     """Return the context for a component of `type_` with the id `type_/name`; omitted values are newly created."""
     identifier = ComponentId(type_, name)
@@ -101,4 +102,5 @@ def make_context(  # noqa: PLR0913 - each is a field of the context
         clock=clock,
         host=host or NoHost(),
         pipeline=pipeline,
+        extensions=extensions or {},
     )

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import math
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from otelwp_agent.errors import ConsumeError, Overloaded, RetryableError
 from otelwp_agent.limiting.addresses import peer_key
@@ -183,6 +184,14 @@ class Calls:
     def _reserve(self, size: int) -> None:
         self.in_flight.reserve(size - self.reserved)
         self.reserved = size
+
+
+def host_of(peer: str) -> str:
+    """Return the IP address in a peer string of grpcio; "" if there is none (a unix socket)."""
+    family, _, rest = peer.partition(":")
+    if family == "ipv4":
+        return rest.rpartition(":")[0]
+    return unquote(rest.rpartition(":")[0])[1:-1] if family == "ipv6" else ""
 
 
 def address(peer: str) -> str:

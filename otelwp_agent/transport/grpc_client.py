@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
-from otelwp_agent.errors import StartError
+from otelwp_agent.errors import RetryableError, StartError
 from otelwp_agent.telemetry.tasks import spawn
 from otelwp_agent.transport import status as statuses
 from otelwp_agent.transport.grpc_runtime import STATUS_DETAILS, aio, grpc
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import structlog
 
     from otelwp_agent.config import blocks
+    from otelwp_agent.model.batch import Origin
+    from otelwp_agent.transport.authentication import ClientAuthenticator, Headers
 
     Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -31,8 +33,16 @@ _COMPRESSIONS = {"gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Defl
 class GrpcClient:
     """Calls unary methods of one server. `name` (`exporters/otlp_grpc`) is the component's name in error messages."""
 
-    def __init__(self, settings: blocks.GrpcClient, *, name: str, log: structlog.typing.FilteringBoundLogger) -> None:
-        """Keep the settings; `start` opens the channel."""
+    def __init__(
+        self,
+        settings: blocks.GrpcClient,
+        *,
+        name: str,
+        log: structlog.typing.FilteringBoundLogger,
+        authenticator: ClientAuthenticator | None = None,
+    ) -> None:
+        """Keep the settings; `start` opens the channel. `authenticator` adds a credential to each call."""
+        self._authenticator = authenticator
         self.settings = settings
         self.name = name
         self.log = log
@@ -65,16 +75,30 @@ class GrpcClient:
         if channel is not None:
             await channel.close(grace=None)
 
-    async def call(self, method: str, message: bytes) -> bytes:
-        """Call `method` (`/package.Service/Method`) and return its answer; raise a `ConsumeError` for a failure."""
+    async def call(self, method: str, message: bytes, origin: Origin | None = None) -> bytes:
+        """Call `method` (`/package.Service/Method`) and return its answer; raise a `ConsumeError` for a failure.
+
+        The authenticator gets the `origin` of the batch. If the server has refused a credential that can be replaced,
+        the error is a `RetryableError`.
+        """
         call = self._calls.get(method)
         if call is None:
             if self._channel is None:
                 raise RuntimeError("the gRPC client is not started")
             call = self._calls[method] = self._channel.unary_unary(method, None, None)
+        metadata, authenticator = self._metadata, self._authenticator
+        credential: Headers = ()
+        if authenticator is not None:
+            credential = authenticator.headers(origin)
+            replaced = {name for name, _ in credential}
+            metadata = (*(pair for pair in metadata if pair[0] not in replaced), *credential)
         try:
-            return await call(message, timeout=self.timeout, metadata=self._metadata)
+            return await call(message, timeout=self.timeout, metadata=metadata)
         except aio.AioRpcError as error:
+            refused = error.code() is grpc.StatusCode.UNAUTHENTICATED
+            if refused and authenticator is not None and authenticator.rejected(credential):
+                text = "the server has refused the credential (gRPC UNAUTHENTICATED)"
+                raise RetryableError(text, reason="grpc_unauthenticated") from None
             raise statuses.from_grpc(error.code().value[0], error.details() or "", _details(error)) from None
 
     def reload_tls(self) -> None:

@@ -24,7 +24,8 @@ from otelwp_agent.errors import ConsumeError, StartError
 from otelwp_agent.telemetry.process import resident_memory
 from otelwp_agent.telemetry.tasks import spawn
 from otelwp_agent.transport import status as statuses
-from otelwp_agent.transport.grpc_calls import Calls
+from otelwp_agent.transport.gate import Caller, grpc_certificate, require_gate
+from otelwp_agent.transport.grpc_calls import Calls, host_of
 from otelwp_agent.transport.grpc_options import channel_arguments, credentials
 from otelwp_agent.transport.grpc_runtime import CODES, STATUS_DETAILS, aio, grpc
 from otelwp_agent.transport.in_flight import InFlight
@@ -37,10 +38,11 @@ if TYPE_CHECKING:
     import structlog
 
     from otelwp_agent.config import blocks
+    from otelwp_agent.transport.gate import Gate
     from otelwp_agent.transport.grpc_calls import Call
 
-    GrpcHandler = Callable[[bytes, Mapping[str, str]], bytes | asyncio.Future[bytes]]
-    """Called with a message and the client's metadata (lower-case names, without binary values); returns the answer."""
+    GrpcHandler = Callable[[bytes, Caller], bytes | asyncio.Future[bytes]]
+    """Called with a message and its sender, whose metadata have no binary values; returns the answer."""
 
 UNIX_MODE = "0660"
 """File mode of a unix socket, the same as in `config.blocks.HttpServer`."""
@@ -58,9 +60,11 @@ class GrpcServer:
         log: structlog.typing.FilteringBoundLogger,
         in_flight: InFlight | None = None,
         on_refused: Callable[[str], None] = lambda _: None,
+        gate: Gate | None = None,
     ) -> None:
         """Serve for the component `name` (`receivers/otlp`); `start` opens the socket.
 
+        `gate` is what `Context.gate` returns for `settings`.
         `in_flight` is the budget of the process (by default a separate one). `on_refused` is called with the reason of
         each request that the server itself refuses.
         """
@@ -70,12 +74,14 @@ class GrpcServer:
         self.log = log
         self.in_flight = InFlight() if in_flight is None else in_flight
         self.on_refused = on_refused
+        self.gate = gate
         self.port = 0
         self.waiting: set[asyncio.Future[bytes]] = set()
         self._listener: _Listener | None = None
 
     async def start(self) -> None:
         """Listen; raise `StartError` and leave nothing open."""
+        require_gate(self.settings, self.gate, self.name)
         listener = _listener_to_join(self)
         if listener is None:
             listener = _Listener(self)
@@ -301,7 +307,10 @@ def _serve(listener: _Listener, method: str) -> Callable[[object, aio.ServicerCo
             owner.on_refused(error.reason)
             return listener.refuse(context, error)
         size = 0
+        caller: Caller | None = None
         try:
+            if owner.gate is not None:
+                caller = _admit(owner, owner.gate, context, method)
             if in_flight.used > in_flight.soft:
                 await calls.pause(call)
             message = await context.read()
@@ -310,8 +319,7 @@ def _serve(listener: _Listener, method: str) -> Callable[[object, aio.ServicerCo
                 return b""  # cancelled, refused or without a message: no client reads the answer
             size = len(message)
             in_flight.used += size
-            metadata = {key: value for key, value in context.invocation_metadata() or () if type(value) is str}
-            answer = owners[-1].methods[method](message, metadata)
+            answer = owners[-1].methods[method](message, caller or Caller(_metadata(context)))
             return answer if isinstance(answer, bytes) else await _outcome(owner, answer)
         except ConsumeError as error:
             return listener.refuse(context, error)
@@ -323,10 +331,31 @@ def _serve(listener: _Listener, method: str) -> Callable[[object, aio.ServicerCo
             context.set_details("internal error; the agent's log has the details")
             return b""
         finally:
+            if caller is not None and caller.allowance is not None:
+                caller.allowance.end()
             in_flight.used -= size
             calls.end(call)
 
     return serve
+
+
+def _metadata(context: aio.ServicerContext[bytes, bytes]) -> dict[str, str]:
+    """Return the metadata of a call without binary values."""
+    return {key: value for key, value in context.invocation_metadata() or () if type(value) is str}
+
+
+def _admit(owner: GrpcServer, gate: Gate, context: aio.ServicerContext[bytes, bytes], method: str) -> Caller:
+    """Return the sender of a call, whose allowance has begun; count and raise the error if the call is refused."""
+    try:
+        caller = gate.enter_call(
+            _metadata(context), host_of(context.peer()), lambda: grpc_certificate(context.auth_context()), method
+        )
+        if caller.allowance is not None:
+            gate.begin(caller.allowance)
+    except ConsumeError as error:
+        owner.on_refused(error.reason)
+        raise
+    return caller
 
 
 async def _abort(context: aio.ServicerContext[bytes, bytes], error: ConsumeError) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import ssl
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from otelwp_agent.config.types import format_duration
@@ -18,12 +19,14 @@ from otelwp_agent.transport.http_connection import ClientResponse, ConnectionClo
 from otelwp_agent.transport.tls import ClientTls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     import structlog
 
     from otelwp_agent.config import blocks
     from otelwp_agent.config.types import Endpoint, Secret
+    from otelwp_agent.model.batch import Origin
+    from otelwp_agent.transport.authentication import ClientAuthenticator
 
 CLOSE_TIMEOUT = 1.0
 """Seconds to wait for connections to close properly."""
@@ -41,8 +44,12 @@ class HttpClient:
         *,
         name: str,
         log: structlog.typing.FilteringBoundLogger,
+        authenticator: ClientAuthenticator | None = None,
     ) -> None:
-        """Keep the settings; no connection is opened. `endpoint` takes precedence over the endpoint in `settings`."""
+        """Keep the settings; no connection is opened. `endpoint` takes precedence over the endpoint in `settings`.
+
+        `authenticator` adds a credential to each request.
+        """
         self.name = name
         self.log = log
         self._unix = endpoint.unix
@@ -65,6 +72,8 @@ class HttpClient:
         self._timer: asyncio.TimerHandle | None = None
         authority = "localhost" if self._unix else host if self._port == _PORTS.get(endpoint.scheme) else self.address
         self._fixed, self._given = _fixed_headers(authority, settings.headers, keep_alive=self._keep_alive)
+        self._authority, self._configured = authority, settings.headers
+        self._authenticator = authenticator
 
     async def start(self) -> None:
         """Read the certificates; raise `StartError`. Connections are made with the first requests."""
@@ -90,15 +99,44 @@ class HttpClient:
             connection.abort()
 
     async def request(
-        self, method: str, path: str, body: bytes = b"", headers: Iterable[tuple[str, str]] = ()
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Iterable[tuple[str, str]] = (),
+        origin: Origin | None = None,
     ) -> ClientResponse:
         """Send a request and return its response, whatever its status.
 
-        `path` is sent unchanged. Configured headers take precedence over `headers`. Do not use it for HEAD, whose
-        responses give the length of a body that they do not have. Raises `RetryableError` if there is no response.
+        `path` is sent unchanged. Configured headers take precedence over `headers`, and those of the authenticator over
+        both; it gets the `origin` of the batch. Do not use it for HEAD, whose responses give the length of a body that
+        they do not have. Raises `RetryableError` if there is no response, or if the server has refused a credential
+        that can be replaced.
         """
-        lines = [f"{name}: {value}\r\n" for name, value in headers if name.lower() not in self._given]
-        head = f"{method} {path} HTTP/1.1\r\n{self._fixed}{''.join(lines)}Content-Length: {len(body)}\r\n\r\n"
+        if self._authenticator is None:
+            return await self._send(method, path, body, self._fixed, self._given, headers)
+        credential = self._authenticator.headers(origin)
+        configured = {*(name for name, _ in credential)}
+        others = {name: value for name, value in self._configured.items() if name.lower() not in configured}
+        fixed, given = _fixed_headers(self._authority, others, keep_alive=self._keep_alive)
+        fixed += "".join([f"{name}: {value}\r\n" for name, value in credential])
+        response = await self._send(method, path, body, fixed, given | configured, headers)
+        if response.status == HTTPStatus.UNAUTHORIZED and self._authenticator.rejected(credential):
+            raise RetryableError(f"{self.address} has refused the credential (HTTP 401)", reason="http_401")
+        return response
+
+    async def _send(  # noqa: PLR0913, PLR0917 - a request and its headers
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        fixed: str,
+        given: Collection[str],
+        headers: Iterable[tuple[str, str]],
+    ) -> ClientResponse:
+        """Send a request with the header lines `fixed`, and with those of `headers` whose names are not `given`."""
+        lines = [f"{name}: {value}\r\n" for name, value in headers if name.lower() not in given]
+        head = f"{method} {path} HTTP/1.1\r\n{fixed}{''.join(lines)}Content-Length: {len(body)}\r\n\r\n"
         try:
             async with asyncio.timeout(self._timeout), self._slots or contextlib.nullcontext():
                 return await self._exchange(head.encode("latin-1"), body)

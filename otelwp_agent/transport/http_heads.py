@@ -14,6 +14,7 @@ from otelwp_agent.errors import MalformedError, TooLargeError
 
 if TYPE_CHECKING:
     from otelwp_agent.transport.http_messages import Head, Response, Route
+    from otelwp_agent.transport.limiting import RequestAllowance
 
 MAX_HEAD = 64 * 1024
 """Maximum size of a head in bytes; a larger one is answered with 431."""
@@ -46,7 +47,7 @@ class HeadTooLargeError(TooLargeError):
 class RequestPlan:
     """The decisions about a request that its head alone allows."""
 
-    __slots__ = ("chunked", "extra", "head", "keep_alive", "length", "route")
+    __slots__ = ("chunked", "extra", "head", "keep_alive", "length", "passage", "route")
 
     def __init__(  # noqa: PLR0913 - one record of all decisions about a head
         self,
@@ -65,6 +66,30 @@ class RequestPlan:
         self.chunked = chunked
         self.keep_alive = keep_alive
         self.extra = extra
+        self.passage: Passage | None = None
+        """Kept for the server's gate: the last passage with this head, if it is valid on every connection."""
+
+    def with_head(self, head: Head) -> RequestPlan:
+        """Return a copy with another head."""
+        return RequestPlan(
+            head, self.route, self.length, keep_alive=self.keep_alive, extra=self.extra, chunked=self.chunked
+        )
+
+
+class Passage:
+    """A client that was admitted with one head, and the plan for its requests with this head."""
+
+    __slots__ = ("allowance", "expires_at", "head", "plan", "version")
+
+    def __init__(
+        self, head: Head, plan: RequestPlan, version: int, expires_at: float, allowance: RequestAllowance | None
+    ) -> None:
+        """Keep the parts; `head` is the head that the client sent, `plan` has one without secrets."""
+        self.head = head
+        self.plan = plan
+        self.version = version
+        self.expires_at = expires_at
+        self.allowance = allowance
 
 
 class ParsedHead:

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
+from otelwp_agent.model.batch import Origin
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping
 
     from otelwp_agent.errors import ConsumeError
+    from otelwp_agent.transport.authentication import Client
+    from otelwp_agent.transport.limiting import RequestAllowance
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
@@ -24,7 +28,7 @@ class Head:
     lower case without its parameters.
     """
 
-    __slots__ = ("encoding", "headers", "media_type", "memo", "method", "path", "query")
+    __slots__ = ("allowance", "client", "encoding", "headers", "media_type", "memo", "method", "path", "query")
 
     def __init__(self, method: str, target: str, headers: Mapping[str, str]) -> None:
         """Split the request line and read the headers."""
@@ -36,6 +40,24 @@ class Head:
         self.encoding = headers.get("content-encoding", "").strip()
         self.memo: Any = None
         """Storage for the handler: a value derived from this head, kept for later requests with the same head."""
+        self.client: Client | None = None
+        """The sender, if it was authenticated."""
+        self.allowance: RequestAllowance | None = None
+        """What the sender may send, if a rate limiter is configured."""
+
+    def of_client(self, client: Client | None, headers: Mapping[str, str], allowance: RequestAllowance | None) -> Head:
+        """Return a copy for the requests of `client`, with other `headers` and without a memo."""
+        head = Head.__new__(Head)
+        head.method, head.path, head.query = self.method, self.path, self.query
+        head.media_type, head.encoding = self.media_type, self.encoding
+        head.headers, head.client, head.allowance = headers, client, allowance
+        head.memo = None
+        return head
+
+    def origin(self, receiver: str) -> Origin:
+        """Return the origin of a batch that `receiver` makes of a request with this head."""
+        client = self.client
+        return Origin(receiver, "http", "" if client is None else client.tenant, self.headers, self.allowance)
 
 
 class Request:

@@ -17,6 +17,7 @@ from otelwp_agent.transport import status as statuses
 from otelwp_agent.transport.compression import decompress
 from otelwp_agent.transport.connections import Connections
 from otelwp_agent.transport.decoding import OBJECTS, Decoding, in_one_step
+from otelwp_agent.transport.gate import require_gate
 from otelwp_agent.transport.http_arrivals import Arrivals
 from otelwp_agent.transport.http_cors import CorsRules
 from otelwp_agent.transport.http_heads import HeadCache, RequestPlan
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import structlog
 
     from otelwp_agent.config import blocks
+    from otelwp_agent.transport.gate import Gate
     from otelwp_agent.transport.http_heads import ParsedHead
     from otelwp_agent.transport.http_listeners import Acceptor
     from otelwp_agent.transport.http_session_owner import OwnedConnection
@@ -77,8 +79,12 @@ class HttpServer:
         on_refused: Callable[[str], None] = lambda _reason: None,
         drops: Drops | None = None,
         in_flight: InFlight | None = None,
+        gate: Gate | None = None,
     ) -> None:
-        """Serve for the component `name`; bodies that are arriving count in `in_flight`."""
+        """Serve for the component `name`; bodies that are arriving count in `in_flight`.
+
+        `gate` is what `Context.gate` returns for `settings`.
+        """
         self.settings = settings
         self.routes = routes
         self.name = name
@@ -96,6 +102,7 @@ class HttpServer:
         per_second = settings.max_requests_per_second_per_peer
         self.peer_rate = Rate(per_second, per_second) if per_second else None
         self.peer_rates = Gcra()
+        self.gate = gate
         self.arrivals = Arrivals.of(InFlight() if in_flight is None else in_flight)
         self.limit = settings.max_request_body_size
         self._inflating: Decoding[Response] = Decoding(self.arrivals.in_flight, log)
@@ -131,6 +138,7 @@ class HttpServer:
     async def start(self) -> None:
         """Listen; raise `StartError` and leave nothing open."""
         settings = self.settings
+        require_gate(settings, self.gate, self.name)
         if settings.tls is not None:
             from otelwp_agent.transport.tls import ServerTls  # noqa: PLC0415 - only servers with TLS need it
 
@@ -286,9 +294,7 @@ class HttpServer:
         status = status or statuses.http_status(error)
         if isinstance(plan.route, Route) and plan.route.render_error is not None:
             return plan.route.render_error(plan.head, status, error)
-        wait = statuses.retry_after(error)
-        headers = (("Retry-After", statuses.retry_after_header(wait)),) if wait is not None else ()
-        return text_error(status, str(error), headers)
+        return text_error(status, str(error), statuses.response_headers(error))
 
     def _sweep(self) -> None:
         """Update the time and the Date header, close expired connections, and check the certificate files."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from otelwp_agent.errors import ConsumeError, MalformedError, Overloaded, PermanentError, TooLargeError
 from otelwp_agent.limiting.addresses import peer_key
 from otelwp_agent.transport.connections import peer_of
+from otelwp_agent.transport.gate import http_certificate
 from otelwp_agent.transport.http_body import ChunkedBody, LengthBody, TrailersTooLargeError
 from otelwp_agent.transport.http_flow import (
     BACKLOG_FULL,
@@ -44,7 +45,8 @@ from otelwp_agent.transport.http_messages import Response, Route, text_error
 if TYPE_CHECKING:
     import asyncio
 
-    from otelwp_agent.transport.http_heads import ParsedHead
+    from otelwp_agent.transport.authentication import PeerCertificate
+    from otelwp_agent.transport.http_heads import ParsedHead, Passage
     from otelwp_agent.transport.http_session_owner import HttpSessionOwner
 
 MAX_REFUSED = 64
@@ -63,6 +65,7 @@ class Session(Flow):
     """The connection of one client."""
 
     __slots__ = (
+        "_admitted",
         "_arrivals",
         "_body",
         "_head",
@@ -72,6 +75,7 @@ class Session(Flow):
         "deadline",
         "old",
         "old_at",
+        "passage",
         "peer",
         "server",
     )
@@ -90,6 +94,8 @@ class Session(Flow):
         self._keeps = True  # whether the body is kept
         self._body: LengthBody | ChunkedBody | None = None  # set while BODY is set and a part of the body has arrived
         self._refused: Response | None = None  # the response to the current request, if its route has refused it
+        self.passage: Passage | None = None  # kept for the gate
+        self._admitted: Passage | None = None  # set while a request that the gate has admitted is in progress
 
     # -- called by the transport
 
@@ -224,9 +230,10 @@ class Session(Flow):
             return self._refuse(server.refusal(plan, error), data, plan.extra)
         if "expect" in fields:
             return self._begin_expecting(plan, fields["expect"], data, at)
-        if raw:
+        keep = self._admit(plan)
+        if raw and (keep or server.gate is None):  # heads with wrong credentials must not replace others
             server.heads.remember(raw, plan)
-        return self._begin_body(plan, data, at, keep=self._admit(plan))
+        return self._begin_body(plan, data, at, keep=keep)
 
     def _begin_expecting(self, plan: RequestPlan, expectation: str, data: bytes, at: int) -> int:
         if expectation.lower() != "100-continue":
@@ -301,6 +308,8 @@ class Session(Flow):
         return self._refuse(self.server.refused(error, 431 if isinstance(error, HeadTooLargeError) else 400), data)
 
     def _drop_input(self) -> None:
+        if not self._busy & WAITING:  # else the request ends with its answer
+            self._leave()
         self._take_backlog()
         self._arrivals.end(self)
         self._body = self._plan = self._head = None
@@ -334,19 +343,40 @@ class Session(Flow):
                 error = Overloaded("too many requests from this address", retry_after=wait, reason="peer_rate")
                 self._refused = server.refusal(plan, error)
                 return False
-        if isinstance(route, Route) and route.admit is not None:
-            try:
+        if not isinstance(route, Route):
+            return True
+        gate, passage = server.gate, None
+        try:
+            if gate is not None:
+                passage = gate.enter(plan, self)
+            if route.admit is not None:
                 route.admit()
-            except ConsumeError as error:
-                self._refused = server.refusal(plan, error)
-                return False
+            if gate is not None and passage is not None and passage.allowance is not None:
+                gate.begin(passage.allowance)
+        except ConsumeError as error:
+            self._refused = server.refusal(plan, error)
+            return False
+        self._admitted = passage
         return True
+
+    def certificate(self) -> PeerCertificate | None:
+        """Return the verified certificate of the client, or `None`."""
+        return http_certificate(self.transport.get_extra_info("ssl_object"))
+
+    def _leave(self) -> None:
+        """Note that the admitted request is no longer in progress."""
+        admitted, self._admitted = self._admitted, None
+        if admitted is not None and admitted.allowance is not None:
+            admitted.allowance.end()
 
     def _finish(self, plan: RequestPlan, body: bytes) -> None:
         """Answer a complete request."""
         refused, self._refused = self._refused, None
-        answer = refused or self.server.respond(plan, body, self.peer)
+        admitted = self._admitted
+        answer = refused or self.server.respond(plan if admitted is None else admitted.plan, body, self.peer)
         if isinstance(answer, Response):
+            if admitted is not None:
+                self._leave()
             self._write(plan, answer)
         else:
             self._busy |= WAITING
@@ -356,6 +386,7 @@ class Session(Flow):
     def _outcome(self, plan: RequestPlan, answer: asyncio.Future[Response]) -> None:
         """Send a response that was pending, then process the bytes that have arrived meanwhile."""
         error = None if answer.cancelled() else answer.exception()
+        self._leave()
         if self._busy & CLOSING:
             return
         if isinstance(error, ConsumeError):

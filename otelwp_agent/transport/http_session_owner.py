@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from otelwp_agent.errors import ConsumeError
     from otelwp_agent.limiting.gcra import Gcra, Rate
     from otelwp_agent.transport.connections import Connections
+    from otelwp_agent.transport.gate import Gate
     from otelwp_agent.transport.http_arrivals import Arrivals
     from otelwp_agent.transport.http_heads import HeadCache, ParsedHead, RequestPlan
     from otelwp_agent.transport.http_messages import Response
@@ -55,6 +56,8 @@ class HttpSessionOwner(Protocol):
     peer_rate: Rate | None
     """The rate that one peer may send requests at, if it is limited."""
     peer_rates: Gcra
+    gate: Gate | None
+    """Authenticates and limits requests."""
     limit: int
     """Bytes of the largest body that is accepted."""
     timeouts: ConnectionTimeouts

@@ -17,12 +17,14 @@ from google.protobuf.message import DecodeError
 
 from otelwp_agent.errors import (
     ConsumeError,
+    ForbiddenError,
     InternalError,
     MalformedError,
     Overloaded,
     PermanentError,
     RetryableError,
     TooLargeError,
+    UnauthenticatedError,
 )
 from otelwp_agent.telemetry.redaction import redact_text, redact_url
 
@@ -69,6 +71,22 @@ _RETRYABLE_GRPC = frozenset(
         GrpcCode.DATA_LOSS,
     }
 )
+_HTTP: tuple[tuple[type[ConsumeError], int], ...] = (
+    (TooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (UnauthenticatedError, HTTPStatus.UNAUTHORIZED),
+    (ForbiddenError, HTTPStatus.FORBIDDEN),
+    (Overloaded, HTTPStatus.TOO_MANY_REQUESTS),
+    (RetryableError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (InternalError, HTTPStatus.INTERNAL_SERVER_ERROR),
+)
+_GRPC: tuple[tuple[type[ConsumeError], GrpcCode], ...] = (
+    (UnauthenticatedError, GrpcCode.UNAUTHENTICATED),
+    (ForbiddenError, GrpcCode.PERMISSION_DENIED),
+    (Overloaded, GrpcCode.RESOURCE_EXHAUSTED),
+    (RetryableError, GrpcCode.UNAVAILABLE),
+    (InternalError, GrpcCode.INTERNAL),
+)
+"""The status of each kind of error; an error of several kinds gets the first."""
 _EXCERPT = 200
 """Maximum number of characters of a peer's answer in a message."""
 _LOOKED_AT = 2048
@@ -76,16 +94,16 @@ _LOOKED_AT = 2048
 
 
 def http_status(error: ConsumeError) -> int:
-    """Return the HTTP status for `error`: 413, 400, 429 (overloaded), 503 (retry) or 500 (a bug)."""
-    if isinstance(error, TooLargeError):
-        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    if isinstance(error, Overloaded):
-        return HTTPStatus.TOO_MANY_REQUESTS
-    if isinstance(error, RetryableError):
-        return HTTPStatus.SERVICE_UNAVAILABLE
-    if isinstance(error, InternalError):
-        return HTTPStatus.INTERNAL_SERVER_ERROR
-    return HTTPStatus.BAD_REQUEST
+    """Return the HTTP status for `error`: 413, 401, 403, 400, 429 (overloaded), 503 (retry) or 500 (a bug)."""
+    return next((status for kind, status in _HTTP if isinstance(error, kind)), HTTPStatus.BAD_REQUEST)
+
+
+def response_headers(error: ConsumeError) -> tuple[tuple[str, str], ...]:
+    """Return the headers that an HTTP response to `error` needs: `Retry-After`, `WWW-Authenticate`."""
+    if isinstance(error, UnauthenticatedError):
+        return tuple(("WWW-Authenticate", challenge) for challenge in error.challenges)
+    wait = retry_after(error)
+    return (("Retry-After", retry_after_header(wait)),) if wait is not None else ()
 
 
 def retry_after(error: ConsumeError) -> float | None:
@@ -102,13 +120,7 @@ def retry_after_header(seconds: float) -> str:
 
 def grpc_code(error: ConsumeError) -> GrpcCode:
     """Return the gRPC code for `error`."""
-    if isinstance(error, Overloaded):
-        return GrpcCode.RESOURCE_EXHAUSTED
-    if isinstance(error, RetryableError):
-        return GrpcCode.UNAVAILABLE
-    if isinstance(error, InternalError):
-        return GrpcCode.INTERNAL
-    return GrpcCode.INVALID_ARGUMENT
+    return next((code for kind, code in _GRPC if isinstance(error, kind)), GrpcCode.INVALID_ARGUMENT)
 
 
 def status_message(error: ConsumeError) -> Status:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from otelwp_agent.codecs.jaeger import from_json
 from otelwp_agent.codecs.repairs import REPAIRS, Repairs
 from otelwp_agent.errors import ConsumeError, MalformedError, RetryableError
-from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.batch import Batch
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.log_limit import LogLimit
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from otelwp_agent.codecs.jaeger.receiving import Traces
     from otelwp_agent.config import blocks
     from otelwp_agent.telemetry.metrics import Registry
+    from otelwp_agent.transport.gate import Gate
     from otelwp_agent.transport.in_flight import InFlight
     from otelwp_agent.transport.overload import Drops
 
@@ -95,6 +96,7 @@ class JaegerHttp:
         drops: Drops,
         in_flight: InFlight,
         max_items: int,
+        gate: Gate | None = None,
     ) -> None:
         """Serve for the component with the id `receiver` and the `name` (`receivers/jaeger_json`)."""
         self._entry = entry
@@ -115,6 +117,7 @@ class JaegerHttp:
             on_refused=self._refused,
             drops=self._drops,
             in_flight=in_flight,
+            gate=gate,
         )
 
     async def start(self) -> None:
@@ -175,13 +178,14 @@ class JaegerHttp:
     def _decode_later(self, body: bytes, sender: _HeadReader) -> Response | asyncio.Future[Response]:
         """Answer a body before it is decoded.
 
-        It is decoded first if the answer means that it is in a journal, or if it may contain more spans than are
-        accepted.
+        It is decoded first if the answer means that it is in a journal, if a rate limiter has to count its spans, or if
+        it may contain more spans than are accepted.
         """
         entry = self._entry()
         steps = _steps(body, sender, self._max_items)
         answer = self._decoding.run(steps, len(body), lambda decoded: self._hand_over(decoded, sender))
-        if (entry is not None and entry.answers_late) or len(body) >= SMALLEST_SPAN * self._max_items:
+        waits = (entry is not None and entry.answers_late) or sender.origin.allowance is not None
+        if waits or len(body) >= SMALLEST_SPAN * self._max_items:
             return answer
         answer.add_done_callback(lambda answer: self._account(answer, sender))
         return _ACCEPTED
@@ -213,7 +217,7 @@ class _HeadReader:
     __slots__ = ("origin", "thrift", "user_agent")
 
     def __init__(self, receiver: str, head: Head) -> None:
-        self.origin = Origin(receiver, "http", headers=head.headers)
+        self.origin = head.origin(receiver)
         self.user_agent = head.headers.get("user-agent", "")
         self.thrift = head.media_type in THRIFT_TYPES
 

@@ -1,5 +1,6 @@
 """Groups of settings that components share, with the OpenTelemetry Collector's names and defaults."""
 
+from otelwp_agent.config.blocks.auth import ClientAuth, HttpServerAuth, Middleware, ServerAuth
 from otelwp_agent.config.blocks.base import Block, Headers, SecretHeaders
 from otelwp_agent.config.blocks.grpc import (
     GrpcClient,
@@ -30,6 +31,7 @@ __all__ = [
     "AllowedHosts",
     "Block",
     "CircuitBreaker",
+    "ClientAuth",
     "Compression",
     "CompressionParams",
     "Cookies",
@@ -46,15 +48,18 @@ __all__ = [
     "HttpClient",
     "HttpReceiver",
     "HttpServer",
+    "HttpServerAuth",
     "HttpUrl",
     "Listening",
     "LocalHttpServer",
+    "Middleware",
     "NetworkServer",
     "Queue",
     "QueueBatch",
     "QueueBatchPartition",
     "Retry",
     "SecretHeaders",
+    "ServerAuth",
     "TlsClient",
     "TlsFiles",
     "TlsServer",

@@ -8,25 +8,10 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
-from otelwp_agent.config.types import Ignored, Refused, Secret
+from otelwp_agent.config.types import Ignored, Secret
 
 BUFFERS = Ignored("the operating system sizes socket buffers")
 """Mark of the Collector's settings for buffer sizes, which have no effect."""
-
-CLIENT_AUTH = Refused(
-    "extensions for authentication are not supported: give the credential in `headers` "
-    "(`authorization: Bearer ${env:TOKEN}`) or use a client certificate (`tls.cert_file`), and remove `auth`"
-)
-"""Mark of a client's `auth`, which is refused."""
-
-SERVER_AUTH = Refused(
-    "extensions for authentication are not supported: require client certificates (`tls.client_ca_file`), "
-    "or listen on an address that only trusted clients can reach, and remove `auth`"
-)
-"""Mark of a server's `auth`, which is refused."""
-
-MIDDLEWARES = Refused("middleware extensions are not supported: remove `middlewares`")
-"""Mark of `middlewares`, which are refused."""
 
 
 def _named_values_as_map(value: object) -> object:

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from otelwp_agent.config.blocks.base import BUFFERS, CLIENT_AUTH, MIDDLEWARES, SERVER_AUTH, Block, SecretHeaders
+from otelwp_agent.config.blocks.auth import CLIENT_MIDDLEWARES, ClientAuth, Middleware, ServerAuth
+from otelwp_agent.config.blocks.base import BUFFERS, Block, SecretHeaders
 from otelwp_agent.config.blocks.network import NetworkServer
 from otelwp_agent.config.blocks.tls import TlsClient, TlsServer
 from otelwp_agent.config.types import Duration, Endpoint, Ignored, PositiveDuration
@@ -84,10 +85,10 @@ class GrpcServer(NetworkServer):
     """Accepted for compatibility with the Collector, without effect: the operating system sizes buffers."""
     write_buffer_size: Annotated[int, BUFFERS] = Field(0, ge=0)
     """Accepted for compatibility with the Collector, without effect: the operating system sizes buffers."""
-    auth: Annotated[None, SERVER_AUTH] = None
-    """Refused: authenticator extensions are not supported."""
-    middlewares: Annotated[None, MIDDLEWARES] = None
-    """Refused: middleware extensions are not supported."""
+    auth: ServerAuth | None = None
+    """Authenticate every call. Without it, every client may send."""
+    middlewares: list[Middleware] = Field(default_factory=list)
+    """Rate limiters that every call must pass, in this order."""
 
 
 class GrpcClientKeepalive(Block):
@@ -134,10 +135,10 @@ class GrpcClient(Block):
     """Accepted for compatibility with the Collector, without effect: the operating system sizes buffers."""
     write_buffer_size: Annotated[int, BUFFERS] = Field(0, ge=0)
     """Accepted for compatibility with the Collector, without effect: the operating system sizes buffers."""
-    auth: Annotated[None, CLIENT_AUTH] = None
-    """Refused: give the credential in `headers`."""
-    middlewares: Annotated[None, MIDDLEWARES] = None
-    """Refused: middleware extensions are not supported."""
+    auth: ClientAuth | None = None
+    """Add a credential to every call. It takes precedence over `headers`."""
+    middlewares: Annotated[None, CLIENT_MIDDLEWARES] = None
+    """Refused: middleware extensions are supported for servers only."""
 
     @field_validator("endpoint")
     @classmethod

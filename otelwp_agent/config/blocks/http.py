@@ -7,15 +7,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from otelwp_agent.config.blocks.base import (
-    BUFFERS,
-    CLIENT_AUTH,
-    MIDDLEWARES,
-    SERVER_AUTH,
-    Block,
-    Headers,
-    SecretHeaders,
-)
+from otelwp_agent.config.blocks.auth import CLIENT_MIDDLEWARES, ClientAuth, HttpServerAuth, Middleware
+from otelwp_agent.config.blocks.base import BUFFERS, Block, Headers, SecretHeaders
 from otelwp_agent.config.blocks.network import Listening, NetworkServer
 from otelwp_agent.config.blocks.tls import TlsClient, TlsServer
 from otelwp_agent.config.http_headers import header_problem
@@ -139,10 +132,10 @@ class HttpServer(NetworkServer):
 
     An address that this machine does not have (for example without IPv6) is skipped with a warning.
     """
-    auth: Annotated[None, SERVER_AUTH] = None
-    """Refused: authenticator extensions are not supported."""
-    middlewares: Annotated[None, MIDDLEWARES] = None
-    """Refused: middleware extensions are not supported."""
+    auth: HttpServerAuth | None = None
+    """Authenticate every request. Without it, every client may send."""
+    middlewares: list[Middleware] = Field(default_factory=list)
+    """Rate limiters that every request must pass, in this order."""
 
     @model_validator(mode="after")
     def _distinct_endpoints(self) -> HttpServer:
@@ -224,10 +217,10 @@ class HttpClient(Block):
     """Accepted for compatibility with the Collector, without effect: cookies are not kept."""
     proxy_url: Annotated[None, _PROXY] = None
     """Refused: proxies are not supported."""
-    auth: Annotated[None, CLIENT_AUTH] = None
-    """Refused: give the credential in `headers`."""
-    middlewares: Annotated[None, MIDDLEWARES] = None
-    """Refused: middleware extensions are not supported."""
+    auth: ClientAuth | None = None
+    """Add a credential to every request. It takes precedence over `headers`."""
+    middlewares: Annotated[None, CLIENT_MIDDLEWARES] = None
+    """Refused: middleware extensions are supported for servers only."""
 
     @field_validator("headers")
     @classmethod

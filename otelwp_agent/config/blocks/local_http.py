@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from otelwp_agent.config.blocks.auth import NO_LOCAL_AUTH
 from otelwp_agent.config.blocks.base import Block
 from otelwp_agent.config.blocks.http import HttpServer
 
@@ -43,3 +44,8 @@ class AllowedHosts(Block):
 
 class LocalHttpServer(HttpServer, AllowedHosts):
     """An HTTP/1.1 server for people and tools, not for telemetry."""
+
+    auth: Annotated[None, NO_LOCAL_AUTH] = None
+    """Refused: this endpoint is for people and tools on this host."""
+    middlewares: Annotated[None, NO_LOCAL_AUTH] = None  # type: ignore[assignment]  # not a list as in its base
+    """Refused: this endpoint is for people and tools on this host."""

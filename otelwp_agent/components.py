@@ -32,7 +32,7 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
     ),
     Kind.EXPORTER: ("debug", "file", "jaeger", "otlp_grpc", "otlp_http", "zipkin"),
     Kind.CONNECTOR: ("forward",),
-    Kind.EXTENSION: ("bearertokenauth", "health_check", "remote_sampling"),
+    Kind.EXTENSION: ("bearertokenauth", "health_check", "rate_limiter", "remote_sampling"),
 }
 """Built-in types. The file name is the YAML type: `processors/batch.py` is the processor `batch`."""
 

@@ -150,6 +150,18 @@ class SharedRates:
             self._due[key] = lease
         return wait
 
+    def wait(self, key: Hashable, rate: Rate, now: float, cost: float = 1.0) -> float:
+        """Return the seconds until `cost` would be allowed, without charging anything."""
+        lease = self._leases.get(key)
+        if lease is None:
+            return self._local.wait(key, rate.share(self._replicas), now, cost)
+        need = min(cost, rate.burst)
+        if lease.tokens >= need:
+            return 0.0
+        if self._connected and now - lease.heard <= FRESH:
+            return self._shared_wait(lease, now, need)
+        return self._local.wait(key, lease.share, now, cost)
+
     def refund(self, key: Hashable, rate: Rate, now: float, cost: float = 1.0) -> None:
         """Return a `cost` that was charged to `key` and not used."""
         lease = self._leases.get(key)

@@ -11,7 +11,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from otelwp_agent.errors import ConsumeError, RetryableError, StartError
+from otelwp_agent.errors import ConsumeError, RateLimitedError, RetryableError, StartError
 from otelwp_agent.limiting.gcra import Gcra, Rate
 from otelwp_agent.transport import status as statuses
 from otelwp_agent.transport.compression import decompress
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from otelwp_agent.transport.gate import Gate
     from otelwp_agent.transport.http_heads import ParsedHead
     from otelwp_agent.transport.http_listeners import Acceptor
+    from otelwp_agent.transport.http_messages import ErrorRenderer
     from otelwp_agent.transport.http_session_owner import OwnedConnection
     from otelwp_agent.transport.overload import Drops
     from otelwp_agent.transport.tls import ServerTls
@@ -292,9 +293,14 @@ class HttpServer:
             return _ACCEPTED if render is None else render(plan.head, items, str(error))
         self.on_refused(error.reason)
         status = status or statuses.http_status(error)
-        if isinstance(plan.route, Route) and plan.route.render_error is not None:
-            return plan.route.render_error(plan.head, status, error)
-        return text_error(status, str(error), statuses.response_headers(error))
+        renderer = plan.route.render_error if isinstance(plan.route, Route) else None
+        if not isinstance(error, RateLimitedError):
+            return _rendered(plan.head, status, error, renderer)
+        kind = renderer, plan.head.media_type, status
+        response = error.rendered.get(kind)
+        if not isinstance(response, Response):
+            response = error.rendered[kind] = _rendered(plan.head, status, error, renderer)
+        return response
 
     def _sweep(self) -> None:
         """Update the time and the Date header, close expired connections, and check the certificate files."""
@@ -319,6 +325,13 @@ class HttpServer:
                 self.log.info("certificate reloaded", server=self.name)
         except StartError as error:
             self.log.warning("certificate not reloaded; the old one stays", server=self.name, error=str(error))
+
+
+def _rendered(head: Head, status: int, error: ConsumeError, render: ErrorRenderer | None) -> Response:
+    """Return the response to an error, in plain text if the route has no format of its own."""
+    if render is not None:
+        return render(head, status, error)
+    return text_error(status, str(error), statuses.response_headers(error))
 
 
 def _imf_date(at: time.struct_time) -> str:

@@ -22,6 +22,7 @@ from otelwp_agent.errors import (
     MalformedError,
     Overloaded,
     PermanentError,
+    RateLimitedError,
     RetryableError,
     TooLargeError,
     UnauthenticatedError,
@@ -99,11 +100,19 @@ def http_status(error: ConsumeError) -> int:
 
 
 def response_headers(error: ConsumeError) -> tuple[tuple[str, str], ...]:
-    """Return the headers that an HTTP response to `error` needs: `Retry-After`, `WWW-Authenticate`."""
+    """Return the headers that an HTTP response to `error` needs: `Retry-After`, `X-RateLimit-…`, `WWW-Authenticate`."""
     if isinstance(error, UnauthenticatedError):
         return tuple(("WWW-Authenticate", challenge) for challenge in error.challenges)
     wait = retry_after(error)
-    return (("Retry-After", retry_after_header(wait)),) if wait is not None else ()
+    headers = (("Retry-After", retry_after_header(wait)),) if wait is not None else ()
+    if isinstance(error, RateLimitedError):
+        return (
+            *headers,
+            ("X-RateLimit-Limit", str(math.floor(error.quota))),
+            ("X-RateLimit-Remaining", str(math.floor(error.remaining))),
+            ("X-RateLimit-Reset", str(math.ceil(error.reset_after))),
+        )
+    return headers
 
 
 def retry_after(error: ConsumeError) -> float | None:

@@ -15,7 +15,8 @@
         ├── InternalError             a component has a bug, which has been logged under its id
         └── RetryableError(retry_after)   the same bytes may be accepted later
             └── Overloaded            ... because there is no capacity now
-                └── RateLimitedError  ... because the sender has used its rate, or has too many requests in progress
+                └── RateLimitedError  ... because the sender has used up a configured limit
+                    └── ThrottledError    ... and is told so with another status
 
 Only the module `transport.status` maps these to HTTP and gRPC.
 """
@@ -175,13 +176,12 @@ class RateLimitedError(Overloaded):
     """The sender has used up a configured limit.
 
     `quota` units may be used at once, `remaining` of them are left, and after `reset_after` seconds all are available
-    again. With `unavailable`, the sender is told that the service is unavailable (503), because it takes 429 as
-    permanent. One error may be raised for several requests: `rendered` keeps the responses made of it.
+    again. One error may be raised for several requests: `rendered` keeps the responses made of it.
     """
 
     reason = "rate_limited"
 
-    def __init__(  # noqa: PLR0913 - a record: each argument is a field
+    def __init__(
         self,
         message: str,
         *,
@@ -189,12 +189,14 @@ class RateLimitedError(Overloaded):
         quota: float,
         remaining: float = 0.0,
         reset_after: float = 0.0,
-        unavailable: bool = False,
     ) -> None:
         """Name the limit in `message`; the request would be accepted after `retry_after` seconds."""
         super().__init__(message, retry_after=retry_after)
         self.quota = quota
         self.remaining = remaining
         self.reset_after = reset_after
-        self.unavailable = unavailable
         self.rendered: dict[object, object] = {}
+
+
+class ThrottledError(RateLimitedError):
+    """The same, for senders that take 429 as permanent: they are told that the service is unavailable (503)."""

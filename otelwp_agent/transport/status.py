@@ -24,6 +24,7 @@ from otelwp_agent.errors import (
     PermanentError,
     RateLimitedError,
     RetryableError,
+    ThrottledError,
     TooLargeError,
     UnauthenticatedError,
 )
@@ -76,6 +77,7 @@ _HTTP: tuple[tuple[type[ConsumeError], int], ...] = (
     (TooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (UnauthenticatedError, HTTPStatus.UNAUTHORIZED),
     (ForbiddenError, HTTPStatus.FORBIDDEN),
+    (ThrottledError, HTTPStatus.SERVICE_UNAVAILABLE),
     (Overloaded, HTTPStatus.TOO_MANY_REQUESTS),
     (RetryableError, HTTPStatus.SERVICE_UNAVAILABLE),
     (InternalError, HTTPStatus.INTERNAL_SERVER_ERROR),
@@ -83,6 +85,7 @@ _HTTP: tuple[tuple[type[ConsumeError], int], ...] = (
 _GRPC: tuple[tuple[type[ConsumeError], GrpcCode], ...] = (
     (UnauthenticatedError, GrpcCode.UNAUTHENTICATED),
     (ForbiddenError, GrpcCode.PERMISSION_DENIED),
+    (ThrottledError, GrpcCode.UNAVAILABLE),
     (Overloaded, GrpcCode.RESOURCE_EXHAUSTED),
     (RetryableError, GrpcCode.UNAVAILABLE),
     (InternalError, GrpcCode.INTERNAL),

@@ -18,7 +18,7 @@ OK = Response(200, b"ok", "text/plain")
 class Site:
     """A server, the requests it got and the refusals it counted."""
 
-    def __init__(self, routes=None, in_flight=None, **settings):
+    def __init__(self, routes=None, in_flight=None, gate=None, **settings):
         settings.setdefault("endpoint", "127.0.0.1:0")
         self.requests: list[Request] = []
         self.refusals: list[str] = []
@@ -29,6 +29,7 @@ class Site:
             log=LOG,
             on_refused=self.refusals.append,
             in_flight=in_flight,
+            gate=gate,
         )
 
     def take(self, request):

@@ -43,7 +43,7 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.component import ComponentHealth, Extension, Factory, Kind, Stability, Tier
 from otelwp_agent.config.references import Capability
-from otelwp_agent.errors import ForbiddenError, UnauthenticatedError
+from otelwp_agent.errors import ForbiddenError, RateLimitedError, ThrottledError, UnauthenticatedError
 from otelwp_agent.extensions.rate_limiter.allowance import Allowance
 from otelwp_agent.extensions.rate_limiter.config import Config
 from otelwp_agent.extensions.rate_limiter.limits import ConcurrencyLimit, RateLimit
@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from otelwp_agent.extensions.rate_limiter.allowance import Charged, Counted
     from otelwp_agent.transport.authentication import Client
 
+_UNAVAILABLE = 503
+"""HTTP status that every SDK takes as temporary."""
 TIDY, TIDY_SHARED = 10.0, 1.0
 """Seconds between two removals of idle keys; shorter with Redis, to which unused units are returned then."""
 
@@ -73,7 +75,7 @@ class RateLimiter(Extension, RequestLimiter):
     def __init__(self, config: Config, context: Context) -> None:
         """Prepare the limits; `start` connects to Redis."""
         super().__init__(context)
-        self._unavailable = config.throttle_status != 429  # noqa: PLR2004 - Too Many Requests
+        error = ThrottledError if config.throttle_status == _UNAVAILABLE else RateLimitedError
         self._measures = LimitMeasures(str(context.id), context.registry, context.clock, config.top_tenants)
         access = config.access
         self._access = AccessList([*map(parse_network, access.allow)], [*map(parse_network, access.deny)])
@@ -98,14 +100,25 @@ class RateLimiter(Extension, RequestLimiter):
                 unit, per_second = limit.rate
                 rate = Rate(per_second, float(limit.burst or max(1.0, per_second)))
                 name = f"{limit.key}_{unit}"
-                self._rates.append(RateLimit(name, limit.key, unit, rate, self._numbers(name)))
+                self._rates.append(
+                    RateLimit(name, key=limit.key, unit=unit, rate=rate, rates=self._numbers(name), error=error)
+                )
             if limit.concurrent_requests is not None:
                 name = f"{limit.key}_concurrent_requests"
-                self._concurrency.append(ConcurrencyLimit(name, limit.key, limit.concurrent_requests))
+                self._concurrency.append(
+                    ConcurrencyLimit(name, key=limit.key, most=limit.concurrent_requests, error=error)
+                )
         self._addresses = [limit for limit in self._rates if limit.key == "address" and limit.unit == "requests"]
         self._preset = PRESETS[config.preset] if config.preset is not None else {}
         self._classes = {
-            name: RateLimit(f"class_{name}", f"client and the class {name}", "requests", rate, self._numbers(name))
+            name: RateLimit(
+                f"class_{name}",
+                key=f"client and the class {name}",
+                unit="requests",
+                rate=rate,
+                rates=self._numbers(f"class_{name}"),
+                error=error,
+            )
             for name, rate in self._preset.items()
         }
         self._every_rate = [*self._rates, *self._classes.values()]
@@ -152,7 +165,7 @@ class RateLimiter(Extension, RequestLimiter):
             wait = limit.rates.wait(key, limit.rate, now)
             if wait:
                 self._measures.refused("", limit.name)
-                error = limit.kept_refusal(key, limit.rate, now, wait, unavailable=self._unavailable)
+                error = limit.kept_refusal(key, limit.rate, now, wait)
                 raise error.with_traceback(None)
 
     def authentication_failed(self, peer: str, error: ConsumeError) -> None:
@@ -209,7 +222,6 @@ class RateLimiter(Extension, RequestLimiter):
             usable=(lambda now: self._refuse_banned(address, now)) if self._bans is not None and address else None,
             counted=lambda: measures.accepted(tenant),
             refused=lambda name: measures.refused(tenant, name),
-            unavailable=self._unavailable,
         )
 
     # -- private

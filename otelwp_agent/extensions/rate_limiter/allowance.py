@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Allowance(RequestAllowance):
     """Asks each limit in turn. What was counted before a limit refuses is taken back."""
 
-    __slots__ = ("_bodies", "_clock", "_concurrent", "_counted", "_refused", "_requests", "_unavailable", "_usable")
+    __slots__ = ("_bodies", "_clock", "_concurrent", "_counted", "_refused", "_requests", "_usable")
 
     def __init__(  # noqa: PLR0913 - the limits by kind, and where requests are counted
         self,
@@ -34,12 +34,11 @@ class Allowance(RequestAllowance):
         usable: Callable[[float], None] | None,
         counted: Callable[[], None],
         refused: Callable[[str], None],
-        unavailable: bool,
     ) -> None:
         """Apply limits of `requests`, of the items and bytes of `bodies`, and of `concurrent` requests.
 
         `usable` raises `ForbiddenError` if the address is banned; `counted` counts an accepted request, `refused` the
-        name of a limit that has refused one. With `unavailable`, refusals are answered with 503.
+        name of a limit that has refused one.
         """
         self._requests = requests
         self._bodies = bodies
@@ -48,7 +47,6 @@ class Allowance(RequestAllowance):
         self._usable = usable
         self._counted = counted
         self._refused = refused
-        self._unavailable = unavailable
 
     def begin(self) -> None:
         """Count a request, or raise and count nothing.
@@ -61,18 +59,18 @@ class Allowance(RequestAllowance):
         for limit, key, rate in self._bodies:
             wait = limit.rates.wait(key, rate, now)
             if wait:
-                self._refuse(limit.name, limit.kept_refusal(key, rate, now, wait, unavailable=self._unavailable))
+                self._refuse(limit.name, limit.kept_refusal(key, rate, now, wait))
         for index, (counter, key, most) in enumerate(self._concurrent):
             if not counter.requests.begin(key, most):
                 self._end(index)
-                self._refuse(counter.name, counter.refusal(most, unavailable=self._unavailable))
+                self._refuse(counter.name, counter.refusal(most))
         for index, (limit, key, rate) in enumerate(self._requests):
             wait = limit.rates.take(key, rate, now)
             if wait:
                 self._end(len(self._concurrent))
                 for charged, of, at in self._requests[:index]:
                     charged.rates.refund(of, at, now)
-                self._refuse(limit.name, limit.kept_refusal(key, rate, now, wait, unavailable=self._unavailable))
+                self._refuse(limit.name, limit.kept_refusal(key, rate, now, wait))
         self._counted()
 
     def end(self) -> None:
@@ -89,7 +87,7 @@ class Allowance(RequestAllowance):
             wait = limit.rates.take(key, rate, now, cost)
             if wait:
                 self._refund(index, items, size, now)
-                self._refuse(limit.name, limit.refusal(key, rate, now, wait, unavailable=self._unavailable))
+                self._refuse(limit.name, limit.refusal(key, rate, now, wait))
 
     def refund(self, items: int, size: int) -> None:
         """Take back a charge."""

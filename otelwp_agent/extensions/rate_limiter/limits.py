@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from otelwp_agent.errors import RateLimitedError
 from otelwp_agent.limiting.concurrency import RequestsInProgress
 from otelwp_agent.limiting.gcra import Gcra, Rate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from otelwp_agent.errors import RateLimitedError
     from otelwp_agent.extensions.rate_limiter.config import Key, Unit
     from otelwp_agent.limiting.leases import SharedRates
 
@@ -29,13 +29,26 @@ _HOUR = 3600.0
 class RateLimit:
     """A rate for each value of a key."""
 
-    def __init__(self, name: str, key: Key | str, unit: Unit, rate: Rate, rates: Gcra | SharedRates) -> None:
-        """Limit `unit` for each `key` to `rate`, with the numbers in `rates`. `name` is the label in metrics."""
+    def __init__(  # noqa: PLR0913 - a record: each argument is a field
+        self,
+        name: str,
+        *,
+        key: str,
+        unit: Unit,
+        rate: Rate,
+        rates: Gcra | SharedRates,
+        error: type[RateLimitedError],
+    ) -> None:
+        """Limit `unit` for each `key` to `rate`, with the numbers in `rates`, and refuse with `error`.
+
+        `name` is the label in metrics.
+        """
         self.name = name
         self.key = key
         self.unit = unit
         self.rate = rate
         self.rates = rates
+        self._error = error
         self._plans: dict[tuple[float, float], Rate] = {}
         self._refusals: dict[str, tuple[float, RateLimitedError]] = {}
 
@@ -61,25 +74,26 @@ class RateLimit:
             found = self._plans[per_second, burst] = Rate(per_second, min(burst, 1e15))
         return found
 
-    def refusal(self, key: str, rate: Rate, now: float, wait: float, *, unavailable: bool) -> RateLimitedError:
+    def refusal(self, key: str, rate: Rate, now: float, wait: float) -> RateLimitedError:
         """Return the error for a request that would be allowed after `wait` seconds."""
-        return RateLimitedError(
+        return self._error(
             f"limit exceeded: {self.describe(rate)}",
             retry_after=wait,
             quota=rate.burst,
             remaining=self.rates.remaining(key, rate, now),
             reset_after=self.rates.reset_after(key, now),
-            unavailable=unavailable,
         )
 
-    def kept_refusal(self, key: str, rate: Rate, now: float, wait: float, *, unavailable: bool) -> RateLimitedError:
+    def kept_refusal(
+        self, key: str, rate: Rate, now: float, wait: float, kind: type[RateLimitedError]
+    ) -> RateLimitedError:
         """Return `refusal`, or the one of the same key that was made less than `REUSED` seconds ago."""
         kept = self._refusals.get(key)
         if kept is not None and 0 <= now - kept[0] < REUSED and kept[1].quota == rate.burst:
             return kept[1]
         if len(self._refusals) >= MAX_REUSED:
             self._refusals.clear()
-        error = self.refusal(key, rate, now, wait, unavailable=unavailable)
+        error = self.refusal(key, rate, now, wait)
         self._refusals[key] = now, error
         return error
 
@@ -94,26 +108,26 @@ class RateLimit:
 class ConcurrencyLimit:
     """A number of requests in progress for each value of a key."""
 
-    def __init__(self, name: str, key: Key, most: int) -> None:
-        """Allow `most` requests at the same time. `name` is the label in metrics."""
+    def __init__(self, name: str, *, key: Key, most: int, error: type[RateLimitedError]) -> None:
+        """Allow `most` requests at the same time, and refuse with `error`. `name` is the label in metrics."""
         self.name = name
         self.key = key
         self.most = most
         self.requests = RequestsInProgress()
+        self._error = error
 
     def most_for(self, limits: Mapping[str, float]) -> int | None:
         """Return the number for a tenant whose plan has these figures; `None` if its plan has no limit."""
         figure = _figure(limits.get("concurrent_requests"), self.most)
         return None if figure == math.inf else max(1, int(figure))
 
-    def refusal(self, most: int, *, unavailable: bool) -> RateLimitedError:
+    def refusal(self, most: int) -> RateLimitedError:
         """Return the error for a request beyond `most`."""
-        return RateLimitedError(
+        return self._error(
             f"limit exceeded: {most} requests in progress for each {self.key}",
             retry_after=CONCURRENCY_RETRY,
             quota=most,
             reset_after=CONCURRENCY_RETRY,
-            unavailable=unavailable,
         )
 
 

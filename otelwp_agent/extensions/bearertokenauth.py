@@ -100,7 +100,7 @@ class BearerTokenAuth(Extension, ServerAuthenticator, ClientAuthenticator):
         self._key = hashlib.blake2b(digest_size=32).digest()
         self._clients: dict[bytes, Client] = {}
         self._tokens: Sequence[str] = ()
-        self._seen: tuple[int, int, int] | None = None
+        self._seen = (0, 0, 0)
         self._problem = ""
         self._timer: asyncio.TimerHandle | None = None
         secrets = [config.token] if config.token is not None else config.tokens
@@ -171,6 +171,7 @@ class BearerTokenAuth(Extension, ServerAuthenticator, ClientAuthenticator):
 
     def _read(self, file: Path) -> None:
         """Read the file; if it is invalid, raise `StartError` and keep the tokens."""
+        self._seen = _state_of(file)  # before it is read: a later change is then found
         try:
             with file.open("rb") as stream:
                 content = stream.read(MAX_FILE + 1)
@@ -202,22 +203,25 @@ class BearerTokenAuth(Extension, ServerAuthenticator, ClientAuthenticator):
 
     def _look_once(self, file: Path) -> None:
         """Read the file if it has changed; after a failure, keep the tokens and log the failure once."""
-        try:
-            stat = file.stat()
-            seen = stat.st_mtime_ns, stat.st_size, stat.st_ino
-        except OSError:
-            seen = (0, 0, 0)
-        if seen == self._seen:
+        if _state_of(file) == self._seen:
             return
-        first, self._seen = self._seen is None, seen
         before = self._tokens
         try:
             self._read(file)
         except StartError as error:
             self.context.log.warning("tokens not reloaded; the old ones stay in use", error=str(error))
             return
-        if self._tokens != before and not first:
+        if self._tokens != before:
             self.context.log.info("tokens reloaded", tokens=len(self._tokens))
+
+
+def _state_of(file: Path) -> tuple[int, int, int]:
+    """Return what changes when the file is changed or replaced; zeros if there is none."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return (0, 0, 0)
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def _problem(scheme: str, token: str) -> str:

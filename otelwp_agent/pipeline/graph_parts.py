@@ -57,8 +57,17 @@ class GraphParts:
         for pipeline in self._downstream_order():
             ranks += [[self.processors[pipeline.id, identifier]] for identifier in pipeline.processors]
         ranks += [list(self.connectors.values()), list(self.senders.values())]
-        # An extension stops after those that refer to it.
-        return [*ranks, list(self.exporters.values()), *([each] for each in reversed(self.extensions.values()))]
+        return [*ranks, list(self.exporters.values()), *self._extensions_by_reference()]
+
+    def _extensions_by_reference(self) -> list[Sequence[Component | Sender]]:
+        """Return the extensions in ranks, each after those that refer to it."""
+        left = dict(self.extensions)
+        ranks: list[Sequence[Component | Sender]] = []
+        while left:
+            referred = {each for one in left for each in self.plan.components[Kind.EXTENSION, one].references}
+            rank = [one for one in left if one not in referred]
+            ranks.append([left.pop(one) for one in rank or [*left]])
+        return ranks or [[]]
 
     def components(self) -> list[Component]:
         """Return every component in the order in which it stops."""

@@ -10,6 +10,7 @@ from otelwp_agent.config.blocks import (
     HttpClient,
     HttpReceiver,
     HttpServer,
+    LocalHttpServer,
     Queue,
     Retry,
     TlsClient,
@@ -73,12 +74,35 @@ def test_transport_unix_makes_the_endpoint_a_path(server, endpoint):
         ({"endpoint": "localhost:1/path"}, "a server listens on an address"),
         ({"transport": "unix", "endpoint": "relative.sock"}, "an absolute path"),
         ({"transport": "npipe"}, "Input should be"),
-        ({"auth": {"authenticator": "x"}}, "extensions for authentication are not supported"),
-        ({"middlewares": [{"id": "x"}]}, "middleware extensions are not supported"),
+        ({"auth": {}}, "Field required"),
+        ({"auth": {"authenticator": "/x"}}, "'/x' is not the id of an extension: write `type` or `type/name`"),
+        ({"auth": {"authenticator": "x/"}}, "'x/' is not the id of an extension"),
+        ({"auth": {"authenticator": 1}}, "Input should be a valid string"),
+        ({"middlewares": [{"name": "x"}]}, "Field required"),
+        ({"middlewares": {"id": "x"}}, "Input should be a valid list"),
     ],
 )
 def test_servers_refuse(server, data, words):
     assert words in refusal(server, data)
+
+
+@pytest.mark.parametrize("server", [HttpServer, GrpcServer])
+def test_servers_name_the_extensions_that_authenticate_and_limit(server):
+    settings = server.model_validate(
+        {"auth": {"authenticator": " oidc/shop "}, "middlewares": [{"id": "rate_limiter"}]}
+    )
+    assert (settings.auth.authenticator, [each.id for each in settings.middlewares]) == ("oidc/shop", ["rate_limiter"])
+    assert server.model_validate({"auth": None, "middlewares": None}).middlewares == []
+
+
+def test_credentials_in_a_query_are_refused():
+    words = refusal(HttpServer, {"auth": {"authenticator": "x", "request_params": ["token"]}})
+    assert "credentials in the query of a URL end up in logs" in words
+
+
+@pytest.mark.parametrize("key", ["auth", "middlewares"])
+def test_endpoints_for_this_host_authenticate_nobody(key):
+    assert "authenticates nobody" in refusal(LocalHttpServer, {key: [{"id": "x"}]})
 
 
 def test_http_servers_listen_on_several_addresses():

@@ -338,3 +338,37 @@ async def test_a_connector_is_as_full_as_the_fullest_that_it_leads_to():
     running.sink.gate.set()
     await until(lambda: fills["forward"]("") == 0)
     await running.stop()
+
+
+GUARDED = """
+receivers: {{otlp: {{protocols: {{http: {{endpoint: '127.0.0.1:0', auth: {{authenticator: bearertokenauth}}}}}}}}}}
+exporters: {{sink: , zipkin: {{endpoint: 'http://127.0.0.1:9', auth: {{authenticator: bearertokenauth/2}}}}}}
+extensions: {{bearertokenauth: {{token: {first}}}, bearertokenauth/2: {{token: {second}}}}}
+service:
+  extensions: [bearertokenauth, bearertokenauth/2]
+  pipelines: {{traces: {{receivers: [otlp], exporters: [sink, zipkin]}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "rebuilt"), [("a", "b", set()), ("x", "b", {"otlp"}), ("a", "x", {"zipkin"})]
+)
+async def test_a_component_is_built_again_if_an_extension_that_it_refers_to_is(first, second, rebuilt):
+    running = Running()
+    await running.go(GUARDED.format(first="a", second="b"))
+    before = {name: getattr(running, name) for name in ("otlp", "sink", "zipkin")}
+    await running.go(GUARDED.format(first=first, second=second))
+    assert {name for name, part in before.items() if getattr(running, name) is not part} == rebuilt
+    for part in (running.otlp, running.zipkin):
+        (used,) = part.context.extensions.values()
+        assert used in running.graph.extensions.values()
+    await running.stop()
+
+
+async def test_an_extension_stops_after_what_refers_to_it():
+    running = Running()
+    graph = await running.go(GUARDED.format(first="a", second="b"))
+    ranks = [[str(part.context.id) for part in rank if hasattr(part, "context")] for rank in graph.stop_order()]
+    assert ranks[-1] == ["bearertokenauth", "bearertokenauth/2"]
+    assert ranks[0] == ["otlp"]
+    await running.stop()

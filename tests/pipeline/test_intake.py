@@ -301,3 +301,36 @@ async def test_what_an_exporter_still_holds_when_a_reload_replaces_it_goes_to_th
     if "sink/2" in exporters:
         assert sorted(numbers(agent.sink_2)) == list(range(10)), "once each"
     await agent.stop()
+
+
+class Allowance:
+    def __init__(self):
+        self.charged = []
+
+    def charge(self, items, size):
+        if items > 5:
+            raise Overloaded("limit `items` is reached")
+        self.charged.append(items)
+
+    def refund(self, items, size):
+        self.charged.remove(items)
+
+
+async def test_a_request_is_charged_once_and_refunded_if_the_journal_refuses_it(tmp_path, monkeypatch):
+    agent, allowance = Agent(tmp_path), Allowance()
+    await agent.go(ONE)
+    with pytest.raises(Overloaded):
+        agent.send(1, spans=6, allowance=allowance)
+    await agent.send(2, spans=2, allowance=allowance)
+    assert allowance.charged == [2]
+    with monkeypatch.context() as patch:
+
+        def full(_request):
+            raise Overloaded("the journal is full")
+
+        patch.setattr(agent.journal, "append", full)
+        with pytest.raises(Overloaded, match="full"):
+            agent.send(3, spans=3, allowance=allowance)
+    assert allowance.charged == [2]
+    await agent.stop()
+    await agent.die()

@@ -22,7 +22,7 @@ ENABLED = {
         Kind.PROCESSOR: {"attributes", "memory_limiter", "probabilistic_sampler", "resource", "wordpress"},
         Kind.EXPORTER: {"debug", "file", "jaeger", "zipkin"},
         Kind.CONNECTOR: {"forward"},
-        Kind.EXTENSION: {"health_check"},
+        Kind.EXTENSION: {"bearertokenauth", "health_check"},
     },
     Tier.PRO: {
         Kind.PROCESSOR: {"adaptive_sampling", "batch"},

@@ -55,3 +55,14 @@ def test_every_component_that_cannot_be_built_is_named_with_its_place():
 def test_a_plan_whose_components_can_be_built_passes():
     document = load([CONFIG.replace("fails: true", "fails: false")])
     try_to_build(make_plan(document, Theirs()), document)
+
+
+def test_components_are_built_with_their_extensions():
+    text = """yaml:
+receivers: {otlp: {protocols: {http: {auth: {authenticator: bearertokenauth}}}}}
+exporters: {debug: }
+extensions: {bearertokenauth: {token: s3cret}}
+service: {extensions: [bearertokenauth], pipelines: {traces: {receivers: [otlp], exporters: [debug]}}}
+"""
+    document = load([text])
+    try_to_build(make_plan(document, Catalog()), document)

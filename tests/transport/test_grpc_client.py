@@ -13,6 +13,8 @@ from google.rpc.status_pb2 import Status
 
 from otelwp_agent.config import blocks
 from otelwp_agent.errors import MalformedError, Overloaded, PermanentError, RetryableError, StartError, TooLargeError
+from otelwp_agent.model.batch import Origin
+from otelwp_agent.transport.authentication import ClientAuthenticator
 from otelwp_agent.transport.grpc_client import GrpcClient
 from otelwp_agent.transport.grpc_runtime import aio, grpc
 from tests.kit.certificates import Authority
@@ -54,10 +56,13 @@ async def peer(address="127.0.0.1:0", credentials=None, **options):
 
 
 @contextlib.asynccontextmanager
-async def client(endpoint, **settings):
+async def client(endpoint, authenticator=None, **settings):
     settings.setdefault("tls", {"insecure": True})
     made = GrpcClient(
-        blocks.GrpcClient(endpoint=endpoint, **settings), name="exporters/test", log=structlog.get_logger()
+        blocks.GrpcClient(endpoint=endpoint, **settings),
+        name="exporters/test",
+        log=structlog.get_logger(),
+        authenticator=authenticator,
     )
     await made.start()
     try:
@@ -292,3 +297,37 @@ async def test_close_without_start_twice_and_with_calls_under_way():
         await ours.aclose()
         with pytest.raises((RetryableError, asyncio.CancelledError)):
             await calling
+
+
+# --- credentials ---
+
+
+class Tokens(ClientAuthenticator):
+    def __init__(self, *tokens):
+        self.tokens = [*tokens]
+
+    def headers(self, origin):
+        assert origin.tenant == "shop"
+        return (("authorization", self.tokens[0]),)
+
+    def rejected(self, headers):
+        del self.tokens[0]
+        return bool(self.tokens)
+
+
+async def test_the_credential_replaces_configured_metadata_and_a_refused_one_is_retried_if_there_is_another():
+    origin = Origin("otlp", "grpc", "shop")
+
+    async def refuse(context):
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no")
+
+    headers = {"authorization": "configured", "x-shop": "a"}
+    async with peer() as other, client(other.endpoint, authenticator=Tokens("one", "two"), headers=headers) as ours:
+        assert await ours.call(ECHO, b"x", origin) == b"x"
+        assert (other.metadata[0]["authorization"], other.metadata[0]["x-shop"]) == ("one", "a")
+        other.fail = refuse
+        with pytest.raises(RetryableError, match="has refused the credential"):
+            await ours.call(ECHO, b"x", origin)
+        with pytest.raises(PermanentError, match="UNAUTHENTICATED"):
+            await ours.call(ECHO, b"x", origin)
+    assert [each["authorization"] for each in other.metadata] == ["one", "one", "two"]

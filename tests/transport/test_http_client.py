@@ -11,6 +11,8 @@ import structlog
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Endpoint
 from otelwp_agent.errors import RetryableError, StartError
+from otelwp_agent.model.batch import Origin
+from otelwp_agent.transport.authentication import ClientAuthenticator
 from otelwp_agent.transport.http_client import HttpClient
 from tests.kit.certificates import Authority
 from tests.kit.http_peer import Close, HttpPeer, response
@@ -379,3 +381,59 @@ async def test_the_body_is_let_go_of_after_the_request(client_of):
         await asyncio.sleep(0)
         gc.collect()
         assert not [each for each in gc.get_objects() if type(each) is Body]
+
+
+# --- credentials ---
+
+
+class Tokens(ClientAuthenticator):
+    """Gives one token after another, a new one after each 401."""
+
+    def __init__(self, *tokens):
+        self.tokens, self.origins, self.refused = [*tokens], [], []
+
+    def headers(self, origin):
+        self.origins.append(origin)
+        if not self.tokens:
+            raise RetryableError("no token yet", reason="no_credential")
+        return (("authorization", self.tokens[0]),)
+
+    def rejected(self, headers):
+        self.refused.append(headers)
+        del self.tokens[0]
+        return bool(self.tokens)
+
+
+def with_tokens(peer, *tokens, **settings):
+    authenticator = Tokens(*tokens)
+    endpoint = Endpoint(url(peer))
+    log, config = structlog.get_logger(), blocks.HttpClient(**settings)
+    return HttpClient(config, endpoint, name="test", log=log, authenticator=authenticator), authenticator
+
+
+async def test_the_credential_takes_precedence_over_all_other_headers():
+    async with HttpPeer() as peer:
+        client, tokens = with_tokens(peer, "one", headers={"Authorization": "configured", "X-Shop": "a"})
+        origin = Origin("otlp", "http", "shop")
+        await client.request("POST", "/", b"", [("authorization", "given"), ("x-shop", "b"), ("x-more", "c")], origin)
+        await client.aclose()
+    assert [(name, peer.seen[0].headers[name]) for name in ("authorization", "x-shop", "x-more")] == [
+        ("authorization", "one"),
+        ("x-shop", "a"),
+        ("x-more", "c"),
+    ]
+    assert tokens.origins == [origin]
+
+
+async def test_after_a_401_a_request_is_retried_only_if_there_is_another_credential():
+    async with HttpPeer(response("401 Unauthorized")) as peer:
+        client, tokens = with_tokens(peer, "one", "two")
+        with pytest.raises(RetryableError, match="has refused the credential") as caught:
+            await client.request("POST", "/")
+        assert caught.value.reason == "http_401"
+        assert (await client.request("POST", "/")).status == 401
+        assert tokens.refused == [(("authorization", "one"),), (("authorization", "two"),)]
+        with pytest.raises(RetryableError, match="no token yet"):
+            await client.request("POST", "/")
+        await client.aclose()
+    assert len(peer.seen) == 2

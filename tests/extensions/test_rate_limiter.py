@@ -286,7 +286,7 @@ def test_a_million_wrong_credentials_from_many_addresses_take_bounded_memory():
     for number in range(70_000):
         fail(made, f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 1)
     assert len(made.limiter._bans) <= 65_536
-    assert len(made.limiter._rates[0].rates) <= 65_536 + 1024
+    assert len(made.limiter._limits.rates[0].rates) <= 65_536 + 1024
 
 
 # -- refusals and metrics
@@ -397,7 +397,7 @@ async def test_idle_keys_are_forgotten(monkeypatch):
     fail(made, "192.0.2.1", 1)
     made.clock.now += 1e6
     async with asyncio.timeout(10):
-        while len(made.limiter._rates[0].rates) or len(made.limiter._bans):
+        while len(made.limiter._limits.rates[0].rates) or len(made.limiter._bans):
             await asyncio.sleep(0.01)  # the timer of the extension
     await made.limiter.shutdown()
     assert made.limiter.health() is None
@@ -494,11 +494,11 @@ async def test_requests_in_progress_end_with_their_answers_and_connections():
         assert (await second.answer())[0] == 200
         first.send(post(extra="X-Key: a\r\n")[:-2])  # its body never arrives
         async with asyncio.timeout(10):
-            while not len(made.limiter._concurrency[0].requests):
+            while not len(made.limiter._limits.concurrency[0].requests):
                 await asyncio.sleep(0)
         first.reset()
         async with asyncio.timeout(10):
-            while len(made.limiter._concurrency[0].requests):
+            while len(made.limiter._limits.concurrency[0].requests):
                 await asyncio.sleep(0)
         second.send(post(extra="X-Key: a\r\n"))
         assert (await second.answer())[0] == 200

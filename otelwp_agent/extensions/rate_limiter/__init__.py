@@ -43,15 +43,14 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.component import ComponentHealth, Extension, Factory, Kind, Stability, Tier
 from otelwp_agent.config.references import Capability
-from otelwp_agent.errors import ForbiddenError, RateLimitedError, ThrottledError, UnauthenticatedError
+from otelwp_agent.errors import ForbiddenError, UnauthenticatedError
 from otelwp_agent.extensions.rate_limiter.allowance import Allowance
 from otelwp_agent.extensions.rate_limiter.config import Config
-from otelwp_agent.extensions.rate_limiter.limits import ConcurrencyLimit, RateLimit
+from otelwp_agent.extensions.rate_limiter.limits import LimitSet
 from otelwp_agent.extensions.rate_limiter.metrics import INSTRUMENTS, LimitMeasures
 from otelwp_agent.limiting.addresses import AccessList, parse_network, peer_key
 from otelwp_agent.limiting.bans import Bans
-from otelwp_agent.limiting.classes import PRESETS, class_of_path
-from otelwp_agent.limiting.gcra import Gcra, Rate
+from otelwp_agent.limiting.gcra import Gcra
 from otelwp_agent.limiting.leases import SharedRates
 from otelwp_agent.limiting.redis_store import RedisStore
 from otelwp_agent.telemetry.log_limit import LogLimit
@@ -63,8 +62,6 @@ if TYPE_CHECKING:
     from otelwp_agent.extensions.rate_limiter.allowance import Charged, Counted
     from otelwp_agent.transport.authentication import Client
 
-_UNAVAILABLE = 503
-"""HTTP status that every SDK takes as temporary."""
 TIDY, TIDY_SHARED = 10.0, 1.0
 """Seconds between two removals of idle keys; shorter with Redis, to which unused units are returned then."""
 
@@ -75,7 +72,6 @@ class RateLimiter(Extension, RequestLimiter):
     def __init__(self, config: Config, context: Context) -> None:
         """Prepare the limits; `start` connects to Redis."""
         super().__init__(context)
-        error = ThrottledError if config.throttle_status == _UNAVAILABLE else RateLimitedError
         self._measures = LimitMeasures(str(context.id), context.registry, context.clock, config.top_tenants)
         access = config.access
         self._access = AccessList([*map(parse_network, access.allow)], [*map(parse_network, access.deny)])
@@ -93,38 +89,10 @@ class RateLimiter(Extension, RequestLimiter):
                 on_error=self._measures.redis_failed,
             )
         self._replicas = config.redis.replicas if config.redis is not None else 1
-        self._rates: list[RateLimit] = []
-        self._concurrency: list[ConcurrencyLimit] = []
-        for limit in config.limits:
-            if limit.rate is not None:
-                unit, per_second = limit.rate
-                rate = Rate(per_second, float(limit.burst or max(1.0, per_second)))
-                name = f"{limit.key}_{unit}"
-                self._rates.append(
-                    RateLimit(name, key=limit.key, unit=unit, rate=rate, rates=self._numbers(name), error=error)
-                )
-            if limit.concurrent_requests is not None:
-                name = f"{limit.key}_concurrent_requests"
-                self._concurrency.append(
-                    ConcurrencyLimit(name, key=limit.key, most=limit.concurrent_requests, error=error)
-                )
-        self._addresses = [limit for limit in self._rates if limit.key == "address" and limit.unit == "requests"]
-        self._preset = PRESETS[config.preset] if config.preset is not None else {}
-        self._classes = {
-            name: RateLimit(
-                f"class_{name}",
-                key=f"client and the class {name}",
-                unit="requests",
-                rate=rate,
-                rates=self._numbers(f"class_{name}"),
-                error=error,
-            )
-            for name, rate in self._preset.items()
-        }
-        self._every_rate = [*self._rates, *self._classes.values()]
+        self._limits = LimitSet(config, self._numbers)
         if self._store is not None:
-            self._store.rates = [each.rates for each in self._every_rate if isinstance(each.rates, SharedRates)]
-        self._measures.observe(self._every_rate, self._store)
+            self._store.rates = [each.rates for each in self._limits.every_rate if isinstance(each.rates, SharedRates)]
+        self._measures.observe(self._limits.every_rate, self._store)
         self._timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -161,7 +129,7 @@ class RateLimiter(Extension, RequestLimiter):
         key = peer_key(peer)
         now = self.context.clock()
         self._refuse_banned(key, now)
-        for limit in self._addresses:
+        for limit in self._limits.addresses:
             wait = limit.rates.wait(key, limit.rate, now)
             if wait:
                 self._measures.refused("", limit.name)
@@ -174,7 +142,7 @@ class RateLimiter(Extension, RequestLimiter):
             return
         key = peer_key(peer)
         now = self.context.clock()
-        for limit in self._addresses:
+        for limit in self._limits.addresses:
             limit.rates.take(key, limit.rate, now)
         if self._bans is None or not isinstance(error, UnauthenticatedError):
             return
@@ -198,21 +166,21 @@ class RateLimiter(Extension, RequestLimiter):
         requests: list[Charged] = []
         bodies: list[Charged] = []
         concurrent: list[Counted] = []
-        for limit in self._rates:
+        for limit in self._limits.rates:
             if limit.key == "address" and not address:
                 continue
             rate = limit.rate_for(plan) if limit.key == "tenant" else limit.rate
             if rate is not None:
                 (requests if limit.unit == "requests" else bodies).append((limit, keys[limit.key], rate))
-        for counter in self._concurrency:
+        for counter in self._limits.concurrency:
             if counter.key == "address" and not address:
                 continue
             most = counter.most_for(plan) if counter.key == "tenant" else counter.most
             if most is not None:
                 concurrent.append((counter, keys[counter.key], most))
-        if self._classes:
-            limit = self._classes[class_of_path(route, self._preset)]
-            requests.append((limit, tenant or address, limit.rate))
+        of_class = self._limits.of_class(route)
+        if of_class is not None:
+            requests.append((of_class, tenant or address, of_class.rate))
         measures = self._measures
         return Allowance(
             requests,
@@ -238,7 +206,7 @@ class RateLimiter(Extension, RequestLimiter):
     def _tidy(self) -> None:
         """Forget idle keys."""
         now = self.context.clock()
-        for limit in self._every_rate:
+        for limit in self._limits.every_rate:
             limit.rates.forget_idle(now)
         if self._bans is not None:
             self._bans.forget_idle(now)

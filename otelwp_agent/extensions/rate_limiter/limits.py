@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from otelwp_agent.errors import RateLimitedError, ThrottledError
+from otelwp_agent.limiting.classes import PRESETS, class_of_path
 from otelwp_agent.limiting.concurrency import RequestsInProgress
 from otelwp_agent.limiting.gcra import Gcra, Rate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from otelwp_agent.errors import RateLimitedError
-    from otelwp_agent.extensions.rate_limiter.config import Key, Unit
+    from otelwp_agent.extensions.rate_limiter.config import Config, Key, Unit
     from otelwp_agent.limiting.leases import SharedRates
 
 REUSED = 0.05
@@ -24,6 +25,8 @@ CONCURRENCY_RETRY = 1.0
 MAX_PLANS = 1000
 """Figures of tenants' plans that a limit keeps as `Rate` objects."""
 _HOUR = 3600.0
+_UNAVAILABLE = 503
+"""HTTP status that every SDK takes as temporary."""
 
 
 class RateLimit:
@@ -84,9 +87,7 @@ class RateLimit:
             reset_after=self.rates.reset_after(key, now),
         )
 
-    def kept_refusal(
-        self, key: str, rate: Rate, now: float, wait: float, kind: type[RateLimitedError]
-    ) -> RateLimitedError:
+    def kept_refusal(self, key: str, rate: Rate, now: float, wait: float) -> RateLimitedError:
         """Return `refusal`, or the one of the same key that was made less than `REUSED` seconds ago."""
         kept = self._refusals.get(key)
         if kept is not None and 0 <= now - kept[0] < REUSED and kept[1].quota == rate.burst:
@@ -129,6 +130,39 @@ class ConcurrencyLimit:
             quota=most,
             reset_after=CONCURRENCY_RETRY,
         )
+
+
+class LimitSet:
+    """All limits of a configuration."""
+
+    def __init__(self, config: Config, numbers: Callable[[str], Gcra | SharedRates]) -> None:
+        """Create the limits; `numbers` creates the place for the numbers of the limit with the given name."""
+        error = ThrottledError if config.throttle_status == _UNAVAILABLE else RateLimitedError
+        self.rates: list[RateLimit] = []
+        self.concurrency: list[ConcurrencyLimit] = []
+        for each in config.limits:
+            if each.rate is not None:
+                unit, per_second = each.rate
+                name, rate = f"{each.key}_{unit}", Rate(per_second, float(each.burst or max(1.0, per_second)))
+                limit = RateLimit(name, key=each.key, unit=unit, rate=rate, rates=numbers(name), error=error)
+                self.rates.append(limit)
+            if each.concurrent_requests is not None:
+                name = f"{each.key}_concurrent_requests"
+                counter = ConcurrencyLimit(name, key=each.key, most=each.concurrent_requests, error=error)
+                self.concurrency.append(counter)
+        self.addresses = [limit for limit in self.rates if limit.key == "address" and limit.unit == "requests"]
+        """Limits of requests by address, which apply to requests that fail to authenticate too."""
+        self._preset = PRESETS[config.preset] if config.preset is not None else {}
+        self._classes: dict[str, RateLimit] = {}
+        for class_, rate in self._preset.items():
+            name, key = f"class_{class_}", f"client and the class {class_}"
+            limit = RateLimit(name, key=key, unit="requests", rate=rate, rates=numbers(name), error=error)
+            self._classes[class_] = limit
+        self.every_rate = [*self.rates, *self._classes.values()]
+
+    def of_class(self, route: str) -> RateLimit | None:
+        """Return the limit of the class of requests to `route`, or `None` without a preset."""
+        return self._classes[class_of_path(route, self._preset)] if self._classes else None
 
 
 def _figure(value: float | None, default: float) -> float:

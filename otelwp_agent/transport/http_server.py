@@ -292,7 +292,6 @@ class HttpServer:
             render = plan.route.render_dropped
             return _ACCEPTED if render is None else render(plan.head, items, str(error))
         self.on_refused(error.reason)
-        status = status or statuses.http_status(error)
         renderer = plan.route.render_error if isinstance(plan.route, Route) else None
         if not isinstance(error, RateLimitedError):
             return _rendered(plan.head, status, error, renderer)
@@ -328,7 +327,8 @@ class HttpServer:
 
 
 def _rendered(head: Head, status: int, error: ConsumeError, render: ErrorRenderer | None) -> Response:
-    """Return the response to an error, in plain text if the route has no format of its own."""
+    """Return the response to an error, in plain text if the route has no format of its own; 0 is the error's status."""
+    status = status or statuses.http_status(error)
     if render is not None:
         return render(head, status, error)
     return text_error(status, str(error), statuses.response_headers(error))

@@ -117,7 +117,7 @@ class MalformedError(PermanentError):
 class UnauthenticatedError(PermanentError):
     """The sender has no valid credential.
 
-    The message is always the same: it must not tell which part of a credential was wrong. `challenges` are the values
+    The message is always the same: it must not reveal which part of a credential was wrong. `challenges` are the values
     of the header `WWW-Authenticate`, which names the accepted schemes (RFC 9110, 11.6.1).
     """
 

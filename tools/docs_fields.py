@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, JsonValue
 from pydantic_core import PydanticUndefined
 
 from otelwp_agent.component import KeptPercentage, NeedsTier
+from otelwp_agent.config.references import ClientAuthenticatorRef, RequestLimiterRef, ServerAuthenticatorRef
 from otelwp_agent.config.types import Endpoint, Ignored, Refused, Secret, format_duration, parse_duration, parse_size
 from otelwp_agent.pipeline.tiers import LIMITS
 
@@ -26,6 +27,9 @@ WORDS: dict[Any, str] = {
     str: "string",
     Secret: "string (secret)",
     Endpoint: "endpoint",
+    ServerAuthenticatorRef: "id of an extension that authenticates servers' clients",
+    ClientAuthenticatorRef: "id of an extension that adds credentials",
+    RequestLimiterRef: "id of an extension that limits requests",
     Any: "any value",
     object: "any value",
     JsonValue: "any value",

@@ -35,7 +35,7 @@ class ExtensionRef(str):
     __slots__ = ()
 
     needs: ClassVar[Capability]
-    """What the extension must be able to do."""
+    """The capability that the extension must have."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401

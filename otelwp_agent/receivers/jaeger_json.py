@@ -51,6 +51,7 @@ class JaegerJsonReceiver(Receiver):
             clock=context.clock,
             drops=self.drops,
             in_flight=context.in_flight,
+            gate=context.gate(config),
             max_items=config.max_items_per_request,
         )
 

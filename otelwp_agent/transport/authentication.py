@@ -35,7 +35,7 @@ class Client:
     credential: str = ""
     """Public id of the key, or the subject; never a secret. It may be logged."""
     scopes: frozenset[str] = frozenset()
-    """What the credential may be used for."""
+    """The purposes of the credential, such as `ingest`."""
     attributes: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     """More properties, such as the claims of a JWT."""
     expires_at: float = math.inf

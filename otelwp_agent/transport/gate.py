@@ -37,7 +37,7 @@ wrong credentials cannot fill it."""
 
 
 class HttpConnectionState(Protocol):
-    """What a gate needs of an HTTP connection."""
+    """The part of an HTTP connection that a gate uses."""
 
     peer: str
     passage: Passage | None

@@ -43,7 +43,7 @@ class Head:
         self.client: Client | None = None
         """The sender, if it was authenticated."""
         self.allowance: RequestAllowance | None = None
-        """What the sender may send, if a rate limiter is configured."""
+        """The allowance of the sender, if a rate limiter is configured."""
 
     def of_client(self, client: Client | None, headers: Mapping[str, str], allowance: RequestAllowance | None) -> Head:
         """Return a copy for the requests of `client`, with other `headers` and without a memo."""

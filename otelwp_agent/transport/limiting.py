@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class RequestAllowance(ABC):
-    """What one client may send from one address to one route. It is kept and used for many requests."""
+    """Limits of one client that sends from one address to one route. It is kept and used for many requests."""
 
     @abstractmethod
     def begin(self) -> None:
@@ -45,7 +45,7 @@ class RequestLimiter(ABC):
     """Limits the requests of servers. Called on the event loop before a body is read: it must do no I/O."""
 
     def check(self, peer: str) -> None:
-        """Raise `ForbiddenError` or `Overloaded` if no request of this address is accepted, whoever sends it.
+        """Raise `ForbiddenError` or `Overloaded` if no request of this address is accepted, with any credential.
 
         Called before authentication, so that it costs nothing for banned addresses. `peer` is an IP address, "" on a
         unix socket.

@@ -102,7 +102,7 @@ def test_credentials_in_a_query_are_refused():
 
 @pytest.mark.parametrize("key", ["auth", "middlewares"])
 def test_endpoints_for_this_host_authenticate_nobody(key):
-    assert "authenticates nobody" in refusal(LocalHttpServer, {key: [{"id": "x"}]})
+    assert "does not authenticate its clients" in refusal(LocalHttpServer, {key: [{"id": "x"}]})
 
 
 def test_http_servers_listen_on_several_addresses():

@@ -6,7 +6,7 @@ import structlog
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from pydantic import ValidationError
 
-from otelwp_agent.component import Kind
+from otelwp_agent.component import ComponentId, Kind
 from otelwp_agent.errors import RetryableError, StartError, UnauthenticatedError
 from otelwp_agent.extensions.bearertokenauth import CHECK, FACTORY, MAX_FILE, Config
 from otelwp_agent.model.batch import Batch, Origin
@@ -231,12 +231,13 @@ async def post(port, path, body, kind, token):
         ("jaeger_json", "http", "/api/traces", JAEGER, "application/json"),
         ("jaeger", "thrift_http", "/api/traces", JAEGER, "application/json"),
     ],
+    ids=lambda value: value if isinstance(value, str) and value.isidentifier() else "",
 )
 async def test_every_http_receiver_authenticates(receiver, transport, path, body, kind):
     running = Running()
     await running.go(RECEIVERS)
     try:
-        port = int(getattr(running, receiver).endpoints()[transport].rpartition(":")[2])
+        port = int(running.graph.receivers[ComponentId(receiver)].endpoints()[transport].rpartition(":")[2])
         assert [await post(port, path, body, kind, token) for token in (None, "wrong")] == [401, 401]
         assert await post(port, path, body, kind, "right") in {200, 202}
         await until(lambda: running.sink.batches)

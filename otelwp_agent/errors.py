@@ -15,6 +15,8 @@
         ├── InternalError             a component has a bug, which has been logged under its id
         └── RetryableError(retry_after)   the same bytes may be accepted later
             └── Overloaded            ... because there is no capacity now
+                └── RateLimitedError  ... because the sender has used up a configured limit
+                    └── ThrottledError    ... and is told so with another status
 
 Only the module `transport.status` maps these to HTTP and gRPC.
 """
@@ -186,13 +188,43 @@ class Overloaded(RetryableError):  # noqa: N818 - the name of a state, used thro
         self.tenant = tenant
 
 
+class RateLimitedError(Overloaded):
+    """The sender has used up a configured limit.
+
+    `quota` units may be used at once, `remaining` of them are left, and after `reset_after` seconds all are available
+    again. One error may be raised for several requests: `rendered` keeps the responses made of it.
+    """
+
+    reason = "rate_limited"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float,
+        quota: float,
+        remaining: float = 0.0,
+        reset_after: float = 0.0,
+    ) -> None:
+        """Name the limit in `message`; the request would be accepted after `retry_after` seconds."""
+        super().__init__(message, retry_after=retry_after)
+        self.quota = quota
+        self.remaining = remaining
+        self.reset_after = reset_after
+        self.rendered: dict[object, object] = {}
+
+
+class ThrottledError(RateLimitedError):
+    """The same, for senders that take 429 as permanent: they are told that the service is unavailable (503)."""
+
+
 def refusal_for(tenant: str, error: ConsumeError) -> ConsumeError:
     """Return the error to report to a sender of `tenant`: `Overloaded` only if that tenant is the cause.
 
-    A tenant must be able to tell whether to send less (429) or to wait for the agent (503). Senders without a tenant
-    get `error` itself.
+    A tenant must know whether to send less (429) or to wait for the agent (503). Senders without a tenant get `error`
+    itself, and so does a tenant that has used up a configured limit.
     """
-    if not tenant or not isinstance(error, Overloaded) or error.tenant == tenant:
+    if not tenant or not isinstance(error, Overloaded) or error.tenant == tenant or isinstance(error, RateLimitedError):
         return error
     reported = RetryableError(str(error), retry_after=error.retry_after, reason=error.reason, capacity=error.capacity)
     reported.items = error.items

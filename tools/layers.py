@@ -4,7 +4,7 @@
 
     testing → cli → service, replay → pipeline → sending, journal, dead_letters
         → receivers, processors, exporters, connectors, extensions (independent of each other)
-        → component, components → sampling, control → codecs → transport → config → storage → model
+        → component, components → sampling, control → codecs → transport → limiting → config → storage → model
         → telemetry, errors, capacity, fair_share
 
 Imports for type checkers count like any other, because a layer that uses the types of another depends on it. Other
@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("model",),
     ("storage",),
     ("config",),
+    ("limiting",),
     ("transport",),
     ("codecs",),
     ("sampling", "control"),

@@ -43,13 +43,15 @@ _END = b"\r\n"
 class ConnectionLifetime(Flow):
     """A connection that its server counts, writes responses to and closes."""
 
-    __slots__ = ("deadline", "peer", "server")
+    __slots__ = ("deadline", "old", "old_at", "peer", "server")
 
     def __init__(self, server: HttpSessionOwner) -> None:
         """Belong to `server`; a reload replaces it."""
         super().__init__(server.arrivals.in_flight)
         self.server = server
         self.deadline = math.inf
+        self.old_at = math.inf
+        self.old = False  # whether the connection is closed after the next response
         self.peer = ""
 
     def _drop_input(self) -> None:
@@ -77,7 +79,9 @@ class ConnectionLifetime(Flow):
         """Use `transport`, whose connection is already counted."""
         self.transport = transport  # type: ignore[assignment]  # a stream's transport is a Transport
         self.peer = peer
-        self.deadline = self.server.now + self.server.timeouts.idle
+        timeouts, now = self.server.timeouts, self.server.now
+        self.deadline = now + timeouts.idle
+        self.old_at = now + timeouts.age()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
         """Release everything: the client no longer reads."""
@@ -115,7 +119,7 @@ class ConnectionLifetime(Flow):
         """Send the response to a complete request, and close the connection if it is the last one."""
         server = self.server
         body = b"" if plan.head.method == "HEAD" else response.body
-        if plan.keep_alive and not server.draining:
+        if plan.keep_alive and not (self.old or server.draining):
             self.deadline = server.now + server.timeouts.idle
             self.transport.write(b"".join((response.start, server.prefix, plan.extra, response.rest, _END, body)))
         else:
@@ -146,6 +150,16 @@ class ConnectionLifetime(Flow):
             what = "body" if self._busy & BODY else "headers"
             self._respond_and_close(text_error(408, f"the request's {what} did not arrive in time"))
         else:
+            self._close()
+
+    def grow_old(self) -> None:
+        """Close after the next response; when called again, close even if no request arrives."""
+        if not self.old:
+            self.old = True
+            self.old_at = self.server.now + self.server.timeouts.age_grace
+            return
+        self.old_at = math.inf
+        if not (self._busy or self._backlog):
             self._close()
 
     def drain(self) -> None:

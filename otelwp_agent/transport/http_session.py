@@ -17,6 +17,7 @@ import time
 from typing import TYPE_CHECKING
 
 from otelwp_agent.errors import ConsumeError, MalformedError, Overloaded, PermanentError, TooLargeError
+from otelwp_agent.limiting.addresses import peer_key
 from otelwp_agent.transport.gate import http_certificate
 from otelwp_agent.transport.http_body import ChunkedBody, LengthBody, TrailersTooLargeError
 from otelwp_agent.transport.http_flow import (
@@ -262,8 +263,8 @@ class Session(ConnectionLifetime):
     def _admit(self, plan: RequestPlan) -> bool:
         """Return whether the peer's rate and the route accept the request now, before its body is read."""
         server, route = self.server, plan.route
-        if server.rate is not None and self.peer:
-            wait = server.rate.take(self.peer, time.monotonic())
+        if server.peer_rate is not None and self.peer:
+            wait = server.peer_rates.take(peer_key(self.peer), server.peer_rate, time.monotonic())
             if wait:
                 error = Overloaded("too many requests from this address", retry_after=wait, reason="peer_rate")
                 self._refused = server.refusal(plan, error)

@@ -319,3 +319,10 @@ async def test_a_body_of_many_small_values_is_decoded_in_a_thread(path):
         assert agent.receiver._decoding._threads == 1
         assert (await answer).status == 202
         assert agent.pipeline.items == 1
+
+
+@pytest.mark.parametrize("gate", [{"auth": {"authenticator": "x"}}, {"middlewares": [{"id": "x"}]}])
+def test_authentication_that_would_have_no_effect_is_refused(gate):
+    with pytest.raises(ValueError, match=r"have no effect beside `protocols`: write them below `protocols.http`"):
+        Config.model_validate({"protocols": {"http": None}, **gate})
+    assert Config.model_validate({"protocols": {"http": gate}})

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.fair_share import DEFAULT_SHARE, allowance
 from otelwp_agent.sampling.adaptive.estimates import Tally
-from otelwp_agent.sampling.adaptive.heavy import SpaceSaving
 from otelwp_agent.sampling.adaptive.histogram import LogHistogram
 from otelwp_agent.sampling.adaptive.tenants import TenantBudget
 from otelwp_agent.sampling.adaptive.trace import OTHER, Key
 from otelwp_agent.sampling.consistent import ALWAYS, probability_of
+from otelwp_agent.telemetry.space_saving import SpaceSaving
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -166,7 +166,7 @@ class Keys:
         self._share = share
         self._forget_after = forget_after
         self.slow_above = slow_above
-        self._sketch = SpaceSaving(max(limit // 10, 10))
+        self._sketch: SpaceSaving[Key] = SpaceSaving(max(limit // 10, 10))
         self._swapped = now
         self.new_threshold = ALWAYS
         """Threshold of keys without measurements."""

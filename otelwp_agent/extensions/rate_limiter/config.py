@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from otelwp_agent.component import ComponentConfig
-from otelwp_agent.config.blocks import Block
+from otelwp_agent.config.blocks import Ban, Block
 from otelwp_agent.config.types import ByteSize, PositiveDuration, Secret  # noqa: TC001 - fields' annotations
 from otelwp_agent.limiting.addresses import parse_network
 
@@ -79,17 +79,6 @@ class Access(Block):
     """Addresses and networks (`10.0.0.0/8`, `2001:db8::/32`) that may send. Empty: all."""
     deny: list[Cidr] = Field(default_factory=list)
     """Addresses and networks that may not send, also if `allow` contains them."""
-
-
-class Ban(Block):
-    """When to ban an address that fails to authenticate."""
-
-    failures: int = Field(10, ge=1)
-    """Failures after which the address is banned."""
-    window: PositiveDuration = 60.0
-    """Time within which the failures count."""
-    duration: PositiveDuration = 60.0
-    """Duration of the first ban. Each further ban is twice as long, up to 32 times."""
 
 
 class SharedLimits(Block):

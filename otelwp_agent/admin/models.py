@@ -17,6 +17,8 @@ NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
 KEY_ID_PATTERN = r"^[a-z2-7]{16}$"
 PRINTABLE = "printable"
 """Format of texts without control characters and the like, in JSON Schema."""
+CURSOR = "cursor"
+"""Format of cursors, in JSON Schema: only those that the API has created are valid."""
 
 _LONGEST_NUMBER = 6
 
@@ -41,6 +43,13 @@ def _digits(value: Any) -> Any:  # noqa: ANN401 - anything that a client sends
     return value
 
 
+def _integral(value: Any) -> Any:  # noqa: ANN401 - anything that a client sends
+    """Return `30.0` as 30, which is an integer in JSON Schema."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, Field(strict=True), BeforeValidator(_integral)]
+"""An integer in a body."""
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)]
 """An identifier: 1 to 63 of a-z, 0-9, `.`, `_` and `-`; a letter or digit at both ends."""
 Title = Annotated[
@@ -72,7 +81,7 @@ class PageQuery(ApiModel):
 
     limit: PageSize = DEFAULT_PAGE
     """Most items in the answer."""
-    cursor: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,300}$")] | None = None
+    cursor: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,300}$", json_schema_extra={"format": CURSOR})] | None = None
     """Where to continue, from `next` of the answer before."""
 
 

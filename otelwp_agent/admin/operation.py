@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from otelwp_agent.admin.models import KEY_ID_PATTERN, NAME_PATTERN, ApiModel
 from otelwp_agent.control.operations.operators import Role
 
@@ -90,8 +92,14 @@ class ApiOperation:
 
     @property
     def body_required(self) -> bool:
-        """Whether a body must be sent: one of its fields has no default."""
-        return self.body is not None and any(each.is_required() for each in self.body.model_fields.values())
+        """Whether a body must be sent, because an empty object is not valid."""
+        if self.body is None:
+            return False
+        try:
+            self.body()
+        except ValidationError:
+            return True
+        return False
 
 
 def pattern_of(variable: str) -> str:

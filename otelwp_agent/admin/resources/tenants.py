@@ -62,9 +62,9 @@ class TenantChange(ApiModel):
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
-    name: Title = ""
-    plan: Name = ""
-    status: Status = "active"
+    name: Title = Field(default_factory=str)
+    plan: Name = Field(default_factory=str)
+    status: Status = Field(default_factory=lambda: "active")
     attributes: Attributes = Field(default_factory=dict)
     """All attributes of the tenant: those that are left out are removed."""
 

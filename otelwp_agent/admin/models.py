@@ -17,8 +17,6 @@ NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
 KEY_ID_PATTERN = r"^[a-z2-7]{16}$"
 PRINTABLE = "printable"
 """Format of texts without control characters and the like, in JSON Schema."""
-CURSOR = "cursor"
-"""Format of cursors, in JSON Schema: only those that the API has created are valid."""
 
 _LONGEST_NUMBER = 6
 
@@ -81,7 +79,7 @@ class PageQuery(ApiModel):
 
     limit: PageSize = DEFAULT_PAGE
     """Most items in the answer."""
-    cursor: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,300}$", json_schema_extra={"format": CURSOR})] | None = None
+    cursor: Annotated[str, Field(pattern=r"^([2-6][0-9a-f]|7[0-9a-e]){1,200}$")] | None = None
     """Where to continue, from `next` of the answer before."""
 
 

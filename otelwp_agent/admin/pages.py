@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import urlencode
-
-from otelwp_agent.admin.problems import InvalidValue, ProblemError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,24 +43,10 @@ def paged(
 
 
 def encode(key: str) -> str:
-    """Return the cursor after the item with this key. Clients must not depend on its form."""
-    return base64.urlsafe_b64encode(key.encode()).rstrip(b"=").decode()
+    """Return the cursor after the item with this key, which is printable ASCII: the key in hexadecimal digits."""
+    return key.encode("ascii").hex()
 
 
 def decode(cursor: str | None) -> str:
-    """Return the key in a cursor, "" without one; raise `ProblemError`."""
-    if cursor is None:
-        return ""
-    try:
-        key = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
-        if key.isprintable():
-            return key
-    except (binascii.Error, UnicodeDecodeError):
-        pass
-    raise invalid_cursor()
-
-
-def invalid_cursor() -> ProblemError:
-    """Return the problem for a cursor that this API has not created."""
-    detail = "this is not a cursor: use `next` of the page before"
-    return ProblemError(422, detail, errors=[InvalidValue(parameter="cursor", detail=detail)])
+    """Return the key in a cursor, whose form the query's model has checked; "" without one."""
+    return "" if cursor is None else bytes.fromhex(cursor).decode("ascii")

@@ -118,6 +118,7 @@ class AdminApi(Extension, AdminRoutes):
         except BaseException:
             await self.shutdown()
             raise
+        self.context.log.info("admin API listening", url=self._server.url, port=self.port)
 
     async def shutdown(self) -> None:
         """Stop listening, and finish the requests in progress."""

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
     from otelwp_agent.admin.operation import ApiCall
 
-_MAX_DIGITS = 18
-"""Digits of the largest sequence number."""
-
 
 class AuditEvent(ApiModel):
     """A row of the audit log."""
@@ -42,6 +39,8 @@ class AuditEvent(ApiModel):
 class AuditQuery(PageQuery):
     """The rows to list."""
 
+    cursor: Annotated[str, Field(pattern=r"^(3[0-9]){1,18}$")] | None = None
+    """Where to continue, from `next` of the answer before."""
     target: Annotated[str, Field(pattern=r"^[!-~]{1,200}$")] | None = None
     """Only the rows about this target."""
 
@@ -50,8 +49,6 @@ def _list(connection: Connection, call: ApiCall) -> object:
     query: AuditQuery = call.query
 
     def read(after: str, limit: int) -> list[audit.LoggedEvent]:
-        if after and not (after.isdecimal() and len(after) <= _MAX_DIGITS):
-            raise pages.invalid_cursor()
         before = int(after) if after else None
         return audit.list_events(connection, before=before, limit=limit, target=query.target)
 

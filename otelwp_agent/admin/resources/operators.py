@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from otelwp_agent.admin.models import ApiModel, ListPage, Name, PageQuery
 from otelwp_agent.admin.operation import PREFIX, ApiOperation
 from otelwp_agent.admin.pages import paged
+from otelwp_agent.control.errors import ConflictError
 from otelwp_agent.control.operations import operators as operations
 from otelwp_agent.control.operations.operators import Role
 
@@ -68,16 +69,25 @@ def _get(connection: Connection, call: ApiCall) -> object:
 
 
 def _set_role(connection: Connection, call: ApiCall) -> object:
+    if call.body.role is not Role.ADMIN:
+        _check_other(call, "take the role of an admin from")
     return operations.set_role(connection, call.actor, call.path["operator"], call.body.role).to_json()
 
 
 def _remove(connection: Connection, call: ApiCall) -> object:
+    _check_other(call, "remove")
     operations.remove_operator(connection, call.actor, call.path["operator"])
     return None
 
 
 def _rotate(connection: Connection, call: ApiCall) -> object:
     return _shown(operations.rotate_token(connection, call.actor, call.hasher, call.path["operator"]))
+
+
+def _check_other(call: ApiCall, what: str) -> None:
+    """Refuse a change after which perhaps no admin is left."""
+    if call.principal.name == f"operator:{call.path['operator']}":
+        raise ConflictError(f"an operator cannot {what} itself: ask another admin, or use `otelwp-agent operators`")
 
 
 def _shown(new: NewToken) -> dict[str, object]:

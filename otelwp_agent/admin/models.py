@@ -46,8 +46,9 @@ def _integral(value: Any) -> Any:  # noqa: ANN401 - anything that a client sends
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Whole = Annotated[int, Field(strict=True), BeforeValidator(_integral)]
-"""An integer in a body."""
+WHOLE = BeforeValidator(_integral)
+"""Makes `Annotated[int, Field(strict=True, …), WHOLE]` an integer as JSON Schema defines it. It must be the last one:
+the limits of a `Field` after it would not be in the schema."""
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)]
 """An identifier: 1 to 63 of a-z, 0-9, `.`, `_` and `-`; a letter or digit at both ends."""
 Title = Annotated[
@@ -65,7 +66,7 @@ AttributeName = Annotated[
 ]
 Attributes = Annotated[dict[AttributeName, AttributeText], Field(max_length=32)]
 """Attributes of a tenant: up to 32 texts of up to 256 printable characters."""
-PageSize = Annotated[int, BeforeValidator(_digits), Field(ge=1, le=MAX_PAGE)]
+PageSize = Annotated[int, Field(ge=1, le=MAX_PAGE), BeforeValidator(_digits)]
 
 
 class ApiModel(BaseModel):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from otelwp_agent.admin.models import KEY_ID_PATTERN, ApiModel, ListPage, Name, PageQuery, Whole
+from otelwp_agent.admin.models import KEY_ID_PATTERN, WHOLE, ApiModel, ListPage, Name, PageQuery
 from otelwp_agent.admin.operation import PREFIX, TENANT, ApiOperation
 from otelwp_agent.admin.pages import paged
 from otelwp_agent.admin.problems import ProblemError
@@ -62,14 +62,14 @@ class NewKey(ApiModel):
     name: Name = operations.DEFAULT_NAME
     """At most two live keys of a tenant have the same name."""
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(Scope))] = [Scope.INGEST]  # noqa: RUF012
-    expires_in: Annotated[Whole, Field(ge=1, le=_LONGEST)] | None = None
+    expires_in: Annotated[int, Field(strict=True, ge=1, le=_LONGEST), WHOLE] | None = None
     """Seconds until the key expires. Default: never."""
 
 
 class KeyRotation(ApiModel):
     """How to rotate a key."""
 
-    grace: Annotated[Whole, Field(ge=0, le=_LONGEST)] = int(operations.DEFAULT_GRACE.total_seconds())
+    grace: Annotated[int, Field(strict=True, ge=0, le=_LONGEST), WHOLE] = int(operations.DEFAULT_GRACE.total_seconds())
     """Seconds for which the old key is accepted too; 0 revokes it."""
 
 

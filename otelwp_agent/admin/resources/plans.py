@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, create_model
 
-from otelwp_agent.admin.models import ApiModel, ListPage, Name, PageQuery, Whole
+from otelwp_agent.admin.models import WHOLE, ApiModel, ListPage, Name, PageQuery
 from otelwp_agent.admin.operation import PREFIX, ApiOperation
 from otelwp_agent.admin.pages import paged
 from otelwp_agent.control.operations import plans as operations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from otelwp_agent.admin.operation import ApiCall
 
 _Limit = Annotated[float, Field(strict=True, gt=0, le=1e12, allow_inf_nan=False)]
-Retention = Annotated[Whole, Field(ge=1, le=36500)]
+Retention = Annotated[int, Field(strict=True, ge=1, le=36500), WHOLE]
 Tier = Literal["free", "pro", "enterprise"]
 
 _LIMITS: dict[str, Any] = dict.fromkeys(operations.LIMITS, (_Limit | None, None))

@@ -81,7 +81,7 @@ class PageQuery(ApiModel):
     limit: PageSize = DEFAULT_PAGE
     """Most items in the answer."""
     cursor: Annotated[str, Field(pattern=r"^([2-6][0-9a-f]|7[0-9a-e]){1,200}$")] | None = None
-    """Where to continue, from `next` of the answer before."""
+    """Position at which to continue: use `next` of the answer before."""
 
 
 class ListPage(ApiModel, Generic[T]):

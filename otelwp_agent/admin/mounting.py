@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class AdminRoutes(ABC):
-    """Where other extensions add their operations to the admin API."""
+    """Accepts operations of other extensions for the admin API."""
 
     @abstractmethod
     def mount(self, owner: str, operations: Sequence[ApiOperation]) -> None:

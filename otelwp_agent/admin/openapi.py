@@ -42,7 +42,9 @@ def document(operations: Iterable[ApiOperation]) -> dict[str, Any]:
     references = {model: names[model, "validation"] for model in models}
     paths: dict[str, dict[str, Any]] = {}
     for each in operations:
-        paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, references)
+        described = paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, references)
+        if each.gives:
+            described["responses"][str(each.status)]["links"] = _links(each, operations)
     return {
         "openapi": "3.1.0",
         "info": {"title": "otelwp-agent admin API", "version": __version__, "description": _DESCRIPTION},
@@ -77,6 +79,16 @@ def _operation(operation: ApiOperation, references: dict[type[BaseModel], dict[s
             "content": {"application/json": {"schema": references[operation.body]}},
         }
     return result
+
+
+def _links(operation: ApiOperation, operations: Iterable[ApiOperation]) -> dict[str, Any]:
+    """Return links to the operations on the object in the answer of `operation`."""
+    parameters = {variable: f"$response.body#/{name}" for variable, name in operation.gives.items()}
+    return {
+        each.name: {"operationId": each.name, "parameters": parameters}
+        for each in operations
+        if set(each.variables) == set(operation.gives) and each is not operation
+    }
 
 
 def _permissions(operation: ApiOperation) -> str:

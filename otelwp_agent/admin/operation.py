@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -72,6 +72,8 @@ class ApiOperation:
     """Model of a successful answer; `None` if it has no body."""
     status: int = 200
     """Status of a successful answer."""
+    gives: Mapping[str, str] = field(default_factory=dict)
+    """Fields of the answer that are variable parts of other paths: `{"tenant": "id"}`. They become links in OpenAPI."""
     secret: str = ""
     """Field of the answer with a new secret. It is not repeated if the request is repeated."""
 

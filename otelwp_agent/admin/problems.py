@@ -39,7 +39,7 @@ class InvalidValue(ApiModel):
     parameter: str | None = None
     """Name of the query parameter or header."""
     detail: str
-    """What is wrong."""
+    """The problem with the value."""
 
 
 class ProblemDetails(ApiModel):
@@ -52,7 +52,7 @@ class ProblemDetails(ApiModel):
     status: int = Field(ge=400, le=599)
     """The HTTP status."""
     detail: str
-    """What is wrong, and what to do."""
+    """The problem, and how to solve it."""
     request_id: str
     """Id of the request, also in the header `X-Request-Id` and in the audit log."""
     errors: list[InvalidValue] | None = None

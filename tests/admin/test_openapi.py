@@ -51,3 +51,29 @@ def test_optional_parameters_are_not_null():
 )
 def test_idempotency_keys(text, valid):
     assert openapi.is_idempotency_key(text) == valid
+
+
+def test_answers_link_to_the_operations_on_their_object():
+    created = DOCUMENT["paths"]["/api/v1/tenants/{tenant}/keys"]["post"]["responses"]["201"]["links"]
+    assert set(created) == {"getKey", "revokeKey", "rotateKey"}
+    assert created["getKey"]["parameters"] == {"tenant": "$response.body#/tenant", "key": "$response.body#/id"}
+    for operation in OPERATIONS:
+        assert set(operation.gives.values()) <= set(operation.answer.model_fields if operation.answer else ())
+
+
+def test_limits_of_numbers_are_described():
+    numbers = [*integers(DOCUMENT)]
+    assert len(numbers) > 5
+    assert [each for each in numbers if "minimum" not in each or "maximum" not in each] == []
+
+
+def integers(node):
+    """Yield the schemas of integers that clients send."""
+    if isinstance(node, dict):
+        if node.get("type") == "integer" and node.get("title") != "Sequence":
+            yield node
+        for each in node.values():
+            yield from integers(each)
+    elif isinstance(node, list):
+        for each in node:
+            yield from integers(each)

@@ -28,7 +28,7 @@ class AuditEvent(ApiModel):
     """The author: `operator:<name>`, `key:<id>` or `cli:<user>`."""
     action: str
     target: str
-    """What was changed: the id of a tenant or key, or the name of a plan or operator."""
+    """The changed object: the id of a tenant or key, or the name of a plan or operator."""
     before: dict[str, Any] | None
     after: dict[str, Any] | None
     request_id: str
@@ -40,7 +40,7 @@ class AuditQuery(PageQuery):
     """The rows to list."""
 
     cursor: Annotated[str, Field(pattern=r"^(3[0-9]){1,18}$")] | None = None
-    """Where to continue, from `next` of the answer before."""
+    """Position at which to continue: use `next` of the answer before."""
     target: Annotated[str, Field(pattern=r"^[!-~]{1,200}$")] | None = None
     """Only the rows about this target."""
 

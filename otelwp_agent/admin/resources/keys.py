@@ -142,6 +142,7 @@ _ALL = f"{PREFIX}/tenants/{{{TENANT}}}/keys"
 _ONE = f"{_ALL}/{{key}}"
 _READ = (Scope.OPS_READ,)
 _WRITE = (Scope.OPS_WRITE,)
+_IDS = {TENANT: "tenant", "key": "id"}
 OPERATIONS = (
     ApiOperation(
         "GET",
@@ -164,6 +165,7 @@ OPERATIONS = (
         body=NewKey,
         answer=NewKeyView,
         status=201,
+        gives=_IDS,
         secret="key",  # noqa: S106 - the name of a field
     ),
     ApiOperation("GET", _ONE, "getKey", "Read an API key, without its secret", _get, scopes=_READ, answer=KeyView),
@@ -188,6 +190,7 @@ OPERATIONS = (
         body=KeyRotation,
         answer=NewKeyView,
         status=201,
+        gives=_IDS,
         secret="key",  # noqa: S106 - the name of a field
     ),
 )

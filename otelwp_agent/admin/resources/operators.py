@@ -113,6 +113,7 @@ OPERATIONS = (
         _add,
         role=Role.ADMIN,
         body=NewOperator,
+        gives={"operator": "name"},
         answer=NewTokenView,
         status=201,
         secret="token",  # noqa: S106 - the name of a field

@@ -96,6 +96,7 @@ OPERATIONS = (
         _set,
         role=Role.OPERATOR,
         body=PlanSettings,
+        gives={"plan": "name"},
         answer=PlanView,
     ),
     ApiOperation(

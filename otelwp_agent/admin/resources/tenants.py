@@ -150,6 +150,7 @@ OPERATIONS = (
         _create,
         role=Role.OPERATOR,
         body=NewTenant,
+        gives={TENANT: "id"},
         answer=TenantView,
         status=201,
     ),

@@ -133,7 +133,7 @@ class Config(ReceiverConfig):
     """How thoroughly a body is checked before it is accepted.
 
     `keys`: every message down to the span, data point and log record must be valid. `full`: everything inside them too
-    (for untrusted senders; costs about five times as much).
+    (for untrusted senders; costs 10 to 20 times as much, 4 ms for 1 MiB).
     """
 
 

@@ -166,8 +166,8 @@ class Overloaded(RetryableError):  # noqa: N818 - the name of a state, used thro
 def refusal_for(tenant: str, error: ConsumeError) -> ConsumeError:
     """Return the error to report to a sender of `tenant`: `Overloaded` only if that tenant is the cause.
 
-    A tenant must be able to tell whether to send less (429) or to wait for the agent (503). Senders without a tenant
-    get `error` itself.
+    So a tenant sees whether it must send less (429) or wait for the agent (503). Senders without a tenant get `error`
+    itself.
     """
     if not tenant or not isinstance(error, Overloaded) or error.tenant == tenant:
         return error

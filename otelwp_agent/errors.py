@@ -221,7 +221,7 @@ class ThrottledError(RateLimitedError):
 def refusal_for(tenant: str, error: ConsumeError) -> ConsumeError:
     """Return the error to report to a sender of `tenant`: `Overloaded` only if that tenant is the cause.
 
-    A tenant must know whether to send less (429) or to wait for the agent (503). Senders without a tenant get `error`
+    So a tenant sees whether it must send less (429) or wait for the agent (503). Senders without a tenant get `error`
     itself, and so does a tenant that has used up a configured limit.
     """
     if not tenant or not isinstance(error, Overloaded) or error.tenant == tenant or isinstance(error, RateLimitedError):

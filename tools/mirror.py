@@ -44,7 +44,7 @@ NO_MODULE = {
     "tests/chaos": "agents that are killed while a backend fails",
     "tests/sampling/adaptive/test_simulation.py": "the simulation in benchmarks/sampling",
     "tests/sampling/traces/test_native.py": "the extension module, which is C",
-    "tests/tenants": "stages that several tenants share, one of which uses as much as it can",
+    "tests/tenants": "stages that several tenants share while one of them floods them",
     "tests/interop": "agents with real peers",
     "tests/wordpress": "the plugin in examples/wordpress, which is PHP",
 }

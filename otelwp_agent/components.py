@@ -32,7 +32,15 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
     ),
     Kind.EXPORTER: ("debug", "file", "jaeger", "otlp_grpc", "otlp_http", "zipkin"),
     Kind.CONNECTOR: ("forward",),
-    Kind.EXTENSION: ("bearertokenauth", "health_check", "remote_sampling"),
+    Kind.EXTENSION: (
+        "basicauth",
+        "bearertokenauth",
+        "client_certificate",
+        "headers_setter",
+        "health_check",
+        "oauth2client",
+        "remote_sampling",
+    ),
 }
 """Built-in types. The file name is the YAML type: `processors/batch.py` is the processor `batch`."""
 

@@ -697,3 +697,12 @@ async def test_a_replacement_brings_its_own_gate():
 async def test_a_server_with_settings_for_a_gate_does_not_start_without_one():
     with pytest.raises(StartError, match=r"context\.gate"):
         await make(auth={"authenticator": "x"}).start()
+
+
+async def test_an_old_connection_is_replaced_and_no_call_is_lost():
+    keepalive = {"server_parameters": {"max_connection_age": "200ms", "max_connection_age_grace": "5s"}}
+    async with serving(keepalive=keepalive) as server, aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        for _ in range(3):
+            assert await channel.unary_unary(ECHO)(b"hello", timeout=5) == b"hello"
+            async with asyncio.timeout(20):
+                await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)  # the server sends GOAWAY

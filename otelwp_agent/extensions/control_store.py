@@ -26,7 +26,7 @@ from pydantic import AfterValidator
 
 from otelwp_agent.component import ComponentConfig, ComponentHealth, Extension, Factory, Kind, Tier
 from otelwp_agent.config.references import Capability
-from otelwp_agent.config.types import PositiveDuration, Secret
+from otelwp_agent.config.types import PositiveDuration, Secret  # noqa: TC001 - pydantic reads them
 from otelwp_agent.control.access import ControlAccess
 from otelwp_agent.control.errors import StoreError
 from otelwp_agent.control.last_used import LastUsed

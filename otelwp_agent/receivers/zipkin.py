@@ -87,6 +87,14 @@ class Config(ReceiverConfig, ZipkinHttp):
     parse_string_tags: bool = False
     """Convert tags that look like integers, floats or booleans; in Zipkin's formats every tag is a string."""
 
+    @model_validator(mode="after")
+    def _authentication_has_an_effect(self) -> Config:
+        if self.protocols is not None and (self.auth is not None or self.middlewares):
+            raise ValueError(
+                "`auth` and `middlewares` have no effect beside `protocols`: write them below `protocols.http`"
+            )
+        return self
+
 
 class ZipkinReceiver(Receiver):
     """Listens for requests with Zipkin's spans."""

@@ -307,3 +307,10 @@ async def test_a_large_body_is_answered_before_the_receiver_is_shut_down():
     await agent.receiver.shutdown()
     assert (await answer)[0] == 202
     assert agent.pipeline.items == 5000
+
+
+@pytest.mark.parametrize("gate", [{"auth": {"authenticator": "x"}}, {"middlewares": [{"id": "x"}]}])
+def test_authentication_that_would_have_no_effect_is_refused(gate):
+    with pytest.raises(ValueError, match=r"have no effect beside `protocols`: write them below `protocols.http`"):
+        Config.model_validate({"protocols": {"http": None}, **gate})
+    assert Config.model_validate({"protocols": {"http": gate}})

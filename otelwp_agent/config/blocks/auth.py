@@ -13,8 +13,9 @@ from otelwp_agent.config.references import (  # noqa: TC001 - pydantic reads the
 from otelwp_agent.config.types import Refused
 
 NO_LOCAL_AUTH = Refused(
-    "this endpoint is for people and tools on this host and does not authenticate its clients: listen on an address that only they "
-    "can reach (127.0.0.1, a unix socket), or require client certificates (`tls.client_ca_file`), and remove this"
+    "this endpoint is for people and tools on this host and does not authenticate its clients: listen on an address "
+    "that only they can reach (127.0.0.1, a unix socket), or require client certificates (`tls.client_ca_file`), and "
+    "remove this"
 )
 """Mark of `auth` and `middlewares` of endpoints that do not receive telemetry, which are refused."""
 

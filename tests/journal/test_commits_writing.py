@@ -21,6 +21,16 @@ async def test_a_commit_is_forced_to_disk_if_it_has_requests(live, body, monkeyp
     assert len(synced) == 1, "a release need not be"
 
 
+async def test_without_a_thread_senders_are_refused_too_if_the_write_fails(live, body, monkeypatch):
+    def broken(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    life = live(sync="none")
+    monkeypatch.setattr(Segment, "write", broken)
+    (one,) = await life.put(body(0))
+    assert str(one.error) == "the journal cannot be written: Input/output error"
+
+
 async def test_the_duration_of_a_commit_is_in_seconds(live, body):
     life = live()
     await life.put(body(0))

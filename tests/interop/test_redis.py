@@ -88,7 +88,7 @@ async def stop_and_start(server, replicas):
         await asyncio.sleep(3)  # Redis is there
         assert all(replica.store.connected for replica in replicas)
         await asyncio.to_thread(server.__exit__, None, None, None)
-        await asyncio.sleep(3)  # Redis is away
+        await asyncio.sleep(3)  # Redis is unreachable
         assert not any(replica.store.connected for replica in replicas)
         await asyncio.to_thread(server.__enter__)
 
@@ -159,7 +159,7 @@ def test_two_agents_keep_one_limit_while_redis_is_stopped_and_restarted(tmp_path
         time.sleep(4)  # Redis is there
         server.stop()
         a.wait_for_metric("otelwp_rate_limiter_redis_connected", 0)
-        time.sleep(4)  # Redis is away
+        time.sleep(4)  # Redis is unreachable
         server.__enter__()
         a.wait_for_metric("otelwp_rate_limiter_redis_connected", 1)
         for load in loads:

@@ -21,7 +21,7 @@ REUSED = 0.05
 MAX_REUSED = 1024
 """Refusals that a limit keeps for this."""
 CONCURRENCY_RETRY = 1.0
-"""Seconds after which a sender with too many requests in progress may retry: nobody knows when they end."""
+"""Seconds after which a sender with too many requests in progress may retry: when they end is unknown."""
 MAX_PLANS = 1000
 """Figures of tenants' plans that a limit keeps as `Rate` objects."""
 _HOUR = 3600.0

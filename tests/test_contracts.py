@@ -22,6 +22,8 @@ SETTINGS = {
     (Kind.PROCESSOR, "memory_limiter"): {"limit_mib": 1_000_000, "spike_limit_mib": 1},
     # The corpus is smaller than a budget that one would set.
     (Kind.PROCESSOR, "adaptive_sampling"): {"target": {"spans_per_second": 0.01}},
+    # Nothing listens on this port (9 is `discard`), so that no test needs the network.
+    (Kind.EXTENSION, "oauth2client"): {"token_url": "http://127.0.0.1:9/token"},
 }
 WITHOUT = {
     (Kind.PROCESSOR, "adaptive_sampling"): {

@@ -22,7 +22,7 @@ Example::
 from __future__ import annotations
 
 import hashlib
-import hmac
+import os
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field, model_validator
@@ -94,7 +94,7 @@ class BearerTokenAuth(Extension, ServerAuthenticator, ClientAuthenticator):
         )
         self.secret_headers = frozenset({config.header})
         self.version = 0
-        self._key = hashlib.blake2b(digest_size=32).digest()
+        self._key = os.urandom(32)
         self._clients: dict[bytes, Client] = {}
         self._tokens: Sequence[str] = ()
         secrets = [config.token] if config.token is not None else config.tokens
@@ -150,11 +150,10 @@ class BearerTokenAuth(Extension, ServerAuthenticator, ClientAuthenticator):
         return token.strip() if scheme.lower() == self._scheme.lower() else ""
 
     def _digest(self, token: str) -> bytes:
-        return hmac.digest(self._key, token.encode("utf-8", "backslashreplace"), "sha256")
+        return hashlib.blake2b(token.encode("utf-8", "backslashreplace"), key=self._key, digest_size=32).digest()
 
     def _use(self, tokens: Sequence[str]) -> None:
         """Accept these tokens from now on."""
-        self._key = hashlib.sha256("\0".join(tokens).encode()).digest()
         self._tokens = tuple(tokens)
         self._clients = {
             self._digest(token): Client(credential=f"{self.context.id}#{number}")

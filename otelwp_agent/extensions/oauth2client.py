@@ -27,17 +27,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 from urllib.parse import quote, quote_plus, urlencode, urlsplit
 
 import orjson
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from otelwp_agent import __version__
 from otelwp_agent.component import ComponentConfig, ComponentHealth, Context, Extension, Factory, Kind, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.references import Capability
-from otelwp_agent.config.types import Duration, PositiveDuration, Secret  # noqa: TC001 - pydantic reads them
+from otelwp_agent.config.types import Duration, Endpoint, PositiveDuration, Secret
 from otelwp_agent.errors import ConsumeError, MalformedError, PermanentError, RetryableError, StartError
 from otelwp_agent.telemetry.tasks import spawn
 from otelwp_agent.transport.authentication import ClientAuthenticator
@@ -48,7 +48,6 @@ from otelwp_agent.transport.watched_file import WatchedFile
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from otelwp_agent.config.types import Endpoint
     from otelwp_agent.model.batch import Origin
     from otelwp_agent.transport.authentication import Headers
 
@@ -66,6 +65,16 @@ _OTHER_STYLE = frozenset({400, 401})
 """Statuses with which servers answer that want the client's secret in the body."""
 
 
+def _is_token_url(value: str) -> str:
+    url = Endpoint(value)
+    if not url.scheme or not url.host:
+        message = f"{url.redacted} is not a URL: write one like `https://login.example/oauth2/token`"
+        raise ValueError(message)
+    if "@" in urlsplit(value).netloc:
+        raise ValueError("a URL must not contain a password: give `client_secret`")
+    return value.strip()
+
+
 class Config(ComponentConfig):
     """Settings of `oauth2client`."""
 
@@ -77,7 +86,7 @@ class Config(ComponentConfig):
     """Secret of the agent."""
     client_secret_file: str = ""
     """File that contains the secret, instead of `client_secret`. It is read again when it changes."""
-    token_url: blocks.HttpUrl
+    token_url: Annotated[str, AfterValidator(_is_token_url)]
     """URL at which tokens are requested."""
     scopes: list[str] = Field(default_factory=list)
     """Scopes to request."""
@@ -89,13 +98,6 @@ class Config(ComponentConfig):
     """TLS settings of the connection to the authorization server."""
     expiry_buffer: Duration = 300.0
     """Time before its expiry at which a token is replaced; at most half of its lifetime."""
-
-    @field_validator("token_url")
-    @classmethod
-    def _is_url(cls, url: Endpoint) -> Endpoint:
-        if url.unix:
-            raise ValueError("give a URL like `https://login.example/oauth2/token`, because a path is needed")
-        return url
 
     @model_validator(mode="after")
     def _is_complete(self) -> Config:
@@ -130,11 +132,11 @@ class OAuth2Client(Extension, ClientAuthenticator):
         for key, value in config.endpoint_params.items():
             self._form += [(key, each) for each in ([value] if isinstance(value, str) else value)]
         self._buffer = config.expiry_buffer
-        url = urlsplit(config.token_url.strip())
+        url = urlsplit(config.token_url)
         self._path = quote(url.path or "/", safe="/%:@!$&'()*+,;=~-._") + (f"?{url.query}" if url.query else "")
         settings = blocks.HttpClient.model_validate({"tls": config.tls.model_dump(exclude_unset=True)})
         settings = settings.model_copy(update={"timeout": config.timeout})
-        self._client = HttpClient(settings, config.token_url, name=name, log=context.log)
+        self._client = HttpClient(settings, Endpoint(config.token_url), name=name, log=context.log)
         self._in_body = False
         self._token = ""
         self._since = -math.inf

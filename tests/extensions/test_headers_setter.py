@@ -97,11 +97,14 @@ extensions:
     headers:
     - {{key: X-Scope, from_tenant: true, default_value: none}}
     - {{key: x-secret, action: delete}}
+    - {{key: x-user, from_attribute: sub}}
 service:
   tier: pro
   extensions: [headers_setter]
   pipelines: {{traces: {{receivers: [hand], exporters: [otlp_http]}}}}
 """)
+        (sender,) = running.graph.senders.values()
+        assert sender.headers == ("auth:sub",), "a journal keeps what the exporter reads"
         receipt = running.hand.receive()
         await until(lambda: receipt.pending == 0)
         await running.stop()

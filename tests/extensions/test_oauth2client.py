@@ -196,7 +196,7 @@ BASE = {"client_id": "a", "client_secret": "b", "token_url": "https://login.exam
         ({"client_id_file": "/x"}, "give either `client_id` or `client_id_file`"),
         ({"client_secret": None}, "give either `client_secret` or `client_secret_file`"),
         ({"token_url": "login.example"}, "is not a URL"),
-        ({"token_url": "unix:///run/x"}, "give a URL like"),
+        ({"token_url": "unix:///run/x"}, "is not a URL: write one like `https://login.example/oauth2/token`"),
         ({"token_url": "https://me:pass@login.example"}, "must not contain a password"),
         ({"timeout": "0s"}, "greater than 0"),
         ({"endpoint_params": {"grant_type": "password"}}, "'grant_type' is set by the agent itself"),

@@ -14,7 +14,7 @@ Example::
       basicauth/server:
         htpasswd:
           inline: |
-            shop:${env:SHOP_PASSWORD:-s3cret}
+            shop:s3cret
       basicauth:
         client_auth:
           username: shop

@@ -167,9 +167,25 @@ class RetryableError(ConsumeError):
 
 
 class Overloaded(RetryableError):  # noqa: N818 - the name of a state, used throughout the design
-    """There is no capacity now."""
+    """There is no capacity now.
+
+    `tenant` is set if there is no more for this tenant only, because it uses its share of the capacity.
+    """
 
     reason = "overloaded"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        reason: str | None = None,
+        capacity: Capacity | None = None,
+        tenant: str = "",
+    ) -> None:
+        """Describe what is full and when to retry; `tenant` is the one whose share is used up."""
+        super().__init__(message, retry_after=retry_after, reason=reason, capacity=capacity)
+        self.tenant = tenant
 
 
 class RateLimitedError(Overloaded):
@@ -200,3 +216,16 @@ class RateLimitedError(Overloaded):
 
 class ThrottledError(RateLimitedError):
     """The same, for senders that take 429 as permanent: they are told that the service is unavailable (503)."""
+
+
+def refusal_for(tenant: str, error: ConsumeError) -> ConsumeError:
+    """Return the error to report to a sender of `tenant`: `Overloaded` only if that tenant is the cause.
+
+    So a tenant sees whether it must send less (429) or wait for the agent (503). Senders without a tenant get `error`
+    itself, and so does a tenant that has used up a configured limit.
+    """
+    if not tenant or not isinstance(error, Overloaded) or error.tenant == tenant or isinstance(error, RateLimitedError):
+        return error
+    reported = RetryableError(str(error), retry_after=error.retry_after, reason=error.reason, capacity=error.capacity)
+    reported.items = error.items
+    return reported

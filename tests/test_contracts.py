@@ -6,6 +6,9 @@ A component joins by being named in `components.SHIPPED`.
 from __future__ import annotations
 
 import ast
+import atexit
+import shutil
+import tempfile
 from importlib import import_module
 from pathlib import Path
 
@@ -17,9 +20,14 @@ from otelwp_agent.testing import ComponentContract
 
 ALL = [(kind, type_) for kind in Kind for type_ in SHIPPED[kind]]
 
+FOLDER = tempfile.mkdtemp()
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
+
 SETTINGS = {
     # The test process itself is larger than a limit that one would set.
     (Kind.PROCESSOR, "memory_limiter"): {"limit_mib": 1_000_000, "spike_limit_mib": 1},
+    # The store is created by the extension, in a folder of its own.
+    (Kind.EXTENSION, "control_store"): {"url": f"sqlite:///{FOLDER}/control.db", "create": True, "pepper_file": ""},
     # The corpus is smaller than a budget that one would set.
     (Kind.PROCESSOR, "adaptive_sampling"): {"target": {"spans_per_second": 0.01}},
 }

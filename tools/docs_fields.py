@@ -11,7 +11,12 @@ from pydantic import BaseModel, BeforeValidator, JsonValue
 from pydantic_core import PydanticUndefined
 
 from otelwp_agent.component import KeptPercentage, NeedsTier
-from otelwp_agent.config.references import ClientAuthenticatorRef, RequestLimiterRef, ServerAuthenticatorRef
+from otelwp_agent.config.references import (
+    ClientAuthenticatorRef,
+    ControlStoreRef,
+    RequestLimiterRef,
+    ServerAuthenticatorRef,
+)
 from otelwp_agent.config.types import Endpoint, Ignored, Refused, Secret, format_duration, parse_duration, parse_size
 from otelwp_agent.pipeline.tiers import LIMITS
 
@@ -30,6 +35,7 @@ WORDS: dict[Any, str] = {
     ServerAuthenticatorRef: "id of an extension that authenticates servers' clients",
     ClientAuthenticatorRef: "id of an extension that adds credentials",
     RequestLimiterRef: "id of an extension that limits requests",
+    ControlStoreRef: "id of an extension that opens a control store",
     Any: "any value",
     object: "any value",
     JsonValue: "any value",

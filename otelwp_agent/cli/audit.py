@@ -21,7 +21,28 @@ _SIGNS = ("", " =", " +", " +", " +", " +")
 """Sign before each figure, so that a row of the table reads as an equation."""
 
 
-@click.command()
+class _AuditGroup(click.Group):
+    """Loads `log` when it is called, because it needs the packages of the control store."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names of the commands."""
+        return ["log"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Load and return the command, or return `None` if there is none of that name."""
+        if cmd_name != "log":
+            return None
+        from otelwp_agent.cli.audit_log import log  # noqa: PLC0415 - see the class
+
+        return log
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([("log", "List and verify the changes of the control store.")])
+
+
+@click.command(cls=_AuditGroup, invoke_without_command=True)
 @agent_options
 @click.option(
     "--journal",
@@ -29,8 +50,15 @@ _SIGNS = ("", " =", " +", " +", " +", " +")
     help="Journal of an agent that is not running; not needed with --config.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-def audit(
-    *, config: Sequence[str], overrides: Sequence[str], socket: str | None, journal: str | None, as_json: bool
+@click.pass_context
+def audit(  # noqa: PLR0913 - one argument for each option
+    ctx: click.Context,
+    *,
+    config: Sequence[str],
+    overrides: Sequence[str],
+    socket: str | None,
+    journal: str | None,
+    as_json: bool,
 ) -> int:
     """Prove that nothing was lost: print every ledger, and whether it balances.
 
@@ -38,7 +66,11 @@ def audit(
     tenant and exporter. Dropped items that are kept as dead letters are named apart from those that are lost. The
     data comes from the running agent, over its control socket; if no agent runs, from the journal.
     Exit status: 0 all ledgers balance, 1 some do not (each is named), 2 wrong usage.
+
+    `audit log` lists and verifies the audit log of the control store instead.
     """
+    if ctx.invoked_subcommand is not None:
+        return 0
     report = _report(config, overrides, socket, journal)
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))

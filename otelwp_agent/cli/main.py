@@ -25,9 +25,17 @@ _COMMANDS = {
     "dead-letter": "List, show, resend and purge requests that a backend has refused permanently.",
     "sampling": "Explain adaptive sampling, and try other rules on recorded traces.",
     "new": "Write a package with a component of your own.",
+    "control": "Create, upgrade and check the control store of a managed collector.",
+    "tenants": "Create, list, show, suspend and resume tenants.",
+    "keys": "Create, list, revoke and rotate API keys.",
+    "plans": "Set, list, show and delete plans of tenants.",
+    "operators": "Add, list and remove users of the admin API.",
     "rescue": "Recover dropped traces from the flight recorder of adaptive sampling.",
 }
 """Commands with their descriptions. Each command has its own file, which is loaded when the command is called."""
+
+_EXTRAS = {"sqlalchemy": "control", "alembic": "control", "psycopg": "postgresql"}
+"""Optional packages that commands need, with the extra that installs them."""
 
 
 class _Commands(click.Group):
@@ -42,7 +50,15 @@ class _Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         name = cmd_name.replace("-", "_")
-        command: click.Command = getattr(import_module(f"otelwp_agent.cli.{name}"), name)
+        try:
+            command: click.Command = getattr(import_module(f"otelwp_agent.cli.{name}"), name)
+        except ModuleNotFoundError as error:
+            extra = _EXTRAS.get(error.name or "")
+            if extra is None:
+                raise
+            raise AgentError(
+                f"`{cmd_name}` needs {error.name}: install it with `pip install 'otelwp-agent[{extra}]'`"
+            ) from error
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

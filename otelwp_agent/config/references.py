@@ -27,6 +27,8 @@ class Capability(Enum):
     """Adds credentials to the requests of exporters (`transport.authentication.ClientAuthenticator`)."""
     REQUEST_LIMITER = "a rate limiter"
     """Limits the requests of servers (`transport.limiting.RequestLimiter`)."""
+    CONTROL_STORE = "a control store"
+    """Offers tenants, plans and API keys (`control.access.ControlAccess`)."""
 
 
 class ExtensionRef(str):
@@ -72,6 +74,13 @@ class RequestLimiterRef(ExtensionRef):
 
     __slots__ = ()
     needs = Capability.REQUEST_LIMITER
+
+
+class ControlStoreRef(ExtensionRef):
+    """The id of an extension that opens a control store."""
+
+    __slots__ = ()
+    needs = Capability.CONTROL_STORE
 
 
 def references(value: object, path: Path = ()) -> Iterator[tuple[ExtensionRef, Path]]:

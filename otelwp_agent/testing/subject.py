@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 import yaml
 
-from otelwp_agent.component import Connector, Kind, Processor, Receiver
+from otelwp_agent.component import ComponentId, Connector, Kind, Processor, Receiver
+from otelwp_agent.components import Catalog
 from otelwp_agent.config.describe import block_of
+from otelwp_agent.config.references import references
 from otelwp_agent.config.types import Endpoint
 from otelwp_agent.model.projections import count
 from otelwp_agent.model.receipt import Outcome
@@ -86,13 +88,32 @@ class Subject:
         factory = self.factory
         config = factory.config.model_validate(self.settings() if settings is None else settings)
         pipeline = "traces" if factory.kind is Kind.PROCESSOR else ""
-        context = make_context(factory.kind, factory.type, "contract", registry=registry, pipeline=pipeline)
+        extensions = self._extensions(config)
+        context = make_context(
+            factory.kind, factory.type, "contract", registry=registry, pipeline=pipeline, extensions=extensions
+        )
         component, catcher = factory.build(config, context), Catcher()
         if isinstance(component, Processor):
             component.next = catcher  # type: ignore[assignment] # its `consume` has optional arguments that a processor does not pass
         elif isinstance(component, (Receiver, Connector)):
             component.next = dict.fromkeys(Signal, catcher)
         return component, catcher
+
+    def _extensions(self, config: BaseModel) -> dict[ComponentId, Component]:
+        """Return the extensions that `config` refers to, with the settings of the example; they are not started."""
+        found: dict[ComponentId, Component] = {}
+        for reference, _ in references(config):
+            identifier = ComponentId.parse(reference)
+            factory = Catalog().get(Kind.EXTENSION, identifier.type)
+            settings = (yaml.safe_load(self.example()).get("extensions") or {}).get(reference) or {}
+            require(factory, f"its example refers to the extension `{reference}`, of an unknown type")
+            if factory is not None:
+                referred = factory.config.model_validate(_localize(settings, self.folder))
+                context = make_context(
+                    Kind.EXTENSION, identifier.type, identifier.name, extensions=self._extensions(referred)
+                )
+                found[identifier] = factory.build(referred, context)
+        return found
 
     def batches(self, signal: Signal) -> list[Batch]:
         """Return test batches with new receipts; they contain the strings of the example."""

@@ -263,7 +263,8 @@ class HttpServer:
         in_flight, size = self.arrivals.in_flight, len(body)
         steps = in_one_step(decompress, head.encoding, body, self.limit, self._encodings)
         deliver = partial(self._deliver, route, head, peer)
-        answer = self._inflating.run(steps, size, deliver, reserve=min(self.limit, OBJECTS * size))
+        reserve = min(self.limit, OBJECTS * size)
+        answer = self._inflating.run(steps, size, deliver, in_thread=True, reserve=reserve)
         in_flight.reserve(size)
         answer.add_done_callback(lambda _: in_flight.release(size))
         return answer

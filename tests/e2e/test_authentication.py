@@ -134,11 +134,11 @@ def test_exporters_add_the_token_and_send_again_with_the_new_one_after_a_rotatio
         assert post(sidecar.port("http"), None)[0] == 200
         wait_for_spans(sink, 2 * SPANS)
         tokens.write_text("newer\nright\n")
-        gate.wait_for("tokens reloaded", tokens=2)
+        gate.wait_for("file reloaded", tokens=2)
         own.write_text("newer\n")
-        sidecar.wait_for("tokens reloaded", tokens=1)
+        sidecar.wait_for("file reloaded", tokens=1)
         tokens.write_text("newer\n")
-        gate.wait_for("tokens reloaded", tokens=1)
+        gate.wait_for("file reloaded", tokens=1)
         assert post(gate.port("http"), "Bearer right")[0] == 401
         assert post(sidecar.port("http"), None)[0] == 200
         wait_for_spans(sink, 4 * SPANS)

@@ -28,6 +28,8 @@ class Process:
 
     name = "peer"
     ready_path = "/"
+    user = None
+    """Id of the user that runs it; this one's if None."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -52,6 +54,9 @@ class Process:
                 self.command(),
                 cwd=self.folder,
                 env={**os.environ, **self.environment()},
+                user=self.user,
+                group=self.user,
+                extra_groups=[] if self.user else None,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

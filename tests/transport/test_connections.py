@@ -85,7 +85,7 @@ async def test_one_peer_may_send_so_many_requests(tmp_path):
 
 
 async def test_connections_far_above_the_limit_are_closed_without_an_answer(monkeypatch):
-    monkeypatch.setattr("otelwp_agent.transport.http_session.MAX_REFUSED", 2)
+    monkeypatch.setattr("otelwp_agent.transport.http_lifetime.MAX_REFUSED", 2)
     async with Site(max_connections=1) as site:
         clients = [await site.connect() for _ in range(5)]
         assert [(await client.answer())[0] for client in clients[1:3]] == [503, 503]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PEERS: dict[str, Callable[[], object]] = {
+    "postgresql": debian.postgresql,
     "redis": debian.redis,
     "wordpress": debian.wordpress,
     "old-sdk": python.old_sdk,

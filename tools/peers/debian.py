@@ -1,4 +1,4 @@
-"""WordPress with PHP-FPM, MariaDB and nginx, and Redis, from Debian's packages with this machine's `apt-get`.
+"""WordPress with PHP-FPM, MariaDB and nginx; PostgreSQL; Redis. From Debian's packages, with the configured `apt-get`.
 
 Nothing is installed: packages that apt would install are unpacked to the cache, and programs that the machine already
 has are used. So this needs no root and starts no services. apt's lists and packages are stored in the cache too.
@@ -10,8 +10,12 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from peers import cache
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PROGRAMS = (
     *(f"php8.2-{part}" for part in ("cli", "fpm", "mysql", "curl", "xml", "mbstring", "opcache", "apcu")),
@@ -23,11 +27,18 @@ PROGRAMS = (
 SITE = ("wordpress", "wordpress-theme-twentytwentythree", "php-getid3", "libjs-underscore", "libjs-cropper")
 """Packages of WordPress, without their dependencies, which include Apache and a system-wide database."""
 
+POSTGRESQL = "15"
+"""Version of PostgreSQL in this release of Debian, which is part of its paths."""
+
 EXTENSIONS = (
     *("ctype", "curl", "dom", "exif", "fileinfo", "iconv", "mbstring", "phar", "posix", "simplexml", "sockets"),
     *("tokenizer", "xml", "xmlreader", "xmlwriter", "mysqlnd", "mysqli", "apcu"),
 )
 """PHP extensions in separate files, in the order in which they must be loaded: mysqli needs mysqlnd."""
+
+
+SYSTEM_POSTGRESQL = f"/usr/lib/postgresql/{POSTGRESQL}/bin"
+"""Folder of PostgreSQL's programs, if the machine has it: Debian does not add it to PATH."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +55,10 @@ class Machine:
     @property
     def environment(self) -> dict[str, str]:
         """Environment variables with which the programs find each other and their libraries."""
-        places = [self.root / place for place in ("usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin")]
+        folders = ("usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin", f"usr/lib/postgresql/{POSTGRESQL}/bin")
+        places = [self.root / place for place in folders]
         libraries = [str(path) for lib in ("usr/lib", "lib") for path in self.root.glob(f"{lib}/*-linux-gnu")]
-        path = os.pathsep.join([*map(str, places), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+        path = os.pathsep.join([*map(str, places), os.environ.get("PATH", ""), "/usr/sbin", "/sbin", SYSTEM_POSTGRESQL])
         found = {"PATH": path, "LANG": "C.UTF-8", "HOME": os.environ.get("HOME", "/")}
         if libraries:
             found["LD_LIBRARY_PATH"] = os.pathsep.join(libraries)
@@ -88,6 +100,16 @@ def wordpress() -> Machine:
     return machine
 
 
+def postgresql() -> Machine:
+    """Return a PostgreSQL server, ready to be started."""
+    machine = Machine(
+        cache.once(f"postgresql-{POSTGRESQL}", lambda draft: _unpack(draft, (f"postgresql-{POSTGRESQL}",)))
+    )
+    for name in ("initdb", "postgres", "pg_isready"):
+        machine.program(name)
+    return machine
+
+
 def redis() -> Machine:
     """Return a Redis server, ready to be started."""
     machine = Machine(cache.once("redis", lambda draft: _unpack(draft, ("redis-server",))))
@@ -95,16 +117,16 @@ def redis() -> Machine:
     return machine
 
 
-def _unpack(draft: Path, programs: tuple[str, ...], alone: tuple[str, ...] = ()) -> None:
-    """Unpack the packages `programs` and what they depend on and the machine lacks, and those in `alone`."""
+def _unpack(draft: Path, programs: Sequence[str], single: Sequence[str] = ()) -> None:
+    """Unpack to `draft` the packages that apt would install for `programs`, and the packages `single` alone."""
     apt = _Apt(draft / "apt")
     apt.run("update")
     planned = apt.run("install", "--simulate", "--no-install-recommends", *programs).splitlines()
     names = [line.split()[1] for line in planned if line.startswith("Inst ")]
     packages = draft / "packages"
     packages.mkdir()
-    if names or alone:
-        apt.run("download", *names, *alone, where=packages)
+    if names or single:
+        apt.run("download", *names, *single, where=packages)
     for package in sorted(packages.glob("*.deb")):
         cache.run(["dpkg-deb", "-x", package, draft])
     for folder in (packages, draft / "apt"):

@@ -1,0 +1,1 @@
+"""Revisions of the control store, in the order of their numbers."""

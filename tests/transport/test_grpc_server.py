@@ -280,12 +280,3 @@ def test_on_uvloop_with_many_calls_and_no_word_from_the_loop():
 
     uvloop.run(main())
     assert complaints == []
-
-
-async def test_an_old_connection_is_replaced_and_no_call_is_lost():
-    keepalive = {"server_parameters": {"max_connection_age": "200ms", "max_connection_age_grace": "5s"}}
-    async with serving(keepalive=keepalive) as server, aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        for _ in range(3):
-            assert await channel.unary_unary(ECHO)(b"hello", timeout=5) == b"hello"
-            async with asyncio.timeout(20):
-                await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)  # the server sends GOAWAY

@@ -3,8 +3,8 @@
 Limits apply to the servers that name the extension in `middlewares`. A limit is a rate of requests, items (spans, data
 points, log records) or bytes, with a burst, or a number of requests in progress. A request above a limit is refused
 before its body is read, if possible, with 429 and the exact `Retry-After`; gRPC: RESOURCE_EXHAUSTED with `RetryInfo`.
-Figures in a tenant's plan (`requests_per_second`, `requests_burst`, the same for `items` and `bytes`,
-`concurrent_requests`) replace the figures of limits with `key: tenant`.
+Figures in a tenant's plan (`requests_per_second`, `request_burst`, the same for `item` and `byte`, `concurrent_requests`)
+replace the figures of limits with `key: tenant`, also where none is configured.
 
 Several agents can share their rates through Redis (`redis`). Each of them leases a part of the rate in the background,
 so no request waits for Redis. While Redis is unreachable, each agent allows its part of each limit.
@@ -46,7 +46,7 @@ from otelwp_agent.config.references import Capability
 from otelwp_agent.errors import ForbiddenError, UnauthenticatedError
 from otelwp_agent.extensions.rate_limiter.allowance import Allowance
 from otelwp_agent.extensions.rate_limiter.config import Config
-from otelwp_agent.extensions.rate_limiter.limits import LimitSet
+from otelwp_agent.extensions.rate_limiter.limits import TENANT, LimitSet
 from otelwp_agent.extensions.rate_limiter.metrics import INSTRUMENTS, LimitMeasures
 from otelwp_agent.limiting.addresses import AccessList, parse_network, peer_key
 from otelwp_agent.limiting.bans import Bans
@@ -131,11 +131,11 @@ class RateLimiter(Extension, RequestLimiter):
         key = peer_key(peer)
         now = self.context.clock()
         self._refuse_banned(key, now)
-        for limit in self._limits.addresses:
-            wait = limit.rates.wait(key, limit.rate, now)
+        for limit, rate in self._limits.addresses:
+            wait = limit.rates.wait(key, rate, now)
             if wait:
                 self._measures.refused("", limit.name)
-                error = limit.kept_refusal(key, limit.rate, now, wait)
+                error = limit.kept_refusal(key, rate, now, wait)
                 raise error.with_traceback(None)
 
     def authentication_failed(self, peer: str, error: ConsumeError) -> None:
@@ -144,8 +144,8 @@ class RateLimiter(Extension, RequestLimiter):
             return
         key = peer_key(peer)
         now = self.context.clock()
-        for limit in self._limits.addresses:
-            limit.rates.take(key, limit.rate, now)
+        for limit, rate in self._limits.addresses:
+            limit.rates.take(key, rate, now)
         if self._bans is None or not isinstance(error, UnauthenticatedError):
             return
         seconds = self._bans.failed(key, now)
@@ -171,18 +171,18 @@ class RateLimiter(Extension, RequestLimiter):
         for limit in self._limits.rates:
             if limit.key == "address" and not address:
                 continue
-            rate = limit.rate_for(plan) if limit.key == "tenant" else limit.rate
-            if rate is not None:
-                (requests if limit.unit == "requests" else bodies).append((limit, keys[limit.key], rate))
+            own = limit.rate_for(plan) if limit.key == TENANT else limit.rate
+            if own is not None:
+                (requests if limit.unit == "requests" else bodies).append((limit, keys[limit.key], own))
         for counter in self._limits.concurrency:
             if counter.key == "address" and not address:
                 continue
-            most = counter.most_for(plan) if counter.key == "tenant" else counter.most
+            most = counter.most_for(plan) if counter.key == TENANT else counter.most
             if most is not None:
                 concurrent.append((counter, keys[counter.key], most))
         of_class = self._limits.of_class(route)
         if of_class is not None:
-            requests.append((of_class, tenant or address, of_class.rate))
+            requests.append((of_class[0], tenant or address, of_class[1]))
         measures = self._measures
         return Allowance(
             requests,

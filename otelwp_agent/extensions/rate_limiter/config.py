@@ -109,7 +109,8 @@ class Config(ComponentConfig):
     """Settings of `rate_limiter`."""
 
     limits: list[LimitSettings] = Field(default_factory=list)
-    """The limits. A request must be within all of them."""
+    """The limits. A request must be within all of them. Figures in a tenant's plan replace those of the key `tenant`,
+    or add limits."""
     preset: Literal["founding"] | None = None
     """Limits by class of requests, for each tenant (or address, without a tenant): `founding` allows 100 requests an
     hour, 10 to routes with a part `auth`, 50 to routes with a part `payment`."""
@@ -139,9 +140,3 @@ class Config(ComponentConfig):
                     raise ValueError(message)
                 seen.add((limit.key, unit))
         return limits
-
-    @model_validator(mode="after")
-    def _limits_something(self) -> Config:
-        if not (self.limits or self.preset or self.access.allow or self.access.deny or self.ban):
-            raise ValueError("nothing is limited: set `limits`, `preset`, `access` or `ban`")
-        return self

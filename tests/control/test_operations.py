@@ -83,7 +83,9 @@ class TestTenants:
         assert ids(plan="pro") == ["t1", "t3"]
         assert ids(status="suspended") == ["t2"]
 
-    @pytest.mark.parametrize("id_", ["", "A", "a b", "-a", "a-", "a" * 64, "é", "a\n", "a/b", "'; DROP TABLE tenants; --"])
+    @pytest.mark.parametrize(
+        "id_", ["", "A", "a b", "-a", "a-", "a" * 64, "é", "a\n", "a/b", "'; DROP TABLE tenants; --"]
+    )
     def test_an_invalid_id(self, refused, id_):
         refused(InvalidValueError, "is not a valid id of a tenant: use 1 to 63", tenants.create_tenant, id_)
 
@@ -274,7 +276,9 @@ class TestOperators:
 
     def test_refused(self, change, refused, hasher):
         change(operators.add_operator, hasher, "alice", Role.VIEWER)
-        refused(ConflictError, "there is an operator alice already", operators.add_operator, hasher, "alice", Role.ADMIN)
+        refused(
+            ConflictError, "there is an operator alice already", operators.add_operator, hasher, "alice", Role.ADMIN
+        )
         refused(InvalidValueError, "name of an operator", operators.add_operator, hasher, "A", Role.ADMIN)
         refused(UnknownNameError, "there is no operator 'bob'", operators.remove_operator, "bob")
         with pytest.raises(InvalidValueError, match="'root' is not a role: use viewer, operator, admin"):

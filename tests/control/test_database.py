@@ -23,7 +23,7 @@ def test_urls(text, driver, shown):
 def test_a_lock_is_held_by_one_only(tmp_path):
     first, second = (SqliteFile(tmp_path / "control.db", patience=0.05) for _ in range(2))
     with first.lock():
-        with pytest.raises(StoreLockedError, match="locked it for 0.05 s"), second.lock():
+        with pytest.raises(StoreLockedError, match=r"locked it for 0\.05 s"), second.lock():
             pass
         with pytest.raises(StoreLockedError), second.lock(required=False):
             pass

@@ -130,3 +130,22 @@ async def test_notifications_are_used_and_come_again_after_a_restart(refresher, 
     other.store.close()
     other(tenants.create_tenant, "later")
     await until(lambda: target.current.tenant("later") is not None)
+
+
+async def test_stop_repeats_a_cancellation_that_was_lost(refresher, monkeypatch):
+    monkeypatch.setattr(refresh, "CANCEL_AGAIN", 0.01)
+    lost = []
+
+    async def lose():
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if lost:
+                    raise
+                lost.append(1)
+
+    refresher._tasks = [asyncio.ensure_future(lose())]
+    await asyncio.sleep(0)
+    await refresher.stop()
+    assert lost

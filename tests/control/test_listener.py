@@ -12,7 +12,7 @@ from tests.kit.graphs import until
 
 
 async def stop(task):
-    """Cancel until it has ended: before Python 3.12, `asyncio.wait_for`, which psycopg uses, may lose a cancellation."""
+    """Cancel until it has ended: `asyncio.wait_for`, which psycopg uses, may lose one."""
     while not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=0.1)

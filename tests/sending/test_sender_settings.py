@@ -10,6 +10,7 @@ from otelwp_agent.capacity import Offer
 from otelwp_agent.config.blocks import Queue, Retry
 from otelwp_agent.errors import Overloaded, PermanentError, RetryableError
 from otelwp_agent.model.batch import merge
+from otelwp_agent.model.signal import Signal
 from otelwp_agent.sending.breaker import State
 from otelwp_agent.sending.metrics import breaker_of
 from otelwp_agent.testing import FakeTimeLoop
@@ -44,6 +45,25 @@ def test_a_journal_makes_each_share_of_a_batch_larger_in_memory(loop, keeps, sha
     batch = merge([a_request("a"), a_request("b")])
     sender.consume(batch)
     assert exporter.metric("otelwp_exporter_queue_bytes") == len(batch.body) + 2 * share
+    loop.run_until_complete(sender.shutdown())
+
+
+def test_a_sender_names_its_exporter_and_signal(loop):
+    exporter = Destination(scripted(), loop.time)
+    sender = a_sender(exporter)
+    assert (sender.exporter, sender.signal) == (exporter, Signal.TRACES)
+    loop.run_until_complete(sender.shutdown())
+
+
+def test_a_batcher_that_collects_nothing_refuses_what_the_queue_refuses(loop):
+    batch = {"min_size": 0, "max_size": 5, "flush_timeout": "2s"}
+    sender = a_sender(Destination(scripted(), loop.time), Queue(batch=batch, queue_size=1))
+
+    async def fill():
+        sender.consume(a_request("a"))
+        return sender.refusal(a_request("b"))
+
+    assert "the sending queue of test/one is full" in str(loop.run_until_complete(fill()))
     loop.run_until_complete(sender.shutdown())
 
 

@@ -66,17 +66,17 @@ def test_a_running_entry_moves_with_its_counts(entry_store, segment, other):
     assert entry_store.done(segment, 1) == {(0, "jaeger")}
 
 
-def test_a_waiting_entry_moves_with_its_branches(entry_store, segment, other):
-    one, two = write(entry_store, segment, (0, 5, b"one"), (0, 7, b"second"))
-    settle(entry_store, one, parked=True, done={(0, "jaeger")})
-    settle(entry_store, two, parked=True, done={(0, "jaeger")})
+def test_waiting_entries_move_with_their_branches(entry_store, segment, other):
+    for entry in write(entry_store, segment, *[(0, 5, b"")] * 3):
+        settle(entry_store, entry, parked=True, done={(0, "jaeger")})
     write(entry_store, other)
-    entry_store.add(other, [(0, 1, 5)])
+    entry_store.add(other, [(0, 1, 5), (9, 1, 5)])
     assert entry_store.move(segment, 0, other, 0, 50) is False
+    assert entry_store.move(segment, 1, other, 1, 60) is False
     assert segment.waiting_for == {(0, FIRST_PARTLY_DONE): 1}
-    assert other.waiting_for == {(1, FIRST_PARTLY_DONE): 1}
-    assert entry_store.done(other, 0) == {(0, "jaeger")}
-    assert (other.live, other.live_bytes) == (1, 50)
+    assert other.waiting_for == {(1, FIRST_PARTLY_DONE): 2}
+    assert [entry_store.done(other, index) for index in range(2)] == [{(0, "jaeger")}] * 2
+    assert (segment.live, segment.kept, other.live, other.live_bytes) == (1, 1, 2, 110)
 
 
 def test_an_entry_that_was_released_meanwhile_does_not_move(entry_store, segment, other):

@@ -3,8 +3,8 @@
 Limits apply to the servers that name the extension in `middlewares`. A limit is a rate of requests, items (spans, data
 points, log records) or bytes, with a burst, or a number of requests in progress. A request above a limit is refused
 before its body is read, if possible, with 429 and the exact `Retry-After`; gRPC: RESOURCE_EXHAUSTED with `RetryInfo`.
-Figures in a tenant's plan (`requests_per_second`, `request_burst`, the same for `item` and `byte`, `concurrent_requests`)
-replace the figures of limits with `key: tenant`, also where none is configured.
+Figures in a tenant's plan (`requests_per_second`, `request_burst`, the same for `item` and `byte`,
+`concurrent_requests`) replace the figures of limits with `key: tenant`, also where none is configured.
 
 Several agents can share their rates through Redis (`redis`). Each of them leases a part of the rate in the background,
 so no request waits for Redis. While Redis is unreachable, each agent allows its part of each limit.

@@ -100,7 +100,7 @@ class SharedLimits(Block):
     prefix: str = Field("otelwp", min_length=1, pattern=r"^[^{}\s]+$")
     """Beginning of the names of all keys. Agents with the same prefix share their limits."""
     replicas: int = Field(2, ge=1)
-    """Number of agents that share the limits. While Redis is unreachable, each of them allows this part of each limit."""
+    """Number of agents that share the limits. While Redis is unreachable, each allows this part of each limit."""
     timeout: PositiveDuration = 0.25
     """Maximum time for a call; no request waits for it. A slower server counts as away."""
 

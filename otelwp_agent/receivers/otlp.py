@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 
     from otelwp_agent.model.batch import Origin
     from otelwp_agent.transport.gate import Caller
-    from otelwp_agent.transport.grpc_server import GrpcHandler, GrpcServer
+    from otelwp_agent.transport.grpc_server import GrpcServer
+    from otelwp_agent.transport.grpc_serving import GrpcHandler
     from otelwp_agent.transport.http_messages import DropRenderer
 
 _PATH = re.compile(r"/?[^\s?#/:][^\s?#:]*|/")

@@ -76,10 +76,14 @@ class Caller:
         self.client = client
         self.allowance = allowance
 
+    @property
+    def tenant(self) -> str:
+        """The tenant of the client, "" if there is none."""
+        return "" if self.client is None else self.client.tenant
+
     def origin(self, receiver: str) -> Origin:
         """Return the origin of a batch that `receiver` makes of the message."""
-        client = self.client
-        return Origin(receiver, "grpc", "" if client is None else client.tenant, self.metadata, self.allowance)
+        return Origin(receiver, "grpc", self.tenant, self.metadata, self.allowance)
 
 
 class Gate:

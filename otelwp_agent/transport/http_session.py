@@ -16,7 +16,14 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from otelwp_agent.errors import ConsumeError, MalformedError, Overloaded, PermanentError, TooLargeError
+from otelwp_agent.errors import (
+    ConsumeError,
+    MalformedError,
+    Overloaded,
+    PermanentError,
+    TooLargeError,
+    refusal_for,
+)
 from otelwp_agent.limiting.addresses import peer_key
 from otelwp_agent.transport.gate import http_certificate
 from otelwp_agent.transport.http_body import ChunkedBody, LengthBody, TrailersTooLargeError
@@ -280,7 +287,8 @@ class Session(ConnectionLifetime):
             if gate is not None and passage is not None and passage.allowance is not None:
                 gate.begin(passage.allowance)
         except ConsumeError as error:
-            self._refused = server.refusal(plan, error)
+            reported = error if passage is None else refusal_for(passage.plan.head.tenant, error)
+            self._refused = server.refusal(plan, reported)
             return False
         self._admitted = passage
         return True

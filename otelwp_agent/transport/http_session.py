@@ -278,17 +278,18 @@ class Session(ConnectionLifetime):
                 return False
         if not isinstance(route, Route):
             return True
-        gate, passage = server.gate, None
+        gate, passage, tenant = server.gate, None, ""
         try:
             if gate is not None:
                 passage = gate.enter(plan, self)
+                tenant = passage.plan.head.tenant
             if route.admit is not None:
                 route.admit()
             if gate is not None and passage is not None and passage.allowance is not None:
+                tenant = ""  # a refusal by its allowance is for this client's own requests
                 gate.begin(passage.allowance)
         except ConsumeError as error:
-            reported = error if passage is None else refusal_for(passage.plan.head.tenant, error)
-            self._refused = server.refusal(plan, reported)
+            self._refused = server.refusal(plan, refusal_for(tenant, error))
             return False
         self._admitted = passage
         return True

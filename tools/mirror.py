@@ -32,7 +32,7 @@ NO_TEST_FILE = {
     "otelwp_agent/sampling/trace_sampler.py": "an interface; tests/processors/test_adaptive_sampling.py covers it",
     "otelwp_agent/control/access.py": "an interface; tests/extensions/test_control_store.py covers it",
     "otelwp_agent/control/errors.py": "exceptions without behaviour; tests/control/test_failures.py raises them",
-    "otelwp_agent/control/migrations/versions/v0001_initial.py": "a migration; tests/control/test_migrations.py runs it",
+    "otelwp_agent/control/migrations/versions/v0001_initial.py": "tests/control/test_migrations.py runs it",
     "otelwp_agent/component.py": "contracts without behaviour; tests/test_contracts.py checks every component",
 }
 NO_MODULE = {

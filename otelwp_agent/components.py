@@ -32,7 +32,18 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
     ),
     Kind.EXPORTER: ("debug", "file", "jaeger", "otlp_grpc", "otlp_http", "zipkin"),
     Kind.CONNECTOR: ("forward",),
-    Kind.EXTENSION: ("api_key", "bearertokenauth", "control_store", "health_check", "remote_sampling"),
+    Kind.EXTENSION: (
+        "api_key",
+        "basicauth",
+        "bearertokenauth",
+        "client_certificate",
+        "control_store",
+        "headers_setter",
+        "health_check",
+        "oauth2client",
+        "rate_limiter",
+        "remote_sampling",
+    ),
 }
 """Built-in types. The file name is the YAML type: `processors/batch.py` is the processor `batch`."""
 

@@ -15,6 +15,8 @@
         ├── InternalError             a component has a bug, which has been logged under its id
         └── RetryableError(retry_after)   the same bytes may be accepted later
             └── Overloaded            ... because there is no capacity now
+                └── RateLimitedError  ... because the sender has used up a configured limit
+                    └── ThrottledError    ... and gets another status, 503
 
 Only the module `transport.status` maps these to HTTP and gRPC.
 """
@@ -165,6 +167,65 @@ class RetryableError(ConsumeError):
 
 
 class Overloaded(RetryableError):  # noqa: N818 - the name of a state, used throughout the design
-    """There is no capacity now."""
+    """There is no capacity now.
+
+    `tenant` is set if there is no more for this tenant only, because it uses its share of the capacity.
+    """
 
     reason = "overloaded"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        reason: str | None = None,
+        capacity: Capacity | None = None,
+        tenant: str = "",
+    ) -> None:
+        """Describe what is full and when to retry; `tenant` is the one whose share is used up."""
+        super().__init__(message, retry_after=retry_after, reason=reason, capacity=capacity)
+        self.tenant = tenant
+
+
+class RateLimitedError(Overloaded):
+    """The sender has used up a configured limit.
+
+    `quota` units may be used at once, `remaining` of them are left, and after `reset_after` seconds all are available
+    again. One error may be raised for several requests: `rendered` keeps the responses made of it.
+    """
+
+    reason = "rate_limited"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float,
+        quota: float,
+        remaining: float = 0.0,
+        reset_after: float = 0.0,
+    ) -> None:
+        """Name the limit in `message`; the request would be accepted after `retry_after` seconds."""
+        super().__init__(message, retry_after=retry_after)
+        self.quota = quota
+        self.remaining = remaining
+        self.reset_after = reset_after
+        self.rendered: dict[object, object] = {}
+
+
+class ThrottledError(RateLimitedError):
+    """The same, for senders that take 429 as permanent: it is answered with 503."""
+
+
+def refusal_for(tenant: str, error: ConsumeError) -> ConsumeError:
+    """Return the error to report to a sender of `tenant`: `Overloaded` only if that tenant is the cause.
+
+    So a tenant sees whether it must send less (429) or wait for the agent (503). Senders without a tenant get `error`
+    itself, and so does a tenant that has used up a configured limit.
+    """
+    if not tenant or not isinstance(error, Overloaded) or error.tenant == tenant or isinstance(error, RateLimitedError):
+        return error
+    reported = RetryableError(str(error), retry_after=error.retry_after, reason=error.reason, capacity=error.capacity)
+    reported.items = error.items
+    return reported

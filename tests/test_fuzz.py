@@ -108,6 +108,15 @@ def test_a_reader_that_costs_too_much_is_found(monkeypatch, reader, cost):
         fuzz_cost.within_budget("slow", bytes(100))
 
 
+def test_a_step_that_blocks_the_loop_too_long_is_found(monkeypatch):
+    name, body = "jaeger json", b'"' + bytes(fuzz_cost.SMALL) + b'"'
+    monkeypatch.setitem(fuzz_cost.READERS, name, (slow, fuzz_cost.bodies.json_body))
+    monkeypatch.setattr(fuzz_cost, "STEP_SECONDS", fuzz_cost.SMALL_SECONDS)
+    with pytest.raises(AssertionError, match=f"{name}: {len(body)} bytes took"):
+        fuzz_cost.within_budget(name, body)
+    fuzz_cost.within_budget(name, b"," * (fuzz_cost.SMALL + 1))  # a thread decodes this body
+
+
 class Careless:
     """An extension module that reads all requests as if there was nothing in them."""
 

@@ -3,7 +3,7 @@
 `tools/mutants.toml` lists the modules, the tests of each and the accepted equivalent mutants. For each module, this
 
 1. copies the tree to a temporary folder, so that nothing is written into the repository,
-2. runs `mutmut` there with the module's mirrored test file, then the survivors again with the module's other tests,
+2. runs `mutmut` there with the module's mirrored test files, then the survivors again with the module's other tests,
 3. prints a line of the table, and every survivor with its diff.
 
 Exits 1 if a module's score is below `REQUIRED_PERCENT`, if a survivor is not listed as equivalent, or if an entry of
@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mirror import test_files
+from mirror import is_subject_of, modules, test_files
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -93,7 +93,7 @@ class Listed:
     """The content of `tools/mutants.toml`."""
 
     tests: Mapping[str, Sequence[str]]
-    """For each module: test files and folders, besides the mirrored test file, that survivors are tested with."""
+    """For each module: test files and folders, besides the mirrored test files, that survivors are tested with."""
     equivalent: Mapping[Change, str]
     """Accepted survivors, with the reason why no test can notice them."""
 
@@ -219,6 +219,17 @@ class Workspace:
         return ended.stdout
 
 
+def mirrored_tests(module: str, root: Path) -> list[str]:
+    """Return the test file of a module, or of its folder, and those with more tests of one subject."""
+    own = next((place for place in test_files(Path(module)) if (root / place).exists()), None)
+    if own is None:
+        return []
+    others = {place for other in modules(root) if other != Path(module) for place in test_files(other)}
+    tests = sorted(path.relative_to(root) for path in (root / own.parent).glob("test_*.py"))
+    subjects = [test for test in tests if is_subject_of(test, own) and test not in others]
+    return [place.as_posix() for place in (own, *subjects)]
+
+
 def measure(
     module: str,
     more_tests: Sequence[str],
@@ -229,18 +240,18 @@ def measure(
 ) -> list[Mutant]:
     """Return every mutant of a module; those that no test noticed, or only by a timeout, with what they change.
 
-    Survivors of the mirrored test file that are `equivalent` are not tested with `more_tests`.
+    Survivors of the mirrored test files that are `equivalent` are not tested with `more_tests`.
     """
-    mirrored = [place.as_posix() for place in test_files(Path(module)) if (root / place).exists()]
+    mirrored = mirrored_tests(module, root)
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         workspace = Workspace(Path(folder), module, root=root)
-        statuses = workspace.run(mirrored[:1] or more_tests, max_children=max_children)
+        statuses = workspace.run(mirrored or more_tests, max_children=max_children)
         changes = {name: workspace.change(name) for name, status in statuses.items() if status != "killed"}
         left = [
             name for name, change in changes.items() if statuses[name] in FAILED_TO_NOTICE and change not in equivalent
         ]
         if left and mirrored and more_tests:
-            statuses |= workspace.run([mirrored[0], *more_tests], max_children=max_children, mutants=left)
+            statuses |= workspace.run([*mirrored, *more_tests], max_children=max_children, mutants=left)
     killed = Change(module, "", "", "")
     return [Mutant(changes.get(name, killed), status) for name, status in statuses.items()]
 
@@ -298,7 +309,7 @@ def main(arguments: Sequence[str]) -> int:
         "modules", nargs="*", help="paths or folders below otelwp_agent; all listed ones if none is given"
     )
     parser.add_argument("--max-children", type=int, default=1, help="mutants that are tested at the same time")
-    parser.add_argument("--fast", action="store_true", help="run the mirrored test file only")
+    parser.add_argument("--fast", action="store_true", help="run the mirrored test files only")
     parser.add_argument("--timeouts", action="store_true", help="also print the mutants that a timeout has killed")
     options = parser.parse_args(arguments)
     rows: dict[str, Sequence[int]] = {}

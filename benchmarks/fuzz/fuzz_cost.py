@@ -16,7 +16,7 @@ import gc
 import random
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,27 +30,29 @@ from fuzzing import main  # noqa: E402 - beside this file
 from otelwp_agent.codecs.jaeger import from_json as jaeger_json  # noqa: E402
 from otelwp_agent.codecs.jaeger import from_proto as jaeger_proto  # noqa: E402
 from otelwp_agent.codecs.jaeger import from_thrift  # noqa: E402
+from otelwp_agent.codecs.jaeger.http import THRIFT_OFF_LOOP  # noqa: E402
 from otelwp_agent.codecs.otlp_json import decode  # noqa: E402
 from otelwp_agent.codecs.zipkin import from_json, from_proto, from_v1  # noqa: E402
 from otelwp_agent.errors import ConsumeError  # noqa: E402
 from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS, checker  # noqa: E402
 from otelwp_agent.model.signal import Signal  # noqa: E402
+from otelwp_agent.receivers.jaeger import OFF_LOOP as MESSAGE_OFF_LOOP  # noqa: E402
 from otelwp_agent.transport.compression import FREE_OUTPUT, MAX_RATIO, decompress  # noqa: E402
+from otelwp_agent.transport.decoding import OFF_LOOP, is_long_json  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import ModuleType
 
     Reader = Callable[[bytes], object]
 
-SECONDS_PER_BYTE, SMALL_SECONDS = 20e-6, 0.05
-"""CPU seconds for each byte, and for one step of decoding a body below `SMALL` bytes."""
+SECONDS_PER_BYTE, SMALL_SECONDS, STEP_SECONDS = 20e-6, 0.05, 0.1
+"""CPU seconds for each byte, for one step of a body below `SMALL` bytes, and for one step on the event loop."""
 MEMORY_PER_BYTE, FREE_MEMORY = 64, 24 * 2**20
 """Bytes of memory for each byte of a body, and bytes that are always allowed."""
 SMALL = 64 * 1024
 LIMIT = 20 * 2**20
 """Maximum size of a body in bytes, as in the receivers."""
-SIZES = (100, 5_000, 60_000, 60_000, 400_000)
+SIZES = (100, 5_000, 60_000, 60_000, 120_000, 250_000, 400_000)
 MADE = 30
 """Number of inputs in the corpus for each decoder."""
 _MEMORY = Path("/proc/self/status")
@@ -73,6 +75,12 @@ def zipkin(form: ModuleType) -> Reader:
     return read
 
 
+def jaeger(body: bytes) -> Generator[None, None, object]:
+    """Decode Jaeger's JSON in steps, as the receiver does."""
+    traces = yield from jaeger_json.decoding(body, time.time_ns())
+    return traces.body()
+
+
 def otlp_json(signal: Signal) -> Reader:
     """Return a function that decodes and checks a body in OTLP/JSON."""
     check = checker(signal)
@@ -86,7 +94,7 @@ READERS: dict[str, tuple[Reader, bodies.Maker]] = {
     "zipkin v2": (zipkin(from_json), bodies.json_body),
     "zipkin v1": (zipkin(from_v1), bodies.json_body),
     "zipkin proto": (zipkin(from_proto), bodies.protobuf_body),
-    "jaeger json": (lambda body: jaeger_json.decode(body, time.time_ns()).body(), bodies.json_body),
+    "jaeger json": (jaeger, bodies.json_body),
     "jaeger thrift": (lambda body: from_thrift.decode(body).body(), bodies.thrift_body),
     "jaeger proto": (lambda body: jaeger_proto.decode(body).body(), bodies.protobuf_body),
     "gzip": (inflate("gzip"), bodies.gzip_body),
@@ -100,6 +108,13 @@ READERS: dict[str, tuple[Reader, bodies.Maker]] = {
 }
 """Decoders, and the function that builds expensive bodies for each."""
 _NAMES = tuple(READERS)
+_IN_THREAD: dict[str, Callable[[bytes], bool]] = {
+    **{name: is_long_json for name in _NAMES if "json" in name or name in {"zipkin v1", "zipkin v2"}},
+    "zipkin proto": lambda body: len(body) >= OFF_LOOP,
+    "jaeger thrift": lambda body: len(body) >= THRIFT_OFF_LOOP,
+    "jaeger proto": lambda body: len(body) >= MESSAGE_OFF_LOOP,
+}
+"""By decoder: a function that returns whether the receiver decodes a body in a thread, and not on the event loop."""
 _INFLATING = frozenset({bodies.gzip_body, bodies.deflate_body, bodies.zlib_body, bodies.zstd_body})
 
 
@@ -117,7 +132,9 @@ def within_budget(name: str, body: bytes) -> None:
     """Assert that decoding `body` stays within the budget for its size, in one of three attempts."""
     read, make = READERS[name]
     output = min(max(FREE_OUTPUT, MAX_RATIO * len(body)), LIMIT) if make in _INFLATING else 0
-    seconds = SMALL_SECONDS if len(body) < SMALL else max(SMALL_SECONDS, SECONDS_PER_BYTE * len(body))
+    seconds = SMALL_SECONDS if len(body) < SMALL else SECONDS_PER_BYTE * len(body)
+    if seconds > STEP_SECONDS and name in _IN_THREAD and not _IN_THREAD[name](body):
+        seconds = STEP_SECONDS
     memory = FREE_MEMORY + MEMORY_PER_BYTE * len(body) + 2 * output  # in parts, and joined
     for attempt in range(3):
         if attempt:

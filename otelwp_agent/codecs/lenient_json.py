@@ -20,7 +20,6 @@ _LONE_SURROGATE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
 _BOM = b"\xef\xbb\xbf"
-_ESCAPED = re.compile("[\udc80-\udcff]")
 
 
 def load(data: bytes, repaired: Callable[[str], None], max_items: int = DEFAULT_MAX_ITEMS, lazy: Lazy = "") -> Any:  # noqa: ANN401 - any JSON value
@@ -68,7 +67,9 @@ def _readable(data: bytes) -> tuple[bytes, bool]:
         data.decode()
     except UnicodeDecodeError:
         escaped = data.decode(errors="surrogateescape")
-        text = _ESCAPED.sub(lambda found: chr(ord(found[0]) - 0xDC00), escaped).encode()
+        for byte in range(0x80, 0x100):  # much faster than a regular expression if there are many
+            escaped = escaped.replace(chr(0xDC00 + byte), chr(byte))
+        text = escaped.encode()
     if b"\\ud" in text or b"\\uD" in text:
         text = _LONE_SURROGATE.sub(lambda _: rb"\ufffd", text)  # a function, so that other threads may run
     return text, text != data

@@ -73,6 +73,8 @@ def time(value: Any) -> tuple[int, int, str]:  # noqa: ANN401 - any JSON value
     The time is 0 if there is none. `value` may be a number, the text of a number, or ISO 8601. The magnitude of a
     number determines the unit.
     """
+    if value is None:
+        return 0, MICROSECOND, "time_missing"
     stamp = number(value)
     if stamp is None:
         moment = _iso(value)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import JsonValue, field_validator, model_validator
 
 from otelwp_agent.config.blocks import Block
-from otelwp_agent.model.attributes import Action, Kind, encode
+from otelwp_agent.model.attribute_actions import Action, Kind
+from otelwp_agent.model.attributes import encode
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -69,7 +70,7 @@ class AttributeAction(Block):
         return self
 
     def to_action(self) -> Action:
-        """Return these settings as an action of `model.attributes`."""
+        """Return these settings as an action of `model.attribute_actions`."""
         return Action(
             kind=self.action,
             key=self.key,

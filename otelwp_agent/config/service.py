@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, mo
 
 from otelwp_agent.config.blocks import AllowedHosts, Block, Watchdog
 from otelwp_agent.config.types import ByteSize, Duration, Endpoint, Ignored, PositiveDuration
+from otelwp_agent.fair_share import DEFAULT_SHARE
 
 DEFAULT_METRICS_ADDRESS = "127.0.0.1:8888"
 
@@ -223,6 +224,9 @@ class JournalConfig(Block):
     """Directory of the journal, for this agent only; it is created if it does not exist."""
     max_size: Annotated[ByteSize, _at_least(2**20, "1MiB")] = 2**30
     """Largest size on disk. While the journal is full, requests are refused until others have been delivered."""
+    max_tenant_share: float = Field(DEFAULT_SHARE, gt=0, le=1)
+    """Maximum share of the space for one tenant, of what the other tenants leave free. 1 for no limit. Data without a
+    tenant may use all of it."""
     sync: Literal["group", "always", "none"] = "group"
     """When written data is forced to disk: `group` before the answer, once for all requests that wait (survives a power
     failure); `always` once for each request; `none` leaves it to the kernel (survives only a crash of the agent)."""
@@ -237,6 +241,9 @@ class DeadLetterConfig(Block):
     max_size: Annotated[ByteSize, _at_least(2**16, "64KiB")] = 64 * 2**20
     """Largest size on disk. When the file is full, new letters are dropped and counted; the old ones are kept, because
     the first failures usually show the cause."""
+    max_tenant_share: float = Field(DEFAULT_SHARE, gt=0, le=1)
+    """Maximum share of the file for one tenant, of what the other tenants leave free. 1 for no limit. Letters without a
+    tenant may use all of it."""
 
 
 class ServiceConfig(Block):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.dead_letters import records
 from otelwp_agent.errors import AgentError
+from otelwp_agent.fair_share import DEFAULT_SHARE, TenantUse
 from otelwp_agent.storage import files
 
 if TYPE_CHECKING:
@@ -46,15 +47,20 @@ class Reading:
 
 
 class LetterFile:
-    """The file at `path`, locked from `open` to `close`. `max_size` is its limit in bytes."""
+    """The file at `path`, locked from `open` to `close`. `max_size` is its limit in bytes.
 
-    def __init__(self, path: Path, max_size: int) -> None:
+    Tenants share it (`fair_share`): `max_tenant_share` is the most that one tenant alone may use.
+    """
+
+    def __init__(self, path: Path, max_size: int, max_tenant_share: float = DEFAULT_SHARE) -> None:
         """Open nothing."""
         self.path = path
         self.max_size = max_size
         self.size = 0
         self.dead_bytes = 0
         """Bytes of letters that are gone, and of damage."""
+        self._share = max_tenant_share
+        self._use = TenantUse()
         self._fd = -1
         self._marker = b""
         self._unsynced = False
@@ -76,6 +82,9 @@ class LetterFile:
             self.close()
             raise
         self.dead_bytes = reading.dead_bytes
+        self._use = TenantUse()
+        for letter in reading.letters:
+            self._use.add(letter.tenant, records.record_bytes(letter))
         return reading
 
     def close(self) -> None:
@@ -99,6 +108,14 @@ class LetterFile:
         except FileNotFoundError:
             return False
 
+    def exceeds_share(self, letter: Letter) -> bool:
+        """Return whether the letter's tenant would use more than its share of the file."""
+        if not letter.tenant or self._share >= 1:
+            return False
+        size, total = records.record_bytes(letter), self.living_bytes
+        most = self._use.excess(letter.tenant, size, capacity=self.max_size, share=self._share, total=total)
+        return most is not None
+
     def append(self, letter: Letter, body: bytes) -> bool:
         """Append a letter; return False if the file is full. Raises `OSError`."""
         record = records.encode(self._marker, letter, body)
@@ -108,7 +125,12 @@ class LetterFile:
             self.rewrite()
             record = records.encode(self._marker, letter, body)
         self._write(record)
+        self._use.add(letter.tenant, len(record))
         return True
+
+    def replaced(self, letter: Letter) -> None:
+        """Count a letter as gone because it was written again, with its id."""
+        self.dead_bytes += self._release(letter)
 
     def sync(self) -> None:
         """Force what was written to disk; raises `OSError`, and the next call then writes the file again.
@@ -128,7 +150,13 @@ class LetterFile:
         """Have these letters gone. Raises `OSError`."""
         record = records.encode_removal(self._marker, [letter.id for letter in letters])
         self._write(record)
-        self.dead_bytes += len(record) + sum(map(records.record_bytes, letters))
+        self.dead_bytes += len(record) + sum(map(self._release, letters))
+
+    def _release(self, letter: Letter) -> int:
+        """Release what a letter that is gone used of its tenant's share; return its bytes."""
+        size = records.record_bytes(letter)
+        self._use.add(letter.tenant, -size)
+        return size
 
     @property
     def living_bytes(self) -> int:
@@ -144,7 +172,7 @@ class LetterFile:
         fd = files.open_file(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            marker, size, dropped = self._copy(fd, drop)
+            marker, size, dropped, use = self._copy(fd, drop)
             os.fsync(fd)
             os.replace(draft, self.path)  # noqa: PTH105 - beside the other functions of `os`
         except BaseException:
@@ -155,14 +183,18 @@ class LetterFile:
         files.close(self._fd)
         self._fd, self._marker, self.size, self.dead_bytes = fd, marker, size, 0
         self._unsynced = False
+        self._use = use
         files.sync_directory(self.path.parent)
         return dropped
 
-    def _copy(self, fd: int, drop: Callable[[Letter], bool]) -> tuple[bytes, int, list[Letter]]:
-        """Write what stays to `fd`; return the new file's marker and size, and the letters that were dropped."""
+    def _copy(self, fd: int, drop: Callable[[Letter], bool]) -> tuple[bytes, int, list[Letter], TenantUse]:
+        """Write what stays to `fd`.
+
+        Return the new file's marker and size, the letters that were dropped, and what tenants use of the file.
+        """
         prefix = records.new_prefix()
         marker = records.marker_of(prefix) or b""
-        size, dropped = len(prefix), []
+        size, dropped, use = len(prefix), [], TenantUse()
         files.write_all(fd, prefix)
         with _mapped(self.path) as data:
             for record in _living(data, self._marker).values():
@@ -173,7 +205,8 @@ class LetterFile:
                 copy = records.encode(marker, record.letter, data[record.body : record.end])
                 files.write_all(fd, copy)
                 size += len(copy)
-        return marker, size, dropped
+                use.add(record.letter.tenant, len(copy))
+        return marker, size, dropped, use
 
     def _open_locked(self) -> None:
         for _ in range(_TRIES):

@@ -12,8 +12,9 @@ import time
 from typing import TYPE_CHECKING
 
 from otelwp_agent.dead_letters.file import LetterFile, LockedError, new_id
-from otelwp_agent.dead_letters.records import LONGEST_ERROR, Fate, Letter, record_bytes
+from otelwp_agent.dead_letters.records import LONGEST_ERROR, Fate, Letter
 from otelwp_agent.errors import AgentError, StartError
+from otelwp_agent.fair_share import DEFAULT_SHARE
 from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.storage import files
 from otelwp_agent.telemetry.log_limit import LogLimit
@@ -35,8 +36,8 @@ KEPT = Instrument(
 )
 FAILED = Instrument(
     "otelwp_dead_letter_failed_items",
-    "Items that could not be written: the file is `full`, or writing it failed (`error`). With a journal, the latter "
-    "are sent again, and counted each time.",
+    "Items that could not be written: the file is `full`, or the share of their tenant is (`tenant_full`), or writing "
+    "failed (`error`). With a journal, the latter are sent again, and counted each time.",
     labels=("exporter", "cause"),
 )
 BYTES = Instrument("otelwp_dead_letter_bytes", "Size of the dead-letter file.", InstrumentKind.GAUGE)
@@ -46,6 +47,12 @@ SYNC_INTERVAL = 0.1
 
 RETRY_INTERVAL = 1.0
 """Seconds after a failed fsync or rewrite until the next one."""
+
+_CAUSES = {
+    "full": "the file is full: resend or purge letters, or raise max_size",
+    "tenant_full": "the tenant's letters fill its share of the file: resend or purge them, or raise max_tenant_share",
+}
+"""Messages about letters that are not kept, by the label `cause`."""
 
 _WORTH_REWRITING = 64 * 1024
 """Bytes to be got back, below which a file with letters in it is not rewritten."""
@@ -74,17 +81,19 @@ class Resent(Receipt):
 class DeadLetterFile:
     """Takes what exporters' other sides refused for good (`sending.delivery.DeadLetters`). For the event loop alone."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its settings, and what it reports to
         self,
         path: Path,
         max_size: int,
         registry: Registry,
         log: structlog.typing.FilteringBoundLogger,
         wall: Callable[[], float] = time.time,
+        *,
+        max_tenant_share: float = DEFAULT_SHARE,
     ) -> None:
         """Open nothing."""
         self.path = path
-        self._file = LetterFile(path, max_size)
+        self._file = LetterFile(path, max_size, max_tenant_share)
         self._registry = registry
         self._log = log.bind(file=str(path))
         self._wall = wall
@@ -137,8 +146,8 @@ class DeadLetterFile:
             what = problem.strerror if isinstance(problem, OSError) else repr(problem)
             self._failed(batch, exporter, "error", f"cannot write: {what}")
             return Fate.FAILED
-        if new is None:
-            self._failed(batch, exporter, "full", "the file is full: resend or purge letters, or raise max_size")
+        if isinstance(new, str):
+            self._failed(batch, exporter, new, _CAUSES[new])
             return Fate.LOST
         self._registry.counter(KEPT, exporter=exporter, reason=reason).add(new)
         return Fate.KEPT
@@ -155,8 +164,8 @@ class DeadLetterFile:
         self.flush()
         return self._file.rewrite(drop)
 
-    def _put(self, batch: Batch, exporter: str, reason: str, error: str) -> int | None:
-        """Write a letter; return how many of its items no earlier letter had, or `None` if there is no capacity."""
+    def _put(self, batch: Batch, exporter: str, reason: str, error: str) -> int | str:
+        """Write a letter; return how many of its items no earlier letter had, or the cause if there is no capacity."""
         if not self._file.is_in_place:
             self._reopen()
         resent = [(receipt, items) for receipt, items in batch.shares if isinstance(receipt, Resent)]
@@ -180,13 +189,15 @@ class DeadLetterFile:
             origin.tenant,
             batch.encodings,
         )
+        if self._file.exceeds_share(letter):
+            return "tenant_full"
         if not self._file.append(letter, batch.body):
-            return None
+            return "full"
         for receipt, items in resent:
             receipt.rewritten += items
         if whole:
             resent[0][0].replaced = True
-            self._file.dead_bytes += record_bytes(resent[0][0].letter)
+            self._file.replaced(resent[0][0].letter)
         self._dirty = True
         self._soon()
         return batch.items - sum([items for _, items in resent])

@@ -21,12 +21,14 @@ def audit_directory(directory: Path) -> Report:
     """
     recovered = read_directory(directory, write=False)
     try:
-        return report_of(recovered, directory)
+        report = report_of(recovered)
+        report.source = _source(recovered, directory)
+        return report
     finally:
         recovered.close()
 
 
-def report_of(recovered: Recovered, directory: Path) -> Report:
+def report_of(recovered: Recovered) -> Report:
     """Return the ledgers of a journal that was read, and every inconsistency."""
     lines: list[LedgerLine] = []
     for place, kind in enumerate(KINDS[:3]):
@@ -69,7 +71,12 @@ def report_of(recovered: Recovered, directory: Path) -> Report:
     problems += recovered.problems
     if recovered.missing:
         problems.append(f"the end of the journal is missing: up to {recovered.missing} acknowledged requests are lost")
+    return Report(lines, problems)
+
+
+def _source(recovered: Recovered, directory: Path) -> str:
+    """Return a description of a journal that was read."""
     source = f"journal {directory}, {recovered.entries} requests not settled"
     if recovered.torn:
         source += f", a last write of {recovered.torn} bytes cut off (it was not acknowledged)"
-    return Report(lines, problems, source)
+    return source

@@ -8,7 +8,6 @@ tries again.
 from __future__ import annotations
 
 import asyncio
-import errno
 import time
 from bisect import bisect_left
 from itertools import accumulate
@@ -90,7 +89,7 @@ class CommitLoop:
     def add(self, request: PendingRequest) -> None:
         """Write a request with the next commit."""
         self._requests.append(request)
-        self._admission.unwritten += len(request.batch.body)
+        self._admission.add(request.batch.origin.tenant, len(request.batch.body))
         if self.builder is None and not self._scheduled:
             self._schedule()
 
@@ -229,12 +228,12 @@ class CommitLoop:
                 self._refuse(requests, error)
             else:  # a bug: the senders must get an answer, and the next commit may succeed
                 self._log.error("the journal's writing broke", exc_info=error)
-                self._refuse(requests, OSError(errno.EIO, repr(error)))
+                self._refuse(requests, OSError(repr(error)))
         self._end(requests)
 
     def _end(self, requests: list[PendingRequest]) -> None:
         for request in requests:
-            self._admission.unwritten -= len(request.batch.body)
+            self._admission.remove(request.batch.origin.tenant, len(request.batch.body))
         if self._check_due:
             self._check_due = False
             self._store.find_displaced()

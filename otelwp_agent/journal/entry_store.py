@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from otelwp_agent.fair_share import TenantUse
 from otelwp_agent.journal.claims import NOTHING, JournaledRequest
 from otelwp_agent.journal.segment import FIRST_PARTLY_DONE, RELEASED, RUNNING, WAITING
 from otelwp_agent.telemetry.log_limit import LogLimit
@@ -50,6 +51,10 @@ class EntryStore:
         self.segments: list[Segment] = []
         self.entries = 0
         """Requests that are not settled."""
+        self.use = TenantUse()
+        """Bytes of the entries of each tenant that are not released."""
+        self.used = 0
+        """Bytes of all entries that are not released."""
         self._keeper = keeper
         self._log = log
         self.unreadable: dict[tuple[int, int], float] = {}
@@ -78,10 +83,10 @@ class EntryStore:
             for seq in [seq for seq in recovered.branches if segment.first <= seq < segment.end]:
                 if segment.states[seq - segment.first] == WAITING:  # otherwise it is damaged, and settled as such
                     segment.states[seq - segment.first] = self._state_of(frozenset(recovered.branches[seq]))
-            states = enumerate(segment.states)
-            segment.waiting_for.update(
-                (segment.context_numbers[at], state) for at, state in states if state != RELEASED
-            )
+            waiting = [at for at, state in enumerate(segment.states) if state != RELEASED]
+            segment.waiting_for.update((segment.context_numbers[at], segment.states[at]) for at in waiting)
+            for at in waiting:
+                self._use(segment, at, segment.sizes[at])
 
     def add(self, segment: Segment, spots: list[Spot]) -> int:
         """Add entries that were written to a segment, as running; return the index of the first."""
@@ -90,6 +95,7 @@ class EntryStore:
             segment.offsets.append(offset)
             segment.context_numbers.append(number)
             segment.items.append(items)
+            segment.sizes.append(0)
         segment.states.extend(bytes([RUNNING]) * len(spots))
         segment.kept += len(spots)
         return first
@@ -98,6 +104,8 @@ class EntryStore:
         """Return the `JournaledRequest` of a new entry."""
         segment.live += 1
         segment.live_bytes += size
+        segment.sizes[index] = size
+        self._use(segment, index, size)
         self.entries += 1
         return self._run(segment, index, items, size)
 
@@ -112,6 +120,7 @@ class EntryStore:
         segment.states[index] = RELEASED
         segment.live -= 1
         segment.live_bytes -= entry.size
+        self._use(segment, index, -segment.sizes[index])
         self.entries -= 1
         return True
 
@@ -119,6 +128,7 @@ class EntryStore:
         """Move an entry to its copy in a newer segment; return whether it has been released meanwhile."""
         state = old.states[index]
         segment.states[place] = state
+        segment.sizes[place] = size
         if state == RELEASED:
             return True
         entry = self._running.pop((old.number, index), None)
@@ -128,6 +138,7 @@ class EntryStore:
         else:
             _stop_waiting(old, index, state)
             segment.waiting_for[segment.context_numbers[place], state] += 1
+        self._use(segment, place, size - old.sizes[index])
         old.states[index] = RELEASED
         old.live -= 1
         old.kept -= 1
@@ -214,13 +225,10 @@ class EntryStore:
             for place, name in self.done(segment, index)
         ]
 
-    def prune(self, current: Segment | None) -> list[Segment]:
-        """Remove and return the oldest segments that are not needed, but never the `current` one.
-
-        Without a current one the newest stays: it has the accounts.
-        """
+    def prune(self) -> list[Segment]:
+        """Remove and return the oldest segments that are not needed, but never the newest: it has the accounts."""
         pruned: list[Segment] = []
-        while len(self.segments) > 1 and self.segments[0] is not current and not self.segments[0].kept:
+        while len(self.segments) > 1 and not self.segments[0].kept:
             pruned.append(self.segments.pop(0))
         return pruned
 
@@ -257,6 +265,13 @@ class EntryStore:
         entry = self._run(segment, index, segment.items[index], size)
         entry.done = self._done_of(state)
         return Replay(entry, record, segment.contexts.get(segment.context_numbers[index]))
+
+    def _use(self, segment: Segment, index: int, size: int) -> None:
+        """Add `size` bytes to what is used, by the tenant of an entry and by all."""
+        self.used += size
+        context = segment.contexts.get(segment.context_numbers[index])
+        if context is not None and context.origin.tenant:
+            self.use.add(context.origin.tenant, size)
 
     def _run(self, segment: Segment, index: int, items: int, size: int) -> JournaledRequest:
         entry = self._running[segment.number, index] = JournaledRequest(self._keeper, segment, index, items, size)

@@ -68,7 +68,7 @@ class Journal:
         self._metrics = JournalMetrics(self._entry_store, settings.max_size, registry)
         self._reserve = Reserve(self.directory, log)
         self._failure = Failure(self._reserve, log)
-        self._admission = Admission(self._entry_store, self._failure, settings.max_size)
+        self._admission = Admission(self._entry_store, self._failure, settings.max_size, settings.max_tenant_share)
         self._store = SegmentStore(
             self.directory, settings.max_size, self._entry_store, self._changes, self._metrics, self._reserve, log
         )
@@ -194,6 +194,9 @@ class Journal:
         """Accept a request to be written; raise `Overloaded` if there is no capacity."""
         try:
             self.admit()
+            batch = request.batch
+            if batch.origin.tenant:
+                self._admission.admit_tenant(batch.origin.tenant, len(batch.body))
         except Overloaded as error:
             self._metrics.refused(1, error.reason)
             raise

@@ -234,7 +234,7 @@ def scan(fd: int, marker: bytes, size: int, offset: int = 0) -> Iterator[Journal
             return
         last = offset + len(data) >= size
         used = 0
-        for found in read(memoryview(data), marker):
+        for found in read(data, marker):
             if isinstance(found, JournalDamage):
                 if found.offset + found.length == len(data) and not last:
                     break  # perhaps a record that continues after the window
@@ -248,13 +248,13 @@ def scan(fd: int, marker: bytes, size: int, offset: int = 0) -> Iterator[Journal
         window = WINDOW if used else 2 * window
 
 
-def read(data: memoryview, marker: bytes, offset: int = 0) -> Iterator[JournalRecord | JournalDamage]:
-    """Yield the records in `data` from `offset` on, and the damage between them.
+def read(data: bytes, marker: bytes) -> Iterator[JournalRecord | JournalDamage]:
+    """Yield the records in `data`, and the damage between them.
 
     A record that is cut off at the end is damage, too; the caller decides whether it is an unfinished last write.
     """
-    whole = data.obj if isinstance(data.obj, bytes) else bytes(data)
-    for record, begin, end in walk(whole, marker, offset, lambda at: read_one(data, marker, at)):
+    view = memoryview(data)
+    for record, begin, end in walk(data, marker, 0, lambda at: read_one(view, marker, at)):
         yield record if record is not None else JournalDamage(begin, end - begin)
 
 

@@ -116,8 +116,6 @@ class _SegmentReading:
         self._released = array("Q")
         self._uncovered: list[tuple[int, Key, int]] = []
         """Entries, once for each of their ledgers, without sums after them yet: number, ledger, items."""
-        self.sizes = array("I")
-        """Items of each entry, in the order of `states`."""
 
     def read(self) -> array[int]:
         """Read the file into the segment and the ledgers; return the entries that it releases."""
@@ -138,7 +136,10 @@ class _SegmentReading:
             elif found.kind is RecordKind.CONTEXT:
                 segment.contexts[found.context] = RequestContext.decode(found.payload)
             elif found.kind is RecordKind.COMMIT:
-                self._commit(Commit.decode(found.payload))
+                commit = Commit.decode(found.payload)
+                if known:
+                    self._skip_to(commit.entries.stop, found.offset)
+                self._commit(commit)
             else:
                 if not known:
                     segment.first, known = found.seq, True
@@ -197,18 +198,31 @@ class _SegmentReading:
                     f"{before[4]} settled to {row[3]} and {row[4]}, with {entries[row[:3]]} items before it"
                 )
 
+    def _skip_to(self, following: int, offset: int) -> None:
+        """Add the entries before number `following` that are damaged, as released, so that no number is used twice.
+
+        Otherwise a release of the damaged entry would release a later request with the same number.
+        """
+        segment = self.segment
+        gap = following - segment.end
+        segment.states.extend(bytes([RELEASED]) * gap)
+        segment.offsets.extend([offset] * gap)
+        segment.items.extend([0] * gap)
+        segment.context_numbers.extend([0] * gap)
+        segment.sizes.extend([0] * gap)
+
     def _add(self, record: JournalRecord) -> None:
         """Add an entry; numbers missing before it were damaged."""
         segment = self.segment
-        gap = record.seq - segment.first - len(segment.states)
-        if gap < 0:
+        if record.seq < segment.end:
             return
+        self._skip_to(record.seq, record.offset)
         size = len(record.payload) + HEADER_BYTES
-        segment.states.extend(bytes([RELEASED]) * gap + bytes([WAITING]))
-        segment.offsets.extend([record.offset] * (gap + 1))
-        segment.items.extend([0] * gap + [record.items])
-        segment.context_numbers.extend([0] * gap + [record.context])
-        self.sizes.extend([0] * gap + [size])
+        segment.states.append(WAITING)
+        segment.offsets.append(record.offset)
+        segment.items.append(record.items)
+        segment.context_numbers.append(record.context)
+        segment.sizes.append(size)
         segment.live += 1
         segment.live_bytes += size
         if record.kind is RecordKind.MOVED:
@@ -226,7 +240,6 @@ class _SegmentReading:
         for _, key, items in self._uncovered:
             row = accounts.get(key) or (*key, 0, [0] * len(Outcome), {})
             accounts[key] = (*key, row[3] + items, row[4], row[5])
-        self._uncovered = []
 
 
 def _differences(segment: Segment, snapshot: JournalSnapshot, recovered: Recovered) -> Iterator[str]:
@@ -253,4 +266,4 @@ def _release(readings: list[_SegmentReading], released: list[int], recovered: Re
         if index < len(segment.states) and segment.states[index] != RELEASED:
             segment.states[index] = RELEASED
             segment.live -= 1
-            segment.live_bytes -= readings[place].sizes[index]
+            segment.live_bytes -= segment.sizes[index]

@@ -52,7 +52,7 @@ class Segment:
 
     __slots__ = (
         "_identity", "_name", "context_numbers", "contexts", "displaced", "fd", "first", "items", "kept", "live",
-        "live_bytes", "marker", "number", "offsets", "path", "size", "states", "waiting_for",
+        "live_bytes", "marker", "number", "offsets", "path", "size", "sizes", "states", "waiting_for",
     )  # fmt: skip
 
     def __init__(self, path: Path, number: int, marker: bytes, fd: int, first: int) -> None:
@@ -66,12 +66,13 @@ class Segment:
         self.displaced = False
         """Whether a check has found that the file is no longer at its path."""
         self._name = str(path)
-        self._identity = (0, 0)
         self.states = bytearray()
         self.offsets = array("I")
         """Offset of each entry."""
         self.context_numbers = array("H")
         self.items = array("I")
+        self.sizes = array("I")
+        """Bytes of each entry, header included."""
         self.kept = 0
         """Number of entries whose release is not on disk."""
         self.live = 0

@@ -182,7 +182,7 @@ class SegmentStore:
 
     def delete_settled(self) -> None:
         """Delete the oldest segments that are not needed, in a thread, because large files take long."""
-        self._settled += self._entry_store.prune(self.current)
+        self._settled += self._entry_store.prune()
         if self._settled and not self._deleting:
             self._deleting = True
             segment = self._settled[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ class WaitingEntries:
 
     entries: int = 0
     items: int = 0
-    done: Counter[str] = field(default_factory=Counter)
+    done: dict[str, int] = field(default_factory=dict)
     """Number of these entries that each branch of the pipeline has settled already."""
 
 
@@ -79,7 +78,7 @@ def _verify(directory: Path, *, in_use: bool) -> Verification:
         found.last = max([0, *(segment.end - 1 for segment in recovered.segments)])
         found.marked = recovered.mark.next - 1 if recovered.mark is not None else None
         found.torn_bytes = recovered.torn
-        found.problems = report_of(recovered, directory).all_problems()
+        found.problems = report_of(recovered).all_problems()
         if recovered.mark_damaged:
             found.problems.append("mark: damaged; whether the end of the journal is missing is unknown")
         before: Segment | None = None
@@ -144,4 +143,6 @@ def _count_waiting(recovered: Recovered, found: Verification) -> None:
                 waiting = found.waiting.setdefault(pipeline, WaitingEntries())
                 waiting.entries += 1
                 waiting.items += segment.items[index]
-                waiting.done.update(branch for at, branch in done if at == place)
+                for at, branch in done:
+                    if at == place:
+                        waiting.done[branch] = waiting.done.get(branch, 0) + 1

@@ -36,7 +36,8 @@ MAX_PIECE = 1024 * 1024
 """Bytes of an uncut piece (a long object, arrays in arrays) above which its values are counted."""
 
 MAX_PIECE_VALUES = 250_000
-"""Most values in such a piece; orjson parses them in 50 ms."""
+"""Most values in such a piece, which orjson parses in 50 ms; and the least limit of elements in an array that its
+receiver needs as a whole."""
 
 _MAX_DEPTH = 1024
 _MAX_CUT_DEPTH = 12
@@ -128,7 +129,17 @@ class _Joining:
         if not cut:
             return value
         sliced = Sliced(value, self._runs, self._load, self._most)
-        return sliced if lazy else [element for chunk in sliced.chunks() for element in chunk]
+        return sliced if lazy else self._whole(sliced)
+
+    def _whole(self, sliced: Sliced) -> list[Any]:
+        """Return all elements; raise `TooLargeError` if there are so many that freeing them would hold the GIL."""
+        elements: list[Any] = []
+        most = max(self._most, MAX_PIECE_VALUES)
+        for chunk in sliced.chunks():
+            elements += chunk
+            if len(elements) > most:
+                raise too_many(most)
+        return elements
 
 
 def find_runs(data: bytes, target: int) -> tuple[int, list[int]] | None:  # noqa: C901 - one loop

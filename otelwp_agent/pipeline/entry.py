@@ -18,7 +18,7 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 from otelwp_agent.component_errors import Bugs
-from otelwp_agent.errors import ConsumeError, Overloaded
+from otelwp_agent.errors import ConsumeError, Overloaded, refusal_for
 from otelwp_agent.model.receipt import Ledger
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.acknowledge import Answer
@@ -159,6 +159,10 @@ class Pipelines(FanOut):
 class ReceiverEntry:
     """Accepts a receiver's batches of one signal for all pipelines of the receiver."""
 
+    admit: Callable[[], None]
+    """Raises `Overloaded` if a batch would be refused now. It is an attribute, not a method, because it is called for
+    each request: a method would add a call to that of the pipelines or the journal."""
+
     def __init__(  # noqa: PLR0913 - what it feeds, what it counts, and what the isolation of branches needs
         self,
         heads: Sequence[PipelineHead],
@@ -169,13 +173,16 @@ class ReceiverEntry:
         clock: Callable[[], float],
         log: structlog.typing.FilteringBoundLogger,
         acknowledge: str = "accepted",
+        admit: Callable[[], None] | None = None,
     ) -> None:
-        """Feed `heads`, and count for `receiver`; with `acknowledge: delivered`, answer with each outcome."""
+        """Feed `heads`, and count for `receiver`; with `acknowledge: delivered`, answer with each outcome.
+
+        `admit` raises `Overloaded` while nothing is accepted; by default, the pipelines decide.
+        """
         self.receiver = receiver
         self.waits = acknowledge == "delivered"
         self.first = heads[0] if len(heads) == 1 else Pipelines(heads, clock=clock, log=log, patience=RECEIVER_PATIENCE)
-        self.admit: Callable[[], None] = self.first.admit
-        """Raise `Overloaded` if a batch would be refused now."""
+        self.admit = self.first.admit if admit is None else admit
         self._signal = signal
         self._registry = registry
         self._counters: dict[str, tuple[Counter, Counter]] = {}
@@ -216,8 +223,10 @@ class ReceiverEntry:
         except ConsumeError as error:
             if allowance is not None:
                 allowance.refund(batch.items, len(batch.body))
-            self.count_refused(batch, error)
-            raise
+            refusal = self.count_refused(batch, error)
+            if refusal is error:
+                raise
+            raise refusal from error
         if future is not None and not future.done():
             waiting.expect()
         self.count_accepted(batch)
@@ -237,12 +246,13 @@ class ReceiverEntry:
         counters = self._counters.get(transport) or self._bind(transport)
         counters[0].value += batch.items
 
-    def count_refused(self, batch: Batch, error: ConsumeError) -> None:
-        """Count the items of a refused batch, and note them in the error."""
+    def count_refused(self, batch: Batch, error: ConsumeError) -> ConsumeError:
+        """Count the items of a refused batch, and note them in the error; return the error for its sender."""
         transport = batch.origin.transport
         counters = self._counters.get(transport) or self._bind(transport)
         counters[1].value += batch.items
         error.items = batch.items
+        return refusal_for(batch.origin.tenant, error)
 
     def _bind(self, transport: str) -> tuple[Counter, Counter]:
         accepted, refused = (

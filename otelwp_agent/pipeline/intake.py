@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from otelwp_agent.pipeline.entry import PipelineHead
     from otelwp_agent.telemetry.metrics import Registry
 
-ROOM = 0.5
+MAX_FILL = 0.5
 """Share of an exporter's queue that entries read again may fill."""
 TURN = 0.005
 """Seconds of reading again before other tasks run."""
@@ -140,7 +140,7 @@ class Intake:
 
         def ready(context: RequestContext, done: Done) -> bool:
             tenant = context.origin.tenant
-            return (context.pipelines, tenant, done) not in full and self._has_room(context.pipelines, tenant, done)
+            return (context.pipelines, tenant, done) not in full and self._has_capacity(context.pipelines, tenant, done)
 
         for replay in self.journal.replays(ready):
             if replay is not None:
@@ -158,7 +158,7 @@ class Intake:
                 end = time.perf_counter() + TURN
         return fed
 
-    def _has_room(self, pipelines: Sequence[str], tenant: str, done: Done) -> bool:
+    def _has_capacity(self, pipelines: Sequence[str], tenant: str, done: Done) -> bool:
         """Return whether an exporter that has not settled a tenant's entry has capacity for it."""
         for place, name in enumerate(pipelines):
             if (place, "") in done:
@@ -167,7 +167,7 @@ class Intake:
             if head is None:
                 return True
             for branch, fill in head.fills.items():
-                if (place, branch) not in done and fill(tenant) < ROOM:
+                if (place, branch) not in done and fill(tenant) < MAX_FILL:
                     return True
         return False
 
@@ -188,8 +188,16 @@ class JournaledEntry(ReceiverEntry):
         intake: Intake,
     ) -> None:
         """Write to the intake's journal, to feed `heads`."""
-        super().__init__(heads, receiver, signal, registry, clock=clock, log=log, acknowledge=acknowledge)
-        self.admit = intake.journal.admit  # pipelines need no capacity: the journal has it
+        super().__init__(
+            heads,
+            receiver,
+            signal,
+            registry,
+            clock=clock,
+            log=log,
+            acknowledge=acknowledge,
+            admit=intake.journal.admit,  # pipelines need no capacity: the journal has it
+        )
         self.pipelines = tuple(head.pipeline for head in heads)
         self.intake = intake
         self._senders: dict[Origin, tuple[Key, tuple[Ledger, ...]]] = {}
@@ -207,8 +215,10 @@ class JournaledEntry(ReceiverEntry):
         except ConsumeError as error:
             if allowance is not None:
                 allowance.refund(batch.items, len(batch.body))
-            self.count_refused(batch, error)
-            raise
+            refusal = self.count_refused(batch, error)
+            if refusal is error:
+                raise
+            raise refusal from error
         return future
 
     @property
@@ -270,5 +280,4 @@ class _Request(Answer):
         allowance = self.batch.origin.allowance
         if allowance is not None:
             allowance.refund(self.batch.items, len(self.batch.body))
-        self._entry.count_refused(self.batch, error)
-        self.fail(error)
+        self.fail(self._entry.count_refused(self.batch, error))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from otelwp_agent.component import ComponentId, Connector, Consumer, Kind, Processor
+from otelwp_agent.component import ComponentId, Connector, Consumer, Kind, Processor, ReceiverConfig
 from otelwp_agent.pipeline.entry import ConnectorEntry, PipelineHead, ReceiverEntry
 from otelwp_agent.pipeline.fan_out import FanOut, fan_out
 
@@ -73,7 +73,7 @@ class Wiring:
         environment = self._graph.environment
         registry, intake, clock, log = environment.registry, environment.intake, self._clock, self._log
         config = self._graph.plan.components[Kind.RECEIVER, receiver].config
-        acknowledge = getattr(config, "acknowledge", "accepted")
+        acknowledge = config.acknowledge if isinstance(config, ReceiverConfig) else "accepted"
         if intake is None:
             entry = ReceiverEntry(heads, str(receiver), signal, registry, clock=clock, log=log, acknowledge=acknowledge)
             self._fan_outs.append(entry)

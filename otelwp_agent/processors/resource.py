@@ -28,7 +28,7 @@ from pydantic import Field
 from otelwp_agent.component import ComponentConfig, Context, Effect, Factory, Kind, Processor, Reads, Stability
 from otelwp_agent.config.attribute_actions import AttributeAction  # noqa: TC001 - pydantic reads it
 from otelwp_agent.model import projection_pb2 as pb
-from otelwp_agent.model.attributes import compile_actions, from_context, header_of
+from otelwp_agent.model.attribute_actions import compile_actions, from_context, header_of
 from otelwp_agent.model.projections import parse
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.transport import overload
 from otelwp_agent.transport.compression import decompress
-from otelwp_agent.transport.decoding import OFF_LOOP, Decoding
+from otelwp_agent.transport.decoding import Decoding, is_long_json
 from otelwp_agent.transport.http_messages import PROTOBUF, Head, Request, Response, Route, text_error
 from otelwp_agent.transport.http_server import HttpServer
 from otelwp_agent.transport.refusals import REFUSED_REQUESTS, refusals
@@ -170,12 +170,13 @@ class ZipkinReceiver(Receiver):
                 body, time.time_ns(), parse_string_tags=self._parse_string_tags, max_items=self._max_items
             )
         )
-        if len(body) < OFF_LOOP:
+        is_long = is_long_json(body)
+        if not is_long:
             try:
                 next(steps)
             except StopIteration as stop:
                 return self._hand_over(stop.value, sender)
-        return self._decoding.run(steps, len(body), lambda decoded: self._hand_over(decoded, sender))
+        return self._decoding.run(steps, len(body), lambda decoded: self._hand_over(decoded, sender), in_thread=is_long)
 
     def _hand_over(self, decoded: tuple[Assembly, bytes], sender: _Sender) -> Response | asyncio.Future[Response]:
         """Forward the spans, and count the repairs; return the answer, or its future."""

@@ -62,15 +62,15 @@ class Breaker:
 
     `calm` is true while the breaker is closed, no attempt has failed since the last answer, and the backend does not
     throttle. Then `acquire` returns `Permit.TRY` and `answered` changes nothing, so callers may skip both. `listeners`,
-    one for each sender, are called when an attempt may be possible earlier than `ask_again` returned. `told` is
-    called with the new state at each transition.
+    one for each sender, are called when an attempt may be possible earlier than `ask_again` returned. `on_transition`
+    is called with the new state at each transition.
     """
 
     def __init__(
         self,
         settings: CircuitBreaker,
         random: Callable[[], float],
-        told: Callable[[State], None] = lambda _: None,
+        on_transition: Callable[[State], None] = lambda _: None,
     ) -> None:
         """Start closed; `random()` returns a number in [0, 1)."""
         self.state = State.CLOSED
@@ -78,7 +78,7 @@ class Breaker:
         self.until = 0.0
         """Time of the next permitted attempt; infinity while a probe is under way."""
         self.listeners: list[Callable[[], None]] = []
-        self._told = told
+        self._on_transition = on_transition
         self._random = random
         self._allowed = settings.failures if settings.enabled else 0
         self._first, self._longest = min(settings.open_time, settings.max_open_time), settings.max_open_time
@@ -86,22 +86,22 @@ class Breaker:
         self._failures = 0
         self._prober: object = None
 
-    def acquire(self, now: float, who: object = None, *, hurry: bool = False) -> Permit:
-        """Return the permit of `who` for one attempt now. With `hurry`, only a probe that is under way prevents it."""
-        if self.state is State.HALF_OPEN or (now < self.ask_again(who) and not hurry):
+    def acquire(self, now: float, sender: object = None, *, hurry: bool = False) -> Permit:
+        """Return the permit of `sender` for one attempt now. With `hurry`, only a probe under way prevents it."""
+        if self.state is State.HALF_OPEN or (now < self.ask_again(sender) and not hurry):
             return Permit.NONE
         if self.state is State.CLOSED:
             if not hurry:
-                self._settle_down()
+                self._end_throttling()
             return Permit.TRY
         self.until = float("inf")
-        self._prober = who
-        self._go(State.HALF_OPEN)
+        self._prober = sender
+        self._enter(State.HALF_OPEN)
         return Permit.PROBE
 
-    def ask_again(self, who: object = None) -> float:
-        """Return when `who` should call `acquire` again after `Permit.NONE`."""
-        if who is self._prober and self.state is State.OPEN and len(self.listeners) > 1:
+    def ask_again(self, sender: object = None) -> float:
+        """Return when `sender` should call `acquire` again after `Permit.NONE`."""
+        if sender is self._prober and self.state is State.OPEN and len(self.listeners) > 1:
             return self.until + PRECEDENCE
         return self.until
 
@@ -114,7 +114,7 @@ class Breaker:
             return
         self.until = 0.0
         self.calm = True
-        self._go(State.CLOSED)
+        self._enter(State.CLOSED)
 
     def throttled(self, now: float, retry_after: float | None) -> None:
         """Record that the backend has no capacity now; `retry_after` is the wait that it requested, if any."""
@@ -143,22 +143,22 @@ class Breaker:
         """Return the permit of an attempt without a result. If it was the probe, another one may start."""
         if permit is Permit.PROBE and self.state is State.HALF_OPEN:
             self.until = now
-            self._go(State.OPEN)
+            self._enter(State.OPEN)
 
     def _open(self, now: float, retry_after: float | None) -> None:
         wait = self._open_time * (1 + JITTER * (2 * self._random() - 1))
         self.until = now + max(wait, min(retry_after or 0.0, MAX_RETRY_AFTER))
         self.calm = False
-        self._go(State.OPEN)
+        self._enter(State.OPEN)
 
-    def _settle_down(self) -> None:
+    def _end_throttling(self) -> None:
         """Clear a throttling that has ended."""
         self.until = 0.0
         self.calm = not self._failures
 
-    def _go(self, state: State) -> None:
+    def _enter(self, state: State) -> None:
         self.state = state
-        self._told(state)
+        self._on_transition(state)
         if state is not State.HALF_OPEN:
             for listener in tuple(self.listeners):
                 listener()

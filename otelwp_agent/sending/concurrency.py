@@ -9,6 +9,9 @@ the shortest of the last one to two minutes is the floor of the class. The floor
 is slow for good has a new floor, and gets its sends back.
 
 The limit starts at its maximum, so a healthy exporter is never slowed down.
+
+A tenant may use all but one of the sends: its backend may never answer, and the last one is for a tenant without any.
+Several such tenants share by the rule of `fair_share`.
 """
 
 from __future__ import annotations
@@ -49,7 +52,16 @@ class Concurrency:
         self._before = self._floors
         """… and in the period before."""
 
-    def went_well(self, started: float, ended: float, size: int, *, busy: bool) -> None:
+    def allows(self, own: int) -> bool:
+        """Return whether a tenant with `own` sends under way may begin another."""
+        limit = self.limit
+        return (own + 1) * limit <= (limit - 1) * (limit - (self.sending - own))  # a share of (limit - 1) / limit
+
+    def is_busy(self, tenant: str) -> bool:
+        """Return whether a sender of `tenant` alone could begin no other send."""
+        return self.sending >= (self.limit - 1 if tenant else self.limit)
+
+    def succeeded(self, started: float, ended: float, size: int, *, busy: bool) -> None:
         """Record a send of `size` bytes that was answered. `busy`: as many sends were under way as the limit allows."""
         if ended > self._turn:
             self._forget(ended)
@@ -67,7 +79,7 @@ class Concurrency:
             self._exact = min(self._exact + 1 / self._exact, self._most)
             self.limit = int(self._exact)
 
-    def went_wrong(self, started: float, ended: float) -> None:
+    def failed(self, started: float, ended: float) -> None:
         """Halve the limit, unless the send had begun before it was halved last."""
         if started >= self._cut_at:
             self._cut_at = ended
@@ -78,7 +90,7 @@ class Concurrency:
     def _was_slow(self, started: float, ended: float, *, busy: bool) -> None:
         self._slow += WEIGHT * (1 - self._slow)
         if busy and self._slow > TOO_SLOW:
-            self.went_wrong(started, ended)
+            self.failed(started, ended)
 
     def _forget(self, now: float) -> None:
         self._turn = now + MEMORY

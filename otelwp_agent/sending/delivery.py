@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from otelwp_agent.config.blocks import Retry
     from otelwp_agent.model.batch import Batch
-    from otelwp_agent.sending.attempts import Tries
+    from otelwp_agent.sending.attempts import Attempts
     from otelwp_agent.sending.breaker import Breaker, Permit
     from otelwp_agent.sending.dispatcher import Dispatcher
     from otelwp_agent.sending.metrics import ExporterMetrics
@@ -51,7 +51,7 @@ class Delivery:
 
     def __init__(  # noqa: PLR0913 - the parts of one sender, and three settings
         self,
-        tries: Tries,
+        attempts: Attempts,
         metrics: ExporterMetrics,
         *,
         queue: SendingQueue,
@@ -65,12 +65,12 @@ class Delivery:
         dead_letters: DeadLetters | None,
         random: Callable[[], float],
     ) -> None:
-        """Send with `tries` for the exporter with the id `exporter`, at most `max_bytes` (`None`: no limit) at once.
+        """Send with `attempts` for the exporter with the id `exporter`, at most `max_bytes` (`None`: no limit) at once.
 
         `journaled`: a journal keeps what is sent here, so what cannot be delivered or kept when the agent stops is not
         lost.
         """
-        self._tries = tries
+        self._attempts = attempts
         self._metrics = metrics
         self._queue = queue
         self._breaker = breaker
@@ -97,7 +97,7 @@ class Delivery:
             last_try = self._dispatcher.draining
             started = self._clock()
             try:
-                rejected = await self._tries.once(batch, permit)
+                rejected = await self._attempts.once(batch, permit)
             except RetryableError as error:
                 self._put_off(entry, error, started, last_try=last_try)
             except PermanentError as error:
@@ -108,9 +108,9 @@ class Delivery:
             self.abandon(entry)
             raise
         except Exception as error:  # noqa: BLE001 - a bug ends this batch, not the sender
-            self._metrics.broke("sending broke")
+            self._metrics.bug("sending broke")
             if not entry.released:
-                self._bury(entry, "internal_error", repr(error))
+                self._give_up(entry, "internal_error", repr(error))
 
     def abandon(self, entry: QueuedBatch) -> None:
         """Release a batch because the agent stops: the journal keeps it, or it is dropped."""
@@ -125,6 +125,7 @@ class Delivery:
     def abandon_all(self) -> None:
         """Abandon every batch that waits in the queue."""
         self._queue.recall(float("inf"))
+        self._queue.limit_sends(None)  # nothing more is sent
         while self._queue.ready:
             self.abandon(self._queue.take())
 
@@ -152,17 +153,17 @@ class Delivery:
             self._queue.replace(entry, parts)
         else:
             self._metrics.failed(error)
-            self._bury(entry, error.reason, error)
+            self._give_up(entry, error.reason, error)
 
     def _accept(self, entry: QueuedBatch, rejected: int) -> None:
         """Settle a batch that the backend accepted, except for `rejected` items."""
-        if entry.suspicion is not None:
-            entry.suspicion.taken = True
+        if entry.search is not None:
+            entry.search.accepted = True
         batch = entry.batch
         taken = max(0, batch.items - rejected) if rejected > 0 else batch.items
         self._metrics.sent(taken)
         if not taken:
-            self._bury(entry, "partial_success", _REJECTED)
+            self._give_up(entry, "partial_success", _REJECTED)
             return
         self._queue.release(entry)
         if taken == batch.items:
@@ -172,12 +173,10 @@ class Delivery:
         for receipt, items in batch.shares:
             delivered = min(items, taken)
             taken -= delivered
-            if delivered:
-                receipt.settle(Outcome.DELIVERED, delivered)
-            if delivered < items:
-                receipt.settle(Outcome.DROPPED, items - delivered, "partial_success")
+            receipt.settle(Outcome.DELIVERED, delivered)
+            receipt.settle(Outcome.DROPPED, items - delivered, "partial_success")
 
-    def _bury(self, entry: QueuedBatch, reason: str, error: object) -> None:
+    def _give_up(self, entry: QueuedBatch, reason: str, error: object) -> None:
         """Give up a batch that can never be delivered; keep it as a dead letter if possible."""
         letters = self._dead_letters
         fate = Fate.LOST

@@ -1,9 +1,10 @@
 """Decide when the next queued batch is sent, and by which task.
 
 A `Dispatcher` runs one task for each consumer. A task takes a batch from the queue when three conditions hold: a batch
-is ready, fewer sends are under way than the concurrency limit allows, and the circuit breaker gives a permit. Otherwise
-it sleeps until `wake` is called, which everything does that makes a send possible, or until a timer fires: the next
-retry is due, or the breaker lets a probe through. A task that has finished a send looks for the next batch by itself.
+is ready, fewer sends are under way than the concurrency limit allows (of all, and of the tenant of the batch), and the
+circuit breaker gives a permit. Otherwise it sleeps until `wake` is called, which everything does that makes a send
+possible, or until a timer fires: the next retry is due, or the breaker lets a probe through. A task that has finished a
+send looks for the next batch by itself.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Dispatcher:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
         self._ending = False
+        queue.limit_sends(concurrency)
         breaker.listeners.append(self.wake)
 
     def start(self, name: str, send: Send) -> None:
@@ -109,8 +111,9 @@ class Dispatcher:
                     await send(entry, permit)
                 finally:
                     concurrency.sending -= 1
+                    queue.finished(entry)
                 continue
-            empty = not (queue.ready or queue.later)
+            empty = not (queue.ready or queue.later or queue.resting)
             if empty and self._ending:
                 break
             sleeper: asyncio.Future[None] = loop.create_future()
@@ -123,7 +126,7 @@ class Dispatcher:
     def _permit(self) -> Permit:
         """Return the permit to send the next batch now, or `Permit.NONE`."""
         queue, breaker, concurrency = self._queue, self._breaker, self._concurrency
-        if not (queue.ready or queue.later) or concurrency.sending >= concurrency.limit:
+        if concurrency.sending >= concurrency.limit or not (queue.may_send() or queue.later):
             return Permit.NONE
         if not queue.later and breaker.calm:
             return _TRY
@@ -131,13 +134,14 @@ class Dispatcher:
         # Prefer a batch that was never tried as the probe: the failed one may be what the backend cannot process.
         if not queue.ready or self.draining or breaker.state is State.CLOSED:
             queue.recall(now)
-        return breaker.acquire(now, self, hurry=self.draining) if queue.ready else Permit.NONE
+        return breaker.acquire(now, self, hurry=self.draining) if queue.may_send() else Permit.NONE
 
     def _due(self) -> float | None:
         """Return when, on the clock, a send may be possible without a call of `wake`; `None` for never."""
-        if self._concurrency.sending >= self._concurrency.limit:
+        queue = self._queue
+        if self._concurrency.sending >= self._concurrency.limit or not (queue.ready or queue.later):
             return None
-        at = max(0.0 if self._queue.ready else self._queue.due, self._breaker.ask_again(self))
+        at = max(0.0 if queue.ready else queue.due, self._breaker.ask_again(self))
         return None if at == float("inf") else at
 
     def _wake_all(self) -> None:
@@ -151,8 +155,8 @@ class Dispatcher:
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm_at = at
-        self._alarm = loop.call_later(max(0.0, at - self._clock()), self._ring)
+        self._alarm = loop.call_later(max(0.0, at - self._clock()), self._on_alarm)
 
-    def _ring(self) -> None:
+    def _on_alarm(self) -> None:
         self._alarm = None
         self.wake()

@@ -70,7 +70,7 @@ IN_FLIGHT = Instrument(
     InstrumentKind.GAUGE,
     _TWO,
 )
-RETRIES = Instrument("otelwp_exporter_retries", "Tries after the first.", labels=_TWO)
+RETRIES = Instrument("otelwp_exporter_retries", "Attempts to send after the first.", labels=_TWO)
 DROPPED = Instrument(
     "otelwp_exporter_dropped_items",
     "Items given up and lost, by reason. Items that are kept as dead letters are in otelwp_dead_letter_items.",
@@ -124,7 +124,7 @@ def breaker_of(context: Context, retry: Retry, random: Callable[[], float]) -> B
     exporter, log, registry = str(context.id), context.log, context.registry
     before = State.CLOSED
 
-    def told(state: State) -> None:
+    def on_transition(state: State) -> None:
         nonlocal before
         registry.counter(BREAKER_TRANSITIONS, exporter=exporter, state=state.label).add()
         if state is State.CLOSED:
@@ -137,7 +137,7 @@ def breaker_of(context: Context, retry: Retry, random: Callable[[], float]) -> B
         before = state
 
     settings = retry.circuit_breaker if retry.enabled else CircuitBreaker(enabled=False)
-    breaker = Breaker(settings, random, told)
+    breaker = Breaker(settings, random, on_transition)
     return breaker
 
 
@@ -214,7 +214,7 @@ class ExporterMetrics:
         """Count an attempt after the first."""
         self._retries.add()
 
-    def tried(self, seconds: float) -> None:
+    def attempted(self, seconds: float) -> None:
         """Record an attempt that took `seconds`."""
         self._duration.observe(seconds)
 
@@ -272,7 +272,7 @@ class ExporterMetrics:
         """Log a bug in the exporter: with traceback the first time, later only the number."""
         self._bugs.report(error, self._context.clock)
 
-    def broke(self, event: str) -> None:
+    def bug(self, event: str) -> None:
         """Log the exception that is being handled, which is a bug, with its traceback."""
         self._log.exception(event)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.errors import MalformedError, PermanentError, TooLargeError
 from otelwp_agent.model.projections import split_batch, split_bytes, split_receipts
-from otelwp_agent.sending.queued_batch import Suspicion
+from otelwp_agent.sending.queued_batch import MalformedSearch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,9 +47,9 @@ def parts_of(
 
 def _search_continues(entry: QueuedBatch) -> bool:
     """Return whether to search on for the malformed request: not if the backend refuses everything."""
-    suspicion = entry.suspicion = entry.suspicion or Suspicion()
-    suspicion.refused += 1
-    return suspicion.taken or suspicion.refused <= REFUSALS_BEFORE_GIVING_UP
+    search = entry.search = entry.search or MalformedSearch()
+    search.refused += 1
+    return search.accepted or search.refused <= REFUSALS_BEFORE_GIVING_UP
 
 
 def _halves(batch: Batch) -> list[Batch]:

@@ -6,8 +6,9 @@ Invariants:
   being sent.
 * No batch is put beyond the capacity, except one that is larger than all of it, into an empty queue, and one that a
   fan-out has `admitted` (at most one for each fan-out that the queue is a branch of, because the next one is refused).
-  The same holds for the share of the capacity that a tenant may use.
+  The same holds for the part of the capacity that a tenant may use (`fair_share`).
 * A stage that was refused is called when a batch has been released (by the capacity `space`, or that of its tenant).
+  Each release also calls one stage that waits for the share of another tenant, because it increases all shares.
 * Parts of a batch that was split are measured again. They may exceed the limits (a part repeats its resources), and are
   sent before what their tenant sent later.
 * A batch whose retry is not due is in `later`, and counts all the time; when it is due, it waits for its turn again.
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.capacity import Capacity
 from otelwp_agent.errors import Overloaded
+from otelwp_agent.fair_share import allowance
 from otelwp_agent.sending.fair_queue import FairQueue
 from otelwp_agent.sending.queued_batch import QueuedBatch
 
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 
     from otelwp_agent.config.blocks import Queue
     from otelwp_agent.model.batch import Batch
-    from otelwp_agent.sending.queued_batch import Suspicion, TenantQueue
+    from otelwp_agent.sending.concurrency import Concurrency
+    from otelwp_agent.sending.queued_batch import MalformedSearch, TenantQueue
 
 SHARE_BYTES = 200
 """Memory that one share of a batch holds beside the body: its receipt, a pair and a place in a list (CPython 3.11)."""
@@ -65,8 +68,7 @@ class SendingQueue:
         """Items of all batches that were ever put."""
         self._little_units = max(1, self.capacity // LITTLE)
         self._little_bytes = max(1, self.max_bytes // LITTLE)
-        share = settings.max_tenant_share if settings.enabled else 1.0
-        self._tenant_capacity, self._tenant_bytes = self.capacity * share, self.max_bytes * share
+        self._share = settings.max_tenant_share if settings.enabled else 1.0
         self._sizer = settings.sizer if settings.enabled else "requests"
         self._owner = owner
         self._clock = clock
@@ -76,16 +78,20 @@ class SendingQueue:
         self._watched = False
         """Whether a release has to be reported."""
         self._share_bytes = share_bytes
-        self._lines = FairQueue()
-        self.ready = self._lines.ring
-        """True if a batch waits whose turn may come now."""
+        self._tenants = FairQueue()
+        self.ready = self._tenants.ring
+        """True if a batch waits that may be sent, unless its tenant may not begin another send (`may_send`)."""
+        self.resting = self._tenants.resting
+        """True if a batch waits until another batch of its tenant has been sent."""
+        self.may_send = self._tenants.may_send
+        """Returns whether a batch waits that may be sent now."""
         self.later: list[tuple[float, int, QueuedBatch]] = []
         """Batches whose retry is not due: a heap by due time."""
         self._puts_off = 0
 
     def __len__(self) -> int:
         """Return the number of batches that wait, for their turn or for their retry."""
-        return len(self._lines) + len(self.later)
+        return len(self._tenants) + len(self.later)
 
     @property
     def due(self) -> float:
@@ -97,11 +103,14 @@ class SendingQueue:
 
         The use by all tenants counts two thirds, so that a tenant without batches here is accepted longest.
         """
-        line = self._lines.of(tenant)
-        share = self._tenant_capacity if tenant else self.capacity
-        share_bytes = self._tenant_bytes if tenant else self.max_bytes
-        of_all = max(self.size / self.capacity, self.bytes / self.max_bytes)
-        return max(line.size / share, line.bytes / share_bytes, of_all * 2 / 3)
+        tenant_queue = self._tenants.of(tenant)
+        of_all = max(self.size / self.capacity, self.bytes / self.max_bytes) * 2 / 3
+        if not (tenant_queue.size or tenant_queue.bytes):
+            return of_all
+        most, most_bytes = self._allowances(tenant_queue) if tenant else (self.capacity, self.max_bytes)
+        if most <= 0 or most_bytes <= 0:
+            return 1.0
+        return max(tenant_queue.size / most, tenant_queue.bytes / most_bytes, of_all)
 
     def admit(self) -> None:
         """Raise `Overloaded` if the queue is full, or refused batches wait for capacity."""
@@ -110,22 +119,33 @@ class SendingQueue:
 
     def refusal(self, batch: Batch) -> Overloaded | None:
         """Return why `put` would refuse the batch now, or `None`."""
-        return self._refusal(self._entry(batch, self._lines.of(batch.origin.tenant)))
+        return self._refusal(self._entry(batch, self._tenants.of(batch.origin.tenant)))
 
     def put(self, batch: Batch) -> None:
         """Append a batch, or raise `Overloaded`."""
-        entry = self._entry(batch, self._lines.of(batch.origin.tenant))
+        entry = self._entry(batch, self._tenants.of(batch.origin.tenant))
         if not batch.admitted:
             refusal = self._refusal(entry)
             if refusal is not None:
                 raise refusal
         self._hold(entry)
         self.taken += batch.items
-        self._lines.append(entry)
+        self._tenants.append(entry)
 
     def take(self) -> QueuedBatch:
-        """Remove and return the next batch to send, which counts until it is released. One must be `ready`."""
-        return self._lines.take()
+        """Remove and return the next batch to send, which counts until it is released. One must be `ready`.
+
+        Call `finished` when its sending has ended.
+        """
+        return self._tenants.take()
+
+    def finished(self, entry: QueuedBatch) -> None:
+        """Record that the sending of a batch has ended, whatever the outcome: its tenant may begin another send."""
+        self._tenants.finished(entry)
+
+    def limit_sends(self, concurrency: Concurrency | None) -> None:
+        """Let `concurrency` limit the sends of each tenant, if tenants share the queue; `None` for no limit."""
+        self._tenants.limit_sends(concurrency if self._share < 1 else None)
 
     def put_off(self, entry: QueuedBatch, due: float) -> None:
         """Let a batch that was taken wait for its retry until `due`."""
@@ -135,7 +155,7 @@ class SendingQueue:
     def recall(self, now: float) -> None:
         """Move batches whose retry is due back to their tenant's queue, before those that were never sent."""
         while self.later and self.later[0][0] <= now:
-            self._lines.append_first(heappop(self.later)[2])
+            self._tenants.append_first(heappop(self.later)[2])
 
     def release(self, entry: QueuedBatch, *, progress: bool = True) -> None:
         """Release the capacity of a batch that was taken. `progress`: the backend answered."""
@@ -146,12 +166,19 @@ class SendingQueue:
     def freed(self, tenant: str = "", *, progress: bool = False) -> None:
         """Let stages offer again that wait for the queue, or for the share of `tenant`."""
         self.space.freed(progress=progress)
-        share = self._shares.get(tenant)
+        shares = self._shares
+        share = shares.get(tenant)
         if share is not None:
             share.freed(progress=progress)
             if progress or not share.watched:
-                del self._shares[tenant]
-        self._watched = self.space.watched or bool(self._shares)
+                del shares[tenant]
+        other = next(iter(shares), None)
+        if other is not None and other != tenant:
+            share = shares.pop(other)
+            share.freed(progress=False)
+            if share.watched:
+                shares[other] = share  # the next release is for another one
+        self._watched = self.space.watched or bool(shares)
 
     def freed_for_all(self) -> None:
         """Let all stages offer again that wait for the queue or for a tenant's share."""
@@ -160,9 +187,9 @@ class SendingQueue:
 
     def _give_back(self, entry: QueuedBatch) -> None:
         entry.released = True
-        line = entry.tenant_queue
-        line.size -= entry.units
-        line.bytes -= entry.bytes
+        tenant_queue = entry.tenant_queue
+        tenant_queue.size -= entry.units
+        tenant_queue.bytes -= entry.bytes
         self.size -= entry.units
         self.bytes -= entry.bytes
         self.items -= entry.batch.items
@@ -171,33 +198,42 @@ class SendingQueue:
         """Release a batch and put the parts it was split into."""
         self._give_back(entry)
         for batch in parts:
-            part = self._entry(batch, entry.tenant_queue, entry.suspicion)
+            part = self._entry(batch, entry.tenant_queue, entry.search)
             self._hold(part)
-            self._lines.append_first(part)
+            self._tenants.append_first(part)
 
-    def _entry(self, batch: Batch, line: TenantQueue, suspicion: Suspicion | None = None) -> QueuedBatch:
+    def _entry(self, batch: Batch, tenant_queue: TenantQueue, search: MalformedSearch | None = None) -> QueuedBatch:
         body = len(batch.body)
         units = 1 if self._sizer == "requests" else batch.items if self._sizer == "items" else body
-        return QueuedBatch(batch, units, body + self._share_bytes * len(batch.shares), line, suspicion)
+        return QueuedBatch(batch, units, body + self._share_bytes * len(batch.shares), tenant_queue, search)
 
     def _hold(self, entry: QueuedBatch) -> None:
-        line = entry.tenant_queue
-        line.size += entry.units
-        line.bytes += entry.bytes
+        tenant_queue = entry.tenant_queue
+        tenant_queue.size += entry.units
+        tenant_queue.bytes += entry.bytes
         self.size += entry.units
         self.bytes += entry.bytes
         self.items += entry.batch.items
 
     def _refusal(self, entry: QueuedBatch) -> Overloaded | None:
+        tenant_queue = entry.tenant_queue
+        if tenant_queue.tenant and self._share < 1 and (tenant_queue.size or tenant_queue.bytes):
+            # First, because a tenant that may put no more must not wait for the space that others need.
+            most, most_bytes = self._allowances(tenant_queue)
+            if tenant_queue.size + entry.units > most or tenant_queue.bytes + entry.bytes > most_bytes:
+                return self._tenant_full(tenant_queue, most, most_bytes)
         too_many = self.size + entry.units > self.capacity or self.bytes + entry.bytes > self.max_bytes
         if self.space.full or (too_many and (self.size or self.bytes)):
             return self._full()
-        line = entry.tenant_queue
-        if line.tenant:
-            too_many = line.size + entry.units > self._tenant_capacity or line.bytes + entry.bytes > self._tenant_bytes
-            if too_many and (line.size or line.bytes):
-                return self._tenant_full(line)
         return None
+
+    def _allowances(self, tenant_queue: TenantQueue) -> tuple[float, float]:
+        """Return the units and bytes that a tenant may use now."""
+        share = self._share
+        return (
+            allowance(self.capacity, share, self.size - tenant_queue.size),
+            allowance(self.max_bytes, share, self.bytes - tenant_queue.bytes),
+        )
 
     def _full(self) -> Overloaded:
         almost = self.size + self._little_units > self.capacity or self.bytes + self._little_bytes > self.max_bytes
@@ -210,17 +246,18 @@ class SendingQueue:
             capacity=self.space,
         )
 
-    def _tenant_full(self, line: TenantQueue) -> Overloaded:
-        share = self._shares.get(line.tenant)
+    def _tenant_full(self, tenant_queue: TenantQueue, most: float, most_bytes: float) -> Overloaded:
+        share = self._shares.get(tenant_queue.tenant)
         if share is None:
-            share = Capacity(self._owner, self._clock, share=line.tenant, cause=self.space)
-            self._shares[line.tenant] = share
+            share = Capacity(self._owner, self._clock, share=tenant_queue.tenant, cause=self.space)
+            self._shares[tenant_queue.tenant] = share
         share.refuse()
         self._watched = True
         return Overloaded(
-            f"tenant {line.tenant} fills its share of the sending queue of {self._owner} "
-            f"({line.size} of {self._tenant_capacity:.0f} {self._sizer}, "
-            f"{line.bytes} of {self._tenant_bytes:.0f} bytes; sending_queue.max_tenant_share is the share)",
+            f"tenant {tenant_queue.tenant} fills its share of the sending queue of {self._owner} "
+            f"({tenant_queue.size} of {most:.0f} {self._sizer}, "
+            f"{tenant_queue.bytes} of {most_bytes:.0f} bytes; sending_queue.max_tenant_share is the share)",
             reason="tenant_queue_full",
             capacity=share,
+            tenant=tenant_queue.tenant,
         )

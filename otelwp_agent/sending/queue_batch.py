@@ -25,6 +25,7 @@ def batcher(queue: Queue, context: Context) -> BatchProcessor | None:
         send_batch_size=settings.min_size,
         send_batch_max_size=0 if in_bytes else settings.max_size,
         timeout=settings.flush_timeout,
+        max_tenant_share=queue.max_tenant_share,
         metadata_keys=[key.lower() for key in settings.partition.metadata_keys],
     )
     if in_bytes and settings.min_size:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from otelwp_agent.errors import Overloaded, RetryableError
-from otelwp_agent.sending.attempts import Tries
+from otelwp_agent.sending.attempts import Attempts
 from otelwp_agent.sending.concurrency import Concurrency
 from otelwp_agent.sending.delivery import Delivery
 from otelwp_agent.sending.dispatcher import Dispatcher
@@ -88,12 +88,12 @@ class Sender:
         self.breaker = breaker or breaker_of(context, retry, random)
         self._concurrency = Concurrency(queue.min_concurrency, queue.num_consumers)
         self._metrics = ExporterMetrics(context, signal, self._queue, self.breaker, self._concurrency)
-        self._tries = Tries(exporter, self._metrics, self.breaker, self._concurrency, timeout)
+        self._attempts = Attempts(exporter, self._metrics, self.breaker, self._concurrency, timeout)
         self._dispatcher = Dispatcher(self._queue, self.breaker, self._concurrency, queue.num_consumers, clock)
         limits = [limit for limit in (exporter.max_request_bytes, max_bytes(queue)) if limit is not None]
         endless = keeps and "max_elapsed_time" not in retry.model_fields_set
         self._delivery = Delivery(
-            self._tries,
+            self._attempts,
             self._metrics,
             queue=self._queue,
             breaker=self.breaker,
@@ -109,8 +109,8 @@ class Sender:
 
     @property
     def headers(self) -> Sequence[str]:
-        """The client headers by which its batcher separates batches."""
-        return self._batcher.headers if self._batcher is not None else ()
+        """The client headers that its exporter reads, and those by which its batcher separates batches."""
+        return (*self.exporter.headers, *(self._batcher.headers if self._batcher is not None else ()))
 
     def fill(self, tenant: str) -> float:
         """Return the share of the queue's capacity for a tenant that is used, from 0 to 1."""
@@ -169,7 +169,7 @@ class Sender:
                 async with asyncio.timeout(max(0.0, deadline - self._clock())):
                     await self._batcher.shutdown()
         await self._dispatcher.finish(deadline)
-        self._tries.close()
+        self._attempts.close()
         self._delivery.abandon_all()
         self._dispatcher.close()
         metrics.close()

@@ -42,7 +42,7 @@ class Timeouts:
             loop = self._loop = self._loop or asyncio.get_running_loop()
             late_at = self._running[task] = loop.time() + self._seconds
             if self._timer is None:
-                self._timer = loop.call_at(late_at, self._look)
+                self._timer = loop.call_at(late_at, self._cancel_late)
         return task
 
     def end(self, task: asyncio.Task[object]) -> None:
@@ -63,14 +63,14 @@ class Timeouts:
             self._timer = None
         self._running.clear()
 
-    def _look(self) -> None:
+    def _cancel_late(self) -> None:
         self._timer = None
         assert self._loop is not None  # noqa: S101 - the timer was set on it
         now = self._loop.time()
         while self._running:
             task, late_at = next(iter(self._running.items()))
             if late_at > now:
-                self._timer = self._loop.call_at(late_at, self._look)
+                self._timer = self._loop.call_at(late_at, self._cancel_late)
                 return
             del self._running[task]
             self._late.add(task)

@@ -179,7 +179,7 @@ class _Libraries(logging.Handler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Log the name of the library whose record could not be formatted, without its arguments."""
-        get(logger=record.name).warning("library_log_record_broken", record=str(record.msg))
+        get(logger=record.name).warning("log record of a library cannot be formatted", record=str(record.msg))
 
 
 def _route_libraries(level: Level) -> None:

@@ -146,6 +146,16 @@ class Registry:
             for values in gone:
                 del cells[values]
 
+    def remove(self, instrument: Instrument, **labels: str) -> None:
+        """Remove the cells of `instrument` that have all of these labels: what they count is no longer reported.
+
+        A counter that is bound again later starts at 0, as after a restart.
+        """
+        _, cells = self._families.get(instrument.name, (instrument, {}))
+        wanted = labels.items()
+        for values in [each for each in cells if wanted <= dict(zip(instrument.labels, each, strict=True)).items()]:
+            del cells[values]
+
     def value(self, name: str, **labels: str) -> float:
         """Return the sum of the cells of a counter or gauge whose labels include these; 0 if there are none."""
         if name not in self._families:

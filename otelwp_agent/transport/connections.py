@@ -1,20 +1,14 @@
-"""Count the connections of a server, in total and per peer, and limit the requests of each peer."""
+"""Count the connections of a server, in total and per peer."""
 
 from __future__ import annotations
 
-import ipaddress
-import math
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from otelwp_agent.limiting.addresses import peer_key
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterator
-
-_V6_NETWORK = 64
-"""Prefix length of the IPv6 network that counts as one peer: a host usually has all addresses of a /64."""
-
-_ROUNDING = 1e-6
-"""Rounding error in seconds that sums of intervals may have."""
 
 
 class Connection(Protocol):
@@ -22,11 +16,16 @@ class Connection(Protocol):
 
     deadline: float
     """Time at which `time_is_up` is called, by the clock of `time.monotonic`."""
+    old_at: float
+    """Time at which `grow_old` is called, by the same clock."""
     peer: str
     """IP address of the client; an empty string on a unix socket."""
 
     def time_is_up(self) -> None:
         """Close the connection, with or without an answer: its deadline has passed."""
+
+    def grow_old(self) -> None:
+        """Prepare to close the connection: it has reached its maximum age. Called again after the grace."""
 
     def drain(self) -> None:
         """Close the connection as soon as no answer is pending."""
@@ -95,41 +94,7 @@ class Connections(Generic[C]):
         return len(self._open) - self._limit
 
 
-class RequestRate:
-    """Limits the requests per second of each peer (GCRA with a burst of one second)."""
-
-    __slots__ = ("_due", "_interval")
-
-    def __init__(self, per_second: int) -> None:
-        """Allow `per_second` requests per second of each peer."""
-        self._interval = 1 / per_second
-        self._due: dict[str, float] = {}  # by peer: the time at which its burst is fully available again
-
-    def take(self, peer: str, now: float) -> float:
-        """Count a request at time `now`; return 0 if it is allowed, else the seconds to wait."""
-        due = max(self._due.get(peer, -math.inf), now)
-        wait = due - now - (1 - self._interval)
-        if wait > _ROUNDING:
-            return wait
-        self._due[peer] = due + self._interval
-        return 0.0
-
-    def forget_idle(self, now: float) -> None:
-        """Remove the peers whose whole burst is available again."""
-        self._due = {peer: due for peer, due in self._due.items() if due > now}
-
-
 def peer_of(transport: asyncio.BaseTransport) -> str:
     """Return the IP address of the peer; an empty string on a unix socket."""
     peer = transport.get_extra_info("peername")
     return peer[0] if isinstance(peer, tuple) else ""
-
-
-def peer_key(address: str) -> str:
-    """Return the key that identifies a peer: an IPv4 address, or the /64 network of an IPv6 address."""
-    if ":" not in address:
-        return address
-    parsed = ipaddress.IPv6Address(address.partition("%")[0])
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.IPv6Address(int(parsed) >> (128 - _V6_NETWORK) << (128 - _V6_NETWORK)))

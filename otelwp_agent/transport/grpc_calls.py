@@ -14,12 +14,12 @@ Invariant: `reserved` is the part of `in_flight.used` that is reserved for messa
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import math
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from otelwp_agent.errors import ConsumeError, Overloaded, RetryableError
+from otelwp_agent.limiting.addresses import peer_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -206,8 +206,7 @@ def address(peer: str) -> str:
         return rest.rpartition(":")[0]
     if family == "ipv6":
         number, _, _ = rest.removeprefix("%5B").partition("%")
-        found = ipaddress.IPv6Address(number)
-        return str(found.ipv4_mapped or ipaddress.IPv6Network((found, 64), strict=False))
+        return peer_key(number)
     return peer
 
 

@@ -113,7 +113,7 @@ class ErrorRenderer(Protocol):
     """Renders an error of a route in the format and encoding of its clients."""
 
     def __call__(self, head: Head, status: int, error: ConsumeError) -> Response:
-        """Return the response for `error`."""
+        """Return the response for `error`. Of the head, only the media type may matter."""
 
 
 class DropRenderer(Protocol):

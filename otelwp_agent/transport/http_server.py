@@ -11,10 +11,11 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from otelwp_agent.errors import ConsumeError, RetryableError, StartError
+from otelwp_agent.errors import ConsumeError, RateLimitedError, RetryableError, StartError
+from otelwp_agent.limiting.gcra import Gcra, Rate
 from otelwp_agent.transport import status as statuses
 from otelwp_agent.transport.compression import decompress
-from otelwp_agent.transport.connections import Connections, RequestRate
+from otelwp_agent.transport.connections import Connections
 from otelwp_agent.transport.decoding import OBJECTS, Decoding, in_one_step
 from otelwp_agent.transport.gate import require_gate
 from otelwp_agent.transport.http_arrivals import Arrivals
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from otelwp_agent.transport.gate import Gate
     from otelwp_agent.transport.http_heads import ParsedHead
     from otelwp_agent.transport.http_listeners import Acceptor
+    from otelwp_agent.transport.http_messages import ErrorRenderer
     from otelwp_agent.transport.http_session_owner import OwnedConnection
     from otelwp_agent.transport.overload import Drops
     from otelwp_agent.transport.tls import ServerTls
@@ -99,7 +101,8 @@ class HttpServer:
             settings.max_connections, settings.max_connections_per_peer
         )
         per_second = settings.max_requests_per_second_per_peer
-        self.rate = RequestRate(per_second) if per_second else None
+        self.peer_rate = Rate(per_second, per_second) if per_second else None
+        self.peer_rates = Gcra()
         self.gate = gate
         self.arrivals = Arrivals.of(InFlight() if in_flight is None else in_flight)
         self.limit = settings.max_request_body_size
@@ -260,7 +263,8 @@ class HttpServer:
         in_flight, size = self.arrivals.in_flight, len(body)
         steps = in_one_step(decompress, head.encoding, body, self.limit, self._encodings)
         deliver = partial(self._deliver, route, head, peer)
-        answer = self._inflating.run(steps, size, deliver, reserve=min(self.limit, OBJECTS * size))
+        reserve = min(self.limit, OBJECTS * size)
+        answer = self._inflating.run(steps, size, deliver, in_thread=True, reserve=reserve)
         in_flight.reserve(size)
         answer.add_done_callback(lambda _: in_flight.release(size))
         return answer
@@ -289,10 +293,14 @@ class HttpServer:
             render = plan.route.render_dropped
             return _ACCEPTED if render is None else render(plan.head, items, str(error))
         self.on_refused(error.reason)
-        status = status or statuses.http_status(error)
-        if isinstance(plan.route, Route) and plan.route.render_error is not None:
-            return plan.route.render_error(plan.head, status, error)
-        return text_error(status, str(error), statuses.response_headers(error))
+        renderer = plan.route.render_error if isinstance(plan.route, Route) else None
+        if not isinstance(error, RateLimitedError):
+            return _rendered(plan.head, status, error, renderer)
+        kind = renderer, plan.head.media_type, status
+        response = error.rendered.get(kind)
+        if not isinstance(response, Response):
+            response = error.rendered[kind] = _rendered(plan.head, status, error, renderer)
+        return response
 
     def _sweep(self) -> None:
         """Update the time and the Date header, close expired connections, and check the certificate files."""
@@ -300,8 +308,10 @@ class HttpServer:
         self.prefix = f"Date: {_imf_date(time.gmtime())}\r\n{self._extra}".encode("latin-1")
         for session in [each for each in self.sessions if each.deadline < now]:
             session.time_is_up()
-        if self.rate is not None:
-            self.rate.forget_idle(now)
+        for session in [each for each in self.sessions if each.old_at < now]:
+            session.grow_old()
+        if self.peer_rate is not None:
+            self.peer_rates.forget_idle(now)
         tls = self.settings.tls
         if tls is not None and tls.reload_interval and now - self._tls_checked >= tls.reload_interval:
             self._tls_checked = now
@@ -315,6 +325,14 @@ class HttpServer:
                 self.log.info("certificate reloaded", server=self.name)
         except StartError as error:
             self.log.warning("certificate not reloaded; the old one stays", server=self.name, error=str(error))
+
+
+def _rendered(head: Head, status: int, error: ConsumeError, render: ErrorRenderer | None) -> Response:
+    """Return the response to an error, in plain text if the route has no format of its own; 0 is the error's status."""
+    status = status or statuses.http_status(error)
+    if render is not None:
+        return render(head, status, error)
+    return text_error(status, str(error), statuses.response_headers(error))
 
 
 def _imf_date(at: time.struct_time) -> str:

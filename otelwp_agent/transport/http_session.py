@@ -17,19 +17,15 @@ import time
 from typing import TYPE_CHECKING
 
 from otelwp_agent.errors import ConsumeError, MalformedError, Overloaded, PermanentError, TooLargeError
-from otelwp_agent.transport.connections import peer_of
+from otelwp_agent.limiting.addresses import peer_key
 from otelwp_agent.transport.gate import http_certificate
 from otelwp_agent.transport.http_body import ChunkedBody, LengthBody, TrailersTooLargeError
 from otelwp_agent.transport.http_flow import (
-    BACKLOG_FULL,
-    BLOCKED,
     BODY,
     BUDGET,
     CLOSING,
     HEAD,
-    UNWRITABLE,
     WAITING,
-    Flow,
 )
 from otelwp_agent.transport.http_heads import (
     END_OF_HEAD,
@@ -39,6 +35,7 @@ from otelwp_agent.transport.http_heads import (
     RequestPlan,
     parse_head,
 )
+from otelwp_agent.transport.http_lifetime import LINGER, ConnectionLifetime
 from otelwp_agent.transport.http_messages import Response, Route, text_error
 
 if TYPE_CHECKING:
@@ -48,19 +45,12 @@ if TYPE_CHECKING:
     from otelwp_agent.transport.http_heads import ParsedHead, Passage
     from otelwp_agent.transport.http_session_owner import HttpSessionOwner
 
-MAX_REFUSED = 64
-"""Maximum number of refused connections that are answered; more are closed without an answer."""
-LINGER = 2.0
-"""Seconds for which a refused client may continue to send, so that it can read the reason."""
-
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_CLOSE = b"Connection: close\r\n\r\n"
-_END = b"\r\n"
 _BLANK = b"\r\n"
 _END_SIZE = len(END_OF_HEAD)
 
 
-class Session(Flow):
+class Session(ConnectionLifetime):
     """The connection of one client."""
 
     __slots__ = (
@@ -71,18 +61,12 @@ class Session(Flow):
         "_keeps",
         "_plan",
         "_refused",
-        "deadline",
         "passage",
-        "peer",
-        "server",
     )
 
     def __init__(self, server: HttpSessionOwner) -> None:
         """Serve a client of `server`; a reload replaces `server`."""
-        super().__init__(server.arrivals.in_flight)
-        self.server = server
-        self.deadline = math.inf
-        self.peer = ""
+        super().__init__(server)
         self._arrivals = server.arrivals
         self._head: HeadReader | None = None  # set while HEAD is set
         self._plan: RequestPlan | None = None  # set while BODY is set
@@ -93,57 +77,6 @@ class Session(Flow):
         self._admitted: Passage | None = None  # set while a request that the gate has admitted is in progress
 
     # -- called by the transport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count the connection; answer 503 if there are too many."""
-        server = self.server
-        self.begin(transport, peer_of(transport))
-        reason = server.sessions.add(self)
-        if reason:
-            server.on_refused(reason)
-            if server.sessions.excess() > MAX_REFUSED:
-                self._busy |= CLOSING
-                self.transport.abort()
-                return
-            # With `accept_and_drop`, a web page waits for the response: the client should not retry.
-            wait = (("Retry-After", "1"),) if server.drops is None else ()
-            self._last_word(text_error(503, "too many connections", wait))
-
-    def begin(self, transport: asyncio.BaseTransport, peer: str) -> None:
-        """Use `transport`, whose connection is already counted."""
-        self.transport = transport  # type: ignore[assignment]  # a stream's transport is a Transport
-        self.peer = peer
-        self.deadline = self.server.now + self.server.timeouts.idle
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
-        """Release everything: the client no longer reads."""
-        self._busy |= CLOSING
-        self._drop_input()
-        self.server.session_ended(self)
-
-    def pause_writing(self) -> None:
-        """Process no more requests while the client does not read, for at most `write_timeout`."""
-        self._busy |= UNWRITABLE
-        self.deadline = self.server.now + self.server.timeouts.write
-
-    def resume_writing(self) -> None:
-        """Continue: the client reads again."""
-        busy, server = self._busy, self.server
-        if busy & CLOSING:
-            self._busy &= ~UNWRITABLE
-            return
-        if busy & WAITING:
-            self.deadline = math.inf
-        else:
-            timeouts = server.timeouts
-            limit = timeouts.body if busy & BODY else timeouts.header if busy & HEAD else timeouts.idle
-            self.deadline = server.now + limit
-        self._unblock(UNWRITABLE)
-
-    def eof_received(self) -> bool:
-        """Keep the connection open while a response is pending: a client may close its side after sending."""
-        self._eof = True
-        return bool(self._busy & BLOCKED) and not self._busy & CLOSING and self.server.settings.tls is None
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the protocol's signature
         """Return the buffer that all sessions share. It is empty between two reads."""
@@ -294,7 +227,7 @@ class Session(Flow):
 
     def _refuse(self, response: Response, data: bytes, extra: bytes = b"") -> int:
         """Answer and close; return the end of `data`."""
-        self._last_word(response, extra)
+        self._respond_and_close(response, extra)
         return len(data)
 
     def _refuse_head(self, error: PermanentError, data: bytes) -> int:
@@ -303,7 +236,7 @@ class Session(Flow):
     def _drop_input(self) -> None:
         if not self._busy & WAITING:  # else the request ends with its answer
             self._leave()
-        self._take_backlog()
+        super()._drop_input()
         self._arrivals.end(self)
         self._body = self._plan = self._head = None
 
@@ -323,15 +256,15 @@ class Session(Flow):
         assert plan is not None  # noqa: S101 - only unfinished bodies are refused
         message = "unfinished requests use too much memory; send fewer at once, or faster"
         error = Overloaded(message, retry_after=LINGER, reason="in_flight")
-        self._last_word(self.server.refusal(plan, error, 503), plan.extra)
+        self._respond_and_close(self.server.refusal(plan, error, 503), plan.extra)
 
     # -- responses
 
     def _admit(self, plan: RequestPlan) -> bool:
         """Return whether the peer's rate and the route accept the request now, before its body is read."""
         server, route = self.server, plan.route
-        if server.rate is not None and self.peer:
-            wait = server.rate.take(self.peer, time.monotonic())
+        if server.peer_rate is not None and self.peer:
+            wait = server.peer_rates.take(peer_key(self.peer), server.peer_rate, time.monotonic())
             if wait:
                 error = Overloaded("too many requests from this address", retry_after=wait, reason="peer_rate")
                 self._refused = server.refusal(plan, error)
@@ -391,47 +324,8 @@ class Session(Flow):
             self._write(plan, answer.result())
         self._unblock(WAITING)
 
-    def _write(self, plan: RequestPlan, response: Response) -> None:
-        server = self.server
-        body = b"" if plan.head.method == "HEAD" else response.body
-        if plan.keep_alive and not server.draining:
-            self.deadline = server.now + server.timeouts.idle
-            self.transport.write(b"".join((response.start, server.prefix, plan.extra, response.rest, _END, body)))
-        else:
-            self.transport.write(b"".join((response.start, server.prefix, plan.extra, response.rest, _CLOSE, body)))
-            self._close()
-
-    def _last_word(self, response: Response, extra: bytes = b"") -> None:
-        """Answer before the request is complete, and close after the client has had time to read the response."""
-        self._busy |= CLOSING
-        self._drop_input()
-        transport, server = self.transport, self.server
-        if transport.is_closing():
-            return
-        transport.write(b"".join((response.start, server.prefix, extra, response.rest, _CLOSE, response.body)))
-        if transport.can_write_eof():
-            transport.write_eof()
-        self.deadline = server.now + LINGER
-        self._unpause(BACKLOG_FULL | BUDGET)  # bytes that still arrive are read and dropped
-
-    def time_is_up(self) -> None:
-        """Close a connection that was idle or slow for too long."""
-        if self._busy & CLOSING or self.transport.get_write_buffer_size():
-            self.abort()
-        elif self._busy & (HEAD | BODY):
-            self.server.on_refused("timeout")
-            what = "body" if self._busy & BODY else "headers"
-            self._last_word(text_error(408, f"the request's {what} did not arrive in time"))
-        else:
-            self._close()
-
     def drain(self) -> None:
         """Close now if no request is in progress, or if the body waits for memory; otherwise after the response."""
         if self._paused & BUDGET:
             self.refuse_body()
-        if self._busy & CLOSING or not (self._busy & ~UNWRITABLE or self._backlog):
-            self._close()
-
-    def abort(self) -> None:
-        """Close at once, without a response."""
-        self.transport.abort()
+        super().drain()

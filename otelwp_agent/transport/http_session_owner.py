@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from otelwp_agent.config import blocks
     from otelwp_agent.errors import ConsumeError
-    from otelwp_agent.transport.connections import Connections, RequestRate
+    from otelwp_agent.limiting.gcra import Gcra, Rate
+    from otelwp_agent.transport.connections import Connections
     from otelwp_agent.transport.gate import Gate
     from otelwp_agent.transport.http_arrivals import Arrivals
     from otelwp_agent.transport.http_heads import HeadCache, ParsedHead, RequestPlan
@@ -52,7 +53,9 @@ class HttpSessionOwner(Protocol):
     buffer: memoryview
     """The same, writable in parts."""
     drops: Drops | None
-    rate: RequestRate | None
+    peer_rate: Rate | None
+    """The rate that one peer may send requests at, if it is limited."""
+    peer_rates: Gcra
     gate: Gate | None
     """Authenticates and limits requests."""
     limit: int

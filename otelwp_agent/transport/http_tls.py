@@ -67,13 +67,14 @@ class TlsAcceptor:
 class Handshake:
     """A connection until its TLS handshake is complete; then a `Session` replaces it."""
 
-    __slots__ = ("_socket", "_started", "_task", "deadline", "peer", "server")
+    __slots__ = ("_socket", "_started", "_task", "deadline", "old_at", "peer", "server")
 
     def __init__(self, server: HttpSessionOwner, connection: socket.socket, peer: str) -> None:
         """Own `connection`, which was accepted for `server` from the address `peer`."""
         self.server = server
         self.peer = peer
         self.deadline = server.now + server.timeouts.header
+        self.old_at = math.inf
         self._socket = connection
         self._started = False
         self._task: asyncio.Task[None] | None = None
@@ -96,6 +97,9 @@ class Handshake:
         """Close a connection whose handshake takes too long."""
         self.server.on_refused("tls_timeout")
         self.abort()
+
+    def grow_old(self) -> None:
+        """Do nothing: the age of a connection begins after its handshake."""
 
     def drain(self) -> None:
         """Close the connection: no request has arrived."""

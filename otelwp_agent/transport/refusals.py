@@ -9,7 +9,7 @@ from otelwp_agent.telemetry.metrics import Instrument
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otelwp_agent.telemetry.metrics import Registry
+    from otelwp_agent.telemetry.metrics import Counter, Registry
 
 REFUSED_REQUESTS = Instrument(
     "otelwp_receiver_refused_requests",
@@ -19,7 +19,15 @@ REFUSED_REQUESTS = Instrument(
 
 
 def refusals(registry: Registry, receiver: str, transport: str) -> Callable[[str], None]:
-    """Return a function that counts a refusal by its reason."""
-    return lambda reason: registry.counter(
-        REFUSED_REQUESTS, receiver=receiver, transport=transport, reason=reason
-    ).add()
+    """Return a function that counts a refusal by its reason, which is one of a few constants."""
+    counters: dict[str, Counter] = {}
+
+    def count(reason: str) -> None:
+        counter = counters.get(reason)
+        if counter is None:
+            counter = counters[reason] = registry.counter(
+                REFUSED_REQUESTS, receiver=receiver, transport=transport, reason=reason
+            )
+        counter.value += 1
+
+    return count

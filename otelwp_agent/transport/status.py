@@ -22,7 +22,9 @@ from otelwp_agent.errors import (
     MalformedError,
     Overloaded,
     PermanentError,
+    RateLimitedError,
     RetryableError,
+    ThrottledError,
     TooLargeError,
     UnauthenticatedError,
 )
@@ -75,6 +77,7 @@ _HTTP: tuple[tuple[type[ConsumeError], int], ...] = (
     (TooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (UnauthenticatedError, HTTPStatus.UNAUTHORIZED),
     (ForbiddenError, HTTPStatus.FORBIDDEN),
+    (ThrottledError, HTTPStatus.SERVICE_UNAVAILABLE),
     (Overloaded, HTTPStatus.TOO_MANY_REQUESTS),
     (RetryableError, HTTPStatus.SERVICE_UNAVAILABLE),
     (InternalError, HTTPStatus.INTERNAL_SERVER_ERROR),
@@ -82,6 +85,7 @@ _HTTP: tuple[tuple[type[ConsumeError], int], ...] = (
 _GRPC: tuple[tuple[type[ConsumeError], GrpcCode], ...] = (
     (UnauthenticatedError, GrpcCode.UNAUTHENTICATED),
     (ForbiddenError, GrpcCode.PERMISSION_DENIED),
+    (ThrottledError, GrpcCode.UNAVAILABLE),
     (Overloaded, GrpcCode.RESOURCE_EXHAUSTED),
     (RetryableError, GrpcCode.UNAVAILABLE),
     (InternalError, GrpcCode.INTERNAL),
@@ -99,11 +103,19 @@ def http_status(error: ConsumeError) -> int:
 
 
 def response_headers(error: ConsumeError) -> tuple[tuple[str, str], ...]:
-    """Return the headers that an HTTP response to `error` needs: `Retry-After`, `WWW-Authenticate`."""
+    """Return the headers that an HTTP response to `error` needs: `Retry-After`, `X-RateLimit-…`, `WWW-Authenticate`."""
     if isinstance(error, UnauthenticatedError):
         return tuple(("WWW-Authenticate", challenge) for challenge in error.challenges)
     wait = retry_after(error)
-    return (("Retry-After", retry_after_header(wait)),) if wait is not None else ()
+    headers = (("Retry-After", retry_after_header(wait)),) if wait is not None else ()
+    if isinstance(error, RateLimitedError):
+        return (
+            *headers,
+            ("X-RateLimit-Limit", str(math.floor(error.quota))),
+            ("X-RateLimit-Remaining", str(math.floor(error.remaining))),
+            ("X-RateLimit-Reset", str(math.ceil(error.reset_after))),
+        )
+    return headers
 
 
 def retry_after(error: ConsumeError) -> float | None:

@@ -49,7 +49,7 @@ def test_a_kill_repeats_nothing_that_was_settled_at_the_healthy_one(tmp_path, se
         in_flight = trial.load.ask("counts")["sent"] - delivered
 
         trial.start()
-        time.sleep(1)
+        time.sleep(1)  # the branch that is down would get something by now
         assert ill.ask("counts")["spans"] == 0
         assert trial.settle()["in_flight"] == 0
         trial.stop()

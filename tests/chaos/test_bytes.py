@@ -19,9 +19,9 @@ def left(tmp_path, seed):
     with Trial(tmp_path, seed=seed, rate=40, faults=False, directory=tmp_path / "j") as trial:
         trial.start()
         trial.load.ask("go")
-        time.sleep(0.4)
+        time.sleep(0.4)  # some requests are delivered before the backend goes away
         trial.sink.ask("set", listens=False)
-        time.sleep(0.7)
+        time.sleep(0.7)  # some requests wait in the journal before the agent is killed
         trial.kill()
         (segment,) = trial.segments()
         folder = tmp_path / "read"

@@ -69,7 +69,7 @@ def test_a_disk_that_takes_no_more_writes_makes_senders_wait(tmp_path, seed, tel
     with trial_of(tmp_path, seed, tmp_path / "j") as trial:
         trial.start()
         trial.load.ask("go")
-        time.sleep(0.3)
+        time.sleep(0.3)  # some requests are accepted before writes fail
         with no_writes(trial.agent.pid):
             refused(trial)
         taken(trial)
@@ -138,9 +138,9 @@ def test_a_journal_that_is_removed_while_the_agent_runs_loses_nothing(tmp_path, 
         trial.sink.ask("set", listens=False)
         trial.start()
         trial.load.ask("go")
-        time.sleep(0.5)
+        time.sleep(0.5)  # some requests are in the journal before it is removed
         shutil.rmtree(trial.journal, ignore_errors=True)  # the agent may already write to it again
-        time.sleep(1.5)
+        time.sleep(1.5)  # the journal looks for its files once a second
         trial.load.ask("rest")
         output = trial.agent.output
         trial.kill()

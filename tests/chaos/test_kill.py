@@ -45,7 +45,7 @@ def test_without_a_journal_spans_are_lost(tmp_path, seed):
         trial.load.ask("go")
         for _ in range(3):
             trial.start()
-            time.sleep(0.5)
+            time.sleep(0.5)  # some requests arrive in each run
             trial.kill()
         trial.start()
         trial.settle()

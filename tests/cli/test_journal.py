@@ -39,6 +39,14 @@ async def test_a_sound_journal(life):
     assert output.endswith("result    sound\n")
 
 
+async def test_the_json_output_has_the_branches_that_are_done(life):
+    life.kill()
+    status, output, _ = verify(life.journal.directory, "--json")
+    assert (status, json.loads(output)["waiting"]) == (
+        0, {"traces": {"entries": 4, "items": 8, "done": {"jaeger": 1}}},
+    )  # fmt: skip
+
+
 async def test_an_agent_that_runs_is_noted_and_nothing_is_changed(life):
     before = {path: path.stat().st_mtime_ns for path in life.journal.directory.iterdir()}
     status, output, _ = verify(life.journal.directory)

@@ -30,6 +30,14 @@ def test_text_that_is_not_what_it_should_be(data, document, repairs):
     assert read(data) == (document, repairs)
 
 
+def test_each_byte_that_is_not_utf8_is_read_as_latin1():
+    text = bytes(range(0x80, 0x100))
+    assert read(b'"%b"' % (b" ".join(text[index : index + 1] for index in range(128)))) == (
+        " ".join(text.decode("latin-1")),
+        ["invalid_utf8"],
+    )
+
+
 @pytest.mark.parametrize("data", [b"", b"nonsense", b"\xff{", b'{"a":NaN}', b"[" * 5000, b'{"a":"\xe9}'])
 def test_what_is_no_json_is_refused_with_its_place(data):
     with pytest.raises(MalformedError, match=r"the body is not JSON: .*column"):

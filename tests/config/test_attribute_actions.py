@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from otelwp_agent.config.attribute_actions import AttributeAction
-from otelwp_agent.model.attributes import Action
+from otelwp_agent.model.attribute_actions import Action
 
 
 @pytest.mark.parametrize(

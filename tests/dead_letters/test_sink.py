@@ -32,7 +32,8 @@ def registry():
 
 @pytest.fixture
 async def sink(tmp_path, registry):
-    sink = DeadLetterFile(tmp_path / "run" / "dead-letters", 2**16, registry, structlog.get_logger(), lambda: 5.0)
+    path, log = tmp_path / "run" / "dead-letters", structlog.get_logger()
+    sink = DeadLetterFile(path, 2**16, registry, log, lambda: 5.0, max_tenant_share=1)  # all letters have one tenant
     sink.open()
     yield sink
     sink.close()

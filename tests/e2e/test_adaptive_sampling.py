@@ -6,7 +6,7 @@ import signal
 from otelwp_agent.sampling.consistent import randomness_of
 from tests.e2e.test_dead_letters import Backend, audit, until
 from tests.kit.agent import Agent, post
-from tests.processors.test_adaptive_sampling import CHANCE, QUARTER, body_of, span
+from tests.kit.sampled_traces import CHANCE, QUARTER, body_of, span
 
 CONFIG = """
 receivers:

@@ -1,16 +1,20 @@
 import asyncio
+import os
+from pathlib import Path
 
 import pytest
 import structlog
 
 from otelwp_agent.config.service import JournalConfig
 from otelwp_agent.journal.claims import JournalClaim
+from otelwp_agent.journal.entry_store import EntryStore
 from otelwp_agent.journal.journal import Journal
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.ledgers import Ledgers
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.metrics import Registry
+from tests.journal.entries import make
 from tests.kit.otlp import delimited
 
 
@@ -106,7 +110,46 @@ def live(tmp_path):
         life.kill()
 
 
+def open_files(directory):
+    """Return the files below `directory` that this process has open."""
+    links = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    return sorted(link for link in links if link.startswith(str(directory)))
+
+
 @pytest.fixture
 def body():
     """Return a body of two spans that tells its number."""
     return lambda number: delimited(1, delimited(2, delimited(2, b"\x2a\x04%04d" % number) * 2))
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Return a list that gets the flags of each file that is opened."""
+    real, flags_of_each = os.open, []
+
+    def spy(path, flags, *arguments, **options):
+        flags_of_each.append(flags)
+        return real(path, flags, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", spy)
+    return flags_of_each
+
+
+@pytest.fixture
+def entry_store():
+    return EntryStore(None, structlog.get_logger())
+
+
+@pytest.fixture
+def segment(tmp_path):
+    """Return a segment whose first entry has number 10, with the pipelines `a` and `b` as contexts 0 and 1."""
+    segment = make(tmp_path, 4, 10, "a", "b")
+    yield segment
+    segment.close()
+
+
+@pytest.fixture
+def other(tmp_path):
+    segment = make(tmp_path, 5, 20, "b", "a")
+    yield segment
+    segment.close()

@@ -1,10 +1,16 @@
+import os
+
 import pytest
 
 from otelwp_agent.journal import records
 from otelwp_agent.journal.audit import audit_directory
-from otelwp_agent.journal.records import Commit, JournalDamage, JournalSnapshot, RecordKind
+from otelwp_agent.journal.records import Commit, JournalDamage, JournalSnapshot, RecordKind, RequestContext
 from otelwp_agent.journal.segment import Segment
+from otelwp_agent.model.batch import Origin
+from otelwp_agent.model.ledger_report import LedgerLine
 from otelwp_agent.model.receipt import Outcome
+from otelwp_agent.model.signal import Signal
+from tests.journal.conftest import open_files
 
 
 @pytest.fixture
@@ -165,12 +171,13 @@ async def test_a_flipped_byte_is_told_with_its_place(journal):
 
 
 async def test_a_torn_last_write_is_told_and_no_problem(journal):
+    whole = audit_directory(journal).source
     path = segments(journal)[-1]
     with path.open("ab") as file:
         file.write(b"torn")
     report = audit_directory(journal)
     assert report.balances
-    assert "a last write of 4 bytes cut off (it was not acknowledged)" in report.source
+    assert report.source == f"{whole}, a last write of 4 bytes cut off (it was not acknowledged)"
 
 
 async def test_it_changes_nothing(journal):
@@ -182,3 +189,92 @@ async def test_it_changes_nothing(journal):
 def test_an_empty_directory_and_one_that_is_not_there(tmp_path):
     report = audit_directory(tmp_path)
     assert (report.lines, report.balances) == ([], True)
+
+
+async def test_each_pipeline_receiver_tenant_and_exporter_has_a_line_with_all_figures(live, body):
+    life = live()
+    life.journal.remember_exporters(lambda: [("jaeger", 9, 4, {"malformed": 2, "retries_exhausted": 1}, 2)])
+    one, two, three, four, _ = await life.put(*[body(number) for number in range(5)], pipelines=("a", "b"), tenant="x")
+    (five,) = await life.put(body(5), pipelines=("a",), items=3)
+    one.settle()
+    two.settle(Outcome.SAMPLED_OUT)
+    three.settle(Outcome.FILTERED)
+    four.settle(Outcome.DROPPED, "malformed")
+    five.settle(Outcome.DROPPED, "retries_exhausted")
+    await life.journal.close()
+    directory = life.journal.directory
+    report = audit_directory(directory)
+
+    def line(kind, name, share, reasons, accepted):
+        figures = {"delivered": share, "sampled_out": share, "filtered": share, "in_flight": share}
+        return LedgerLine(kind, name, accepted=accepted, dropped=sum(reasons.values()), reasons=reasons, **figures)
+
+    assert report.lines == [
+        line("pipeline", "a", 2, {"malformed": 2, "retries_exhausted": 3}, 13),
+        line("pipeline", "b", 2, {"malformed": 2}, 10),
+        line("receiver", "otlp", 4, {"malformed": 4, "retries_exhausted": 3}, 23),
+        LedgerLine("tenant", "", accepted=3, dropped=3, reasons={"retries_exhausted": 3}),
+        line("tenant", "x", 4, {"malformed": 4}, 20),
+        LedgerLine(
+            "exporter", "jaeger", accepted=9, delivered=4, dropped=3, in_flight=2,
+            reasons={"malformed": 2, "retries_exhausted": 1},
+        ),
+    ]  # fmt: skip
+    assert report.source == f"journal {directory}, 1 requests not settled"
+    assert report.problems == []
+
+
+def test_entries_whose_ledger_is_missing_are_reported_as_in_flight(tmp_path):
+    segment = Segment.create(tmp_path, 1, 1)
+    context = RequestContext(Origin("otlp", "http", "shop"), ("a",))
+    segment.write(
+        [
+            *records.other(segment.marker, RecordKind.SNAPSHOT, JournalSnapshot(1, [], 0.0).encode()),
+            *records.other(segment.marker, RecordKind.CONTEXT, context.encode()),
+            *records.entry(segment.marker, 1, Signal.TRACES, 0, 7, b"body"),
+            *records.other(segment.marker, RecordKind.COMMIT, Commit(range(1, 2)).encode()),
+        ],
+        sync=False,
+    )
+    segment.close()
+    report = audit_directory(tmp_path)
+    assert report.lines == [
+        LedgerLine("pipeline", "a", in_flight=7),
+        LedgerLine("receiver", "otlp", in_flight=7),
+        LedgerLine("tenant", "shop", in_flight=7),
+    ]
+
+
+async def test_damage_is_reported_with_file_offset_and_length(live, body):
+    life = live()
+    await life.put(body(0), body(1))
+    life.kill()
+    (segment,) = life.journal._entry_store.segments
+    begin, end = segment.offsets
+    with segment.path.open("r+b") as file:
+        file.seek(begin + records.HEADER_BYTES)
+        file.write(b"\xff")
+    assert f"{segment.path.name}: {end - begin} bytes from offset {begin} are damaged" in problems(
+        life.journal.directory
+    )
+
+
+async def test_a_missing_end_is_reported_with_the_number_of_lost_requests(live, body):
+    life = live()
+    await life.put(body(0))
+    size = life.journal.stored
+    await life.put(body(1), body(2))
+    life.kill()
+    (path,) = segments(life.journal.directory)
+    with path.open("r+b") as file:
+        file.truncate(size)
+    assert problems(life.journal.directory) == [
+        "the end of the journal is missing: up to 2 acknowledged requests are lost"
+    ]
+
+
+async def test_the_audit_opens_no_file_for_writing_and_closes_all(journal, opened):
+    audit_directory(journal)
+    assert len(opened) == 4, "the mark and the segments"
+    assert {flags & os.O_ACCMODE for flags in opened} == {os.O_RDONLY}
+    assert open_files(journal) == []

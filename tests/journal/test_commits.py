@@ -29,6 +29,8 @@ async def test_a_check_that_is_due_during_a_write_follows_it(live, body, monkeyp
     monkeypatch.setattr(
         SegmentStore, "find_displaced", lambda _: checked.append(life.journal._commits.builder) or False
     )
+    await life.put(body(9))
+    assert checked == []
     submit = life.journal._commits._writer.submit
 
     def check_meanwhile(work, done):
@@ -38,6 +40,9 @@ async def test_a_check_that_is_due_during_a_write_follows_it(live, body, monkeyp
     monkeypatch.setattr(life.journal._commits._writer, "submit", check_meanwhile)
     await life.put(body(0))
     assert checked == [None]
+    monkeypatch.setattr(life.journal._commits._writer, "submit", submit)
+    await life.put(body(1))
+    assert checked == [None], "no other check is due"
 
 
 async def test_checks_end_with_the_journal(live, body, monkeypatch):
@@ -54,7 +59,8 @@ async def test_checks_end_with_the_journal(live, body, monkeypatch):
 
 
 def sized(*sizes):
-    return [SimpleNamespace(batch=SimpleNamespace(body=bytes(size))) for size in sizes]
+    origin = SimpleNamespace(tenant="")
+    return [SimpleNamespace(batch=SimpleNamespace(body=bytes(size), origin=origin)) for size in sizes]
 
 
 def taken(commits, *sizes):

@@ -2,16 +2,13 @@ import errno
 import os
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from otelwp_agent.journal import entry_store as shelves
 from otelwp_agent.journal.commits import CommitLoop
-from otelwp_agent.journal.entry_store import EntryStore
-from otelwp_agent.journal.records import RequestContext
-from otelwp_agent.journal.segment import FIRST_PARTLY_DONE, RELEASED, RUNNING, WAITING, Segment
-from otelwp_agent.model.batch import Origin
+from otelwp_agent.journal.segment import FIRST_PARTLY_DONE, RELEASED, RUNNING, WAITING
 from otelwp_agent.model.receipt import Outcome
+from tests.journal.entries import make, settle
 
 
 def large(number):
@@ -26,22 +23,6 @@ async def fill_until(life, done):
         (request,) = await life.put(large(number))
         request.settle()
     pytest.fail("it never happened")
-
-
-def make(directory, number, first, *names):
-    segment = Segment.create(directory, number, first)
-    segment.contexts = {at: RequestContext(Origin("otlp", "http"), (name,)) for at, name in enumerate(names)}
-    return segment
-
-
-@pytest.fixture
-def entry_store():
-    return EntryStore(None, structlog.get_logger())
-
-
-def settle(entry_store, entry, *, parked=False, done=()):
-    entry.parked, entry.done = parked, frozenset(done)
-    return entry_store.end(entry)
 
 
 def test_an_entry_runs_waits_for_some_branches_runs_again_and_is_released(entry_store, tmp_path):
@@ -77,11 +58,11 @@ def test_others_have_their_turn_while_entries_without_room_are_passed(entry_stor
     monkeypatch.setattr(shelves, "GLANCES", 10)
     segment = make(tmp_path, 1, 1, "full", "free")
     entry_store.segments.append(segment)
-    entry_store.add(segment, [(0, 0, 1)] * 35 + [(0, 1, 1)])
-    for index in range(36):
+    entry_store.add(segment, [(0, 0, 1)] * 39 + [(0, 1, 1)])
+    for index in range(40):
         settle(entry_store, entry_store.begin(segment, index, 1, 40), parked=True)
     found = list(entry_store.replays(lambda context, _: context.pipelines == ("free",)))
-    assert [replay and replay.entry.index for replay in found] == [None, None, None, 35]
+    assert [replay and replay.entry.index for replay in found] == [None, None, None, 39]
     segment.close()
 
 
@@ -100,7 +81,7 @@ def test_segments_may_come_and_go_between_two_replays(entry_store, tmp_path):
     settle(entry_store, first)
     settle(entry_store, next(replays).entry)
     segments[0].kept = 0
-    for pruned in entry_store.prune(None):
+    for pruned in entry_store.prune():
         pruned.delete()
     assert entry_store.segments == segments[2:]
     assert [replay.entry.seq for replay in replays] == [5, 6, 7, 8]
@@ -113,12 +94,12 @@ def test_what_is_kept_is_not_deleted(entry_store, tmp_path):
     entry_store.segments += [old, new]
     entry_store.add(old, [(0, 0, 1)])
     entry = entry_store.begin(old, 0, 1, 40)
-    assert entry_store.prune(new) == [], "it is not settled"
+    assert entry_store.prune() == [], "it is not settled"
     settle(entry_store, entry)
-    assert entry_store.prune(new) == [], "that it is settled is not on disk"
+    assert entry_store.prune() == [], "that it is settled is not on disk"
     old.kept = 0
-    assert entry_store.prune(new) == [old]
-    assert entry_store.prune(None) == [], "the last one has the accounts"
+    assert entry_store.prune() == [old]
+    assert entry_store.prune() == [], "the last one has the accounts"
     assert entry_store.segments == [new]
     old.close()
     new.close()

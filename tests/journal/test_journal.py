@@ -8,10 +8,8 @@ from structlog.testing import capture_logs
 from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.journal.audit import audit_directory
 from otelwp_agent.journal.commits import CommitLoop
-from otelwp_agent.journal.segment import Segment
 from otelwp_agent.model.receipt import Outcome
 from tests.journal.conftest import Request
-from tests.kit.graphs import until
 
 
 async def test_what_is_not_settled_comes_back_after_a_kill_in_the_order_in_which_it_came(live, body):
@@ -151,101 +149,6 @@ async def test_what_moves_while_it_is_settled_is_released_where_it_has_come_to(l
     assert live(max_size="4MiB").bodies() == []
 
 
-async def test_a_disk_that_is_full_refuses_and_recovers(live, body, monkeypatch):
-    life = live()
-    await life.put(body(0))
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "pwritev", full)
-        (request,) = await life.put(body(1))
-        assert isinstance(request.error, Overloaded)
-        assert "No space left" in str(request.error)
-        assert life.sums() == (2, [0, 0, 0, 0], 2), "what was not taken is in no account"
-        with pytest.raises(Overloaded, match="cannot be written"):
-            life.journal.admit()
-    life.journal._failure.refuse_until = 0.0
-    await life.put(body(2))
-    assert life.journal.failure == ""
-    life.kill()
-    assert live().bodies() == [body(0), body(2)]
-
-
-async def test_after_a_failed_fsync_another_segment_is_begun(live, body, monkeypatch):
-    life = live()
-    await life.put(body(0))
-
-    def broken(_fd):
-        raise OSError(errno.EIO, "Input/output error")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fdatasync", broken)
-        (request,) = await life.put(body(1))
-    assert request.error is not None
-    life.journal._failure.refuse_until = 0.0
-    await life.put(body(2))
-    assert len(list(life.journal.directory.glob("*.journal"))) == 2
-    life.kill()
-    assert live().bodies() == [body(0), body(2)]
-
-
-async def test_a_torn_last_write_is_forgotten_and_what_was_before_it_is_not(live, body):
-    first = live()
-    await first.put(body(0))
-    size = first.journal._entry_store.segments[-1].size
-    await first.put(body(1))
-    first.kill()
-    path = first.journal._entry_store.segments[-1].path
-    os.truncate(path, size + 50)  # within the second entry
-    second = live()
-    assert (second.bodies(), second.sums()) == ([body(0)], (2, [0, 0, 0, 0], 2))
-    assert second.recovered.torn == 50
-    assert second.recovered.damage == []
-
-
-async def test_an_entry_whose_commit_is_torn_may_have_been_acknowledged(live, body):
-    first = live()
-    await first.put(body(0))
-    await first.put(body(1))
-    first.kill()
-    segment = first.journal._entry_store.segments[-1]
-    os.truncate(segment.path, segment.size - 3)  # within the commit that follows the second entry
-    second = live()
-    assert (second.bodies(), second.sums()) == ([body(0), body(1)], (4, [0, 0, 0, 0], 4))
-
-
-async def test_a_damaged_entry_is_counted_and_costs_no_other(live, body):
-    first = live()
-    for number in range(3):
-        await first.put(body(number))
-    first.kill()
-    segment = first.journal._entry_store.segments[-1]
-    with segment.path.open("r+b") as file:
-        file.seek(segment.offsets[1] + 40)
-        byte = file.read(1)
-        file.seek(-1, os.SEEK_CUR)
-        file.write(bytes([byte[0] ^ 1]))
-    assert not audit_directory(first.journal.directory).balances
-    second = live()
-    assert second.bodies() == [body(0), body(2)]
-    assert second.sums() == (6, [0, 0, 0, 2], 4)
-    assert second.ledgers.get("traces", "otlp", "").dropped_reasons == {"journal_damaged": 2}
-    assert second.registry.value("otelwp_journal_damaged_bytes") > 0
-
-
-async def test_damage_that_comes_while_the_agent_runs_is_counted_when_it_is_met(live, body):
-    first = live()
-    await first.put(body(0), body(1))
-    first.kill()
-    second = live()
-    segment = second.journal._entry_store.segments[0]
-    os.pwrite(segment.fd, b"\xff" * 8, segment.offsets[0] + 40)
-    assert second.bodies() == [body(1)]
-    assert second.sums() == (4, [0, 0, 0, 2], 2)
-
-
 async def test_a_pipeline_that_is_done_is_not_asked_again(live, body):
     first = live()
     (request,) = await first.put(body(0), pipelines=("traces/a", "traces/b"))
@@ -310,87 +213,6 @@ async def test_tenants_have_accounts_of_their_own(live, body):
     assert second.sums(tenant="two") == (2, [0, 0, 0, 0], 2)
 
 
-async def test_a_segment_whose_name_may_not_be_on_disk_is_not_written_to(live, body, monkeypatch):
-    life = live()
-    fsync, calls = os.fsync, []
-
-    def broken_once(fd):
-        calls.append(fd)
-        if len(calls) == 1:
-            raise OSError(errno.EIO, "Input/output error")
-        fsync(fd)
-
-    monkeypatch.setattr(os, "fsync", broken_once)
-    (request,) = await life.put(body(0))
-    assert isinstance(request.error, Overloaded)
-    life.journal._failure.refuse_until = 0.0
-    (request,) = await life.put(body(0))
-    assert (request.error, len(calls)) == (None, 2)
-    assert len(list(life.journal.directory.glob("*.journal"))) == 1
-
-
-async def test_no_number_means_two_entries_even_if_what_failed_cannot_be_cut_off(live, body, monkeypatch):
-    life = live()
-    await life.put(body(0))
-
-    def broken(*_):
-        raise OSError(errno.EIO, "Input/output error")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fdatasync", broken)
-        patch.setattr(os, "ftruncate", broken)
-        await life.put(body(1))
-    life.journal._failure.refuse_until = 0.0
-    await life.put(body(2))
-    life.kill()
-    second = live()
-    replays = second.replay()
-    assert [record.body() for _, record, _ in replays] == [body(0), body(1), body(2)]
-    second.journal.closed(replays[1][0])  # it settles, and takes nothing else with it
-    await second.flush()
-    second.kill()
-    assert live().bodies() == [body(0), body(2)]
-
-
-async def test_a_segment_that_cannot_be_deleted_stops_nothing_and_is_told(live, body, monkeypatch):
-    life = live(max_size="4MiB")
-    refused = []
-
-    def cannot(segment):
-        refused.append(segment)
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr(Segment, "delete", cannot)
-    with capture_logs() as logs:
-        while not refused:
-            (request,) = await life.put(bytes(100_000))
-            request.settle()
-        life.journal._store._deleter.close()
-        await asyncio.sleep(0)
-    assert next(line["event"] for line in logs) == "journal segment not deleted"
-    await life.put(body(1))
-    refused[0].close()
-
-
-@pytest.mark.parametrize("sync", ["group", "none"])
-async def test_a_bug_in_writing_is_told_to_who_waits_and_the_next_write_succeeds(live, body, monkeypatch, sync):
-    life = live(sync=sync)
-    await life.put(body(0))
-
-    def broken(*_):
-        raise ValueError("a bug")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "pwritev", broken)
-        async with asyncio.timeout(5):
-            (request,) = await life.put(body(1))
-    assert "a bug" in str(request.error)
-    life.journal._failure.refuse_until = 0.0
-    await life.put(body(2))
-    life.kill()
-    assert live().bodies() == [body(0), body(2)]
-
-
 async def test_a_close_writes_what_waits_and_refuses_what_comes_after(live, body):
     life = live()
     requests = [Request(life, body(number), 2, ("traces",), "") for number in range(3)]
@@ -405,29 +227,6 @@ async def test_a_close_writes_what_waits_and_refuses_what_comes_after(live, body
     requests[0].settle()  # by who was too slow for the stop: it comes again
     second = live()
     assert second.bodies() == [body(number) for number in range(3)]
-
-
-async def test_what_a_failed_write_would_have_said_the_next_one_says(live, body, monkeypatch):
-    life = live()
-    settled, half, _ = await life.put(body(0), body(1), body(2), pipelines=("a", "b"))
-    settled.settle()
-    half.claims[0].receipt.settle(Outcome.DELIVERED, 2)
-
-    def broken(*_):
-        raise OSError(errno.EIO, "Input/output error")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "pwritev", broken)
-        await life.flush()
-    await life.flush()
-    life.kill()
-    assert audit_directory(life.journal.directory).balances
-    second = live()
-    assert second.sums("a") == (6, [4, 0, 0, 0], 2)
-    assert {replay[1].body(): replay[0].done for replay in second.replay()} == {
-        body(1): {(0, "")},
-        body(2): frozenset(),
-    }
 
 
 async def test_health_names_what_the_journal_holds(live, body):
@@ -523,7 +322,13 @@ async def test_items_that_are_not_settled_are_counted_by_pipeline_receiver_and_t
     await life.put(body(0), pipelines=("a", "b"), tenant="shop")
     await life.put(body(1), pipelines=("a",), tenant="shop", items=3)
     assert life.journal.live() == {("a", "otlp", "shop"): 5, ("b", "otlp", "shop"): 2}
-    writing = asyncio.ensure_future(life.put(body(2), pipelines=("a", "c"), tenant="shop"))
-    await until(lambda: life.journal._commits.builder is not None)
-    assert life.journal.live() == {("a", "otlp", "shop"): 7, ("b", "otlp", "shop"): 2, ("c", "otlp", "shop"): 2}
-    await writing
+    submit, during = life.journal._commits._writer.submit, []
+
+    def spy(work, done):
+        during.append(life.journal.live())
+        submit(work, done)
+
+    life.journal._commits._writer.submit = spy
+    await life.put(body(2), pipelines=("a", "c"), tenant="shop")
+    assert during == [{("a", "otlp", "shop"): 7, ("b", "otlp", "shop"): 2, ("c", "otlp", "shop"): 2}]
+    assert life.journal.live() == during[0]

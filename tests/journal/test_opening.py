@@ -8,6 +8,7 @@ import pytest
 from otelwp_agent.errors import StartError
 from otelwp_agent.journal import opening
 from otelwp_agent.journal.recovery import Recovered
+from otelwp_agent.journal.segment import Segment
 from otelwp_agent.model.ledgers import Ledgers
 from otelwp_agent.model.receipt import Outcome
 
@@ -32,8 +33,12 @@ def test_a_directory_that_cannot_be_used_is_told(tmp_path, why, monkeypatch):
 def test_a_directory_has_one_agent_at_a_time(tmp_path):
     lock, found = opening.take(tmp_path / "made" / "journal")
     assert found.segments == []
-    with pytest.raises(StartError, match="another agent is using"):
+    with pytest.raises(StartError) as error:
         opening.take(tmp_path / "made" / "journal")
+    directory = tmp_path / "made" / "journal"
+    assert str(error.value) == (
+        f"service.journal.directory: another agent is using {directory}: give each agent its own"
+    )
     os.close(lock)
     os.close(opening.take(tmp_path / "made" / "journal")[0])
 
@@ -110,3 +115,23 @@ async def test_a_torn_last_write_is_cut_off(live, body):
     assert (path.stat().st_size, found.segments[-1].size, found.torn) == (size, size, 4)
     found.close()
     os.close(held)
+
+
+async def test_no_file_stays_open_if_a_torn_last_write_cannot_be_cut_off(live, body, monkeypatch):
+    def read_only(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    first = live()
+    await first.put(body(0))
+    first.journal._store.current = None
+    await first.put(body(1))
+    first.kill()
+    segments = first.journal._entry_store.segments
+    assert len(segments) == 2
+    with segments[-1].path.open("ab") as file:
+        file.write(b"torn")
+    monkeypatch.setattr(Segment, "cut", read_only)
+    before = open_files()
+    with pytest.raises(StartError, match=r"cannot use .*: Read-only file system$"):
+        opening.take(first.journal.directory)
+    assert open_files() == before

@@ -6,6 +6,7 @@ import pytest
 from otelwp_agent.journal import records
 from otelwp_agent.journal.segment import DisplacedError, Segment, is_segment
 from otelwp_agent.model.signal import Signal
+from tests.journal.conftest import open_files
 
 
 def test_what_is_written_is_there_for_who_opens_it_next(tmp_path):
@@ -76,6 +77,13 @@ def test_a_new_segment_is_an_empty_file_named_for_its_number_and_marker(segment,
     assert is_segment(segment.path.name)
     assert not is_segment("x" + segment.path.name)
     assert not is_segment(segment.path.name + "x")
+
+
+def test_numbers_can_be_as_large_as_the_format_allows(segment):
+    segment.offsets.append(2**32 - 1)
+    segment.items.append(2**32 - 1)
+    segment.context_numbers.append(2**16 - 1)
+    assert (segment.offsets[0], segment.items[0], segment.context_numbers[0]) == (2**32 - 1, 2**32 - 1, 2**16 - 1)
 
 
 def test_no_two_segments_have_the_same_marker(tmp_path):
@@ -158,3 +166,108 @@ def test_only_a_write_that_is_to_wait_for_the_disk_does(segment, monkeypatch):
 def test_waiting_entries_are_counted_over_contexts_and_states(segment):
     segment.waiting_for.update({(0, 0): 2, (1, 3): 3})
     assert segment.waiting == 5
+
+
+def broken(*_):
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def test_the_file_of_another_segment_is_not_overwritten(segment, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "urandom", lambda _: segment.marker)
+    with pytest.raises(FileExistsError):
+        Segment.create(tmp_path, 3, 10)
+
+
+@pytest.mark.parametrize("removable", [True, False])
+def test_a_new_file_that_cannot_be_examined_is_removed_and_closed(tmp_path, monkeypatch, removable):
+    def read_only(_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", broken)
+        if not removable:
+            patch.setattr(os, "unlink", read_only)
+        with pytest.raises(OSError, match="Input/output error"):
+            Segment.create(tmp_path, 1, 1)
+    assert (len(list(tmp_path.iterdir())), open_files(tmp_path)) == (0 if removable else 1, [])
+
+
+def test_an_existing_file_that_cannot_be_examined_is_closed(segment, tmp_path, monkeypatch):
+    before = open_files(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", broken)
+        with pytest.raises(OSError, match="Input/output error"):
+            Segment.open(segment.path)
+    assert open_files(tmp_path) == before
+
+
+def test_an_opened_segment_can_be_written_to_and_has_no_entries_before_it_is_read(segment):
+    written(segment, b"first")
+    again = Segment.open(segment.path)
+    assert (again.path, again.first, again.end, again.waiting) == (segment.path, 0, 0, 0)
+    assert again.write([b"more"], sync=False) == 4
+    assert segment.path.stat().st_size == segment.size + 4
+    again.close()
+    assert again.fd == -1
+
+
+def test_a_segment_on_another_device_with_the_same_number_is_another_file(segment, monkeypatch):
+    found = segment.path.stat()
+    elsewhere = os.stat_result((*found[:2], found.st_dev + 1, *found[3:]))
+    assert elsewhere.st_ino == found.st_ino
+    monkeypatch.setattr(os, "stat", lambda _: elsewhere)
+    assert not segment.is_in_place
+
+
+def test_a_path_that_cannot_be_checked_is_an_error(segment, monkeypatch):
+    def denied(_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", denied)
+    with pytest.raises(PermissionError):
+        segment.write([b"x"], sync=False)
+
+
+def test_the_error_of_a_write_is_raised_also_if_the_file_cannot_be_truncated(segment, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwritev", full)
+    monkeypatch.setattr(os, "ftruncate", broken)
+    with pytest.raises(OSError, match="No space left"):
+        segment.write([b"x"], sync=False)
+
+
+def test_a_write_returns_the_number_of_its_own_bytes(segment):
+    segment.size = segment.write([b"first"], sync=False)
+    assert segment.write([b"the", b"second"], sync=False) == 9
+    assert segment.path.read_bytes() == b"firstthesecond"
+
+
+def test_bytes_that_were_written_but_cannot_be_synced_are_removed(segment, monkeypatch):
+    segment.size = segment.write([b"first"], sync=False)
+    monkeypatch.setattr(os, "fdatasync", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        segment.write([b"second"], sync=True)
+    assert segment.path.read_bytes() == b"first"
+
+
+def test_only_the_bytes_of_an_entry_are_read(segment, monkeypatch):
+    written(segment, b"first", b"the second")
+    real, reads = os.pread, []
+
+    def spy(fd, size, offset):
+        reads.append((size, offset))
+        return real(fd, size, offset)
+
+    monkeypatch.setattr(os, "pread", spy)
+    segment.entry(0)
+    segment.entry(1)
+    begin = records.HEADER_BYTES + 5
+    assert reads == [(begin, 0), (records.HEADER_BYTES + 10, begin)]
+
+
+def test_a_segment_that_has_disappeared_can_be_deleted(segment):
+    segment.path.unlink()
+    segment.delete()
+    assert segment.fd == -1

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from otelwp_agent.journal import commits, segments
 from otelwp_agent.journal.audit import audit_directory
 from otelwp_agent.model.receipt import Outcome
+from tests.journal.conftest import open_files
 from tests.kit.graphs import until
 
 
@@ -241,3 +242,64 @@ async def test_a_directory_that_has_not_changed_is_not_listed_again(live, body, 
     (life.journal.directory / "x").touch()
     store.find_displaced()
     assert seen
+
+
+async def test_a_new_directory_gets_mark_and_reserve_and_the_old_one_is_unlocked(live, body, log):
+    life = live()
+    await life.put(body(0))
+    replace_directory(life.journal.directory)
+    moved = life.journal.directory.with_name("moved")
+    await life.put(body(1))
+    await until(lambda: not life.journal._store.must_copy)
+    assert {path.name for path in life.journal.directory.iterdir()} >= {"mark", "reserve"}
+    assert str(moved) not in open_files(moved)
+    assert str(moved / "mark") not in open_files(moved)
+    assert str(life.journal.directory) in open_files(life.journal.directory)
+
+
+async def test_a_directory_with_another_journal_is_not_kept_open(live, body, log):
+    life = live()
+    await life.put(body(0))
+    replace_directory(life.journal.directory)
+    foreign = life.journal.directory / "0000000001-0123456789abcdef.journal"
+    foreign.write_bytes(b"")
+    (request,) = await life.put(body(1))
+    assert str(request.error) == (
+        f"the journal cannot be written: {life.journal.directory} now holds another journal ({foreign.name}): "
+        "move it away, or restart the agent to read it"
+    )
+    assert open_files(life.journal.directory) == []
+    foreign.unlink()
+
+
+async def two_segments(life, body):
+    """Write an entry to each of two segments, then settle the first; return the segments."""
+    (settled,) = await life.put(body(0))
+    first = life.journal._store.current
+    await life.put(body(1))
+    life.journal._store.current = None
+    await life.put(body(2))
+    settled.settle()
+    await life.flush()
+    return first, life.journal._store.current
+
+
+async def test_segments_that_disappear_one_after_another_are_all_copied(live, body, log):
+    life = live()
+    for segment in await two_segments(life, body):
+        segment.path.unlink()
+        assert life.journal._store.find_displaced()
+    await life.flush()
+    await until(lambda: not life.journal._store.must_copy)
+    life.kill()
+    assert live().bodies() == [body(1), body(2)]
+
+
+async def test_sums_may_differ_from_the_segment_before_if_one_between_them_disappeared(live, body, log):
+    life = live()
+    _, newest = await two_segments(life, body)
+    newest.path.unlink()
+    await life.put(body(3))
+    await until(lambda: not life.journal._store.must_copy)
+    life.kill()
+    assert audit_directory(life.journal.directory).all_problems() == []

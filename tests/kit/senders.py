@@ -10,8 +10,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otelwp_agent.component import ComponentId, Context, Exporter, Kind
 from otelwp_agent.config.blocks import Queue, Retry
+from otelwp_agent.dead_letters.records import Fate
+from otelwp_agent.errors import MalformedError
 from otelwp_agent.model.batch import Batch, Origin
-from otelwp_agent.model.receipt import Outcome, Receipt
+from otelwp_agent.model.receipt import HELD, Outcome, Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.sending.sender import Sender
 from otelwp_agent.telemetry.metrics import Registry
@@ -97,3 +99,41 @@ def scripted(*answers: int | BaseException) -> Callable[[list[str]], Awaitable[i
 async def hang(_: list[str]) -> int:
     await asyncio.get_running_loop().create_future()
     return 0
+
+
+FOREVER = 1e6
+
+
+class Letters:
+    """Dead letters in memory."""
+
+    def __init__(self, *, fails: int = 0, full: bool = False) -> None:
+        self.letters: list[tuple[list[str], str, str, str]] = []
+        self.fails = fails
+        self.full = full
+
+    def put(self, batch: Batch, *, exporter: str, reason: str, error: str) -> Fate:
+        assert all(receipt.pending >= items for receipt, items in batch.shares), "settled too early"
+        if self.fails:
+            self.fails -= 1
+            return Fate.FAILED
+        if self.full:
+            return Fate.LOST
+        self.letters.append((names_in(batch), exporter, reason, error))
+        return Fate.KEPT
+
+
+def a_kept_request(*names: str) -> Batch:
+    """A request that a journal has."""
+    batch = a_request(*names)
+    batch.shares[0][0].claim = HELD
+    return batch
+
+
+def refuse(*poison: str) -> Callable[[list[str]], Awaitable[int]]:
+    async def answer(names: list[str]) -> int:
+        if set(names) & set(poison):
+            raise MalformedError("400")
+        return 0
+
+    return answer

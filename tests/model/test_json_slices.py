@@ -121,6 +121,17 @@ def test_a_long_piece_that_cannot_be_cut_may_not_hold_much(small, monkeypatch):
             loads(data, orjson.loads, MOST)
 
 
+def test_an_array_that_is_needed_as_a_whole_may_not_have_many_elements(small, monkeypatch):
+    small(100)
+    monkeypatch.setattr(json_slices, "MAX_PIECE_VALUES", 100)
+    data = json.dumps([{"tags": list(range(1000))}]).encode()
+    assert loads(data, orjson.loads, 1000) == orjson.loads(data)
+    with pytest.raises(TooLargeError, match="more than 999 "):
+        loads(data, orjson.loads, 999)
+    (span,) = loads(data, orjson.loads, 999, "all")
+    assert sum(map(len, span["tags"].chunks())) == 1000
+
+
 @pytest.mark.skipif(extension is None, reason="the extension module is not there")
 def test_the_extension_module_refuses_what_is_no_target():
     with pytest.raises(ValueError, match="at least one"):

@@ -121,11 +121,11 @@ async def test_where_every_exporter_is_stuck_nobody_is_isolated_and_senders_wait
     running.sink.gate.clear()
     running.sink_stuck.gate.clear()
     receipts = [running.hand.receive() for _ in range(2)]
-    ended = time.monotonic() + 0.2
+    ended = time.monotonic() + 0.2  # ten times `isolate_after`
     while time.monotonic() < ended:
         with pytest.raises(Overloaded):
             running.hand.receive()
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # the timers of the isolation run
     running.sink.gate.set()
     running.sink_stuck.gate.set()
     assert {await settled(receipt) for receipt in receipts} == {Outcome.DELIVERED}

@@ -30,6 +30,11 @@ service: {pipelines: {traces: {receivers: [hand], exporters: [sink, sink/2]}}}
 """
 
 
+def answered(future):
+    """Return a task for the answer; a request that is never answered fails the test instead of stopping it."""
+    return asyncio.ensure_future(asyncio.wait_for(future, 5))
+
+
 class Agent(Running):
     """A graph before which a journal stands."""
 
@@ -50,11 +55,8 @@ class Agent(Running):
         body = delimited(1, delimited(2, delimited(2, b"\x2a\x04%04d" % number) * spans))
         receipt = Receipt(spans)
         entry = self.hand.next[Signal.TRACES]
-        return entry.consume(
-            Batch(Signal.TRACES, body, spans, Origin("hand", "http", **origin), ((receipt, spans),)),
-            "yes",
-            lambda lost, why: (lost, why),
-        )
+        batch = Batch(Signal.TRACES, body, spans, Origin("hand", "http", **origin), ((receipt, spans),))
+        return answered(entry.consume(batch, "yes", lambda lost, why: (lost, why)))
 
     async def die(self):
         """End without a word to anybody, as after `kill -9`."""

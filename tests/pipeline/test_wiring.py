@@ -157,7 +157,7 @@ async def send(graph, steps):
         try:
             entry.admit()
             entry.consume(request)
-        except Overloaded:
+        except RetryableError:
             assert receipt.pending == items, "who refuses keeps nothing"
         else:
             accepted.append((receipt, names_in(request)))

@@ -16,6 +16,7 @@ from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.testing import messages_of
 from otelwp_agent.transport import decoding
+from otelwp_agent.transport.http_messages import Head, Request
 from tests.kit.jaeger import CAPTURES, WORDPRESS, Agent, span, trace
 
 FRONT = (CAPTURES / "001-front.json").read_bytes()
@@ -292,7 +293,7 @@ async def test_where_a_journal_stands_the_answer_to_a_large_body_waits_for_it(er
             return
         answer = asyncio.ensure_future(agent.post(large()))
         ((told, yes),) = await handed_over(agent, 1)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # an answer that does not wait would be there by now
         assert not answer.done()
         if error is None:
             told.set_result(yes)
@@ -390,3 +391,13 @@ async def test_a_body_that_inflates_twice_is_read_once():
         assert (await agent.post(body, Content_Encoding="gzip"))[0] == 400
         assert (await agent.post(body, Content_Encoding="gzip, gzip"))[0] == 202
         assert (await agent.post(gzip.compress(large(10))))[0] == 202
+
+
+async def test_a_body_of_many_small_values_is_decoded_in_a_thread():
+    parts = b",".join([b"{}"] * decoding.MAX_COMMAS)
+    body = b'{"data":[{"spans":[{"spanID":"1","logs":[%b]}]}]}' % parts
+    async with Agent() as agent:
+        answer = agent.receiver._http.handle(Request(Head("POST", "/api/traces", {}), body))
+        assert answer.status == 202
+        assert agent.receiver._http._decoding._threads == 1
+        await taken(agent, 1)

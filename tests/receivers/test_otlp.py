@@ -353,3 +353,12 @@ async def test_a_large_json_body_is_decoded_while_others_are_served():
         assert (await agent.post("/v1/traces", body[:-1], "application/json"))[0] == 400
         agent.pipelines[Signal.TRACES].refusal = Overloaded("full")
         assert (await agent.post("/v1/traces", body, "application/json"))[0] == 429
+
+
+async def test_a_json_body_of_many_small_values_is_decoded_in_a_thread():
+    body = b'{"resourceSpans":[{"scopeSpans":[{"spans":[%b]}]}]}' % b",".join([b"{}"] * 20_000)
+    async with Agent() as agent:
+        receiver = agent.receiver
+        answer = receiver._decode(Signal.TRACES, body, len)
+        assert receiver._decoding._threads == 1
+        assert await answer > 20_000

@@ -309,6 +309,18 @@ async def test_a_large_body_is_answered_before_the_receiver_is_shut_down():
     assert agent.pipeline.items == 5000
 
 
+@pytest.mark.parametrize("path", [V1, V2])
+async def test_a_body_of_many_small_values_is_decoded_in_a_thread(path):
+    parts = b",".join([b'{"value":""}'] * decoding.MAX_COMMAS)
+    body = b'[{"traceId":"1","id":"1","annotations":[%b]}]' % parts
+    assert len(body) < decoding.OFF_LOOP
+    async with Agent() as agent:
+        answer = agent.receiver._handle(Request(Head("POST", path, {}), body))
+        assert agent.receiver._decoding._threads == 1
+        assert (await answer).status == 202
+        assert agent.pipeline.items == 1
+
+
 @pytest.mark.parametrize("gate", [{"auth": {"authenticator": "x"}}, {"middlewares": [{"id": "x"}]}])
 def test_authentication_that_would_have_no_effect_is_refused(gate):
     with pytest.raises(ValueError, match=r"have no effect beside `protocols`: write them below `protocols.http`"):

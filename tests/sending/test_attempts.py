@@ -7,7 +7,7 @@ import pytest
 from otelwp_agent.config.blocks import Queue
 from otelwp_agent.errors import MalformedError, Overloaded, PermanentError, RetryableError
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.sending.attempts import ExporterBugError, Tries
+from otelwp_agent.sending.attempts import Attempts, ExporterBugError
 from otelwp_agent.sending.breaker import Permit, State
 from otelwp_agent.sending.concurrency import Concurrency
 from otelwp_agent.sending.metrics import ExporterMetrics, breaker_of
@@ -32,11 +32,11 @@ class Stage:
         self.concurrency = Concurrency(1, 8)
         queue = SendingQueue(Queue(), "x")
         self.metrics = ExporterMetrics(context, Signal.TRACES, queue, self.breaker, self.concurrency)
-        self.tries = Tries(exporter, self.metrics, self.breaker, self.concurrency, timeout)
+        self.attempts = Attempts(exporter, self.metrics, self.breaker, self.concurrency, timeout)
         self.exporter = exporter
 
     def once(self, permit: Permit = Permit.TRY) -> int:
-        return self.loop.run_until_complete(self.tries.once(a_request("a"), permit))
+        return self.loop.run_until_complete(self.attempts.once(a_request("a"), permit))
 
 
 def test_says_how_many_were_rejected(loop):
@@ -131,7 +131,7 @@ def test_a_probe_whose_worker_is_stopped_gives_its_permit_back(loop):
         stage.breaker.failed(Permit.TRY, 0)
 
     async def scenario():
-        task = asyncio.ensure_future(stage.tries.once(a_request("a"), stage.breaker.acquire(5)))
+        task = asyncio.ensure_future(stage.attempts.once(a_request("a"), stage.breaker.acquire(5)))
         await asyncio.sleep(1)
         assert stage.breaker.state is State.HALF_OPEN
         task.cancel()
@@ -147,7 +147,7 @@ def test_a_probe_whose_worker_is_stopped_gives_its_permit_back(loop):
     [
         (TimeoutError(), "no answer in time"),
         (ConnectionResetError("connection reset"), "connection reset"),
-        (asyncio.CancelledError(), "the exporter gave the try up"),
+        (asyncio.CancelledError(), "the exporter cancelled the attempt"),
         (ZeroDivisionError("oops"), r"a bug in the exporter: ZeroDivisionError\('oops'\)"),
     ],
 )
@@ -196,10 +196,10 @@ def test_failures_of_sends_that_ran_together_halve_the_limit_once(loop):
     stage = Stage(loop, fail)
 
     async def scenario() -> None:
-        tries = [stage.tries.once(a_request("a"), Permit.TRY) for _ in range(3)]
+        tries = [stage.attempts.once(a_request("a"), Permit.TRY) for _ in range(3)]
         await asyncio.gather(*tries, return_exceptions=True)
         assert stage.concurrency.limit == 4
-        await asyncio.gather(stage.tries.once(a_request("a"), Permit.TRY), return_exceptions=True)
+        await asyncio.gather(stage.attempts.once(a_request("a"), Permit.TRY), return_exceptions=True)
         assert stage.concurrency.limit == 2
 
     loop.run_until_complete(scenario())
@@ -226,7 +226,7 @@ def test_a_worker_whose_try_ended_in_time_is_not_cancelled_later(loop):
     stage = Stage(loop, scripted(0))
 
     async def scenario() -> str:
-        await stage.tries.once(a_request("a"), Permit.TRY)
+        await stage.attempts.once(a_request("a"), Permit.TRY)
         await asyncio.sleep(60)
         return "not cancelled"
 
@@ -239,7 +239,7 @@ def test_only_sends_that_use_the_whole_limit_raise_it(loop):
         return 0
 
     stage = Stage(loop, answer)
-    stage.concurrency.went_wrong(0, 0)
+    stage.concurrency.failed(0, 0)
     assert stage.concurrency.limit == 4
     for sending, limit in ((3, 4), (4, 5)):
         stage.concurrency.sending = sending

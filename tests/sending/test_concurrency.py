@@ -21,7 +21,7 @@ def rounds(limit: Concurrency, latency: float, number: int, *, start: float = 0,
     now = start
     for _ in range(number):
         for _ in range(limit.limit):
-            limit.went_well(now, now + latency, size, busy=True)
+            limit.succeeded(now, now + latency, size, busy=True)
         now += latency
     return now
 
@@ -36,7 +36,7 @@ def test_begins_with_the_most_and_stays_there_while_all_goes_well():
 def test_failures_halve_it_down_to_the_least():
     limit, seen = Concurrency(2, 20), []
     for now in range(6):
-        limit.went_wrong(now, now + 0.5)
+        limit.failed(now, now + 0.5)
         seen.append(limit.limit)
     assert seen == [10, 5, 2, 2, 2, 2]
 
@@ -44,14 +44,14 @@ def test_failures_halve_it_down_to_the_least():
 def test_what_fails_together_halves_it_once():
     limit = Concurrency(1, 16)
     for _ in range(16):
-        limit.went_wrong(0, 3)
+        limit.failed(0, 3)
     assert limit.limit == 8
 
 
 def test_each_good_round_allows_one_more():
     limit = Concurrency(1, 16)
     for now in range(4):
-        limit.went_wrong(now, now + 0.5)
+        limit.failed(now, now + 0.5)
     assert limit.limit == 1
     now, seen = 10.0, []
     for _ in range(30):
@@ -64,9 +64,9 @@ def test_each_good_round_allows_one_more():
 
 def test_what_is_not_used_does_not_grow():
     limit = Concurrency(1, 16)
-    limit.went_wrong(0, 1)
+    limit.failed(0, 1)
     for now in range(2, 1000):
-        limit.went_well(now, now + 0.01, KIB, busy=False)
+        limit.succeeded(now, now + 0.01, KIB, busy=False)
     assert limit.limit == 8
 
 
@@ -84,15 +84,15 @@ def test_latency_well_above_its_floor_halves_it_and_it_comes_back():
 def test_now_and_then_a_slow_one_changes_nothing():
     limit = Concurrency(1, 10)
     for now in range(200):
-        limit.went_well(now, now + (3 if now % 5 == 0 else 0.01), KIB, busy=True)
+        limit.succeeded(now, now + (3 if now % 5 == 0 else 0.01), KIB, busy=True)
     assert limit.limit == 10
 
 
 def test_large_bodies_are_not_compared_with_small_ones():
     limit = Concurrency(1, 10)
     for now in range(200):
-        limit.went_well(now, now + 0.001, 100, busy=True)
-        limit.went_well(now, now + 1.0, 4_000_000, busy=True)
+        limit.succeeded(now, now + 0.001, 100, busy=True)
+        limit.succeeded(now, now + 1.0, 4_000_000, busy=True)
     assert limit.limit == 10
 
 
@@ -107,19 +107,19 @@ def test_a_backend_that_is_slow_for_good_gets_its_sends_back():
 
 def test_slow_sends_that_are_few_are_no_sign_of_too_many():
     limit = Concurrency(1, 10)
-    limit.went_well(0, 0.01, KIB, busy=False)
+    limit.succeeded(0, 0.01, KIB, busy=False)
     for now in range(1, 50):
-        limit.went_well(now, now + 5, KIB, busy=False)
+        limit.succeeded(now, now + 5, KIB, busy=False)
     assert limit.limit == 10
 
 
 def slow(limit: Concurrency, now: float) -> int:
-    limit.went_well(now, now + 1.0, KIB, busy=True)
+    limit.succeeded(now, now + 1.0, KIB, busy=True)
     return limit.limit
 
 
 def fast(limit: Concurrency, now: float) -> int:
-    limit.went_well(now, now + 0.01, KIB, busy=True)
+    limit.succeeded(now, now + 0.01, KIB, busy=True)
     return limit.limit
 
 
@@ -149,28 +149,28 @@ def test_slow_sends_of_long_ago_do_not_count():
 
 def test_a_send_that_takes_exactly_what_is_allowed_is_not_slow():
     limit = Concurrency(1, 16)
-    limit.went_well(0.0, 0.05, KIB, busy=True)
+    limit.succeeded(0.0, 0.05, KIB, busy=True)
     for _ in range(20):
-        limit.went_well(0.0, 0.2, KIB, busy=True)
+        limit.succeeded(0.0, 0.2, KIB, busy=True)
     assert limit.limit == 16
 
 
 def test_a_send_that_begins_when_the_limit_was_halved_may_halve_it_again():
     limit = Concurrency(1, 16)
-    limit.went_wrong(0.0, 3.0)
-    limit.went_wrong(2.9, 4.0)
+    limit.failed(0.0, 3.0)
+    limit.failed(2.9, 4.0)
     assert limit.limit == 8
-    limit.went_wrong(3.0, 4.0)
+    limit.failed(3.0, 4.0)
     assert limit.limit == 4
 
 
 def test_a_floor_is_remembered_for_more_than_a_minute():
     limit = Concurrency(1, 16)
-    limit.went_well(0.0, 0.0, KIB, busy=True)
+    limit.succeeded(0.0, 0.0, KIB, busy=True)
     for now in (MEMORY, 2 * MEMORY):
-        limit.went_well(now, now, 1, busy=True)
+        limit.succeeded(now, now, 1, busy=True)
     for number in range(4):
-        limit.went_well(2 * MEMORY + number, 2 * MEMORY + number + 0.5, KIB, busy=True)
+        limit.succeeded(2 * MEMORY + number, 2 * MEMORY + number + 0.5, KIB, busy=True)
     assert limit.limit == 8
 
 
@@ -183,9 +183,9 @@ def test_it_never_leaves_its_bounds(least, most, sends):
     limit, now = Concurrency(least, most), 0.0
     for well, latency, size, busy in sends:
         if well:
-            limit.went_well(now, now + latency, size, busy=busy)
+            limit.succeeded(now, now + latency, size, busy=busy)
         else:
-            limit.went_wrong(now, now + latency)
+            limit.failed(now, now + latency)
         now += latency / 2
         assert least <= limit.limit <= most
 

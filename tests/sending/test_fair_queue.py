@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from otelwp_agent.config.blocks import Queue
 from otelwp_agent.errors import MalformedError, Overloaded, RetryableError
 from otelwp_agent.model.batch import merge
-from otelwp_agent.sending.fair_queue import IDLE_LINES, QUANTUM, FairQueue
+from otelwp_agent.sending.fair_queue import IDLE_TENANTS, QUANTUM, FairQueue
 from otelwp_agent.sending.queued_batch import QueuedBatch
 from otelwp_agent.testing import FakeTimeLoop
 from tests.kit.senders import Destination, a_request, a_sender, outcomes
@@ -98,10 +98,10 @@ def test_lines_of_tenants_that_hold_nothing_are_forgotten_when_there_are_many():
     lines = FairQueue()
     held = put(lines, "held", 1)
     lines.take()  # it is being sent
-    for number in range(3 * IDLE_LINES):
+    for number in range(3 * IDLE_TENANTS):
         put(lines, str(number), 1)
         take(lines)
-    assert len(lines._lines) <= IDLE_LINES + 1
+    assert len(lines._tenants) <= IDLE_TENANTS + 1
     assert lines.of("held") is held.tenant_queue
 
 
@@ -143,11 +143,11 @@ def test_a_tenant_with_bytes_and_no_units_holds_something():
 
 def test_no_more_lines_are_kept_than_there_may_be():
     lines = FairQueue()
-    for number in range(IDLE_LINES):
+    for number in range(IDLE_TENANTS):
         lines.of(str(number))
-    assert len(lines._lines) == IDLE_LINES
+    assert len(lines._tenants) == IDLE_TENANTS
     lines.of("another")
-    assert len(lines._lines) == 1
+    assert len(lines._tenants) == 1
 
 
 @pytest.fixture

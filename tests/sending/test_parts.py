@@ -69,5 +69,5 @@ def test_the_hunt_ends_when_everything_is_refused(taken, more):
     entry = an_entry(merged())
     for _ in range(REFUSALS_BEFORE_GIVING_UP):
         assert len(parts_of(entry, MalformedError("400"))[0]) == 2
-    entry.suspicion.taken = taken
+    entry.search.accepted = taken
     assert len(parts_of(entry, MalformedError("400"))[0]) == more

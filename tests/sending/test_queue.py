@@ -11,7 +11,7 @@ from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.sending.queue import SHARE_BYTES, SendingQueue
-from otelwp_agent.sending.queued_batch import Suspicion
+from otelwp_agent.sending.queued_batch import MalformedSearch
 
 
 def a_batch(items: int = 1, size: int = 10, shares: int = 1) -> Batch:
@@ -146,18 +146,18 @@ def test_what_was_admitted_is_put_beyond_the_capacity():
     assert queue.size == 0
 
 
-def test_a_tenants_share_reports_when_something_of_that_tenant_is_released():
-    queue = a_queue(queue_size=4, max_tenant_share=0.5)
+def test_a_tenants_share_reports_when_anything_is_released():
+    queue = a_queue(queue_size=5, max_tenant_share=0.5)
     for tenant in ("loud", "quiet", "loud"):
         queue.put(of(tenant))
     share = queue.refusal(of("loud")).capacity
     assert (share.share, share.root, share.short) == ("loud", queue.space, True)
-    assert queue.refusal(of("quiet")) is None
+    assert queue.refusal(of("new")) is None
     loud, _, quiet = sorted([taken(queue) for _ in range(3)], key=lambda entry: entry.batch.origin.tenant)
     queue.release(quiet)
-    assert share.short
+    assert not share.short, "the share is larger"
+    assert queue.refusal(of("loud")).capacity.short
     queue.release(loud)
-    assert not share.short
     queue.put(of("loud"))
 
 
@@ -182,7 +182,7 @@ def test_items_are_counted_until_they_are_released_and_once_when_they_are_put():
     queue.put(a_batch(4))
     assert (queue.items, queue.taken) == (7, 7)
     entry = taken(queue)
-    assert (entry.released, entry.backoff, entry.suspicion) == (False, None, None)
+    assert (entry.released, entry.backoff, entry.search) == (False, None, None)
     assert queue.items == 7
     queue.release(entry)
     assert entry.released
@@ -209,15 +209,15 @@ def test_what_is_put_off_waits_until_it_is_due_and_counts_all_the_time():
     assert not queue.ready
 
 
-def test_parts_keep_the_suspicion_of_the_batch():
+def test_parts_share_the_search_of_the_batch():
     queue = a_queue()
     queue.put(a_batch())
     entry = taken(queue)
-    entry.suspicion = Suspicion()
+    entry.search = MalformedSearch()
     queue.replace(entry, [a_batch(), a_batch()])
     assert (entry.released, queue.size) == (True, 2)
-    assert [taken(queue).suspicion for _ in range(2)] == [entry.suspicion] * 2
-    assert (entry.suspicion.refused, entry.suspicion.taken) == (0, False)
+    assert [taken(queue).search for _ in range(2)] == [entry.search] * 2
+    assert (entry.search.refused, entry.search.accepted) == (0, False)
 
 
 def test_how_full_it_is_for_a_tenant():
@@ -227,7 +227,7 @@ def test_how_full_it_is_for_a_tenant():
     assert queue.fill("a") == 2 / 5
     assert queue.fill("b") == pytest.approx(2 / 10 * 2 / 3)
     queue.put(of("b", size=30_000 - SHARE_BYTES))
-    assert queue.fill("b") == 30_000 / 50_000
+    assert queue.fill("b") == 30_000 / (0.5 * (100_000 - 2 * (10 + SHARE_BYTES)))
     assert queue.fill("c") == pytest.approx((30_000 + 2 * (10 + SHARE_BYTES)) / 100_000 * 2 / 3)
     queue.put(of("", size=20_000 - SHARE_BYTES))
     assert queue.fill("") == pytest.approx((50_000 + 2 * (10 + SHARE_BYTES)) / 100_000 * 2 / 3)
@@ -260,8 +260,8 @@ def test_a_tenant_is_refused_beyond_its_share_of_units_and_of_bytes(limits):
 
 
 def test_a_tenant_with_nothing_in_the_queue_may_put_one_batch_beyond_its_share():
-    queue = a_queue(queue_size=10, sizer="items", max_tenant_share=0.3)
-    queue.put(of("a", items=4))
+    queue = a_queue(queue_size=20, sizer="items", max_tenant_share=0.3)
+    queue.put(of("a", items=7))
     assert queue.refusal(of("a")).reason == "tenant_queue_full"
     queue.put(of("b", items=1))
     assert queue.refusal(of("b", items=3)).reason == "tenant_queue_full"
@@ -346,18 +346,18 @@ def test_nobody_is_told_of_releases_that_nobody_waits_for():
     assert queue.space.freed_at == float("-inf")
 
 
-async def test_who_waits_for_the_share_of_a_tenant_is_served_when_that_tenant_has_capacity():
-    queue = a_queue(queue_size=4, max_tenant_share=0.5)
+@pytest.mark.parametrize("released", ["a", "b"])
+async def test_who_waits_for_the_share_of_a_tenant_is_served_when_anything_is_released(released):
+    queue = a_queue(queue_size=5, max_tenant_share=0.5)
     for tenant in ("a", "a", "b"):
         queue.put(of(tenant))
     served = []
     offer = Offer(lambda: served.append("a"))
     offer.wait(queue.refusal(of("a")))
     entries = {entry.batch.origin.tenant: entry for entry in [taken(queue) for _ in range(3)]}
-    queue.release(entries["b"])
     await asyncio.sleep(0)
     assert served == []
-    queue.release(entries["a"])
+    queue.release(entries[released])
     await asyncio.sleep(0)
     assert served == ["a"]
 

@@ -12,4 +12,4 @@ def test_a_tenants_queue_has_the_length_of_everything_that_waits_in_it():
 
 def test_a_batch_starts_untried_and_unreleased():
     entry = QueuedBatch(a_request("a"), 3, 100, TenantQueue(""))
-    assert (entry.units, entry.bytes, entry.backoff, entry.suspicion, entry.released) == (3, 100, None, None, False)
+    assert (entry.units, entry.bytes, entry.backoff, entry.search, entry.released) == (3, 100, None, None, False)

@@ -43,7 +43,7 @@ async def test_an_answer_may_take_its_time(control):
     future = asyncio.get_running_loop().create_future()
     control.add("/wait", lambda _: future)
     asking = asyncio.create_task(ask(control.path, "POST", "/wait"))
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)  # an answer that does not wait would be there by now
     assert not asking.done()
     future.set_result(answer("done"))
     assert await asking == (200, "done")

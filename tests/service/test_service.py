@@ -61,8 +61,10 @@ async def test_its_life_as_a_host_tells_it():
     running.sink.gate.clear()
     running.hand.receive()
     stopping = asyncio.create_task(service.stop())
-    await asyncio.sleep(0.01)
-    assert (service.status, service.ready) == ("draining", False)
+    async with asyncio.timeout(5):
+        while service.status != "draining":
+            await asyncio.sleep(0)
+    assert not service.ready
     running.sink.gate.set()
     await stopping
     assert service.status == "stopped"
@@ -136,7 +138,9 @@ async def test_a_second_signal_stops_at_once_but_the_first_one_repeated_does_not
     running.sink.gate.clear()
     running.hand.receive(2)
     stopping = asyncio.create_task(running.service.stop())
-    await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        while running.service.status != "draining":
+            await asyncio.sleep(0)
     for ahead in (0.0, 0.0, 0.9 * SAME_SIGNAL):
         clock[0] = 1000.0 + ahead
         running.service._request_stop()

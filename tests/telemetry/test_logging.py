@@ -217,7 +217,7 @@ def test_a_library_that_formats_badly_is_told_and_ends_nothing():
     record = logging.LogRecord("grpc", logging.ERROR, "file.py", 1, "%d apples", ("no number",), None)
     agent_logging._Libraries().emit(record)
     (event,) = events(stream)
-    assert (event["event"], event["logger"]) == ("library_log_record_broken", "grpc")
+    assert (event["event"], event["logger"]) == ("log record of a library cannot be formatted", "grpc")
 
 
 def test_configuring_twice_does_not_write_twice():

@@ -121,6 +121,18 @@ def test_wrong_use_is_refused():
         registry.gauge(SENT, exporter="a")
 
 
+def test_removed_cells_are_no_longer_reported_and_start_again():
+    registry, requests = Registry(), Instrument("requests", "Requests.", labels=("tenant", "limit"))
+    registry.remove(requests, tenant="a")
+    for tenant in ("a", "b"):
+        registry.counter(requests, tenant=tenant, limit="x").add(3)
+    registry.remove(requests, tenant="a")
+    assert registry.value("requests") == 3
+    assert registry.value("requests", tenant="a") == 0
+    registry.counter(requests, tenant="a", limit="x").add()
+    assert registry.value("requests", tenant="a") == 1
+
+
 def test_forget_drops_gauges_and_keeps_counters():
     registry = Registry()
     registry.counter(SENT, exporter="a").add(2)

@@ -55,6 +55,19 @@ def test_a_test_of_nothing_is_named(house, monkeypatch):
     ]
 
 
+def test_a_module_may_have_a_test_file_for_each_subject(house, monkeypatch):
+    (house / "tests/processors/test_batch_timer.py").write_text("")
+    assert check(house, monkeypatch) == []
+    (house / "tests/processors/test_batch_timer.py").rename(house / "tests/test_batch_timer.py")
+    (house / "tests/processors/test_batches.py").write_text("")
+    (house / "tests/processors/test_batch.py").unlink()
+    assert check(house, monkeypatch) == [
+        "otelwp_agent/processors/batch.py:1: has no test file tests/processors/test_batch.py",
+        "tests/processors/test_batches.py:1: tests no module: there is no file at the mirrored path",
+        "tests/test_batch_timer.py:1: tests no module: there is no file at the mirrored path",
+    ]
+
+
 def test_a_component_may_be_a_folder(house, monkeypatch):
     folder = house / "otelwp_agent/processors/batch"
     (house / "otelwp_agent/processors/batch.py").unlink()

@@ -187,6 +187,21 @@ def tree(tmp_path):
     return tmp_path
 
 
+def test_the_tests_of_a_module_are_its_test_file_and_those_of_its_subjects(tree):
+    for path in (
+        "otelwp_agent/calc/add_many.py",
+        "tests/calc/test_add_many.py",
+        "tests/calc/test_add_negative.py",
+        "tests/calc/test_adding.py",
+        "tests/more/test_add_more.py",
+    ):
+        (tree / path).write_text("")
+    assert mutants.mirrored_tests(MODULE, tree) == ["tests/calc/test_add.py", "tests/calc/test_add_negative.py"]
+    assert mutants.mirrored_tests("otelwp_agent/calc/add_many.py", tree) == ["tests/calc/test_add_many.py"]
+    (tree / "tests/calc/test_add.py").unlink()
+    assert mutants.mirrored_tests(MODULE, tree) == []
+
+
 @pytest.mark.skipif(importlib.util.find_spec("mutmut") is None, reason="needs mutmut; `make mutants` installs it")
 def test_mutants_of_a_project(tree):
     before = sorted(tree.rglob("*"))

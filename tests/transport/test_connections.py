@@ -1,9 +1,7 @@
 import asyncio
 from dataclasses import dataclass
 
-import pytest
-
-from otelwp_agent.transport.connections import Connections, RequestRate, peer_key
+from otelwp_agent.transport.connections import Connections
 from tests.kit.http_site import Client, Site, post
 
 
@@ -11,9 +9,13 @@ from tests.kit.http_site import Client, Site, post
 class Accepted:
     peer: str
     deadline: float = 0.0
+    old_at: float = 0.0
     server: object = None
 
     def time_is_up(self):
+        pass
+
+    def grow_old(self):
         pass
 
     def drain(self):
@@ -51,32 +53,6 @@ def test_unix_sockets_have_no_limit_per_peer():
     assert [connections.add(Accepted("")) for _ in range(3)] == ["", "", ""]
 
 
-@pytest.mark.parametrize(
-    ("address", "key"),
-    [
-        ("192.0.2.1", "192.0.2.1"),
-        ("::ffff:192.0.2.1", "192.0.2.1"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
-        ("fe80::1%eth0", "fe80::"),
-    ],
-)
-def test_a_peer_is_an_address_or_a_network(address, key):
-    assert peer_key(address) == key
-
-
-def test_requests_per_second_have_a_burst_of_one_second():
-    rate = RequestRate(10)
-    assert [rate.take("a", 100.0) for _ in range(10)] == [0.0] * 10
-    assert rate.take("a", 100.0) == pytest.approx(0.1)
-    assert rate.take("b", 100.0) == 0
-    assert [rate.take("a", 100.2) for _ in range(2)] == [0.0, 0.0]
-    assert rate.take("a", 100.2) > 0
-    rate.forget_idle(101.15)
-    assert list(rate._due) == ["a"]
-    rate.forget_idle(103.0)
-    assert not rate._due
-
-
 async def test_one_peer_may_have_so_many_connections():
     async with Site(max_connections_per_peer=2) as site:
         clients = [await site.connect() for _ in range(3)]
@@ -109,7 +85,7 @@ async def test_one_peer_may_send_so_many_requests(tmp_path):
 
 
 async def test_connections_far_above_the_limit_are_closed_without_an_answer(monkeypatch):
-    monkeypatch.setattr("otelwp_agent.transport.http_session.MAX_REFUSED", 2)
+    monkeypatch.setattr("otelwp_agent.transport.http_lifetime.MAX_REFUSED", 2)
     async with Site(max_connections=1) as site:
         clients = [await site.connect() for _ in range(5)]
         assert [(await client.answer())[0] for client in clients[1:3]] == [503, 503]

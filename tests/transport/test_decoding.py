@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from otelwp_agent.errors import MalformedError, Overloaded
 from otelwp_agent.transport import decoding
-from otelwp_agent.transport.decoding import OBJECTS, OFF_LOOP, Decoding, in_one_step
+from otelwp_agent.transport.decoding import MAX_COMMAS, OBJECTS, OFF_LOOP, Decoding, in_one_step, is_long_json
 from otelwp_agent.transport.in_flight import InFlight
 
 LARGE, SMALL = OFF_LOOP, OFF_LOOP - 1
@@ -53,7 +53,7 @@ async def test_what_is_decoded_is_delivered_on_the_loop(bodies, in_flight, size)
 async def test_the_answer_follows_what_the_body_was_delivered_to(bodies, size):
     told = asyncio.get_running_loop().create_future()
     answer = bodies.run(in_one_step(int), size, lambda _: told)
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)  # an answer that does not wait would be there by now
     assert not answer.done()
     told.set_result("kept")
     assert await answer == "kept"
@@ -138,3 +138,23 @@ async def test_others_have_their_turn_between_steps(bodies):
         await asyncio.sleep(0)
     assert [turn for turn in turns if turn != "other"] == [0, 1, 2]
     assert turns.count("other") >= 3
+
+
+async def test_a_small_body_is_decoded_in_a_thread_if_it_takes_long(bodies):
+    thread = await bodies.run(in_one_step(threading.current_thread), 1, lambda decoded: decoded, in_thread=True)
+    assert thread is not threading.current_thread()
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b" " * (OFF_LOOP - 1), False),
+        (b" " * OFF_LOOP, True),
+        (b"{}," * (MAX_COMMAS - 1), False),
+        (b"{}," * MAX_COMMAS, True),
+        (b"{}" * MAX_COMMAS, False),
+        (b"," * MAX_COMMAS, False),
+    ],
+)
+def test_many_values_take_long(body, expected):
+    assert is_long_json(body) == expected

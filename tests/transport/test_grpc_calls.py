@@ -14,7 +14,7 @@ from otelwp_agent.transport.grpc_calls import Calls, address
 from otelwp_agent.transport.grpc_runtime import aio, grpc
 from otelwp_agent.transport.in_flight import InFlight
 from tests.kit import http2
-from tests.transport.test_grpc_server import ECHO, call, failure, make
+from tests.kit.grpc_peer import ECHO, call, failure, make
 
 MIB = 2**20
 

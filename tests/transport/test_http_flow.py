@@ -29,7 +29,7 @@ async def until_idle(pages):
     seen = -1
     while seen != pages.rendered:
         seen = pages.rendered
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # the next page would be rendered by now
 
 
 async def test_pipelined_requests_stop_while_the_client_does_not_read_and_go_on_when_it_does():
@@ -115,7 +115,7 @@ async def test_blank_lines_do_not_renew_a_deadline(monkeypatch):
         async with asyncio.timeout(10):
             while not client.reader.at_eof():
                 client.send(b"\r\n")
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # the bytes arrive in separate reads
                 if site.server.sessions:
                     continue
                 break
@@ -141,7 +141,7 @@ async def test_an_answer_that_is_awaited_stops_reading():
         previous = -1
         while previous != budget.used:
             previous = budget.used
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # the next read would have happened by now
         assert MAX_BACKLOG < budget.used <= MAX_BACKLOG + http_server.READ_BUFFER
         pending[0].set_result(OK)
         assert (await client.answer())[0] == 200

@@ -45,7 +45,7 @@ async def test_a_successor_takes_over_socket_and_connections():
         client.send(post(b"to the old"))
         await client.answer()
         client.send(post(b"cut in half")[:-5])
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # the server reads the half request
         async with new:
             await old.server.shutdown()
             client.send(b" half")

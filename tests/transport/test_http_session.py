@@ -70,12 +70,13 @@ async def test_pipelined_requests_are_answered_in_order():
         for _ in range(2):  # the second time through the remembered head
             client = await site.connect()
             client.send(post(b"slow", "/") + post(b"fast", "/") + post(b"slow", "/") + post(b"last", "/"))
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # a request that overtakes the first one would be handled by now
             assert len(answers) == 1
             answers.pop().set_result(Response(200, b"done"))
             assert (await client.answer())[2] == b"done"
             assert (await client.answer())[2] == b"fast"
-            await asyncio.sleep(0.05)
+            while not answers:
+                await asyncio.sleep(0)
             answers.pop().set_result(Response(200, b"done2"))
             assert (await client.answer())[2] == b"done2"
             assert (await client.answer())[2] == b"last"
@@ -211,9 +212,11 @@ async def test_a_client_that_leaves_right_after_its_last_byte_is_heard():
             if reset:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             sock.sendall(post(b"last words"))
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # the bytes arrive before the end of the connection
             sock.close()
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(5):
+            while len(site.requests) < 2 or site.server.sessions:
+                await asyncio.sleep(0.001)
         assert len(site.requests) == 2
         assert not site.server.sessions
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PEERS: dict[str, Callable[[], object]] = {
     "postgresql": debian.postgresql,
+    "redis": debian.redis,
     "wordpress": debian.wordpress,
     "old-sdk": python.old_sdk,
     "zipkin": maven.zipkin,

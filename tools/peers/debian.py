@@ -1,4 +1,4 @@
-"""WordPress with PHP-FPM, MariaDB and nginx; PostgreSQL. From Debian's packages, with the configured `apt-get`.
+"""WordPress with PHP-FPM, MariaDB and nginx; PostgreSQL; Redis. From Debian's packages, with the configured `apt-get`.
 
 Nothing is installed: packages that apt would install are unpacked to the cache, and programs that the machine already
 has are used. So this needs no root and starts no services. apt's lists and packages are stored in the cache too.
@@ -107,6 +107,13 @@ def postgresql() -> Machine:
     )
     for name in ("initdb", "postgres", "pg_isready"):
         machine.program(name)
+    return machine
+
+
+def redis() -> Machine:
+    """Return a Redis server, ready to be started."""
+    machine = Machine(cache.once("redis", lambda draft: _unpack(draft, ("redis-server",))))
+    machine.program("redis-server")
     return machine
 
 

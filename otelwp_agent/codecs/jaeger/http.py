@@ -19,7 +19,7 @@ from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.log_limit import LogLimit
 from otelwp_agent.transport.compression import decompress
-from otelwp_agent.transport.decoding import Decoding
+from otelwp_agent.transport.decoding import Decoding, is_long_json
 from otelwp_agent.transport.http_messages import Head, Request, Response, Route, text_error
 from otelwp_agent.transport.http_server import HttpServer
 from otelwp_agent.transport.refusals import REFUSED_REQUESTS, refusals
@@ -51,6 +51,9 @@ This is about 50 spans, half a millisecond on a slow machine (benchmarks/jaeger.
 
 THRIFT_AT_ONCE = 8 * 1024
 """The same for Thrift, which takes four times as long."""
+
+THRIFT_OFF_LOOP = 128 * 1024
+"""Size in bytes from which on Thrift is decoded in a thread."""
 
 SMALLEST_SPAN = 16
 """Minimum size of a span in bytes, in JSON and in Thrift."""
@@ -183,7 +186,10 @@ class JaegerHttp:
         """
         entry = self._entry()
         steps = _steps(body, sender, self._max_items)
-        answer = self._decoding.run(steps, len(body), lambda decoded: self._hand_over(decoded, sender))
+        is_long = is_long_json(body) if _is_json(body, sender) else len(body) >= THRIFT_OFF_LOOP
+        answer = self._decoding.run(
+            steps, len(body), lambda decoded: self._hand_over(decoded, sender), in_thread=is_long
+        )
         waits = (entry is not None and entry.answers_late) or sender.origin.allowance is not None
         if waits or len(body) >= SMALLEST_SPAN * self._max_items:
             return answer

@@ -53,8 +53,7 @@ def _converted(span: Span) -> list[Span]:
             sides[0][field] = span[field]
     for each in annotations:
         if _core(each) is None:
-            note = {"timestamp": each.get("timestamp"), "value": each.get("value")}
-            _side_of(sides, each)["annotations"].append(note)
+            _side_of(sides, each)["annotations"].append(each)
     for each in _list(span.get("binaryAnnotations")):
         if type(each) is dict:
             _add_binary(sides, each)
@@ -119,6 +118,8 @@ def _core(annotation: Span) -> tuple[str, int] | None:
 
 def _side_of(sides: list[Span], annotation: Span) -> Span:
     """Return the side whose endpoint wrote an annotation; the first side if none did."""
+    if len(sides) == 1:
+        return sides[0]
     name = _service(annotation.get("endpoint"))
     return next((side for side in sides if name and _service(side.get("localEndpoint")) == name), sides[0])
 

@@ -199,6 +199,9 @@ class Decoder:
                 self.traces.repaired("annotation_dropped")
                 continue
             at, value = each.get("timestamp"), each.get("value")
+            if at is None and value is None:
+                self.traces.repaired("annotation_dropped")
+                continue
             if type(value) is not str:
                 self.traces.repaired("annotation_type")
                 value = scalars.text(value)

@@ -100,6 +100,14 @@ class HttpServer(NetworkServer):
     """Maximum time that a connection stays open without a request. 0 means no limit."""
     keep_alives_enabled: bool = True
     """Keep connections open between requests."""
+    max_connection_age: Duration = 0.0
+    """Time after which a connection is closed, so that a load balancer can choose another server for the next one. It
+    varies by up to 10 % between connections. The next request is answered with `Connection: close`. 0 means no limit.
+    """
+    max_connection_age_grace: Duration = 10.0
+    """Additional time for the next request of a connection that has reached its age; then it is closed, after the
+    response if a request is in progress.
+    """
     max_connections: int = Field(4096, ge=1)
     """Maximum number of open connections, including TLS handshakes. More are answered with 503 and closed (with TLS
     closed at once).

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from otelwp_agent.config.blocks.base import Block
 from otelwp_agent.config.types import ByteSize, Duration, Ignored, NullIsPresent, PositiveDuration, Refused
+from otelwp_agent.fair_share import DEFAULT_SHARE
 
 _STORAGE = Refused(
     "storage extensions are not supported, the queue is kept in memory: remove `storage`, and name a directory in "
@@ -129,9 +130,9 @@ class Queue(Block):
     """The unit of `queue_size`."""
     max_bytes: ByteSize = 8 * 2**20
     """Capacity in bytes, whatever `sizer` is, including the batches that are being sent. This limits the memory."""
-    max_tenant_share: float = Field(0.5, gt=0, le=1)
-    """Maximum share of the capacity for one tenant, so that capacity is left for others. Data without a tenant may use
-    all of it.
+    max_tenant_share: float = Field(DEFAULT_SHARE, gt=0, le=1)
+    """Maximum share of the capacity for one tenant, of what the other tenants leave free. Below 1, a tenant may use all
+    concurrent sends but one. 1 for no limits. Data without a tenant may use all of both.
     """
     isolate_after: PositiveDuration = 5.0
     """Time without progress after which this exporter no longer makes senders wait for other exporters.

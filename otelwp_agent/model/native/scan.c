@@ -3,18 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "table.h"
 #include "wire.h"
 
 #define MOST_STATES 8 /* maximum number of different trace states of one trace */
-#define MOST_PROBES 256 /* steps of a search in a hash table; more means that a sender has chosen colliding ids */
-#define SMALL_TABLE 512 /* entries of a table on the stack */
-#define ERROR_CODE 2    /* STATUS_CODE_ERROR of trace.proto */
-
-/* A hash table of indexes, each stored plus one: 0 is free. At most half of the entries are used. */
-typedef struct {
-    uint32_t *entries, size;
-    uint32_t small[SMALL_TABLE];
-} Table;
+#define ERROR_CODE 2  /* STATUS_CODE_ERROR of trace.proto */
 
 typedef struct {
     const uint8_t *data;
@@ -22,12 +15,12 @@ typedef struct {
     Table traces;
 } Scan;
 
-static uint64_t seed[2];
+uint64_t hash_seed[2];
 
 void set_seed(const uint8_t random[16])
 {
-    seed[0] = load(random) | 1;
-    seed[1] = load(random + 8);
+    hash_seed[0] = load(random) | 1;
+    hash_seed[1] = load(random + 8);
 }
 
 void forget(Found *found)
@@ -60,38 +53,9 @@ static inline void *grow(Array *array, size_t size)
     return (char *)array->items + size * array->length++;
 }
 
-static inline uint64_t mixed(uint64_t number)
-{
-    number = (number ^ seed[1]) * 0x9E3779B97F4A7C15u;
-    number = (number ^ number >> 32) * 0xD6E8FEB86659FD93u;
-    return number ^ number >> 32;
-}
-
 static inline uint64_t hash_trace(const uint8_t *id)
 {
-    return mixed(load(id) * seed[0] ^ mixed(load(id + 8)));
-}
-
-/* Span ids are unique within a trace only. */
-static inline uint64_t hash_span(uint64_t id, uint32_t trace)
-{
-    return mixed(id ^ mixed(trace + seed[0]));
-}
-
-static int open_table(Table *table, uint64_t size)
-{
-    table->size = (uint32_t)size;
-    table->entries = table->small;
-    if (size > SMALL_TABLE)
-        return (table->entries = size > UINT32_MAX ? NULL : calloc((size_t)size, sizeof(uint32_t))) != NULL;
-    memset(table->small, 0, (size_t)size * sizeof(uint32_t));
-    return 1;
-}
-
-static void close_table(Table *table)
-{
-    if (table->entries != table->small)
-        free(table->entries);
+    return mixed(load(id) * hash_seed[0] ^ mixed(load(id + 8)));
 }
 
 /* Enlarge the table of traces by a factor of four. */
@@ -386,63 +350,6 @@ static Result read_resource(Scan *scan, const uint8_t *at, const uint8_t *end)
             return IRREGULAR;
         result = add_rest(&resource->rest, any, (uint32_t)(field - scan->data), (uint32_t)(at - scan->data));
     }
-    return result;
-}
-
-/* Find the span with this id in a trace. *entry is its position, or a free one. Return 0 if the search takes too
-   long. */
-static int find_span(const Found *found, Table *table, uint64_t id, uint32_t trace, uint32_t **entry)
-{
-    uint64_t hash = hash_span(id, trace);
-    for (uint32_t probe = 0; probe < MOST_PROBES; probe++) {
-        *entry = &table->entries[(hash + probe) & (table->size - 1)];
-        uint32_t index = **entry - 1;
-        if (!**entry || (AT(found->links, Link, index).id == id && AT(found->spans, Span, index).trace == trace))
-            return 1;
-    }
-    return 0;
-}
-
-/* Set which traces are whole, and which have an id twice. */
-static Result follow_parents(const Found *found)
-{
-    Table table;
-    uint64_t size = SMALL_TABLE / 16;
-    while (size < (uint64_t)found->spans.length * 2)
-        size *= 2;
-    if (!open_table(&table, size))
-        return NO_MEMORY;
-    Result result = DONE;
-    uint32_t *entry;
-    for (uint32_t index = 0; index < found->spans.length && result == DONE; index++) {
-        uint32_t trace = AT(found->spans, Span, index).trace;
-        if (trace == found->invalid)
-            continue;
-        if (!find_span(found, &table, AT(found->links, Link, index).id, trace, &entry))
-            result = IRREGULAR;
-        else if (*entry)
-            AT(found->traces, Trace, trace).flags |= HAS_DUPLICATES;
-        else
-            *entry = index + 1;
-    }
-    for (uint32_t index = 0; index < found->traces.length; index++)
-        if (AT(found->traces, Trace, index).flags & HAS_ROOT && index != found->invalid)
-            AT(found->traces, Trace, index).flags |= IS_WHOLE;
-    uint64_t before = 0; /* siblings are usually adjacent */
-    uint32_t before_trace = NONE;
-    for (uint32_t index = 0; index < found->spans.length && result == DONE; index++) {
-        uint64_t parent = AT(found->links, Link, index).parent;
-        uint32_t trace = AT(found->spans, Span, index).trace;
-        if (!parent || trace == found->invalid || (parent == before && trace == before_trace))
-            continue;
-        if (!find_span(found, &table, parent, trace, &entry))
-            result = IRREGULAR;
-        else if (!*entry)
-            AT(found->traces, Trace, trace).flags &= ~(uint32_t)IS_WHOLE;
-        before = parent;
-        before_trace = trace;
-    }
-    close_table(&table);
     return result;
 }
 

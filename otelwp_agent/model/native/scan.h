@@ -82,6 +82,9 @@ void set_seed(const uint8_t random[16]);
    duplicates. Call `forget` for any result to free the memory. */
 Result find_traces(const uint8_t *data, size_t size, int parents, Found *found);
 
+/* Set which traces are whole, and which have an id twice. `find_traces` calls it. */
+Result follow_parents(const Found *found);
+
 void forget(Found *found);
 
 #endif

@@ -48,6 +48,7 @@ from otelwp_agent.component import (
 )
 from otelwp_agent.config.types import ByteSize, Duration, PositiveDuration  # noqa: TC001 - pydantic reads them
 from otelwp_agent.errors import StartError
+from otelwp_agent.fair_share import DEFAULT_SHARE
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.processors.adaptive_sampling.config import (
     AlwaysKeep,
@@ -56,9 +57,10 @@ from otelwp_agent.processors.adaptive_sampling.config import (
     Recorder,
     SitesOrNone,
     Target,
+    check_budgets,
     unique,
 )
-from otelwp_agent.processors.adaptive_sampling.deciding import Decider, key_of
+from otelwp_agent.processors.adaptive_sampling.deciding import Decider
 from otelwp_agent.processors.adaptive_sampling.facts import FactsReader
 from otelwp_agent.processors.adaptive_sampling.forwarding import Forwarder
 from otelwp_agent.processors.adaptive_sampling.holding import Holding
@@ -72,7 +74,8 @@ from otelwp_agent.processors.adaptive_sampling.measures import (
     Measures,
 )
 from otelwp_agent.processors.adaptive_sampling.outgoing import Outgoing
-from otelwp_agent.processors.adaptive_sampling.recorder import RESCUE_RECEIVER, RESCUED, FlightRecorder
+from otelwp_agent.processors.adaptive_sampling.recorder import FlightRecorder
+from otelwp_agent.processors.adaptive_sampling.rescuing import Rescuer
 from otelwp_agent.processors.adaptive_sampling.state_file import StateFile
 from otelwp_agent.processors.adaptive_sampling.verdict import Memory
 from otelwp_agent.sampling.adaptive.controller import Controller
@@ -83,7 +86,7 @@ from otelwp_agent.sampling.traces import NATIVE, read
 from otelwp_agent.telemetry.tasks import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.sampling.trace_sampler import DecisionObserver
@@ -123,6 +126,9 @@ class Config(ComponentConfig):
     """Memory for waiting traces. When it is full, the oldest are decided early."""
     max_trace_bytes: ByteSize = Field(4 * 2**20, ge=2**12)
     """A trace larger than this is reduced to its root, its errors and the spans between them."""
+    max_tenant_share: float = Field(DEFAULT_SHARE, gt=0, le=1)
+    """Maximum share for one tenant of `max_bytes` and of `max_keys`, of what the other tenants leave free. 1 for no
+    limit. Data without a tenant may use all of them. Tenants share `target` in equal parts, as far as each needs it."""
     remember: int = Field(100_000, ge=1)
     """Number of traces whose decision is remembered for late spans."""
     mode: Literal["enforce", "dry_run"] = "enforce"
@@ -148,12 +154,7 @@ class Config(ComponentConfig):
                     "these settings drop nothing: set a `target`, for example `target: {spans_per_second: 500}`"
                 )
         if self.target is not None and self.target_per_key is not None:
-            whole, each = self.target.budget(), self.target_per_key.budget()
-            if whole.unit is not each.unit:
-                message = f"target is in {whole.unit} and target_per_key in {each.unit}: both must have the same unit"
-                raise ValueError(message)
-            if each.rate > whole.rate:
-                raise ValueError("target_per_key is above target: no key can have more than the whole budget")
+            check_budgets(self.target.budget(), self.target_per_key.budget())
         if self.by_trace_id and (named := self._read_more_than_ids()):
             message = f"by_trace_id reads only trace ids, but these settings need more: {', '.join(named)}"
             raise ValueError(message)
@@ -193,6 +194,7 @@ class Config(ComponentConfig):
             site_minimum=0.0 if sites is None else sites.minimum / 3600,
             site_ceiling=Ceiling(share=0.2 if sites is None else sites.ceiling),
             max_keys=self.max_keys,
+            tenant_share=self.max_tenant_share,
             max_sites=10_000 if sites is None else sites.max_sites,
         )
 
@@ -208,32 +210,19 @@ class AdaptiveSampling(Processor, TraceSampler):
         policy = config.policy()
         self.controller = Controller(policy, context.clock())
         self._facts = FactsReader(config.per, config.always_keep, config.drop, config.sites)
-        self._decider = Decider(
-            self.controller,
-            self._facts,
-            Memory(config.remember),
-            dry_run=config.mode == "dry_run",
-        )
+        dry_run = config.mode == "dry_run"
+        self._decider = Decider(self.controller, self._facts, Memory(config.remember), dry_run=dry_run)
         self._measures = Measures(context)
         self._key_metrics = KeyMetrics(context, self.controller, config.metric_keys)
         self._decider.odd = self._measures.odd
         self.per = config.per
         self._max_trace_bytes = config.max_trace_bytes
         self._by_trace_id = config.by_trace_id
-        recorder = config.flight_recorder
-        self._recorder = (
-            FlightRecorder(
-                recorder.max_bytes,
-                recorder.directory,
-                recorder.max_directory_bytes,
-                context.log,
-                lambda tenant: context.ledgers.get(context.pipeline, RESCUE_RECEIVER, tenant),
-            )
-            if recorder.enabled and config.mode == "enforce"
-            else None
-        )
-        self.records = self._recorder is not None
+        records = config.flight_recorder.enabled and config.mode == "enforce"
+        recorder = self._recorder = FlightRecorder.of(config.flight_recorder, context) if records else None
+        self.records = records
         self._outgoing = Outgoing(self._send, context)
+        self._rescuer = None if recorder is None else Rescuer(recorder, self._decider, self._outgoing, self._measures)
         self._holding = Holding(
             self._decider,
             self._facts,
@@ -244,6 +233,7 @@ class AdaptiveSampling(Processor, TraceSampler):
             max_wait=config.max_wait,
             max_bytes=config.max_bytes,
             max_trace_bytes=config.max_trace_bytes,
+            max_tenant_share=config.max_tenant_share,
         )
         self._state = StateFile(config.state_directory, self.controller, context) if config.state_directory else None
         self._forwarder = Forwarder(self._send, self._measures, self._recorder)
@@ -342,42 +332,29 @@ class AdaptiveSampling(Processor, TraceSampler):
         matches anything. Returns the number of forwarded spans; they are new items, because the dropped ones were
         settled, and accounted to the receiver `rescue`. Later spans of these traces are kept as well.
         """
-        if self._recorder is None:
-            return 0
-        return self._forward_rescued(self._recorder.rescue(trace_id, since, where))
-
-    def _forward_rescued(self, batches: Sequence[Batch]) -> int:
-        """Forward rescued batches; return their number of spans."""
-        for batch in batches:
-            for trace_id, *_ in read(batch.body)[1]:
-                self._decider.memory.put(key_of(batch.origin.tenant, trace_id), RESCUED)
-            self._outgoing.put(batch)
-        spans = sum([batch.items for batch in batches])
-        self._measures.rescued.add(spans)
-        self._outgoing.flush()
-        return spans
+        return 0 if self._rescuer is None else self._rescuer.rescue(trace_id, since, where)
 
     def consume(self, batch: Batch) -> None:
         """Decide about complete traces and hold the others; raise `Overloaded` if the memory is full."""
         now = self.context.clock()
         if now >= self._next_tick:
             self._tick(now)
-        if self._outgoing.size and self._holding.is_full and not batch.admitted:
-            raise self._outgoing.overloaded()
+        if self._outgoing.size and not batch.admitted:
+            refusal = self._holding.refusal(batch.origin.tenant)
+            if refusal is not None:
+                raise refusal
         if self._by_trace_id:
             self._decide_by_id(batch, now)
             return
         request, pieces = read(batch.body, self._facts.marks, name=self._facts.name)
-        decider, recorder = self._decider, self._recorder
-        late = [] if recorder is None else decider.find_late_errors(recorder, pieces, batch.origin, now)
-        decided = decider.decide_pieces(
+        rescuer = self._rescuer
+        late = [] if rescuer is None else rescuer.find_late_errors(pieces, batch.origin, now)
+        decided = self._decider.decide_pieces(
             pieces, batch.origin, self._holding.held.traces, self._forwarder.refused, self._max_trace_bytes, now
         )
-        if recorder is not None:
+        if rescuer is not None:
             # Before anything can be refused: when the request is sent again, these errors are no longer new.
-            for trace_id in late:
-                rescued = recorder.rescue(trace_id, tenant=batch.origin.tenant)
-                self.controller.book_rescued(self._forward_rescued(rescued), sum([len(each.body) for each in rescued]))
+            rescuer.forward_late_errors(late, batch.origin.tenant)
         if not decided.waiting or len(decided.waiting) < len(pieces):
             self._forwarder.forward(batch, request, pieces, decided)
         if decided.waiting:

@@ -68,6 +68,15 @@ def checked_attribute(name: str) -> str:
 AttributeName = Annotated[str, AfterValidator(checked_attribute)]
 
 
+def check_budgets(whole: Budget, each: Budget) -> None:
+    """Raise `ValueError` if the budget of each key cannot be a part of the whole budget."""
+    if whole.unit is not each.unit:
+        message = f"target is in {whole.unit} and target_per_key in {each.unit}: both must have the same unit"
+        raise ValueError(message)
+    if each.rate > whole.rate:
+        raise ValueError("target_per_key is above target: no key can have more than the whole budget")
+
+
 def unique(names: list[str]) -> list[str]:
     """Return `names`; raise `ValueError` if one occurs twice."""
     doubled = sorted({name for name in names if names.count(name) > 1})
@@ -271,7 +280,7 @@ class Drop(Block):
         names = [rule.name for rule in self.rules] + ["health_check", "bot"]
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
-            message = f"two rules have the name {doubled[0]!r}"
+            message = f"two rules have the name {doubled[0]!r}: rename one of them"
             raise ValueError(message)
         return self
 

@@ -115,7 +115,7 @@ class Decider:
             if known is not None:
                 if key not in refused:
                     threshold = sampled_before(trace_id, states).threshold if states else 0
-                    self.controller.follow((), spans, threshold, kept=known.keep)
+                    self.controller.follow((tenant,) if tenant else (), spans, threshold, kept=known.keep)
                 if observer is not None:
                     observer(key, None, spans, size, known.keep, known.reason)
                 followed.append(len(verdicts))
@@ -142,6 +142,10 @@ class Decider:
     ) -> TraceVerdict:
         """Decide about a trace and remember the verdict. `duration` is in seconds."""
         of, site, release, debug, rule = facts
+        tenant = ""
+        if isinstance(key, tuple):
+            tenant = key[0]
+            of = (*of, tenant)
         if rule is not None and (rule[1] or not error):
             verdict = self._verdict(rule[0], None, keep=False, filtered=True)
         else:
@@ -156,7 +160,7 @@ class Decider:
                 self.odd("clock_skew")
                 duration = 0.0
             keep, given, reason = self.controller.judge(
-                randomness, threshold, of, site, spans, size, duration, error, debug, release, now
+                randomness, threshold, of, site, spans, size, duration, error, debug, release, now, tenant
             )
             if not keep:
                 given = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from otelwp_agent.fair_share import allowance
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.processors.adaptive_sampling.dividing import parts_of
 from otelwp_agent.processors.adaptive_sampling.waiting import Waiting, WaitingTraces
@@ -13,6 +14,7 @@ from otelwp_agent.sampling.traces import ERROR, ROOTED
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from otelwp_agent.errors import Overloaded
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.model.receipt import Receipt
     from otelwp_agent.processors.adaptive_sampling.deciding import Decider
@@ -42,6 +44,7 @@ class Holding:
         max_wait: float,
         max_bytes: int,
         max_trace_bytes: int,
+        max_tenant_share: float,
     ) -> None:
         """Hold traces according to these settings of the processor."""
         self.held = WaitingTraces()
@@ -53,6 +56,7 @@ class Holding:
         self._decision_wait = decision_wait
         self._max_wait = max_wait
         self._max_bytes = max_bytes
+        self._share = max_tenant_share
         self._max_trace_bytes = max_trace_bytes
 
     @property
@@ -64,6 +68,16 @@ class Holding:
     def is_full(self) -> bool:
         """Whether memory is full and cannot be freed, because the next stage refuses batches."""
         return self._outgoing.blocked and self.size >= self._max_bytes
+
+    def refusal(self, tenant: str) -> Overloaded | None:
+        """Return the error for batches of a tenant while the memory is full and cannot be freed, else `None`."""
+        if self.is_full:
+            return self._outgoing.overloaded()
+        if tenant and self._share < 1:
+            own = self._outgoing.size_of(tenant)
+            if own and own > allowance(self._max_bytes, self._share, self.size - own - self.held.use.of(tenant)):
+                return self._outgoing.tenant_overloaded(tenant)
+        return None
 
     def hold(
         self, batch: Batch, request: TraceRequest, pieces: Sequence[Piece], waiting: list[int], now: float
@@ -87,6 +101,8 @@ class Holding:
                 held.rooted(trace, read(resource, fields, origin), duration, due)
             if trace.size > most:
                 self._shrink(trace, now)
+        if tenant and self._share < 1:
+            self._decide_above_share(tenant, now)
         while self.size > self._max_bytes and (oldest := held.oldest()) is not None:
             self._decide_early(oldest, now, "memory")
         self._outgoing.flush()
@@ -100,6 +116,15 @@ class Holding:
         """Decide about all traces, because the agent stops."""
         while (trace := self.held.oldest()) is not None:
             self._decide_early(trace, now, "shutdown")
+
+    def _decide_above_share(self, tenant: str, now: float) -> None:
+        """Decide the oldest traces of a tenant early while they use more than its share of the memory."""
+        held, use = self.held, self.held.use
+        while use.of(tenant) > allowance(self._max_bytes, self._share, self.size - use.of(tenant)):
+            oldest = held.oldest_of(tenant)
+            if oldest is None:
+                return
+            self._decide_early(oldest, now, "tenant_memory")
 
     def _shrink(self, trace: Waiting, now: float) -> None:
         """Reduce a trace that is too large to its error spine; decide immediately if that is still too large."""

@@ -31,7 +31,8 @@ LATE = Instrument(
 )
 EARLY = Instrument(
     "otelwp_processor_adaptive_sampling_early_decisions",
-    "Traces decided before they were due: memory was full, the trace was too large, or the agent stopped.",
+    "Traces decided before they were due: memory was full (`memory`), the tenant's share of it was (`tenant_memory`), "
+    "the trace was too large (`size`), or the agent stopped (`shutdown`).",
     labels=(*_LABELS, "cause"),
 )
 ODD = Instrument(

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
     import structlog
 
+    from otelwp_agent.component import Context
     from otelwp_agent.model.receipt import Ledger
+    from otelwp_agent.processors.adaptive_sampling.config import Recorder
     from otelwp_agent.sampling.traces import Choice, TraceRequest
 
 BLOCK = 2**18
@@ -116,6 +118,17 @@ class FlightRecorder:
         self._files: deque[_Block] = deque()
         self._number = 0
         self._size = self._in_files = 0
+
+    @classmethod
+    def of(cls, settings: Recorder, context: Context) -> FlightRecorder:
+        """Return the recorder of one processor."""
+        return cls(
+            settings.max_bytes,
+            settings.directory,
+            settings.max_directory_bytes,
+            context.log,
+            lambda tenant: context.ledgers.get(context.pipeline, RESCUE_RECEIVER, tenant),
+        )
 
     @property
     def size(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from otelwp_agent.fair_share import TenantUse
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.batch import Batch
 from otelwp_agent.model.projections import parse
@@ -161,12 +162,15 @@ class Heads:
 
 
 class WaitingTraces:
-    """All waiting traces in the order of arrival."""
+    """All waiting traces in the order of arrival, and those of each tenant."""
 
     def __init__(self) -> None:
         """Start empty."""
         self.traces: dict[object, Waiting] = {}
         self.heads = Heads()
+        self.use = TenantUse()
+        """Bytes of the traces of each tenant, without heads."""
+        self._of_tenants: dict[str, dict[object, Waiting]] = {}
         self._size = 0
         """Bytes of memory without heads."""
         self._rooted: deque[tuple[float, Waiting]] = deque()
@@ -185,12 +189,16 @@ class WaitingTraces:
         if not trace.parts:
             self.traces[trace.key] = trace
             self._size += TRACE_COST
+            if trace.origin.tenant:
+                self._of_tenants.setdefault(trace.origin.tenant, {})[trace.key] = trace
+                self.use.add(trace.origin.tenant, TRACE_COST)
         self.heads.hold(parts)
         trace.parts += parts
         trace.spans += spans
         trace.weight += weight
         trace.size += size
         self._size += size
+        self.use.add(trace.origin.tenant, size)
 
     def rooted(self, trace: Waiting, facts: Facts, duration: float, due: float) -> None:
         """Record that the root of a trace has arrived, which makes it due earlier."""
@@ -206,6 +214,7 @@ class WaitingTraces:
         self.heads.hold(trace.parts)
         self.heads.release(parts)
         self._size += trace.size - before
+        self.use.add(trace.origin.tenant, trace.size - before)
         return removed
 
     def take(self, trace: Waiting) -> None:
@@ -213,6 +222,13 @@ class WaitingTraces:
         if self.traces.pop(trace.key, None) is not None:
             self._size -= trace.size
             self.heads.release(trace.parts)
+            tenant = trace.origin.tenant
+            if tenant:
+                self.use.add(tenant, -trace.size)
+                traces = self._of_tenants[tenant]
+                del traces[trace.key]
+                if not traces:
+                    del self._of_tenants[tenant]
 
     def take_due(self, now: float) -> Iterator[Waiting]:
         """Remove and yield the traces that are due."""
@@ -233,6 +249,11 @@ class WaitingTraces:
     def oldest(self) -> Waiting | None:
         """Return the trace that arrived first."""
         return next(iter(self.traces.values()), None)
+
+    def oldest_of(self, tenant: str) -> Waiting | None:
+        """Return the trace of a tenant that arrived first."""
+        traces = self._of_tenants.get(tenant)
+        return next(iter(traces.values()), None) if traces is not None else None
 
 
 def _size_of(head: Head) -> int:

@@ -35,7 +35,7 @@ from otelwp_agent.component import ComponentConfig, Context, Effect, Factory, Ki
 from otelwp_agent.config.attribute_actions import AttributeAction  # noqa: TC001 - pydantic reads it
 from otelwp_agent.config.blocks import Block
 from otelwp_agent.model import projection_pb2 as pb
-from otelwp_agent.model.attributes import Shortcut, compile_actions, header_of
+from otelwp_agent.model.attribute_actions import Shortcut, compile_actions, header_of
 from otelwp_agent.model.projections import POINT_KINDS, parse
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.processors.attributes.matching import SPAN_KINDS, Matcher, Properties, Severities

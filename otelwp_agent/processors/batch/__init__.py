@@ -3,7 +3,7 @@
 Place it after `memory_limiter` and after processors that drop items, and before processors that encode whole batches
 (`compression`). Batches of different tenants, metadata values, encodings or signals are never merged. When the next
 stage refuses a batch, the batch is kept and offered again as soon as that stage has capacity. Meanwhile one more batch
-is collected; after that, senders are refused. So nothing is lost, and memory is bounded.
+is collected; after that, senders are refused. So nothing is lost, and memory is bounded. Tenants share that memory.
 
 Example::
 
@@ -25,11 +25,13 @@ from otelwp_agent.capacity import Capacity, Offer
 from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Processor, Reads, Stability, Tier
 from otelwp_agent.config.types import ByteSize, Duration  # noqa: TC001 - pydantic reads them
 from otelwp_agent.errors import ConsumeError, MalformedError, Overloaded, RetryableError
+from otelwp_agent.fair_share import DEFAULT_SHARE
 from otelwp_agent.model.merging import MergeLimits, merge_key
 from otelwp_agent.model.projections import split_items
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.processors.batch.group import Group
 from otelwp_agent.processors.batch.measures import INSTRUMENTS, BatchMeasures
+from otelwp_agent.processors.batch.shares import BatchShares
 from otelwp_agent.telemetry.metrics import Counter
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ _DRAIN_CHECK = 0.005
 """Seconds between two checks at shutdown whether everything has been forwarded."""
 _TOTAL = 4
 """Limit of the bytes collected in all groups together, as a multiple of `send_batch_bytes`."""
+_MOST_GROUPS = 10_000
+"""Number of groups, about a kilobyte each without batches, from which further groups are forwarded at once."""
 
 
 class Config(ComponentConfig):
@@ -64,6 +68,9 @@ class Config(ComponentConfig):
     metadata_cardinality_limit: int = Field(1000, ge=0)
     """Most combinations of these values that are collected at the same time. A sender with one more combination is
     refused and may retry. 0 for no limit."""
+    max_tenant_share: float = Field(DEFAULT_SHARE, gt=0, le=1)
+    """Maximum share for one tenant of the memory and of the combinations, of what the other tenants leave free. 1 for
+    no limit. Data without a tenant may use all of it."""
 
     @field_validator("metadata_keys")
     @classmethod
@@ -109,7 +116,8 @@ class BatchProcessor(Processor):
         self._max_items = config.send_batch_max_size
         self._timeout = config.timeout
         self._metadata_keys = self.headers = tuple(config.metadata_keys)
-        self._most_groups = config.metadata_cardinality_limit if config.metadata_keys else 0
+        most_groups = config.metadata_cardinality_limit if config.metadata_keys else 0
+        self._shares = BatchShares(self._most_bytes, most_groups, config.max_tenant_share)
         self._groups: dict[tuple[object, ...], Group] = {}
         self._last: Group | None = None
         self._held = 0
@@ -131,13 +139,15 @@ class BatchProcessor(Processor):
         key = merge_key(batch, self._metadata_keys)
         if group is None or group.key != key:  # comparing is faster than hashing the key
             group = self._group_of(key, batch)
-        if self._blocked and not batch.admitted and self._refuses(group):
-            raise self._overloaded(group)
+        if self._blocked and not batch.admitted:
+            refusal = self._refusal_in(group, batch)
+            if refusal is not None:
+                raise refusal
         complete = group.merger.add(batch)
-        self._held += len(batch.body)
+        self._hold(group, len(batch.body))
         if self._blocked and group.blocked is not None:
             self._note_full(group)
-        elif complete or self._held >= self._most_bytes:
+        elif complete or self._held >= self._most_bytes or len(self._groups) > _MOST_GROUPS:
             self._flush(group, self._measures.size_trigger)
         elif group.timer is None:
             group.timer = asyncio.get_running_loop().call_later(self._timeout, self._on_timeout, group)
@@ -153,8 +163,8 @@ class BatchProcessor(Processor):
         if self._passes:
             return self.next.refusal(batch) if group is None else self._overloaded(group)
         if group is None:
-            return self._refusal_of_new_group()
-        return self._overloaded(group) if self._blocked and self._refuses(group) else None
+            return self._refusal_of_new_group(batch)
+        return self._refusal_in(group, batch) if self._blocked else None
 
     def rewired(self) -> None:
         """Offer the batches again that the next stage has refused."""
@@ -192,7 +202,7 @@ class BatchProcessor(Processor):
         """Return the group of the batch; create it if there is none; raise `Overloaded` if it cannot be created."""
         group = self._groups.get(key)
         if group is None:
-            refusal = self._refusal_of_new_group()
+            refusal = self._refusal_of_new_group(batch)
             if refusal is not None and not batch.admitted:
                 raise refusal
             group = self._new_group(key, batch)
@@ -201,19 +211,31 @@ class BatchProcessor(Processor):
 
     def _new_group(self, key: tuple[object, ...], batch: Batch) -> Group:
         group = self._groups[key] = Group(key, batch.origin, self._metadata_keys, self._limits)
+        self._shares.add_groups(group.origin.tenant, 1)
         self._measures.cardinality.value += 1
         return group
 
-    def _refusal_of_new_group(self) -> Overloaded | None:
-        """Return the error if no further group can be created, else `None`."""
-        if self._most_groups and len(self._groups) >= self._most_groups:
-            message = f"more than {self._most_groups} combinations of metadata values at once"
-            return Overloaded(message, retry_after=max(1.0, self._timeout), reason="metadata_cardinality")
-        return self._overloaded() if self._blocked and self._held >= self._most_bytes else None
+    def _refusal_of_new_group(self, batch: Batch) -> Overloaded | None:
+        """Return the error if no further group can be created for the batch, else `None`."""
+        refusal = self._shares.group_refusal(batch.origin.tenant, len(self._groups), max(1.0, self._timeout))
+        if refusal is not None or not self._blocked:
+            return refusal
+        if self._held >= self._most_bytes or len(self._groups) >= _MOST_GROUPS:
+            return self._overloaded()
+        return self._shares.refusal(batch, self._held)
 
-    def _refuses(self, group: Group) -> bool:
-        """Return whether a blocked group, or all groups together, can collect no more."""
-        return (group.blocked is not None and group.merger.complete) or self._held >= self._most_bytes
+    def _refusal_in(self, group: Group, batch: Batch) -> Overloaded | None:
+        """Return the error if a group cannot collect the batch while any group is blocked, else `None`."""
+        if (group.blocked is not None and group.merger.complete) or self._held >= self._most_bytes:
+            return self._overloaded(group)
+        refusal = self._shares.refusal(batch, self._held)
+        return refusal if refusal is None or group.blocked is None else self._overloaded(group)
+
+    def _hold(self, group: Group, size: int) -> None:
+        """Add `size` bytes to what is held here; a negative number releases."""
+        self._held += size
+        if group.origin.tenant:
+            self._shares.hold(group.origin.tenant, size)
 
     def _note_full(self, group: Group) -> None:
         """Count a blocked group that can collect no more, unless it waits for the share of one tenant only."""
@@ -234,7 +256,8 @@ class BatchProcessor(Processor):
             capacity = group.capacity
             capacity.cause = group.offer.capacity
         capacity.refuse()
-        return Overloaded(message, retry_after=1.0, capacity=capacity)
+        tenant = group.refused_tenant if group is not None and group.blocked else ""
+        return Overloaded(message, retry_after=1.0, capacity=capacity, tenant=tenant)
 
     def _on_timeout(self, group: Group) -> None:
         group.timer = None
@@ -245,12 +268,12 @@ class BatchProcessor(Processor):
         if group.blocked is not None:
             return
         merger = group.merger
-        self._held -= merger.size
+        self._hold(group, -merger.size)
         parts = deque(self._split(merger.take(group.origin)) if merger.batches else ())
         if trigger is self._measures.size_trigger and len(parts) > 1 and parts[-1].items < self._limits.items:
             rest = parts.pop()
             merger.add(rest)
-            self._held += len(rest.body)
+            self._hold(group, len(rest.body))
         self._forward(group, parts, trigger)
 
     def _split(self, merged: Batch) -> list[Batch]:
@@ -290,7 +313,8 @@ class BatchProcessor(Processor):
         self._blocked += 1
         group.blocked = parts
         group.trigger = trigger
-        self._held += sum([len(part.body) for part in parts])
+        group.refused_tenant = refusal.tenant if isinstance(refusal, Overloaded) else ""
+        self._hold(group, sum([len(part.body) for part in parts]))
         if group.timer is not None:
             group.timer.cancel()
             group.timer = None
@@ -312,7 +336,7 @@ class BatchProcessor(Processor):
 
     def _unblock(self, group: Group) -> None:
         assert group.blocked is not None  # noqa: S101 - callers check it
-        self._held -= sum([len(part.body) for part in group.blocked])
+        self._hold(group, -sum([len(part.body) for part in group.blocked]))
         group.blocked = None
         self._blocked -= 1
         if group.full:
@@ -344,11 +368,13 @@ class BatchProcessor(Processor):
         if self._last is group:
             self._last = None
         if self._groups.pop(group.key, None) is not None:
+            self._shares.add_groups(group.origin.tenant, -1)
             self._measures.cardinality.value -= 1
 
     def _drop_everything(self) -> None:
         for group in list(self._groups.values()):
             remaining = [*(group.blocked or ()), *group.merger.batches]
+            self._hold(group, -group.merger.size)
             if group.blocked is not None:
                 self._unblock(group)
             dropped = sum([batch.abandon() for batch in remaining])

@@ -22,7 +22,7 @@ class Group:
     """Batches that are merged with each other: the collected ones and those that the next stage has refused."""
 
     __slots__ = (
-        "blocked", "capacity", "full", "key", "merger", "offer", "origin", "timer", "trigger",
+        "blocked", "capacity", "full", "key", "merger", "offer", "origin", "refused_tenant", "timer", "trigger",
     )  # fmt: skip
 
     def __init__(self, key: tuple[object, ...], first: Origin, names: Sequence[str], limits: MergeLimits) -> None:
@@ -33,6 +33,8 @@ class Group:
         self.merger = Merger(limits)
         self.blocked: deque[Batch] | None = None
         """The refused parts of a batch, while the next stage refuses them."""
+        self.refused_tenant = ""
+        """The tenant whose own use was the cause of that refusal; "" if it was not a tenant's."""
         self.trigger = Counter()
         """Counter of the reason for which the refused batch was forwarded."""
         self.offer: Offer | None = None

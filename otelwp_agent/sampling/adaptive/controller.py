@@ -75,7 +75,9 @@ class Controller:
         self.guard = None if budget is None else BudgetGuard(budget.rate, now)
         self.always = AlwaysKept(policy, now)
         self._has_sites = bool(policy.site_rules or policy.site_minimum)
-        self.key_states = Keys(policy.max_keys, policy.forget_after, fixed, now)
+        self.key_states = Keys(policy.max_keys, policy.forget_after, fixed, now, policy.tenant_share)
+        if budget is not None:
+            self.key_states.new_rate = budget.rate
         self.sites = SiteTable(policy.site_rules, policy.site_minimum, policy.max_sites, policy.forget_after)
         self.guarded = 0
         """Number of traces dropped because the budget of the last minute was spent."""
@@ -120,8 +122,12 @@ class Controller:
         debug: bool,  # noqa: FBT001
         release: str,
         now: float,
+        tenant: str = "",
     ) -> tuple[bool, int | None, Reason]:
-        """Decide about a trace given as the fields of a `Trace`; return the fields of a `Decision`."""
+        """Decide about a trace given as the fields of a `Trace`; return the fields of a `Decision`.
+
+        The key of a trace of a tenant ends with `tenant`.
+        """
         guard = self.guard
         if guard is not None and now > guard.tokens.at:
             guard.advance(now)
@@ -129,7 +135,7 @@ class Controller:
                 self.tick(now)
         state = self.key_states.states.get(key)
         if state is None:
-            state = self.key_states.admit(key, now)
+            state = self.key_states.admit(key, now, tenant)
         unit = self._unit
         weight: float = spans if unit is _SPANS else size if unit is _BYTES else 1
         state.seen += 1
@@ -137,16 +143,17 @@ class Controller:
         if incoming:
             state.tally.errors_missed = True
         limit = None
+        factor = 1.0 if state.tenant is None or guard is None else state.tenant.factor(guard.tokens)
         always = self.always
         if error or debug or duration > state.slow_above or state.firsts < always.first_traces:
-            other = state is self.key_states.other
+            other = state.shared
             limit = always.limit_for(state, duration, release, now, error=error, debug=debug, other=other)
         elif always.release is not None and release and always.is_new_release(release, now):
             limit = always.release
         if self._quantile and (state.arrived < LEARN_ALL or not randomness & LEARN_SOME):
             state.learn(bucket_of(duration), self._quantile, self._fixed, self._min_samples)
         if limit is not None:
-            if limit.has_capacity(now) and (guard is None or guard.has_capacity(weight)):
+            if limit.has_capacity(now) and (guard is None or guard.has_capacity(weight)) and factor >= 1:
                 limit.charge(weight)
                 self.certain += weight
                 self._keep(state, weight, incoming, duration, error=error)
@@ -163,6 +170,8 @@ class Controller:
             level = guard.tokens.level
             if level < guard.low and (threshold or level <= 0):
                 threshold = self._lowered(threshold, guard)
+        if factor < 1:
+            threshold = lowered(threshold, factor)
         if reason is _BUDGET and state.seen:
             state.weight += weight
             state.adjusted += weight * count
@@ -192,6 +201,8 @@ class Controller:
         state.adjusted += spans * (adjusted_count(incoming) if incoming else 1.0)
         if kept and self.guard is not None:
             self.guard.spend(spans)
+            if state.tenant is not None:
+                state.tenant.debt += spans
 
     def book_late(self, spans: int, size: int) -> None:
         """Record spans that arrived after their trace was kept and seemed complete. The plan reserves as much again."""
@@ -273,6 +284,8 @@ class Controller:
     def _keep(self, state: KeyState, weight: float, threshold: int, duration: float, *, error: bool) -> None:
         if self.guard is not None:
             self.guard.spend(weight)
+            if state.tenant is not None:
+                state.tenant.debt += weight
         state.tally.add(adjusted_count(threshold) if threshold else 1.0, duration, error=error)
 
     def tick(self, now: float) -> None:
@@ -308,13 +321,38 @@ class Controller:
             tokens = self.guard.tokens
             steer = (tokens.level - tokens.capacity / 2) / STEER
             budget = max(tokens.rate - self.certain_rate + steer, tokens.rate * LEAST_SHARE)
-        given = share(demands, budget, self.policy.power, cap)
+        given = self._share(states, demands, budget, cap)
         self.key_states.new_threshold = threshold_near(given[-1] / demands[-1]) if demands[-1] else ALWAYS
         for state, demand, gets in zip(states, demands, given, strict=False):
             if gets >= demand:
                 state.threshold = ALWAYS
             else:
                 state.threshold = threshold_near(gets / state.adjusted_rate)
+
+    def _share(self, states: list[KeyState], demands: list[float], budget: float, cap: float) -> list[float]:
+        """Share the budget among the tenants in equal parts, as far as each needs it, and each part among its keys.
+
+        All keys without a tenant are one party. The last demand is that of an unknown key.
+        """
+        tenants = self.key_states.tenants
+        if not tenants:
+            return share(demands, budget, self.policy.power, cap)
+        parties: dict[str, list[int]] = {}
+        for place, state in enumerate(states):
+            parties.setdefault(state.tenant.name if state.tenant is not None else "", []).append(place)
+        parties.setdefault("", []).append(len(states))
+        wanted = [sum([min(demands[place], cap) for place in places]) for places in parties.values()]
+        parts = share(wanted, budget, 0.0)
+        rate = max(parts) if sum(wanted) > budget else budget
+        self.key_states.new_rate = rate
+        for tenant in tenants.values():
+            tenant.rate = rate
+        given = [0.0] * len(demands)
+        for places, part in zip(parties.values(), parts, strict=True):
+            of_keys = share([demands[place] for place in places], part, self.policy.power, cap)
+            for place, each in zip(places, of_keys, strict=True):
+                given[place] = each
+        return given
 
     def probability(self, key: Key) -> float:
         """Return the probability with which traces of a key are kept, without site rules and bursts."""

@@ -6,14 +6,16 @@ import heapq
 import math
 from typing import TYPE_CHECKING
 
+from otelwp_agent.fair_share import DEFAULT_SHARE, allowance
 from otelwp_agent.sampling.adaptive.estimates import Tally
-from otelwp_agent.sampling.adaptive.heavy import SpaceSaving
 from otelwp_agent.sampling.adaptive.histogram import LogHistogram
+from otelwp_agent.sampling.adaptive.tenants import TenantBudget
 from otelwp_agent.sampling.adaptive.trace import OTHER, Key
 from otelwp_agent.sampling.consistent import ALWAYS, probability_of
+from otelwp_agent.telemetry.space_saving import SpaceSaving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
 HALF_LIFE, LONGEST = 10.0, 300.0
 """Half-life in seconds of measurements, for frequent keys and for the rarest."""
@@ -47,8 +49,10 @@ class KeyState:
         "last_seen",
         "measured",
         "seen",
+        "shared",
         "slow_above",
         "tally",
+        "tenant",
         "threshold",
         "traffic",
         "weight",
@@ -59,6 +63,10 @@ class KeyState:
         """Start without measurements, with a provisional threshold."""
         self.threshold = threshold
         """T of the probability that the budget gives the key."""
+        self.tenant: TenantBudget | None = None
+        """The tenant that the key belongs to, if it has one."""
+        self.shared = False
+        """Whether several keys share this state, because there are too many."""
         self.seen = -1
         """Traces since the last tick, without the very first trace of the key: that one caused the measurement and does
         not indicate how many follow. `weight` is the cost of those that were decided by the key's own probability,
@@ -144,33 +152,50 @@ class KeyState:
 
 
 class Keys:
-    """All keys, at most `limit`. Later keys share `OTHER` until they are heavier than a tracked key."""
+    """All keys, at most `limit`. Later keys share `OTHER` until they are heavier than a tracked key.
 
-    def __init__(self, limit: int, forget_after: float, slow_above: float, now: float) -> None:
+    The key of a tenant ends with its name. Tenants share the number of keys (`fair_share`): a tenant alone may have the
+    part `share` of it, and its other keys share a state of their own.
+    """
+
+    def __init__(
+        self, limit: int, forget_after: float, slow_above: float, now: float, share: float = DEFAULT_SHARE
+    ) -> None:
         """Start without keys."""
         self._limit = limit
+        self._share = share
         self._forget_after = forget_after
         self.slow_above = slow_above
-        self._sketch = SpaceSaving(max(limit // 10, 10))
+        self._sketch: SpaceSaving[Key] = SpaceSaving(max(limit // 10, 10))
         self._swapped = now
         self.new_threshold = ALWAYS
         """Threshold of keys without measurements."""
+        self.new_rate = math.inf
+        """Budget of a new tenant, in units a second."""
         self.states: dict[Key, KeyState] = {}
+        self.tenants: dict[str, TenantBudget] = {}
+        self.others: dict[str, KeyState] = {}
+        """By tenant: the state of its keys beyond its share of `limit`."""
         self.other = KeyState(now, slow_above)
         self.other.seen = 0
+        self.other.shared = True
 
     def __iter__(self) -> Iterator[tuple[Key, KeyState]]:
         """Iterate over all keys and their states; `OTHER` is last if it has traffic."""
         yield from self.states.items()
         if self.other.traffic or self.other.seen:
             yield OTHER, self.other
+        for tenant, state in self.others.items():
+            yield (*OTHER, tenant), state
 
     def find(self, key: Key) -> KeyState:
         """Return the state of a key, or the shared one."""
-        return self.states.get(key) or self.other
+        return self.states.get(key) or (self.others.get(key[-1]) if key else None) or self.other
 
-    def admit(self, key: Key, now: float) -> KeyState:
-        """Return a state for an unknown key: a new one, or `other` if the limit is reached."""
+    def admit(self, key: Key, now: float, tenant: str = "") -> KeyState:
+        """Return a state for an unknown key: a new one, or a shared one if the limit is reached."""
+        if tenant:
+            return self._admit_of(tenant, key, now)
         if len(self.states) < self._limit:
             state = self.states[key] = KeyState(now, self.slow_above, self.new_threshold)
             return state
@@ -179,7 +204,45 @@ class Keys:
 
     def all(self) -> list[KeyState]:
         """Return all states."""
-        return [*self.states.values(), self.other]
+        return [*self.states.values(), *self.others.values(), self.other]
+
+    def restore(self, states: dict[Key, KeyState], of_tenants: Container[Key], now: float) -> None:
+        """Replace all keys with saved ones; those in `of_tenants` end with the name of their tenant."""
+        self.states, self.tenants, self.others = states, {}, {}
+        for key, state in states.items():
+            if key in of_tenants:
+                state.tenant = self.tenants.setdefault(key[-1], TenantBudget(key[-1], self.new_rate, now))
+                state.tenant.keys += 1
+
+    def _admit_of(self, name: str, key: Key, now: float) -> KeyState:
+        """Return a state for an unknown key of a tenant."""
+        number, tenant = len(self.states), self.tenants.get(name)
+        if tenant is None:
+            if len(self.tenants) >= self._limit:
+                return self.other
+            tenant = self.tenants[name] = TenantBudget(name, self.new_rate, now)
+        most = allowance(self._limit, self._share, number - tenant.keys)
+        if number < self._limit and (not tenant.keys or tenant.keys < most):
+            state = self.states[key] = KeyState(now, self.slow_above, self.new_threshold)
+            tenant.keys += 1
+        elif name in self.others:
+            return self.others[name]
+        else:
+            state = self.others[name] = KeyState(now, self.slow_above, self.new_threshold)
+            state.seen, state.shared = 0, True
+        state.tenant = tenant
+        return state
+
+    def _forget(self, key: Key) -> None:
+        """Remove a key; remove its tenant with the last one."""
+        tenant = self.states.pop(key).tenant
+        if tenant is not None:
+            tenant.keys -= 1
+            self._forget_idle(tenant)
+
+    def _forget_idle(self, tenant: TenantBudget) -> None:
+        if not tenant.keys and tenant.name not in self.others:
+            del self.tenants[tenant.name]
 
     def measure(self, now: float, elapsed: float) -> None:
         """Update all rates, remove old keys, and exchange light tracked keys for heavier untracked ones."""
@@ -200,8 +263,11 @@ class Keys:
                 state.scale(factor)
             state.measure(now, elapsed)
         forget_before = now - self._forget_after
+        for name in [name for name, state in self.others.items() if state.last_seen < forget_before]:
+            del self.others[name]
+            self._forget_idle(self.tenants[name])
         for key in [key for key, state in self.states.items() if state.last_seen < forget_before]:
-            del self.states[key]
+            self._forget(key)
         if now - self._swapped >= SWAP_EVERY:
             self._swap(now)
 
@@ -220,7 +286,7 @@ class Keys:
             if free > 0:
                 free -= 1
             elif lightest and traffic > OUTWEIGHS * lightest[0][1].traffic:
-                del self.states[lightest.pop(0)[0]]
+                self._forget(lightest.pop(0)[0])
             else:
                 break
             state = self.states[key] = KeyState(now, self.slow_above)

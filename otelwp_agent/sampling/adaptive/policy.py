@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from otelwp_agent.fair_share import DEFAULT_SHARE
+
 DAY = 86_400.0
 MONTH = 365.25 / 12 * DAY
 """Seconds."""
@@ -134,6 +136,8 @@ class Policy:
     """Maximum that all sites together may keep because of their minimum."""
     max_keys: int = 10_000
     """Number of keys with a probability of their own; the rest share `OTHER`."""
+    tenant_share: float = DEFAULT_SHARE
+    """Part of `max_keys` for a tenant that is alone (`fair_share`)."""
     max_sites: int = 10_000
     max_releases: int = 1_000
     forget_after: float = 3_600.0

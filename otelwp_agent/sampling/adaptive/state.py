@@ -74,7 +74,8 @@ def _restore(controller: Controller, data: dict[str, Any], now: float) -> None:
     states = {
         tuple(map(str, key)): _load_key(KeyState(now, keys.slow_above), known, now) for key, known in data["keys"]
     }
-    keys.states = dict(list(states.items())[: policy.max_keys])
+    of_tenants = {tuple(map(str, key)) for key, known in data["keys"] if known.get("tenant")}
+    keys.restore(dict(list(states.items())[: policy.max_keys]), of_tenants, now)
     _load_key(keys.other, data["other"], now)
     for site, (age, *numbers) in list(data["sites"].items())[: policy.max_sites]:
         controller.sites.states[site] = _load_site(SiteState(now), now - age, numbers)
@@ -106,6 +107,7 @@ def _key(state: KeyState, now: float) -> dict[str, Any]:
     return {
         **{name: getattr(state, name) for name in _RATES},
         "age": now - state.last_seen,
+        "tenant": state.tenant is not None,
         "probability": state.probability,
         "slow_above": state.slow_above if state.slow_above < float("inf") else None,
         "durations": None if state.durations is None else state.durations.dump(),

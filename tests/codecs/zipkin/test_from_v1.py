@@ -1,5 +1,7 @@
 """Zipkin's v1 JSON: core annotations contain kind and times, each with its endpoint."""
 
+import tracemalloc
+
 import pytest
 
 from otelwp_agent.codecs.zipkin import from_v1
@@ -114,3 +116,17 @@ def test_odd_annotations_are_passed_over():
 def test_what_cannot_be_used():
     with pytest.raises(MalformedError, match=r"\[0\]\.id"):
         decoded([span(id="")], from_v1)
+
+
+def test_empty_annotations_need_little_memory():
+    parts = b",".join([b"{}"] * 20_000)
+    body = b'[{"traceId":"1","id":"1","annotations":[%b],"binaryAnnotations":[%b]}]' % (parts, parts)
+    request_of([span()], from_v1)  # what the first request creates
+    tracemalloc.start()
+    try:
+        for _ in from_v1.decoding(body, 0):
+            pass
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * len(body)

@@ -180,6 +180,7 @@ def test_odd_annotations():
         span(
             annotations=[
                 1,
+                {},
                 {"value": "a"},
                 {"timestamp": str(START), "value": 2},
                 {"timestamp": START // 1000, "value": "b"},
@@ -191,7 +192,7 @@ def test_odd_annotations():
         ("2", START * 1000),
         ("b", START // 1000 * 1_000_000),
     ]
-    assert repairs == {"annotation_dropped": 1, "annotation_type": 1, "time_text": 1, "time_in_ms": 1}
+    assert repairs == {"annotation_dropped": 2, "annotation_type": 1, "time_text": 1, "time_in_ms": 1}
 
 
 @pytest.mark.parametrize(

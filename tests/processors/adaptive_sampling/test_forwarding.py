@@ -7,7 +7,7 @@ from otelwp_agent.errors import Overloaded
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.processors.adaptive_sampling import Config
 from otelwp_agent.testing import FakeClock
-from tests.processors.test_adaptive_sampling import (
+from tests.kit.sampled_traces import (
     CHANCE,
     batch_of,
     deliver,

@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 from otelwp_agent.errors import StartError
 from otelwp_agent.processors.adaptive_sampling import state_file
 from otelwp_agent.testing import FakeClock
+from tests.kit.sampled_traces import CHANCE, batch_of, trace_id, tree
 from tests.kit.stages import build
-from tests.processors.test_adaptive_sampling import CHANCE, batch_of, trace_id, tree
 
 NAME = "adaptive_sampling traces.json"
 

@@ -3,7 +3,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otelwp_agent.sampling.adaptive.heavy import SpaceSaving
+from otelwp_agent.telemetry.space_saving import SpaceSaving
 
 
 def test_a_heavy_key_is_found_among_many():

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING
+from typing import Generic, TypeVar
 
-if TYPE_CHECKING:
-    from otelwp_agent.sampling.adaptive.trace import Key
+K = TypeVar("K", str, tuple[str, ...])
 
 
-class SpaceSaving:
+class SpaceSaving(Generic[K]):
     """Counts at most `capacity` keys; a new key replaces the least frequent one and inherits its count.
 
     A count is never too low, and too high by at most the inherited count. Every key that makes up more than 1 /
@@ -21,16 +20,16 @@ class SpaceSaving:
     def __init__(self, capacity: int) -> None:
         """Create a sketch of up to `capacity` keys."""
         self._capacity = capacity
-        self._counts: dict[Key, list[int]] = {}
+        self._counts: dict[K, list[int]] = {}
         """By key: its count, and the inherited part of it, by which it may be too high."""
-        self._heap: list[tuple[int, Key]] = []
+        self._heap: list[tuple[int, K]] = []
         """A lower bound of each count; it is updated when it reaches the top."""
 
     def __len__(self) -> int:
         """Return the number of counted keys."""
         return len(self._counts)
 
-    def add(self, key: Key) -> None:
+    def add(self, key: K) -> None:
         """Count a key once."""
         entry = self._counts.get(key)
         if entry is not None:
@@ -47,7 +46,7 @@ class SpaceSaving:
             self._counts[key] = [least + 1, least]
             heapq.heapreplace(self._heap, (least + 1, key))
 
-    def heaviest(self, number: int) -> list[tuple[Key, int]]:
+    def heaviest(self, number: int) -> list[tuple[K, int]]:
         """Return up to `number` keys with lower bounds of their counts, the most frequent first."""
         sure = ((key, count - error) for key, (count, error) in self._counts.items())
         return heapq.nlargest(number, sure, key=lambda entry: (entry[1], entry[0]))

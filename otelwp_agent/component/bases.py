@@ -1,0 +1,174 @@
+"""The base class of each kind of component, and the interfaces of the stages that receive batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from otelwp_agent.component.host import ComponentHealth
+from otelwp_agent.errors import RetryableError
+from otelwp_agent.transport.overload import Drops
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Mapping, Sequence
+
+    from otelwp_agent.component.context import Context
+    from otelwp_agent.model.batch import Batch
+    from otelwp_agent.model.signal import Signal
+
+
+class Consumer(Protocol):
+    """A stage that accepts batches."""
+
+    def consume(self, batch: Batch) -> None:
+        """Accept the whole batch, or raise `ConsumeError` and accept nothing of it."""
+
+    def refusal(self, batch: Batch) -> RetryableError | None:
+        """Return the error if `consume` would refuse the batch now for lack of capacity, else `None`.
+
+        Nothing is changed. A fan-out calls it on every branch before it forwards the batch to any of them.
+        """
+
+
+class ReceiverSink(Protocol):
+    """The entry of all pipelines that a receiver feeds, for one signal."""
+
+    @property
+    def answers_late(self) -> bool:
+        """Whether a sender must wait for the result of the future that `consume` returns."""
+
+    def admit(self) -> None:
+        """Raise `Overloaded` if a batch would be refused now. It is cheap: call it before decoding a body."""
+
+    def refusal(self, batch: Batch) -> RetryableError | None:
+        """Return the error if `consume` would refuse the batch now for lack of capacity, else `None`.
+
+        Nothing is changed.
+        """
+
+    def consume(
+        self,
+        batch: Batch,
+        answer: Any = None,  # noqa: ANN401 - each receiver has its own type of answer
+        rejected: Callable[[int, str], Any] | None = None,
+    ) -> asyncio.Future[Any] | None:
+        """Accept the whole batch, or raise `ConsumeError` and accept nothing of it.
+
+        Returns `None` if the sender may be answered at once. Otherwise it returns a future; its result is `answer` when
+        the sender may be answered, or the `ConsumeError` to answer with. If a part of the batch is lost,
+        `rejected(items, reason)` creates the answer.
+        """
+
+
+class Component:
+    """Base class of all components."""
+
+    def __init__(self, context: Context) -> None:
+        """Store the context. Files, sockets and tasks are opened in `start`."""
+        self.context = context
+
+    async def start(self) -> None:
+        """Open files, sockets and tasks; on failure, close them all and raise `StartError`."""
+
+    async def shutdown(self) -> None:
+        """Forward all buffered data and close everything that `start` opened."""
+
+    def refresh(self) -> None:
+        """Read the configured files (certificates) again. Called at SIGHUP."""
+
+    def endpoints(self) -> Mapping[str, str]:
+        """Return the listening addresses by transport, to be shown: `{"grpc": "127.0.0.1:4317"}`."""
+        return {}
+
+    def health(self) -> ComponentHealth | None:
+        """Return the component's state, or `None` if it reports none."""
+        return None
+
+
+class Receiver(Component):
+    """Creates batches. `next` is set before `start` and again at a reload: read it for each batch."""
+
+    next: Mapping[Signal, ReceiverSink]
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.drops = Drops(str(context.id), context.registry, context.log, context.clock)
+        """Requests that were answered with success and dropped because of `on_overload`."""
+
+    def health(self) -> ComponentHealth | None:
+        """Report drops: unhealthy for a minute after the last one."""
+        state = self.drops.state()
+        return None if state is None else ComponentHealth(self.context.kind, str(self.context.id), *state)
+
+
+class Processor(Component):
+    """Accepts batches and forwards them. `next` is set before `start` and again at a reload."""
+
+    next: Consumer
+    headers: Sequence[str] = ()
+    """The clients' headers (`Origin.headers`) that it reads, in lower case. A journal stores no other headers."""
+    buffers: bool = False
+    """Whether it keeps batches that the next stage refuses and offers them again; its `admit` refuses when it can keep
+    no more. If a pipeline has no such processor, senders are refused as soon as an exporter's queue is full."""
+
+    def consume(self, batch: Batch) -> None:
+        """Accept the whole batch, or raise `ConsumeError` and accept nothing of it."""
+        raise NotImplementedError
+
+    def admit(self) -> None:
+        """Raise `Overloaded` to refuse a request before it is decoded. By default nothing is refused."""
+
+    def refusal(self, batch: Batch) -> RetryableError | None:
+        """Return the error if `consume` would refuse the batch now for lack of capacity, else `None`.
+
+        Nothing is changed. By default, the batch is refused if `admit` or the next stage refuses it. A processor that
+        keeps batches and refuses some of them overrides this method. If it refuses an `admitted` batch that another
+        branch has accepted, the batch is lost for this branch.
+        """
+        try:
+            self.admit()
+        except RetryableError as refusal:
+            return refusal
+        return self.next.refusal(batch)
+
+    def rewired(self) -> None:
+        """Offer the refused batches again: a reload has changed `next` or a stage after it."""
+
+
+class Exporter(Component):
+    """Sends batches."""
+
+    headers: Sequence[str] = ()
+    """The clients' headers (`Origin.headers`) that it reads, in lower case. A journal stores no other headers."""
+    max_request_bytes: int | None = None
+    """Bytes of the largest body for one call of `export`; larger batches are split before the call."""
+
+    async def export(self, batch: Batch) -> int:
+        """Send the batch and wait until the backend has accepted it; raise `PermanentError` or `RetryableError` if not.
+
+        Returns the number of items that the backend rejected (OTLP's partial success): 0 if it accepted all of them.
+        After `MalformedError` and `TooLargeError`, the caller splits the batch and sends the parts.
+        """
+        raise NotImplementedError
+
+
+class Connector(Component):
+    """Ends a pipeline and starts others. `next` is set before `start` and again at a reload."""
+
+    next: Mapping[Signal, ReceiverSink]
+
+    def consume(self, batch: Batch) -> None:
+        """Accept the whole batch, or raise `ConsumeError` and accept nothing of it."""
+        raise NotImplementedError
+
+    def refusal(self, batch: Batch) -> RetryableError | None:
+        """Return the error if `consume` would refuse the batch now for lack of capacity, else `None`.
+
+        Nothing is changed. By default, the batch is refused if a pipeline of its signal refuses it.
+        """
+        entry = self.next.get(batch.signal)
+        return None if entry is None else entry.refusal(batch)
+
+
+class Extension(Component):
+    """Runs beside the pipelines and processes no batches, such as `health_check`."""

@@ -1,0 +1,103 @@
+"""The terms in which a component declares its kind, tier, input and effects to the agent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Kind(Enum):
+    """A kind of component. `value` is its section in YAML; `label` is its name in messages and metric labels."""
+
+    RECEIVER = "receivers"
+    PROCESSOR = "processors"
+    EXPORTER = "exporters"
+    CONNECTOR = "connectors"
+    EXTENSION = "extensions"
+
+    @property
+    def label(self) -> str:
+        """The name in the singular."""
+        return self.value.removesuffix("s")
+
+
+class Stability(Enum):
+    """How much a component may change in later versions."""
+
+    ALPHA = "alpha"
+    BETA = "beta"
+    STABLE = "stable"
+
+
+class Tier(Enum):
+    """A licence level. Each tier includes the tiers before it; `pipeline.tiers` checks components and settings."""
+
+    FREE = "free"
+    PRO = "pro"
+    ENTERPRISE = "enterprise"
+
+    def enables(self, needed: Tier) -> bool:
+        """Return whether a component or setting that needs the tier `needed` may be used on this tier."""
+        tiers = [*Tier]
+        return tiers.index(self) >= tiers.index(needed)
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsTier:
+    """Marks a setting that needs a higher tier than its component: `Annotated[Sites | None, NeedsTier(…)] = None`.
+
+    A configuration is refused only if it sets the setting; its default belongs to the component's own tier.
+    """
+
+    tier: Tier
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPercentage:
+    """Marks a sampler's setting that is the percentage of items it keeps, which a tier may limit.
+
+    Only a value in the configuration is checked, so the default must be within the limit of every tier.
+    """
+
+
+class Carries(Enum):
+    """The bodies that a stage accepts: plain OTLP bytes only, or also compressed or encrypted bodies."""
+
+    PLAIN = "plain"
+    ENCODED = "encoded"
+
+
+class Reads(Enum):
+    """The projection that a component parses; with several settings, the one that reads most.
+
+    Ordered by cost. CONTRIBUTING.md, "Which projection for which job", explains how to choose.
+    """
+
+    NOTHING = "nothing"
+    """Bodies are forwarded, merged or sent as they are."""
+    OPAQUE = "opaque"
+    """The outline (`Opaque`): items stay bytes; they can be counted, split and dropped."""
+    SHAPE = "shape"
+    """The structure down to the items: every message must parse, no value is read (`Shape`, `PointShape`)."""
+    RESOURCES = "resources"
+    """Resources (`Resources`): items stay bytes."""
+    KEYS = "keys"
+    """Ids, times and status of spans (`Keys`): all other fields stay bytes."""
+    ATTRIBUTES = "attributes"
+    """Attributes at any level, names and severities (`Slices` and the messages below it)."""
+    FULL = "full"
+    """All fields, with the complete message types."""
+
+
+class Effect(Enum):
+    """An effect of a processor or connector on the items that pass through it.
+
+    The contract suite (`otelwp_agent.testing`) checks the declared effects, using the example in the component's
+    docstring. A component that declares no effect forwards every item unchanged: it may merge, split, delay and refuse
+    batches.
+    """
+
+    EDITS = "edits"
+    """Changes items, or the resources and scopes around them."""
+    DROPS = "drops"
+    """Settles items as sampled out or filtered instead of forwarding them."""

@@ -1,0 +1,52 @@
+"""The bases of components' configurations, with the settings that all receivers or all exporters have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from otelwp_agent.config.blocks import Block, Queue, Retry
+from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS
+
+if TYPE_CHECKING:
+    from otelwp_agent.config.references import Capability
+
+
+class ComponentConfig(Block):
+    """Base of every component's `Config`: unknown keys are refused, and the values cannot be changed after loading."""
+
+    def lack(self, capability: Capability) -> str:  # noqa: ARG002 - for extensions whose settings decide
+        """Return why an extension with these settings cannot be used as `capability`, "" if it can.
+
+        Only for capabilities that the factory declares.
+        """
+        return ""
+
+
+class ReceiverConfig(ComponentConfig):
+    """Base of the `Config` of receivers whose senders wait for an answer."""
+
+    acknowledge: Literal["accepted", "delivered"] = "accepted"
+    """When to answer. `accepted`: as soon as the journal has accepted the request, or the pipelines if there is no
+    journal. `delivered`: when the exporters have sent or dropped it. Then a sender gets an error if its request was
+    dropped, and after 30 seconds without a result an error that asks it to retry."""
+    max_items_per_request: int = Field(DEFAULT_MAX_ITEMS, gt=0)
+    """Most resources, scopes and items (spans, metrics and data points, log records) in a request, counted together
+    before it is decoded. A larger request is refused with status 413, which senders do not retry. The number of values
+    inside the items is limited in proportion."""
+
+
+class ExporterConfig(ComponentConfig):
+    """Base of the `Config` of exporters: the queue before the exporter and the retries after a failure."""
+
+    sending_queue: Queue = Queue()
+    """The queue before the exporter."""
+    retry_on_failure: Retry = Retry()
+    """How to retry a send after a failure that may pass."""
+
+    @property
+    def attempt_timeout(self) -> float:
+        """Seconds after which an attempt is cancelled; 0 if the exporter has its own limit."""
+        timeout = getattr(self, "timeout", None)
+        return timeout if isinstance(timeout, float) else 0.0

@@ -1,0 +1,142 @@
+"""Settings of `rate_limiter`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from otelwp_agent.component import ComponentConfig
+from otelwp_agent.config.blocks import Block
+from otelwp_agent.config.types import ByteSize, PositiveDuration, Secret  # noqa: TC001 - fields' annotations
+from otelwp_agent.limiting.addresses import parse_network
+
+Key = Literal["tenant", "credential", "address", "route"]
+Unit = Literal["requests", "items", "bytes"]
+
+
+def _is_network(value: str) -> str:
+    parse_network(value)
+    return value
+
+
+Cidr = Annotated[str, AfterValidator(_is_network)]
+"""An IP address, or a network in CIDR notation."""
+
+PerSecond = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
+
+
+class LimitSettings(Block):
+    """A limit of one rate, of the requests in progress, or of both."""
+
+    key: Key
+    """The senders that are limited one by one: each `tenant`, each `credential` (API key, user, subject of a token),
+    each client `address` (IPv6: one /64 network) or each `route` (path, or gRPC method). Senders without a tenant or
+    credential share one limit. `address` does not apply to unix sockets."""
+    requests_per_second: PerSecond | None = None
+    """Rate of requests."""
+    items_per_second: PerSecond | None = None
+    """Rate of spans, data points and log records."""
+    bytes_per_second: Annotated[ByteSize, Field(gt=0)] | None = None
+    """Rate of bytes, after decompression and as protobuf: a number, or a number and a unit (`1MiB`)."""
+    burst: Annotated[ByteSize, Field(gt=0)] | None = None
+    """Requests, items or bytes that are allowed at once. Default: those of one second, at least 1. A larger request is
+    accepted when the whole burst is available, and what follows waits longer."""
+    concurrent_requests: Annotated[int, Field(gt=0)] | None = None
+    """Number of requests in progress at the same time."""
+
+    @property
+    def rate(self) -> tuple[Unit, float] | None:
+        """The unit and the rate per second, if a rate is limited."""
+        rates: list[tuple[Unit, float | None]] = [
+            ("requests", self.requests_per_second),
+            ("items", self.items_per_second),
+            ("bytes", self.bytes_per_second),
+        ]
+        return next(((unit, value) for unit, value in rates if value is not None), None)
+
+    @model_validator(mode="after")
+    def _one_rate(self) -> LimitSettings:
+        rates = [self.requests_per_second, self.items_per_second, self.bytes_per_second]
+        given = sum(rate is not None for rate in rates)
+        if given > 1:
+            raise ValueError("several rates in one limit: write a limit of its own for each, because each has a burst")
+        if not given and self.concurrent_requests is None:
+            message = (
+                "nothing is limited: set `requests_per_second`, `items_per_second`, `bytes_per_second` or "
+                "`concurrent_requests`"
+            )
+            raise ValueError(message)
+        if self.burst is not None and not given:
+            raise ValueError("`burst` belongs to a rate: set a rate, or remove `burst`")
+        return self
+
+
+class Access(Block):
+    """Addresses that may send, and addresses that may not."""
+
+    allow: list[Cidr] = Field(default_factory=list)
+    """Addresses and networks (`10.0.0.0/8`, `2001:db8::/32`) that may send. Empty: all."""
+    deny: list[Cidr] = Field(default_factory=list)
+    """Addresses and networks that may not send, also if `allow` contains them."""
+
+
+class Ban(Block):
+    """When to ban an address that fails to authenticate."""
+
+    failures: int = Field(10, ge=1)
+    """Failures after which the address is banned."""
+    window: PositiveDuration = 60.0
+    """Time within which the failures count."""
+    duration: PositiveDuration = 60.0
+    """Duration of the first ban. Each further ban is twice as long, up to 32 times."""
+
+
+class SharedLimits(Block):
+    """A Redis server through which several agents share their rates."""
+
+    url: Secret
+    """URL of the server: `redis://[user:password@]host:port/database`, `rediss://…` (TLS) or `unix:///path`."""
+    prefix: str = Field("otelwp", min_length=1, pattern=r"^[^{}\s]+$")
+    """Beginning of the names of all keys. Agents with the same prefix share their limits."""
+    replicas: int = Field(2, ge=1)
+    """Number of agents that share the limits. While Redis is unreachable, each allows this part of each limit."""
+    timeout: PositiveDuration = 0.25
+    """Maximum time for a call; no request waits for it. A slower server counts as away."""
+
+
+class Config(ComponentConfig):
+    """Settings of `rate_limiter`."""
+
+    limits: list[LimitSettings] = Field(default_factory=list)
+    """The limits. A request must be within all of them. Figures in a tenant's plan replace those of the key `tenant`,
+    or add limits."""
+    preset: Literal["founding"] | None = None
+    """Limits by class of requests, for each tenant (or address, without a tenant): `founding` allows 100 requests an
+    hour, 10 to routes with a part `auth`, 50 to routes with a part `payment`."""
+    access: Access = Access()
+    """Addresses that may send, and addresses that may not; the others are answered with 403 before authentication."""
+    ban: Ban | None = None
+    """Ban addresses that repeatedly fail to authenticate."""
+    throttle_status: Literal[429, 503] = 429
+    """HTTP status of requests above a limit. Some SDKs take 429 as permanent and drop the data: 503 makes them retry
+    (gRPC: UNAVAILABLE instead of RESOURCE_EXHAUSTED)."""
+    redis: SharedLimits | None = None
+    """Share the rates with other agents. Limits of requests in progress are not shared. Needs
+    `pip install otelwp-agent[redis]`."""
+    top_tenants: int = Field(20, ge=0, le=1000)
+    """Number of tenants that have a label of their own in metrics: the most active ones. The others are `other`."""
+
+    @field_validator("limits")
+    @classmethod
+    def _are_distinct(cls, limits: list[LimitSettings]) -> list[LimitSettings]:
+        seen: set[tuple[str, str]] = set()
+        for limit in limits:
+            units: list[str] = [limit.rate[0]] if limit.rate is not None else []
+            units += ["requests in progress"] if limit.concurrent_requests is not None else []
+            for unit in units:
+                if (limit.key, unit) in seen:
+                    message = f"two limits of the {unit} of each {limit.key}: give one of them"
+                    raise ValueError(message)
+                seen.add((limit.key, unit))
+        return limits

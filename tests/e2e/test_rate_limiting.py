@@ -1,0 +1,90 @@
+"""Whole agents with `rate_limiter`: what senders see, and what the agent reports."""
+
+import http.client
+import time
+
+import pytest
+
+from otelwp_agent.cli.generate.sample import Sample
+from otelwp_agent.model.signal import Signal
+from tests.kit.agent import Agent
+
+CONFIG = """
+extensions:
+  bearertokenauth: {{tokens: [one, two]}}
+  rate_limiter:
+    limits:
+      - {{key: credential, requests_per_second: 0.01, burst: {burst}}}
+      - {{key: address, items_per_second: 0.1, burst: 1000}}
+    ban: {{failures: 5, duration: 1h}}
+receivers:
+  otlp:
+    protocols:
+      http:
+        endpoint: 127.0.0.1:0
+        auth: {{authenticator: bearertokenauth}}
+        middlewares: [{{id: rate_limiter}}]
+exporters: {{debug: }}
+service:
+  extensions: [bearertokenauth, rate_limiter]
+  pipelines: {{traces: {{receivers: [otlp], exporters: [debug]}}}}
+"""
+
+
+def send(port, token, spans=1):
+    """Send spans with a token; return the status and the headers of the answer."""
+    body = Sample(spans_per_trace=spans).make(Signal.TRACES, 1, time.time_ns())
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    headers = {"Content-Type": "application/x-protobuf", "Authorization": f"Bearer {token}"}
+    connection.request("POST", "/v1/traces", body, headers)
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer.status, answer.headers
+
+
+@pytest.fixture
+def agent(tmp_path):
+    with Agent(CONFIG.format(burst=3), tmp_path, metrics=True) as agent:
+        yield agent
+
+
+def test_a_credential_above_its_limit_is_told_when_to_send_again(agent):
+    port = agent.port()
+    assert [send(port, "one")[0] for _ in range(3)] == [200] * 3
+    status, headers = send(port, "one")
+    assert status == 429
+    assert 99 <= int(headers["Retry-After"]) <= 100
+    assert (headers["X-RateLimit-Limit"], headers["X-RateLimit-Remaining"]) == ("3", "0")
+    assert send(port, "two")[0] == 200
+    agent.wait_for_metric("otelwp_rate_limiter_refused_requests", 1, limit="credential_requests")
+    assert agent.metric("otelwp_rate_limiter_accepted_requests") == 4
+    assert agent.metric("otelwp_receiver_refused_requests", reason="rate_limited") == 1
+
+
+def test_items_are_limited_when_they_are_counted(agent):
+    port = agent.port()
+    assert send(port, "one", spans=900)[0] == 200
+    status, headers = send(port, "one", spans=200)
+    assert status == 429
+    assert int(headers["Retry-After"]) == pytest.approx(1000, abs=20)
+    assert send(port, "one", spans=100)[0] == 200
+    assert agent.metric("otelwp_rate_limiter_refused_requests", limit="address_items") == 1
+
+
+def test_wrong_credentials_lead_to_a_ban(agent):
+    port = agent.port()
+    assert [send(port, "wrong")[0] for _ in range(7)] == [401] * 5 + [403] * 2
+    assert send(port, "one")[0] == 403
+    agent.wait_for("address banned", address="127.0.0.1")
+
+
+def test_a_reload_applies_new_limits(agent):
+    port = agent.port()
+    assert [send(port, "one")[0] for _ in range(4)] == [200] * 3 + [429]
+    agent.reload(CONFIG.format(burst=10))
+    agent.wait_for("configuration reloaded")
+    statuses = [send(port, "one")[0] for _ in range(20)]
+    first = statuses.index(200)  # connections accepted during the reload may still reach the old limits
+    assert first < 5
+    assert statuses[first:] == [200] * 10 + [429] * (10 - first)

@@ -1,0 +1,148 @@
+import asyncio
+import contextlib
+import math
+import sys
+import time
+
+import pytest
+import structlog
+
+from otelwp_agent.errors import StartError
+from otelwp_agent.limiting.gcra import Rate
+from otelwp_agent.limiting.leases import SharedRates
+from otelwp_agent.limiting.redis_store import RedisStore
+from tests.kit.redis_server import RedisServer, encode
+
+pytest.importorskip("redis")
+
+
+class Replica:
+    """Shared rates with a store; `errors` are the reasons of failed calls."""
+
+    def __init__(self, url, timeout=5.0):
+        self.errors = []
+        self.store = RedisStore(
+            url, "test", timeout, clock=time.monotonic, log=structlog.get_logger(), on_error=self.errors.append
+        )
+        self.rates = SharedRates("limit", 2, self.store.wake)
+        self.store.rates = [self.rates]
+
+    def take(self, rate, key="tenant"):
+        return self.rates.take(key, rate, time.monotonic())
+
+    async def until(self, condition):
+        async with asyncio.timeout(20):
+            while not condition():
+                await asyncio.sleep(0.01)  # the store works in the background
+
+
+@contextlib.asynccontextmanager
+async def running(url, **options):
+    replica = Replica(url, **options)
+    replica.store.start()
+    try:
+        yield replica
+    finally:
+        await replica.store.stop()
+
+
+SLOW = Rate(1 / 3600, 100)
+
+
+async def test_units_are_leased_in_the_background():
+    async with RedisServer(time.time) as server, running(server.url) as replica:
+        await replica.until(lambda: replica.store.connected)
+        accepted = 0
+        for _ in range(10):
+            accepted += sum(not replica.take(SLOW) for _ in range(30))
+            await asyncio.sleep(0.05)  # the next lease arrives
+        assert accepted == 100
+        assert replica.errors == []
+
+
+async def test_two_replicas_share_one_limit_and_return_what_they_do_not_use():
+    async with RedisServer(time.time) as server:
+        async with running(server.url) as first, running(server.url) as second:
+            await first.until(lambda: first.store.connected and second.store.connected)
+            accepted = 0
+            for _ in range(20):
+                accepted += sum(not replica.take(SLOW) for replica in (first, second) for _ in range(10))
+                await asyncio.sleep(0.03)  # the next lease arrives
+            assert accepted == pytest.approx(100, rel=0.2)
+            assert not first.take(SLOW, "other")
+            await first.until(lambda: first.rates._leases["other"].tokens)
+        (due,) = (due for key, due in server.store.due.items() if key.endswith(":other"))
+        assert due - time.time() == pytest.approx(3600, abs=10)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        (lambda _: None, "timeout"),
+        (lambda _: b"*1\r\n$1\r\n0\r\n", "answer"),
+        (lambda _: b"_\r\n", "answer"),
+        (lambda _: encode([-1.0, 0.0]), "answer"),
+        (lambda _: encode([1e9, 0.0]), "answer"),
+        (lambda _: encode([math.nan, 0.0]), "answer"),
+        (lambda _: encode([0.0, math.inf]), "answer"),
+        (lambda _: b"*2\r\n$4\r\nmany\r\n$1\r\n0\r\n", "answer"),
+        (lambda _: b"*2\r\n:1\r\n*0\r\n", "answer"),
+        (lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n", "answer"),
+        (lambda _: b"-OOM command not allowed\r\n", "server"),
+    ],
+)
+async def test_a_slow_or_wrong_answer_leaves_the_share_of_the_replica(behaviour, reason):
+    timeout = 0.1 if reason == "timeout" else 5.0
+    async with RedisServer(time.time) as server, running(server.url, timeout=timeout) as replica:
+        await replica.until(lambda: replica.store.connected)
+        server.behaviour = behaviour
+        began = time.perf_counter()
+        accepted = sum(not replica.take(SLOW) for _ in range(500))
+        assert time.perf_counter() - began < 5  # bounded, far above what 500 decisions take
+        await replica.until(lambda: replica.errors)
+        accepted += sum(not replica.take(SLOW) for _ in range(500))
+        assert accepted == 50
+        assert replica.errors[0] == reason
+        assert not replica.store.connected
+        assert replica.store.failure.startswith(reason)
+        server.behaviour = encode
+        await replica.until(lambda: replica.store.connected)
+        assert replica.store.failure == ""
+
+
+async def test_a_server_that_is_restarted_is_found_again():
+    server = RedisServer(time.time)
+    await server.start(0)
+    async with running(server.url) as replica:
+        await replica.until(lambda: replica.store.connected)
+        await server.stop()
+        replica.take(SLOW)
+        await replica.until(lambda: not replica.store.connected)
+        assert replica.errors[0] == "connection"
+        await server.start(server.port)
+        await replica.until(lambda: replica.store.connected)
+        await server.stop()
+
+
+async def test_without_a_server_the_share_applies_from_the_start():
+    async with running("redis://127.0.0.1:1/0") as replica:
+        accepted = sum(not replica.take(SLOW) for _ in range(500))
+        await replica.until(lambda: replica.errors)
+        assert accepted == 50
+        assert set(replica.errors) == {"connection"}
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1", "redis://127.0.0.1:port", "127.0.0.1:6379"])
+async def test_an_invalid_url_is_an_error_at_the_start(url):
+    with pytest.raises(StartError, match=r"redis\.url"):
+        Replica(url).store.start()
+
+
+async def test_a_missing_client_is_an_error_that_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(StartError, match=r"pip install otelwp-agent\[redis\]"):
+        Replica("redis://127.0.0.1").store.start()
+
+
+async def test_a_store_that_was_not_started_can_be_stopped():
+    await Replica("redis://127.0.0.1").store.stop()

@@ -11,9 +11,9 @@ from otelwp_agent.limiting.concurrency import RequestsInProgress
 from otelwp_agent.limiting.gcra import Gcra, Rate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from otelwp_agent.extensions.rate_limiter.config import Config, Key, Unit
+    from otelwp_agent.extensions.rate_limiter.config import Key, LimitSettings, Unit
     from otelwp_agent.limiting.leases import SharedRates
 
 REUSED = 0.05
@@ -140,12 +140,18 @@ class ConcurrencyLimit:
 class LimitSet:
     """All limits of a configuration."""
 
-    def __init__(self, config: Config, numbers: Callable[[str], Gcra | SharedRates]) -> None:
+    def __init__(
+        self,
+        limits: Sequence[LimitSettings],
+        preset: str | None,
+        throttle_status: int,
+        numbers: Callable[[str], Gcra | SharedRates],
+    ) -> None:
         """Create the limits; `numbers` creates the place for the numbers of the limit with the given name."""
-        error = ThrottledError if config.throttle_status == _UNAVAILABLE else RateLimitedError
+        error = ThrottledError if throttle_status == _UNAVAILABLE else RateLimitedError
         self.rates: list[RateLimit] = []
         self.concurrency: list[ConcurrencyLimit] = []
-        for each in config.limits:
+        for each in limits:
             if each.rate is not None:
                 unit, per_second = each.rate
                 name, rate = f"{each.key}_{unit}", Rate(per_second, float(each.burst or max(1.0, per_second)))
@@ -162,7 +168,7 @@ class LimitSet:
             if limit.key == "address" and limit.unit == "requests" and limit.rate is not None
         ]
         """Limits of requests by address, which apply to requests that fail to authenticate too."""
-        self._preset = PRESETS[config.preset] if config.preset is not None else {}
+        self._preset = PRESETS[preset] if preset is not None else {}
         self._classes: dict[str, tuple[RateLimit, Rate]] = {}
         for class_, rate in self._preset.items():
             name, key = f"class_{class_}", f"client and the class {class_}"

@@ -67,6 +67,19 @@ def test_a_batcher_that_collects_nothing_refuses_what_the_queue_refuses(loop):
     loop.run_until_complete(sender.shutdown())
 
 
+def test_a_batcher_collects_while_the_queue_is_full(loop):
+    batch = {"min_size": 3, "flush_timeout": "2s"}
+    sender = a_sender(Destination(scripted(), loop.time), Queue(batch=batch, queue_size=1))
+
+    async def fill():
+        sender.consume(a_request("a", "b", "c"))
+        assert sender.health().details["queue_size"] == 1
+        return sender.refusal(a_request("d"))
+
+    assert loop.run_until_complete(fill()) is None
+    loop.run_until_complete(sender.shutdown())
+
+
 @pytest.mark.parametrize(("number", "wait"), [(0.0, 2.5), (1.0, 7.5)])
 def test_the_random_part_of_a_wait_is_random(loop, number, wait):
     exporter = Destination(scripted(DOWN), loop.time)

@@ -252,6 +252,14 @@ class TestDrained:
         assert loop.time() == 5, "without a wait"
         assert [outcomes(batch)[0][1] for batch in batches] == [3, 3, 1]
 
+    def test_a_shutdown_does_not_wait_for_a_batcher_that_cannot_forward(self, loop):
+        batch = {"min_size": 3, "flush_timeout": "2s"}
+        queue = Queue(batch=batch, queue_size=1, num_consumers=1)
+        sender = a_sender(Destination(hang, loop.time), queue, timeout=0)
+        settled(loop, sender, a_request("a", "b", "c"), a_request("d", "e", "f"), seconds=1)
+        loop.run_until_complete(sender.shutdown())
+        assert loop.time() == 1
+
     def test_an_attempt_that_ended_leaves_no_timer(self, loop):
         sender = a_sender(Destination(scripted(), loop.time), timeout=60)
         settled(loop, sender, a_request("a"), seconds=1)

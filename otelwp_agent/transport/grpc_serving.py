@@ -41,7 +41,7 @@ class CallOwner(Protocol):
 
     @property
     def gate(self) -> Gate | None:
-        """What admits senders; `None` admits all."""
+        """The gate that admits senders; `None` admits all."""
 
     @property
     def on_refused(self) -> Callable[[str], None]:

@@ -67,6 +67,19 @@ def test_a_batcher_that_collects_nothing_refuses_what_the_queue_refuses(loop):
     loop.run_until_complete(sender.shutdown())
 
 
+def test_a_batcher_collects_while_the_queue_is_full(loop):
+    batch = {"min_size": 3, "flush_timeout": "2s"}
+    sender = a_sender(Destination(scripted(), loop.time), Queue(batch=batch, queue_size=1))
+
+    async def fill():
+        sender.consume(a_request("a", "b", "c"))
+        assert sender.health().details["queue_size"] == 1
+        return sender.refusal(a_request("d"))
+
+    assert loop.run_until_complete(fill()) is None
+    loop.run_until_complete(sender.shutdown())
+
+
 @pytest.mark.parametrize(("number", "wait"), [(0.0, 2.5), (1.0, 7.5)])
 def test_the_random_part_of_a_wait_is_random(loop, number, wait):
     exporter = Destination(scripted(DOWN), loop.time)
@@ -238,6 +251,14 @@ class TestDrained:
         loop.run_until_complete(sender.shutdown())
         assert loop.time() == 5, "without a wait"
         assert [outcomes(batch)[0][1] for batch in batches] == [3, 3, 1]
+
+    def test_a_shutdown_does_not_wait_for_a_batcher_that_cannot_forward(self, loop):
+        batch = {"min_size": 3, "flush_timeout": "2s"}
+        queue = Queue(batch=batch, queue_size=1, num_consumers=1)
+        sender = a_sender(Destination(hang, loop.time), queue, timeout=0)
+        settled(loop, sender, a_request("a", "b", "c"), a_request("d", "e", "f"), seconds=1)
+        loop.run_until_complete(sender.shutdown())
+        assert loop.time() == 1
 
     def test_an_attempt_that_ended_leaves_no_timer(self, loop):
         sender = a_sender(Destination(scripted(), loop.time), timeout=60)

@@ -393,7 +393,7 @@ async def test_without_redis_each_agent_allows_its_share():
             await asyncio.sleep(0.01)  # the connection is refused in the background
     health = made.limiter.health()
     assert (health.healthy, health.details) == (True, {"redis": "away"})
-    assert "Redis is away" in health.message
+    assert "Redis is unreachable" in health.message
     assert made.registry.value("otelwp_rate_limiter_redis_connected") == 0
     await made.limiter.shutdown()
     await made.limiter.shutdown()

@@ -7,7 +7,7 @@ Figures in a tenant's plan (`requests_per_second`, `request_burst`, the same for
 replace the figures of limits with `key: tenant`, also where none is configured.
 
 Several agents can share their rates through Redis (`redis`). Each of them leases a part of the rate in the background,
-so no request waits for Redis. While Redis is away, each agent allows its part of each limit.
+so no request waits for Redis. While Redis is unreachable, each agent allows its part of each limit.
 
 Example::
 
@@ -152,7 +152,9 @@ class RateLimiter(Extension, RequestLimiter):
         """Report the connection to Redis. The limiter is healthy without it: the agent allows its share."""
         if self._store is None:
             return None
-        message = "" if self._store.connected else f"Redis is away, limits are not shared ({self._store.failure})"
+        message = (
+            "" if self._store.connected else f"Redis is unreachable, limits are not shared ({self._store.failure})"
+        )
         details = {"redis": "connected" if self._store.connected else "away"}
         return ComponentHealth(self.context.kind, str(self.context.id), healthy=True, message=message, details=details)
 

@@ -1,8 +1,8 @@
 """Lease units from Redis in the background, for rates that several replicas share.
 
 One Lua script charges and leases for many keys in one call, with the time of the Redis server, so the clocks of the
-replicas do not matter. No request waits for Redis: `SharedRates` decides with the units it has. If Redis is unreachable, slow,
-or answers nonsense, each replica uses its share of the limits until Redis answers again.
+replicas do not matter. No request waits for Redis: `SharedRates` decides with the units it has. If Redis is
+unreachable, slow, or answers nonsense, each replica uses its share of the limits until Redis answers again.
 """
 
 from __future__ import annotations

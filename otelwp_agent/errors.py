@@ -16,7 +16,7 @@
         └── RetryableError(retry_after)   the same bytes may be accepted later
             └── Overloaded            ... because there is no capacity now
                 └── RateLimitedError  ... because the sender has used up a configured limit
-                    └── ThrottledError    ... and gets another status, 503
+                    └── ThrottledError    ... and gets another status
 
 Only the module `transport.status` maps these to HTTP and gRPC.
 """
@@ -215,7 +215,7 @@ class RateLimitedError(Overloaded):
 
 
 class ThrottledError(RateLimitedError):
-    """The same, for senders that take 429 as permanent: it is answered with 503."""
+    """The same, for senders that take 429 as permanent: their answer is that the service is unavailable (503)."""
 
 
 def refusal_for(tenant: str, error: ConsumeError) -> ConsumeError:

@@ -300,8 +300,8 @@ def plot(answered: list[tuple[float, float, int]], began: float, flooded: list[t
         )
     for begin, end in flooded:
         label = "flood" if begin == flooded[0][0] else None
-        axes.axvspan(begin, end, color="0.9", zorder=0, label=label)
-    axes.set_yscale("log")
+        axes.axvspan(begin, end, color="0.85", zorder=0, label=label)
+    axes.set_ylim(0, 1.25 * max(percentile(values, 0.99) for values in by_second.values()))
     axes.set_ylabel("response time in each second, ms")
     axes.set_xlabel("seconds")
     axes.set_xlim(0, seconds[-1] + 1)

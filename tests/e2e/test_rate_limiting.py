@@ -1,7 +1,11 @@
 """Whole agents with `rate_limiter`: what senders see, and what the agent reports."""
 
 import http.client
+import json
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +92,43 @@ def test_a_reload_applies_new_limits(agent):
     first = statuses.index(200)  # connections accepted during the reload may still reach the old limits
     assert first < 5
     assert statuses[first:] == [200] * 10 + [429] * (10 - first)
+
+
+PLANS = """
+extensions:
+  control_store: {{url: "{store}"}}
+  api_key: {{store: control_store}}
+  rate_limiter: {{}}
+receivers:
+  otlp:
+    protocols:
+      http:
+        endpoint: 127.0.0.1:0
+        auth: {{authenticator: api_key}}
+        middlewares: [{{id: rate_limiter}}]
+exporters: {{debug: }}
+service:
+  extensions: [control_store, api_key, rate_limiter]
+  pipelines: {{traces: {{receivers: [otlp], exporters: [debug]}}}}
+"""
+
+
+def command(store, *words):
+    """Run a command of the agent on the control store; return what it prints."""
+    program = Path(sys.executable).with_name("otelwp-agent")
+    return subprocess.run([program, *words, "--store", store], check=True, capture_output=True, text=True).stdout
+
+
+def test_the_limits_of_a_tenant_are_those_of_its_plan(tmp_path):
+    store = f"sqlite:///{tmp_path / 'control.db'}"
+    command(store, "control", "migrate")
+    command(store, "plans", "set", "small", "--tier=pro", "--limit=requests_per_second=0.01", "--limit=request_burst=2")
+    command(store, "tenants", "create", "acme", "--plan=small")
+    command(store, "tenants", "create", "other")
+    acme, other = (json.loads(command(store, "keys", "create", each, "--json"))["key"] for each in ("acme", "other"))
+    with Agent(PLANS.format(store=store), tmp_path, metrics=True) as agent:
+        port = agent.port()
+        assert [send(port, acme)[0] for _ in range(3)] == [200, 200, 429]
+        assert [send(port, other)[0] for _ in range(5)] == [200] * 5
+        agent.wait_for_metric("otelwp_rate_limiter_refused_requests", 1, tenant="acme")
+        assert agent.metric("otelwp_rate_limiter_accepted_requests", tenant="other") == 5

@@ -392,7 +392,7 @@ async def test_without_redis_each_agent_allows_its_share():
         while not made.registry.value("otelwp_rate_limiter_redis_failures", reason="connection"):
             await asyncio.sleep(0.01)  # the connection is refused in the background
     health = made.limiter.health()
-    assert (health.healthy, health.details) == (True, {"redis": "away"})
+    assert (health.healthy, health.details) == (True, {"redis": "unreachable"})
     assert "Redis is unreachable" in health.message
     assert made.registry.value("otelwp_rate_limiter_redis_connected") == 0
     await made.limiter.shutdown()

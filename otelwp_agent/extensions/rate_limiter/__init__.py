@@ -150,12 +150,11 @@ class RateLimiter(Extension, RequestLimiter):
 
     def health(self) -> ComponentHealth | None:
         """Report the connection to Redis. The limiter is healthy without it: the agent allows its share."""
-        if self._store is None:
+        store = self._store
+        if store is None:
             return None
-        message = (
-            "" if self._store.connected else f"Redis is unreachable, limits are not shared ({self._store.failure})"
-        )
-        details = {"redis": "connected" if self._store.connected else "away"}
+        message = "" if store.connected else f"Redis is unreachable: limits are not shared ({store.failure})"
+        details = {"redis": "connected" if store.connected else "unreachable"}
         return ComponentHealth(self.context.kind, str(self.context.id), healthy=True, message=message, details=details)
 
     # -- called by the gates of servers

@@ -29,9 +29,9 @@ class LimitSettings(Block):
     """A limit of one rate, of the requests in progress, or of both."""
 
     key: Key
-    """The senders that are limited one by one: each `tenant`, each `credential` (API key, user, subject of a token),
-    each client `address` (IPv6: one /64 network) or each `route` (path, or gRPC method). Senders without a tenant or
-    credential share one limit. `address` does not apply to unix sockets."""
+    """The senders that are counted together: those of each `tenant`, of each `credential` (API key, user, subject of a
+    token), of each client `address` (IPv6: one /64 network), or to each `route` (path, or gRPC method). Senders without
+    a tenant or credential share one limit. `address` does not apply to unix sockets."""
     requests_per_second: PerSecond | None = None
     """Rate of requests."""
     items_per_second: PerSecond | None = None
@@ -99,6 +99,6 @@ class SharedLimits(Block):
     prefix: str = Field("otelwp", min_length=1, pattern=r"^[^{}\s]+$")
     """Beginning of the names of all keys. Agents with the same prefix share their limits."""
     replicas: int = Field(2, ge=1)
-    """Number of agents that share the limits. While Redis is unreachable, each allows this part of each limit."""
+    """Number of agents that share the limits. While Redis is unreachable, each of them allows this part of a limit."""
     timeout: PositiveDuration = 0.25
-    """Maximum time for a call; no request waits for it. A slower server counts as away."""
+    """Maximum time for a call; no request waits for it. A slower server counts as unreachable."""

@@ -21,7 +21,7 @@ REUSED = 0.05
 MAX_REUSED = 1024
 """Refusals that a limit keeps for this."""
 CONCURRENCY_RETRY = 1.0
-"""Seconds after which a sender with too many requests in progress may retry: when they end is unknown."""
+"""Seconds after which a sender with too many requests in progress may retry: when they end is not known."""
 MAX_BURST = 1e15
 """Largest burst; a plan may have any figure."""
 MAX_PLANS = 1000

@@ -37,6 +37,7 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
         "bearertokenauth",
         "control_store",
         "health_check",
+        "oidc",
         "rate_limiter",
         "remote_sampling",
     ),

@@ -29,13 +29,17 @@ Example::
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from otelwp_agent.component import ComponentHealth, Extension, Factory, Kind, Tier
+from pydantic import AfterValidator, Field, model_validator
+
+from otelwp_agent.component import ComponentConfig, ComponentHealth, Extension, Factory, Kind, Tier
+from otelwp_agent.config.http_headers import header_problem
 from otelwp_agent.config.references import Capability
+from otelwp_agent.config.types import Duration, PositiveDuration, format_duration
 from otelwp_agent.errors import ForbiddenError, RetryableError, StartError, UnauthenticatedError
-from otelwp_agent.extensions.oidc.config import Config
-from otelwp_agent.extensions.oidc.provider import IssuerKeys
+from otelwp_agent.extensions.oidc.provider import FetchTimes, IssuerKeys
+from otelwp_agent.extensions.oidc.settings import OidcProvider, OidcProviderSettings
 from otelwp_agent.extensions.oidc.tokens import BadTokenError, read_token, verify_token
 from otelwp_agent.telemetry.metrics import Instrument, InstrumentKind
 from otelwp_agent.transport.authentication import Client, ServerAuthenticator
@@ -44,7 +48,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from otelwp_agent.component import Context
-    from otelwp_agent.extensions.oidc.config import OidcProviderSettings
     from otelwp_agent.transport.authentication import PeerCertificate
 
 REFUSALS = Instrument(
@@ -82,6 +85,54 @@ _REASONS = (
 _SCHEME = "bearer"
 _MAX_NAME = 256
 """Maximum length of a tenant and of a client's name."""
+
+
+def _is_header(name: str) -> str:
+    problem = header_problem(name, "")
+    if problem is not None:
+        raise ValueError(problem)
+    return name.lower()
+
+
+class Config(OidcProviderSettings, ComponentConfig):
+    """Settings of `oidc`. The settings of one issuer can be given here, or those of several in `providers`."""
+
+    providers: list[OidcProvider] = Field(default_factory=list)
+    """The issuers. A token is checked with the settings of the issuer in its claim `iss`."""
+    attribute: Annotated[str, AfterValidator(_is_header)] = "authorization"
+    """Name of the header that contains the token, as `Bearer <token>`."""
+    refresh_interval: PositiveDuration = 60.0
+    """How often the keys are fetched. A key that the issuer has removed is refused from the next fetch on."""
+    keys_max_age: PositiveDuration = 86400.0
+    """How long keys stay valid while the issuer cannot be reached. After it, requests are answered with 503 until the
+    keys have been fetched again."""
+    timeout: PositiveDuration = 10.0
+    """Maximum time of one request to the issuer."""
+    clock_skew: Annotated[Duration, Field(le=300)] = 30.0
+    """Difference of the clocks of issuer and agent that is accepted: a token is valid that much earlier and longer."""
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Config:
+        own = sorted(self.model_fields_set & OidcProviderSettings.model_fields.keys())
+        if own and not self.issuer_url and self.providers:
+            message = f"`{own[0]}` has no effect beside `providers`: move it into their entries"
+            raise ValueError(message)
+        if (self.issuer_url or not self.providers) and (problem := self.problem()):
+            raise ValueError(problem)
+        issuers = [provider.issuer_url for provider in self.every_provider]
+        if twice := next((issuer for issuer in issuers if issuers.count(issuer) > 1), ""):
+            message = f"the issuer {twice} is given twice: remove one of them"
+            raise ValueError(message)
+        if self.keys_max_age < self.refresh_interval:
+            limit = format_duration(self.refresh_interval)
+            message = f"keys_max_age must be at least refresh_interval ({limit}), or keys expire between two fetches"
+            raise ValueError(message)
+        return self
+
+    @property
+    def every_provider(self) -> list[OidcProviderSettings]:
+        """All issuers: the one whose settings are given directly, if there is one, and those in `providers`."""
+        return [*([self] if self.issuer_url else []), *self.providers]
 
 
 class OidcAuthenticator(Extension, ServerAuthenticator):
@@ -190,7 +241,8 @@ class OidcAuthenticator(Extension, ServerAuthenticator):
         """Return the keys of an issuer, with their metrics."""
         name, issuer, registry = str(self.context.id), settings.issuer_url, self.context.registry
         failures = registry.counter(FAILURES, extension=name, issuer=issuer)
-        keys = IssuerKeys(settings, config, self.context, changed=self._forget, failed=failures.add)
+        times = FetchTimes(config.refresh_interval, config.keys_max_age, config.timeout)
+        keys = IssuerKeys(settings, times, self.context, changed=self._forget, failed=failures.add)
         registry.gauge(KEYS, lambda: keys.count, extension=name, issuer=issuer)
         registry.gauge(AGE, lambda: keys.age, extension=name, issuer=issuer)
         return keys

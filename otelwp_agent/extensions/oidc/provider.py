@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import orjson
 
 from otelwp_agent.errors import ConsumeError, MalformedError, RetryableError, StartError
-from otelwp_agent.extensions.oidc.config import url_problem
 from otelwp_agent.extensions.oidc.documents import Documents
 from otelwp_agent.extensions.oidc.keys import NO_KEYS, KeySet, parse_key_set
+from otelwp_agent.extensions.oidc.settings import url_problem
 from otelwp_agent.telemetry.tasks import spawn
 from otelwp_agent.transport.watched_file import WatchedFile
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
     from otelwp_agent.component import Context
-    from otelwp_agent.extensions.oidc.config import Config, OidcProviderSettings
+    from otelwp_agent.extensions.oidc.settings import OidcProviderSettings
 
 UNKNOWN_EVERY = 10.0
 """Seconds between two fetches because of an unknown key id, at least."""
@@ -41,13 +42,25 @@ DISCOVERY = "/.well-known/openid-configuration"
 """Path of the discovery document below the issuer (OpenID Connect Discovery 1.0, 4)."""
 
 
+@dataclass(frozen=True, slots=True)
+class FetchTimes:
+    """Times of the fetches of keys, in seconds."""
+
+    interval: float
+    """Between two fetches."""
+    max_age: float
+    """After which keys are dropped that could not be fetched again."""
+    timeout: float
+    """Maximum of one request."""
+
+
 class IssuerKeys:
     """The keys of one issuer, fetched from it or read from a file."""
 
     def __init__(
         self,
         settings: OidcProviderSettings,
-        config: Config,
+        times: FetchTimes,
         context: Context,
         *,
         changed: Callable[[], None],
@@ -60,8 +73,8 @@ class IssuerKeys:
         self._name = f"{context.kind.value}/{context.id}"
         self._log = context.log.bind(issuer=settings.issuer_url)
         self._clock = context.clock
-        self._interval = config.refresh_interval
-        self._max_age = config.keys_max_age
+        self._interval = times.interval
+        self._max_age = times.max_age
         self._changed = changed
         self._failed = failed
         self._documents: Documents | None = None
@@ -69,7 +82,7 @@ class IssuerKeys:
         if settings.public_keys_file:
             self._file = WatchedFile(settings.public_keys_file, self._use_file, name=self._name, log=self._log)
         else:
-            self._documents = Documents(settings.issuer_ca_path, config.timeout, name=self._name, log=self._log)
+            self._documents = Documents(settings.issuer_ca_path, times.timeout, name=self._name, log=self._log)
         self._keys = NO_KEYS
         self._fetched = -math.inf
         self._asked = -math.inf

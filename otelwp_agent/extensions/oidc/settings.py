@@ -1,4 +1,4 @@
-"""Settings of the extension `oidc`."""
+"""Settings of one issuer of tokens."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from otelwp_agent.component import ComponentConfig
 from otelwp_agent.config.blocks import Block
-from otelwp_agent.config.http_headers import header_problem
-from otelwp_agent.config.types import Duration, Endpoint, PositiveDuration, format_duration
+from otelwp_agent.config.types import Endpoint
 
 
 def url_problem(value: str) -> str:
@@ -44,13 +42,6 @@ def _is_issuer(value: str) -> str:
     if problem:
         raise ValueError(problem)
     return value
-
-
-def _is_header(name: str) -> str:
-    problem = header_problem(name, "")
-    if problem is not None:
-        raise ValueError(problem)
-    return name.lower()
 
 
 class OidcProviderSettings(Block):
@@ -94,44 +85,3 @@ class OidcProvider(OidcProviderSettings):
         if problem := self.problem():
             raise ValueError(problem)
         return self
-
-
-class Config(OidcProviderSettings, ComponentConfig):
-    """Settings of `oidc`. The settings of one issuer can be given here, or those of several in `providers`."""
-
-    providers: list[OidcProvider] = Field(default_factory=list)
-    """The issuers. A token is checked with the settings of the issuer in its claim `iss`."""
-    attribute: Annotated[str, AfterValidator(_is_header)] = "authorization"
-    """Name of the header that contains the token, as `Bearer <token>`."""
-    refresh_interval: PositiveDuration = 60.0
-    """How often the keys are fetched. A key that the issuer has removed is refused from the next fetch on."""
-    keys_max_age: PositiveDuration = 86400.0
-    """How long keys stay valid while the issuer cannot be reached. After it, requests are answered with 503 until the
-    keys have been fetched again."""
-    timeout: PositiveDuration = 10.0
-    """Maximum time of one request to the issuer."""
-    clock_skew: Annotated[Duration, Field(le=300)] = 30.0
-    """Difference of the clocks of issuer and agent that is accepted: a token is valid that much earlier and longer."""
-
-    @model_validator(mode="after")
-    def _is_complete(self) -> Config:
-        own = sorted(self.model_fields_set & OidcProviderSettings.model_fields.keys())
-        if own and not self.issuer_url and self.providers:
-            message = f"`{own[0]}` has no effect beside `providers`: move it into their entries"
-            raise ValueError(message)
-        if (self.issuer_url or not self.providers) and (problem := self.problem()):
-            raise ValueError(problem)
-        issuers = [provider.issuer_url for provider in self.every_provider]
-        if twice := next((issuer for issuer in issuers if issuers.count(issuer) > 1), ""):
-            message = f"the issuer {twice} is given twice: remove one of them"
-            raise ValueError(message)
-        if self.keys_max_age < self.refresh_interval:
-            limit = format_duration(self.refresh_interval)
-            message = f"keys_max_age must be at least refresh_interval ({limit}), or keys expire between two fetches"
-            raise ValueError(message)
-        return self
-
-    @property
-    def every_provider(self) -> list[OidcProviderSettings]:
-        """All issuers: the one whose settings are given directly, if there is one, and those in `providers`."""
-        return [*([self] if self.issuer_url else []), *self.providers]

@@ -3,6 +3,7 @@ import contextlib
 import json
 import ssl
 import sys
+from pathlib import Path
 
 import pytest
 import structlog
@@ -132,6 +133,9 @@ async def test_a_gate_asks_once_for_a_token_until_a_key_is_removed(issuer):
         issuer.keys.pop(0)
         extension.refresh()
         await until(lambda: extension.version != version)
+        with pytest.raises(RetryableError):
+            enter()  # the id is unknown now, so the keys are fetched once more
+        await until(lambda: outcome(extension, headers["authorization"].removeprefix("Bearer ")) == 401)
         with pytest.raises(UnauthenticatedError):
             enter()
 
@@ -302,7 +306,7 @@ async def test_a_missing_package_is_reported_with_the_command_that_installs_it(i
 
 async def test_refresh_reads_the_authorities_again(tmp_path, issuer):
     ca_file = tmp_path / "ca.pem"
-    ca_file.write_bytes(open(Authority(tmp_path, "other").ca_file, "rb").read())
+    ca_file.write_bytes(Path(Authority(tmp_path, "other").ca_file).read_bytes())
     config = {"issuer_url": "https://127.0.0.1:1", "audience": "a", "issuer_ca_path": str(ca_file)}
     extension = FACTORY.build(Config.model_validate(config), make_context(Kind.EXTENSION, "oidc"))
     await extension.start()

@@ -225,7 +225,8 @@ class IssuerKeys:
         """Drop the keys: they are older than `keys_max_age`."""
         self._log.error("keys are too old; tokens of the issuer are refused until keys are fetched", error=self.problem)
         self.problem = self.problem or "the keys are too old"
-        self._use(NO_KEYS)
+        self._keys = NO_KEYS
+        self._changed()
 
 
 def _keys_url(document: bytes, issuer: str) -> str:

@@ -34,9 +34,13 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
     Kind.CONNECTOR: ("forward",),
     Kind.EXTENSION: (
         "api_key",
+        "basicauth",
         "bearertokenauth",
+        "client_certificate",
         "control_store",
+        "headers_setter",
         "health_check",
+        "oauth2client",
         "oidc",
         "rate_limiter",
         "remote_sampling",

@@ -327,7 +327,7 @@ async def test_a_large_compressed_body_does_not_block_the_loop(monkeypatch):
     monkeypatch.setattr(http_server, "decompress", hold)
     async with Site() as site:
         client, other = await site.connect(), await site.connect()
-        client.send(post(empty_blocks(4 * 2**20), extra="Content-Encoding: deflate\r\n"))
+        client.send(post(empty_blocks(2 * INFLATE_OFF_LOOP), extra="Content-Encoding: deflate\r\n"))
         other.send(post())
         assert (await other.answer())[0] == 200
         proceed.set()

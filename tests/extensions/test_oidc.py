@@ -15,6 +15,7 @@ from otelwp_agent.extensions.oidc import FACTORY, Config, provider
 from otelwp_agent.extensions.oidc.keys import MAX_DOCUMENT, MAX_KEYS
 from otelwp_agent.testing.fakes import FakeClock, make_context
 from otelwp_agent.transport import watched_file
+from otelwp_agent.transport.authentication import ATTRIBUTE_PREFIX
 from tests.kit.certificates import Authority
 from tests.kit.gates import gate
 from tests.kit.graphs import until
@@ -71,7 +72,8 @@ async def test_a_valid_token_names_tenant_subject_scopes_and_groups(issuer):
         assert (found.tenant, found.credential) == ("shop", "a@shop.example")
         assert found.scopes == {"ingest", "usage"}
         assert found.attributes["membership"] == ("a", "b")
-        assert found.attributes["claims"] == claims
+        assert (found.attributes["subject"], found.attributes["claims.org"]) == ("a@shop.example", "shop")
+        assert "claims.roles" not in found.attributes, "only texts and numbers"
         assert found.expires_at == claims["exp"] + 30
         assert extension.secret_headers == {"authorization"}
 
@@ -123,7 +125,8 @@ async def test_a_gate_asks_once_for_a_token_until_a_key_is_removed(issuer):
             return ours.enter_call(headers, "10.0.0.1", lambda: None, "Export")
 
         first = enter()
-        assert dict(first.metadata) == {"x": "y"}
+        assert {"x": "y", f"{ATTRIBUTE_PREFIX}claims.iss": issuer.url}.items() <= first.metadata.items()
+        assert "authorization" not in first.metadata
         assert enter().client is first.client
         version = extension.version
         issuer.keys.append(second)

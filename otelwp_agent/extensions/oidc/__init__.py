@@ -221,7 +221,10 @@ class OidcAuthenticator(Extension, ServerAuthenticator):
         name = _name_in(claims, settings.username_claim)
         if not name:
             raise BadTokenError("claims")
-        attributes: dict[str, Any] = {"subject": name, "claims": MappingProxyType(dict(claims))}
+        attributes: dict[str, Any] = {"subject": name}
+        for claim, value in claims.items():
+            if isinstance(value, str | int | float):
+                attributes[f"claims.{claim}"] = value
         if settings.groups_claim:
             attributes["membership"] = _words_in(claims, settings.groups_claim)
         tenant = ""

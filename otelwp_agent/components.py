@@ -41,6 +41,7 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
         "headers_setter",
         "health_check",
         "oauth2client",
+        "oidc",
         "rate_limiter",
         "remote_sampling",
     ),

@@ -16,7 +16,7 @@
         └── RetryableError(retry_after)   the same bytes may be accepted later
             └── Overloaded            ... because there is no capacity now
                 └── RateLimitedError  ... because the sender has used up a configured limit
-                    └── ThrottledError    ... and is told so with another status
+                    └── ThrottledError    ... and gets another status
 
 Only the module `transport.status` maps these to HTTP and gRPC.
 """
@@ -215,13 +215,13 @@ class RateLimitedError(Overloaded):
 
 
 class ThrottledError(RateLimitedError):
-    """The same, for senders that take 429 as permanent: they are told that the service is unavailable (503)."""
+    """The same, for senders that take 429 as permanent: their answer is that the service is unavailable (503)."""
 
 
 def refusal_for(tenant: str, error: ConsumeError) -> ConsumeError:
     """Return the error to report to a sender of `tenant`: `Overloaded` only if that tenant is the cause.
 
-    A tenant must know whether to send less (429) or to wait for the agent (503). Senders without a tenant get `error`
+    So a tenant sees whether it must send less (429) or wait for the agent (503). Senders without a tenant get `error`
     itself, and so does a tenant that has used up a configured limit.
     """
     if not tenant or not isinstance(error, Overloaded) or error.tenant == tenant or isinstance(error, RateLimitedError):

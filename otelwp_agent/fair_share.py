@@ -3,7 +3,7 @@
 Every bounded stage uses one rule: a tenant may use at most a fixed share of the capacity that all others leave free. A
 tenant alone may use `share · capacity`. Among `n` tenants that all want more, each gets
 `share · capacity / (1 + share · (n - 1))`, so that a part of the capacity always stays free for a tenant that uses
-nothing yet. Nobody has to know how many tenants there are, and a decision takes constant time.
+nothing yet. The rule does not need the number of tenants, and a decision takes constant time.
 
 Data without a tenant may use all of the capacity. What they use is not free for tenants.
 
@@ -23,7 +23,7 @@ def allowance(capacity: float, share: float, others: float) -> float:
 
 
 class TenantUse:
-    """What each tenant uses of one bounded capacity. Tenants that use nothing take no memory."""
+    """Use of one bounded capacity by each tenant. Tenants that use nothing take no memory."""
 
     __slots__ = ("_used",)
 

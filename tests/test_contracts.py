@@ -32,6 +32,8 @@ SETTINGS = {
     (Kind.EXTENSION, "control_store"): {"url": f"sqlite:///{FOLDER}/control.db", "create": True, "pepper_file": ""},
     # The corpus is smaller than a budget that one would set.
     (Kind.PROCESSOR, "adaptive_sampling"): {"target": {"spans_per_second": 0.01}},
+    # Nothing listens on this port (9 is `discard`), so that no test needs the network.
+    (Kind.EXTENSION, "oauth2client"): {"token_url": "http://127.0.0.1:9/token"},
 }
 WITHOUT = {
     (Kind.PROCESSOR, "adaptive_sampling"): {

@@ -93,6 +93,26 @@ def test_every_command_is_one_that_exists(words, monkeypatch, capfd):
     assert capfd.readouterr().out
 
 
+def test_the_commands_of_the_control_store(tmp_path, monkeypatch, capfd):
+    """Run them in their order on one store; `KEY_ID` is the id of the key that was created before."""
+    lines = [
+        line.removeprefix("$ otelwp-agent ")
+        for _, block in fenced((ROOT / "docs/topics/control-store.md").read_text("utf-8"), "console")
+        for line in block.splitlines()
+        if line.startswith("$ otelwp-agent")
+    ]
+    monkeypatch.setenv("OTELWP_CONTROL_STORE", f"sqlite:///{tmp_path}/control.db")
+    key = ""
+    for line in lines:
+        words = shlex.split(line.replace("KEY_ID", key))
+        assert main._run(words) == 0, line
+        out = capfd.readouterr().out
+        assert out
+        if words[:2] == ["keys", "create"]:
+            key = out.split("_")[2]
+    assert key
+
+
 def test_the_quickstart_takes_what_generate_sends(tmp_path, monkeypatch, capfd):
     """`make run` and, in another terminal, every `generate` that a page shows."""
     quickstart = yaml.safe_load((ROOT / "examples/quickstart.yaml").read_text("utf-8"))

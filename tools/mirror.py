@@ -34,6 +34,9 @@ NO_TEST_FILE = {
     "otelwp_agent/transport/http_session_owner.py": "an interface; tests/transport/test_http_session.py covers it",
     "otelwp_agent/pipeline/plan_types.py": "data classes without behaviour; tests/pipeline/test_plan.py makes them",
     "otelwp_agent/sampling/trace_sampler.py": "an interface; tests/processors/test_adaptive_sampling.py covers it",
+    "otelwp_agent/control/access.py": "an interface; tests/extensions/test_control_store.py covers it",
+    "otelwp_agent/control/errors.py": "exceptions without behaviour; tests/control/test_failures.py raises them",
+    "otelwp_agent/control/migrations/versions/v0001_initial.py": "tests/control/test_migrations.py runs it",
     "otelwp_agent/component/factory.py": "a data class without behaviour; tests/test_contracts.py checks each one",
 }
 NO_MODULE = {
@@ -47,7 +50,7 @@ NO_MODULE = {
     "tests/chaos": "agents that are killed while a backend fails",
     "tests/sampling/adaptive/test_simulation.py": "the simulation in benchmarks/sampling",
     "tests/sampling/traces/test_native.py": "the extension module, which is C",
-    "tests/tenants": "stages that several tenants share, one of which uses as much as it can",
+    "tests/tenants": "stages that several tenants share while one of them floods them",
     "tests/interop": "agents with real peers",
     "tests/wordpress": "the plugin in examples/wordpress, which is PHP",
 }

@@ -138,6 +138,8 @@ class Processor(Component):
 class Exporter(Component):
     """Sends batches."""
 
+    headers: Sequence[str] = ()
+    """The clients' headers (`Origin.headers`) that it reads, in lower case. A journal stores no other headers."""
     max_request_bytes: int | None = None
     """Bytes of the largest body for one call of `export`; larger batches are split before the call."""
 

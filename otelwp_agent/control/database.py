@@ -156,6 +156,7 @@ def sqlite_engine(url: URL, patience: float = PATIENCE) -> Engine:
     def begin(connection: Any) -> None:  # noqa: ANN401 - SQLAlchemy's
         # Without BEGIN, sqlite3 would run each statement in a transaction of its own.
         write = connection.get_execution_options().get("write", False)
+        connection.exec_driver_sql(f"PRAGMA query_only = {'OFF' if write else 'ON'}")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 LISTENING_INTERVAL = 5.0
 """Seconds between two polls while PostgreSQL notifies changes."""
+CANCEL_AGAIN = 0.1
+"""Seconds after which a task that still runs is cancelled again."""
 RETRY = 0.5
 """Shortest wait in seconds after a failure."""
 
@@ -75,15 +77,18 @@ class Refresher:
 
     async def stop(self) -> None:
         """Stop refreshing."""
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        waiting, self._tasks = set(self._tasks), []
+        while waiting:
+            for task in waiting:
+                # psycopg uses `asyncio.wait_for`, which before Python 3.12 may lose a cancellation: repeat it.
+                task.cancel()
+            _, waiting = await asyncio.wait(waiting, timeout=CANCEL_AGAIN)
 
     async def _run(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), self._wait())
+                async with asyncio.timeout(self._wait()):
+                    await self._changed.wait()
             self._changed.clear()
             await self.refresh()
 

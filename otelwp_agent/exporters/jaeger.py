@@ -149,6 +149,7 @@ class JaegerGrpcExporter(Exporter):
         super().__init__(context)
         self._settings = blocks.GrpcClient.model_validate(config.client_settings())
         self._authenticator = context.client_authenticator(config.auth)
+        self.headers = self._authenticator.reads if self._authenticator is not None else ()
         self._limit = config.request_size
         self.max_request_bytes = int(self._limit / _GROWTH["grpc"])
         self._client: GrpcClient | None = None
@@ -198,6 +199,7 @@ class JaegerThriftExporter(Exporter):
         self.max_request_bytes = int(self._limit / _GROWTH["thrift_http"])
         name = f"{context.kind.value}/{context.id}"
         authenticator = context.client_authenticator(config.auth)
+        self.headers = authenticator.reads if authenticator is not None else ()
         self._client = HttpClient(settings, endpoint, name=name, log=context.log, authenticator=authenticator)
         self._path = endpoint.path or THRIFT_PATH
         self._headers = (("Content-Type", THRIFT_TYPE), ("User-Agent", f"otelwp-agent/{__version__}"))

@@ -111,6 +111,7 @@ class OtlpGrpcExporter(Exporter):
         self.max_request_bytes = config.max_request_size
         self._config = config
         self._authenticator = context.client_authenticator(config.auth)
+        self.headers = self._authenticator.reads if self._authenticator is not None else ()
         self._client: GrpcClient | None = None
         self._warned = ""
 

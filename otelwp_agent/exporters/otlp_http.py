@@ -122,6 +122,7 @@ class OtlpHttpExporter(Exporter):
             coding = "deflate" if self._compression == "zlib" else self._compression
             self._headers.append(("Content-Encoding", coding))
         self._authenticator = context.client_authenticator(config.auth)
+        self.headers = self._authenticator.reads if self._authenticator is not None else ()
         self._clients: dict[tuple[str, str, int | None, str], HttpClient] = {}
         self._targets: dict[Signal, tuple[HttpClient, str]] = {}
         for signal in Signal:

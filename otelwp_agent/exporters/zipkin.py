@@ -95,6 +95,7 @@ class ZipkinExporter(Exporter):
         self._path = _path(endpoint)
         name = f"{context.kind.value}/{context.id}"
         authenticator = context.client_authenticator(config.auth)
+        self.headers = authenticator.reads if authenticator is not None else ()
         self._client = HttpClient(config, endpoint, name=name, log=context.log, authenticator=authenticator)
         self._left_out = LogLimit(context.clock)
 

@@ -21,10 +21,8 @@ Example::
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import hmac
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field, model_validator
@@ -33,19 +31,15 @@ from otelwp_agent.component import ComponentConfig, ComponentHealth, Context, Ex
 from otelwp_agent.config.http_headers import header_problem
 from otelwp_agent.config.references import Capability
 from otelwp_agent.config.types import Secret  # noqa: TC001 - pydantic reads it
-from otelwp_agent.errors import RetryableError, StartError, UnauthenticatedError
+from otelwp_agent.errors import RetryableError, UnauthenticatedError
 from otelwp_agent.transport.authentication import Client, ClientAuthenticator, ServerAuthenticator
+from otelwp_agent.transport.watched_file import WatchedFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from otelwp_agent.model.batch import Origin
     from otelwp_agent.transport.authentication import Headers, PeerCertificate
-
-CHECK = 0.5
-"""Seconds between two checks whether the file with the tokens has changed."""
-MAX_FILE = 2**20
-"""Maximum size in bytes of the file with the tokens."""
 
 
 def _is_sendable(name: str) -> str:
@@ -94,38 +88,37 @@ class BearerTokenAuth(Extension, ServerAuthenticator, ClientAuthenticator):
         super().__init__(context)
         self._scheme = config.scheme
         self._header = config.header
-        self._file = Path(config.filename) if config.filename else None
+        name = f"{context.kind.value}/{context.id}"
+        self._file = (
+            WatchedFile(config.filename, self._use_file, name=name, log=context.log) if config.filename else None
+        )
         self.secret_headers = frozenset({config.header})
         self.version = 0
-        self._key = hashlib.blake2b(digest_size=32).digest()
+        self._key = os.urandom(32)
         self._clients: dict[bytes, Client] = {}
         self._tokens: Sequence[str] = ()
-        self._seen = (0, 0, 0)
-        self._problem = ""
-        self._timer: asyncio.TimerHandle | None = None
         secrets = [config.token] if config.token is not None else config.tokens
         self._use([secret.get_secret_value() for secret in secrets])
 
     async def start(self) -> None:
         """Read the file with the tokens, and watch it; raise `StartError`."""
         if self._file is not None:
-            self._read(self._file)
-            self._watch()
+            self._file.start()
 
     async def shutdown(self) -> None:
         """Stop watching the file."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._file is not None:
+            self._file.stop()
 
     def refresh(self) -> None:
         """Read the file again; if it is invalid, raise `StartError` and keep the tokens."""
         if self._file is not None:
-            self._read(self._file)
+            self._file.read()
 
     def health(self) -> ComponentHealth:
         """Report a file that cannot be read."""
-        return ComponentHealth(self.context.kind, str(self.context.id), not self._problem, self._problem)
+        problem = self._file.problem if self._file is not None else ""
+        return ComponentHealth(self.context.kind, str(self.context.id), not problem, problem)
 
     def authenticate(self, headers: Mapping[str, str], peer: str, certificate: PeerCertificate | None) -> Client:
         """Return the client of the token in the header."""
@@ -136,9 +129,9 @@ class BearerTokenAuth(Extension, ServerAuthenticator, ClientAuthenticator):
             raise UnauthenticatedError(self._scheme or "Bearer")
         return client
 
-    def headers(self, origin: Origin | None) -> Headers:
+    def headers(self, origin: Origin | None, given: Mapping[str, str]) -> Headers:
         """Return the header with the first token."""
-        del origin
+        del origin, given
         if not self._tokens:
             raise RetryableError(f"extension {self.context.id} has no token yet", reason="no_credential")
         return ((self._header, f"{self._scheme} {self._tokens[0]}".strip()),)
@@ -146,8 +139,8 @@ class BearerTokenAuth(Extension, ServerAuthenticator, ClientAuthenticator):
     def rejected(self, headers: Headers) -> bool:
         """Read the file again; return whether there is another token now."""
         if self._file is not None:
-            self._look_once(self._file)
-        return tuple(headers) != tuple(self.headers(None))
+            self._file.check()
+        return dict(headers).get(self._header) != self.headers(None, {})[0][1]
 
     def _token_in(self, value: str) -> str:
         """Return the token of a header's value, "" if it has another scheme."""
@@ -157,11 +150,10 @@ class BearerTokenAuth(Extension, ServerAuthenticator, ClientAuthenticator):
         return token.strip() if scheme.lower() == self._scheme.lower() else ""
 
     def _digest(self, token: str) -> bytes:
-        return hmac.digest(self._key, token.encode("utf-8", "backslashreplace"), "sha256")
+        return hashlib.blake2b(token.encode("utf-8", "backslashreplace"), key=self._key, digest_size=32).digest()
 
     def _use(self, tokens: Sequence[str]) -> None:
         """Accept these tokens from now on."""
-        self._key = hashlib.sha256("\0".join(tokens).encode()).digest()
         self._tokens = tuple(tokens)
         self._clients = {
             self._digest(token): Client(credential=f"{self.context.id}#{number}")
@@ -169,59 +161,18 @@ class BearerTokenAuth(Extension, ServerAuthenticator, ClientAuthenticator):
         }
         self.version += 1
 
-    def _read(self, file: Path) -> None:
-        """Read the file; if it is invalid, raise `StartError` and keep the tokens."""
-        self._seen = _state_of(file)  # before it is read: a later change is then found
-        try:
-            with file.open("rb") as stream:
-                content = stream.read(MAX_FILE + 1)
-        except OSError as error:
-            raise self._failed(f"{file} cannot be read: {error.strerror}") from error
-        if len(content) > MAX_FILE:
-            raise self._failed(f"{file} is larger than {MAX_FILE} bytes")
-        tokens = [line.strip() for line in content.decode("utf-8", "replace").splitlines() if line.strip()]
+    def _use_file(self, content: str) -> Mapping[str, object]:
+        """Accept the tokens of a file, one in each line; raise `ValueError` and keep the old ones if one is invalid."""
+        tokens = [line.strip() for line in content.splitlines() if line.strip()]
         if not tokens:
-            raise self._failed(f"{file} contains no token: write one in each line")
+            raise ValueError("contains no token: write one in each line")
         for number, token in enumerate(tokens, 1):
             if problem := _problem(self._scheme, token):
-                raise self._failed(f"{file}: token {number}: {problem}")
-        self._problem = ""
+                message = f"token {number}: {problem}"
+                raise ValueError(message)
         if tuple(tokens) != self._tokens:
             self._use(tokens)
-
-    def _failed(self, problem: str) -> StartError:
-        self._problem = problem
-        return StartError(f"{self.context.kind.value}/{self.context.id}: {problem}")
-
-    def _watch(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(CHECK, self._look)
-
-    def _look(self) -> None:
-        if self._file is not None:
-            self._look_once(self._file)
-        self._watch()
-
-    def _look_once(self, file: Path) -> None:
-        """Read the file if it has changed; after a failure, keep the tokens and log the failure once."""
-        if _state_of(file) == self._seen:
-            return
-        before = self._tokens
-        try:
-            self._read(file)
-        except StartError as error:
-            self.context.log.warning("tokens not reloaded; the old ones stay in use", error=str(error))
-            return
-        if self._tokens != before:
-            self.context.log.info("tokens reloaded", tokens=len(self._tokens))
-
-
-def _state_of(file: Path) -> tuple[int, int, int]:
-    """Return what changes when the file is changed or replaced; zeros if there is none."""
-    try:
-        stat = file.stat()
-    except OSError:
-        return (0, 0, 0)
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+        return {"tokens": len(tokens)}
 
 
 def _problem(scheme: str, token: str) -> str:

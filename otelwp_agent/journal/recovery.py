@@ -240,7 +240,6 @@ class _SegmentReading:
         for _, key, items in self._uncovered:
             row = accounts.get(key) or (*key, 0, [0] * len(Outcome), {})
             accounts[key] = (*key, row[3] + items, row[4], row[5])
-        self._uncovered = []
 
 
 def _differences(segment: Segment, snapshot: JournalSnapshot, recovered: Recovered) -> Iterator[str]:

@@ -2,8 +2,8 @@
 
 The store (Redis, see `redis_store`) keeps one GCRA number for each key. A replica leases a batch of units of a key in
 the background and spends them without asking. Before the first lease of a key, after the leased units are spent, and
-while the store is away, the replica's own share applies: the limit divided by the expected replicas. Units that were
-spent from the share are reported with the next lease, so the store charges them too.
+while the store is unreachable, the replica's own share applies: the limit divided by the expected replicas. Units that
+were spent from the share are reported with the next lease, so the store charges them too.
 
 A lease is at most a share of the burst (or a single request), and leased units that are spent are charged to the
 replica's share as well. So of units that are available at once, all replicas together spend at most the burst.

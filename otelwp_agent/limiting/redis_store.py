@@ -1,8 +1,8 @@
 """Lease units from Redis in the background, for rates that several replicas share.
 
 One Lua script charges and leases for many keys in one call, with the time of the Redis server, so the clocks of the
-replicas do not matter. No request waits for Redis: `SharedRates` decides with the units it has. If Redis is away, slow,
-or answers nonsense, each replica uses its share of the limits until Redis answers again.
+replicas do not matter. No request waits for Redis: `SharedRates` decides with the units it has. If Redis is
+unreachable, slow, or answers nonsense, each replica uses its share of the limits until Redis answers again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KEYS_PER_CALL = 500
 COALESCE = 0.005
 """Seconds for which an urgent call waits for further keys."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-"""Seconds between attempts while Redis is away."""
+"""Seconds between attempts while Redis is unreachable."""
 _FIELDS = 6
 
 SCRIPT = """
@@ -145,7 +145,7 @@ class RedisStore:
                 pause = SHORTEST_PAUSE
                 await self._rest()
             else:
-                await asyncio.sleep(pause)  # backoff: Redis is away
+                await asyncio.sleep(pause)  # backoff: Redis is unreachable
                 pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _rest(self) -> None:

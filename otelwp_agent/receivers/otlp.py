@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 
     from otelwp_agent.model.batch import Origin
     from otelwp_agent.transport.gate import Caller
-    from otelwp_agent.transport.grpc_server import GrpcHandler, GrpcServer
+    from otelwp_agent.transport.grpc_server import GrpcServer
+    from otelwp_agent.transport.grpc_serving import GrpcHandler
     from otelwp_agent.transport.http_messages import DropRenderer
 
 _PATH = re.compile(r"/?[^\s?#/:][^\s?#:]*|/")
@@ -133,7 +134,7 @@ class Config(ReceiverConfig):
     """How thoroughly a body is checked before it is accepted.
 
     `keys`: every message down to the span, data point and log record must be valid. `full`: everything inside them too
-    (for untrusted senders; costs about five times as much).
+    (for untrusted senders; costs 10 to 20 times as much, 4 ms for 1 MiB).
     """
 
 

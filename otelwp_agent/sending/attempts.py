@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.config.types import format_duration
 from otelwp_agent.errors import Overloaded, PermanentError, RetryableError
+from otelwp_agent.sending.breaker import Permit
 from otelwp_agent.sending.timeouts import Timeouts
 
 if TYPE_CHECKING:
     from otelwp_agent.component import Exporter
     from otelwp_agent.model.batch import Batch
-    from otelwp_agent.sending.breaker import Breaker, Permit
+    from otelwp_agent.sending.breaker import Breaker
     from otelwp_agent.sending.concurrency import Concurrency
     from otelwp_agent.sending.metrics import ExporterMetrics
 
@@ -92,9 +93,9 @@ class Attempts:
         """Update breaker and concurrency after a failure."""
         breaker, ended = self._breaker, self._clock()
         self._metrics.attempted(ended - started)
-        if tenant and self._successes.of_another(tenant) >= started - EVIDENCE:
-            breaker.released(permit, ended)
-        elif isinstance(error, RetryableError):
+        if isinstance(error, RetryableError):
+            if tenant and permit is not Permit.PROBE and self._successes.of_another(tenant) >= started - EVIDENCE:
+                return
             self._concurrency.failed(started, ended)
             if isinstance(error, Overloaded):
                 breaker.throttled(ended, error.retry_after)

@@ -2,9 +2,9 @@
 
 A `Dispatcher` runs one task for each consumer. A task takes a batch from the queue when three conditions hold: a batch
 is ready, fewer sends are under way than the concurrency limit allows (of all, and of the tenant of the batch), and the
-circuit breaker gives a permit. Otherwise
-it sleeps until `wake` is called, which everything does that makes a send possible, or until a timer fires: the next
-retry is due, or the breaker lets a probe through. A task that has finished a send looks for the next batch by itself.
+circuit breaker gives a permit. Otherwise it sleeps until `wake` is called, which everything does that makes a send
+possible, or until a timer fires: the next retry is due, or the breaker lets a probe through. A task that has finished a
+send looks for the next batch by itself.
 """
 
 from __future__ import annotations

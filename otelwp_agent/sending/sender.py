@@ -109,8 +109,8 @@ class Sender:
 
     @property
     def headers(self) -> Sequence[str]:
-        """The client headers by which its batcher separates batches."""
-        return self._batcher.headers if self._batcher is not None else ()
+        """The client headers that its exporter reads, and those by which its batcher separates batches."""
+        return (*self.exporter.headers, *(self._batcher.headers if self._batcher is not None else ()))
 
     def fill(self, tenant: str) -> float:
         """Return the share of the queue's capacity for a tenant that is used, from 0 to 1."""

@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 
     from otelwp_agent.model.batch import Origin
 
-    Headers = Sequence[tuple[str, str]]
-    """Header names in lower case with their values."""
+    Headers = Sequence[tuple[str, str | None]]
+    """Header names in lower case with their values; `None` removes a header."""
 
 TENANT_HEADER = "x-customer-id"
 """Header in which a client may repeat its tenant; it is checked, never used."""
+
+ATTRIBUTE_PREFIX = "auth:"
+"""Beginning of the names under which the attributes of a client are in the headers of an origin. No client can send a
+header with such a name, because neither HTTP nor gRPC allows the colon."""
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -84,10 +88,11 @@ class ClientAuthenticator(ABC):
     """Names, in lower case, of the headers of the batch's origin that it reads. A journal stores no other headers."""
 
     @abstractmethod
-    def headers(self, origin: Origin | None) -> Headers:
+    def headers(self, origin: Origin | None, given: Mapping[str, str]) -> Headers:
         """Return the headers for a request with a batch of `origin` (`None`: not known).
 
-        They replace configured headers of the same name. Raises `RetryableError` if there is no credential yet.
+        They replace those of the same name in `given`, the configured headers (names in lower case). Raises
+        `RetryableError` if there is no credential yet.
         """
 
     def rejected(self, headers: Headers) -> bool:  # noqa: ARG002 - for those that can get another credential

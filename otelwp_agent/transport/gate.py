@@ -6,7 +6,8 @@ calls `Gate.enter_call` before a message is read.
 Invariants:
 
 * An answer of the authenticator is used again only while its `version` is the same and the client has not expired.
-* No secret header reaches a receiver: `Passage.plan` and `Caller.metadata` do not contain them.
+* No secret header reaches a receiver: `Passage.plan` and `Caller.metadata` do not contain them. They contain the
+  attributes of the client under names that no client can send (`authentication.ATTRIBUTE_PREFIX`).
 * The tenant is the client's. A header `X-Customer-ID` is compared with it and never used.
 """
 
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from otelwp_agent.errors import ConsumeError, ForbiddenError, InternalError, StartError, UnauthenticatedError
 from otelwp_agent.model.batch import Origin
-from otelwp_agent.transport.authentication import TENANT_HEADER, PeerCertificate
+from otelwp_agent.transport.authentication import ATTRIBUTE_PREFIX, TENANT_HEADER, PeerCertificate
 from otelwp_agent.transport.http_heads import Passage
 from otelwp_agent.transport.limiting import CombinedAllowance
 
@@ -75,10 +76,14 @@ class Caller:
         self.client = client
         self.allowance = allowance
 
+    @property
+    def tenant(self) -> str:
+        """The tenant of the client, "" if there is none."""
+        return "" if self.client is None else self.client.tenant
+
     def origin(self, receiver: str) -> Origin:
         """Return the origin of a batch that `receiver` makes of the message."""
-        client = self.client
-        return Origin(receiver, "grpc", "" if client is None else client.tenant, self.metadata, self.allowance)
+        return Origin(receiver, "grpc", self.tenant, self.metadata, self.allowance)
 
 
 class Gate:
@@ -132,14 +137,14 @@ class Gate:
         head, peer, version = plan.head, connection.peer, self._version()
         client = self._client(head.headers, peer, connection.certificate)
         allowance = self._allowance(client, peer, head.path)
-        admitted = plan.with_head(head.of_client(client, self._without_secrets(head.headers), allowance))
+        admitted = plan.with_head(head.of_client(client, self._visible(head.headers, client), allowance))
         return Passage(head, admitted, version, float("inf") if client is None else client.expires_at, allowance)
 
     def _new_caller(
         self, metadata: Mapping[str, str], peer: str, certificate: Callable[[], PeerCertificate | None], method: str
     ) -> Caller:
         client = self._client(metadata, peer, certificate)
-        return Caller(self._without_secrets(metadata), client, self._allowance(client, peer, method))
+        return Caller(self._visible(metadata, client), client, self._allowance(client, peer, method))
 
     def _client(
         self, headers: Mapping[str, str], peer: str, certificate: Callable[[], PeerCertificate | None]
@@ -182,10 +187,15 @@ class Gate:
         allowances = [limiter.allowance(client, peer, route) for limiter in self._limiters]
         return CombinedAllowance(allowances) if len(allowances) > 1 else allowances[0] if allowances else None
 
-    def _without_secrets(self, headers: Mapping[str, str]) -> Mapping[str, str]:
-        if not self._secrets:
+    def _visible(self, headers: Mapping[str, str], client: Client | None) -> Mapping[str, str]:
+        """Return the headers for the receiver: without secrets, with the attributes of the client."""
+        if client is None or not (self._secrets or client.attributes):
             return headers
-        return {name: value for name, value in headers.items() if name not in self._secrets}
+        visible = {name: value for name, value in headers.items() if name not in self._secrets}
+        for name, value in client.attributes.items():
+            if isinstance(value, str | int | float):
+                visible[ATTRIBUTE_PREFIX + name] = str(value)
+        return visible
 
     def _guarded(self, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - as `function`
         """Call a function of an extension. If it raises no `ConsumeError`, it has a bug, which refuses the request."""

@@ -50,6 +50,7 @@ class GrpcClient:
         self._secure = _is_secure(settings)
         self._tls: ClientTls | None = None
         self._metadata: Metadata = ()
+        self._configured: dict[str, str] = {}
         self._channel: aio.Channel | None = None
         self._calls: dict[str, aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -57,6 +58,7 @@ class GrpcClient:
     async def start(self) -> None:
         """Read the certificates and open the channel; raise `StartError`. The first call makes the connection."""
         self._metadata = self._checked_metadata()
+        self._configured = {name: value for name, value in self._metadata if isinstance(value, str)}
         tls = self.settings.tls
         if self._secure:
             problem = beyond_grpc(tls)
@@ -89,9 +91,10 @@ class GrpcClient:
         metadata, authenticator = self._metadata, self._authenticator
         credential: Headers = ()
         if authenticator is not None:
-            credential = authenticator.headers(origin)
+            credential = authenticator.headers(origin, self._configured)
             replaced = {name for name, _ in credential}
-            metadata = (*(pair for pair in metadata if pair[0] not in replaced), *credential)
+            kept = [pair for pair in metadata if pair[0] not in replaced]
+            metadata = (*kept, *((name, value) for name, value in credential if value is not None))
         try:
             return await call(message, timeout=self.timeout, metadata=metadata)
         except aio.AioRpcError as error:

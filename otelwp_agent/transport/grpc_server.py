@@ -23,26 +23,24 @@ from otelwp_agent.config.types import Endpoint
 from otelwp_agent.errors import ConsumeError, StartError
 from otelwp_agent.telemetry.process import resident_memory
 from otelwp_agent.telemetry.tasks import spawn
-from otelwp_agent.transport import status as statuses
-from otelwp_agent.transport.gate import Caller, grpc_certificate, require_gate
-from otelwp_agent.transport.grpc_calls import Calls, host_of
+from otelwp_agent.transport.gate import require_gate
+from otelwp_agent.transport.grpc_calls import Calls
 from otelwp_agent.transport.grpc_options import channel_arguments, credentials
-from otelwp_agent.transport.grpc_runtime import CODES, STATUS_DETAILS, aio, grpc
+from otelwp_agent.transport.grpc_runtime import aio
+from otelwp_agent.transport.grpc_serving import Methods, abort
 from otelwp_agent.transport.in_flight import InFlight
 from otelwp_agent.transport.listen import listen
 from otelwp_agent.transport.tls import ServerTls, beyond_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
     import structlog
 
     from otelwp_agent.config import blocks
     from otelwp_agent.transport.gate import Gate
     from otelwp_agent.transport.grpc_calls import Call
-
-    GrpcHandler = Callable[[bytes, Caller], bytes | asyncio.Future[bytes]]
-    """Called with a message and its sender, whose metadata have no binary values; returns the answer."""
+    from otelwp_agent.transport.grpc_serving import GrpcHandler
 
 UNIX_MODE = "0660"
 """File mode of a unix socket, the same as in `config.blocks.HttpServer`."""
@@ -139,7 +137,9 @@ class _Listener:
     async def start(self) -> None:
         """Listen; raise `StartError` and leave nothing open."""
         endpoint = self.settings.endpoint
-        server = aio.server(handlers=(_Methods(self),), options=channel_arguments(self.settings))
+        server = aio.server(
+            handlers=(Methods(self.methods, self.owners, self.calls),), options=channel_arguments(self.settings)
+        )
         try:
             if endpoint.unix:
                 self._bind_unix(server, endpoint)
@@ -171,18 +171,10 @@ class _Listener:
         await server.stop(grace)
         self.calls.stop()
 
-    def refuse(self, context: aio.ServicerContext[bytes, bytes], error: ConsumeError) -> bytes:
-        """Answer a call with the status of `error`."""
-        status = statuses.status_message(error)
-        context.set_code(CODES[status.code])
-        context.set_details(status.message)
-        context.set_trailing_metadata(((STATUS_DETAILS, status.SerializeToString()),))
-        return b""
-
     def end_early(self, call: Call, error: ConsumeError) -> None:
         """Answer a call whose message is still arriving with the status of `error`; grpcio then frees the message."""
         self.owners[-1].on_refused(error.reason)
-        spawn(_abort(call.context, error), name=f"{self.name}: refuse a late message")
+        spawn(abort(call.context, error), name=f"{self.name}: refuse a late message")
 
     def _bind_tcp(self, server: aio.Server, endpoint: Endpoint) -> None:
         port = endpoint.port or 0
@@ -279,106 +271,12 @@ class _Listener:
         self._watch()
 
 
-class _Methods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic only in its stubs
-    """Returns the handler of each method; grpcio answers other methods with UNIMPLEMENTED."""
-
-    def __init__(self, listener: _Listener) -> None:
-        self._known = {
-            method: grpc.stream_unary_rpc_method_handler(_serve(listener, method)) for method in listener.methods
-        }
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
-        return self._known.get(handler_call_details.method)
-
-
-def _serve(listener: _Listener, method: str) -> Callable[[object, aio.ServicerContext[bytes, bytes]], Awaitable[bytes]]:
-    """Return the coroutine function that answers calls of `method`.
-
-    On the wire a unary call is a stream of one message. For a stream, grpcio starts the coroutine before it reads the
-    message, and reads it on request. So a call can be refused, or can wait, before its message uses memory.
-    """
-    owners, calls, in_flight = listener.owners, listener.calls, listener.calls.in_flight
-
-    async def serve(_messages: object, context: aio.ServicerContext[bytes, bytes]) -> bytes:
-        owner = owners[-1]
-        try:
-            call = calls.begin(context)
-        except ConsumeError as error:
-            owner.on_refused(error.reason)
-            return listener.refuse(context, error)
-        size = 0
-        caller: Caller | None = None
-        try:
-            if owner.gate is not None:
-                caller = _admit(owner, owner.gate, context, method)
-            if in_flight.used > in_flight.soft:
-                await calls.pause(call)
-            message = await context.read()
-            calls.arrived(call)
-            if message is aio.EOF:  # type: ignore[attr-defined]  # missing in its stubs
-                return b""  # cancelled, refused or without a message: no client reads the answer
-            size = len(message)
-            in_flight.used += size
-            answer = owners[-1].methods[method](message, caller or Caller(_metadata(context)))
-            return answer if isinstance(answer, bytes) else await _outcome(owner, answer)
-        except ConsumeError as error:
-            return listener.refuse(context, error)
-        except aio.AbortError:
-            raise
-        except Exception:
-            owner.log.exception("request failed", server=owner.name, method=method)
-            context.set_code(grpc.StatusCode.INTERNAL)
-            context.set_details("internal error; the agent's log has the details")
-            return b""
-        finally:
-            if caller is not None and caller.allowance is not None:
-                caller.allowance.end()
-            in_flight.used -= size
-            calls.end(call)
-
-    return serve
-
-
-def _metadata(context: aio.ServicerContext[bytes, bytes]) -> dict[str, str]:
-    """Return the metadata of a call without binary values."""
-    return {key: value for key, value in context.invocation_metadata() or () if type(value) is str}
-
-
-def _admit(owner: GrpcServer, gate: Gate, context: aio.ServicerContext[bytes, bytes], method: str) -> Caller:
-    """Return the sender of a call, whose allowance has begun; count and raise the error if the call is refused."""
-    try:
-        caller = gate.enter_call(
-            _metadata(context), host_of(context.peer()), lambda: grpc_certificate(context.auth_context()), method
-        )
-        if caller.allowance is not None:
-            gate.begin(caller.allowance)
-    except ConsumeError as error:
-        owner.on_refused(error.reason)
-        raise
-    return caller
-
-
-async def _abort(context: aio.ServicerContext[bytes, bytes], error: ConsumeError) -> None:
-    """End a call with the status of `error`, even if it is waiting."""
-    status = statuses.status_message(error)
-    with contextlib.suppress(aio.AbortError, aio.UsageError, asyncio.CancelledError):
-        details = ((STATUS_DETAILS, status.SerializeToString()),)
-        await context.abort(CODES[status.code], status.message, details)
-
-
 def _resident() -> int:
     """Return the resident memory of the process in bytes; 0 if the system does not report it (not on Linux)."""
     try:
         return resident_memory()
     except OSError:
         return 0
-
-
-async def _outcome(owner: GrpcServer, answer: asyncio.Future[bytes]) -> bytes:
-    """Wait for a handler's answer. The handler is not cancelled when the client disconnects."""
-    owner.waiting.add(answer)
-    answer.add_done_callback(owner.waiting.discard)
-    return await asyncio.shield(answer)
 
 
 _listening: dict[str, list[_Listener]] = {}

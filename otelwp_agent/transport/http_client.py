@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import structlog
 
     from otelwp_agent.config import blocks
-    from otelwp_agent.config.types import Endpoint, Secret
+    from otelwp_agent.config.types import Endpoint
     from otelwp_agent.model.batch import Origin
     from otelwp_agent.transport.authentication import ClientAuthenticator
 
@@ -71,8 +71,9 @@ class HttpClient:
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         authority = "localhost" if self._unix else host if self._port == _PORTS.get(endpoint.scheme) else self.address
-        self._fixed, self._given = _fixed_headers(authority, settings.headers, keep_alive=self._keep_alive)
-        self._authority, self._configured = authority, settings.headers
+        configured = {name: secret.get_secret_value() for name, secret in settings.headers.items()}
+        self._fixed, self._given = _fixed_headers(authority, configured, keep_alive=self._keep_alive)
+        self._authority, self._configured = authority, {name.lower(): value for name, value in configured.items()}
         self._authenticator = authenticator
 
     async def start(self) -> None:
@@ -115,12 +116,12 @@ class HttpClient:
         """
         if self._authenticator is None:
             return await self._send(method, path, body, self._fixed, self._given, headers)
-        credential = self._authenticator.headers(origin)
-        configured = {*(name for name, _ in credential)}
-        others = {name: value for name, value in self._configured.items() if name.lower() not in configured}
+        credential = self._authenticator.headers(origin, self._configured)
+        replaced = {name for name, _ in credential}
+        others = {name: value for name, value in self._configured.items() if name not in replaced}
         fixed, given = _fixed_headers(self._authority, others, keep_alive=self._keep_alive)
-        fixed += "".join([f"{name}: {value}\r\n" for name, value in credential])
-        response = await self._send(method, path, body, fixed, given | configured, headers)
+        fixed += "".join([f"{name}: {value}\r\n" for name, value in credential if value is not None])
+        response = await self._send(method, path, body, fixed, given | replaced, headers)
         if response.status == HTTPStatus.UNAUTHORIZED and self._authenticator.rejected(credential):
             raise RetryableError(f"{self.address} has refused the credential (HTTP 401)", reason="http_401")
         return response
@@ -242,13 +243,13 @@ class HttpClient:
         self._watch()
 
 
-def _fixed_headers(authority: str, headers: Mapping[str, Secret], *, keep_alive: bool) -> tuple[str, frozenset[str]]:
+def _fixed_headers(authority: str, headers: Mapping[str, str], *, keep_alive: bool) -> tuple[str, frozenset[str]]:
     """Return the header lines that all requests share, and the lower-case names of the configured headers."""
     given = frozenset(name.lower() for name in headers)
     lines = [] if "host" in given else [f"Host: {authority}\r\n"]
     if not keep_alive:
         lines.append("Connection: close\r\n")
-    lines += [f"{name}: {secret.get_secret_value()}\r\n" for name, secret in headers.items()]
+    lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
     return "".join(lines), given
 
 

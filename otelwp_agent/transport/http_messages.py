@@ -54,10 +54,14 @@ class Head:
         head.memo = None
         return head
 
+    @property
+    def tenant(self) -> str:
+        """The tenant of the client, "" if there is none."""
+        return "" if self.client is None else self.client.tenant
+
     def origin(self, receiver: str) -> Origin:
         """Return the origin of a batch that `receiver` makes of a request with this head."""
-        client = self.client
-        return Origin(receiver, "http", "" if client is None else client.tenant, self.headers, self.allowance)
+        return Origin(receiver, "http", self.tenant, self.headers, self.allowance)
 
 
 class Request:

@@ -16,7 +16,14 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from otelwp_agent.errors import ConsumeError, MalformedError, Overloaded, PermanentError, TooLargeError
+from otelwp_agent.errors import (
+    ConsumeError,
+    MalformedError,
+    Overloaded,
+    PermanentError,
+    TooLargeError,
+    refusal_for,
+)
 from otelwp_agent.limiting.addresses import peer_key
 from otelwp_agent.transport.gate import http_certificate
 from otelwp_agent.transport.http_body import ChunkedBody, LengthBody, TrailersTooLargeError
@@ -271,16 +278,18 @@ class Session(ConnectionLifetime):
                 return False
         if not isinstance(route, Route):
             return True
-        gate, passage = server.gate, None
+        gate, passage, tenant = server.gate, None, ""
         try:
             if gate is not None:
                 passage = gate.enter(plan, self)
+                tenant = passage.plan.head.tenant
             if route.admit is not None:
                 route.admit()
             if gate is not None and passage is not None and passage.allowance is not None:
+                tenant = ""  # a refusal by its allowance is for this client's own requests
                 gate.begin(passage.allowance)
         except ConsumeError as error:
-            self._refused = server.refusal(plan, error)
+            self._refused = server.refusal(plan, refusal_for(tenant, error))
             return False
         self._admitted = passage
         return True

@@ -3,7 +3,7 @@ import sqlite3
 import stat
 
 import pytest
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import insert, make_url, select, text, update
 
 from otelwp_agent import __version__
 from otelwp_agent.control import revisions
@@ -132,6 +132,12 @@ def test_a_server_that_does_not_answer_is_unreachable():
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_transaction_that_reads_cannot_write(store, actor):
+    with pytest.raises(StoreReadOnlyError), store.read() as connection:
+        tenants.create_tenant(connection, actor, "acme")
+    assert names(store) == []
+
+
 class TestSqlite:
     @pytest.fixture
     def path(self, tmp_path):
@@ -182,9 +188,9 @@ class TestSqlite:
             pass
         other.close()
 
-    def test_a_read_only_file_can_be_read_but_not_written(self, store, actor):
-        with store._ready(check=True).connect() as connection:
-            connection.connection.dbapi_connection.execute("PRAGMA query_only = ON")
+    def test_a_read_only_file_can_be_read_but_not_written(self, store, path, actor):
+        store.close()
+        store.url = make_url(f"sqlite:///file:{path}?mode=ro&uri=true")  # root may write any file
         assert names(store) == []
         with (
             pytest.raises(StoreReadOnlyError, match="permission to write the file and its directory"),

@@ -1,5 +1,6 @@
 """Two real agents: the first authenticates its senders, and the second adds the credential to what it sends."""
 
+import base64
 import http.client
 import time
 from contextlib import closing
@@ -134,11 +135,11 @@ def test_exporters_add_the_token_and_send_again_with_the_new_one_after_a_rotatio
         assert post(sidecar.port("http"), None)[0] == 200
         wait_for_spans(sink, 2 * SPANS)
         tokens.write_text("newer\nright\n")
-        gate.wait_for("tokens reloaded", tokens=2)
+        gate.wait_for("file reloaded", tokens=2)
         own.write_text("newer\n")
-        sidecar.wait_for("tokens reloaded", tokens=1)
+        sidecar.wait_for("file reloaded", tokens=1)
         tokens.write_text("newer\n")
-        gate.wait_for("tokens reloaded", tokens=1)
+        gate.wait_for("file reloaded", tokens=1)
         assert post(gate.port("http"), "Bearer right")[0] == 401
         assert post(sidecar.port("http"), None)[0] == 200
         wait_for_spans(sink, 4 * SPANS)
@@ -163,3 +164,49 @@ def test_a_reload_that_removes_a_token_refuses_it_on_open_connections(gate, sink
         while (last := status()) != 401 and time.monotonic() < end:
             time.sleep(0.01)  # the replaced server answers until it has given up the connection
         assert last == 401
+
+
+BASIC = """
+extensions:
+  basicauth: {{htpasswd: {{inline: 'shop:s3cret'}}}}
+  headers_setter: {{headers: [{{key: x-user, from_attribute: username}}]}}
+receivers:
+  otlp:
+    protocols:
+      http: {{endpoint: '127.0.0.1:0', auth: {{authenticator: basicauth}}}}
+      grpc: {{endpoint: '127.0.0.1:0', auth: {{authenticator: basicauth}}}}
+exporters:
+  otlp_http: {{endpoint: 'http://127.0.0.1:{sink}', auth: {{authenticator: headers_setter}}}}
+service:
+  tier: pro
+  extensions: [basicauth, headers_setter]
+  journal: {{directory: '{journal}'}}
+  pipelines: {{traces: {{receivers: [otlp], exporters: [otlp_http]}}}}
+"""
+
+
+@pytest.mark.parametrize("send", [post, call])
+def test_the_user_reaches_the_backend_through_the_journal_but_the_password_does_not(sink, tmp_path, send):
+    seen = []
+    handler = sink.RequestHandlerClass
+    accept = handler.do_POST
+
+    def record(self):
+        seen.append(dict(self.headers))
+        accept(self)
+
+    handler.do_POST = record
+    basic = "Basic " + base64.b64encode(b"shop:s3cret").decode()
+    with Agent(BASIC.format(sink=sink.server_port, journal=tmp_path / "journal"), tmp_path) as agent:
+        port = agent.port("http" if send is post else "grpc")
+        assert send(port, "Basic " + base64.b64encode(b"shop:wrong").decode()) in {
+            (401, 'Basic realm="otelwp-agent", charset="UTF-8"'),
+            grpc.StatusCode.UNAUTHENTICATED,
+        }
+        assert send(port, basic) in {(200, None), grpc.StatusCode.OK}
+        wait_for_spans(sink, SPANS)
+        assert agent.stop() == 0
+    assert [headers["x-user"] for headers in seen] == ["shop"]
+    assert "authorization" not in {name.lower() for name in seen[0]}
+    stored = b"".join(file.read_bytes() for file in (tmp_path / "journal").rglob("*") if file.is_file())
+    assert basic.encode() not in stored

@@ -8,12 +8,13 @@ from pydantic import ValidationError
 
 from otelwp_agent.component import ComponentId, Kind
 from otelwp_agent.errors import RetryableError, StartError, UnauthenticatedError
-from otelwp_agent.extensions.bearertokenauth import CHECK, FACTORY, MAX_FILE, Config
+from otelwp_agent.extensions.bearertokenauth import FACTORY, Config
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.testing.fakes import make_context
 from otelwp_agent.transport.grpc_runtime import aio, grpc
+from otelwp_agent.transport.watched_file import CHECK, MAX_FILE
 from tests.kit.graphs import Running, until
 from tests.kit.http_peer import HttpPeer, response
 
@@ -80,7 +81,7 @@ def test_several_tokens_another_scheme_and_another_header():
     assert not accepts(extension, "Bearer new", "x-auth")
     bare = make(token="new", scheme="", header="X-Auth")
     assert accepts(bare, "new", "x-auth")
-    assert bare.headers(None) == (("x-auth", "new"),)
+    assert bare.headers(None, {}) == (("x-auth", "new"),)
 
 
 # --- clients ---
@@ -88,8 +89,8 @@ def test_several_tokens_another_scheme_and_another_header():
 
 def test_a_client_sends_the_first_token():
     extension = make(tokens=["new", "old"])
-    assert extension.headers(None) == (("authorization", "Bearer new"),)
-    assert extension.rejected(extension.headers(None)) is False, "there is no other token"
+    assert extension.headers(None, {}) == (("authorization", "Bearer new"),)
+    assert extension.rejected(extension.headers(None, {})) is False, "there is no other token"
 
 
 # --- the file ---
@@ -115,17 +116,17 @@ async def test_the_tokens_of_a_file_are_replaced_when_it_changes(file_auth):
             while extension.version == version:
                 await asyncio.sleep(CHECK / 10)  # the file is checked by the clock of the event loop
     assert [accepts(extension, f"Bearer {name}") for name in ("one", "three")] == [False, True]
-    assert extension.headers(None) == (("authorization", "Bearer three"),)
-    assert [(entry["event"], entry["tokens"]) for entry in logs] == [("tokens reloaded", 1)]
+    assert extension.headers(None, {}) == (("authorization", "Bearer three"),)
+    assert [(entry["event"], entry["tokens"]) for entry in logs] == [("file reloaded", 1)]
 
 
 async def test_after_a_401_the_file_is_read_at_once(file_auth):
     extension, file = file_auth
-    sent = extension.headers(None)
+    sent = extension.headers(None, {})
     assert extension.rejected(sent) is False
     file.write_text("newest\n")
     assert extension.rejected(sent) is True
-    assert extension.headers(None) == (("authorization", "Bearer newest"),)
+    assert extension.headers(None, {}) == (("authorization", "Bearer newest"),)
     assert extension.rejected(sent) is True, "the request was sent with a token that has been replaced"
 
 
@@ -159,11 +160,11 @@ async def test_an_invalid_file_changes_nothing_and_is_reported(file_auth, conten
     assert extension.health().healthy
     fresh = make(filename=str(file))
     with pytest.raises(RetryableError, match="no token yet"):
-        fresh.headers(None)
+        fresh.headers(None, {})
 
 
 async def test_a_missing_file_fails_the_start(tmp_path):
-    with pytest.raises(StartError, match=r"extensions/bearertokenauth: .*none cannot be read"):
+    with pytest.raises(StartError, match=r"extensions/bearertokenauth: .*none: cannot be read"):
         await make(filename=os.fspath(tmp_path / "none")).start()
 
 

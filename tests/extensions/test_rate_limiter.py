@@ -202,10 +202,21 @@ def test_the_figures_of_a_plan_replace_those_of_tenants():
         ]
     )
     plan = {"requests_per_second": 100.0, "concurrent_requests": 250}
-    big, small = Client("big", limits=plan), Client("small", limits={"requests_per_second": 1, "requests_burst": 3})
-    assert sum(made.begin(big) is None for _ in range(240)) == 200
+    big, small = Client("big", limits=plan), Client("small", limits={"requests_per_second": 1, "request_burst": 3})
+    assert sum(made.begin(big) is None for _ in range(240)) == 100
     assert sum(made.begin(small) is None for _ in range(500)) == 3
     assert "1 requests per second for each tenant, burst 3" in str(made.begin(small))
+
+
+def test_the_limits_of_a_plan_need_no_configured_ones():
+    made = Made()
+    client = Client("small", limits={"items_per_second": 10, "item_burst": 20, "bytes_per_second": 1e6})
+    allowance = made.allowance(client)
+    assert outcome(allowance.charge, 20, 500) is None
+    assert "10 items per second for each tenant, burst 20" in str(outcome(allowance.charge, 1, 5))
+    assert [made.begin(Client("free")) for _ in range(500)] == [None] * 500
+    assert made.begin(Client("one", limits={"concurrent_requests": 1})) is None
+    assert made.begin(Client("one", limits={"concurrent_requests": 1})) is not None
 
 
 def test_a_plan_may_have_no_limit():
@@ -344,7 +355,6 @@ def test_a_tenant_that_is_no_longer_active_loses_its_label():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "nothing is limited"),
         ({"limits": [{"key": "tenant"}]}, "nothing is limited"),
         ({"limits": [{"key": "planet", "requests_per_second": 1}]}, "'tenant', 'credential', 'address' or 'route'"),
         ({"limits": [{"key": "tenant", "requests_per_second": 0}]}, "greater than 0"),
@@ -382,8 +392,8 @@ async def test_without_redis_each_agent_allows_its_share():
         while not made.registry.value("otelwp_rate_limiter_redis_failures", reason="connection"):
             await asyncio.sleep(0.01)  # the connection is refused in the background
     health = made.limiter.health()
-    assert (health.healthy, health.details) == (True, {"redis": "away"})
-    assert "Redis is away" in health.message
+    assert (health.healthy, health.details) == (True, {"redis": "unreachable"})
+    assert "Redis is unreachable" in health.message
     assert made.registry.value("otelwp_rate_limiter_redis_connected") == 0
     await made.limiter.shutdown()
     await made.limiter.shutdown()

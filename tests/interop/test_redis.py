@@ -1,16 +1,21 @@
 """Rates shared through a real Redis, which is stopped and restarted under load."""
 
 import asyncio
+import http.client
 import random
+import threading
 import time
 
 import pytest
 import structlog
 
+from otelwp_agent.cli.generate.sample import Sample
 from otelwp_agent.limiting.gcra import Rate
 from otelwp_agent.limiting.leases import SharedRates
 from otelwp_agent.limiting.redis_store import SCRIPT, RedisStore
+from otelwp_agent.model.signal import Signal
 from tests.interop.redis import Redis
+from tests.kit.agent import Agent
 from tests.kit.redis_server import Store
 
 pytestmark = pytest.mark.interop
@@ -83,7 +88,7 @@ async def stop_and_start(server, replicas):
         await asyncio.sleep(3)  # Redis is there
         assert all(replica.store.connected for replica in replicas)
         await asyncio.to_thread(server.__exit__, None, None, None)
-        await asyncio.sleep(3)  # Redis is away
+        await asyncio.sleep(3)  # Redis is unreachable
         assert not any(replica.store.connected for replica in replicas)
         await asyncio.to_thread(server.__enter__)
 
@@ -101,3 +106,65 @@ async def test_limits_hold_while_redis_is_stopped_and_restarted_under_load(tmp_p
             await replica.store.stop()
     assert accepted == pytest.approx(rate.burst + seconds * rate.per_second, rel=0.2)
     assert max(replica.slowest for replica in replicas) < 0.1  # a call of Redis takes up to 0.25 s, or for ever
+
+
+AGENT = """
+extensions:
+  rate_limiter:
+    limits: [{{key: route, requests_per_second: {rate}, burst: {burst}}}]
+    redis: {{url: "{url}", replicas: 2}}
+receivers:
+  otlp: {{protocols: {{http: {{endpoint: "127.0.0.1:0", middlewares: [{{id: rate_limiter}}]}}}}}}
+exporters: {{debug: }}
+service:
+  extensions: [rate_limiter]
+  pipelines: {{traces: {{receivers: [otlp], exporters: [debug]}}}}
+"""
+
+
+class Load(threading.Thread):
+    """Sends requests to one agent, 300 a second, until `end`; counts the accepted ones."""
+
+    def __init__(self, port, end):
+        super().__init__()
+        self.accepted, self.other, self.slowest = 0, 0, 0.0
+        self._port, self._end = port, end
+
+    def run(self):
+        body = Sample(spans_per_trace=1).make(Signal.TRACES, 1, time.time_ns())
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        due = time.monotonic()
+        while due < self._end:
+            due += 1 / 300
+            time.sleep(max(0.0, due - time.monotonic()))  # keeps to the rate
+            began = time.monotonic()
+            connection.request("POST", "/v1/traces", body, {"Content-Type": "application/x-protobuf"})
+            answer = connection.getresponse()
+            answer.read()
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            self.accepted += answer.status == 200
+            self.other += answer.status not in (200, 429)
+        connection.close()
+
+
+def test_two_agents_keep_one_limit_while_redis_is_stopped_and_restarted(tmp_path):
+    rate, burst, server = 50, 50, Redis(tmp_path)
+    config = AGENT.format(rate=rate, burst=burst, url=server.url)
+    with server, Agent(config, tmp_path, name="a", metrics=True) as a, Agent(config, tmp_path, name="b") as b:
+        a.wait_for_metric("otelwp_rate_limiter_redis_connected", 1)
+        began = time.monotonic()
+        loads = [Load(agent.port(), began + 15) for agent in (a, b)]
+        for load in loads:
+            load.start()
+        time.sleep(4)  # Redis is there
+        server.stop()
+        a.wait_for_metric("otelwp_rate_limiter_redis_connected", 0)
+        time.sleep(4)  # Redis is unreachable
+        server.__enter__()
+        a.wait_for_metric("otelwp_rate_limiter_redis_connected", 1)
+        for load in loads:
+            load.join()
+        seconds = time.monotonic() - began
+    assert sum(load.accepted for load in loads) == pytest.approx(burst + seconds * rate, rel=0.2)
+    assert sum(load.other for load in loads) == 0
+    assert max(load.slowest for load in loads) < 5  # a machine that runs tests is busy; an answer of Redis never comes

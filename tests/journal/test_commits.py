@@ -29,6 +29,8 @@ async def test_a_check_that_is_due_during_a_write_follows_it(live, body, monkeyp
     monkeypatch.setattr(
         SegmentStore, "find_displaced", lambda _: checked.append(life.journal._commits.builder) or False
     )
+    await life.put(body(9))
+    assert checked == []
     submit = life.journal._commits._writer.submit
 
     def check_meanwhile(work, done):

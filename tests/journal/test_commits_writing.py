@@ -4,9 +4,12 @@ import asyncio
 import errno
 import os
 
+from structlog.testing import capture_logs
+
 from otelwp_agent.journal.commits import GROUP_INTERVAL
 from otelwp_agent.journal.records import RecordKind
 from otelwp_agent.journal.segment import DisplacedError, Segment
+from otelwp_agent.model.receipt import Outcome
 from tests.kit.graphs import until
 
 
@@ -19,6 +22,16 @@ async def test_a_commit_is_forced_to_disk_if_it_has_requests(live, body, monkeyp
     one.settle()
     await life.flush()
     assert len(synced) == 1, "a release need not be"
+
+
+async def test_without_a_thread_senders_are_refused_too_if_the_write_fails(live, body, monkeypatch):
+    def broken(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    life = live(sync="none")
+    monkeypatch.setattr(Segment, "write", broken)
+    (one,) = await life.put(body(0))
+    assert str(one.error) == "the journal cannot be written: Input/output error"
 
 
 async def test_the_duration_of_a_commit_is_in_seconds(live, body):
@@ -113,3 +126,40 @@ async def test_a_copy_that_cannot_be_written_is_not_tried_again_at_once(live, bo
     life.journal._failure.refuse_until = 0.0
     (two,) = await life.put(body(1))
     assert one.entry.segment is two.entry.segment
+
+
+async def test_branches_that_are_done_are_copied_with_their_entry(live, body, monkeypatch):
+    life = live()
+    (old,) = await life.put(body(0))
+    waiting = old.claims[0].receipt.fork(["x", "y"])
+    waiting[0].settle(Outcome.DELIVERED, 2)
+    await life.flush()
+    life.journal._store.current = None
+    (new,) = await life.put(body(1))
+    lost = old.entry.segment
+    lost.path.unlink()
+    new.claims[0].receipt.fork(["v", "w"])[0].settle(Outcome.DELIVERED, 2)
+    monkeypatch.setattr(life.journal._commits, "_schedule", lambda: None)  # the agent is killed before the next commit
+    life.journal._commits._on_check()
+    await until(lambda: old.entry.segment is not lost)
+    life.kill()
+    second = live()
+    assert {record.body(): entry.done for entry, record, _ in second.replay()} == {
+        body(0): {(0, "x")},
+        body(1): {(0, "v")},
+    }
+
+
+async def test_entries_that_cannot_be_copied_are_reported_once(live, body):
+    life = live()
+    (one,) = await life.put(body(0))
+    segment = one.entry.segment
+    os.pwrite(segment.fd, b"damage", segment.offsets[0])
+    segment.path.unlink()
+    with capture_logs() as log:
+        life.journal._commits._on_check()
+        await until(lambda: not life.journal._store.must_copy)
+    reports = [line for line in log if line["event"].startswith("journal entries cannot be copied")]
+    assert [(line["file"], line["entries"]) for line in reports] == [(str(segment.path), 1)]
+    one.settle()
+    await life.flush()

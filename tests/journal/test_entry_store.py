@@ -58,11 +58,11 @@ def test_others_have_their_turn_while_entries_without_room_are_passed(entry_stor
     monkeypatch.setattr(shelves, "GLANCES", 10)
     segment = make(tmp_path, 1, 1, "full", "free")
     entry_store.segments.append(segment)
-    entry_store.add(segment, [(0, 0, 1)] * 35 + [(0, 1, 1)])
-    for index in range(36):
+    entry_store.add(segment, [(0, 0, 1)] * 39 + [(0, 1, 1)])
+    for index in range(40):
         settle(entry_store, entry_store.begin(segment, index, 1, 40), parked=True)
     found = list(entry_store.replays(lambda context, _: context.pipelines == ("free",)))
-    assert [replay and replay.entry.index for replay in found] == [None, None, None, 35]
+    assert [replay and replay.entry.index for replay in found] == [None, None, None, 39]
     segment.close()
 
 

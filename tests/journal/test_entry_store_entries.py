@@ -66,17 +66,17 @@ def test_a_running_entry_moves_with_its_counts(entry_store, segment, other):
     assert entry_store.done(segment, 1) == {(0, "jaeger")}
 
 
-def test_a_waiting_entry_moves_with_its_branches(entry_store, segment, other):
-    one, two = write(entry_store, segment, (0, 5, b"one"), (0, 7, b"second"))
-    settle(entry_store, one, parked=True, done={(0, "jaeger")})
-    settle(entry_store, two, parked=True, done={(0, "jaeger")})
+def test_waiting_entries_move_with_their_branches(entry_store, segment, other):
+    for entry in write(entry_store, segment, *[(0, 5, b"")] * 3):
+        settle(entry_store, entry, parked=True, done={(0, "jaeger")})
     write(entry_store, other)
-    entry_store.add(other, [(0, 1, 5)])
+    entry_store.add(other, [(0, 1, 5), (9, 1, 5)])
     assert entry_store.move(segment, 0, other, 0, 50) is False
+    assert entry_store.move(segment, 1, other, 1, 60) is False
     assert segment.waiting_for == {(0, FIRST_PARTLY_DONE): 1}
-    assert other.waiting_for == {(1, FIRST_PARTLY_DONE): 1}
-    assert entry_store.done(other, 0) == {(0, "jaeger")}
-    assert (other.live, other.live_bytes) == (1, 50)
+    assert other.waiting_for == {(1, FIRST_PARTLY_DONE): 2}
+    assert [entry_store.done(other, index) for index in range(2)] == [{(0, "jaeger")}] * 2
+    assert (segment.live, segment.kept, other.live, other.live_bytes) == (1, 1, 2, 110)
 
 
 def test_an_entry_that_was_released_meanwhile_does_not_move(entry_store, segment, other):
@@ -173,3 +173,44 @@ def test_waiting_entries_are_restored_with_their_branches(entry_store, segment, 
     assert (segment.states[1], other.states[1]) == (RELEASED, RELEASED)
     assert segment.waiting_for == {(0, segment.states[0]): 1, (1, segment.states[2]): 1}
     assert other.waiting_for == {(0, segment.states[2]): 1, (1, WAITING): 1}
+
+
+def test_the_bytes_of_unsettled_entries_are_counted_by_tenant(entry_store, segment, other):
+    for each in (segment, other):
+        each.contexts[2] = RequestContext(Origin("otlp", "http", "shop"), ("a",))
+        each.contexts[3] = RequestContext(Origin("otlp", "http", "blog"), ("a",))
+    shop, blog, none, lost = write(
+        entry_store, segment, (2, 1, bytes(100)), (3, 1, bytes(10)), (0, 1, b"x"), (7, 1, b"")
+    )
+    head = HEADER_BYTES
+
+    def used():
+        return (entry_store.used, entry_store.use.of("shop"), entry_store.use.of("blog"), len(entry_store.use))
+
+    assert used() == (4 * head + 111, head + 100, head + 10, 2)
+    assert list(segment.sizes) == [head + 100, head + 10, head + 1, head]
+    settle(entry_store, blog, parked=True)
+    assert used() == (4 * head + 111, head + 100, head + 10, 2), "it is not released"
+    write(entry_store, other)
+    entry_store.add(other, [(0, 2, 1), (0, 3, 1)])
+    entry_store.move(segment, 0, other, 0, head + 108)
+    entry_store.move(segment, 1, other, 1, head + 18)
+    assert used() == (4 * head + 127, head + 108, head + 18, 2), "the copies are 8 bytes larger"
+    for entry in (none, lost, shop):
+        settle(entry_store, entry)
+    assert used() == (head + 18, 0, head + 18, 1)
+    assert list(other.sizes) == [head + 108, head + 18]
+
+
+def test_the_bytes_of_restored_entries_are_counted_by_tenant(entry_store, segment):
+    segment.contexts[2] = RequestContext(Origin("otlp", "http", "shop"), ("a",))
+    segment.states.extend(bytes([RELEASED, WAITING, WAITING]))
+    segment.context_numbers.extend([2, 2, 0])
+    segment.sizes.extend([1, 2, 4])
+    entry_store.restore(Recovered(segments=[segment]))
+    assert (entry_store.used, entry_store.use.of("shop")) == (6, 2)
+
+
+def test_a_new_store_is_empty(entry_store):
+    assert (entry_store.entries, entry_store.used, entry_store.stored, entry_store.waiting) == (0, 0, 0, 0)
+    assert (entry_store.segments, entry_store.unreadable, len(entry_store.use)) == ([], {}, 0)

@@ -46,11 +46,17 @@ def test_a_pipeline_that_has_become_full_gets_no_more_entries(entry_store, segme
     for entry in write(entry_store, segment, *[(number % 2, 1, b"%d" % number) for number in range(6)]):
         settle(entry_store, entry, parked=True)
     capacity = {("a",): 1, ("b",): 3}
-    found = []
-    for replay in entry_store.replays(lambda context, _done: capacity[context.pipelines] > 0):
+    found, asked = [], []
+
+    def ready(context, _done):
+        asked.append(context.pipelines)
+        return capacity[context.pipelines] > 0
+
+    for replay in entry_store.replays(ready):
         found.append(replay.record.body())
         capacity[replay.context.pipelines] -= 1
     assert found == [b"0", b"1", b"3", b"5"]
+    assert asked.count(("a",)) == 3, "before all entries, before the first and before the second, but not the third"
     assert entry_store.waiting == 2
 
 

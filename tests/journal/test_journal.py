@@ -10,7 +10,6 @@ from otelwp_agent.journal.audit import audit_directory
 from otelwp_agent.journal.commits import CommitLoop
 from otelwp_agent.model.receipt import Outcome
 from tests.journal.conftest import Request
-from tests.kit.graphs import until
 
 
 async def test_what_is_not_settled_comes_back_after_a_kill_in_the_order_in_which_it_came(live, body):
@@ -323,7 +322,13 @@ async def test_items_that_are_not_settled_are_counted_by_pipeline_receiver_and_t
     await life.put(body(0), pipelines=("a", "b"), tenant="shop")
     await life.put(body(1), pipelines=("a",), tenant="shop", items=3)
     assert life.journal.live() == {("a", "otlp", "shop"): 5, ("b", "otlp", "shop"): 2}
-    writing = asyncio.ensure_future(life.put(body(2), pipelines=("a", "c"), tenant="shop"))
-    await until(lambda: life.journal._commits.builder is not None)
-    assert life.journal.live() == {("a", "otlp", "shop"): 7, ("b", "otlp", "shop"): 2, ("c", "otlp", "shop"): 2}
-    await writing
+    submit, during = life.journal._commits._writer.submit, []
+
+    def spy(work, done):
+        during.append(life.journal.live())
+        submit(work, done)
+
+    life.journal._commits._writer.submit = spy
+    await life.put(body(2), pipelines=("a", "c"), tenant="shop")
+    assert during == [{("a", "otlp", "shop"): 7, ("b", "otlp", "shop"): 2, ("c", "otlp", "shop"): 2}]
+    assert life.journal.live() == during[0]

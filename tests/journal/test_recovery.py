@@ -279,7 +279,7 @@ def test_an_entry_that_was_moved_counts_at_its_new_place_alone(tmp_path, recover
 
 def test_a_release_is_counted_once_and_only_for_an_entry_that_is_there(tmp_path, recover):
     written = WrittenSegment(tmp_path, 1).snapshot(5).context().entry(5, 2).entry(6, 3)
-    written.commit(range(5, 7), [account(TRACES, 5)], released=[1, 4, 5, 5, 7, 100])
+    written.commit(range(5, 7), [account(TRACES, 5)], released=[1, 4, 5, 5, 7, 9, 100])
     WrittenSegment(tmp_path, 2).snapshot(7, [account(TRACES, 5)]).context().entry(7, 1).entry(8, 1)
     first, second = (found := recover()).segments
     assert (states(first), states(second)) == ([RELEASED, WAITING], [RELEASED, WAITING])

@@ -28,7 +28,8 @@ def log():
 
 
 @pytest.mark.parametrize(
-    ("max_size", "size"), [("1MiB", 2**18), ("64MiB", 2**22), ("65MiB", 65 * 2**16), ("1GiB", 2**24)]
+    ("max_size", "size"),
+    [("1MiB", 2**18), ("64MiB", 2**22), ("65MiB", 65 * 2**16), ("1GiB", 2**24), (2**26 + 8, 2**22)],
 )
 def test_a_segment_is_a_sixteenth_of_the_journal_within_limits(live, max_size, size):
     store = live(max_size=max_size).journal._store
@@ -73,6 +74,20 @@ def test_the_name_of_a_new_segment_is_forced_to_disk(live, monkeypatch):
     monkeypatch.setattr(os, "fsync", synced.append)
     store.newest()
     assert synced == [store.lock]
+
+
+def test_a_segment_whose_name_cannot_be_forced_to_disk_is_removed(live, monkeypatch):
+    store = live().journal._store
+
+    def broken(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", broken)
+        with pytest.raises(OSError, match="Input/output error"):
+            store.newest()
+    assert (list(store.directory.glob("*.journal")), store.current, store._entry_store.segments) == ([], None, [])
+    assert store.newest().number == 2
 
 
 async def test_closing_closes_every_file_and_unlocks_the_directory(live, body):

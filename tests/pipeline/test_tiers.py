@@ -22,7 +22,14 @@ ENABLED = {
         Kind.PROCESSOR: {"attributes", "memory_limiter", "probabilistic_sampler", "resource", "wordpress"},
         Kind.EXPORTER: {"debug", "file", "jaeger", "zipkin"},
         Kind.CONNECTOR: {"forward"},
-        Kind.EXTENSION: {"bearertokenauth", "health_check"},
+        Kind.EXTENSION: {
+            "basicauth",
+            "bearertokenauth",
+            "client_certificate",
+            "headers_setter",
+            "health_check",
+            "oauth2client",
+        },
     },
     Tier.PRO: {
         Kind.PROCESSOR: {"adaptive_sampling", "batch"},

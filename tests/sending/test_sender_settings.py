@@ -10,6 +10,7 @@ from otelwp_agent.capacity import Offer
 from otelwp_agent.config.blocks import Queue, Retry
 from otelwp_agent.errors import Overloaded, PermanentError, RetryableError
 from otelwp_agent.model.batch import merge
+from otelwp_agent.model.signal import Signal
 from otelwp_agent.sending.breaker import State
 from otelwp_agent.sending.metrics import breaker_of
 from otelwp_agent.testing import FakeTimeLoop
@@ -44,6 +45,38 @@ def test_a_journal_makes_each_share_of_a_batch_larger_in_memory(loop, keeps, sha
     batch = merge([a_request("a"), a_request("b")])
     sender.consume(batch)
     assert exporter.metric("otelwp_exporter_queue_bytes") == len(batch.body) + 2 * share
+    loop.run_until_complete(sender.shutdown())
+
+
+def test_a_sender_names_its_exporter_and_signal(loop):
+    exporter = Destination(scripted(), loop.time)
+    sender = a_sender(exporter)
+    assert (sender.exporter, sender.signal) == (exporter, Signal.TRACES)
+    loop.run_until_complete(sender.shutdown())
+
+
+def test_a_batcher_that_collects_nothing_refuses_what_the_queue_refuses(loop):
+    batch = {"min_size": 0, "max_size": 5, "flush_timeout": "2s"}
+    sender = a_sender(Destination(scripted(), loop.time), Queue(batch=batch, queue_size=1))
+
+    async def fill():
+        sender.consume(a_request("a"))
+        return sender.refusal(a_request("b"))
+
+    assert "the sending queue of test/one is full" in str(loop.run_until_complete(fill()))
+    loop.run_until_complete(sender.shutdown())
+
+
+def test_a_batcher_collects_while_the_queue_is_full(loop):
+    batch = {"min_size": 3, "flush_timeout": "2s"}
+    sender = a_sender(Destination(scripted(), loop.time), Queue(batch=batch, queue_size=1))
+
+    async def fill():
+        sender.consume(a_request("a", "b", "c"))
+        assert sender.health().details["queue_size"] == 1
+        return sender.refusal(a_request("d"))
+
+    assert loop.run_until_complete(fill()) is None
     loop.run_until_complete(sender.shutdown())
 
 
@@ -218,6 +251,14 @@ class TestDrained:
         loop.run_until_complete(sender.shutdown())
         assert loop.time() == 5, "without a wait"
         assert [outcomes(batch)[0][1] for batch in batches] == [3, 3, 1]
+
+    def test_a_shutdown_does_not_wait_for_a_batcher_that_cannot_forward(self, loop):
+        batch = {"min_size": 3, "flush_timeout": "2s"}
+        queue = Queue(batch=batch, queue_size=1, num_consumers=1)
+        sender = a_sender(Destination(hang, loop.time), queue, timeout=0)
+        settled(loop, sender, a_request("a", "b", "c"), a_request("d", "e", "f"), seconds=1)
+        loop.run_until_complete(sender.shutdown())
+        assert loop.time() == 1
 
     def test_an_attempt_that_ended_leaves_no_timer(self, loop):
         sender = a_sender(Destination(scripted(), loop.time), timeout=60)

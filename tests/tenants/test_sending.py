@@ -12,7 +12,7 @@ from otelwp_agent.config.blocks import Queue
 from otelwp_agent.errors import Overloaded, RetryableError
 from otelwp_agent.model.batch import Origin
 from otelwp_agent.sending.concurrency import Concurrency
-from otelwp_agent.sending.fair_queue import IDLE_LINES
+from otelwp_agent.sending.fair_queue import IDLE_TENANTS
 from otelwp_agent.sending.queue import SendingQueue
 from otelwp_agent.testing import FakeTimeLoop
 from tests.kit.senders import Destination, a_request, a_sender
@@ -109,7 +109,7 @@ def test_a_hundred_thousand_names_leave_nothing_behind():
         batch.origin = Origin(tenant=str(number))
         queue.put(batch)
         queue.release(queue.take())
-    assert len(queue._lines._lines) <= IDLE_LINES
+    assert len(queue._lines._lines) <= IDLE_TENANTS
     assert (queue.size, queue.bytes, queue._shares) == (0, 0, {})
 
 

@@ -337,6 +337,41 @@ class TestAdaptiveSampling:
 
         run(scenario())
 
+    def test_a_tenant_that_the_next_stage_refuses_does_not_delay_another(self):
+        async def scenario():
+            config = {"target": {"spans_per_second": 1e6}, "max_bytes": "128KiB", "max_trace_bytes": "64KiB"}
+            stage, _ = build("adaptive_sampling", {**config, "decision_wait": 0}, clock=FakeClock(100.0))
+            stage.next = backend = NextStage()
+            backend.full_for = {"loud"}
+
+            def send(number, tenant):
+                # The root comes later, so that the trace is held and then forwarded from memory.
+                spans = [[span(trace_id(number), 1, 0, name="x" * 500)], [span(trace_id(number))]]
+                for each in spans:
+                    stage.consume(traces_of(each, Origin("otlp", "http", tenant)))
+                stage._holding.decide_due(100.0)
+
+            def flood():
+                for number in range(1, 1000):
+                    send(number, "loud")
+
+            with pytest.raises(Overloaded) as refused:
+                flood()
+            assert (refused.value.tenant, refused.value.reason) == ("loud", "tenant_sampling_full")
+            assert stage._outgoing.size <= 2**16 + 2000
+            stage.admit()
+            for number in range(2000, 2010):
+                send(number, "quiet")
+            assert backend.taken.count("quiet") >= 10
+            assert "loud" not in backend.taken
+            backend.full_for = set()
+            stage.rewired()
+            assert "loud" in backend.taken
+            assert (stage._outgoing.size, stage._outgoing.blocked, bool(stage._outgoing)) == (0, False, False)
+            await stage.shutdown()
+
+        run(scenario())
+
     def test_keys_of_tenants_with_equal_names_are_kept_apart(self):
         async def scenario():
             stage, _ = build("adaptive_sampling", {"target": {"spans_per_second": 100}}, clock=FakeClock(100.0))

@@ -23,7 +23,7 @@ def test_the_contracts_cannot_be_used_unfinished():
 
 def test_a_client_that_has_one_credential_only_is_not_retried_after_a_401():
     class Fixed(ClientAuthenticator):
-        def headers(self, origin):
+        def headers(self, origin, given):
             return (("authorization", "x"),)
 
-    assert Fixed().rejected(Fixed().headers(None)) is False
+    assert Fixed().rejected(Fixed().headers(None, {})) is False

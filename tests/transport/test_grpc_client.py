@@ -306,7 +306,7 @@ class Tokens(ClientAuthenticator):
     def __init__(self, *tokens):
         self.tokens = [*tokens]
 
-    def headers(self, origin):
+    def headers(self, origin, given):
         assert origin.tenant == "shop"
         return (("authorization", self.tokens[0]),)
 

@@ -191,3 +191,12 @@ async def test_a_unix_socket_survives_its_replacement(tmp_path):
     assert await call(f"unix:{path}") == b"new"
     await new.shutdown()
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_an_old_connection_is_replaced_and_no_call_is_lost():
+    keepalive = {"server_parameters": {"max_connection_age": "200ms", "max_connection_age_grace": "5s"}}
+    async with serving(keepalive=keepalive) as server, aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        for _ in range(3):
+            assert await channel.unary_unary(ECHO)(b"hello", timeout=5) == b"hello"
+            async with asyncio.timeout(20):
+                await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)  # the server sends GOAWAY

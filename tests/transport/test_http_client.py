@@ -392,7 +392,7 @@ class Tokens(ClientAuthenticator):
     def __init__(self, *tokens):
         self.tokens, self.origins, self.refused = [*tokens], [], []
 
-    def headers(self, origin):
+    def headers(self, origin, given):
         self.origins.append(origin)
         if not self.tokens:
             raise RetryableError("no token yet", reason="no_credential")

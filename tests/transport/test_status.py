@@ -8,12 +8,14 @@ from google.rpc.status_pb2 import Status
 
 from otelwp_agent.errors import (
     ConsumeError,
+    ForbiddenError,
     InternalError,
     MalformedError,
     Overloaded,
     PermanentError,
     RetryableError,
     TooLargeError,
+    UnauthenticatedError,
 )
 from otelwp_agent.transport import status
 
@@ -138,3 +140,19 @@ def test_keys_in_a_path_that_the_peer_quotes_are_redacted():
     assert str(status.from_http(404, {}, said.encode())) == (
         "HTTP 404: Cannot POST /v1/***/spans?api_key=***, see https://***@api.example/***"
     )
+
+
+def test_authentication_errors_have_their_statuses_and_are_not_retried():
+    missing = UnauthenticatedError("Bearer", 'Basic realm="x"')
+    assert (status.http_status(missing), status.grpc_code(missing)) == (401, status.GrpcCode.UNAUTHENTICATED)
+    assert status.response_headers(missing) == (
+        ("WWW-Authenticate", "Bearer"),
+        ("WWW-Authenticate", 'Basic realm="x"'),
+    )
+    forbidden = ForbiddenError("not from here", reason="banned")
+    assert (status.http_status(forbidden), status.grpc_code(forbidden)) == (403, status.GrpcCode.PERMISSION_DENIED)
+    assert status.response_headers(forbidden) == ()
+    for error in (missing, forbidden):
+        assert status.retry_after(error) is None
+        assert not status.status_message(error).details
+    assert status.response_headers(Overloaded("full", retry_after=1.2)) == (("Retry-After", "2"),)

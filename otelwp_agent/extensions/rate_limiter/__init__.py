@@ -3,11 +3,11 @@
 Limits apply to the servers that name the extension in `middlewares`. A limit is a rate of requests, items (spans, data
 points, log records) or bytes, with a burst, or a number of requests in progress. A request above a limit is refused
 before its body is read, if possible, with 429 and the exact `Retry-After`; gRPC: RESOURCE_EXHAUSTED with `RetryInfo`.
-Figures in a tenant's plan (`requests_per_second`, `requests_burst`, the same for `items` and `bytes`,
-`concurrent_requests`) replace the figures of limits with `key: tenant`.
+Figures in a tenant's plan (`requests_per_second`, `request_burst`, the same for items and bytes, `concurrent_requests`)
+replace the figures of limits with `key: tenant`, also where none is configured.
 
 Several agents can share their rates through Redis (`redis`). Each of them leases a part of the rate in the background,
-so no request waits for Redis. While Redis is away, each agent allows its part of each limit.
+so no request waits for Redis. While Redis is unreachable, each agent allows its part of each limit.
 
 Example::
 
@@ -39,14 +39,17 @@ Example::
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from otelwp_agent.component import ComponentHealth, Extension, Factory, Kind, Stability, Tier
+from pydantic import Field, field_validator
+
+from otelwp_agent.component import ComponentConfig, ComponentHealth, Extension, Factory, Kind, Stability, Tier
+from otelwp_agent.config.blocks import Ban
 from otelwp_agent.config.references import Capability
 from otelwp_agent.errors import ForbiddenError, UnauthenticatedError
 from otelwp_agent.extensions.rate_limiter.allowance import Allowance
-from otelwp_agent.extensions.rate_limiter.config import Config
-from otelwp_agent.extensions.rate_limiter.limits import LimitSet
+from otelwp_agent.extensions.rate_limiter.config import Access, LimitSettings, SharedLimits
+from otelwp_agent.extensions.rate_limiter.limits import TENANT, LimitSet
 from otelwp_agent.extensions.rate_limiter.metrics import INSTRUMENTS, LimitMeasures
 from otelwp_agent.limiting.addresses import AccessList, parse_network, peer_key
 from otelwp_agent.limiting.bans import Bans
@@ -64,6 +67,43 @@ if TYPE_CHECKING:
 
 TIDY, TIDY_SHARED = 10.0, 1.0
 """Seconds between two removals of idle keys; shorter with Redis, to which unused units are returned then."""
+
+
+class Config(ComponentConfig):
+    """Settings of `rate_limiter`."""
+
+    limits: list[LimitSettings] = Field(default_factory=list)
+    """The limits. A request must be within all of them. Figures in a tenant's plan replace those of the key `tenant`,
+    or add limits."""
+    preset: Literal["founding"] | None = None
+    """Limits by class of requests, for each tenant (or address, without a tenant): `founding` allows 100 requests an
+    hour, 10 to routes with a part `auth`, 50 to routes with a part `payment`."""
+    access: Access = Access()
+    """Addresses that may send, and addresses that may not; the others are answered with 403 before authentication."""
+    ban: Ban | None = None
+    """Ban addresses that repeatedly fail to authenticate."""
+    throttle_status: Literal[429, 503] = 429
+    """HTTP status of requests above a limit. Some SDKs take 429 as permanent and drop the data: 503 makes them retry
+    (gRPC: UNAVAILABLE instead of RESOURCE_EXHAUSTED)."""
+    redis: SharedLimits | None = None
+    """Share the rates with other agents. Limits of requests in progress are not shared. Needs
+    `pip install otelwp-agent[redis]`."""
+    top_tenants: int = Field(20, ge=0, le=1000)
+    """Number of tenants that have a label of their own in metrics: the most active ones. The others are `other`."""
+
+    @field_validator("limits")
+    @classmethod
+    def _are_distinct(cls, limits: list[LimitSettings]) -> list[LimitSettings]:
+        seen: set[tuple[str, str]] = set()
+        for limit in limits:
+            units: list[str] = [limit.rate[0]] if limit.rate is not None else []
+            units += ["requests in progress"] if limit.concurrent_requests is not None else []
+            for unit in units:
+                if (limit.key, unit) in seen:
+                    message = f"two limits of the {unit} of each {limit.key}: give one of them"
+                    raise ValueError(message)
+                seen.add((limit.key, unit))
+        return limits
 
 
 class RateLimiter(Extension, RequestLimiter):
@@ -89,7 +129,7 @@ class RateLimiter(Extension, RequestLimiter):
                 on_error=self._measures.redis_failed,
             )
         self._replicas = config.redis.replicas if config.redis is not None else 1
-        self._limits = LimitSet(config, self._numbers)
+        self._limits = LimitSet(config.limits, config.preset, config.throttle_status, self._numbers)
         if self._store is not None:
             self._store.rates = [each.rates for each in self._limits.every_rate if isinstance(each.rates, SharedRates)]
         self._measures.observe(self._limits.every_rate, self._store)
@@ -111,10 +151,11 @@ class RateLimiter(Extension, RequestLimiter):
 
     def health(self) -> ComponentHealth | None:
         """Report the connection to Redis. The limiter is healthy without it: the agent allows its share."""
-        if self._store is None:
+        store = self._store
+        if store is None:
             return None
-        message = "" if self._store.connected else f"Redis is away, limits are not shared ({self._store.failure})"
-        details = {"redis": "connected" if self._store.connected else "away"}
+        message = "" if store.connected else f"Redis is unreachable: limits are not shared ({store.failure})"
+        details = {"redis": "connected" if store.connected else "unreachable"}
         return ComponentHealth(self.context.kind, str(self.context.id), healthy=True, message=message, details=details)
 
     # -- called by the gates of servers
@@ -129,11 +170,11 @@ class RateLimiter(Extension, RequestLimiter):
         key = peer_key(peer)
         now = self.context.clock()
         self._refuse_banned(key, now)
-        for limit in self._limits.addresses:
-            wait = limit.rates.wait(key, limit.rate, now)
+        for limit, rate in self._limits.addresses:
+            wait = limit.rates.wait(key, rate, now)
             if wait:
                 self._measures.refused("", limit.name)
-                error = limit.kept_refusal(key, limit.rate, now, wait)
+                error = limit.kept_refusal(key, rate, now, wait)
                 raise error.with_traceback(None)
 
     def authentication_failed(self, peer: str, error: ConsumeError) -> None:
@@ -142,8 +183,8 @@ class RateLimiter(Extension, RequestLimiter):
             return
         key = peer_key(peer)
         now = self.context.clock()
-        for limit in self._limits.addresses:
-            limit.rates.take(key, limit.rate, now)
+        for limit, rate in self._limits.addresses:
+            limit.rates.take(key, rate, now)
         if self._bans is None or not isinstance(error, UnauthenticatedError):
             return
         seconds = self._bans.failed(key, now)
@@ -169,18 +210,18 @@ class RateLimiter(Extension, RequestLimiter):
         for limit in self._limits.rates:
             if limit.key == "address" and not address:
                 continue
-            rate = limit.rate_for(plan) if limit.key == "tenant" else limit.rate
-            if rate is not None:
-                (requests if limit.unit == "requests" else bodies).append((limit, keys[limit.key], rate))
+            own = limit.rate_for(plan) if limit.key == TENANT else limit.rate
+            if own is not None:
+                (requests if limit.unit == "requests" else bodies).append((limit, keys[limit.key], own))
         for counter in self._limits.concurrency:
             if counter.key == "address" and not address:
                 continue
-            most = counter.most_for(plan) if counter.key == "tenant" else counter.most
+            most = counter.most_for(plan) if counter.key == TENANT else counter.most
             if most is not None:
                 concurrent.append((counter, keys[counter.key], most))
         of_class = self._limits.of_class(route)
         if of_class is not None:
-            requests.append((of_class, tenant or address, of_class.rate))
+            requests.append((of_class[0], tenant or address, of_class[1]))
         measures = self._measures
         return Allowance(
             requests,

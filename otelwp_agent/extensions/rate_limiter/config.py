@@ -1,13 +1,12 @@
-"""Settings of `rate_limiter`."""
+"""The blocks in the settings of `rate_limiter`."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from otelwp_agent.component import ComponentConfig
-from otelwp_agent.config.blocks import Ban, Block
+from otelwp_agent.config.blocks import Block
 from otelwp_agent.config.types import ByteSize, PositiveDuration, Secret  # noqa: TC001 - fields' annotations
 from otelwp_agent.limiting.addresses import parse_network
 
@@ -30,9 +29,9 @@ class LimitSettings(Block):
     """A limit of one rate, of the requests in progress, or of both."""
 
     key: Key
-    """What is limited: each `tenant`, each `credential` (API key, user, subject of a token), each client `address`
-    (IPv6: one /64 network) or each `route` (path, or gRPC method). Senders without a tenant or credential share one
-    limit. `address` does not apply to unix sockets."""
+    """The senders that are counted together: those of each `tenant`, of each `credential` (API key, user, subject of a
+    token), of each client `address` (IPv6: one /64 network), or to each `route` (path, or gRPC method). Senders without
+    a tenant or credential share one limit. `address` does not apply to unix sockets."""
     requests_per_second: PerSecond | None = None
     """Rate of requests."""
     items_per_second: PerSecond | None = None
@@ -89,48 +88,6 @@ class SharedLimits(Block):
     prefix: str = Field("otelwp", min_length=1, pattern=r"^[^{}\s]+$")
     """Beginning of the names of all keys. Agents with the same prefix share their limits."""
     replicas: int = Field(2, ge=1)
-    """Number of agents that share the limits. While Redis is away, each of them allows this part of each limit."""
+    """Number of agents that share the limits. While Redis is unreachable, each of them allows this part of a limit."""
     timeout: PositiveDuration = 0.25
-    """Maximum time for a call; no request waits for it. A slower server counts as away."""
-
-
-class Config(ComponentConfig):
-    """Settings of `rate_limiter`."""
-
-    limits: list[LimitSettings] = Field(default_factory=list)
-    """The limits. A request must be within all of them."""
-    preset: Literal["founding"] | None = None
-    """Limits by class of requests, for each tenant (or address, without a tenant): `founding` allows 100 requests an
-    hour, 10 to routes with a part `auth`, 50 to routes with a part `payment`."""
-    access: Access = Access()
-    """Addresses that may send, and addresses that may not; the others are answered with 403 before authentication."""
-    ban: Ban | None = None
-    """Ban addresses that repeatedly fail to authenticate."""
-    throttle_status: Literal[429, 503] = 429
-    """HTTP status of requests above a limit. Some SDKs take 429 as permanent and drop the data: 503 makes them retry
-    (gRPC: UNAVAILABLE instead of RESOURCE_EXHAUSTED)."""
-    redis: SharedLimits | None = None
-    """Share the rates with other agents. Limits of requests in progress are not shared. Needs
-    `pip install otelwp-agent[redis]`."""
-    top_tenants: int = Field(20, ge=0, le=1000)
-    """Number of tenants that have a label of their own in metrics: the most active ones. The others are `other`."""
-
-    @field_validator("limits")
-    @classmethod
-    def _are_distinct(cls, limits: list[LimitSettings]) -> list[LimitSettings]:
-        seen: set[tuple[str, str]] = set()
-        for limit in limits:
-            units: list[str] = [limit.rate[0]] if limit.rate is not None else []
-            units += ["requests in progress"] if limit.concurrent_requests is not None else []
-            for unit in units:
-                if (limit.key, unit) in seen:
-                    message = f"two limits of the {unit} of each {limit.key}: give one of them"
-                    raise ValueError(message)
-                seen.add((limit.key, unit))
-        return limits
-
-    @model_validator(mode="after")
-    def _limits_something(self) -> Config:
-        if not (self.limits or self.preset or self.access.allow or self.access.deny or self.ban):
-            raise ValueError("nothing is limited: set `limits`, `preset`, `access` or `ban`")
-        return self
+    """Maximum time for a call; no request waits for it. A slower server counts as unreachable."""

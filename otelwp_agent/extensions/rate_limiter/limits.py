@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from otelwp_agent.errors import RateLimitedError, ThrottledError
 from otelwp_agent.limiting.classes import PRESETS, class_of_path
@@ -11,9 +11,9 @@ from otelwp_agent.limiting.concurrency import RequestsInProgress
 from otelwp_agent.limiting.gcra import Gcra, Rate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from otelwp_agent.extensions.rate_limiter.config import Config, Key, Unit
+    from otelwp_agent.extensions.rate_limiter.config import Key, LimitSettings, Unit
     from otelwp_agent.limiting.leases import SharedRates
 
 REUSED = 0.05
@@ -21,9 +21,14 @@ REUSED = 0.05
 MAX_REUSED = 1024
 """Refusals that a limit keeps for this."""
 CONCURRENCY_RETRY = 1.0
-"""Seconds after which a sender with too many requests in progress may retry: nobody knows when they end."""
+"""Seconds after which a sender with too many requests in progress may retry: when they end is not known."""
+MAX_BURST = 1e15
+"""Largest burst; a plan may have any figure."""
 MAX_PLANS = 1000
 """Figures of tenants' plans that a limit keeps as `Rate` objects."""
+TENANT: Final = "tenant"
+"""The key whose figures plans replace."""
+_CONCURRENT = "concurrent_requests"
 _HOUR = 3600.0
 _UNAVAILABLE = 503
 """HTTP status that every SDK takes as temporary."""
@@ -38,13 +43,13 @@ class RateLimit:
         *,
         key: str,
         unit: Unit,
-        rate: Rate,
+        rate: Rate | None,
         rates: Gcra | SharedRates,
         error: type[RateLimitedError],
     ) -> None:
         """Limit `unit` for each `key` to `rate`, with the numbers in `rates`, and refuse with `error`.
 
-        `name` is the label in metrics.
+        `name` is the label in metrics. Without a `rate`, only tenants whose plan has one are limited.
         """
         self.name = name
         self.key = key
@@ -55,26 +60,24 @@ class RateLimit:
         self._plans: dict[tuple[float, float], Rate] = {}
         self._refusals: dict[str, tuple[float, RateLimitedError]] = {}
 
-    def rate_for(self, limits: Mapping[str, float]) -> Rate | None:
-        """Return the rate for a tenant whose plan has these figures; `None` if its plan has no limit.
+    def rate_for(self, plan: Mapping[str, float]) -> Rate | None:
+        """Return the rate for a tenant whose plan has these figures; `None` if it is not limited.
 
-        `<unit>_per_second` and `<unit>_burst` replace the configured figures. A burst that the plan does not name is in
-        proportion. Figures that are not positive are ignored.
+        `<unit>_per_second` of the plan replaces the configured rate and burst; without a burst in the plan
+        (`request_burst`, `item_burst`, `byte_burst`), it is one second of the rate. Figures that are not positive are
+        ignored.
         """
-        if not limits:
+        per_second = _figure(plan.get(f"{self.unit}_per_second")) if plan else 0.0
+        if not per_second:
             return self.rate
-        own = self.rate
-        per_second = _figure(limits.get(f"{self.unit}_per_second"), own.per_second)
         if per_second == math.inf:
             return None
-        burst = _figure(limits.get(f"{self.unit}_burst"), max(1.0, own.burst * per_second / own.per_second))
-        if (per_second, burst) == (own.per_second, own.burst):
-            return own
+        burst = min(_figure(plan.get(f"{self.unit[:-1]}_burst")) or max(1.0, per_second), MAX_BURST)
         found = self._plans.get((per_second, burst))
         if found is None:
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
-            found = self._plans[per_second, burst] = Rate(per_second, min(burst, 1e15))
+            found = self._plans[per_second, burst] = Rate(per_second, burst)
         return found
 
     def refusal(self, key: str, rate: Rate, now: float, wait: float) -> RateLimitedError:
@@ -109,17 +112,19 @@ class RateLimit:
 class ConcurrencyLimit:
     """A number of requests in progress for each value of a key."""
 
-    def __init__(self, name: str, *, key: Key, most: int, error: type[RateLimitedError]) -> None:
-        """Allow `most` requests at the same time, and refuse with `error`. `name` is the label in metrics."""
+    def __init__(self, name: str, *, key: Key, most: int | None, error: type[RateLimitedError]) -> None:
+        """Allow `most` requests at the same time, or what the plan of a tenant allows, and refuse with `error`."""
         self.name = name
         self.key = key
         self.most = most
         self.requests = RequestsInProgress()
         self._error = error
 
-    def most_for(self, limits: Mapping[str, float]) -> int | None:
-        """Return the number for a tenant whose plan has these figures; `None` if its plan has no limit."""
-        figure = _figure(limits.get("concurrent_requests"), self.most)
+    def most_for(self, plan: Mapping[str, float]) -> int | None:
+        """Return the number for a tenant whose plan has these figures; `None` if it is not limited."""
+        figure = _figure(plan.get("concurrent_requests"))
+        if not figure:
+            return self.most
         return None if figure == math.inf else max(1, int(figure))
 
     def refusal(self, most: int) -> RateLimitedError:
@@ -135,36 +140,59 @@ class ConcurrencyLimit:
 class LimitSet:
     """All limits of a configuration."""
 
-    def __init__(self, config: Config, numbers: Callable[[str], Gcra | SharedRates]) -> None:
+    def __init__(
+        self,
+        limits: Sequence[LimitSettings],
+        preset: str | None,
+        throttle_status: int,
+        numbers: Callable[[str], Gcra | SharedRates],
+    ) -> None:
         """Create the limits; `numbers` creates the place for the numbers of the limit with the given name."""
-        error = ThrottledError if config.throttle_status == _UNAVAILABLE else RateLimitedError
+        error = ThrottledError if throttle_status == _UNAVAILABLE else RateLimitedError
         self.rates: list[RateLimit] = []
         self.concurrency: list[ConcurrencyLimit] = []
-        for each in config.limits:
+        for each in limits:
             if each.rate is not None:
                 unit, per_second = each.rate
                 name, rate = f"{each.key}_{unit}", Rate(per_second, float(each.burst or max(1.0, per_second)))
                 limit = RateLimit(name, key=each.key, unit=unit, rate=rate, rates=numbers(name), error=error)
                 self.rates.append(limit)
             if each.concurrent_requests is not None:
-                name = f"{each.key}_concurrent_requests"
+                name = f"{each.key}_{_CONCURRENT}"
                 counter = ConcurrencyLimit(name, key=each.key, most=each.concurrent_requests, error=error)
                 self.concurrency.append(counter)
-        self.addresses = [limit for limit in self.rates if limit.key == "address" and limit.unit == "requests"]
+        self._add_plans(numbers, error)
+        self.addresses = [
+            (limit, limit.rate)
+            for limit in self.rates
+            if limit.key == "address" and limit.unit == "requests" and limit.rate is not None
+        ]
         """Limits of requests by address, which apply to requests that fail to authenticate too."""
-        self._preset = PRESETS[config.preset] if config.preset is not None else {}
-        self._classes: dict[str, RateLimit] = {}
+        self._preset = PRESETS[preset] if preset is not None else {}
+        self._classes: dict[str, tuple[RateLimit, Rate]] = {}
         for class_, rate in self._preset.items():
             name, key = f"class_{class_}", f"client and the class {class_}"
             limit = RateLimit(name, key=key, unit="requests", rate=rate, rates=numbers(name), error=error)
-            self._classes[class_] = limit
-        self.every_rate = [*self.rates, *self._classes.values()]
+            self._classes[class_] = limit, rate
+        self.every_rate = [*self.rates, *(limit for limit, _ in self._classes.values())]
 
-    def of_class(self, route: str) -> RateLimit | None:
-        """Return the limit of the class of requests to `route`, or `None` without a preset."""
+    def _add_plans(self, numbers: Callable[[str], Gcra | SharedRates], error: type[RateLimitedError]) -> None:
+        """Add the limits that only plans of tenants have."""
+        units: tuple[Unit, ...] = ("requests", "items", "bytes")
+        configured = {limit.unit for limit in self.rates if limit.key == TENANT}
+        for unit in units:
+            if unit not in configured:
+                name = f"{TENANT}_{unit}"
+                limit = RateLimit(name, key=TENANT, unit=unit, rate=None, rates=numbers(name), error=error)
+                self.rates.append(limit)
+        if all(counter.key != TENANT for counter in self.concurrency):
+            self.concurrency.append(ConcurrencyLimit(f"{TENANT}_{_CONCURRENT}", key=TENANT, most=None, error=error))
+
+    def of_class(self, route: str) -> tuple[RateLimit, Rate] | None:
+        """Return the limit and rate of the class of requests to `route`, or `None` without a preset."""
         return self._classes[class_of_path(route, self._preset)] if self._classes else None
 
 
-def _figure(value: float | None, default: float) -> float:
-    """Return a figure of a plan, or `default` if it is missing or not positive."""
-    return float(value) if isinstance(value, (int, float)) and value > 0 else default
+def _figure(value: object) -> float:
+    """Return a figure of a plan, or 0 if it is missing or not positive."""
+    return float(value) if isinstance(value, (int, float)) and value > 0 else 0.0

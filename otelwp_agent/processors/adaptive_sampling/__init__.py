@@ -339,8 +339,10 @@ class AdaptiveSampling(Processor, TraceSampler):
         now = self.context.clock()
         if now >= self._next_tick:
             self._tick(now)
-        if self._outgoing.size and self._holding.is_full and not batch.admitted:
-            raise self._outgoing.overloaded()
+        if self._outgoing.size and not batch.admitted:
+            refusal = self._holding.refusal(batch.origin.tenant)
+            if refusal is not None:
+                raise refusal
         if self._by_trace_id:
             self._decide_by_id(batch, now)
             return

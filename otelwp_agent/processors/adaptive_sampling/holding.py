@@ -14,6 +14,7 @@ from otelwp_agent.sampling.traces import ERROR, ROOTED
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from otelwp_agent.errors import Overloaded
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.model.receipt import Receipt
     from otelwp_agent.processors.adaptive_sampling.deciding import Decider
@@ -67,6 +68,16 @@ class Holding:
     def is_full(self) -> bool:
         """Whether memory is full and cannot be freed, because the next stage refuses batches."""
         return self._outgoing.blocked and self.size >= self._max_bytes
+
+    def refusal(self, tenant: str) -> Overloaded | None:
+        """Return the error for batches of a tenant while the memory is full and cannot be freed, else `None`."""
+        if self.is_full:
+            return self._outgoing.overloaded()
+        if tenant and self._share < 1:
+            own = self._outgoing.size_of(tenant)
+            if own and own > allowance(self._max_bytes, self._share, self.size - own - self.held.use.of(tenant)):
+                return self._outgoing.tenant_overloaded(tenant)
+        return None
 
     def hold(
         self, batch: Batch, request: TraceRequest, pieces: Sequence[Piece], waiting: list[int], now: float

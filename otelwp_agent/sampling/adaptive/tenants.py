@@ -1,4 +1,4 @@
-"""What each tenant has of an adaptive sampler: its keys, and its part of the tokens of the budget.
+"""Parts of an adaptive sampler that belong to one tenant: its number of keys, and its spending of the budget's tokens.
 
 The tokens are a capacity that tenants share (`fair_share`). The debt of a tenant is what it has spent and time has not
 refilled yet. A tenant with more debt than its allowance is sampled with a lower probability, so that its bursts leave

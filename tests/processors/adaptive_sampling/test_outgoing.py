@@ -36,7 +36,7 @@ def test_batches_of_one_sender_are_merged():
     assert box.size == 4
     box.flush()
     assert [(each.body, each.origin.tenant, each.items) for each in catcher.batches] == [
-        (b"12", "a", 2), (b"3", "b", 1), (b"4", "a", 1),
+        (b"124", "a", 3), (b"3", "b", 1),
     ]  # fmt: skip
     assert not box
     assert box.size == 0
@@ -97,8 +97,8 @@ def test_a_refused_batch_comes_first_the_next_time():
 
         box = Outgoing(send, context())
         catcher.error = Overloaded("full")
-        for body, tenant in ((b"1", "a"), (b"2", "b"), (b"3", "c")):
-            box.put(batch(body, tenant))
+        for body in (b"1", b"2", b"3"):
+            box.put(batch(body, "a", {"x": body.decode()}))
             box.flush()
         assert box.blocked
         assert box.size == 3

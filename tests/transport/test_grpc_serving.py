@@ -1,4 +1,4 @@
-"""Authentication and limits of a gRPC server."""
+"""Admission of calls, and the statuses of refused ones."""
 
 import asyncio
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from google.rpc.error_details_pb2 import RetryInfo
 
-from otelwp_agent.errors import StartError
+from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.transport.grpc_runtime import grpc
 from tests.kit.agent import free_port
 from tests.kit.certificates import Authority
@@ -113,3 +113,15 @@ async def test_a_replacement_brings_its_own_gate():
 async def test_a_server_with_settings_for_a_gate_does_not_start_without_one():
     with pytest.raises(StartError, match=r"context\.gate"):
         await make(auth={"authenticator": "x"}).start()
+
+
+@pytest.mark.parametrize(
+    ("full_for", "code"),
+    [("shop", grpc.StatusCode.RESOURCE_EXHAUSTED), ("", grpc.StatusCode.UNAVAILABLE)],
+)
+async def test_a_tenant_sees_whether_it_is_the_cause_of_a_refusal(full_for, code):
+    def refuse(*_):
+        raise Overloaded("full", tenant=full_for)
+
+    async with serving(refuse, gate=gate(Keys(right=shop()))) as server:
+        assert (await failure(server.port, metadata=KEY)).code() is code

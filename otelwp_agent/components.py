@@ -33,6 +33,7 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
     Kind.EXPORTER: ("debug", "file", "jaeger", "otlp_grpc", "otlp_http", "zipkin"),
     Kind.CONNECTOR: ("forward",),
     Kind.EXTENSION: (
+        "admin_api",
         "api_key",
         "basicauth",
         "bearertokenauth",

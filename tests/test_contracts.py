@@ -26,6 +26,8 @@ atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 SETTINGS = {
     # The test process itself is larger than a limit that one would set.
     (Kind.PROCESSOR, "memory_limiter"): {"limit_mib": 1_000_000, "spike_limit_mib": 1},
+    # The test process does not listen on the default port.
+    (Kind.EXTENSION, "admin_api"): {"endpoint": "127.0.0.1:0"},
     # The store is created by the extension, in a folder of its own.
     (Kind.EXTENSION, "control_store"): {"url": f"sqlite:///{FOLDER}/control.db", "create": True, "pepper_file": ""},
     # The corpus is smaller than a budget that one would set.

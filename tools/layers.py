@@ -4,7 +4,7 @@
 
     testing → cli → service, replay → pipeline → sending, journal, dead_letters
         → receivers, processors, exporters, connectors, extensions (independent of each other)
-        → component, components → sampling, control → codecs → transport → limiting → config → storage → model
+        → component, components → admin → sampling, control → codecs → transport → limiting → config → storage → model
         → telemetry, errors, capacity, fair_share
 
 Imports for type checkers count like any other, because a layer that uses the types of another depends on it. Other
@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("transport",),
     ("codecs",),
     ("sampling", "control"),
+    ("admin",),
     ("component", "components", "component_errors"),
     KINDS,
     ("sending", "journal", "dead_letters"),

@@ -29,6 +29,8 @@ class Capability(Enum):
     """Limits the requests of servers (`transport.limiting.RequestLimiter`)."""
     CONTROL_STORE = "a control store"
     """Offers tenants, plans and API keys (`control.access.ControlAccess`)."""
+    ADMIN_API = "an admin API"
+    """Serves the operations that other extensions mount (`admin.mounting.AdminRoutes`)."""
 
 
 class ExtensionRef(str):
@@ -81,6 +83,13 @@ class ControlStoreRef(ExtensionRef):
 
     __slots__ = ()
     needs = Capability.CONTROL_STORE
+
+
+class AdminApiRef(ExtensionRef):
+    """The id of an extension that serves the admin API."""
+
+    __slots__ = ()
+    needs = Capability.ADMIN_API
 
 
 def references(value: object, path: Path = ()) -> Iterator[tuple[ExtensionRef, Path]]:

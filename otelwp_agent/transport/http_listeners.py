@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     import structlog
 
-    from otelwp_agent.config import blocks
     from otelwp_agent.config.types import Endpoint
 
 Accept = Callable[["socket.socket"], Awaitable["Acceptor"]]
@@ -33,13 +32,44 @@ class Acceptor(Protocol):
         """Stop accepting and close the socket."""
 
 
+class ListeningSettings(Protocol):
+    """The settings of listening sockets, as in `blocks.HttpServer`."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The first address."""
+
+    @property
+    def additional_endpoints(self) -> Sequence[Endpoint]:
+        """More addresses."""
+
+    @property
+    def backlog(self) -> int:
+        """Connections that wait in the kernel."""
+
+    @property
+    def unix_mode(self) -> str:
+        """File mode of unix sockets, octal."""
+
+    @property
+    def unix_group(self) -> str | None:
+        """Group of unix sockets."""
+
+
 class ListeningServer(Protocol):
     """A server whose sockets `Listeners` opens."""
 
-    settings: blocks.HttpServer
-    name: str
-    """The component's name, for messages."""
-    log: structlog.typing.FilteringBoundLogger
+    @property
+    def settings(self) -> ListeningSettings:
+        """Its addresses."""
+
+    @property
+    def name(self) -> str:
+        """The component's name, for messages."""
+
+    @property
+    def log(self) -> structlog.typing.FilteringBoundLogger:
+        """Its log."""
 
 
 S = TypeVar("S", bound=ListeningServer)

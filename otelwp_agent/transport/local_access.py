@@ -91,23 +91,26 @@ class LocalAccess:
 
     def refusal(self, request: Request) -> Response | None:
         """Return the answer that refuses `request`, or `None` if it is allowed."""
-        if not request.peer:  # a unix socket
-            return None
-        headers = request.headers
+        reason = self.reason(request.peer, request.method, request.headers)
+        return text_error(403, reason) if reason else None
+
+    def reason(self, peer: str, method: str, headers: Mapping[str, str]) -> str:
+        """Return why a request is refused, and what to do; "" if it is allowed. Header names are lower case."""
+        if not peer:  # a unix socket
+            return ""
         host = headers.get("host", "")
         if host and not self._is_ours(host):
             shown = _shown(host)
             self._report("host", host=shown)
-            return text_error(
-                403,
+            return (
                 f"{shown!r} is not a name of this endpoint. To allow it, add the name without its port to "
-                f"`allowed_hosts` of {self._setting}",
+                f"`allowed_hosts` of {self._setting}"
             )
-        if request.method not in _SAFE_METHODS and is_cross_origin(headers):
+        if method not in _SAFE_METHODS and is_cross_origin(headers):
             origin = _shown(headers.get("origin", "another site"))
             self._report("origin", origin=origin)
-            return text_error(403, f"a web page of {origin} may not send to this endpoint")
-        return None
+            return f"a web page of {origin} may not send to this endpoint"
+        return ""
 
     def _add(self, host: str) -> None:
         """Allow the names and addresses by which clients reach an endpoint that listens on `host`."""

@@ -19,6 +19,7 @@ PEERS: dict[str, Callable[[], object]] = {
     "redis": debian.redis,
     "wordpress": debian.wordpress,
     "old-sdk": python.old_sdk,
+    "schemathesis": python.schemathesis,
     "zipkin": maven.zipkin,
     "collector": golang.collector,
     "jaeger-1": golang.jaeger_1,

@@ -1,6 +1,7 @@
 """Groups of settings that components share, with the OpenTelemetry Collector's names and defaults."""
 
 from otelwp_agent.config.blocks.auth import ClientAuth, HttpServerAuth, Middleware, ServerAuth
+from otelwp_agent.config.blocks.ban import Ban
 from otelwp_agent.config.blocks.base import Block, Headers, SecretHeaders
 from otelwp_agent.config.blocks.grpc import (
     GrpcClient,
@@ -29,6 +30,7 @@ from otelwp_agent.config.blocks.watchdog import Watchdog
 
 __all__ = [
     "AllowedHosts",
+    "Ban",
     "Block",
     "CircuitBreaker",
     "ClientAuth",

@@ -44,10 +44,11 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, field_validator
 
 from otelwp_agent.component import ComponentConfig, ComponentHealth, Extension, Factory, Kind, Stability, Tier
+from otelwp_agent.config.blocks import Ban  # noqa: TC001 - pydantic reads it
 from otelwp_agent.config.references import Capability
 from otelwp_agent.errors import ForbiddenError, UnauthenticatedError
 from otelwp_agent.extensions.rate_limiter.allowance import Allowance
-from otelwp_agent.extensions.rate_limiter.config import Access, Ban, LimitSettings, SharedLimits
+from otelwp_agent.extensions.rate_limiter.config import Access, LimitSettings, SharedLimits
 from otelwp_agent.extensions.rate_limiter.limits import TENANT, LimitSet
 from otelwp_agent.extensions.rate_limiter.metrics import INSTRUMENTS, LimitMeasures
 from otelwp_agent.limiting.addresses import AccessList, parse_network, peer_key

@@ -80,17 +80,6 @@ class Access(Block):
     """Addresses and networks that may not send, also if `allow` contains them."""
 
 
-class Ban(Block):
-    """When to ban an address that fails to authenticate."""
-
-    failures: int = Field(10, ge=1)
-    """Failures after which the address is banned."""
-    window: PositiveDuration = 60.0
-    """Time within which the failures count."""
-    duration: PositiveDuration = 60.0
-    """Duration of the first ban. Each further ban is twice as long, up to 32 times."""
-
-
 class SharedLimits(Block):
     """A Redis server through which several agents share their rates."""
 

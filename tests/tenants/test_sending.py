@@ -63,7 +63,7 @@ def test_tenants_that_flood_it_all_the_time_get_the_same():
         queue.release(queue.take())
         for name in names:
             fill(queue, name)
-    assert [queue._lines.of(name).size for name in names] == pytest.approx([225] * 3, abs=2)
+    assert [queue._tenants.of(name).size for name in names] == pytest.approx([225] * 3, abs=2)
 
 
 def test_a_flood_does_not_wait_for_space_that_others_need():
@@ -85,7 +85,7 @@ def test_sums_hold_and_a_refusal_names_who_is_its_cause(steps):
         else:
             tenant, padding = step
             batch = a_request("a", tenant=tenant, padding=padding)
-            line = queue._lines.of(tenant)
+            line = queue._tenants.of(tenant)
             refusal = queue.refusal(batch)
             if refusal is None:
                 queue.put(batch)
@@ -96,7 +96,7 @@ def test_sums_hold_and_a_refusal_names_who_is_its_cause(steps):
             else:
                 assert queue.size
                 queue.freed()  # nobody waits
-        lines = [queue._lines.of(tenant) for tenant in ("", "a", "b", "c")]
+        lines = [queue._tenants.of(tenant) for tenant in ("", "a", "b", "c")]
         assert sum(line.size for line in lines) == queue.size
         assert sum(line.bytes for line in lines) == queue.bytes
 
@@ -109,19 +109,19 @@ def test_a_hundred_thousand_names_leave_nothing_behind():
         batch.origin = Origin(tenant=str(number))
         queue.put(batch)
         queue.release(queue.take())
-    assert len(queue._lines._lines) <= IDLE_TENANTS
+    assert len(queue._tenants._tenants) <= IDLE_TENANTS
     assert (queue.size, queue.bytes, queue._shares) == (0, 0, {})
 
 
 def test_the_queues_of_many_tenants_with_batches_are_not_looked_through_for_each_new_one():
     queue = a_queue(queue_size=1_000_000, max_bytes="1GiB", max_tenant_share=1)
-    lines = queue._lines
+    lines = queue._tenants
     rebuilt = 0
-    before = lines._lines
+    before = lines._tenants
     for number in range(10_000):
         queue.put(a_request("a", tenant=str(number)))
-        rebuilt += lines._lines is not before
-        before = lines._lines
+        rebuilt += lines._tenants is not before
+        before = lines._tenants
     assert rebuilt < 10
 
 
@@ -257,10 +257,10 @@ def test_the_sends_of_all_tenants_leave_one_for_another(limit, tenants, order):
 def test_a_tenant_alone_raises_the_limit_again_after_it_was_halved():
     concurrency = Concurrency(1, 8)
     for second in range(4):
-        concurrency.went_wrong(second, second + 0.5)
+        concurrency.failed(second, second + 0.5)
     assert concurrency.limit == 1
     for second in range(10, 200):
         concurrency.sending = max(1, concurrency.limit - 1)
         busy = concurrency.is_busy("a")
-        concurrency.went_well(second, second + 0.01, 100, busy=busy)
+        concurrency.succeeded(second, second + 0.01, 100, busy=busy)
     assert concurrency.limit == 8

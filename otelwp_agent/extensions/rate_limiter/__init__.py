@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, field_validator
 
 from otelwp_agent.component import ComponentConfig, ComponentHealth, Extension, Factory, Kind, Stability, Tier
-from otelwp_agent.config.blocks import Ban  # noqa: TC001 - a field's annotation
+from otelwp_agent.config.blocks import Ban  # noqa: TC001 - pydantic reads it
 from otelwp_agent.config.references import Capability
 from otelwp_agent.errors import ForbiddenError, UnauthenticatedError
 from otelwp_agent.extensions.rate_limiter.allowance import Allowance

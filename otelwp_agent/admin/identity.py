@@ -50,12 +50,16 @@ class Identification:
     async def identify(self, headers: Mapping[str, str]) -> Principal | None:
         """Return the sender of a request, or `None` if its credential is missing or invalid.
 
+        If a request has `Authorization`, `X-API-Key` is ignored.
+
         An operator's token is read from the store, so that a removed operator is refused at once; this raises
         `StoreError` while the store is unavailable. API keys are checked in memory.
         """
-        text = headers.get(KEY_HEADER)
-        if text is None:
-            scheme, _, text = headers.get("authorization", "").partition(" ")
+        authorization = headers.get("authorization")
+        if authorization is None:
+            text = headers.get(KEY_HEADER, "")
+        else:
+            scheme, _, text = authorization.partition(" ")
             if scheme.lower() != _SCHEME:
                 return None
         text = text.strip()

@@ -27,6 +27,9 @@ async def test_operators_and_keys_are_identified(api):
     assert api.store.used.take(0.0), "its use is noted"
     assert await identify({"authorization": f"Basic {token}"}) is None
     assert await identify({}) is None
+    both = {"authorization": f"Bearer {token}", "x-api-key": "wrong"}
+    assert (await identify(both)).name == "operator:the-viewer"
+    assert await identify({"authorization": "Bearer wrong", "x-api-key": key}) is None
 
 
 async def test_a_removed_operator_is_refused_at_once(api):

@@ -131,7 +131,7 @@ class ApiKeyAuthenticator(Extension, ServerAuthenticator):
             raise ForbiddenError("this tenant is suspended", reason="suspended")
         if self._scope not in key.scopes:
             self._refusals["scope"].add()
-            raise ForbiddenError(f"this API key has not the scope `{self._scope}`", reason="scope")
+            raise ForbiddenError(f"this API key does not have the scope `{self._scope}`", reason="scope")
         return Client(
             tenant=tenant.id,
             credential=id_,

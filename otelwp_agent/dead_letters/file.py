@@ -153,7 +153,7 @@ class LetterFile:
         self.dead_bytes += len(record) + sum(map(self._release, letters))
 
     def _release(self, letter: Letter) -> int:
-        """Release what a letter that is gone used of its tenant's share; return its bytes."""
+        """Subtract the bytes of a removed letter from its tenant's use; return them."""
         size = records.record_bytes(letter)
         self._use.add(letter.tenant, -size)
         return size

@@ -174,7 +174,7 @@ def _identifier(tag: bytes, size: int, *, optional: bool) -> Field:
         if re.fullmatch("[0-9a-fA-F]*", value):
             message = f"{len(value)} hex digits: {_ID_NAMES[size]} has {2 * size}"
         else:
-            message = f"not hex digits only: {_ID_NAMES[size]} is {2 * size} of them"
+            message = f"not hex digits only: {_ID_NAMES[size]} has {2 * size} hex digits"
         raise Wrong(message)
 
     return encode

@@ -66,7 +66,7 @@ class StepwiseChecker:
         """Check a request and return the number of its items; yield between steps.
 
         Raises `MalformedError` and `TooLargeError` as `checker` does. Without the C extension, a request that is both
-        malformed and too large can raise either.
+        malformed and too large can raise either, and field number 0 inside an item is refused, as by the C extension.
         """
         items = self._count(body)
         yield

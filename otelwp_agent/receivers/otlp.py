@@ -19,6 +19,7 @@ Example::
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
@@ -246,12 +247,11 @@ class OtlpReceiver(Receiver):
                 return ok  # type: ignore[no-any-return]  # only this function sets the memo
             body = request.body
             if is_json or len(body) >= stepwise.large:
-                return self._read(
-                    signal, body, is_json, stepwise, lambda body, items: deliver(body, request.head, origin, ok, items)
-                )
-            return deliver(body, request.head, origin, ok, None)
+                known = partial(deliver, head=request.head, origin=origin, ok=ok)
+                return self._read(signal, body, stepwise, known, is_json=is_json)
+            return deliver(body, None, request.head, origin, ok)
 
-        def deliver(body: bytes, head: Head, origin: Origin, ok: Response, items: int | None) -> Answer:
+        def deliver(body: bytes, items: int | None, head: Head, origin: Origin, ok: Response) -> Answer:
             """Check the body, unless the number of its items is known, and forward it."""
             entry = self.next.get(signal)
             if entry is None:
@@ -275,9 +275,10 @@ class OtlpReceiver(Receiver):
         self,
         signal: Signal,
         body: bytes,
-        is_json: bool,  # noqa: FBT001 - as `_read_head` returns it
         stepwise: StepwiseChecker,
         deliver: Callable[[bytes, int | None], Answer],
+        *,
+        is_json: bool,
     ) -> Answer:
         """Convert JSON to protobuf and deliver the body; what takes long is converted and checked in a thread."""
         if not is_json:
@@ -386,15 +387,11 @@ def _drop_renderer(signal: Signal) -> DropRenderer:
     return render
 
 
-def _build(config: Config, context: Context) -> OtlpReceiver:
-    return OtlpReceiver(config, context)
-
-
 FACTORY = Factory(
     Kind.RECEIVER,
     "otlp",
     Config,
-    _build,
+    OtlpReceiver,
     stability=Stability.BETA,
     tier=Tier.FREE,
     reads=Reads.FULL,

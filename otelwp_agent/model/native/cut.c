@@ -53,20 +53,22 @@ static int cut_packed(Cutter *cutter, const uint8_t *at, const uint8_t *end)
     return add(cutter, at, end) ? CUT_DONE : CUT_NO_MEMORY;
 }
 
-/* Skip a field. *inside becomes the start of its contents if it is length-delimited, else NULL. */
-static const uint8_t *skip_any(const uint8_t *at, const uint8_t *end, int depth, uint64_t *tag, const uint8_t **inside)
+/* Skip a field, which has at least one byte. *inside becomes the start of its contents if it is length-delimited, else NULL. */
+static inline const uint8_t *skip_any(const uint8_t *at, const uint8_t *end, int depth, uint64_t *tag, const uint8_t **inside)
 {
     const uint8_t *stop = NULL;
     *inside = NULL;
-    at = short_varint(at, end, tag);
-    if (at == NULL || *tag > UINT32_MAX || *tag >> 3 == 0)
+    if (*at < 0x80)
+        *tag = *at++;
+    else if ((at = short_varint(at, end, tag)) == NULL)
         return NULL;
     if ((*tag & 7) == 3)
-        return skip_group(at, end, *tag >> 3, depth);
+        return *tag >> 3 == 0 || *tag > UINT32_MAX ? NULL : skip_group(at, end, *tag >> 3, depth);
     if ((*tag & 7) != 2)
         return skip(at, end, *tag);
-    *inside = content(at, end, &stop);
-    return *inside == NULL ? NULL : stop;
+    if (*tag >> 3 == 0 || *tag > UINT32_MAX || (*inside = content(at, end, &stop)) == NULL)
+        return NULL;
+    return stop;
 }
 
 int cut_message(const uint8_t *data, size_t size, const uint8_t *schema, size_t types, size_t target, Cuts *cuts)

@@ -1,7 +1,8 @@
 """Feed any bytes to the OTLP/JSON codec and the projections: they may raise only MalformedError.
 
-In addition, all of them must agree: decoded JSON is a valid request; and a request that is completely valid passes the
-check, is split without losing an item, and is the same after conversion to JSON and back.
+In addition, all of them must agree: the check in steps has the verdict of the check in one call; decoded JSON is a
+valid request; and a request that is completely valid passes the check, is split without losing an item, and is the same
+after conversion to JSON and back.
 
 `python benchmarks/fuzz/fuzz_codecs.py --seconds 10 --seed 1`
 """
@@ -25,6 +26,7 @@ from otelwp_agent.model.messages import request_class  # noqa: E402
 from otelwp_agent.model.projections import check, count, split_bytes, split_items  # noqa: E402
 from otelwp_agent.model.receipt import Outcome, Receipt  # noqa: E402
 from otelwp_agent.model.signal import Signal  # noqa: E402
+from tests.kit.checking import same_verdict  # noqa: E402
 from tests.kit.otlp import Maker  # noqa: E402
 
 CAPTURES = ROOT / "tests/data/captures"
@@ -56,6 +58,7 @@ def as_json(signal: Signal, data: bytes) -> None:
 def as_wire(signal: Signal, body: bytes) -> None:
     """Check, count, split and encode. Each may refuse `body`, unless protobuf can parse all of it."""
     good = parses(signal, body)
+    same_verdict(signal, body)
     try:
         encode(signal, body)
     except MalformedError:

@@ -36,6 +36,7 @@ from otelwp_agent.codecs.zipkin import from_json, from_proto, from_v1  # noqa: E
 from otelwp_agent.errors import ConsumeError  # noqa: E402
 from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS, checker  # noqa: E402
 from otelwp_agent.model.signal import Signal  # noqa: E402
+from otelwp_agent.model.stepwise_checking import StepwiseChecker  # noqa: E402
 from otelwp_agent.receivers.jaeger import OFF_LOOP as MESSAGE_OFF_LOOP  # noqa: E402
 from otelwp_agent.transport.compression import FREE_OUTPUT, MAX_RATIO, decompress  # noqa: E402
 from otelwp_agent.transport.decoding import OFF_LOOP, is_long_json  # noqa: E402
@@ -90,6 +91,10 @@ def otlp_json(signal: Signal) -> Reader:
 READERS: dict[str, tuple[Reader, bodies.Maker]] = {
     **{f"otlp {signal.value}": (checker(signal), bodies.protobuf_body) for signal in Signal},
     **{f"otlp {signal.value}, full": (checker(signal, full=True), bodies.protobuf_body) for signal in Signal},
+    **{
+        f"otlp {signal.value}, in steps": (StepwiseChecker(signal, full=True).steps, bodies.protobuf_body)
+        for signal in Signal
+    },
     **{f"otlp json {signal.value}": (otlp_json(signal), bodies.json_body) for signal in Signal},
     "zipkin v2": (zipkin(from_json), bodies.json_body),
     "zipkin v1": (zipkin(from_v1), bodies.json_body),

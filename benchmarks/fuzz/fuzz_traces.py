@@ -1,6 +1,6 @@
 """Feed any bytes to the readers of traces: the extension module must give the same result as Python, or give up.
 
-The same applies to counting the items of a message, and to finding the positions where JSON can be split.
+The same applies to counting the items of a message, and to finding the positions where a message or JSON can be cut.
 
 Bytes are used as a request, as a part of one (a resource, a scope, a span), and as the seed of an unusual request,
 because randomly changed requests are mostly invalid.
@@ -33,7 +33,7 @@ from otelwp_agent.model.projections import parse  # noqa: E402
 from otelwp_agent.model.signal import Signal  # noqa: E402
 from otelwp_agent.sampling import traces as package  # noqa: E402
 from otelwp_agent.sampling.traces.framing import enclose, frame  # noqa: E402
-from tests.kit import counting  # noqa: E402
+from tests.kit import checking, counting  # noqa: E402
 from tests.kit.otlp import Maker, delimited  # noqa: E402
 from tests.kit.traces import ALL_MARKS, OddTraces, agree, odd_request, request, span  # noqa: E402
 
@@ -47,6 +47,8 @@ LAST = Path("fuzz-traces.bin")
 """
 _FOUND_SIZE = 1024
 """Size in bytes of a buffer for a `Found` of scan.h, which is smaller."""
+_CUTS_SIZE = 64
+"""Size in bytes of a buffer for a `Cuts` of cut.h, which is smaller and begins with a pointer to free."""
 _TYPE_SIZE, _RUN_SIZE = 96, 16
 """Size in bytes of a message type in a schema of count.h, and of a `Run` of json.h."""
 _SPAN = parse(pb.Resources.FromString, request([span()])).resources[0].scopes[0].items[0]
@@ -88,6 +90,7 @@ def traces(data: bytes) -> None:
             scan(_scanner, body)
         agree(native, body, marks, name=name)
         counting.agree(body, native)
+        checking.same_cuts(body, native)
     for target in (1, 100):
         assert native.find_runs(data, target) == find_runs(data, target)
 
@@ -105,6 +108,10 @@ def scan(library: Any, body: bytes) -> None:
     for schema in counting.SCHEMAS:
         types = ctypes.c_size_t(len(schema) // _TYPE_SIZE)
         library.count_items(alone, ctypes.c_size_t(len(body)), schema, types, ctypes.c_uint64(2**40))
+        for target in checking.TARGETS:
+            cuts = ctypes.create_string_buffer(_CUTS_SIZE)
+            library.cut_message(alone, ctypes.c_size_t(len(body)), schema, types, ctypes.c_size_t(target), cuts)
+            _c.free(ctypes.c_void_p.from_buffer(cuts))
     runs, values = ctypes.create_string_buffer(_RUN_SIZE * (len(body) + 1)), ctypes.c_uint64()
     size, most = ctypes.c_size_t(len(body)), ctypes.c_size_t(len(body) + 1)
     library.find_runs(alone, size, ctypes.c_size_t(1), runs, most, ctypes.byref(values))

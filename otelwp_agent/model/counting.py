@@ -1,9 +1,9 @@
 """Count the messages in a serialized message before objects are created, and check that it parses.
 
-A schema defines what is counted. It has `_TYPE` bytes for each message type, starting with the type of the whole
+A schema defines what is counted. It has `TYPE` bytes for each message type, starting with the type of the whole
 message. For each field number below 32 it contains three bytes: the index of the field's message type plus 1 (0: the
-field is not counted; 255: it is counted, but its contents are not), the weight of an occurrence, and flags.
-`native/count.c` and `count` read the same schemas.
+field is not counted; 255: it is counted, but its contents are not), the weight of an occurrence, and flags. Packed
+varints have the weight 0: they are described for `cutting`. `native/count.c` and `count` read the same schemas.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 MALFORMED, BEYOND_LIMIT = -1, -2
 """Results of `count` other than a number of items."""
 
-_FIELDS, _ENTRY = 32, 3
-_TYPE = _FIELDS * _ENTRY
-_LEAF = 255
-_ITEM, _HOLDER, _ALTERNATIVE = 1, 2, 4
+FIELDS, ENTRY = 32, 3
+TYPE = FIELDS * ENTRY
+LEAF = 255
+_ITEM, _HOLDER, _ALTERNATIVE, PACKED = 1, 2, 4, 8
 _ITEMS = frozenset({"otelwp.projection.ShapeScope.items", "otelwp.projection.PointShapeData.data_points"})
-_MAX_NESTING = 100
+MAX_NESTING = 100
 """Maximum nesting of messages and groups, the same as in the protobuf library."""
 _MAX_TAG = 2**32 - 1
-_SHORT, _LONG = 5, 10
+SHORT, _LONG = 5, 10
 """Maximum bytes of a tag or length, and of a number."""
-_VARINT, _FIXED64, _LENGTH, _GROUP, _END_GROUP, _FIXED32 = range(6)
+_VARINT, _FIXED64, LENGTH, GROUP, _END_GROUP, _FIXED32 = range(6)
 _SIZES = {_FIXED64: 8, _FIXED32: 4}
 
 
-class _MalformedError(Exception):
-    """The message does not parse."""
+class WireError(Exception):
+    """The bytes are not a serialized message."""
 
 
 def schema(
@@ -50,24 +50,38 @@ def schema(
     types: list[Descriptor] = [kind.DESCRIPTOR]  # type: ignore[list-item]  # upb's descriptors have the same interface
     data = bytearray()
     for each in types:  # `_child` appends to it
-        entries = bytearray(_TYPE)
+        entries = bytearray(TYPE)
         for field in each.fields:
-            if field.number < _FIELDS and field.type in _COUNTED and (field.message_type or field.is_repeated):
+            if field.number < FIELDS and field.type in _COUNTED and (field.message_type or field.is_repeated):
                 child = _child(field, types, leaves)
                 heavy = field.is_repeated if weighty is None else field.full_name in weighty
                 entry = bytes((child, weight if heavy else 1, _flags(field)))
-                entries[field.number * _ENTRY : (field.number + 1) * _ENTRY] = entry
+            elif field.number < FIELDS and field.type in _VARINTS and field.is_repeated:
+                entry = bytes((LEAF, 0, PACKED))
+            else:
+                continue
+            entries[field.number * ENTRY : (field.number + 1) * ENTRY] = entry
         data += entries
     return bytes(data)
 
 
 _COUNTED = {FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES}
+_VARINTS = {
+    FieldDescriptor.TYPE_INT32,
+    FieldDescriptor.TYPE_INT64,
+    FieldDescriptor.TYPE_UINT32,
+    FieldDescriptor.TYPE_UINT64,
+    FieldDescriptor.TYPE_SINT32,
+    FieldDescriptor.TYPE_SINT64,
+    FieldDescriptor.TYPE_BOOL,
+    FieldDescriptor.TYPE_ENUM,
+}
 
 
 def _child(field: FieldDescriptor, types: list[Descriptor], leaves: Collection[str]) -> int:
     message = field.message_type
     if message is None or message.full_name in leaves:
-        return _LEAF
+        return LEAF
     if message not in types:
         types.append(message)
     return types.index(message) + 1
@@ -89,7 +103,7 @@ def count(body: bytes, schema: bytes, limit: int) -> int:
     """
     try:
         return _count(body, schema, limit)
-    except (_MalformedError, IndexError):
+    except (WireError, IndexError):
         return MALFORMED
 
 
@@ -102,15 +116,15 @@ def _count(body: bytes, schema: bytes, limit: int) -> int:  # noqa: C901 - one l
             if not levels:
                 return items
             end, kind = levels.pop()
-        tag, at = _number(body, at, end, _SHORT)
-        entry = kind * _TYPE + (tag >> 3) * _ENTRY
-        if tag & 7 != _LENGTH or tag >> 3 >= _FIELDS or not schema[entry]:
-            at = _skip(body, at, end, tag, len(levels))
+        tag, at = read_varint(body, at, end, SHORT)
+        entry = kind * TYPE + (tag >> 3) * ENTRY
+        if tag & 7 != LENGTH or tag >> 3 >= FIELDS or not schema[entry]:
+            at = skip(body, at, end, tag, len(levels))
             continue
-        size, at = _number(body, at, end, _SHORT)
+        size, at = read_varint(body, at, end, SHORT)
         if size > end - at:
             return MALFORMED
-        child, unit, flags = schema[entry : entry + _ENTRY]
+        child, unit, flags = schema[entry : entry + ENTRY]
         weight += unit
         if weight > limit:
             return BEYOND_LIMIT
@@ -120,17 +134,17 @@ def _count(body: bytes, schema: bytes, limit: int) -> int:  # noqa: C901 - one l
             alternative, before_alternative = 0, items
         elif flags == _ALTERNATIVE and tag != alternative:
             alternative, items = tag, before_alternative
-        if child == _LEAF:
+        if child == LEAF:
             at += size
             continue
-        if len(levels) >= _MAX_NESTING:
+        if len(levels) >= MAX_NESTING:
             return MALFORMED
         levels.append((end, kind))
         end, kind = at + size, child - 1
 
 
-def _number(body: bytes, at: int, end: int, most: int) -> tuple[int, int]:
-    """Return the varint at `at`, of at most `most` bytes, and the position after it."""
+def read_varint(body: bytes, at: int, end: int, most: int) -> tuple[int, int]:
+    """Return the varint at `at`, of at most `most` bytes, and the position after it. Raises `WireError`."""
     number = shift = 0
     for at in range(at, min(end, at + most)):  # noqa: B020, PLR1704 - the position is returned
         byte = body[at]
@@ -138,40 +152,43 @@ def _number(body: bytes, at: int, end: int, most: int) -> tuple[int, int]:
         if byte < 0x80:  # noqa: PLR2004 - the last byte
             return number, at + 1
         shift += 7
-    raise _MalformedError
+    raise WireError
 
 
-def _skip(body: bytes, at: int, end: int, tag: int, depth: int) -> int:
-    """Return the end of a field whose tag has been read; `depth` is the nesting of its message."""
+def skip(body: bytes, at: int, end: int, tag: int, depth: int) -> int:
+    """Return the end of a field whose tag has been read; `depth` is the nesting of its message.
+
+    Raises `WireError` or `IndexError` if the field is malformed.
+    """
     kind = tag & 7
     if not 7 < tag <= _MAX_TAG:  # noqa: PLR2004 - field number 0
-        raise _MalformedError
+        raise WireError
     if kind == _VARINT:
-        return _number(body, at, end, _LONG)[1]
-    if kind == _LENGTH:
-        size, at = _number(body, at, end, _SHORT)
-    elif kind == _GROUP:
+        return read_varint(body, at, end, _LONG)[1]
+    if kind == LENGTH:
+        size, at = read_varint(body, at, end, SHORT)
+    elif kind == GROUP:
         return _skip_group(body, at, end, tag, depth)
     elif kind in _SIZES:
         size = _SIZES[kind]
     else:
-        raise _MalformedError
+        raise WireError
     if size > end - at:
-        raise _MalformedError
+        raise WireError
     return at + size
 
 
 def _skip_group(body: bytes, at: int, end: int, tag: int, depth: int) -> int:
     open_groups = [tag >> 3]
     while open_groups:
-        if depth + len(open_groups) > _MAX_NESTING:
-            raise _MalformedError
-        tag, at = _number(body, at, end, _SHORT)
-        if tag & 7 == _GROUP and 7 < tag <= _MAX_TAG:  # noqa: PLR2004 - field number 0
+        if depth + len(open_groups) > MAX_NESTING:
+            raise WireError
+        tag, at = read_varint(body, at, end, SHORT)
+        if tag & 7 == GROUP and 7 < tag <= _MAX_TAG:  # noqa: PLR2004 - field number 0
             open_groups.append(tag >> 3)
         elif tag & 7 == _END_GROUP:
             if open_groups.pop() != tag >> 3:
-                raise _MalformedError
+                raise WireError
         else:
-            at = _skip(body, at, end, tag, depth)
+            at = skip(body, at, end, tag, depth)
     return at

@@ -19,6 +19,7 @@ Example::
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
@@ -33,9 +34,10 @@ from otelwp_agent.model.checking import checker
 from otelwp_agent.model.otlp_response import partial_success
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
+from otelwp_agent.model.stepwise_checking import StepwiseChecker
 from otelwp_agent.transport import overload
 from otelwp_agent.transport import status as statuses
-from otelwp_agent.transport.decoding import Decoding, in_one_step, is_long_json
+from otelwp_agent.transport.decoding import Decoding, is_long_json
 from otelwp_agent.transport.http_messages import JSON, PROTOBUF, Head, Request, Response, Route, text_error
 from otelwp_agent.transport.http_server import HttpServer
 from otelwp_agent.transport.refusals import REFUSED_REQUESTS, refusals
@@ -45,11 +47,15 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping
 
+    from otelwp_agent.component.bases import ReceiverSink
     from otelwp_agent.model.batch import Origin
+    from otelwp_agent.transport.decoding import Steps
     from otelwp_agent.transport.gate import Caller
     from otelwp_agent.transport.grpc_server import GrpcServer
     from otelwp_agent.transport.grpc_serving import GrpcHandler
     from otelwp_agent.transport.http_messages import DropRenderer
+
+    Answer = Response | asyncio.Future[Response]
 
 _PATH = re.compile(r"/?[^\s?#/:][^\s?#:]*|/")
 
@@ -148,6 +154,7 @@ class OtlpReceiver(Receiver):
         self._max_items = config.max_items_per_request
         self._full = config.validation == "full"
         self._decoding: Decoding[Response] = Decoding(context.in_flight, context.log)
+        self._messages: Decoding[bytes] = Decoding(context.in_flight, context.log)
         self._http: HttpServer | None = None
         self._grpc: GrpcServer | None = None
 
@@ -169,6 +176,7 @@ class OtlpReceiver(Receiver):
         if http is not None:
             await http.shutdown()
         await self._decoding.drain()
+        await self._messages.drain()
         if grpc is not None:
             await grpc.shutdown()
 
@@ -227,8 +235,9 @@ class OtlpReceiver(Receiver):
     def _route(self, signal: Signal) -> Route:
         """Return the route for `signal`. This is the hot path of the whole agent."""
         check = checker(signal, self._max_items, full=self._full)
+        stepwise = StepwiseChecker(signal, self._max_items, full=self._full)
 
-        def handle(request: Request) -> Response | asyncio.Future[Response]:
+        def handle(request: Request) -> Answer:
             memo = request.head.memo
             if memo is None:
                 memo = request.head.memo = self._read_head(request.head)
@@ -237,15 +246,17 @@ class OtlpReceiver(Receiver):
                 count("unsupported_media_type")
                 return ok  # type: ignore[no-any-return]  # only this function sets the memo
             body = request.body
-            if is_json:
-                return self._decode(signal, body, lambda body: deliver(body, request.head, origin, ok))
-            return deliver(body, request.head, origin, ok)
+            if is_json or len(body) >= stepwise.large:
+                known = partial(deliver, head=request.head, origin=origin, ok=ok)
+                return self._read(signal, body, stepwise, known, is_json=is_json)
+            return deliver(body, None, request.head, origin, ok)
 
-        def deliver(body: bytes, head: Head, origin: Origin, ok: Response) -> Response | asyncio.Future[Response]:
+        def deliver(body: bytes, items: int | None, head: Head, origin: Origin, ok: Response) -> Answer:
+            """Check the body, unless the number of its items is known, and forward it."""
             entry = self.next.get(signal)
             if entry is None:
                 return self._not_wired(signal)
-            items = check(body)
+            items = check(body) if items is None else items
             if not items:
                 return ok
             batch = Batch(signal, body, items, origin, ((Receipt(items), items),))
@@ -260,16 +271,32 @@ class OtlpReceiver(Receiver):
         drop_renderer = _drop_renderer(signal)
         return Route(handle, ("POST",), admit, _render_error, drop_renderer)
 
-    def _decode(
-        self, signal: Signal, body: bytes, deliver: Callable[[bytes], Response | asyncio.Future[Response]]
-    ) -> Response | asyncio.Future[Response]:
-        """Convert a JSON body to protobuf and deliver it; one that takes long is decoded in a thread."""
+    def _read(
+        self,
+        signal: Signal,
+        body: bytes,
+        stepwise: StepwiseChecker,
+        deliver: Callable[[bytes, int | None], Answer],
+        *,
+        is_json: bool,
+    ) -> Answer:
+        """Convert JSON to protobuf and deliver the body; what takes long is converted and checked in a thread."""
+        if not is_json:
+            if signal not in self.next:
+                return self._not_wired(signal)
+            return self._decoding.check(stepwise, body, lambda items: deliver(body, items))
         from otelwp_agent.codecs.otlp_json import decode  # noqa: PLC0415 - the full messages are needed only for JSON
 
         if not is_long_json(body):
-            return deliver(decode(signal, body, self._max_items))
-        steps = in_one_step(decode, signal, body, self._max_items)
-        return self._decoding.run(steps, len(body), deliver, in_thread=True)
+            return deliver(decode(signal, body, self._max_items), None)
+
+        def steps() -> Steps:
+            converted = decode(signal, body, self._max_items)
+            yield
+            items = (yield from stepwise.steps(converted)) if len(converted) >= stepwise.large else None
+            return converted, items
+
+        return self._decoding.run(steps(), len(body), lambda decoded: deliver(*decoded), in_thread=True)
 
     def _read_head(self, head: Head) -> tuple[bool, Origin, Response]:
         """Return whether the body is JSON, the origin of the request, and the answer to a valid request."""
@@ -288,22 +315,36 @@ class OtlpReceiver(Receiver):
 
     def _grpc_handler(self, signal: Signal) -> GrpcHandler:
         check = checker(signal, self._max_items, full=self._full)
+        stepwise = StepwiseChecker(signal, self._max_items, full=self._full)
         receiver, count = str(self.context.id), self._refusals("grpc")
 
         def handle(message: bytes, caller: Caller) -> bytes | asyncio.Future[bytes]:
-            entry = self.next.get(signal)
             try:
-                if entry is None:
-                    raise PermanentError(f"no pipeline accepts {signal.value} from the receiver {receiver}")
-                entry.admit()
-                items = check(message)
-                if items:
-                    batch = Batch(signal, message, items, caller.origin(receiver), ((Receipt(items), items),))
-                    return entry.consume(batch, b"", partial_success) or b""
+                wired().admit()
+                if len(message) < stepwise.large:
+                    return deliver(message, check(message), caller)
+                answer = self._messages.check(stepwise, message, lambda items: deliver(message, items, caller))
             except ConsumeError as error:
                 count(error.reason)
                 raise
-            return b""
+            answer.add_done_callback(count_refusal)
+            return answer
+
+        def wired() -> ReceiverSink:
+            entry = self.next.get(signal)
+            if entry is None:
+                raise PermanentError(f"no pipeline accepts {signal.value} from the receiver {receiver}")
+            return entry
+
+        def deliver(message: bytes, items: int, caller: Caller) -> bytes | asyncio.Future[bytes]:
+            if not items:
+                return b""
+            batch = Batch(signal, message, items, caller.origin(receiver), ((Receipt(items), items),))
+            return wired().consume(batch, b"", partial_success) or b""
+
+        def count_refusal(answer: asyncio.Future[bytes]) -> None:
+            if not answer.cancelled() and isinstance(error := answer.exception(), ConsumeError):
+                count(error.reason)
 
         return handle
 
@@ -346,15 +387,11 @@ def _drop_renderer(signal: Signal) -> DropRenderer:
     return render
 
 
-def _build(config: Config, context: Context) -> OtlpReceiver:
-    return OtlpReceiver(config, context)
-
-
 FACTORY = Factory(
     Kind.RECEIVER,
     "otlp",
     Config,
-    _build,
+    OtlpReceiver,
     stability=Stability.BETA,
     tier=Tier.FREE,
     reads=Reads.FULL,

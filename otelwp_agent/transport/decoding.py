@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     import structlog
 
+    from otelwp_agent.model.stepwise_checking import StepwiseChecker
     from otelwp_agent.transport.in_flight import InFlight
 
     Steps = Generator[None, None, Any]
@@ -105,6 +106,12 @@ class Decoding(Generic[Answer]):
             if len(self._stepping) == 1:
                 asyncio.get_running_loop().call_soon(self._step)
         return body.answer
+
+    def check(
+        self, checker: StepwiseChecker, body: bytes, deliver: Callable[[int], Answer | asyncio.Future[Answer]]
+    ) -> asyncio.Future[Answer]:
+        """Check a large OTLP request in a thread; return what `run` returns. `deliver` gets the number of items."""
+        return self.run(checker.steps(body), len(body), deliver, in_thread=True, reserve=checker.memory)
 
     async def drain(self) -> None:
         """Wait until every accepted body has been delivered or has failed."""

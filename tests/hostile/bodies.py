@@ -117,6 +117,44 @@ def nested_values(depth: int = 200_000) -> bytes:
 
 
 @cache
+def valid_spans() -> bytes:
+    """Return 200 000 valid spans with attributes."""
+    attribute = delimited(9, delimited(1, b"http.route") + delimited(2, delimited(1, b"/shop/basket")))
+    span = delimited(2, delimited(1, _ID) + delimited(2, _ID[:8]) + delimited(5, b"GET") + attribute * 2)
+    return _spans(span * 200_000)
+
+
+@cache
+def packed_spans() -> bytes:
+    """Return as many empty spans, with as many empty links, as are accepted."""
+    return _spans(b"\x12\x00" * 240_000 + delimited(2, b"\x6a\x00" * 1_700_000))
+
+
+@cache
+def groups() -> bytes:
+    return b"\x1b\x1c" * (LARGEST // 2 - 100)
+
+
+@cache
+def groups_in_a_span() -> bytes:
+    return _spans(delimited(2, b"\x1b\x1c" * (LARGEST // 2 - 100)))
+
+
+@cache
+def nested_groups() -> bytes:
+    return (b"\x1b" * 90 + b"\x1c" * 90) * (LARGEST // 180 - 100)
+
+
+@cache
+def wide_nested_values() -> bytes:
+    """Return an attribute with arrays in arrays, which end with 1.9 million empty values."""
+    value = b"\x0a\x00" * 1_900_000
+    for _ in range(40):
+        value = delimited(5, delimited(1, delimited(5, value)))
+    return _spans(delimited(2, delimited(9, delimited(2, delimited(5, value)))))
+
+
+@cache
 def jaeger_spans() -> bytes:
     """Return a `PostSpansRequest` with a batch of empty spans."""
     return delimited(1, b"\x0a\x00" * 9_900_000)

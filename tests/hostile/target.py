@@ -25,6 +25,9 @@ RECOVERY = 5.0
 _CONFIG = """
 receivers:
   otlp: {{protocols: {{grpc: {{endpoint: "127.0.0.1:0"}}, http: {{endpoint: "127.0.0.1:0"}}}}}}
+  otlp/full:
+    validation: full
+    protocols: {{grpc: {{endpoint: "127.0.0.1:0", max_recv_msg_size_mib: 20}}, http: {{endpoint: "127.0.0.1:0"}}}}
   otlp/tls:
     protocols:
       grpc: {{endpoint: "127.0.0.1:0", max_connections: 10, tls: {tls}}}
@@ -43,7 +46,7 @@ service:
   extensions: [health_check]
   pipelines:
     traces:
-      receivers: [otlp, otlp/tls, zipkin, jaeger, jaeger_json, datagram]
+      receivers: [otlp, otlp/full, otlp/tls, zipkin, jaeger, jaeger_json, datagram]
       processors: [memory_limiter]
       exporters: [debug]
 """

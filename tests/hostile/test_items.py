@@ -1,6 +1,7 @@
 """Attacks with 20 MiB of empty items: the decoded size has a budget, which is checked before decoding."""
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -13,8 +14,20 @@ GZIP = "Content-Encoding: gzip"
 SPANS_BEFORE, SPANS_AFTER = '{"resourceSpans":[{"scopeSpans":[{"spans":[', "]}]}]}"
 
 
-def otlp(make):
-    return posted("otlp", "/v1/traces", make)
+def otlp(make, component="otlp"):
+    return posted(component, "/v1/traces", make)
+
+
+def four_times(make):
+    """Return an attack: four requests at the same time to the receiver with full validation."""
+
+    @prepared(make)
+    def attack(target, body):
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(4):
+                pool.submit(wire.post, target.port("otlp/full"), "/v1/traces", body, wire.PROTOBUF)
+
+    return attack
 
 
 def packed(make):
@@ -37,7 +50,24 @@ def datagrams(target, body):
             sock.sendto(body, ("127.0.0.1", target.port("datagram", "udp")))
 
 
+FULL = {
+    "spans": bodies.valid_spans,
+    "groups": bodies.groups,
+    "groups_in_a_span": bodies.groups_in_a_span,
+    "nested_groups": bodies.nested_groups,
+    "nested_values": bodies.nested_values,
+    "wide_nested_values": bodies.wide_nested_values,
+    "packed_spans": bodies.packed_spans,
+    "empty_spans": bodies.empty_spans,
+    "empty_attributes": bodies.empty_attributes,
+}
+"""Bodies for a receiver with `validation: full`."""
+
 ATTACKS = {
+    **{f"full_{name}": otlp(make, "otlp/full") for name, make in FULL.items()},
+    "full_spans_at_once": four_times(bodies.valid_spans),
+    "full_groups_at_once": four_times(bodies.groups_in_a_span),
+    "otlp_groups": otlp(bodies.groups),
     "otlp_empty_spans": otlp(bodies.empty_spans),
     "otlp_empty_scopes": otlp(bodies.empty_scopes),
     "otlp_empty_resources": otlp(bodies.empty_resources),

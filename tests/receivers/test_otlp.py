@@ -22,6 +22,7 @@ from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.model.ledgers import Ledgers
 from otelwp_agent.model.otlp_response import rejected
 from otelwp_agent.model.signal import Signal
+from otelwp_agent.model.stepwise_checking import StepwiseChecker
 from otelwp_agent.pipeline.entry import PipelineHead, ReceiverEntry
 from otelwp_agent.receivers.otlp import FACTORY, Config
 from otelwp_agent.telemetry.metrics import Registry
@@ -359,6 +360,8 @@ async def test_a_json_body_of_many_small_values_is_decoded_in_a_thread():
     body = b'{"resourceSpans":[{"scopeSpans":[{"spans":[%b]}]}]}' % b",".join([b"{}"] * 20_000)
     async with Agent() as agent:
         receiver = agent.receiver
-        answer = receiver._decode(Signal.TRACES, body, len)
+        answer = receiver._read(
+            Signal.TRACES, body, StepwiseChecker(Signal.TRACES), lambda body, _items: len(body), is_json=True
+        )
         assert receiver._decoding._threads == 1
         assert await answer > 20_000

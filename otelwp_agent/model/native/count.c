@@ -6,8 +6,7 @@ typedef struct {
     const uint8_t *type;
 } Level;
 
-/* Skip a group whose start tag has been read; return its end. `depth` is the nesting of the message with the group. */
-static const uint8_t *skip_group(const uint8_t *at, const uint8_t *end, uint64_t number, int depth)
+const uint8_t *skip_group(const uint8_t *at, const uint8_t *end, uint64_t number, int depth)
 {
     uint64_t open[MAX_NESTING + 1], tag;
     int level = 0;

@@ -17,7 +17,7 @@
 #define LEAF 255
 #define MAX_NESTING 100 /* of messages and groups, as in the protobuf library */
 
-enum { IS_ITEM = 1, IS_HOLDER = 2, IS_ALTERNATIVE = 4 };
+enum { IS_ITEM = 1, IS_HOLDER = 2, IS_ALTERNATIVE = 4, IS_PACKED = 8 };
 
 #define MALFORMED (-1)
 #define BEYOND_LIMIT (-2)
@@ -25,5 +25,10 @@ enum { IS_ITEM = 1, IS_HOLDER = 2, IS_ALTERNATIVE = 4 };
 /* Return the number of items in a message, MALFORMED, or BEYOND_LIMIT if the total weight exceeds `limit`. Of the
    alternatives in a holder, only the items of the last one count. `types` is the number of types in the schema. */
 int64_t count_items(const uint8_t *data, size_t size, const uint8_t *schema, size_t types, uint64_t limit);
+
+/* Skip a group whose start tag has been read; return its end, or NULL if it is malformed. `depth` is the nesting of the
+   message with the group. Hidden, so that the compiler can inline it in count.c. */
+const uint8_t *skip_group(const uint8_t *at, const uint8_t *end, uint64_t number, int depth)
+    __attribute__((visibility("hidden")));
 
 #endif

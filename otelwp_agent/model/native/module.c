@@ -327,6 +327,7 @@ static PyType_Spec request_spec = {
 static PyMethodDef module_methods[] = {
     {"read", FAST(module_read), METH_FASTCALL, "Return a Request and its pieces; None if Python has to read it."},
     {"count", FAST(module_count), METH_FASTCALL, "Return the items in a message; see counting.py."},
+    {"cut", FAST(module_cut), METH_FASTCALL, "Return where a message can be cut; see cutting.py."},
     {"find_runs", FAST(module_find_runs), METH_FASTCALL, "Return where JSON can be cut; see json_slices.py."},
     {NULL, NULL, 0, NULL},
 };

@@ -60,4 +60,7 @@ PyObject *module_count(PyObject *module, PyObject *const *args, Py_ssize_t count
 /* Return the runs in a JSON document; see json_slices.find_runs. */
 PyObject *module_find_runs(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
+/* Return the pieces of a message; see cutting.cut. */
+PyObject *module_cut(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
 #endif

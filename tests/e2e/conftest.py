@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import threading
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -14,7 +15,7 @@ from tests.kit.agent import PATIENCE
 
 @pytest.fixture
 def sink():
-    """A backend that counts spans; while `gate` is cleared it answers nobody."""
+    """A backend that counts spans, in all and by the header `x-tenant`; while `gate` is cleared it answers nobody."""
     with backend() as server:
         yield server
 
@@ -32,8 +33,10 @@ def backend():
             if server.gate.wait(PATIENCE):
                 if self.headers.get("content-encoding") == "gzip":
                     body = gzip.decompress(body)
+                spans = projections.count(Signal.TRACES, body)
                 with counting:
-                    server.spans += projections.count(Signal.TRACES, body)
+                    server.spans += spans
+                    server.tenants[self.headers.get("x-tenant", "")] += spans
                 self.send_response(200)
                 self.send_header("content-length", "0")
                 self.end_headers()
@@ -44,7 +47,7 @@ def backend():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.block_on_close = False
-    server.spans, server.gate = 0, threading.Event()
+    server.spans, server.tenants, server.gate = 0, Counter(), threading.Event()
     server.gate.set()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -6,6 +6,8 @@ import (
 	"log"
 
 	"github.com/open-telemetry/opentelemetry-collector-contrib/exporter/fileexporter"
+	"github.com/open-telemetry/opentelemetry-collector-contrib/extension/basicauthextension"
+	"github.com/open-telemetry/opentelemetry-collector-contrib/extension/bearertokenauthextension"
 	"github.com/open-telemetry/opentelemetry-collector-contrib/extension/healthcheckextension"
 	"github.com/open-telemetry/opentelemetry-collector-contrib/processor/attributesprocessor"
 	"github.com/open-telemetry/opentelemetry-collector-contrib/processor/probabilisticsamplerprocessor"
@@ -65,7 +67,11 @@ func factories() (otelcol.Factories, error) {
 		otlphttpexporter.NewFactory(),
 	)
 	connectors, connectorsErr := otelcol.MakeFactoryMap[connector.Factory](forwardconnector.NewFactory())
-	extensions, extensionsErr := otelcol.MakeFactoryMap[extension.Factory](healthcheckextension.NewFactory())
+	extensions, extensionsErr := otelcol.MakeFactoryMap[extension.Factory](
+		basicauthextension.NewFactory(),
+		bearertokenauthextension.NewFactory(),
+		healthcheckextension.NewFactory(),
+	)
 	return otelcol.Factories{
 		Receivers:  receivers,
 		Processors: processors,

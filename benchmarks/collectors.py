@@ -102,28 +102,34 @@ class Otelwp:
 
 
 class Otelcol:
-    """The OpenTelemetry Collector, as built by tools/peers; it listens only for HTTP."""
+    """The OpenTelemetry Collector, as built by tools/peers."""
 
     sends = True
 
-    def __init__(self, binary: Path, version: str, config: str) -> None:
-        """Use `binary` with the file `config` in `configs/`."""
+    def __init__(self, binary: Path, version: str, config: str, env: Mapping[str, str] | None = None) -> None:
+        """Use `binary` with the file `config` in `configs/`; `env` are environment variables for it."""
         self.name = OTELCOL
         self.binary = binary
         self.version = version
         self.config = CONFIGS / config
+        self.env = dict(env or {})
 
-    def start(self, sink: str, logs: Path, cores: Cores, *, grpc: bool = False) -> Running:
-        """Start it with its configuration."""
-        del grpc
-        http_port, metrics_port = free_ports(2)
-        env = os.environ | {
-            "BENCH_SINK": sink,
-            "BENCH_HTTP_PORT": str(http_port),
-            "BENCH_METRICS_PORT": str(metrics_port),
-        }
+    def start(self, sink: str, logs: Path, cores: Cores, *, grpc: bool = True) -> Running:
+        """Start it with its configuration, which must listen for gRPC if `grpc` is set."""
+        http_port, grpc_port, metrics_port = free_ports(3)
+        env = (
+            os.environ
+            | self.env
+            | {
+                "BENCH_SINK": sink,
+                "BENCH_HTTP_PORT": str(http_port),
+                "BENCH_GRPC_PORT": str(grpc_port),
+                "BENCH_METRICS_PORT": str(metrics_port),
+            }
+        )
         command = [str(self.binary), f"--config=file:{self.config}"]
-        return _started(Process(command, env, logs / "otelcol.log", cores), http_port, None, metrics_port)
+        process = Process(command, env, logs / "otelcol.log", cores)
+        return _started(process, http_port, grpc_port if grpc else None, metrics_port)
 
 
 class Rotel:

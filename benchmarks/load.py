@@ -66,6 +66,8 @@ class Order:
     """Seconds that an HTTP connection waits after each answer."""
     traces: str = ""
     """Name of a load in `fresh`, over HTTP, to send instead of spans that are always the same."""
+    token: str = ""
+    """Bearer token to send with each request, if any."""
 
 
 @dataclass
@@ -166,9 +168,12 @@ class HttpConnection(asyncio.Protocol):
 
 
 @functools.lru_cache(maxsize=8)
-def http_requests(spans: int) -> list[bytes]:
-    """Return complete HTTP requests, head and body."""
-    return [_HEAD % len(body) + body for body in workload.bodies(spans)]
+def http_requests(spans: int, token: str = "") -> list[bytes]:
+    """Return complete HTTP requests, head and body, with a bearer token if there is one."""
+    head = _HEAD
+    if token:
+        head = head.removesuffix(b"\r\n") + b"authorization: Bearer " + token.encode() + b"\r\n\r\n"
+    return [head % len(body) + body for body in workload.bodies(spans)]
 
 
 def fresh_requests(bodies: Iterator[tuple[bytes, int]], result: Result) -> Iterator[bytes]:
@@ -185,7 +190,7 @@ async def load_http(order: Order) -> Result:
     if order.traces:
         requests = fresh_requests(fresh.stream(order.traces), result)
     else:
-        requests = itertools.cycle(http_requests(order.spans))
+        requests = itertools.cycle(http_requests(order.spans, order.token))
     budget = Budget(order)
 
     def connection() -> HttpConnection:
@@ -224,12 +229,13 @@ async def load_grpc(order: Order) -> Result:
     await asyncio.gather(*[channel.channel_ready() for channel in channels])
     result = Result()
     budget = Budget(order)
+    metadata = [("authorization", f"Bearer {order.token}")] if order.token else None
 
     async def caller(channel: grpc.aio.Channel) -> None:
         call = channel.unary_unary(METHOD, request_serializer=None, response_deserializer=None)
         while budget.take():
             try:
-                await call(next(messages), timeout=order.patience)
+                await call(next(messages), timeout=order.patience, metadata=metadata)
             except grpc.aio.AioRpcError as error:
                 result.statuses[error.code().name] += 1
                 if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:

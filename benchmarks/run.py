@@ -62,12 +62,16 @@ class Bench:
             process.kill()
             process.wait()
 
-    def cell(self, collector: Collector, protocol: str, spans: int, seconds: float) -> Sample:
-        """Start the collector, load it, wait until everything has arrived, and stop it."""
+    def cell(self, collector: Collector, protocol: str, spans: int, seconds: float, token: str = "") -> Sample:
+        """Start the collector, load it, wait until everything has arrived, and stop it.
+
+        Requests have the bearer `token` if there is one.
+        """
         before, bytes_before = self._arrived()
         running = collector.start(self.sink, self.logs, self.cores)
         try:
             order = {"protocol": protocol, "port": running.port(protocol), "spans": spans, "requests": 10**9}
+            order["token"] = token
             warm_up = self.send(order | {"seconds": WARM_UP_SECONDS})
             sent = spans * _accepted(warm_up["statuses"])
             if collector.sends:

@@ -7,6 +7,8 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from peers import cache
@@ -79,6 +81,16 @@ class Process:
                 message = f"{self.name} {how}:\n{self.log.read_text(errors='replace')[-4000:]}"
                 raise AssertionError(message)
             time.sleep(0.1)
+
+    def signal(self, number):
+        """Send a signal to the program and its children: `SIGSTOP` makes it hang, `SIGCONT` continues it."""
+        pids = [self._process.pid]
+        while pids:
+            pid = pids.pop()
+            with suppress(OSError):  # a child may have ended
+                for children in Path(f"/proc/{pid}/task").glob("*/children"):
+                    pids += map(int, children.read_text().split())
+                os.kill(pid, number)
 
     def stop(self):
         if self._process.poll() is None:

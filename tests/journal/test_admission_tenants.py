@@ -58,8 +58,8 @@ def test_the_space_that_other_tenants_use_is_not_free(admission):
     admission.add("acme", 50)
     admission.admit_tenant("acme", 50)
     assert refusal(admission, "acme", 51).reason == "tenant_journal_full"
-    admission.admit_tenant("shop", 150)
-    assert refusal(admission, "shop", 151).tenant == "shop"
+    admission.admit_tenant("shop", 125)
+    assert refusal(admission, "shop", 126).tenant == "shop"
 
 
 def test_a_tenant_that_uses_nothing_may_send_a_request_of_any_size(admission):

@@ -26,10 +26,14 @@ class Tenants:
         with self._place.store.write() as connection:
             plans.set_plan(connection, ACTOR, name, tier="enterprise", limits=limits)
 
-    def add(self, tenant, plan="free"):
-        """Create a tenant; return the text of its first key."""
+    def create(self, tenant, plan="free"):
+        """Create a tenant without keys."""
         with self._place.store.write() as connection:
             tenants.create_tenant(connection, ACTOR, tenant, plan=plan)
+
+    def add(self, tenant, plan="free"):
+        """Create a tenant; return the text of its first key."""
+        self.create(tenant, plan)
         return self.key(tenant)[1]
 
     def key(self, tenant):

@@ -32,7 +32,6 @@ PIECE = 256 * 1024
 """Approximate bytes of a piece. Protobuf parses the densest piece, empty spans, in 20 ms, and spans with attributes in
 1 ms."""
 
-
 OBJECTS = 64
 """Estimated memory of the objects that one byte of a piece becomes while it is parsed, in bytes; for typical spans it
 is 5, and for empty spans 125."""

@@ -40,13 +40,22 @@ def checker(signal: Signal, max_items: int = DEFAULT_MAX_ITEMS, *, full: bool = 
     It raises `TooLargeError` for more than `max_items` resources, scopes and items together, and `MalformedError` if
     the request does not parse down to the items (for metrics: the data points) or, with `full`, down to all values.
     """
-    check = counter(signal, max_items)
-    if extension is None:
-        count = check
+    shape: type[Message] = pb.PointShape if signal is Signal.METRICS else pb.Shape
+    limit = PARTS * max_items
+    if extension is not None:
+        keys = counting.schema(shape, weight=PARTS)
 
         def check(body: bytes) -> int:
-            if len(body) >= SMALLEST * max_items:
-                count(body)
+            items = _count(body, keys, limit)
+            if items < 0:
+                raise _error(items, max_items)
+            return items
+    else:
+        spine = counting.schema(shape, weight=PARTS, leaves={pb.Anything.DESCRIPTOR.full_name})
+
+        def check(body: bytes) -> int:
+            if len(body) >= SMALLEST * max_items and (outcome := counting.count(body, spine, limit)) < 0:
+                raise _error(outcome, max_items)
             return projections.check(signal, body)
 
     if not full:
@@ -60,30 +69,6 @@ def checker(signal: Signal, max_items: int = DEFAULT_MAX_ITEMS, *, full: bool = 
         return items
 
     return check_fully
-
-
-def counter(signal: Signal, max_items: int) -> Callable[[bytes], int]:
-    """Return a function that counts the items of a request; it raises the errors of `checker`.
-
-    The C extension also checks what `keys` validation checks. Without it, the contents of resources, scopes and items
-    are not checked.
-    """
-    leaves = () if extension is not None else (pb.Anything.DESCRIPTOR.full_name,)
-    keys = counting.schema(shape(signal), weight=PARTS, leaves=leaves)
-    limit = PARTS * max_items
-
-    def count(body: bytes) -> int:
-        items = _count(body, keys, limit)
-        if items < 0:
-            raise _error(items, max_items)
-        return items
-
-    return count
-
-
-def shape(signal: Signal) -> type[Message]:
-    """Return the projection of a signal's request that declares what `keys` validation checks."""
-    return pb.PointShape if signal is Signal.METRICS else pb.Shape
 
 
 def refuse_too_many(body: bytes, kind: type[Message], max_items: int, *, items: frozenset[str] = frozenset()) -> None:

@@ -1,7 +1,8 @@
 """Check large requests in steps, so that no call holds the GIL for long.
 
-The C extension counts and checks without the GIL, and Python code releases it regularly. What protobuf has to check is
-cut into pieces (`cutting`), and each piece is parsed on its own. The verdicts are those of `checking.checker`.
+The C extension counts and checks without the GIL, and Python code releases it regularly. What protobuf has to check
+completely is cut into pieces (`cutting`), and each piece is parsed on its own. The verdicts are those of
+`checking.checker`.
 """
 
 from __future__ import annotations
@@ -9,14 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from otelwp_agent.model import checking, cutting, projections
-from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS, SMALLEST, counter, refuse_too_many
+from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS, SMALLEST, checker, refuse_too_many
 from otelwp_agent.model.messages import request_class
 from otelwp_agent.model.native import extension
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-
-    from google.protobuf.message import Message
 
     from otelwp_agent.model.signal import Signal
 
@@ -33,7 +32,6 @@ PIECE = 256 * 1024
 """Approximate bytes of a piece. Protobuf parses the densest piece, empty spans, in 20 ms, and spans with attributes in
 1 ms."""
 
-
 OBJECTS = 64
 """Estimated memory of the objects that one byte of a piece becomes while it is parsed, in bytes; for typical spans it
 is 5, and for empty spans 125."""
@@ -46,7 +44,7 @@ class StepwiseChecker:
     bytes that a check needs.
     """
 
-    __slots__ = ("_count", "_full", "_max_items", "_piece", "_signal", "large", "memory")
+    __slots__ = ("_check", "_full", "_max_items", "_piece", "_signal", "large", "memory")
 
     def __init__(
         self, signal: Signal, max_items: int = DEFAULT_MAX_ITEMS, *, full: bool = False, piece: int = PIECE
@@ -56,8 +54,8 @@ class StepwiseChecker:
         self._max_items = max_items
         self._full = full
         self._piece = piece
-        self._count = counter(signal, max_items)
-        self.memory = OBJECTS * piece if full or extension is None else 0
+        self._check = checker(signal, max_items)
+        self.memory = OBJECTS * piece if full else 0
         self.large = LARGE_FULL if full else LARGE_KEYS
         if extension is None:
             self.large = min(self.large, max(SMALLEST * max_items, LARGE_PURE))
@@ -65,20 +63,13 @@ class StepwiseChecker:
     def steps(self, body: bytes) -> Generator[None, None, int]:
         """Check a request and return the number of its items; yield between steps.
 
-        Raises `MalformedError` and `TooLargeError` as `checker` does. Without the C extension, a request that is both
-        malformed and too large can raise either, and field number 0 inside an item is refused, as by the C extension.
+        Raises `MalformedError` and `TooLargeError` as `checker` does.
         """
-        items = self._count(body)
-        yield
-        kind: type[Message]
+        items = self._check(body)
         if self._full:
             kind = request_class(self._signal)
             refuse_too_many(body, kind, self._max_items)
-        elif extension is None:
-            kind = checking.shape(self._signal)
-        else:
-            return items
-        for piece in cutting.pieces(body, checking.schema(kind), self._piece):
-            yield
-            projections.parse(kind.FromString, piece)
+            for piece in cutting.pieces(body, checking.schema(kind), self._piece):
+                yield
+                projections.parse(kind.FromString, piece)
         return items

@@ -1,4 +1,4 @@
-"""Decode large bodies without blocking the event loop: in steps on the loop, or in a few threads.
+"""Decode or check large bodies without blocking the event loop: in steps on the loop, or in a few threads.
 
 Bodies of some hundred kilobytes are decoded on the loop in the order of arrival, one step in each iteration of the
 loop. Larger ones, and those with many small values, are decoded in threads that all receivers of the process share.

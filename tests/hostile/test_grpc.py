@@ -92,6 +92,8 @@ ATTACKS = {
     "empty_spans": message(bodies.empty_spans),
     "empty_scopes": message(bodies.empty_scopes),
     "empty_resources": message(bodies.empty_resources),
+    "full_spans": message(bodies.valid_spans, "otlp/full"),
+    "full_groups_in_a_span": message(bodies.groups_in_a_span, "otlp/full"),
     "empty_spans_gzip": message(lambda: gzip(bodies.empty_spans(), 1), compressed=True),
     "empty_spans_jaeger": message(bodies.jaeger_spans, "jaeger", JAEGER),
     "gzip_bomb": message(bodies.gzip_bomb, compressed=True),

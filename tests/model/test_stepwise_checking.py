@@ -138,13 +138,15 @@ def test_too_many_items_are_refused(full):
 
 
 def test_full_validation_parses_pieces_one_after_the_other(monkeypatch):
+    if checking.extension is None:
+        pytest.skip("without the extension module, protobuf also parses the outline in one call")
     parsed = []
     parse = projections.parse
     monkeypatch.setattr(projections, "parse", lambda parser, body: parsed.append(len(body)) or parse(parser, body))
     body = spans(*[delimited(5, b"checkout" * 8)] * 20_000)
     steps = StepwiseChecker(Signal.TRACES, full=True).steps(body)
     turns = sum(1 for _ in steps)
-    assert turns == len(parsed) + 1
+    assert turns == len(parsed)
     assert len(body) <= sum(parsed) < len(body) * 1.01
     assert len(parsed) == -(-len(body) // PIECE)
     assert max(parsed) <= PIECE + 20
@@ -161,7 +163,7 @@ def test_what_is_large_depends_on_what_is_checked(native):
     for full, large in ((False, LARGE_KEYS), (True, LARGE_FULL)):
         stepwise = StepwiseChecker(Signal.TRACES, full=full)
         assert stepwise.large == (large if native else min(large, 500_000))
-        assert stepwise.memory == (0 if native and not full else 64 * PIECE)
+        assert stepwise.memory == (64 * PIECE if full else 0)
     if not native:
         assert StepwiseChecker(Signal.TRACES, 10).large == LARGE_PURE
 

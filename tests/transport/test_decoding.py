@@ -8,10 +8,14 @@ import structlog
 from structlog.testing import capture_logs
 
 from otelwp_agent.errors import MalformedError, Overloaded
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.model.stepwise_checking import StepwiseChecker
 from otelwp_agent.transport import decoding
 from otelwp_agent.transport.decoding import MAX_COMMAS, OBJECTS, OFF_LOOP, Decoding, in_one_step, is_long_json
 from otelwp_agent.transport.in_flight import InFlight
+from tests.kit.otlp import delimited
 
+SPANS = delimited(1, delimited(2, delimited(2, b"") * 2))
 LARGE, SMALL = OFF_LOOP, OFF_LOOP - 1
 SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["steps", "thread"])
 
@@ -138,6 +142,23 @@ async def test_others_have_their_turn_between_steps(bodies):
         await asyncio.sleep(0)
     assert [turn for turn in turns if turn != "other"] == [0, 1, 2]
     assert turns.count("other") >= 3
+
+
+async def test_a_request_is_checked_in_a_thread_with_the_memory_of_a_piece(bodies, in_flight):
+    checker = StepwiseChecker(Signal.TRACES, full=True)
+    seen = []
+
+    def deliver(items):
+        seen.append((items, threading.current_thread(), in_flight.used))
+        return b"answer"
+
+    answer = bodies.check(checker, SPANS, deliver)
+    assert in_flight.used == checker.memory
+    assert await answer == b"answer"
+    assert seen == [(2, threading.current_thread(), 0)]
+    with pytest.raises(MalformedError):
+        await bodies.check(checker, SPANS[:-1], deliver)
+    assert in_flight.used == 0
 
 
 async def test_a_small_body_is_decoded_in_a_thread_if_it_takes_long(bodies):

@@ -6,7 +6,6 @@
 
 typedef struct {
     const uint8_t *end, *type;
-    const uint8_t *run; /* start of the fields that are not in a piece yet */
 } Level;
 
 typedef struct {
@@ -53,68 +52,63 @@ static int cut_packed(Cutter *cutter, const uint8_t *at, const uint8_t *end)
     return add(cutter, at, end) ? CUT_DONE : CUT_NO_MEMORY;
 }
 
-/* Skip a field, which has at least one byte. *inside becomes the start of its contents if it is length-delimited, else NULL. */
-static inline const uint8_t *skip_any(const uint8_t *at, const uint8_t *end, int depth, uint64_t *tag, const uint8_t **inside)
-{
-    const uint8_t *stop = NULL;
-    *inside = NULL;
-    if (*at < 0x80)
-        *tag = *at++;
-    else if ((at = short_varint(at, end, tag)) == NULL)
-        return NULL;
-    if ((*tag & 7) == 3)
-        return *tag >> 3 == 0 || *tag > UINT32_MAX ? NULL : skip_group(at, end, *tag >> 3, depth);
-    if ((*tag & 7) != 2)
-        return skip(at, end, *tag);
-    if (*tag >> 3 == 0 || *tag > UINT32_MAX || (*inside = content(at, end, &stop)) == NULL)
-        return NULL;
-    return stop;
-}
-
 int cut_message(const uint8_t *data, size_t size, const uint8_t *schema, size_t types, size_t target, Cuts *cuts)
 {
-    Level levels[MAX_NESTING + 1] = {{data + size, schema, data}};
+    Level levels[MAX_NESTING + 1];
     Cutter cutter = {.data = data, .target = target, .cuts = cuts};
-    const uint8_t *at = data, *inside;
+    const uint8_t *at = data, *end = data + size, *type = schema, *inside = NULL, *stop = NULL;
+    const uint8_t *run = data; /* start of the fields that are not in a piece yet */
     uint64_t tag;
     for (;;) {
-        Level *level = &levels[cutter.depth];
-        if (at == level->end) {
-            if (!add(&cutter, level->run, at))
+        if (at == end) {
+            if (!add(&cutter, run, at))
                 return CUT_NO_MEMORY;
             if (cutter.depth == 0)
                 return CUT_DONE;
-            levels[--cutter.depth].run = at;
+            end = levels[--cutter.depth].end;
+            type = levels[cutter.depth].type;
+            run = at;
             continue;
         }
         const uint8_t *field = at;
-        if ((at = skip_any(at, level->end, cutter.depth, &tag, &inside)) == NULL)
+        if (*at < 0x80)
+            tag = *at++;
+        else if ((at = short_varint(at, end, &tag)) == NULL)
             return CUT_MALFORMED;
-        if ((size_t)(at - level->run) <= target)
+        if (tag > UINT32_MAX || tag >> 3 == 0)
+            return CUT_MALFORMED;
+        if ((tag & 7) == 2) {
+            inside = content(at, end, &stop);
+            at = inside == NULL ? NULL : stop;
+        } else
+            at = (tag & 7) == 3 ? skip_group(at, end, tag >> 3, cutter.depth) : skip(at, end, tag);
+        if (at == NULL)
+            return CUT_MALFORMED;
+        if ((size_t)(at - run) <= target)
             continue;
-        if (!add(&cutter, level->run, field))
+        if (!add(&cutter, run, field))
             return CUT_NO_MEMORY;
-        level->run = field;
+        run = field;
         if ((size_t)(at - field) <= target)
             continue;
-        if ((tag & 7) == 3) {
-            level->run = at;
+        if ((tag & 7) == 3)
+            run = at;
+        if ((tag & 7) != 2 || tag >> 3 >= SCHEMA_FIELDS || cutter.depth >= MAX_NESTING)
             continue;
-        }
-        if (inside == NULL || tag >> 3 >= SCHEMA_FIELDS || cutter.depth >= MAX_NESTING)
-            continue;
-        const uint8_t *entry = level->type + (tag >> 3) * SCHEMA_ENTRY;
+        const uint8_t *entry = type + (tag >> 3) * SCHEMA_ENTRY;
         if (entry[2] & IS_PACKED) {
             cutter.path[cutter.depth++] = (uint8_t)(tag >> 3);
             int outcome = cut_packed(&cutter, inside, at);
             cutter.depth--;
             if (outcome != CUT_DONE)
                 return outcome;
-            level->run = at;
+            run = at;
         } else if (entry[0] && entry[0] <= types && entry[0] != LEAF) {
+            levels[cutter.depth] = (Level){end, type};
             cutter.path[cutter.depth++] = (uint8_t)(tag >> 3);
-            levels[cutter.depth] = (Level){at, schema + (size_t)(entry[0] - 1) * SCHEMA_TYPE, inside};
-            at = inside;
+            end = at;
+            type = schema + (size_t)(entry[0] - 1) * SCHEMA_TYPE;
+            at = run = inside;
         }
     }
 }

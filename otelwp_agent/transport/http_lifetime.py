@@ -164,6 +164,7 @@ class ConnectionLifetime(Flow):
 
     def drain(self) -> None:
         """Close now if no request is in progress; otherwise after the response."""
+        self.old = True
         if self._busy & CLOSING or not (self._busy & ~UNWRITABLE or self._backlog):
             self._close()
 

@@ -204,9 +204,19 @@ class HttpServer:
             self._ended.set_result(None)
 
     def reload_tls(self) -> None:
-        """Read the certificate files again; new connections get the new certificate."""
-        if self._tls is not None:
-            self._tls.reload()
+        """Read the certificate files again; new connections get the new certificate.
+
+        If the authorities of clients have changed, open connections are closed after the request in progress: their
+        certificates may not be valid any more.
+        """
+        tls = self._tls
+        if tls is None:
+            return
+        authorities = tls.pem.authorities
+        tls.reload()
+        if tls.pem.authorities != authorities:
+            for connection in list(self.sessions):
+                connection.drain()
 
     def plan(self, parsed: ParsedHead) -> RequestPlan:
         """Decide from its head how to handle a request."""
@@ -321,7 +331,7 @@ class HttpServer:
     def _reload_tls_if_changed(self) -> None:
         try:
             if self._tls is not None and self._tls.changed():
-                self._tls.reload()
+                self.reload_tls()
                 self.log.info("certificate reloaded", server=self.name)
         except StartError as error:
             self.log.warning("certificate not reloaded; the old one stays", server=self.name, error=str(error))

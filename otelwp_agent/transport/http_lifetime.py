@@ -27,6 +27,7 @@ from otelwp_agent.transport.http_messages import Response, text_error
 
 if TYPE_CHECKING:
     import asyncio
+    import ssl
 
     from otelwp_agent.transport.http_heads import RequestPlan
     from otelwp_agent.transport.http_session_owner import HttpSessionOwner
@@ -53,6 +54,10 @@ class ConnectionLifetime(Flow):
         self.old_at = math.inf
         self.old = False  # whether the connection is closed after the next response
         self.peer = ""
+
+    def ssl_object(self) -> ssl.SSLObject | None:
+        """Return the state of TLS, or `None`."""
+        return self.transport.get_extra_info("ssl_object")  # type: ignore[no-any-return]
 
     def _drop_input(self) -> None:
         """Drop what has arrived and release its memory."""

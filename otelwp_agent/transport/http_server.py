@@ -206,17 +206,14 @@ class HttpServer:
     def reload_tls(self) -> None:
         """Read the certificate files again; new connections get the new certificate.
 
-        If the authorities of clients have changed, open connections are closed after the request in progress: their
-        certificates may not be valid any more.
+        Connections of clients whose certificate is from a removed authority end after the request in progress.
         """
-        tls = self._tls
-        if tls is None:
+        if self._tls is None:
             return
-        authorities = tls.pem.authorities
-        tls.reload()
-        if tls.pem.authorities != authorities:
+        if self._tls.reload():
             for connection in list(self.sessions):
-                connection.drain()
+                if not self._tls.trusts(connection.ssl_object()):
+                    connection.drain()
 
     def plan(self, parsed: ParsedHead) -> RequestPlan:
         """Decide from its head how to handle a request."""

@@ -296,7 +296,7 @@ class Session(ConnectionLifetime):
 
     def certificate(self) -> PeerCertificate | None:
         """Return the verified certificate of the client, or `None`."""
-        return http_certificate(self.transport.get_extra_info("ssl_object"))
+        return http_certificate(self.ssl_object())
 
     def _leave(self) -> None:
         """Note that the admitted request is no longer in progress."""

@@ -11,6 +11,7 @@ from otelwp_agent.transport.connections import Connection
 
 if TYPE_CHECKING:
     import asyncio
+    import ssl
     from collections.abc import Callable
 
     import structlog
@@ -32,6 +33,9 @@ class OwnedConnection(Connection, Protocol):
 
     server: HttpSessionOwner
     """The server that it belongs to; a reload replaces it."""
+
+    def ssl_object(self) -> ssl.SSLObject | None:
+        """Return the state of TLS; `None` without TLS and before the end of the handshake."""
 
 
 class HttpSessionOwner(Protocol):

@@ -101,6 +101,10 @@ class Handshake:
     def grow_old(self) -> None:
         """Do nothing: the age of a connection begins after its handshake."""
 
+    def ssl_object(self) -> ssl.SSLObject | None:
+        """Return `None`: the handshake has not ended."""
+        return None
+
     def drain(self) -> None:
         """Close the connection: no request has arrived."""
         self.abort()

@@ -58,12 +58,29 @@ class ServerTls:
         self.settings = settings
         self._sources = _Sources(settings, settings.client_ca_file, "client_ca_file", name)
         self.pem, self._current = self._load()
+        self._removed: set[object] = set()
+        """Names of the authorities that the last reload has removed."""
         self.context = self._fresh(self.pem)
         self.context.sni_callback = self._use_current
 
-    def reload(self) -> None:
-        """Read the files again; new handshakes use them. Raise `StartError`, and keep the old, if they are bad."""
+    def reload(self) -> bool:
+        """Read the files again; new handshakes use them. Raise `StartError`, and keep the old, if they are bad.
+
+        Returns whether an authority of clients was removed.
+        """
+        before = _authorities(self._current)
         self.pem, self._current = self._load()
+        self._removed = {name for name, _ in before - _authorities(self._current)}
+        return bool(self._removed)
+
+    def trusts(self, connection: ssl.SSLObject | None) -> bool:
+        """Return whether the client's certificate is directly of an authority that the last reload has kept.
+
+        False also if this is unknown: before the end of the handshake, and with an intermediate authority.
+        """
+        certificate = connection.getpeercert() if connection is not None else None
+        issuer = certificate.get("issuer") if certificate else None
+        return issuer not in self._removed and issuer in {name for name, _ in _authorities(self._current)}
 
     def changed(self) -> bool:
         """Whether a file is not the one that the last load looked at (whether that succeeded or not)."""
@@ -149,6 +166,11 @@ def beyond_grpc(settings: blocks.TlsServer | blocks.TlsClient) -> str | None:
             "differs) and remove insecure_skip_verify, or use HTTP"
         )
     return None
+
+
+def _authorities(context: ssl.SSLContext) -> set[tuple[object, object]]:
+    """Return the name and serial number of each authority that a context trusts."""
+    return {(authority.get("subject"), authority.get("serialNumber")) for authority in context.get_ca_certs()}
 
 
 def system_authorities() -> bytes:

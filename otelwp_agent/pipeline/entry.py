@@ -223,10 +223,7 @@ class ReceiverEntry:
         except ConsumeError as error:
             if allowance is not None:
                 allowance.refund(batch.items, len(batch.body))
-            refusal = self.count_refused(batch, error)
-            if refusal is error:
-                raise
-            raise refusal from error
+            raise self.count_refused(batch, error) from error.__cause__
         if future is not None and not future.done():
             waiting.expect()
         self.count_accepted(batch)

@@ -103,12 +103,18 @@ class FanOut:
         isolated: list[tuple[Branch, RetryableError]] = []
         blocking = self._ask(batch, isolated)
         if blocking is not None and not batch.admitted:
-            raise blocking
+            try:
+                raise blocking
+            finally:
+                del blocking  # else this frame, with the body, and the error would hold each other
         forks = [*zip(self._branches, batch.fork(self.names), strict=True)]
         refused = self._commit(forks, isolated)
         if len(refused) == len(forks):
             _undo(batch)
-            raise _to_report([error for _, _, error in refused])
+            try:
+                raise _to_report([error for _, _, error in refused])
+            finally:
+                refused.clear()  # else this frame, with the body, and the error would hold each other
         for branch, fork, error in refused:
             self._lose(branch, fork, error)
 
@@ -145,7 +151,7 @@ class FanOut:
             try:
                 branch.consumer.consume(fork)
             except ConsumeError as refusal:
-                refused.append((branch, fork, refusal))
+                refused.append((branch, fork, refusal.with_traceback(None)))
             else:
                 if branch.stalls:
                     self._isolation.accepted(branch)
@@ -164,12 +170,15 @@ class FanOut:
             try:
                 branch.consumer.consume(fork)
             except ConsumeError as refusal:
-                refused.append((branch, fork, refusal))
+                refused.append((branch, fork, refusal.with_traceback(None)))
             else:
                 taken = True
         if not taken:
             _undo(batch)
-            raise self._until_any([error for _, _, error in refused])
+            try:
+                raise self._until_any([error for _, _, error in refused])
+            finally:
+                refused.clear()  # else this frame, with the body, and the error would hold each other
         for branch, fork, error in refused:
             self._lose(branch, fork, error)
 

@@ -215,10 +215,7 @@ class JournaledEntry(ReceiverEntry):
         except ConsumeError as error:
             if allowance is not None:
                 allowance.refund(batch.items, len(batch.body))
-            refusal = self.count_refused(batch, error)
-            if refusal is error:
-                raise
-            raise refusal from error
+            raise self.count_refused(batch, error) from error.__cause__
         return future
 
     @property

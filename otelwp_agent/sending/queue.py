@@ -127,7 +127,10 @@ class SendingQueue:
         if not batch.admitted:
             refusal = self._refusal(entry)
             if refusal is not None:
-                raise refusal
+                try:
+                    raise refusal
+                finally:
+                    del refusal  # else this frame, with the body, and the error would hold each other
         self._hold(entry)
         self.taken += batch.items
         self._tenants.append(entry)

@@ -138,7 +138,7 @@ def test_a_suspended_tenant_and_a_missing_scope_are_forbidden(make, add, registr
     authenticator = make()
     with pytest.raises(ForbiddenError, match="this tenant is suspended"):
         authenticator.authenticate({"x-api-key": add(active=False)}, "", None)
-    with pytest.raises(ForbiddenError, match="has not the scope `ingest`"):
+    with pytest.raises(ForbiddenError, match="does not have the scope `ingest`"):
         authenticator.authenticate({"x-api-key": add(scopes=["usage"])}, "", None)
     assert make(scope="usage").authenticate({"x-api-key": add(scopes=["usage"])}, "", None).tenant == "acme"
     assert registry.value("otelwp_api_key_refusals", reason="suspended") == 1

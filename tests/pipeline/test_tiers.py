@@ -36,7 +36,7 @@ ENABLED = {
         Kind.EXPORTER: {"otlp_grpc", "otlp_http"},
         Kind.EXTENSION: {"remote_sampling"},
     },
-    Tier.ENTERPRISE: {},
+    Tier.ENTERPRISE: {Kind.EXTENSION: {"admin_api", "api_key", "control_store", "oidc", "rate_limiter"}},
 }
 """What each tier adds."""
 

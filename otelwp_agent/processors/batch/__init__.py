@@ -142,7 +142,10 @@ class BatchProcessor(Processor):
         if self._blocked and not batch.admitted:
             refusal = self._refusal_in(group, batch)
             if refusal is not None:
-                raise refusal
+                try:
+                    raise refusal
+                finally:
+                    del refusal  # else this frame, with the body, and the error would hold each other
         complete = group.merger.add(batch)
         self._hold(group, len(batch.body))
         if self._blocked and group.blocked is not None:
@@ -204,7 +207,10 @@ class BatchProcessor(Processor):
         if group is None:
             refusal = self._refusal_of_new_group(batch)
             if refusal is not None and not batch.admitted:
-                raise refusal
+                try:
+                    raise refusal
+                finally:
+                    del refusal  # else this frame, with the body, and the error would hold each other
             group = self._new_group(key, batch)
         self._last = group
         return group

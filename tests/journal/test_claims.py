@@ -307,7 +307,7 @@ class Requests(RuleBasedStateMachine):
             self.taken.update(dict.fromkeys(numbers, pipelines))
             self.feed(request.claims, numbers, cut)
 
-    # No rule has a precondition: the journal's timers run in real time, so that a repeated example may have other parts.
+    # No rule has a precondition: the journal's timers run in real time, so a repeated example may have other parts.
 
     @rule(which=WHICH, more=st.booleans(), full=st.sets(st.integers(0, 2)))
     def hand_on(self, which, more, full):

@@ -161,9 +161,9 @@ def verify(connection: Connection, expected: Sequence[LogHead] = ()) -> AuditVer
     wanted = {head.sequence: head.hash for head in expected}
     last = LogHead(0, FIRST_HASH)
     rows = 0
-    for row in connection.execute(
-        select(AUDIT).order_by(AUDIT.c.sequence).execution_options(stream_results=True, yield_per=_CHUNK)
-    ):
+    query = select(AUDIT).order_by(AUDIT.c.sequence).execution_options(stream_results=True, yield_per=_CHUNK)
+    result = connection.execute(query)
+    for row in result:
         rows += 1
         if row.sequence != last.sequence + 1:
             problems.append(f"{_rows(last.sequence + 1, row.sequence - 1)} missing: deleted from the log")
@@ -175,6 +175,7 @@ def verify(connection: Connection, expected: Sequence[LogHead] = ()) -> AuditVer
             problems.append(f"row {row.sequence} is not the one of the given head: the log was written again")
         last = LogHead(row.sequence, row.hash)
         if len(problems) >= MAX_PROBLEMS:
+            result.close()
             return AuditVerification(rows, last, tuple(problems[:MAX_PROBLEMS]))
     state = LogHead(*connection.execute(select(STATE.c.audit_sequence, STATE.c.audit_hash)).one())
     if state != last:

@@ -81,16 +81,20 @@ def decoding(data: bytes, now: int, max_items: int = DEFAULT_MAX_ITEMS) -> Gener
     traces = Traces()
     decoder = _Decoder(traces, now)
     document = load(data, traces.repaired, max_items)
-    left = max_items
+    left, in_step = max_items, 0
     for place, trace in traces_in(document, traces.repaired, decoder.trouble):
         spans = decoder.begin(trace)
         left -= len(spans)
         if left < 0:
             raise too_many(max_items)
+        in_step += 1  # a trace without spans takes time, too
         for first in range(0, len(spans), STEP):
-            if first:
+            if in_step >= STEP:
                 yield
-            decoder.add(spans[first : first + STEP], place, first)
+                in_step = 0
+            part = spans[first : first + STEP]
+            decoder.add(part, place, first)
+            in_step += len(part)
     if not traces.spans and decoder.troubles:
         raise MalformedError(decoder.first_trouble)
     if decoder.troubles:

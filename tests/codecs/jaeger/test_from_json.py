@@ -467,6 +467,12 @@ def test_a_hundred_thousand_spans_come_in_steps():
     assert len(full(Signal.TRACES, traces.body()).resource_spans[0].scope_spans[0].spans) == 100_000
 
 
+def test_many_small_traces_come_in_steps():
+    one = trace(span())["data"][0]
+    steps = decoding(json.dumps({"data": [one, *[[[]]] * 2000]}).encode(), NOW)
+    assert sum(1 for _ in steps) == 2 * 2000 // 512
+
+
 KEYS = [*trace()["data"][0], *span(), "data", "process", "refType", "fields", "timestamp", "key", "value", "type",
         "serviceName", "flags", "warnings", "parentSpanID", "p1"]  # fmt: skip
 JSON = st.recursive(

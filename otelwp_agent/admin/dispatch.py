@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from otelwp_agent.control.access import ControlAccess
 
 REPLAYED = ("Idempotency-Replayed", "true")
-"""Header of an answer that repeats an earlier one."""
+"""Header of a stored answer, sent again because the request has the same `Idempotency-Key`."""
 MAX_PARAMETERS = 20
 """Parameters in a query."""
 

@@ -73,12 +73,9 @@ class Identification:
         return None if operator is None else Principal(f"operator:{operator.name}", operator.role)
 
     def _key(self, text: str) -> Principal | None:
-        id_ = api_keys.parse(text)
-        if id_ is None:
-            return None
-        directory, now = self._access.directory, self._now()
-        key = directory.current.key(id_)
-        if key is None or not directory.hasher.matches(text, key.hash) or now >= key.expires_at:
+        now = self._now()
+        id_, key, _ = self._access.directory.check(text, now)
+        if key is None:
             return None
         self._access.used.note(id_, now)
         # The key of a suspended tenant permits nothing.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PREFIX = "/api/v1"
 TENANT = "tenant"
-"""The part of a path that names a tenant. API keys may only use their own tenant there."""
+"""Name of the path parameter for the tenant. An API key is refused if it is not of this tenant."""
 PATTERNS: Mapping[str, str] = {"key": KEY_ID_PATTERN}
 """Patterns of the variable parts of paths, if they are not names."""
 MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})

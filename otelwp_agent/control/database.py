@@ -33,6 +33,7 @@ CHECKPOINT_BYTES = 1024 * 1024
 """Size of the write-ahead log from which a write is followed by a checkpoint."""
 
 _LOCK_RETRY = 0.01
+"""Seconds between two attempts to lock a store: `flock` cannot wait with a time limit."""
 _FORMS = "write `sqlite:///control.db` (a relative path), `sqlite:////var/lib/otelwp/control.db` or `postgresql://…`"
 
 

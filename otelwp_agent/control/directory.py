@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from otelwp_agent.control import api_keys
 from otelwp_agent.control.api_keys import Scope
 
 if TYPE_CHECKING:
@@ -99,6 +100,14 @@ def pack_key(hash_: bytes, expires_at: float | None, tenant: int, bits: int) -> 
     return _PACKED.pack(hash_, math.inf if expires_at is None else expires_at, tenant, bits)
 
 
+class CheckedKey(NamedTuple):
+    """The result of the check of an API key: its public `id`, and its `entry`, or why it is refused."""
+
+    id: str = ""
+    entry: KeyEntry | None = None
+    refusal: str = ""
+
+
 class TenantDirectory:
     """The current directory, which a refresher replaces after each change of the store.
 
@@ -115,6 +124,18 @@ class TenantDirectory:
         """Why the last refresh failed, "" if it succeeded."""
         self.refreshed_at = -math.inf
         """Time of the last refresh that succeeded, from the monotonic clock."""
+
+    def check(self, text: str, now: float) -> CheckedKey:
+        """Check an API key at the time `now` (seconds since 1970). Its tenant and its scopes are not checked."""
+        id_ = api_keys.parse(text)
+        if id_ is None:
+            return CheckedKey(refusal="malformed" if text else "missing")
+        entry = self.current.key(id_)
+        if entry is None:
+            return CheckedKey(id_, refusal="unknown")
+        if not self.hasher.matches(text, entry.hash):
+            return CheckedKey(id_, refusal="wrong")
+        return CheckedKey(id_, refusal="expired") if now >= entry.expires_at else CheckedKey(id_, entry)
 
     def replace(self, directory: Directory) -> None:
         """Use `directory` from now on."""

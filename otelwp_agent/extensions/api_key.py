@@ -32,7 +32,6 @@ from pydantic import AfterValidator
 from otelwp_agent.component import ComponentConfig, Extension, Factory, Kind, Tier
 from otelwp_agent.config.http_headers import header_problem
 from otelwp_agent.config.references import Capability, ControlStoreRef
-from otelwp_agent.control import api_keys
 from otelwp_agent.control.access import ControlAccess
 from otelwp_agent.control.api_keys import Scope
 from otelwp_agent.control.last_used import EVERY
@@ -106,19 +105,10 @@ class ApiKeyAuthenticator(Extension, ServerAuthenticator):
             scheme, _, text = headers.get(_AUTHORIZATION, "").partition(" ")
             if scheme.lower() != _SCHEME:
                 self._refuse("missing")
-        text = text.strip()
-        id_ = api_keys.parse(text)
-        if id_ is None:
-            self._refuse("malformed" if text else "missing")
-        directory = self._access.directory
-        key = directory.current.key(id_)
+        directory, now = self._access.directory, self._now()
+        id_, key, refusal = directory.check(text.strip(), now)
         if key is None:
-            self._refuse("unknown")
-        if not directory.hasher.matches(text, key.hash):
-            self._refuse("wrong")
-        now = self._now()
-        if now >= key.expires_at:
-            self._refuse("expired")
+            self._refuse(refusal)
         client = self._client(directory, id_, key, now)
         self._access.used.note(id_, now)
         return client

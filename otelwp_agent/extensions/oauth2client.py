@@ -62,7 +62,7 @@ DEFAULT_LIFE = 3600.0
 
 _SUCCESS = range(200, 300)
 _OTHER_STYLE = frozenset({400, 401})
-"""Statuses with which servers answer that want the client's secret in the body."""
+"""Statuses of servers that refuse the secret in the `Authorization` header; it is then sent in the body."""
 
 
 def _is_token_url(value: str) -> str:

@@ -83,7 +83,7 @@ async def test_a_damaged_mark(journal):
 
 @pytest.fixture
 async def busy(live, body):
-    """Return a run with two segments: requests released, settled by a pipeline or by a branch, or not at all."""
+    """Return a journal with two segments. Requests are released, settled by one pipeline or branch, or unsettled."""
     life = live()
     released, half, *forked = await life.put(*[body(number) for number in range(4)], pipelines=("a", "b"))
     released.settle()

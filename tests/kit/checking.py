@@ -16,7 +16,7 @@ TARGETS = (1, 16, 100)
 
 
 def in_steps(steps: Any) -> int:
-    """Return the result of a check in steps."""
+    """Run all steps of a check and return its result."""
     while True:
         try:
             next(steps)

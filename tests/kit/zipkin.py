@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otelwp_agent.codecs.zipkin import from_json, from_proto, from_v1
+from tests.kit.attribute_values import value_of
 
 CAPTURES = Path(__file__).parents[1] / "data" / "captures" / "zipkin"
 NOW = 1_795_186_135_000_000_000
@@ -89,28 +90,10 @@ _TYPED = st.recursive(
 _TIMES = st.integers(10**14, 10**16).map(lambda microseconds: microseconds * 1000)
 
 
-def _set(value, raw):
-    if isinstance(raw, bool):
-        value.bool_value = raw
-    elif isinstance(raw, int):
-        value.int_value = raw
-    elif isinstance(raw, float):
-        value.double_value = raw
-    elif isinstance(raw, str):
-        value.string_value = raw
-    elif isinstance(raw, list):
-        value.array_value.SetInParent()
-        for each in raw:
-            _set(value.array_value.values.add(), each)
-    else:
-        value.kvlist_value.SetInParent()
-        put(value.kvlist_value.values, raw)
-
-
 def put(attributes, raw):
     """Add attributes."""
     for key, each in raw.items():
-        _set(attributes.add(key=key).value, each)
+        attributes.add(key=key).value.CopyFrom(value_of(each))
 
 
 @st.composite

@@ -21,7 +21,7 @@ from tests.kit.graphs import until
 
 
 class Stage:
-    """The first stage of a pipeline, with an exporter whose queue is `used` so far."""
+    """The first stage of a pipeline. The queue of its exporter is filled to the share `used` (0 to 1)."""
 
     def __init__(self, error=None, used=0.0):
         self.error, self.used, self.batches = error, used, []

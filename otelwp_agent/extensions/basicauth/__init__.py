@@ -147,7 +147,7 @@ class BasicAuth(Extension, ServerAuthenticator, ClientAuthenticator):
     secret_headers = frozenset({"authorization"})
 
     def __init__(self, config: Config, context: Context) -> None:
-        """Copy the settings and read the users that are written in them; `start` reads the files."""
+        """Copy the settings and read the users in them (`inline`); `start` reads the files."""
         super().__init__(context)
         self.version = 0
         self._users: Mapping[str, StoredPassword] = {}

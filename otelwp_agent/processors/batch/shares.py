@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class BatchShares:
-    """Bytes and groups of each tenant, of `max_bytes` and `max_groups` (0 for no limit) that all may use together."""
+    """The bytes and groups that each tenant uses. All tenants may use `max_bytes` and `max_groups` (0: no limit)."""
 
     __slots__ = ("_bytes", "_groups", "_max_bytes", "_max_groups", "_share")
 

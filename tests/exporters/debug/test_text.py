@@ -12,6 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from otelwp_agent.errors import MalformedError
 from otelwp_agent.exporters.debug.text import LONGEST, iso, outline, render
 from otelwp_agent.model.signal import Signal
+from tests.kit.attribute_values import value_of
 
 T0 = 1_795_187_045_123_456_789
 TRACE = bytes(range(16))
@@ -19,24 +20,7 @@ SPAN = bytes(range(8))
 
 
 def put(target, value):
-    if isinstance(value, bool):
-        target.bool_value = value
-    elif isinstance(value, int):
-        target.int_value = value
-    elif isinstance(value, float):
-        target.double_value = value
-    elif isinstance(value, str):
-        target.string_value = value
-    elif isinstance(value, bytes):
-        target.bytes_value = value
-    elif isinstance(value, list):
-        target.array_value.SetInParent()
-        for item in value:
-            put(target.array_value.values.add(), item)
-    elif isinstance(value, dict):
-        target.kvlist_value.SetInParent()
-        for key, item in value.items():
-            put(target.kvlist_value.values.add(key=key).value, item)
+    target.CopyFrom(value_of(value))
 
 
 def attributes(target, values):

@@ -38,11 +38,11 @@ from otelwp_agent.component.declarations import (
     NeedsTier,
     Reads,
     Stability,
-    Tier,
 )
 from otelwp_agent.component.factory import ConfigClass, Factory
 from otelwp_agent.component.host import ComponentHealth, Host, NoHost, Stall
 from otelwp_agent.component.settings import ComponentConfig, ExporterConfig, ReceiverConfig
+from otelwp_agent.tier import Tier
 
 __all__ = [
     "Carries",

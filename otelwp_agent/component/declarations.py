@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from otelwp_agent.tier import Tier
 
 
 class Kind(Enum):
@@ -27,19 +31,6 @@ class Stability(Enum):
     ALPHA = "alpha"
     BETA = "beta"
     STABLE = "stable"
-
-
-class Tier(Enum):
-    """A licence level. Each tier includes the tiers before it; `pipeline.tiers` checks components and settings."""
-
-    FREE = "free"
-    PRO = "pro"
-    ENTERPRISE = "enterprise"
-
-    def enables(self, needed: Tier) -> bool:
-        """Return whether a component or setting that needs the tier `needed` may be used on this tier."""
-        tiers = [*Tier]
-        return tiers.index(self) >= tiers.index(needed)
 
 
 @dataclass(frozen=True, slots=True)

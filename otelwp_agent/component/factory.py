@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from otelwp_agent.component.declarations import Carries, Effect, Kind, Reads, Stability, Tier
+from otelwp_agent.component.declarations import Carries, Effect, Kind, Reads, Stability
 from otelwp_agent.component.settings import ComponentConfig
 from otelwp_agent.model.signal import ALL_SIGNALS, Signal
+from otelwp_agent.tier import Tier
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,1 @@
+"""Licences: which tier an agent may use, and until when."""

@@ -67,6 +67,7 @@ class LicenseManager:
         self._clock = TrustedClock(wall, monotonic)
         self._metrics = LicenseMetrics(registry)
         self._current = without_license(None, required=required)
+        self._decided = False
         self._tier: Tier | None = None
         self._settings: tuple[LicenseConfig | None, str | None] = (None, None)
         self._watch: LicenseWatch | None = None
@@ -77,7 +78,7 @@ class LicenseManager:
 
     @property
     def current(self) -> Entitlement:
-        """What the agent may use now. After `start`, the licence has been read."""
+        """Current tier, features and limits. After `start`, the licence has been read."""
         return self._current
 
     def subscribe(self, callback: Callable[[Entitlement], None]) -> Callable[[], None]:
@@ -132,7 +133,7 @@ class LicenseManager:
 
     @property
     def healthy(self) -> bool:
-        """Whether nobody needs to act: neither a lapsed licence, nor a grace period, nor a clock that is wrong."""
+        """Whether there is nothing to do: no lapsed licence, no grace period, and a clock that is right."""
         return self._current.basis not in _TROUBLED and abs(self._clock_error()) <= TOLERANCE
 
     # -- decisions
@@ -146,21 +147,21 @@ class LicenseManager:
         """Make `entitlement` the current one and notify the subscribers if it differs."""
         before, self._current = self._current, entitlement
         self._metrics.show(entitlement)
+        first, self._decided = not self._decided, True
+        if first:
+            self._report("tier decided", entitlement)
         if _essence(before) == _essence(entitlement):
             return
-        self._metrics.changed(entitlement)
-        log = self._log.error if entitlement.basis is Basis.LAPSED else self._log.info
-        if entitlement.basis is Basis.GRACE:
-            log = self._log.warning
-        log(
-            "entitlement changed",
-            tier=entitlement.tier.value,
-            basis=entitlement.basis.value,
-            before=before.tier.value,
-            reason=entitlement.reason,
-        )
+        if not first:
+            self._metrics.changed(entitlement)
+            self._report("tier changed", entitlement)
         for callback in tuple(self._subscribers):
             callback(entitlement)
+
+    def _report(self, event: str, entitlement: Entitlement) -> None:
+        level = {Basis.LAPSED: "error", Basis.GRACE: "warning"}.get(entitlement.basis, "info")
+        fields = {"tier": entitlement.tier.value, "basis": entitlement.basis.value, "reason": entitlement.reason}
+        getattr(self._log, level)(event, **fields)
 
     def _days_left(self) -> float:
         until = self._current.until
@@ -225,7 +226,8 @@ class LicenseManager:
         wrong = abs(self._clock_error()) > TOLERANCE
         if wrong and not self._clock_reported:
             self._log.warning(
-                "the system's clock is wrong; the licence is judged by the latest known time",
+                "the system's clock is wrong; the licence is judged by the latest known time: correct the clock; if it "
+                "is right, make the licence server reachable, or remove the state file of the licence",
                 clock_error_seconds=round(self._clock_error()),
             )
         self._clock_reported = wrong

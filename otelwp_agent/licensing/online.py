@@ -1,8 +1,8 @@
 """Renew a licence through its server: `GET /validate` with the header `X-License-Key`.
 
 The server answers `{"valid": …, "features": […], "license": "…"}`. Only `license` counts for the agent: the terms as
-signed text, which contain the nonce of the request. So nobody on the way, nor a wrong server, can extend or revoke a
-licence; everything that is not such an answer is an outage.
+signed text, which contain the nonce of the request. So neither an attacker on the way nor a wrong server can extend or
+revoke a licence; everything that is not such an answer is an outage.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import orjson
 from otelwp_agent import __version__
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Endpoint
-from otelwp_agent.errors import RetryableError, StartError
+from otelwp_agent.errors import ConsumeError, StartError
 from otelwp_agent.licensing.signatures import LicenseError, verify_license
 from otelwp_agent.telemetry.redaction import redact_url
 from otelwp_agent.transport.http_client import HttpClient
@@ -104,7 +104,7 @@ class LicenseServerClient:
             response = await client.request("GET", path, b"", headers)
         except StartError as error:
             raise RefreshError("unreachable", str(error)) from error
-        except RetryableError as error:
+        except ConsumeError as error:
             raise RefreshError("timeout" if error.reason == "timeout" else "unreachable", str(error)) from error
         finally:
             await client.aclose()

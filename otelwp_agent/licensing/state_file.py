@@ -1,7 +1,8 @@
 """The state file of a licence: the last renewal, and the high-water mark of the clock.
 
-It has mode 0600. The renewal in it is signed and verified again when it is read; the mark is not signed. Whoever can
-write the file can remove it, so it protects against a clock that is set back, not against the administrator.
+It has mode 0600. The renewal in it is signed and verified again when it is read; the mark is not signed. A user
+who can write the file can also remove it, so it protects against a clock that is set back, not against the
+administrator.
 """
 
 from __future__ import annotations

@@ -23,16 +23,23 @@ def answer(body, status="200 OK", *headers):
 @contextlib.asynccontextmanager
 async def serving(reply, *, pause=0.0):
     """Answer each connection with the bytes `reply`; yield a client and the requests."""
-    requests = []
+    requests, tasks = [], []
 
     async def handle(reader, writer):
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        tasks.append(asyncio.current_task())
+        size = 1 if pause else 4096  # with a pause, it sends byte after byte
+        try:
             requests.append((await reader.readuntil(b"\r\n\r\n")).decode())
-            for at in range(0, len(reply), 4096) if pause == 0 else range(len(reply)):
-                writer.write(reply[at : at + (4096 if pause == 0 else 1)])
+            for at in range(0, len(reply), size):
+                writer.write(reply[at : at + size])
                 await writer.drain()
-                await asyncio.sleep(pause)  # a server that sends byte after byte
-        writer.close()
+                await asyncio.sleep(pause)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -40,6 +47,9 @@ async def serving(reply, *, pause=0.0):
         yield url, requests
     finally:
         server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks)
         await server.wait_closed()
 
 

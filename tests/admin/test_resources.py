@@ -13,10 +13,12 @@ BODIES = {
     "createKey": {},
     "rotateKey": {},
     "setPlan": {"tier": "pro"},
+    "setLicense": {"customer": "Acme", "tier": "pro", "expires": "2030-12-31"},
+    "revokeLicense": {"reason": "not paid"},
     "addOperator": {"name": "bob", "role": "viewer"},
     "setRole": {"role": "viewer"},
 }
-NAMES = {"tenant": "acme", "key": KEY, "plan": "nothing", "operator": "nobody"}
+NAMES = {"tenant": "acme", "key": KEY, "plan": "nothing", "operator": "nobody", "license": "shop-1"}
 
 
 async def call(api, operation, by, names=NAMES):

@@ -5,16 +5,15 @@
 text; the other fields are for other clients. A licence that was revoked or has expired is answered in the same way,
 with `"valid": false` and a `reason`. docs/topics/licences.md shows how to issue, renew and revoke licences.
 
+Agents accept a licence server on another host only with TLS: configure `tls`, or a proxy in front of it.
+
 Example::
 
     extensions:
       control_store:
         url: sqlite:////var/lib/otelwp/control.db
       license_server:
-        endpoint: 0.0.0.0:13150
-        tls:
-          cert_file: /etc/otelwp/tls.crt
-          key_file: /etc/otelwp/tls.key
+        endpoint: 127.0.0.1:13150
         signing_key_file: /etc/otelwp/license-signing.pem
     service:
       extensions: [control_store, license_server]

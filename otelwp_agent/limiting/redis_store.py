@@ -132,7 +132,7 @@ class RedisStore:
         task, self._task = self._task, None
         if task is None:
             return
-        # The client sends with `asyncio.wait_for`, which loses a cancellation on Python 3.11 if the send has just ended:
+        # The client sends with `asyncio.wait_for`, which loses a cancellation on Python 3.11 if the send just ended:
         # without the flag, the task would go on for ever.
         self._stopping = True
         task.cancel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,11 +51,15 @@ class KeptPercentage:
     """
 
 
-class Carries(Enum):
-    """The bodies that a stage accepts: plain OTLP bytes only, or also compressed or encrypted bodies."""
+class Carries(IntEnum):
+    """How far bodies are encoded, from plain to encrypted. A stage that accepts one value accepts those before it."""
 
-    PLAIN = "plain"
-    ENCODED = "encoded"
+    PLAIN = 0
+    """OTLP as it is."""
+    COMPRESSED = 1
+    """Compressed."""
+    ENCODED = 2
+    """Encrypted, whether compressed before or not."""
 
 
 class Reads(Enum):

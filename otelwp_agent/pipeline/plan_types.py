@@ -12,7 +12,7 @@ from otelwp_agent.component import ComponentId, Kind
 from otelwp_agent.config.references import references
 
 if TYPE_CHECKING:
-    from otelwp_agent.component import ComponentConfig, Factory
+    from otelwp_agent.component import Carries, ComponentConfig, Factory
     from otelwp_agent.config.service import ServiceConfig
     from otelwp_agent.errors import Problem
     from otelwp_agent.model.signal import Signal
@@ -39,6 +39,11 @@ class ComponentPlan:
     id: ComponentId
     factory: Factory
     config: ComponentConfig
+
+    @property
+    def encodes(self) -> Carries:
+        """How far it encodes its bodies, according to its factory and its settings."""
+        return max(self.factory.encodes, self.config.encodes())
 
     @property
     def references(self) -> tuple[ComponentId, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from otelwp_agent.tier import Tier
@@ -33,14 +33,23 @@ class Stability(Enum):
     STABLE = "stable"
 
 
+_DEFAULT: Any = object()
+
+
 @dataclass(frozen=True, slots=True)
 class NeedsTier:
     """Marks a setting that needs a higher tier than its component: `Annotated[Sites | None, NeedsTier(…)] = None`.
 
-    A configuration is refused only if it sets the setting; its default belongs to the component's own tier.
+    A lower tier refuses a configuration that gives the setting another value than the one for lower tiers.
     """
 
     tier: Tier
+    otherwise: Any = _DEFAULT
+    """Value on lower tiers; the setting's default if this is left out."""
+
+    def value_below(self, default: object) -> Any:  # noqa: ANN401 - any setting
+        """Return the value on lower tiers of a setting with this default."""
+        return default if self.otherwise is _DEFAULT else self.otherwise
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,9 @@ REQUIRE = "OTELWP_REQUIRE_LICENSE"
 def without_license(tier: Tier | None, *, required: bool) -> Entitlement:
     """Return the entitlement of an agent without a licence; `tier` is `service.tier`, `None` if it is not set."""
     if required:
-        reason = f"{REQUIRE} is set and no licence is configured: configure `service.license` for more than the free tier"
+        reason = (
+            f"{REQUIRE} is set and no licence is configured: configure `service.license` for more than the free tier"
+        )
         return Entitlement(Tier.FREE, Basis.REQUIRED, reason)
     if tier is not None:
         return Entitlement(tier, Basis.CONFIGURED, f"`service.tier` is `{tier.value}`")

@@ -55,6 +55,8 @@ class ComponentPlan:
 class PipelinePlan:
     """A pipeline to connect.
 
+    Its lists are not empty, except in the plan for a tier that does not enable its receivers.
+
     `receivers` and `exporters` may contain connectors: `(Kind.CONNECTOR, id)` is then a key of `Plan.components`.
     """
 
@@ -79,3 +81,5 @@ class Plan:
     unused: dict[Key, ComponentPlan] = field(default_factory=dict)
     """Components that are configured and valid, but that no pipeline uses."""
     warnings: tuple[Problem, ...] = ()
+    emptying: frozenset[ComponentId] = frozenset()
+    """Exporters that no pipeline lists any more. If they run, they send what is in their queues and get nothing new."""

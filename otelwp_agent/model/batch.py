@@ -3,6 +3,7 @@
 Invariants:
 
 * `body` is a serialized `Export{Traces,Metrics,Logs}ServiceRequest`. The concatenation of two is the merged request.
+* With `encodings`, the body is compressed or encrypted: such a batch is never read, merged or split.
 * `shares` are `(receipt, items)` pairs in the order of the items in `body`; their counts add up to `items`. A component
   that drops items keeps the order and settles the dropped items (`selection.Selection`).
 * A batch is never changed after it has been forwarded; `with_body` makes a changed copy.
@@ -60,10 +61,27 @@ class Origin:
         self.headers = headers
 
 
+class Renewal(Protocol):
+    """Encodes the body of a batch again, because an encrypted body is accepted for a limited time only."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that it keeps in memory for this."""
+
+    def renew(self) -> bytes:
+        """Return the body, encrypted again with the current time and the current key; its message id stays the same.
+
+        Raises `RetryableError` if there is no valid key now.
+        """
+
+    def refused(self) -> None:
+        """Record that the recipient does not know the key: newer keys are fetched in the background."""
+
+
 class Batch:
     """One or several merged requests, serialized."""
 
-    __slots__ = ("admitted", "body", "encodings", "items", "origin", "shares", "signal")
+    __slots__ = ("admitted", "body", "encodings", "items", "origin", "renewal", "shares", "signal")
 
     def __init__(  # noqa: PLR0913, PLR0917 - a record: each argument is a field
         self,
@@ -73,14 +91,19 @@ class Batch:
         origin: Origin,
         shares: Sequence[Share],
         encodings: tuple[str, ...] = (),
+        renewal: Renewal | None = None,
     ) -> None:
-        """Make a batch of `items` items that belong to `shares`; `encodings` lists the encodings of `body`."""
+        """Make a batch of `items` items that belong to `shares`.
+
+        `encodings` lists the encodings of `body` in the order in which they were applied; `renewal` encodes it again.
+        """
         self.signal = signal
         self.body = body
         self.items = items
         self.origin = origin
         self.shares = shares
         self.encodings = encodings
+        self.renewal = renewal
         self.admitted = False
         """Set by a fan-out when every branch had capacity for the batch: other branches may have accepted it already,
         so that bounded buffers must accept it, even beyond their capacity. It does not survive merging."""
@@ -89,8 +112,13 @@ class Batch:
         """Return the size of the body in bytes."""
         return len(self.body)
 
+    @property
+    def memory(self) -> int:
+        """Bytes that its body takes in memory, with what is kept to encode it again."""
+        return len(self.body) if self.renewal is None else len(self.body) + self.renewal.size
+
     def with_body(self, body: bytes, items: int | None = None, shares: Sequence[Share] | None = None) -> Batch:
-        """Return a copy with another body, and with other items and shares if given."""
+        """Return a copy with another body of the same encodings, and with other items and shares if given."""
         batch = Batch(
             self.signal,
             body,
@@ -98,7 +126,15 @@ class Batch:
             self.origin,
             self.shares if shares is None else shares,
             self.encodings,
+            self.renewal if body is self.body else None,
         )
+        batch.admitted = self.admitted
+        return batch
+
+    def encoded(self, encoding: str, body: bytes, renewal: Renewal | None = None) -> Batch:
+        """Return a copy whose body was encoded with `encoding`, after the encodings that it had."""
+        encodings = (*self.encodings, encoding)
+        batch = Batch(self.signal, body, self.items, self.origin, self.shares, encodings, renewal)
         batch.admitted = self.admitted
         return batch
 
@@ -132,17 +168,22 @@ class Batch:
 
 
 def merge(batches: Sequence[Batch], origin: Origin | None = None) -> Batch:
-    """Merge `batches` in order into one batch. There must be at least one, all of one signal and encoding."""
+    """Merge `batches` in order into one batch. There must be at least one, all of one signal.
+
+    Raises `ValueError` if there are several and any is encoded.
+    """
     first = batches[0]
     if len(batches) == 1 and origin is None:
         return first
     shares: list[Share] = []
     items = 0
     for batch in batches:
+        if batch.encodings and len(batches) > 1:
+            raise ValueError(f"bodies that are encoded with {', '.join(batch.encodings)} cannot be merged")
         shares += batch.shares
         items += batch.items
-    body = b"".join([batch.body for batch in batches])
-    return Batch(first.signal, body, items, origin or first.origin, shares, first.encodings)
+    body = b"".join([batch.body for batch in batches]) if len(batches) > 1 else first.body
+    return Batch(first.signal, body, items, origin or first.origin, shares, first.encodings, first.renewal)
 
 
 def divide(shares: Sequence[Share], sizes: Sequence[int]) -> list[list[Share]]:

@@ -35,6 +35,25 @@ class ItemAllowance(Protocol):
         """Take back a `charge`: the request was refused for another reason."""
 
 
+class Resealable(Protocol):
+    """The content of a sealed batch, which can be sealed again: with a new time and current keys, and the same id."""
+
+    @property
+    def envelope(self) -> bytes:
+        """The envelope that was sealed last."""
+
+    @property
+    def sealed_at(self) -> float:
+        """When that was, in seconds since 1970."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory of the content."""
+
+    async def seal_again(self, *, refresh: bool) -> bytes:
+        """Return a new envelope; with `refresh`, request the keys of the recipient before."""
+
+
 class Origin:
     """Origin of a batch: `receiver` id, `transport`, `tenant` ("" if there is none) and the client's `headers`.
 
@@ -61,27 +80,10 @@ class Origin:
         self.headers = headers
 
 
-class Renewal(Protocol):
-    """Encodes the body of a batch again, because an encrypted body is accepted for a limited time only."""
-
-    @property
-    def size(self) -> int:
-        """Bytes that it keeps in memory for this."""
-
-    def renew(self) -> bytes:
-        """Return the body, encrypted again with the current time and the current key; its message id stays the same.
-
-        Raises `RetryableError` if there is no valid key now.
-        """
-
-    def refused(self) -> None:
-        """Record that the recipient does not know the key: newer keys are fetched in the background."""
-
-
 class Batch:
     """One or several merged requests, serialized."""
 
-    __slots__ = ("admitted", "body", "encodings", "items", "origin", "renewal", "shares", "signal")
+    __slots__ = ("admitted", "body", "encodings", "items", "origin", "resealable", "shares", "signal")
 
     def __init__(  # noqa: PLR0913, PLR0917 - a record: each argument is a field
         self,
@@ -91,22 +93,19 @@ class Batch:
         origin: Origin,
         shares: Sequence[Share],
         encodings: tuple[str, ...] = (),
-        renewal: Renewal | None = None,
     ) -> None:
-        """Make a batch of `items` items that belong to `shares`.
-
-        `encodings` lists the encodings of `body` in the order in which they were applied; `renewal` encodes it again.
-        """
+        """Make a batch of `items` items that belong to `shares`; `encodings` lists the encodings of `body`."""
         self.signal = signal
         self.body = body
         self.items = items
         self.origin = origin
         self.shares = shares
         self.encodings = encodings
-        self.renewal = renewal
         self.admitted = False
         """Set by a fan-out when every branch had capacity for the batch: other branches may have accepted it already,
         so that bounded buffers must accept it, even beyond their capacity. It does not survive merging."""
+        self.resealable: Resealable | None = None
+        """The content of `body`, if that is an envelope that this agent has sealed."""
 
     def __len__(self) -> int:
         """Return the size of the body in bytes."""
@@ -114,8 +113,8 @@ class Batch:
 
     @property
     def memory(self) -> int:
-        """Bytes that its body takes in memory, with what is kept to encode it again."""
-        return len(self.body) if self.renewal is None else len(self.body) + self.renewal.size
+        """Bytes that its body takes in memory, with what is kept to seal it again."""
+        return len(self.body) if self.resealable is None else len(self.body) + self.resealable.size
 
     def with_body(self, body: bytes, items: int | None = None, shares: Sequence[Share] | None = None) -> Batch:
         """Return a copy with another body of the same encodings, and with other items and shares if given."""
@@ -126,16 +125,18 @@ class Batch:
             self.origin,
             self.shares if shares is None else shares,
             self.encodings,
-            self.renewal if body is self.body else None,
         )
         batch.admitted = self.admitted
+        if body is self.body:
+            batch.resealable = self.resealable
         return batch
 
-    def encoded(self, encoding: str, body: bytes, renewal: Renewal | None = None) -> Batch:
+    def encoded(self, encoding: str, body: bytes, resealable: Resealable | None = None) -> Batch:
         """Return a copy whose body was encoded with `encoding`, after the encodings that it had."""
         encodings = (*self.encodings, encoding)
-        batch = Batch(self.signal, body, self.items, self.origin, self.shares, encodings, renewal)
+        batch = Batch(self.signal, body, self.items, self.origin, self.shares, encodings)
         batch.admitted = self.admitted
+        batch.resealable = resealable
         return batch
 
     def settle(self, outcome: Outcome, reason: str = "") -> None:
@@ -183,7 +184,9 @@ def merge(batches: Sequence[Batch], origin: Origin | None = None) -> Batch:
         shares += batch.shares
         items += batch.items
     body = b"".join([batch.body for batch in batches]) if len(batches) > 1 else first.body
-    return Batch(first.signal, body, items, origin or first.origin, shares, first.encodings, first.renewal)
+    merged = Batch(first.signal, body, items, origin or first.origin, shares, first.encodings)
+    merged.resealable = first.resealable
+    return merged
 
 
 def divide(shares: Sequence[Share], sizes: Sequence[int]) -> list[list[Share]]:

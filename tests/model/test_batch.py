@@ -60,7 +60,7 @@ class Again:
     size = 100
 
 
-def test_encodings_are_added_in_order_and_only_the_last_body_can_be_renewed():
+def test_encodings_are_added_in_order_and_only_the_last_body_can_be_sealed_again():
     again = Again()
     plain = a_batch(1, 2)
     plain.admitted = True
@@ -68,8 +68,8 @@ def test_encodings_are_added_in_order_and_only_the_last_body_can_be_renewed():
     assert (sealed.body, sealed.encodings, sealed.items, sealed.admitted) == (b"envelope", ("zstd", "sealed"), 3, True)
     assert sealed.shares is plain.shares
     assert (plain.encodings, plain.memory, sealed.memory) == ((), len(plain.body), len(b"envelope") + 100)
-    assert [fork.renewal for fork in sealed.fork(["a", "b"])] == [again, again]
-    assert sealed.with_body(b"other").renewal is None
+    assert [fork.resealable for fork in sealed.fork(["a", "b"])] == [again, again]
+    assert sealed.with_body(b"other").resealable is None
     assert sealed.with_body(sealed.body).encodings == ("zstd", "sealed")
 
 

@@ -55,7 +55,7 @@ def test_refuses_beyond_its_size_what_is_being_sent_included():
     queue.put(a_batch())
 
 
-def test_what_is_kept_to_encode_a_body_again_takes_memory():
+def test_what_is_kept_to_seal_a_body_again_takes_memory():
     class Again:
         size = 90
 

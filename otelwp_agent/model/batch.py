@@ -34,6 +34,25 @@ class ItemAllowance(Protocol):
         """Take back a `charge`: the request was refused for another reason."""
 
 
+class Resealable(Protocol):
+    """The content of a sealed batch, which can be sealed again: with a new time and current keys, and the same id."""
+
+    @property
+    def envelope(self) -> bytes:
+        """The envelope that was sealed last."""
+
+    @property
+    def sealed_at(self) -> float:
+        """When that was, in seconds since 1970."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory of the content."""
+
+    async def seal_again(self, *, refresh: bool) -> bytes:
+        """Return a new envelope; with `refresh`, request the keys of the recipient before."""
+
+
 class Origin:
     """Origin of a batch: `receiver` id, `transport`, `tenant` ("" if there is none) and the client's `headers`.
 
@@ -63,7 +82,7 @@ class Origin:
 class Batch:
     """One or several merged requests, serialized."""
 
-    __slots__ = ("admitted", "body", "encodings", "items", "origin", "shares", "signal")
+    __slots__ = ("admitted", "body", "encodings", "items", "origin", "resealable", "shares", "signal")
 
     def __init__(  # noqa: PLR0913, PLR0917 - a record: each argument is a field
         self,
@@ -84,6 +103,8 @@ class Batch:
         self.admitted = False
         """Set by a fan-out when every branch had capacity for the batch: other branches may have accepted it already,
         so that bounded buffers must accept it, even beyond their capacity. It does not survive merging."""
+        self.resealable: Resealable | None = None
+        """The content of `body`, if that is an envelope that this agent has sealed."""
 
     def __len__(self) -> int:
         """Return the size of the body in bytes."""
@@ -100,6 +121,8 @@ class Batch:
             self.encodings,
         )
         batch.admitted = self.admitted
+        if body is self.body:
+            batch.resealable = self.resealable
         return batch
 
     def settle(self, outcome: Outcome, reason: str = "") -> None:

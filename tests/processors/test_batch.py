@@ -26,8 +26,8 @@ def value(stage, name):
 def test_an_encoded_batch_is_forwarded_at_once_and_alone():
     async def scenario():
         stage, catcher = build("batch", {"timeout": "10s"})
-        stage.consume(spans(3))
-        encoded = [spans(5).encoded("zstd", b"one"), spans(5).encoded("zstd", b"two")]
+        stage.consume(numbered_spans(3))
+        encoded = [numbered_spans(5).encoded("zstd", b"one"), numbered_spans(5).encoded("zstd", b"two")]
         for each in encoded:
             assert stage.refusal(each) is None
             stage.consume(each)

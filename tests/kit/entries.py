@@ -40,10 +40,10 @@ def head(name="traces"):
     return made
 
 
-def entry_of(heads, registry=None):
+def entry_of(heads, registry=None, **options):
     """Return the entry of a receiver into pipelines."""
     log = structlog.get_logger()
-    return ReceiverEntry(heads, "otlp", Signal.TRACES, registry or Registry(), clock=time.monotonic, log=log)
+    return ReceiverEntry(heads, "otlp", Signal.TRACES, registry or Registry(), clock=time.monotonic, log=log, **options)
 
 
 def a_batch(items=2, transport="http", tenant="", receiver="otlp"):

@@ -322,3 +322,22 @@ def test_a_pipeline_is_asked_about_the_batch():
 
 
 # --- the allowance of a sender ---
+
+
+@pytest.mark.parametrize(("cause", "reported"), [("", RetryableError), ("other", RetryableError), ("shop", Overloaded)])
+def test_a_sender_is_told_to_send_less_only_if_its_own_tenant_is_the_cause(cause, reported):
+    pipeline = head()
+    pipeline.first.error = Overloaded("full", reason="queue_full", retry_after=3.0, tenant=cause)
+    with pytest.raises(RetryableError, match="full") as refused:
+        entry_of([pipeline]).consume(a_batch(items=5, tenant="shop"))
+    error = refused.value
+    assert (type(error), error.reason, error.retry_after, error.items) == (reported, "queue_full", 3.0, 5)
+
+
+def test_the_journal_decides_whether_anything_is_accepted_instead_of_the_pipelines():
+    pipeline, asked = head(), []
+    pipeline.first.error = Overloaded("full")
+    entry_of([pipeline], admit=lambda: asked.append("journal")).admit()
+    assert asked == ["journal"]
+    with pytest.raises(Overloaded):
+        entry_of([pipeline]).admit()

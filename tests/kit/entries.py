@@ -4,6 +4,7 @@ import time
 
 import structlog
 
+from otelwp_agent.errors import Overloaded
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.ledgers import Ledgers
 from otelwp_agent.model.receipt import Receipt
@@ -50,3 +51,26 @@ def a_batch(items=2, transport="http", tenant="", receiver="otlp"):
     """Return a batch as a receiver makes it."""
     receipt = Receipt(items)
     return Batch(Signal.TRACES, b"", items, Origin(receiver, transport, tenant), ((receipt, items),))
+
+
+class Allowance:
+    """The allowance of a sender, for at most `most` items."""
+
+    def __init__(self, most):
+        self.most, self.items, self.size = most, 0, 0
+
+    def charge(self, items, size):
+        if self.items + items > self.most:
+            raise Overloaded("limit `items` is reached", retry_after=2.5, reason="items")
+        self.items += items
+        self.size += size
+
+    def refund(self, items, size):
+        self.items -= items
+        self.size -= size
+
+
+def allowed(allowance, items=2):
+    """Return a batch whose sender has an allowance."""
+    receipt = Receipt(items)
+    return Batch(Signal.TRACES, b"xyz", items, Origin("otlp", "http", allowance=allowance), ((receipt, items),))

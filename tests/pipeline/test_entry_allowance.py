@@ -6,34 +6,11 @@ import pytest
 import structlog
 
 from otelwp_agent.errors import InternalError, Overloaded, PermanentError
-from otelwp_agent.model.batch import Batch, Origin
-from otelwp_agent.model.receipt import Receipt
-from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.entry import (
     ConnectorEntry,
 )
 from otelwp_agent.telemetry.metrics import Registry
-from tests.kit.entries import entry_of, head
-
-
-class Allowance:
-    def __init__(self, most):
-        self.most, self.items, self.size = most, 0, 0
-
-    def charge(self, items, size):
-        if self.items + items > self.most:
-            raise Overloaded("limit `items` is reached", retry_after=2.5, reason="items")
-        self.items += items
-        self.size += size
-
-    def refund(self, items, size):
-        self.items -= items
-        self.size -= size
-
-
-def allowed(allowance, items=2):
-    receipt = Receipt(items)
-    return Batch(Signal.TRACES, b"xyz", items, Origin("otlp", "http", allowance=allowance), ((receipt, items),))
+from tests.kit.entries import Allowance, allowed, entry_of, head
 
 
 def test_an_accepted_request_is_charged_and_one_above_the_limit_is_refused():

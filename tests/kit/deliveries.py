@@ -91,8 +91,9 @@ class Letters:
 
     def __init__(self, fate):
         self.fate = fate
-        self.put_with = []
+        self.batches, self.put_with = [], []
 
     def put(self, batch, **why):
+        self.batches.append(batch)
         self.put_with.append(why)
         return self.fate

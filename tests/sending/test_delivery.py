@@ -59,6 +59,16 @@ class TestRetries:
         assert reported(log)[1:] == [("items dropped", "retries_exhausted", 1, "down")] * dropped
 
 
+def test_a_probe_that_fails_opens_the_breaker_again():
+    one = One(DOWN)
+    for _ in range(5):
+        one.breaker.failed(Permit.TRY, NOW)
+    permit = one.breaker.acquire(NOW + 5)
+    assert (permit, one.breaker.state) == (Permit.PROBE, State.HALF_OPEN)
+    one.send(a_request("a"), permit)
+    assert one.breaker.state is State.OPEN
+
+
 class TestThrottledTenants:
     def test_the_batches_of_a_tenant_wait_as_long_as_the_backend_asks(self):
         one = One(Overloaded("busy", retry_after=42), throttled_by_tenant=True)

@@ -22,6 +22,7 @@ class TestDeadLetters:
         letters, batch = Letters(Fate.KEPT), a_request("a")
         one = One(MalformedError("no protobuf"), dead_letters=letters, journaled=journaled)
         one.send(batch)
+        assert letters.batches == [batch]
         assert letters.put_with == [{"exporter": "test/one", "reason": "malformed", "error": "no protobuf"}]
         assert outcomes(batch) == [(0, 1, "dead_letter:malformed")]
         assert reported(log) == [("items kept as dead letters", "malformed", 1, "no protobuf")]
@@ -33,6 +34,9 @@ class TestDeadLetters:
         one.send(batch)
         assert outcomes(batch) == [(0, 0, "")]
         assert one.queue.due == NOW + LETTER_INTERVAL
+        one.queue.recall(NOW + LETTER_INTERVAL)
+        one.send_next()
+        assert outcomes(batch) == [(1, 0, "")]
 
     def test_while_draining_it_stays_in_the_journal(self):
         batch = a_request("a")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from otelwp_agent.tier import Tier
 
 
-class Action(Enum):
+class ChangeKind(Enum):
     """A difference between a plan and its reduction."""
 
     BYPASSED = "bypassed"
@@ -44,14 +44,14 @@ class Action(Enum):
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Change:
+class PlanChange:
     """One difference between a plan and its reduction."""
 
     kind: str
     """Section of the component in YAML."""
     id: str
     action: str
-    """Value of an `Action`."""
+    """Value of an `ChangeKind`."""
     detail: str = ""
     """The setting with its value, or the reason."""
 
@@ -70,7 +70,7 @@ class Reduction:
     """A plan for a tier, and how it differs from the plan of the configuration."""
 
     plan: Plan
-    changes: tuple[Change, ...]
+    changes: tuple[PlanChange, ...]
 
 
 def reduce_plan(plan: Plan, tier: Tier, emptied: Collection[ComponentId] = ()) -> Reduction:
@@ -82,7 +82,7 @@ class _Reducer:
     def __init__(self, plan: Plan, tier: Tier) -> None:
         self._plan = plan
         self._tier = tier
-        self._changes: dict[Change, None] = {}
+        self._changes: dict[PlanChange, None] = {}
 
     def reduce(self, emptied: Collection[ComponentId]) -> Reduction:
         plan = self._plan
@@ -101,8 +101,8 @@ class _Reducer:
         reduced = replace(plan, components=components, pipelines=pipelines, extensions=extensions, emptying=emptying)
         return Reduction(reduced, tuple(sorted(self._changes)))
 
-    def _note(self, planned: ComponentPlan, action: Action, detail: str = "") -> None:
-        self._changes[Change(planned.kind.value, str(planned.id), action.value, detail)] = None
+    def _note(self, planned: ComponentPlan, action: ChangeKind, detail: str = "") -> None:
+        self._changes[PlanChange(planned.kind.value, str(planned.id), action.value, detail)] = None
 
     def _enabled(self, planned: ComponentPlan) -> bool:
         return self._tier.enables(planned.factory.tier)
@@ -128,11 +128,11 @@ class _Reducer:
                 continue
             first = next((one for one in members if self._enabled(one)), members[0])
             counted.append(first.id)
-            self._note(first, Action.KEPT, f"pipeline `{pipeline.id}` has no other exporter")
+            self._note(first, ChangeKind.KEPT, f"pipeline `{pipeline.id}` has no other exporter")
         kept |= {*counted}
         for one in exporters:
             if one.id not in kept:
-                self._note(one, Action.STOPPED, "when its queue is empty")
+                self._note(one, ChangeKind.STOPPED, "when its queue is empty")
         return kept
 
     def _pipeline(self, pipeline: PipelinePlan, exporters: Collection[ComponentId]) -> PipelinePlan:
@@ -145,7 +145,7 @@ class _Reducer:
         planned = self._plan.components.get((Kind.RECEIVER, identifier))
         if planned is None or self._enabled(planned):
             return planned is not None or self._connects(identifier)
-        self._note(planned, Action.STOPPED)
+        self._note(planned, ChangeKind.STOPPED)
         return False
 
     def _processes(self, identifier: ComponentId) -> bool:
@@ -153,15 +153,15 @@ class _Reducer:
         if self._enabled(planned):
             return True
         if planned.encodes is Carries.ENCODED:
-            self._note(planned, Action.KEPT, "without it, data would leave unencrypted")
+            self._note(planned, ChangeKind.KEPT, "without it, data would leave unencrypted")
             return True
-        self._note(planned, Action.BYPASSED)
+        self._note(planned, ChangeKind.BYPASSED)
         return False
 
     def _connects(self, identifier: ComponentId) -> bool:
         planned = self._plan.components.get((Kind.CONNECTOR, identifier))
         if planned is not None and not self._enabled(planned):
-            self._note(planned, Action.KEPT, "without it, pipelines would have no source or no destination")
+            self._note(planned, ChangeKind.KEPT, "without it, pipelines would have no source or no destination")
         return planned is not None
 
     def _used(self, pipeline: PipelinePlan) -> Iterator[Key]:
@@ -191,13 +191,13 @@ class _Reducer:
                 running.append(one.id)
             elif one.id in needed:
                 running.append(one.id)
-                self._note(one, Action.KEPT, "a component refers to it")
+                self._note(one, ChangeKind.KEPT, "a component refers to it")
             else:
-                self._note(one, Action.STOPPED)
+                self._note(one, ChangeKind.STOPPED)
         return running
 
     def _fitted(self, planned: ComponentPlan) -> ComponentPlan:
         config, settings = fitted(planned.config, self._tier)
         for path, value in settings:
-            self._note(planned, Action.LIMITED, f"{show_path(path)} is {value}")
+            self._note(planned, ChangeKind.LIMITED, f"{show_path(path)} is {value}")
         return planned if config is planned.config else replace(planned, config=config)

@@ -54,10 +54,14 @@ def fetch(port, path="/metrics"):
 async def test_its_life_as_a_host_tells_it():
     running = Running()
     service = running.service
-    assert (service.status, service.ready, list(service.components())) == ("starting", False, [])
+    assert (service.status, service.ready, [state.id for state in service.components()]) == (
+        "starting",
+        False,
+        ["license"],
+    )
     await service.start()
     assert (service.status, service.ready) == ("ready", True)
-    assert [state.id for state in service.components()] == ["sink"]
+    assert [state.id for state in service.components()] == ["sink", "license"]
     running.sink.gate.clear()
     running.hand.receive()
     stopping = asyncio.create_task(service.stop())

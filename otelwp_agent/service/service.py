@@ -216,7 +216,7 @@ class Service:
 
     def _retire(self, before: Graph, graph: Graph, *, patient: bool = False) -> None:
         """Stop in the background what `graph` does not have of the graph before it."""
-        deadline = self._clock() + before.plan.service.shutdown_timeout
+        deadline = self._environment.clock() + before.plan.service.shutdown_timeout
         retiring = spawn(before.retire(graph, deadline, patient=patient), name="retire the graph before a reload")
         self._retiring.add(retiring)
         retiring.add_done_callback(self._retiring.discard)
@@ -253,7 +253,7 @@ class Service:
 
     async def _drain(self, graph: Graph, timeout: float) -> Drained:
         """Drain within `timeout` seconds, older graphs first, because they forward to exporters of `graph`."""
-        deadline = self._clock() + timeout
+        deadline = self._environment.clock() + timeout
         if self._environment.intake is not None:
             self._environment.intake.stop()
         if self._retiring:

@@ -168,7 +168,7 @@ async def test_logs_go_where_the_configuration_says(tmp_path):
     await running.service.start()
     await running.service.stop()
     events = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [event["event"] for event in events] == ["agent ready", "draining", "agent stopped"]
+    assert [event["event"] for event in events] == ["tier decided", "agent ready", "draining", "agent stopped"]
     assert {event["site"] for event in events} == {"a"}
     logging.configure()
     running = Running()

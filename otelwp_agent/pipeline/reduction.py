@@ -112,18 +112,15 @@ class _Reducer:
     def _exporters(self) -> set[ComponentId]:
         """Return the exporters that run; note the others."""
         most = LIMITS[self._tier].exporters
-        plan = self._plan
-        exporters = [one for (kind, _), one in plan.components.items() if kind is Kind.EXPORTER]
+        exporters = [one for (kind, _), one in self._plan.components.items() if kind is Kind.EXPORTER]
         kept = {one.id for one in exporters if self._enabled(one) and not one.factory.counted}
         counted: list[ComponentId] = []
-        for pipeline in plan.pipelines.values():
-            members = [one for one in exporters if one.id in pipeline.exporters and one.factory.counted]
-            enabled = [one for one in members if self._enabled(one)]
-            for one in enabled:
-                if one.id not in counted and (most is None or len(counted) < most):
+        for pipeline in self._plan.pipelines.values():
+            for one in self._counted(pipeline):
+                if self._enabled(one) and one.id not in counted and (most is None or len(counted) < most):
                     counted.append(one.id)
-        for pipeline in plan.pipelines.values():
-            members = [one for one in exporters if one.id in pipeline.exporters and one.factory.counted]
+        for pipeline in self._plan.pipelines.values():
+            members = self._counted(pipeline)
             if not members or any(one.id in counted for one in members):
                 continue
             first = next((one for one in members if self._enabled(one)), members[0])
@@ -134,6 +131,11 @@ class _Reducer:
             if one.id not in kept:
                 self._note(one, ChangeKind.STOPPED, "when its queue is empty")
         return kept
+
+    def _counted(self, pipeline: PipelinePlan) -> list[ComponentPlan]:
+        """Return the exporters of a pipeline that count, in its order."""
+        found = [self._plan.components.get((Kind.EXPORTER, identifier)) for identifier in pipeline.exporters]
+        return [one for one in found if one is not None and one.factory.counted]
 
     def _pipeline(self, pipeline: PipelinePlan, exporters: Collection[ComponentId]) -> PipelinePlan:
         receivers = [each for each in pipeline.receivers if self._receives(each)]

@@ -118,7 +118,7 @@ class _Planner:
         stated = stated_tier(self._document)
         if stated is not None:
             self._problems += check_tiers(self._known, used, stated, "`service.tier`")
-        elif permitted is not None:
+        if permitted is not None:
             found = check_tiers(self._known, used, permitted, "the tier of this agent")
             self._problems += [replace(problem, severity=Severity.WARNING) for problem in found]
 

@@ -14,7 +14,7 @@ Nothing here performs I/O or knows a component by name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from otelwp_agent.pipeline.tiers import LIMITS
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from otelwp_agent.config.document import Path
     from otelwp_agent.pipeline.plan_types import ComponentPlan, Key, PipelinePlan, Plan
     from otelwp_agent.tier import Tier
 
@@ -54,6 +55,8 @@ class PlanChange:
     """Value of an `ChangeKind`."""
     detail: str = ""
     """The setting with its value, or the reason."""
+    path: Path = field(default=(), compare=False)
+    """Path of the component or setting in the document."""
 
     @property
     def component(self) -> str:
@@ -101,8 +104,9 @@ class _Reducer:
         reduced = replace(plan, components=components, pipelines=pipelines, extensions=extensions, emptying=emptying)
         return Reduction(reduced, tuple(sorted(self._changes)))
 
-    def _note(self, planned: ComponentPlan, action: ChangeKind, detail: str = "") -> None:
-        self._changes[PlanChange(planned.kind.value, str(planned.id), action.value, detail)] = None
+    def _note(self, planned: ComponentPlan, action: ChangeKind, detail: str = "", setting: Path = ()) -> None:
+        section, name = planned.kind.value, str(planned.id)
+        self._changes[PlanChange(section, name, action.value, detail, (section, name, *setting))] = None
 
     def _enabled(self, planned: ComponentPlan) -> bool:
         return self._tier.enables(planned.factory.tier)
@@ -201,5 +205,5 @@ class _Reducer:
     def _fitted(self, planned: ComponentPlan) -> ComponentPlan:
         config, settings = fitted(planned.config, self._tier)
         for path, value in settings:
-            self._note(planned, ChangeKind.LIMITED, f"{show_path(path)} is {value}")
+            self._note(planned, ChangeKind.LIMITED, f"{show_path(path)} is {value}", path)
         return planned if config is planned.config else replace(planned, config=config)

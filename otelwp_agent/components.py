@@ -41,6 +41,7 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
         "control_store",
         "headers_setter",
         "health_check",
+        "license_server",
         "oauth2client",
         "oidc",
         "rate_limiter",

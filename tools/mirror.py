@@ -39,6 +39,7 @@ NO_TEST_FILE = {
     "otelwp_agent/control/access.py": "an interface; tests/extensions/test_control_store.py covers it",
     "otelwp_agent/control/errors.py": "exceptions without behaviour; tests/control/test_failures.py raises them",
     "otelwp_agent/control/migrations/versions/v0001_initial.py": "tests/control/test_migrations.py runs it",
+    "otelwp_agent/control/migrations/versions/v0002_licenses.py": "tests/control/test_migrations.py runs it",
     "otelwp_agent/component/factory.py": "a data class without behaviour; tests/test_contracts.py checks each one",
 }
 NO_MODULE = {

@@ -30,6 +30,8 @@ _COMMANDS = {
     "tenants": "Create, list, show, suspend and resume tenants.",
     "keys": "Create, list, revoke and rotate API keys.",
     "plans": "Set, list, show and delete plans of tenants.",
+    "license": "Create keys of an issuer; issue, inspect and install licences.",
+    "licenses": "Set, list, show, sign, revoke and restore the licences of a licence server.",
     "operators": "Add, list and remove users of the admin API.",
     "rescue": "Recover dropped traces from the flight recorder of adaptive sampling.",
 }

@@ -78,11 +78,10 @@ def report_tiers(plan: Plan, document: Document) -> TierReport:
 
 
 def _changes(plan: Plan, document: Document, tier: Tier) -> list[TierChange]:
-    found = []
-    for change in reduce_plan(plan, tier).changes:
-        at_key = len(change.path) == 2  # noqa: PLR2004 - section and id: a component
-        found.append(TierChange(change, document.place(change.path, key=at_key), _is_written(document, change.path)))
-    return found
+    return [
+        TierChange(change, document.place(change.path, key=True), _is_written(document, change.path))
+        for change in reduce_plan(plan, tier).changes
+    ]
 
 
 def _is_written(document: Document, path: Path) -> bool:

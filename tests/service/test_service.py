@@ -54,7 +54,7 @@ def fetch(port, path="/metrics"):
 async def test_its_life_as_a_host_tells_it():
     running = Running()
     service = running.service
-    assert (service.status, service.ready, [state.id for state in service.components()]) == (
+    assert (service.status, service.ready, [each.id for each in service.components()]) == (
         "starting",
         False,
         ["license"],

@@ -16,6 +16,7 @@ from otelwp_agent.errors import AgentError, ConfigError
 _COMMANDS = {
     "run": "Run the agent.",
     "validate": "Check a configuration, and list everything that is wrong with it.",
+    "tiers": "Explain which tier a configuration needs, and change it for another tier.",
     "components": "List the components that pipelines can use.",
     "print-config": "Print the configuration, merged and expanded, without its secrets.",
     "schema": "Print the JSON Schema of the configuration file, for editors.",
@@ -36,7 +37,7 @@ _COMMANDS = {
 }
 """Commands with their descriptions. Each command has its own file, which is loaded when the command is called."""
 
-_EXTRAS = {"sqlalchemy": "control", "alembic": "control", "psycopg": "postgresql"}
+_EXTRAS = {"sqlalchemy": "control", "alembic": "control", "psycopg": "postgresql", "ruamel": "migrate"}
 """Optional packages that commands need, with the extra that installs them."""
 
 

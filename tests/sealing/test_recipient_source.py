@@ -237,10 +237,12 @@ async def test_the_state_file_survives_a_restart(owner, tmp_path):
 async def test_a_damaged_state_file_is_replaced(owner, tmp_path):
     path = tmp_path / "key-set.jws"
     path.write_text("nonsense")
-    async with Publisher(owner.key_set()) as publisher:
-        async with running(url=publisher.url, public_keys=owner.public_keys, state_file=str(path)) as source:
-            await until(lambda: source.version == 1)
-            await until(lambda: path.read_text() == publisher.text)
+    async with (
+        Publisher(owner.key_set()) as publisher,
+        running(url=publisher.url, public_keys=owner.public_keys, state_file=str(path)) as source,
+    ):
+        await until(lambda: source.version == 1)
+        await until(lambda: path.read_text() == publisher.text)
 
 
 async def test_verification_keys_that_are_none_prevent_the_start():

@@ -1,9 +1,9 @@
 """Receive OTLP over gRPC and HTTP: traces, metrics and logs, as protobuf or JSON.
 
 The receiver is the start of a pipeline. It checks the bodies (`validation`) and forwards their bytes unchanged; JSON is
-converted to protobuf once, here. A request is answered when the pipeline has accepted it. A request that exceeds the
-capacity of the pipeline is refused, so that the sender keeps it and retries (429 with `Retry-After`, RESOURCE_EXHAUSTED
-with `RetryInfo`).
+converted to protobuf once, here. The path of traces accepts Jaeger's JSON (`{"data": […]}`) too. A request is answered
+when the pipeline has accepted it. A request that exceeds the capacity of the pipeline is refused, so that the sender
+keeps it and retries (429 with `Retry-After`, RESOURCE_EXHAUSTED with `RetryInfo`).
 
 Example::
 
@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import orjson
 from pydantic import AfterValidator, Field, model_validator
 
+from otelwp_agent.codecs.json_bodies import JsonBodies
+from otelwp_agent.codecs.repairs import REPAIRS
 from otelwp_agent.component import Context, Factory, Kind, Reads, Receiver, ReceiverConfig, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Ignored
@@ -37,7 +39,7 @@ from otelwp_agent.model.signal import Signal
 from otelwp_agent.model.stepwise_checking import StepwiseChecker
 from otelwp_agent.transport import overload
 from otelwp_agent.transport import status as statuses
-from otelwp_agent.transport.decoding import Decoding, is_long_json
+from otelwp_agent.transport.decoding import Decoding
 from otelwp_agent.transport.http_messages import JSON, PROTOBUF, Head, Request, Response, Route, text_error
 from otelwp_agent.transport.http_server import HttpServer
 from otelwp_agent.transport.refusals import REFUSED_REQUESTS, refusals
@@ -49,7 +51,6 @@ if TYPE_CHECKING:
 
     from otelwp_agent.component.bases import ReceiverSink
     from otelwp_agent.model.batch import Origin
-    from otelwp_agent.transport.decoding import Steps
     from otelwp_agent.transport.gate import Caller
     from otelwp_agent.transport.grpc_server import GrpcServer
     from otelwp_agent.transport.grpc_serving import GrpcHandler
@@ -156,6 +157,7 @@ class OtlpReceiver(Receiver):
         self._full = config.validation == "full"
         self._decoding: Decoding[Response] = Decoding(context.in_flight, context.log)
         self._messages: Decoding[bytes] = Decoding(context.in_flight, context.log)
+        self._json = JsonBodies(str(context.id), self._max_items, context.log, context.registry)
         self._http: HttpServer | None = None
         self._grpc: GrpcServer | None = None
 
@@ -249,7 +251,7 @@ class OtlpReceiver(Receiver):
             body = request.body
             if is_json or len(body) >= stepwise.large:
                 known = partial(deliver, head=request.head, origin=origin, ok=ok)
-                return self._read(signal, body, stepwise, known, is_json=is_json)
+                return self._read(signal, body, stepwise, known, head=request.head if is_json else None)
             return deliver(body, None, request.head, origin, ok)
 
         def deliver(body: bytes, items: int | None, head: Head, origin: Origin, ok: Response) -> Answer:
@@ -279,25 +281,21 @@ class OtlpReceiver(Receiver):
         stepwise: StepwiseChecker,
         deliver: Callable[[bytes, int | None], Answer],
         *,
-        is_json: bool,
+        head: Head | None,
     ) -> Answer:
-        """Convert JSON to protobuf and deliver the body; what takes long is converted and checked in a thread."""
-        if not is_json:
+        """Deliver the body, converted if it is JSON, with this head; what takes long is done in a thread."""
+        if head is None:
             if signal not in self.next:
                 return self._not_wired(signal)
             return self._decoding.check(stepwise, body, lambda items: deliver(body, items))
-        from otelwp_agent.codecs.otlp_json import decode  # noqa: PLC0415 - the full messages are needed only for JSON
-
-        if not is_long_json(body):
-            return deliver(decode(signal, body, self._max_items), None)
-
-        def steps() -> Steps:
-            converted = decode(signal, body, self._max_items)
-            yield
-            items = (yield from stepwise.steps(converted)) if len(converted) >= stepwise.large else None
-            return converted, items
-
-        return self._decoding.run(steps(), len(body), lambda decoded: deliver(*decoded), in_thread=True)
+        return self._json.read(
+            signal,
+            body,
+            user_agent=head.headers.get("user-agent", ""),
+            stepwise=stepwise,
+            decoding=self._decoding,
+            deliver=deliver,
+        )
 
     def _read_head(self, head: Head) -> tuple[bool, Origin, Response]:
         """Return whether the body is JSON, the origin of the request, and the answer to a valid request."""
@@ -396,5 +394,5 @@ FACTORY = Factory(
     stability=Stability.BETA,
     tier=Tier.FREE,
     reads=Reads.FULL,
-    instruments=(REFUSED_REQUESTS, *overload.INSTRUMENTS),
+    instruments=(REFUSED_REQUESTS, REPAIRS, *overload.INSTRUMENTS),
 )

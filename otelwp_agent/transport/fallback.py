@@ -1,8 +1,8 @@
 """Choose which of several endpoints gets the next request: the first one that works.
 
 Endpoints are in order of preference. One that fails is left out for a while; after that, one request tries it again,
-while all others go to the next endpoint. So requests return to the preferred endpoint when it works, and an endpoint that
-does not work costs one request per period.
+while all others go to the next endpoint. So requests return to the preferred endpoint when it works, and an endpoint
+that does not work costs one request per period.
 """
 
 from __future__ import annotations

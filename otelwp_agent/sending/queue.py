@@ -219,10 +219,7 @@ class SendingQueue:
     def _entry(self, batch: Batch, tenant_queue: TenantQueue, search: MalformedSearch | None = None) -> QueuedBatch:
         body = len(batch.body)
         units = 1 if self._sizer == "requests" else batch.items if self._sizer == "items" else body
-        size = body + self._share_bytes * len(batch.shares)
-        if batch.resealable is not None:
-            size += batch.resealable.size
-        return QueuedBatch(batch, units, size, tenant_queue, search)
+        return QueuedBatch(batch, units, batch.memory + self._share_bytes * len(batch.shares), tenant_queue, search)
 
     def _hold(self, entry: QueuedBatch) -> None:
         tenant_queue = entry.tenant_queue

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otelwp_agent.component import Kind
 from otelwp_agent.codecs.compact_jws import MAX_HEADER
+from otelwp_agent.component import Kind
 from otelwp_agent.errors import UnauthenticatedError
 from otelwp_agent.extensions.oidc import FACTORY, Config
 from otelwp_agent.extensions.oidc.keys import MAX_KID, parse_key_set

@@ -18,6 +18,7 @@ from otelwp_agent.model.receipt import SHUTDOWN, Outcome, Receipt
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from otelwp_agent.model.message import Message
     from otelwp_agent.model.signal import Signal
 
 Share = tuple[Receipt, int]
@@ -83,7 +84,7 @@ class Origin:
 class Batch:
     """One or several merged requests, serialized."""
 
-    __slots__ = ("admitted", "body", "encodings", "items", "origin", "resealable", "shares", "signal")
+    __slots__ = ("admitted", "body", "encodings", "items", "message", "origin", "resealable", "shares", "signal")
 
     def __init__(  # noqa: PLR0913, PLR0917 - a record: each argument is a field
         self,
@@ -104,6 +105,8 @@ class Batch:
         self.admitted = False
         """Set by a fan-out when every branch had capacity for the batch: other branches may have accepted it already,
         so that bounded buffers must accept it, even beyond their capacity. It does not survive merging."""
+        self.message: Message | None = None
+        """The request that a receiver made the batch of, if it is processed once. Copies of the batch have none."""
         self.resealable: Resealable | None = None
         """The content of `body`, if that is an envelope that this agent has sealed."""
 

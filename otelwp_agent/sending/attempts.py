@@ -94,6 +94,9 @@ class Attempts:
         breaker, ended = self._breaker, self._clock()
         self._metrics.attempted(ended - started)
         if isinstance(error, RetryableError):
+            if tenant and self._exporter.throttled_by_tenant and isinstance(error, Overloaded):
+                breaker.answered()  # the backend works, and `Delivery` pauses this tenant
+                return
             if tenant and permit is not Permit.PROBE and self._successes.of_another(tenant) >= started - EVIDENCE:
                 return
             self._concurrency.failed(started, ended)

@@ -108,7 +108,7 @@ def test_the_commands_of_the_control_store(tmp_path, monkeypatch, capfd):
         assert main._run(words) == 0, line
         out = capfd.readouterr().out
         assert out
-        if words[:2] == ["keys", "create"]:
+        if words[:2] == ["api-keys", "create"]:
             key = out.split("_")[2]
     assert key
 

@@ -27,14 +27,21 @@ _COMMANDS = {
     "new": "Write a package with a component of your own.",
     "control": "Create, upgrade and check the control store of a managed collector.",
     "tenants": "Create, list, show, suspend and resume tenants.",
-    "keys": "Create, list, revoke and rotate API keys.",
+    "api-keys": "Create, list, revoke and rotate API keys.",
+    "keys": "Make, replace and list the keys of sealed envelopes.",
     "plans": "Set, list, show and delete plans of tenants.",
     "operators": "Add, list and remove users of the admin API.",
     "rescue": "Recover dropped traces from the flight recorder of adaptive sampling.",
 }
 """Commands with their descriptions. Each command has its own file, which is loaded when the command is called."""
 
-_EXTRAS = {"sqlalchemy": "control", "alembic": "control", "psycopg": "postgresql"}
+_EXTRAS = {
+    "cryptography": "sealing",
+    "jwt": "sealing",
+    "sqlalchemy": "control",
+    "alembic": "control",
+    "psycopg": "postgresql",
+}
 """Optional packages that commands need, with the extra that installs them."""
 
 

@@ -113,6 +113,17 @@ def test_the_commands_of_the_control_store(tmp_path, monkeypatch, capfd):
     assert key
 
 
+def test_the_commands_for_sealing_keys(tmp_path, capfd):
+    page = (ROOT / "docs/topics/sealed-envelope.md").read_text("utf-8")
+    lines = [line for _, block in fenced(page, "console") for line in block.splitlines()]
+    assert len(lines) == 3
+    for line in lines:
+        words = shlex.split(line.removeprefix("$ otelwp-agent ").replace("/etc/otelwp", str(tmp_path)))
+        assert main._run(words) == 0, line
+        assert capfd.readouterr().out
+    assert {path.name for path in (tmp_path / "sealing").iterdir()} == {"opening-keys.json", "key-set.jws", "signing.key"}
+
+
 def test_the_quickstart_takes_what_generate_sends(tmp_path, monkeypatch, capfd):
     """`make run` and, in another terminal, every `generate` that a page shows."""
     quickstart = yaml.safe_load((ROOT / "examples/quickstart.yaml").read_text("utf-8"))

@@ -28,7 +28,8 @@ _COMMANDS = {
     "new": "Write a package with a component of your own.",
     "control": "Create, upgrade and check the control store of a managed collector.",
     "tenants": "Create, list, show, suspend and resume tenants.",
-    "keys": "Create, list, revoke and rotate API keys.",
+    "api-keys": "Create, list, revoke and rotate API keys.",
+    "keys": "Make, replace and list the keys of sealed envelopes.",
     "plans": "Set, list, show and delete plans of tenants.",
     "license": "Create keys of an issuer; issue, inspect and install licences.",
     "licenses": "Set, list, show, sign, revoke and restore the licences of a licence server.",
@@ -37,7 +38,14 @@ _COMMANDS = {
 }
 """Commands with their descriptions. Each command has its own file, which is loaded when the command is called."""
 
-_EXTRAS = {"sqlalchemy": "control", "alembic": "control", "psycopg": "postgresql", "ruamel": "migrate"}
+_EXTRAS = {
+    "cryptography": "sealing",
+    "jwt": "sealing",
+    "sqlalchemy": "control",
+    "alembic": "control",
+    "psycopg": "postgresql",
+    "ruamel": "migrate",
+}
 """Optional packages that commands need, with the extra that installs them."""
 
 

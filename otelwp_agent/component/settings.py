@@ -10,6 +10,9 @@ from otelwp_agent.config.blocks import Block, Queue, Retry
 from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from otelwp_agent.config.document import Path
     from otelwp_agent.config.references import Capability
 
 
@@ -22,6 +25,10 @@ class ComponentConfig(Block):
         Only for capabilities that the factory declares.
         """
         return ""
+
+    def contradictions(self) -> Iterator[tuple[Path, str]]:
+        """Yield settings that contradict others: their path below the component, and what is wrong."""
+        yield from ()
 
 
 class ReceiverConfig(ComponentConfig):

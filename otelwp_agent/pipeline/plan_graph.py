@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from otelwp_agent.component import Carries, Kind
-from otelwp_agent.config.explain import listing
+from otelwp_agent.config.explain import did_you_mean, listing
+from otelwp_agent.config.references import pipeline_references
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,7 +27,7 @@ def check_graph(
         problem
         for pipeline in pipelines.values()
         for problem in (*graph.wrong_signals(pipeline), *graph.unreadable_bodies(pipeline))
-    ] + [*graph.half_connectors(), *graph.cycles()]
+    ] + [*graph.half_connectors(), *graph.wrong_destinations(), *graph.cycles()]
 
 
 def emitted(factory: Factory, accepted: Signal) -> frozenset[Signal]:
@@ -114,6 +115,28 @@ class _Graph:
                     message = (
                         f"connector `{identifier}` has no source: list it under `exporters` of a {wanted} pipeline"
                     )
+                    yield self._problem(message, pipeline, "receivers", identifier)
+
+    def wrong_destinations(self) -> Iterator[Problem]:
+        """Refuse names of pipelines in the settings of connectors that do not exist or are not fed by the connector."""
+        for (kind, identifier), planned in self._components.items():
+            if kind is not Kind.CONNECTOR:
+                continue
+            named: dict[str, None] = {}
+            for name, below in pipeline_references(planned.config):
+                named[name] = None
+                fed = self._pipelines.get(name)
+                if fed is not None and identifier in fed.receivers:
+                    continue
+                if fed is None:
+                    message = f"there is no pipeline `{name}`" + did_you_mean(name, self._pipelines)
+                else:
+                    message = f"pipeline `{name}` does not have `{identifier}` as receiver: add it to its `receivers`"
+                path: Path = (kind.value, str(identifier), *below)
+                yield self._document.root.below(path).problem(message, path)
+            for pipeline in self._pipelines.values() if named else ():
+                if identifier in pipeline.receivers and pipeline.id not in named:
+                    message = f"connector `{identifier}` sends nothing here: none of its rules names this pipeline"
                     yield self._problem(message, pipeline, "receivers", identifier)
 
     def cycles(self) -> Iterator[Problem]:

@@ -142,6 +142,9 @@ class Exporter(Component):
     """The clients' headers (`Origin.headers`) that it reads, in lower case. A journal stores no other headers."""
     max_request_bytes: int | None = None
     """Bytes of the largest body for one call of `export`; larger batches are split before the call."""
+    throttled_by_tenant: bool = False
+    """Whether "too many requests" from the backend is about the tenant of the batch, not about all tenants. Then the
+    wait that it requests pauses the batches of this tenant only."""
 
     async def export(self, batch: Batch) -> int:
         """Send the batch and wait until the backend has accepted it; raise `PermanentError` or `RetryableError` if not.

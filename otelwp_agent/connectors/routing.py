@@ -47,6 +47,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from otelwp_agent.component import (
+    Carries,
     ComponentConfig,
     Connector,
     Context,
@@ -55,6 +56,7 @@ from otelwp_agent.component import (
     Kind,
     Reads,
     Stability,
+    Unfit,
 )
 from otelwp_agent.config.blocks import Block
 from otelwp_agent.config.references import PipelineRef  # noqa: TC001 - pydantic reads it
@@ -63,6 +65,7 @@ from otelwp_agent.errors import ConsumeError
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.routing.division import Routed, batch_of, divide
+from otelwp_agent.routing.facts import Depth
 from otelwp_agent.routing.parser import ConditionError, condition_of_statement, parse
 from otelwp_agent.routing.table import RoutingRule, RoutingTable
 from otelwp_agent.telemetry.metrics import Instrument
@@ -95,7 +98,7 @@ class Rule(Block):
     """A row of the table."""
 
     context: Literal["request", "resource", "scope", "span", "metric", "log"] = "resource"
-    """What paths without prefix refer to. `span`, `metric` and `log` apply to this signal only."""
+    """The telemetry that paths without prefix refer to. `span`, `metric` and `log` apply to this signal only."""
     condition: str = ""
     """The condition; empty matches everything."""
     statement: str = ""
@@ -144,13 +147,21 @@ class Config(ComponentConfig):
     error_mode: Annotated[Literal["propagate", "ignore", "silent"], _UNUSED] = "propagate"
     """The Collector's setting for errors of conditions at run time."""
 
+    def unfit_for(self, bodies: Carries) -> Unfit | None:
+        """Return why encoded bodies cannot be routed: a rule reads more than the request."""
+        for place, rule in enumerate(self.table) if bodies is not Carries.PLAIN else ():
+            for signal in rule.signals:
+                if parse(rule.text, rule.context, signal).depth > Depth.REQUEST:
+                    reason = "this rule reads them: use only rules of the context `request`"
+                    return Unfit(("table", place), reason)
+        return None
+
     def contradictions(self) -> Iterator[tuple[Path, str]]:
         """Yield rules that can never match, because an earlier rule takes their items."""
         for place, rule in enumerate(self.table):
             for first, earlier in enumerate(self.table[:place]):
-                same = earlier.text in {"true", rule.text} and earlier.context == rule.context
-                takes_all = earlier.text == "true" and set(rule.signals) <= set(earlier.signals)
-                if earlier.action == "move" and (takes_all or (same and earlier.text != "true")):
+                same = earlier.text == "true" or (earlier.text, earlier.context) == (rule.text, rule.context)
+                if same and earlier.action == "move" and set(rule.signals) <= set(earlier.signals):
                     message = (
                         f"this rule is never reached: rule {first + 1} of the table takes its items before; "
                         "put this rule before it, or remove one of them"
@@ -262,6 +273,7 @@ FACTORY = Factory(
     Routing,
     stability=Stability.ALPHA,
     tier=Tier.ENTERPRISE,
+    accepts=Carries.ENCODED,
     reads=Reads.ATTRIBUTES,
     effects=frozenset({Effect.DROPS}),
     instruments=(ROUTED, UNMATCHED),

@@ -94,7 +94,7 @@ class CommitBuilder:
         """Copy an entry from an older segment. All moved entries come before all requests."""
         origin = context.origin
         sender = (origin.receiver, origin.transport, origin.tenant, *origin.headers.items())
-        number = self._number_of(("moved", sender, context.pipelines), context)
+        number = self._number_of(("moved", sender, context.pipelines, context.encodings), context)
         seq = self.next
         self.branches += [(seq, place, name) for place, name in done]
         parts = records.moved(self.segment.marker, seq, number, record)
@@ -105,7 +105,8 @@ class CommitBuilder:
         """Add a request."""
         number = self._numbers.get(request.key)
         if number is None:
-            number = self._number_of(request.key, RequestContext(request.origin(), request.pipelines))
+            context = RequestContext(request.origin(), request.pipelines, request.batch.encodings)
+            number = self._number_of(request.key, context)
         batch = request.batch
         parts = records.entry(self.segment.marker, self.next, batch.signal, number, batch.items, batch.body)
         self.requests.append(request)

@@ -133,7 +133,7 @@ class RedisStore:
         if task is None:
             return
         # The client sends with `asyncio.wait_for`, which loses a cancellation on Python 3.11 if the send just ended:
-        # without the flag, the task would go on for ever.
+        # without the flag, the task would never end.
         self._stopping = True
         task.cancel()
         await asyncio.wait([task])

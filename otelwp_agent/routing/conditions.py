@@ -42,9 +42,9 @@ class Condition:
     """All facts that it may read."""
 
     @property
-    def level(self) -> Depth:
+    def depth(self) -> Depth:
         """The depth to which telemetry must be read for it."""
-        return max((reader.level for reader in self.readers), default=Depth.REQUEST)
+        return max((reader.depth for reader in self.readers), default=Depth.REQUEST)
 
 
 def constant(text: str, *, result: bool) -> Condition:

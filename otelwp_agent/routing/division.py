@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from otelwp_agent.routing.facts import Item
     from otelwp_agent.routing.table import ResourceMatch, RoutingTable, Targets
 
-_ITEMS: dict[Signal, Callable[[bytes], Any]] = {
+ITEM_PARSERS: dict[Signal, Callable[[bytes], Any]] = {
     Signal.TRACES: pb.RoutedSpan.FromString,
     Signal.LOGS: pb.LogAttributes.FromString,
     Signal.METRICS: pb.MetricAttributes.FromString,
 }
+"""Parsers of an item with the fields that conditions read, by signal."""
 
 
 class Routed(NamedTuple):
@@ -46,7 +47,7 @@ def divide(table: RoutingTable, signal: Signal, body: bytes, origin: Origin, *, 
     With `whole_traces`, all spans of a trace go where the first rule that matches any of them sends it. Raises
     `MalformedError` if the request cannot be read.
     """
-    if table.level is Depth.REQUEST:
+    if table.depth is Depth.REQUEST:
         return [Routed(table.targets(table.know(Facts(origin), b"").mask), body, None)]
     request = parse(pb.Resources.FromString, body)
     facts = Facts(origin)
@@ -89,7 +90,7 @@ class _Masks:
     def __init__(self, table: RoutingTable, signal: Signal, facts: Facts, *, whole_traces: bool) -> None:
         self.table = table
         self._facts = facts
-        self._parse: Callable[[bytes], Item] = _ITEMS[signal]
+        self._parse: Callable[[bytes], Item] = ITEM_PARSERS[signal]
         self._joins = whole_traces and signal is Signal.TRACES
         self._traces: dict[bytes, int] = {}
         self.rows: list[tuple[int, bytes]] = []

@@ -56,7 +56,7 @@ class FactReader:
 
     path: str
     """Its full path, for messages: `resource.attributes["service.name"]`."""
-    level: Depth
+    depth: Depth
     read: Callable[[Facts], Value]
     key: bytes | None = None
     """The key, if the fact is an attribute."""

@@ -129,7 +129,7 @@ class _Parser:
         return self._tokens[self._at]
 
     def _take(self, *texts: str) -> _Token | None:
-        """Return the next token and go on if it is one of `texts`, which are no quoted texts."""
+        """Return the next token and step over it if it is one of `texts`, which are no quoted texts."""
         token = self._here
         if token.kind == "text" or token.text not in texts:
             return None

@@ -64,9 +64,9 @@ def _milliseconds(facts: Facts) -> float:
     return max(0, span.end_time_unix_nano - span.start_time_unix_nano) / 1e6
 
 
-def _few(path: str, level: Depth, read: Callable[[Facts], Value]) -> FactReader:
+def _few(path: str, depth: Depth, read: Callable[[Facts], Value]) -> FactReader:
     """Return a reader of a fact that has few different values."""
-    return FactReader(path, level, read, raw=read)
+    return FactReader(path, depth, read, raw=read)
 
 
 _FIELDS: Mapping[str, FactReader] = {
@@ -126,11 +126,11 @@ def _header(name: str) -> FactReader:
 
 
 def _attribute(prefix: str, key: str) -> FactReader:
-    level, attributes = _ATTRIBUTES[prefix]
+    depth, attributes = _ATTRIBUTES[prefix]
     raw = key.encode()
     return FactReader(
         f'{prefix}.attributes["{key}"]',
-        level,
+        depth,
         lambda facts: value_of(attributes(facts).get(raw)),
         raw,
         lambda facts: attributes(facts).get(raw),
@@ -142,4 +142,4 @@ def _unknown(path: str, own: str) -> str:
     known += ['request["header"]', *(f'{prefix}.attributes["key"]' for prefix in ("resource", "scope", own))]
     if own == "metric":
         known.pop()  # the attributes of its points are not read
-    return f"there is no path `{path}`: there are {', '.join(f'`{name}`' for name in sorted(known))}"
+    return f"`{path}` is unknown: the paths are {', '.join(f'`{name}`' for name in sorted(known))}"

@@ -59,24 +59,21 @@ class RoutingTable:
         """Use `rules` for items of one signal."""
         self.rules = rules
         self.default = default
+        self.depth = max((rule.condition.depth for rule in rules), default=Depth.REQUEST)
+        """The depth to which telemetry must be read."""
         self._readers = tuple(dict.fromkeys(reader for rule in rules for reader in rule.condition.readers))
-        self._request_readers = [reader for reader in self._readers if reader.level is Depth.REQUEST]
-        self._keys = {level: _keys(self._readers, level) for level in Depth}
-        deep = [rule.condition for rule in rules if rule.condition.level > Depth.RESOURCE]
+        self._request_readers = [reader for reader in self._readers if reader.depth is Depth.REQUEST]
+        self._keys = {depth: _keys(self._readers, depth) for depth in Depth}
+        deep = [rule.condition for rule in rules if rule.condition.depth > Depth.RESOURCE]
         raws = [reader.raw for reader in dict.fromkeys(reader for condition in deep for reader in condition.readers)]
         self._raws = [raw for raw in raws if raw is not None]
         """Determine together which rules match an item …"""
         self._remembers_items = None not in raws
         """… unless a rule reads a fact that has too many values."""
-        self._reads_scopes = any(reader.level is Depth.SCOPE for reader in self._readers)
+        self._reads_scopes = any(reader.depth is Depth.SCOPE for reader in self._readers)
         self._resources: OrderedDict[Hashable, tuple[ResourceMatch, Mapping[bytes, bytes]]] = OrderedDict()
         self._items: OrderedDict[Hashable, int] = OrderedDict()
         self._targets: dict[int, Targets] = {}
-
-    @property
-    def level(self) -> Depth:
-        """The depth to which telemetry must be read."""
-        return max((rule.condition.level for rule in self.rules), default=Depth.REQUEST)
 
     def know(self, facts: Facts, resource: bytes) -> ResourceMatch:
         """Return what the request and a serialized resource decide; set the resource of `facts`."""
@@ -127,7 +124,7 @@ class RoutingTable:
     def _known(self, facts: Facts) -> ResourceMatch:
         mask, left = 0, []
         for place, rule in enumerate(self.rules):
-            if rule.condition.level > Depth.RESOURCE:
+            if rule.condition.depth > Depth.RESOURCE:
                 left.append((1 << place, rule))
             elif rule.condition.test(facts):
                 mask |= 1 << place
@@ -155,8 +152,8 @@ class RoutingTable:
         return tuple(dict.fromkeys(targets))
 
 
-def _keys(readers: Iterable[FactReader], level: Depth) -> frozenset[bytes]:
-    return frozenset(reader.key for reader in readers if reader.level is level and reader.key is not None)
+def _keys(readers: Iterable[FactReader], depth: Depth) -> frozenset[bytes]:
+    return frozenset(reader.key for reader in readers if reader.depth is depth and reader.key is not None)
 
 
 def _wanted(attributes: Iterable[pb.KeyValue], keys: frozenset[bytes]) -> dict[bytes, bytes]:

@@ -104,6 +104,7 @@ class Sender:
             max_bytes=min(limits, default=None),
             journaled=keeps,
             dead_letters=dead_letters,
+            throttled_by_tenant=exporter.throttled_by_tenant,
             random=random,
         )
 

@@ -53,6 +53,7 @@ class One:
             max_bytes=max_bytes,
             journaled=journaled,
             dead_letters=dead_letters,
+            throttled_by_tenant=False,
             random=lambda: 0.5,
         )
 

@@ -51,7 +51,6 @@ from otelwp_agent.component import (
     ComponentConfig,
     Connector,
     Context,
-    Effect,
     Factory,
     Kind,
     Reads,
@@ -177,13 +176,18 @@ class Routing(Connector):
         """Compile the table for each signal."""
         super().__init__(context)
         self._whole_traces = config.whole_traces
-        self.tables = {signal: table_of(config, signal) for signal in Signal}
+        tables = {signal: table_of(config, signal) for signal in Signal}
+        self.tables = {signal: table for signal, table in tables.items() if table.rules or table.default}
+        """The tables of the signals for which there is a pipeline."""
         self.headers = sorted({name for rule in config.table for name in _headers(rule)})
         self._unmatched = context.registry.counter(UNMATCHED, connector=str(context.id))
         self._last: tuple[bytes, Origin | None, list[Routed]] = _NONE
 
     def consume(self, batch: Batch) -> None:
         """Forward each part of the batch to its pipelines; raise, with nothing accepted, if one of them is full."""
+        if batch.signal not in self.tables:
+            self.next[batch.signal].consume(batch)
+            return
         routed, self._last = self._divide(batch), _NONE
         if len(routed) == 1 and routed[0].targets:
             self.choose(batch.signal, routed[0].targets).consume(batch)
@@ -214,6 +218,8 @@ class Routing(Connector):
 
     def refusal(self, batch: Batch) -> RetryableError | None:
         """Return the error if a pipeline that gets a part of the batch has no capacity for it, else `None`."""
+        if batch.signal not in self.tables:
+            return super().refusal(batch)
         return self._refusal([(part, batch_of(batch, part)) for part in self._divide(batch)])
 
     def _refusal(self, parts: Sequence[tuple[Routed, Batch]]) -> RetryableError | None:
@@ -275,6 +281,5 @@ FACTORY = Factory(
     tier=Tier.ENTERPRISE,
     accepts=Carries.ENCODED,
     reads=Reads.ATTRIBUTES,
-    effects=frozenset({Effect.DROPS}),
     instruments=(ROUTED, UNMATCHED),
 )

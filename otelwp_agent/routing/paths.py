@@ -6,6 +6,7 @@ Names are those of the Collector's transformation language. In a rule of the con
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 from otelwp_agent.routing.facts import Depth, FactReader, value_of
@@ -120,11 +121,13 @@ def _full(path: str, context: str) -> str:
     return path if path.partition(".")[0] in CONTEXTS else f"{context}.{path}"
 
 
+@lru_cache(maxsize=4096)  # rules that read the same fact share its reader
 def _header(name: str) -> FactReader:
     lower = name.lower()
     return _few(f'request["{name}"]', Depth.REQUEST, lambda facts: facts.origin.headers.get(lower))
 
 
+@lru_cache(maxsize=4096)
 def _attribute(prefix: str, key: str) -> FactReader:
     depth, attributes = _ATTRIBUTES[prefix]
     raw = key.encode()

@@ -25,6 +25,7 @@ _COMMANDS = {
     "journal": "Verify a journal on disk.",
     "dead-letter": "List, show, resend and purge requests that a backend has refused permanently.",
     "sampling": "Explain adaptive sampling, and try other rules on recorded traces.",
+    "route": "Explain where the rules of the connector `routing` send telemetry.",
     "new": "Write a package with a component of your own.",
     "control": "Create, upgrade and check the control store of a managed collector.",
     "tenants": "Create, list, show, suspend and resume tenants.",

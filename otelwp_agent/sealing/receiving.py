@@ -8,23 +8,17 @@ what their header says in clear, as authenticated by the credential of the tenan
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
-
-import orjson
+from typing import TYPE_CHECKING
 
 from otelwp_agent.errors import TooLargeError
 from otelwp_agent.model.batch import Batch
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.sealing import content
-from otelwp_agent.sealing.envelope import ENCODING, MEDIA_TYPE, OTLP, TRANSPORT, parse, unseal
+from otelwp_agent.sealing.envelope import ENCODING, OTLP, TRANSPORT, parse, unseal
 from otelwp_agent.sealing.errors import SealedError, SealedReason
 from otelwp_agent.sealing.freshness import Freshness, check_tenant
 from otelwp_agent.sealing.key_ring import KeyRing
-from otelwp_agent.telemetry.metrics import Instrument
-from otelwp_agent.transport import status as statuses
-from otelwp_agent.transport.http_messages import Response
+from otelwp_agent.sealing.metrics import ENVELOPES
 from otelwp_agent.transport.watched_file import WatchedFile
 
 if TYPE_CHECKING:
@@ -34,56 +28,19 @@ if TYPE_CHECKING:
     import structlog
 
     from otelwp_agent.config import blocks
-    from otelwp_agent.errors import ConsumeError
     from otelwp_agent.model.batch import Origin
     from otelwp_agent.model.signal import Signal
-    from otelwp_agent.model.stepwise_checking import StepwiseChecker
     from otelwp_agent.sealing.deduplication import Deduplicator
     from otelwp_agent.sealing.envelope import Envelope, SealedHeader
     from otelwp_agent.telemetry.metrics import Registry
     from otelwp_agent.transport.decoding import Decoding, Steps
-    from otelwp_agent.transport.http_messages import Head
+    from otelwp_agent.transport.http_messages import Head, Response
+    from otelwp_agent.transport.otlp_answers import OtlpRoute
 
     Answer = Response | asyncio.Future[Response]
 
 OFF_LOOP = 256 * 1024
 """Bytes of an OTLP request from which on its envelope is opened in a thread: a millisecond on the event loop."""
-
-PROBLEM = "application/problem+json"
-_REFRESH = {
-    SealedReason.UNKNOWN_KEY: "key_set",
-    SealedReason.WRONG_SUITE: "key_set",
-    SealedReason.ALTERED: "key_set",
-    SealedReason.STALE: "time",
-    SealedReason.OTHER_TENANT: "credential",
-}
-"""What a sender has to refresh, by reason."""
-_STATUSES = {
-    SealedReason.UNKNOWN_KEY: HTTPStatus.CONFLICT,
-    SealedReason.WRONG_SUITE: HTTPStatus.CONFLICT,
-    SealedReason.STALE: HTTPStatus.CONFLICT,
-    SealedReason.OTHER_TENANT: HTTPStatus.FORBIDDEN,
-    SealedReason.TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-}
-
-ENVELOPES = Instrument(
-    "otelwp_receiver_sealed_requests",
-    "Sealed requests that were opened, or forwarded as they are.",
-    labels=("receiver", "mode"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class SealedRoute:
-    """How a receiver handles the requests of one signal."""
-
-    signal: Signal
-    check: Callable[[bytes], int]
-    """Checks an OTLP request and returns the number of its items."""
-    stepwise: StepwiseChecker
-    """The same in steps, for large requests."""
-    forward: Callable[[Batch, Head, Response], Answer]
-    """Forwards a batch to the pipelines; returns the answer for its sender."""
 
 
 class SealedBodies:
@@ -131,7 +88,7 @@ class SealedBodies:
             self._file.check()
 
     def read(
-        self, route: SealedRoute, body: bytes, head: Head, origin: Origin, answers: tuple[Response, Response]
+        self, route: OtlpRoute, body: bytes, head: Head, origin: Origin, answers: tuple[Response, Response]
     ) -> Answer:
         """Handle a request; `answers` are those if it is accepted now, and if it was accepted before.
 
@@ -172,7 +129,7 @@ class SealedBodies:
     def _open(self, envelope: Envelope, ring: KeyRing) -> bytes:
         return content.decode(envelope.header, unseal(envelope, ring, self._now()), self._max_bytes)
 
-    def _steps(self, envelope: Envelope, ring: KeyRing, route: SealedRoute) -> Steps:
+    def _steps(self, envelope: Envelope, ring: KeyRing, route: OtlpRoute) -> Steps:
         """Open an envelope and count its items, in a thread."""
         plain = self._open(envelope, ring)
         yield
@@ -196,29 +153,6 @@ class SealedBodies:
 
         self._ring = read_key_ring(text)
         return {"keys": len(self._ring)}
-
-
-def render_error(head: Head, status: int, error: ConsumeError) -> Response:
-    """Return the answer to a refused envelope: a problem (RFC 9457) with the reason, and what to refresh."""
-    del head
-    reason = SealedReason(error.reason) if isinstance(error, SealedError) else None
-    if reason is not None:
-        status = _STATUSES.get(reason, HTTPStatus.BAD_REQUEST)
-    problem: dict[str, Any] = {
-        "type": "about:blank",
-        "title": "the envelope is refused" if reason is not None else "the request is refused",
-        "status": int(status),
-        "detail": str(error),
-        "reason": error.reason,
-    }
-    if reason in _REFRESH:
-        problem["refresh"] = _REFRESH[reason]
-    return Response(status, orjson.dumps(problem), PROBLEM, statuses.response_headers(error))
-
-
-def is_sealed(head: Head) -> bool:
-    """Return whether a request has an envelope as its body."""
-    return head.media_type == MEDIA_TYPE
 
 
 def _check_kind(header: SealedHeader, signal: Signal) -> None:

@@ -104,10 +104,9 @@ class SealedBodies:
         message = self._deduplicator.message(tenant or header.customer, header)
 
         def forward(data: bytes, items: int, encodings: tuple[str, ...] = ()) -> Answer:
-            self._counter.value += 1
             batch = Batch(route.signal, data, items, origin, ((Receipt(items), items),), encodings)
             batch.message = message
-            return self._deduplicator.process(message, lambda: route.forward(batch, head, ok), again)
+            return self._deduplicator.process(message, lambda: self._forward(route, batch, head, ok), again)
 
         def forward_opened(opened: tuple[bytes, int]) -> Answer:
             plain, items = opened
@@ -125,6 +124,11 @@ class SealedBodies:
         steps = self._steps(envelope, ring, route)
         reserve = min(self._max_bytes, header.plain_size) + route.stepwise.memory
         return self._decoding.run(steps, len(body), forward_opened, in_thread=True, reserve=reserve)
+
+    def _forward(self, route: OtlpRoute, batch: Batch, head: Head, ok: Response) -> Answer:
+        answer = route.forward(batch, head, ok)
+        self._counter.value += 1
+        return answer
 
     def _open(self, envelope: Envelope, ring: KeyRing) -> bytes:
         return content.decode(envelope.header, unseal(envelope, ring, self._now()), self._max_bytes)

@@ -124,17 +124,20 @@ _REFRESH = {
     "other_tenant": "credential",
 }
 """What the sender of a refused envelope has to refresh, by the reason of the refusal (`sealing.errors`)."""
-_CONFLICTS = frozenset({"unknown_key", "wrong_suite", "stale"})
-"""Reasons that the sender can remove by sealing the same content again: 409."""
+_STATUSES = {
+    "unknown_key": HTTPStatus.CONFLICT,
+    "wrong_suite": HTTPStatus.CONFLICT,
+    "stale": HTTPStatus.CONFLICT,
+    "other_tenant": HTTPStatus.FORBIDDEN,
+    "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+}
+"""Statuses by reason, where they are not those of the error. 409: the same content can be accepted if sealed again."""
 
 
 def _problem(status: int, error: ConsumeError) -> Response:
     """Return the answer to a refused envelope, with the reason and what to refresh."""
     reason = error.reason
-    if reason in _CONFLICTS:
-        status = HTTPStatus.CONFLICT
-    elif reason == "other_tenant":
-        status = HTTPStatus.FORBIDDEN
+    status = _STATUSES.get(reason, status)
     problem = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": int(status), "detail": str(error)}
     problem |= {"reason": reason} | ({"refresh": _REFRESH[reason]} if reason in _REFRESH else {})
     return Response(int(status), orjson.dumps(problem), PROBLEM, statuses.response_headers(error))

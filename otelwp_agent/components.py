@@ -25,6 +25,7 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
         "adaptive_sampling",
         "attributes",
         "batch",
+        "compression",
         "memory_limiter",
         "probabilistic_sampler",
         "resource",

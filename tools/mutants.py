@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -46,7 +45,8 @@ REQUIRED_PERCENT = 90
 NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "mutants")
 SETTINGS = {
     "source_paths": [PACKAGE],
-    "pytest_add_cli_args": ["-p", "no:cacheprovider"],
+    # The profile is in tools/fastest_first.py.
+    "pytest_add_cli_args": ["-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-profile=mutants"],
     "process_isolation": "forkserver",  # gRPC and threads that tests started do not survive a fork
     "timeout_multiplier": 5.0,
     "timeout_constant": 2.0,  # seconds that are added to the duration of the tests, before the multiplication
@@ -208,9 +208,8 @@ class Workspace:
 
     def _mutmut(self, *arguments: str) -> str:
         command = [str(Path(sysconfig.get_path("scripts")) / "mutmut"), *arguments]
-        environment = {**os.environ, "CI": "true"}  # hypothesis draws the same examples for every mutant
         ended = subprocess.run(  # noqa: S603 - the mutmut of this environment
-            command, cwd=self._folder, env=environment, capture_output=True, text=True, check=False
+            command, cwd=self._folder, capture_output=True, text=True, check=False
         )
         if ended.returncode:
             output = (ended.stdout + ended.stderr).replace("\r", "\n").splitlines()

@@ -97,6 +97,7 @@ class RedisStore:
         self._client: Any = None
         self._script: Any = None
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
 
     def wake(self) -> None:
         """Call Redis soon: a key needs units."""
@@ -123,6 +124,7 @@ class RedisStore:
         except ValueError as error:
             raise StartError(f"redis.url: {error}") from error
         self._script = self._client.register_script(SCRIPT)
+        self._stopping = False
         self._task = spawn(self._run(), name="rate_limiter: lease units from Redis")
 
     async def stop(self) -> None:
@@ -130,6 +132,9 @@ class RedisStore:
         task, self._task = self._task, None
         if task is None:
             return
+        # The client sends with `asyncio.wait_for`, which loses a cancellation on Python 3.11 if the send just ended:
+        # without the flag, the task would never end.
+        self._stopping = True
         task.cancel()
         await asyncio.wait([task])
         if self.connected:
@@ -141,7 +146,10 @@ class RedisStore:
     async def _run(self) -> None:
         pause = SHORTEST_PAUSE
         while True:
-            if await self._exchange():
+            answers = await self._exchange()
+            if self._stopping:
+                return
+            if answers:
                 pause = SHORTEST_PAUSE
                 await self._rest()
             else:

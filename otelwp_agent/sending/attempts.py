@@ -30,17 +30,17 @@ EVIDENCE = 1.0
 class Successes:
     """When the attempts of two different tenants succeeded last. Batches without a tenant count as those of one."""
 
-    __slots__ = ("_other", "_other_at", "_tenant", "_tenant_at")
+    __slots__ = ("_other_at", "_tenant", "_tenant_at")
 
     def __init__(self) -> None:
         """Start without a success."""
-        self._tenant = self._other = ""
+        self._tenant = ""
         self._tenant_at = self._other_at = float("-inf")
 
     def add(self, tenant: str, at: float) -> None:
         """Record a success of a tenant."""
         if tenant != self._tenant:
-            self._other, self._other_at = self._tenant, self._tenant_at
+            self._other_at = self._tenant_at
             self._tenant = tenant
         self._tenant_at = at
 

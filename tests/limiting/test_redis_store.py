@@ -146,3 +146,14 @@ async def test_a_missing_client_is_an_error_that_says_what_to_install(monkeypatc
 
 async def test_a_store_that_was_not_started_can_be_stopped():
     await Replica("redis://127.0.0.1").store.stop()
+
+
+async def test_the_store_stops_at_every_point_of_a_call():
+    async with RedisServer(time.time) as server:
+        for steps in range(120):
+            replica = Replica(server.url)
+            replica.store.start()
+            for _ in range(steps):
+                await asyncio.sleep(0)  # one step of the call
+            async with asyncio.timeout(20):
+                await replica.store.stop()

@@ -51,7 +51,7 @@ MAX_REQUEST_SIZE = 20 * 2**20
 """Default limit of the collector for a body, before compression."""
 MESSAGE_ID_BYTES = 16
 _REGION_FAILS = frozenset({502, 503, 504})
-"""Statuses of a region that cannot accept anything now, whoever sends it."""
+"""Statuses of a region that cannot accept anything now, from any sender."""
 
 ENDPOINT = Instrument(
     "otelwp_managed_endpoint",

@@ -123,8 +123,8 @@ class JournalSnapshot:
                 "accounts": self.accounts,
                 "time": self.time,
                 "adjusted": self.adjusted,
-                "messages": self.messages,
             }
+            | ({"messages": self.messages} if self.messages else {})
         )
 
     @classmethod

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from otelwp_agent.errors import TooLargeError
+from otelwp_agent.errors import StartError, TooLargeError
 from otelwp_agent.model.batch import Batch
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.sealing import content
@@ -19,11 +19,13 @@ from otelwp_agent.sealing.errors import SealedError, SealedReason
 from otelwp_agent.sealing.freshness import Freshness, check_tenant
 from otelwp_agent.sealing.key_ring import KeyRing
 from otelwp_agent.sealing.metrics import ENVELOPES
+from otelwp_agent.storage import files
 from otelwp_agent.transport.watched_file import WatchedFile
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     import structlog
 
@@ -70,11 +72,15 @@ class SealedBodies:
         self._now = now
         self._ring = KeyRing(())
         self._file = WatchedFile(settings.keys, self._use, name=name, log=log) if self.opens else None
+        self._creates = settings.create
+        self._name, self._log = name, log
         self._counter = registry.counter(ENVELOPES, receiver=receiver, mode=settings.mode)
 
     def start(self) -> None:
         """Read the keys and watch their file; raise `StartError`."""
         if self._file is not None:
+            if self._creates and not self._file.path.exists():
+                self._create(self._file.path)
             self._file.start()
 
     def stop(self) -> None:
@@ -151,6 +157,22 @@ class SealedBodies:
             raise TooLargeError(f"the envelope holds {header.plain_size} bytes, the most is {self._max_bytes}")
         if not header.encodings and envelope.content_bytes != header.plain_size:
             raise _malformed("its size is not the one in its header")
+
+    def _create(self, path: Path) -> None:
+        """Write a file with a first key, and log what senders need to seal to it."""
+        from otelwp_agent.licensing.public_keys import encode_base64url  # noqa: PLC0415 - only at the first start
+        from otelwp_agent.sealing.key_files import opening_keys_text  # noqa: PLC0415 - the same
+        from otelwp_agent.sealing.rotation import new_key  # noqa: PLC0415 - the same
+        from otelwp_agent.sealing.suites import SealingSuite  # noqa: PLC0415 - the same
+
+        key = new_key(SealingSuite.X25519, float(int(self._now())))
+        try:
+            files.make_directory(path.parent)
+            files.replace_file(path, opening_keys_text(1, [key]))
+        except OSError as error:
+            raise StartError(f"{self._name}: sealed.keys: cannot create {path}: {error.strerror}") from error
+        public = encode_base64url(key.suite.public_bytes(key.private))
+        self._log.warning("sealing key created", file=str(path), key_id=key.key_id, public_key=public)
 
     def _use(self, text: str) -> Mapping[str, object]:
         from otelwp_agent.sealing.key_files import read_key_ring  # noqa: PLC0415 - only collectors with keys

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import structlog
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
 from otelwp_agent.component import Carries, ComponentId, Context, Kind
 from otelwp_agent.errors import Overloaded, StartError, UnauthenticatedError
@@ -361,3 +362,27 @@ async def test_without_the_settings_envelopes_and_keys_of_requests_mean_nothing(
 def test_wrong_settings(settings, words):
     with pytest.raises(ValidationError, match=words):
         Config.model_validate({"protocols": {"http": None}, **settings})
+
+
+async def test_the_first_key_is_created_and_the_log_says_what_senders_need(tmp_path):
+    folder = tmp_path / "new"
+    settings = {"keys": str(folder / "opening-keys.json"), "create": True}
+    with capture_logs() as logs:
+        async with Collector(tmp_path, sealed=settings):
+            pass
+    (created,) = [line for line in logs if line["event"] == "sealing key created"]
+    public = decode_base64url(created["public_key"])
+    recipient = Recipient(created["key_id"], SealingSuite.X25519, public)
+    file = folder / "opening-keys.json"
+    assert file.stat().st_mode & 0o777 == 0o600
+    before = file.read_bytes()
+    async with Collector(tmp_path, sealed=settings) as collector:  # with the same key
+        assert (await collector.send(sealed(recipient=recipient)))[0] == 200
+    assert file.read_bytes() == before
+
+
+async def test_a_key_that_cannot_be_created(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StartError, match=r"sealed\.keys"):
+        async with Collector(tmp_path, sealed={"keys": str(tmp_path / "file/keys.json"), "create": True}):
+            pass

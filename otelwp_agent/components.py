@@ -26,6 +26,7 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
         "attributes",
         "batch",
         "compression",
+        "encryption",
         "memory_limiter",
         "probabilistic_sampler",
         "resource",

@@ -9,11 +9,17 @@ a few percent. docs/adr/0013-no-dictionary.md has the measurements, also of trai
 
 Example::
 
+    receivers: {otlp: {protocols: {http: }}}
     processors:
       batch:
       compression:
         encoding: zstd
         level: 1
+    exporters:
+      managed: {endpoint: https://eu.collector.example, api_key: "${env:WPOTEL_API_KEY:-none}"}
+    service:
+      pipelines:
+        traces: {receivers: [otlp], processors: [batch, compression], exporters: [managed]}
 """
 
 from __future__ import annotations

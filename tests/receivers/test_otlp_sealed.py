@@ -11,6 +11,7 @@ import structlog
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
+from otelwp_agent.codecs.compact_jws import decode_base64url
 from otelwp_agent.component import Carries, ComponentId, Context, Kind
 from otelwp_agent.errors import Overloaded, StartError, UnauthenticatedError
 from otelwp_agent.model.signal import Signal

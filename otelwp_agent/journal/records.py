@@ -64,6 +64,9 @@ class RecordKind(IntEnum):
     """A request copied from an older segment: its number there (u64), then its body. It no longer counts there."""
     COMMIT = 5
     """The end of one write (`Commit`)."""
+    MESSAGE = 6
+    """The message that the next entry is the request of (`MessageRow`, as JSON). If the entry is missing, it means
+    nothing: its request was not accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +159,6 @@ class Commit:
     branches: Sequence[tuple[int, int, str]] = field(default=())
     exporters: Sequence[ExporterRow] = field(default=())
     """The sums of all exporters, about once a second."""
-    messages: Sequence[MessageRow] = field(default=())
-    """The messages of its entries that have one."""
 
     def encode(self) -> bytes:
         """Return it as JSON with its length before it and the released entries (u64) behind it."""
@@ -168,8 +169,6 @@ class Commit:
             data["branches"] = self.branches
         if self.exporters:
             data["exporters"] = self.exporters
-        if self.messages:
-            data["messages"] = self.messages
         text = orjson.dumps(data)
         return _LENGTH.pack(len(text)) + text + array("Q", self.released).tobytes()
 
@@ -185,7 +184,6 @@ class Commit:
             released,
             [tuple(row) for row in data.get("branches", ())],
             [tuple(row) for row in data.get("exporters", ())],
-            data.get("messages", ()),
         )
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from operator import gt
 from typing import TYPE_CHECKING
 
+import orjson
+
 from otelwp_agent.journal.mark import read_mark
 from otelwp_agent.journal.records import (
     HEADER_BYTES,
@@ -116,6 +118,8 @@ class _SegmentReading:
         self.segment = segment
         self._before = before
         self._recovered = recovered
+        self._message: MessageRow | None = None
+        """The message of the next entry."""
         self._released = array("Q")
         self._uncovered: list[tuple[int, Key, int]] = []
         """Entries, once for each of their ledgers, without sums after them yet: number, ledger, items."""
@@ -129,6 +133,7 @@ class _SegmentReading:
             segment.first = self._before.end  # if neither its snapshot nor an entry states it
         for found in segment.scan():
             if isinstance(found, JournalDamage):
+                self._message = None  # perhaps its entry is damaged
                 if last and found.offset + found.length == segment.size:
                     recovered.torn += found.length
                 else:
@@ -144,7 +149,7 @@ class _SegmentReading:
                     self._skip_to(commit.entries.stop, found.offset)
                 self._commit(commit)
             else:
-                if not known:
+                if not known and found.kind is not RecordKind.MESSAGE:
                     segment.first, known = found.seq, True
                 self._add(found)
         self._accept_uncovered()
@@ -181,7 +186,6 @@ class _SegmentReading:
         self._released.extend(commit.released)
         recovered.accounts.update({row[:3]: row for row in commit.accounts})
         recovered.exporters = commit.exporters or recovered.exporters
-        recovered.messages += commit.messages
         for seq, pipeline, name in commit.branches:
             recovered.branches.setdefault(seq, set()).add((pipeline, name))
 
@@ -217,8 +221,11 @@ class _SegmentReading:
         segment.sizes.extend([0] * gap)
 
     def _add(self, record: JournalRecord) -> None:
-        """Add an entry; numbers missing before it were damaged."""
+        """Add an entry, or the message of the next one; numbers missing before an entry were damaged."""
         segment = self.segment
+        if record.kind is RecordKind.MESSAGE:
+            self._message = orjson.loads(record.payload)
+            return
         if record.seq < segment.end:
             return
         self._skip_to(record.seq, record.offset)
@@ -230,6 +237,9 @@ class _SegmentReading:
         segment.sizes.append(size)
         segment.live += 1
         segment.live_bytes += size
+        if self._message is not None:
+            self._recovered.messages.append(self._message)
+            self._message = None
         if record.kind is RecordKind.MOVED:
             self._released.append(record.moved_from())
         else:

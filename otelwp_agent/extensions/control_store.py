@@ -1,6 +1,6 @@
 """Open the control store: tenants, plans and API keys for other extensions, such as `api_key`.
 
-The store is created with `otelwp-agent control migrate` and filled with `otelwp-agent tenants` and `otelwp-agent keys`.
+The store is created with `otelwp-agent control migrate` and filled with `otelwp-agent tenants` and `api-keys`.
 It is a file (SQLite) or a PostgreSQL database, which several agents share. The agent keeps tenants, plans and keys in
 memory, and reads changes in the background within a second. While the store is unreachable, the last state stays in
 use. At the start, the store must be reachable.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+import orjson
+
 from otelwp_agent.journal import records
 from otelwp_agent.journal.records import Commit, RecordKind, RequestContext
+from otelwp_agent.sealing.message_memory import row_of_message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,6 +111,9 @@ class CommitBuilder:
             context = RequestContext(request.origin(), request.pipelines, request.batch.encodings)
             number = self._number_of(request.key, context)
         batch = request.batch
+        if batch.message is not None:
+            row = orjson.dumps(row_of_message(batch.message))
+            self._add(records.other(self.segment.marker, RecordKind.MESSAGE, row))
         parts = records.entry(self.segment.marker, self.next, batch.signal, number, batch.items, batch.body)
         self.requests.append(request)
         self._add_entry(parts, number, batch.items)

@@ -1,9 +1,9 @@
 """The licence in the health of the agent."""
 
 import structlog
+from otelwp_agent.service.license import license_health
 
 from otelwp_agent.licensing.manager import LicenseManager
-from otelwp_agent.service.license import license_health
 from otelwp_agent.telemetry.metrics import Registry
 
 

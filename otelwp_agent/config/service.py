@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
-from otelwp_agent.config.blocks import AllowedHosts, Block, Watchdog
+from otelwp_agent.config.blocks import AllowedHosts, Block, StorageEncryption, Watchdog
 from otelwp_agent.config.types import ByteSize, Duration, Endpoint, Ignored, PositiveDuration
 from otelwp_agent.fair_share import DEFAULT_SHARE
 
@@ -230,6 +230,15 @@ class JournalConfig(Block):
     sync: Literal["group", "always", "none"] = "group"
     """When written data is forced to disk: `group` before the answer, once for all requests that wait (survives a power
     failure); `always` once for each request; `none` leaves it to the kernel (survives only a crash of the agent)."""
+    encryption: StorageEncryption | None = None
+    """Encrypt what is written. Off if left out. Segments from before are read as they are."""
+
+    @model_validator(mode="after")
+    def _can_be_read_again(self) -> JournalConfig:
+        if self.encryption is not None:
+            self.encryption.check_readable("the agent must read the journal after a crash")
+            self.encryption.check_apart(self.directory)
+        return self
 
 
 class DeadLetterConfig(Block):
@@ -244,6 +253,9 @@ class DeadLetterConfig(Block):
     max_tenant_share: float = Field(DEFAULT_SHARE, gt=0, le=1)
     """Maximum share of the file for one tenant, of what the other tenants leave free. 1 for no limit. Letters without a
     tenant may use all of it."""
+    encryption: StorageEncryption | None = None
+    """Encrypt the letters. Default: as `journal.encryption`. Only `recipients`: the agent writes letters that it cannot
+    read, so it cannot resend them."""
 
 
 class ServiceConfig(Block):

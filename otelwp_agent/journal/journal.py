@@ -17,6 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from otelwp_agent.at_rest.loading import load_keys
 from otelwp_agent.component import ComponentHealth
 from otelwp_agent.errors import Overloaded
 from otelwp_agent.journal import opening
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     import structlog
 
+    from otelwp_agent.config.blocks import StorageEncryption
     from otelwp_agent.config.service import JournalConfig
     from otelwp_agent.journal.claims import Done, JournalClaim, JournaledRequest
     from otelwp_agent.journal.commit_builder import PendingRequest
@@ -62,6 +64,7 @@ class Journal:
         self.on_closed: Callable[[], None] = lambda: None
         """Called when an entry was closed: waiting ones may have capacity now."""
         self._ledgers = ledgers
+        self._encryption = settings.encryption
         self._log = log
         self._changes = PendingChanges()
         self._entry_store = EntryStore(self, log)
@@ -133,6 +136,7 @@ class Journal:
 
     def open(self) -> Recovered:
         """Lock and read the directory, and correct the ledgers; raises `StartError`."""
+        self._store.keys = load_keys(self._encryption, "service.journal.encryption")
         recovered = self._store.open()
         lost, again = opening.put_right(recovered, self._ledgers)
         self._store.adjusted = bool(lost or again or recovered.damage)
@@ -142,6 +146,12 @@ class Journal:
         self._reserve.hold()
         self._admission.measure()
         return recovered
+
+    def encrypt_with(self, settings: StorageEncryption | None) -> None:
+        """Encrypt what is written from now on with other keys; raises `StartError`, and then changes nothing."""
+        keys = load_keys(settings, "service.journal.encryption")
+        self._encryption = settings
+        self._store.use_keys(keys)
 
     def start(self) -> None:
         """Delete what a previous run has settled, and check each second that no file has disappeared."""

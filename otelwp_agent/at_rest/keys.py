@@ -92,12 +92,13 @@ class StorageKeys:
     def __init__(self, writing: Sequence[LocalKey], reading: Sequence[LocalKey] = ()) -> None:
         """Read files with the keys of `writing` and `reading`, as far as they are secret keys."""
         self._writing = tuple(writing)
-        self._reading = (*writing, *reading)
+        self.reading = (*writing, *reading)
+        """The keys that read files, in the order in which they are tried."""
 
     @property
     def ids(self) -> list[str]:
         """The ids of the keys that read files."""
-        return [key.key_id for key in self._reading]
+        return [key.key_id for key in self.reading]
 
     def new_cipher(self, binding: bytes) -> tuple[FileCipher, bytes]:
         """Return a cipher with a new data key, and that key encrypted, to be written to the file."""
@@ -111,7 +112,7 @@ class StorageKeys:
         Raises `FileKeyError` if no key opens it, `SealedDataError` if it was changed.
         """
         slots = decode_slots(wrapped, where)
-        for key in self._reading:
+        for key in self.reading:
             for slot in slots:
                 try:
                     data_key = key.unwrap(slot, binding)

@@ -9,6 +9,8 @@ from otelwp_agent.errors import StartError
 from otelwp_agent.storage import files
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from otelwp_agent.at_rest.keys import LocalKey, StorageKeys
     from otelwp_agent.config.blocks import StorageEncryption
 
@@ -32,6 +34,20 @@ def load_keys(settings: StorageEncryption | None, where: str) -> StorageKeys | N
         key = read_key(settings.key_file or "", f"{where}.key_file")
     previous = [read_key(path, f"{where}.previous_key_files") for path in settings.previous_key_files]
     return StorageKeys([key], previous)
+
+
+def reading_keys(key_files: Sequence[str], settings: StorageEncryption | None, where: str) -> StorageKeys | None:
+    """Return the keys for a command that reads files: those of `key_files` and of the settings; `None` if none.
+
+    Raises `StartError`, which begins with `--key-file` or with the setting `where`.
+    """
+    configured = load_keys(settings, where)
+    given = [read_key(path, "--key-file") for path in key_files]
+    if not given:
+        return configured
+    from otelwp_agent.at_rest.keys import StorageKeys  # noqa: PLC0415 - see `load_keys`
+
+    return StorageKeys(given, configured.reading if configured is not None else ())
 
 
 def read_key(path: str, where: str) -> LocalKey:

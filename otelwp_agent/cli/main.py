@@ -21,7 +21,7 @@ _COMMANDS = {
     "schema": "Print the JSON Schema of the configuration file, for editors.",
     "generate": "Send sample telemetry.",
     "audit": "Prove that nothing was lost: print every ledger, and whether it balances.",
-    "journal": "Verify a journal on disk.",
+    "journal": "Verify a journal on disk, and make the key that encrypts it.",
     "dead-letter": "List, show, resend and purge requests that a backend has refused permanently.",
     "sampling": "Explain adaptive sampling, and try other rules on recorded traces.",
     "new": "Write a package with a component of your own.",
@@ -34,7 +34,7 @@ _COMMANDS = {
 }
 """Commands with their descriptions. Each command has its own file, which is loaded when the command is called."""
 
-_EXTRAS = {"sqlalchemy": "control", "alembic": "control", "psycopg": "postgresql"}
+_EXTRAS = {"sqlalchemy": "control", "alembic": "control", "psycopg": "postgresql", "cryptography": "sealing"}
 """Optional packages that commands need, with the extra that installs them."""
 
 

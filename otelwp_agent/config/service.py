@@ -292,6 +292,13 @@ class ServiceConfig(Block):
         return self._beside_journal(self.dead_letter.path, DEAD_LETTERS)
 
     @property
+    def dead_letter_encryption(self) -> StorageEncryption | None:
+        """How dead letters are encrypted; `None` if they are not."""
+        if self.dead_letter.encryption is not None or self.journal is None:
+            return self.dead_letter.encryption
+        return self.journal.encryption
+
+    @property
     def control_path(self) -> str | None:
         """Absolute path of the control socket, or `None` if there is none."""
         return self._beside_journal(self.control_socket, CONTROL_SOCKET)

@@ -149,9 +149,11 @@ class Journal:
 
     def encrypt_with(self, settings: StorageEncryption | None) -> None:
         """Encrypt what is written from now on with other keys; raises `StartError`, and then changes nothing."""
-        keys = load_keys(settings, "service.journal.encryption")
+        keys, current = load_keys(settings, "service.journal.encryption"), self._store.keys
         self._encryption = settings
-        self._store.use_keys(keys)
+        if (keys.reading if keys is not None else ()) != (current.reading if current is not None else ()):
+            self._store.use_keys(keys)
+            self._log.info("journal keys changed", keys=keys.ids if keys is not None else [])
 
     def start(self) -> None:
         """Delete what a previous run has settled, and check each second that no file has disappeared."""

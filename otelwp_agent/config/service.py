@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
 from otelwp_agent.config.blocks import AllowedHosts, Block, StorageEncryption, Watchdog
+from otelwp_agent.config.license import LICENSE_STATE, LicenseConfig
 from otelwp_agent.config.types import ByteSize, Duration, Endpoint, Ignored, PositiveDuration
 from otelwp_agent.fair_share import DEFAULT_SHARE
+from otelwp_agent.tier import Tier
 
 DEFAULT_METRICS_ADDRESS = "127.0.0.1:8888"
 
@@ -266,8 +268,10 @@ class ServiceConfig(Block):
     pipelines: dict[str, PipelineConfig] = Field(default_factory=dict)
     """Pipelines by id: `traces`, `metrics` or `logs`, or several of a signal with names, such as `traces/checkout`."""
     tier: Literal["free", "pro", "enterprise"] = "enterprise"
-    """Tier of the agent; components and settings of a higher tier are refused (docs/topics/tiers.md). Currently, only
-    this key sets the tier."""
+    """Tier of an agent without a licence; components and settings of a higher tier are refused
+    (docs/topics/tiers.md). If neither this nor `license` is set, every stage is enabled for evaluation."""
+    license: LicenseConfig | None = None
+    """The licence of this agent, which decides the tier (docs/topics/licences.md)."""
     telemetry: Telemetry = Telemetry()
     """The agent's own logs and metrics."""
     scheduling: Literal["batch", "normal"] = "batch"
@@ -297,6 +301,16 @@ class ServiceConfig(Block):
         if self.dead_letter.encryption is not None or self.journal is None:
             return self.dead_letter.encryption
         return self.journal.encryption
+
+    @property
+    def stated_tier(self) -> Tier | None:
+        """The tier that the configuration states, or `None` if it states none."""
+        return Tier(self.tier) if "tier" in self.model_fields_set else None
+
+    @property
+    def license_state_path(self) -> str | None:
+        """Absolute path of the licence's state file, or `None` if there is none."""
+        return None if self.license is None else self._beside_journal(self.license.state_file, LICENSE_STATE)
 
     @property
     def control_path(self) -> str | None:

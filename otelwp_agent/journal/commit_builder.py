@@ -99,7 +99,7 @@ class CommitBuilder:
         """Copy an entry from an older segment. All moved entries come before all requests."""
         origin = context.origin
         sender = (origin.receiver, origin.transport, origin.tenant, *origin.headers.items())
-        number = self._number_of(("moved", sender, context.pipelines), context)
+        number = self._number_of(("moved", sender, context.pipelines, context.encodings), context)
         seq = self.next
         self.branches += [(seq, place, name) for place, name in done]
         parts = records.moved(self.segment.marker, seq, number, record, self.segment.cipher, self._offset)
@@ -110,7 +110,8 @@ class CommitBuilder:
         """Add a request."""
         number = self._numbers.get(request.key)
         if number is None:
-            number = self._number_of(request.key, RequestContext(request.origin(), request.pipelines))
+            context = RequestContext(request.origin(), request.pipelines, request.batch.encodings)
+            number = self._number_of(request.key, context)
         batch, segment = request.batch, self.segment
         parts = records.entry(
             segment.marker,

@@ -77,30 +77,32 @@ class RecordKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """Origin of a request, and the pipelines that it is for."""
+    """Origin of a request, the pipelines that it is for, and the encodings of its body."""
 
     origin: Origin
     pipelines: tuple[str, ...]
+    encodings: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
         """Return it as JSON."""
         origin = self.origin
-        return orjson.dumps(
-            {
-                "receiver": origin.receiver,
-                "transport": origin.transport,
-                "tenant": origin.tenant,
-                "headers": dict(origin.headers),
-                "pipelines": self.pipelines,
-            }
-        )
+        data: dict[str, object] = {
+            "receiver": origin.receiver,
+            "transport": origin.transport,
+            "tenant": origin.tenant,
+            "headers": dict(origin.headers),
+            "pipelines": self.pipelines,
+        }
+        if self.encodings:
+            data["encodings"] = self.encodings
+        return orjson.dumps(data)
 
     @classmethod
     def decode(cls, payload: memoryview) -> RequestContext:
         """Read what `encode` wrote."""
         data = orjson.loads(payload)
         origin = Origin(data["receiver"], data["transport"], data["tenant"], data["headers"])
-        return cls(origin, tuple(data["pipelines"]))
+        return cls(origin, tuple(data["pipelines"]), tuple(data.get("encodings", ())))
 
 
 Account = tuple[str, str, str, int, list[int], dict[str, int]]

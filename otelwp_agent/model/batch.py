@@ -3,6 +3,7 @@
 Invariants:
 
 * `body` is a serialized `Export{Traces,Metrics,Logs}ServiceRequest`. The concatenation of two is the merged request.
+* With `encodings`, the body is compressed or encrypted: such a batch is never read, merged or split.
 * `shares` are `(receipt, items)` pairs in the order of the items in `body`; their counts add up to `items`. A component
   that drops items keeps the order and settles the dropped items (`selection.Selection`).
 * A batch is never changed after it has been forwarded; `with_body` makes a changed copy.
@@ -34,6 +35,25 @@ class ItemAllowance(Protocol):
         """Take back a `charge`: the request was refused for another reason."""
 
 
+class Resealable(Protocol):
+    """The content of a sealed batch, which can be sealed again: with a new time and current keys, and the same id."""
+
+    @property
+    def envelope(self) -> bytes:
+        """The envelope that was sealed last."""
+
+    @property
+    def sealed_at(self) -> float:
+        """When that was, in seconds since 1970."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory of the content."""
+
+    async def seal_again(self, *, refresh: bool) -> bytes:
+        """Return a new envelope; with `refresh`, request the keys of the recipient before."""
+
+
 class Origin:
     """Origin of a batch: `receiver` id, `transport`, `tenant` ("" if there is none) and the client's `headers`.
 
@@ -63,7 +83,7 @@ class Origin:
 class Batch:
     """One or several merged requests, serialized."""
 
-    __slots__ = ("admitted", "body", "encodings", "items", "origin", "shares", "signal")
+    __slots__ = ("admitted", "body", "encodings", "items", "origin", "resealable", "shares", "signal")
 
     def __init__(  # noqa: PLR0913, PLR0917 - a record: each argument is a field
         self,
@@ -84,13 +104,20 @@ class Batch:
         self.admitted = False
         """Set by a fan-out when every branch had capacity for the batch: other branches may have accepted it already,
         so that bounded buffers must accept it, even beyond their capacity. It does not survive merging."""
+        self.resealable: Resealable | None = None
+        """The content of `body`, if that is an envelope that this agent has sealed."""
 
     def __len__(self) -> int:
         """Return the size of the body in bytes."""
         return len(self.body)
 
+    @property
+    def memory(self) -> int:
+        """Bytes that its body takes in memory, with what is kept to seal it again."""
+        return len(self.body) if self.resealable is None else len(self.body) + self.resealable.size
+
     def with_body(self, body: bytes, items: int | None = None, shares: Sequence[Share] | None = None) -> Batch:
-        """Return a copy with another body, and with other items and shares if given."""
+        """Return a copy with another body of the same encodings, and with other items and shares if given."""
         batch = Batch(
             self.signal,
             body,
@@ -100,6 +127,16 @@ class Batch:
             self.encodings,
         )
         batch.admitted = self.admitted
+        if body is self.body:
+            batch.resealable = self.resealable
+        return batch
+
+    def encoded(self, encoding: str, body: bytes, resealable: Resealable | None = None) -> Batch:
+        """Return a copy whose body was encoded with `encoding`, after the encodings that it had."""
+        encodings = (*self.encodings, encoding)
+        batch = Batch(self.signal, body, self.items, self.origin, self.shares, encodings)
+        batch.admitted = self.admitted
+        batch.resealable = resealable
         return batch
 
     def settle(self, outcome: Outcome, reason: str = "") -> None:
@@ -132,17 +169,24 @@ class Batch:
 
 
 def merge(batches: Sequence[Batch], origin: Origin | None = None) -> Batch:
-    """Merge `batches` in order into one batch. There must be at least one, all of one signal and encoding."""
+    """Merge `batches` in order into one batch. There must be at least one, all of one signal.
+
+    Raises `ValueError` if there are several and any is encoded.
+    """
     first = batches[0]
     if len(batches) == 1 and origin is None:
         return first
     shares: list[Share] = []
     items = 0
     for batch in batches:
+        if batch.encodings and len(batches) > 1:
+            raise ValueError(f"bodies that are encoded with {', '.join(batch.encodings)} cannot be merged")
         shares += batch.shares
         items += batch.items
-    body = b"".join([batch.body for batch in batches])
-    return Batch(first.signal, body, items, origin or first.origin, shares, first.encodings)
+    body = b"".join([batch.body for batch in batches]) if len(batches) > 1 else first.body
+    merged = Batch(first.signal, body, items, origin or first.origin, shares, first.encodings)
+    merged.resealable = first.resealable
+    return merged
 
 
 def divide(shares: Sequence[Share], sizes: Sequence[int]) -> list[list[Share]]:

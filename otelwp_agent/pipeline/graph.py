@@ -75,6 +75,7 @@ class Graph(GraphParts):
             for identifier in pipeline.processors:
                 graph._make_processor(pipeline, identifier)
             graph._make_head(pipeline)
+        graph._keep_emptying()
         for pipeline in plan.pipelines.values():
             for identifier in pipeline.receivers:
                 if not graph.is_connector(identifier):
@@ -189,6 +190,16 @@ class Graph(GraphParts):
         )
         self.senders[key] = sender
         self._fresh.append(sender)
+
+    def _keep_emptying(self) -> None:
+        """Take the exporters that only send what they hold from the graph before, with their queues."""
+        before = self._before
+        if before is None:
+            return
+        for identifier in self.plan.emptying:
+            if identifier in before.exporters and self._same(self.plan.components[Kind.EXPORTER, identifier]):
+                exporter = self.exporters[identifier] = before.exporters[identifier]
+                self.senders |= {key: one for key, one in before.senders.items() if one.exporter is exporter}
 
     def _make_processor(self, pipeline: PipelinePlan, identifier: ComponentId) -> None:
         key = (pipeline.id, identifier)

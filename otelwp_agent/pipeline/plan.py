@@ -17,7 +17,8 @@ from otelwp_agent.config.explain import check, did_you_mean, hide, kind_of, list
 from otelwp_agent.config.service import PipelineConfig, ServiceConfig
 from otelwp_agent.errors import ConfigError, LoadError, Problem, Severity
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.pipeline.plan_graph import check_graph
+from otelwp_agent.pipeline.plan_bodies import check_bodies
+from otelwp_agent.pipeline.plan_graph import PlanGraph, check_graph
 from otelwp_agent.pipeline.plan_references import check_references, in_order
 from otelwp_agent.pipeline.plan_types import ComponentPlan, PipelinePlan, Plan
 from otelwp_agent.pipeline.tiers import Declared, check_tiers
@@ -79,7 +80,9 @@ class _Planner:
                 used.setdefault(key, []).append(pipeline.id)
         self._unused(used)
         components = {key: planned for key, planned in self._declared.items() if planned is not None}
-        self._problems += check_graph(pipelines, components, self._document)
+        graph = PlanGraph(pipelines, components, self._document)
+        self._problems += check_graph(graph)
+        self._problems += check_bodies(graph, self._catalog)
         self._problems += check_references(self._declared, extensions, self._document, self._catalog)
         self._problems += check_tiers(self._known, used, self._document)
         errors = [problem for problem in self._problems if problem.severity is Severity.ERROR]

@@ -110,13 +110,14 @@ class _Gate:
         for field, node, path in settings(one.factory.config, one.node, one.path):
             for mark in field.metadata:
                 if isinstance(mark, NeedsTier):
-                    yield from self._setting(field, node, path, mark.tier)
+                    yield from self._setting(field, node, path, mark)
                 elif isinstance(mark, KeptPercentage):
                     yield from self._percentage(node, path)
 
-    def _setting(self, field: FieldInfo, node: Node, path: Path, needed: Tier) -> Iterator[Problem]:
-        is_default = node.value is None or node.data() == field.default  # a key without a value means its default
-        if is_default or self._tier.enables(needed):
+    def _setting(self, field: FieldInfo, node: Node, path: Path, mark: NeedsTier) -> Iterator[Problem]:
+        needed = mark.tier
+        is_below = node.value is None or node.data() == mark.value_below(field.default)  # no value means the default
+        if is_below or self._tier.enables(needed):
             return
         message = f"this needs {self._instead_of(needed)}: leave it out; "
         message += _tiers_that(lambda tier: tier.enables(needed), "enables it", "enable it")

@@ -208,7 +208,7 @@ class SendingQueue:
     def _entry(self, batch: Batch, tenant_queue: TenantQueue, search: MalformedSearch | None = None) -> QueuedBatch:
         body = len(batch.body)
         units = 1 if self._sizer == "requests" else batch.items if self._sizer == "items" else body
-        return QueuedBatch(batch, units, body + self._share_bytes * len(batch.shares), tenant_queue, search)
+        return QueuedBatch(batch, units, batch.memory + self._share_bytes * len(batch.shares), tenant_queue, search)
 
     def _hold(self, entry: QueuedBatch) -> None:
         tenant_queue = entry.tenant_queue

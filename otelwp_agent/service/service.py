@@ -13,11 +13,13 @@ import time
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from otelwp_agent.errors import AgentError, ConfigError, StartError
+from otelwp_agent.licensing.manager import LicenseManager, license_required
 from otelwp_agent.pipeline.environment import Environment
 from otelwp_agent.pipeline.graph import Graph
 from otelwp_agent.service import memory
 from otelwp_agent.service.control_plane import ControlPlane
 from otelwp_agent.service.ledger_metrics import bind_ledgers
+from otelwp_agent.service.license import license_health
 from otelwp_agent.service.metrics_endpoint import MetricsEndpoint
 from otelwp_agent.service.scheduling import set_scheduling
 from otelwp_agent.service.watchdog import Watchdog
@@ -64,6 +66,8 @@ class Service:
         """Graphs from before a reload that still forward the data that they hold."""
         self._environment = Environment(self.registry, self.log, time.monotonic, self)
         self.control_plane = ControlPlane(self.registry, self.log, lambda: self.graph)
+        self.license = LicenseManager(self.registry, self.log.bind(component="license"), required=license_required())
+        """Tier and features that the agent may use."""
 
     @property
     def ready(self) -> bool:
@@ -82,6 +86,7 @@ class Service:
     def components(self) -> Sequence[ComponentHealth]:
         """Return the state of every component that reports one."""
         states = self._graph.health() if self._graph is not None else []
+        states = [*states, license_health(self.license)]
         intake = self._environment.intake
         return [*states, intake.journal.health()] if intake is not None else states
 
@@ -119,12 +124,14 @@ class Service:
         try:
             self.control_plane.open(plan.service)
             self._environment.dead_letters = self.control_plane.dead_letters
+            await self._read_license(plan)
             graph = Graph.build(plan, self._environment)
             metrics = await self._metrics_endpoint(plan)
             await self.control_plane.listen(plan.service)
             await graph.start()
         except BaseException:
             await _close(metrics)
+            await self.license.stop()
             await self.control_plane.shutdown()
             await self._close_journal()
             raise
@@ -165,6 +172,7 @@ class Service:
                 )
                 return False
             graph.adopt()
+            await self._read_license(plan)
             self._watchdog.threshold = plan.service.watchdog.threshold
             process.describe(self.registry, plan.service.telemetry.resource)
             self._graph, self._metrics = graph, metrics
@@ -196,6 +204,7 @@ class Service:
             draining.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await draining
+        await self.license.stop()
         await self.control_plane.shutdown()
         journaled = self._environment.intake is not None
         await self._close_journal()
@@ -222,6 +231,11 @@ class Service:
             log("agent stopped", delivered_while_draining=drained.delivered, **kept, dropped=dropped)
         else:
             log("agent stopped immediately after a second signal", **kept, dropped=dropped)
+
+    async def _read_license(self, plan: Plan) -> None:
+        """Decide what the agent may use, from the licence and the tier of the configuration."""
+        service = plan.service
+        await self.license.start(service.license, service.stated_tier, service.license_state_path)
 
     def _open_journal(self, plan: Plan) -> None:
         """Open the journal, if one is configured, and restore the accounts from it."""

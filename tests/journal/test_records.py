@@ -170,7 +170,12 @@ def test_a_context_is_stored_as_json_and_read_again():
     assert (found.receiver, found.transport, found.tenant, found.headers) == (
         "otlp/2", "grpc", "acme", {"user-agent": "WordPress/6.1"},
     )  # fmt: skip
-    assert again.pipelines == ("a", "b")
+    assert (again.pipelines, again.encodings) == (("a", "b"), ())
+
+
+def test_a_context_has_the_encodings_of_its_bodies():
+    context = RequestContext(Origin("otlp"), ("a",), ("zstd", "sealed"))
+    assert RequestContext.decode(memoryview(context.encode())).encodings == ("zstd", "sealed")
 
 
 def test_a_snapshot_is_stored_as_json():

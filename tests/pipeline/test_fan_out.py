@@ -211,6 +211,22 @@ def test_merged_requests_are_divided_among_the_branches_that_each_is_for():
     ]  # fmt: skip
 
 
+def test_an_encoded_batch_of_such_requests_goes_whole_to_each_branch_that_needs_a_part():
+    branches = [Branch(), Branch(), Branch()]
+    requests = [journaled("1", done={"c"}), journaled("2", "3", done={"a", "c"}), journaled("4", done={"b", "c"})]
+    one = merge(requests).encoded("zstd", b"compressed")
+    fan(branches).consume(one)
+    assert [[each.body for each in branch.taken] for branch in branches] == [[b"compressed"], [b"compressed"], []]
+    assert [branch.taken[0].items for branch in branches[:2]] == [2, 3]
+    assert [[items for _, items in branch.taken[0].shares] for branch in branches[:2]] == [[1, 1], [1, 2]]
+    assert [branch.taken[0].encodings for branch in branches[:2]] == [("zstd",), ("zstd",)]
+    for branch in branches[:2]:
+        assert sum(receipt.pending for receipt, _ in branch.taken[0].shares) == branch.taken[0].items
+        branch.taken[0].settle(Outcome.DELIVERED)
+    assert [receipt.pending for receipt, _ in one.shares] == [0, 0, 0]
+    assert [receipt.claim.reported[-1] for receipt, _ in one.shares] == [("left", 1, 0), ("left", 2, 0), ("left", 1, 0)]
+
+
 def test_a_branch_that_no_merged_request_is_for_gets_nothing():
     branches = [Branch(), Branch(), Branch()]
     fan(branches).consume(merge([journaled("1", done={"b", "c"}), journaled("2", done={"a", "c"})]))

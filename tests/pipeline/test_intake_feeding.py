@@ -278,6 +278,21 @@ async def test_a_request_is_replayed_with_its_origin_signal_and_size(tmp_path):
     await fed.journal.close()
 
 
+async def test_encoded_requests_are_replayed_with_their_encodings(tmp_path):
+    fed = Fed(tmp_path, a=Stage(FULL))
+    fed.intake.switch(fed.heads, [])
+    origin = Origin("hand", "http", "shop")
+    entry = fed.entry()
+    for body, encodings in ((b"plain", ()), (b"zstd", ("zstd",)), (b"sealed", ("zstd", "sealed"))):
+        await answered(entry.consume(Batch(Signal.TRACES, body, 1, origin, (), encodings)))
+    fed.stages["a"] = fed.heads["a"].first = Stage()
+    await fed.intake._feed_what_waits()
+    assert [(batch.body, batch.encodings) for batch in fed.stages["a"].batches] == [
+        (b"plain", ()), (b"zstd", ("zstd",)), (b"sealed", ("zstd", "sealed"))
+    ]  # fmt: skip
+    await fed.journal.close()
+
+
 async def test_requests_are_counted_as_accepted_when_they_are_on_disk_and_as_refused_if_they_cannot_be(tmp_path):
     fed = Fed(tmp_path, a=Stage())
     entry = fed.entry()

@@ -55,6 +55,17 @@ def test_refuses_beyond_its_size_what_is_being_sent_included():
     queue.put(a_batch())
 
 
+def test_what_is_kept_to_seal_a_body_again_takes_memory():
+    class Again:
+        size = 90
+
+    queue = a_queue()
+    queue.put(a_batch(size=10).encoded("sealed", b"0123456789", Again()))
+    assert queue.bytes == 100 + SHARE_BYTES
+    queue.release(queue.take())
+    assert queue.bytes == 0
+
+
 def test_refuses_beyond_its_bytes_whatever_its_sizer():
     queue = a_queue(max_bytes=1000 + 2 * SHARE_BYTES)
     queue.put(a_batch(size=600))

@@ -1,0 +1,33 @@
+"""Decompress what was in an envelope, within the size that its header states."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otelwp_agent.errors import MalformedError, TooLargeError
+from otelwp_agent.sealing.errors import SealedError, SealedReason
+from otelwp_agent.transport.compression import UnknownEncodingError, decompress
+
+if TYPE_CHECKING:
+    from otelwp_agent.sealing.envelope import SealedHeader
+
+
+def decode(header: SealedHeader, content: bytes, limit: int) -> bytes:
+    """Return the OTLP request in the opened `content`, which has at most `limit` bytes.
+
+    `header` must be authenticated: call `envelope.unseal` first. The size that it states is a second limit, because
+    senders are metered by it. Raises `SealedError` (`too_large`, `malformed`).
+    """
+    if header.plain_size > limit:
+        message = f"the envelope holds {header.plain_size} bytes, the most is {limit}"
+        raise SealedError(SealedReason.TOO_LARGE, message)
+    try:
+        plain = decompress(", ".join(header.encodings), content, min(limit, header.plain_size))
+    except TooLargeError as error:
+        raise SealedError(SealedReason.TOO_LARGE, f"the content of the envelope is too large: {error}") from None
+    except (MalformedError, UnknownEncodingError) as error:
+        raise SealedError(SealedReason.MALFORMED, f"the content of the envelope is not valid: {error}") from None
+    if len(plain) != header.plain_size:
+        message = f"the content has {len(plain)} bytes, but the header of the envelope says {header.plain_size}"
+        raise SealedError(SealedReason.MALFORMED, message)
+    return plain

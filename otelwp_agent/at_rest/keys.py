@@ -16,7 +16,7 @@ import binascii
 import hashlib
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -86,13 +86,38 @@ class LocalKey:
             raise SealedDataError("its data key was changed") from error
 
 
-class StorageKeys:
-    """The keys for the files of one kind: the data keys of new files are encrypted for all of `writing`."""
+class WrappingKey(Protocol):
+    """A key that data keys are encrypted for."""
 
-    def __init__(self, writing: Sequence[LocalKey], reading: Sequence[LocalKey] = ()) -> None:
-        """Read files with the keys of `writing` and `reading`, as far as they are secret keys."""
-        self._writing = tuple(writing)
-        self.reading = (*writing, *reading)
+    @property
+    def key_id(self) -> str:
+        """Its id."""
+
+    def wrap(self, data_key: bytes, binding: bytes) -> dict[str, Any]:
+        """Return the slot with `data_key`."""
+
+
+class UnwrappingKey(Protocol):
+    """A key that opens data keys."""
+
+    @property
+    def key_id(self) -> str:
+        """Its id."""
+
+    def unwrap(self, slot: dict[str, Any], binding: bytes) -> bytes | None:
+        """Return the data key in a slot; `None` if the slot is for another key. Raise `SealedDataError` if altered."""
+
+
+class StorageKeys:
+    """The keys for the files of one kind.
+
+    The data keys of new files are encrypted for all keys of `writing`; the keys of `reading` open files.
+    """
+
+    def __init__(self, writing: Sequence[WrappingKey], reading: Sequence[UnwrappingKey]) -> None:
+        """Hold the keys."""
+        self.writing = tuple(writing)
+        self.reading = tuple(reading)
         """The keys that read files, in the order in which they are tried."""
 
     @property
@@ -100,10 +125,20 @@ class StorageKeys:
         """The ids of the keys that read files."""
         return [key.key_id for key in self.reading]
 
+    @property
+    def writing_ids(self) -> list[str]:
+        """The ids of the keys that new files are encrypted for."""
+        return [key.key_id for key in self.writing]
+
+    @property
+    def reads_its_own(self) -> bool:
+        """Whether a key that new files are encrypted for is one that reads them."""
+        return not set(self.writing_ids).isdisjoint(self.ids)
+
     def new_cipher(self, binding: bytes) -> tuple[FileCipher, bytes]:
         """Return a cipher with a new data key, and that key encrypted, to be written to the file."""
         cipher = FileCipher.new()
-        slots = [key.wrap(cipher.key, binding) for key in self._writing]
+        slots = [key.wrap(cipher.key, binding) for key in self.writing]
         return cipher, encode_slots(slots)
 
     def open(self, wrapped: bytes, binding: bytes, where: str) -> FileCipher:

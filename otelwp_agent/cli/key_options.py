@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from otelwp_agent.at_rest.keys import StorageKeys
-    from otelwp_agent.config.blocks import StorageEncryption
     from otelwp_agent.config.service import ServiceConfig
+    from otelwp_agent.config.storage_encryption import StorageEncryption
 
 F = TypeVar("F", bound="Callable[..., Any]")
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
-from otelwp_agent.config.blocks import AllowedHosts, Block, StorageEncryption, Watchdog
+from otelwp_agent.config.blocks import AllowedHosts, Block, Watchdog
 from otelwp_agent.config.license import LICENSE_STATE, LicenseConfig
+from otelwp_agent.config.storage_encryption import StorageEncryption  # noqa: TC001 - a field's annotation
 from otelwp_agent.config.types import ByteSize, Duration, Endpoint, Ignored, PositiveDuration
 from otelwp_agent.fair_share import DEFAULT_SHARE
 from otelwp_agent.tier import Tier

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
     import structlog
 
-    from otelwp_agent.config.blocks import StorageEncryption
+    from otelwp_agent.at_rest.keys import StorageKeys
     from otelwp_agent.config.service import JournalConfig
+    from otelwp_agent.config.storage_encryption import StorageEncryption
     from otelwp_agent.journal.claims import Done, JournalClaim, JournaledRequest
     from otelwp_agent.journal.commit_builder import PendingRequest
     from otelwp_agent.journal.records import ExporterRow, JournalRecord, RequestContext
@@ -136,7 +137,7 @@ class Journal:
 
     def open(self) -> Recovered:
         """Lock and read the directory, and correct the ledgers; raises `StartError`."""
-        self._store.keys = load_keys(self._encryption, "service.journal.encryption")
+        self._store.keys = load_keys(self._encryption, "service.journal.encryption", own=True)
         recovered = self._store.open()
         lost, again = opening.put_right(recovered, self._ledgers)
         self._store.adjusted = bool(lost or again or recovered.damage)
@@ -149,9 +150,9 @@ class Journal:
 
     def encrypt_with(self, settings: StorageEncryption | None) -> None:
         """Encrypt what is written from now on with other keys; raises `StartError`, and then changes nothing."""
-        keys, current = load_keys(settings, "service.journal.encryption"), self._store.keys
+        keys, current = load_keys(settings, "service.journal.encryption", own=True), self._store.keys
         self._encryption = settings
-        if (keys.reading if keys is not None else ()) != (current.reading if current is not None else ()):
+        if _ids(keys) != _ids(current):
             self._store.use_keys(keys)
             self._log.info("journal keys changed", keys=keys.ids if keys is not None else [])
 
@@ -275,3 +276,8 @@ class Journal:
                 ledger.settle(Outcome.DROPPED, entry.items, "journal_damaged")
                 self.settled(ledger)
         self.closed(entry)
+
+
+def _ids(keys: StorageKeys | None) -> list[str]:
+    """Return the ids of the keys that write, then of those that read."""
+    return [*keys.writing_ids, *keys.ids] if keys is not None else []

@@ -4,8 +4,9 @@ import orjson
 import pytest
 
 from otelwp_agent.at_rest.errors import FileKeyError, SealedDataError
-from otelwp_agent.at_rest.keys import LocalKey, StorageKeys
+from otelwp_agent.at_rest.keys import LocalKey
 from otelwp_agent.at_rest.slots import decode_slots, encode_slots
+from tests.kit.storage_keys import storage_keys
 
 BINDING = b"a segment"
 
@@ -27,20 +28,20 @@ def test_what_is_not_a_key_is_refused_without_being_shown(text):
 
 def test_a_file_is_opened_by_the_key_it_was_written_with_also_when_that_is_a_previous_one():
     old, new = LocalKey.new(), LocalKey.new()
-    cipher, wrapped = StorageKeys([old]).new_cipher(BINDING)
+    cipher, wrapped = storage_keys(old).new_cipher(BINDING)
     assert cipher.key not in wrapped
     assert base64.b64encode(cipher.key) not in wrapped
-    for keys in (StorageKeys([old]), StorageKeys([new], [old])):
+    for keys in (storage_keys(old), storage_keys(new, old)):
         assert keys.open(wrapped, BINDING, "a file").key == cipher.key
-    later, wrapped = StorageKeys([new], [old]).new_cipher(BINDING)
-    assert StorageKeys([new]).open(wrapped, BINDING, "a file").key == later.key
+    later, wrapped = storage_keys(new, old).new_cipher(BINDING)
+    assert storage_keys(new).open(wrapped, BINDING, "a file").key == later.key
 
 
 def test_a_wrong_key_is_reported_with_the_ids_of_both():
     written, other = LocalKey.new(), LocalKey.new()
-    _, wrapped = StorageKeys([written]).new_cipher(BINDING)
+    _, wrapped = storage_keys(written).new_cipher(BINDING)
     with pytest.raises(FileKeyError) as error:
-        StorageKeys([other]).open(wrapped, BINDING, "a file")
+        storage_keys(other).open(wrapped, BINDING, "a file")
     assert str(error.value) == (
         f"a file is encrypted; it needs key {written.key_id}, and the configured keys are {other.key_id}: give the key "
         "with which it was written"
@@ -48,7 +49,7 @@ def test_a_wrong_key_is_reported_with_the_ids_of_both():
 
 
 def test_a_data_key_of_another_file_is_refused():
-    keys = StorageKeys([LocalKey.new()])
+    keys = storage_keys(LocalKey.new())
     _, wrapped = keys.new_cipher(BINDING)
     with pytest.raises(SealedDataError, match="a file: its data key was changed"):
         keys.open(wrapped, b"another", "a file")
@@ -56,7 +57,7 @@ def test_a_data_key_of_another_file_is_refused():
 
 @pytest.mark.parametrize("change", ["data", "no data", "not base64", "short"])
 def test_a_changed_slot_is_refused(change):
-    keys = StorageKeys([LocalKey.new()])
+    keys = storage_keys(LocalKey.new())
     _, wrapped = keys.new_cipher(BINDING)
     (slot,) = decode_slots(wrapped, "")
     if change == "data":
@@ -76,4 +77,4 @@ def test_a_changed_slot_is_refused(change):
 )
 def test_what_is_no_data_key_is_refused(wrapped):
     with pytest.raises(SealedDataError, match="a file: its encrypted data key"):
-        StorageKeys([LocalKey.new()]).open(wrapped, BINDING, "a file")
+        storage_keys(LocalKey.new()).open(wrapped, BINDING, "a file")

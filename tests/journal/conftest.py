@@ -6,8 +6,8 @@ import pytest
 import structlog
 
 from otelwp_agent.at_rest.loading import load_keys
-from otelwp_agent.config.blocks import StorageEncryption
 from otelwp_agent.config.service import JournalConfig
+from otelwp_agent.config.storage_encryption import StorageEncryption
 from otelwp_agent.journal.claims import JournalClaim
 from otelwp_agent.journal.entry_store import EntryStore
 from otelwp_agent.journal.journal import Journal

@@ -6,7 +6,7 @@ import structlog
 
 from otelwp_agent.at_rest.errors import FileKeyError
 from otelwp_agent.at_rest.keys import LocalKey
-from otelwp_agent.config.blocks import StorageEncryption
+from otelwp_agent.config.storage_encryption import StorageEncryption
 from otelwp_agent.errors import StartError
 from otelwp_agent.journal import records
 from otelwp_agent.journal.audit import audit_directory

@@ -25,7 +25,6 @@ from otelwp_agent.config.blocks.http import (
 from otelwp_agent.config.blocks.local_http import AllowedHosts, LocalHttpServer
 from otelwp_agent.config.blocks.network import Dialer, Listening, NetworkServer
 from otelwp_agent.config.blocks.sending import CircuitBreaker, Queue, QueueBatch, QueueBatchPartition, Retry
-from otelwp_agent.config.blocks.storage_encryption import StorageEncryption
 from otelwp_agent.config.blocks.tls import TlsClient, TlsFiles, TlsServer, TlsVersion
 from otelwp_agent.config.blocks.watchdog import Watchdog
 
@@ -63,7 +62,6 @@ __all__ = [
     "Retry",
     "SecretHeaders",
     "ServerAuth",
-    "StorageEncryption",
     "TlsClient",
     "TlsFiles",
     "TlsServer",

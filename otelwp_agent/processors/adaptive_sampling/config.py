@@ -10,7 +10,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from otelwp_agent.component import NeedsTier, Tier
-from otelwp_agent.config.blocks import Block, StorageEncryption
+from otelwp_agent.config.blocks import Block
+from otelwp_agent.config.storage_encryption import StorageEncryption  # noqa: TC001 - a field's annotation
 from otelwp_agent.config.types import ByteSize, PositiveDuration  # noqa: TC001 - pydantic reads them
 from otelwp_agent.sampling.adaptive.policy import Always, Budget, Ceiling, FirstSights, SiteRule, Slow
 

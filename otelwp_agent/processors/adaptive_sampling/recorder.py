@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from otelwp_agent.at_rest.cipher import FileCipher
     from otelwp_agent.at_rest.keys import StorageKeys
     from otelwp_agent.component import Context
-    from otelwp_agent.config.blocks import StorageEncryption
+    from otelwp_agent.config.storage_encryption import StorageEncryption
     from otelwp_agent.model.receipt import Ledger
     from otelwp_agent.processors.adaptive_sampling.config import Recorder
     from otelwp_agent.sampling.traces import Choice, TraceRequest

@@ -24,7 +24,7 @@ def test_the_owner_of_the_private_key_opens_a_file_and_the_agent_cannot(suite):
     agent = StorageKeys([public], [])
     assert not agent.reads_its_own
     cipher, wrapped = agent.new_cipher(b"file")
-    with pytest.raises(FileKeyError, match="it needs key owner, and no key is configured|configured keys are"):
+    with pytest.raises(FileKeyError, match="it needs key owner, and no key is configured"):
         agent.open(wrapped, b"file", "a file")
     assert StorageKeys([], [private]).open(wrapped, b"file", "a file").key == cipher.key
     with pytest.raises(SealedDataError, match="changed"):

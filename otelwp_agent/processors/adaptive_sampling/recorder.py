@@ -235,7 +235,9 @@ class FlightRecorder:
         """
         found = []
         for block in list(self._all()):
-            if (trace_id is not None and trace_id not in block.ids) or (since is not None and block.end < since):
+            if not block.ids or (trace_id is not None and trace_id not in block.ids):
+                continue
+            if since is not None and block.end < since:
                 continue
             before = block.cost
             found += self._rescue_from(block, trace_id, where or {}, tenant)

@@ -39,6 +39,7 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
         "bearertokenauth",
         "client_certificate",
         "control_store",
+        "delivery_statements",
         "headers_setter",
         "health_check",
         "oauth2client",

@@ -30,6 +30,7 @@ _COMMANDS = {
     "keys": "Create, list, revoke and rotate API keys.",
     "plans": "Set, list, show and delete plans of tenants.",
     "operators": "Add, list and remove users of the admin API.",
+    "statement": "Verify statements of delivery, and make the key that signs them.",
     "rescue": "Recover dropped traces from the flight recorder of adaptive sampling.",
 }
 """Commands with their descriptions. Each command has its own file, which is loaded when the command is called."""

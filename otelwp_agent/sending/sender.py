@@ -104,6 +104,7 @@ class Sender:
             max_bytes=min(limits, default=None),
             journaled=keeps,
             dead_letters=dead_letters,
+            deliveries=context.deliveries,
             random=random,
         )
 

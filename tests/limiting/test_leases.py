@@ -26,8 +26,8 @@ class Cluster:
             replica.disconnected()
             return
         for each in requests:
-            fields = (each.rate.interval, each.window, each.spent, each.floor, each.want, each.least)
-            tokens, ahead = self.store.run([each.key], fields)
+            fields = (math.inf, each.rate.interval, each.window, each.spent, each.floor, each.want, each.least)
+            _, tokens, ahead = self.store.run([each.key], fields)
             replica.granted(each, tokens, ahead, self.now)
 
     def run(self, rate, seconds, per_second, *, cost=1.0, shares=None):
@@ -104,6 +104,35 @@ def test_a_store_that_lost_its_numbers_gives_no_new_burst():
         cluster.store.due.clear()
         accepted += cluster.run(rate, 4, per_second=200)
     assert accepted == pytest.approx(100 + 40 * 10, rel=0.2)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("seconds", [0.5, 8, 600])
+def test_a_sender_within_its_share_is_not_refused_after_an_outage(replicas, seconds):
+    rate, cluster = Rate(25, 25), Cluster(replicas)
+    sent = 0
+    for there, duration in ((True, 5), (False, seconds), (True, 5), (False, seconds), (True, 5)):
+        cluster.there = there
+        began = cluster.now
+        accepted = cluster.run(rate, duration, per_second=15)
+        sent = round((cluster.now - began) * 15)
+        assert accepted == sent, (there, duration)
+
+
+def test_many_keys_are_not_charged_for_an_outage_one_after_another():
+    rate, cluster = Rate(10, 10), Cluster(1)
+    replica = cluster.replicas[0]
+    cluster.there = False
+    for _ in range(100):
+        for key in range(10):
+            assert not replica.take(key, rate, cluster.now)
+        cluster.now += 0.2
+    requests = []
+    while part := replica.requests(cluster.now, 3):
+        requests += part
+        for each in part:
+            replica.granted(each, 0.0, 0.0, cluster.now)
+    assert [request.spent for request in requests] == [pytest.approx(0.0, abs=1e-6)] * 10
 
 
 def test_an_outage_of_an_hour_leaves_no_long_debt():

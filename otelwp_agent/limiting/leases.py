@@ -42,6 +42,7 @@ class Lease:
 
     __slots__ = (
         "ahead_until",
+        "asked",
         "demand",
         "heard",
         "key",
@@ -70,6 +71,8 @@ class Lease:
         """Largest cost of a request, at most the burst."""
         self.used = now
         """Time of the last request."""
+        self.asked = now - FRESH
+        """Time at which the last report was made."""
         self.heard = -math.inf
         """Time of the last answer."""
         self.ahead_until = -math.inf
@@ -232,6 +235,8 @@ class SharedRates:
         if lease is None:
             return
         lease.tokens += tokens
+        if lease.heard < self._connected_at or now - lease.heard > FRESH:  # units were spent while the answer was late
+            lease.spent = max(0.0, min(lease.spent, self._outstanding(lease, now) - request.spent))
         lease.heard = now
         lease.ahead_until = now + ahead
 
@@ -262,14 +267,17 @@ class SharedRates:
         interval = lease.rate.interval
         return max(0.0, lease.ahead_until - now + (need - lease.tokens) * interval - lease.rate.window)
 
+    def _outstanding(self, lease: Lease, now: float) -> float:
+        """Return the units that were spent from the share and are not available again."""
+        return self._local.reset_after(lease.key, now) * lease.share.per_second
+
     def _request(self, lease: Lease, now: float) -> LeaseRequest:
         rate, share = lease.rate, lease.share
-        elapsed = max(REFRESH, min(now - lease.heard, FRESH))
-        lease.demand += _WEIGHT * (lease.wanted / elapsed - lease.demand)
-        lease.wanted = 0.0
+        lease.demand += _WEIGHT * (lease.wanted / max(REFRESH, now - lease.asked) - lease.demand)
+        lease.wanted, lease.asked = 0.0, now
         window = max(rate.window, ADVANCE)
         if lease.heard < self._connected_at:
-            lease.spent = min(lease.spent, self._local.reset_after(lease.key, now) * share.per_second)
+            lease.spent = min(lease.spent, self._outstanding(lease, now))
         if now - lease.used > IDLE:
             want, spent = 0.0, lease.spent - lease.tokens
             lease.tokens = 0.0

@@ -119,6 +119,34 @@ def test_a_sender_within_its_share_is_not_refused_after_an_outage(replicas, seco
         assert accepted == sent, (there, duration)
 
 
+def hang(cluster, rate, seconds, per_second):
+    """Send requests to the only replica while the store hangs, and then answers; return the accepted ones."""
+    (replica,) = cluster.replicas
+    replica.disconnected()
+    waiting = replica.requests(cluster.now, 10)
+    accepted = 0
+    for _ in range(round(seconds * per_second)):
+        accepted += not replica.take("tenant", rate, cluster.now)
+        cluster.now += 1 / per_second
+    for each in waiting:
+        fields = (math.inf, each.rate.interval, each.window, each.spent, each.floor, each.want, each.least)
+        _, tokens, ahead = cluster.store.run([each.key], fields)
+        replica.granted(each, tokens, ahead, cluster.now)
+    return accepted
+
+
+def test_units_that_are_spent_while_an_answer_is_late_are_not_charged_afterwards():
+    rate, cluster = Rate(25, 25), Cluster(1)
+    for _ in range(3):
+        assert cluster.run(rate, 5, per_second=15) == pytest.approx(5 * 15, abs=1)
+        assert hang(cluster, rate, 3, 15) == 45
+    assert cluster.run(rate, 5, per_second=15) == pytest.approx(5 * 15, abs=1)
+    accepted = cluster.run(rate, 5, per_second=100)
+    for _ in range(3):
+        accepted += hang(cluster, rate, 3, 100) + cluster.run(rate, 5, per_second=100)
+    assert accepted == pytest.approx(25 + 29 * 25, rel=0.1)
+
+
 def test_many_keys_are_not_charged_for_an_outage_one_after_another():
     rate, cluster = Rate(10, 10), Cluster(1)
     replica = cluster.replicas[0]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 UPDATE_EVERY = 5.0
 """Seconds between two comparisons of the file with the directory."""
 AWAY = (StoreUnreachableError, StoreLockedError, StoreCorruptError, StoreMissingError)
-"""Errors of a store without which an agent can start. With others, such as a newer version, an operator must act first."""
+"""Errors of a store without which an agent can start. With others, such as a newer version, an operator must act."""
 
 
 class SnapshotKeeper:

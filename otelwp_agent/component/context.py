@@ -91,7 +91,8 @@ class Context:
 
         authenticator = None
         if settings.auth is not None:
-            authenticator = self.extension(settings.auth.authenticator, ServerAuthenticator)  # type: ignore[type-abstract]
+            found = self.extension(settings.auth.authenticator, ServerAuthenticator)  # type: ignore[type-abstract]
+            authenticator = found.of_servers()
         limiters = [self.extension(each.id, RequestLimiter) for each in settings.middlewares or ()]  # type: ignore[type-abstract]
         return Gate(authenticator, limiters, log=self.log)
 

@@ -41,6 +41,7 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
         "bearertokenauth",
         "client_certificate",
         "control_store",
+        "delivery_statements",
         "headers_setter",
         "health_check",
         "license_server",

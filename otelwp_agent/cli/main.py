@@ -22,7 +22,7 @@ _COMMANDS = {
     "schema": "Print the JSON Schema of the configuration file, for editors.",
     "generate": "Send sample telemetry.",
     "audit": "Prove that nothing was lost: print every ledger, and whether it balances.",
-    "journal": "Verify a journal on disk.",
+    "journal": "Verify a journal on disk, and make the key that encrypts it.",
     "dead-letter": "List, show, resend and purge requests that a backend has refused permanently.",
     "sampling": "Explain adaptive sampling, and try other rules on recorded traces.",
     "route": "Explain where the rules of the connector `routing` send telemetry.",
@@ -35,6 +35,7 @@ _COMMANDS = {
     "license": "Create keys of an issuer; issue, inspect and install licences.",
     "licenses": "Set, list, show, sign, revoke and restore the licences of a licence server.",
     "operators": "Add, list and remove users of the admin API.",
+    "statement": "Verify statements of delivery, and make the key that signs them.",
     "rescue": "Recover dropped traces from the flight recorder of adaptive sampling.",
 }
 """Commands with their descriptions. Each command has its own file, which is loaded when the command is called."""

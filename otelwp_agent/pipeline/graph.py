@@ -242,6 +242,7 @@ class Graph(GraphParts):
             in_flight=environment.in_flight,
             ledgers=environment.ledgers,
             messages=environment.messages,
+            deliveries=environment.deliveries,
             extensions={each: self.extensions[each] for each in planned.references},
         )
         component = build_component(planned, context)

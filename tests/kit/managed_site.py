@@ -12,7 +12,11 @@ import grpc
 import yaml
 
 from otelwp_agent.cli.generate.sample import Sample
+from otelwp_agent.licensing.public_keys import encode_base64url
 from otelwp_agent.model.signal import Signal
+from otelwp_agent.sealing.key_files import opening_keys_text
+from otelwp_agent.sealing.rotation import new_key
+from otelwp_agent.sealing.suites import SealingSuite
 from tests.kit.agent import PATIENCE, Agent
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -106,3 +110,10 @@ def enterprise_agent(folder, site_port, *, customer, api_key, sealing_key, chang
     config["service"]["control_socket"] = f"{folder}/agent.sock"
     change(config)
     return Agent(yaml.safe_dump(config), folder, name="enterprise", metrics=True)
+
+
+def new_keys(file):
+    """Write a file with a new private key; return the public one as `recipients.keys` takes it."""
+    key = new_key(SealingSuite.X25519, float(int(time.time()) - 1))
+    file.write_bytes(opening_keys_text(1, [key]))
+    return {"key_id": key.key_id, "public_key": encode_base64url(key.suite.public_bytes(key.private))}

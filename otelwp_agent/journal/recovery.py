@@ -17,7 +17,6 @@ import orjson
 
 from otelwp_agent.journal.mark import read_mark
 from otelwp_agent.journal.records import (
-    HEADER_BYTES,
     Account,
     Commit,
     JournalDamage,
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from otelwp_agent.at_rest.keys import StorageKeys
     from otelwp_agent.journal.mark import Mark
     from otelwp_agent.journal.records import ExporterRow
     from otelwp_agent.sealing.message_memory import MessageRow
@@ -85,22 +85,26 @@ class Recovered:
             segment.close()
 
 
-def read_directory(directory: Path, *, write: bool = True) -> Recovered:
-    """Read every segment in `directory`; raises `OSError`."""
+def read_directory(directory: Path, *, write: bool = True, keys: StorageKeys | None = None) -> Recovered:
+    """Read every segment in `directory`, encrypted ones with `keys`.
+
+    Raises `OSError`, `FileKeyError` if a segment is encrypted for none of `keys`, `SealedDataError` if a data key was
+    changed.
+    """
     recovered = Recovered()
     # Read it before the segments: a running agent only appends to them.
     recovered.mark, recovered.mark_damaged = read_mark(directory)
     try:
-        _read_segments(directory, recovered, write=write)
+        _read_segments(directory, recovered, write=write, keys=keys)
     except BaseException:
         recovered.close()
         raise
     return recovered
 
 
-def _read_segments(directory: Path, recovered: Recovered, *, write: bool) -> None:
+def _read_segments(directory: Path, recovered: Recovered, *, write: bool, keys: StorageKeys | None) -> None:
     for name in sorted(os.listdir(directory)):  # noqa: PTH208 - raises if it is not permitted, unlike `glob`
-        segment = Segment.open(directory / name, write=write)
+        segment = Segment.open(directory / name, write=write, keys=keys)
         if segment is not None:
             recovered.segments.append(segment)
     segments = recovered.segments
@@ -229,7 +233,7 @@ class _SegmentReading:
         if record.seq < segment.end:
             return
         self._skip_to(record.seq, record.offset)
-        size = len(record.payload) + HEADER_BYTES
+        size = record.size
         segment.states.append(WAITING)
         segment.offsets.append(record.offset)
         segment.items.append(record.items)

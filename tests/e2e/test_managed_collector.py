@@ -16,7 +16,7 @@ def site(tmp_path):
 
 
 def test_from_a_key_to_accepted_requests_and_to_a_refused_key(site):
-    key = site.cli("keys", "create", "acme")["key"]
+    key = site.cli("api-keys", "create", "acme")["key"]
     assert site.answers_at_last(key, 200)
     assert site.post(key, header="x-api-key") == 200
     assert site.call(key) is grpc.StatusCode.OK
@@ -30,7 +30,7 @@ def test_from_a_key_to_accepted_requests_and_to_a_refused_key(site):
     tenants = [line for line in site.cli("audit")["lines"] if line["kind"] == "tenant"]
     assert [(line["name"], line["accepted"]) for line in tenants] == [("acme", 3 * SPANS)]
 
-    id_ = site.cli("keys", "list", "acme")[0]["id"]
+    id_ = site.cli("api-keys", "list", "acme")[0]["id"]
     status, revoked = site.admin("POST", f"/tenants/acme/keys/{id_}/revoke")
     assert (status, revoked["id"]) == (200, id_)
     assert site.answers_at_last(key, 401)

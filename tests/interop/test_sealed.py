@@ -61,7 +61,13 @@ def envelopes(captured):
     return found
 
 
-def test_the_wire_and_a_stolen_agent_show_nothing(postgresql, tmp_path):
+def encrypts_its_journal(config):
+    whole(config)
+    config["service"]["journal"]["encryption"] = {"key": "${env:OTELWP_TEST_JOURNAL_KEY}"}
+
+
+def test_the_wire_and_a_stolen_agent_show_nothing(postgresql, tmp_path, monkeypatch):
+    monkeypatch.setenv("OTELWP_TEST_JOURNAL_KEY", os.urandom(32).hex())
     request = a_request("cart-of-alice", "checkout-of-alice", credit="4111-1111")
     with span_backend() as backend:
         site = a_site(tmp_path / "collector", postgresql, lambda config: to(backend, config))
@@ -72,7 +78,7 @@ def test_the_wire_and_a_stolen_agent_show_nothing(postgresql, tmp_path):
                 folder = tmp_path / "agent"
                 folder.mkdir()
                 customer = {"customer": "acme", "api_key": site.key, "sealing_key": site.sealing_key()}
-                with enterprise_agent(folder, tap.port, **customer, change=whole) as agent:
+                with enterprise_agent(folder, tap.port, **customer, change=encrypts_its_journal) as agent:
                     assert post(agent.port("http"), "/v1/traces", request.SerializeToString()) == 200
                     backend.wait_for(2)
                     agent.wait_for_metric("otelwp_pipeline_in_flight_items", 0)
@@ -90,6 +96,8 @@ def test_the_wire_and_a_stolen_agent_show_nothing(postgresql, tmp_path):
     assert unseal(envelope, ring, time.time())  # the collector's key opens it
     stolen = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert any(site.key.encode() in content for content in stolen.values())
+    assert any(path.suffix == ".journal" for path in stolen)
+    assert [path for path, content in stolen.items() if b"alice" in content or b"shop-of-acme" in content] == []
     candidates = set()
     for content in stolen.values():
         candidates.update(base64.urlsafe_b64decode(token[:43] + b"=") for token in TOKEN.findall(content))

@@ -37,6 +37,8 @@ class Site:
     def __init__(self, folder, *, store="", change=lambda _config: None):
         config = example("managed_collector", folder)
         config["extensions"]["control_store"]["url"] = store or f"sqlite:///{folder}/state/control.db"
+        if store:
+            config["extensions"]["control_store"]["pepper_file"] = f"{folder}/pepper"
         config["extensions"]["rate_limiter"]["ban"]["failures"] = 1000
         for name in ("admin_api", "health_check"):
             config["extensions"][name]["endpoint"] = "127.0.0.1:0"

@@ -18,6 +18,7 @@ import pytest
 
 from otelwp_agent.component import Kind
 from otelwp_agent.components import ALIASES, SHIPPED, Catalog
+from otelwp_agent.licensing.signatures import generate_key, private_pem
 from otelwp_agent.licensing.public_keys import encode_base64url
 from otelwp_agent.sealing.content import decode
 from otelwp_agent.sealing.envelope import parse, unseal
@@ -29,12 +30,16 @@ ALL = [(kind, type_) for kind in Kind for type_ in SHIPPED[kind]]
 
 FOLDER = tempfile.mkdtemp()
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
+SIGNING_KEY = f"{FOLDER}/signing.pem"
+Path(SIGNING_KEY).write_bytes(private_pem(generate_key()))
 
 SETTINGS = {
     # The test process itself is larger than a limit that one would set.
     (Kind.PROCESSOR, "memory_limiter"): {"limit_mib": 1_000_000, "spike_limit_mib": 1},
     # The test process does not listen on the default port.
     (Kind.EXTENSION, "admin_api"): {"endpoint": "127.0.0.1:0"},
+    # The example's file does not exist.
+    (Kind.EXTENSION, "license_server"): {"endpoint": "127.0.0.1:0", "signing_key_file": SIGNING_KEY},
     # The store is created by the extension, in a folder of its own.
     (Kind.EXTENSION, "control_store"): {"url": f"sqlite:///{FOLDER}/control.db", "create": True, "pepper_file": ""},
     # The corpus is smaller than a budget that one would set.

@@ -158,18 +158,6 @@ def parse_period(text: str) -> timedelta:
         raise click.BadParameter(str(error)) from error
 
 
-def parse_pairs(texts: Sequence[str], what: str) -> dict[str, str]:
-    """Return `NAME=VALUE` texts as a map; raise `BadParameter`."""
-    pairs = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            message = f"{text!r}: write {what} as NAME=VALUE"
-            raise click.BadParameter(message)
-        pairs[name.strip()] = value.strip()
-    return pairs
-
-
 def all_pages(read: Callable[[str], Sequence[T]], key: Callable[[T], str]) -> list[T]:
     """Return all rows of a paginated list; `read` returns the page after a key."""
     rows: list[T] = []

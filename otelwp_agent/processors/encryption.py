@@ -31,9 +31,10 @@ Example::
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from otelwp_agent.component import (
     Carries,
@@ -49,6 +50,7 @@ from otelwp_agent.component.encoding import EncodingProcessor
 from otelwp_agent.config.recipients import RecipientsConfig  # noqa: TC001 - pydantic reads it
 from otelwp_agent.errors import RetryableError, StartError
 from otelwp_agent.sealing.envelope import MAX_TEXT
+from otelwp_agent.sealing.message_ids import MessageIds, read_or_create_key
 from otelwp_agent.sealing.recipient_source import RecipientSource
 from otelwp_agent.sealing.sealer import Sealer
 from otelwp_agent.sealing.suites import SealingSuite
@@ -90,6 +92,10 @@ class Config(ComponentConfig):
     of the batch, as an `auth` extension of this agent has found it."""
     agent_id: Annotated[str, AfterValidator(_fits_a_header)] = ""
     """Name of this agent in the header; the host's name if left out."""
+    message_id_key_file: str | None = Field(None, min_length=1)
+    """File (mode 0600) with a key for message ids, which is created if there is none. With it, the id of a message is
+    made of its content, so that the collector recognizes what an agent with a journal sends again after a crash, and
+    does not process it twice. Without it, ids are random."""
     recipients: RecipientsConfig
     """The public keys to encrypt to."""
     suite: Literal["newest", "X25519", "MLKEM768_X25519"] = "newest"
@@ -110,6 +116,7 @@ class EncryptionProcessor(EncodingProcessor):
         )
         agent = config.agent_id or socket.gethostname()[:MAX_TEXT]
         self._sealer = Sealer(self.source, config.customer_id, agent)
+        self._key_file = config.message_id_key_file
         self._sealed = self._registry.counter(SEALED, processor=self._name)
         self._bytes = self._registry.counter(BYTES, processor=self._name)
         self._seconds = self._registry.counter(SECONDS, processor=self._name)
@@ -125,6 +132,9 @@ class EncryptionProcessor(EncodingProcessor):
                 f"processors/{self._name}: {error.name} is not installed: install it with `pip install "
                 "'otelwp-agent[sealing]'`"
             ) from error
+        if self._key_file is not None:
+            name = f"processors/{self._name}: message_id_key_file"
+            self._sealer.ids = MessageIds(read_or_create_key(Path(self._key_file), name))
         await self.source.start()
 
     async def shutdown(self) -> None:

@@ -18,9 +18,9 @@ Example::
 
 from __future__ import annotations
 
-from enum import IntEnum
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
@@ -35,14 +35,15 @@ from otelwp_agent.model.otlp_response import partial_success
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.model.stepwise_checking import StepwiseChecker
-from otelwp_agent.sealing.deduplication import DUPLICATES, KEY_HEADER, Deduplicator
-from otelwp_agent.sealing.receiving import ENVELOPES, SealedBodies, SealedRoute, is_sealed
-from otelwp_agent.sealing.receiving import render_error as render_refusal
+from otelwp_agent.sealing.metrics import DUPLICATES, ENVELOPES
 from otelwp_agent.transport import otlp_answers, overload
 from otelwp_agent.transport.decoding import Decoding
-from otelwp_agent.transport.hints import DUPLICATE, limit_hints, plan_hints
+from otelwp_agent.transport.hints import limit_hints, plan_hints
 from otelwp_agent.transport.http_messages import JSON, PROTOBUF, Head, Request, Response, Route, text_error
 from otelwp_agent.transport.http_server import HttpServer
+from otelwp_agent.transport.otlp_answers import AGAIN, AGAIN_JSON, KEY_HEADER, Form, OtlpRoute, OtlpSender
+from otelwp_agent.transport.otlp_posting import SEALED
+from otelwp_agent.transport.otlp_settings import OtlpHttp, OtlpProtocols  # noqa: TC001 - pydantic reads them
 from otelwp_agent.transport.refusals import REFUSED_REQUESTS, refusals
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
     from otelwp_agent.component.bases import ReceiverSink
     from otelwp_agent.model.batch import Origin
     from otelwp_agent.model.message import Message
+    from otelwp_agent.sealing.deduplication import Deduplicator
+    from otelwp_agent.sealing.receiving import SealedBodies
     from otelwp_agent.transport.gate import Caller
     from otelwp_agent.transport.grpc_server import GrpcServer
     from otelwp_agent.transport.grpc_serving import GrpcHandler
@@ -68,7 +71,7 @@ _METHODS = {
 class Config(ReceiverConfig):
     """Settings of the OTLP receiver."""
 
-    protocols: blocks.OtlpProtocols
+    protocols: OtlpProtocols
     """Protocols to listen with."""
     validation: Literal["keys", "full"] = Field("keys")
     """How thoroughly a body is checked before it is accepted.
@@ -102,25 +105,6 @@ class Config(ReceiverConfig):
         return Carries.ENCODED if self.sealed is not None and self.sealed.mode == "forward" else Carries.PLAIN
 
 
-class Form(IntEnum):
-    """Form of the bodies of requests."""
-
-    PROTOBUF = 0
-    JSON = 1
-    SEALED = 2
-
-
-class Sender(NamedTuple):
-    """What a head says about its requests."""
-
-    form: Form
-    origin: Origin
-    ok: Response
-    """The answer to an accepted request, or the refusal of all of them."""
-    key: str
-    """Id that the sender has given to the request; "" if none."""
-
-
 class OtlpReceiver(Receiver):
     """Listens for OTLP requests."""
 
@@ -135,9 +119,13 @@ class OtlpReceiver(Receiver):
         name = str(context.id)
         self._deduplicator: Deduplicator | None = None
         if config.sealed is not None or config.deduplication is not None:
+            from otelwp_agent.sealing.deduplication import Deduplicator  # noqa: PLC0415 - only if it is configured
+
             self._deduplicator = Deduplicator(config.remembered, context.messages, name, context.registry)
         self._sealed: SealedBodies | None = None
         if config.sealed is not None and config.protocols.http is not None and self._deduplicator is not None:
+            from otelwp_agent.sealing.receiving import SealedBodies  # noqa: PLC0415 - only if it is configured
+
             self._sealed = SealedBodies(
                 config.sealed,
                 self._deduplicator,
@@ -196,7 +184,7 @@ class OtlpReceiver(Receiver):
             endpoints["http"] = self._http.address
         return endpoints
 
-    async def _start_http(self, settings: blocks.OtlpHttp) -> None:
+    async def _start_http(self, settings: OtlpHttp) -> None:
         routes = {path: self._route(signal) for path, signal in settings.paths.items()}
         server = HttpServer(
             settings,
@@ -242,12 +230,9 @@ class OtlpReceiver(Receiver):
             memo = request.head.memo
             if memo is None:
                 memo = request.head.memo = self._read_head(request.head)
-            form, origin, ok, key = memo
-            if ok.status != 200:  # noqa: PLR2004 - OK
-                count("unsupported_media_type")
-                return ok  # type: ignore[no-any-return]  # only this function sets the memo
+            plain, origin, ok = memo[:3]
             body = request.body
-            if form or key or len(body) >= stepwise.large:
+            if not plain or len(body) >= stepwise.large:
                 return self._handle_other(route, deliver, request.head, body, memo)
             return deliver(body, None, request.head, origin, ok)
 
@@ -255,38 +240,40 @@ class OtlpReceiver(Receiver):
             body: bytes, items: int | None, head: Head, origin: Origin, ok: Response, message: Message | None = None
         ) -> Answer:
             """Check the body, unless the number of its items is known, and forward it."""
-            entry = self.next.get(signal)
-            if entry is None:
+            if signal not in self.next:
                 return self._not_wired(signal)
             items = check(body) if items is None else items
             if not items:
                 return ok
             batch = Batch(signal, body, items, origin, ((Receipt(items), items),))
             batch.message = message
-            return entry.consume(batch, ok, lambda lost, why: drop_renderer(head, lost, why)) or ok
+            return forward(batch, head, ok)
 
         def forward(batch: Batch, head: Head, ok: Response) -> Answer:
-            return self.next[signal].consume(batch, ok, lambda lost, why: drop_renderer(head, lost, why)) or ok
+            answer = self.next[signal].consume(batch, ok, lambda lost, why: drop_renderer(head, lost, why))
+            return ok if answer is None else answer
 
         def admit() -> None:
             entry = self.next.get(signal)
             if entry is not None:
                 entry.admit()
 
-        count = self._refusals("http")
         drop_renderer = otlp_answers.drop_renderer(signal)
-        route = SealedRoute(signal, check, stepwise, forward)
-        return Route(handle, ("POST",), admit, _render_error, drop_renderer)
+        route = OtlpRoute(signal, check, stepwise, forward, self._refusals("http"))
+        return Route(handle, ("POST",), admit, otlp_answers.render_error, drop_renderer)
 
     def _handle_other(
-        self, route: SealedRoute, deliver: Callable[..., Answer], head: Head, body: bytes, sender: Sender
+        self, route: OtlpRoute, deliver: Callable[..., Answer], head: Head, body: bytes, sender: OtlpSender
     ) -> Answer:
         """Handle a body that is JSON, sealed or large, or that has an id of its sender."""
-        form, origin, ok, key = sender
+        _, origin, ok, form, key = sender
+        if ok.status != HTTPStatus.OK:
+            route.count("unsupported_media_type")
+            return ok
         if route.signal not in self.next:
             return self._not_wired(route.signal)
         if form is Form.SEALED and self._sealed is not None:
-            return self._sealed.read(route, body, head, origin, (self._hinted(head), _AGAIN))
+            return self._sealed.read(route, body, head, origin, (self._hinted(head), AGAIN))
         json_head = head if form is Form.JSON else None
         if not key or self._deduplicator is None:
             known = partial(deliver, head=head, origin=origin, ok=ok)
@@ -295,7 +282,7 @@ class OtlpReceiver(Receiver):
         ok = self._hinted(head, as_json=json_head is not None)
         known = partial(deliver, head=head, origin=origin, ok=ok, message=message)
         read = partial(self._read, route.signal, body, route.stepwise, known, head=json_head)
-        return self._deduplicator.process(message, read, _AGAIN if json_head is None else _AGAIN_JSON)
+        return self._deduplicator.process(message, read, AGAIN if json_head is None else AGAIN_JSON)
 
     def _read(
         self,
@@ -320,20 +307,26 @@ class OtlpReceiver(Receiver):
             deliver=deliver,
         )
 
-    def _read_head(self, head: Head) -> Sender:
+    def _read_head(self, head: Head) -> OtlpSender:
         """Return what the head says about its requests, and the answer to a valid one."""
         origin = head.origin(str(self.context.id))
         key = "" if self._deduplicator is None else head.headers.get(KEY_HEADER, "").strip()
         hints = plan_hints(head.client)
         if head.media_type == PROTOBUF:
-            return Sender(Form.PROTOBUF, origin, otlp_answers.accepted(as_json=False, headers=hints), key)
+            return OtlpSender(not key, origin, otlp_answers.accepted(as_json=False, headers=hints), Form.PROTOBUF, key)
         if head.media_type == JSON:
-            return Sender(Form.JSON, origin, otlp_answers.accepted(as_json=True, headers=hints), key)
-        if self._sealed is not None and is_sealed(head):
-            return Sender(Form.SEALED, origin, otlp_answers.accepted(as_json=False), "")
+            return OtlpSender(
+                plain=False,
+                origin=origin,
+                ok=otlp_answers.accepted(as_json=True, headers=hints),
+                form=Form.JSON,
+                key=key,
+            )
+        if self._sealed is not None and head.media_type == SEALED:
+            return OtlpSender(plain=False, origin=origin, ok=otlp_answers.accepted(as_json=False), form=Form.SEALED)
         got = head.media_type or "none"
         refusal = text_error(415, f"the content type is {got}; accepted: {PROTOBUF} and {JSON}")
-        return Sender(Form.PROTOBUF, origin, refusal, "")
+        return OtlpSender(plain=False, origin=origin, ok=refusal)
 
     def _hinted(self, head: Head, *, as_json: bool = False) -> Response:
         """Return the answer to a valid request, with all hints."""
@@ -379,14 +372,6 @@ class OtlpReceiver(Receiver):
                 count(error.reason)
 
         return handle
-
-
-_AGAIN, _AGAIN_JSON = [otlp_answers.accepted(as_json=as_json, headers=(DUPLICATE,)) for as_json in (False, True)]
-"""Answers to requests that were accepted before."""
-
-
-def _render_error(head: Head, status: int, error: ConsumeError) -> Response:
-    return (render_refusal if is_sealed(head) else otlp_answers.render_error)(head, status, error)
 
 
 FACTORY = Factory(

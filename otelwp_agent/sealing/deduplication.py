@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from otelwp_agent.errors import MalformedError, RetryableError
 from otelwp_agent.model.message import Message
+from otelwp_agent.sealing.metrics import DUPLICATES
 from otelwp_agent.sealing.replay_cache import MessageState
-from otelwp_agent.telemetry.metrics import Instrument
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,17 +21,9 @@ if TYPE_CHECKING:
     from otelwp_agent.sealing.replay_cache import Identified
     from otelwp_agent.telemetry.metrics import Registry
 
-KEY_HEADER = "idempotency-key"
-"""Header with the id that a sender has given to a request that is not sealed."""
 MAX_KEY = 128
-"""Maximum length of it."""
+"""Maximum length of an `Idempotency-Key`."""
 MESSAGE_ID_BYTES = 16
-
-DUPLICATES = Instrument(
-    "otelwp_receiver_duplicate_requests",
-    "Requests that were acknowledged and not processed, because they were accepted before.",
-    labels=("receiver",),
-)
 
 Answer = TypeVar("Answer")
 

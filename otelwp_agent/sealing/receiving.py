@@ -8,82 +8,41 @@ what their header says in clear, as authenticated by the credential of the tenan
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import orjson
-
-from otelwp_agent.errors import TooLargeError
+from otelwp_agent.errors import StartError, TooLargeError
 from otelwp_agent.model.batch import Batch
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.sealing import content
-from otelwp_agent.sealing.envelope import ENCODING, MEDIA_TYPE, OTLP, TRANSPORT, parse, unseal
+from otelwp_agent.sealing.envelope import ENCODING, OTLP, TRANSPORT, parse, unseal
 from otelwp_agent.sealing.errors import SealedError, SealedReason
 from otelwp_agent.sealing.freshness import Freshness, check_tenant
 from otelwp_agent.sealing.key_ring import KeyRing
-from otelwp_agent.telemetry.metrics import Instrument
-from otelwp_agent.transport import status as statuses
-from otelwp_agent.transport.http_messages import Response
+from otelwp_agent.sealing.metrics import ENVELOPES
+from otelwp_agent.storage import files
 from otelwp_agent.transport.watched_file import WatchedFile
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     import structlog
 
     from otelwp_agent.config import blocks
-    from otelwp_agent.errors import ConsumeError
     from otelwp_agent.model.batch import Origin
     from otelwp_agent.model.signal import Signal
-    from otelwp_agent.model.stepwise_checking import StepwiseChecker
     from otelwp_agent.sealing.deduplication import Deduplicator
     from otelwp_agent.sealing.envelope import Envelope, SealedHeader
     from otelwp_agent.telemetry.metrics import Registry
     from otelwp_agent.transport.decoding import Decoding, Steps
-    from otelwp_agent.transport.http_messages import Head
+    from otelwp_agent.transport.http_messages import Head, Response
+    from otelwp_agent.transport.otlp_answers import OtlpRoute
 
     Answer = Response | asyncio.Future[Response]
 
 OFF_LOOP = 256 * 1024
 """Bytes of an OTLP request from which on its envelope is opened in a thread: a millisecond on the event loop."""
-
-PROBLEM = "application/problem+json"
-_REFRESH = {
-    SealedReason.UNKNOWN_KEY: "key_set",
-    SealedReason.WRONG_SUITE: "key_set",
-    SealedReason.ALTERED: "key_set",
-    SealedReason.STALE: "time",
-    SealedReason.OTHER_TENANT: "credential",
-}
-"""What a sender has to refresh, by reason."""
-_STATUSES = {
-    SealedReason.UNKNOWN_KEY: HTTPStatus.CONFLICT,
-    SealedReason.WRONG_SUITE: HTTPStatus.CONFLICT,
-    SealedReason.STALE: HTTPStatus.CONFLICT,
-    SealedReason.OTHER_TENANT: HTTPStatus.FORBIDDEN,
-    SealedReason.TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-}
-
-ENVELOPES = Instrument(
-    "otelwp_receiver_sealed_requests",
-    "Sealed requests that were opened, or forwarded as they are.",
-    labels=("receiver", "mode"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class SealedRoute:
-    """How a receiver handles the requests of one signal."""
-
-    signal: Signal
-    check: Callable[[bytes], int]
-    """Checks an OTLP request and returns the number of its items."""
-    stepwise: StepwiseChecker
-    """The same in steps, for large requests."""
-    forward: Callable[[Batch, Head, Response], Answer]
-    """Forwards a batch to the pipelines; returns the answer for its sender."""
 
 
 class SealedBodies:
@@ -113,11 +72,15 @@ class SealedBodies:
         self._now = now
         self._ring = KeyRing(())
         self._file = WatchedFile(settings.keys, self._use, name=name, log=log) if self.opens else None
+        self._creates = settings.create
+        self._name, self._log = name, log
         self._counter = registry.counter(ENVELOPES, receiver=receiver, mode=settings.mode)
 
     def start(self) -> None:
         """Read the keys and watch their file; raise `StartError`."""
         if self._file is not None:
+            if self._creates and not self._file.path.exists():
+                self._create(self._file.path)
             self._file.start()
 
     def stop(self) -> None:
@@ -131,7 +94,7 @@ class SealedBodies:
             self._file.check()
 
     def read(
-        self, route: SealedRoute, body: bytes, head: Head, origin: Origin, answers: tuple[Response, Response]
+        self, route: OtlpRoute, body: bytes, head: Head, origin: Origin, answers: tuple[Response, Response]
     ) -> Answer:
         """Handle a request; `answers` are those if it is accepted now, and if it was accepted before.
 
@@ -147,10 +110,9 @@ class SealedBodies:
         message = self._deduplicator.message(tenant or header.customer, header)
 
         def forward(data: bytes, items: int, encodings: tuple[str, ...] = ()) -> Answer:
-            self._counter.value += 1
             batch = Batch(route.signal, data, items, origin, ((Receipt(items), items),), encodings)
             batch.message = message
-            return self._deduplicator.process(message, lambda: route.forward(batch, head, ok), again)
+            return self._deduplicator.process(message, lambda: self._forward(route, batch, head, ok), again)
 
         def forward_opened(opened: tuple[bytes, int]) -> Answer:
             plain, items = opened
@@ -169,10 +131,15 @@ class SealedBodies:
         reserve = min(self._max_bytes, header.plain_size) + route.stepwise.memory
         return self._decoding.run(steps, len(body), forward_opened, in_thread=True, reserve=reserve)
 
+    def _forward(self, route: OtlpRoute, batch: Batch, head: Head, ok: Response) -> Answer:
+        answer = route.forward(batch, head, ok)
+        self._counter.value += 1
+        return answer
+
     def _open(self, envelope: Envelope, ring: KeyRing) -> bytes:
         return content.decode(envelope.header, unseal(envelope, ring, self._now()), self._max_bytes)
 
-    def _steps(self, envelope: Envelope, ring: KeyRing, route: SealedRoute) -> Steps:
+    def _steps(self, envelope: Envelope, ring: KeyRing, route: OtlpRoute) -> Steps:
         """Open an envelope and count its items, in a thread."""
         plain = self._open(envelope, ring)
         yield
@@ -191,34 +158,27 @@ class SealedBodies:
         if not header.encodings and envelope.content_bytes != header.plain_size:
             raise _malformed("its size is not the one in its header")
 
+    def _create(self, path: Path) -> None:
+        """Write a file with a first key, and log what senders need to seal to it."""
+        from otelwp_agent.licensing.public_keys import encode_base64url  # noqa: PLC0415 - only at the first start
+        from otelwp_agent.sealing.key_files import opening_keys_text  # noqa: PLC0415 - the same
+        from otelwp_agent.sealing.rotation import new_key  # noqa: PLC0415 - the same
+        from otelwp_agent.sealing.suites import SealingSuite  # noqa: PLC0415 - the same
+
+        key = new_key(SealingSuite.X25519, float(int(self._now())))
+        try:
+            files.make_directory(path.parent)
+            files.replace_file(path, opening_keys_text(1, [key]))
+        except OSError as error:
+            raise StartError(f"{self._name}: sealed.keys: cannot create {path}: {error.strerror}") from error
+        public = encode_base64url(key.suite.public_bytes(key.private))
+        self._log.warning("sealing key created", file=str(path), key_id=key.key_id, public_key=public)
+
     def _use(self, text: str) -> Mapping[str, object]:
         from otelwp_agent.sealing.key_files import read_key_ring  # noqa: PLC0415 - only collectors with keys
 
         self._ring = read_key_ring(text)
         return {"keys": len(self._ring)}
-
-
-def render_error(head: Head, status: int, error: ConsumeError) -> Response:
-    """Return the answer to a refused envelope: a problem (RFC 9457) with the reason, and what to refresh."""
-    del head
-    reason = SealedReason(error.reason) if isinstance(error, SealedError) else None
-    if reason is not None:
-        status = _STATUSES.get(reason, HTTPStatus.BAD_REQUEST)
-    problem: dict[str, Any] = {
-        "type": "about:blank",
-        "title": "the envelope is refused" if reason is not None else "the request is refused",
-        "status": int(status),
-        "detail": str(error),
-        "reason": error.reason,
-    }
-    if reason in _REFRESH:
-        problem["refresh"] = _REFRESH[reason]
-    return Response(status, orjson.dumps(problem), PROBLEM, statuses.response_headers(error))
-
-
-def is_sealed(head: Head) -> bool:
-    """Return whether a request has an envelope as its body."""
-    return head.media_type == MEDIA_TYPE
 
 
 def _check_kind(header: SealedHeader, signal: Signal) -> None:

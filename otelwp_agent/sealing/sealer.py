@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from otelwp_agent.sealing.envelope import ENCODING, MESSAGE_ID_BYTES, SealedHeader, seal
+from otelwp_agent.sealing.envelope import ENCODING, SealedHeader, seal
+from otelwp_agent.sealing.message_ids import MessageIds
 from otelwp_agent.transport.decoding import OFF_LOOP, executor
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ class Sealer:
         `now` returns seconds since 1970.
         """
         self.source = source
+        self.ids = MessageIds()
+        """Makes the ids of messages."""
         self._customer = customer
         self._agent = agent
         self._now = now
@@ -38,11 +40,12 @@ class Sealer:
 
         May be called in a thread.
         """
+        customer = self._customer or batch.origin.tenant
         header = SealedHeader(
-            self._customer or batch.origin.tenant,
+            customer,
             0,
             self._agent,
-            os.urandom(MESSAGE_ID_BYTES),
+            self.ids.of(batch, customer),
             batch.signal,
             batch.encodings,
             batch.items,

@@ -24,7 +24,6 @@ from otelwp_agent.config.blocks.http import (
 )
 from otelwp_agent.config.blocks.local_http import AllowedHosts, LocalHttpServer
 from otelwp_agent.config.blocks.network import Dialer, Listening, NetworkServer
-from otelwp_agent.config.blocks.otlp import OtlpHttp, OtlpProtocols
 from otelwp_agent.config.blocks.sealed import Deduplication, Sealed
 from otelwp_agent.config.blocks.sending import CircuitBreaker, Queue, QueueBatch, QueueBatchPartition, Retry
 from otelwp_agent.config.blocks.tls import TlsClient, TlsFiles, TlsServer, TlsVersion
@@ -59,8 +58,6 @@ __all__ = [
     "LocalHttpServer",
     "Middleware",
     "NetworkServer",
-    "OtlpHttp",
-    "OtlpProtocols",
     "Queue",
     "QueueBatch",
     "QueueBatchPartition",

@@ -20,6 +20,8 @@ class Sealed(Block):
     keys: str = ""
     """File with the private keys (`opening-keys.json`, written by `otelwp-agent keys generate`). It is read again when
     it changes. Required for `open`, refused for `forward`."""
+    create: bool = False
+    """Create `keys` with a first key at the start if there is no such file."""
     freshness: PositiveDuration = 300.0
     """Maximum age of an envelope. Behind a collector that forwards envelopes, add the time for which that may keep
     them."""

@@ -7,9 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, model_validator
 
-from otelwp_agent.config.blocks.base import Block
-from otelwp_agent.config.blocks.grpc import GrpcServer
-from otelwp_agent.config.blocks.http import HttpReceiver
+from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Ignored
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.transport.tls import beyond_grpc
@@ -27,7 +25,7 @@ def _is_path(value: str) -> str:
 UrlPath = Annotated[str, AfterValidator(_is_path)]
 
 
-class OtlpHttp(HttpReceiver):
+class OtlpHttp(blocks.HttpReceiver):
     """OTLP over HTTP/1.1."""
 
     traces_url_path: UrlPath = "/v1/traces"
@@ -57,10 +55,10 @@ class OtlpHttp(HttpReceiver):
         return self
 
 
-class OtlpProtocols(Block):
+class OtlpProtocols(blocks.Block):
     """Protocols to listen with. A protocol with an empty value is enabled with its defaults."""
 
-    grpc: GrpcServer | None = None
+    grpc: blocks.GrpcServer | None = None
     """OTLP over gRPC, on 127.0.0.1:4317 by default."""
     http: OtlpHttp | None = None
     """OTLP over HTTP/1.1, on 127.0.0.1:4318 by default."""

@@ -18,8 +18,8 @@ import pytest
 
 from otelwp_agent.component import Kind
 from otelwp_agent.components import ALIASES, SHIPPED, Catalog
-from otelwp_agent.licensing.signatures import generate_key, private_pem
 from otelwp_agent.licensing.public_keys import encode_base64url
+from otelwp_agent.licensing.signatures import generate_key, private_pem
 from otelwp_agent.sealing.content import decode
 from otelwp_agent.sealing.envelope import parse, unseal
 from otelwp_agent.sealing.key_ring import KeyRing, OpeningKey

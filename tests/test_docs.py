@@ -145,7 +145,11 @@ def test_the_commands_for_sealing_keys(tmp_path, capfd):
         words = shlex.split(line.removeprefix("$ otelwp-agent ").replace("/etc/otelwp", str(tmp_path)))
         assert main._run(words) == 0, line
         assert capfd.readouterr().out
-    assert {path.name for path in (tmp_path / "sealing").iterdir()} == {"opening-keys.json", "key-set.jws", "signing.key"}
+    assert {path.name for path in (tmp_path / "sealing").iterdir()} == {
+        "opening-keys.json",
+        "key-set.jws",
+        "signing.key",
+    }
 
 
 def test_the_quickstart_takes_what_generate_sends(tmp_path, monkeypatch, capfd):

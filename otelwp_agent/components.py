@@ -25,6 +25,8 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
         "adaptive_sampling",
         "attributes",
         "batch",
+        "compression",
+        "encryption",
         "memory_limiter",
         "probabilistic_sampler",
         "resource",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from otelwp_agent.errors import StartError
 from otelwp_agent.model.ledgers import Ledgers
+from otelwp_agent.sealing.message_memory import MessageMemory
 from otelwp_agent.transport.authentication import ClientAuthenticator, ServerAuthenticator
 from otelwp_agent.transport.in_flight import InFlight
 from otelwp_agent.transport.limiting import RequestLimiter
@@ -66,6 +67,8 @@ class Context:
     """The bytes of requests that are being received or decoded, over all receivers of the process."""
     ledgers: Ledgers = field(default_factory=Ledgers)
     """The accounts of the process, for components that create items of their own."""
+    messages: MessageMemory = field(default_factory=MessageMemory)
+    """The ids of accepted requests, of all receivers of the process."""
     extensions: Mapping[ComponentId, object] = field(default_factory=dict)
     """The extensions that the component's settings refer to."""
 

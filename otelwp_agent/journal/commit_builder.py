@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from otelwp_agent.journal import records
 from otelwp_agent.journal.records import Commit, RecordKind, RequestContext
+from otelwp_agent.sealing.message_memory import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,7 +125,9 @@ class CommitBuilder:
         entries = range(self.segment.end + len(self.moved), self.next)
         seqs = [segment.first + index for segment, index in released]
         seqs += repeated
-        commit = Commit(entries, list(rows.values()), seqs, self.branches, exporters)
+        messages = [each.batch.message for each in self.requests if each.batch.message is not None]
+        of_entries = rows_of((one.receiver, one.tenant, one.message_id, one.time) for one in messages)
+        commit = Commit(entries, list(rows.values()), seqs, self.branches, exporters, of_entries)
         self._add(records.other(self.segment.marker, RecordKind.COMMIT, commit.encode()))
 
     def forget_contexts(self) -> None:

@@ -34,6 +34,8 @@ from otelwp_agent.storage import files
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from otelwp_agent.sealing.message_memory import MessageRow
+
 MARKER_BYTES = 8
 _HEAD = struct.Struct("<8sBBHIIQ")
 _CRC = struct.Struct("<I")
@@ -110,6 +112,8 @@ class JournalSnapshot:
     """Seconds since 1970."""
     adjusted: bool = False
     """Whether the ledgers were corrected at a start, so that they differ from the end of the segment before."""
+    messages: Sequence[MessageRow] = ()
+    """The messages that were accepted before and are still remembered."""
 
     def encode(self) -> bytes:
         """Return it as JSON."""
@@ -120,13 +124,20 @@ class JournalSnapshot:
                 "time": self.time,
                 "adjusted": self.adjusted,
             }
+            | ({"messages": self.messages} if self.messages else {})
         )
 
     @classmethod
     def decode(cls, payload: memoryview) -> JournalSnapshot:
         """Read what `encode` wrote."""
         data = orjson.loads(payload)
-        return cls(data["first"], [tuple(row) for row in data["accounts"]], data["time"], data["adjusted"])
+        return cls(
+            data["first"],
+            [tuple(row) for row in data["accounts"]],
+            data["time"],
+            data["adjusted"],
+            data.get("messages", ()),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +156,8 @@ class Commit:
     branches: Sequence[tuple[int, int, str]] = field(default=())
     exporters: Sequence[ExporterRow] = field(default=())
     """The sums of all exporters, about once a second."""
+    messages: Sequence[MessageRow] = field(default=())
+    """The messages of its entries that have one."""
 
     def encode(self) -> bytes:
         """Return it as JSON with its length before it and the released entries (u64) behind it."""
@@ -155,6 +168,8 @@ class Commit:
             data["branches"] = self.branches
         if self.exporters:
             data["exporters"] = self.exporters
+        if self.messages:
+            data["messages"] = self.messages
         text = orjson.dumps(data)
         return _LENGTH.pack(len(text)) + text + array("Q", self.released).tobytes()
 
@@ -170,6 +185,7 @@ class Commit:
             released,
             [tuple(row) for row in data.get("branches", ())],
             [tuple(row) for row in data.get("exporters", ())],
+            data.get("messages", ()),
         )
 
 

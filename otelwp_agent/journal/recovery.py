@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from otelwp_agent.journal.mark import Mark
     from otelwp_agent.journal.records import ExporterRow
+    from otelwp_agent.sealing.message_memory import MessageRow
 
 Key = tuple[str, str, str]
 """Pipeline, receiver, tenant."""
@@ -52,6 +53,8 @@ class Recovered:
     """The last sums of the exporters."""
     branches: dict[int, set[tuple[int, str]]] = field(default_factory=dict)
     """Settled branches of entries that are not settled."""
+    messages: list[MessageRow] = field(default_factory=list)
+    """The messages that were accepted and remembered, since the start of the newest segment."""
     damage: list[tuple[Path, JournalDamage]] = field(default_factory=list)
     torn: int = 0
     """Bytes of an unfinished last write, which was not acknowledged."""
@@ -164,6 +167,7 @@ class _SegmentReading:
     def _begin(self, snapshot: JournalSnapshot) -> None:
         segment, recovered = self.segment, self._recovered
         segment.first = snapshot.first
+        recovered.messages = list(snapshot.messages)
         if segment is not recovered.segments[0] and not snapshot.adjusted:
             recovered.problems += _differences(segment, snapshot, recovered)
         recovered.accounts.update({row[:3]: row for row in snapshot.accounts})
@@ -177,6 +181,7 @@ class _SegmentReading:
         self._released.extend(commit.released)
         recovered.accounts.update({row[:3]: row for row in commit.accounts})
         recovered.exporters = commit.exporters or recovered.exporters
+        recovered.messages += commit.messages
         for seq, pipeline, name in commit.branches:
             recovered.branches.setdefault(seq, set()).add((pipeline, name))
 

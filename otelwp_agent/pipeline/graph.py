@@ -240,6 +240,7 @@ class Graph(GraphParts):
             pipeline=pipeline,
             in_flight=environment.in_flight,
             ledgers=environment.ledgers,
+            messages=environment.messages,
             extensions={each: self.extensions[each] for each in planned.references},
         )
         component = build_component(planned, context)

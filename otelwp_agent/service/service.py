@@ -289,7 +289,7 @@ class Service:
 
         log = self.log.bind(component="journal")
         ledgers = self._environment.ledgers
-        journal = Journal(settings, ledgers, self.registry, log)
+        journal = Journal(settings, ledgers, self.registry, log, self._environment.messages)
         journal.open()
         self._environment.intake = Intake(journal, ledgers, log)
 

@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from otelwp_agent.component import Kind
 from otelwp_agent.errors import ForbiddenError, RetryableError, StartError, UnauthenticatedError
 from otelwp_agent.extensions.oidc import FACTORY, Config, provider
-from otelwp_agent.extensions.oidc.keys import MAX_DOCUMENT, MAX_KEYS
+from otelwp_agent.extensions.oidc.keys import MAX_KEYS
 from otelwp_agent.testing.fakes import FakeClock, make_context
 from otelwp_agent.transport import watched_file
 from otelwp_agent.transport.authentication import ATTRIBUTE_PREFIX
+from otelwp_agent.transport.documents import MAX_DOCUMENT
 from tests.kit.certificates import Authority
 from tests.kit.gates import gate
 from tests.kit.graphs import until

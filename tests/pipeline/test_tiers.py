@@ -266,9 +266,10 @@ def test_a_licence_decides_instead_of_the_stated_tier():
     document = load([f"yaml:{licensed}"], (), {})
     free, pro = (make_plan(document, Catalog(), tier).warnings for tier in (Tier.FREE, Tier.PRO))
     told = [str(warning) for warning in free if "tier" in str(warning)]
-    assert [warning.partition(": ")[0] for warning in told] == ["warning", "warning"]
+    assert [warning.partition(": ")[0] for warning in told] == ["warning"] * 3
     assert "needs tier `pro`, but the tier of this agent is `free`" in told[0]
-    assert [warning for warning in pro if "tier" in str(warning)] == []
+    assert "service.tier: this has no effect, because the licence decides: remove it" in told[2]
+    assert [str(warning) for warning in pro if "tier" in str(warning)] == told[2:]
 
 
 def test_an_exporter_above_the_tier_is_refused_for_that_alone():

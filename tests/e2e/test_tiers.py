@@ -60,6 +60,19 @@ def test_the_example_of_the_enterprise_tier_runs_as_it_stands(tmp_path, monkeypa
     assert (stopped["dropped"], stopped["kept_in_journal"]) == (0, SPANS)
 
 
+def test_an_enterprise_agent_without_its_licence_still_encrypts_and_keeps_its_collector(tmp_path, monkeypatch):
+    monkeypatch.setenv("OTELWP_STATE", str(tmp_path))
+    monkeypatch.setenv("OTELWP_REQUIRE_LICENSE", "1")
+    with Agent(example("enterprise"), tmp_path) as agent:
+        agent.wait_for("component kept although it needs a higher tier", component="processors/encryption")
+        agent.wait_for("component kept although it needs a higher tier", component="exporters/managed")
+        agent.wait_for("processor bypassed because of the tier", component="processors/compression")
+        agent.wait_for("component stopped because of the tier", component="extensions/remote_sampling")
+        assert post(agent.port(), "/v1/traces", BODY) == 200
+        assert agent.stop() == 0
+        assert agent.wait_for("agent stopped")["dropped"] == 0
+
+
 LICENSED = """
 receivers: {{otlp: {{protocols: {{http: {{endpoint: '127.0.0.1:0'}}}}}}}}
 processors: {{batch: {{send_batch_size: 10000, timeout: 1h}}}}

@@ -33,7 +33,7 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
         "wordpress",
     ),
     Kind.EXPORTER: ("debug", "file", "jaeger", "managed", "otlp_grpc", "otlp_http", "zipkin"),
-    Kind.CONNECTOR: ("forward",),
+    Kind.CONNECTOR: ("forward", "routing"),
     Kind.EXTENSION: (
         "admin_api",
         "api_key",
@@ -41,6 +41,7 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
         "bearertokenauth",
         "client_certificate",
         "control_store",
+        "delivery_statements",
         "headers_setter",
         "health_check",
         "license_server",

@@ -54,7 +54,7 @@ class EncodingProcessor(Processor):
     def __init__(self, context: Context) -> None:
         """Keep nothing yet."""
         super().__init__(context)
-        self._tenants: dict[str, _Kept] = {}
+        self._tenants: dict[str, _TenantBatches] = {}
         self._held = 0
         self._use = TenantUse()
         self._capacity = Capacity(f"processors/{context.id}", context.clock)
@@ -136,8 +136,8 @@ class EncodingProcessor(Processor):
         tenant = batch.origin.tenant
         kept = self._tenants.get(tenant)
         if kept is None:
-            kept = self._tenants[tenant] = _Kept(lambda: self._forward(tenant))
-        entry = _Entry(batch)
+            kept = self._tenants[tenant] = _TenantBatches(lambda: self._forward(tenant))
+        entry = _KeptBatch(batch)
         kept.entries.append(entry)
         self._hold(batch, len(batch.body))
         self._start(tenant, entry)
@@ -147,12 +147,12 @@ class EncodingProcessor(Processor):
         self._use.add(batch.origin.tenant, size)
         self.context.in_flight.reserve(size)
 
-    def _start(self, tenant: str, entry: _Entry) -> None:
+    def _start(self, tenant: str, entry: _KeptBatch) -> None:
         entry.running = True
         future = asyncio.get_running_loop().run_in_executor(executor(), _timed, self.encode, entry.batch)
         future.add_done_callback(lambda done: self._finished(tenant, entry, done))
 
-    def _finished(self, tenant: str, entry: _Entry, done: asyncio.Future[tuple[Batch, float]]) -> None:
+    def _finished(self, tenant: str, entry: _KeptBatch, done: asyncio.Future[tuple[Batch, float]]) -> None:
         entry.running = False
         entry.error = asyncio.CancelledError() if done.cancelled() else done.exception()
         if entry.error is None:
@@ -197,7 +197,7 @@ class EncodingProcessor(Processor):
         if not kept.entries:
             del self._tenants[tenant]
 
-    def _release(self, entry: _Entry) -> None:
+    def _release(self, entry: _KeptBatch) -> None:
         self._hold(entry.batch, -len(entry.batch.body))
         if self._capacity.watched:
             self._capacity.freed()
@@ -225,7 +225,7 @@ class EncodingProcessor(Processor):
             self.context.log.error("items dropped", reason="shutdown", items=dropped, error=message)
 
 
-class _Entry:
+class _KeptBatch:
     """A batch that is kept, and the result of its encoding."""
 
     __slots__ = ("after", "batch", "error", "given_up", "running")
@@ -238,13 +238,13 @@ class _Entry:
         self.given_up = False
 
 
-class _Kept:
+class _TenantBatches:
     """The kept batches of one tenant, in order; `offer` waits while the next stage refuses the first."""
 
     __slots__ = ("entries", "offer")
 
     def __init__(self, again: Callable[[], None]) -> None:
-        self.entries: deque[_Entry] = deque()
+        self.entries: deque[_KeptBatch] = deque()
         self.offer = Offer(again)
 
 

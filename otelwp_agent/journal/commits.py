@@ -269,9 +269,10 @@ class CommitLoop:
         self._failure.clear()
         self._report_mark()
         entries = []
+        overhead = HEADER_BYTES + (segment.cipher.overhead if segment.cipher is not None else 0)
         for place, request in enumerate(builder.requests, index):
             batch = request.batch
-            entries.append(entry_store.begin(segment, place, batch.items, HEADER_BYTES + len(batch.body)))
+            entries.append(entry_store.begin(segment, place, batch.items, overhead + len(batch.body)))
         for entry, request in zip(entries, builder.requests, strict=True):
             request.written(entry)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from otelwp_agent.at_rest.loading import load_keys
 from otelwp_agent.component import ComponentHealth
 from otelwp_agent.errors import Overloaded
 from otelwp_agent.journal import opening
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
 
     import structlog
 
+    from otelwp_agent.at_rest.keys import StorageKeys
     from otelwp_agent.config.service import JournalConfig
+    from otelwp_agent.config.storage_encryption import StorageEncryption
     from otelwp_agent.journal.claims import Done, JournalClaim, JournaledRequest
     from otelwp_agent.journal.commit_builder import PendingRequest
     from otelwp_agent.journal.records import ExporterRow, JournalRecord, RequestContext
@@ -65,6 +68,7 @@ class Journal:
         self.on_closed: Callable[[], None] = lambda: None
         """Called when an entry was closed: waiting ones may have capacity now."""
         self._ledgers = ledgers
+        self._encryption = settings.encryption
         self._log = log
         self._changes = PendingChanges()
         self._entry_store = EntryStore(self, log)
@@ -137,6 +141,7 @@ class Journal:
 
     def open(self) -> Recovered:
         """Lock and read the directory, and correct the ledgers; raises `StartError`."""
+        self._store.keys = load_keys(self._encryption, "service.journal.encryption", own=True)
         recovered = self._store.open()
         self.messages.restore(recovered.messages)
         lost, again = opening.put_right(recovered, self._ledgers)
@@ -147,6 +152,14 @@ class Journal:
         self._reserve.hold()
         self._admission.measure()
         return recovered
+
+    def encrypt_with(self, settings: StorageEncryption | None) -> None:
+        """Encrypt what is written from now on with other keys; raises `StartError`, and then changes nothing."""
+        keys, current = load_keys(settings, "service.journal.encryption", own=True), self._store.keys
+        self._encryption = settings
+        if _ids(keys) != _ids(current):
+            self._store.use_keys(keys)
+            self._log.info("journal keys changed", keys=keys.ids if keys is not None else [])
 
     def start(self) -> None:
         """Delete what a previous run has settled, and check each second that no file has disappeared."""
@@ -268,3 +281,8 @@ class Journal:
                 ledger.settle(Outcome.DROPPED, entry.items, "journal_damaged")
                 self.settled(ledger)
         self.closed(entry)
+
+
+def _ids(keys: StorageKeys | None) -> list[str]:
+    """Return the ids of the keys that write, then of those that read."""
+    return [*keys.writing_ids, *keys.ids] if keys is not None else []

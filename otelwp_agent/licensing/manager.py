@@ -191,6 +191,7 @@ class LicenseManager:
             log=self._log,
             random=self._random,
             changed=self._look,
+            required=self._required,
         )
 
     async def _close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from otelwp_agent.model.deliveries import Deliveries
 from otelwp_agent.model.ledgers import Ledgers
 from otelwp_agent.sealing.message_memory import MessageMemory
 from otelwp_agent.transport.in_flight import InFlight
@@ -29,6 +30,8 @@ class Environment:
     clock: Callable[[], float]
     host: Host
     ledgers: Ledgers = field(default_factory=Ledgers)
+    deliveries: Deliveries = field(default_factory=Deliveries)
+    """Shared by all exporters, also across reloads."""
     dead_letters: DeadLetters | None = None
     """Keeps undeliverable batches."""
     intake: Intake | None = None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from otelwp_agent.component import (
     Component,
     ComponentId,
+    Connector,
     Context,
     ExporterConfig,
     Kind,
@@ -241,6 +242,7 @@ class Graph(GraphParts):
             in_flight=environment.in_flight,
             ledgers=environment.ledgers,
             messages=environment.messages,
+            deliveries=environment.deliveries,
             extensions={each: self.extensions[each] for each in planned.references},
         )
         component = build_component(planned, context)
@@ -278,8 +280,9 @@ def _feed_from_journal(*graphs: Graph) -> None:
         return
     heads = {name: head for graph in graphs for name, head in graph.heads.items()}
     processors = [stage for graph in graphs for stage in graph.processors.values()]
+    connectors = [connector for graph in graphs for connector in graph.connectors.values()]
     senders = [sender for graph in graphs for sender in graph.senders.values()]
-    readers: list[Processor | Sender] = [*processors, *senders]
+    readers: list[Processor | Connector | Sender] = [*processors, *connectors, *senders]
     intake.switch(heads, (header for reader in readers for header in reader.headers))
 
 

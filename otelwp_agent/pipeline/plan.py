@@ -190,6 +190,8 @@ class _Planner:
             self._report(node, message, (), at_key=True)
             return None
         self._problems += problems
+        for below, message in config.contradictions() if config is not None else ():
+            self._report(node.below(below), message, (*path, *below))
         return None if config is None else ComponentPlan(kind, identifier, factory, config)
 
     def _unknown_type(self, kind: Kind, type_: str) -> str:

@@ -85,7 +85,7 @@ def _fits_a_header(value: str) -> str:
 
 
 class Config(ComponentConfig):
-    """Who encrypts, and to which keys."""
+    """Customer, agent, and the keys to encrypt to."""
 
     customer_id: Annotated[str, AfterValidator(_fits_a_header)] = ""
     """Customer in the header. The collector compares it with the tenant of the API key. If left out, it is the tenant

@@ -1,7 +1,7 @@
 """Remember accepted messages in all receivers of a process, across reloads, and with a journal across restarts.
 
-The journal writes the id of a message in the same write as its request, and all remembered ids at the start of each
-segment. So after a crash, a message is known if, and only if, its request is in the journal or was in it before.
+The journal writes the id of a message before its request, and all remembered ids at the start of each segment. So after
+a crash, a message is known if, and only if, its request is in the journal or was in it before.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ def rows_of(messages: Iterable[tuple[str, str, bytes, int]]) -> list[MessageRow]
     for receiver, tenant, message_id, at in messages:
         packed.setdefault((receiver, tenant), bytearray()).extend(_MESSAGE.pack(message_id, at))
     return [(receiver, tenant, data.hex()) for (receiver, tenant), data in packed.items()]
+
+
+def row_of_message(message: Message) -> MessageRow:
+    """Return one message in the same form."""
+    return message.receiver, message.tenant, _MESSAGE.pack(message.message_id, message.time).hex()
 
 
 class MessageMemory:

@@ -91,7 +91,7 @@ class RecipientSource:
         try:
             self._signers = load_keys(settings.public_keys)
             if settings.keys:
-                self._key_set = SealingKeySet(1, 0, tuple(self._inline()))
+                self._key_set = SealingKeySet(1, 0, tuple(inline_recipients(self._settings)))
         except (ValueError, BadKeyError) as error:
             message = f"{self._name}: recipients: {error}"
             raise StartError(message) from error
@@ -157,13 +157,6 @@ class RecipientSource:
 
     def _recipient(self) -> Recipient | None:
         return None if self._key_set is None else self._key_set.recipient(self._now(), self._suites)
-
-    def _inline(self) -> list[Recipient]:
-        """Return the keys of the configuration; the last one of a suite counts as the newest."""
-        return [
-            Recipient(key.key_id, SealingSuite[key.suite], decode_base64url(key.public_key), float(place))
-            for place, key in enumerate(self._settings.keys)
-        ]
 
     async def _run(self, documents: Documents, url: str) -> None:
         """Fetch the key set regularly, and when it is wanted."""
@@ -244,3 +237,11 @@ class RecipientSource:
             files.replace_file(Path(path), key_set.text.encode())
         except OSError as error:
             self._log.warning("state file of the key set cannot be written", file=path, error=str(error))
+
+
+def inline_recipients(settings: RecipientsConfig) -> list[Recipient]:
+    """Return the keys of the configuration; the last one of a suite counts as the newest. Raise `BadKeyError`."""
+    return [
+        Recipient(key.key_id, SealingSuite[key.suite], decode_base64url(key.public_key), float(place))
+        for place, key in enumerate(settings.keys)
+    ]

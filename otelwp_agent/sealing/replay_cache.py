@@ -28,7 +28,7 @@ _COMPARED = 8
 
 
 class Identified(Protocol):
-    """What identifies a message: the header of an envelope, or a request with an id."""
+    """The id of a message: the header of an envelope, or a request with an id."""
 
     @property
     def message_id(self) -> bytes:

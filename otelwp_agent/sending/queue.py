@@ -110,7 +110,7 @@ class SendingQueue:
         most, most_bytes = self._allowances(tenant_queue) if tenant else (self.capacity, self.max_bytes)
         if most <= 0 or most_bytes <= 0:
             return 1.0
-        return max(tenant_queue.size / most, tenant_queue.bytes / most_bytes, of_all)
+        return min(1.0, max(tenant_queue.size / most, tenant_queue.bytes / most_bytes, of_all))
 
     def admit(self) -> None:
         """Raise `Overloaded` if the queue is full, or refused batches wait for capacity."""

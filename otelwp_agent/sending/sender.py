@@ -105,6 +105,7 @@ class Sender:
             journaled=keeps,
             dead_letters=dead_letters,
             throttled_by_tenant=exporter.throttled_by_tenant,
+            deliveries=context.deliveries,
             random=random,
         )
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from otelwp_agent.component import ComponentHealth, Stall
+    from otelwp_agent.config.service import JournalConfig
     from otelwp_agent.pipeline.plan_types import Plan
     from otelwp_agent.sending.sender import Drained
 
@@ -174,8 +175,7 @@ class Service:
             self._watchdog.threshold = plan.service.watchdog.threshold
             process.describe(self.registry, plan.service.telemetry.resource)
             graph.refresh()
-            if plan.service.journal != before.plan.service.journal:
-                self.log.warning("service.journal has changed: restart the agent to apply it")
+            self._reload_journal(plan.service.journal, before.plan.service.journal)
             self.log.info("configuration reloaded", pipelines=len(plan.pipelines), components=len(plan.components))
             self._retire(before, graph)
             return True
@@ -292,6 +292,18 @@ class Service:
         journal = Journal(settings, ledgers, self.registry, log, self._environment.messages)
         journal.open()
         self._environment.intake = Intake(journal, ledgers, log)
+
+    def _reload_journal(self, settings: JournalConfig | None, before: JournalConfig | None) -> None:
+        """Use other keys for what the journal writes from now on; other changes need a restart."""
+        intake = self._environment.intake
+        if intake is not None and settings is not None and before is not None:
+            try:
+                intake.journal.encrypt_with(settings.encryption)
+            except StartError as error:
+                self.log.error("journal keys not changed; the old ones are still used", error=str(error))  # noqa: TRY400 - the message says all
+            before = before.model_copy(update={"encryption": settings.encryption})
+        if settings != before:
+            self.log.warning("service.journal has changed: restart the agent to apply it")
 
     async def _close_journal(self) -> None:
         intake, self._environment.intake = self._environment.intake, None

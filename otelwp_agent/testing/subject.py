@@ -104,6 +104,8 @@ class Subject:
             component.next = catcher  # type: ignore[assignment] # its `consume` has optional arguments that a processor does not pass
         elif isinstance(component, (Receiver, Connector)):
             component.next = dict.fromkeys(Signal, catcher)
+            if isinstance(component, Connector):
+                component.choose = lambda _signal, _pipelines: catcher
         return component, catcher
 
     def _extensions(self, config: BaseModel) -> dict[ComponentId, Component]:

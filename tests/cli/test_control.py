@@ -24,7 +24,7 @@ def test_migrate_says_what_it_has_done(store_url, tmp_path, capfd):
 
 def test_check_of_a_sound_store(command):
     command("tenants", "create", "acme")
-    command("keys", "create", "acme")
+    command("api-keys", "create", "acme")
     found = command("control", "check", "--json")
     assert (found["tenants"], found["keys"], found["operators"], found["problems"]) == (1, 1, 0, [])
     status, out, _ = command("control", "check")

@@ -18,6 +18,7 @@ from otelwp_agent.telemetry.metrics import Registry
 from otelwp_agent.testing import Catcher
 
 CAPTURES = Path(__file__).parents[1] / "data" / "captures" / "jaeger"
+FRONT = (CAPTURES / "001-front.json").read_bytes()
 WORDPRESS = "WordPress/6.1.9; http://shop.example:8980"
 NOW = 1_795_186_135_000_000_000
 TRACE = "1d1aeade7e26e005ffb0bf74dad4dd92"
@@ -130,3 +131,23 @@ class Agent:
 
     def repairs(self, kind, **labels):
         return self.registry.value("otelwp_receiver_mended", kind=kind, **labels)
+
+
+async def handed_over(agent, count):
+    """Wait until so many senders have to wait; return what they wait for."""
+    async with asyncio.timeout(5):
+        while len(agent.pipeline.waiting) < count:
+            await asyncio.sleep(0)
+    return agent.pipeline.waiting
+
+
+def large(spans=1000):
+    """Return a request with so many spans, as bytes."""
+    return json.dumps(trace(*[span(spanID=f"{number + 1:016x}") for number in range(spans)])).encode()
+
+
+async def taken(agent, items):
+    """Wait until the receiver has forwarded so many items."""
+    async with asyncio.timeout(5):
+        while agent.pipeline.items < items:
+            await asyncio.sleep(0)

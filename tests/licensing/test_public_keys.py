@@ -24,6 +24,13 @@ def test_keys_are_given_as_texts_and_in_files(tmp_path):
     assert load_keys([], bundled=[ISSUER.public]) == ISSUER.keys
 
 
+def test_if_a_licence_is_required_only_the_keys_of_the_vendor_count():
+    other = Issuer().public
+    assert load_keys([other], [ISSUER.public], required=True) == ISSUER.keys
+    assert set(load_keys([other], [], required=True).values()) == {other}
+    assert set(load_keys([other], [ISSUER.public]).values()) == {ISSUER.public, other}
+
+
 @pytest.mark.parametrize("text", ["", "x", ISSUER.public[:-1], ISSUER.public + "A", ISSUER.public[:-1] + "=", "é" * 43])
 def test_other_texts_are_refused(text, tmp_path):
     with pytest.raises(ValueError, match="is not a public key"):

@@ -39,6 +39,7 @@ ENABLED = {
     Tier.ENTERPRISE: {
         Kind.PROCESSOR: {"encryption"},
         Kind.EXPORTER: {"managed"},
+        Kind.CONNECTOR: {"routing"},
         Kind.EXTENSION: {"admin_api", "api_key", "control_store", "license_server", "oidc", "rate_limiter"},
     },
 }

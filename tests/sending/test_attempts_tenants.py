@@ -91,3 +91,35 @@ def test_a_tenant_that_uses_all_sends_but_one_raises_the_limit(loop):
         for _ in range(6):
             stage.once(tenant="a")
         assert stage.concurrency.limit == limit
+
+
+def throttled(loop, *answers) -> AttemptStage:
+    """Return attempts at a backend that throttles tenants, after four failures."""
+    stage = AttemptStage(loop, scripted(*answers))
+    stage.exporter.throttled_by_tenant = True
+    for _ in range(4):
+        stage.breaker.failed(Permit.TRY, 0)
+    return stage
+
+
+def test_a_backend_that_throttles_one_tenant_works_for_the_others(loop):
+    stage = throttled(loop, Overloaded("too many requests", retry_after=60))
+    with pytest.raises(Overloaded):
+        stage.once(tenant="a")
+    assert stage.breaker.acquire(loop.time()) is Permit.TRY
+    assert (stage.breaker._failures, stage.concurrency.limit) == (0, 8), "it has answered"
+
+
+def test_a_backend_that_throttles_tenants_throttles_all_data_without_one(loop):
+    stage = throttled(loop, Overloaded("too many requests", retry_after=60))
+    with pytest.raises(Overloaded):
+        stage.once()
+    assert (stage.breaker.acquire(loop.time()), stage.breaker.until) == (Permit.NONE, 60)
+    assert stage.concurrency.limit == 4
+
+
+def test_other_failures_of_a_tenant_count_at_a_backend_that_throttles_tenants(loop):
+    stage = throttled(loop, BUSY)
+    with pytest.raises(RetryableError):
+        stage.once(tenant="a")
+    assert (stage.breaker.state, stage.concurrency.limit) == (State.OPEN, 4)

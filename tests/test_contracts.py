@@ -16,6 +16,7 @@ import pytest
 
 from otelwp_agent.component import Kind
 from otelwp_agent.components import ALIASES, SHIPPED, Catalog
+from otelwp_agent.licensing.signatures import generate_key, private_pem
 from otelwp_agent.testing import ComponentContract
 
 ALL = [(kind, type_) for kind in Kind for type_ in SHIPPED[kind]]
@@ -30,11 +31,14 @@ SETTINGS = {
     (Kind.EXTENSION, "admin_api"): {"endpoint": "127.0.0.1:0"},
     # The store is created by the extension, in a folder of its own.
     (Kind.EXTENSION, "control_store"): {"url": f"sqlite:///{FOLDER}/control.db", "create": True, "pepper_file": ""},
+    # The file is created by the extension, in a folder of its own; the key is made below.
+    (Kind.EXTENSION, "delivery_statements"): {"file": f"{FOLDER}/statements.db", "key_file": f"{FOLDER}/key.pem"},
     # The corpus is smaller than a budget that one would set.
     (Kind.PROCESSOR, "adaptive_sampling"): {"target": {"spans_per_second": 0.01}},
     # Nothing listens on this port (9 is `discard`), so that no test needs the network.
     (Kind.EXTENSION, "oauth2client"): {"token_url": "http://127.0.0.1:9/token"},
 }
+Path(FOLDER, "key.pem").write_bytes(private_pem(generate_key()))
 WITHOUT = {
     (Kind.PROCESSOR, "adaptive_sampling"): {
         "every_entry_of_the_example_matters": "`per` divides a budget among keys, which no small corpus shows",

@@ -2,8 +2,8 @@
 
 A statement contains the figures of the tenant's ledgers and exporters, is signed (EdDSA), and contains the hash of the
 one before it, so that none can be changed, removed or inserted without being noticed. `otelwp-agent statement verify`
-checks a file of them without the agent. With `admin`, the admin API serves them at `/api/v1/tenants/{tenant}/statements`, also
-for API keys with the scope `usage`. The page docs/topics/statements.md describes format and meaning.
+checks a file of them without the agent. With `admin`, the admin API serves them to operators, and to API keys with the
+scope `usage`, at `/api/v1/tenants/{tenant}/statements`. docs/topics/statements.md describes format and meaning.
 
 Example::
 

@@ -11,7 +11,7 @@ from otelwp_agent.config.blocks import Queue, Retry
 from otelwp_agent.dead_letters.records import Fate, Letter
 from otelwp_agent.dead_letters.sink import Resent
 from otelwp_agent.errors import MalformedError, Overloaded, PermanentError, RetryableError
-from otelwp_agent.model.batch import merge
+from otelwp_agent.model.batch import Origin, merge
 from otelwp_agent.model.receipt import HELD, Ledger, Outcome
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.sending.attempts import Attempts
@@ -53,6 +53,7 @@ class One:
             max_bytes=max_bytes,
             journaled=journaled,
             dead_letters=dead_letters,
+            deliveries=context.deliveries,
             random=lambda: 0.5,
         )
 
@@ -96,6 +97,22 @@ def test_a_delivered_batch_is_settled_and_released():
     one.send(batch)
     assert (outcomes(batch), ledger.settled) == ([(2, 0, "")], [2, 0, 0, 0])
     assert (one.queue.size, one.metrics.delivered) == (0, 2)
+
+
+def test_outcomes_are_counted_by_exporter_and_tenant():
+    one, batch = One(0), a_request("a", "b")
+    batch.origin = Origin("otlp", "http", "shop")
+    one.send(batch)
+    rejected = One(1)
+    other = a_request("a", "b", "c")
+    other.origin = Origin("otlp", "http", "shop")
+    rejected.send(other)
+    lost = One(PermanentError("no"))
+    third = a_request("a")
+    third.origin = Origin("otlp", "http", "shop")
+    lost.send(third)
+    found = [list(each.exporter.context.deliveries) for each in (one, rejected, lost)]
+    assert found == [[("test/one", "shop", 2, 0)], [("test/one", "shop", 2, 1)], [("test/one", "shop", 0, 1)]]
 
 
 class TestRetries:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 SLICE = 500
 """Ledgers that are read at once, before other tasks may run."""
-HOUR = 3600.0
 
 
 @dataclass(slots=True)
@@ -213,12 +212,12 @@ class StatementAccounts:
         return state
 
     def due(self, now: float) -> Iterator[DeliveryStatement]:
-        """Yield a statement of each tenant whose last one ended in an earlier hour, and that has something to state.
+        """Yield a statement of each tenant that has something to state.
 
-        The caller calls `stated` with its hash before it takes the next one.
+        The caller calls this once an hour, and `stated` with the hash of each statement before it takes the next one.
         """
         for tenant, state in list(self._states.items()):
-            if now // HOUR > state.begin // HOUR and not state.is_idle:
+            if not state.is_idle:
                 yield self._statement(tenant, state, now)
         self._since = now
 

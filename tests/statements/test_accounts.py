@@ -109,15 +109,6 @@ def test_tenants_have_chains_of_their_own_and_items_without_a_tenant_have_none()
     assert [one.sequence for one in statements] == [1, 1]
 
 
-def test_there_is_one_statement_an_hour():
-    run = Run()
-    run.accept(1)
-    assert run.state(T0 + 3599) == []
-    assert len(run.state(T0 + 3600)) == 1
-    run.accept(1)
-    assert run.state(T0 + 3700) == []
-
-
 def test_a_restart_in_order_continues():
     run = Run()
     run.accept(10)

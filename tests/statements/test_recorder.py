@@ -56,6 +56,14 @@ async def test_each_hour_has_a_statement_of_each_tenant_and_all_verify(begin, ke
     assert (recorder.made, recorder.tenants) == (10, 2)
 
 
+async def test_there_is_one_statement_an_hour(begin):
+    recorder = await begin(T0 + 1000)
+    for now, made in ((3599, 0), (3600, 1), (3700, 1), (7199, 1), (7200, 2), (18000, 3), (18001, 3)):
+        use(recorder, 1, 1)
+        await recorder.checkpoint(T0 + now)
+        assert recorder.made == made
+
+
 @pytest.mark.parametrize("journal", [True, False])
 async def test_kills_at_any_time_leave_a_valid_chain_that_states_them(begin, keys, journal):
     ledgers = Ledgers()

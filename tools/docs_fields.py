@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from otelwp_agent.component import KeptPercentage, NeedsTier
 from otelwp_agent.config.references import (
+    AdminApiRef,
     ClientAuthenticatorRef,
     ControlStoreRef,
     RequestLimiterRef,
@@ -36,6 +37,7 @@ WORDS: dict[Any, str] = {
     ClientAuthenticatorRef: "id of an extension that adds credentials",
     RequestLimiterRef: "id of an extension that limits requests",
     ControlStoreRef: "id of an extension that opens a control store",
+    AdminApiRef: "id of an extension that serves the admin API",
     Any: "any value",
     object: "any value",
     JsonValue: "any value",

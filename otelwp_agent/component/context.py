@@ -68,7 +68,7 @@ class Context:
     ledgers: Ledgers = field(default_factory=Ledgers)
     """The accounts of the process, for components that create items of their own."""
     deliveries: Deliveries = field(default_factory=Deliveries)
-    """What the exporters of the process have delivered, by tenant."""
+    """Counts of the items that the exporters of the process have delivered, by tenant."""
     extensions: Mapping[ComponentId, object] = field(default_factory=dict)
     """The extensions that the component's settings refer to."""
 

@@ -1,4 +1,4 @@
-"""Make signed statements of delivery: per tenant and hour, what was accepted, and what became of it.
+"""Make signed statements of delivery: per tenant and hour, the items accepted and their outcomes.
 
 A statement contains the figures of the tenant's ledgers and exporters, is signed (EdDSA), and contains the hash of the
 one before it, so that none can be changed, removed or inserted without being noticed. `otelwp-agent statement verify`

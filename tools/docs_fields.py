@@ -15,6 +15,7 @@ from otelwp_agent.config.references import (
     AdminApiRef,
     ClientAuthenticatorRef,
     ControlStoreRef,
+    PipelineRef,
     RequestLimiterRef,
     ServerAuthenticatorRef,
 )
@@ -38,6 +39,7 @@ WORDS: dict[Any, str] = {
     RequestLimiterRef: "id of an extension that limits requests",
     ControlStoreRef: "id of an extension that opens a control store",
     AdminApiRef: "id of an extension that serves the admin API",
+    PipelineRef: "id of a pipeline",
     Any: "any value",
     object: "any value",
     JsonValue: "any value",

@@ -268,7 +268,7 @@ class ServiceConfig(Block):
     """Ids of the extensions to start."""
     pipelines: dict[str, PipelineConfig] = Field(default_factory=dict)
     """Pipelines by id: `traces`, `metrics` or `logs`, or several of a signal with names, such as `traces/checkout`."""
-    tier: Literal["free", "pro", "enterprise"] = "enterprise"
+    tier: Literal["free", "pro", "enterprise"] | None = None
     """Tier of an agent without a licence; components and settings of a higher tier are refused
     (docs/topics/tiers.md). If neither this nor `license` is set, every stage is enabled for evaluation."""
     license: LicenseConfig | None = None
@@ -306,7 +306,7 @@ class ServiceConfig(Block):
     @property
     def stated_tier(self) -> Tier | None:
         """The tier that the configuration states, or `None` if it states none."""
-        return Tier(self.tier) if "tier" in self.model_fields_set else None
+        return None if self.tier is None else Tier(self.tier)
 
     @property
     def license_state_path(self) -> str | None:

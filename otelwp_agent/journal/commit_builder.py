@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+import orjson
+
 from otelwp_agent.journal import records
 from otelwp_agent.journal.records import Commit, RecordKind, RequestContext
+from otelwp_agent.sealing.message_memory import row_of_message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,6 +116,8 @@ class CommitBuilder:
             context = RequestContext(request.origin(), request.pipelines, request.batch.encodings)
             number = self._number_of(request.key, context)
         batch, segment = request.batch, self.segment
+        if batch.message is not None:
+            self._add_other(RecordKind.MESSAGE, orjson.dumps(row_of_message(batch.message)))
         parts = records.entry(
             segment.marker,
             self.next,

@@ -31,6 +31,7 @@ from otelwp_agent.journal.pending_changes import PendingChanges, row_of
 from otelwp_agent.journal.reserve import Reserve
 from otelwp_agent.journal.segments import SegmentStore
 from otelwp_agent.model.receipt import Outcome
+from otelwp_agent.sealing.message_memory import MessageMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -58,10 +59,12 @@ class Journal:
         ledgers: Ledgers,
         registry: Registry,
         log: structlog.typing.FilteringBoundLogger,
+        messages: MessageMemory | None = None,
     ) -> None:
-        """Store the sums of `ledgers`; `open` opens the directory."""
+        """Store the sums of `ledgers`, and the ids of accepted `messages`; `open` opens the directory."""
         self.directory = Path(settings.directory)
         self.max_size = settings.max_size
+        self.messages = MessageMemory() if messages is None else messages
         self.on_closed: Callable[[], None] = lambda: None
         """Called when an entry was closed: waiting ones may have capacity now."""
         self._ledgers = ledgers
@@ -84,6 +87,7 @@ class Journal:
             self._admission,
             self._failure,
             self._metrics,
+            self.messages,
             log,
         )
         self.admit = self._admission.admit
@@ -139,6 +143,7 @@ class Journal:
         """Lock and read the directory, and correct the ledgers; raises `StartError`."""
         self._store.keys = load_keys(self._encryption, "service.journal.encryption", own=True)
         recovered = self._store.open()
+        self.messages.restore(recovered.messages)
         lost, again = opening.put_right(recovered, self._ledgers)
         self._store.adjusted = bool(lost or again or recovered.damage)
         self._changes.written = {ledger: row_of(ledger) for ledger in self._ledgers}

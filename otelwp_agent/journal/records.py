@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from otelwp_agent.at_rest.cipher import FileCipher
+    from otelwp_agent.sealing.message_memory import MessageRow
 
 MARKER_BYTES = 8
 _HEAD = struct.Struct("<8sBBHIIQ")
@@ -71,7 +72,10 @@ class RecordKind(IntEnum):
     """A request copied from an older segment: its number there (u64), then its body. It no longer counts there."""
     COMMIT = 5
     """The end of one write (`Commit`)."""
-    KEY = 6
+    MESSAGE = 6
+    """The message that the next entry is the request of (`MessageRow`, as JSON). If the entry is missing, it means
+    nothing: its request was not accepted."""
+    KEY = 7
     """The encrypted data key of the segment (`at_rest.slots`). The other records of the segment are encrypted."""
 
 
@@ -121,6 +125,8 @@ class JournalSnapshot:
     """Seconds since 1970."""
     adjusted: bool = False
     """Whether the ledgers were corrected at a start, so that they differ from the end of the segment before."""
+    messages: Sequence[MessageRow] = ()
+    """The messages that were accepted before and are still remembered."""
 
     def encode(self) -> bytes:
         """Return it as JSON."""
@@ -131,13 +137,20 @@ class JournalSnapshot:
                 "time": self.time,
                 "adjusted": self.adjusted,
             }
+            | ({"messages": self.messages} if self.messages else {})
         )
 
     @classmethod
     def decode(cls, payload: memoryview) -> JournalSnapshot:
         """Read what `encode` wrote."""
         data = orjson.loads(payload)
-        return cls(data["first"], [tuple(row) for row in data["accounts"]], data["time"], data["adjusted"])
+        return cls(
+            data["first"],
+            [tuple(row) for row in data["accounts"]],
+            data["time"],
+            data["adjusted"],
+            data.get("messages", ()),
+        )
 
 
 @dataclass(frozen=True, slots=True)

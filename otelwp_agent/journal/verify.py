@@ -128,7 +128,7 @@ class _Order:
             entries = Commit.decode(record.payload).entries
             if following is not None and entries.stop > following:
                 yield f"a commit names entry {entries.stop - 1}, which is missing"
-        else:
+        elif record.kind is not RecordKind.MESSAGE:
             if following is not None and record.seq != following:
                 yield f"entry {record.seq} follows where {following} should"
             if record.context not in self._contexts:

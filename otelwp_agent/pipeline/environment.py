@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.model.deliveries import Deliveries
 from otelwp_agent.model.ledgers import Ledgers
+from otelwp_agent.sealing.message_memory import MessageMemory
 from otelwp_agent.transport.in_flight import InFlight
 
 if TYPE_CHECKING:
@@ -35,5 +36,7 @@ class Environment:
     """Keeps undeliverable batches."""
     intake: Intake | None = None
     """Writes requests to the journal and feeds them to the pipelines; `None` without a journal."""
+    messages: MessageMemory = field(default_factory=MessageMemory)
+    """The ids of accepted requests of all receivers, also across reloads."""
     in_flight: InFlight = field(default_factory=InFlight)
     """Shared by all receivers and memory limiters, also across reloads."""

@@ -16,9 +16,9 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from otelwp_agent.dead_letters.records import Fate
-from otelwp_agent.errors import PermanentError, RetryableError, TooLargeError
+from otelwp_agent.errors import Overloaded, PermanentError, RetryableError, TooLargeError
 from otelwp_agent.model.receipt import DEAD_LETTER, SHUTDOWN, Outcome
-from otelwp_agent.sending.breaker import State
+from otelwp_agent.sending.breaker import MAX_RETRY_AFTER, State
 from otelwp_agent.sending.parts import parts_of
 from otelwp_agent.sending.retry import Backoff
 
@@ -64,6 +64,7 @@ class Delivery:
         max_bytes: int | None,
         journaled: bool,
         dead_letters: DeadLetters | None,
+        throttled_by_tenant: bool,
         deliveries: Deliveries,
         random: Callable[[], float],
     ) -> None:
@@ -72,7 +73,7 @@ class Delivery:
         `deliveries` counts the outcomes by tenant.
 
         `journaled`: a journal keeps what is sent here, so what cannot be delivered or kept when the agent stops is not
-        lost.
+        lost. `throttled_by_tenant` is that of the exporter.
         """
         self._attempts = attempts
         self._metrics = metrics
@@ -85,6 +86,7 @@ class Delivery:
         self._max_bytes = max_bytes
         self._journaled = journaled
         self._dead_letters = dead_letters
+        self._throttled_by_tenant = throttled_by_tenant
         self._deliveries = deliveries
         self._random = random
 
@@ -146,6 +148,8 @@ class Delivery:
         if entry.backoff is None:
             entry.backoff = Backoff(self._retry, started, self._random)
         now = self._clock()
+        if self._throttled_by_tenant and isinstance(error, Overloaded) and error.retry_after:
+            self._queue.pause(entry.tenant_queue, now + min(error.retry_after, MAX_RETRY_AFTER))
         wait = entry.backoff.next_wait(now, error.retry_after)
         if wait is None:
             self._drop(entry, "retries_exhausted", error)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from otelwp_agent.model.receipt import Ledger
 
 SLICE = 500
-"""Ledgers that are read at once, before other tasks may run."""
+"""Ledgers, or sums of exporters, that are read at once, before other tasks may run."""
 
 
 @dataclass(slots=True)
@@ -177,13 +177,15 @@ class StatementAccounts:
         self._delivered = {(exporter, tenant): (given, lost) for exporter, tenant, given, lost in self._deliveries}
 
     def collect(self) -> Iterator[None]:
-        """Add what has changed since the last collection; yields after each `SLICE` ledgers."""
+        """Add what has changed since the last collection; yields after each `SLICE` of them."""
         for number, ledger in enumerate(list(self._ledgers), start=1):
             if ledger.key[2]:
                 self._collect(ledger)
             if not number % SLICE:
                 yield
-        for exporter, tenant, delivered, dropped in list(self._deliveries):
+        for number, (exporter, tenant, delivered, dropped) in enumerate(list(self._deliveries), start=1):
+            if not number % SLICE:
+                yield
             before = self._delivered.get((exporter, tenant), (0, 0))
             if before != (delivered, dropped):
                 sums = self._state(tenant).exporters.setdefault(exporter, [0, 0])

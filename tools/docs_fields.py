@@ -14,6 +14,7 @@ from otelwp_agent.component import KeptPercentage, NeedsTier
 from otelwp_agent.config.references import (
     ClientAuthenticatorRef,
     ControlStoreRef,
+    PipelineRef,
     RequestLimiterRef,
     ServerAuthenticatorRef,
 )
@@ -36,6 +37,7 @@ WORDS: dict[Any, str] = {
     ClientAuthenticatorRef: "id of an extension that adds credentials",
     RequestLimiterRef: "id of an extension that limits requests",
     ControlStoreRef: "id of an extension that opens a control store",
+    PipelineRef: "id of a pipeline",
     Any: "any value",
     object: "any value",
     JsonValue: "any value",

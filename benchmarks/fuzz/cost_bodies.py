@@ -125,7 +125,7 @@ def gzip_body(chance: random.Random, size: int) -> bytes:
         lambda: gzip.compress(chance.randbytes(200)) * (size // 220 + 1),
         lambda: gzip.compress(b"x") + chance.randbytes(size),
         lambda: gzip_member(deflate_body(chance, size)),
-        lambda: gzip.compress(gzip_member(deflate_body(chance, min(size * 50, BOMB // 8)))),
+        lambda: gzip.compress(gzip_member(deflate_body(chance, min(size * 10, BOMB // 50)))),
     ))()  # fmt: skip
 
 
@@ -153,7 +153,7 @@ def zlib_body(chance: random.Random, size: int) -> bytes:
         lambda: zlib.compress(b"") * (size // 8 + 1),
         lambda: zlib.compress(bytes(min(size * 1000, BOMB)), 1),
         lambda: zlib.compress(zlib.compress(bytes(BOMB), 1), 1),
-        lambda: zlib.compress(b"\x78\x01" + deflate_body(chance, min(size * 50, BOMB // 8)) + b"\0\0\0\1"),
+        lambda: zlib.compress(b"\x78\x01" + deflate_body(chance, min(size * 10, BOMB // 50)) + b"\0\0\0\1"),
     ))()  # fmt: skip
 
 

@@ -60,6 +60,8 @@ def read_jws(text: str, *, max_length: int) -> CompactJws:
 def decode_base64url(text: str) -> bytes:
     """Return the bytes of base64url without padding (RFC 7515, 2); raise `ValueError`."""
     raw = text.encode("ascii")
+    if b"+" in raw or b"/" in raw:  # Python accepts both alphabets
+        raise ValueError("this is base64, not base64url")
     return b64decode(raw + b"=" * (-len(raw) % 4), altchars=b"-_", validate=True)
 
 

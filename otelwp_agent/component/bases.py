@@ -159,6 +159,10 @@ class Connector(Component):
     """Ends a pipeline and starts others. `next` is set before `start` and again at a reload."""
 
     next: Mapping[Signal, ReceiverSink]
+    choose: Callable[[Signal, Sequence[str]], ReceiverSink]
+    """Returns the entry of some of the pipelines in `next`, by their ids. It is set together with `next`."""
+    headers: Sequence[str] = ()
+    """The clients' headers (`Origin.headers`) that it reads, in lower case. A journal stores no other headers."""
 
     def consume(self, batch: Batch) -> None:
         """Accept the whole batch, or raise `ConsumeError` and accept nothing of it."""

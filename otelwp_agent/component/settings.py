@@ -12,6 +12,8 @@ from otelwp_agent.config.blocks import Block, Queue, Retry
 from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from otelwp_agent.config.document import Path
     from otelwp_agent.config.references import Capability
 
@@ -35,6 +37,10 @@ class ComponentConfig(Block):
         Only for capabilities that the factory declares.
         """
         return ""
+
+    def contradictions(self) -> Iterator[tuple[Path, str]]:
+        """Yield settings that contradict others: their path below the component, and what is wrong."""
+        yield from ()
 
     def encodes(self) -> Carries:
         """Return how far a component with these settings encodes its bodies, if its factory declares less.

@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 
 _PACKED = struct.Struct("<32sdIB")
 """Hash, time of expiry (seconds since 1970), number of the tenant, bits of the scopes."""
+PACKED_SIZE = _PACKED.size
+"""Bytes of a packed key."""
 
 _SCOPES = {scope: 1 << position for position, scope in enumerate(Scope)}
 _SCOPE_SETS = tuple(
     frozenset(scope.value for scope, bit in _SCOPES.items() if bits & bit) for bits in range(1 << len(_SCOPES))
 )
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+NOTHING: MappingProxyType[str, Any] = MappingProxyType({})
+"""Shared by all entries without attributes or limits."""
 
 
 class TenantEntry(NamedTuple):
@@ -36,7 +39,7 @@ class TenantEntry(NamedTuple):
     id: str
     plan: str
     active: bool
-    attributes: Mapping[str, str] = _NOTHING
+    attributes: Mapping[str, str] = NOTHING
 
 
 class PlanEntry(NamedTuple):
@@ -56,7 +59,7 @@ class KeyEntry(NamedTuple):
     scopes: frozenset[str]
 
 
-NO_PLAN = PlanEntry("free", _NOTHING, None)
+NO_PLAN = PlanEntry("free", NOTHING, None)
 
 
 @dataclass(frozen=True, slots=True)

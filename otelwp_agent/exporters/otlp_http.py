@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from otelwp_agent import __version__
-from otelwp_agent.component import Carries, Context, Exporter, ExporterConfig, Factory, Kind, Stability, Tier
+from otelwp_agent.component import Carries, Context, Exporter, ExporterConfig, Factory, Kind, Stability, Tier, Unfit
 from otelwp_agent.config import blocks
 from otelwp_agent.config.http_headers import is_header_name
 from otelwp_agent.config.types import ByteSize, Endpoint, Ignored, Secret
@@ -84,6 +84,12 @@ class Config(ExporterConfig, blocks.HttpClient):
                 "`endpoint` cannot have a query, because paths are appended to it: use `traces_endpoint` …"
             )
         return self
+
+    def unfit_for(self, bodies: Carries) -> Unfit | None:
+        """Refuse to convert encoded bodies to JSON."""
+        if bodies is not Carries.PLAIN and self.encoding == "json":
+            return Unfit(("encoding",), "`json` converts batches, which must be plain: write `encoding: proto`")
+        return super().unfit_for(bodies)
 
     def own_endpoint(self, signal: Signal) -> Endpoint | None:
         """Return the `…_endpoint` of a signal, if it has one."""

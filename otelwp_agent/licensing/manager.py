@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from otelwp_agent.tier import Tier
 
 TICK = 60.0
-"""Longest time in seconds between two looks at the clock."""
+"""Seconds between two looks at the clock."""
 
 _TROUBLED = (Basis.GRACE, Basis.LAPSED)
 
@@ -51,17 +51,20 @@ class LicenseManager:
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random_numbers.random,
+        tick: float = TICK,
         ask: Callable[[str, str], Awaitable[str]] | None = None,
     ) -> None:
         """Allow nothing above what an agent without a licence and without `service.tier` may use, until `start`.
 
-        `required` is the result of `license_required()`; `wall` returns seconds since 1970. `ask` replaces the HTTP
-        client: it gets the licence and a nonce, and returns the signed answer or raises `RefreshError`.
+        `required` is the result of `license_required()`; `wall` returns seconds since 1970; the licence is looked at
+        every `tick` seconds. `ask` replaces the HTTP client: it gets the licence and a nonce, and returns the signed
+        answer or raises `RefreshError`.
         """
         self._log = log
         self._required = required
         self._wall = wall
         self._random = random
+        self._tick_every = tick
         self._asks = ask
         self._monotonic = monotonic
         self._clock = TrustedClock(wall, monotonic)
@@ -188,6 +191,7 @@ class LicenseManager:
             log=self._log,
             random=self._random,
             changed=self._look,
+            required=self._required,
         )
 
     async def _close(self) -> None:
@@ -213,10 +217,10 @@ class LicenseManager:
         self._schedule()
 
     def _schedule(self) -> None:
-        """Look again when the current entitlement ends, and at least every `TICK` seconds."""
+        """Look at the clock again in `tick` seconds."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
+        self._timer = asyncio.get_running_loop().call_later(self._tick_every, self._tick)
 
     def _clock_error(self) -> float:
         return 0.0 if self._watch is None else self._clock.error()

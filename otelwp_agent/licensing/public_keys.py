@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from otelwp_agent.codecs.compact_jws import decode_base64url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 BUNDLED: tuple[str, ...] = ()
 """Public keys of the vendor. A distributor that sells licences adds its own before it builds the package."""
@@ -52,11 +52,14 @@ def check_key(text: str) -> str:
     return text
 
 
-def load_keys(entries: Iterable[str], bundled: Iterable[str] = BUNDLED) -> Mapping[str, str]:
+def load_keys(entries: Iterable[str], bundled: Sequence[str] = BUNDLED, *, required: bool = False) -> Mapping[str, str]:
     """Return public keys by id: the `bundled` ones, and those of `entries`, each a key or a file with a key per line.
 
+    If a licence is `required`, only the bundled keys count, if there are any: otherwise a user could issue licences.
     Raises `ValueError` for the first entry that is invalid.
     """
+    if required and bundled:
+        entries = ()
     keys = [check_key(key) for key in bundled]
     for entry in entries:
         if len(entry) == KEY_LENGTH and "/" not in entry and "." not in entry:

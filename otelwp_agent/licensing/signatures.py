@@ -5,6 +5,7 @@ PyJWT and `cryptography` are imported only when a licence is signed or verified:
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
@@ -25,6 +26,7 @@ TYPE = "license+jwt"
 ALGORITHM = "EdDSA"
 
 _MAX_SHOWN = 60
+_HEADER_AND_SIGNATURE = 256
 
 
 class LicenseError(ValueError):
@@ -86,6 +88,12 @@ def sign_license(terms: License, private_key: Ed25519PrivateKey) -> str:
         message = f"the licence has {len(text)} characters, but the most is {MAX_LICENSE}: give fewer domains"
         raise LicenseError("malformed", message)
     return text
+
+
+def signed_length(terms: License) -> int:
+    """Return an upper bound of the length of a licence when it is signed."""
+    payload = json.dumps(terms.to_json())
+    return (len(payload) + 2) * 4 // 3 + _HEADER_AND_SIGNATURE
 
 
 def generate_key() -> Ed25519PrivateKey:

@@ -59,6 +59,7 @@ class LicenseWatch:
         log: structlog.typing.FilteringBoundLogger,
         random: Callable[[], float],
         changed: Callable[[], None],
+        required: bool = False,
     ) -> None:
         """Read nothing yet. `ask` asks the licence server, if there is one; `random` returns numbers from 0 to 1."""
         self._settings = settings
@@ -68,6 +69,7 @@ class LicenseWatch:
         self._log = log
         self._random = random
         self._changed = changed
+        self._required = required
         self._keys: Mapping[str, str] = {}
         self._file = (
             None
@@ -111,7 +113,7 @@ class LicenseWatch:
         """Read the state, the public keys and the licence, and renew it if that is needed."""
         state = self._read_state()
         try:
-            self._keys = load_keys(self._settings.public_keys)
+            self._keys = load_keys(self._settings.public_keys, required=self._required)
         except ValueError as error:
             self._problem = f"public_keys: {error}"
             self._log.error("public keys of licences not read", error=str(error))

@@ -18,6 +18,7 @@ from otelwp_agent.model.receipt import SHUTDOWN, Outcome, Receipt
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from otelwp_agent.model.message import Message
     from otelwp_agent.model.signal import Signal
 
 Share = tuple[Receipt, int]
@@ -83,7 +84,9 @@ class Origin:
 class Batch:
     """One or several merged requests, serialized."""
 
-    __slots__ = ("admitted", "body", "encodings", "items", "origin", "resealable", "shares", "signal")
+    __slots__ = (
+        "admitted", "body", "encodings", "items", "message", "origin", "plain_size", "resealable", "shares", "signal",
+    )  # fmt: skip
 
     def __init__(  # noqa: PLR0913, PLR0917 - a record: each argument is a field
         self,
@@ -104,6 +107,10 @@ class Batch:
         self.admitted = False
         """Set by a fan-out when every branch had capacity for the batch: other branches may have accepted it already,
         so that bounded buffers must accept it, even beyond their capacity. It does not survive merging."""
+        self.message: Message | None = None
+        """The request that a receiver made the batch of, if it is processed once. Copies of the batch have none."""
+        self.plain_size = 0
+        """Bytes of the body before it was encoded in this agent; 0 if it was not."""
         self.resealable: Resealable | None = None
         """The content of `body`, if that is an envelope that this agent has sealed."""
 
@@ -128,6 +135,7 @@ class Batch:
         )
         batch.admitted = self.admitted
         if body is self.body:
+            batch.plain_size = self.plain_size
             batch.resealable = self.resealable
         return batch
 
@@ -136,6 +144,7 @@ class Batch:
         encodings = (*self.encodings, encoding)
         batch = Batch(self.signal, body, self.items, self.origin, self.shares, encodings)
         batch.admitted = self.admitted
+        batch.plain_size = self.plain_size if self.encodings else len(self.body)
         batch.resealable = resealable
         return batch
 
@@ -185,7 +194,7 @@ def merge(batches: Sequence[Batch], origin: Origin | None = None) -> Batch:
         items += batch.items
     body = b"".join([batch.body for batch in batches]) if len(batches) > 1 else first.body
     merged = Batch(first.signal, body, items, origin or first.origin, shares, first.encodings)
-    merged.resealable = first.resealable
+    merged.plain_size, merged.resealable = first.plain_size, first.resealable
     return merged
 
 

@@ -268,6 +268,8 @@ class _Request(Answer):
     def written(self, entry: JournaledRequest) -> None:
         route, batch = self._entry, self.batch
         route.count_accepted(batch)
+        if batch.message is not None:
+            route.intake.journal.messages.accept(batch.message)
         if route.waits:
             self.expect()
             entry.on_closed = self.entry_closed

@@ -132,10 +132,10 @@ def _advice(catalog: Components, stage: _Stage, bodies: _Bodies, encoder: Compon
     if planned.kind is not Kind.PROCESSOR:
         able = [name for name in catalog.names(planned.kind) if _accepts(catalog, planned.kind, name, bodies.carries)]
         return f"use {listing(able)} instead, or leave `{encoder.id}` out of {where}"
-    if planned.encodes is encoder.encodes:
+    if encoder.kind is not Kind.RECEIVER and planned.encodes is encoder.encodes:
         return "leave one of them out"
     if encoder.kind is Kind.RECEIVER:
-        return f"leave it out, or have `{encoder.id}` emit plain data"
+        return "leave it out, or have the receiver emit plain data"
     if bodies.pipeline != stage.pipeline.id:
         return f"put it into {where}, before `{encoder.id}`"
     return f"put it before `{encoder.id}`"

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.component import Kind
 from otelwp_agent.config.document import show_path
-from otelwp_agent.config.explain import listing
+from otelwp_agent.config.explain import did_you_mean, listing
+from otelwp_agent.config.references import pipeline_references
 from otelwp_agent.errors import Problem
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def check_graph(graph: PlanGraph) -> list[Problem]:
     """Return all errors in how pipelines connect components."""
     wrong_signals = [problem for pipeline in graph.pipelines.values() for problem in graph.wrong_signals(pipeline)]
-    return [*wrong_signals, *graph.half_connectors(), *graph.cycles()]
+    return [*wrong_signals, *graph.half_connectors(), *graph.wrong_destinations(), *graph.cycles()]
 
 
 def emitted(factory: Factory, accepted: Signal) -> frozenset[Signal]:
@@ -43,9 +44,7 @@ class PlanGraph:
     def problem(self, message: str, pipeline: PipelinePlan, listed: str, identifier: ComponentId) -> Problem:
         """Return a problem at an id in one of a pipeline's lists."""
         path: Path = ("service", "pipelines", pipeline.id, listed)
-        node = self._document.root
-        for part in path:
-            node = node.get(part) or node
+        node = self._document.root.below(path)
         index = next((i for i, child in node.children() if str(child.value).strip() == str(identifier)), None)
         item = None if index is None else node.get(index)
         return (item or node).problem(message, path if index is None else (*path, index))
@@ -106,6 +105,31 @@ class PlanGraph:
                         f"connector `{identifier}` has no source: list it under `exporters` of a {wanted} pipeline"
                     )
                     yield self.problem(message, pipeline, "receivers", identifier)
+
+    def wrong_destinations(self) -> Iterator[Problem]:
+        """Refuse names of pipelines in the settings of connectors that do not exist or are not fed by the connector."""
+        for (kind, identifier), planned in self._components.items():
+            if kind is not Kind.CONNECTOR:
+                continue
+            named: dict[str, None] = {}
+            for name, below in pipeline_references(planned.config):
+                named[name] = None
+                fed = self.pipelines.get(name)
+                if fed is not None and identifier in fed.receivers:
+                    continue
+                if fed is None:
+                    message = f"there is no pipeline `{name}`" + did_you_mean(name, self.pipelines)
+                else:
+                    message = f"pipeline `{name}` does not have `{identifier}` as receiver: add it to its `receivers`"
+                yield self._named(message, (kind.value, str(identifier), *below))
+            for pipeline in self.pipelines.values() if named else ():
+                if identifier in pipeline.receivers and pipeline.id not in named:
+                    message = f"connector `{identifier}` sends nothing here: none of its rules names this pipeline"
+                    yield self.problem(message, pipeline, "receivers", identifier)
+
+    def _named(self, message: str, path: Path) -> Problem:
+        """Return a problem at the value of a path in the document."""
+        return self._document.root.below(path).problem(message, path)
 
     def cycles(self) -> Iterator[Problem]:
         """Refuse cycles of pipelines and connectors, and name each of them."""

@@ -14,7 +14,7 @@ Nothing here performs I/O or knows a component by name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -26,11 +26,12 @@ from otelwp_agent.pipeline.tiers import LIMITS
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from otelwp_agent.config.document import Path
     from otelwp_agent.pipeline.plan_types import ComponentPlan, Key, PipelinePlan, Plan
     from otelwp_agent.tier import Tier
 
 
-class Action(Enum):
+class ChangeKind(Enum):
     """A difference between a plan and its reduction."""
 
     BYPASSED = "bypassed"
@@ -44,16 +45,18 @@ class Action(Enum):
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Change:
+class PlanChange:
     """One difference between a plan and its reduction."""
 
     kind: str
     """Section of the component in YAML."""
     id: str
     action: str
-    """Value of an `Action`."""
+    """Value of an `ChangeKind`."""
     detail: str = ""
     """The setting with its value, or the reason."""
+    path: Path = field(default=(), compare=False)
+    """Path of the component or setting in the document."""
 
     @property
     def component(self) -> str:
@@ -70,7 +73,7 @@ class Reduction:
     """A plan for a tier, and how it differs from the plan of the configuration."""
 
     plan: Plan
-    changes: tuple[Change, ...]
+    changes: tuple[PlanChange, ...]
 
 
 def reduce_plan(plan: Plan, tier: Tier, emptied: Collection[ComponentId] = ()) -> Reduction:
@@ -82,7 +85,7 @@ class _Reducer:
     def __init__(self, plan: Plan, tier: Tier) -> None:
         self._plan = plan
         self._tier = tier
-        self._changes: dict[Change, None] = {}
+        self._changes: dict[PlanChange, None] = {}
 
     def reduce(self, emptied: Collection[ComponentId]) -> Reduction:
         plan = self._plan
@@ -101,8 +104,9 @@ class _Reducer:
         reduced = replace(plan, components=components, pipelines=pipelines, extensions=extensions, emptying=emptying)
         return Reduction(reduced, tuple(sorted(self._changes)))
 
-    def _note(self, planned: ComponentPlan, action: Action, detail: str = "") -> None:
-        self._changes[Change(planned.kind.value, str(planned.id), action.value, detail)] = None
+    def _note(self, planned: ComponentPlan, action: ChangeKind, detail: str = "", setting: Path = ()) -> None:
+        section, name = planned.kind.value, str(planned.id)
+        self._changes[PlanChange(section, name, action.value, detail, (section, name, *setting))] = None
 
     def _enabled(self, planned: ComponentPlan) -> bool:
         return self._tier.enables(planned.factory.tier)
@@ -112,28 +116,30 @@ class _Reducer:
     def _exporters(self) -> set[ComponentId]:
         """Return the exporters that run; note the others."""
         most = LIMITS[self._tier].exporters
-        plan = self._plan
-        exporters = [one for (kind, _), one in plan.components.items() if kind is Kind.EXPORTER]
+        exporters = [one for (kind, _), one in self._plan.components.items() if kind is Kind.EXPORTER]
         kept = {one.id for one in exporters if self._enabled(one) and not one.factory.counted}
         counted: list[ComponentId] = []
-        for pipeline in plan.pipelines.values():
-            members = [one for one in exporters if one.id in pipeline.exporters and one.factory.counted]
-            enabled = [one for one in members if self._enabled(one)]
-            for one in enabled:
-                if one.id not in counted and (most is None or len(counted) < most):
+        for pipeline in self._plan.pipelines.values():
+            for one in self._counted(pipeline):
+                if self._enabled(one) and one.id not in counted and (most is None or len(counted) < most):
                     counted.append(one.id)
-        for pipeline in plan.pipelines.values():
-            members = [one for one in exporters if one.id in pipeline.exporters and one.factory.counted]
+        for pipeline in self._plan.pipelines.values():
+            members = self._counted(pipeline)
             if not members or any(one.id in counted for one in members):
                 continue
             first = next((one for one in members if self._enabled(one)), members[0])
             counted.append(first.id)
-            self._note(first, Action.KEPT, f"pipeline `{pipeline.id}` has no other exporter")
+            self._note(first, ChangeKind.KEPT, f"pipeline `{pipeline.id}` has no other exporter")
         kept |= {*counted}
         for one in exporters:
             if one.id not in kept:
-                self._note(one, Action.STOPPED, "when its queue is empty")
+                self._note(one, ChangeKind.STOPPED, "when its queue is empty")
         return kept
+
+    def _counted(self, pipeline: PipelinePlan) -> list[ComponentPlan]:
+        """Return the exporters of a pipeline that count, in its order."""
+        found = [self._plan.components.get((Kind.EXPORTER, identifier)) for identifier in pipeline.exporters]
+        return [one for one in found if one is not None and one.factory.counted]
 
     def _pipeline(self, pipeline: PipelinePlan, exporters: Collection[ComponentId]) -> PipelinePlan:
         receivers = [each for each in pipeline.receivers if self._receives(each)]
@@ -145,7 +151,7 @@ class _Reducer:
         planned = self._plan.components.get((Kind.RECEIVER, identifier))
         if planned is None or self._enabled(planned):
             return planned is not None or self._connects(identifier)
-        self._note(planned, Action.STOPPED)
+        self._note(planned, ChangeKind.STOPPED)
         return False
 
     def _processes(self, identifier: ComponentId) -> bool:
@@ -153,15 +159,15 @@ class _Reducer:
         if self._enabled(planned):
             return True
         if planned.encodes is Carries.ENCODED:
-            self._note(planned, Action.KEPT, "without it, data would leave unencrypted")
+            self._note(planned, ChangeKind.KEPT, "without it, data would leave unencrypted")
             return True
-        self._note(planned, Action.BYPASSED)
+        self._note(planned, ChangeKind.BYPASSED)
         return False
 
     def _connects(self, identifier: ComponentId) -> bool:
         planned = self._plan.components.get((Kind.CONNECTOR, identifier))
         if planned is not None and not self._enabled(planned):
-            self._note(planned, Action.KEPT, "without it, pipelines would have no source or no destination")
+            self._note(planned, ChangeKind.KEPT, "without it, pipelines would have no source or no destination")
         return planned is not None
 
     def _used(self, pipeline: PipelinePlan) -> Iterator[Key]:
@@ -191,13 +197,13 @@ class _Reducer:
                 running.append(one.id)
             elif one.id in needed:
                 running.append(one.id)
-                self._note(one, Action.KEPT, "a component refers to it")
+                self._note(one, ChangeKind.KEPT, "a component refers to it")
             else:
-                self._note(one, Action.STOPPED)
+                self._note(one, ChangeKind.STOPPED)
         return running
 
     def _fitted(self, planned: ComponentPlan) -> ComponentPlan:
         config, settings = fitted(planned.config, self._tier)
         for path, value in settings:
-            self._note(planned, Action.LIMITED, f"{show_path(path)} is {value}")
+            self._note(planned, ChangeKind.LIMITED, f"{show_path(path)} is {value}", path)
         return planned if config is planned.config else replace(planned, config=config)

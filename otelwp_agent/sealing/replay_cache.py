@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from enum import Enum
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from otelwp_agent.sealing.errors import SealedError, SealedReason
 from otelwp_agent.sealing.freshness import WINDOW
 
 if TYPE_CHECKING:
-    from otelwp_agent.sealing.envelope import SealedHeader
+    from collections.abc import Iterator
 
 PER_TENANT = 20_000
 """Message ids of one tenant, by default: 33 messages a second for ten minutes."""
@@ -25,6 +25,18 @@ TOTAL = 200_000
 
 _COMPARED = 8
 """Tenants that one call compares to find one with many ids."""
+
+
+class Identified(Protocol):
+    """The id of a message: the header of an envelope, or a request with an id."""
+
+    @property
+    def message_id(self) -> bytes:
+        """Its id, 16 bytes."""
+
+    @property
+    def time(self) -> int:
+        """When it was sent, in milliseconds since 1970."""
 
 
 class MessageState(Enum):
@@ -59,6 +71,7 @@ class ReplayCache:
 
     def __init__(self, keep: float = 2 * WINDOW, per_tenant: int = PER_TENANT, total: int = TOTAL) -> None:
         """Hold no ids yet."""
+        self.limits = keep, per_tenant, total
         self._keep = keep
         self._per_tenant = per_tenant
         self._total = total
@@ -70,7 +83,7 @@ class ReplayCache:
         """Return the number of ids."""
         return self._count
 
-    def begin(self, tenant: str, header: SealedHeader, now: float) -> MessageState:
+    def begin(self, tenant: str, header: Identified, now: float) -> MessageState:
         """Return the state of the message, and note it as pending if it is new; `now` is in seconds since 1970.
 
         Call it when the envelope has been opened, because only then the message id is authenticated. Raises
@@ -91,7 +104,12 @@ class ReplayCache:
         if time <= known.floor:
             message = "too many messages were accepted since the envelope was sealed: seal it again"
             raise SealedError(SealedReason.STALE, message)
-        known.ids[header.message_id] = time, False
+        self._add(known, header.message_id, time, accepted=False)
+        return MessageState.NEW
+
+    def _add(self, known: _Ids, message_id: bytes, time: float, *, accepted: bool) -> None:
+        """Add an id, and forget the oldest one of a tenant if there are too many."""
+        known.ids[message_id] = time, accepted
         self._count += 1
         if len(known.ids) > len(self._largest.ids):
             self._largest = known
@@ -100,15 +118,30 @@ class ReplayCache:
         elif self._count > self._total:
             large = self._large()
             self._forget_oldest(large if large.ids else known)
-        return MessageState.NEW
 
-    def accept(self, tenant: str, header: SealedHeader) -> None:
+    def accept(self, tenant: str, header: Identified) -> None:
         """Note that the message was accepted."""
         known = self._tenants.get(tenant)
         if known is not None and (entry := known.ids.get(header.message_id)) is not None:
             known.ids[header.message_id] = entry[0], True
 
-    def release(self, tenant: str, header: SealedHeader) -> None:
+    def accepted(self) -> Iterator[tuple[str, bytes, int]]:
+        """Yield the accepted messages: tenant, id and time in milliseconds since 1970."""
+        for tenant, known in self._tenants.items():
+            for message_id, (time, accepted) in known.ids.items():
+                if accepted:
+                    yield tenant, message_id, round(time * 1000)
+
+    def restore(self, tenant: str, message_id: bytes, time: int) -> None:
+        """Note a message that was accepted earlier; call it in the order of their times, before `begin`."""
+        known = self._tenants.setdefault(tenant, _Ids())
+        if known.ids.pop(message_id, None) is not None:
+            self._count -= 1
+        self._add(known, message_id, time / 1000, accepted=True)
+        if len(known.ids) == self._per_tenant:  # others may have been forgotten before
+            known.floor = max(known.floor, next(iter(known.ids.values()))[0])
+
+    def release(self, tenant: str, header: Identified) -> None:
         """Forget a message that was refused after `begin`: the sender may send it again."""
         known = self._tenants.get(tenant)
         if known is not None and known.ids.pop(header.message_id, None) is not None:

@@ -42,10 +42,16 @@ class ControlPlane:
         self._settings = (path, settings)
         if path is None:
             return
+        from otelwp_agent.at_rest.loading import load_keys  # noqa: PLC0415 - only if one is configured
         from otelwp_agent.dead_letters.sink import DeadLetterFile  # noqa: PLC0415 - only if one is configured
 
         dead_letters = DeadLetterFile(
-            Path(path), settings.max_size, self._registry, self._log, max_tenant_share=settings.max_tenant_share
+            Path(path),
+            settings.max_size,
+            self._registry,
+            self._log,
+            max_tenant_share=settings.max_tenant_share,
+            keys=load_keys(service.dead_letter_encryption, "service.dead_letter.encryption"),
         )
         dead_letters.open()
         self.dead_letters = dead_letters

@@ -25,6 +25,8 @@ ENCODINGS = frozenset({"gzip", "zstd", "deflate", "zlib"})
 
 _GZIP_LEVEL = 1
 _ZSTD_LEVEL = 1
+_SMALLEST_WINDOW, _LARGEST_WINDOW = 10, 27
+"""Limits of the window of zstd, as powers of two: the library's smallest, and the largest that its tools read."""
 _GZIP_MEMBER = b"\x1f\x8b"
 
 MAX_CODINGS = 2
@@ -70,18 +72,17 @@ class UnknownEncodingError(PermanentError):
     reason = "unknown_encoding"
 
 
-def compress(encoding: str, data: bytes, level: int | None = None) -> bytes:
+def compress(encoding: str, data: bytes, level: int | None = None, *, long_window: bool = False) -> bytes:
     """Return `data` compressed with `encoding`.
 
     `encoding` is `gzip`, `zstd`, `deflate` or `zlib`; with an empty string, `none` or `identity` the data are returned
-    unchanged. `level` is the compression level of that encoding; by default the fastest.
+    unchanged. `level` is the compression level of that encoding; by default the fastest. `long_window` makes zstd find
+    repetitions over all of `data`, instead of the last MiB or less.
     """
     if encoding in ("", "none", "identity"):
         return data
     if encoding == "zstd":
-        import zstandard  # noqa: PLC0415 - only users of zstd need its memory
-
-        return zstandard.ZstdCompressor(level=_ZSTD_LEVEL if level is None else level).compress(data)
+        return _zstd(data, _ZSTD_LEVEL if level is None else level, long_window=long_window)
     if encoding == "gzip":
         if level is None or 0 <= level <= isal_zlib.ISAL_BEST_COMPRESSION:
             return bytes(igzip_lib.compress(data, _GZIP_LEVEL if level is None else level, flag=igzip_lib.COMP_GZIP))
@@ -91,6 +92,18 @@ def compress(encoding: str, data: bytes, level: int | None = None) -> bytes:
             return bytes(isal_zlib.compress(data, _GZIP_LEVEL if level is None else level))
         return zlib.compress(data, level)
     raise UnknownEncodingError(f"unknown encoding {encoding!r}: gzip, zstd, deflate and zlib are supported")
+
+
+def _zstd(data: bytes, level: int, *, long_window: bool) -> bytes:
+    import zstandard  # noqa: PLC0415 - only users of zstd need its memory
+
+    if not long_window:
+        return zstandard.ZstdCompressor(level=level).compress(data)
+    window = min(max(len(data).bit_length(), _SMALLEST_WINDOW), _LARGEST_WINDOW)
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        level, source_size=len(data), enable_ldm=True, window_log=window
+    )
+    return zstandard.ZstdCompressor(compression_params=parameters).compress(data)
 
 
 def decompress(

@@ -12,14 +12,19 @@ from pydantic import ValidationError
 from otelwp_agent.component import Kind
 from otelwp_agent.errors import ForbiddenError, RetryableError, StartError, UnauthenticatedError
 from otelwp_agent.extensions.oidc import FACTORY, Config, provider
-from otelwp_agent.extensions.oidc.keys import MAX_DOCUMENT, MAX_KEYS
+from otelwp_agent.extensions.oidc.keys import MAX_KEYS
 from otelwp_agent.testing.fakes import FakeClock, make_context
 from otelwp_agent.transport import watched_file
 from otelwp_agent.transport.authentication import ATTRIBUTE_PREFIX
+from otelwp_agent.transport.documents import MAX_DOCUMENT
+from tests.interop.process import eventually
+from tests.kit.agent import Agent
 from tests.kit.certificates import Authority
 from tests.kit.gates import gate
 from tests.kit.graphs import until
+from tests.kit.load import HttpSender
 from tests.kit.oidc import AUDIENCE, DISCOVERY, Issuer, SigningKey
+from tests.kit.tenants import Tenants
 
 
 @pytest.fixture
@@ -141,6 +146,43 @@ async def test_a_gate_asks_once_for_a_token_until_a_key_is_removed(issuer):
         await until(lambda: outcome(extension, headers["authorization"].removeprefix("Bearer ")) == 401)
         with pytest.raises(UnauthenticatedError):
             enter()
+
+
+# --- plans ---
+
+AGENT = """
+extensions:
+  control_store: {{url: '{tenants.url}', pepper_file: '{tenants.pepper_file}'}}
+  oidc: {{issuer_url: '{issuer.url}', audience: '{audience}', tenant_claim: org, store: control_store}}
+  rate_limiter:
+receivers:
+  otlp:
+    protocols:
+      http: {{endpoint: '127.0.0.1:0', auth: {{authenticator: oidc}}, middlewares: [{{id: rate_limiter}}]}}
+exporters: {{debug: }}
+service:
+  extensions: [control_store, oidc, rate_limiter]
+  pipelines: {{traces: {{receivers: [otlp], exporters: [debug]}}}}
+"""
+
+
+def test_the_plan_of_a_tenant_limits_its_tokens(issuer, tmp_path):
+    with Tenants(f"sqlite:///{tmp_path}/control.db", tmp_path / "pepper") as tenants:
+        tenants.plan("tiny", requests_per_second=0.001, request_burst=2)
+        tenants.create("shop", "tiny")
+        config = AGENT.format(tenants=tenants, issuer=issuer, audience=AUDIENCE)
+        with Agent(config, tmp_path) as agent:
+            send = HttpSender(agent.port())
+
+            def ask(org):
+                return send(b"", {"Authorization": f"Bearer {issuer.token(org=org)}"})
+
+            assert eventually(lambda: ask("unknown"), lambda status: status == 200) == 200
+            assert [ask("shop") for _ in range(4)] == [200, 200, 429, 429]
+            assert [ask("unknown") for _ in range(4)] == [200] * 4
+            tenants.suspend("shop")
+            assert eventually(lambda: ask("shop"), lambda status: status == 403) == 403
+            send.close()
 
 
 # --- fetching ---

@@ -18,7 +18,7 @@ from otelwp_agent.journal.segment import Segment
 from otelwp_agent.model.batch import Batch, Origin, merge
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.signal import Signal
-from tests.journal.conftest import Life
+from tests.journal.conftest import KEYS, Life
 from tests.kit.branches import fan
 from tests.kit.otlp import delimited
 
@@ -195,7 +195,7 @@ class Requests(RuleBasedStateMachine):
     @rule()
     def crash(self):
         self.life.kill()
-        report = audit_directory(self.directory)
+        report = audit_directory(self.directory, KEYS)
         assert report.balances, report.all_problems()
         self.begin()
 
@@ -252,7 +252,7 @@ class Requests(RuleBasedStateMachine):
             assert missing == []
             self.accounts_balance()
             self.run(self.life.journal.close)
-            assert audit_directory(self.directory).balances
+            assert audit_directory(self.directory, KEYS).balances
         finally:
             self.life.kill()
             self.loop.close()

@@ -12,6 +12,7 @@ from otelwp_agent.errors import Overloaded
 from otelwp_agent.journal.audit import audit_directory
 from otelwp_agent.journal.segment import Segment
 from otelwp_agent.model.receipt import Outcome
+from tests.journal.conftest import KEYS
 from tests.kit.graphs import until
 
 
@@ -150,7 +151,7 @@ async def test_what_a_failed_write_would_have_said_the_next_one_says(live, body,
         await life.flush()
     await life.flush()
     life.kill()
-    assert audit_directory(life.journal.directory).balances
+    assert audit_directory(life.journal.directory, KEYS).balances
     second = live()
     assert second.sums("a") == (6, [4, 0, 0, 0], 2)
     assert {replay[1].body(): replay[0].done for replay in second.replay()} == {

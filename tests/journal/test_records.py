@@ -235,13 +235,14 @@ def test_an_entry_may_have_an_empty_body():
     "invalid",
     [
         record(0, b"body"),
-        record(6, b"body"),
+        record(8, b"body"),
+        record(0x83, b"body"),
         record(3, b"body", signal=3),
         record(3, b"body")[:-1],
         record(3, b"")[:-1],
         b"\x01" + record(3, b"body")[1:],
     ],
-    ids=["kind 0", "kind 6", "signal 3", "cut payload", "cut header", "another marker"],
+    ids=["kind 0", "kind 8", "encrypted", "signal 3", "cut payload", "cut header", "another marker"],
 )
 def test_a_record_with_an_invalid_field_is_damage(invalid):
     assert read(invalid) == [JournalDamage(0, len(invalid))]

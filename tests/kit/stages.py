@@ -30,6 +30,8 @@ def build(type_, settings=None, *, kind=Kind.PROCESSOR, clock=lambda: 0.0, name=
     stage = factory.build(factory.config.model_validate(settings or {}), context)
     catcher = Catcher()
     stage.next = catcher if kind is Kind.PROCESSOR else dict.fromkeys(Signal, catcher)
+    if kind is Kind.CONNECTOR:
+        stage.choose = lambda _signal, _pipelines: catcher
     return stage, catcher
 
 

@@ -67,6 +67,8 @@ def test_encodings_are_added_in_order_and_only_the_last_body_can_be_sealed_again
     sealed = plain.encoded("zstd", b"compressed").encoded("sealed", b"envelope", again)
     assert (sealed.body, sealed.encodings, sealed.items, sealed.admitted) == (b"envelope", ("zstd", "sealed"), 3, True)
     assert sealed.shares is plain.shares
+    assert (plain.plain_size, sealed.plain_size) == (0, len(plain.body))
+    assert sealed.fork(["a"])[0].plain_size == sealed.with_body(sealed.body).plain_size == len(plain.body)
     assert (plain.encodings, plain.memory, sealed.memory) == ((), len(plain.body), len(b"envelope") + 100)
     assert [fork.resealable for fork in sealed.fork(["a", "b"])] == [again, again]
     assert sealed.with_body(b"other").resealable is None

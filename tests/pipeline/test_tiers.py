@@ -36,7 +36,10 @@ ENABLED = {
         Kind.EXPORTER: {"otlp_grpc", "otlp_http"},
         Kind.EXTENSION: {"remote_sampling"},
     },
-    Tier.ENTERPRISE: {Kind.EXTENSION: {"admin_api", "api_key", "control_store", "oidc", "rate_limiter"}},
+    Tier.ENTERPRISE: {
+        Kind.EXPORTER: {"managed"},
+        Kind.EXTENSION: {"admin_api", "api_key", "control_store", "oidc", "rate_limiter"},
+    },
 }
 """What each tier adds."""
 

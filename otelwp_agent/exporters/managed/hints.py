@@ -9,18 +9,12 @@ from typing import TYPE_CHECKING
 from otelwp_agent.sampling.advice import SamplingAdvice
 from otelwp_agent.sampling.trace_sampler import TraceSampler
 from otelwp_agent.telemetry.metrics import Instrument, InstrumentKind
+from otelwp_agent.transport import hints as names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from otelwp_agent.component import Context
-
-RATE, TRACES_PER_SECOND = "x-otelwp-sampling-rate", "x-otelwp-traces-per-second"
-"""Headers with the most to send: a part of all traces, and traces per second. The WordPress plugin reads the same."""
-CONFIGURATION = "x-otelwp-configuration"
-"""Header with the version of the configuration that the collector wants its senders to have."""
-LIMIT, REMAINING, RESET = "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"
-"""Headers with what the sender may still send: items at once, items left, and seconds until all are available."""
 
 VALID_FOR = 600.0
 """Seconds for which samplers follow a hint after the last answer with it."""
@@ -52,21 +46,18 @@ class Hints:
 
     advice: SamplingAdvice = _NO_ADVICE
     configuration: str = ""
-    limit: float | None = None
     remaining: float | None = None
-    reset: float | None = None
+    """Items that may be sent now."""
 
     @classmethod
     def read(cls, headers: Mapping[str, str]) -> Hints:
         """Read the headers of an answer, whose names are lower case. Values that are not valid are ignored."""
-        rate = _number(headers, RATE)
-        per_second = _number(headers, TRACES_PER_SECOND)
+        rate = _number(headers, names.SAMPLING_RATE)
+        per_second = _number(headers, names.TRACES_PER_SECOND)
         return cls(
             SamplingAdvice(1.0 if rate is None or rate > 1 else rate, per_second or math.inf),
-            headers.get(CONFIGURATION, "").strip()[:64],
-            _number(headers, LIMIT),
-            _number(headers, REMAINING),
-            _number(headers, RESET),
+            headers.get(names.CONFIGURATION.lower(), "").strip()[:64],
+            _number(headers, names.REMAINING),
         )
 
 
@@ -121,7 +112,7 @@ class HintReporter:
 def _number(headers: Mapping[str, str], name: str) -> float | None:
     """Return the number in a header, `None` if there is none that is finite and at least 0."""
     try:
-        number = float(headers.get(name, ""))
+        number = float(headers.get(name.lower(), ""))
     except ValueError:
         return None
     return number if 0 <= number < math.inf else None

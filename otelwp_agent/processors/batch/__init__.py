@@ -131,6 +131,11 @@ class BatchProcessor(Processor):
         """Capacity of all groups together."""
         self._measures = BatchMeasures(context)
 
+    @property
+    def holds(self) -> bool:
+        """Whether it holds a batch."""
+        return bool(self._groups)
+
     def consume(self, batch: Batch) -> None:
         """Collect the batch; raise `Overloaded` if there is no capacity for it."""
         if batch.encodings:

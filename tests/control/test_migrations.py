@@ -87,6 +87,7 @@ def test_an_older_store_is_upgraded_and_keeps_its_data(url):
     with store._transaction(write=True, check=False) as connection:
         migrations.upgrade(connection, oldest)
         connection.execute(delete(PLANS).where(PLANS.c.name == "free"))
+    store.close()
     with pytest.raises(StoreNotMigratedError, match="control migrate"):
         store.open()
     assert store.migrate() == (oldest, revisions.HEAD)

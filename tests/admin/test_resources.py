@@ -1,5 +1,7 @@
 """The operations on the control store: who may call them, what they change, and what the audit log has afterwards."""
 
+import json
+
 import pytest
 
 from otelwp_agent.admin.operation import PREFIX
@@ -203,7 +205,6 @@ async def test_licences_are_set_read_revoked_restored_and_listed(api):
         {"expires": "2030-12-31T00:00:00"},
         {"expires": "2030-13-01"},
         {"not_before": True},
-        {"not_before": "2031-01-01"},
         {"customer": " "},
         {"tier": "gold"},
         {"lease_days": 0},
@@ -218,3 +219,16 @@ async def test_licences_are_set_read_revoked_restored_and_listed(api):
 async def test_terms_that_are_not_valid_are_refused(api, changed):
     answer = await api.call("PUT", "/licenses/shop-1", LICENSE | changed)
     assert answer.status == 422
+
+
+async def test_terms_that_leave_no_day_are_a_conflict(api):
+    answer = await api.call("PUT", "/licenses/shop-1", {**LICENSE, "not_before": "2031-01-01"})
+    assert answer.status == 409
+    assert "not_before (2031-01-01) is after expires (2030-12-31)" in answer.json["detail"]
+
+
+async def test_the_document_states_which_names_limits_have(api):
+    document = json.loads(api.dispatcher._openapi())
+    limits = document["components"]["schemas"]["LicenseSettings"]["properties"]["limits"]
+    assert limits["additionalProperties"] is False
+    assert limits["maxProperties"] == 32

@@ -34,7 +34,8 @@ Day = Annotated[date, BeforeValidator(_iso_day), WithJsonSchema({"type": "string
 HostName = Annotated[str, Field(pattern=r"^[!-~]{1,253}$")]
 """A host name, or `*.example` for all hosts of a domain."""
 _Limits = Annotated[
-    dict[Name, Annotated[float, Field(strict=True, ge=0, le=1e12, allow_inf_nan=False)]], Field(max_length=MAX_FEATURES)
+    dict[Name, Annotated[float, Field(strict=True, ge=0, le=1e12, allow_inf_nan=False)]],
+    Field(max_length=MAX_FEATURES, json_schema_extra={"additionalProperties": False}),
 ]
 
 

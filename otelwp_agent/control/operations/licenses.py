@@ -133,9 +133,12 @@ def _set(change: Mutation, action: str, before: StoredLicense, **new: Any) -> St
 
 
 def _check(license_: StoredLicense, now: datetime) -> None:
-    """Check that the licence can be signed; raise `InvalidValueError`."""
+    """Check that the licence can be signed; raise `InvalidValueError`, or `ConflictError` if no day is left."""
+    terms = license_.terms
+    if terms.not_before is not None and terms.not_before > terms.expires:
+        raise ConflictError(f"not_before ({terms.not_before}) is after expires ({terms.expires}): change one of them")
     try:
-        license_.terms.check(license_.id, now.timestamp())
+        terms.check(license_.id, now.timestamp())
     except ValueError as error:
         raise InvalidValueError(str(error)) from None
 

@@ -8,12 +8,13 @@ new and run until their queues are empty. When the tier returns, they continue, 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from otelwp_agent.component import ComponentHealth
 from otelwp_agent.licensing.entitlement import Basis
 from otelwp_agent.pipeline.reduction import ChangeKind, reduce_plan
+from otelwp_agent.service.license import license_health
 from otelwp_agent.telemetry.metrics import Instrument, InstrumentKind
 from otelwp_agent.telemetry.tasks import spawn
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     import structlog
 
-    from otelwp_agent.component import ComponentId
+    from otelwp_agent.component import ComponentHealth, ComponentId
     from otelwp_agent.licensing.entitlement import Entitlement
     from otelwp_agent.licensing.manager import LicenseManager
     from otelwp_agent.pipeline.graph import Graph
@@ -80,7 +81,7 @@ class TierControl:
         self._refit = refit
         self._emptied: set[ComponentId] = set()
         self._fitted: tuple[Plan, Entitlement, Reduction] | None = None
-        """What `fit` returned last: it runs once it is adopted."""
+        """Plan of the configuration, entitlement and reduction of the last call of `fit`; in use once it is adopted."""
         self._running: tuple[Plan, Entitlement, Reduction] | None = None
         self._graph: Graph | None = None
         self._still_feeding: Callable[[], bool] = bool
@@ -136,14 +137,15 @@ class TierControl:
             self._task = None
 
     def health(self) -> ComponentHealth:
-        """Return the tier, its cause, what it changes, and what the licence says."""
-        details = dict(self._license.describe())
+        """Return the state of the licence, with the differences from the configuration that it causes."""
+        state = license_health(self._license)
+        details = dict(state.details)
         changes = self._running[2].changes if self._running is not None else ()
         if changes:
             details["changes"] = [str(change) for change in changes]
         if emptying := self._emptying():
             details["emptying_exporters"] = sorted(map(str, emptying))
-        return ComponentHealth(None, "license", self._license.healthy, self._license.current.reason, details)
+        return replace(state, details=details)
 
     async def _follow(self) -> None:
         """Apply each change of the tier, and stop exporters whose queues are empty."""

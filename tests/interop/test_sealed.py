@@ -44,7 +44,7 @@ def a_site(folder, postgresql, change):
     site.agent.__enter__()
     try:
         site.cli("tenants", "create", "acme", json_output=False)
-        site.key = site.cli("keys", "create", "acme")["key"]
+        site.key = site.cli("api-keys", "create", "acme")["key"]
         assert site.answers_at_last(site.key, 200)
     except BaseException:
         site.agent.close()

@@ -57,6 +57,13 @@ def with_license(terms: License, now: float, grace: float) -> Entitlement:
     return lapsed(f"{overdue}, and the grace period of {_days(grace)} has passed: make the server reachable")
 
 
+def newest(installed: License, renewal: License | None) -> License:
+    """Return the terms that were issued last, of an installed licence and its last renewal."""
+    if renewal is None or renewal.jti != installed.jti or renewal.iat < installed.iat:
+        return installed
+    return renewal
+
+
 def _entitled(terms: License, basis: Basis, reason: str, until: float) -> Entitlement:
     return Entitlement(
         terms.level, basis, reason, frozenset(terms.features), MappingProxyType(dict(terms.limits)), until

@@ -20,6 +20,11 @@ NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
 LEASE_DAYS = 30
 """Days for which a licence is valid without contact with the licence server, if its issuer states no other."""
 
+MAX_FEATURES = 32
+"""Most features, and most limits, of a licence."""
+MAX_DOMAINS = 100
+"""Most domains of a licence. `*.example` is one."""
+
 _LAST_SECOND = 253402300799
 """9999-12-31T23:59:59Z: the last time that `datetime` can hold."""
 
@@ -68,11 +73,11 @@ class License(BaseModel):
     """When this document was signed, in seconds since 1970."""
     tier: Literal["free", "pro", "enterprise"]
     """The tier that the licence enables."""
-    features: Annotated[list[_Name], Field(max_length=64)] = []
+    features: Annotated[list[_Name], Field(max_length=MAX_FEATURES)] = []
     """Features beside the tier."""
-    limits: Annotated[dict[_Name, _Number], Field(max_length=64)] = {}
+    limits: Annotated[dict[_Name, _Number], Field(max_length=MAX_FEATURES)] = {}
     """Limits by name."""
-    domains: Annotated[list[_Domain], Field(max_length=1000)] = []
+    domains: Annotated[list[_Domain], Field(max_length=MAX_DOMAINS)] = []
     """Host names of the sites that the licence is for; empty for all."""
     not_before: _Day | None = None
     """First day on which the licence is valid (UTC); `None` for immediately."""

@@ -96,8 +96,8 @@ class LicenseManager:
         """Read the licence, decide, and begin to watch it. It raises nothing because of a licence.
 
         `settings` is `service.license`; `tier` is `ServiceConfig.stated_tier`; `state_path` is the licence's state
-        file. Call it before the graph is built. Call it again at a reload: unchanged settings change nothing, and
-        subscribers are called if `current` changes.
+        file. Call it before the graph is built. Call it again at a reload: unchanged settings change nothing, but
+        the licence is renewed in the background. Subscribers are called if `current` changes.
         """
         same = (settings, state_path) == self._settings and (settings is None or self._watch is not None)
         self._settings, self._tier = (settings, state_path), tier
@@ -108,6 +108,7 @@ class LicenseManager:
             await watch.start()
         elif self._watch is not None:
             self._watch.tick()
+            self._watch.renew()
         self._use(self._decide())
         if self._watch is not None:
             self._schedule()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from otelwp_agent.licensing.decision import lapsed, with_license, without_license
+from otelwp_agent.licensing.decision import lapsed, newest, with_license, without_license
 from otelwp_agent.licensing.public_keys import load_keys
-from otelwp_agent.licensing.signatures import MAX_LICENSE, LicenseError, verify_license
+from otelwp_agent.licensing.signatures import MAX_LICENSE, verify_license
 from otelwp_agent.licensing.state_file import LicenseStateFile
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def permitted(service: ServiceConfig, now: float, *, required: bool) -> Entitlem
     if settings is None:
         return without_license(service.stated_tier, required=required)
     try:
-        keys = load_keys(settings.public_keys)
+        keys = load_keys(settings.public_keys, required=required)
         terms = verify_license(_text(settings), keys)
         return with_license(_renewed(terms, service.license_state_path, keys), now, settings.grace)
     except OSError as error:
@@ -48,7 +48,6 @@ def _renewed(terms: License, state_path: str | None, keys: Mapping[str, str]) ->
     """Return the last renewal of a licence, if the state file has one that is newer."""
     try:
         text = LicenseStateFile(state_path).read().license
-        renewal = verify_license(text, keys) if text else terms
-    except (LicenseError, ValueError):
+        return newest(terms, verify_license(text, keys) if text else None)
+    except ValueError:
         return terms
-    return renewal if renewal.jti == terms.jti and renewal.iat >= terms.iat else terms

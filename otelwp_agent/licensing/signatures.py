@@ -92,7 +92,7 @@ def sign_license(terms: License, private_key: Ed25519PrivateKey) -> str:
 
 def signed_length(terms: License) -> int:
     """Return an upper bound of the length of a licence when it is signed."""
-    payload = json.dumps(terms.to_json())
+    payload = json.dumps(terms.to_json(), separators=(",", ":"))
     return (len(payload) + 2) * 4 // 3 + _HEADER_AND_SIGNATURE
 
 

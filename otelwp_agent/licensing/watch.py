@@ -9,11 +9,12 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from typing import TYPE_CHECKING
 
 from otelwp_agent.errors import StartError
-from otelwp_agent.licensing.decision import DAY, lapsed, with_license
+from otelwp_agent.licensing.decision import DAY, lapsed, newest, with_license
 from otelwp_agent.licensing.entitlement import Basis
 from otelwp_agent.licensing.online import RefreshError, renew
 from otelwp_agent.licensing.public_keys import load_keys
@@ -85,6 +86,7 @@ class LicenseWatch:
         self._state = LicenseStateFile(state_path)
         self._stored_at = -STORE_MARK_EVERY
         self._refreshed = 0.0
+        self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.refresh_error = ""
         """Why the last renewal failed, "" if it succeeded."""
@@ -92,10 +94,7 @@ class LicenseWatch:
     @property
     def terms(self) -> License | None:
         """The terms in use, or `None` if the licence cannot be used."""
-        installed, renewal = self._installed, self._renewal
-        if installed is None or renewal is None or renewal.jti != installed.jti:
-            return installed
-        return renewal if renewal.iat >= installed.iat else installed
+        return None if self._installed is None else newest(self._installed, self._renewal)
 
     @property
     def refreshed(self) -> float:
@@ -148,6 +147,10 @@ class LicenseWatch:
             self._file.check()
         if self._clock.now() - self._stored_at >= STORE_MARK_EVERY:
             self._store(sync=False)
+
+    def renew(self) -> None:
+        """Ask the licence server in the background now, instead of at the next regular time."""
+        self._wanted.set()
 
     # -- what is configured
 
@@ -211,7 +214,10 @@ class LicenseWatch:
         delay = max(delay, self._random() * SOON)
         failures = 0
         while True:
-            await asyncio.sleep(delay)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._wanted.wait()
+            self._wanted.clear()
             delay = await self._refresh(failures)
             failures = failures + 1 if self.refresh_error else 0
 
@@ -226,7 +232,8 @@ class LicenseWatch:
             self._failed(error)
             return min(RETRY_MOST, RETRY_FIRST * 2.0 ** min(failures, 16)) * (0.5 + self._random() / 2)
         self._renewed(text, terms)
-        return REFRESH_EVERY * (0.8 + 0.2 * self._random())
+        lapsed_now = self.entitlement().basis is Basis.LAPSED  # it may be restored
+        return (RETRY_MOST if lapsed_now else REFRESH_EVERY) * (0.8 + 0.2 * self._random())
 
     def _failed(self, error: RefreshError) -> None:
         self._metrics.refresh_failed(error.reason)

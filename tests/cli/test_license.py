@@ -98,7 +98,11 @@ def test_ids_and_leases_have_defaults(issuer, licence):
         (("--expires", day(1), "--lease-days", 367), 1, "lease_days must be from 1 to 366"),
         (("--expires", day(1), "--domain", "a b"), 1, "host name"),
         (
-            ("--expires", day(1), *(word for number in range(900) for word in ("--domain", f"{number}.example"))),
+            (
+                "--expires",
+                day(1),
+                *(word for number in range(90) for word in ("--domain", f"{number}{'x' * 90}.example")),
+            ),
             1,
             "fewer",
         ),

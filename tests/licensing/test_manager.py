@@ -163,8 +163,22 @@ async def test_a_signed_revocation_takes_effect_with_the_next_renewal_and_surviv
     await host.restart()
     assert host.now == FREE
     host.outage, host.terms = None, {}
-    await asyncio.sleep(DAY)
+    await asyncio.sleep(7 * HOUR)  # a licence that has lapsed is asked for more often
     assert host.now == PRO
+    await host.manager.stop()
+
+
+@simulated
+async def test_a_reload_renews_at_once():
+    host = Host()
+    await host.start()
+    await asyncio.sleep(HOUR)
+    before = len(host.asked)
+    host.terms = {"revoked": "not paid"}
+    await host.start()
+    await asyncio.sleep(1)
+    assert len(host.asked) == before + 1
+    assert host.now == FREE
     await host.manager.stop()
 
 

@@ -118,7 +118,7 @@ def test_documents_for_other_products_are_refused():
         {"sub": ""},
         {"sub": "a\nb"},
         {"features": "all"},
-        {"features": ["x"] * 65},
+        {"features": ["x"] * 33},
         {"features": [["x"]]},
         {"limits": []},
         {"limits": {"sites": "many"}},
@@ -136,7 +136,7 @@ def test_claims_of_wrong_types_are_refused_and_named(claims):
 
 def test_a_licence_that_would_not_fit_into_a_header_is_not_signed():
     with pytest.raises(LicenseError, match=f"the most is {MAX_LICENSE}"):
-        ISSUER.issue(domains=[f"{number}.shop.example" for number in range(900)])
+        ISSUER.issue(domains=[f"{number}{'x' * 90}.example" for number in range(90)])
 
 
 def test_private_keys_are_read_as_written():

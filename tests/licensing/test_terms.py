@@ -33,8 +33,8 @@ def test_the_document_has_the_terms_and_a_lease_from_now():
         ({"limits": {"sites": -1.0}}, "limits.sites"),
         ({"limits": {"sites": float("nan")}}, "limits.sites"),
         ({"domains": ("a b",)}, "domains.0"),
-        ({"domains": tuple(f"{number}.example" for number in range(900))}, "fewer domains"),
-        ({"domains": ("a",) * 1001}, "domains"),
+        ({"domains": tuple(f"{number}{'x' * 90}.example" for number in range(90))}, "fewer domains"),
+        ({"domains": ("a",) * 101}, "domains"),
         ({"lease_days": 0}, "lease_days"),
         ({"lease_days": 367}, "lease_days"),
     ],
@@ -48,8 +48,8 @@ def test_values_that_cannot_be_signed_are_named(changed, named):
 
 
 def test_terms_that_pass_can_be_signed():
-    for count in range(100, 400, 50):
-        terms = replace(TERMS, domains=tuple(f"{number}.shop.example" for number in range(count)))
+    for count in range(10, 101, 15):
+        terms = replace(TERMS, domains=tuple(f"{number}{'x' * 60}.shop.example" for number in range(count)))
         document = terms.signable("shop-1", START, nonce="n" * 64)
         try:
             terms.check("shop-1", START)

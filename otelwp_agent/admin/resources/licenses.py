@@ -13,7 +13,7 @@ from otelwp_agent.admin.pages import paged
 from otelwp_agent.admin.resources.plans import Tier  # noqa: TC001 - pydantic reads it
 from otelwp_agent.control.operations import licenses as operations
 from otelwp_agent.control.operations.operators import Role
-from otelwp_agent.licensing.license import LEASE_DAYS
+from otelwp_agent.licensing.license import LEASE_DAYS, MAX_DOMAINS, MAX_FEATURES
 from otelwp_agent.licensing.terms import MAX_LEASE_DAYS, LicenseTerms
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ Day = Annotated[date, BeforeValidator(_iso_day), WithJsonSchema({"type": "string
 HostName = Annotated[str, Field(pattern=r"^[!-~]{1,253}$")]
 """A host name, or `*.example` for all hosts of a domain."""
 _Limits = Annotated[
-    dict[Name, Annotated[float, Field(strict=True, ge=0, le=1e12, allow_inf_nan=False)]], Field(max_length=64)
+    dict[Name, Annotated[float, Field(strict=True, ge=0, le=1e12, allow_inf_nan=False)]], Field(max_length=MAX_FEATURES)
 ]
 
 
@@ -47,11 +47,11 @@ class LicenseSettings(ApiModel):
     """Last day of the licence, in UTC."""
     not_before: Day | None = None
     """First day of the licence, in UTC. Default: immediately."""
-    features: Annotated[list[Name], Field(max_length=64)] = []  # noqa: RUF012
+    features: Annotated[list[Name], Field(max_length=MAX_FEATURES)] = []  # noqa: RUF012
     """Features beside the tier."""
     limits: _Limits = {}  # noqa: RUF012
     """Limits by name."""
-    domains: Annotated[list[HostName], Field(max_length=1000)] = []  # noqa: RUF012
+    domains: Annotated[list[HostName], Field(max_length=MAX_DOMAINS)] = []  # noqa: RUF012
     """Host names of the sites that the licence is for; empty for all."""
     lease_days: Annotated[int, Field(strict=True, ge=1, le=MAX_LEASE_DAYS), WHOLE] | None = LEASE_DAYS
     """Days for which a renewal is valid; `null` for a licence that needs no renewals."""

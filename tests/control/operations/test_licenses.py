@@ -85,7 +85,7 @@ def test_lists_are_ordered_and_paged(store, change):
         ("shop-1", {"customer": ""}, "name of a customer"),
         ("shop-1", {"tier": "gold"}, "tier"),
         ("shop-1", {"lease_days": 0}, "lease_days"),
-        ("shop-1", {"domains": tuple(f"{number}.example" for number in range(900))}, "fewer domains"),
+        ("shop-1", {"domains": tuple(f"{number}{'x' * 90}.example" for number in range(90))}, "fewer domains"),
     ],
 )
 def test_what_cannot_be_signed_is_not_stored(store, change, id_, changed, why):

@@ -12,8 +12,8 @@ from pydantic_core import PydanticUndefined
 
 from otelwp_agent.component import KeptPercentage, NeedsTier
 from otelwp_agent.config.references import (
-    ClientAuthenticatorRef,
     AdminApiRef,
+    ClientAuthenticatorRef,
     ControlStoreRef,
     PipelineRef,
     RequestLimiterRef,

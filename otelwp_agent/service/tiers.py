@@ -39,7 +39,7 @@ RETRY_AFTER = 30.0
 
 STEPS = Instrument(
     "otelwp_tier_steps",
-    "Steps of changes of the tier: bypassed, stopped, limited or kept components, and those restored later.",
+    "Steps of changes of the tier: components bypassed, stopped, limited, kept or restored, and exporters emptied.",
     labels=("action",),
 )
 REDUCED = Instrument(
@@ -55,7 +55,7 @@ EMPTYING = Instrument(
 )
 INSTRUMENTS = (STEPS, REDUCED, EMPTYING)
 
-_RESTORED = "restored"
+_EMPTIED, _RESTORED = "emptied", "restored"
 _EVENTS = {
     ChangeKind.BYPASSED.value: "processor bypassed because of the tier",
     ChangeKind.STOPPED.value: "component stopped because of the tier",
@@ -160,9 +160,18 @@ class TierControl:
             self._changed.clear()
             empty = self._empty()
             for identifier in empty:
+                self._count(_EMPTIED)
                 self._log.info("exporter stops: its queue is empty", component=f"exporters/{identifier}")
             self._emptied |= empty
-            failed = not await self._refit() if empty or self._is_outdated() else False
+            failed = not await self._apply() if empty or self._is_outdated() else False
+
+    async def _apply(self) -> bool:
+        """Replace the running graph; return whether that succeeded."""
+        try:
+            return await self._refit()
+        except Exception:  # noqa: BLE001 - a bug must not end the changes of the tier
+            self._log.exception("tier not applied; the components of the old one still run")
+            return False
 
     def _is_outdated(self) -> bool:
         """Return whether the running plan is for another tier than the current one."""

@@ -40,7 +40,15 @@ ENABLED = {
         Kind.PROCESSOR: {"encryption"},
         Kind.EXPORTER: {"managed"},
         Kind.CONNECTOR: {"routing"},
-        Kind.EXTENSION: {"admin_api", "api_key", "control_store", "license_server", "oidc", "rate_limiter"},
+        Kind.EXTENSION: {
+            "admin_api",
+            "api_key",
+            "control_store",
+            "delivery_statements",
+            "license_server",
+            "oidc",
+            "rate_limiter",
+        },
     },
 }
 """What each tier adds."""

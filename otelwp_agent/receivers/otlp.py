@@ -41,7 +41,6 @@ from otelwp_agent.transport.decoding import Decoding, is_long_json
 from otelwp_agent.transport.http_messages import JSON, PROTOBUF, Head, Request, Response, Route, text_error
 from otelwp_agent.transport.http_server import HttpServer
 from otelwp_agent.transport.refusals import REFUSED_REQUESTS, refusals
-from otelwp_agent.transport.tls import beyond_grpc
 
 if TYPE_CHECKING:
     import asyncio
@@ -51,8 +50,8 @@ if TYPE_CHECKING:
     from otelwp_agent.model.batch import Origin
     from otelwp_agent.transport.decoding import Steps
     from otelwp_agent.transport.gate import Caller
+    from otelwp_agent.transport.grpc_owner import GrpcHandler
     from otelwp_agent.transport.grpc_server import GrpcServer
-    from otelwp_agent.transport.grpc_serving import GrpcHandler
     from otelwp_agent.transport.http_messages import DropRenderer
 
     Answer = Response | asyncio.Future[Response]
@@ -123,10 +122,6 @@ class Protocols(blocks.Block):
     def _at_least_one(self) -> Protocols:
         if self.grpc is None and self.http is None:
             message = "name at least one protocol: `grpc:` or `http:`"
-            raise ValueError(message)
-        problem = beyond_grpc(self.grpc.tls) if self.grpc is not None and self.grpc.tls is not None else None
-        if problem is not None:
-            message = f"grpc.tls: {problem}"
             raise ValueError(message)
         return self
 
@@ -214,7 +209,7 @@ class OtlpReceiver(Receiver):
         self.context.log.info("receiver listening", transport="http", endpoint=server.address, port=server.port, **also)
 
     async def _start_grpc(self, settings: blocks.GrpcServer) -> None:
-        from otelwp_agent.transport.grpc_server import GrpcServer  # noqa: PLC0415 - 10 MB that only gRPC needs
+        from otelwp_agent.transport.grpc_server import GrpcServer  # noqa: PLC0415 - needed only with gRPC
 
         methods = {method: self._grpc_handler(signal) for signal, method in _METHODS.items()}
         server = GrpcServer(

@@ -55,6 +55,9 @@ class GrpcCall(IncomingMessage):
         self.encoding = meaning.encoding
         if self.head.timeout is not None:
             self._timeout = seconds_of(self.head.timeout)
+            if math.isnan(self._timeout):
+                self.refuse(PermanentError("grpc-timeout is invalid", reason="malformed"), code=GrpcCode.INTERNAL)
+                return
         self.deadline = server.now + min(self._timeout, server.timeouts.body)
         if self._method not in server.methods and self._method != grpc_health.CHECK:
             message = f"this server has no method {self._method}"

@@ -245,6 +245,7 @@ class GrpcSession(asyncio.BufferedProtocol):
     def _read(self, data: bytes) -> None:
         """Process `data`, keep what is incomplete, and answer."""
         connection, server = self.connection, self.server
+        was_ready = connection.ready
         at = connection.receive(data, CALLS_PER_TURN)
         self._active_at = server.now
         self._pinged_at = math.inf
@@ -256,6 +257,8 @@ class GrpcSession(asyncio.BufferedProtocol):
                 self._look_at(self._began_at + server.timeouts.header)
         else:
             self._began_at = math.inf
+        if not was_ready and connection.ready:
+            self.deadline = self._next_deadline()
         if connection.turn <= 0 and self._kept:
             self._yielded = True
             self._pause(self._transport)
@@ -294,10 +297,10 @@ class GrpcSession(asyncio.BufferedProtocol):
     def _next_deadline(self) -> float:
         timeouts, connection = self.server.timeouts, self.connection
         deadlines = [call.deadline for call in connection.streams.values()]
-        if not deadlines:
-            deadlines.append(self._active_at + timeouts.idle)
+        idle_since = self.server.now if deadlines else self._active_at
         return min(
             *deadlines,
+            idle_since + timeouts.idle,
             self._began_at + (timeouts.body if connection.ready else timeouts.header),
             self._blocked_at + WRITE,
             self._drained_at,

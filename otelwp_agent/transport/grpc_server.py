@@ -1,4 +1,4 @@
-"""A gRPC server whose methods receive and return bytes, on the event loop's thread (docs/adr/0012).
+"""A gRPC server whose methods receive and return bytes, on the event loop's thread (docs/adr/0013).
 
 `GrpcServer` listens, holds the methods and runs the timer; each of its clients is a `grpc_session.GrpcSession`.
 """

@@ -16,9 +16,11 @@ TIMEOUT = b"grpc-timeout"
 _NAME = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_IN_VALUE = re.compile(rb"[\x00\r\n]|^[ \t]|[ \t]$")
 _CONNECTION_FIELDS = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
-_PSEUDO = (b":method", b":scheme", b":path", b":authority")
-_MAX_NAMES = 512
-_valid_names: set[bytes] = set()
+_PSEUDO = (":method", ":scheme", ":path", ":authority")
+_MAX_KNOWN = 4096
+_MAX_KNOWN_TEXT = 256
+_known_fields: dict[Field, tuple[str, str, str]] = {}
+"""Short fields that were read: the rule that each breaks, and its name and value as text."""
 
 
 class RequestHead:
@@ -49,31 +51,32 @@ class RequestHead:
         other.timeout = timeout
         return other
 
-    def _read(self, fields: Iterable[Field]) -> str:
-        pseudo: dict[bytes, bytes] = {}
+    def _read(self, fields: Iterable[Field]) -> str:  # noqa: C901 - one loop, for speed
+        pseudo: dict[str, str] = {}
         regular = False
         repeated: dict[str, list[str]] = {}
-        for name, value in fields:
-            problem = field_problem(name, value)
+        for field in fields:
+            known = _known_fields.get(field)
+            if known is None:
+                known = _read_field(field)
+            problem, key, text = known
             if problem:
                 return problem
-            if name[0] == 0x3A:  # noqa: PLR2004 - a colon
-                if regular or name in pseudo or name not in _PSEUDO:
+            if key[0] == ":":
+                if regular or key in pseudo or key not in _PSEUDO:
                     return "a pseudo-header field is unknown, repeated or after the others"
-                pseudo[name] = value
+                pseudo[key] = text
                 continue
             regular = True
-            key, text = name.decode("latin-1"), value.decode("latin-1")
             if key in self.fields:
                 repeated.setdefault(key, [self.fields[key]]).append(text)
             else:
                 self.fields[key] = text
         for key, values in repeated.items():
             self.fields[key] = ", ".join(values)
-        self.method, self.path, self.authority = (
-            pseudo.get(name, b"").decode("latin-1") for name in (b":method", b":path", b":authority")
-        )
-        if not (self.method and self.path and pseudo.get(b":scheme")):
+        self.method, self.path = pseudo.get(":method", ""), pseudo.get(":path", "")
+        self.authority = pseudo.get(":authority", "")
+        if not (self.method and self.path and pseudo.get(":scheme")):
             return "a pseudo-header field is missing or empty"
         length = self.fields.get("content-length")
         if length is not None:
@@ -83,15 +86,23 @@ class RequestHead:
         return ""
 
 
+def _read_field(field: Field) -> tuple[str, str, str]:
+    """Return which rule a field breaks, its name and its value; short fields are remembered."""
+    name, value = field
+    found = field_problem(name, value), name.decode("latin-1"), value.decode("latin-1")
+    if len(name) + len(value) <= _MAX_KNOWN_TEXT:
+        if len(_known_fields) >= _MAX_KNOWN:
+            _known_fields.clear()
+        _known_fields[field] = found
+    return found
+
+
 def field_problem(name: bytes, value: bytes) -> str:
     """Return which rule a field breaks, or an empty string."""
-    if name not in _valid_names:
-        if not _NAME.fullmatch(name):
-            return "the name of a field is invalid"
-        if name in _CONNECTION_FIELDS:
-            return "a field is about the connection, which HTTP/2 does not allow"
-        if len(_valid_names) < _MAX_NAMES and len(name) <= 64:  # noqa: PLR2004 - usual names are short
-            _valid_names.add(name)
+    if not _NAME.fullmatch(name):
+        return "the name of a field is invalid"
+    if name in _CONNECTION_FIELDS:
+        return "a field is about the connection, which HTTP/2 does not allow"
     if name == b"te" and value != b"trailers":
         return "the field te is not trailers"
     if _BAD_IN_VALUE.search(value):

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 RETRY_AFTER = 1.0
 """Seconds after which a refused sender should try again."""
+SMALL = 4096
+"""Size in bytes below which two parts of a message become one; an object for each byte would take 40 bytes."""
 PREFIX = 5
 """Bytes before a message: whether it is compressed, and its length in 4 bytes."""
 
@@ -78,7 +80,11 @@ class IncomingMessage(Stream):
         """Keep a part of the message; handle the message if it is the last one."""
         server = self.session.server
         if part:
-            self._parts.append(part)
+            parts = self._parts
+            if parts and len(part) < SMALL and len(parts[-1]) < SMALL:
+                parts[-1] += part
+            else:
+                parts.append(part)
             self._size += len(part)
         if not self._need and self._size >= PREFIX:
             prefix = part if len(part) == self._size else b"".join(self._parts)

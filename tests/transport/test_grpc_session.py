@@ -177,6 +177,19 @@ async def test_a_message_in_pieces_across_frames():
         assert server.in_flight.used == 0
 
 
+async def test_tiny_frames_do_not_become_objects_of_their_own():
+    async with serving() as server, Client.to(server, OPENING + frame(HEADERS, 4, 1, HEAD)) as client:
+        client.writer.write(frame(DATA, 0, 1, b"\x00\x00\x00\x3f\x00"))
+        client.writer.write(frame(DATA, 0, 1, b"x") * 16_127)
+        async with asyncio.timeout(8):
+            while server.in_flight.used != 16_132:
+                await asyncio.sleep(0.005)
+        ((call,),) = [each.connection.streams.values() for each in server.sessions]
+        assert len(call._parts) <= 5
+        client.writer.write(frame(DATA, 1, 1, b"y"))
+        assert (await client.until(DATA))[3][5:] == b"x" * 16_127 + b"y"
+
+
 async def test_a_refusal_stops_the_sender_of_a_large_message():
     def refuse(*_):
         raise AssertionError

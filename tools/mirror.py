@@ -35,6 +35,7 @@ NO_TEST_FILE = {
     "otelwp_agent/admin/exchange.py": "data classes without behaviour; tests/admin/conftest.py makes them",
     "otelwp_agent/admin/settings.py": "settings without behaviour; tests/admin/test_server.py covers them",
     "otelwp_agent/pipeline/environment.py": "a data class without behaviour; tests/kit/graphs.py makes it",
+    "otelwp_agent/transport/grpc_owner.py": "interfaces; tests/transport/test_grpc_session.py covers them",
     "otelwp_agent/transport/http_session_owner.py": "an interface; tests/transport/test_http_session.py covers it",
     "otelwp_agent/pipeline/plan_types.py": "data classes without behaviour; tests/pipeline/test_plan.py makes them",
     "otelwp_agent/sampling/trace_sampler.py": "an interface; tests/processors/test_adaptive_sampling.py covers it",

@@ -33,7 +33,6 @@ from otelwp_agent.model.signal import Signal
 from otelwp_agent.transport import overload
 from otelwp_agent.transport.decoding import Decoding, in_one_step
 from otelwp_agent.transport.refusals import refusals
-from otelwp_agent.transport.tls import beyond_grpc
 
 if TYPE_CHECKING:
     import asyncio
@@ -90,10 +89,6 @@ class JaegerProtocols(blocks.Block):
     def _at_least_one(self) -> JaegerProtocols:
         if self.grpc is None and self.thrift_http is None:
             message = "name at least one protocol: `grpc:` or `thrift_http:`"
-            raise ValueError(message)
-        problem = beyond_grpc(self.grpc.tls) if self.grpc is not None and self.grpc.tls is not None else None
-        if problem is not None:
-            message = f"grpc.tls: {problem}"
             raise ValueError(message)
         return self
 
@@ -175,7 +170,7 @@ class JaegerReceiver(Receiver):
         self._http = http
 
     async def _start_grpc(self, settings: Grpc) -> None:
-        from otelwp_agent.transport.grpc_server import GrpcServer  # noqa: PLC0415 - 10 MB that only gRPC needs
+        from otelwp_agent.transport.grpc_server import GrpcServer  # noqa: PLC0415 - needed only with gRPC
 
         context = self.context
         server = GrpcServer(

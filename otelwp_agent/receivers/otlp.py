@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from otelwp_agent.sealing.deduplication import Deduplicator
     from otelwp_agent.sealing.receiving import SealedBodies
     from otelwp_agent.transport.gate import Caller
+    from otelwp_agent.transport.grpc_owner import GrpcHandler
     from otelwp_agent.transport.grpc_server import GrpcServer
-    from otelwp_agent.transport.grpc_serving import GrpcHandler
 
     Answer = Response | asyncio.Future[Response]
 
@@ -202,7 +202,7 @@ class OtlpReceiver(Receiver):
         self.context.log.info("receiver listening", transport="http", endpoint=server.address, port=server.port, **also)
 
     async def _start_grpc(self, settings: blocks.GrpcServer) -> None:
-        from otelwp_agent.transport.grpc_server import GrpcServer  # noqa: PLC0415 - 10 MB that only gRPC needs
+        from otelwp_agent.transport.grpc_server import GrpcServer  # noqa: PLC0415 - needed only with gRPC
 
         methods = {method: self._grpc_handler(signal) for signal, method in _METHODS.items()}
         server = GrpcServer(

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 ENCODINGS = frozenset({"gzip", "zstd", "deflate", "zlib"})
 """Content encodings that can be read and written. Some peers use the name `zlib` for `deflate`."""
 
+INFLATE_OFF_LOOP = 256 * 1024
+"""Compressed bytes above which servers decompress a body in a thread.
+
+Crafted deflate blocks cost 0.18 µs for each byte, which is 47 ms here and 3.7 s at 20 MiB. Telemetry of this size
+inflates to megabytes, in a millisecond for each.
+"""
+
 _GZIP_LEVEL = 1
 _ZSTD_LEVEL = 1
 _SMALLEST_WINDOW, _LARGEST_WINDOW = 10, 27

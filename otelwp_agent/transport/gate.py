@@ -23,7 +23,7 @@ from otelwp_agent.transport.http_heads import Passage
 from otelwp_agent.transport.limiting import CombinedAllowance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import structlog
 
@@ -232,13 +232,4 @@ def http_certificate(ssl_object: Any) -> PeerCertificate | None:  # noqa: ANN401
         return None
     names = [value for part in found.get("subject", ()) for key, value in part if key == "commonName"]
     others = tuple(value for _, value in found.get("subjectAltName", ()) if isinstance(value, str))
-    return PeerCertificate(names[-1] if names else "", others)
-
-
-def grpc_certificate(auth_context: Mapping[str, Iterable[bytes]]) -> PeerCertificate | None:
-    """Return the verified certificate of the client of a gRPC call from its `auth_context`, or `None`."""
-    if "x509_pem_cert" not in auth_context:
-        return None
-    names = [value.decode("utf-8", "replace") for value in auth_context.get("x509_common_name", ())]
-    others = tuple(value.decode("utf-8", "replace") for value in auth_context.get("x509_subject_alternative_name", ()))
     return PeerCertificate(names[-1] if names else "", others)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -13,13 +14,11 @@ from otelwp_agent.errors import StartError
 from otelwp_agent.transport.listen import address_of, listen
 
 if TYPE_CHECKING:
-    import socket
-
     import structlog
 
     from otelwp_agent.config.types import Endpoint
 
-Accept = Callable[["socket.socket"], Awaitable["Acceptor"]]
+Accept = Callable[[socket.socket], Awaitable["Acceptor"]]
 """Starts to accept the connections of a listening socket."""
 
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -169,8 +168,8 @@ class Listeners(Generic[S]):
 
     async def _listen(self, endpoint: Endpoint, accept: Accept) -> None:
         settings, name, key = self.server.settings, self.server.name, str(endpoint)
-        if endpoint.port == 0:
-            key = f"{key}#{name}#{len(self._listeners)}"  # the system chooses the port: two components never share one
+        if endpoint.port == 0:  # the system chooses the port: two components never share one
+            key = f"{key}#{name}#{type(self.server).__name__}#{len(self._listeners)}"
         sock = self._share(key)
         if sock is None:
             sock = listen(
@@ -179,6 +178,7 @@ class Listeners(Generic[S]):
                 backlog=settings.backlog,
                 unix_mode=settings.unix_mode,
                 unix_group=settings.unix_group,
+                reuse_port=self._overlaps(endpoint),
             )
         self._listeners.append(_ListeningSocket(key, endpoint, sock, await accept(sock.dup())))
         self._serving[key] = self
@@ -189,8 +189,24 @@ class Listeners(Generic[S]):
         if before is None:
             return None
         name, other = self.server.name, before.server.name
-        if other != name:
+        if other != name or type(self.server) is not type(before.server):
             raise StartError(f"{name}: cannot listen on {key}: {other} already does; change one endpoint")
         before.successor = self.server
         self._predecessors[key] = before
         return next(each.socket for each in before._listeners if each.key == key).dup()  # noqa: SLF001 - the same class
+
+    def _overlaps(self, endpoint: Endpoint) -> bool:
+        """Return whether a predecessor listens on the same port of another address, and let both listen on it.
+
+        One address may include the other, for example after a change from 127.0.0.1 to 0.0.0.0.
+        """
+        found = False
+        for before in set(self._serving.values()):
+            if before is self or before.server.name != self.server.name or type(before.server) is not type(self.server):
+                continue
+            for each in before._listeners:  # noqa: SLF001 - the same class
+                if endpoint.port and each.port == endpoint.port:
+                    each.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                    before.successor = self.server
+                    found = True
+        return found

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from otelwp_agent.errors import ConsumeError, RateLimitedError, RetryableError, StartError, UnauthenticatedError
 from otelwp_agent.limiting.gcra import Gcra, Rate
 from otelwp_agent.transport import status as statuses
-from otelwp_agent.transport.compression import decompress
+from otelwp_agent.transport.compression import INFLATE_OFF_LOOP, decompress
 from otelwp_agent.transport.connections import Connections
 from otelwp_agent.transport.decoding import OBJECTS, Decoding, in_one_step
 from otelwp_agent.transport.gate import require_gate
@@ -45,9 +45,6 @@ if TYPE_CHECKING:
 
 READ_BUFFER = 256 * 1024
 """Maximum number of bytes of one read."""
-INFLATE_OFF_LOOP = 256 * 1024
-"""Compressed bytes above which a body is decompressed in a thread: crafted deflate blocks cost 0.18 µs for each byte,
-which is 47 ms here and 3.7 s at 20 MiB. Telemetry of this size inflates to megabytes, in a millisecond for each."""
 MAX_RENDERED = 64
 """Maximum number of rendered responses that are kept for one error."""
 SWEEP = 0.5
@@ -155,9 +152,14 @@ class HttpServer:
     async def _accept(self, listening: socket.socket) -> Acceptor:
         """Start to accept connections on `listening`, which the acceptor then owns."""
         if self._tls is not None:
-            from otelwp_agent.transport.http_tls import TlsAcceptor  # noqa: PLC0415 - only servers with TLS need it
+            from otelwp_agent.transport import http_tls  # noqa: PLC0415 - only servers with TLS need it
 
-            return TlsAcceptor(self, listening, self._tls.context)
+            context = self._tls.context
+
+            def begin(connection: socket.socket, peer: str) -> None:
+                http_tls.Handshake(self, connection, peer, http_tls.SecuredSession).begin(context)
+
+            return http_tls.TlsAcceptor(self, listening, begin)
         loop, backlog = asyncio.get_running_loop(), self.settings.backlog
         return await loop.create_server(lambda: Session(self), sock=listening, backlog=backlog)
 

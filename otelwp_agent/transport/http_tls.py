@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from otelwp_agent.telemetry.tasks import spawn
 from otelwp_agent.transport.http_session import Session
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import socket
     import ssl
 
-    from otelwp_agent.transport.http_session_owner import HttpSessionOwner
+    import structlog
 
 ACCEPTED_PER_TURN = 100
 """Maximum number of connections accepted before the loop handles other events."""
@@ -25,14 +26,26 @@ PAUSE = 1.0
 """Seconds without accepting after `accept` failed, for example because too many files are open."""
 
 
+Begin = Callable[["socket.socket", str], None]
+"""Begins the handshake of a connection; it gets the address of the peer."""
+
+
+class HandshakeOwner(Protocol):
+    """The server, as its acceptors see it."""
+
+    name: str
+    """The component's name, for messages."""
+    log: structlog.typing.FilteringBoundLogger
+
+
 class TlsAcceptor:
     """Accepts connections of one listening socket until it is closed."""
 
-    def __init__(self, server: HttpSessionOwner, listening: socket.socket, context: ssl.SSLContext) -> None:
-        """Accept for `server`, with the certificate of `context`; own the socket."""
+    def __init__(self, server: HandshakeOwner, listening: socket.socket, begin: Begin) -> None:
+        """Accept for `server` and pass each connection to `begin`; own the socket."""
         self._server = server
         self._socket = listening
-        self._context = context
+        self._begin = begin
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
         listening.setblocking(False)  # noqa: FBT003 - the standard library's signature
@@ -61,17 +74,24 @@ class TlsAcceptor:
                 self._pause = self._loop.call_later(PAUSE, self._accept_more)
                 return
             connection.setblocking(False)  # noqa: FBT003 - the standard library's signature
-            Handshake(self._server, connection, address[0] if isinstance(address, tuple) else "").begin(self._context)
+            self._begin(connection, address[0] if isinstance(address, tuple) else "")
 
 
 class Handshake:
     """A connection until its TLS handshake is complete; then a `Session` replaces it."""
 
-    __slots__ = ("_socket", "_started", "_task", "deadline", "old_at", "peer", "server")
+    __slots__ = ("_session", "_socket", "_started", "_task", "deadline", "old_at", "peer", "server")
 
-    def __init__(self, server: HttpSessionOwner, connection: socket.socket, peer: str) -> None:
-        """Own `connection`, which was accepted for `server` from the address `peer`."""
+    def __init__(
+        self,
+        server: Any,  # noqa: ANN401 - the owner of one kind of session
+        connection: socket.socket,
+        peer: str,
+        session: Callable[[Handshake], asyncio.BaseProtocol],
+    ) -> None:
+        """Own `connection`, which was accepted for `server` from the address `peer`; `session` makes its session."""
         self.server = server
+        self._session = session
         self.peer = peer
         self.deadline = server.now + server.timeouts.header
         self.old_at = math.inf
@@ -109,6 +129,9 @@ class Handshake:
         """Close the connection: no request has arrived."""
         self.abort()
 
+    def moved(self) -> None:
+        """Do nothing: the session begins with the settings of its server."""
+
     def abort(self) -> None:
         """Close the connection at once."""
         self.deadline = math.inf
@@ -122,7 +145,7 @@ class Handshake:
         self._started = True
         loop = asyncio.get_running_loop()
         try:
-            await loop.connect_accepted_socket(lambda: SecuredSession(self), self._socket, ssl=context)
+            await loop.connect_accepted_socket(lambda: self._session(self), self._socket, ssl=context)
         except OSError:  # TLS errors are OSErrors, also the error of a client that disconnects
             self.server.on_refused("tls_handshake")
         finally:

@@ -21,8 +21,16 @@ _ADVICE = {
 }
 
 
-def listen(endpoint: Endpoint, *, name: str, backlog: int, unix_mode: str, unix_group: str | None) -> socket.socket:
-    """Return a listening socket on `endpoint`.
+def listen(  # noqa: PLR0913 - the settings of a socket
+    endpoint: Endpoint,
+    *,
+    name: str,
+    backlog: int,
+    unix_mode: str,
+    unix_group: str | None,
+    reuse_port: bool = False,
+) -> socket.socket:
+    """Return a listening socket on `endpoint`. With `reuse_port`, another socket that allows it may have the port.
 
     Raises a `StartError` that contains the component's `name` and advice.
     """
@@ -31,7 +39,7 @@ def listen(endpoint: Endpoint, *, name: str, backlog: int, unix_mode: str, unix_
             sock = _bind_unix(socket.SOCK_STREAM, endpoint.unix, int(unix_mode, 8), unix_group)
             sock.listen(backlog)
             return sock
-        return _listen_tcp(endpoint, backlog)
+        return _listen_tcp(endpoint, backlog, reuse_port=reuse_port)
     except (OSError, LookupError) as error:
         raise StartError(f"{name}: cannot listen on {endpoint}: {_advice(error, endpoint)}") from error
 
@@ -68,14 +76,16 @@ def _bind_udp(endpoint: Endpoint) -> socket.socket:
     return sock
 
 
-def _listen_tcp(endpoint: Endpoint, backlog: int) -> socket.socket:
+def _listen_tcp(endpoint: Endpoint, backlog: int, *, reuse_port: bool) -> socket.socket:
     port = endpoint.port or 0
     if not endpoint.host:
         if socket.has_dualstack_ipv6():
-            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=backlog)
-        return socket.create_server(("", port), backlog=backlog)
+            return socket.create_server(
+                ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=backlog, reuse_port=reuse_port
+            )
+        return socket.create_server(("", port), backlog=backlog, reuse_port=reuse_port)
     family, _, _, _, address = socket.getaddrinfo(endpoint.host, port, type=socket.SOCK_STREAM)[0]
-    return socket.create_server(address[:2], family=family, backlog=backlog)
+    return socket.create_server(address[:2], family=family, backlog=backlog, reuse_port=reuse_port)
 
 
 def _bind_unix(kind: socket.SocketKind, path: str, mode: int, group: str | None) -> socket.socket:

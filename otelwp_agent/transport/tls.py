@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING
 from otelwp_agent.errors import StartError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from otelwp_agent.config import blocks
     from otelwp_agent.config.types import Secret
 
 ALPN = ("http/1.1",)
 """Application protocols of our HTTP (RFC 7301)."""
+ALPN_GRPC = ("h2",)
+"""Application protocols of gRPC."""
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _CERTIFICATE_MARK = b"-----BEGIN CERTIFICATE-----"
@@ -53,9 +55,10 @@ class ServerTls:
     last.
     """
 
-    def __init__(self, settings: blocks.TlsServer, *, name: str = "") -> None:
+    def __init__(self, settings: blocks.TlsServer, *, name: str = "", alpn: Sequence[str] = ALPN) -> None:
         """Read the files; raise a `StartError` that contains the file and the problem."""
         self.settings = settings
+        self._alpn = alpn
         self._sources = _Sources(settings, settings.client_ca_file, "client_ca_file", name)
         self.pem, self._current = self._load()
         self._removed: set[object] = set()
@@ -93,7 +96,7 @@ class ServerTls:
     def _fresh(self, pem: Pem) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         _limit_versions(context, self.settings)
-        context.set_alpn_protocols(ALPN)
+        context.set_alpn_protocols(self._alpn)
         self._sources.load_own(context, pem)
         if pem.authorities:
             self._sources.load_authorities(context, pem)

@@ -191,9 +191,7 @@ def test_authorities_of_clients_are_rotated(tmp_path):
             def sender(kind, own, *, fresh):
                 return Load(kind(port(agent, kind), tls=trust(kind, servers.ca_file, own), fresh=fresh), RATE)
 
-            # grpcio does not close open connections, so these senders use a new one for each request
-            before = [sender(kind, first, fresh=True) for kind in (HttpSender, GrpcSender)]
-            before.append(sender(HttpSender, first, fresh=False))
+            before = [sender(kind, first, fresh=fresh) for kind in (HttpSender, GrpcSender) for fresh in (True, False)]
             after = [sender(kind, second, fresh=fresh) for kind, fresh in SENDERS]
             for load in before:
                 load.start()

@@ -9,7 +9,7 @@ from otelwp_agent.errors import (
     RetryableError,
     UnauthenticatedError,
 )
-from otelwp_agent.transport.gate import MAX_KNOWN, grpc_certificate, http_certificate
+from otelwp_agent.transport.gate import MAX_KNOWN, http_certificate
 from tests.kit.gates import Keys, Limiter, gate, shop
 
 
@@ -115,7 +115,7 @@ def test_a_gate_may_only_limit():
     assert limiter.began == [(None, "10.0.0.1", "/m")]
 
 
-def test_certificates_are_read_alike():
+def test_the_names_of_a_certificate():
     found = {"subject": ((("organizationName", "x"),), (("commonName", "shop"),)), "subjectAltName": (("DNS", "a.b"),)}
 
     class Secured:
@@ -124,13 +124,9 @@ def test_certificates_are_read_alike():
 
     certificate = http_certificate(Secured())
     assert (certificate.common_name, certificate.alternative_names) == ("shop", ("a.b",))
-    assert certificate == grpc_certificate(
-        {"x509_pem_cert": [b"-"], "x509_common_name": [b"shop"], "x509_subject_alternative_name": [b"a.b"]}
-    )
     assert http_certificate(None) is None
     found = {}
     assert http_certificate(Secured()) is None, "no certificate was verified"
-    assert grpc_certificate({"transport_security_type": [b"ssl"]}) is None
 
 
 # --- over HTTP ---

@@ -199,7 +199,8 @@ async def test_bytes_that_are_no_gzip_fail_that_call_alone():
 async def test_an_unknown_encoding_fails_that_call_alone():
     async with serving() as server:
         answer = await raw_call(server.port, b"\x01\x00\x00\x00\x01x", encoding="brotli")
-        assert b"grpc-status\x0213" in answer  # INTERNAL, where the specification has UNIMPLEMENTED: grpcio's choice
+        assert b"grpc-status\x0212" in answer  # UNIMPLEMENTED
+        assert b"grpc-accept-encoding\x1didentity, gzip, deflate, zstd" in answer
         assert await call(server.port, b"still here") == b"still here"
 
 

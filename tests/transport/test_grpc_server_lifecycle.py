@@ -8,6 +8,7 @@ import pytest
 
 from otelwp_agent.errors import StartError
 from otelwp_agent.transport.grpc_runtime import aio, grpc
+from tests.kit.agent import free_port
 from tests.kit.grpc_peer import ECHO, call, failure, make, serving
 
 
@@ -19,7 +20,7 @@ async def test_a_port_that_somebody_serves_is_refused():
 
 
 async def test_two_components_do_not_share_a_port():
-    async with serving(name="receivers/one") as one:
+    async with serving(name="receivers/one", endpoint=f"127.0.0.1:{free_port()}") as one:
         with pytest.raises(StartError, match=r"receivers/two: cannot listen on .*: receivers/one already does"):
             await make(name="receivers/two", endpoint=f"127.0.0.1:{one.port}").start()
         assert await call(one.port) == b"hello"
@@ -110,17 +111,12 @@ async def test_a_replacement_takes_over_without_refusing_anybody(changed):
     await asyncio.gather(*loads)
     await server.shutdown()
     assert len(answers) > 20
-    if changed:  # grpcio cannot stop listening and go on serving: senders that meet that instant send again
-        assert set(refused) <= {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
-        assert len(refused) <= 20
-    else:
-        assert not refused
+    assert not refused
 
 
 async def test_a_replacement_that_is_given_up_leaves_the_old_one_serving():
-    async with serving(lambda *_: b"old") as server:
+    async with serving(lambda *_: b"old", endpoint=f"127.0.0.1:{free_port()}") as server:
         for options in ({}, {"max_recv_msg_size_mib": 7}):
-            # The port was chosen at the start, so only a fixed one can be replaced.
             successor = make(lambda *_: b"new", endpoint=f"127.0.0.1:{server.port}", **options)
             await successor.start()
             await successor.shutdown()

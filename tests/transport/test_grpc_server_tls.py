@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import ssl
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,25 @@ async def test_a_bad_certificate_at_a_reload_leaves_the_old_one(tmp_path):
         assert await call(server.port, credentials=client_credentials(authority)) == b"hello"
 
 
-async def test_what_grpcio_cannot_honour_is_refused(tmp_path):
-    pair = Authority(tmp_path).sign()
-    with pytest.raises(StartError, match=r"receivers/test: tls: gRPC cannot refuse TLS 1\.2"):
-        await make(tls=tls_of(pair, min_version="1.3")).start()
+@pytest.mark.parametrize(
+    ("settings", "version"), [({"min_version": "1.3"}, "TLSv1_2"), ({"max_version": "1.2"}, "TLSv1_3")]
+)
+async def test_a_version_of_tls_that_is_not_allowed_is_refused(tmp_path, settings, version):
+    authority = Authority(tmp_path)
+    async with serving(tls=tls_of(authority.sign(), **settings)) as server:
+        context = ssl.create_default_context(cafile=authority.ca_file)
+        context.set_alpn_protocols(["h2"])
+        context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+        with pytest.raises(OSError):  # noqa: PT011 - an alert of TLS, or a reset connection if that was faster
+            await asyncio.open_connection("localhost", server.port, ssl=context, server_hostname="localhost")
+        assert await call(server.port, credentials=client_credentials(authority)) == b"hello"
+
+
+async def test_alpn_chooses_http_2(tmp_path):
+    authority = Authority(tmp_path)
+    async with serving(tls=tls_of(authority.sign())) as server:
+        context = ssl.create_default_context(cafile=authority.ca_file)
+        context.set_alpn_protocols(["http/1.1", "h2"])
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context, server_hostname="localhost")
+        assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == "h2"
+        writer.close()

@@ -137,7 +137,13 @@ def test_accepting_goes_on_after_too_many_files_were_open(authority, loop_factor
         async with tls_site(authority) as site:
             listening = Exhausted(fileno=socket.create_server(("127.0.0.1", 0)).detach())
             port = listening.getsockname()[1]
-            acceptor = http_tls.TlsAcceptor(site.server, listening, site.server._tls.context)
+
+            def begin(connection, peer):
+                http_tls.Handshake(site.server, connection, peer, http_tls.SecuredSession).begin(
+                    site.server._tls.context
+                )
+
+            acceptor = http_tls.TlsAcceptor(site.server, listening, begin)
             context = ssl.create_default_context(cafile=authority.ca_file)
             client = Client(*await asyncio.open_connection("127.0.0.1", port, ssl=context))
             client.send(post())

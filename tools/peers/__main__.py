@@ -21,6 +21,7 @@ PEERS: dict[str, Callable[[], object]] = {
     "old-sdk": python.old_sdk,
     "schemathesis": python.schemathesis,
     "zipkin": maven.zipkin,
+    "h2spec": golang.h2spec,
     "collector": golang.collector,
     "jaeger-1": golang.jaeger_1,
     "jaeger": golang.jaeger,

@@ -17,6 +17,9 @@ JAEGER = "v1.76.0"
 JAEGER_1 = "v1.42.0"
 """Version of Jaeger 1 that has OTLP receivers (since 1.35) and all of its own: Thrift over HTTP, `PostSpans`."""
 
+H2SPEC = "v2.2.1+incompatible"
+"""Version of h2spec, which tests an HTTP/2 server against RFC 7540."""
+
 _JAEGER_MODULE = "github.com/jaegertracing/jaeger"
 
 
@@ -55,6 +58,16 @@ def jaeger() -> Path:
 def jaeger_1() -> Path:
     """Return the binary of Jaeger 1, all in one."""
     return _jaeger_1() / "all-in-one"
+
+
+def h2spec() -> Path:
+    """Return the binary of h2spec."""
+
+    def build(draft: Path) -> None:
+        module = f"github.com/summerwind/h2spec/cmd/h2spec@{H2SPEC}"
+        _go("install", module, where=draft, env={"GOBIN": str(draft)})
+
+    return cache.once(f"h2spec-{H2SPEC}", build) / "h2spec"
 
 
 def tracegen() -> Path:

@@ -36,7 +36,7 @@ ENCRYPTED = "encrypted"
 SYNCS = ("group", ENCRYPTED, "none", "always")
 """`encrypted` is `group` with encryption."""
 BASES = {ENCRYPTED: "group"}
-"""What a kind is compared with; the others are compared with no journal."""
+"""The kind that another kind is compared with; the others are compared with no journal."""
 SPANS = (100, 1)
 OUTAGE_SPANS = 1_000_000
 OUTAGE_REQUEST = 100

@@ -42,6 +42,8 @@ SETTINGS = {
     (Kind.EXTENSION, "license_server"): {"endpoint": "127.0.0.1:0", "signing_key_file": SIGNING_KEY},
     # The store is created by the extension, in a folder of its own.
     (Kind.EXTENSION, "control_store"): {"url": f"sqlite:///{FOLDER}/control.db", "create": True, "pepper_file": ""},
+    # The file is created by the extension, in a folder of its own.
+    (Kind.EXTENSION, "delivery_statements"): {"file": f"{FOLDER}/statements.db", "key_file": SIGNING_KEY},
     # The corpus is smaller than a budget that one would set.
     (Kind.PROCESSOR, "adaptive_sampling"): {"target": {"spans_per_second": 0.01}},
     # Nothing listens on this port (9 is `discard`), so that no test needs the network.

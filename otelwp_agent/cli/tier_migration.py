@@ -160,7 +160,7 @@ class _Edit:
         del listed[index]
 
     def _limit(self, path: Path) -> None:
-        """Give a setting the value that the reduced plan has; leave it out if that is none."""
+        """Give a setting the value that the reduced plan has; remove it if the tier has no value for it."""
         section, identifier, *setting = path
         key = (Kind(section), ComponentId.parse(str(identifier)))
         value: Any = self._reduced.components[key].config

@@ -46,11 +46,9 @@ def explain(*, config: Sequence[str], overrides: Sequence[str], as_json: bool) -
     a lower tier itself (`service.tier`) is refused instead.
     """
     document = load_document(config, overrides)
-    plan = make_plan(_without_tier(document), Catalog())
-    stated = load_document(config, overrides).root.get("service")
-    tier = stated.get("tier") if stated is not None else None
-    written = next((each for each in Tier if tier is not None and each.value == tier.value), None)
-    service = plan.service.model_copy(update={"tier": None if written is None else written.value})
+    stated = _take_tier(document)
+    plan = make_plan(document, Catalog())
+    service = plan.service.model_copy(update={"tier": stated})
     entitlement = permitted(service, time.time(), required=license_required())
     report = report_tiers(plan, document)
     if as_json:
@@ -81,7 +79,8 @@ def migrate(*, config: str, target: str, output: str | None, in_place: bool) -> 
     except (OSError, UnicodeDecodeError) as error:
         raise AgentError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     document = load([str(path)])
-    plan = make_plan(_without_tier(document), Catalog())
+    _take_tier(document)
+    plan = make_plan(document, Catalog())
     after = migrated(before, plan, document, Tier(target))
     make_plan(load([f"yaml:{after}"]), Catalog())
     differences = difflib.unified_diff(
@@ -105,12 +104,15 @@ def _write(path: Path, text: str, *, mode: int) -> None:
     click.echo(f"wrote {path}", err=True)
 
 
-def _without_tier(document: Document) -> Document:
-    """Remove the tier that a document states, so that nothing is refused for it; return the document."""
+def _take_tier(document: Document) -> str | None:
+    """Remove the tier that a document states, so that nothing is refused for it; return it if it is valid."""
     service = document.root.get("service")
-    if service is not None and isinstance(service.value, dict):
-        service.value.pop("tier", None)
-    return document
+    node = None if service is None else service.get("tier")
+    if service is None or node is None or node.value not in [tier.value for tier in Tier]:
+        return None
+    assert isinstance(service.value, dict)  # noqa: S101 - it has a key
+    del service.value["tier"]
+    return str(node.value)
 
 
 def _as_json(report: TierReport, entitlement: Entitlement) -> dict[str, Any]:

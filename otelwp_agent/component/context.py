@@ -71,7 +71,7 @@ class Context:
     messages: MessageMemory = field(default_factory=MessageMemory)
     """The ids of accepted requests, of all receivers of the process."""
     deliveries: Deliveries = field(default_factory=Deliveries)
-    """What the exporters of the process have delivered, by tenant."""
+    """Counts of the items that the exporters of the process have delivered, by tenant."""
     extensions: Mapping[ComponentId, object] = field(default_factory=dict)
     """The extensions that the component's settings refer to."""
 

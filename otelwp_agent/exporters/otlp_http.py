@@ -86,9 +86,9 @@ class Config(ExporterConfig, blocks.HttpClient):
         return self
 
     def unfit_for(self, bodies: Carries) -> Unfit | None:
-        """Refuse to convert encoded bodies to JSON."""
-        if bodies is not Carries.PLAIN and self.encoding == "json":
-            return Unfit(("encoding",), "`json` converts batches, which must be plain: write `encoding: proto`")
+        """Return that JSON cannot be made of encoded bodies."""
+        if self.encoding == "json" and bodies > Carries.PLAIN:
+            return Unfit(("encoding",), "JSON cannot be made of encoded data: set `encoding: proto`")
         return super().unfit_for(bodies)
 
     def own_endpoint(self, signal: Signal) -> Endpoint | None:

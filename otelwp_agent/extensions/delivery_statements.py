@@ -1,9 +1,9 @@
-"""Make signed statements of delivery: per tenant and hour, what was accepted, and what became of it.
+"""Make signed statements of delivery: per tenant and hour, the items accepted and their outcomes.
 
 A statement contains the figures of the tenant's ledgers and exporters, is signed (EdDSA), and contains the hash of the
 one before it, so that none can be changed, removed or inserted without being noticed. `otelwp-agent statement verify`
-checks a file of them without the agent. With `admin`, the admin API serves them at `/api/v1/tenants/{tenant}/statements`, also
-for API keys with the scope `usage`. The page docs/topics/statements.md describes format and meaning.
+checks a file of them without the agent. With `admin`, the admin API serves them to operators, and to API keys with the
+scope `usage`, at `/api/v1/tenants/{tenant}/statements`. docs/topics/statements.md describes format and meaning.
 
 Example::
 
@@ -80,6 +80,7 @@ class DeliveryStatements(Extension):
         self._routes = None if config.admin is None else context.extension(config.admin, AdminRoutes)  # type: ignore[type-abstract]
         self._recorder: StatementRecorder | None = None
         self._task: asyncio.Task[None] | None = None
+        self._stop = asyncio.Event()
         self._failure = ""
         self.wall: Callable[[], float] = time.time
         """Returns seconds since 1970."""
@@ -121,9 +122,8 @@ class DeliveryStatements(Extension):
         if self._routes is not None:
             self._routes.unmount(str(self.context.id))
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            self._stop.set()  # not cancelled: a checkpoint that is being written ends first
+            await self._task
             self._task = None
         recorder, self._recorder = self._recorder, None
         if recorder is not None:
@@ -138,9 +138,11 @@ class DeliveryStatements(Extension):
         return ComponentHealth(self.context.kind, str(self.context.id), not self._failure, self._failure, details)
 
     async def _run(self, recorder: StatementRecorder) -> None:
-        while True:
+        while not self._stop.is_set():
             await self._checkpoint(recorder)
-            await asyncio.sleep(recorder.wait(self.wall(), self._config.checkpoint_interval))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(recorder.wait(self.wall(), self._config.checkpoint_interval)):
+                    await self._stop.wait()
 
     async def _checkpoint(self, recorder: StatementRecorder, *, stopped: bool = False) -> None:
         from otelwp_agent.statements.store import StatementStoreError  # noqa: PLC0415 - see `start`

@@ -1,4 +1,4 @@
-"""Count what each exporter has delivered and dropped, by tenant."""
+"""Count the items that each exporter has delivered and dropped, by tenant."""
 
 from __future__ import annotations
 

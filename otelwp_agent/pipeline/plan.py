@@ -23,13 +23,13 @@ from otelwp_agent.pipeline.plan_graph import PlanGraph, check_graph
 from otelwp_agent.pipeline.plan_references import check_references, in_order
 from otelwp_agent.pipeline.plan_types import ComponentPlan, PipelinePlan, Plan
 from otelwp_agent.pipeline.tiers import Declared, check_tiers, stated_tier
+from otelwp_agent.tier import Tier
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
 
     from otelwp_agent.config.document import Document, Node, Path
     from otelwp_agent.pipeline.plan_types import Components, Key
-    from otelwp_agent.tier import Tier
 
 _SECTIONS = (*(kind.value for kind in Kind), "service")
 _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
@@ -116,6 +116,11 @@ class _Planner:
     def _check_tiers(self, used: Mapping[Key, Sequence[str]], permitted: Tier | None) -> None:
         """Report what needs a higher tier: as errors for the tier that the document states, else as warnings."""
         stated = stated_tier(self._document)
+        path: Path = (*_PATH_SERVICE, "tier")
+        node = self._node(path)
+        if stated is None and node is not self._node(_PATH_SERVICE) and node.value in [tier.value for tier in Tier]:
+            message = "this has no effect, because the licence decides: remove it"
+            self._report(node, message, path, at_key=True, severity=Severity.WARNING)
         if stated is not None:
             self._problems += check_tiers(self._known, used, stated, "`service.tier`")
         if permitted is not None:

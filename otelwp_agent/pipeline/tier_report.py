@@ -39,7 +39,7 @@ class TierChange:
 
 @dataclass(frozen=True, slots=True)
 class TierReport:
-    """What a configuration uses, and what each tier would change."""
+    """The parts that a configuration uses, and the changes of each tier."""
 
     used: Sequence[UsedPart]
     """In the order of the document."""

@@ -5,7 +5,7 @@ compress. Only an exporter that sends encoded bodies as they are may follow, suc
 setting `compression` of their own. A body that would grow, or is smaller than `min_size`, stays as it is.
 
 Level 1 of zstd is the default: on traces of WordPress, higher levels and long windows take many times the CPU and save
-a few percent. docs/adr/0013-no-dictionary.md has the measurements, also of trained dictionaries.
+a few percent. docs/adr/0012-no-dictionary.md has the measurements, also of trained dictionaries.
 
 Example::
 

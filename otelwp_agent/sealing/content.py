@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 from otelwp_agent.errors import MalformedError, TooLargeError
 from otelwp_agent.sealing.errors import SealedError, SealedReason
-from otelwp_agent.transport.compression import UnknownEncodingError, decompress
+from otelwp_agent.transport.compression import FREE_OUTPUT, MAX_RATIO, UnknownEncodingError, decompress
 
 if TYPE_CHECKING:
     from otelwp_agent.sealing.envelope import SealedHeader
@@ -21,6 +22,10 @@ def decode(header: SealedHeader, content: bytes, limit: int) -> bytes:
     if header.plain_size > limit:
         message = f"the envelope holds {header.plain_size} bytes, the most is {limit}"
         raise SealedError(SealedReason.TOO_LARGE, message)
+    if header.encodings == ("zstd",):
+        whole = _inflate_frame(content, header.plain_size)
+        if whole is not None:
+            return whole
     try:
         plain = decompress(", ".join(header.encodings), content, min(limit, header.plain_size))
     except TooLargeError as error:
@@ -31,3 +36,27 @@ def decode(header: SealedHeader, content: bytes, limit: int) -> bytes:
         message = f"the content has {len(plain)} bytes, but the header of the envelope says {header.plain_size}"
         raise SealedError(SealedReason.MALFORMED, message)
     return plain
+
+
+_of_thread = threading.local()
+
+
+def _inflate_frame(content: bytes, size: int) -> bytes | None:
+    """Return the content of a single zstd frame that states `size`, or `None` if it is anything else.
+
+    This is nearly every content, and takes a third of the time of `decompress`, which knows no size. The memory is that
+    of `size` bytes.
+    """
+    import zstandard  # noqa: PLC0415 - only users of zstd need its memory
+
+    try:
+        if size > max(FREE_OUTPUT, MAX_RATIO * len(content)):
+            return None
+        if zstandard.get_frame_parameters(content).content_size != size:
+            return None
+        inflater: Any = getattr(_of_thread, "inflater", None)
+        if inflater is None:  # one cannot be used by several threads at once
+            inflater = _of_thread.inflater = zstandard.ZstdDecompressor()
+        return bytes(inflater.decompress(content, allow_extra_data=False))
+    except zstandard.ZstdError:
+        return None

@@ -12,12 +12,16 @@ if TYPE_CHECKING:
 
     from otelwp_agent.sealing.suites import SealingSuite
 
+SKEW = 300.0
+"""Seconds that the clock of a sender may be ahead, so that it uses a key before its time."""
+
 
 @dataclass(frozen=True, slots=True)
 class OpeningKey:
     """A private key and the time in which it opens envelopes, in seconds since 1970.
 
-    `not_after` is the key's end; `None` means that it has none. The private key is not part of the representation.
+    Senders use it from `not_before` on. `not_after` is the key's end; `None` means that it has none. The private key is
+    not part of the representation.
     """
 
     key_id: str
@@ -57,6 +61,6 @@ class KeyRing:
             raise SealedError(SealedReason.UNKNOWN_KEY, f"no key has the id {key_id!r}: refresh the key set")
         if key.not_after is not None and now >= key.not_after:
             raise SealedError(SealedReason.UNKNOWN_KEY, f"the key {key_id!r} has ended: refresh the key set")
-        if now < key.not_before:
+        if now < key.not_before - SKEW:
             raise SealedError(SealedReason.UNKNOWN_KEY, f"the key {key_id!r} is not valid yet: refresh the key set")
         return key

@@ -1,8 +1,8 @@
 """Make the ids of messages: random, or of the content, so that the same content has the same id after a restart.
 
 An agent with a journal sends what it had not finished again after a crash, in new envelopes. If their ids are made of
-the content, the collector recognizes what it has accepted before. The ids are a keyed hash: nobody without the key can
-compare them with a guess of the content.
+the content, the collector recognizes what it has accepted before. The ids are a keyed hash, which cannot be compared
+with a guess of the content without the key.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class MessageMemory:
         self._now = now
         self._caches: dict[str, ReplayCache] = {}
         self._restored: dict[str, list[tuple[str, bytes, int]]] = {}
-        """What a journal has restored of receivers that have not asked for their cache yet."""
+        """Messages from a journal, of receivers that have not requested their cache yet."""
 
     def __bool__(self) -> bool:
         """Return whether anything has to be written to a journal."""
@@ -82,7 +82,7 @@ class MessageMemory:
         )
 
     def restore(self, rows: Iterable[MessageRow]) -> None:
-        """Remember what a journal has, before anything is received."""
+        """Add the messages that a journal has; call it before anything is received."""
         for receiver, tenant, data in rows:
             oldest = (self._now() - MAX_AGE) * 1000
             messages = [each for each in _MESSAGE.iter_unpack(bytes.fromhex(data)) if each[1] > oldest]

@@ -8,12 +8,13 @@ new and run until their queues are empty. When the tier returns, they continue, 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from otelwp_agent.component import ComponentHealth
 from otelwp_agent.licensing.entitlement import Basis
 from otelwp_agent.pipeline.reduction import ChangeKind, reduce_plan
+from otelwp_agent.service.license import license_health
 from otelwp_agent.telemetry.metrics import Instrument, InstrumentKind
 from otelwp_agent.telemetry.tasks import spawn
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     import structlog
 
-    from otelwp_agent.component import ComponentId
+    from otelwp_agent.component import ComponentHealth, ComponentId
     from otelwp_agent.licensing.entitlement import Entitlement
     from otelwp_agent.licensing.manager import LicenseManager
     from otelwp_agent.pipeline.graph import Graph
@@ -38,7 +39,7 @@ RETRY_AFTER = 30.0
 
 STEPS = Instrument(
     "otelwp_tier_steps",
-    "Steps of changes of the tier: bypassed, stopped, limited or kept components, and those restored later.",
+    "Steps of changes of the tier: components bypassed, stopped, limited, kept or restored, and exporters emptied.",
     labels=("action",),
 )
 REDUCED = Instrument(
@@ -54,7 +55,7 @@ EMPTYING = Instrument(
 )
 INSTRUMENTS = (STEPS, REDUCED, EMPTYING)
 
-_RESTORED = "restored"
+_EMPTIED, _RESTORED = "emptied", "restored"
 _EVENTS = {
     ChangeKind.BYPASSED.value: "processor bypassed because of the tier",
     ChangeKind.STOPPED.value: "component stopped because of the tier",
@@ -80,7 +81,7 @@ class TierControl:
         self._refit = refit
         self._emptied: set[ComponentId] = set()
         self._fitted: tuple[Plan, Entitlement, Reduction] | None = None
-        """What `fit` returned last: it runs once it is adopted."""
+        """Plan of the configuration, entitlement and reduction of the last call of `fit`; in use once it is adopted."""
         self._running: tuple[Plan, Entitlement, Reduction] | None = None
         self._graph: Graph | None = None
         self._still_feeding: Callable[[], bool] = bool
@@ -136,14 +137,15 @@ class TierControl:
             self._task = None
 
     def health(self) -> ComponentHealth:
-        """Return the tier, its cause, what it changes, and what the licence says."""
-        details = dict(self._license.describe())
+        """Return the state of the licence, with the differences from the configuration that it causes."""
+        state = license_health(self._license)
+        details = dict(state.details)
         changes = self._running[2].changes if self._running is not None else ()
         if changes:
             details["changes"] = [str(change) for change in changes]
         if emptying := self._emptying():
             details["emptying_exporters"] = sorted(map(str, emptying))
-        return ComponentHealth(None, "license", self._license.healthy, self._license.current.reason, details)
+        return replace(state, details=details)
 
     async def _follow(self) -> None:
         """Apply each change of the tier, and stop exporters whose queues are empty."""
@@ -158,9 +160,18 @@ class TierControl:
             self._changed.clear()
             empty = self._empty()
             for identifier in empty:
+                self._count(_EMPTIED)
                 self._log.info("exporter stops: its queue is empty", component=f"exporters/{identifier}")
             self._emptied |= empty
-            failed = not await self._refit() if empty or self._is_outdated() else False
+            failed = not await self._apply() if empty or self._is_outdated() else False
+
+    async def _apply(self) -> bool:
+        """Replace the running graph; return whether that succeeded."""
+        try:
+            return await self._refit()
+        except Exception:  # noqa: BLE001 - a bug must not end the changes of the tier
+            self._log.exception("tier not applied; the components of the old one still run")
+            return False
 
     def _is_outdated(self) -> bool:
         """Return whether the running plan is for another tier than the current one."""

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from otelwp_agent.model.receipt import Ledger
 
 SLICE = 500
-"""Ledgers that are read at once, before other tasks may run."""
-HOUR = 3600.0
+"""Ledgers, or sums of exporters, that are read at once, before other tasks may run."""
 
 
 @dataclass(slots=True)
@@ -178,13 +177,15 @@ class StatementAccounts:
         self._delivered = {(exporter, tenant): (given, lost) for exporter, tenant, given, lost in self._deliveries}
 
     def collect(self) -> Iterator[None]:
-        """Add what has changed since the last collection; yields after each `SLICE` ledgers."""
+        """Add what has changed since the last collection; yields after each `SLICE` of them."""
         for number, ledger in enumerate(list(self._ledgers), start=1):
             if ledger.key[2]:
                 self._collect(ledger)
             if not number % SLICE:
                 yield
-        for exporter, tenant, delivered, dropped in list(self._deliveries):
+        for number, (exporter, tenant, delivered, dropped) in enumerate(list(self._deliveries), start=1):
+            if not number % SLICE:
+                yield
             before = self._delivered.get((exporter, tenant), (0, 0))
             if before != (delivered, dropped):
                 sums = self._state(tenant).exporters.setdefault(exporter, [0, 0])
@@ -213,12 +214,12 @@ class StatementAccounts:
         return state
 
     def due(self, now: float) -> Iterator[DeliveryStatement]:
-        """Yield a statement of each tenant whose last one ended in an earlier hour, and that has something to state.
+        """Yield a statement of each tenant that has something to state.
 
-        The caller calls `stated` with its hash before it takes the next one.
+        The caller calls this once an hour, and `stated` with the hash of each statement before it takes the next one.
         """
         for tenant, state in list(self._states.items()):
-            if now // HOUR > state.begin // HOUR and not state.is_idle:
+            if not state.is_idle:
                 yield self._statement(tenant, state, now)
         self._since = now
 

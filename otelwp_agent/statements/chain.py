@@ -58,8 +58,8 @@ class Chain:
         for each in self.statements:
             number = each.statement.sequence
             if number in by_number:
-                what = "repeated" if by_number[number].text == each.text else "contradicts another one of this number"
-                yield f"{each.place}: statement {number} of {name} is {what}"
+                what = "is repeated" if by_number[number].text == each.text else "contradicts another of this number"
+                yield f"{each.place}: statement {number} of {name} {what}"
                 continue
             if number < before:
                 yield f"{each.place}: statement {number} of {name} is out of order: it follows {before}"

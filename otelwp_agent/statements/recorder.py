@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.licensing.public_keys import key_id
 from otelwp_agent.licensing.signatures import public_text, read_private_key
-from otelwp_agent.statements.accounts import HOUR, StatementAccounts
+from otelwp_agent.statements.accounts import StatementAccounts
 from otelwp_agent.statements.signing import digest, sign_statement
 from otelwp_agent.statements.store import StatementStore, StoredStatement
 from otelwp_agent.storage import files
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from otelwp_agent.model.ledgers import Ledgers
 
 _MOST_KEY_BYTES = 2**14
+HOUR = 3600.0
 _SLICE = 50
 """Statements that are signed at once, before other tasks may run."""
 

@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any, cast
 
 from otelwp_agent.codecs.compact_jws import MalformedJwsError, decode_base64url, read_jws
-from otelwp_agent.licensing.public_keys import key_id
+from otelwp_agent.licensing.public_keys import encode_base64url, key_id
 from otelwp_agent.licensing.signatures import public_text
 from otelwp_agent.statements.statement import DeliveryStatement, StatementError
 
@@ -45,6 +45,8 @@ def verify_statement(text: str, keys: Mapping[str, str]) -> DeliveryStatement:
     if jws.header.get("alg") != ALGORITHM or jws.header.get("typ") != TYPE:
         message = f"this is not a statement: its header does not have `alg` {ALGORITHM} and `typ` {TYPE}"
         raise StatementError(message)
+    if encode_base64url(jws.signature) != text.rpartition(".")[2]:
+        raise StatementError("its signature is not valid: it was changed after it was signed")
     kid = jws.header.get("kid")
     key = keys.get(kid) if isinstance(kid, str) else None
     if key is None:

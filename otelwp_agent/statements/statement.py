@@ -70,7 +70,7 @@ class Interruption(_Claims):
 
 
 class DeliveryStatement(_Claims):
-    """What happened to the items of one tenant in one agent from `begin` to `end` (seconds since 1970)."""
+    """The outcomes of the items of one tenant in one agent from `begin` to `end` (seconds since 1970)."""
 
     version: int = VERSION
     agent: str

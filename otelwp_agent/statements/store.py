@@ -52,7 +52,7 @@ class StoredStatement(NamedTuple):
 
 @dataclass(slots=True)
 class SavedStates:
-    """What the database contained when it was opened."""
+    """The content of the database when it was opened."""
 
     states: dict[str, TenantState] = field(default_factory=dict)
     checkpoint: float | None = None

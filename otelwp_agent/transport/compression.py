@@ -10,6 +10,7 @@ same bytes for gzip and zstd.
 
 from __future__ import annotations
 
+import threading
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,11 @@ _GZIP_LEVEL = 1
 _ZSTD_LEVEL = 1
 _SMALLEST_WINDOW, _LARGEST_WINDOW = 10, 27
 """Limits of the window of zstd, as powers of two: the library's smallest, and the largest that its tools read."""
+_KEPT_LEVELS = 3
+"""Highest level of zstd whose compressor is kept for the next body, which saves 27 µs. It keeps about 1 MB of memory in
+each thread; that of level 19 would keep 80 MB."""
+_kept = threading.local()
+"""The compressors of a thread, by level: they must not be used by two threads at once."""
 _GZIP_MEMBER = b"\x1f\x8b"
 
 MAX_CODINGS = 2
@@ -98,7 +104,13 @@ def _zstd(data: bytes, level: int, *, long_window: bool) -> bytes:
     import zstandard  # noqa: PLC0415 - only users of zstd need its memory
 
     if not long_window:
-        return zstandard.ZstdCompressor(level=level).compress(data)
+        compressor = _kept.__dict__.get(str(level))
+        if compressor is None:
+            compressor = zstandard.ZstdCompressor(level=level)
+            if level <= _KEPT_LEVELS:
+                _kept.__dict__[str(level)] = compressor
+        compressed: bytes = compressor.compress(data)
+        return compressed
     window = min(max(len(data).bit_length(), _SMALLEST_WINDOW), _LARGEST_WINDOW)
     parameters = zstandard.ZstdCompressionParameters.from_level(
         level, source_size=len(data), enable_ldm=True, window_log=window

@@ -17,7 +17,7 @@ SAMPLING_RATE, TRACES_PER_SECOND = "X-OTelWP-Sampling-Rate", "X-OTelWP-Traces-Pe
 CONFIGURATION = "X-OTelWP-Configuration"
 """Version of the configuration that senders should have."""
 LIMIT, REMAINING, RESET = "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"
-"""What a sender may still send: items at once, items left, and seconds until all are available again."""
+"""The rest of a sender's limit: items at once, items left, and seconds until all are available again."""
 DUPLICATE = ("X-OTelWP-Duplicate", "true")
 """Marks the answer to a request that was accepted before."""
 
@@ -34,7 +34,7 @@ def plan_hints(client: Client | None) -> HeaderPairs:
 
 
 def limit_hints(allowance: RequestAllowance | None) -> HeaderPairs:
-    """Return what a sender may still send now."""
+    """Return the items that a sender may still send now."""
     left = None if allowance is None else allowance.left()
     if left is None:
         return ()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What a sender may still send: `limit` at once, `remaining` now, and all of it after `reset_after` seconds."""
+    """The rest of a sender's limit: `limit` at once, `remaining` now, and all of it after `reset_after` seconds."""
 
     limit: float
     remaining: float
@@ -114,6 +114,6 @@ class CombinedAllowance(RequestAllowance):
             part.refund(items, size)
 
     def left(self) -> Left | None:
-        """Return what the strictest part leaves."""
+        """Return the rest of the strictest limit."""
         found = [left for part in self._parts if (left := part.left()) is not None]
         return min(found, key=lambda left: left.remaining, default=None)

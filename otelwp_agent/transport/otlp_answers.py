@@ -1,4 +1,4 @@
-"""What a receiver of OTLP over HTTP knows of its requests, and its answers, in the encoding of the request."""
+"""The heads of OTLP requests over HTTP, and the answers to requests in their own encoding."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Form(IntEnum):
 
 
 class OtlpSender(NamedTuple):
-    """What a head says about its requests."""
+    """The properties of requests that their head determines."""
 
     plain: bool
     """Whether they are protobuf without an id, which nearly all are."""
@@ -123,7 +123,7 @@ _REFRESH = {
     "stale": "time",
     "other_tenant": "credential",
 }
-"""What the sender of a refused envelope has to refresh, by the reason of the refusal (`sealing.errors`)."""
+"""The thing that the sender of a refused envelope has to refresh, by reason (`sealing.errors`)."""
 _STATUSES = {
     "unknown_key": HTTPStatus.CONFLICT,
     "wrong_suite": HTTPStatus.CONFLICT,

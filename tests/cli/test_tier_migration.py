@@ -10,7 +10,7 @@ from otelwp_agent.config.load import load
 from otelwp_agent.errors import ConfigError
 from otelwp_agent.pipeline.plan import make_plan
 from otelwp_agent.tier import Tier
-from tests.pipeline.test_plan_bodies import ACCEPTED, WithEncoding, configuration
+from tests.pipeline.test_plan_bodies import ACCEPTED, configuration
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted(set((ROOT / "examples").glob("*.yaml")) - {ROOT / "examples/docker-compose.yaml"})
@@ -72,13 +72,13 @@ def test_examples_are_valid_after_a_migration_or_it_is_told_what_cannot_be_left_
 def test_pipelines_stay_valid_on_the_tier_below(tier, pipelines):
     below = {"enterprise": "pro", "pro": "free", "free": "free"}[tier]
     try:
-        changed = to(below, configuration(tier, pipelines), WithEncoding())
+        changed = to(below, configuration(tier, pipelines), Catalog())
     except ConfigError as error:
         changed, refusal = "", error
     if not changed:
         assert all("cannot be left out" in problem.message for problem in refusal.problems)
         return
-    make_plan(load([f"yaml:{changed}"], (), {}), WithEncoding())
+    make_plan(load([f"yaml:{changed}"], (), {}), Catalog())
 
 
 def test_from_free_upwards_pipelines_get_a_batch_processor():
@@ -105,8 +105,8 @@ def test_from_free_upwards_pipelines_get_a_batch_processor():
 
 def test_a_batch_processor_goes_before_what_encodes():
     text = configuration("free", "traces: otlp > memory_limiter, compression > otlp_http")
-    changed = to("pro", text, WithEncoding())
-    plan = make_plan(load([f"yaml:{changed}"], (), {}), WithEncoding())
+    changed = to("pro", text, Catalog())
+    plan = make_plan(load([f"yaml:{changed}"], (), {}), Catalog())
     assert [str(each) for each in plan.pipelines["traces"].processors] == ["memory_limiter", "batch", "compression"]
 
 
@@ -115,7 +115,7 @@ def test_a_percentage_above_the_ceiling_becomes_the_ceiling(percentage):
     text = configuration("pro", "traces: otlp > probabilistic_sampler/half > jaeger").replace(
         "age: 50\n", f"age: {percentage}\n"
     )
-    assert "probabilistic_sampler/half:\n    sampling_percentage: 10\n" in to("free", text, WithEncoding())
+    assert "probabilistic_sampler/half:\n    sampling_percentage: 10\n" in to("free", text, Catalog())
 
 
 @pytest.mark.parametrize(
@@ -137,5 +137,5 @@ def test_a_percentage_above_the_ceiling_becomes_the_ceiling(percentage):
 )
 def test_what_cannot_be_changed_is_told(text, told):
     with pytest.raises(ConfigError) as caught:
-        to("free", text, WithEncoding())
+        to("free", text, Catalog())
     assert told in str(caught.value)

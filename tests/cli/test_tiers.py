@@ -140,6 +140,12 @@ def test_a_file_that_is_invalid_is_refused_for_that(tiers):
     )
 
 
+def test_a_tier_that_is_invalid_is_refused(tiers):
+    status, _, err = tiers("explain", SHOP.replace("tier: enterprise", "tier: entreprise"))
+    assert status == 1
+    assert "service.tier: this must be `free`, `pro` or `enterprise`, not 'entreprise': did you mean" in err
+
+
 def test_a_migration_shows_the_differences_and_writes_nothing(tiers, tmp_path):
     status, out, _ = tiers("migrate", SHOP, "--to", "free")
     assert status == 0

@@ -1,100 +1,20 @@
 """`examples/enterprise.yaml` and `examples/managed_collector.yaml`: two agents, from a key to spans of a backend."""
 
-import contextlib
 import http.client
 import json
-import threading
 import time
-from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from otelwp_agent.transport.compression import decompress
 from tests.kit.agent import PATIENCE, free_port, get, post
-from tests.kit.managed_site import Site, enterprise_agent
-
-TRACE = bytes(range(16))
-
-
-def a_request(*names):
-    request = ExportTraceServiceRequest()
-    resource = request.resource_spans.add()
-    resource.resource.attributes.add(key="service.name").value.string_value = "shop-of-acme"
-    scope = resource.scope_spans.add()
-    for number, name in enumerate(names, 1):
-        now = time.time_ns()
-        span = scope.spans.add(trace_id=TRACE, span_id=number.to_bytes(8, "big"), name=name)
-        span.start_time_unix_nano, span.end_time_unix_nano = now - 1_000_000, now
-        span.attributes.add(key="http.url").value.string_value = f"https://shop.example/{name}"
-    return request
-
-
-@contextlib.contextmanager
-def a_backend():
-    """Serve a backend that keeps every span, by its name."""
-    arrived = threading.Condition()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["content-length"]))
-            body = decompress(self.headers.get("content-encoding", ""), body, 2**24)
-            with arrived:
-                server.requests.append((dict(self.headers), body))
-                arrived.notify_all()
-            self.send_response(200)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_):
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads, server.block_on_close = True, False
-    server.requests = []
-    server.port = server.server_address[1]
-
-    def spans():
-        found = Counter()
-        for _, body in server.requests:
-            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                found.update(span.name for scope in resource.scope_spans for span in scope.spans)
-        return found
-
-    def wait_for(number):
-        with arrived:
-            assert arrived.wait_for(lambda: spans().total() >= number, PATIENCE), spans()
-
-    server.spans, server.wait_for = spans, wait_for
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def to(backend, config):
-    """Send what a collector has opened to a backend."""
-    config["exporters"] = {"otlp_http": {"endpoint": f"http://127.0.0.1:{backend.port}"}}
-    for pipeline in config["service"]["pipelines"].values():
-        pipeline["exporters"] = ["otlp_http"]
-
-
-def whole(config):
-    """Let the agent neither rename nor sample, so that spans can be compared."""
-    for name in ("wordpress", "adaptive_sampling"):
-        config["service"]["pipelines"]["traces"]["processors"].remove(name)
+from tests.kit.managed_site import Site, enterprise_agent, forwards_to, to, whole
+from tests.kit.span_backend import TRACE, a_request, span_backend
 
 
 @pytest.fixture
 def backend():
-    with a_backend() as backend:
+    with span_backend() as backend:
         yield backend
 
 
@@ -104,7 +24,7 @@ def site(tmp_path, backend):
     with site.agent:
         site.cli("plans", "set", "limited", "--tier", "enterprise", "--limit", "sampling_rate=0.25", json_output=False)
         site.cli("tenants", "create", "acme", json_output=False)
-        site.key = site.cli("keys", "create", "acme")["key"]
+        site.key = site.cli("api-keys", "create", "acme")["key"]
         assert site.answers_at_last(site.key, 200)
         backend.wait_for(1)
         backend.requests.clear()
@@ -196,18 +116,10 @@ def test_a_collector_that_has_no_keys_forwards_to_the_customers_own_collector(si
     blind_folder = tmp_path / "blind"
     blind_folder.mkdir()
 
-    def forwards(config):
-        config["receivers"]["otlp"]["sealed"] = {"mode": "forward"}
-        config["processors"] = {"memory_limiter": config["processors"]["memory_limiter"]}
-        own = {"endpoint": f"http://127.0.0.1:{site.agent.port('http')}", "customer_id": "acme", "api_key": site.key}
-        config["exporters"] = {"managed": own}
-        for pipeline in config["service"]["pipelines"].values():
-            pipeline |= {"processors": ["memory_limiter"], "exporters": ["managed"]}
-
-    blind = Site(blind_folder, change=forwards)
+    blind = Site(blind_folder, change=lambda config: forwards_to(site, config))
     with blind.agent:
         blind.cli("tenants", "create", "acme", json_output=False)
-        key = blind.cli("keys", "create", "acme")["key"]
+        key = blind.cli("api-keys", "create", "acme")["key"]
         assert blind.answers_at_last(key, 200)
         backend.wait_for(1)
         backend.requests.clear()

@@ -1,10 +1,11 @@
-"""A running `health_check`, for the files that test it."""
+"""A running `health_check`, and an issuer of tokens, for the files that test with them."""
 
 import pytest
 
 from otelwp_agent.extensions import health_check
 from otelwp_agent.testing import FakeClock
 from tests.kit.health_checks import Host, build
+from tests.kit.oidc import Issuer, SigningKey
 
 
 @pytest.fixture
@@ -32,3 +33,9 @@ async def started(host, clock, monkeypatch):
     yield start
     for extension in running:
         await extension.shutdown()
+
+
+@pytest.fixture
+def issuer():
+    with Issuer(SigningKey("k1")) as issuer:
+        yield issuer

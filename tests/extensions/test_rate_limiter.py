@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from otelwp_agent.errors import ForbiddenError, RateLimitedError, StartError, UnauthenticatedError
-from otelwp_agent.extensions.rate_limiter import Config
+from otelwp_agent.extensions.rate_limiter import MAX_ALLOWANCES, Config
 from otelwp_agent.extensions.rate_limiter.limits import REUSED
 from otelwp_agent.transport.authentication import Client
 from tests.kit.rate_limits import ACME, OTHER, ROUTE, Limiter, outcome, requests
@@ -75,6 +75,18 @@ def test_a_request_must_be_within_all_limits_and_is_charged_to_all_or_none():
     assert [made.begin(ACME) is None for _ in range(5)] == [False] * 5
     assert made.begin(ACME, "192.0.2.2") is None  # refused requests were not charged to the tenant
     assert "each tenant" in str(made.begin(ACME, "192.0.2.2"))
+
+
+def test_allowances_are_kept_for_the_same_client_address_and_route():
+    made = Limiter(**requests())
+    first = made.allowance(ACME)
+    assert made.allowance(ACME) is first
+    same = Client(tenant="acme", credential="key-1")
+    for other in (made.allowance(same), made.allowance(ACME, peer="192.0.2.2"), made.allowance(ACME, route="/v1/logs")):
+        assert other is not first
+    for number in range(2 * MAX_ALLOWANCES):
+        made.allowance(ACME, route=f"/{number}")
+    assert len(made.limiter._allowances) <= MAX_ALLOWANCES
 
 
 # -- items and bytes

@@ -5,7 +5,7 @@ import time
 from otelwp_agent.model.message import Message
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.sealing.replay_cache import MessageState
-from tests.journal.conftest import Request
+from tests.journal.conftest import PLAIN, Request
 
 LIMITS = (600.0, 1000, 10_000)
 
@@ -82,6 +82,7 @@ def _fails(*_, **__):
     raise OSError(28, "No space left on device")
 
 
+@PLAIN
 async def test_without_messages_nothing_is_written_about_them(live, body, tmp_path):
     life = live()
     await life.put(body(1))

@@ -55,6 +55,7 @@ class One:
             journaled=journaled,
             dead_letters=dead_letters,
             throttled_by_tenant=throttled_by_tenant,
+            deliveries=context.deliveries,
             random=lambda: 0.5,
         )
 

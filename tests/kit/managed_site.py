@@ -12,7 +12,11 @@ import grpc
 import yaml
 
 from otelwp_agent.cli.generate.sample import Sample
+from otelwp_agent.licensing.public_keys import encode_base64url
 from otelwp_agent.model.signal import Signal
+from otelwp_agent.sealing.key_files import opening_keys_text
+from otelwp_agent.sealing.rotation import new_key
+from otelwp_agent.sealing.suites import SealingSuite
 from tests.kit.agent import PATIENCE, Agent
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -33,6 +37,8 @@ class Site:
     def __init__(self, folder, *, store="", change=lambda _config: None):
         config = example("managed_collector", folder)
         config["extensions"]["control_store"]["url"] = store or f"sqlite:///{folder}/state/control.db"
+        if store:
+            config["extensions"]["control_store"]["pepper_file"] = f"{folder}/pepper"
         config["extensions"]["rate_limiter"]["ban"]["failures"] = 1000
         for name in ("admin_api", "health_check"):
             config["extensions"][name]["endpoint"] = "127.0.0.1:0"
@@ -60,11 +66,11 @@ class Site:
             response = connection.getresponse()
             return response.status, json.loads(response.read() or b"null")
 
-    def post(self, key, header="authorization"):
+    def post(self, key, header="authorization", body=BODY):
         value = f"Bearer {key}" if header == "authorization" else key
         headers = {"content-type": "application/x-protobuf", header: value}
         with closing(http.client.HTTPConnection("127.0.0.1", self.agent.port("http"), timeout=PATIENCE)) as connection:
-            connection.request("POST", "/v1/traces", BODY, headers)
+            connection.request("POST", "/v1/traces", body, headers)
             response = connection.getresponse()
             response.read()
             return response.status
@@ -106,3 +112,33 @@ def enterprise_agent(folder, site_port, *, customer, api_key, sealing_key, chang
     config["service"]["control_socket"] = f"{folder}/agent.sock"
     change(config)
     return Agent(yaml.safe_dump(config), folder, name="enterprise", metrics=True)
+
+
+def new_keys(file):
+    """Write a file with a new private key; return the public one as `recipients.keys` takes it."""
+    key = new_key(SealingSuite.X25519, float(int(time.time()) - 1))
+    file.write_bytes(opening_keys_text(1, [key]))
+    return {"key_id": key.key_id, "public_key": encode_base64url(key.suite.public_bytes(key.private))}
+
+
+def to(backend, config):
+    """Send what a collector has opened to a backend."""
+    config["exporters"] = {"otlp_http": {"endpoint": f"http://127.0.0.1:{backend.port}"}}
+    for pipeline in config["service"]["pipelines"].values():
+        pipeline["exporters"] = ["otlp_http"]
+
+
+def whole(config):
+    """Let the agent neither rename nor sample, so that spans can be compared."""
+    for name in ("wordpress", "adaptive_sampling"):
+        config["service"]["pipelines"]["traces"]["processors"].remove(name)
+
+
+def forwards_to(site, config):
+    """Let a collector have no keys, and forward envelopes to the customer's own collector."""
+    config["receivers"]["otlp"]["sealed"] = {"mode": "forward"}
+    config["processors"] = {"memory_limiter": config["processors"]["memory_limiter"]}
+    own = {"endpoint": f"http://127.0.0.1:{site.agent.port('http')}", "customer_id": "acme", "api_key": site.key}
+    config["exporters"] = {"managed": own}
+    for pipeline in config["service"]["pipelines"].values():
+        pipeline |= {"processors": ["memory_limiter"], "exporters": ["managed"]}

@@ -6,48 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otelwp_agent.component import Carries, ComponentConfig, Factory, Kind, ReceiverConfig, Tier
 from otelwp_agent.components import Catalog
 from otelwp_agent.config.load import load
 from otelwp_agent.errors import ConfigError
 from otelwp_agent.pipeline.plan import make_plan
-
-
-class SealedConfig(ReceiverConfig):
-    forward: bool = False
-    """Forward encrypted bodies without opening them."""
-
-    def encodes(self):
-        return Carries.ENCODED if self.forward else Carries.PLAIN
-
-
-def made(kind, type_, config=ComponentConfig, **declared):
-    return Factory(kind, type_, config, lambda *_: None, **declared)
-
-
-MADE = [
-    made(Kind.RECEIVER, "sealed", SealedConfig),
-    made(Kind.PROCESSOR, "compression", encodes=Carries.COMPRESSED, tier=Tier.PRO),
-    made(Kind.PROCESSOR, "encryption", accepts=Carries.COMPRESSED, encodes=Carries.ENCODED, tier=Tier.ENTERPRISE),
-]
-"""Components that encode, with the declarations of those in this package, and settings that need no keys."""
-
-
-class WithEncoding(Catalog):
-    def names(self, kind):
-        return sorted({*super().names(kind), *(one.type for one in MADE if one.kind is kind)})
-
-    def get(self, kind, type_):
-        own = next((one for one in MADE if (one.kind, one.type) == (kind, type_)), None)
-        return own or super().get(kind, type_)
-
+from otelwp_agent.pipeline.trial import try_to_build
 
 HEAD = """\
 receivers:
   otlp: {protocols: {http: }}
   zipkin:
-  sealed:
-  sealed/forward: {forward: true}
+  otlp/opening: {protocols: {http: }, sealed: {keys: keys.json, create: true}}
+  otlp/forward: {protocols: {http: }, sealed: {mode: forward}}
 processors:
   memory_limiter: {check_interval: 1s, limit_mib: 100}
   attributes: {actions: [{key: a, value: b, action: upsert}]}
@@ -61,8 +31,10 @@ processors:
   batch/2:
   compression:
   compression/2:
-  encryption:
-  encryption/2:
+  encryption: &encryption
+    customer_id: shop
+    recipients: {keys: [{key_id: a, public_key: hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo}]}
+  encryption/2: *encryption
 exporters:
   jaeger: {endpoint: 'localhost:4317'}
   jaeger/2: {endpoint: 'localhost:4317'}
@@ -115,7 +87,7 @@ def line_of(text, where):
 
 def refused(text, catalog=None):
     """Return (line, message) of each problem."""
-    catalog = catalog or WithEncoding()
+    catalog = catalog or Catalog()
     try:
         make_plan(load([f"yaml:{text}"], (), {}), catalog)
     except ConfigError as error:
@@ -137,7 +109,7 @@ ACCEPTED = [
     ("pro", "traces: otlp > batch, batch/2 > jaeger, jaeger/2"),
     ("enterprise", "traces: otlp > batch > managed, jaeger"),
     ("enterprise", "traces: otlp > batch > managed/merging"),
-    ("enterprise", "traces: sealed > wordpress, batch > jaeger"),
+    ("enterprise", "traces: otlp/opening > wordpress, batch > jaeger"),
     # Compressed
     ("pro", "traces: otlp > compression > otlp_http"),
     ("pro", "traces: otlp > wordpress, batch, compression > otlp_http"),
@@ -157,13 +129,13 @@ ACCEPTED = [
         "enterprise",
         "traces: otlp > batch > forward\nlogs: otlp > > debug\ntraces/3: forward, zipkin > encryption > managed",
     ),
-    ("enterprise", "traces: sealed > batch, encryption > managed\nlogs: otlp > encryption > managed"),
+    ("enterprise", "traces: otlp/opening > batch, encryption > managed\nlogs: otlp > encryption > managed"),
     ("enterprise", "traces: otlp > encryption > managed\nmetrics: otlp > batch > otlp_grpc\nlogs: otlp > > debug"),
     # A receiver that forwards encrypted bodies
-    ("enterprise", "traces: sealed/forward > > managed"),
-    ("enterprise", "traces: sealed/forward, otlp > memory_limiter > managed, otlp_http"),
-    ("enterprise", "traces: sealed/forward > > forward\ntraces/2: forward > memory_limiter > managed"),
-    ("enterprise", "traces: sealed/forward > > managed\ntraces/2: sealed, otlp > batch > jaeger"),
+    ("enterprise", "traces: otlp/forward > > managed"),
+    ("enterprise", "traces: otlp/forward, zipkin > memory_limiter > managed, otlp_http"),
+    ("enterprise", "traces: otlp/forward > > forward\ntraces/2: forward > memory_limiter > managed"),
+    ("enterprise", "traces: otlp/forward > > managed\ntraces/2: otlp/opening, zipkin > batch > jaeger"),
 ]
 
 REFUSED = [
@@ -232,7 +204,7 @@ REFUSED = [
     (
         "pro",
         "traces: otlp > compression > otlp_http/json",
-        {"exporters.otlp_http/json.encoding": "write `encoding: proto`"},
+        {"exporters.otlp_http/json.encoding": "set `encoding: proto`"},
     ),
     (
         "enterprise",
@@ -307,29 +279,29 @@ REFUSED = [
     # Receivers that forward encrypted bodies
     (
         "enterprise",
-        "traces: sealed/forward > batch > managed",
-        {"traces: batch": "encrypted data of receiver `sealed/forward`: leave it out, or have the receiver emit"},
+        "traces: otlp/forward > batch > managed",
+        {"traces: batch": "encrypted data of receiver `otlp/forward`: leave it out, or have the receiver emit"},
     ),
-    ("enterprise", "traces: sealed/forward > > jaeger", {"traces: jaeger": "cannot send encrypted data of receiver"}),
+    ("enterprise", "traces: otlp/forward > > jaeger", {"traces: jaeger": "cannot send encrypted data of receiver"}),
     (
         "enterprise",
-        "traces: sealed/forward > compression > managed",
-        {"traces: compression": "cannot compress encrypted data of receiver `sealed/forward`"},
-    ),
-    (
-        "enterprise",
-        "traces: sealed/forward > encryption > managed",
-        {"traces: encryption": "cannot encrypt encrypted data of receiver `sealed/forward`: leave it out"},
+        "traces: otlp/forward > compression > managed",
+        {"traces: compression": "cannot compress encrypted data of receiver `otlp/forward`"},
     ),
     (
         "enterprise",
-        "traces: otlp, sealed/forward > wordpress > managed",
-        {"traces: wordpress": "encrypted data of receiver `sealed/forward`"},
+        "traces: otlp/forward > encryption > managed",
+        {"traces: encryption": "cannot encrypt encrypted data of receiver `otlp/forward`: leave it out"},
     ),
     (
         "enterprise",
-        "traces: sealed/forward > > forward\ntraces/2: forward, otlp > batch > managed",
-        {"traces/2: batch": "encrypted data of receiver `sealed/forward` of pipeline `traces`"},
+        "traces: zipkin, otlp/forward > wordpress > managed",
+        {"traces: wordpress": "encrypted data of receiver `otlp/forward`"},
+    ),
+    (
+        "enterprise",
+        "traces: otlp/forward > > forward\ntraces/2: forward, zipkin > batch > managed",
+        {"traces/2: batch": "encrypted data of receiver `otlp/forward` of pipeline `traces`"},
     ),
     # Tiers
     ("free", "traces: otlp > batch > jaeger", {"processors.batch": "needs tier `pro`"}),
@@ -386,7 +358,7 @@ REFUSED = [
 def test_pipelines_that_are_accepted(tier, pipelines):
     text = configuration(tier, pipelines)
     assert refused(text) == []
-    make_plan(load([f"yaml:{text}"], (), {}), WithEncoding())
+    make_plan(load([f"yaml:{text}"], (), {}), Catalog())
 
 
 @pytest.mark.parametrize(("tier", "pipelines", "where"), REFUSED)
@@ -397,6 +369,14 @@ def test_pipelines_that_are_refused_at_their_lines(tier, pipelines, where):
     for place, reason in where.items():
         (message,) = [message for line, message in found if line == line_of(text, place)]
         assert any(part in message for part in reason.split("|")), message
+
+
+@pytest.mark.parametrize("tier", ["free", "pro", "enterprise"])
+def test_everything_that_the_table_uses_can_be_built(tier):
+    document = load([f"yaml:{configuration(tier, 'traces: otlp > > jaeger')}"], (), {})
+    plan = make_plan(document, Catalog())
+    assert len(plan.unused) > 20
+    try_to_build(plan, document)
 
 
 def test_the_table_is_large_and_each_row_is_another_pipeline():

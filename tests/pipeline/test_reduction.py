@@ -3,16 +3,17 @@
 import pytest
 
 from otelwp_agent.component import Kind, Tier
+from otelwp_agent.components import Catalog
 from otelwp_agent.config.load import load
 from otelwp_agent.pipeline.plan import make_plan
 from otelwp_agent.pipeline.reduction import reduce_plan
-from tests.pipeline.test_plan_bodies import ACCEPTED, WithEncoding, configuration, refused
+from tests.pipeline.test_plan_bodies import ACCEPTED, configuration, refused
 
 ORDER = [Tier.ENTERPRISE, Tier.PRO, Tier.FREE]
 
 
 def planned(pipelines, tier="enterprise"):
-    return make_plan(load([f"yaml:{configuration(tier, pipelines)}"], (), {}), WithEncoding())
+    return make_plan(load([f"yaml:{configuration(tier, pipelines)}"], (), {}), Catalog())
 
 
 def written(plan):
@@ -166,7 +167,7 @@ service:
 
 
 def test_what_authenticates_clients_is_kept_with_all_that_it_needs():
-    reduction = reduce_plan(make_plan(load([f"yaml:{GUARDED}"], (), {}), WithEncoding()), Tier.FREE)
+    reduction = reduce_plan(make_plan(load([f"yaml:{GUARDED}"], (), {}), Catalog()), Tier.FREE)
     assert list(map(str, reduction.plan.extensions)) == ["health_check", "control_store", "api_key"]
     assert [str(change) for change in reduction.changes] == [
         "extensions/admin_api stopped",

@@ -1,15 +1,16 @@
 import pytest
 
+from otelwp_agent.components import Catalog
 from otelwp_agent.config.load import load
 from otelwp_agent.pipeline.plan import make_plan
 from otelwp_agent.pipeline.tier_report import report_tiers
 from otelwp_agent.tier import Tier
-from tests.pipeline.test_plan_bodies import ACCEPTED, WithEncoding, configuration, line_of, refused
+from tests.pipeline.test_plan_bodies import ACCEPTED, configuration, line_of, refused
 
 
 def report(pipelines):
     document = load([f"yaml:{configuration('enterprise', pipelines)}"], (), {})
-    return report_tiers(make_plan(document, WithEncoding()), document)
+    return report_tiers(make_plan(document, Catalog()), document)
 
 
 def test_parts_are_in_the_order_of_the_file_with_the_settings_that_need_a_tier():

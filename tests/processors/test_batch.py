@@ -62,11 +62,14 @@ def test_it_waits_for_the_timeout_and_no_longer():
 def test_a_batch_with_enough_items_is_forwarded_at_once():
     async def scenario():
         stage, catcher = build("batch", {"send_batch_size": 5})
+        assert not stage.holds
         stage.consume(numbered_spans(4))
         assert catcher.batches == []
+        assert stage.holds
         assert value(stage, "metadata_cardinality") == 1
         stage.consume(numbered_spans(3))
         assert [batch.items for batch in catcher.batches] == [7]
+        assert not stage.holds
         assert value(stage, "batch_size_trigger_send") == 1
         await asyncio.sleep(1)
         assert len(catcher.batches) == 1

@@ -5,7 +5,6 @@ import json
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from otelwp_agent.codecs.json_bodies import is_jaeger
 from otelwp_agent.model.signal import Signal
 from tests.receivers.test_otlp import Agent
 
@@ -71,23 +70,3 @@ async def test_the_limit_of_items_holds():
     async with Agent(max_items_per_request=10) as agent:
         assert (await agent.post("/v1/traces", a_post(11), "application/json"))[0] == 413
         assert (await agent.post("/v1/traces", a_post(10), "application/json"))[0] == 200
-
-
-@pytest.mark.parametrize(
-    ("body", "jaeger"),
-    [
-        (b'{"data":[]}', True),
-        (b'\xef\xbb\xbf \n{ "data" : [', True),
-        (b'{"total":0,"data":[{}]}', True),
-        (b'{"resourceSpans":[{"data":[]}]}', False),
-        (b'{"resource_spans":[]}', False),
-        (b'{"x":1,"resourceSpans":[],"data":[]}', False),
-        (b'{"data":{}}', True),
-        (b"{}", False),
-        (b"", False),
-        (b"[]", False),
-        (b"null", False),
-    ],
-)
-def test_the_shape_of_a_body(body, jaeger):
-    assert is_jaeger(body) is jaeger

@@ -1,4 +1,5 @@
 import pytest
+import zstandard
 
 from otelwp_agent.sealing.content import decode
 from otelwp_agent.sealing.envelope import SealedHeader
@@ -43,3 +44,28 @@ def test_content_that_does_not_have_its_encoding_is_refused():
     assert reason(header(len(PLAIN), "zstd"), PLAIN) == "malformed"
     assert reason(header(len(PLAIN), "zstd"), compress("zstd", PLAIN)[:-5]) == "malformed"
     assert reason(header(len(PLAIN), "brotli"), PLAIN) == "malformed"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        zstandard.ZstdCompressor().compress(b"x" * 50) * 2,  # two frames
+        zstandard.ZstdCompressor(write_content_size=False).compress(b"x" * 100),
+        zstandard.ZstdCompressor().compress(b"x" * 100) + b"\x50\x2a\x4d\x18\x00\x00\x00\x00",  # a skippable frame
+    ],
+)
+def test_unusual_frames_are_read_like_usual_ones(content):
+    assert decode(header(100, "zstd"), content, 1000) == b"x" * 100
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        zstandard.ZstdCompressor().compress(b"x" * 100) + b"more",
+        zstandard.ZstdCompressor().compress(b"x" * 100)[:-1],
+        zstandard.ZstdCompressor().compress(b"x" * 99),
+        b"",
+    ],
+)
+def test_frames_that_are_not_whole_are_refused(content):
+    assert reason(header(100, "zstd"), content, 1000) == "malformed"

@@ -9,7 +9,7 @@ import pytest
 from otelwp_agent.config.blocks import Retry
 from otelwp_agent.dead_letters.records import Fate
 from otelwp_agent.errors import MalformedError, Overloaded, PermanentError, RetryableError
-from otelwp_agent.model.batch import merge
+from otelwp_agent.model.batch import Origin, merge
 from otelwp_agent.model.receipt import HELD, Ledger, Outcome
 from otelwp_agent.sending.breaker import Permit, State
 from tests.kit.deliveries import DOWN, NOW, Letters, One, reported
@@ -22,6 +22,22 @@ def test_a_delivered_batch_is_settled_and_released():
     one.send(batch)
     assert (outcomes(batch), ledger.settled) == ([(2, 0, "")], [2, 0, 0, 0])
     assert (one.queue.size, one.metrics.delivered) == (0, 2)
+
+
+def test_outcomes_are_counted_by_exporter_and_tenant():
+    one, batch = One(0), a_request("a", "b")
+    batch.origin = Origin("otlp", "http", "shop")
+    one.send(batch)
+    rejected = One(1)
+    other = a_request("a", "b", "c")
+    other.origin = Origin("otlp", "http", "shop")
+    rejected.send(other)
+    lost = One(PermanentError("no"))
+    third = a_request("a")
+    third.origin = Origin("otlp", "http", "shop")
+    lost.send(third)
+    found = [list(each.exporter.context.deliveries) for each in (one, rejected, lost)]
+    assert found == [[("test/one", "shop", 2, 0)], [("test/one", "shop", 2, 1)], [("test/one", "shop", 0, 1)]]
 
 
 class TestRetries:

@@ -13,6 +13,7 @@ from otelwp_agent.licensing.online import RefreshError
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.model.signal import Signal
+from otelwp_agent.service.control_plane import ControlPlane
 from otelwp_agent.service.service import Service
 from otelwp_agent.service.tiers import RETRY_AFTER
 from otelwp_agent.telemetry import logging
@@ -203,8 +204,8 @@ def test_a_licence_lives_lapses_and_returns_while_telemetry_flows(capsys):  # no
         assert shop.part("sink") is sink
         assert shop.part("sink/extra").batches
         await shop.flow(DAY)
-        actions = ("bypassed", "stopped", "limited", "kept", "restored")
-        assert [shop.value("otelwp_tier_steps", action=action) for action in actions] == [1, 1, 1, 0, 3]
+        actions = ("bypassed", "stopped", "limited", "kept", "emptied", "restored")
+        assert [shop.value("otelwp_tier_steps", action=action) for action in actions] == [1, 1, 1, 0, 1, 3]
         ledger = await shop.stop()
         assert ledger.settled[Outcome.DELIVERED] > ledger.accepted / 10
         assert sum(batch.items for batch in sink.batches) == ledger.settled[Outcome.DELIVERED]
@@ -263,6 +264,26 @@ def test_a_change_that_cannot_be_applied_is_tried_again(monkeypatch, capsys):
 
     run(life())
     assert capsys.readouterr().err.count("tier not applied; the components of the old one still run") == 3
+
+
+def test_a_bug_while_a_change_is_applied_does_not_end_the_changes(monkeypatch, capsys):
+    async def life():
+        shop = Shop()
+        await shop.service.start()
+        listen, failures = ControlPlane.listen, iter(range(1))
+
+        async def fail(plane, settings):
+            if next(failures, None) is not None:
+                raise RuntimeError("a bug")
+            await listen(plane, settings)
+
+        monkeypatch.setattr(ControlPlane, "listen", fail)
+        await shop.permit("free")
+        assert shop.exporters == ["sink"]
+        await shop.stop()
+
+    run(life())
+    assert "RuntimeError: a bug" in capsys.readouterr().err
 
 
 def test_a_stop_does_not_wait_for_ever_for_an_exporter_that_the_tier_has_stopped():

@@ -14,8 +14,10 @@ from otelwp_agent.errors import (
     StartError,
     UnauthenticatedError,
 )
+from otelwp_agent.transport import http_session
+from otelwp_agent.transport.http_heads import REFUSED_HEADS
 from otelwp_agent.transport.http_messages import Response, Route
-from otelwp_agent.transport.http_server import HttpServer
+from otelwp_agent.transport.http_server import MAX_RENDERED, HttpServer
 from tests.kit.certificates import Authority
 from tests.kit.gates import Keys, Limiter, Names, gate, shop
 from tests.kit.http_site import OK, Client, Site, post
@@ -57,7 +59,6 @@ async def test_a_wrong_key_is_refused_with_401_and_the_connection_stays():
         assert body == b"a valid credential is needed\n"
         assert site.refusals == ["unauthenticated"] * 2
         assert len(site.requests) == 1
-        assert len(site.server.plans) == 1, "heads with a wrong key are not kept"
 
 
 async def test_a_client_that_expects_to_be_told_is_refused_before_it_sends_the_body():
@@ -85,6 +86,57 @@ async def test_the_body_of_a_refused_request_is_not_kept():
         client.send(b"x" * 50_000)
         assert (await client.answer())[0] == 401
         await client.close()
+
+
+async def test_repeated_heads_with_a_wrong_key_are_parsed_once_and_asked_again_each_time(monkeypatch):
+    parsed, parse = [], http_session.parse_head
+    monkeypatch.setattr(http_session, "parse_head", lambda raw: parsed.append(raw) or parse(raw))
+    keys = Keys()
+    async with Site(gate=gate(keys)) as site:
+        client = await site.connect()
+        client.send(post(b"b", extra=KEY) * 5)
+        found = [await client.answer() for _ in range(5)]
+        assert [status for status, _, _ in found] == [401] * 5
+        assert (len(parsed), len(keys.asked)) == (1, 5)
+        keys.clients["right"] = shop()
+        client.send(post(b"b", extra=KEY))
+        assert (await client.answer())[0] == 200
+        assert (len(parsed), site.refusals) == (1, ["unauthenticated"] * 5)
+        await client.close()
+
+
+async def test_a_flood_of_wrong_keys_does_not_make_the_server_forget_the_heads_of_others():
+    async with Site(gate=gate(Keys(right=shop()))) as site:
+        client = await site.connect()
+        client.send(post(b"b", extra=KEY))
+        assert (await client.answer())[0] == 200
+        (good,) = site.server.plans
+        for number in range(3 * REFUSED_HEADS):
+            client.send(post(b"b", extra=f"X-API-Key: {number}\r\n"))
+            assert (await client.answer())[0] == 401
+        assert good in site.server.plans
+        assert len(site.server.plans) == 1 + REFUSED_HEADS
+        await client.close()
+
+
+async def test_the_responses_to_wrong_credentials_are_rendered_once_for_each_media_type():
+    rendered = []
+
+    def render(head, status, error):
+        rendered.append(head.media_type)
+        return Response(status, head.media_type.encode())
+
+    routes = {"/v1/traces": Route(lambda _: OK, render_error=render)}
+    async with Site(routes, gate=gate(Keys())) as site:
+        client = await site.connect()
+        for number in range(3 * MAX_RENDERED):
+            for _ in range(2):
+                client.send(post(b"b", extra=f"Content-Type: text/{number}\r\n"))
+                assert (await client.answer())[::2] == (401, b"text/%d" % number)
+        await client.close()
+        assert rendered == [f"text/{number}" for number in range(3 * MAX_RENDERED)]
+        (known,) = site.server._unauthenticated.values()
+        assert len(known) <= MAX_RENDERED
 
 
 @pytest.mark.parametrize("chunked", [False, True])

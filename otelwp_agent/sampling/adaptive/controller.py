@@ -336,7 +336,7 @@ class Controller:
 
     def _follow_advices(self, states: list[KeyState], now: float) -> None:
         """Raise thresholds to those that backends request. Rules that always keep traces are not affected."""
-        # Senders that sample say so in thresholds: advice is about all traces, not only about those that arrive.
+        # Advice is about all traces, also those that senders with a sampling threshold have not sent.
         traffic = sum(
             [state.traffic * state.adjusted_rate / state.weight_rate for state in states if state.weight_rate]
         )

@@ -39,7 +39,6 @@ WORDS: dict[Any, str] = {
     RequestLimiterRef: "id of an extension that limits requests",
     AdminApiRef: "id of an extension that serves the admin API",
     ControlStoreRef: "id of an extension that opens a control store",
-    AdminApiRef: "id of an extension that serves the admin API",
     PipelineRef: "id of a pipeline",
     Any: "any value",
     object: "any value",

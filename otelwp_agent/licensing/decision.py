@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.config.types import format_duration
 from otelwp_agent.licensing.entitlement import Basis, Entitlement
+from otelwp_agent.licensing.license import LAST_SECOND
 from otelwp_agent.tier import Tier
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _entitled(terms: License, basis: Basis, reason: str, until: float) -> Entitl
 
 
 def _date(time: float) -> str:
-    return datetime.fromtimestamp(time, UTC).isoformat(timespec="minutes").replace("+00:00", "Z")
+    return datetime.fromtimestamp(min(time, LAST_SECOND), UTC).isoformat(timespec="minutes").replace("+00:00", "Z")
 
 
 def _days(seconds: float) -> str:

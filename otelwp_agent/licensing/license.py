@@ -25,7 +25,7 @@ MAX_FEATURES = 32
 MAX_DOMAINS = 100
 """Most domains of a licence. `*.example` is one."""
 
-_LAST_SECOND = 253402300799
+LAST_SECOND = 253402300799
 """9999-12-31T23:59:59Z: the last time that `datetime` can hold."""
 
 
@@ -54,7 +54,7 @@ _Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 _Text = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
 _Domain = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_domain)]
 _Day = Annotated[date, BeforeValidator(_day), PlainSerializer(date.isoformat)]
-_Time = Annotated[int, Field(ge=0, le=_LAST_SECOND)]
+_Time = Annotated[int, Field(ge=0, le=LAST_SECOND)]
 _Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 

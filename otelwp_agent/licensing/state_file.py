@@ -14,13 +14,12 @@ from pathlib import Path
 
 import orjson
 
+from otelwp_agent.licensing.license import LAST_SECOND
 from otelwp_agent.licensing.signatures import MAX_LICENSE
 from otelwp_agent.storage import files
 
 _VERSION = 1
 _MAX_FILE = MAX_LICENSE + 1024
-_LAST = 253402300799
-"""9999-12-31T23:59:59Z."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,4 +92,4 @@ def _parse(content: bytes) -> LicenseState | None:
 def _time(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
-    return float(value) if 0 <= value <= _LAST else None
+    return float(value) if 0 <= value <= LAST_SECOND else None

@@ -17,7 +17,10 @@ from otelwp_agent.control.store import Store
 from tests.interop.process import have
 from tests.kit.agent import Agent
 
-pytestmark = pytest.mark.interop
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.timeout(1200),  # thousands of requests: minutes on a busy machine
+]
 
 HOOKS = Path(__file__).parent / "senders"
 EXAMPLES = 15

@@ -66,6 +66,15 @@ def test_grace_does_not_extend_a_licence_that_has_expired():
     assert decide(end, lease=lease).basis is Basis.LAPSED
 
 
+@pytest.mark.parametrize("now", [0.0, START, 253402300799.0, 1e15])
+def test_the_most_extreme_terms_can_be_judged(now):
+    for lease in (None, 0, 253402300799):
+        for grace in (0.0, 1e15):
+            terms = ISSUER.terms(expires=date(9999, 12, 31), lease=lease, iat=253402300799)
+            assert with_license(terms, now, grace).reason
+            assert with_license(ISSUER.terms(expires=date(1, 1, 1)), now, grace).basis is Basis.LAPSED
+
+
 def test_a_revoked_licence_is_free_at_once_and_says_why():
     found = decide(START, revoked="not paid", lease=int(START + DAY))
     assert (found.tier, found.basis) == (Tier.FREE, Basis.LAPSED)

@@ -1,6 +1,7 @@
 """Licences are signed and verified; everything that is not exactly a licence of a known key is refused."""
 
 import base64
+import contextlib
 import json
 from datetime import date
 
@@ -8,7 +9,11 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from hypothesis import given
+from hypothesis import strategies as st
 
+from otelwp_agent.licensing.decision import with_license
+from otelwp_agent.licensing.license import License
 from otelwp_agent.licensing.signatures import (
     MAX_LICENSE,
     LicenseError,
@@ -18,7 +23,7 @@ from otelwp_agent.licensing.signatures import (
     sign_license,
     verify_license,
 )
-from tests.licensing.issuer import ISSUER, Issuer
+from tests.licensing.issuer import ISSUER, START, Issuer
 
 CLAIMS = ISSUER.terms().to_json()
 
@@ -132,6 +137,20 @@ def test_claims_of_wrong_types_are_refused_and_named(claims):
     reason, message = refused(signed(CLAIMS | claims))
     assert reason == "claims"
     assert next(iter(claims)) in message
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*License.model_fields, "exp", "nbf", "crit"]), JSON_VALUES, max_size=4))
+def test_any_signed_claims_are_accepted_or_refused_and_those_accepted_can_be_judged(changed):
+    text = signed(CLAIMS | changed)
+    with contextlib.suppress(LicenseError):
+        assert with_license(verify_license(text, ISSUER.keys), START, 0.0).reason
 
 
 def test_a_licence_that_would_not_fit_into_a_header_is_not_signed():

@@ -60,6 +60,7 @@ def test_a_pause_is_over_at_its_end(paused):
     paused.put("a1")
     assert paused.queue.ready
     paused.pause("a", 10.0)
+    assert paused.queue.ready, "the same pause changes nothing"
     assert paused.ready_at(10.0) == ["a1"]
 
 

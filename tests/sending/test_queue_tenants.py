@@ -234,3 +234,12 @@ def test_every_release_is_reported_as_long_as_somebody_watches():
     for _ in range(2):
         queue.release(taken(queue))
     assert heard == [1, 0]
+
+
+def test_a_tenant_with_more_than_its_share_has_filled_it():
+    queue = a_queue(queue_size=4, max_tenant_share=0.5)
+    for tenant in ("", "", "a"):
+        queue.put(of(tenant))
+    assert queue.fill("a") == 1.0
+    queue.put(admitted("a"))
+    assert queue.fill("a") == 1.0, "a fan-out has admitted one batch more than the share"

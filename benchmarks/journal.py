@@ -8,6 +8,7 @@ memory, disk, and how fast the backlog is sent while more spans arrive. Cores ar
 from __future__ import annotations
 
 import argparse
+import base64
 import http.client
 import json
 import subprocess
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
     from results import Sample
 
 OFF = "none at all"
-SYNCS = ("group", "none", "always")
+ENCRYPTED = "encrypted"
+SYNCS = ("group", ENCRYPTED, "none", "always")
+"""`encrypted` is `group` with encryption."""
+BASES = {ENCRYPTED: "group"}
+"""The kind that another kind is compared with; the others are compared with no journal."""
 SPANS = (100, 1)
 OUTAGE_SPANS = 1_000_000
 OUTAGE_REQUEST = 100
@@ -47,16 +52,22 @@ def collector(sync: str, directory: Path) -> Otelwp:
     """Return the agent with a journal with this `sync`."""
     if sync == OFF:
         return Otelwp("none", name=OFF)
-    env = {"BENCH_DIRECTORY": str(directory), "BENCH_SYNC": sync}
+    env = {"BENCH_DIRECTORY": str(directory), "BENCH_SYNC": BASES.get(sync, sync)}
+    if sync == ENCRYPTED:
+        env["BENCH_KEY"] = base64.b64encode(bytes(range(32))).decode()
+        return Otelwp("none", name=sync, configs=("bench_journal.yaml", "bench_encryption.yaml"), env=env)
     return Otelwp("none", name=f"sync: {sync}", configs=("bench_journal.yaml",), env=env)
 
 
-def under_load(bench: Bench, disk: Path, rounds: int, seconds: float) -> dict[int, dict[str, list[Sample]]]:
-    """Measure every kind of journal and no journal in turn."""
-    found: dict[int, dict[str, list[Sample]]] = {spans: {kind: [] for kind in (OFF, *SYNCS)} for spans in SPANS}
+def under_load(
+    bench: Bench, disk: Path, rounds: int, seconds: float, kinds: tuple[str, ...] = ()
+) -> dict[int, dict[str, list[Sample]]]:
+    """Measure every kind of journal (or these `kinds`) and no journal in turn."""
+    kinds = kinds or (OFF, *SYNCS)
+    found: dict[int, dict[str, list[Sample]]] = {spans: {kind: [] for kind in kinds} for spans in SPANS}
     for turn in range(rounds):
         for spans in SPANS:
-            for kind in (OFF, *SYNCS):
+            for kind in kinds:
                 print(f"round {turn + 1}/{rounds}, {spans} spans a request, {kind}", file=sys.stderr, flush=True)
                 with tempfile.TemporaryDirectory(dir=disk) as directory:
                     agent = collector(kind, Path(directory) / "journal")
@@ -66,17 +77,29 @@ def under_load(bench: Bench, disk: Path, rounds: int, seconds: float) -> dict[in
 
 def table(found: dict[int, dict[str, list[Sample]]]) -> str:
     """Return a Markdown table; each ratio is the median of the rounds' ratios."""
-    heads = "spans a request", "journal", "CPU a request", "spans a CPU-second", "of those without", "answer", "arrived"
+    heads = (
+        "spans a request",
+        "journal",
+        "CPU a request",
+        "spans a CPU-second",
+        "of those without",
+        "of those unencrypted",
+        "answer",
+        "arrived",
+    )
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for spans, kinds in found.items():
         for kind, samples in kinds.items():
             pairs = zip(kinds[OFF], samples, strict=True)
             ratio = median(off.cpu_us_per_request / each.cpu_us_per_request for off, each in pairs)
+            same = zip(kinds[BASES.get(kind, kind)], samples, strict=True)
+            base = median(other.cpu_us_per_request / each.cpu_us_per_request for other, each in same)
             p50, p99 = (median(getattr(each, name) for each in samples) for name in ("p50_ms", "p99_ms"))
             cells = [
                 f"{median(each.cpu_us_per_request for each in samples):.1f} µs",
                 f"{median(each.spans_per_cpu_second for each in samples):,.0f}",
                 f"{ratio:.0%}",
+                f"{base:.0%} of {BASES[kind]}" if kind in BASES else "",
                 f"p50 {p50:.1f} ms, p99 {p99:.1f} ms",
                 "all" if all(each.sent_spans == each.arrived_spans for each in samples) else "not all",
             ]
@@ -267,7 +290,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3, help="repetitions of each cell (3)")
     parser.add_argument("--seconds", type=float, default=2.0, help="load of one cell (2)")
-    parser.add_argument("--only", choices=["load", "outage"], help="measure only this")
+    parser.add_argument("--only", choices=["load", "outage", "encryption"], help="measure only this")
     parser.add_argument("--disk", type=Path, help="directory for the journal, on the disk to measure")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="otelwp-bench-", dir=options.disk) as folder:
@@ -277,8 +300,9 @@ def main() -> int:
         bench = Bench(Cores.divide(), disk)
         try:
             if options.only != "outage":
-                print(table(under_load(bench, disk, options.rounds, options.seconds)), "\n", sep="")
-            if options.only != "load":
+                kinds = (OFF, "group", ENCRYPTED) if options.only == "encryption" else ()
+                print(table(under_load(bench, disk, options.rounds, options.seconds, kinds)), "\n", sep="")
+            if options.only not in {"load", "encryption"}:
                 print(outage(bench, disk))
         finally:
             bench.close()

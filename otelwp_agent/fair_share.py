@@ -55,7 +55,7 @@ class TenantUse:
         `total` is what all together use, whether of tenants or not. A tenant that uses nothing may use any amount
         once, so that a request larger than the allowance is not refused for ever.
         """
-        used = self._used.get(tenant, 0)
+        used = self._used.get(tenant)
         if not used:
             return None
         most = allowance(capacity, share, total - used)

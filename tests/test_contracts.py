@@ -8,7 +8,9 @@ from __future__ import annotations
 import ast
 import atexit
 import shutil
+import sys
 import tempfile
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -16,25 +18,51 @@ import pytest
 
 from otelwp_agent.component import Kind
 from otelwp_agent.components import ALIASES, SHIPPED, Catalog
+from otelwp_agent.licensing.public_keys import encode_base64url
+from otelwp_agent.licensing.signatures import generate_key, private_pem
+from otelwp_agent.sealing.content import decode
+from otelwp_agent.sealing.envelope import parse, unseal
+from otelwp_agent.sealing.key_ring import KeyRing, OpeningKey
+from otelwp_agent.sealing.suites import SealingSuite
 from otelwp_agent.testing import ComponentContract
 
 ALL = [(kind, type_) for kind in Kind for type_ in SHIPPED[kind]]
 
 FOLDER = tempfile.mkdtemp()
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
+SIGNING_KEY = f"{FOLDER}/signing.pem"
+Path(SIGNING_KEY).write_bytes(private_pem(generate_key()))
 
 SETTINGS = {
     # The test process itself is larger than a limit that one would set.
     (Kind.PROCESSOR, "memory_limiter"): {"limit_mib": 1_000_000, "spike_limit_mib": 1},
     # The test process does not listen on the default port.
     (Kind.EXTENSION, "admin_api"): {"endpoint": "127.0.0.1:0"},
+    # The example's file does not exist.
+    (Kind.EXTENSION, "license_server"): {"endpoint": "127.0.0.1:0", "signing_key_file": SIGNING_KEY},
     # The store is created by the extension, in a folder of its own.
     (Kind.EXTENSION, "control_store"): {"url": f"sqlite:///{FOLDER}/control.db", "create": True, "pepper_file": ""},
+    # The file is created by the extension, in a folder of its own.
+    (Kind.EXTENSION, "delivery_statements"): {"file": f"{FOLDER}/statements.db", "key_file": SIGNING_KEY},
     # The corpus is smaller than a budget that one would set.
     (Kind.PROCESSOR, "adaptive_sampling"): {"target": {"spans_per_second": 0.01}},
     # Nothing listens on this port (9 is `discard`), so that no test needs the network.
     (Kind.EXTENSION, "oauth2client"): {"token_url": "http://127.0.0.1:9/token"},
 }
+PRIVATE = bytes(range(32))
+"""The private key of the test's recipient."""
+PUBLIC = encode_base64url(SealingSuite.X25519.public_bytes(PRIVATE))
+SETTINGS[Kind.PROCESSOR, "encryption"] = {"recipients": {"keys": [{"key_id": "key", "public_key": PUBLIC}]}}
+
+
+def unsealed(_, batch):
+    """Return the plain body of a sealed batch."""
+    envelope = parse(batch.body)
+    content = unseal(envelope, KeyRing([OpeningKey("key", SealingSuite.X25519, PRIVATE)]), time.time())
+    return decode(envelope.header, content, sys.maxsize)
+
+
+OPENS = {(Kind.PROCESSOR, "encryption"): {"open_body": unsealed}}
 WITHOUT = {
     (Kind.PROCESSOR, "adaptive_sampling"): {
         "every_entry_of_the_example_matters": "`per` divides a budget among keys, which no small corpus shows",
@@ -59,6 +87,7 @@ def test_class(kind, type_):
             "factory": factory_of(kind, type_),
             "settings": SETTINGS.get(key, {}),
             "without": WITHOUT.get(key, {}),
+            **OPENS.get(key, {}),
         },
     )
 

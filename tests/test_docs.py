@@ -108,9 +108,48 @@ def test_the_commands_of_the_control_store(tmp_path, monkeypatch, capfd):
         assert main._run(words) == 0, line
         out = capfd.readouterr().out
         assert out
-        if words[:2] == ["keys", "create"]:
+        if words[:2] == ["api-keys", "create"]:
             key = out.split("_")[2]
     assert key
+
+
+def test_the_commands_of_licences(tmp_path, monkeypatch, capfd):
+    """Run them in their order in one folder; `PUBLIC_KEY` is what `keygen` has printed."""
+    lines = [
+        line.removeprefix("$ otelwp-agent ")
+        for _, block in fenced((ROOT / "docs/topics/licences.md").read_text("utf-8"), "console")
+        for line in block.splitlines()
+    ]
+    monkeypatch.setenv("OTELWP_CONTROL_STORE", f"sqlite:///{tmp_path}/control.db")
+    monkeypatch.chdir(tmp_path)
+    assert main._run(["control", "migrate"]) == 0
+    capfd.readouterr()
+    public_key = ""
+    for line in lines:
+        command, _, file = line.replace("PUBLIC_KEY", public_key).partition(" > ")
+        assert main._run(shlex.split(command)) == 0, line
+        out = capfd.readouterr().out
+        assert out
+        if file:
+            Path(file).write_text(out, "utf-8")
+        elif command.startswith("license keygen"):
+            public_key = out.strip()
+    assert public_key
+
+
+def test_the_commands_for_sealing_keys(tmp_path, capfd):
+    page = (ROOT / "docs/topics/sealed-envelope.md").read_text("utf-8")
+    lines = [line for _, block in fenced(page, "console") for line in block.splitlines()]
+    assert len(lines) == 3
+    for line in lines:
+        words = shlex.split(line.removeprefix("$ otelwp-agent ").replace("/etc/otelwp", str(tmp_path)))
+        assert main._run(words) == 0, line
+        assert capfd.readouterr().out
+    assert {path.name for path in (tmp_path / "sealing").iterdir()} == {
+        "opening-keys.json",
+        "key-set.jws",
+        "signing.key",
+    }
 
 
 def test_the_quickstart_takes_what_generate_sends(tmp_path, monkeypatch, capfd):

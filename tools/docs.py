@@ -161,7 +161,8 @@ def page(factory: Factory, docstring: str, source: str) -> str:
         ("signals", signals(factory)),
         ("stability", factory.stability.value),
         ("tier", factory.tier.value),
-        ("accepts", "plain bodies" if factory.accepts is Carries.PLAIN else "plain and encoded bodies"),
+        ("accepts", ACCEPTS[factory.accepts]),
+        ("emits", EMITS[factory.encodes]),
         ("reads at most", READS[factory.reads]),
         ("effect", effect_words(factory.effects)),
         ("also known as", ", ".join(f"`{alias}`" for alias in factory.aliases)),
@@ -191,6 +192,16 @@ def signals(factory: Factory) -> str:
         return accepted
     return f"{accepted} → {', '.join(signal.value for signal in Signal if signal in factory.emits)}"
 
+
+ACCEPTS = {
+    Carries.PLAIN: "plain bodies",
+    Carries.COMPRESSED: "plain and compressed bodies",
+    Carries.ENCODED: "plain and encoded bodies",
+}
+"""The bodies that a component accepts, in words."""
+
+EMITS = {Carries.PLAIN: "", Carries.COMPRESSED: "compressed bodies", Carries.ENCODED: "encrypted bodies"}
+"""The bodies that a component emits if it encodes them, in words."""
 
 READS = {
     Reads.NOTHING: "nothing: bodies are forwarded unchanged",

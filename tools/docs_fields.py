@@ -12,8 +12,10 @@ from pydantic_core import PydanticUndefined
 
 from otelwp_agent.component import KeptPercentage, NeedsTier
 from otelwp_agent.config.references import (
+    AdminApiRef,
     ClientAuthenticatorRef,
     ControlStoreRef,
+    PipelineRef,
     RequestLimiterRef,
     ServerAuthenticatorRef,
 )
@@ -35,7 +37,9 @@ WORDS: dict[Any, str] = {
     ServerAuthenticatorRef: "id of an extension that authenticates servers' clients",
     ClientAuthenticatorRef: "id of an extension that adds credentials",
     RequestLimiterRef: "id of an extension that limits requests",
+    AdminApiRef: "id of an extension that serves the admin API",
     ControlStoreRef: "id of an extension that opens a control store",
+    PipelineRef: "id of a pipeline",
     Any: "any value",
     object: "any value",
     JsonValue: "any value",

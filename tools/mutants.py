@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -46,7 +45,8 @@ REQUIRED_PERCENT = 90
 NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "mutants")
 SETTINGS = {
     "source_paths": [PACKAGE],
-    "pytest_add_cli_args": ["-p", "no:cacheprovider"],
+    # The profile is in tools/fastest_first.py.
+    "pytest_add_cli_args": ["-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-profile=mutants"],
     "process_isolation": "forkserver",  # gRPC and threads that tests started do not survive a fork
     "timeout_multiplier": 5.0,
     "timeout_constant": 2.0,  # seconds that are added to the duration of the tests, before the multiplication
@@ -54,6 +54,14 @@ SETTINGS = {
     "track_dependencies": False,
 }
 """Configuration of mutmut for every module."""
+
+DIFFS = """
+import json, sys
+from mutmut.mutation.diff_apply import get_diff_for_mutant
+module, *mutants = sys.argv[1:]
+print(json.dumps({name: get_diff_for_mutant(name, path=module) for name in mutants}))
+"""
+"""Prints what mutants change: one process for all, because each start of mutmut takes about a second."""
 
 STATUS = {0: "survived", 5: "no tests", 33: "no tests", 36: "timeout", 24: "timeout", -24: "timeout", 152: "timeout"}
 """mutmut's exit codes of the test run of a mutant; all others mean that the tests failed, so it was killed."""
@@ -186,7 +194,8 @@ class Workspace:
         """Run `tests` on the named mutants, or on all of them; return the status of each by mutmut's name."""
         text = self._pyproject + configuration(self._module, tests, self._also_copy)
         (self._folder / "pyproject.toml").write_text(text, "utf-8")
-        self._mutmut("run", "--max-children", str(max_children), *mutants)
+        mutmut = str(Path(sysconfig.get_path("scripts")) / "mutmut")
+        self._run(mutmut, "run", "--max-children", str(max_children), *mutants)
         codes = self._exit_codes()
         if not codes:
             message = f"{self._module}: there is nothing to change in it"
@@ -197,20 +206,21 @@ class Workspace:
             raise MutantsError(message)
         return {name: STATUS.get(codes[name] or 0, "killed") for name in mutants or codes}
 
-    def change(self, mutant: str) -> Change:
-        """Return what a mutant changes."""
-        before, after = changed_lines(self._mutmut("show", mutant))
-        return Change(self._module, function_name(mutant, self._module), before, after)
+    def changes(self, mutants: Sequence[str]) -> dict[str, Change]:
+        """Return what each of these mutants changes."""
+        diffs = json.loads(self._run(sys.executable, "-c", DIFFS, self._module, *mutants))
+        return {
+            name: Change(self._module, function_name(name, self._module), *changed_lines(diff))
+            for name, diff in diffs.items()
+        }
 
     def _exit_codes(self) -> dict[str, int | None]:
         meta = json.loads((self._folder / "mutants" / f"{self._module}.meta").read_text("utf-8"))
         return dict(meta["exit_code_by_key"])
 
-    def _mutmut(self, *arguments: str) -> str:
-        command = [str(Path(sysconfig.get_path("scripts")) / "mutmut"), *arguments]
-        environment = {**os.environ, "CI": "true"}  # hypothesis draws the same examples for every mutant
+    def _run(self, *command: str) -> str:
         ended = subprocess.run(  # noqa: S603 - the mutmut of this environment
-            command, cwd=self._folder, env=environment, capture_output=True, text=True, check=False
+            command, cwd=self._folder, capture_output=True, text=True, check=False
         )
         if ended.returncode:
             output = (ended.stdout + ended.stderr).replace("\r", "\n").splitlines()
@@ -246,7 +256,7 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         workspace = Workspace(Path(folder), module, root=root)
         statuses = workspace.run(mirrored or more_tests, max_children=max_children)
-        changes = {name: workspace.change(name) for name, status in statuses.items() if status != "killed"}
+        changes = workspace.changes([name for name, status in statuses.items() if status != "killed"])
         left = [
             name for name, change in changes.items() if statuses[name] in FAILED_TO_NOTICE and change not in equivalent
         ]

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 BOMB = 24 * 2**20
 """Decompressed size in bytes of the largest bodies: more than any receiver accepts."""
+HUFFMAN_BLOCKS = bytes.fromhex(
+    "04c0810800000000a0fda93f0170200200000000687fea4f001c880000000000da9ffa130007220000000080f6a7fe"
+)
+"""Four empty deflate blocks, each with Huffman tables that the decoder must build."""
 
 JSON_ELEMENTS = (
     b"{}", b"[]", b'""', b"1", b"null", b"1.5e300", b"99999999999", b'{"":0}', b"[[]]", b'"\\ud800"',
@@ -120,12 +124,20 @@ def gzip_body(chance: random.Random, size: int) -> bytes:
         lambda: gzip.compress(bytes(min(size * 1000, BOMB)), 1),
         lambda: gzip.compress(chance.randbytes(200)) * (size // 220 + 1),
         lambda: gzip.compress(b"x") + chance.randbytes(size),
-        lambda: b"\x1f\x8b\x08\0" + bytes(6) + deflate_body(chance, size) + bytes(8),
+        lambda: gzip_member(deflate_body(chance, size)),
+        lambda: gzip.compress(gzip_member(deflate_body(chance, min(size * 10, BOMB // 50)))),
     ))()  # fmt: skip
 
 
+def gzip_member(deflated: bytes) -> bytes:
+    """Return a gzip member with these deflate blocks; its checksum and size are those of no data."""
+    return b"\x1f\x8b\x08\0" + bytes(6) + deflated + bytes(8)
+
+
 def deflate_body(chance: random.Random, size: int) -> bytes:
-    """Return empty blocks of raw deflate, without a zlib header."""
+    """Return empty or small blocks of raw deflate, without a zlib header."""
+    if not chance.randrange(3):
+        return HUFFMAN_BLOCKS * (size // len(HUFFMAN_BLOCKS)) + b"\1\0\0\xff\xff"
     if chance.randrange(2):
         return b"\0\0\0\xff\xff" * (size // 5) + b"\1\0\0\xff\xff"
     deflater = zlib.compressobj(9, wbits=-15)
@@ -141,6 +153,7 @@ def zlib_body(chance: random.Random, size: int) -> bytes:
         lambda: zlib.compress(b"") * (size // 8 + 1),
         lambda: zlib.compress(bytes(min(size * 1000, BOMB)), 1),
         lambda: zlib.compress(zlib.compress(bytes(BOMB), 1), 1),
+        lambda: zlib.compress(b"\x78\x01" + deflate_body(chance, min(size * 10, BOMB // 50)) + b"\0\0\0\1"),
     ))()  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from otelwp_agent.cli.asking import NoAnswerError, ask
+from otelwp_agent.cli.key_options import journal_keys, key_option
 from otelwp_agent.cli.options import agent_options, load_plan
 from otelwp_agent.errors import AgentError
 from otelwp_agent.model.ledger_report import FIGURES, KINDS, LedgerLine, Report
@@ -16,6 +17,8 @@ from otelwp_agent.model.receipt import DEAD_LETTER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from otelwp_agent.at_rest.keys import StorageKeys
 
 _SIGNS = ("", " =", " +", " +", " +", " +")
 """Sign before each figure, so that a row of the table reads as an equation."""
@@ -49,6 +52,7 @@ class _AuditGroup(click.Group):
     metavar="DIRECTORY",
     help="Journal of an agent that is not running; not needed with --config.",
 )
+@key_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
 def audit(  # noqa: PLR0913 - one argument for each option
@@ -58,6 +62,7 @@ def audit(  # noqa: PLR0913 - one argument for each option
     overrides: Sequence[str],
     socket: str | None,
     journal: str | None,
+    key_files: Sequence[str],
     as_json: bool,
 ) -> int:
     """Prove that nothing was lost: print every ledger, and whether it balances.
@@ -71,7 +76,7 @@ def audit(  # noqa: PLR0913 - one argument for each option
     """
     if ctx.invoked_subcommand is not None:
         return 0
-    report = _report(config, overrides, socket, journal)
+    report = _report(config, overrides, socket, journal, key_files)
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
     else:
@@ -79,10 +84,17 @@ def audit(  # noqa: PLR0913 - one argument for each option
     return 0 if report.balances else 1
 
 
-def _report(config: Sequence[str], overrides: Sequence[str], socket: str | None, journal: str | None) -> Report:
+def _report(
+    config: Sequence[str],
+    overrides: Sequence[str],
+    socket: str | None,
+    journal: str | None,
+    key_files: Sequence[str],
+) -> Report:
     if not (config or socket or journal):
         message = "give what to audit: --config FILE (the agent's), --socket PATH, or --journal DIRECTORY"
         raise click.UsageError(message)
+    service = None
     if config:
         service = load_plan(config, overrides).service
         socket = socket or (service.control_path if journal is None else None)
@@ -93,18 +105,18 @@ def _report(config: Sequence[str], overrides: Sequence[str], socket: str | None,
                 "`service.journal`"
             )
     if socket is None:
-        return _of_journal(journal or "")
+        return _of_journal(journal or "", journal_keys(key_files, service))
     try:
         return Report.from_json(ask(socket, "GET", "/audit"))
     except NoAnswerError as error:
         if journal is None:
             raise AgentError(f"{error}. Start the agent, or give its --journal if it is not running") from error
-        return _of_journal(journal)
+        return _of_journal(journal, journal_keys(key_files, service))
     except ValueError as error:
         raise AgentError(f"the agent at {socket} has another version, whose answer cannot be read: {error}") from error
 
 
-def _of_journal(directory: str) -> Report:
+def _of_journal(directory: str, keys: StorageKeys | None) -> Report:
     from otelwp_agent.journal.audit import audit_directory  # noqa: PLC0415 - not needed with a running agent
 
     try:
@@ -112,7 +124,7 @@ def _of_journal(directory: str) -> Report:
             raise AgentError(
                 f"there is no journal in {directory}: check the directory, and that an agent has run with it"
             )
-        return audit_directory(Path(directory))
+        return audit_directory(Path(directory), keys)
     except OSError as error:
         raise AgentError(f"cannot read the journal {directory}: {error.strerror}") from error
 

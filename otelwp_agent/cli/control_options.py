@@ -15,8 +15,6 @@ import click
 from otelwp_agent.cli.options import config_options, load_plan
 from otelwp_agent.component import Kind
 from otelwp_agent.config.types import parse_duration
-from otelwp_agent.control.mutation import Actor
-from otelwp_agent.control.opening import StorePlace
 from otelwp_agent.errors import AgentError
 
 if TYPE_CHECKING:
@@ -25,6 +23,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from otelwp_agent.control.api_keys import Hasher
+    from otelwp_agent.control.mutation import Actor
+    from otelwp_agent.control.opening import StorePlace
 
 T = TypeVar("T")
 
@@ -108,6 +108,8 @@ def _place(config: Sequence[str], overrides: Sequence[str], store: str | None, p
             raise click.UsageError(message)
         settings = _settings(config, overrides)
         store, pepper_file = settings.store_url, pepper_file or settings.pepper_file
+    from otelwp_agent.control.opening import StorePlace  # noqa: PLC0415 - other commands do without its packages
+
     return StorePlace(store, pepper_file or "")
 
 
@@ -129,6 +131,8 @@ def _settings(config: Sequence[str], overrides: Sequence[str]) -> Any:  # noqa: 
 
 def actor() -> Actor:
     """Return the user who runs the command, as the author of changes."""
+    from otelwp_agent.control.mutation import Actor  # noqa: PLC0415 - other commands do without its packages
+
     try:
         name = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -152,18 +156,6 @@ def parse_period(text: str) -> timedelta:
         return timedelta(seconds=parse_duration(text))
     except (ValueError, OverflowError) as error:
         raise click.BadParameter(str(error)) from error
-
-
-def parse_pairs(texts: Sequence[str], what: str) -> dict[str, str]:
-    """Return `NAME=VALUE` texts as a map; raise `BadParameter`."""
-    pairs = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            message = f"{text!r}: write {what} as NAME=VALUE"
-            raise click.BadParameter(message)
-        pairs[name.strip()] = value.strip()
-    return pairs
 
 
 def all_pages(read: Callable[[str], Sequence[T]], key: Callable[[T], str]) -> list[T]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from otelwp_agent.cli.asking import PATIENCE, NoAnswerError, ask
+from otelwp_agent.cli.key_options import key_option, letter_keys
 from otelwp_agent.cli.options import agent_options, load_plan
 from otelwp_agent.config.types import format_duration
 from otelwp_agent.dead_letters.file import LetterFile, LockedError, Reading, read_bodies, read_letters
@@ -20,6 +21,7 @@ from otelwp_agent.errors import AgentError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from otelwp_agent.at_rest.keys import StorageKeys
     from otelwp_agent.dead_letters.records import Letter
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -39,14 +41,23 @@ class LetterStore:
     socket: str | None
     given: bool
     """Whether the path was given with `--path`, so that the file must exist."""
+    keys: StorageKeys | None = None
+    """Keys of encrypted letters."""
 
     @classmethod
-    def of(cls, config: Sequence[str], overrides: Sequence[str], path: str | None, socket: str | None) -> LetterStore:
+    def of(
+        cls,
+        config: Sequence[str],
+        overrides: Sequence[str],
+        path: str | None,
+        socket: str | None,
+        key_files: Sequence[str] = (),
+    ) -> LetterStore:
         """Make a target from the options; raise `UsageError`, `ConfigError` or `AgentError` if they name none."""
         if not (config or path or socket):
             message = "give the agent's --config FILE or --socket PATH, or --path FILE of its dead letters"
             raise click.UsageError(message)
-        given = path is not None
+        given, service = path is not None, None
         if config:
             service = load_plan(config, overrides).service
             path, socket = path or service.dead_letter_path, socket or service.control_path
@@ -54,7 +65,7 @@ class LetterStore:
                 raise AgentError(
                     "this configuration keeps no dead letters: set `service.journal` or `service.dead_letter.path`"
                 )
-        return cls(Path(path) if path else None, socket, given)
+        return cls(Path(path) if path else None, socket, given, letter_keys(key_files, service))
 
     def file(self) -> Path:
         """Return the path of the dead-letter file; request it from the agent if no option gives it."""
@@ -74,6 +85,16 @@ class LetterStore:
             return Reading()  # the agent has not run yet
         except OSError as error:
             raise AgentError(f"cannot read {path}: {error.strerror}") from error
+
+    def opened(self, letters: list[Letter]) -> list[Letter]:
+        """Return the letters with the backends' messages of those that are encrypted, if there is a key."""
+        sealed = {letter.id for letter in letters if letter.sealed is not None}
+        if not sealed:
+            return letters
+        if self.keys is None:
+            return [replace(letter, error="(encrypted)") if letter.id in sealed else letter for letter in letters]
+        found = {letter.id: letter for letter, _ in read_bodies(self.file(), sealed, self.keys)}
+        return [found.get(letter.id, letter) for letter in letters]
 
 
 def _target_options(command: F) -> F:
@@ -96,6 +117,7 @@ def dead_letter() -> None:
 
 @dead_letter.command("list")
 @_target_options
+@key_option
 @_exporter_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def list_letters(  # noqa: PLR0913 - one argument for each option
@@ -104,12 +126,14 @@ def list_letters(  # noqa: PLR0913 - one argument for each option
     overrides: Sequence[str],
     path: str | None,
     socket: str | None,
+    key_files: Sequence[str],
     exporter: str,
     as_json: bool,
 ) -> None:
     """List the letters, oldest first."""
-    reading = LetterStore.of(config, overrides, path, socket).read()
-    letters = [letter for letter in reading.letters if exporter in {"", letter.exporter}]
+    store = LetterStore.of(config, overrides, path, socket, key_files)
+    reading = store.read()
+    letters = store.opened([letter for letter in reading.letters if exporter in {"", letter.exporter}])
     _warn_of_damage(reading)
     if as_json:
         click.echo(json.dumps([_described(letter) for letter in letters], indent=2, ensure_ascii=False))
@@ -126,6 +150,7 @@ def list_letters(  # noqa: PLR0913 - one argument for each option
 
 @dead_letter.command()
 @_target_options
+@key_option
 @click.argument("identifier", metavar="ID")
 @click.option(
     "--raw", is_flag=True, help="Write the refused request unchanged (OTLP, protobuf) to the standard output."
@@ -136,13 +161,14 @@ def show(  # noqa: PLR0913 - one argument for each option
     overrides: Sequence[str],
     path: str | None,
     socket: str | None,
+    key_files: Sequence[str],
     identifier: str,
     raw: bool,
 ) -> None:
     """Show one letter and the telemetry in it, as JSON."""
-    target = LetterStore.of(config, overrides, path, socket)
+    target = LetterStore.of(config, overrides, path, socket, key_files)
     _warn_of_damage(target.read())
-    for letter, body in read_bodies(target.file(), {identifier}):
+    for letter, body in read_bodies(target.file(), {identifier}, target.keys):
         if raw:
             sys.stdout.buffer.write(body)
             return

@@ -1,142 +1,234 @@
-"""`otelwp-agent keys`: create, list, revoke and rotate the API keys of tenants."""
+"""`otelwp-agent keys`: make, replace and list the keys that agents encrypt to and a collector decrypts with."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from otelwp_agent.cli.control_options import (
-    MAX_ROWS,
-    StoreTarget,
-    actor,
-    all_pages,
-    parse_expiry,
-    parse_period,
-    show,
-    show_table,
-    store_command,
-    when,
+from otelwp_agent.cli.control_options import show, show_table, when
+from otelwp_agent.config.types import format_duration, parse_duration
+from otelwp_agent.errors import AgentError
+from otelwp_agent.licensing.public_keys import encode_base64url
+from otelwp_agent.licensing.signatures import generate_key, private_pem, public_text, read_private_key
+from otelwp_agent.sealing import rotation
+from otelwp_agent.sealing.key_files import (
+    KEY_SET,
+    OPENING_KEYS,
+    SIGNING_KEY,
+    load_text,
+    opening_keys_text,
+    read_opening_keys,
 )
-from otelwp_agent.control.api_keys import Scope
-from otelwp_agent.control.operations import keys as operations
+from otelwp_agent.sealing.key_set import sign_key_set
+from otelwp_agent.sealing.suites import SealingSuite
+from otelwp_agent.storage import files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from otelwp_agent.control.operations.keys import CreatedKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-_id_argument = click.argument("id_", metavar="KEY")
+    from otelwp_agent.sealing.key_ring import OpeningKey
+
+_PUBLIC_MODE = 0o644
+
+
+def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    del ctx, param
+    try:
+        return parse_duration(value)
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(str(error)) from error
+
+
+_directory = click.argument("directory", type=click.Path(path_type=Path))
+_suite: Callable[..., Callable[..., None]] = click.option(
+    "--suite",
+    type=click.Choice([suite.name for suite in SealingSuite]),
+    default=SealingSuite.X25519.name,
+    show_default=True,
+    help="Cipher suite; MLKEM768_X25519 also resists quantum computers.",
+)
+_signing_key = click.option(
+    "--signing-key",
+    type=click.Path(path_type=Path),
+    help=f"File with the key that signs the key set. Default: {SIGNING_KEY} in DIRECTORY.",
+)
 
 
 @click.group()
 def keys() -> None:
-    """Create, list, revoke and rotate API keys. KEY is the id of a key, as `keys list` shows it."""
+    """Make, replace and list the keys of sealed envelopes: agents encrypt to them, a collector decrypts with them.
+
+    DIRECTORY has three files: `opening-keys.json` is secret and for the collector, `key-set.jws` is public and for the
+    agents, `signing.key` is secret and only for this command. API keys have a command of their own, `api-keys`.
+    """
 
 
 @keys.command()
-@store_command
-@click.argument("tenant")
-@click.option("--name", default=operations.DEFAULT_NAME, show_default=True, help="Purpose of the key.")
+@_directory
+@_suite
+@_signing_key
+def generate(*, directory: Path, suite: str, signing_key: Path | None) -> None:
+    """Write the first key, its signed key set, and a key that signs key sets, to DIRECTORY.
+
+    Prints the public key that verifies the key set, for `recipients.public_keys` of agents.
+    """
+    with _failures(directory):
+        files.make_directory(directory)
+        with _locked(directory):
+            for name in (OPENING_KEYS, KEY_SET):
+                if (directory / name).exists():
+                    message = (
+                        f"{directory / name} exists: use `keys rotate` to replace keys, or choose another directory"
+                    )
+                    raise AgentError(message)
+            path = signing_key or directory / SIGNING_KEY
+            if signing_key is None and not path.exists():
+                files.replace_file(path, private_pem(generate_key()))
+            signer = _signer(path)
+            now = time.time()
+            _write(directory, 1, [rotation.new_key(SealingSuite[suite], float(int(now)))], signer, now)
+    click.echo(f"wrote {directory}: keep {OPENING_KEYS} and {SIGNING_KEY} secret, publish {KEY_SET}", err=True)
+    click.echo(public_text(signer))
+
+
+@keys.command()
+@_directory
+@_suite
+@_signing_key
 @click.option(
-    "--scope",
-    "scopes",
-    multiple=True,
-    type=click.Choice([scope.value for scope in Scope]),
-    default=[scope.value for scope in operations.DEFAULT_SCOPES],
+    "--lead",
+    metavar="DURATION",
+    callback=_seconds,
+    default=format_duration(rotation.LEAD),
     show_default=True,
-    help="What the key permits. Repeatable.",
+    help="Time until agents use the new key. By then, every collector must have it.",
 )
 @click.option(
-    "--expires", metavar="WHEN", help="A duration (`90d`) or a time (`2030-01-01T00:00:00Z`). Default: never."
+    "--overlap",
+    metavar="DURATION",
+    callback=_seconds,
+    default=format_duration(rotation.OVERLAP),
+    show_default=True,
+    help="Time after that, during which the previous key still opens envelopes.",
 )
-def create(  # noqa: PLR0913 - one argument for each option
-    *, target: StoreTarget, tenant: str, name: str, scopes: Sequence[str], expires: str | None, as_json: bool
+@click.option("--all-suites", is_flag=True, help="Let the keys of other suites end too.")
+def rotate(  # noqa: PLR0913 - one argument for each option
+    *, directory: Path, suite: str, signing_key: Path | None, lead: float, overlap: float, all_suites: bool
 ) -> None:
-    """Create an API key of TENANT and print it. It is shown only once."""
-    end = parse_expiry(expires)
-    with target.writing() as connection:
-        hasher = target.hasher(connection)
-        created = operations.create_key(
-            connection,
-            actor(),
-            hasher,
-            tenant,
-            name=name,
-            scopes=operations.parse_scopes(scopes),
-            expires=end,
-        )
-    _report(created, f"created key {created.key.id} of tenant {tenant}", as_json=as_json)
+    """Add a new key to DIRECTORY and let the previous one end. Keys that have ended are removed.
+
+    Copy `opening-keys.json` to every collector before you publish `key-set.jws`. Both are read again when they change.
+    """
+    now = time.time()
+    with _failures(directory), _locked(directory):
+        version, known = _read(directory)
+        signer = _signer(signing_key or directory / SIGNING_KEY)
+        new = rotation.new_key(SealingSuite[suite], float(int(now + lead)))
+        _write(directory, version + 1, rotation.rotate(known, new, now, overlap, all_suites=all_suites), signer, now)
+    click.echo(f"added key {new.key_id}, which agents use from {_when(new.not_before)} on; key set {version + 1}")
 
 
 @keys.command("list")
-@store_command
-@click.argument("tenant", required=False)
-@click.option("--live", is_flag=True, help="Only keys that are neither revoked nor expired.")
-def list_(*, target: StoreTarget, tenant: str | None, live: bool, as_json: bool) -> None:
-    """List the API keys of TENANT, or of all tenants, ordered by id."""
-    with target.reading() as connection:
-        found = all_pages(
-            lambda after: operations.list_keys(connection, tenant=tenant, after=after, limit=MAX_ROWS, live=live),
-            lambda key: key.id,
-        )
-    now = datetime.now(UTC)
+@_directory
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def list_(*, directory: Path, as_json: bool) -> None:
+    """List the keys in DIRECTORY, without their private parts."""
+    with _failures(directory):
+        version, known = _read(directory)
+    now = time.time()
+    used = rotation.key_set_of(version, known, now).recipient(now)
+    states = [_state(key, now, "" if used is None else used.key_id) for key in known]
     if as_json:
-        show([{**key.to_json(), "state": key.state(now)} for key in found])
+        rows = [
+            {
+                "key_id": key.key_id,
+                "suite": key.suite.name,
+                "state": state,
+                "not_before": key.not_before,
+                "not_after": key.not_after,
+                "public_key": encode_base64url(key.suite.public_bytes(key.private)),
+            }
+            for key, state in zip(known, states, strict=True)
+        ]
+        show({"version": version, "keys": rows})
         return
-    rows = [
-        (
-            key.id,
-            key.tenant,
-            key.name,
-            ",".join(scope.value for scope in key.scopes),
-            key.state(now),
-            when(key.created),
-            when(key.expires),
-            when(key.last_used),
-        )
-        for key in found
-    ]
-    show_table(("id", "tenant", "name", "scopes", "state", "created", "expires", "last used"), rows, "no keys")
+    click.echo(f"key set {version}", err=True)
+    show_table(
+        ("key", "suite", "state", "not before", "not after"),
+        [
+            (key.key_id, key.suite.name, state, _when(key.not_before), _when(key.not_after))
+            for key, state in zip(known, states, strict=True)
+        ],
+        "no keys",
+    )
 
 
-@keys.command()
-@store_command
-@_id_argument
-def revoke(*, target: StoreTarget, id_: str, as_json: bool) -> None:
-    """Refuse a key from now on. Running agents refuse it within a second."""
-    with target.writing() as connection:
-        key = operations.revoke_key(connection, actor(), id_)
-    if as_json:
-        show(key.to_json())
-    else:
-        click.echo(f"revoked key {key.id} of tenant {key.tenant}")
+def _state(key: OpeningKey, now: float, used: str) -> str:
+    if key.not_after is not None and key.not_after <= now:
+        return "ended"
+    if key.not_before > now:
+        return "next"
+    return "in use" if key.key_id == used else "opens"
 
 
-@keys.command()
-@store_command
-@_id_argument
-@click.option(
-    "--grace",
-    metavar="DURATION",
-    default="1d",
-    show_default=True,
-    help="How long the old key is accepted; 0: revoke it.",
-)
-def rotate(*, target: StoreTarget, id_: str, grace: str, as_json: bool) -> None:
-    """Create a key like KEY and print it; KEY is accepted until the grace period ends. It is shown only once."""
-    period = parse_period(grace)
-    with target.writing() as connection:
-        created = operations.rotate_key(connection, actor(), target.hasher(connection), id_, grace=period)
-    text = f"created key {created.key.id} of tenant {created.key.tenant}, which replaces {id_} ({grace} of grace)"
-    _report(created, text, as_json=as_json)
+def _when(moment: float | None) -> str:
+    return when(None if moment is None else datetime.fromtimestamp(moment, UTC))
 
 
-def _report(created: CreatedKey, text: str, *, as_json: bool) -> None:
-    """Print the key to stdout, alone, so that scripts can use it."""
-    if as_json:
-        show({**created.key.to_json(), "key": created.text})
-        return
-    click.echo(f"{text}. Store it now: it cannot be shown again.", err=True)
-    click.echo(created.text)
+def _read(directory: Path) -> tuple[int, list[OpeningKey]]:
+    path = directory / OPENING_KEYS
+    text = load_text(path)
+    try:
+        return read_opening_keys(text)
+    except ValueError as error:
+        message = f"{path} {error}"
+        raise AgentError(message) from None
+
+
+def _signer(path: Path) -> Ed25519PrivateKey:
+    try:
+        return read_private_key(load_text(path).encode())
+    except ValueError as error:
+        cause = str(error) if str(path) in str(error) else f"{path} is not an Ed25519 private key in PEM"
+        message = f"{cause}: name the key that signs key sets with --signing-key"
+        raise AgentError(message) from None
+
+
+def _write(directory: Path, version: int, known: Sequence[OpeningKey], signer: Ed25519PrivateKey, now: float) -> None:
+    """Replace both files, the private keys first: a published key must have its private part."""
+    files.replace_file(directory / OPENING_KEYS, opening_keys_text(version, known))
+    text = sign_key_set(rotation.key_set_of(version, known, now), signer)
+    files.replace_file(directory / KEY_SET, text.encode() + b"\n")
+    (directory / KEY_SET).chmod(_PUBLIC_MODE)
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Let no other command write the directory meanwhile: one of two new keys would be lost."""
+    fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _failures(directory: Path) -> Iterator[None]:
+    """Report errors of files as errors of the command."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{error.filename or directory}: {error.strerror}"
+        raise AgentError(message) from error
+    except ValueError as error:
+        raise AgentError(str(error)) from error

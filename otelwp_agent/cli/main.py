@@ -16,25 +16,38 @@ from otelwp_agent.errors import AgentError, ConfigError
 _COMMANDS = {
     "run": "Run the agent.",
     "validate": "Check a configuration, and list everything that is wrong with it.",
+    "tiers": "Explain which tier a configuration needs, and change it for another tier.",
     "components": "List the components that pipelines can use.",
     "print-config": "Print the configuration, merged and expanded, without its secrets.",
     "schema": "Print the JSON Schema of the configuration file, for editors.",
     "generate": "Send sample telemetry.",
     "audit": "Prove that nothing was lost: print every ledger, and whether it balances.",
-    "journal": "Verify a journal on disk.",
+    "journal": "Verify a journal on disk, and make the key that encrypts it.",
     "dead-letter": "List, show, resend and purge requests that a backend has refused permanently.",
     "sampling": "Explain adaptive sampling, and try other rules on recorded traces.",
+    "route": "Explain where the rules of the connector `routing` send telemetry.",
     "new": "Write a package with a component of your own.",
     "control": "Create, upgrade and check the control store of a managed collector.",
     "tenants": "Create, list, show, suspend and resume tenants.",
-    "keys": "Create, list, revoke and rotate API keys.",
+    "api-keys": "Create, list, revoke and rotate API keys.",
+    "keys": "Make, replace and list the keys of sealed envelopes.",
     "plans": "Set, list, show and delete plans of tenants.",
+    "license": "Create keys of an issuer; issue, inspect and install licences.",
+    "licenses": "Set, list, show, sign, revoke and restore the licences of a licence server.",
     "operators": "Add, list and remove users of the admin API.",
+    "statement": "Verify statements of delivery, and make the key that signs them.",
     "rescue": "Recover dropped traces from the flight recorder of adaptive sampling.",
 }
 """Commands with their descriptions. Each command has its own file, which is loaded when the command is called."""
 
-_EXTRAS = {"sqlalchemy": "control", "alembic": "control", "psycopg": "postgresql"}
+_EXTRAS = {
+    "cryptography": "sealing",
+    "jwt": "sealing",
+    "sqlalchemy": "control",
+    "alembic": "control",
+    "psycopg": "postgresql",
+    "ruamel": "migrate",
+}
 """Optional packages that commands need, with the extra that installs them."""
 
 

@@ -58,3 +58,15 @@ def load_document(config: Sequence[str], overrides: Sequence[str]) -> Document:
 def load_plan(config: Sequence[str], overrides: Sequence[str]) -> Plan:
     """Return the plan of the configuration that the options name; raise `ConfigError` with all its problems."""
     return make_plan(load_document(config, overrides), Catalog())
+
+
+def parse_pairs(texts: Sequence[str], what: str) -> dict[str, str]:
+    """Return `NAME=VALUE` texts as a map; raise `BadParameter`."""
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            message = f"{text!r}: write {what} as NAME=VALUE"
+            raise click.BadParameter(message)
+        pairs[name.strip()] = value.strip()
+    return pairs

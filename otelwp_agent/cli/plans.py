@@ -9,12 +9,12 @@ import click
 from otelwp_agent.cli.control_options import (
     StoreTarget,
     actor,
-    parse_pairs,
     show,
     show_fields,
     show_table,
     store_command,
 )
+from otelwp_agent.cli.options import parse_pairs
 from otelwp_agent.control.operations import plans as operations
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from otelwp_agent.cli.asking import NoAnswerError, ask
+from otelwp_agent.cli.key_options import journal_keys, key_option
 from otelwp_agent.cli.options import agent_options, config_options, load_plan
 from otelwp_agent.cli.sampling_tables import explained, replayed
 from otelwp_agent.component import Kind
@@ -120,6 +121,7 @@ def select_samplers(samplers: Sequence[dict[str, Any]], pipeline: str, processor
     metavar="FILE",
     help="Replay a file written by the exporter `file`. Repeatable, oldest first.",
 )
+@key_option
 @_pipeline_option
 @_processor_option
 @click.option(
@@ -136,6 +138,7 @@ def replay(  # noqa: PLR0913 - one argument for each option
     overrides: Sequence[str],
     journal: str | None,
     files: Sequence[str],
+    key_files: Sequence[str],
     pipeline: str,
     processor: str,
     price_per_gib: float | None,
@@ -156,7 +159,7 @@ def replay(  # noqa: PLR0913 - one argument for each option
 
     chosen, identifier = choose(plan, pipeline, processor)
     recording = Recording()
-    requests = _requests(recording, plan, chosen.id, journal, files)
+    requests = _requests(recording, plan, chosen.id, journal, files, key_files)
     done = run(plan, chosen, identifier, requests, recording)
     if not done.requests:
         raise AgentError(f"there are no traces in {journal or ', '.join(files)}{_skipped(recording)}")
@@ -178,11 +181,17 @@ def replay(  # noqa: PLR0913 - one argument for each option
         click.echo(line)
 
 
-def _requests(
-    recording: Recording, plan: Plan, pipeline: str, journal: str | None, files: Sequence[str]
+def _requests(  # noqa: PLR0913, PLR0917 - options of `replay`
+    recording: Recording,
+    plan: Plan,
+    pipeline: str,
+    journal: str | None,
+    files: Sequence[str],
+    key_files: Sequence[str],
 ) -> Iterator[Recorded]:
     if journal is not None:
-        return recording.from_journal(Path(journal), frozenset(plan.pipelines), pipeline)
+        keys = journal_keys(key_files, plan.service)
+        return recording.from_journal(Path(journal), frozenset(plan.pipelines), pipeline, keys)
     return recording.from_files([Path(name) for name in files])
 
 

@@ -12,13 +12,13 @@ from otelwp_agent.cli.control_options import (
     StoreTarget,
     actor,
     all_pages,
-    parse_pairs,
     show,
     show_fields,
     show_table,
     store_command,
     when,
 )
+from otelwp_agent.cli.options import parse_pairs
 from otelwp_agent.control.operations import keys as key_operations
 from otelwp_agent.control.operations import tenants as operations
 

@@ -41,7 +41,7 @@ from otelwp_agent.component.declarations import (
 )
 from otelwp_agent.component.factory import ConfigClass, Factory
 from otelwp_agent.component.host import ComponentHealth, Host, NoHost, Stall
-from otelwp_agent.component.settings import ComponentConfig, ExporterConfig, ReceiverConfig
+from otelwp_agent.component.settings import ComponentConfig, ExporterConfig, ReceiverConfig, Unfit
 from otelwp_agent.tier import Tier
 
 __all__ = [
@@ -72,4 +72,5 @@ __all__ = [
     "Stability",
     "Stall",
     "Tier",
+    "Unfit",
 ]

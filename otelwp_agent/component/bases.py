@@ -142,6 +142,9 @@ class Exporter(Component):
     """The clients' headers (`Origin.headers`) that it reads, in lower case. A journal stores no other headers."""
     max_request_bytes: int | None = None
     """Bytes of the largest body for one call of `export`; larger batches are split before the call."""
+    throttled_by_tenant: bool = False
+    """Whether "too many requests" from the backend is about the tenant of the batch, not about all tenants. Then the
+    wait that it requests pauses the batches of this tenant only."""
 
     async def export(self, batch: Batch) -> int:
         """Send the batch and wait until the backend has accepted it; raise `PermanentError` or `RetryableError` if not.
@@ -156,6 +159,10 @@ class Connector(Component):
     """Ends a pipeline and starts others. `next` is set before `start` and again at a reload."""
 
     next: Mapping[Signal, ReceiverSink]
+    choose: Callable[[Signal, Sequence[str]], ReceiverSink]
+    """Returns the entry of some of the pipelines in `next`, by their ids. It is set together with `next`."""
+    headers: Sequence[str] = ()
+    """The clients' headers (`Origin.headers`) that it reads, in lower case. A journal stores no other headers."""
 
     def consume(self, batch: Batch) -> None:
         """Accept the whole batch, or raise `ConsumeError` and accept nothing of it."""

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from otelwp_agent.errors import StartError
+from otelwp_agent.model.deliveries import Deliveries
 from otelwp_agent.model.ledgers import Ledgers
+from otelwp_agent.sealing.message_memory import MessageMemory
 from otelwp_agent.transport.authentication import ClientAuthenticator, ServerAuthenticator
 from otelwp_agent.transport.in_flight import InFlight
 from otelwp_agent.transport.limiting import RequestLimiter
@@ -66,6 +68,10 @@ class Context:
     """The bytes of requests that are being received or decoded, over all receivers of the process."""
     ledgers: Ledgers = field(default_factory=Ledgers)
     """The accounts of the process, for components that create items of their own."""
+    messages: MessageMemory = field(default_factory=MessageMemory)
+    """The ids of accepted requests, of all receivers of the process."""
+    deliveries: Deliveries = field(default_factory=Deliveries)
+    """Counts of the items that the exporters of the process have delivered, by tenant."""
     extensions: Mapping[ComponentId, object] = field(default_factory=dict)
     """The extensions that the component's settings refer to."""
 
@@ -85,7 +91,8 @@ class Context:
 
         authenticator = None
         if settings.auth is not None:
-            authenticator = self.extension(settings.auth.authenticator, ServerAuthenticator)  # type: ignore[type-abstract]
+            found = self.extension(settings.auth.authenticator, ServerAuthenticator)  # type: ignore[type-abstract]
+            authenticator = found.of_servers()
         limiters = [self.extension(each.id, RequestLimiter) for each in settings.middlewares or ()]  # type: ignore[type-abstract]
         return Gate(authenticator, limiters, log=self.log)
 

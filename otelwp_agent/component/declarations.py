@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
-from typing import TYPE_CHECKING
+from enum import Enum, IntEnum
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from otelwp_agent.tier import Tier
@@ -33,14 +33,23 @@ class Stability(Enum):
     STABLE = "stable"
 
 
+_DEFAULT: Any = object()
+
+
 @dataclass(frozen=True, slots=True)
 class NeedsTier:
     """Marks a setting that needs a higher tier than its component: `Annotated[Sites | None, NeedsTier(…)] = None`.
 
-    A configuration is refused only if it sets the setting; its default belongs to the component's own tier.
+    A lower tier refuses a configuration that gives the setting another value than the one for lower tiers.
     """
 
     tier: Tier
+    otherwise: Any = _DEFAULT
+    """Value on lower tiers; the setting's default if this is left out."""
+
+    def value_below(self, default: object) -> Any:  # noqa: ANN401 - any setting
+        """Return the value on lower tiers of a setting with this default."""
+        return default if self.otherwise is _DEFAULT else self.otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +60,15 @@ class KeptPercentage:
     """
 
 
-class Carries(Enum):
-    """The bodies that a stage accepts: plain OTLP bytes only, or also compressed or encrypted bodies."""
+class Carries(IntEnum):
+    """How far bodies are encoded, from plain to encrypted. A stage that accepts one value accepts those before it."""
 
-    PLAIN = "plain"
-    ENCODED = "encoded"
+    PLAIN = 0
+    """OTLP as it is."""
+    COMPRESSED = 1
+    """Compressed."""
+    ENCODED = 2
+    """Encrypted, whether compressed before or not."""
 
 
 class Reads(Enum):

@@ -41,8 +41,10 @@ class Factory:
     """Exporters: whether they count towards a tier's limit of exporters. Those that only show telemetry or write it to
     this host's disk do not count."""
     accepts: Carries = Carries.PLAIN
-    encodes: bool = False
-    """Processors: whether the batches that they forward are encoded; then only stages that accept this may follow."""
+    """The most encoded bodies that it accepts. Its settings may allow less (`ComponentConfig.unfit_for`)."""
+    encodes: Carries = Carries.PLAIN
+    """How far it encodes the bodies that it forwards; then only stages that accept this may follow. Its settings may
+    encode further (`ComponentConfig.encodes`)."""
     reads: Reads = Reads.NOTHING
     """The largest projection that the component parses."""
     effects: frozenset[Effect] = frozenset()

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from otelwp_agent.component.declarations import Carries
 from otelwp_agent.config.blocks import Block, Queue, Retry
 from otelwp_agent.model.checking import DEFAULT_MAX_ITEMS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from otelwp_agent.config.document import Path
     from otelwp_agent.config.references import Capability
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """A setting with which a component cannot accept encoded bodies."""
+
+    setting: Path
+    """Path of the setting below the component."""
+    reason: str
+    """Why, and what to set instead."""
 
 
 class ComponentConfig(Block):
@@ -22,6 +37,24 @@ class ComponentConfig(Block):
         Only for capabilities that the factory declares.
         """
         return ""
+
+    def contradictions(self) -> Iterator[tuple[Path, str]]:
+        """Yield settings that contradict others: their path below the component, and what is wrong."""
+        yield from ()
+
+    def encodes(self) -> Carries:
+        """Return how far a component with these settings encodes its bodies, if its factory declares less.
+
+        For a receiver: how far the bodies that it creates may be encoded.
+        """
+        return Carries.PLAIN
+
+    def unfit_for(self, bodies: Carries) -> Unfit | None:  # noqa: ARG002 - for settings that need plain bodies
+        """Return why a component with these settings cannot accept such bodies, `None` if it can.
+
+        Only for bodies that the factory accepts.
+        """
+        return None
 
 
 class ReceiverConfig(ComponentConfig):
@@ -44,6 +77,12 @@ class ExporterConfig(ComponentConfig):
     """The queue before the exporter."""
     retry_on_failure: Retry = Retry()
     """How to retry a send after a failure that may pass."""
+
+    def unfit_for(self, bodies: Carries) -> Unfit | None:
+        """Refuse a queue that would merge encoded bodies."""
+        if bodies is Carries.PLAIN or self.sending_queue.batch is None:
+            return None
+        return Unfit(("sending_queue", "batch"), "it merges batches, which must be plain: remove it")
 
     @property
     def attempt_timeout(self) -> float:

@@ -65,6 +65,13 @@ class Node:
             return self.value[part]
         return None
 
+    def below(self, path: Path) -> Node:
+        """Return the node at `path` below this one; if it does not exist, its nearest parent."""
+        node = self
+        for part in path:
+            node = node.get(part) or node
+        return node
+
     def walk(self) -> Iterator[Node]:
         """Yield this node and all nodes below it."""
         yield self

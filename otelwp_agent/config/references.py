@@ -1,4 +1,4 @@
-"""References from a component's settings to extensions, such as `auth: {authenticator: bearertokenauth}`.
+"""References from a component's settings to extensions, such as `auth: {authenticator: bearertokenauth}`, or pipelines.
 
 A field with a reference has one of the types below. They say what the extension must be able to do, so that `validate`
 finds references to extensions that are missing or of another kind, and the graph builds the extensions first.
@@ -7,7 +7,7 @@ finds references to extensions that are missing or of another kind, and the grap
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from otelwp_agent.config.document import Path
+
+R = TypeVar("R", bound=str)
 
 
 class Capability(Enum):
@@ -92,16 +94,38 @@ class AdminApiRef(ExtensionRef):
     needs = Capability.ADMIN_API
 
 
+class PipelineRef(str):
+    """The id of a pipeline, in the settings of a connector that divides batches between pipelines."""
+
+    __slots__ = ()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401
+        """Return a schema that accepts a string."""
+        return core_schema.no_info_after_validator_function(
+            cls, core_schema.str_schema(strip_whitespace=True), serialization=core_schema.to_string_ser_schema()
+        )
+
+
 def references(value: object, path: Path = ()) -> Iterator[tuple[ExtensionRef, Path]]:
-    """Yield every reference in validated settings with its path below them."""
-    if isinstance(value, ExtensionRef):
+    """Yield every reference to an extension in validated settings, with its path below them."""
+    return _instances(ExtensionRef, value, path)
+
+
+def pipeline_references(value: object) -> Iterator[tuple[PipelineRef, Path]]:
+    """Yield every reference to a pipeline in validated settings, with its path below them."""
+    return _instances(PipelineRef, value, ())
+
+
+def _instances(of: type[R], value: object, path: Path) -> Iterator[tuple[R, Path]]:
+    if isinstance(value, of):
         yield value, path
     elif isinstance(value, BaseModel):
         for name, field in type(value).model_fields.items():
-            yield from references(getattr(value, name), (*path, field.alias or name))
+            yield from _instances(of, getattr(value, name), (*path, field.alias or name))
     elif isinstance(value, dict):
         for key, each in value.items():
-            yield from references(each, (*path, str(key)))
+            yield from _instances(of, each, (*path, str(key)))
     elif isinstance(value, list | tuple):
         for index, each in enumerate(value):
-            yield from references(each, (*path, index))
+            yield from _instances(of, each, (*path, index))

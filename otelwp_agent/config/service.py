@@ -8,8 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
 from otelwp_agent.config.blocks import AllowedHosts, Block, Watchdog
+from otelwp_agent.config.license import LICENSE_STATE, LicenseConfig
+from otelwp_agent.config.storage_encryption import StorageEncryption  # noqa: TC001 - a field's annotation
 from otelwp_agent.config.types import ByteSize, Duration, Endpoint, Ignored, PositiveDuration
 from otelwp_agent.fair_share import DEFAULT_SHARE
+from otelwp_agent.tier import Tier
 
 DEFAULT_METRICS_ADDRESS = "127.0.0.1:8888"
 
@@ -230,6 +233,15 @@ class JournalConfig(Block):
     sync: Literal["group", "always", "none"] = "group"
     """When written data is forced to disk: `group` before the answer, once for all requests that wait (survives a power
     failure); `always` once for each request; `none` leaves it to the kernel (survives only a crash of the agent)."""
+    encryption: StorageEncryption | None = None
+    """Encrypt what is written. Off if left out. Segments from before are read as they are."""
+
+    @model_validator(mode="after")
+    def _can_be_read_again(self) -> JournalConfig:
+        if self.encryption is not None:
+            self.encryption.check_readable("the agent must read the journal after a crash")
+            self.encryption.check_apart(self.directory)
+        return self
 
 
 class DeadLetterConfig(Block):
@@ -244,6 +256,9 @@ class DeadLetterConfig(Block):
     max_tenant_share: float = Field(DEFAULT_SHARE, gt=0, le=1)
     """Maximum share of the file for one tenant, of what the other tenants leave free. 1 for no limit. Letters without a
     tenant may use all of it."""
+    encryption: StorageEncryption | None = None
+    """Encrypt the letters. Default: as `journal.encryption`. Only `recipients`: the agent writes letters that it cannot
+    read, so it cannot resend them."""
 
 
 class ServiceConfig(Block):
@@ -253,9 +268,11 @@ class ServiceConfig(Block):
     """Ids of the extensions to start."""
     pipelines: dict[str, PipelineConfig] = Field(default_factory=dict)
     """Pipelines by id: `traces`, `metrics` or `logs`, or several of a signal with names, such as `traces/checkout`."""
-    tier: Literal["free", "pro", "enterprise"] = "enterprise"
-    """Tier of the agent; components and settings of a higher tier are refused (docs/topics/tiers.md). Currently, only
-    this key sets the tier."""
+    tier: Literal["free", "pro", "enterprise"] | None = None
+    """Tier of an agent without a licence; components and settings of a higher tier are refused
+    (docs/topics/tiers.md). If neither this nor `license` is set, every stage is enabled for evaluation."""
+    license: LicenseConfig | None = None
+    """The licence of this agent, which decides the tier (docs/topics/licences.md)."""
     telemetry: Telemetry = Telemetry()
     """The agent's own logs and metrics."""
     scheduling: Literal["batch", "normal"] = "batch"
@@ -278,6 +295,23 @@ class ServiceConfig(Block):
     def dead_letter_path(self) -> str | None:
         """Absolute path of the dead-letter file, or `None` if no dead letters are kept."""
         return self._beside_journal(self.dead_letter.path, DEAD_LETTERS)
+
+    @property
+    def dead_letter_encryption(self) -> StorageEncryption | None:
+        """How dead letters are encrypted; `None` if they are not."""
+        if self.dead_letter.encryption is not None or self.journal is None:
+            return self.dead_letter.encryption
+        return self.journal.encryption
+
+    @property
+    def stated_tier(self) -> Tier | None:
+        """The tier that the configuration states, or `None` if it states none."""
+        return None if self.tier is None else Tier(self.tier)
+
+    @property
+    def license_state_path(self) -> str | None:
+        """Absolute path of the licence's state file, or `None` if there is none."""
+        return None if self.license is None else self._beside_journal(self.license.state_file, LICENSE_STATE)
 
     @property
     def control_path(self) -> str | None:

@@ -81,6 +81,18 @@ class Hasher:
         outer.update(inner.digest())
         return outer.digest()
 
+    def sign(self, purpose: bytes, data: bytes) -> bytes:
+        """Return the HMAC-SHA-256 of data that are no credential; `purpose` begins like no credential."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(purpose)
+        inner.update(data)
+        outer.update(inner.digest())
+        return outer.digest()
+
+    def signed(self, purpose: bytes, data: bytes, signature: bytes) -> bool:
+        """Return whether `signature` is that of `data`."""
+        return hmac.compare_digest(self.sign(purpose, data), signature)
+
     def matches(self, text: str, hash_: bytes) -> bool:
         """Return whether `hash_` is the hash of `text`. The time that this takes does not depend on the result."""
         return hmac.compare_digest(self.hash(text), hash_)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import URL, Engine, StaticPool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
-from otelwp_agent.control.errors import StoreError, StoreLockedError, StoreNotMigratedError, StoreReadOnlyError
+from otelwp_agent.control.errors import StoreError, StoreLockedError, StoreMissingError, StoreReadOnlyError
 from otelwp_agent.control.failures import MIGRATE
 from otelwp_agent.storage import files
 
@@ -81,11 +81,11 @@ class SqliteFile:
             ) from error
 
     def identity(self) -> tuple[int, int]:
-        """Return the device and inode of the file; raise `StoreNotMigratedError` if it does not exist."""
+        """Return the device and inode of the file; raise `StoreMissingError` if it does not exist."""
         try:
             found = self.path.stat()
         except OSError as error:
-            raise StoreNotMigratedError(
+            raise StoreMissingError(
                 f"there is no control store at {self.path} ({error.strerror}): create it with {MIGRATE}, or correct "
                 "the path"
             ) from error

@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 
 _PACKED = struct.Struct("<32sdIB")
 """Hash, time of expiry (seconds since 1970), number of the tenant, bits of the scopes."""
+PACKED_SIZE = _PACKED.size
+"""Bytes of a packed key."""
 
+_ID = slice(len(api_keys.API_KEY), len(api_keys.API_KEY) + api_keys.ID_LENGTH)
+"""The place of the id in an API key."""
 _SCOPES = {scope: 1 << position for position, scope in enumerate(Scope)}
 _SCOPE_SETS = tuple(
     frozenset(scope.value for scope, bit in _SCOPES.items() if bits & bit) for bits in range(1 << len(_SCOPES))
 )
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+NOTHING: MappingProxyType[str, Any] = MappingProxyType({})
+"""Shared by all entries without attributes or limits."""
 
 
 class TenantEntry(NamedTuple):
@@ -36,7 +41,7 @@ class TenantEntry(NamedTuple):
     id: str
     plan: str
     active: bool
-    attributes: Mapping[str, str] = _NOTHING
+    attributes: Mapping[str, str] = NOTHING
 
 
 class PlanEntry(NamedTuple):
@@ -56,7 +61,7 @@ class KeyEntry(NamedTuple):
     scopes: frozenset[str]
 
 
-NO_PLAN = PlanEntry("free", _NOTHING, None)
+NO_PLAN = PlanEntry("free", NOTHING, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +132,13 @@ class TenantDirectory:
 
     def check(self, text: str, now: float) -> CheckedKey:
         """Check an API key at the time `now` (seconds since 1970). Its tenant and its scopes are not checked."""
-        id_ = api_keys.parse(text)
-        if id_ is None:
-            return CheckedKey(refusal="malformed" if text else "missing")
+        id_ = text[_ID]
         entry = self.current.key(id_)
-        if entry is None:
-            return CheckedKey(id_, refusal="unknown")
-        if not self.hasher.matches(text, entry.hash):
-            return CheckedKey(id_, refusal="wrong")
+        # The hash covers the whole text. Its form is checked only to say why it is refused.
+        if entry is None or not self.hasher.matches(text, entry.hash):
+            if api_keys.parse(text) is None:
+                return CheckedKey(refusal="malformed" if text else "missing")
+            return CheckedKey(id_, refusal="unknown" if entry is None else "wrong")
         return CheckedKey(id_, refusal="expired") if now >= entry.expires_at else CheckedKey(id_, entry)
 
     def replace(self, directory: Directory) -> None:

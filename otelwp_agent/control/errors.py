@@ -6,11 +6,13 @@
     ├── StoreError                    the store cannot be used
     │   ├── StoreVersionError         it was written by a newer version of the agent
     │   ├── StoreNotMigratedError     it does not exist yet, or was written by an older version
+    │   │   └── StoreMissingError     there is no file at its place
     │   ├── StoreReadOnlyError        it cannot be written
     │   ├── StoreLockedError          another process has locked it for too long
     │   ├── StoreCorruptError         its file is damaged, or is not a control store
     │   ├── StoreUnreachableError     the database cannot be reached now
-    │   └── PepperError               the pepper is missing, unreadable or not the one of this store
+    │   ├── PepperError               the pepper is missing, unreadable or not the one of this store
+    │   └── SnapshotError             the copy of the directory in a file cannot be written or used
     └── OperationError                the operation was refused, and nothing was changed
         ├── UnknownNameError          no object has this name
         ├── ConflictError             the state of an object does not allow it
@@ -34,6 +36,10 @@ class StoreNotMigratedError(StoreError):
     """The store does not exist yet, or was written by an older version of the agent."""
 
 
+class StoreMissingError(StoreNotMigratedError):
+    """There is no file at the place of the store."""
+
+
 class StoreReadOnlyError(StoreError):
     """The store cannot be written."""
 
@@ -52,6 +58,10 @@ class StoreUnreachableError(StoreError):
 
 class PepperError(StoreError):
     """The pepper is missing, unreadable or not the one that this store was created with."""
+
+
+class SnapshotError(StoreError):
+    """The copy of the directory in a file cannot be written or used."""
 
 
 class OperationError(AgentError):

@@ -64,11 +64,27 @@ class StorePlace:
     def hasher(self, connection: Connection) -> Hasher:
         """Return the hasher of the store's API keys; raise `PepperError`."""
         secret = self._read()
-        if secret is None or not recorded_pepper(connection):
+        if secret is None:
             raise self._missing(connection)
         hasher = Hasher(secret)
-        bind_pepper(connection, hasher.fingerprint(), self.pepper_place)
+        self.check(connection, hasher)
         return hasher
+
+    def hasher_without_store(self) -> Hasher:
+        """Return the hasher for the pepper while the store cannot be read; raise `PepperError`.
+
+        Whether it is the pepper of the store is not known: `check` finds out.
+        """
+        secret = self._read()
+        if secret is None:
+            raise PepperError(f"there is no pepper in {self.pepper_place}: restore it from a backup")
+        return Hasher(secret)
+
+    def check(self, connection: Connection, hasher: Hasher) -> None:
+        """Raise `PepperError` if the store was created with another pepper than that of `hasher`."""
+        if not recorded_pepper(connection):
+            raise self._missing(connection)
+        bind_pepper(connection, hasher.fingerprint(), self.pepper_place)
 
     def _read(self) -> bytes | None:
         return pepper.read(self.pepper_path, self._environment)

@@ -36,7 +36,7 @@ RETRY = 0.5
 class Refresher:
     """Replaces the current directory of a `TenantDirectory` after each change of the store."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is refreshed from where, and how it is checked and reported
         self,
         thread: StoreThread,
         target: TenantDirectory,
@@ -44,13 +44,19 @@ class Refresher:
         *,
         clock: Callable[[], float],
         log: structlog.typing.FilteringBoundLogger,
+        check: Callable[[Connection], None] = lambda _connection: None,
     ) -> None:
-        """Refresh `target` from the store of `thread`, polling every `interval` seconds."""
+        """Refresh `target` from the store of `thread`, polling every `interval` seconds.
+
+        `check` is called in the thread of the store after it was opened, and raises `StoreError` if it is the wrong
+        one.
+        """
         self._thread = thread
         self._target = target
         self._interval = interval
         self._clock = clock
         self._log = log
+        self._check = check
         self.failures = 0
         """Number of refreshes that failed."""
         self._opened = 0
@@ -115,8 +121,10 @@ class Refresher:
 
     def _read(self, connection: Connection) -> Directory:
         """Return the directory, in the thread of the store. It is read as a whole if the store was opened again."""
-        opened = self._thread.store.opened
-        old = self._target.current if opened == self._opened else Directory()
+        opened, old = self._thread.store.opened, self._target.current
+        if opened != self._opened:
+            self._check(connection)
+            old = Directory()
         new = snapshot.update(connection, old)
         self._opened = opened
         return new

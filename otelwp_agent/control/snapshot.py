@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Text, cast, select
 
-from otelwp_agent.control.directory import Directory, PlanEntry, TenantEntry, pack_key, scope_bits
+from otelwp_agent.control.directory import NOTHING, Directory, PlanEntry, TenantEntry, pack_key, scope_bits
 from otelwp_agent.control.tables import KEYS, PLANS, STATE, TENANTS
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _CHUNK = 1000
 """Rows that are read at once. Between two chunks other threads run."""
 _KEY_COLUMNS = (KEYS.c.id, KEYS.c.tenant, KEYS.c.hash, KEYS.c.scopes, KEYS.c.expires, KEYS.c.revoked.is_not(None))
-_NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
 _TENANT_COLUMNS = (TENANTS.c.id, TENANTS.c.plan, TENANTS.c.status, cast(TENANTS.c.attributes, Text))
 
 
@@ -80,4 +79,4 @@ def _rows(connection: Connection, query: Select[Any]) -> Iterator[Any]:
 
 
 def _attributes(text: str) -> Mapping[str, str]:
-    return _NO_ATTRIBUTES if text == "{}" else MappingProxyType(json.loads(text))
+    return NOTHING if text == "{}" else MappingProxyType(json.loads(text))

@@ -1,7 +1,8 @@
 """Tables of the control store. Migrations in `migrations/versions` create them.
 
-`changed` of a tenant, plan or key is the value of `store_state.version` after its last change, so that snapshots read
-only rows that changed. Rows of tenants and keys are never deleted: a key is revoked, a tenant suspended.
+`changed` of a tenant, plan, key or licence is the value of `store_state.version` after its last change, so that
+snapshots read only rows that changed. Rows of tenants, keys and licences are never deleted: a key or licence is
+revoked, a tenant suspended.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Column,
+    Date,
     DateTime,
     ForeignKey,
     Index,
@@ -120,6 +122,25 @@ KEYS = Table(
     Index("ix_api_keys_changed", "changed"),
     Index("ix_api_keys_tenant", "tenant", "name"),
 )
+
+LICENSES = Table(
+    "licenses",
+    METADATA,
+    Column("id", String(63), primary_key=True),
+    Column("customer", String(200), nullable=False),
+    Column("tier", String(16), nullable=False),
+    Column("features", JSON, nullable=False),
+    Column("limits", JSON, nullable=False),
+    Column("domains", JSON, nullable=False),
+    Column("not_before", Date),
+    Column("expires", Date, nullable=False),
+    Column("lease_days", Integer),
+    Column("revoked", UtcTime),
+    Column("revocation_reason", String(200), nullable=False),
+    Column("created", UtcTime, nullable=False),
+    Column("changed", BigInteger, nullable=False),
+)
+"""Licences of agents. Neither their signed texts nor the key that signs them are in the store."""
 
 OPERATORS = Table(
     "operators",

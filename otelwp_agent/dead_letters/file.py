@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from otelwp_agent.dead_letters import records
+from otelwp_agent.dead_letters.sealing import LetterOpener, LetterSealer
 from otelwp_agent.errors import AgentError
 from otelwp_agent.fair_share import DEFAULT_SHARE, TenantUse
 from otelwp_agent.storage import files
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
+    from otelwp_agent.at_rest.keys import StorageKeys
     from otelwp_agent.dead_letters.records import Letter
 
 _TRIES = 10
@@ -44,15 +46,24 @@ class Reading:
     damaged_bytes: int = 0
     dead_bytes: int = 0
     """Bytes that rewriting the file would give back."""
+    key_bytes: int = 0
+    """Bytes of the data keys that its letters need."""
 
 
 class LetterFile:
     """The file at `path`, locked from `open` to `close`. `max_size` is its limit in bytes.
 
-    Tenants share it (`fair_share`): `max_tenant_share` is the most that one tenant alone may use.
+    Tenants share it (`fair_share`): `max_tenant_share` is the most that one tenant alone may use. With `keys`, new
+    letters are encrypted.
     """
 
-    def __init__(self, path: Path, max_size: int, max_tenant_share: float = DEFAULT_SHARE) -> None:
+    def __init__(
+        self,
+        path: Path,
+        max_size: int,
+        max_tenant_share: float = DEFAULT_SHARE,
+        keys: StorageKeys | None = None,
+    ) -> None:
         """Open nothing."""
         self.path = path
         self.max_size = max_size
@@ -60,6 +71,11 @@ class LetterFile:
         self.dead_bytes = 0
         """Bytes of letters that are gone, and of damage."""
         self._share = max_tenant_share
+        self._keys = keys
+        self._sealer: LetterSealer | None = None
+        """Encrypts letters; its data key is in the file."""
+        self._key_bytes = 0
+        """Bytes of the data keys that letters need."""
         self._use = TenantUse()
         self._fd = -1
         self._marker = b""
@@ -81,7 +97,8 @@ class LetterFile:
         except BaseException:
             self.close()
             raise
-        self.dead_bytes = reading.dead_bytes
+        self._sealer = None
+        self.dead_bytes, self._key_bytes = reading.dead_bytes, reading.key_bytes
         self._use = TenantUse()
         for letter in reading.letters:
             self._use.add(letter.tenant, records.record_bytes(letter))
@@ -118,15 +135,27 @@ class LetterFile:
 
     def append(self, letter: Letter, body: bytes) -> bool:
         """Append a letter; return False if the file is full. Raises `OSError`."""
-        record = records.encode(self._marker, letter, body)
-        if self.size + len(record) > self.max_size:
-            if self.size - self.dead_bytes + len(record) > self.max_size:
+        sealer = self._sealer
+        if self._keys is not None:
+            sealer = sealer or LetterSealer(self._keys)
+            letter, body = sealer.seal(letter, body)
+        key, record = self._key_record(sealer), records.encode(self._marker, letter, body)
+        if self.size + len(key) + len(record) > self.max_size:
+            if self.size - self.dead_bytes + len(key) + len(record) > self.max_size:
                 return False
             self.rewrite()
-            record = records.encode(self._marker, letter, body)
-        self._write(record)
+            key, record = self._key_record(sealer), records.encode(self._marker, letter, body)
+        self._write(key + record)
+        self._sealer = sealer
+        self._key_bytes += len(key)
         self._use.add(letter.tenant, len(record))
         return True
+
+    def _key_record(self, sealer: LetterSealer | None) -> bytes:
+        """Return the record with the data key of `sealer`, if the file does not have it."""
+        if sealer is None or sealer is self._sealer:
+            return b""
+        return records.encode_key(self._marker, sealer.key, sealer.wrapped)
 
     def replaced(self, letter: Letter) -> None:
         """Count a letter as gone because it was written again, with its id."""
@@ -161,7 +190,7 @@ class LetterFile:
     @property
     def living_bytes(self) -> int:
         """Bytes of the letters that are there."""
-        return self.size - self.dead_bytes - records.PREFIX_BYTES
+        return self.size - self.dead_bytes - self._key_bytes - records.PREFIX_BYTES
 
     def rewrite(self, drop: Callable[[Letter], bool] = lambda _letter: False) -> list[Letter]:
         """Rewrite the file without removed, damaged and unwanted letters; return the letters that were dropped.
@@ -172,7 +201,7 @@ class LetterFile:
         fd = files.open_file(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            marker, size, dropped, use = self._copy(fd, drop)
+            marker, size, key_bytes, dropped, use = self._copy(fd, drop)
             os.fsync(fd)
             os.replace(draft, self.path)  # noqa: PTH105 - beside the other functions of `os`
         except BaseException:
@@ -182,31 +211,42 @@ class LetterFile:
             raise
         files.close(self._fd)
         self._fd, self._marker, self.size, self.dead_bytes = fd, marker, size, 0
+        self._key_bytes = key_bytes
+        self._sealer = None  # the next letter gets another data key
         self._unsynced = False
         self._use = use
         files.sync_directory(self.path.parent)
         return dropped
 
-    def _copy(self, fd: int, drop: Callable[[Letter], bool]) -> tuple[bytes, int, list[Letter], TenantUse]:
+    def _copy(self, fd: int, drop: Callable[[Letter], bool]) -> tuple[bytes, int, int, list[Letter], TenantUse]:
         """Write what stays to `fd`.
 
-        Return the new file's marker and size, the letters that were dropped, and what tenants use of the file.
+        Return the new file's marker and size, the bytes of its data keys, the letters that were dropped, and what
+        tenants use of the file.
         """
         prefix = records.new_prefix()
         marker = records.marker_of(prefix) or b""
-        size, dropped, use = len(prefix), [], TenantUse()
+        size, key_bytes, dropped, use = len(prefix), 0, [], TenantUse()
+        written: set[str] = set()
         files.write_all(fd, prefix)
         with _mapped(self.path) as data:
-            for record in _living(data, self._marker).values():
+            living, keys = _contents(data, self._marker)
+            for record in living.values():
                 assert record.letter is not None  # noqa: S101 - only letters live
                 if drop(record.letter):
                     dropped.append(record.letter)
                     continue
+                key = record.letter.sealed[0] if record.letter.sealed is not None else ""
+                if key in keys and key not in written:
+                    copy = records.encode_key(marker, key, keys[key])
+                    files.write_all(fd, copy)
+                    size, key_bytes = size + len(copy), key_bytes + len(copy)
+                    written.add(key)
                 copy = records.encode(marker, record.letter, data[record.body : record.end])
                 files.write_all(fd, copy)
                 size += len(copy)
                 use.add(record.letter.tenant, len(copy))
-        return marker, size, dropped, use
+        return marker, size, key_bytes, dropped, use
 
     def _open_locked(self) -> None:
         for _ in range(_TRIES):
@@ -253,21 +293,30 @@ def read_letters(path: Path) -> Reading:
     with _mapped(path) as data:
         if not len(data):
             return reading
-        living = _living(data, _marker(data[: records.PREFIX_BYTES], path), reading)
+        marker = _marker(data[: records.PREFIX_BYTES], path)
+        living, keys = _contents(data, marker, reading)
         reading.letters = [record.letter for record in living.values() if record.letter is not None]
         alive = sum(record.end - record.offset for record in living.values())
-        reading.dead_bytes = len(data) - records.PREFIX_BYTES - alive
+        used = {letter.sealed[0] for letter in reading.letters if letter.sealed is not None}
+        reading.key_bytes = sum(len(records.encode_key(marker, key, keys[key])) for key in used if key in keys)
+        reading.dead_bytes = max(0, len(data) - records.PREFIX_BYTES - alive - reading.key_bytes)
     return reading
 
 
-def read_bodies(path: Path, ids: Collection[str]) -> Iterator[tuple[Letter, bytes]]:
-    """Yield the letters with these ids, and their bodies, in the order in which they were written."""
+def read_bodies(path: Path, ids: Collection[str], keys: StorageKeys | None = None) -> Iterator[tuple[Letter, bytes]]:
+    """Yield the letters with these ids, and their bodies, in the order in which they were written.
+
+    Encrypted ones are opened with `keys`; raises `FileKeyError` if none opens them, `SealedDataError` if one was
+    changed.
+    """
     with _mapped(path) as data:
         if not len(data):
             return
-        for identifier, record in _living(data, _marker(data[: records.PREFIX_BYTES], path)).items():
+        living, data_keys = _contents(data, _marker(data[: records.PREFIX_BYTES], path))
+        opener = LetterOpener(data_keys, keys)
+        for identifier, record in living.items():
             if identifier in ids and record.letter is not None:
-                yield record.letter, data[record.body : record.end]
+                yield opener.open(record.letter, data[record.body : record.end])
 
 
 def new_id(now: float, before: str) -> str:
@@ -276,9 +325,15 @@ def new_id(now: float, before: str) -> str:
     return f"{max(int(now * 1000) << 12, least):014x}"
 
 
-def _living(data: bytes | mmap.mmap, marker: bytes, reading: Reading | None = None) -> dict[str, records.Record]:
-    """Return the records of the letters that are not gone, by id. Of one that was written again, the last counts."""
+def _contents(
+    data: bytes | mmap.mmap, marker: bytes, reading: Reading | None = None
+) -> tuple[dict[str, records.Record], dict[str, bytes]]:
+    """Return the records of the letters that are not gone, and the encrypted data keys, by id.
+
+    Of a letter that was written again, the last record counts.
+    """
     living: dict[str, records.Record] = {}
+    keys: dict[str, bytes] = {}
     for record in records.read(data, marker):
         if isinstance(record, records.Damage):
             if reading is not None:
@@ -287,10 +342,12 @@ def _living(data: bytes | mmap.mmap, marker: bytes, reading: Reading | None = No
         elif record.letter is not None:
             living.pop(record.letter.id, None)
             living[record.letter.id] = record
+        elif record.key is not None:
+            keys[record.key[0]] = record.key[1]
         else:
             for identifier in record.removed:
                 living.pop(identifier, None)
-    return living
+    return living, keys
 
 
 @contextlib.contextmanager

@@ -6,8 +6,12 @@ The file begins with `MAGIC` and three copies of its marker, 8 random bytes. Aft
     header  u32       bytes of the header
     body    u32       bytes of the body
     crc     u32       CRC-32 of the two lengths, the header and the body
-    header            JSON: a letter, or `{"removed": [ids]}`
+    header            JSON: a letter, `{"removed": [ids]}`, or `{"key": id}` with `data_key`
     body              of a letter: the request as it was refused, in wire form
+
+Of an encrypted letter, the body is AES-256-GCM of the length of the backend's message (u32), the message, and the
+request. `sealed` in its header has the id of the data key, in a record before it, and the nonce. The other fields are
+in clear, so that letters can be listed and removed without a key, and are authenticated (`associated_data`).
 
 All numbers are little-endian. Damaged parts are skipped: the next record is where the marker stands again and the
 checksum holds. Senders do not know the marker, so the body of a request cannot imitate a record.
@@ -71,15 +75,23 @@ class Letter:
     transport: str = ""
     tenant: str = ""
     encodings: tuple[str, ...] = ()
+    sealed: tuple[str, int] | None = None
+    """Of an encrypted letter: the id of its data key, and the nonce. Then `error` is encrypted with the body."""
+    stored: int = 0
+    """Bytes of the encrypted body in the file."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
-        return {name: getattr(self, name) for name in self.__slots__} | {"signal": self.signal.value}
+        names = self.__slots__ if self.sealed is not None else self.__slots__[:-2]
+        return {name: getattr(self, name) for name in names} | {"signal": self.signal.value}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Letter:
         """Read what `to_json` wrote."""
-        return cls(**{**data, "signal": Signal(data["signal"]), "encodings": tuple(data["encodings"])})
+        sealed = tuple(data["sealed"]) if data.get("sealed") else None
+        return cls(
+            **{**data, "signal": Signal(data["signal"]), "encodings": tuple(data["encodings"]), "sealed": sealed}
+        )
 
     def batch(self, body: bytes, shares: tuple[Share, ...]) -> Batch:
         """Return the batch that was refused. The client's headers are not kept: they may hold keys."""
@@ -97,6 +109,8 @@ class Record:
     """Offset of the body in the file."""
     letter: Letter | None
     removed: tuple[str, ...] = ()
+    key: tuple[str, bytes] | None = None
+    """A data key: its id, and the key encrypted (`at_rest.slots`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +136,41 @@ def marker_of(prefix: bytes) -> bytes | None:
 
 def encode(marker: bytes, letter: Letter, body: bytes) -> bytes:
     """Return the record of a letter."""
-    return _encode(marker, orjson.dumps(letter.to_json()), body)
+    return _encode(marker, _header(letter), body)
 
 
 def record_bytes(letter: Letter) -> int:
     """Return the bytes of a letter's record."""
-    return _HEAD_BYTES + len(orjson.dumps(letter.to_json())) + letter.size
+    return _HEAD_BYTES + len(_header(letter)) + (letter.stored or letter.size)
+
+
+def _header(letter: Letter) -> bytes:
+    return orjson.dumps(letter.to_json() | ({"error": ""} if letter.sealed is not None else {}))
+
+
+def encode_key(marker: bytes, key: str, wrapped: bytes) -> bytes:
+    """Return the record with an encrypted data key, twice: damage to the only one would cost all its letters."""
+    return 2 * _encode(marker, orjson.dumps({"key": key, "data_key": wrapped.decode()}), b"")
+
+
+def associated_data(letter: Letter) -> bytes:
+    """Return the fields of an encrypted letter that are authenticated with its body."""
+    return orjson.dumps(
+        [
+            letter.id,
+            letter.time,
+            letter.exporter,
+            letter.signal.value,
+            letter.items,
+            letter.size,
+            letter.reason,
+            letter.receiver,
+            letter.transport,
+            letter.tenant,
+            letter.encodings,
+            letter.sealed,
+        ]
+    )
 
 
 def encode_removal(marker: bytes, ids: Iterable[str]) -> bytes:
@@ -165,8 +208,9 @@ def _read_one(data: bytes | mmap.mmap, marker: bytes, offset: int) -> Record | N
             return None
     try:
         found = orjson.loads(header)
-        if "removed" in found:
-            return Record(offset, end, body, None, tuple(found["removed"]))
-        return Record(offset, end, body, Letter.from_json(found))
-    except (ValueError, TypeError, KeyError):  # written by another version: treated as damaged
+        removed = tuple(found.get("removed", ()))
+        key = (str(found["key"]), str(found["data_key"]).encode()) if "key" in found else None
+        letter = Letter.from_json(found) if key is None and "removed" not in found else None
+        return Record(offset, end, body, letter, removed, key)
+    except (ValueError, TypeError, KeyError, AttributeError):  # written by another version: treated as damaged
         return None

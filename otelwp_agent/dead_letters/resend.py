@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
+    from otelwp_agent.at_rest.keys import StorageKeys
     from otelwp_agent.dead_letters.records import Letter
     from otelwp_agent.dead_letters.sink import DeadLetterFile
     from otelwp_agent.model.batch import Batch
@@ -116,7 +117,7 @@ class Resending:
         progress.letters = len(letters)
         progress.unknown = sorted(set(choice.ids or ()) - {letter.id for letter in letters})
         for chunk in _chunks(letters):
-            for letter, body in await asyncio.to_thread(_bodies, path, chunk):
+            for letter, body in await asyncio.to_thread(_bodies, path, chunk, self._sink.keys):
                 await self._send(letter, body)
         await self._until(lambda: not self._under_way)
         self._sink.flush()  # the caller may read the file at once
@@ -175,8 +176,8 @@ class Resending:
         await self._news.wait()
 
 
-def _bodies(path: Path, ids: Collection[str]) -> list[tuple[Letter, bytes]]:
-    return list(read_bodies(path, ids))
+def _bodies(path: Path, ids: Collection[str], keys: StorageKeys | None) -> list[tuple[Letter, bytes]]:
+    return list(read_bodies(path, ids, keys))
 
 
 def _chunks(letters: Sequence[Letter]) -> Iterator[set[str]]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     import structlog
 
+    from otelwp_agent.at_rest.keys import StorageKeys
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.telemetry.metrics import Registry
 
@@ -90,10 +91,12 @@ class DeadLetterFile:
         wall: Callable[[], float] = time.time,
         *,
         max_tenant_share: float = DEFAULT_SHARE,
+        keys: StorageKeys | None = None,
     ) -> None:
-        """Open nothing."""
+        """Open nothing. With `keys`, letters are encrypted."""
         self.path = path
-        self._file = LetterFile(path, max_size, max_tenant_share)
+        self.keys = keys
+        self._file = LetterFile(path, max_size, max_tenant_share, keys)
         self._registry = registry
         self._log = log.bind(file=str(path))
         self._wall = wall

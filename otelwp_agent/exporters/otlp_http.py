@@ -1,8 +1,8 @@
 """Send OTLP over HTTP to another collector or any other backend that accepts it. Also known as `otlphttp`.
 
 Batches are compressed and sent to `endpoint` + `/v1/traces`, `/v1/metrics` or `/v1/logs`; the `…_endpoint` of a signal
-is used unchanged. Batches above `max_request_size` are split. Failures that may pass are retried (`retry_on_failure`);
-the queue of the exporter limits its memory.
+is used unchanged. Batches that are compressed or sealed already are sent as they are. Batches above `max_request_size`
+are split. Failures that may pass are retried (`retry_on_failure`); the queue of the exporter limits its memory.
 
 Example::
 
@@ -18,37 +18,25 @@ Example::
 
 from __future__ import annotations
 
-import string
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
 from otelwp_agent import __version__
-from otelwp_agent.component import Context, Exporter, ExporterConfig, Factory, Kind, Stability, Tier
+from otelwp_agent.component import Carries, Context, Exporter, ExporterConfig, Factory, Kind, Stability, Tier, Unfit
 from otelwp_agent.config import blocks
 from otelwp_agent.config.http_headers import is_header_name
 from otelwp_agent.config.types import ByteSize, Endpoint, Ignored, Secret
 from otelwp_agent.errors import PermanentError
-from otelwp_agent.model.otlp_response import rejected
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.telemetry.log_limit import LogLimit
-from otelwp_agent.telemetry.redaction import redact_text
-from otelwp_agent.transport.compression import compress
 from otelwp_agent.transport.http_client import HttpClient
-from otelwp_agent.transport.status import from_http
+from otelwp_agent.transport.otlp_posting import AnswerReader, BodyEncoder, request_path
 
 if TYPE_CHECKING:
     from otelwp_agent.model.batch import Batch
-    from otelwp_agent.transport.http_connection import ClientResponse
 
 MAX_REQUEST_SIZE = 20 * 2**20
 """Default limit of the Collector for a body (confighttp's `max_request_body_size`), before compression."""
-
-_TYPES = {"proto": "application/x-protobuf", "json": "application/json"}
-_SUCCESS = range(200, 300)
-_EXCERPT = 200
-"""Number of characters of a backend's message that are logged."""
 
 
 def _sendable(headers: dict[str, Secret]) -> dict[str, Secret]:
@@ -97,6 +85,12 @@ class Config(ExporterConfig, blocks.HttpClient):
             )
         return self
 
+    def unfit_for(self, bodies: Carries) -> Unfit | None:
+        """Return that JSON cannot be made of encoded bodies."""
+        if self.encoding == "json" and bodies > Carries.PLAIN:
+            return Unfit(("encoding",), "JSON cannot be made of encoded data: set `encoding: proto`")
+        return super().unfit_for(bodies)
+
     def own_endpoint(self, signal: Signal) -> Endpoint | None:
         """Return the `…_endpoint` of a signal, if it has one."""
         endpoints = {
@@ -114,13 +108,9 @@ class OtlpHttpExporter(Exporter):
         """Copy the settings; `start` opens connections."""
         super().__init__(context)
         self.max_request_bytes = config.max_request_size
-        self._encoding = config.encoding
-        self._compression = "" if config.compression == "none" else config.compression
-        self._level = config.compression_params.level
-        self._headers = [("Content-Type", _TYPES[config.encoding]), ("User-Agent", f"otelwp-agent/{__version__}")]
-        if self._compression:
-            coding = "deflate" if self._compression == "zlib" else self._compression
-            self._headers.append(("Content-Encoding", coding))
+        convert = _to_json if config.encoding == "json" else None
+        self._encoder = BodyEncoder(config.compression, config.compression_params.level, convert)
+        self._user_agent = ("User-Agent", f"otelwp-agent/{__version__}")
         self._authenticator = context.client_authenticator(config.auth)
         self.headers = self._authenticator.reads if self._authenticator is not None else ()
         self._clients: dict[tuple[str, str, int | None, str], HttpClient] = {}
@@ -129,8 +119,8 @@ class OtlpHttpExporter(Exporter):
             endpoint = config.own_endpoint(signal) or config.endpoint
             if endpoint is not None:
                 suffix = "" if config.own_endpoint(signal) else f"/v1/{signal.value}"
-                self._targets[signal] = self._client(config, endpoint), _path(endpoint, suffix)
-        self._partial_log = LogLimit(context.clock)
+                self._targets[signal] = self._client(config, endpoint), request_path(endpoint, suffix)
+        self._answers = AnswerReader(context.log, context.clock)
 
     async def start(self) -> None:
         """Read the certificates; the first export connects."""
@@ -156,11 +146,9 @@ class OtlpHttpExporter(Exporter):
                 f"no endpoint for {signal}: give `endpoint` or `{signal}_endpoint`", reason="no_endpoint"
             )
         client, path = target
-        body = compress(self._compression, self._encode(batch), self._level)
-        response = await client.request("POST", path, body, self._headers, batch.origin)
-        if response.status not in _SUCCESS:
-            raise from_http(response.status, response.headers, response.body)
-        return min(self._rejected(response), batch.items) if response.body else 0
+        body, headers = self._encoder.encode(batch)
+        response = await client.request("POST", path, body, [*headers, self._user_agent], batch.origin)
+        return self._answers.read(batch, response)
 
     def _client(self, config: Config, endpoint: Endpoint) -> HttpClient:
         """Return the client for an endpoint's server, which all signals with that server share."""
@@ -172,49 +160,11 @@ class OtlpHttpExporter(Exporter):
             )
         return self._clients[key]
 
-    def _encode(self, batch: Batch) -> bytes:
-        if self._encoding == "proto":
-            return batch.body
-        from otelwp_agent.codecs import otlp_json  # noqa: PLC0415 - loads the full messages, only for JSON
 
-        return otlp_json.encode(batch.signal, batch.body)
+def _to_json(batch: Batch) -> bytes:
+    from otelwp_agent.codecs import otlp_json  # noqa: PLC0415 - loads the full messages, only for JSON
 
-    def _rejected(self, response: ClientResponse) -> int:
-        """Return how many items a successful answer rejects, and log its message at a limited rate."""
-        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == _TYPES["proto"]:
-            items, message = rejected(response.body)
-        elif kind == _TYPES["json"]:
-            items, message = _rejected_json(response.body)
-        else:
-            return 0  # not an OTLP response
-        if (items or message) and (total := self._partial_log.take(max(items, 1))):
-            self.context.log.warning(
-                "partial success", rejected=total if items else 0, message=redact_text(message, paths=True)[:_EXCERPT]
-            )
-        return items
-
-
-def _path(endpoint: Endpoint, suffix: str) -> str:
-    """Return the path to request: the path of the URL, unchanged, with `suffix` appended."""
-    if endpoint.unix:
-        return suffix or "/"
-    url = urlsplit(endpoint.strip())
-    path = (url.path.rstrip("/") if suffix else url.path) + suffix
-    query = f"?{url.query}" if url.query else ""
-    return quote((path or "/") + query, safe=string.punctuation)
-
-
-def _rejected_json(body: bytes) -> tuple[int, str]:
-    """Return the result of `otlp_response.rejected` for a JSON response."""
-    import orjson  # noqa: PLC0415 - few servers answer in JSON to protobuf
-
-    try:
-        partial = orjson.loads(body)["partialSuccess"]
-        items = next((int(value) for key, value in partial.items() if key.startswith("rejected")), 0)
-        return max(items, 0), str(partial.get("errorMessage", ""))
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return 0, ""  # the status reports that the request was accepted
+    return otlp_json.encode(batch.signal, batch.body)
 
 
 FACTORY = Factory(
@@ -225,4 +175,5 @@ FACTORY = Factory(
     aliases=("otlphttp",),
     stability=Stability.BETA,
     tier=Tier.PRO,
+    accepts=Carries.ENCODED,
 )

@@ -3,7 +3,7 @@
 A client sends its key in the header `X-API-Key`, or as a bearer token: `Authorization: Bearer wpo_live_…`. The tenant
 of its telemetry is the tenant of the key. Requests without a valid key are answered with 401 or UNAUTHENTICATED; if the
 tenant is suspended, or the key has not the scope that is needed, with 403 or PERMISSION_DENIED. Keys are created with
-`otelwp-agent keys create`. A revoked key is refused within a second.
+`otelwp-agent api-keys create`. A revoked key is refused within a second.
 
 Example::
 

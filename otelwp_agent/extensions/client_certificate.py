@@ -34,7 +34,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from otelwp_agent.component import ComponentConfig, Context, Extension, Factory, Kind, Tier
-from otelwp_agent.config.references import Capability
+from otelwp_agent.config.references import Capability, ControlStoreRef
+from otelwp_agent.control.access import ControlAccess
+from otelwp_agent.control.tenant_authenticator import TenantAuthenticator
 from otelwp_agent.errors import UnauthenticatedError
 from otelwp_agent.transport.authentication import Client, ServerAuthenticator
 
@@ -72,6 +74,10 @@ class Config(ComponentConfig):
     """The tenant of each name. An empty text accepts a client without a tenant."""
     pattern: Annotated[str, AfterValidator(_is_pattern)] | None = None
     """Regular expression for a whole name; its group `tenant` is the tenant."""
+    store: ControlStoreRef | None = None
+    """Id of the extension that opens the control store, `control_store`. Clients get the limits of their tenant's plan,
+    which `rate_limiter` applies, and are refused with 403 while the tenant is suspended. A tenant that is not in the
+    store is accepted without a plan. Default: no plans."""
 
     @model_validator(mode="after")
     def _knows_a_name(self) -> Config:
@@ -88,10 +94,15 @@ class ClientCertificate(Extension, ServerAuthenticator):
     def __init__(self, config: Config, context: Context) -> None:
         """Copy the settings."""
         super().__init__(context)
+        self._store = None if config.store is None else context.extension(config.store, ControlAccess)  # type: ignore[type-abstract]
         self._by_common_name = config.name == "common_name"
         self._tenants = dict(config.tenants)
         self._pattern = re.compile(config.pattern) if config.pattern is not None else None
         self._clients: dict[PeerCertificate, Client] = {}
+
+    def of_servers(self) -> ServerAuthenticator:
+        """Return an authenticator that adds the limits of plans, if there is a control store."""
+        return self if self._store is None else TenantAuthenticator(self, self._store)
 
     def authenticate(self, headers: Mapping[str, str], peer: str, certificate: PeerCertificate | None) -> Client:
         """Return the client of the first known name."""

@@ -1,9 +1,9 @@
 """Open the control store: tenants, plans and API keys for other extensions, such as `api_key`.
 
-The store is created with `otelwp-agent control migrate` and filled with `otelwp-agent tenants` and `otelwp-agent keys`.
+The store is created with `otelwp-agent control migrate` and filled with `otelwp-agent tenants` and `api-keys`.
 It is a file (SQLite) or a PostgreSQL database, which several agents share. The agent keeps tenants, plans and keys in
 memory, and reads changes in the background within a second. While the store is unreachable, the last state stays in
-use. At the start, the store must be reachable.
+use. At the start, the store must be reachable, unless there is a snapshot of an earlier run (`snapshot_file`).
 
 Example::
 
@@ -11,6 +11,7 @@ Example::
       control_store:
         url: sqlite:////var/lib/otelwp/control.db
         pepper_file: /etc/otelwp/control.pepper
+        snapshot_file: /var/lib/otelwp/control.snapshot
     service:
       extensions: [control_store]
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator
@@ -39,10 +41,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from otelwp_agent.component import Context
-    from otelwp_agent.control.api_keys import Hasher
     from otelwp_agent.control.directory import TenantDirectory
-    from otelwp_agent.control.opening import StorePlace
     from otelwp_agent.control.refresh import Refresher
+    from otelwp_agent.control.snapshot_keeper import SnapshotKeeper
     from otelwp_agent.control.store_thread import StoreThread
 
 DEFAULT_URL = "sqlite:////var/lib/otelwp/control.db"
@@ -58,6 +59,11 @@ AGE = Instrument(
 FAILURES = Instrument(
     "otelwp_control_store_refresh_failures",
     "Failed attempts to read changes from the control store; the last state stays in use.",
+    labels=("extension",),
+)
+SNAPSHOT_FAILURES = Instrument(
+    "otelwp_control_store_snapshot_failures",
+    "Failed attempts to write the snapshot file of the control store.",
     labels=("extension",),
 )
 TENANTS = Instrument(
@@ -93,6 +99,11 @@ class Config(ComponentConfig):
     """Create the store and its pepper at the start if they do not exist, and upgrade an older store. Otherwise
     `otelwp-agent control migrate` does it."""
 
+    snapshot_file: str = ""
+    """File to which tenants, plans and hashes of API keys are written after each change, with mode 0600. If the store
+    is unreachable, locked, missing or damaged at the start, the agent starts with this file. Keys that were revoked
+    since are then accepted until the store is reachable. Each agent needs a file of its own. Default: no file."""
+
     @property
     def store_url(self) -> str:
         """The URL of the store."""
@@ -109,12 +120,14 @@ class ControlStore(Extension, ControlAccess):
         self._pepper_file = config.pepper_file
         self._interval = config.refresh_interval
         self._create = config.create
+        self._snapshot_path = config.snapshot_file
         self._directory: TenantDirectory | None = None
         self._thread: StoreThread | None = None
         self._refresher: Refresher | None = None
         self._used = LastUsed()
         self._failures = LogLimit(context.clock)
-        self._writer: asyncio.Task[None] | None = None
+        self._writers: list[asyncio.Task[None]] = []
+        self._snapshot: SnapshotKeeper | None = None
 
     @property
     def directory(self) -> TenantDirectory:
@@ -154,15 +167,19 @@ class ControlStore(Extension, ControlAccess):
 
     async def shutdown(self) -> None:
         """Store the uses of keys that were not stored yet, and close the store."""
-        if self._writer is not None:
-            self._writer.cancel()
+        writers, self._writers = self._writers, []
+        for writer in writers:
+            writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._writer
-            self._writer = None
+                await writer
+        if writers:
             await self._store_uses()
         if self._refresher is not None:
             await self._refresher.stop()
             self._refresher = None
+        if self._snapshot is not None:
+            await self._snapshot.update()
+            self._snapshot = None
         if self._thread is not None:
             thread, self._thread = self._thread, None
             await thread.close()
@@ -172,33 +189,63 @@ class ControlStore(Extension, ControlAccess):
         directory = self._directory
         if directory is None or self._thread is None:
             return None
-        details = {
+        details: dict[str, object] = {
             "store": self._thread.store.location,
             "age": round(self._age(), 3),
             "tenants": len(directory.current.tenants),
             "keys": len(directory.current.keys),
         }
-        return ComponentHealth(self.context.kind, str(self.context.id), not directory.error, directory.error, details)
+        message = directory.error
+        if self._snapshot is not None:
+            details["snapshot"] = self._snapshot.state()
+            if message and self._snapshot.in_use:
+                message = f"the snapshot in use was compared with the store {self._age():.0f} s ago: {message}"
+        return ComponentHealth(self.context.kind, str(self.context.id), not directory.error, message, details)
 
     async def _open(self) -> None:
         from otelwp_agent.control.directory import TenantDirectory  # noqa: PLC0415 - the packages may be missing
         from otelwp_agent.control.opening import StorePlace  # noqa: PLC0415 - the same
         from otelwp_agent.control.refresh import Refresher  # noqa: PLC0415 - the same
+        from otelwp_agent.control.snapshot_file import SnapshotFile  # noqa: PLC0415 - the same
+        from otelwp_agent.control.snapshot_keeper import AWAY, SnapshotKeeper  # noqa: PLC0415 - the same
         from otelwp_agent.control.store_thread import StoreThread  # noqa: PLC0415 - the same
 
+        context = self.context
         place = StorePlace(self._url, self._pepper_file)
         thread = self._thread = StoreThread(place.store)
-        if self._create:
-            await thread.run(place.migrate)
-        hasher = await thread.read(lambda connection: _hasher(place, connection))
-        directory = TenantDirectory(hasher)
-        context = self.context
-        refresher = Refresher(thread, directory, self._interval, clock=context.clock, log=context.log)
-        await refresher.load()
+
+        def refresher_of(directory: TenantDirectory) -> Refresher:
+            def check(connection: Connection) -> None:
+                place.check(connection, directory.hasher)
+
+            return Refresher(thread, directory, self._interval, clock=context.clock, log=context.log, check=check)
+
+        def keeper_of(directory: TenantDirectory) -> SnapshotKeeper:
+            file = SnapshotFile(Path(self._snapshot_path), place.store.location, directory.hasher)
+            return SnapshotKeeper(file, directory, thread, clock=context.clock, log=context.log)
+
+        try:
+            if self._create:
+                await thread.run(place.migrate)
+            directory = TenantDirectory(await thread.read(place.hasher))
+            refresher = refresher_of(directory)
+            await refresher.load()
+            snapshot = keeper_of(directory)
+        except AWAY as error:
+            if not self._snapshot_path:
+                raise
+            directory = TenantDirectory(place.hasher_without_store())
+            refresher = refresher_of(directory)
+            snapshot = keeper_of(directory)
+            await snapshot.use(error)
         self._directory, self._refresher = directory, refresher
         self._bind_metrics(directory, refresher)
         refresher.start()
-        self._writer = spawn(self._store_uses_regularly(), name=f"extensions/{context.id}: last use of keys")
+        self._writers = [spawn(self._store_uses_regularly(), name=f"extensions/{context.id}: last use of keys")]
+        if self._snapshot_path:
+            self._snapshot = snapshot
+            context.registry.counter(SNAPSHOT_FAILURES, lambda: snapshot.failures, extension=str(context.id))
+            self._writers.append(spawn(snapshot.run(), name=f"extensions/{context.id}: snapshot"))
         context.log.info(
             "control store opened",
             store=place.store.location,
@@ -235,10 +282,6 @@ class ControlStore(Extension, ControlAccess):
                 return
 
 
-def _hasher(place: StorePlace, connection: Connection) -> Hasher:
-    return place.hasher(connection)
-
-
 FACTORY = Factory(
     Kind.EXTENSION,
     "control_store",
@@ -247,5 +290,5 @@ FACTORY = Factory(
     signals=frozenset(),
     tier=Tier.ENTERPRISE,
     capabilities=frozenset({Capability.CONTROL_STORE}),
-    instruments=(AGE, FAILURES, TENANTS, KEYS),
+    instruments=(AGE, FAILURES, SNAPSHOT_FAILURES, TENANTS, KEYS),
 )

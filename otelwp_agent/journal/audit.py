@@ -11,15 +11,16 @@ from otelwp_agent.model.receipt import Outcome
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from otelwp_agent.at_rest.keys import StorageKeys
     from otelwp_agent.journal.recovery import Recovered
 
 
-def audit_directory(directory: Path) -> Report:
-    """Return the ledgers of a journal, and every inconsistency. Raises `OSError`.
+def audit_directory(directory: Path, keys: StorageKeys | None = None) -> Report:
+    """Return the ledgers of a journal, and every inconsistency. Raises `OSError` and the errors of `read_directory`.
 
     An agent may use the directory at the same time: its last write may look unfinished.
     """
-    recovered = read_directory(directory, write=False)
+    recovered = read_directory(directory, write=False, keys=keys)
     try:
         report = report_of(recovered)
         report.source = _source(recovered, directory)

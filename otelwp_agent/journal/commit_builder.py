@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+import orjson
+
 from otelwp_agent.journal import records
 from otelwp_agent.journal.records import Commit, RecordKind, RequestContext
+from otelwp_agent.sealing.message_memory import row_of_message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,18 +89,23 @@ class CommitBuilder:
         return self.segment.end + len(self.spots)
 
     def begin_segment(self, snapshot: JournalSnapshot) -> None:
-        """Add the snapshot of all ledgers, which starts a segment."""
+        """Add the key of an encrypted segment, then the snapshot of all ledgers."""
         self._numbers.clear()
-        self._add(records.other(self.segment.marker, RecordKind.SNAPSHOT, snapshot.encode()))
+        segment = self.segment
+        if segment.cipher is not None:
+            key = records.other(segment.marker, RecordKind.KEY, segment.data_key)
+            self._add(key)
+            self._add(key)  # twice: damage to the only one would cost the whole segment
+        self._add_other(RecordKind.SNAPSHOT, snapshot.encode())
 
     def move(self, old: Segment, index: int, record: JournalRecord, context: RequestContext, done: Done) -> None:
         """Copy an entry from an older segment. All moved entries come before all requests."""
         origin = context.origin
         sender = (origin.receiver, origin.transport, origin.tenant, *origin.headers.items())
-        number = self._number_of(("moved", sender, context.pipelines), context)
+        number = self._number_of(("moved", sender, context.pipelines, context.encodings), context)
         seq = self.next
         self.branches += [(seq, place, name) for place, name in done]
-        parts = records.moved(self.segment.marker, seq, number, record)
+        parts = records.moved(self.segment.marker, seq, number, record, self.segment.cipher, self._offset)
         self.moved.append((old, index, sum(map(len, parts))))
         self._add_entry(parts, number, record.items)
 
@@ -105,9 +113,21 @@ class CommitBuilder:
         """Add a request."""
         number = self._numbers.get(request.key)
         if number is None:
-            number = self._number_of(request.key, RequestContext(request.origin(), request.pipelines))
-        batch = request.batch
-        parts = records.entry(self.segment.marker, self.next, batch.signal, number, batch.items, batch.body)
+            context = RequestContext(request.origin(), request.pipelines, request.batch.encodings)
+            number = self._number_of(request.key, context)
+        batch, segment = request.batch, self.segment
+        if batch.message is not None:
+            self._add_other(RecordKind.MESSAGE, orjson.dumps(row_of_message(batch.message)))
+        parts = records.entry(
+            segment.marker,
+            self.next,
+            batch.signal,
+            number,
+            batch.items,
+            batch.body,
+            segment.cipher,
+            self._offset,
+        )
         self.requests.append(request)
         self._add_entry(parts, number, batch.items)
 
@@ -124,7 +144,7 @@ class CommitBuilder:
         seqs = [segment.first + index for segment, index in released]
         seqs += repeated
         commit = Commit(entries, list(rows.values()), seqs, self.branches, exporters)
-        self._add(records.other(self.segment.marker, RecordKind.COMMIT, commit.encode()))
+        self._add_other(RecordKind.COMMIT, commit.encode())
 
     def forget_contexts(self) -> None:
         """Remove the contexts that this adds: it cannot be written."""
@@ -136,14 +156,18 @@ class CommitBuilder:
         if number is None:
             number = self._numbers[key] = len(self._numbers)
             self.contexts[number] = context
-            record = records.other(self.segment.marker, RecordKind.CONTEXT, context.encode(), number)
-            self._add(record)
-            self._add(record)  # twice: damage to the only one would cost every entry that needs it
+            payload = context.encode()
+            self._add_other(RecordKind.CONTEXT, payload, number)
+            self._add_other(RecordKind.CONTEXT, payload, number)  # damage to the only one would cost all its entries
         return number
 
     def _add_entry(self, parts: list[bytes], number: int, items: int) -> None:
         self.spots.append((self._offset, number, items))
         self._add(parts)
+
+    def _add_other(self, kind: RecordKind, payload: bytes, context: int = 0) -> None:
+        segment = self.segment
+        self._add(records.other(segment.marker, kind, payload, context, segment.cipher, self._offset))
 
     def _add(self, parts: list[bytes]) -> None:
         self.parts += parts

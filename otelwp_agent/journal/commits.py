@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from otelwp_agent.journal.metrics import JournalMetrics
     from otelwp_agent.journal.pending_changes import PendingChanges
     from otelwp_agent.journal.segments import SegmentStore
+    from otelwp_agent.sealing.message_memory import MessageMemory
 
 MAX_GROUP = 4 * 2**20
 """Maximum bytes of one commit with more than one request."""
@@ -56,6 +57,7 @@ class CommitLoop:
         admission: Admission,
         failure: Failure,
         metrics: JournalMetrics,
+        messages: MessageMemory,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
         """Prepare; `sync` is the setting of the configuration."""
@@ -68,6 +70,7 @@ class CommitLoop:
         self._admission = admission
         self._failure = failure
         self._metrics = metrics
+        self._messages = messages
         self._log = log
         self._requests: list[PendingRequest] = []
         self._scheduled = False
@@ -169,7 +172,9 @@ class CommitLoop:
         builder = CommitBuilder(segment, self._store.context_numbers)
         if not segment.size:
             accounts = list(self._changes.written.values())
-            builder.begin_segment(JournalSnapshot(segment.first, accounts, time.time(), self._store.adjusted))
+            remembered = self._messages.rows()
+            snapshot = JournalSnapshot(segment.first, accounts, time.time(), self._store.adjusted, remembered)
+            builder.begin_segment(snapshot)
         source = self._store.source(segment)
         if source is not None:
             for index, record, context, done in self._entry_store.living(source, MAX_GROUP):
@@ -264,9 +269,10 @@ class CommitLoop:
         self._failure.clear()
         self._report_mark()
         entries = []
+        overhead = HEADER_BYTES + (segment.cipher.overhead if segment.cipher is not None else 0)
         for place, request in enumerate(builder.requests, index):
             batch = request.batch
-            entries.append(entry_store.begin(segment, place, batch.items, HEADER_BYTES + len(batch.body)))
+            entries.append(entry_store.begin(segment, place, batch.items, overhead + len(batch.body)))
         for entry, request in zip(entries, builder.requests, strict=True):
             request.written(entry)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from otelwp_agent.at_rest.loading import load_keys
 from otelwp_agent.component import ComponentHealth
 from otelwp_agent.errors import Overloaded
 from otelwp_agent.journal import opening
@@ -30,13 +31,16 @@ from otelwp_agent.journal.pending_changes import PendingChanges, row_of
 from otelwp_agent.journal.reserve import Reserve
 from otelwp_agent.journal.segments import SegmentStore
 from otelwp_agent.model.receipt import Outcome
+from otelwp_agent.sealing.message_memory import MessageMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import structlog
 
+    from otelwp_agent.at_rest.keys import StorageKeys
     from otelwp_agent.config.service import JournalConfig
+    from otelwp_agent.config.storage_encryption import StorageEncryption
     from otelwp_agent.journal.claims import Done, JournalClaim, JournaledRequest
     from otelwp_agent.journal.commit_builder import PendingRequest
     from otelwp_agent.journal.records import ExporterRow, JournalRecord, RequestContext
@@ -55,13 +59,16 @@ class Journal:
         ledgers: Ledgers,
         registry: Registry,
         log: structlog.typing.FilteringBoundLogger,
+        messages: MessageMemory | None = None,
     ) -> None:
-        """Store the sums of `ledgers`; `open` opens the directory."""
+        """Store the sums of `ledgers`, and the ids of accepted `messages`; `open` opens the directory."""
         self.directory = Path(settings.directory)
         self.max_size = settings.max_size
+        self.messages = MessageMemory() if messages is None else messages
         self.on_closed: Callable[[], None] = lambda: None
         """Called when an entry was closed: waiting ones may have capacity now."""
         self._ledgers = ledgers
+        self._encryption = settings.encryption
         self._log = log
         self._changes = PendingChanges()
         self._entry_store = EntryStore(self, log)
@@ -80,6 +87,7 @@ class Journal:
             self._admission,
             self._failure,
             self._metrics,
+            self.messages,
             log,
         )
         self.admit = self._admission.admit
@@ -133,7 +141,9 @@ class Journal:
 
     def open(self) -> Recovered:
         """Lock and read the directory, and correct the ledgers; raises `StartError`."""
+        self._store.keys = load_keys(self._encryption, "service.journal.encryption", own=True)
         recovered = self._store.open()
+        self.messages.restore(recovered.messages)
         lost, again = opening.put_right(recovered, self._ledgers)
         self._store.adjusted = bool(lost or again or recovered.damage)
         self._changes.written = {ledger: row_of(ledger) for ledger in self._ledgers}
@@ -142,6 +152,14 @@ class Journal:
         self._reserve.hold()
         self._admission.measure()
         return recovered
+
+    def encrypt_with(self, settings: StorageEncryption | None) -> None:
+        """Encrypt what is written from now on with other keys; raises `StartError`, and then changes nothing."""
+        keys, current = load_keys(settings, "service.journal.encryption", own=True), self._store.keys
+        self._encryption = settings
+        if _ids(keys) != _ids(current):
+            self._store.use_keys(keys)
+            self._log.info("journal keys changed", keys=keys.ids if keys is not None else [])
 
     def start(self) -> None:
         """Delete what a previous run has settled, and check each second that no file has disappeared."""
@@ -263,3 +281,8 @@ class Journal:
                 ledger.settle(Outcome.DROPPED, entry.items, "journal_damaged")
                 self.settled(ledger)
         self.closed(entry)
+
+
+def _ids(keys: StorageKeys | None) -> list[str]:
+    """Return the ids of the keys that write, then of those that read."""
+    return [*keys.writing_ids, *keys.ids] if keys is not None else []

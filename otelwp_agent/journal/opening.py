@@ -6,6 +6,7 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
+from otelwp_agent.at_rest.errors import FileKeyError, SealedDataError
 from otelwp_agent.errors import StartError
 from otelwp_agent.journal.recovery import read_directory
 from otelwp_agent.model.receipt import Outcome
@@ -14,19 +15,28 @@ from otelwp_agent.storage import files
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from otelwp_agent.at_rest.keys import StorageKeys
     from otelwp_agent.journal.recovery import Recovered
     from otelwp_agent.model.ledgers import Ledgers
 
 
-def take(directory: Path) -> tuple[int, Recovered]:
-    """Open, lock and read a directory; raises `StartError`. Closing the descriptor unlocks it."""
+def take(directory: Path, keys: StorageKeys | None = None) -> tuple[int, Recovered]:
+    """Open, lock and read a directory, encrypted segments with `keys`; raises `StartError`.
+
+    Closing the descriptor unlocks it.
+    """
     held = -1
     try:
         files.make_directory(directory)
         held = lock(directory)
-        recovered = read_directory(directory)
+        recovered = read_directory(directory, keys=keys)
         if recovered.torn:  # after the next write it would look like damage
             _cut(recovered)
+    except (FileKeyError, SealedDataError) as error:
+        files.close(held)
+        raise StartError(
+            f"service.journal.encryption: {error}. Nothing was changed: the requests in {directory} wait for it"
+        ) from error
     except OSError as error:
         if held >= 0:
             files.close(held)

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from operator import gt
 from typing import TYPE_CHECKING
 
+import orjson
+
 from otelwp_agent.journal.mark import read_mark
 from otelwp_agent.journal.records import (
-    HEADER_BYTES,
     Account,
     Commit,
     JournalDamage,
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from otelwp_agent.at_rest.keys import StorageKeys
     from otelwp_agent.journal.mark import Mark
     from otelwp_agent.journal.records import ExporterRow
+    from otelwp_agent.sealing.message_memory import MessageRow
 
 Key = tuple[str, str, str]
 """Pipeline, receiver, tenant."""
@@ -52,6 +55,8 @@ class Recovered:
     """The last sums of the exporters."""
     branches: dict[int, set[tuple[int, str]]] = field(default_factory=dict)
     """Settled branches of entries that are not settled."""
+    messages: list[MessageRow] = field(default_factory=list)
+    """The messages that were accepted and remembered, since the start of the newest segment."""
     damage: list[tuple[Path, JournalDamage]] = field(default_factory=list)
     torn: int = 0
     """Bytes of an unfinished last write, which was not acknowledged."""
@@ -80,22 +85,26 @@ class Recovered:
             segment.close()
 
 
-def read_directory(directory: Path, *, write: bool = True) -> Recovered:
-    """Read every segment in `directory`; raises `OSError`."""
+def read_directory(directory: Path, *, write: bool = True, keys: StorageKeys | None = None) -> Recovered:
+    """Read every segment in `directory`, encrypted ones with `keys`.
+
+    Raises `OSError`, `FileKeyError` if a segment is encrypted for none of `keys`, `SealedDataError` if a data key was
+    changed.
+    """
     recovered = Recovered()
     # Read it before the segments: a running agent only appends to them.
     recovered.mark, recovered.mark_damaged = read_mark(directory)
     try:
-        _read_segments(directory, recovered, write=write)
+        _read_segments(directory, recovered, write=write, keys=keys)
     except BaseException:
         recovered.close()
         raise
     return recovered
 
 
-def _read_segments(directory: Path, recovered: Recovered, *, write: bool) -> None:
+def _read_segments(directory: Path, recovered: Recovered, *, write: bool, keys: StorageKeys | None) -> None:
     for name in sorted(os.listdir(directory)):  # noqa: PTH208 - raises if it is not permitted, unlike `glob`
-        segment = Segment.open(directory / name, write=write)
+        segment = Segment.open(directory / name, write=write, keys=keys)
         if segment is not None:
             recovered.segments.append(segment)
     segments = recovered.segments
@@ -113,6 +122,8 @@ class _SegmentReading:
         self.segment = segment
         self._before = before
         self._recovered = recovered
+        self._message: MessageRow | None = None
+        """The message of the next entry."""
         self._released = array("Q")
         self._uncovered: list[tuple[int, Key, int]] = []
         """Entries, once for each of their ledgers, without sums after them yet: number, ledger, items."""
@@ -126,6 +137,7 @@ class _SegmentReading:
             segment.first = self._before.end  # if neither its snapshot nor an entry states it
         for found in segment.scan():
             if isinstance(found, JournalDamage):
+                self._message = None  # perhaps its entry is damaged
                 if last and found.offset + found.length == segment.size:
                     recovered.torn += found.length
                 else:
@@ -141,7 +153,7 @@ class _SegmentReading:
                     self._skip_to(commit.entries.stop, found.offset)
                 self._commit(commit)
             else:
-                if not known:
+                if not known and found.kind is not RecordKind.MESSAGE:
                     segment.first, known = found.seq, True
                 self._add(found)
         self._accept_uncovered()
@@ -164,6 +176,7 @@ class _SegmentReading:
     def _begin(self, snapshot: JournalSnapshot) -> None:
         segment, recovered = self.segment, self._recovered
         segment.first = snapshot.first
+        recovered.messages = list(snapshot.messages)
         if segment is not recovered.segments[0] and not snapshot.adjusted:
             recovered.problems += _differences(segment, snapshot, recovered)
         recovered.accounts.update({row[:3]: row for row in snapshot.accounts})
@@ -212,12 +225,15 @@ class _SegmentReading:
         segment.sizes.extend([0] * gap)
 
     def _add(self, record: JournalRecord) -> None:
-        """Add an entry; numbers missing before it were damaged."""
+        """Add an entry, or the message of the next one; numbers missing before an entry were damaged."""
         segment = self.segment
+        if record.kind is RecordKind.MESSAGE:
+            self._message = orjson.loads(record.payload)
+            return
         if record.seq < segment.end:
             return
         self._skip_to(record.seq, record.offset)
-        size = len(record.payload) + HEADER_BYTES
+        size = record.size
         segment.states.append(WAITING)
         segment.offsets.append(record.offset)
         segment.items.append(record.items)
@@ -225,6 +241,9 @@ class _SegmentReading:
         segment.sizes.append(size)
         segment.live += 1
         segment.live_bytes += size
+        if self._message is not None:
+            self._recovered.messages.append(self._message)
+            self._message = None
         if record.kind is RecordKind.MOVED:
             self._released.append(record.moved_from())
         else:

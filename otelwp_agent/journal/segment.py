@@ -10,6 +10,8 @@ from array import array
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from otelwp_agent.at_rest.errors import SealedDataError
+from otelwp_agent.at_rest.file_keys import open_file_key
 from otelwp_agent.journal import records
 from otelwp_agent.storage import files
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from otelwp_agent.at_rest.cipher import FileCipher
+    from otelwp_agent.at_rest.keys import StorageKeys
     from otelwp_agent.journal.records import JournalDamage, JournalRecord, RequestContext
 
 _NAME = re.compile(r"(\d{10})-([0-9a-f]{16})\.journal")
@@ -51,8 +55,8 @@ class Segment:
     """
 
     __slots__ = (
-        "_identity", "_name", "context_numbers", "contexts", "displaced", "fd", "first", "items", "kept", "live",
-        "live_bytes", "marker", "number", "offsets", "path", "size", "sizes", "states", "waiting_for",
+        "_identity", "_name", "cipher", "context_numbers", "contexts", "data_key", "displaced", "fd", "first", "items",
+        "kept", "live", "live_bytes", "marker", "number", "offsets", "path", "size", "sizes", "states", "waiting_for",
     )  # fmt: skip
 
     def __init__(self, path: Path, number: int, marker: bytes, fd: int, first: int) -> None:
@@ -63,6 +67,10 @@ class Segment:
         self.fd = fd
         self.first = first
         self.size = 0
+        self.cipher: FileCipher | None = None
+        """Encrypts and decrypts its records; `None` if they are not encrypted."""
+        self.data_key = b""
+        """The encrypted key of `cipher` (`at_rest.slots`)."""
         self.displaced = False
         """Whether a check has found that the file is no longer at its path."""
         self._name = str(path)
@@ -84,12 +92,14 @@ class Segment:
         self.contexts: dict[int, RequestContext] = {}
 
     @classmethod
-    def create(cls, directory: Path, number: int, first: int) -> Segment:
-        """Create an empty file; raises `OSError`."""
+    def create(cls, directory: Path, number: int, first: int, keys: StorageKeys | None = None) -> Segment:
+        """Create an empty file, whose records are encrypted if there are `keys`; raises `OSError`."""
         marker = os.urandom(records.MARKER_BYTES)
         path = directory / f"{number:010d}-{marker.hex()}.journal"
         fd = files.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         segment = cls(path, number, marker, fd, first)
+        if keys is not None:
+            segment.cipher, segment.data_key = keys.new_cipher(marker)
         try:
             segment._identify()
         except OSError:
@@ -99,8 +109,12 @@ class Segment:
         return segment
 
     @classmethod
-    def open(cls, path: Path, *, write: bool = True) -> Segment | None:
-        """Open an existing file; return `None` if its name is not a segment's. Raises `OSError`."""
+    def open(cls, path: Path, *, write: bool = True, keys: StorageKeys | None = None) -> Segment | None:
+        """Open an existing file; return `None` if its name is not a segment's.
+
+        Raises `OSError`, `FileKeyError` if it is encrypted for none of `keys`, `SealedDataError` if its data key was
+        changed.
+        """
         found = _NAME.fullmatch(path.name)
         if found is None:
             return None
@@ -108,10 +122,30 @@ class Segment:
         segment = cls(path, int(found[1]), bytes.fromhex(found[2]), fd, 0)
         try:
             segment.size = segment._identify().st_size
-        except OSError:
+            segment._unlock(keys)
+        except BaseException:
             segment.close()
             raise
         return segment
+
+    def _unlock(self, keys: StorageKeys | None) -> None:
+        """Open the data key, if the file has one. If all copies of it are damaged, all records are damage."""
+        failure: SealedDataError | None = None
+        for found in records.read(files.read_at(self.fd, records.KEYS_WINDOW, 0), self.marker):
+            if isinstance(found, records.JournalDamage):
+                continue  # without a cipher, so are encrypted records
+            if found.kind is not records.RecordKind.KEY:
+                return
+            payload = bytes(found.payload)
+            try:
+                self.cipher = open_file_key(keys, payload, self.marker, self.path.name)
+            except SealedDataError as error:
+                failure = error  # the other copy may be unchanged
+            else:
+                self.data_key = payload
+                return
+        if failure is not None:
+            raise failure
 
     @property
     def is_in_place(self) -> bool:
@@ -167,13 +201,20 @@ class Segment:
 
     def scan(self) -> Iterator[JournalRecord | JournalDamage]:
         """Yield the records of the file, and the damage between them."""
-        return records.scan(self.fd, self.marker, self.size)
+        for found in records.scan(self.fd, self.marker, self.size, 0, self.cipher):
+            if isinstance(found, records.JournalDamage) or found.kind is not records.RecordKind.KEY:
+                yield found
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether its end can be encrypted: not if something was encrypted for it and not written."""
+        return self.cipher is None or self.cipher.may_encrypt(self.size)
 
     def entry(self, index: int) -> JournalRecord | None:
         """Read one entry; return `None` if it is damaged. Raises `OSError` if the disk cannot be read."""
         offset = self.offsets[index]
         data = memoryview(files.read_at(self.fd, self._room(index), offset))
-        record = records.read_one(data, self.marker, 0)
+        record = records.read_one(data, self.marker, 0, self.cipher, offset)
         if record is None or record.seq != self.first + index:
             return None
         record.offset = offset

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     import structlog
 
+    from otelwp_agent.at_rest.keys import StorageKeys
     from otelwp_agent.journal.commit_builder import CommitBuilder
     from otelwp_agent.journal.entry_store import EntryStore
     from otelwp_agent.journal.metrics import JournalMetrics
@@ -69,6 +70,8 @@ class SegmentStore:
         """Contexts of the newest segment."""
         self.current: Segment | None = None
         """The newest segment, if this run of the agent created it."""
+        self.keys: StorageKeys | None = None
+        """Keys of encrypted segments; new ones are encrypted if it is set. Set it before `open`."""
         self._segment_bytes = max(2**18, min(SEGMENT_BYTES, max_size // 16))
         self._max_size = max_size
         self._number = 0
@@ -103,7 +106,7 @@ class SegmentStore:
 
     def open(self) -> Recovered:
         """Lock the directory and read it; raises `StartError`."""
-        self.lock, recovered = opening.take(self.directory)
+        self.lock, recovered = opening.take(self.directory, self.keys)
         self._entry_store.restore(recovered)
         segments = recovered.segments
         self._number = max((segment.number for segment in segments), default=0)
@@ -125,19 +128,25 @@ class SegmentStore:
         if lock >= 0:
             files.close(lock)
 
+    def use_keys(self, keys: StorageKeys | None) -> None:
+        """Encrypt new segments with `keys`, beginning with the next commit."""
+        self.keys = keys
+        self.current = None
+
     def newest(self) -> Segment:
         """Return the segment to write to: a new one when the one before is full. Raises `OSError`."""
         segment = self.current
         if (
             segment is not None
             and segment.size < self._segment_bytes
+            and segment.is_writable
             and len(self.context_numbers) < records.MAX_CONTEXTS // 4
         ):
             return segment
         if self._directory_lost:
             self._open_directory_again()
         self._number += 1
-        segment = Segment.create(self.directory, self._number, self.next)
+        segment = Segment.create(self.directory, self._number, self.next, self.keys)
         try:
             os.fsync(self.lock)  # or a power failure could remove the new file
         except OSError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from otelwp_agent.at_rest.slots import key_ids
 from otelwp_agent.journal import opening
 from otelwp_agent.journal.audit import report_of
 from otelwp_agent.journal.records import Commit, JournalDamage, JournalSnapshot, RecordKind
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from otelwp_agent.at_rest.keys import StorageKeys
     from otelwp_agent.journal.records import JournalRecord
     from otelwp_agent.journal.recovery import Recovered
     from otelwp_agent.journal.segment import Segment
@@ -47,6 +49,8 @@ class Verification:
     marked: int | None = None
     """The number of the last acknowledged entry according to the mark."""
     torn_bytes: int = 0
+    keys: dict[str, int] = field(default_factory=dict)
+    """Number of segments that each key opens, by its id; "" for segments that are not encrypted."""
     waiting: dict[str, WaitingEntries] = field(default_factory=dict)
     """By pipeline."""
     problems: list[str] = field(default_factory=list)
@@ -56,21 +60,21 @@ class Verification:
         return {**asdict(self), "sound": not self.problems}
 
 
-def verify_directory(directory: Path) -> Verification:
-    """Read a journal and check everything in it; raises `OSError`."""
+def verify_directory(directory: Path, keys: StorageKeys | None = None) -> Verification:
+    """Read a journal and check everything in it; raises `OSError` and the errors of `read_directory`."""
     try:
         lock = opening.lock(directory)
     except BlockingIOError:
-        return _verify(directory, in_use=True)
+        return _verify(directory, keys, in_use=True)
     try:
-        return _verify(directory, in_use=False)
+        return _verify(directory, keys, in_use=False)
     finally:
         files.close(lock)
 
 
-def _verify(directory: Path, *, in_use: bool) -> Verification:
+def _verify(directory: Path, keys: StorageKeys | None, *, in_use: bool) -> Verification:
     found = Verification(str(directory), in_use)
-    recovered = read_directory(directory, write=False)
+    recovered = read_directory(directory, write=False, keys=keys)
     try:
         found.segments = len(recovered.segments)
         found.bytes = sum(segment.size for segment in recovered.segments)
@@ -83,6 +87,8 @@ def _verify(directory: Path, *, in_use: bool) -> Verification:
             found.problems.append("mark: damaged; whether the end of the journal is missing is unknown")
         before: Segment | None = None
         for segment in recovered.segments:
+            for key in key_ids(segment.data_key) if segment.data_key else [""]:
+                found.keys[key] = found.keys.get(key, 0) + 1
             found.problems += _order_problems(segment, before)
             before = segment
         _count_waiting(recovered, found)
@@ -122,7 +128,7 @@ class _Order:
             entries = Commit.decode(record.payload).entries
             if following is not None and entries.stop > following:
                 yield f"a commit names entry {entries.stop - 1}, which is missing"
-        else:
+        elif record.kind is not RecordKind.MESSAGE:
             if following is not None and record.seq != following:
                 yield f"entry {record.seq} follows where {following} should"
             if record.context not in self._contexts:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 _V6_NETWORK = 64
 """Prefix length of the IPv6 network that counts as one peer: a host usually has all addresses of a /64."""
 _CACHED = 4096
-"""Decisions about single addresses that `AccessList` keeps, so that an address is parsed once."""
+"""Addresses whose key, or whose decision of an `AccessList`, is kept, so that an address is parsed once."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+@lru_cache(maxsize=_CACHED)
 def peer_key(address: str) -> str:
     """Return the key that identifies a peer: an IPv4 address, or the /64 network of an IPv6 address."""
     if ":" not in address:

@@ -5,6 +5,9 @@ the background and spends them without asking. Before the first lease of a key, 
 while the store is unreachable, the replica's own share applies: the limit divided by the expected replicas. Units that
 were spent from the share are reported with the next lease, so the store charges them too.
 
+After an outage, only what is not available again in the share is reported: the other units would have been charged in
+the past, and the rate has replaced them.
+
 A lease is at most a share of the burst (or a single request), and leased units that are spent are charged to the
 replica's share as well. So of units that are available at once, all replicas together spend at most the burst.
 """
@@ -39,11 +42,11 @@ class Lease:
 
     __slots__ = (
         "ahead_until",
+        "asked",
         "demand",
         "heard",
         "key",
         "largest",
-        "latest",
         "rate",
         "share",
         "spent",
@@ -66,10 +69,10 @@ class Lease:
         """Units requested per second, a moving average."""
         self.largest = 1.0
         """Largest cost of a request, at most the burst."""
-        self.latest = 1.0
-        """Largest cost of a request since the last report."""
         self.used = now
         """Time of the last request."""
+        self.asked = now - FRESH
+        """Time at which the last report was made."""
         self.heard = -math.inf
         """Time of the last answer."""
         self.ahead_until = -math.inf
@@ -96,7 +99,17 @@ class LeaseRequest:
 class SharedRates:
     """The rates of many keys, shared with other replicas. It has the methods of `Gcra`."""
 
-    __slots__ = ("_connected", "_due", "_leases", "_local", "_max_keys", "_on_demand", "_replicas", "name")
+    __slots__ = (
+        "_connected",
+        "_connected_at",
+        "_due",
+        "_leases",
+        "_local",
+        "_max_keys",
+        "_on_demand",
+        "_replicas",
+        "name",
+    )
 
     def __init__(
         self, name: str, replicas: int, on_demand: Callable[[], None] = lambda: None, max_keys: int = MAX_KEYS
@@ -111,6 +124,8 @@ class SharedRates:
         self._due: dict[Hashable, Lease] = {}
         """Leases to report or to renew."""
         self._connected = False
+        self._connected_at = math.inf
+        """Time of the first answer after the last outage."""
 
     def __len__(self) -> int:
         """Return the number of keys in memory."""
@@ -127,7 +142,6 @@ class SharedRates:
         lease.wanted += cost
         need = min(cost, rate.burst)
         lease.largest = max(lease.largest, need)
-        lease.latest = max(lease.latest, cost)
         if lease.tokens >= need:
             lease.tokens -= cost
             if lease.tokens < 0:  # the cost exceeds the burst
@@ -215,11 +229,14 @@ class SharedRates:
 
     def granted(self, request: LeaseRequest, tokens: float, ahead: float, now: float) -> None:
         """Add leased `tokens`; the number of the key is `ahead` seconds ahead of the time."""
-        self._connected = True
+        if not self._connected:
+            self._connected, self._connected_at = True, now
         lease = self._leases.get(request.key)
         if lease is None:
             return
         lease.tokens += tokens
+        if lease.heard < self._connected_at or now - lease.heard > FRESH:  # units were spent while the answer was late
+            lease.spent = max(0.0, min(lease.spent, self._outstanding(lease, now) - request.spent))
         lease.heard = now
         lease.ahead_until = now + ahead
 
@@ -228,10 +245,11 @@ class SharedRates:
         lease = self._leases.get(request.key)
         if lease is not None and request.spent > 0:
             lease.spent += request.spent
+            self._due[request.key] = lease
 
     def disconnected(self) -> None:
         """Use the replica's share, in addition to the units that are leased already."""
-        self._connected = False
+        self._connected, self._connected_at = False, math.inf
 
     def _open(self, key: Hashable, rate: Rate, now: float) -> Lease | None:
         """Return a new lease of `key`, or `None` if there are too many."""
@@ -249,21 +267,24 @@ class SharedRates:
         interval = lease.rate.interval
         return max(0.0, lease.ahead_until - now + (need - lease.tokens) * interval - lease.rate.window)
 
+    def _outstanding(self, lease: Lease, now: float) -> float:
+        """Return the units that were spent from the share and are not available again."""
+        return self._local.reset_after(lease.key, now) * lease.share.per_second
+
     def _request(self, lease: Lease, now: float) -> LeaseRequest:
         rate, share = lease.rate, lease.share
-        elapsed = max(REFRESH, min(now - lease.heard, FRESH))
-        lease.demand += _WEIGHT * (lease.wanted / elapsed - lease.demand)
-        lease.wanted = 0.0
+        lease.demand += _WEIGHT * (lease.wanted / max(REFRESH, now - lease.asked) - lease.demand)
+        lease.wanted, lease.asked = 0.0, now
         window = max(rate.window, ADVANCE)
+        if lease.heard < self._connected_at:
+            lease.spent = min(lease.spent, self._outstanding(lease, now))
         if now - lease.used > IDLE:
             want, spent = 0.0, lease.spent - lease.tokens
             lease.tokens = 0.0
         else:
             most = max(share.burst, rate.per_second * ADVANCE / self._replicas, lease.largest)
             want = max(0.0, min(most, max(lease.demand * ADVANCE, lease.largest)) - lease.tokens)
-            # After an outage, no more is charged than the share of the burst, of a second, or the largest request.
-            spent = min(lease.spent, max(share.burst, share.per_second, lease.latest))
+            spent = lease.spent
         lease.spent = 0.0
-        lease.latest = 1.0
         least = max(0.0, min(want, lease.largest - lease.tokens))
         return LeaseRequest(lease.key, rate, window, spent, max(0.0, lease.ahead_until - now), want, least)

@@ -28,14 +28,15 @@ COALESCE = 0.005
 """Seconds for which an urgent call waits for further keys."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Seconds between attempts while Redis is unreachable."""
-_FIELDS = 6
 
 SCRIPT = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
-local answers = {}
+local answers = {string.format('%.6f', now)}
+local deadline = tonumber(ARGV[1])
+if now > deadline then return answers end
 for i, key in ipairs(KEYS) do
-  local at = (i - 1) * 6
+  local at = (i - 1) * 6 + 1
   local interval, window = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   local spent, floor = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
   local want, least = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
@@ -48,15 +49,17 @@ for i, key in ipairs(KEYS) do
   end
   due = due + granted * interval
   redis.call('SET', key, string.format('%.17g', due), 'PX', math.ceil((due - now) * 1000) + 60000)
-  answers[2 * i - 1] = string.format('%.17g', granted)
-  answers[2 * i] = string.format('%.17g', due - now)
+  answers[2 * i] = string.format('%.17g', granted)
+  answers[2 * i + 1] = string.format('%.17g', due - now)
 end
 return answers
 """
 """For each key: charges `spent` units, and leases `want` units, or as many as there are, at least `least`, or none.
 
-Arguments by key: interval, window, spent, floor, want, least. Answers by key: the leased units, and the seconds by
-which the number is ahead of the time.
+Arguments: the deadline of the call in server time, then by key: interval, window, spent, floor, want, least. Answers:
+the server's time, then by key: the leased units, and the seconds by which the number is ahead of the time. After the
+deadline, only the time is returned and nothing is charged. So a call has no effect that is executed late, because
+Redis hung while it was sent: the replica has given it up and reports its units again.
 """
 
 
@@ -97,6 +100,9 @@ class RedisStore:
         self._client: Any = None
         self._script: Any = None
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._ahead = math.inf
+        """Seconds by which the clock of Redis is ahead of `clock`, at least; infinite before the first answer."""
 
     def wake(self) -> None:
         """Call Redis soon: a key needs units."""
@@ -123,6 +129,7 @@ class RedisStore:
         except ValueError as error:
             raise StartError(f"redis.url: {error}") from error
         self._script = self._client.register_script(SCRIPT)
+        self._stopping = False
         self._task = spawn(self._run(), name="rate_limiter: lease units from Redis")
 
     async def stop(self) -> None:
@@ -130,6 +137,9 @@ class RedisStore:
         task, self._task = self._task, None
         if task is None:
             return
+        # The client sends with `asyncio.wait_for`, which loses a cancellation on Python 3.11 if the send just ended:
+        # without the flag, the task would never end.
+        self._stopping = True
         task.cancel()
         await asyncio.wait([task])
         if self.connected:
@@ -141,7 +151,10 @@ class RedisStore:
     async def _run(self) -> None:
         pause = SHORTEST_PAUSE
         while True:
-            if await self._exchange():
+            answers = await self._exchange()
+            if self._stopping:
+                return
+            if answers:
                 pause = SHORTEST_PAUSE
                 await self._rest()
             else:
@@ -185,8 +198,19 @@ class RedisStore:
         for _, each in requests:
             arguments += map(repr, (each.rate.interval, each.window, each.spent, each.floor, each.want, each.least))
         async with asyncio.timeout(self._timeout):
-            answer = await self._script(keys=keys, args=arguments)
-        return _checked(answer, [each for _, each in requests])
+            answers = await self._run_script(keys, arguments)
+            if keys and not answers:  # late: the clock of Redis was set forward, and is now known
+                answers = await self._run_script(keys, arguments)
+        return _checked(answers, [each for _, each in requests])
+
+    async def _run_script(self, keys: list[str], arguments: list[str]) -> list[Any]:
+        """Return the answers of the script, and note the server's time."""
+        deadline = self._clock() + self._timeout + self._ahead
+        answers = await self._script(keys=keys, args=[repr(deadline), *arguments])
+        if not isinstance(answers, list) or not answers:
+            raise InvalidAnswerError
+        self._ahead = _number(answers[0]) - self._clock()
+        return answers[1:]
 
     def _found(self) -> None:
         if not self.connected:
@@ -205,20 +229,28 @@ class RedisStore:
         self.failure = f"{reason}: {type(error).__name__}"
 
 
-def _checked(answer: object, requests: Sequence[LeaseRequest]) -> list[tuple[float, float]]:
-    """Return (leased units, seconds ahead) for each request; raise `InvalidAnswerError` if the answer is nonsense."""
-    if not isinstance(answer, list) or len(answer) != 2 * len(requests):
+def _checked(answers: Sequence[object], requests: Sequence[LeaseRequest]) -> list[tuple[float, float]]:
+    """Return (leased units, seconds ahead) for each request; raise `InvalidAnswerError` if the answers are nonsense."""
+    if len(answers) != 2 * len(requests):
         raise InvalidAnswerError
     found = []
-    for request, tokens, ahead in zip(requests, answer[::2], answer[1::2], strict=True):
-        try:
-            units, seconds = float(tokens), float(ahead)
-        except (TypeError, ValueError):
-            raise InvalidAnswerError from None
-        if not (0 <= units <= request.want and 0 <= seconds < math.inf):
+    for request, tokens, ahead in zip(requests, answers[::2], answers[1::2], strict=True):
+        units, seconds = _number(tokens), _number(ahead)
+        if units > request.want:
             raise InvalidAnswerError
         found.append((units, seconds))
     return found
+
+
+def _number(value: Any) -> float:  # noqa: ANN401 - what Redis has answered
+    """Return a number that is finite and not negative; raise `InvalidAnswerError`."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InvalidAnswerError from None
+    if not 0 <= number < math.inf:
+        raise InvalidAnswerError
+    return number
 
 
 def _reason(error: Exception) -> str:

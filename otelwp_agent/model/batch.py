@@ -3,6 +3,7 @@
 Invariants:
 
 * `body` is a serialized `Export{Traces,Metrics,Logs}ServiceRequest`. The concatenation of two is the merged request.
+* With `encodings`, the body is compressed or encrypted: such a batch is never read, merged or split.
 * `shares` are `(receipt, items)` pairs in the order of the items in `body`; their counts add up to `items`. A component
   that drops items keeps the order and settles the dropped items (`selection.Selection`).
 * A batch is never changed after it has been forwarded; `with_body` makes a changed copy.
@@ -17,6 +18,7 @@ from otelwp_agent.model.receipt import SHUTDOWN, Outcome, Receipt
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from otelwp_agent.model.message import Message
     from otelwp_agent.model.signal import Signal
 
 Share = tuple[Receipt, int]
@@ -32,6 +34,25 @@ class ItemAllowance(Protocol):
 
     def refund(self, items: int, size: int) -> None:
         """Take back a `charge`: the request was refused for another reason."""
+
+
+class Resealable(Protocol):
+    """The content of a sealed batch, which can be sealed again: with a new time and current keys, and the same id."""
+
+    @property
+    def envelope(self) -> bytes:
+        """The envelope that was sealed last."""
+
+    @property
+    def sealed_at(self) -> float:
+        """When that was, in seconds since 1970."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory of the content."""
+
+    async def seal_again(self, *, refresh: bool) -> bytes:
+        """Return a new envelope; with `refresh`, request the keys of the recipient before."""
 
 
 class Origin:
@@ -63,7 +84,9 @@ class Origin:
 class Batch:
     """One or several merged requests, serialized."""
 
-    __slots__ = ("admitted", "body", "encodings", "items", "origin", "shares", "signal")
+    __slots__ = (
+        "admitted", "body", "encodings", "items", "message", "origin", "plain_size", "resealable", "shares", "signal",
+    )  # fmt: skip
 
     def __init__(  # noqa: PLR0913, PLR0917 - a record: each argument is a field
         self,
@@ -84,13 +107,24 @@ class Batch:
         self.admitted = False
         """Set by a fan-out when every branch had capacity for the batch: other branches may have accepted it already,
         so that bounded buffers must accept it, even beyond their capacity. It does not survive merging."""
+        self.message: Message | None = None
+        """The request that a receiver made the batch of, if it is processed once. Copies of the batch have none."""
+        self.plain_size = 0
+        """Bytes of the body before it was encoded in this agent; 0 if it was not."""
+        self.resealable: Resealable | None = None
+        """The content of `body`, if that is an envelope that this agent has sealed."""
 
     def __len__(self) -> int:
         """Return the size of the body in bytes."""
         return len(self.body)
 
+    @property
+    def memory(self) -> int:
+        """Bytes that its body takes in memory, with what is kept to seal it again."""
+        return len(self.body) if self.resealable is None else len(self.body) + self.resealable.size
+
     def with_body(self, body: bytes, items: int | None = None, shares: Sequence[Share] | None = None) -> Batch:
-        """Return a copy with another body, and with other items and shares if given."""
+        """Return a copy with another body of the same encodings, and with other items and shares if given."""
         batch = Batch(
             self.signal,
             body,
@@ -100,6 +134,18 @@ class Batch:
             self.encodings,
         )
         batch.admitted = self.admitted
+        if body is self.body:
+            batch.plain_size = self.plain_size
+            batch.resealable = self.resealable
+        return batch
+
+    def encoded(self, encoding: str, body: bytes, resealable: Resealable | None = None) -> Batch:
+        """Return a copy whose body was encoded with `encoding`, after the encodings that it had."""
+        encodings = (*self.encodings, encoding)
+        batch = Batch(self.signal, body, self.items, self.origin, self.shares, encodings)
+        batch.admitted = self.admitted
+        batch.plain_size = self.plain_size if self.encodings else len(self.body)
+        batch.resealable = resealable
         return batch
 
     def settle(self, outcome: Outcome, reason: str = "") -> None:
@@ -132,17 +178,24 @@ class Batch:
 
 
 def merge(batches: Sequence[Batch], origin: Origin | None = None) -> Batch:
-    """Merge `batches` in order into one batch. There must be at least one, all of one signal and encoding."""
+    """Merge `batches` in order into one batch. There must be at least one, all of one signal.
+
+    Raises `ValueError` if there are several and any is encoded.
+    """
     first = batches[0]
     if len(batches) == 1 and origin is None:
         return first
     shares: list[Share] = []
     items = 0
     for batch in batches:
+        if batch.encodings and len(batches) > 1:
+            raise ValueError(f"bodies that are encoded with {', '.join(batch.encodings)} cannot be merged")
         shares += batch.shares
         items += batch.items
-    body = b"".join([batch.body for batch in batches])
-    return Batch(first.signal, body, items, origin or first.origin, shares, first.encodings)
+    body = b"".join([batch.body for batch in batches]) if len(batches) > 1 else first.body
+    merged = Batch(first.signal, body, items, origin or first.origin, shares, first.encodings)
+    merged.plain_size, merged.resealable = first.plain_size, first.resealable
+    return merged
 
 
 def divide(shares: Sequence[Share], sizes: Sequence[int]) -> list[list[Share]]:

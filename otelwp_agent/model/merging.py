@@ -1,7 +1,7 @@
 """Decide which batches may be merged, and merge them up to limits.
 
-Batches of different signals, encodings or tenants are never merged. Which client headers must be the same depends on
-the stage: `merge_key` compares chosen headers, `same_sender` all of them.
+Batches of different signals or tenants are never merged, and encoded batches not at all. Which client headers must be
+the same depends on the stage: `merge_key` compares chosen headers, `same_sender` all of them.
 """
 
 from __future__ import annotations
@@ -67,18 +67,18 @@ class Merger:
 
 
 def merge_key(batch: Batch, headers: Sequence[str]) -> tuple[object, ...]:
-    """Return a hashable key: batches with the same key may be merged if only `headers` matter to later stages."""
+    """Return a hashable key: plain batches with the same key may be merged if only `headers` matter to later stages."""
     origin = batch.origin
     if not headers:
-        return (batch.signal, origin.tenant, batch.encodings)
+        return (batch.signal, origin.tenant)
     get = origin.headers.get
-    return (batch.signal, origin.tenant, batch.encodings, *[get(name) for name in headers])
+    return (batch.signal, origin.tenant, *[get(name) for name in headers])
 
 
 def same_sender(one: Origin, other: Origin) -> bool:
     """Return whether two origins have the same receiver, tenant and headers.
 
-    Batches of one signal and encoding with such origins may be merged without loss for later stages.
+    Plain batches of one signal with such origins may be merged without loss for later stages.
     """
     return one is other or (
         one.tenant == other.tenant and one.receiver == other.receiver and one.headers == other.headers

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from otelwp_agent.model.deliveries import Deliveries
 from otelwp_agent.model.ledgers import Ledgers
+from otelwp_agent.sealing.message_memory import MessageMemory
 from otelwp_agent.transport.in_flight import InFlight
 
 if TYPE_CHECKING:
@@ -28,9 +30,13 @@ class Environment:
     clock: Callable[[], float]
     host: Host
     ledgers: Ledgers = field(default_factory=Ledgers)
+    deliveries: Deliveries = field(default_factory=Deliveries)
+    """Shared by all exporters, also across reloads."""
     dead_letters: DeadLetters | None = None
     """Keeps undeliverable batches."""
     intake: Intake | None = None
     """Writes requests to the journal and feeds them to the pipelines; `None` without a journal."""
+    messages: MessageMemory = field(default_factory=MessageMemory)
+    """The ids of accepted requests of all receivers, also across reloads."""
     in_flight: InFlight = field(default_factory=InFlight)
     """Shared by all receivers and memory limiters, also across reloads."""

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import structlog
 
     from otelwp_agent.component import Consumer
-    from otelwp_agent.model.batch import Batch
+    from otelwp_agent.model.batch import Batch, Share
     from otelwp_agent.model.receipt import Receipt
 
     Refused = tuple[Branch, Batch, ConsumeError]
@@ -239,6 +239,8 @@ def _forks(names: Sequence[str], batch: Batch) -> list[Batch | None]:
     runs = [(going, [items for _, items in run]) for going, run in groupby(batch.shares, lambda s: _going(names, s[0]))]
     if len(runs) == 1:
         return _forks_for(runs[0][0], names, batch)
+    if batch.encodings:
+        return _whole_forks(names, batch)
     columns: list[list[Batch]] = [[] for _ in names]
     for (going, _), part in zip(runs, split_batch(batch, [sum(sizes) for _, sizes in runs]), strict=True):
         for column, fork in zip(columns, _forks_for(going, names, part), strict=True):
@@ -251,6 +253,22 @@ def _forks_for(going: Sequence[str], names: Sequence[str], batch: Batch) -> list
     """Return a fork for each branch in `going`, `None` for the others."""
     forks = iter(batch.fork(going))
     return [next(forks) if name in going else None for name in names]
+
+
+def _whole_forks(names: Sequence[str], batch: Batch) -> list[Batch | None]:
+    """Return what `_forks` returns, for an encoded batch of which a branch has settled some receipts.
+
+    The body cannot be split. So a branch gets the items of settled receipts once more, but does not count them.
+    """
+    columns: dict[str, list[Share]] = {name: [] for name in names}
+    for receipt, items in batch.shares:
+        going = _going(names, receipt)
+        for name, fork in zip(going, receipt.part(items).fork(going), strict=True):
+            columns[name].append((fork, items))
+    return [
+        batch.with_body(batch.body, sum(items for _, items in shares), shares) if shares else None
+        for shares in columns.values()
+    ]
 
 
 def _going(names: Sequence[str], receipt: Receipt) -> Sequence[str]:

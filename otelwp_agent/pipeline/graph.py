@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from otelwp_agent.component import (
     Component,
     ComponentId,
+    Connector,
     Context,
     ExporterConfig,
     Kind,
@@ -75,6 +76,7 @@ class Graph(GraphParts):
             for identifier in pipeline.processors:
                 graph._make_processor(pipeline, identifier)
             graph._make_head(pipeline)
+        graph._keep_emptying()
         for pipeline in plan.pipelines.values():
             for identifier in pipeline.receivers:
                 if not graph.is_connector(identifier):
@@ -122,16 +124,17 @@ class Graph(GraphParts):
         if self.environment.intake is not None:
             self.environment.intake.journal.remember_exporters(self._exporter_rows)
 
-    async def retire(self, successor: Graph | None, deadline: float) -> Drained:
+    async def retire(self, successor: Graph | None, deadline: float, *, patient: bool = False) -> Drained:
         """Stop the parts that `successor` does not share, receivers first.
 
-        Drain until `deadline` (on the clock), then drop. Returns the outcomes of the items that the senders still held.
+        Drain until `deadline` (on the clock), then drop. If `patient`, components may take longer to forward what they
+        hold, until the task is cancelled. Returns the outcomes of the items that the senders still held.
         """
         kept = successor.parts() if successor is not None else set()
         delivered = left = in_journal = 0
         for rank in self.stop_order():
             going = [part for part in rank if id(part) not in kept]
-            for drained in await asyncio.gather(*(self._stop(part, deadline) for part in going)):
+            for drained in await asyncio.gather(*(self._stop(part, deadline, patient=patient) for part in going)):
                 delivered += drained.delivered
                 left += drained.left
                 in_journal += drained.kept
@@ -190,6 +193,16 @@ class Graph(GraphParts):
         self.senders[key] = sender
         self._fresh.append(sender)
 
+    def _keep_emptying(self) -> None:
+        """Take the exporters that only send what they hold from the graph before, with their queues."""
+        before = self._before
+        if before is None:
+            return
+        for identifier in self.plan.emptying:
+            if identifier in before.exporters and self._same(self.plan.components[Kind.EXPORTER, identifier]):
+                exporter = self.exporters[identifier] = before.exporters[identifier]
+                self.senders |= {key: one for key, one in before.senders.items() if one.exporter is exporter}
+
     def _make_processor(self, pipeline: PipelinePlan, identifier: ComponentId) -> None:
         key = (pipeline.id, identifier)
         planned = self.plan.components[Kind.PROCESSOR, identifier]
@@ -228,19 +241,21 @@ class Graph(GraphParts):
             pipeline=pipeline,
             in_flight=environment.in_flight,
             ledgers=environment.ledgers,
+            messages=environment.messages,
+            deliveries=environment.deliveries,
             extensions={each: self.extensions[each] for each in planned.references},
         )
         component = build_component(planned, context)
         self._fresh.append(component)
         return component
 
-    async def _stop(self, part: Component | Sender, deadline: float) -> Drained:
+    async def _stop(self, part: Component | Sender, deadline: float, *, patient: bool) -> Drained:
         """Stop one part; log every failure, so that the others are stopped too."""
         log = _context(part).log
         try:
             if isinstance(part, Sender):
                 return await part.drain(deadline)
-            async with asyncio.timeout(max(0.01, deadline - self.environment.clock())):
+            async with asyncio.timeout(None if patient else max(0.01, deadline - self.environment.clock())):
                 await part.shutdown()
         except TimeoutError:
             log.warning("component did not stop in time")
@@ -265,8 +280,9 @@ def _feed_from_journal(*graphs: Graph) -> None:
         return
     heads = {name: head for graph in graphs for name, head in graph.heads.items()}
     processors = [stage for graph in graphs for stage in graph.processors.values()]
+    connectors = [connector for graph in graphs for connector in graph.connectors.values()]
     senders = [sender for graph in graphs for sender in graph.senders.values()]
-    readers: list[Processor | Sender] = [*processors, *senders]
+    readers: list[Processor | Connector | Sender] = [*processors, *connectors, *senders]
     intake.switch(heads, (header for reader in readers for header in reader.headers))
 
 

@@ -146,7 +146,7 @@ class Intake:
             if replay is not None:
                 entry, record, context = replay
                 done = entry.done
-                batch = Batch(record.signal, record.body(), record.items, context.origin, ())
+                batch = Batch(record.signal, record.body(), record.items, context.origin, (), context.encodings)
                 ledgers = self.ledgers_of(context.pipelines, context.origin.receiver, context.origin.tenant)
                 self.feed(entry, context.pipelines, batch, ledgers)
                 if entry.parked and not entry.open and entry.done == done:
@@ -240,7 +240,7 @@ class JournaledEntry(ReceiverEntry):
 class _Request(Answer):
     """A request on its way into the journal (`commit_builder.PendingRequest`), and the answer that waits for it."""
 
-    __slots__ = ("_entry", "batch", "key", "ledgers")
+    __slots__ = ("_entry", "_sender", "batch", "key", "ledgers")
 
     def __init__(
         self,
@@ -253,19 +253,23 @@ class _Request(Answer):
         super().__init__(future, answer, rejected)
         self._entry = entry
         self.batch = batch
-        self.key, self.ledgers = entry.sender(batch.origin)
+        sender, self.ledgers = entry.sender(batch.origin)
+        self.key: tuple[object, ...] = (sender, batch.encodings) if batch.encodings else sender
+        self._sender = sender
 
     @property
     def pipelines(self) -> tuple[str, ...]:
         return self._entry.pipelines
 
     def origin(self) -> Origin:
-        receiver, transport, tenant, headers, _ = self.key
+        receiver, transport, tenant, headers, _ = self._sender
         return Origin(receiver, transport, tenant, dict(headers))
 
     def written(self, entry: JournaledRequest) -> None:
         route, batch = self._entry, self.batch
         route.count_accepted(batch)
+        if batch.message is not None:
+            route.intake.journal.messages.accept(batch.message)
         if route.waits:
             self.expect()
             entry.on_closed = self.entry_closed

@@ -7,6 +7,7 @@ the components that the document names. It opens and starts nothing, so that a r
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pydantic import ConfigDict, Field
@@ -17,13 +18,15 @@ from otelwp_agent.config.explain import check, did_you_mean, hide, kind_of, list
 from otelwp_agent.config.service import PipelineConfig, ServiceConfig
 from otelwp_agent.errors import ConfigError, LoadError, Problem, Severity
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.pipeline.plan_graph import check_graph
+from otelwp_agent.pipeline.plan_bodies import check_bodies
+from otelwp_agent.pipeline.plan_graph import PlanGraph, check_graph
 from otelwp_agent.pipeline.plan_references import check_references, in_order
 from otelwp_agent.pipeline.plan_types import ComponentPlan, PipelinePlan, Plan
-from otelwp_agent.pipeline.tiers import Declared, check_tiers
+from otelwp_agent.pipeline.tiers import Declared, check_tiers, stated_tier
+from otelwp_agent.tier import Tier
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     from otelwp_agent.config.document import Document, Node, Path
     from otelwp_agent.pipeline.plan_types import Components, Key
@@ -47,9 +50,12 @@ class _Named(Block):
     extensions: list[str] = Field(default_factory=list)
 
 
-def make_plan(document: Document, catalog: Components) -> Plan:
-    """Return the plan of `document`; raise `ConfigError` with all errors, in the order of the file."""
-    return _Planner(document, catalog).plan()
+def make_plan(document: Document, catalog: Components, tier: Tier | None = None) -> Plan:
+    """Return the plan of `document`; raise `ConfigError` with all errors, in the order of the file.
+
+    With `tier`, which a licence permits, its warnings include what needs a higher tier: the agent would run without it.
+    """
+    return _Planner(document, catalog).plan(tier)
 
 
 class _Planner:
@@ -63,7 +69,7 @@ class _Planner:
         self._declared: dict[Key, ComponentPlan | None] = {}  # None: invalid, and reported
         self._known: dict[Key, Declared] = {}  # components of an existing type, valid or not
 
-    def plan(self) -> Plan:
+    def plan(self, permitted: Tier | None) -> Plan:
         root = self._document.root
         for name, node in _entries(root):
             if name not in _SECTIONS:
@@ -79,9 +85,11 @@ class _Planner:
                 used.setdefault(key, []).append(pipeline.id)
         self._unused(used)
         components = {key: planned for key, planned in self._declared.items() if planned is not None}
-        self._problems += check_graph(pipelines, components, self._document)
+        graph = PlanGraph(pipelines, components, self._document)
+        self._problems += check_graph(graph)
+        self._problems += check_bodies(graph, self._catalog)
         self._problems += check_references(self._declared, extensions, self._document, self._catalog)
-        self._problems += check_tiers(self._known, used, self._document)
+        self._check_tiers(used, permitted)
         errors = [problem for problem in self._problems if problem.severity is Severity.ERROR]
         if errors or service is None:
             raise ConfigError(self._sorted(errors))
@@ -104,6 +112,20 @@ class _Planner:
         """Return problems sorted by their position in the files."""
         order = {name: number for number, name in enumerate(self._document.files)}
         return sorted(problems, key=lambda problem: (order.get(problem.file, len(order)), problem.line, problem.column))
+
+    def _check_tiers(self, used: Mapping[Key, Sequence[str]], permitted: Tier | None) -> None:
+        """Report what needs a higher tier: as errors for the tier that the document states, else as warnings."""
+        stated = stated_tier(self._document)
+        path: Path = (*_PATH_SERVICE, "tier")
+        node = self._node(path)
+        if stated is None and node is not self._node(_PATH_SERVICE) and node.value in [tier.value for tier in Tier]:
+            message = "this has no effect, because the licence decides: remove it"
+            self._report(node, message, path, at_key=True, severity=Severity.WARNING)
+        if stated is not None:
+            self._problems += check_tiers(self._known, used, stated, "`service.tier`")
+        if permitted is not None:
+            found = check_tiers(self._known, used, permitted, "the tier of this agent")
+            self._problems += [replace(problem, severity=Severity.WARNING) for problem in found]
 
     # Components
 
@@ -168,6 +190,8 @@ class _Planner:
             self._report(node, message, (), at_key=True)
             return None
         self._problems += problems
+        for below, message in config.contradictions() if config is not None else ():
+            self._report(node.below(below), message, (*path, *below))
         return None if config is None else ComponentPlan(kind, identifier, factory, config)
 
     def _unknown_type(self, kind: Kind, type_: str) -> str:

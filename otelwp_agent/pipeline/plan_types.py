@@ -12,7 +12,7 @@ from otelwp_agent.component import ComponentId, Kind
 from otelwp_agent.config.references import references
 
 if TYPE_CHECKING:
-    from otelwp_agent.component import ComponentConfig, Factory
+    from otelwp_agent.component import Carries, ComponentConfig, Factory
     from otelwp_agent.config.service import ServiceConfig
     from otelwp_agent.errors import Problem
     from otelwp_agent.model.signal import Signal
@@ -41,6 +41,11 @@ class ComponentPlan:
     config: ComponentConfig
 
     @property
+    def encodes(self) -> Carries:
+        """How far it encodes its bodies, according to its factory and its settings."""
+        return max(self.factory.encodes, self.config.encodes())
+
+    @property
     def references(self) -> tuple[ComponentId, ...]:
         """The extensions that its settings refer to."""
         return tuple(dict.fromkeys(ComponentId.parse(reference) for reference, _ in references(self.config)))
@@ -49,6 +54,8 @@ class ComponentPlan:
 @dataclass(frozen=True, slots=True)
 class PipelinePlan:
     """A pipeline to connect.
+
+    Its lists are not empty, except in the plan for a tier that does not enable its receivers.
 
     `receivers` and `exporters` may contain connectors: `(Kind.CONNECTOR, id)` is then a key of `Plan.components`.
     """
@@ -74,3 +81,5 @@ class Plan:
     unused: dict[Key, ComponentPlan] = field(default_factory=dict)
     """Components that are configured and valid, but that no pipeline uses."""
     warnings: tuple[Problem, ...] = ()
+    emptying: frozenset[ComponentId] = frozenset()
+    """Exporters that no pipeline lists any more. If they run, they send what is in their queues and get nothing new."""

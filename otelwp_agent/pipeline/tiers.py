@@ -1,6 +1,7 @@
-"""Refuse components and settings that the tier of a configuration (`service.tier`) does not enable.
+"""Find components and settings that a tier does not enable.
 
-Currently, only that key sets the tier; the default is the highest tier.
+The tier that a configuration states (`service.tier`) is checked unless it has a licence (`service.license`): then the
+licence decides, and the agent runs what it enables (`pipeline.reduction`). With neither, every tier is enabled.
 
 This module names no component. The `FACTORY` of each component gives its tier, and whether it counts towards the
 limit of exporters; marks on the fields of its `Config` give the settings that need a higher tier (`NeedsTier`) and
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.component import KeptPercentage, Kind, NeedsTier, Tier
 from otelwp_agent.config.explain import listing, settings
-from otelwp_agent.config.service import ServiceConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,14 +56,14 @@ class Declared:
 
 
 def check_tiers(
-    declared: Mapping[Key, Declared], used: Mapping[Key, Sequence[str]], document: Document
+    declared: Mapping[Key, Declared], used: Mapping[Key, Sequence[str]], tier: Tier, source: str
 ) -> list[Problem]:
-    """Return a problem for everything that needs a higher tier than the document's.
+    """Return a problem for everything that needs a higher tier than `tier`, which `source` states, for messages.
 
     `declared` is in the order of the document; `used` maps each used component to the ids of its pipelines (none for an
     extension). Components that are declared but not used do not run and are not checked.
     """
-    gate = _Gate(_tier_of(document))
+    gate = _Gate(tier, source)
     running = {key: one for key, one in declared.items() if key in used}
     problems: list[Problem] = []
     for key, one in running.items():
@@ -72,23 +72,25 @@ def check_tiers(
     return [*problems, *gate.exporters(running)]
 
 
-def _tier_of(document: Document) -> Tier:
-    """Return the tier that `service.tier` states.
+def stated_tier(document: Document) -> Tier | None:
+    """Return the tier to check a document against; `None` if it states none, or has a licence, which decides.
 
     It is read from the document, not from a `ServiceConfig`, so that tiers are checked even if the section `service`
     has other errors. An invalid tier has been reported before.
     """
     service = document.root.get("service")
-    node = None if service is None else service.get("tier")
-    stated = None if node is None else node.value
-    return next((tier for tier in Tier if tier.value == stated), Tier(ServiceConfig.model_fields["tier"].default))
+    if service is None or ((licence := service.get("license")) is not None and licence.value is not None):
+        return None
+    node = service.get("tier")
+    return None if node is None else next((tier for tier in Tier if tier.value == node.value), None)
 
 
 class _Gate:
     """Checks components against one tier."""
 
-    def __init__(self, tier: Tier) -> None:
+    def __init__(self, tier: Tier, source: str) -> None:
         self._tier = tier
+        self._source = source
         self._limits = LIMITS[tier]
 
     def component(self, key: Key, one: Declared, pipelines: Sequence[str]) -> Iterator[Problem]:
@@ -110,13 +112,14 @@ class _Gate:
         for field, node, path in settings(one.factory.config, one.node, one.path):
             for mark in field.metadata:
                 if isinstance(mark, NeedsTier):
-                    yield from self._setting(field, node, path, mark.tier)
+                    yield from self._setting(field, node, path, mark)
                 elif isinstance(mark, KeptPercentage):
                     yield from self._percentage(node, path)
 
-    def _setting(self, field: FieldInfo, node: Node, path: Path, needed: Tier) -> Iterator[Problem]:
-        is_default = node.value is None or node.data() == field.default  # a key without a value means its default
-        if is_default or self._tier.enables(needed):
+    def _setting(self, field: FieldInfo, node: Node, path: Path, mark: NeedsTier) -> Iterator[Problem]:
+        needed = mark.tier
+        is_below = node.value is None or node.data() == mark.value_below(field.default)  # no value means the default
+        if is_below or self._tier.enables(needed):
             return
         message = f"this needs {self._instead_of(needed)}: leave it out; "
         message += _tiers_that(lambda tier: tier.enables(needed), "enables it", "enable it")
@@ -153,7 +156,7 @@ class _Gate:
             yield one.node.problem(message, one.path, at_key=True)
 
     def _instead_of(self, needed: Tier) -> str:
-        return f"tier `{needed.value}`, but `service.tier` is `{self._tier.value}`"
+        return f"tier `{needed.value}`, but {self._source} is `{self._tier.value}`"
 
 
 def _tiers_that(has: Callable[[Tier], bool], one: str, several: str) -> str:

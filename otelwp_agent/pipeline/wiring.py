@@ -9,7 +9,7 @@ from otelwp_agent.pipeline.entry import ConnectorEntry, PipelineHead, ReceiverEn
 from otelwp_agent.pipeline.fan_out import FanOut, fan_out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from otelwp_agent.model.signal import Signal
     from otelwp_agent.pipeline.graph_parts import GraphParts
@@ -46,6 +46,7 @@ class Wiring:
                     signal: ConnectorEntry(heads, clock=self._clock, log=self._log) for signal, heads in fed.items()
                 }
                 connector.next = entries
+                connector.choose = self._chooser(entries)
                 self._fan_outs += entries.values()
         return self._fan_outs
 
@@ -83,6 +84,23 @@ class Wiring:
         return JournaledEntry(
             heads, str(receiver), signal, registry, clock=clock, log=log, acknowledge=acknowledge, intake=intake
         )
+
+    def _chooser(self, entries: Mapping[Signal, ConnectorEntry]) -> Callable[[Signal, Sequence[str]], ConnectorEntry]:
+        """Return a function that returns the entry of some of the pipelines that a connector feeds."""
+        chosen: dict[tuple[Signal, tuple[str, ...]], ConnectorEntry] = {}
+
+        def choose(signal: Signal, pipelines: Sequence[str]) -> ConnectorEntry:
+            key = (signal, tuple(pipelines))
+            entry = chosen.get(key)
+            if entry is None:
+                heads = [self._graph.heads[name] for name in pipelines]
+                entry = chosen[key] = ConnectorEntry(heads, clock=self._clock, log=self._log)
+                self._fan_outs.append(entry)
+            return entry
+
+        for signal, entry in entries.items():
+            chosen[signal, tuple(entry.names)] = entry
+        return choose
 
     def _exit(self, identifier: ComponentId, signal: Signal) -> Consumer:
         graph = self._graph

@@ -1,9 +1,9 @@
 """Receive OTLP over gRPC and HTTP: traces, metrics and logs, as protobuf or JSON.
 
 The receiver is the start of a pipeline. It checks the bodies (`validation`) and forwards their bytes unchanged; JSON is
-converted to protobuf once, here. A request is answered when the pipeline has accepted it. A request that exceeds the
-capacity of the pipeline is refused, so that the sender keeps it and retries (429 with `Retry-After`, RESOURCE_EXHAUSTED
-with `RetryInfo`).
+converted to protobuf once, here. The path of traces accepts Jaeger's JSON (`{"data": […]}`) too. A request is answered
+when the pipeline has accepted it. A request that exceeds the capacity of the pipeline is refused, so that the sender
+keeps it and retries (429 with `Retry-After`, RESOURCE_EXHAUSTED with `RetryInfo`).
 
 Example::
 
@@ -18,16 +18,16 @@ Example::
 
 from __future__ import annotations
 
-import re
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Literal
 
-import orjson
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from otelwp_agent.component import Context, Factory, Kind, Reads, Receiver, ReceiverConfig, Stability, Tier
+from otelwp_agent.codecs.json_bodies import JsonBodies
+from otelwp_agent.codecs.repairs import REPAIRS
+from otelwp_agent.component import Carries, Context, Factory, Kind, Reads, Receiver, ReceiverConfig, Stability, Tier
 from otelwp_agent.config import blocks
-from otelwp_agent.config.types import Ignored
 from otelwp_agent.errors import ConsumeError, PermanentError
 from otelwp_agent.model.batch import Batch
 from otelwp_agent.model.checking import checker
@@ -35,11 +35,15 @@ from otelwp_agent.model.otlp_response import partial_success
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.model.stepwise_checking import StepwiseChecker
-from otelwp_agent.transport import overload
-from otelwp_agent.transport import status as statuses
-from otelwp_agent.transport.decoding import Decoding, is_long_json
+from otelwp_agent.sealing.metrics import DUPLICATES, ENVELOPES
+from otelwp_agent.transport import otlp_answers, overload
+from otelwp_agent.transport.decoding import Decoding
+from otelwp_agent.transport.hints import limit_hints, plan_hints
 from otelwp_agent.transport.http_messages import JSON, PROTOBUF, Head, Request, Response, Route, text_error
 from otelwp_agent.transport.http_server import HttpServer
+from otelwp_agent.transport.otlp_answers import AGAIN, AGAIN_JSON, KEY_HEADER, Form, OtlpRoute, OtlpSender
+from otelwp_agent.transport.otlp_posting import SEALED
+from otelwp_agent.transport.otlp_settings import OtlpHttp, OtlpProtocols  # noqa: TC001 - pydantic reads them
 from otelwp_agent.transport.refusals import REFUSED_REQUESTS, refusals
 
 if TYPE_CHECKING:
@@ -48,15 +52,14 @@ if TYPE_CHECKING:
 
     from otelwp_agent.component.bases import ReceiverSink
     from otelwp_agent.model.batch import Origin
-    from otelwp_agent.transport.decoding import Steps
+    from otelwp_agent.model.message import Message
+    from otelwp_agent.sealing.deduplication import Deduplicator
+    from otelwp_agent.sealing.receiving import SealedBodies
     from otelwp_agent.transport.gate import Caller
     from otelwp_agent.transport.grpc_owner import GrpcHandler
     from otelwp_agent.transport.grpc_server import GrpcServer
-    from otelwp_agent.transport.http_messages import DropRenderer
 
     Answer = Response | asyncio.Future[Response]
-
-_PATH = re.compile(r"/?[^\s?#/:][^\s?#:]*|/")
 
 _METHODS = {
     Signal.TRACES: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
@@ -65,71 +68,10 @@ _METHODS = {
 }
 
 
-def _is_path(value: str) -> str:
-    if not _PATH.fullmatch(value):
-        message = f"{value!r} is not a path: write one like `/v1/traces`, without a host, a query or spaces"
-        raise ValueError(message)
-    return value
-
-
-UrlPath = Annotated[str, AfterValidator(_is_path)]
-
-
-class OtlpHttp(blocks.HttpReceiver):
-    """OTLP over HTTP/1.1."""
-
-    traces_url_path: UrlPath = "/v1/traces"
-    """Path for traces."""
-    metrics_url_path: UrlPath = "/v1/metrics"
-    """Path for metrics."""
-    logs_url_path: UrlPath = "/v1/logs"
-    """Path for logs."""
-    profiles_url_path: Annotated[UrlPath, Ignored("profiles are not supported")] = "/v1development/profiles"
-    """Accepted for compatibility with the Collector, without effect: profiles are not supported."""
-
-    @property
-    def paths(self) -> dict[str, Signal]:
-        """The signal of each path. A missing first slash is added."""
-        pairs = (
-            (self.traces_url_path, Signal.TRACES),
-            (self.metrics_url_path, Signal.METRICS),
-            (self.logs_url_path, Signal.LOGS),
-        )
-        return {path if path.startswith("/") else f"/{path}": signal for path, signal in pairs}
-
-    @model_validator(mode="after")
-    def _distinct_paths(self) -> OtlpHttp:
-        if len(self.paths) < len(Signal):
-            message = "two signals have the same path: give each signal a different path"
-            raise ValueError(message)
-        return self
-
-
-class Protocols(blocks.Block):
-    """Protocols to listen with. A protocol with an empty value is enabled with its defaults."""
-
-    grpc: blocks.GrpcServer | None = None
-    """OTLP over gRPC, on 127.0.0.1:4317 by default."""
-    http: OtlpHttp | None = None
-    """OTLP over HTTP/1.1, on 127.0.0.1:4318 by default."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _named_is_on(cls, data: Any) -> Any:  # noqa: ANN401 - any YAML value
-        return {key: {} if value is None else value for key, value in data.items()} if isinstance(data, dict) else data
-
-    @model_validator(mode="after")
-    def _at_least_one(self) -> Protocols:
-        if self.grpc is None and self.http is None:
-            message = "name at least one protocol: `grpc:` or `http:`"
-            raise ValueError(message)
-        return self
-
-
 class Config(ReceiverConfig):
     """Settings of the OTLP receiver."""
 
-    protocols: Protocols
+    protocols: OtlpProtocols
     """Protocols to listen with."""
     validation: Literal["keys", "full"] = Field("keys")
     """How thoroughly a body is checked before it is accepted.
@@ -138,6 +80,29 @@ class Config(ReceiverConfig):
     (for untrusted senders; costs 10 to 20 times as much, 4 ms for 1 MiB). Bodies from 4 MiB on, with `full`
     from 512 KiB on, are checked in a thread, so that other requests do not wait for them.
     """
+    sealed: blocks.Sealed | None = None
+    """Accept sealed envelopes over HTTP, as the exporter `managed` sends them. Without it, they are refused."""
+    deduplication: blocks.Deduplication | None = None
+    """Process requests over HTTP once that have the same `Idempotency-Key`. With `sealed`, it is always enabled."""
+
+    @model_validator(mode="after")
+    def _remembers_what_is_fresh(self) -> Config:
+        fresh = 0.0 if self.sealed is None else self.sealed.freshness
+        if fresh > self.remembered.remember:
+            raise ValueError(
+                "deduplication.remember is shorter than sealed.freshness: make it at least as long, so that an "
+                "accepted envelope is known as long as it is fresh"
+            )
+        return self
+
+    @property
+    def remembered(self) -> blocks.Deduplication:
+        """How requests that are sent again are recognized."""
+        return self.deduplication or blocks.Deduplication()
+
+    def encodes(self) -> Carries:
+        """Return that bodies may be encrypted, if envelopes are forwarded."""
+        return Carries.ENCODED if self.sealed is not None and self.sealed.mode == "forward" else Carries.PLAIN
 
 
 class OtlpReceiver(Receiver):
@@ -151,12 +116,36 @@ class OtlpReceiver(Receiver):
         self._full = config.validation == "full"
         self._decoding: Decoding[Response] = Decoding(context.in_flight, context.log)
         self._messages: Decoding[bytes] = Decoding(context.in_flight, context.log)
+        name = str(context.id)
+        self._deduplicator: Deduplicator | None = None
+        if config.sealed is not None or config.deduplication is not None:
+            from otelwp_agent.sealing.deduplication import Deduplicator  # noqa: PLC0415 - only if it is configured
+
+            self._deduplicator = Deduplicator(config.remembered, context.messages, name, context.registry)
+        self._sealed: SealedBodies | None = None
+        if config.sealed is not None and config.protocols.http is not None and self._deduplicator is not None:
+            from otelwp_agent.sealing.receiving import SealedBodies  # noqa: PLC0415 - only if it is configured
+
+            self._sealed = SealedBodies(
+                config.sealed,
+                self._deduplicator,
+                name=self.name,
+                receiver=name,
+                max_items=self._max_items,
+                max_bytes=config.protocols.http.max_request_body_size,
+                decoding=self._decoding,
+                registry=context.registry,
+                log=context.log,
+            )
+        self._json = JsonBodies(str(context.id), self._max_items, context.log, context.registry)
         self._http: HttpServer | None = None
         self._grpc: GrpcServer | None = None
 
     async def start(self) -> None:
         """Listen; raise `StartError` and leave nothing open."""
         try:
+            if self._sealed is not None:
+                self._sealed.start()
             if self._protocols.http is not None:
                 await self._start_http(self._protocols.http)
             if self._protocols.grpc is not None:
@@ -167,6 +156,8 @@ class OtlpReceiver(Receiver):
 
     async def shutdown(self) -> None:
         """Stop listening, and answer the requests that have begun to arrive."""
+        if self._sealed is not None:
+            self._sealed.stop()
         http, self._http = self._http, None
         grpc, self._grpc = self._grpc, None
         if http is not None:
@@ -177,7 +168,9 @@ class OtlpReceiver(Receiver):
             await grpc.shutdown()
 
     def refresh(self) -> None:
-        """Read the certificates again."""
+        """Read the certificates and keys again."""
+        if self._sealed is not None:
+            self._sealed.refresh()
         for server in (self._http, self._grpc):
             if server is not None:
                 server.reload_tls()
@@ -237,35 +230,59 @@ class OtlpReceiver(Receiver):
             memo = request.head.memo
             if memo is None:
                 memo = request.head.memo = self._read_head(request.head)
-            is_json, origin, ok = memo
-            if ok.status != 200:  # noqa: PLR2004 - OK
-                count("unsupported_media_type")
-                return ok  # type: ignore[no-any-return]  # only this function sets the memo
+            plain, origin, ok = memo[:3]
             body = request.body
-            if is_json or len(body) >= stepwise.large:
-                known = partial(deliver, head=request.head, origin=origin, ok=ok)
-                return self._read(signal, body, stepwise, known, is_json=is_json)
+            if not plain or len(body) >= stepwise.large:
+                return self._handle_other(route, deliver, request.head, body, memo)
             return deliver(body, None, request.head, origin, ok)
 
-        def deliver(body: bytes, items: int | None, head: Head, origin: Origin, ok: Response) -> Answer:
+        def deliver(  # noqa: PLR0913, PLR0917 - a request and its answer
+            body: bytes, items: int | None, head: Head, origin: Origin, ok: Response, message: Message | None = None
+        ) -> Answer:
             """Check the body, unless the number of its items is known, and forward it."""
-            entry = self.next.get(signal)
-            if entry is None:
+            if signal not in self.next:
                 return self._not_wired(signal)
             items = check(body) if items is None else items
             if not items:
                 return ok
             batch = Batch(signal, body, items, origin, ((Receipt(items), items),))
-            return entry.consume(batch, ok, lambda lost, why: drop_renderer(head, lost, why)) or ok
+            batch.message = message
+            return forward(batch, head, ok)
+
+        def forward(batch: Batch, head: Head, ok: Response) -> Answer:
+            answer = self.next[signal].consume(batch, ok, lambda lost, why: drop_renderer(head, lost, why))
+            return ok if answer is None else answer
 
         def admit() -> None:
             entry = self.next.get(signal)
             if entry is not None:
                 entry.admit()
 
-        count = self._refusals("http")
-        drop_renderer = _drop_renderer(signal)
-        return Route(handle, ("POST",), admit, _render_error, drop_renderer)
+        drop_renderer = otlp_answers.drop_renderer(signal)
+        route = OtlpRoute(signal, check, stepwise, forward, self._refusals("http"))
+        return Route(handle, ("POST",), admit, otlp_answers.render_error, drop_renderer)
+
+    def _handle_other(
+        self, route: OtlpRoute, deliver: Callable[..., Answer], head: Head, body: bytes, sender: OtlpSender
+    ) -> Answer:
+        """Handle a body that is JSON, sealed or large, or that has an id of its sender."""
+        _, origin, ok, form, key = sender
+        if ok.status != HTTPStatus.OK:
+            route.count("unsupported_media_type")
+            return ok
+        if route.signal not in self.next:
+            return self._not_wired(route.signal)
+        if form is Form.SEALED and self._sealed is not None:
+            return self._sealed.read(route, body, head, origin, (self._hinted(head), AGAIN))
+        json_head = head if form is Form.JSON else None
+        if not key or self._deduplicator is None:
+            known = partial(deliver, head=head, origin=origin, ok=ok)
+            return self._read(route.signal, body, route.stepwise, known, head=json_head)
+        message = self._deduplicator.keyed(origin.tenant, key)
+        ok = self._hinted(head, as_json=json_head is not None)
+        known = partial(deliver, head=head, origin=origin, ok=ok, message=message)
+        read = partial(self._read, route.signal, body, route.stepwise, known, head=json_head)
+        return self._deduplicator.process(message, read, AGAIN if json_head is None else AGAIN_JSON)
 
     def _read(
         self,
@@ -274,35 +291,47 @@ class OtlpReceiver(Receiver):
         stepwise: StepwiseChecker,
         deliver: Callable[[bytes, int | None], Answer],
         *,
-        is_json: bool,
+        head: Head | None,
     ) -> Answer:
-        """Convert JSON to protobuf and deliver the body; what takes long is converted and checked in a thread."""
-        if not is_json:
+        """Deliver the body, converted if it is JSON, with this head; what takes long is done in a thread."""
+        if head is None:
             if signal not in self.next:
                 return self._not_wired(signal)
             return self._decoding.check(stepwise, body, lambda items: deliver(body, items))
-        from otelwp_agent.codecs.otlp_json import decode  # noqa: PLC0415 - the full messages are needed only for JSON
+        return self._json.read(
+            signal,
+            body,
+            user_agent=head.headers.get("user-agent", ""),
+            stepwise=stepwise,
+            decoding=self._decoding,
+            deliver=deliver,
+        )
 
-        if not is_long_json(body):
-            return deliver(decode(signal, body, self._max_items), None)
-
-        def steps() -> Steps:
-            converted = decode(signal, body, self._max_items)
-            yield
-            items = (yield from stepwise.steps(converted)) if len(converted) >= stepwise.large else None
-            return converted, items
-
-        return self._decoding.run(steps(), len(body), lambda decoded: deliver(*decoded), in_thread=True)
-
-    def _read_head(self, head: Head) -> tuple[bool, Origin, Response]:
-        """Return whether the body is JSON, the origin of the request, and the answer to a valid request."""
+    def _read_head(self, head: Head) -> OtlpSender:
+        """Return what the head says about its requests, and the answer to a valid one."""
         origin = head.origin(str(self.context.id))
+        key = "" if self._deduplicator is None else head.headers.get(KEY_HEADER, "").strip()
+        hints = plan_hints(head.client)
         if head.media_type == PROTOBUF:
-            return False, origin, _OK_PROTOBUF
+            return OtlpSender(not key, origin, otlp_answers.accepted(as_json=False, headers=hints), Form.PROTOBUF, key)
         if head.media_type == JSON:
-            return True, origin, _OK_JSON
+            return OtlpSender(
+                plain=False,
+                origin=origin,
+                ok=otlp_answers.accepted(as_json=True, headers=hints),
+                form=Form.JSON,
+                key=key,
+            )
+        if self._sealed is not None and head.media_type == SEALED:
+            return OtlpSender(plain=False, origin=origin, ok=otlp_answers.accepted(as_json=False), form=Form.SEALED)
         got = head.media_type or "none"
-        return False, origin, text_error(415, f"the content type is {got}; accepted: {PROTOBUF} and {JSON}")
+        refusal = text_error(415, f"the content type is {got}; accepted: {PROTOBUF} and {JSON}")
+        return OtlpSender(plain=False, origin=origin, ok=refusal)
+
+    def _hinted(self, head: Head, *, as_json: bool = False) -> Response:
+        """Return the answer to a valid request, with all hints."""
+        hints = (*plan_hints(head.client), *limit_hints(head.allowance))
+        return otlp_answers.accepted(as_json=as_json, headers=hints)
 
     def _not_wired(self, signal: Signal) -> Response:
         return text_error(
@@ -345,44 +374,6 @@ class OtlpReceiver(Receiver):
         return handle
 
 
-_OK_PROTOBUF = Response(200, b"", PROTOBUF)
-_OK_JSON = Response(200, b"{}", JSON)
-
-
-def _render_error(head: Head, status: int, error: ConsumeError) -> Response:
-    """Answer with a `google.rpc.Status` in the request's encoding (OTLP 1.9, "OTLP/HTTP Response")."""
-    message = statuses.status_message(error)
-    headers = statuses.response_headers(error)
-    if head.media_type == JSON:
-        from google.protobuf.json_format import MessageToJson  # noqa: PLC0415 - only for errors as JSON
-
-        return Response(status, MessageToJson(message, indent=None).encode(), JSON, headers)
-    return Response(status, message.SerializeToString(), PROTOBUF, headers)
-
-
-_REJECTED = {
-    Signal.TRACES: "rejectedSpans",
-    Signal.METRICS: "rejectedDataPoints",
-    Signal.LOGS: "rejectedLogRecords",
-}
-
-
-def _drop_renderer(signal: Signal) -> DropRenderer:
-    """Return a function that renders the answer to a dropped request: a success that rejects all items.
-
-    This is OTLP 1.9, "Partial Success". If the items were not counted, only the message is set: a rejected number of 0
-    means a warning.
-    """
-
-    def render(head: Head, items: int, message: str) -> Response:
-        if head.media_type == JSON:
-            rejected = {_REJECTED[signal]: str(items)} if items else {}
-            return Response(200, orjson.dumps({"partialSuccess": {**rejected, "errorMessage": message}}), JSON)
-        return Response(200, partial_success(items, message), PROTOBUF)
-
-    return render
-
-
 FACTORY = Factory(
     Kind.RECEIVER,
     "otlp",
@@ -391,5 +382,5 @@ FACTORY = Factory(
     stability=Stability.BETA,
     tier=Tier.FREE,
     reads=Reads.FULL,
-    instruments=(REFUSED_REQUESTS, *overload.INSTRUMENTS),
+    instruments=(REFUSED_REQUESTS, REPAIRS, DUPLICATES, ENVELOPES, *overload.INSTRUMENTS),
 )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from otelwp_agent.at_rest.keys import StorageKeys
     from otelwp_agent.journal.segment import Segment
 
 AROUND = 50
@@ -77,13 +78,15 @@ class Recording:
             except OSError as error:
                 raise AgentError(f"cannot read {path}: {error.strerror}") from error
 
-    def from_journal(self, directory: Path, pipelines: frozenset[str], wanted: str) -> Iterator[Recorded]:
+    def from_journal(
+        self, directory: Path, pipelines: frozenset[str], wanted: str, keys: StorageKeys | None = None
+    ) -> Iterator[Recorded]:
         """Yield the requests of a journal, including delivered ones that have not been deleted yet.
 
-        Requests for other `pipelines` than `wanted` are left out. Raises `AgentError`.
+        Requests for other `pipelines` than `wanted` are left out. `keys` open encrypted segments. Raises `AgentError`.
         """
         try:
-            segments = read_directory(directory, write=False).segments
+            segments = read_directory(directory, write=False, keys=keys).segments
         except FileNotFoundError:
             segments = []
         except OSError as error:

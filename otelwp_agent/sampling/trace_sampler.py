@@ -1,6 +1,6 @@
 """The interface of processors that decide about whole traces.
 
-`remote_sampling`, `sampling explain`, `rescue` and replay find such processors by this class
+`remote_sampling`, the exporter `managed`, `sampling explain`, `rescue` and replay find such processors by this class
 (`Host.providers(TraceSampler)`).
 """
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from otelwp_agent.sampling.adaptive.controller import Controller
+    from otelwp_agent.sampling.advice import SamplingAdvice
 
 
 class DecisionObserver(Protocol):
@@ -51,6 +52,13 @@ class TraceSampler:
     def observe(self, observer: DecisionObserver) -> None:
         """Call `observer` for every decision from now on."""
         raise NotImplementedError
+
+    def advise(self, source: str, advice: SamplingAdvice, until: float) -> None:
+        """Keep no more by probability than the backend `source` requests, until a time on the context's clock.
+
+        The advice replaces an earlier one of the same source. It applies from the next second on.
+        """
+        self.controller.advices.put(source, advice, until)
 
     def rescue(
         self, *, trace_id: bytes | None = None, since: float | None = None, where: Mapping[str, str] | None = None

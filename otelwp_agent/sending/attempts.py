@@ -30,17 +30,17 @@ EVIDENCE = 1.0
 class Successes:
     """When the attempts of two different tenants succeeded last. Batches without a tenant count as those of one."""
 
-    __slots__ = ("_other", "_other_at", "_tenant", "_tenant_at")
+    __slots__ = ("_other_at", "_tenant", "_tenant_at")
 
     def __init__(self) -> None:
         """Start without a success."""
-        self._tenant = self._other = ""
+        self._tenant = ""
         self._tenant_at = self._other_at = float("-inf")
 
     def add(self, tenant: str, at: float) -> None:
         """Record a success of a tenant."""
         if tenant != self._tenant:
-            self._other, self._other_at = self._tenant, self._tenant_at
+            self._other_at = self._tenant_at
             self._tenant = tenant
         self._tenant_at = at
 
@@ -94,6 +94,9 @@ class Attempts:
         breaker, ended = self._breaker, self._clock()
         self._metrics.attempted(ended - started)
         if isinstance(error, RetryableError):
+            if tenant and self._exporter.throttled_by_tenant and isinstance(error, Overloaded):
+                breaker.answered()  # the backend works, and `Delivery` pauses this tenant
+                return
             if tenant and permit is not Permit.PROBE and self._successes.of_another(tenant) >= started - EVIDENCE:
                 return
             self._concurrency.failed(started, ended)

@@ -16,9 +16,9 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from otelwp_agent.dead_letters.records import Fate
-from otelwp_agent.errors import PermanentError, RetryableError, TooLargeError
+from otelwp_agent.errors import Overloaded, PermanentError, RetryableError, TooLargeError
 from otelwp_agent.model.receipt import DEAD_LETTER, SHUTDOWN, Outcome
-from otelwp_agent.sending.breaker import State
+from otelwp_agent.sending.breaker import MAX_RETRY_AFTER, State
 from otelwp_agent.sending.parts import parts_of
 from otelwp_agent.sending.retry import Backoff
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from otelwp_agent.config.blocks import Retry
     from otelwp_agent.model.batch import Batch
+    from otelwp_agent.model.deliveries import Deliveries
     from otelwp_agent.sending.attempts import Attempts
     from otelwp_agent.sending.breaker import Breaker, Permit
     from otelwp_agent.sending.dispatcher import Dispatcher
@@ -63,12 +64,16 @@ class Delivery:
         max_bytes: int | None,
         journaled: bool,
         dead_letters: DeadLetters | None,
+        throttled_by_tenant: bool,
+        deliveries: Deliveries,
         random: Callable[[], float],
     ) -> None:
         """Send with `attempts` for the exporter with the id `exporter`, at most `max_bytes` (`None`: no limit) at once.
 
+        `deliveries` counts the outcomes by tenant.
+
         `journaled`: a journal keeps what is sent here, so what cannot be delivered or kept when the agent stops is not
-        lost.
+        lost. `throttled_by_tenant` is that of the exporter.
         """
         self._attempts = attempts
         self._metrics = metrics
@@ -81,6 +86,8 @@ class Delivery:
         self._max_bytes = max_bytes
         self._journaled = journaled
         self._dead_letters = dead_letters
+        self._throttled_by_tenant = throttled_by_tenant
+        self._deliveries = deliveries
         self._random = random
 
     async def send(self, entry: QueuedBatch, permit: Permit) -> None:
@@ -116,6 +123,7 @@ class Delivery:
         """Release a batch because the agent stops: the journal keeps it, or it is dropped."""
         self._queue.release(entry, progress=False)
         dropped = entry.batch.abandon()
+        self._deliveries.add(self._exporter, entry.batch.origin.tenant, 0, dropped)
         reason = _counted_reason(entry.batch, SHUTDOWN)
         if reason != SHUTDOWN:
             self._metrics.dropped(dropped, reason, "the agent stopped before they were sent again")
@@ -140,6 +148,8 @@ class Delivery:
         if entry.backoff is None:
             entry.backoff = Backoff(self._retry, started, self._random)
         now = self._clock()
+        if self._throttled_by_tenant and isinstance(error, Overloaded) and error.retry_after:
+            self._queue.pause(entry.tenant_queue, now + min(error.retry_after, MAX_RETRY_AFTER))
         wait = entry.backoff.next_wait(now, error.retry_after)
         if wait is None:
             self._drop(entry, "retries_exhausted", error)
@@ -166,6 +176,7 @@ class Delivery:
             self._give_up(entry, "partial_success", _REJECTED)
             return
         self._queue.release(entry)
+        self._deliveries.add(self._exporter, batch.origin.tenant, taken, batch.items - taken)
         if taken == batch.items:
             batch.settle(Outcome.DELIVERED)
             return
@@ -195,6 +206,7 @@ class Delivery:
         """Settle a batch as dropped."""
         self._queue.release(entry, progress=reason != "retries_exhausted")
         self._metrics.dropped(entry.batch.items, _counted_reason(entry.batch, reason), error)
+        self._deliveries.add(self._exporter, entry.batch.origin.tenant, 0, entry.batch.items)
         entry.batch.settle(Outcome.DROPPED, reason)
 
 

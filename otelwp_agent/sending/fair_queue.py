@@ -85,6 +85,15 @@ class FairQueue:
             self._enter(tenant_queue)
         tenant_queue.first.append(entry)
 
+    def remove_all(self, tenant_queue: TenantQueue) -> list[QueuedBatch]:
+        """Remove and return all batches that wait in a tenant's queue, in the order of their turns."""
+        entries = [*tenant_queue.first, *tenant_queue.waiting]
+        if entries:
+            tenant_queue.first.clear()
+            tenant_queue.waiting.clear()
+            (self.ring if tenant_queue in self.ring else self.resting).remove(tenant_queue)
+        return entries
+
     def limit_sends(self, concurrency: Concurrency | None) -> None:
         """From now on, let `concurrency` decide whether a tenant may begin another send; `None` for no limit."""
         self._concurrency = concurrency

@@ -34,7 +34,9 @@ def parts_of(
     too_large = isinstance(error, TooLargeError)
     if not too_large and not (isinstance(error, MalformedError) and _search_continues(entry)):
         return (), error
-    if batch.items < 2 or batch.encodings:  # noqa: PLR2004 - two parts
+    if batch.encodings:
+        return (), _whole(batch, error) if too_large else error
+    if batch.items < 2:  # noqa: PLR2004 - two parts
         return (), error
     try:
         parts = (
@@ -43,6 +45,14 @@ def parts_of(
     except MalformedError as unreadable:
         return (), unreadable
     return (parts if len(parts) > 1 else ()), error
+
+
+def _whole(batch: Batch, error: PermanentError) -> TooLargeError:
+    """Return the error for an encoded batch that is too large, which says where to limit its size."""
+    return TooLargeError(
+        f"{error}; it is encoded ({', '.join(batch.encodings)}) and cannot be split: limit its size before, with "
+        "`send_batch_max_size` and `send_batch_bytes` of the processor `batch`"
+    )
 
 
 def _search_continues(entry: QueuedBatch) -> bool:

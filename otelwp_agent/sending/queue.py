@@ -110,7 +110,7 @@ class SendingQueue:
         most, most_bytes = self._allowances(tenant_queue) if tenant else (self.capacity, self.max_bytes)
         if most <= 0 or most_bytes <= 0:
             return 1.0
-        return max(tenant_queue.size / most, tenant_queue.bytes / most_bytes, of_all)
+        return min(1.0, max(tenant_queue.size / most, tenant_queue.bytes / most_bytes, of_all))
 
     def admit(self) -> None:
         """Raise `Overloaded` if the queue is full, or refused batches wait for capacity."""
@@ -133,7 +133,11 @@ class SendingQueue:
                     del refusal  # else this frame, with the body, and the error would hold each other
         self._hold(entry)
         self.taken += batch.items
-        self._tenants.append(entry)
+        paused_until = entry.tenant_queue.paused_until
+        if paused_until and paused_until > self._clock():
+            self.put_off(entry, paused_until)
+        else:
+            self._tenants.append(entry)
 
     def take(self) -> QueuedBatch:
         """Remove and return the next batch to send, which counts until it is released. One must be `ready`.
@@ -154,6 +158,13 @@ class SendingQueue:
         """Let a batch that was taken wait for its retry until `due`."""
         self._puts_off += 1  # among those due at the same time, the first goes first
         heappush(self.later, (due, self._puts_off, entry))
+
+    def pause(self, tenant_queue: TenantQueue, until: float) -> None:
+        """Let all batches of a tenant wait until a time, those that wait now and those that are put before it."""
+        if until > tenant_queue.paused_until:
+            tenant_queue.paused_until = until
+            for entry in self._tenants.remove_all(tenant_queue):
+                self.put_off(entry, until)
 
     def recall(self, now: float) -> None:
         """Move batches whose retry is due back to their tenant's queue, before those that were never sent."""
@@ -208,7 +219,7 @@ class SendingQueue:
     def _entry(self, batch: Batch, tenant_queue: TenantQueue, search: MalformedSearch | None = None) -> QueuedBatch:
         body = len(batch.body)
         units = 1 if self._sizer == "requests" else batch.items if self._sizer == "items" else body
-        return QueuedBatch(batch, units, body + self._share_bytes * len(batch.shares), tenant_queue, search)
+        return QueuedBatch(batch, units, batch.memory + self._share_bytes * len(batch.shares), tenant_queue, search)
 
     def _hold(self, entry: QueuedBatch) -> None:
         tenant_queue = entry.tenant_queue

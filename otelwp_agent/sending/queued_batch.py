@@ -49,7 +49,7 @@ class QueuedBatch:
 class TenantQueue:
     """The batches of one tenant in a queue, and what they count for: `size` (units) and `bytes`, until released."""
 
-    __slots__ = ("bytes", "deficit", "first", "max_sends", "sending", "size", "tenant", "waiting")
+    __slots__ = ("bytes", "deficit", "first", "max_sends", "paused_until", "sending", "size", "tenant", "waiting")
 
     def __init__(self, tenant: str) -> None:
         """Start empty."""
@@ -61,6 +61,8 @@ class TenantQueue:
         """Batches that were taken and whose sending has not finished."""
         self.max_sends = MAX_SENDS
         """Limit of `sending`, for a tenant whose sends fail."""
+        self.paused_until = 0.0
+        """Time before which the backend wants nothing of this tenant."""
         self.first: deque[QueuedBatch] = deque()
         self.waiting: deque[QueuedBatch] = deque()
 

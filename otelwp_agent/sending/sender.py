@@ -104,6 +104,8 @@ class Sender:
             max_bytes=min(limits, default=None),
             journaled=keeps,
             dead_letters=dead_letters,
+            throttled_by_tenant=exporter.throttled_by_tenant,
+            deliveries=context.deliveries,
             random=random,
         )
 
@@ -111,6 +113,11 @@ class Sender:
     def headers(self) -> Sequence[str]:
         """The client headers that its exporter reads, and those by which its batcher separates batches."""
         return (*self.exporter.headers, *(self._batcher.headers if self._batcher is not None else ()))
+
+    @property
+    def holds(self) -> bool:
+        """Whether it holds a batch: in its batcher, in its queue, or being sent."""
+        return bool(self._queue.size) or (self._batcher is not None and self._batcher.holds)
 
     def fill(self, tenant: str) -> float:
         """Return the share of the queue's capacity for a tenant that is used, from 0 to 1."""

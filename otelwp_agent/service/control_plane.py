@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import structlog
 
-    from otelwp_agent.config.service import DeadLetterConfig, ServiceConfig
+    from otelwp_agent.config.service import ServiceConfig
     from otelwp_agent.dead_letters.sink import DeadLetterFile
     from otelwp_agent.pipeline.graph import Graph
     from otelwp_agent.service.dead_letters import DeadLetterRoutes
@@ -33,26 +33,32 @@ class ControlPlane:
         self._registry = registry
         self._log = log
         self._graph = graph
-        self._settings: tuple[str | None, DeadLetterConfig | None] = (None, None)
+        self._settings: tuple[object, ...] = ()
         self._routes: DeadLetterRoutes | None = None
 
     def open(self, service: ServiceConfig) -> None:
         """Open the dead-letter file, if one is configured. Raises `StartError`."""
         path, settings = service.dead_letter_path, service.dead_letter
-        self._settings = (path, settings)
+        self._settings = _settings_of(service)
         if path is None:
             return
+        from otelwp_agent.at_rest.loading import load_keys  # noqa: PLC0415 - only if one is configured
         from otelwp_agent.dead_letters.sink import DeadLetterFile  # noqa: PLC0415 - only if one is configured
 
         dead_letters = DeadLetterFile(
-            Path(path), settings.max_size, self._registry, self._log, max_tenant_share=settings.max_tenant_share
+            Path(path),
+            settings.max_size,
+            self._registry,
+            self._log,
+            max_tenant_share=settings.max_tenant_share,
+            keys=load_keys(service.dead_letter_encryption, "service.dead_letter.encryption"),
         )
         dead_letters.open()
         self.dead_letters = dead_letters
 
     async def listen(self, service: ServiceConfig) -> None:
         """Listen on the socket that `service` names; called at the start and at each reload. Raises `StartError`."""
-        if (service.dead_letter_path, service.dead_letter) != self._settings:
+        if _settings_of(service) != self._settings:
             self._log.warning("service.dead_letter has changed: restart the agent to apply it")
         if service.control_path is not None and self._routes is None:
             from otelwp_agent.service.audit import add_audit  # noqa: PLC0415 - only with a control socket
@@ -77,3 +83,8 @@ class ControlPlane:
         if self.dead_letters is not None:
             self.dead_letters.close()
             self.dead_letters = None
+
+
+def _settings_of(service: ServiceConfig) -> tuple[object, ...]:
+    """Return the settings of the dead-letter file, which are applied at the start only."""
+    return service.dead_letter_path, service.dead_letter, service.dead_letter_encryption

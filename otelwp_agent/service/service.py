@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from otelwp_agent.errors import AgentError, ConfigError, StartError
+from otelwp_agent.licensing.manager import LicenseManager, license_required
 from otelwp_agent.pipeline.environment import Environment
 from otelwp_agent.pipeline.graph import Graph
 from otelwp_agent.service import memory
@@ -20,6 +21,7 @@ from otelwp_agent.service.control_plane import ControlPlane
 from otelwp_agent.service.ledger_metrics import bind_ledgers
 from otelwp_agent.service.metrics_endpoint import MetricsEndpoint
 from otelwp_agent.service.scheduling import set_scheduling
+from otelwp_agent.service.tiers import TierControl
 from otelwp_agent.service.watchdog import Watchdog
 from otelwp_agent.telemetry import logging, process
 from otelwp_agent.telemetry.metrics import Registry
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from otelwp_agent.component import ComponentHealth, Stall
+    from otelwp_agent.config.service import JournalConfig
     from otelwp_agent.pipeline.plan_types import Plan
     from otelwp_agent.sending.sender import Drained
 
@@ -41,8 +44,17 @@ T = TypeVar("T")
 class Service:
     """The running agent. `load` reads the configuration and raises `ConfigError` if it is invalid."""
 
-    def __init__(self, load: Callable[[], Plan]) -> None:
-        """Create the agent; `run` or `start` loads the configuration."""
+    def __init__(
+        self,
+        load: Callable[[], Plan],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        license_: Callable[[Registry], LicenseManager] | None = None,
+    ) -> None:
+        """Create the agent; `run` or `start` loads the configuration.
+
+        `clock` returns seconds, as the event loop does; `license_` makes another licence manager than the usual one.
+        """
         self._load = load
         self.registry = Registry()
         self.log = logging.get()
@@ -53,7 +65,7 @@ class Service:
         self.started_at = time.time()
         self._draining = False
         self._stopped = False
-        self._clock = time.monotonic
+        self._clock = clock
         self._stop_requested_at = 0.0
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -61,8 +73,11 @@ class Service:
         self._watchdog = Watchdog(self.registry, self.log)
         self._retiring: set[asyncio.Task[Drained]] = set()
         """Graphs from before a reload that still forward the data that they hold."""
-        self._environment = Environment(self.registry, self.log, time.monotonic, self)
+        self._environment = Environment(self.registry, self.log, clock, self)
         self.control_plane = ControlPlane(self.registry, self.log, lambda: self.graph)
+        self.license = (license_ or _license_manager)(self.registry)
+        """Tier and features that the agent may use."""
+        self.tiers = TierControl(self.registry, self.log, self.license, self._refit)
 
     @property
     def ready(self) -> bool:
@@ -81,6 +96,7 @@ class Service:
     def components(self) -> Sequence[ComponentHealth]:
         """Return the state of every component that reports one."""
         states = self._graph.health() if self._graph is not None else []
+        states = [*states, self.tiers.health()]
         intake = self._environment.intake
         return [*states, intake.journal.health()] if intake is not None else states
 
@@ -118,12 +134,15 @@ class Service:
         try:
             self.control_plane.open(plan.service)
             self._environment.dead_letters = self.control_plane.dead_letters
+            await self._read_license(plan)
+            plan = self.tiers.fit(plan)
             graph = Graph.build(plan, self._environment)
             metrics = await self._metrics_endpoint(plan)
             await self.control_plane.listen(plan.service)
             await graph.start()
         except BaseException:
             await _close(metrics)
+            await self.license.stop()
             await self.control_plane.shutdown()
             await self._close_journal()
             raise
@@ -134,6 +153,8 @@ class Service:
             self._environment.intake.start()
         self.started.set()
         self.log.info("agent ready", pipelines=len(plan.pipelines), components=len(plan.components))
+        self.tiers.adopted(graph)
+        self.tiers.watch(lambda: bool(self._retiring))
         memory.release()
         self._watchdog.threshold = plan.service.watchdog.threshold
         self._watchdog.start()  # only now, because starting may block the loop
@@ -142,47 +163,72 @@ class Service:
         """Reload the configuration and return True; if that fails, log why, keep the old one and return False."""
         await self.started.wait()
         async with self._reloads:
-            before, old_metrics = self.graph, self._metrics
+            before = self.graph
             try:
                 plan = self._load()
-                graph = Graph.build(plan, self._environment, before)
-                metrics = await self._metrics_endpoint(plan, before)
-                try:
-                    await self.control_plane.listen(plan.service)
-                    await graph.start()
-                    self._apply_telemetry(plan)
-                except BaseException:
-                    await self.control_plane.listen(before.plan.service)
-                    if metrics is not old_metrics:
-                        await _close(metrics)
-                    raise
+                await self._read_license(plan)
+                graph = await self._replace(self.tiers.fit(plan))
             except AgentError as error:
-                problems = error.problems if isinstance(error, ConfigError) else [error]
-                self.log.error(  # noqa: TRY400 - the problems contain everything of interest
-                    "configuration not reloaded; the old one is still used",
-                    problems=[str(problem) for problem in problems],
-                )
+                await self._read_license(before.plan)
+                self._log_failure("configuration not reloaded; the old one is still used", error)
                 return False
-            graph.adopt()
             self._watchdog.threshold = plan.service.watchdog.threshold
             process.describe(self.registry, plan.service.telemetry.resource)
-            self._graph, self._metrics = graph, metrics
-            bind_ledgers(self.registry, graph.heads)
-            if metrics is not old_metrics:
-                await _close(old_metrics)
             graph.refresh()
-            if plan.service.journal != before.plan.service.journal:
-                self.log.warning("service.journal has changed: restart the agent to apply it")
+            self._reload_journal(plan.service.journal, before.plan.service.journal)
             self.log.info("configuration reloaded", pipelines=len(plan.pipelines), components=len(plan.components))
-            deadline = time.monotonic() + before.plan.service.shutdown_timeout
-            retiring = spawn(before.retire(graph, deadline), name="retire the graph before a reload")
-            self._retiring.add(retiring)
-            retiring.add_done_callback(self._retiring.discard)
+            self._retire(before, graph)
             return True
+
+    async def _refit(self) -> bool:
+        """Run what the current tier enables of the configuration; return whether that succeeded."""
+        async with self._reloads:
+            before = self.graph
+            try:
+                graph = await self._replace(self.tiers.fit_again())
+            except AgentError as error:
+                self._log_failure("tier not applied; the components of the old one still run", error)
+                return False
+            self._retire(before, graph, patient=True)
+            return True
+
+    async def _replace(self, plan: Plan) -> Graph:
+        """Build a graph for `plan` beside the running one, start and adopt it; raise, with nothing changed."""
+        before, old_metrics = self.graph, self._metrics
+        graph = Graph.build(plan, self._environment, before)
+        metrics = await self._metrics_endpoint(plan, before)
+        try:
+            await self.control_plane.listen(plan.service)
+            await graph.start()
+            self._apply_telemetry(plan)
+        except BaseException:
+            await self.control_plane.listen(before.plan.service)
+            if metrics is not old_metrics:
+                await _close(metrics)
+            raise
+        graph.adopt()
+        self._graph, self._metrics = graph, metrics
+        bind_ledgers(self.registry, graph.heads)
+        self.tiers.adopted(graph)
+        if metrics is not old_metrics:
+            await _close(old_metrics)
+        return graph
+
+    def _retire(self, before: Graph, graph: Graph, *, patient: bool = False) -> None:
+        """Stop in the background what `graph` does not have of the graph before it."""
+        deadline = self._environment.clock() + before.plan.service.shutdown_timeout
+        retiring = spawn(before.retire(graph, deadline, patient=patient), name="retire the graph before a reload")
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
+
+    def _log_failure(self, event: str, error: AgentError) -> None:
+        problems = error.problems if isinstance(error, ConfigError) else [error]
+        self.log.error(event, problems=[str(problem) for problem in problems])
 
     async def stop(self) -> None:
         """Drain and stop: report not ready, close receivers, empty buffers and queues, close everything."""
         self._draining = True
+        self.tiers.stop()
         self.control_plane.drain()
         graph = self.graph
         timeout = graph.plan.service.shutdown_timeout
@@ -196,6 +242,7 @@ class Service:
             draining.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await draining
+        await self.license.stop()
         await self.control_plane.shutdown()
         journaled = self._environment.intake is not None
         await self._close_journal()
@@ -206,12 +253,16 @@ class Service:
 
     async def _drain(self, graph: Graph, timeout: float) -> Drained:
         """Drain within `timeout` seconds, older graphs first, because they forward to exporters of `graph`."""
-        deadline = time.monotonic() + timeout
+        deadline = self._environment.clock() + timeout
         if self._environment.intake is not None:
             self._environment.intake.stop()
         if self._retiring:
             await asyncio.wait(self._retiring, timeout=timeout / 2)
-        return await graph.retire(None, deadline)
+        drained = await graph.retire(None, deadline)
+        for retiring in tuple(self._retiring):  # a graph that had no deadline
+            retiring.cancel()
+            await asyncio.wait([retiring])
+        return drained
 
     def _log_stop(self, drained: Drained | None, in_flight: int, *, journaled: bool) -> None:
         """Log how many items were delivered, kept and dropped; `drained` is `None` after an immediate stop."""
@@ -223,6 +274,11 @@ class Service:
         else:
             log("agent stopped immediately after a second signal", **kept, dropped=dropped)
 
+    async def _read_license(self, plan: Plan) -> None:
+        """Decide what the agent may use, from the licence and the tier of the configuration."""
+        service = plan.service
+        await self.license.start(service.license, service.stated_tier, service.license_state_path)
+
     def _open_journal(self, plan: Plan) -> None:
         """Open the journal, if one is configured, and restore the accounts from it."""
         settings = plan.service.journal
@@ -233,9 +289,21 @@ class Service:
 
         log = self.log.bind(component="journal")
         ledgers = self._environment.ledgers
-        journal = Journal(settings, ledgers, self.registry, log)
+        journal = Journal(settings, ledgers, self.registry, log, self._environment.messages)
         journal.open()
         self._environment.intake = Intake(journal, ledgers, log)
+
+    def _reload_journal(self, settings: JournalConfig | None, before: JournalConfig | None) -> None:
+        """Use other keys for what the journal writes from now on; other changes need a restart."""
+        intake = self._environment.intake
+        if intake is not None and settings is not None and before is not None:
+            try:
+                intake.journal.encrypt_with(settings.encryption)
+            except StartError as error:
+                self.log.error("journal keys not changed; the old ones are still used", error=str(error))  # noqa: TRY400 - the message says all
+            before = before.model_copy(update={"encryption": settings.encryption})
+        if settings != before:
+            self.log.warning("service.journal has changed: restart the agent to apply it")
 
     async def _close_journal(self) -> None:
         intake, self._environment.intake = self._environment.intake, None
@@ -283,6 +351,10 @@ class Service:
             self._stop_requested_at = now
         elif now - self._stop_requested_at >= SAME_SIGNAL:
             self._stop_now.set()
+
+
+def _license_manager(registry: Registry) -> LicenseManager:
+    return LicenseManager(registry, logging.get().bind(component="license"), required=license_required())
 
 
 async def _close(endpoint: MetricsEndpoint | None) -> None:

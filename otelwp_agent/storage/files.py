@@ -88,11 +88,11 @@ def read_at(fd: int, size: int, offset: int) -> bytes:
     return data
 
 
-def read_file(path: Path) -> bytes:
-    """Return the contents of a file."""
+def read_file(path: Path, most: int | None = None) -> bytes:
+    """Return the contents of a file, at most its first `most` bytes."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return read_at(fd, os.fstat(fd).st_size, 0)
+        return read_at(fd, os.fstat(fd).st_size if most is None else most, 0)
     finally:
         close(fd)
 

@@ -13,6 +13,7 @@ from otelwp_agent.components import Catalog
 from otelwp_agent.config.describe import block_of
 from otelwp_agent.config.references import references
 from otelwp_agent.config.types import Endpoint
+from otelwp_agent.model.batch import Batch
 from otelwp_agent.model.projections import count
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.signal import Signal
@@ -20,17 +21,18 @@ from otelwp_agent.testing.corpus import batch_of, make_corpus
 from otelwp_agent.testing.examples import example, strings_in
 from otelwp_agent.testing.fakes import Catcher, make_context
 from otelwp_agent.testing.requirement import LISTENERS, require
+from otelwp_agent.transport.compression import decompress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from pydantic import BaseModel
 
     from otelwp_agent.component import Component, Factory
-    from otelwp_agent.model.batch import Batch
     from otelwp_agent.telemetry.metrics import Registry
 
+_MAX_PLAIN = 2**30
 _LISTEN = "127.0.0.1:0"
 _SEND = "http://127.0.0.1:9"
 """An address on which nothing listens (port 9 is `discard`)."""
@@ -45,12 +47,17 @@ class Subject:
         folder: Path,
         settings: Mapping[str, Any] | None = None,
         requests: Mapping[Signal, Sequence[bytes]] | None = None,
+        opens: Callable[[Batch], bytes] | None = None,
     ) -> None:
-        """Test the component of `factory`; `settings` replace those of its example, `requests` extend the corpus."""
+        """Test the component of `factory`; `settings` replace those of its example, `requests` extend the corpus.
+
+        `opens` decodes the bodies of a component that encodes them.
+        """
         self.factory = factory
         self.folder = folder
         self._replaced = settings or {}
         self._requests = requests or {}
+        self._opens = opens or decompressed
 
     @property
     def name(self) -> str:
@@ -97,6 +104,8 @@ class Subject:
             component.next = catcher  # type: ignore[assignment] # its `consume` has optional arguments that a processor does not pass
         elif isinstance(component, (Receiver, Connector)):
             component.next = dict.fromkeys(Signal, catcher)
+            if isinstance(component, Connector):
+                component.choose = lambda _signal, _pipelines: catcher
         return component, catcher
 
     def _extensions(self, config: BaseModel) -> dict[ComponentId, Component]:
@@ -121,6 +130,12 @@ class Subject:
         more = [batch_of(signal, body) for body in self._requests.get(signal, ())]
         return [*make_corpus(signal, words), *more]
 
+    def opened(self, batch: Batch) -> Batch:
+        """Return a forwarded batch with a plain body."""
+        if not batch.encodings:
+            return batch
+        return Batch(batch.signal, self._opens(batch), batch.items, batch.origin, batch.shares)
+
     def count(self, batch: Batch) -> int:
         """Return the items in a batch's body."""
         return count(batch.signal, batch.body)
@@ -140,8 +155,13 @@ class Subject:
                 component.consume(batch)  # type: ignore[attr-defined] # only stages come here
             await component.shutdown()
             deliver(catcher)
-            found[signal] = (given, catcher.batches)
+            found[signal] = (given, [self.opened(batch) for batch in catcher.batches])
         return found
+
+
+def decompressed(batch: Batch) -> bytes:
+    """Return the plain body of a compressed batch."""
+    return decompress(", ".join(batch.encodings), batch.body, _MAX_PLAIN, ratio=0)
 
 
 def deliver(catcher: Catcher) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from otelwp_agent.testing.contracts import CONTRACTS, contracts_for
-from otelwp_agent.testing.subject import Subject
+from otelwp_agent.testing.subject import Subject, decompressed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from otelwp_agent.component import Factory
+    from otelwp_agent.model.batch import Batch
     from otelwp_agent.model.signal import Signal
     from otelwp_agent.testing.contract import Contract
 
@@ -37,6 +38,10 @@ class ComponentContract:
     without: ClassVar[Mapping[str, str]] = {}
     """Contracts that do not apply to this component: name → reason."""
 
+    def open_body(self, batch: Batch) -> bytes:
+        """Return the plain body of a batch that the component has encoded; override it if the body is encrypted."""
+        return decompressed(batch)
+
     def pytest_generate_tests(self, metafunc: Any) -> None:  # noqa: ANN401 - pytest's Metafunc: pytest is not imported
         """Parametrize `test_contract` with the contracts for components of this kind; called by pytest."""
         if "contract" in metafunc.fixturenames:
@@ -45,7 +50,7 @@ class ComponentContract:
 
     def test_contract(self, contract: Contract, tmp_path: Path) -> None:
         """Check one contract."""
-        contract.check(Subject(self.factory, tmp_path, self.settings, self.requests))
+        contract.check(Subject(self.factory, tmp_path, self.settings, self.requests, self.open_body))
 
 
 def check_component(
@@ -53,17 +58,18 @@ def check_component(
     *,
     settings: Mapping[str, Any] | None = None,
     requests: Mapping[Signal, Sequence[bytes]] | None = None,
+    opens: Callable[[Batch], bytes] | None = None,
     without: Mapping[str, str] | None = None,
 ) -> None:
     """Check every contract for a component; raise an `ExceptionGroup` with an exception for each broken contract.
 
-    The arguments are those of `ComponentContract`. Call this without a running event loop.
+    The arguments are those of `ComponentContract`; `opens` is its `open_body`. Call this without a running event loop.
     """
     broken: list[Exception] = []
     for contract in chosen_contracts(factory, without or {}):
         with tempfile.TemporaryDirectory() as folder:
             try:
-                contract.check(Subject(factory, Path(folder), settings, requests))
+                contract.check(Subject(factory, Path(folder), settings, requests, opens))
             except Exception as error:  # noqa: BLE001 - all of them are reported together
                 broken.append(error)
     if broken:

@@ -80,6 +80,10 @@ class ServerAuthenticator(ABC):
         `UnauthenticatedError`, `ForbiddenError`, or `RetryableError` if it cannot decide now.
         """
 
+    def of_servers(self) -> ServerAuthenticator:
+        """Return the authenticator that servers use: this one, or one that adds to its clients."""
+        return self
+
 
 class ClientAuthenticator(ABC):
     """Adds credentials to the requests of clients."""

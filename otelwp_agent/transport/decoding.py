@@ -140,7 +140,7 @@ class Decoding(Generic[Answer]):
             body = self._threaded.popleft()
             self._threads += 1
             self._in_flight.reserve(body.reserved)
-            decoded = asyncio.get_running_loop().run_in_executor(_executor(), _exhaust, body.steps)
+            decoded = asyncio.get_running_loop().run_in_executor(executor(), _exhaust, body.steps)
             decoded.add_done_callback(partial(self._decoded, body))
 
     def _decoded(self, body: _Body[Answer], decoded: asyncio.Future[Any]) -> None:
@@ -226,8 +226,8 @@ def _exhaust(steps: Steps) -> Any:  # noqa: ANN401 - any decoded data
 _pool: list[ThreadPoolExecutor] = []
 
 
-def _executor() -> ThreadPoolExecutor:
-    """Return the process's thread pool, created at the first call."""
+def executor() -> ThreadPoolExecutor:
+    """Return the thread pool in which the process decodes and encodes bodies, created at the first call."""
     if not _pool:
-        _pool.append(ThreadPoolExecutor(THREADS, thread_name_prefix="decode"))
+        _pool.append(ThreadPoolExecutor(THREADS, thread_name_prefix="codec"))
     return _pool[0]

@@ -29,6 +29,8 @@ REMEMBERED_HEADS = 1024
 """Maximum number of cached heads per server; above it, the cache is cleared."""
 REMEMBERED_BYTES = 2**20
 """Maximum number of bytes of cached heads per server; above it, the cache is cleared."""
+REFUSED_HEADS = 64
+"""Maximum number of cached heads of refused requests per server, in addition; above it, the oldest one is removed."""
 
 END_OF_HEAD = b"\r\n\r\n"
 _OTHER_END = "the head does not end with its first empty line"
@@ -224,29 +226,50 @@ class _HeadSink:
 
 
 class HeadCache:
-    """The cached heads of one server, in `plans`."""
+    """The cached heads of one server, in `plans`.
 
-    __slots__ = ("_bytes", "_capacity", "plans")
+    A sender without a valid credential can make any number of heads. Heads of refused requests are cached apart, so
+    that they replace no others.
+    """
+
+    __slots__ = ("_bytes", "_capacity", "_refused", "plans")
 
     def __init__(self, capacity: int = REMEMBERED_HEADS) -> None:
-        """Cache at most `capacity` heads; 0 caches none."""
+        """Cache at most `capacity` heads of accepted requests; 0 caches none at all."""
         self.plans: dict[bytes, RequestPlan] = {}
         self._capacity = capacity
         self._bytes = 0
+        self._refused: dict[bytes, None] = {}
+        """The heads of refused requests, oldest first; they are in `plans` too."""
 
     def remember(self, raw: bytes, plan: RequestPlan) -> None:
         """Cache `plan` for `raw`, which was parsed as exactly one head; do nothing if the head must not be cached."""
-        fields = plan.head.headers
-        if len(raw) > MAX_REMEMBERED_HEAD or len(fields) > MAX_REMEMBERED_FIELDS or not self._capacity:
-            return
-        if not _NEVER_REMEMBERED.isdisjoint(fields):
+        if not self._may_remember(raw, plan):
             return
         plans = self.plans
-        if len(plans) >= self._capacity or self._bytes + len(raw) > REMEMBERED_BYTES:
+        if len(plans) - len(self._refused) >= self._capacity or self._bytes + len(raw) > REMEMBERED_BYTES:
             plans.clear()
+            self._refused.clear()
             self._bytes = 0
         plans[raw] = plan
         self._bytes += len(raw)
+
+    def remember_refused(self, raw: bytes, plan: RequestPlan) -> None:
+        """Do the same for the head of a request that was refused."""
+        refused = self._refused
+        if not self._may_remember(raw, plan):
+            return
+        if len(refused) >= REFUSED_HEADS:
+            oldest = next(iter(refused))
+            del refused[oldest], self.plans[oldest]
+        refused[raw] = None
+        self.plans[raw] = plan
+
+    def _may_remember(self, raw: bytes, plan: RequestPlan) -> bool:
+        fields = plan.head.headers
+        if len(raw) > MAX_REMEMBERED_HEAD or len(fields) > MAX_REMEMBERED_FIELDS or not self._capacity:
+            return False
+        return _NEVER_REMEMBERED.isdisjoint(fields)
 
 
 def _check_lines(lines: int) -> None:

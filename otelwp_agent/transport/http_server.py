@@ -11,7 +11,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from otelwp_agent.errors import ConsumeError, RateLimitedError, RetryableError, StartError
+from otelwp_agent.errors import ConsumeError, RateLimitedError, RetryableError, StartError, UnauthenticatedError
 from otelwp_agent.limiting.gcra import Gcra, Rate
 from otelwp_agent.transport import status as statuses
 from otelwp_agent.transport.compression import INFLATE_OFF_LOOP, decompress
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 READ_BUFFER = 256 * 1024
 """Maximum number of bytes of one read."""
+MAX_RENDERED = 64
+"""Maximum number of rendered responses that are kept for one error."""
 SWEEP = 0.5
 """Seconds between checks for expired connections; also the precision of every timeout."""
 
@@ -108,6 +110,8 @@ class HttpServer:
         self.now = time.monotonic()
         self.draining = False
         self.prefix = b""
+        self._unauthenticated: dict[tuple[str, ...], dict[object, object]] = {}
+        """Responses 401, which depend on the challenges, the route and the media type alone."""
         self._encodings = frozenset(settings.compression_algorithms)
         self._extra = "".join(f"{name}: {value}\r\n" for name, value in settings.response_headers.items())
         self._cors = CorsRules(settings.cors)
@@ -303,12 +307,18 @@ class HttpServer:
             return _ACCEPTED if render is None else render(plan.head, items, str(error))
         self.on_refused(error.reason)
         renderer = plan.route.render_error if isinstance(plan.route, Route) else None
-        if not isinstance(error, RateLimitedError):
+        if isinstance(error, RateLimitedError):
+            known = error.rendered
+        elif isinstance(error, UnauthenticatedError):
+            known = self._unauthenticated.setdefault(error.challenges, {})
+        else:
             return _rendered(plan.head, status, error, renderer)
         kind = renderer, plan.head.media_type, status
-        response = error.rendered.get(kind)
+        response = known.get(kind)
         if not isinstance(response, Response):
-            response = error.rendered[kind] = _rendered(plan.head, status, error, renderer)
+            if len(known) >= MAX_RENDERED:  # clients choose the media type
+                known.clear()
+            response = known[kind] = _rendered(plan.head, status, error, renderer)
         return response
 
     def _sweep(self) -> None:

@@ -164,8 +164,10 @@ class Session(ConnectionLifetime):
         if "expect" in fields:
             return self._begin_expecting(plan, fields["expect"], data, at)
         keep = self._admit(plan)
-        if raw and (keep or server.gate is None):  # heads with wrong credentials must not replace others
+        if raw and (keep or server.gate is None):
             server.heads.remember(raw, plan)
+        elif raw:  # heads with wrong credentials must not replace others
+            server.heads.remember_refused(raw, plan)
         return self._begin_body(plan, data, at, keep=keep)
 
     def _begin_expecting(self, plan: RequestPlan, expectation: str, data: bytes, at: int) -> int:

@@ -8,6 +8,7 @@ pipeline accepts them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
 
 # Methods that a limiter may leave out do nothing.
 # ruff: noqa: B027
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The rest of a sender's limit: `limit` at once, `remaining` now, and all of it after `reset_after` seconds."""
+
+    limit: float
+    remaining: float
+    reset_after: float
 
 
 class RequestAllowance(ABC):
@@ -39,6 +49,10 @@ class RequestAllowance(ABC):
 
     def refund(self, items: int, size: int) -> None:
         """Take back a `charge`: the request was refused for another reason."""
+
+    def left(self) -> Left | None:
+        """Return the items that may still be sent now; `None` without a limit of items."""
+        return None
 
 
 class RequestLimiter(ABC):
@@ -98,3 +112,8 @@ class CombinedAllowance(RequestAllowance):
         """Take back a charge in all parts."""
         for part in self._parts:
             part.refund(items, size)
+
+    def left(self) -> Left | None:
+        """Return the rest of the strictest limit."""
+        found = [left for part in self._parts if (left := part.left()) is not None]
+        return min(found, key=lambda left: left.remaining, default=None)

@@ -1,5 +1,7 @@
 """The operations on the control store: who may call them, what they change, and what the audit log has afterwards."""
 
+import json
+
 import pytest
 
 from otelwp_agent.admin.operation import PREFIX
@@ -13,10 +15,12 @@ BODIES = {
     "createKey": {},
     "rotateKey": {},
     "setPlan": {"tier": "pro"},
+    "setLicense": {"customer": "Acme", "tier": "pro", "expires": "2030-12-31"},
+    "revokeLicense": {"reason": "not paid"},
     "addOperator": {"name": "bob", "role": "viewer"},
     "setRole": {"role": "viewer"},
 }
-NAMES = {"tenant": "acme", "key": KEY, "plan": "nothing", "operator": "nobody"}
+NAMES = {"tenant": "acme", "key": KEY, "plan": "nothing", "operator": "nobody", "license": "shop-1"}
 
 
 async def call(api, operation, by, names=NAMES):
@@ -176,3 +180,55 @@ async def test_the_audit_log_is_listed_newest_first(api):
     assert first["items"][0]["after"]["id"] == "t2"
     only = (await api.call("GET", "/audit-log?target=t1")).json
     assert [row["target"] for row in only["items"]] == ["t1"]
+
+
+LICENSE = {"customer": "Acme", "tier": "pro", "expires": "2030-12-31"}
+
+
+async def test_licences_are_set_read_revoked_restored_and_listed(api):
+    created = await api.call("PUT", "/licenses/shop-1", {**LICENSE, "features": ["fleet"], "limits": {"sites": 5}})
+    assert (created.status, created.json["features"], created.json["lease_days"]) == (200, ["fleet"], 30)
+    assert (await api.call("GET", "/licenses/shop-1", by="viewer")).json == created.json
+    revoked = await api.call("POST", "/licenses/shop-1/revoke", {"reason": "not paid"})
+    assert revoked.json["revocation_reason"] == "not paid"
+    assert (await api.call("POST", "/licenses/shop-1/revoke", {"reason": "again"})).status == 409
+    assert (await api.call("POST", "/licenses/shop-1/restore")).json["revoked"] is None
+    await api.call("PUT", "/licenses/shop-2", {**LICENSE, "customer": "Globex", "lease_days": None})
+    listed = await api.call("GET", "/licenses?customer=Globex")
+    assert [(each["id"], each["lease_days"]) for each in listed.json["items"]] == [("shop-2", None)]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"expires": 5},
+        {"expires": "2030-12-31T00:00:00"},
+        {"expires": "2030-13-01"},
+        {"not_before": True},
+        {"customer": " "},
+        {"tier": "gold"},
+        {"lease_days": 0},
+        {"lease_days": "30"},
+        {"features": ["UPPER"]},
+        {"limits": {"sites": -1}},
+        {"domains": ["a b"]},
+        {"domains": [f"{number}{'x' * 90}.example" for number in range(90)]},
+        {"unknown": 1},
+    ],
+)
+async def test_terms_that_are_not_valid_are_refused(api, changed):
+    answer = await api.call("PUT", "/licenses/shop-1", LICENSE | changed)
+    assert answer.status == 422
+
+
+async def test_terms_that_leave_no_day_are_a_conflict(api):
+    answer = await api.call("PUT", "/licenses/shop-1", {**LICENSE, "not_before": "2031-01-01"})
+    assert answer.status == 409
+    assert "not_before (2031-01-01) is after expires (2030-12-31)" in answer.json["detail"]
+
+
+async def test_the_document_states_which_names_limits_have(api):
+    document = json.loads(api.dispatcher._openapi())
+    limits = document["components"]["schemas"]["LicenseSettings"]["properties"]["limits"]
+    assert limits["additionalProperties"] is False
+    assert limits["maxProperties"] == 32

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-SHARES = {"test_bytes": 0.05, "test_kill": 0.35, "test_disk": 0.1, "test_branches": 0.1}
+SHARES = {"test_bytes": 0.05, "test_kill": 0.25, "test_disk": 0.1, "test_branches": 0.1, "test_sealed": 0.25}
 """The part of `CHAOS_SECONDS` that one test of a file may spend on its load."""
 
 
@@ -13,12 +13,18 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.parent.name == "chaos":
             item.add_marker(pytest.mark.chaos)
+            item.add_marker(pytest.mark.timeout(420 + 3 * load_seconds(item.path)))
+
+
+def load_seconds(path):
+    """Return how long the load of one test of a file goes on."""
+    return float(os.environ.get("CHAOS_SECONDS") or 120) * SHARES[path.stem]
 
 
 @pytest.fixture
 def seconds(request):
-    """How long this test may go on."""
-    return float(os.environ.get("CHAOS_SECONDS") or 120) * SHARES[request.path.stem]
+    """How long the load of this test goes on."""
+    return load_seconds(request.path)
 
 
 @pytest.fixture

@@ -8,15 +8,16 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otelwp_agent.journal.recovery import read_directory
 from otelwp_agent.journal.segment import RELEASED
-from tests.chaos.trial import Trial
+from tests.chaos.trial import KEYS, Trial, encryptions
 
 MOST_FLIPS = 1200
 
 
-@pytest.fixture
-def left(tmp_path, seed):
+@pytest.fixture(params=["plain", "encrypted"])
+def left(request, tmp_path, seed):
     """Return a segment in which some requests are settled and some are not; it was written in many commits."""
-    with Trial(tmp_path, seed=seed, rate=40, faults=False, directory=tmp_path / "j") as trial:
+    encryption = encryptions(tmp_path)[0] if request.param == "encrypted" else ""
+    with Trial(tmp_path, seed=seed, rate=40, faults=False, directory=tmp_path / "j", encryption=encryption) as trial:
         trial.start()
         trial.load.ask("go")
         time.sleep(0.4)  # some requests are delivered before the backend goes away
@@ -50,7 +51,7 @@ def test_a_torn_write_costs_what_was_torn_and_is_no_damage(left):
     whole, _, _ = read(data, file)
     for size in range(len(data) - 1, max(0, len(data) - 800), -1):
         file.write_bytes(data[:size])
-        recovered = read_directory(file.parent, write=False)
+        recovered = read_directory(file.parent, write=False, keys=KEYS)
         damage = recovered.damage
         close(recovered)
         assert not damage, f"{size} of {len(data)} bytes"
@@ -62,7 +63,7 @@ def test_a_torn_write_costs_what_was_torn_and_is_no_damage(left):
 def read(data, file):
     """Return the entries of a segment that are not released, as (number, end), the items accepted, and the damage."""
     file.write_bytes(data)
-    recovered = read_directory(file.parent, write=False)
+    recovered = read_directory(file.parent, write=False, keys=KEYS)
     entries = set()
     for segment in recovered.segments:
         for index, state in enumerate(segment.states):

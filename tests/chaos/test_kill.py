@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.chaos.trial import Trial
+from tests.chaos.trial import Trial, encryptions
 
 RATE = 300.0
 """Requests a second."""
@@ -35,6 +35,7 @@ SAMPLER = """
 """
 PROCESSORS = {
     "batch": {"processors": "batch"},
+    "encrypted": {"processors": "batch"},
     "adaptive_sampling": {"processors": "adaptive_sampling, batch", "processor_settings": SAMPLER, "probes": 4},
 }
 
@@ -57,6 +58,7 @@ def test_without_a_journal_spans_are_lost(tmp_path, seed):
 @pytest.mark.parametrize("processors", PROCESSORS)
 def test_nothing_that_was_acknowledged_is_lost(processors, tmp_path, seconds, seed, tell):
     chance = random.Random(seed)
+    settings = encryptions(tmp_path) if processors == "encrypted" else [""]  # each start may use another key
     with Trial(tmp_path, seed=seed, directory=tmp_path / "j", poison=200, rate=RATE, **PROCESSORS[processors]) as trial:
         trial.load.ask("go")
         bound = 0
@@ -66,11 +68,11 @@ def test_nothing_that_was_acknowledged_is_lost(processors, tmp_path, seconds, se
             sync = chance.choice(["group", "group", "always", "none"])  # a kill spares what the kernel has
             sent = trial.load.ask("counts")["sent"]
             if chance.random() < STILLBORN:
-                trial.start(wait=False, sync=sync)
+                trial.start(wait=False, sync=sync, encryption=chance.choice(settings))
                 time.sleep(chance.uniform(*BIRTH_SECONDS))
             else:
                 acked = trial.load.ask("counts")["acked"]
-                trial.start(sync=sync)
+                trial.start(sync=sync, encryption=chance.choice(settings))
                 assert trial.audit()["accepted"] >= acked
                 life = chance.uniform(*LIFE_SECONDS)
                 time.sleep(max(0.0, life - RELEASE_SECONDS))
@@ -78,7 +80,7 @@ def test_nothing_that_was_acknowledged_is_lost(processors, tmp_path, seconds, se
                 in_flight = trial.in_flight()
                 time.sleep(min(life, RELEASE_SECONDS))
                 if chance.random() < RELOADING:
-                    trial.reload(timeout=f"{chance.randint(10, 100)}ms")
+                    trial.reload(timeout=f"{chance.randint(10, 100)}ms", encryption=chance.choice(settings))
                     time.sleep(chance.uniform(*STOP_SECONDS))
                 if chance.random() < STOPPING:
                     trial.agent.signal(signal.SIGTERM)

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from otelwp_agent.at_rest.keys import LocalKey
 from otelwp_agent.cli.asking import ask
 from otelwp_agent.dead_letters.file import read_bodies, read_letters
 from tests.chaos.child import Child
 from tests.chaos.load import ACKED, REFUSED, UNKNOWN
 from tests.kit.agent import Agent, free_port, get
+from tests.kit.storage_keys import storage_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +47,11 @@ EXPORTER = """
     timeout: 1s
     retry_on_failure: {{initial_interval: 50ms, max_interval: 500ms}}
 """
-JOURNAL = "  journal: {{directory: '{directory}', max_size: {max_size}, sync: {sync}}}"
+JOURNAL = "  journal: {{directory: '{directory}', max_size: {max_size}, sync: {sync}{encryption}}}"
+ENCRYPTION = ", encryption: {{key: '{key}', previous_key_files: ['{previous}']}}"
+SECRETS = [LocalKey.new(), LocalKey.new()]
+KEYS = storage_keys(*SECRETS)
+"""Read every journal and every dead letter of the chaos tests."""
 OUTCOMES = ("delivered", "sampled_out", "filtered", "dropped", "dead_letter")
 LEDGER_LINE = re.compile(
     r'otelwp_pipeline_(?P<name>accepted|in_flight|settled)_items\{.*?(outcome="(?P<outcome>\w+)".*)?\} (?P<value>\S+)$'
@@ -60,12 +66,15 @@ def config(
     sinks,
     max_size="1GiB",
     sync="group",
+    encryption="",
     timeout="50ms",
     processors="batch",
     processor_settings="",
 ):
     """Return the agent's YAML, without a journal if it is given no `directory`."""
-    service = JOURNAL.format(directory=directory, max_size=max_size, sync=sync) if directory else ""
+    service = (
+        JOURNAL.format(directory=directory, max_size=max_size, sync=sync, encryption=encryption) if directory else ""
+    )
     exporters = {f"otlp_http/{number}": sink for number, sink in enumerate(sinks)}
     return CONFIG.format(
         port=port,
@@ -76,6 +85,13 @@ def config(
         processors=processors,
         processor_settings=processor_settings,
     )
+
+
+def encryptions(folder):
+    """Return settings of the journal that encrypt it with one of two keys and read it with both."""
+    for number, key in enumerate(SECRETS):
+        (folder / f"key-{number}").write_text(key.text)
+    return [ENCRYPTION.format(key=key.text, previous=folder / f"key-{1 - at}") for at, key in enumerate(SECRETS)]
 
 
 @dataclass
@@ -293,7 +309,7 @@ def dead_letters(path: Path) -> dict[int, str]:
     letters = {letter.id: letter for letter in read_letters(path).letters}
     return {
         int.from_bytes(span.span_id): letter.reason
-        for letter, body in read_bodies(path, letters)
+        for letter, body in read_bodies(path, letters, KEYS)
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans
         for scope in resource.scope_spans
         for span in scope.spans

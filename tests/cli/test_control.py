@@ -2,20 +2,21 @@ import json
 import sqlite3
 
 from otelwp_agent.cli import main
+from otelwp_agent.control.revisions import HEAD
 
 
 def test_migrate_says_what_it_has_done(store_url, tmp_path, capfd):
     assert main._run(["control", "migrate"]) == 0
     out = capfd.readouterr().out
-    assert f"created the control store {tmp_path}/control.db, revision 0001\n" in out
+    assert f"created the control store {tmp_path}/control.db, revision {HEAD}\n" in out
     assert f"created the pepper {tmp_path}/control.db.pepper: back it up" in out
     assert main._run(["control", "migrate"]) == 0
-    assert capfd.readouterr().out == f"the control store {tmp_path}/control.db has revision 0001 already\n"
+    assert capfd.readouterr().out == f"the control store {tmp_path}/control.db has revision {HEAD} already\n"
     assert main._run(["control", "migrate", "--json"]) == 0
     assert json.loads(capfd.readouterr().out) == {
         "store": f"{tmp_path}/control.db",
-        "before": "0001",
-        "revision": "0001",
+        "before": HEAD,
+        "revision": HEAD,
         "pepper": f"{tmp_path}/control.db.pepper",
         "pepper_created": False,
     }
@@ -23,7 +24,7 @@ def test_migrate_says_what_it_has_done(store_url, tmp_path, capfd):
 
 def test_check_of_a_sound_store(command):
     command("tenants", "create", "acme")
-    command("keys", "create", "acme")
+    command("api-keys", "create", "acme")
     found = command("control", "check", "--json")
     assert (found["tenants"], found["keys"], found["operators"], found["problems"]) == (1, 1, 0, [])
     status, out, _ = command("control", "check")

@@ -76,13 +76,6 @@ def test_times_of_expiry():
             control_options.parse_expiry(wrong)
 
 
-def test_pairs():
-    assert control_options.parse_pairs(["a=b=c", "d="], "attributes") == {"a": "b=c", "d": ""}
-    for wrong in ("a", "=b"):
-        with pytest.raises(click.BadParameter, match="write attributes as NAME=VALUE"):
-            control_options.parse_pairs([wrong], "attributes")
-
-
 def test_lists_are_read_page_by_page():
     rows = list("abcdefg")
     assert control_options.all_pages(lambda after: [row for row in rows if row > after][:3], str) == rows

@@ -77,3 +77,61 @@ async def test_what_is_no_journal_is_an_error(tmp_path):
     for directory in (tmp_path, tmp_path / "missing"):
         _, _, error = verify(directory)
         assert str(directory) in str(error)
+
+
+@pytest.fixture
+async def encrypted(tmp_path):
+    """Return the directory of an encrypted journal, and its key file."""
+    key = tmp_path / "key"
+    result = CliRunner().invoke(cli, ["journal", "new-key", str(key)], standalone_mode=False)
+    assert result.exception is None
+    life = Life(tmp_path / "encrypted", encryption={"key_file": str(key)})
+    assert result.output == f"key {life.journal._store.keys.ids[0]} written to {key}\n"
+    await life.put(b"a", b"b")
+    life.kill()
+    return life.journal.directory, key
+
+
+def test_a_new_key_is_private_and_replaces_none(tmp_path):
+    path = tmp_path / "key"
+    run = CliRunner().invoke
+    assert run(cli, ["journal", "new-key", str(path)], standalone_mode=False).exception is None
+    assert path.stat().st_mode & 0o777 == 0o600
+    before = path.read_bytes()
+    assert "exists: what it encrypts needs it" in str(
+        run(cli, ["journal", "new-key", str(path)], standalone_mode=False).exception
+    )
+    assert path.read_bytes() == before
+    error = run(cli, ["journal", "new-key", str(tmp_path / "none" / "key")], standalone_mode=False).exception
+    assert "cannot write" in str(error)
+
+
+async def test_an_encrypted_journal_is_verified_with_its_key_or_its_configuration(encrypted, tmp_path):
+    directory, key = encrypted
+    status, output, error = verify(directory)
+    assert (status, "is encrypted; it needs key" in str(error)) == (None, True)
+    status, output, _ = verify(directory, "--key-file", str(key))
+    assert (status, "1 segment\n" in output, output.endswith("result    sound\n")) == (0, True, True)
+    config = tmp_path / "agent.yaml"
+    config.write_text(
+        f"""
+receivers: {{otlp: {{protocols: {{http: {{endpoint: '127.0.0.1:0'}}}}}}}}
+exporters: {{debug: }}
+service:
+  journal: {{directory: '{directory}', encryption: {{key_file: '{key}'}}}}
+  pipelines: {{traces: {{receivers: [otlp], exporters: [debug]}}}}
+"""
+    )
+    result = CliRunner().invoke(cli, ["journal", "verify", "--config", str(config)], standalone_mode=False)
+    assert (result.return_value, result.output.endswith("result    sound\n")) == (0, True)
+    audit = CliRunner().invoke(
+        cli, ["audit", "--journal", str(directory), "--key-file", str(key)], standalone_mode=False
+    )
+    assert (audit.return_value, "every ledger balances" in audit.output) == (0, True)
+    audit = CliRunner().invoke(cli, ["audit", "--journal", str(directory)], standalone_mode=False)
+    assert "is encrypted; it needs key" in str(audit.exception)
+
+
+def test_verify_needs_a_directory_or_a_configuration():
+    result = CliRunner().invoke(cli, ["journal", "verify"], standalone_mode=False)
+    assert "give the journal: --directory" in str(result.exception)

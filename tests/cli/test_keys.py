@@ -1,53 +1,111 @@
-from otelwp_agent.control import api_keys
+import json
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from otelwp_agent.cli.keys import keys
+from otelwp_agent.errors import AgentError
+from otelwp_agent.licensing.public_keys import load_keys
+from otelwp_agent.sealing.envelope import SealedHeader, parse, seal, unseal
+from otelwp_agent.sealing.key_files import read_key_ring
+from otelwp_agent.sealing.key_set import verify_key_set
+from otelwp_agent.sealing.suites import SealingSuite
 
 
-def test_a_new_key_is_alone_on_stdout(command):
-    command("tenants", "create", "acme")
-    status, out, err = command("keys", "create", "acme", "--scope", "usage", "--scope", "ingest", "--expires", "30d")
-    id_ = api_keys.parse(out.strip())
-    assert (status, out.count("\n"), id_ is not None) == (0, 1, True)
-    assert f"created key {id_} of tenant acme. Store it now: it cannot be shown again.\n" in err
-    (key,) = command("keys", "list", "--json")
-    assert (key["id"], key["scopes"], key["state"], key["last_used"]) == (id_, ["ingest", "usage"], "live", None)
-    assert key["expires"] is not None
-    _, out, _ = command("keys", "list", "acme")
-    assert out.splitlines()[1].split()[:5] == [id_, "acme", "default", "ingest,usage", "live"]
+def command(*arguments):
+    result = CliRunner().invoke(keys, [str(one) for one in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
 
 
-def test_rotate_and_revoke(command):
-    command("tenants", "create", "acme")
-    old = command("keys", "create", "acme", "--json")
-    new = command("keys", "rotate", old["id"], "--grace", "1h", "--json")
-    assert api_keys.parse(new["key"]) == new["id"] != old["id"]
-    status, out, _ = command("keys", "revoke", old["key"])
-    assert (status, out) == (0, f"revoked key {old['id']} of tenant acme\n")
-    assert [key["id"] for key in command("keys", "list", "--live", "--json")] == [new["id"]]
-    status, out, err = command("keys", "rotate", new["id"], "--grace", "0")
-    assert (status, api_keys.parse(out.strip()) is not None) == (0, True)
-    assert f"which replaces {new['id']} (0 of grace)" in err
-    assert [key["state"] for key in command("keys", "list", "--json")].count("revoked") == 2
-    assert command("keys", "revoke", new["id"], "--json")["revoked"]
+def listed(directory):
+    return json.loads(command("list", directory, "--json").stdout)
 
 
-def test_what_is_refused(command):
-    assert command("keys", "list") == (0, "", "no keys\n")
-    for arguments, wanted in (
-        (["create", "acme"], "there is no tenant 'acme'"),
-        (["list", "acme"], "there is no tenant 'acme'"),
-        (["revoke", "x"], "there is no API key with the id 'x'"),
-    ):
-        status, out, err = command("keys", *arguments)
-        assert (status, out, wanted in err) == (1, "", True)
-    for wrong in (
-        ["create", "acme", "--scope", "all"],
-        ["create", "acme", "--expires", "soon"],
-        ["rotate", "x", "--grace", "1"],
-    ):
-        assert command("keys", *wrong)[0] == 2
+@pytest.fixture
+def directory(tmp_path):
+    return tmp_path / "keys"
 
 
-def test_a_lost_pepper_is_named(command, tmp_path):
-    command("tenants", "create", "acme")
-    (tmp_path / "control.db.pepper").unlink()
-    status, _, err = command("keys", "create", "acme")
-    assert (status, "there is no pepper in" in err) == (1, True)
+@pytest.fixture
+def public_key(directory):
+    return command("generate", directory).stdout.strip()
+
+
+@pytest.mark.parametrize("suite", [suite.name for suite in SealingSuite])
+def test_generated_keys_seal_and_open(directory, suite):
+    public = command("generate", directory, "--suite", suite).stdout.strip()
+    recipient = verify_key_set((directory / "key-set.jws").read_text(), load_keys([public])).recipient(time.time())
+    ring = read_key_ring((directory / "opening-keys.json").read_text())
+    sealed = seal(recipient, SealedHeader("acme", int(time.time() * 1000)), b"spans")
+    assert unseal(parse(sealed), ring, time.time()) == b"spans"
+    modes = {path.name: path.stat().st_mode & 0o777 for path in directory.iterdir()}
+    assert modes == {"opening-keys.json": 0o600, "signing.key": 0o600, "key-set.jws": 0o644}
+
+
+def test_a_rotation_adds_a_key_and_lets_the_old_one_end(directory, public_key):
+    before = listed(directory)
+    assert "key set 2" in command("rotate", directory, "--lead", "30m", "--overlap", "2d").stdout
+    after = listed(directory)
+    assert (before["version"], after["version"]) == (1, 2)
+    old, new = after["keys"]
+    assert (old["key_id"], old["state"]) == (before["keys"][0]["key_id"], "in use")
+    assert (new["state"], new["not_after"]) == ("next", None)
+    assert 1700 < new["not_before"] - time.time() <= 1800
+    assert old["not_after"] == new["not_before"] + 2 * 86400
+    key_set = verify_key_set((directory / "key-set.jws").read_text(), load_keys([public_key]))
+    assert [one.key_id for one in key_set.recipients] == [old["key_id"], new["key_id"]]
+    assert "private" not in json.dumps(after)
+
+
+def test_a_rotation_at_once_ends_the_old_key_and_the_next_one_removes_it(directory, public_key):
+    command("rotate", directory, "--lead", "0", "--overlap", "0")
+    assert [key["state"] for key in listed(directory)["keys"]] == ["ended", "in use"]
+    command("rotate", directory, "--suite", "MLKEM768_X25519", "--lead", "0", "--all-suites")
+    assert [key["state"] for key in listed(directory)["keys"]] == ["opens", "in use"]
+    lines = command("list", directory).stdout.splitlines()
+    assert lines[0].split()[:3] == ["key", "suite", "state"]
+    assert lines[2].split()[1:4] == ["MLKEM768_X25519", "in", "use"]
+
+
+def test_the_signing_key_may_be_elsewhere(directory, public_key, tmp_path):
+    elsewhere = tmp_path / "vault.key"
+    (directory / "signing.key").rename(elsewhere)
+    with pytest.raises(AgentError, match="--signing-key"):
+        command("rotate", directory)
+    assert listed(directory)["version"] == 1
+    command("rotate", directory, "--signing-key", elsewhere)
+    verify_key_set((directory / "key-set.jws").read_text(), load_keys([public_key]))
+
+
+def test_existing_keys_are_not_overwritten(directory, public_key):
+    before = (directory / "opening-keys.json").read_text()
+    with pytest.raises(AgentError, match="use `keys rotate`"):
+        command("generate", directory)
+    assert (directory / "opening-keys.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("opening-keys.json", "{}", "invalid member"),
+        ("opening-keys.json", "\0", "is not JSON"),
+        ("signing.key", "nonsense", "is not an Ed25519 private key"),
+    ],
+)
+def test_damaged_files_are_named(directory, public_key, name, text, problem):
+    (directory / name).write_text(text)
+    with pytest.raises(AgentError, match=problem) as caught:
+        command("rotate", directory)
+    assert name in str(caught.value)
+
+
+def test_what_cannot_be_done_is_refused(tmp_path, directory):
+    for arguments in (["rotate", directory], ["list", directory], ["generate", "/proc/keys/of/otelwp"]):
+        with pytest.raises(AgentError, match=r"keys|proc"):
+            command(*arguments)
+    assert command("generate", directory, "--suite", "RSA").exit_code == 2
+    assert command("rotate", directory, "--lead", "soon").exit_code == 2
+    assert not directory.exists()

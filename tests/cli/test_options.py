@@ -2,7 +2,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from otelwp_agent.cli.options import config_options, load_document, load_plan
+from otelwp_agent.cli.options import config_options, load_document, load_plan, parse_pairs
 from otelwp_agent.errors import ConfigError
 
 
@@ -25,3 +25,10 @@ def test_sources_are_read_from_the_process_own_environment(monkeypatch):
 def test_a_plan_or_every_problem():
     with pytest.raises(ConfigError, match="there is no section `a`"):
         load_plan(["yaml:a: 1"], [])
+
+
+def test_pairs():
+    assert parse_pairs(["a=b=c", "d="], "attributes") == {"a": "b=c", "d": ""}
+    for wrong in ("a", "=b"):
+        with pytest.raises(click.BadParameter, match="write attributes as NAME=VALUE"):
+            parse_pairs([wrong], "attributes")

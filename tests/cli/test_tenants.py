@@ -8,7 +8,7 @@ def test_life(command):
     assert command("tenants", "list", "--status", "suspended", "--json")[0]["id"] == "acme"
     assert command("tenants", "resume", "acme")[1] == "resumed tenant acme\n"
     assert command("tenants", "set-plan", "acme", "free")[1] == "tenant acme has plan free now\n"
-    key = command("keys", "create", "acme", "--json")
+    key = command("api-keys", "create", "acme", "--json")
     status, out, _ = command("tenants", "show", "acme")
     assert "attributes  region=eu\n" in out
     assert f"key {key['id']}  default  live\n" in out

@@ -3,6 +3,7 @@ from click.testing import CliRunner
 
 from otelwp_agent.cli.validate import validate
 from otelwp_agent.errors import ConfigError
+from tests.licensing.issuer import ISSUER
 
 GOOD = """
 receivers: {otlp: {protocols: {http: }}}
@@ -63,3 +64,30 @@ def test_problems_of_endpoints_show_no_secrets(exporter, endpoint):
     assert exporter in problems
     assert "geheim" not in problems
     assert "0123abcd" not in problems
+
+
+LICENSED = """
+receivers: {otlp: {protocols: {http: }}}
+processors: {batch: }
+exporters: {jaeger: {endpoint: 'a:1'}}
+service:
+  license: {key: KEY, public_keys: [PUBLIC]}
+  pipelines: {traces: {receivers: [otlp], processors: [batch], exporters: [jaeger]}}
+"""
+
+
+@pytest.mark.parametrize(("tier", "warned"), [("pro", False), ("free", True)])
+def test_what_a_licence_does_not_enable_is_a_warning_because_the_agent_starts_without_it(tier, warned):
+    text = LICENSED.replace("KEY", ISSUER.issue(tier=tier)).replace("PUBLIC", ISSUER.public)
+    result = CliRunner().invoke(validate, ["-c", f"yaml:{text}"])
+    assert (result.exit_code, result.stdout) == (0, "OK: 1 pipeline, 3 components\n")
+    assert f"tier {tier}: licence shop-1 of Shop Ltd" in result.stderr
+    warning = "warning: yaml:3:14: processors.batch: this processor needs tier `pro`, but the tier of this agent is"
+    assert (warning in result.stderr) == warned
+
+
+def test_a_distributor_can_require_a_licence(monkeypatch):
+    text = LICENSED.replace("  license: {key: KEY, public_keys: [PUBLIC]}\n", "")
+    assert "tier" not in CliRunner().invoke(validate, ["-c", f"yaml:{text}"]).stderr
+    monkeypatch.setenv("OTELWP_REQUIRE_LICENSE", "1")
+    assert "this processor needs tier `pro`" in CliRunner().invoke(validate, ["-c", f"yaml:{text}"]).stderr

@@ -24,7 +24,7 @@ def test_defaults_are_the_collectors():
 
 
 def test_the_tiers_are_those_that_components_state():
-    assert ServiceConfig.model_validate(None).tier == "enterprise"
+    assert ServiceConfig.model_validate(None).stated_tier is None
     assert [ServiceConfig.model_validate({"tier": tier.value}).tier for tier in Tier] == [tier.value for tier in Tier]
     with pytest.raises(ValidationError, match="'free', 'pro' or 'enterprise'"):
         ServiceConfig.model_validate({"tier": "gold"})

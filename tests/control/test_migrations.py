@@ -1,8 +1,10 @@
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import delete, insert, inspect, select
 
 from otelwp_agent.control import migrations, revisions
+from otelwp_agent.control.errors import StoreNotMigratedError
 from otelwp_agent.control.store import Store
 from otelwp_agent.control.tables import METADATA, PLANS, REVISION, STATE
 
@@ -60,7 +62,10 @@ def test_two_processes_that_migrate_at_once_do_it_once(url):
 
     with ThreadPoolExecutor(2) as pool:
         done = [pool.submit(migrate) for _ in range(2)]
-        assert sorted(str(each.result()) for each in done) == ["('0001', '0001')", "(None, '0001')"]
+        assert sorted(str(each.result()) for each in done) == [
+            f"('{revisions.HEAD}', '{revisions.HEAD}')",
+            f"(None, '{revisions.HEAD}')",
+        ]
 
 
 def test_a_store_with_data_is_not_changed_by_another_migration(store):
@@ -72,3 +77,22 @@ def test_a_store_with_data_is_not_changed_by_another_migration(store):
     with store.read() as connection:
         assert connection.execute(select(STATE)).one() == before
         assert connection.execute(select(PLANS.c.name).order_by(PLANS.c.name)).scalars().all() == ["enterprise", "pro"]
+
+
+def test_an_older_store_is_upgraded_and_keeps_its_data(url):
+    store = Store(url)
+    oldest = next(iter(revisions.NEEDS))
+    if store.is_sqlite:
+        store._file.create()
+    with store._transaction(write=True, check=False) as connection:
+        migrations.upgrade(connection, oldest)
+        connection.execute(delete(PLANS).where(PLANS.c.name == "free"))
+    store.close()
+    with pytest.raises(StoreNotMigratedError, match="control migrate"):
+        store.open()
+    assert store.migrate() == (oldest, revisions.HEAD)
+    with store.read() as connection:
+        assert connection.execute(select(PLANS.c.name).order_by(PLANS.c.name)).scalars().all() == ["enterprise", "pro"]
+        assert inspect(connection).has_table("licenses")
+        assert revisions.needs(connection) == revisions.NEEDS[revisions.HEAD]
+    store.close()

@@ -125,7 +125,9 @@ def test_the_limits_of_a_tenant_are_those_of_its_plan(tmp_path):
     command(store, "plans", "set", "small", "--tier=pro", "--limit=requests_per_second=0.01", "--limit=request_burst=2")
     command(store, "tenants", "create", "acme", "--plan=small")
     command(store, "tenants", "create", "other")
-    acme, other = (json.loads(command(store, "keys", "create", each, "--json"))["key"] for each in ("acme", "other"))
+    acme, other = (
+        json.loads(command(store, "api-keys", "create", each, "--json"))["key"] for each in ("acme", "other")
+    )
     with Agent(PLANS.format(store=store), tmp_path, metrics=True) as agent:
         port = agent.port()
         assert [send(port, acme)[0] for _ in range(3)] == [200, 200, 429]

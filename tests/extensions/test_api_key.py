@@ -8,7 +8,6 @@ import pytest
 from otelwp_agent.component import ComponentId, Kind
 from otelwp_agent.config.references import ControlStoreRef
 from otelwp_agent.control import api_keys
-from otelwp_agent.control.access import ControlAccess
 from otelwp_agent.control.api_keys import Hasher, Scope
 from otelwp_agent.control.directory import (
     Directory,
@@ -18,7 +17,7 @@ from otelwp_agent.control.directory import (
     pack_key,
     scope_bits,
 )
-from otelwp_agent.control.last_used import EVERY, LastUsed
+from otelwp_agent.control.last_used import EVERY
 from otelwp_agent.control.mutation import Actor
 from otelwp_agent.control.opening import StorePlace
 from otelwp_agent.control.operations import keys, tenants
@@ -27,20 +26,11 @@ from otelwp_agent.extensions.api_key import FACTORY, ApiKeyAuthenticator, Config
 from otelwp_agent.telemetry.metrics import Registry
 from otelwp_agent.testing.fakes import make_context
 from tests.kit.agent import Agent
+from tests.kit.control_access import HASHER, Access
 from tests.kit.graphs import until
 
 NOW = 1_800_000_000.0
-HASHER = Hasher(b"p" * 32)
 GOLD = PlanEntry("pro", {"items_per_second": 5.0}, None)
-
-
-class Access(ControlAccess):
-    def __init__(self):
-        self._directory, self._used = TenantDirectory(HASHER), LastUsed()
-
-    directory = property(lambda self: self._directory)
-    used = property(lambda self: self._used)
-    store = None
 
 
 @pytest.fixture

@@ -1,11 +1,13 @@
 import pytest
 from pydantic import ValidationError
 
-from otelwp_agent.component import Kind
+from otelwp_agent.component import ComponentId, Kind
+from otelwp_agent.control.directory import PlanEntry, TenantEntry
 from otelwp_agent.errors import UnauthenticatedError
 from otelwp_agent.extensions.client_certificate import FACTORY, MAX_KNOWN, MAX_NAME, MAX_NAMES, Config
 from otelwp_agent.testing.fakes import make_context
 from otelwp_agent.transport.authentication import PeerCertificate
+from tests.kit.control_access import Access
 
 PATTERN = r"(?P<tenant>[a-z]+)\.agents\.example"
 
@@ -51,6 +53,18 @@ def test_the_first_known_alternative_name_decides():
     assert tenant(extension, named("x", "localhost", "b.agents.example", "c.agents.example")) == "b"
     many = [f"n{number}" for number in range(MAX_NAMES)]
     assert tenant(extension, named("x", *many, "b.agents.example")) == "unauthenticated"
+
+
+def test_with_a_control_store_a_client_gets_the_limits_of_its_tenant():
+    access = Access()
+    context = make_context(Kind.EXTENSION, "client_certificate", extensions={ComponentId("control_store"): access})
+    extension = FACTORY.build(Config.model_validate({"pattern": PATTERN, "store": "control_store"}), context)
+    access.use({"gold": PlanEntry("pro", {"request_burst": 7.0}, None)}, TenantEntry("a", "gold", active=True))
+    server = extension.of_servers()
+    assert server.authenticate({}, "", named("a.agents.example")).limits == {"request_burst": 7.0}
+    assert server.authenticate({}, "", named("b.agents.example")).limits == {}
+    alone = make(pattern=PATTERN)
+    assert alone.of_servers() is alone
 
 
 def test_without_a_certificate_nobody_is_accepted():

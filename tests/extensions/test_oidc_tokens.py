@@ -10,11 +10,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from otelwp_agent.codecs.compact_jws import MAX_HEADER
 from otelwp_agent.component import Kind
 from otelwp_agent.errors import UnauthenticatedError
 from otelwp_agent.extensions.oidc import FACTORY, Config
 from otelwp_agent.extensions.oidc.keys import MAX_KID, parse_key_set
-from otelwp_agent.extensions.oidc.tokens import MAX_HEADER, MAX_TOKEN
+from otelwp_agent.extensions.oidc.tokens import MAX_TOKEN
 from otelwp_agent.testing.fakes import make_context
 from tests.kit.oidc import AUDIENCE, SigningKey, encoded
 

@@ -2,70 +2,19 @@ import asyncio
 import math
 
 import pytest
-import structlog
-from google.rpc.error_details_pb2 import RetryInfo
-from google.rpc.status_pb2 import Status
 from pydantic import ValidationError
 
-from otelwp_agent.component import ComponentId, Context, Kind, NoHost
-from otelwp_agent.config import blocks
-from otelwp_agent.errors import ForbiddenError, Overloaded, RateLimitedError, StartError, UnauthenticatedError
-from otelwp_agent.extensions.rate_limiter import FACTORY, Config
+from otelwp_agent.errors import ForbiddenError, RateLimitedError, StartError, UnauthenticatedError
+from otelwp_agent.extensions.rate_limiter import MAX_ALLOWANCES, Config
 from otelwp_agent.extensions.rate_limiter.limits import REUSED
-from otelwp_agent.telemetry.metrics import Registry
-from otelwp_agent.testing.fakes import FakeClock
-from otelwp_agent.transport.authentication import Client, ServerAuthenticator
-from otelwp_agent.transport.gate import Gate
-from otelwp_agent.transport.grpc_runtime import aio, grpc
-from otelwp_agent.transport.grpc_server import GrpcServer
-from otelwp_agent.transport.http_messages import Response, Route
-from tests.kit.http_site import OK, Site, post
-
-ROUTE = "/v1/traces"
-ACME = Client(tenant="acme", credential="key-1")
-OTHER = Client(tenant="other", credential="key-2")
-
-
-class Made:
-    """A limiter with a clock that the test sets."""
-
-    def __init__(self, **settings):
-        self.clock, self.registry = FakeClock(1000.0), Registry()
-        context = Context(
-            id=ComponentId("rate_limiter"),
-            kind=Kind.EXTENSION,
-            registry=self.registry,
-            log=structlog.get_logger(),
-            clock=self.clock,
-            host=NoHost(),
-        )
-        self.limiter = FACTORY.build(Config.model_validate(settings), context)
-
-    def allowance(self, client=None, peer="192.0.2.1", route=ROUTE):
-        return self.limiter.allowance(client, peer, route)
-
-    def begin(self, *args, **options):
-        """Begin a request; return the error, or `None` if it is allowed."""
-        return outcome(self.allowance(*args, **options).begin)
-
-
-def outcome(call, *arguments):
-    try:
-        call(*arguments)
-    except (Overloaded, ForbiddenError) as error:
-        return error
-    return None
-
-
-def requests(key="tenant", **figures):
-    return {"limits": [{"key": key, "requests_per_second": 10, **figures}]}
-
+from otelwp_agent.transport.authentication import Client
+from tests.kit.rate_limits import ACME, OTHER, ROUTE, Limiter, outcome, requests
 
 # -- rates
 
 
 def test_a_request_above_the_rate_is_refused_with_the_exact_wait_and_the_name_of_the_limit():
-    made = Made(**requests(burst=20))
+    made = Limiter(**requests(burst=20))
     assert [made.begin(ACME) for _ in range(20)] == [None] * 20
     error = made.begin(ACME)
     assert isinstance(error, RateLimitedError)
@@ -78,9 +27,9 @@ def test_a_request_above_the_rate_is_refused_with_the_exact_wait_and_the_name_of
 
 
 def test_the_default_burst_is_that_of_one_second_and_at_least_one_request():
-    made = Made(**requests())
+    made = Limiter(**requests())
     assert sum(made.begin(ACME) is None for _ in range(50)) == 10
-    slow = Made(limits=[{"key": "tenant", "requests_per_second": 0.01}])
+    slow = Limiter(limits=[{"key": "tenant", "requests_per_second": 0.01}])
     assert sum(slow.begin(ACME) is None for _ in range(50)) == 1
     assert slow.begin(ACME).retry_after == pytest.approx(100)
     assert "36 requests per hour" in str(slow.begin(ACME))
@@ -96,27 +45,27 @@ def test_the_default_burst_is_that_of_one_second_and_at_least_one_request():
     ],
 )
 def test_each_key_has_its_own_limit(key, same, different):
-    made = Made(**requests(key, burst=1))
+    made = Limiter(**requests(key, burst=1))
     assert made.begin(ACME) is None
     assert made.begin(*same) is not None
     assert made.begin(*different) is None
 
 
 def test_senders_without_a_tenant_share_one_limit():
-    made = Made(**requests(burst=1))
+    made = Limiter(**requests(burst=1))
     assert made.begin(None, "192.0.2.1") is None
     assert made.begin(None, "192.0.2.2") is not None
 
 
 def test_an_ipv6_network_is_one_address_and_unix_sockets_have_none():
-    made = Made(**requests("address", burst=1))
+    made = Limiter(**requests("address", burst=1))
     assert made.begin(peer="2001:db8::1") is None
     assert made.begin(peer="2001:db8::2") is not None
     assert [made.begin(peer="") for _ in range(5)] == [None] * 5
 
 
 def test_a_request_must_be_within_all_limits_and_is_charged_to_all_or_none():
-    made = Made(
+    made = Limiter(
         limits=[
             {"key": "tenant", "requests_per_second": 1, "burst": 3},
             {"key": "address", "requests_per_second": 1, "burst": 2},
@@ -128,11 +77,23 @@ def test_a_request_must_be_within_all_limits_and_is_charged_to_all_or_none():
     assert "each tenant" in str(made.begin(ACME, "192.0.2.2"))
 
 
+def test_allowances_are_kept_for_the_same_client_address_and_route():
+    made = Limiter(**requests())
+    first = made.allowance(ACME)
+    assert made.allowance(ACME) is first
+    same = Client(tenant="acme", credential="key-1")
+    for other in (made.allowance(same), made.allowance(ACME, peer="192.0.2.2"), made.allowance(ACME, route="/v1/logs")):
+        assert other is not first
+    for number in range(2 * MAX_ALLOWANCES):
+        made.allowance(ACME, route=f"/{number}")
+    assert len(made.limiter._allowances) <= MAX_ALLOWANCES
+
+
 # -- items and bytes
 
 
 def test_items_and_bytes_are_charged_when_they_are_counted():
-    made = Made(
+    made = Limiter(
         limits=[
             {"key": "tenant", "items_per_second": 100, "burst": 100},
             {"key": "tenant", "bytes_per_second": "1KiB", "burst": "2KiB"},
@@ -149,17 +110,17 @@ def test_items_and_bytes_are_charged_when_they_are_counted():
 
 
 def test_a_refund_is_available_again():
-    made = Made(limits=[{"key": "tenant", "items_per_second": 100, "burst": 100}])
+    made = Limiter(limits=[{"key": "tenant", "items_per_second": 100, "burst": 100}])
     allowance = made.allowance(ACME)
     allowance.charge(100, 5)
     assert outcome(allowance.charge, 100, 5) is not None
     allowance.refund(100, 5)
     assert outcome(allowance.charge, 100, 5) is None
-    Made(**requests()).allowance(ACME).refund(100, 5)
+    Limiter(**requests()).allowance(ACME).refund(100, 5)
 
 
 def test_a_sender_without_items_left_is_refused_before_its_body_is_read():
-    made = Made(limits=[{"key": "tenant", "items_per_second": 100, "burst": 100}])
+    made = Limiter(limits=[{"key": "tenant", "items_per_second": 100, "burst": 100}])
     allowance = made.allowance(ACME)
     allowance.charge(250, 5)
     error = outcome(allowance.begin)
@@ -172,7 +133,7 @@ def test_a_sender_without_items_left_is_refused_before_its_body_is_read():
 
 
 def test_requests_in_progress_are_limited():
-    made = Made(limits=[{"key": "tenant", "concurrent_requests": 2}])
+    made = Limiter(limits=[{"key": "tenant", "concurrent_requests": 2}])
     first, second = made.allowance(ACME), made.allowance(ACME)
     first.begin()
     second.begin()
@@ -183,7 +144,7 @@ def test_requests_in_progress_are_limited():
 
 
 def test_a_request_that_a_rate_refuses_is_not_in_progress():
-    made = Made(limits=[{"key": "tenant", "requests_per_second": 1, "burst": 1, "concurrent_requests": 2}])
+    made = Limiter(limits=[{"key": "tenant", "requests_per_second": 1, "burst": 1, "concurrent_requests": 2}])
     allowance = made.allowance(ACME)
     allowance.begin()
     assert [str(outcome(allowance.begin))[16:26] for _ in range(5)] == ["1 requests"] * 5
@@ -195,7 +156,7 @@ def test_a_request_that_a_rate_refuses_is_not_in_progress():
 
 
 def test_the_figures_of_a_plan_replace_those_of_tenants():
-    made = Made(
+    made = Limiter(
         limits=[
             {"key": "tenant", "requests_per_second": 10, "burst": 20, "concurrent_requests": 100},
             {"key": "address", "concurrent_requests": 500},
@@ -209,7 +170,7 @@ def test_the_figures_of_a_plan_replace_those_of_tenants():
 
 
 def test_the_limits_of_a_plan_need_no_configured_ones():
-    made = Made()
+    made = Limiter()
     client = Client("small", limits={"items_per_second": 10, "item_burst": 20, "bytes_per_second": 1e6})
     allowance = made.allowance(client)
     assert outcome(allowance.charge, 20, 500) is None
@@ -220,14 +181,14 @@ def test_the_limits_of_a_plan_need_no_configured_ones():
 
 
 def test_a_plan_may_have_no_limit():
-    made = Made(limits=[{"key": "tenant", "requests_per_second": 1, "concurrent_requests": 1}])
+    made = Limiter(limits=[{"key": "tenant", "requests_per_second": 1, "concurrent_requests": 1}])
     free = Client("free", limits={"requests_per_second": math.inf, "concurrent_requests": math.inf})
     assert [made.begin(free) for _ in range(50)] == [None] * 50
 
 
 @pytest.mark.parametrize("figure", [0, -1, math.nan, "many", None])
 def test_invalid_figures_of_a_plan_are_ignored(figure):
-    made = Made(**requests(burst=2, concurrent_requests=5))
+    made = Limiter(**requests(burst=2, concurrent_requests=5))
     client = Client("odd", limits={"requests_per_second": figure, "concurrent_requests": figure})
     assert sum(made.begin(client) is None for _ in range(50)) == 2
 
@@ -239,7 +200,7 @@ def test_invalid_figures_of_a_plan_are_ignored(figure):
     ("route", "allowed"), [("/v1/traces", 100), ("/api/auth/login", 10), ("/payment", 50), ("/billing", 100)]
 )
 def test_the_preset_limits_classes_of_routes(route, allowed):
-    made = Made(preset="founding")
+    made = Limiter(preset="founding")
     assert sum(made.begin(ACME, route=route) is None for _ in range(500)) == allowed
     assert made.begin(OTHER, route=route) is None
     assert sum(made.begin(None, "192.0.2.9", route) is None for _ in range(500)) == allowed
@@ -249,7 +210,7 @@ def test_the_preset_limits_classes_of_routes(route, allowed):
 
 
 def test_denied_addresses_are_refused_before_authentication():
-    made = Made(access={"deny": ["192.0.2.0/24", "2001:db8::/32"]})
+    made = Limiter(access={"deny": ["192.0.2.0/24", "2001:db8::/32"]})
     made.limiter.check("198.51.100.1")
     made.limiter.check("")
     for peer in ("192.0.2.7", "2001:db8::7", "::ffff:192.0.2.7"):
@@ -263,7 +224,7 @@ def fail(made, peer, times):
 
 
 def test_an_address_that_fails_to_authenticate_is_banned(capfd):
-    made = Made(ban={"failures": 3, "window": "1m", "duration": "10s"})
+    made = Limiter(ban={"failures": 3, "window": "1m", "duration": "10s"})
     fail(made, "192.0.2.1", 2)
     made.limiter.authentication_failed("192.0.2.1", ForbiddenError("no"))
     made.limiter.check("192.0.2.1")
@@ -278,14 +239,14 @@ def test_an_address_that_fails_to_authenticate_is_banned(capfd):
 
 
 def test_unix_sockets_are_never_banned():
-    made = Made(ban={"failures": 1})
+    made = Limiter(ban={"failures": 1})
     fail(made, "", 100)
     made.limiter.check("")
     assert made.begin(ACME, "") is None
 
 
 def test_failed_requests_count_as_requests_of_their_address():
-    made = Made(**requests("address", burst=3))
+    made = Limiter(**requests("address", burst=3))
     fail(made, "192.0.2.1", 3)
     error = outcome(made.limiter.check, "192.0.2.1")
     assert "10 requests per second for each address" in str(error)
@@ -293,7 +254,7 @@ def test_failed_requests_count_as_requests_of_their_address():
 
 
 def test_a_million_wrong_credentials_from_many_addresses_take_bounded_memory():
-    made = Made(**requests("address"), ban={"failures": 5})
+    made = Limiter(**requests("address"), ban={"failures": 5})
     for number in range(70_000):
         fail(made, f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 1)
     assert len(made.limiter._bans) <= 65_536
@@ -304,7 +265,7 @@ def test_a_million_wrong_credentials_from_many_addresses_take_bounded_memory():
 
 
 def test_one_refusal_is_used_for_some_milliseconds_and_never_too_short():
-    made = Made(**requests(burst=1))
+    made = Limiter(**requests(burst=1))
     allowance = made.allowance(ACME)
     allowance.begin()
     first = outcome(allowance.begin)
@@ -324,7 +285,7 @@ def test_one_refusal_is_used_for_some_milliseconds_and_never_too_short():
 
 
 def test_metrics_name_the_most_active_tenants_only():
-    made = Made(**requests(burst=1), top_tenants=3)
+    made = Limiter(**requests(burst=1), top_tenants=3)
     for number in range(50):
         client = Client(f"tenant-{number}")
         made.begin(client)
@@ -338,7 +299,7 @@ def test_metrics_name_the_most_active_tenants_only():
 
 
 def test_a_tenant_that_is_no_longer_active_loses_its_label():
-    made = Made(**requests(), top_tenants=1)
+    made = Limiter(**requests(), top_tenants=1)
     made.begin(Client("quiet"))
     for _ in range(5):
         made.begin(Client("busy"))
@@ -379,13 +340,13 @@ def test_invalid_settings(settings, message):
 
 
 async def test_an_invalid_redis_url_is_an_error_at_the_start():
-    made = Made(**requests(), redis={"url": "http://127.0.0.1"})
+    made = Limiter(**requests(), redis={"url": "http://127.0.0.1"})
     with pytest.raises(StartError, match=r"redis\.url"):
         await made.limiter.start()
 
 
 async def test_without_redis_each_agent_allows_its_share():
-    made = Made(**requests(burst=20), redis={"url": "redis://127.0.0.1:1", "replicas": 4})
+    made = Limiter(**requests(burst=20), redis={"url": "redis://127.0.0.1:1", "replicas": 4})
     await made.limiter.start()
     assert sum(made.begin(ACME) is None for _ in range(100)) == 5
     async with asyncio.timeout(10):
@@ -401,7 +362,7 @@ async def test_without_redis_each_agent_allows_its_share():
 
 async def test_idle_keys_are_forgotten(monkeypatch):
     monkeypatch.setattr("otelwp_agent.extensions.rate_limiter.TIDY", 0.01)
-    made = Made(**requests(), ban={"failures": 5})
+    made = Limiter(**requests(), ban={"failures": 5})
     await made.limiter.start()
     made.begin(ACME)
     fail(made, "192.0.2.1", 1)
@@ -414,130 +375,3 @@ async def test_idle_keys_are_forgotten(monkeypatch):
 
 
 # -- behind servers
-
-
-class Tokens(ServerAuthenticator):
-    """Knows the clients by the header x-key."""
-
-    secret_headers = frozenset({"x-key"})
-
-    def __init__(self, **clients):
-        self.clients = clients
-
-    def authenticate(self, headers, peer, certificate):
-        client = self.clients.get(headers.get("x-key"))
-        if client is None:
-            raise UnauthenticatedError
-        return client
-
-
-def gate(made):
-    return Gate(Tokens(a=ACME, b=OTHER), [made.limiter], log=structlog.get_logger())
-
-
-async def test_http_answers_429_with_the_headers_of_the_limit():
-    made = Made(limits=[{"key": "tenant", "requests_per_second": 0.1, "burst": 2}])
-    async with Site(gate=gate(made)) as site:
-        client = await site.connect()
-        client.send(post(extra="X-Key: a\r\n") * 4 + post(extra="X-Key: b\r\n"))
-        assert [(await client.answer())[0] for _ in range(2)] == [200, 200]
-        for _ in range(2):
-            status, headers, body = await client.answer()
-            assert status == 429
-            assert headers["retry-after"] == "10"
-            assert headers["x-ratelimit-limit"] == "2"
-            assert headers["x-ratelimit-remaining"] == "0"
-            assert headers["x-ratelimit-reset"] == "20"
-            assert body == b"limit exceeded: 360 requests per hour for each tenant, burst 2\n"
-        assert (await client.answer())[0] == 200
-        await client.close()
-        assert site.refusals == ["rate_limited"] * 2
-        assert len(site.requests) == 3
-
-
-async def test_http_answers_503_if_senders_take_429_as_permanent():
-    made = Made(**requests(burst=1), throttle_status=503)
-    async with Site(gate=gate(made)) as site:
-        client = await site.connect()
-        client.send(post(extra="X-Key: a\r\n") * 2)
-        assert (await client.answer())[0] == 200
-        status, headers, _ = await client.answer()
-        assert (status, headers["retry-after"]) == (503, "1")
-        await client.close()
-
-
-async def test_http_refuses_denied_and_banned_addresses_with_403():
-    denied = Made(access={"deny": ["127.0.0.0/8"]})
-    async with Site(gate=gate(denied)) as site:
-        client = await site.connect()
-        client.send(post(extra="X-Key: a\r\n"))
-        assert (await client.answer())[0] == 403
-        await client.close()
-        assert site.refusals == ["denied_address"]
-    banned = Made(ban={"failures": 3})
-    async with Site(gate=gate(banned)) as site:
-        client = await site.connect()
-        client.send(post(extra="X-Key: a\r\n") + post(extra="X-Key: wrong\r\n") * 4 + post(extra="X-Key: a\r\n"))
-        assert [(await client.answer())[0] for _ in range(6)] == [200, 401, 401, 401, 403, 403]
-        await client.close()
-
-
-async def test_requests_in_progress_end_with_their_answers_and_connections():
-    made = Made(limits=[{"key": "tenant", "concurrent_requests": 1}])
-    pending = asyncio.get_running_loop().create_future()
-    answers = [pending]
-
-    def handle(_request):
-        return answers.pop() if answers else OK
-
-    async with Site({ROUTE: Route(handle)}, gate=gate(made)) as site:
-        first, second = await site.connect(), await site.connect()
-        first.send(post(extra="X-Key: a\r\n"))
-        async with asyncio.timeout(10):
-            while answers:
-                await asyncio.sleep(0)
-        second.send(post(extra="X-Key: a\r\n"))
-        assert (await second.answer())[0] == 429
-        pending.set_result(Response(200))
-        assert (await first.answer())[0] == 200
-        second.send(post(extra="X-Key: a\r\n"))
-        assert (await second.answer())[0] == 200
-        first.send(post(extra="X-Key: a\r\n")[:-2])  # its body never arrives
-        async with asyncio.timeout(10):
-            while not len(made.limiter._limits.concurrency[0].requests):
-                await asyncio.sleep(0)
-        first.reset()
-        async with asyncio.timeout(10):
-            while len(made.limiter._limits.concurrency[0].requests):
-                await asyncio.sleep(0)
-        second.send(post(extra="X-Key: a\r\n"))
-        assert (await second.answer())[0] == 200
-        await second.close()
-
-
-@pytest.mark.parametrize(
-    ("status", "code"), [(429, grpc.StatusCode.RESOURCE_EXHAUSTED), (503, grpc.StatusCode.UNAVAILABLE)]
-)
-async def test_grpc_answers_with_the_exact_retry_info(status, code):
-    made = Made(**requests(burst=1, requests_per_second=0.8), throttle_status=status)
-    method = "/test.Service/Echo"
-    server = GrpcServer(
-        blocks.GrpcServer(endpoint="127.0.0.1:0"),
-        {method: lambda message, _caller: message},
-        name="receivers/test",
-        log=structlog.get_logger(),
-        gate=gate(made),
-    )
-    await server.start()
-    async with aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        call = channel.unary_unary(method)
-        assert await call(b"hello", metadata=(("x-key", "a"),)) == b"hello"
-        with pytest.raises(aio.AioRpcError) as caught:
-            await call(b"hello", metadata=(("x-key", "a"),))
-    await server.shutdown()
-    assert caught.value.code() is code
-    assert caught.value.details() == "limit exceeded: 2880 requests per hour for each tenant, burst 1"
-    details = Status.FromString(dict(caught.value.trailing_metadata())["grpc-status-details-bin"]).details
-    info = RetryInfo()
-    assert details[0].Unpack(info)
-    assert info.retry_delay.seconds + info.retry_delay.nanos / 1e9 == pytest.approx(1.25)

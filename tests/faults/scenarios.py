@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import structlog
 from structlog.testing import capture_logs
 
+from otelwp_agent.config.storage_encryption import StorageEncryption
 from otelwp_agent.dead_letters.file import read_bodies, read_letters
 from otelwp_agent.dead_letters.records import Fate
 from otelwp_agent.dead_letters.sink import DeadLetterFile, Resent
@@ -26,7 +27,7 @@ from otelwp_agent.processors.adaptive_sampling.state_file import StateFile
 from otelwp_agent.sampling.adaptive.controller import Controller
 from otelwp_agent.sampling.adaptive.state import state_of
 from otelwp_agent.telemetry.metrics import Registry
-from tests.journal.conftest import Life, Request
+from tests.journal.conftest import ENCRYPTION, KEYS, Life, Request
 from tests.kit.graphs import until
 from tests.processors.adaptive_sampling.test_recorder import request, trace_id
 from tests.sampling.adaptive.test_state import POLICY, traces
@@ -40,11 +41,18 @@ KEPT_BY_SENDER = "put returns False"
 class Journal:
     """Requests of three segments, some settled, on top of what an earlier run has left."""
 
-    name = "journal"
+    def __init__(self, encryption=None):
+        self.encryption = encryption
+        self.name = self.kind + (", encrypted" if encryption else "")
+
+    kind = "journal"
+
+    def _life(self, directory):
+        return Life(directory, max_size="1MiB", encryption=self.encryption)
 
     def prepare(self, folder):
         async def play():
-            life = Life(folder / "journal", max_size="1MiB")
+            life = self._life(folder / "journal")
             await life.put(b"earlier", b"waits")
             await life.journal.close()
 
@@ -56,7 +64,7 @@ class Journal:
     async def run(self, folder, reports, faults):
         promised = {b"earlier", b"waits"}
         try:
-            life = Life(folder / "journal", max_size="1MiB")
+            life = self._life(folder / "journal")
         except StartError:
             reports.add(START_REFUSED)
             return promised
@@ -106,7 +114,7 @@ class Journal:
 
     def _hold(self, directory, promised, found, *, audit=True):
         """Start again, and hold the journal to what was acknowledged; `found` is elsewhere."""
-        life = Life(directory, max_size="1MiB")
+        life = self._life(directory)
         try:
             missing = promised - found - {replay[1].body() for replay in life.replay()}
             assert not missing, f"acknowledged requests are lost: {[body[:9] for body in missing]}"
@@ -114,21 +122,21 @@ class Journal:
             assert life.recovered.damage == [], "damage is reported where no byte was changed"
         finally:
             life.kill()
-        report = audit_directory(directory)
+        report = audit_directory(directory, KEYS)
         assert report.balances or not audit, report.all_problems()
 
 
 class MovedJournal(Journal):
     """The first start of a journal, whose directory somebody moves away while it runs."""
 
-    name = "journal, moved away"
+    kind = "journal, moved away"
 
     def prepare(self, folder):
         pass
 
     async def run(self, folder, reports, faults):
         try:
-            life = Life(folder / "made" / "journal", max_size="1MiB")
+            life = self._life(folder / "made" / "journal")
         except StartError:
             reports.add(START_REFUSED)
             return set()
@@ -153,7 +161,7 @@ class MovedJournal(Journal):
 
 def bodies_in(directory):
     """Yield the bodies in a directory, which the operator would have to bring back."""
-    recovered = read_directory(directory, write=False)
+    recovered = read_directory(directory, write=False, keys=KEYS)
     for segment in recovered.segments:
         for index in range(len(segment.states)):
             record = segment.entry(index)
@@ -165,7 +173,9 @@ def bodies_in(directory):
 class DeadLetters:
     """Letters that are put, sent once more, delivered and removed, in a file that an earlier run has left."""
 
-    name = "dead letters"
+    def __init__(self, encryption=None):
+        self.keys = KEYS if encryption else None
+        self.name = "dead letters" + (", encrypted" if encryption else "")
 
     def prepare(self, folder):
         async def play():
@@ -177,7 +187,7 @@ class DeadLetters:
         asyncio.run(play())
 
     def _sink(self, folder):
-        return DeadLetterFile(folder / "letters" / "dead", 2**20, Registry(), structlog.get_logger())
+        return DeadLetterFile(folder / "letters" / "dead", 2**20, Registry(), structlog.get_logger(), keys=self.keys)
 
     async def run(self, folder, reports, faults):
         promised = {b"earlier"}
@@ -214,7 +224,7 @@ class DeadLetters:
         sink.open()
         sink.close()
         path = folder / "letters" / "dead"
-        found = {body for _, body in read_bodies(path, [letter.id for letter in read_letters(path).letters])}
+        found = {body for _, body in read_bodies(path, [letter.id for letter in read_letters(path).letters], KEYS)}
         missing = promised - found
         assert not missing, f"dead letters are lost: {[body[:9] for body in missing]}"
 
@@ -226,7 +236,9 @@ def _batch(body):
 class Recorder:
     """Dropped traces that go to files, of which the oldest are removed, and one that is rescued."""
 
-    name = "flight recorder"
+    def __init__(self, encryption=None):
+        self.encryption = StorageEncryption(**encryption) if encryption else None
+        self.name = "flight recorder" + (", encrypted" if encryption else "")
 
     def prepare(self, folder):
         recorder = self._recorder(folder)
@@ -235,7 +247,9 @@ class Recorder:
         recorder.shutdown()
 
     def _recorder(self, folder):
-        return FlightRecorder(0, str(folder / "recorded"), 500_000, structlog.get_logger(), lambda _: Ledger())
+        return FlightRecorder(
+            0, str(folder / "recorded"), 500_000, structlog.get_logger(), lambda _: Ledger(), self.encryption
+        )
 
     def _record(self, recorder, numbers):
         for number in numbers:
@@ -304,4 +318,7 @@ class State:
         assert [path.name for path in (folder / "state").iterdir()] == ["s p.json"], "a part of a file is left"
 
 
-SCENARIOS = (Journal(), MovedJournal(), DeadLetters(), Recorder(), State())
+SCENARIOS = (
+    *[kind(encryption) for kind in (Journal, MovedJournal, DeadLetters, Recorder) for encryption in (None, ENCRYPTION)],
+    State(),
+)

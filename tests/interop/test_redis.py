@@ -45,9 +45,13 @@ async def test_the_script_does_what_the_model_does(tmp_path):
             arguments = [repr(float(value)) for row in rows for value in row]
             seconds, micros = await client.time()
             now = seconds + micros / 1e6
+            late = not dice.randrange(10)
+            arguments.insert(0, repr(now - 1 if late else now + 60))
             answers = [float(each) for each in await script(keys=keys, args=arguments)]
             expected = model.run(keys, arguments)
-            for (interval, *_), at in zip(rows, range(0, len(answers), 2), strict=True):
+            assert answers[0] == pytest.approx(now, abs=0.3)
+            assert len(answers) == 1 if late else len(answers) == 1 + 2 * len(keys)
+            for (interval, *_), at in zip(rows, range(1, len(answers), 2), strict=not late):
                 # the calls of both are some milliseconds apart
                 assert answers[at] * interval == pytest.approx(expected[at] * interval, abs=0.3)
                 assert answers[at + 1] == pytest.approx(expected[at + 1], abs=0.3)

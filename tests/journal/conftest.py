@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import structlog
 
+from otelwp_agent.at_rest.loading import load_keys
 from otelwp_agent.config.service import JournalConfig
+from otelwp_agent.config.storage_encryption import StorageEncryption
 from otelwp_agent.journal.claims import JournalClaim
 from otelwp_agent.journal.entry_store import EntryStore
 from otelwp_agent.journal.journal import Journal
@@ -16,6 +18,13 @@ from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.metrics import Registry
 from tests.journal.entries import make
 from tests.kit.otlp import delimited
+
+ENCRYPTION = {"key": "A" * 43 + "="}
+"""The section `encryption` with a key."""
+PLAIN = pytest.mark.parametrize("encryption", [None], ids=["plain"])
+"""Runs a test without encryption only."""
+KEYS = load_keys(StorageEncryption(**ENCRYPTION), "encryption")
+"""Its keys, which also read what is not encrypted."""
 
 
 class Request:
@@ -96,12 +105,19 @@ class Life:
         return (ledger.accepted, ledger.settled, ledger.in_flight)
 
 
+@pytest.fixture(params=[None, ENCRYPTION], ids=["plain", "encrypted"])
+def encryption(request):
+    """Return the section `encryption`; tests that write records themselves set it to `None`."""
+    return request.param
+
+
 @pytest.fixture
-def live(tmp_path):
+def live(encryption, tmp_path):
     """Return what begins a run on the same directory."""
     lives = []
 
     def begin(**settings):
+        settings = {"encryption": encryption, **settings}
         lives.append(Life(tmp_path / "journal", **settings))
         return lives[-1]
 

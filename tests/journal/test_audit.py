@@ -10,7 +10,7 @@ from otelwp_agent.model.batch import Origin
 from otelwp_agent.model.ledger_report import LedgerLine
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.signal import Signal
-from tests.journal.conftest import open_files
+from tests.journal.conftest import KEYS, PLAIN, open_files
 
 
 @pytest.fixture
@@ -23,13 +23,13 @@ async def journal(live, body):
         requests += await life.put(body(number), pipelines=("a", "b"), tenant="shop" if number % 3 else "")
         if number % 4 == 1:
             requests[-1].settle(*[(Outcome.DROPPED, "malformed"), (Outcome.DELIVERED,)][number % 8 == 1])
-        if len(segments(life.journal.directory)) == 3 and number % 4 == 2:
+        if len(segments(life.journal.directory)) >= 3 and number % 4 == 2:
             break
     requests[2].claims[0].receipt.settle(Outcome.SAMPLED_OUT, 2)
     await life.flush()
     life.kill()
     directory = life.journal.directory
-    assert len(segments(directory)) == 3
+    assert len(segments(directory)) >= 3
     return directory
 
 
@@ -39,7 +39,7 @@ def segments(directory):
 
 def rewrite(path, change):
     """Write a segment's records again, as `change` returns each (its parts), with right checksums."""
-    segment = Segment.open(path)
+    segment = Segment.open(path, keys=KEYS)
     parts = []
     for record in segment.scan():
         assert not isinstance(record, JournalDamage)
@@ -53,13 +53,13 @@ def same(path, record):
 
 
 def problems(directory):
-    report = audit_directory(directory)
+    report = audit_directory(directory, KEYS)
     assert report.balances is (not report.all_problems())
     return report.all_problems()
 
 
 async def test_what_nobody_has_touched_balances(journal):
-    report = audit_directory(journal)
+    report = audit_directory(journal, KEYS)
     assert report.all_problems() == []
     assert report.source.startswith(f"journal {journal}, ")
     sums = {line.name: line for line in report.lines if line.kind == "pipeline"}
@@ -68,6 +68,7 @@ async def test_what_nobody_has_touched_balances(journal):
     assert sums["b"].dropped == sums["b"].reasons["malformed"] > 0
 
 
+@PLAIN
 @pytest.mark.parametrize("which", ["accepted", "delivered", "reasons"])
 async def test_a_sum_in_the_last_commit_that_was_changed_with_a_right_checksum(journal, which):
     def change(marker, record):
@@ -89,6 +90,7 @@ async def test_a_sum_in_the_last_commit_that_was_changed_with_a_right_checksum(j
     assert problems(journal)
 
 
+@PLAIN
 @pytest.mark.parametrize("which", [0, 1, 2])
 async def test_a_sum_in_the_middle_that_was_changed_with_a_right_checksum(journal, which):
     changed = []
@@ -106,12 +108,14 @@ async def test_a_sum_in_the_middle_that_was_changed_with_a_right_checksum(journa
     assert any("a commit changes the sums" in problem for problem in problems(journal))
 
 
+@PLAIN
 @pytest.mark.parametrize("which", [0, 1])
 async def test_a_segment_that_was_deleted(journal, which):
     segments(journal)[which].unlink()
     assert problems(journal)
 
 
+@PLAIN
 @pytest.mark.parametrize("which", [0, 1, 2])
 async def test_an_entry_that_was_taken_out(journal, which):
     taken = []
@@ -127,9 +131,10 @@ async def test_an_entry_that_was_taken_out(journal, which):
     assert any("items are missing" in problem for problem in problems(journal))
 
 
+@PLAIN
 async def test_an_entry_that_was_put_in(journal):
     path = segments(journal)[-1]
-    segment = Segment.open(path)
+    segment = Segment.open(path, keys=KEYS)
     last = max((record for record in segment.scan() if record.kind is RecordKind.ENTRY), key=lambda record: record.seq)
     extra = records.entry(segment.marker, last.seq + 1, last.signal, last.context, 7, last.body())
     empty = records.other(segment.marker, RecordKind.COMMIT, Commit(range(last.seq + 1, last.seq + 2)).encode())
@@ -139,9 +144,10 @@ async def test_an_entry_that_was_put_in(journal):
     assert any("7 more items are settled or in flight" in problem for problem in problems(journal))
 
 
+@PLAIN
 async def test_a_release_that_was_put_in(journal):
     path = segments(journal)[-1]
-    segment = Segment.open(path)
+    segment = Segment.open(path, keys=KEYS)
     parts = records.other(segment.marker, RecordKind.COMMIT, Commit(range(0), released=[1]).encode())
     segment.close()
     with path.open("ab") as file:
@@ -149,6 +155,7 @@ async def test_a_release_that_was_put_in(journal):
     assert any("2 items are missing" in problem for problem in problems(journal))
 
 
+@PLAIN
 async def test_sums_at_the_beginning_of_a_segment_that_were_changed(journal):
     def change(marker, record):
         if record.kind is not RecordKind.SNAPSHOT:
@@ -171,23 +178,23 @@ async def test_a_flipped_byte_is_told_with_its_place(journal):
 
 
 async def test_a_torn_last_write_is_told_and_no_problem(journal):
-    whole = audit_directory(journal).source
+    whole = audit_directory(journal, KEYS).source
     path = segments(journal)[-1]
     with path.open("ab") as file:
         file.write(b"torn")
-    report = audit_directory(journal)
+    report = audit_directory(journal, KEYS)
     assert report.balances
     assert report.source == f"{whole}, a last write of 4 bytes cut off (it was not acknowledged)"
 
 
 async def test_it_changes_nothing(journal):
     before = {path: path.read_bytes() for path in segments(journal)}
-    audit_directory(journal)
+    audit_directory(journal, KEYS)
     assert {path: path.read_bytes() for path in segments(journal)} == before
 
 
 def test_an_empty_directory_and_one_that_is_not_there(tmp_path):
-    report = audit_directory(tmp_path)
+    report = audit_directory(tmp_path, KEYS)
     assert (report.lines, report.balances) == ([], True)
 
 
@@ -203,7 +210,7 @@ async def test_each_pipeline_receiver_tenant_and_exporter_has_a_line_with_all_fi
     five.settle(Outcome.DROPPED, "retries_exhausted")
     await life.journal.close()
     directory = life.journal.directory
-    report = audit_directory(directory)
+    report = audit_directory(directory, KEYS)
 
     def line(kind, name, share, reasons, accepted):
         figures = {"delivered": share, "sampled_out": share, "filtered": share, "in_flight": share}
@@ -237,7 +244,7 @@ def test_entries_whose_ledger_is_missing_are_reported_as_in_flight(tmp_path):
         sync=False,
     )
     segment.close()
-    report = audit_directory(tmp_path)
+    report = audit_directory(tmp_path, KEYS)
     assert report.lines == [
         LedgerLine("pipeline", "a", in_flight=7),
         LedgerLine("receiver", "otlp", in_flight=7),
@@ -274,7 +281,7 @@ async def test_a_missing_end_is_reported_with_the_number_of_lost_requests(live, 
 
 
 async def test_the_audit_opens_no_file_for_writing_and_closes_all(journal, opened):
-    audit_directory(journal)
-    assert len(opened) == 4, "the mark and the segments"
+    audit_directory(journal, KEYS)
+    assert len(opened) == 1 + len(segments(journal)), "the mark and the segments"
     assert {flags & os.O_ACCMODE for flags in opened} == {os.O_RDONLY}
     assert open_files(journal) == []

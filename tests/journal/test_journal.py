@@ -9,7 +9,7 @@ from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.journal.audit import audit_directory
 from otelwp_agent.journal.commits import CommitLoop
 from otelwp_agent.model.receipt import Outcome
-from tests.journal.conftest import Request
+from tests.journal.conftest import KEYS, Request
 
 
 async def test_what_is_not_settled_comes_back_after_a_kill_in_the_order_in_which_it_came(live, body):
@@ -125,7 +125,7 @@ async def test_one_old_request_does_not_keep_the_disk(live):
     second = live(max_size="4MiB")
     assert [found[:3] for found in second.bodies()] == [b"old"]
     assert second.sums() == (402, [400, 0, 0, 0], 2)
-    assert audit_directory(second.journal.directory).balances
+    assert audit_directory(second.journal.directory, KEYS).balances
     old.settle()
 
 

@@ -3,6 +3,7 @@
 import os
 
 from otelwp_agent.journal.audit import audit_directory
+from tests.journal.conftest import KEYS
 
 
 async def test_a_torn_last_write_is_forgotten_and_what_was_before_it_is_not(live, body):
@@ -41,7 +42,7 @@ async def test_a_damaged_entry_is_counted_and_costs_no_other(live, body):
         byte = file.read(1)
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte[0] ^ 1]))
-    assert not audit_directory(first.journal.directory).balances
+    assert not audit_directory(first.journal.directory, KEYS).balances
     second = live()
     assert second.bodies() == [body(0), body(2)]
     assert second.sums() == (6, [0, 0, 0, 2], 4)

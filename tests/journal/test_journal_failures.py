@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import shutil
 
 import pytest
 from structlog.testing import capture_logs
@@ -11,6 +12,8 @@ from otelwp_agent.errors import Overloaded
 from otelwp_agent.journal.audit import audit_directory
 from otelwp_agent.journal.segment import Segment
 from otelwp_agent.model.receipt import Outcome
+from tests.journal.conftest import KEYS
+from tests.kit.graphs import until
 
 
 async def test_a_disk_that_is_full_refuses_and_recovers(live, body, monkeypatch):
@@ -148,10 +151,25 @@ async def test_what_a_failed_write_would_have_said_the_next_one_says(live, body,
         await life.flush()
     await life.flush()
     life.kill()
-    assert audit_directory(life.journal.directory).balances
+    assert audit_directory(life.journal.directory, KEYS).balances
     second = live()
     assert second.sums("a") == (6, [4, 0, 0, 0], 2)
     assert {replay[1].body(): replay[0].done for replay in second.replay()} == {
         body(1): {(0, "")},
         body(2): frozenset(),
     }
+
+
+async def test_a_directory_that_was_removed_is_made_again_with_all_entries_and_the_reserve(live, body):
+    life = live()
+    await life.put(body(0), body(1))
+    shutil.rmtree(life.journal.directory)
+    assert (await life.put(body(2)))[0].error is None
+    await until(lambda: not life.journal._store.must_copy)
+    assert (life.journal.directory / "reserve").stat().st_size > 0
+    value = life.registry.value
+    assert value("otelwp_journal_displaced_segments") == 1
+    assert value("otelwp_journal_entries") == life.journal.entries == 3
+    assert value("otelwp_journal_bytes") == life.journal.stored > 0
+    life.kill()
+    assert sorted(live().bodies()) == [body(0), body(1), body(2)]

@@ -14,7 +14,7 @@ from otelwp_agent.journal.segment import Segment
 from otelwp_agent.model.batch import Origin
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.signal import Signal
-from tests.journal.conftest import open_files
+from tests.journal.conftest import KEYS, open_files
 from tests.kit.graphs import until
 
 
@@ -31,7 +31,7 @@ def overwrite(path, offset):
 
 
 def snapshot_of(path):
-    segment = Segment.open(path, write=False)
+    segment = Segment.open(path, write=False, keys=KEYS)
     first = next(iter(segment.scan()))
     segment.close()
     return JournalSnapshot.decode(first.payload)
@@ -166,7 +166,7 @@ async def test_damage_that_costs_nothing_may_change_sums_too(live, body):
     await first.put(body(0))
     first.kill()
     (segment,) = first.journal._entry_store.segments
-    again = Segment.open(segment.path, write=False)
+    again = Segment.open(segment.path, write=False, keys=KEYS)
     context = next(each for each in again.scan() if each.kind is RecordKind.CONTEXT)
     again.close()
     overwrite(segment.path, context.offset + records.HEADER_BYTES)  # the record is there twice
@@ -211,7 +211,7 @@ async def test_sums_that_do_not_fit_the_entries_are_corrected(  # noqa: PLR0917 
     assert life.sums() == sums
     assert (await next_snapshot(life, body)).adjusted is True
     life.kill()
-    assert audit_directory(tmp_path / "journal").balances
+    assert audit_directory(tmp_path / "journal", KEYS).balances
 
 
 async def test_a_start_deletes_what_the_run_before_has_settled(live, body, monkeypatch):
@@ -240,7 +240,7 @@ async def test_the_sums_of_exporters_are_written_at_the_close_however_recent_the
     await life.put(body(0))
     delivered[0] = 8
     await life.journal.close()
-    (line,) = [line for line in audit_directory(life.journal.directory).lines if line.kind == "exporter"]
+    (line,) = [line for line in audit_directory(life.journal.directory, KEYS).lines if line.kind == "exporter"]
     assert (line.accepted, line.delivered, line.in_flight) == (9, 8, 1)
 
 
@@ -318,7 +318,7 @@ async def test_an_entry_that_is_found_damaged_is_dropped_for_the_pipelines_that_
     assert lost.registry.value("otelwp_journal_replayed_entries") == 1
     await until(lambda: lost.registry.value("otelwp_journal_commits") == 1)
     lost.kill()
-    assert audit_directory(lost.journal.directory).lines[1].dropped == 2
+    assert audit_directory(lost.journal.directory, KEYS).lines[1].dropped == 2
 
 
 async def test_an_entry_without_context_is_dropped(live, body, log):

@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from otelwp_agent.journal.audit import audit_directory
 from otelwp_agent.journal.mark import NAME, SIZE, Mark, MarkFile, read_mark
+from tests.journal.conftest import KEYS
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ async def test_a_lost_tail_is_an_error_with_the_number_of_entries(live, body, lo
         await first.put(body(number))
     first.kill()
     os.truncate(first.journal._entry_store.segments[-1].path, size)
-    assert "up to 3 acknowledged requests are lost" in audit_directory(first.journal.directory).all_problems()[0]
+    assert "up to 3 acknowledged requests are lost" in audit_directory(first.journal.directory, KEYS).all_problems()[0]
     second = live()
     assert second.bodies() == [body(0)]
     (line,) = events(log)

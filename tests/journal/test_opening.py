@@ -11,6 +11,7 @@ from otelwp_agent.journal.recovery import Recovered
 from otelwp_agent.journal.segment import Segment
 from otelwp_agent.model.ledgers import Ledgers
 from otelwp_agent.model.receipt import Outcome
+from tests.journal.conftest import KEYS
 
 KEY = ("traces", "otlp", "shop")
 
@@ -85,7 +86,7 @@ def open_files():
 
 
 def test_a_directory_that_cannot_be_used_stays_open_nowhere(tmp_path, monkeypatch):
-    def broken(_):
+    def broken(_, keys):
         raise OSError("the disk is gone")
 
     held, _ = opening.take(tmp_path / "journal")
@@ -111,7 +112,7 @@ async def test_a_torn_last_write_is_cut_off(live, body):
     size = path.stat().st_size
     with path.open("ab") as file:
         file.write(b"torn")
-    held, found = opening.take(first.journal.directory)
+    held, found = opening.take(first.journal.directory, KEYS)
     assert (path.stat().st_size, found.segments[-1].size, found.torn) == (size, size, 4)
     found.close()
     os.close(held)
@@ -133,5 +134,5 @@ async def test_no_file_stays_open_if_a_torn_last_write_cannot_be_cut_off(live, b
     monkeypatch.setattr(Segment, "cut", read_only)
     before = open_files()
     with pytest.raises(StartError, match=r"cannot use .*: Read-only file system$"):
-        opening.take(first.journal.directory)
+        opening.take(first.journal.directory, KEYS)
     assert open_files() == before

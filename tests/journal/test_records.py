@@ -170,7 +170,12 @@ def test_a_context_is_stored_as_json_and_read_again():
     assert (found.receiver, found.transport, found.tenant, found.headers) == (
         "otlp/2", "grpc", "acme", {"user-agent": "WordPress/6.1"},
     )  # fmt: skip
-    assert again.pipelines == ("a", "b")
+    assert (again.pipelines, again.encodings) == (("a", "b"), ())
+
+
+def test_a_context_has_the_encodings_of_its_bodies():
+    context = RequestContext(Origin("otlp"), ("a",), ("zstd", "sealed"))
+    assert RequestContext.decode(memoryview(context.encode())).encodings == ("zstd", "sealed")
 
 
 def test_a_snapshot_is_stored_as_json():
@@ -230,13 +235,14 @@ def test_an_entry_may_have_an_empty_body():
     "invalid",
     [
         record(0, b"body"),
-        record(6, b"body"),
+        record(8, b"body"),
+        record(0x83, b"body"),
         record(3, b"body", signal=3),
         record(3, b"body")[:-1],
         record(3, b"")[:-1],
         b"\x01" + record(3, b"body")[1:],
     ],
-    ids=["kind 0", "kind 6", "signal 3", "cut payload", "cut header", "another marker"],
+    ids=["kind 0", "kind 8", "encrypted", "signal 3", "cut payload", "cut header", "another marker"],
 )
 def test_a_record_with_an_invalid_field_is_damage(invalid):
     assert read(invalid) == [JournalDamage(0, len(invalid))]

@@ -11,6 +11,7 @@ from otelwp_agent.journal.mark import Mark
 from otelwp_agent.journal.records import HEADER_BYTES
 from otelwp_agent.journal.recovery import read_directory
 from otelwp_agent.journal.segment import RELEASED, WAITING, Segment
+from tests.journal.conftest import KEYS
 from tests.kit.segments import WrittenSegment, marker_of
 
 
@@ -60,7 +61,7 @@ async def test_a_torn_write_is_no_damage_even_after_another_run(live, body):
 async def test_a_full_disk_has_room_for_saying_what_is_settled(live, body, monkeypatch):
     monkeypatch.setattr(reserve, "SIZE", 2_000)
     life = live()
-    write, hold, room = Segment.write, os.posix_fallocate, 3_000
+    write, hold, room = Segment.write, os.posix_fallocate, 5_000
 
     def used():
         return sum(path.stat().st_size for path in life.journal.directory.iterdir())
@@ -88,7 +89,7 @@ async def test_a_full_disk_has_room_for_saying_what_is_settled(live, body, monke
     life.journal._failure.refuse_until = 0.0
     (request,) = await life.put(body(99))
     assert request.error is None
-    assert audit_directory(life.journal.directory).balances
+    assert audit_directory(life.journal.directory, KEYS).balances
     life.kill()
     assert live().bodies() == [body(99)]
 
@@ -108,7 +109,7 @@ async def test_a_file_that_was_only_just_made_costs_no_release(live, body):
 def read(data, file):
     """Return the bodies that are not released, the damaged bytes, and the items accepted."""
     file.write_bytes(data)
-    recovered = read_directory(file.parent, write=False)
+    recovered = read_directory(file.parent, write=False, keys=KEYS)
     (segment,) = recovered.segments
     records = [segment.entry(index) for index, state in enumerate(segment.states) if state != RELEASED]
     bodies = {record.body() for record in records if record is not None and record.context in segment.contexts}
@@ -130,7 +131,7 @@ def recover(tmp_path):
     found = []
 
     def recover(**options):
-        found.append(read_directory(tmp_path, **options))
+        found.append(read_directory(tmp_path, **options, keys=KEYS))
         return found[-1]
 
     yield recover
@@ -364,7 +365,7 @@ def test_no_file_stays_open_if_the_directory_cannot_be_read(tmp_path, monkeypatc
 
     monkeypatch.setattr(Segment, "scan", broken)
     with pytest.raises(OSError, match="Input/output error"):
-        read_directory(tmp_path)
+        read_directory(tmp_path, keys=KEYS)
     assert open_files() == before
 
 
@@ -381,7 +382,7 @@ def test_closing_what_was_recovered_closes_every_segment(tmp_path):
     for number in (1, 2):
         WrittenSegment(tmp_path, number).snapshot(1)
     before = open_files()
-    found = read_directory(tmp_path)
+    found = read_directory(tmp_path, keys=KEYS)
     assert open_files() == before + 2
     found.close()
     assert open_files() == before

@@ -6,7 +6,7 @@ import pytest
 from otelwp_agent.journal import records
 from otelwp_agent.journal.segment import DisplacedError, Segment, is_segment
 from otelwp_agent.model.signal import Signal
-from tests.journal.conftest import open_files
+from tests.journal.conftest import KEYS, open_files
 
 
 def test_what_is_written_is_there_for_who_opens_it_next(tmp_path):
@@ -14,7 +14,7 @@ def test_what_is_written_is_there_for_who_opens_it_next(tmp_path):
     parts = records.entry(segment.marker, 10, Signal.TRACES, 0, 1, b"x" * 5000) * 700
     assert segment.write(parts, sync=True) == sum(map(len, parts))
     segment.close()
-    again = Segment.open(segment.path)
+    again = Segment.open(segment.path, keys=KEYS)
     assert (again.number, again.marker, again.size) == (3, segment.marker, sum(map(len, parts)))
     assert len(list(again.scan())) == 700
     again.delete()
@@ -24,7 +24,7 @@ def test_what_is_written_is_there_for_who_opens_it_next(tmp_path):
 def test_what_is_no_segment_is_left_alone(tmp_path):
     other = tmp_path / "notes.journal"
     other.write_text("mine")
-    assert Segment.open(other) is None
+    assert Segment.open(other, keys=KEYS) is None
 
 
 def test_a_write_that_fails_leaves_the_end_as_it_was(tmp_path, monkeypatch):
@@ -145,7 +145,7 @@ def test_a_segment_that_is_not_at_its_path_takes_no_writes(tmp_path, how):
 
 def test_a_segment_may_be_opened_without_writing_to_it(segment):
     written(segment, b"first")
-    again = Segment.open(segment.path, write=False)
+    again = Segment.open(segment.path, write=False, keys=KEYS)
     assert (again.size, len(list(again.scan()))) == (segment.size, 1)
     assert again.is_in_place
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -197,13 +197,13 @@ def test_an_existing_file_that_cannot_be_examined_is_closed(segment, tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr(os, "fstat", broken)
         with pytest.raises(OSError, match="Input/output error"):
-            Segment.open(segment.path)
+            Segment.open(segment.path, keys=KEYS)
     assert open_files(tmp_path) == before
 
 
 def test_an_opened_segment_can_be_written_to_and_has_no_entries_before_it_is_read(segment):
     written(segment, b"first")
-    again = Segment.open(segment.path)
+    again = Segment.open(segment.path, keys=KEYS)
     assert (again.path, again.first, again.end, again.waiting) == (segment.path, 0, 0, 0)
     assert again.write([b"more"], sync=False) == 4
     assert segment.path.stat().st_size == segment.size + 4

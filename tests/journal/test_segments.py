@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from otelwp_agent.journal import commits, segments
 from otelwp_agent.journal.audit import audit_directory
 from otelwp_agent.model.receipt import Outcome
-from tests.journal.conftest import open_files
+from tests.journal.conftest import KEYS, open_files
 from tests.kit.graphs import until
 
 
@@ -69,7 +69,7 @@ async def test_nothing_is_acknowledged_into_files_that_disappeared_and_nothing_b
     assert second.sums() == (8, [2, 0, 0, 0], 6)
     assert second.recovered.missing == 0
     second.kill()
-    assert audit_directory(second.journal.directory).all_problems() == []
+    assert audit_directory(second.journal.directory, KEYS).all_problems() == []
 
 
 @pytest.mark.parametrize("lose", LOSSES)
@@ -302,4 +302,4 @@ async def test_sums_may_differ_from_the_segment_before_if_one_between_them_disap
     await life.put(body(3))
     await until(lambda: not life.journal._store.must_copy)
     life.kill()
-    assert audit_directory(life.journal.directory).all_problems() == []
+    assert audit_directory(life.journal.directory, KEYS).all_problems() == []

@@ -11,7 +11,7 @@ from otelwp_agent.journal.verify import verify_directory
 from otelwp_agent.model.batch import Origin
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.signal import Signal
-from tests.journal.conftest import open_files
+from tests.journal.conftest import KEYS, PLAIN, open_files
 
 
 @pytest.fixture
@@ -25,14 +25,14 @@ async def journal(live, body):
 
 def rewrite(directory, change):
     (path,) = directory.glob("*.journal")
-    data, segment = path.read_bytes(), Segment.open(path)
+    data, segment = path.read_bytes(), Segment.open(path, keys=KEYS)
     records = [(record.kind, data[record.offset : record.end]) for record in segment.scan()]
     segment.close()
     path.write_bytes(b"".join(part for _, part in change(records)))
 
 
 def problems(directory):
-    return "\n".join(verify_directory(directory).problems)
+    return "\n".join(verify_directory(directory, KEYS).problems)
 
 
 def swapped(records):
@@ -42,7 +42,7 @@ def swapped(records):
 
 
 async def test_a_sound_journal_has_no_problems(journal):
-    found = verify_directory(journal)
+    found = verify_directory(journal, KEYS)
     assert (found.problems, found.last, found.marked, found.waiting["traces"].entries) == ([], 3, 3, 3)
 
 
@@ -62,23 +62,27 @@ async def test_a_sound_journal_has_no_problems(journal):
     ],
     ids=["swapped", "no snapshot", "no context", "no entries"],
 )
+@PLAIN
 async def test_records_in_the_wrong_place(journal, change, wanted):
     rewrite(journal, change)
     assert wanted in problems(journal)
 
 
+@PLAIN
 @pytest.mark.parametrize("missing", [{RecordKind.SNAPSHOT}, {RecordKind.SNAPSHOT, RecordKind.ENTRY}])
 async def test_without_a_snapshot_the_number_of_the_first_entry_is_unknown(journal, missing):
     rewrite(journal, lambda records: [each for each in records if each[0] not in missing])
     (path,) = journal.glob("*.journal")
-    assert [problem for problem in verify_directory(journal).problems if "offset" in problem] == [
+    assert [problem for problem in verify_directory(journal, KEYS).problems if "offset" in problem] == [
         f"{path.name}: offset 0: a segment begins with its only snapshot"
     ]
 
 
 async def test_a_damaged_mark(journal):
     (journal / "mark").write_bytes(b"damaged")
-    assert verify_directory(journal).problems == ["mark: damaged; whether the end of the journal is missing is unknown"]
+    assert verify_directory(journal, KEYS).problems == [
+        "mark: damaged; whether the end of the journal is missing is unknown"
+    ]
 
 
 @pytest.fixture
@@ -95,12 +99,12 @@ async def busy(live, body):
     return life
 
 
-async def test_a_verification_has_all_figures(busy):
+async def test_a_verification_has_all_figures(busy, encryption):
     busy.kill()
     directory = busy.journal.directory
     files = list(directory.glob("*.journal"))
     assert len(files) == 2
-    assert verify_directory(directory).to_json() == {
+    assert verify_directory(directory, KEYS).to_json() == {
         "directory": str(directory),
         "in_use": False,
         "segments": 2,
@@ -109,6 +113,7 @@ async def test_a_verification_has_all_figures(busy):
         "last": 5,
         "marked": 5,
         "torn_bytes": 0,
+        "keys": {KEYS.ids[0] if encryption else "": 2},
         "waiting": {
             "a": {"entries": 2, "items": 4, "done": {}},
             "b": {"entries": 3, "items": 6, "done": {"jaeger": 2}},
@@ -120,7 +125,7 @@ async def test_a_verification_has_all_figures(busy):
 
 
 async def test_a_journal_in_use_is_verified_and_reported_as_in_use(busy):
-    found = verify_directory(busy.journal.directory)
+    found = verify_directory(busy.journal.directory, KEYS)
     assert (found.in_use, found.problems, found.entries, found.directory) == (True, [], 5, str(busy.journal.directory))
 
 
@@ -128,12 +133,12 @@ async def test_a_torn_last_write_is_measured_and_is_no_problem(journal):
     (path,) = journal.glob("*.journal")
     with path.open("ab") as file:
         file.write(b"torn")
-    found = verify_directory(journal)
+    found = verify_directory(journal, KEYS)
     assert (found.torn_bytes, found.problems) == (4, [])
 
 
 def test_an_empty_directory_is_sound(tmp_path):
-    found = verify_directory(tmp_path)
+    found = verify_directory(tmp_path, KEYS)
     assert found.to_json() == {
         "directory": str(tmp_path),
         "in_use": False,
@@ -143,6 +148,7 @@ def test_an_empty_directory_is_sound(tmp_path):
         "last": 0,
         "marked": None,
         "torn_bytes": 0,
+        "keys": {},
         "waiting": {},
         "problems": [],
         "sound": True,
@@ -150,12 +156,12 @@ def test_an_empty_directory_is_sound(tmp_path):
 
 
 async def test_verifying_leaves_no_file_open(journal):
-    verify_directory(journal)
+    verify_directory(journal, KEYS)
     assert open_files(journal) == []
 
 
 async def test_verifying_opens_no_file_for_writing(journal, opened):
-    verify_directory(journal)
+    verify_directory(journal, KEYS)
     assert len(opened) == 3, "the directory, the mark and the segment"
     assert {flags & os.O_ACCMODE for flags in opened} == {os.O_RDONLY}
 
@@ -164,7 +170,7 @@ async def test_an_agent_can_start_on_a_journal_that_was_verified(live, body):
     life = live()
     await life.put(body(0))
     life.kill()
-    verify_directory(life.journal.directory)
+    verify_directory(life.journal.directory, KEYS)
     assert live().bodies() == [body(0)]
 
 
@@ -184,12 +190,12 @@ def write_segment(directory, number, first, *entries, contexts=("a",)):
 
 
 def order_problems(directory):
-    return [problem for problem in verify_directory(directory).problems if ".journal" in problem]
+    return [problem for problem in verify_directory(directory, KEYS).problems if ".journal" in problem]
 
 
 def test_every_record_in_the_wrong_place_is_reported_with_its_offset(tmp_path):
     name = write_segment(tmp_path, 1, 1, (1, 0, 1), (3, 0, 1), (4, 5, 1), (9, 0, 1))
-    segment = Segment.open(tmp_path / name)
+    segment = Segment.open(tmp_path / name, keys=KEYS)
     first, *_, three, four, nine = [record.offset for record in segment.scan()]
     end = segment.size
     commit = Commit(range(10, 12))
@@ -206,7 +212,7 @@ def test_every_record_in_the_wrong_place_is_reported_with_its_offset(tmp_path):
 
 def test_a_snapshot_that_is_not_at_the_beginning_is_reported(tmp_path):
     name = write_segment(tmp_path, 1, 1, (1, 0, 1))
-    segment = Segment.open(tmp_path / name)
+    segment = Segment.open(tmp_path / name, keys=KEYS)
     end, snapshot = segment.size, JournalSnapshot(2, [], 0.0)
     segment.write(encoding.other(segment.marker, RecordKind.SNAPSHOT, snapshot.encode()), sync=False)
     segment.close()
@@ -215,7 +221,7 @@ def test_a_snapshot_that_is_not_at_the_beginning_is_reported(tmp_path):
 
 def test_a_record_out_of_order_is_found_behind_damage(tmp_path):
     name = write_segment(tmp_path, 1, 1, (1, 0, 1), (2, 0, 1), (4, 0, 1))
-    segment = Segment.open(tmp_path / name)
+    segment = Segment.open(tmp_path / name, keys=KEYS)
     _, _, _, two, four = [record.offset for record in segment.scan()]
     os.pwrite(segment.fd, b"\xff", two + encoding.HEADER_BYTES)
     segment.close()
@@ -238,5 +244,5 @@ def test_a_segment_that_begins_before_the_end_of_the_one_before_it_is_reported(t
 
 def test_entries_without_context_do_not_hide_those_behind_them(tmp_path):
     write_segment(tmp_path, 1, 1, (1, 0, 2), (2, 7, 4), (3, 1, 8), contexts=("a", "b"))
-    waiting = verify_directory(tmp_path).waiting
+    waiting = verify_directory(tmp_path, KEYS).waiting
     assert {name: (each.entries, each.items) for name, each in waiting.items()} == {"a": (1, 2), "b": (1, 8)}

@@ -6,7 +6,12 @@ import structlog
 
 from otelwp_agent.capacity import Capacity
 from otelwp_agent.errors import Overloaded
+from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.receipt import Receipt
+from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.fan_out import FanOut
+from tests.kit.claims import RecordedClaim
+from tests.kit.senders import a_request, names_in
 
 
 class Branch:
@@ -59,3 +64,21 @@ def fan(branches, names="abcdefgh", clock=time.monotonic, patience=1.0):
     """Return a fan-out into `branches`."""
     log = structlog.get_logger()
     return FanOut(branches, names[: len(branches)], clock=clock, log=log, patience=patience)
+
+
+def a_batch(items=3):
+    """Return a receipt, and a batch of one request with it."""
+    receipt = Receipt(items)
+    return receipt, Batch(Signal.TRACES, b"bytes", items, Origin(), ((receipt, items),))
+
+
+def journaled(*names, done=()):
+    """Return a request that a journal has, with a span for each of `names`."""
+    one = a_request(*names)
+    one.shares[0][0].claim = RecordedClaim(done)
+    return one
+
+
+def names_of(branch):
+    """Return the names of the spans of each batch that a branch has accepted."""
+    return [names_in(each) for each in branch.taken]

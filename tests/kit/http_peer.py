@@ -93,3 +93,8 @@ class HttpPeer:
             writer.close()
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 await writer.wait_closed()
+
+
+def url(peer: HttpPeer, scheme: str = "http") -> str:
+    """Return the address of a peer."""
+    return f"{scheme}://127.0.0.1:{peer.port}"

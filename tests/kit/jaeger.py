@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from otelwp_agent.codecs.jaeger.from_json import decode
 from otelwp_agent.codecs.otlp_json import encode
 from otelwp_agent.component import ComponentId, Context, Kind
 from otelwp_agent.model.signal import Signal
@@ -17,8 +18,11 @@ from otelwp_agent.telemetry.metrics import Registry
 from otelwp_agent.testing import Catcher
 
 CAPTURES = Path(__file__).parents[1] / "data" / "captures" / "jaeger"
+FRONT = (CAPTURES / "001-front.json").read_bytes()
 WORDPRESS = "WordPress/6.1.9; http://shop.example:8980"
 NOW = 1_795_186_135_000_000_000
+TRACE = "1d1aeade7e26e005ffb0bf74dad4dd92"
+OTHER = "de8a5e8296f32c91e23bad210c9f5dc7"
 
 
 def document(traces):
@@ -44,7 +48,7 @@ def attributes_of(item):
 def span(**fields):
     """Return a regular span with these fields."""
     return {
-        "traceID": "1d1aeade7e26e005ffb0bf74dad4dd92",
+        "traceID": TRACE,
         "spanID": "d20dab9aa6a9eaf4",
         "operationName": "page",
         "references": [],
@@ -59,11 +63,29 @@ def span(**fields):
 def trace(*spans, **fields):
     """Return a regular document of one trace with these spans."""
     trace = {
-        "traceID": "1d1aeade7e26e005ffb0bf74dad4dd92",
+        "traceID": TRACE,
         "spans": list(spans) or [span()],
         "processes": {"p1": {"serviceName": "shop", "tags": []}},
     } | fields
     return {"data": [trace]}
+
+
+def child_of(number, parent, **fields):
+    """Return a regular span with this number as its id, and a parent."""
+    reference = {"refType": "CHILD_OF", "traceID": TRACE, "spanID": f"{parent:016x}"}
+    return span(spanID=f"{number:016x}", references=[reference], **fields)
+
+
+def read(value):
+    """Decode a document, or its bytes."""
+    return decode(value if isinstance(value, bytes) else json.dumps(value).encode(), NOW)
+
+
+def one(**fields):
+    """Decode one regular span with these fields; return it, and the repairs."""
+    traces = read(trace(span(**fields)))
+    (found,) = spans_of(traces)
+    return found, traces.repairs
 
 
 class Agent:
@@ -109,3 +131,23 @@ class Agent:
 
     def repairs(self, kind, **labels):
         return self.registry.value("otelwp_receiver_mended", kind=kind, **labels)
+
+
+async def handed_over(agent, count):
+    """Wait until so many senders have to wait; return what they wait for."""
+    async with asyncio.timeout(5):
+        while len(agent.pipeline.waiting) < count:
+            await asyncio.sleep(0)
+    return agent.pipeline.waiting
+
+
+def large(spans=1000):
+    """Return a request with so many spans, as bytes."""
+    return json.dumps(trace(*[span(spanID=f"{number + 1:016x}") for number in range(spans)])).encode()
+
+
+async def taken(agent, items):
+    """Wait until the receiver has forwarded so many items."""
+    async with asyncio.timeout(5):
+        while agent.pipeline.items < items:
+            await asyncio.sleep(0)

@@ -12,6 +12,12 @@ import jwt
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
+from otelwp_agent.component import Kind
+from otelwp_agent.errors import RetryableError, UnauthenticatedError
+from otelwp_agent.extensions.oidc import FACTORY, Config
+from otelwp_agent.testing.fakes import make_context
+from tests.kit.graphs import until
+
 AUDIENCE = "telemetry"
 DISCOVERY = "/.well-known/openid-configuration"
 PATIENCE = 20.0
@@ -138,3 +144,40 @@ class Issuer:
                 """Say nothing."""
 
         return Handler
+
+
+@contextlib.asynccontextmanager
+async def running(issuer, *, wait=True, clock=None, **settings):
+    """Start the extension; with `wait`, until it has keys."""
+    config = {"issuer_url": issuer.url, "audience": AUDIENCE, **settings}
+    context = make_context(Kind.EXTENSION, "oidc", **({"clock": clock} if clock else {}))
+    extension = FACTORY.build(Config.model_validate(config), context)
+    await extension.start()
+    try:
+        if wait:
+            await until(lambda: extension.health().healthy)
+        yield extension
+    finally:
+        await extension.shutdown()
+        await extension.shutdown()
+
+
+def client(extension, token, header="authorization"):
+    """Authenticate with a token; return its client."""
+    return extension.authenticate({header: f"Bearer {token}"}, "10.0.0.1", None)
+
+
+def outcome(extension, token):
+    """Return the status that a token gets."""
+    try:
+        client(extension, token)
+    except UnauthenticatedError:
+        return 401
+    except RetryableError:
+        return 503
+    return 200
+
+
+def refusals(extension, reason):
+    """Return how many tokens were refused for a reason."""
+    return extension.context.registry.value("otelwp_oidc_refusals", extension="oidc", reason=reason)

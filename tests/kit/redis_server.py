@@ -16,9 +16,12 @@ class Store:
         self.due = {}
 
     def run(self, keys, arguments):
-        answers, now = [], self.clock()
+        now, deadline = self.clock(), float(arguments[0])
+        answers = [now]
+        if now > deadline:
+            return answers
         for index, key in enumerate(keys):
-            interval, window, spent, floor, want, least = map(float, arguments[6 * index : 6 * index + 6])
+            interval, window, spent, floor, want, least = map(float, arguments[6 * index + 1 : 6 * index + 7])
             due = max(now, max(now, self.due.get(key, now + floor)) + spent * interval)
             granted = min(want, (now + window - due) / interval)
             if granted < least:
@@ -35,6 +38,9 @@ class RedisServer:
         self.store = Store(clock)
         self.behaviour = encode
         self.calls = 0
+        self.running = asyncio.Event()
+        """While it is cleared, the server hangs: it executes commands when it is set again, as Redis does."""
+        self.running.set()
         self._server = None
         self._writers = set()
 
@@ -63,6 +69,7 @@ class RedisServer:
         self._writers.add(writer)
         try:
             while words := await self._read(reader):
+                await self.running.wait()
                 answer = self._answer(words)
                 if answer is not None:
                     writer.write(answer)

@@ -36,6 +36,11 @@ class Tenants:
         self.create(tenant, plan)
         return self.key(tenant)[1]
 
+    def suspend(self, tenant):
+        """Refuse the requests of a tenant."""
+        with self._place.store.write() as connection:
+            tenants.suspend_tenant(connection, ACTOR, tenant)
+
     def key(self, tenant):
         """Create a key of a tenant; return its id and its text."""
         with self._place.store.write() as connection:

@@ -26,8 +26,8 @@ class Cluster:
             replica.disconnected()
             return
         for each in requests:
-            fields = (each.rate.interval, each.window, each.spent, each.floor, each.want, each.least)
-            tokens, ahead = self.store.run([each.key], fields)
+            fields = (math.inf, each.rate.interval, each.window, each.spent, each.floor, each.want, each.least)
+            _, tokens, ahead = self.store.run([each.key], fields)
             replica.granted(each, tokens, ahead, self.now)
 
     def run(self, rate, seconds, per_second, *, cost=1.0, shares=None):
@@ -104,6 +104,63 @@ def test_a_store_that_lost_its_numbers_gives_no_new_burst():
         cluster.store.due.clear()
         accepted += cluster.run(rate, 4, per_second=200)
     assert accepted == pytest.approx(100 + 40 * 10, rel=0.2)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("seconds", [0.5, 8, 600])
+def test_a_sender_within_its_share_is_not_refused_after_an_outage(replicas, seconds):
+    rate, cluster = Rate(25, 25), Cluster(replicas)
+    sent = 0
+    for there, duration in ((True, 5), (False, seconds), (True, 5), (False, seconds), (True, 5)):
+        cluster.there = there
+        began = cluster.now
+        accepted = cluster.run(rate, duration, per_second=15)
+        sent = round((cluster.now - began) * 15)
+        assert accepted == sent, (there, duration)
+
+
+def hang(cluster, rate, seconds, per_second):
+    """Send requests to the only replica while the store hangs, and then answers; return the accepted ones."""
+    (replica,) = cluster.replicas
+    replica.disconnected()
+    waiting = replica.requests(cluster.now, 10)
+    accepted = 0
+    for _ in range(round(seconds * per_second)):
+        accepted += not replica.take("tenant", rate, cluster.now)
+        cluster.now += 1 / per_second
+    for each in waiting:
+        fields = (math.inf, each.rate.interval, each.window, each.spent, each.floor, each.want, each.least)
+        _, tokens, ahead = cluster.store.run([each.key], fields)
+        replica.granted(each, tokens, ahead, cluster.now)
+    return accepted
+
+
+def test_units_that_are_spent_while_an_answer_is_late_are_not_charged_afterwards():
+    rate, cluster = Rate(25, 25), Cluster(1)
+    for _ in range(3):
+        assert cluster.run(rate, 5, per_second=15) == pytest.approx(5 * 15, abs=1)
+        assert hang(cluster, rate, 3, 15) == 45
+    assert cluster.run(rate, 5, per_second=15) == pytest.approx(5 * 15, abs=1)
+    accepted = cluster.run(rate, 5, per_second=100)
+    for _ in range(3):
+        accepted += hang(cluster, rate, 3, 100) + cluster.run(rate, 5, per_second=100)
+    assert accepted == pytest.approx(25 + 29 * 25, rel=0.1)
+
+
+def test_many_keys_are_not_charged_for_an_outage_one_after_another():
+    rate, cluster = Rate(10, 10), Cluster(1)
+    replica = cluster.replicas[0]
+    cluster.there = False
+    for _ in range(100):
+        for key in range(10):
+            assert not replica.take(key, rate, cluster.now)
+        cluster.now += 0.2
+    requests = []
+    while part := replica.requests(cluster.now, 3):
+        requests += part
+        for each in part:
+            replica.granted(each, 0.0, 0.0, cluster.now)
+    assert [request.spent for request in requests] == [pytest.approx(0.0, abs=1e-6)] * 10
 
 
 def test_an_outage_of_an_hour_leaves_no_long_debt():

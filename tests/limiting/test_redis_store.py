@@ -80,13 +80,15 @@ async def test_two_replicas_share_one_limit_and_return_what_they_do_not_use():
     [
         (lambda _: None, "timeout"),
         (lambda _: b"*1\r\n$1\r\n0\r\n", "answer"),
+        (lambda _: b"*0\r\n", "answer"),
+        (lambda _: encode([math.nan, 0.0, 0.0]), "answer"),
         (lambda _: b"_\r\n", "answer"),
-        (lambda _: encode([-1.0, 0.0]), "answer"),
-        (lambda _: encode([1e9, 0.0]), "answer"),
-        (lambda _: encode([math.nan, 0.0]), "answer"),
-        (lambda _: encode([0.0, math.inf]), "answer"),
-        (lambda _: b"*2\r\n$4\r\nmany\r\n$1\r\n0\r\n", "answer"),
-        (lambda _: b"*2\r\n:1\r\n*0\r\n", "answer"),
+        (lambda _: encode([1.0, -1.0, 0.0]), "answer"),
+        (lambda _: encode([1.0, 1e9, 0.0]), "answer"),
+        (lambda _: encode([1.0, math.nan, 0.0]), "answer"),
+        (lambda _: encode([1.0, 0.0, math.inf]), "answer"),
+        (lambda _: b"*3\r\n$1\r\n1\r\n$4\r\nmany\r\n$1\r\n0\r\n", "answer"),
+        (lambda _: b"*3\r\n:1\r\n:1\r\n*0\r\n", "answer"),
         (lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n", "answer"),
         (lambda _: b"-OOM command not allowed\r\n", "server"),
     ],
@@ -146,3 +148,50 @@ async def test_a_missing_client_is_an_error_that_says_what_to_install(monkeypatc
 
 async def test_a_store_that_was_not_started_can_be_stopped():
     await Replica("redis://127.0.0.1").store.stop()
+
+
+async def test_the_store_stops_at_every_point_of_a_call():
+    async with RedisServer(time.time) as server:
+        for steps in range(120):
+            replica = Replica(server.url)
+            replica.store.start()
+            for _ in range(steps):
+                await asyncio.sleep(0)  # one step of the call
+            async with asyncio.timeout(20):
+                await replica.store.stop()
+
+
+def charged(server):
+    """Return the units that the model of the server has charged for the only key, at a rate that is nearly zero."""
+    (due,) = server.store.due.values()
+    return (due - server.store.clock()) / SLOW.interval
+
+
+async def test_a_call_that_was_given_up_has_no_effect_when_a_hung_server_executes_it():
+    async with RedisServer(time.time) as server, running(server.url, timeout=0.3) as replica:
+        await replica.until(lambda: replica.store.connected)
+        assert not replica.take(SLOW)
+        await replica.until(lambda: server.store.due)
+        server.running.clear()
+        accepted = 1 + sum(not replica.take(SLOW) for _ in range(5))
+        await replica.until(lambda: replica.errors)
+        calls = server.calls
+        server.running.set()
+        await replica.until(lambda: replica.store.connected and replica.rates._leases["tenant"].spent == 0)
+        assert server.calls > calls + 1, "the call that was given up was not executed"
+        assert charged(server) == pytest.approx(accepted + replica.rates._leases["tenant"].tokens, abs=0.1)
+        assert set(replica.errors) == {"timeout"}
+
+
+@pytest.mark.parametrize("jump", [1e6, -1e6])
+async def test_a_clock_of_the_server_that_is_set_is_no_failure(jump):
+    offset = 0.0
+    async with RedisServer(lambda: time.time() + offset) as server, running(server.url) as replica:
+        await replica.until(lambda: replica.store.connected)
+        offset = jump
+        accepted = 0
+        for _ in range(10):
+            accepted += sum(not replica.take(SLOW) for _ in range(30))
+            await asyncio.sleep(0.05)  # the next lease arrives
+        assert accepted == 100
+        assert replica.errors == []

@@ -47,6 +47,34 @@ def test_merges_in_order():
     assert merge([first], Origin("other")).origin.receiver == "other"
 
 
+def test_encoded_bodies_are_not_merged():
+    plain, encoded = a_batch(1), a_batch(2).encoded("zstd", b"compressed")
+    for batches in ([plain, encoded], [encoded, plain], [encoded, encoded]):
+        with pytest.raises(ValueError, match="encoded with zstd cannot be merged"):
+            merge(batches)
+    alone = merge([encoded], Origin(tenant="acme"))
+    assert (alone.body, alone.encodings, alone.origin.tenant) == (b"compressed", ("zstd",), "acme")
+
+
+class Again:
+    size = 100
+
+
+def test_encodings_are_added_in_order_and_only_the_last_body_can_be_sealed_again():
+    again = Again()
+    plain = a_batch(1, 2)
+    plain.admitted = True
+    sealed = plain.encoded("zstd", b"compressed").encoded("sealed", b"envelope", again)
+    assert (sealed.body, sealed.encodings, sealed.items, sealed.admitted) == (b"envelope", ("zstd", "sealed"), 3, True)
+    assert sealed.shares is plain.shares
+    assert (plain.plain_size, sealed.plain_size) == (0, len(plain.body))
+    assert sealed.fork(["a"])[0].plain_size == sealed.with_body(sealed.body).plain_size == len(plain.body)
+    assert (plain.encodings, plain.memory, sealed.memory) == ((), len(plain.body), len(b"envelope") + 100)
+    assert [fork.resealable for fork in sealed.fork(["a", "b"])] == [again, again]
+    assert sealed.with_body(b"other").resealable is None
+    assert sealed.with_body(sealed.body).encodings == ("zstd", "sealed")
+
+
 def test_settles_every_item():
     batch = a_batch(1, 2)
     batch.settle(Outcome.DROPPED, "timeout")

@@ -55,11 +55,10 @@ def test_a_merger_is_complete_at_the_first_limit(limits, complete):
     assert not merger.complete
 
 
-def test_the_key_separates_signals_encodings_tenants_and_the_chosen_headers():
+def test_the_key_separates_signals_tenants_and_the_chosen_headers():
     different = [
         batch(),
         batch(Signal.LOGS),
-        batch(encodings=("zstd",)),
         batch(tenant="acme"),
         batch(headers={"shop": "a"}),
         batch(headers={"shop": "b"}),

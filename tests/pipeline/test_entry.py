@@ -6,9 +6,8 @@ import structlog
 from structlog.testing import capture_logs
 
 from otelwp_agent.errors import InternalError, MalformedError, Overloaded, PermanentError, RetryableError
-from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.ledgers import Ledgers
-from otelwp_agent.model.receipt import Outcome, Receipt
+from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.entry import (
     CONNECTOR_PATIENCE,
@@ -19,52 +18,18 @@ from otelwp_agent.pipeline.entry import (
 )
 from otelwp_agent.telemetry.metrics import Registry
 from tests.kit.branches import Queue
+from tests.kit.entries import Stage, a_batch, entry_of, head
 from tests.kit.graphs import until
-
-
-class Stage:
-    def __init__(self):
-        self.error = None
-        self.taken = []
-
-    def consume(self, batch):
-        if self.error is not None:
-            raise self.error
-        self.taken.append(batch)
-
-    def admit(self):
-        if self.error is not None:
-            raise self.error
-
-    def refusal(self, batch):
-        return self.error
-
-
-def head(name="traces"):
-    made = PipelineHead(name, Ledgers())
-    made.first = Stage()
-    made.admits = [made.first.admit]
-    return made
-
-
-def entry_of(heads, registry=None):
-    log = structlog.get_logger()
-    return ReceiverEntry(heads, "otlp", Signal.TRACES, registry or Registry(), clock=time.monotonic, log=log)
-
-
-def batch(items=2, transport="http", tenant="", receiver="otlp"):
-    receipt = Receipt(items)
-    return Batch(Signal.TRACES, b"", items, Origin(receiver, transport, tenant), ((receipt, items),))
 
 
 def test_the_ledger_balances_at_every_step():
     pipeline = head()
     for number in range(3):
-        pipeline.consume(batch())
+        pipeline.consume(a_batch())
         (ledger,) = pipeline.ledgers.values()
         assert (ledger.accepted, ledger.in_flight) == (2 * number + 2, 2 * number + 2)
     pipeline.first.error = Overloaded("full")
-    refused = batch()
+    refused = a_batch()
     with pytest.raises(Overloaded):
         pipeline.consume(refused)
     assert (ledger.accepted, ledger.in_flight) == (6, 6)
@@ -80,11 +45,11 @@ def test_the_ledger_balances_at_every_step():
 def test_accepted_and_refused_are_counted_by_transport():
     registry, pipeline = Registry(), head()
     entry = entry_of([pipeline], registry)
-    entry.consume(batch())
-    entry.consume(batch(5, "grpc"))
+    entry.consume(a_batch())
+    entry.consume(a_batch(5, "grpc"))
     pipeline.first.error = Overloaded("full")
     with pytest.raises(Overloaded):
-        entry.consume(batch(7))
+        entry.consume(a_batch(7))
     text = registry.expose()
     assert 'otelcol_receiver_accepted_spans{receiver="otlp",transport="http"} 2\n' in text
     assert 'otelcol_receiver_accepted_spans{receiver="otlp",transport="grpc"} 5\n' in text
@@ -94,7 +59,7 @@ def test_accepted_and_refused_are_counted_by_transport():
 def test_two_pipelines_keep_ledgers_of_their_own():
     heads = [head("traces/a"), head("traces/b")]
     entry = entry_of(heads)
-    one = batch()
+    one = a_batch()
     entry.consume(one)
     heads[0].first.taken[0].settle(Outcome.DELIVERED)
     assert [each.total.in_flight for each in heads] == [0, 2]
@@ -111,11 +76,11 @@ def test_a_request_is_refused_while_one_of_its_pipelines_would_refuse_it():
     with pytest.raises(Overloaded, match="memory"):
         entry.admit()
     with pytest.raises(Overloaded, match="memory"):
-        entry.consume(batch())
+        entry.consume(a_batch())
     assert [each.first.taken for each in heads] == [[], []], "no pipeline has got it"
     assert [each.total.accepted for each in heads] == [0, 0]
     heads[1].first.error = None
-    entry.consume(batch())
+    entry.consume(a_batch())
     assert [len(each.first.taken) for each in heads] == [1, 1]
     heads[0].first.error = Overloaded("memory")
     with pytest.raises(Overloaded):
@@ -127,13 +92,13 @@ async def test_a_pipeline_that_is_isolated_refuses_nobody():
     heads = [head("traces/a"), head("traces/b")]
     heads[1].first = Queue(clock=time_of, isolate_after=0.01)
     heads[1].first.is_full = True
-    heads[1].admits = [lambda: heads[1].first.consume(batch())]
+    heads[1].admits = [lambda: heads[1].first.consume(a_batch())]
     entry = ReceiverEntry(heads, "otlp", Signal.TRACES, Registry(), clock=time_of, log=structlog.get_logger())
     with pytest.raises(Overloaded):
         entry.admit()
     await until(lambda: heads[1].first.capacity.isolated)
     entry.admit()
-    one = batch()
+    one = a_batch()
     entry.consume(one)
     assert [(each.total.accepted, each.total.in_flight) for each in heads] == [(2, 2), (2, 0)]
     assert heads[1].total.dropped_reasons == {"queue_full": 2}, "its ledger has what it lost"
@@ -144,7 +109,7 @@ async def test_a_pipeline_that_is_isolated_refuses_nobody():
 
 def test_through_a_connector_each_pipeline_settles_for_itself():
     before, after = head("traces"), head("traces/after")
-    before.consume(batch())
+    before.consume(a_batch())
     connector = ConnectorEntry([after], clock=time.monotonic, log=structlog.get_logger())
     connector.admit()
     connector.consume(before.first.taken[0])
@@ -165,7 +130,7 @@ def test_each_receiver_and_tenant_has_an_account_and_the_total_is_their_sum():
     pipeline = PipelineHead("traces", ledgers)
     pipeline.first = Stage()
     for items, receiver, tenant in ((1, "otlp", "a"), (2, "otlp", "b"), (4, "zipkin", "a"), (8, "otlp", "a")):
-        pipeline.consume(batch(items, receiver=receiver, tenant=tenant))
+        pipeline.consume(a_batch(items, receiver=receiver, tenant=tenant))
     assert {key: ledger.accepted for key, ledger in pipeline.ledgers.items()} == {
         ("otlp", "a"): 9,
         ("otlp", "b"): 2,
@@ -185,9 +150,9 @@ def test_each_receiver_and_tenant_has_an_account_and_the_total_is_their_sum():
 
 def test_a_refused_batch_leaves_no_trace_in_the_account():
     pipeline = head()
-    pipeline.consume(batch(5))
+    pipeline.consume(a_batch(5))
     pipeline.first.error = MalformedError("no")
-    refused = batch(3)
+    refused = a_batch(3)
     with pytest.raises(MalformedError):
         pipeline.consume(refused)
     assert refused.shares[0][0].ledger is None
@@ -197,7 +162,7 @@ def test_a_refused_batch_leaves_no_trace_in_the_account():
 def test_a_bug_in_a_component_is_an_internal_error_and_nothing_is_accepted():
     pipeline = head()
     pipeline.first.error = ZeroDivisionError("division by zero")
-    one = batch()
+    one = a_batch()
     with capture_logs() as logs, pytest.raises(InternalError, match="the agent's log has the details") as raised:
         pipeline.consume(one)
     assert raised.value.__cause__ is pipeline.first.error
@@ -213,7 +178,7 @@ def test_a_bug_in_a_component_is_an_internal_error_and_nothing_is_accepted():
 
 
 def test_a_single_pipeline_gets_the_batch_itself_and_not_a_fork():
-    pipeline, one = head(), batch()
+    pipeline, one = head(), a_batch()
     entry_of([pipeline]).consume(one)
     assert pipeline.first.taken == [one]
     assert pipeline.first.taken[0].shares[0][0] is one.shares[0][0]
@@ -223,17 +188,17 @@ def test_a_cancelled_task_is_no_bug():
     pipeline = head()
     pipeline.first.error = asyncio.CancelledError()
     with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
-        pipeline.consume(batch())
+        pipeline.consume(a_batch())
     assert (pipeline.total.accepted, logs) == (0, [])
 
 
 def test_a_pipeline_says_why_it_would_refuse():
     pipeline = head()
-    assert pipeline.refusal(batch()) is None
+    assert pipeline.refusal(a_batch()) is None
     pipeline.first.error = Overloaded("full")
-    assert pipeline.refusal(batch()) is pipeline.first.error
-    assert entry_of([pipeline]).refusal(batch()) is pipeline.first.error
-    assert entry_of([head("traces/a"), pipeline]).refusal(batch()) is pipeline.first.error
+    assert pipeline.refusal(a_batch()) is pipeline.first.error
+    assert entry_of([pipeline]).refusal(a_batch()) is pipeline.first.error
+    assert entry_of([head("traces/a"), pipeline]).refusal(a_batch()) is pipeline.first.error
 
 
 def entry_that_waits(heads):
@@ -247,7 +212,7 @@ async def test_a_sender_that_wants_to_know_is_answered_when_everything_is_settle
     heads = [head("traces/a"), head("traces/b")]
     entry = entry_that_waits(heads)
     assert entry.answers_late
-    answer = entry.consume(batch(), "yes")
+    answer = entry.consume(a_batch(), "yes")
     heads[0].first.taken[0].settle(Outcome.DELIVERED)
     assert not answer.done()
     heads[1].first.taken[0].settle(Outcome.FILTERED)
@@ -257,11 +222,11 @@ async def test_a_sender_that_wants_to_know_is_answered_when_everything_is_settle
 async def test_a_sender_that_wants_to_know_is_told_what_was_lost():
     pipeline = head()
     entry = entry_that_waits([pipeline])
-    answer = entry.consume(batch(), "yes", lambda items, why: f"{items} lost: {why}")
+    answer = entry.consume(a_batch(), "yes", lambda items, why: f"{items} lost: {why}")
     pipeline.first.taken[0].shares[0][0].settle(Outcome.DELIVERED, 1)
     pipeline.first.taken[0].shares[0][0].settle(Outcome.DROPPED, 1, "malformed")
     assert await answer == "1 lost: 1 of 2 items were dropped (malformed)"
-    answer = entry.consume(batch(), "yes")
+    answer = entry.consume(a_batch(), "yes")
     pipeline.first.taken[1].settle(Outcome.DROPPED, "malformed")
     with pytest.raises(PermanentError, match="2 of 2 items were dropped"):
         await answer
@@ -269,7 +234,7 @@ async def test_a_sender_that_wants_to_know_is_told_what_was_lost():
 
 async def test_a_sender_that_wants_to_know_is_answered_at_the_latest_after_half_a_minute(monkeypatch):
     monkeypatch.setattr("otelwp_agent.pipeline.acknowledge.PATIENCE", 0.01)
-    answer = entry_that_waits([head()]).consume(batch(), "yes")
+    answer = entry_that_waits([head()]).consume(a_batch(), "yes")
     with pytest.raises(RetryableError, match="it may still be delivered"):
         async with asyncio.timeout(5):
             await answer
@@ -279,13 +244,13 @@ async def test_what_is_settled_at_once_is_answered_at_once_and_leaves_no_timer(m
     monkeypatch.setattr("otelwp_agent.pipeline.acknowledge.Answer.expect", lambda _: pytest.fail("it waits"))
     pipeline = head()
     pipeline.first.consume = lambda one: one.settle(Outcome.SAMPLED_OUT)
-    assert entry_that_waits([pipeline]).consume(batch(), "yes").result() == "yes"
+    assert entry_that_waits([pipeline]).consume(a_batch(), "yes").result() == "yes"
 
 
 def test_other_senders_are_answered_at_once():
     entry = entry_of([head()])
     assert not entry.answers_late
-    assert entry.consume(batch(), "yes") is None
+    assert entry.consume(a_batch(), "yes") is None
     assert not ConnectorEntry([head()], clock=time.monotonic, log=structlog.get_logger()).answers_late
 
 
@@ -295,11 +260,11 @@ def test_a_refusal_names_the_number_of_items_and_counts_them_by_receiver():
     error = pipeline.first.error = Overloaded("full")
     for items in (7, 5):
         with pytest.raises(Overloaded):
-            entry.consume(batch(items))
+            entry.consume(a_batch(items))
         assert error.items == items
     pipeline.first.error = None
-    entry.consume(batch(2))
-    entry.consume(batch(3))
+    entry.consume(a_batch(2))
+    entry.consume(a_batch(3))
     labels = {"receiver": "otlp", "transport": "http"}
     assert registry.value("otelcol_receiver_refused_spans", **labels) == 12
     assert registry.value("otelcol_receiver_accepted_spans", **labels) == 5
@@ -320,12 +285,12 @@ async def test_a_pipeline_is_isolated_later_than_by_a_fan_out_nearer_to_the_expo
         patience = CONNECTOR_PATIENCE
     with capture_logs() as logs:
         with pytest.raises(Overloaded):
-            entry.consume(batch())
+            entry.consume(a_batch())
         (stall,) = pipelines._branches[1].stalls.values()
         assert (stall.since, stall.limit) == (100.0, 10.0 * patience)
         now[0] += 10.0 * patience
         pipelines._isolation._look(pipelines._branches[1], stall)
-        entry.consume(batch())
+        entry.consume(a_batch())
     assert [(line["event"], line["branch"]) for line in logs] == [("exporter isolated", "traces/b")]
     assert 1 < CONNECTOR_PATIENCE < RECEIVER_PATIENCE
     entry.close()
@@ -338,7 +303,7 @@ def test_what_pipelines_lose_is_reported_with_the_pipelines_name():
         heads[1].first.consume = Stage().consume
         heads[1].first.consume.__self__.error = MalformedError("no")
         with capture_logs() as logs:
-            entry.consume(batch(), "yes", print)
+            entry.consume(a_batch(), "yes", print)
         assert [(line["event"], line["branch"], line["items"]) for line in logs] == [("items dropped", "traces/b", 2)]
     assert heads[1].total.settled[Outcome.DROPPED] == 4
     assert (heads[0].total.accepted, heads[1].total.accepted) == (4, 4)
@@ -349,7 +314,7 @@ def test_closing_the_entry_of_one_pipeline_closes_nothing():
 
 
 def test_a_pipeline_is_asked_about_the_batch():
-    pipeline, one, asked = head(), batch(), []
+    pipeline, one, asked = head(), a_batch(), []
     pipeline.first.refusal = asked.append
     pipeline.refusal(one)
     entry_of([pipeline]).refusal(one)
@@ -359,53 +324,20 @@ def test_a_pipeline_is_asked_about_the_batch():
 # --- the allowance of a sender ---
 
 
-class Allowance:
-    def __init__(self, most):
-        self.most, self.items, self.size = most, 0, 0
-
-    def charge(self, items, size):
-        if self.items + items > self.most:
-            raise Overloaded("limit `items` is reached", retry_after=2.5, reason="items")
-        self.items += items
-        self.size += size
-
-    def refund(self, items, size):
-        self.items -= items
-        self.size -= size
+@pytest.mark.parametrize(("cause", "reported"), [("", RetryableError), ("other", RetryableError), ("shop", Overloaded)])
+def test_a_sender_is_told_to_send_less_only_if_its_own_tenant_is_the_cause(cause, reported):
+    pipeline = head()
+    pipeline.first.error = Overloaded("full", reason="queue_full", retry_after=3.0, tenant=cause)
+    with pytest.raises(RetryableError, match="full") as refused:
+        entry_of([pipeline]).consume(a_batch(items=5, tenant="shop"))
+    error = refused.value
+    assert (type(error), error.reason, error.retry_after, error.items) == (reported, "queue_full", 3.0, 5)
 
 
-def allowed(allowance, items=2):
-    receipt = Receipt(items)
-    return Batch(Signal.TRACES, b"xyz", items, Origin("otlp", "http", allowance=allowance), ((receipt, items),))
-
-
-def test_an_accepted_request_is_charged_and_one_above_the_limit_is_refused():
-    registry, allowance, pipeline = Registry(), Allowance(3), head()
-    entry = entry_of([pipeline], registry)
-    entry.consume(allowed(allowance))
-    with pytest.raises(Overloaded, match="limit `items`") as caught:
-        entry.consume(allowed(allowance))
-    assert (caught.value.retry_after, caught.value.items) == (2.5, 2)
-    assert (allowance.items, allowance.size) == (2, 3)
-    assert [each.items for each in pipeline.first.taken] == [2]
-    labels = {"receiver": "otlp", "transport": "http"}
-    assert registry.value("otelcol_receiver_accepted_spans", **labels) == 2
-    assert registry.value("otelcol_receiver_refused_spans", **labels) == 2
-
-
-@pytest.mark.parametrize("error", [Overloaded("full"), PermanentError("no"), ZeroDivisionError()])
-def test_what_the_pipeline_refuses_is_not_charged(error):
-    allowance, pipeline = Allowance(3), head()
-    pipeline.first.error = error
-    with pytest.raises((Overloaded, PermanentError, InternalError)):
-        entry_of([pipeline]).consume(allowed(allowance))
-    assert (allowance.items, allowance.size) == (0, 0)
-
-
-def test_a_connector_charges_nothing_again():
-    allowance, pipeline = Allowance(3), head()
-    entry = ConnectorEntry([pipeline], clock=time.monotonic, log=structlog.get_logger())
-    entry.consume(allowed(allowance, 2))
-    entry.consume(allowed(allowance, 2))
-    assert allowance.items == 0
-    entry.close()
+def test_the_journal_decides_whether_anything_is_accepted_instead_of_the_pipelines():
+    pipeline, asked = head(), []
+    pipeline.first.error = Overloaded("full")
+    entry_of([pipeline], admit=lambda: asked.append("journal")).admit()
+    assert asked == ["journal"]
+    with pytest.raises(Overloaded):
+        entry_of([pipeline]).admit()

@@ -17,6 +17,7 @@ from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.entry import PipelineHead
 from otelwp_agent.pipeline.intake import Intake, JournaledEntry
 from otelwp_agent.telemetry.metrics import Registry
+from tests.kit.entries import Allowance, allowed
 from tests.kit.graphs import until
 
 
@@ -278,6 +279,21 @@ async def test_a_request_is_replayed_with_its_origin_signal_and_size(tmp_path):
     await fed.journal.close()
 
 
+async def test_encoded_requests_are_replayed_with_their_encodings(tmp_path):
+    fed = Fed(tmp_path, a=Stage(FULL))
+    fed.intake.switch(fed.heads, [])
+    origin = Origin("hand", "http", "shop")
+    entry = fed.entry()
+    for body, encodings in ((b"plain", ()), (b"zstd", ("zstd",)), (b"sealed", ("zstd", "sealed"))):
+        await answered(entry.consume(Batch(Signal.TRACES, body, 1, origin, (), encodings)))
+    fed.stages["a"] = fed.heads["a"].first = Stage()
+    await fed.intake._feed_what_waits()
+    assert [(batch.body, batch.encodings) for batch in fed.stages["a"].batches] == [
+        (b"plain", ()), (b"zstd", ("zstd",)), (b"sealed", ("zstd", "sealed"))
+    ]  # fmt: skip
+    await fed.journal.close()
+
+
 async def test_requests_are_counted_as_accepted_when_they_are_on_disk_and_as_refused_if_they_cannot_be(tmp_path):
     fed = Fed(tmp_path, a=Stage())
     entry = fed.entry()
@@ -299,5 +315,23 @@ async def test_requests_are_counted_as_accepted_when_they_are_on_disk_and_as_ref
     with pytest.raises(Overloaded):
         entry.admit()
     assert fed.registry.value(accepted) == 3
+    fed.stages["a"].batches[0].settle(Outcome.DELIVERED)
+    await fed.journal.close()
+
+
+async def test_what_the_journal_does_not_keep_is_not_charged(tmp_path):
+    fed, allowance = Fed(tmp_path, a=Stage()), Allowance(9)
+    entry = fed.entry()
+    assert await answered(entry.consume(allowed(allowance), "yes")) == "yes"
+    assert (allowance.items, allowance.size) == (2, 3)
+    with pytest.raises(Overloaded, match="limit `items`"):
+        entry.consume(allowed(Allowance(1)))
+    fed.journal._store.newest = lambda: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    with pytest.raises(Overloaded, match="No space left on device"):
+        await answered(entry.consume(allowed(allowance)))
+    assert (allowance.items, allowance.size) == (2, 3), "it was charged when it arrived, and got it back"
+    with pytest.raises(Overloaded):
+        entry.consume(allowed(allowance))
+    assert (allowance.items, allowance.size) == (2, 3)
     fed.stages["a"].batches[0].settle(Outcome.DELIVERED)
     await fed.journal.close()

@@ -32,11 +32,24 @@ ENABLED = {
         },
     },
     Tier.PRO: {
-        Kind.PROCESSOR: {"adaptive_sampling", "batch"},
+        Kind.PROCESSOR: {"adaptive_sampling", "batch", "compression"},
         Kind.EXPORTER: {"otlp_grpc", "otlp_http"},
         Kind.EXTENSION: {"remote_sampling"},
     },
-    Tier.ENTERPRISE: {Kind.EXTENSION: {"admin_api", "api_key", "control_store", "oidc", "rate_limiter"}},
+    Tier.ENTERPRISE: {
+        Kind.PROCESSOR: {"encryption"},
+        Kind.EXPORTER: {"managed"},
+        Kind.CONNECTOR: {"routing"},
+        Kind.EXTENSION: {
+            "admin_api",
+            "api_key",
+            "control_store",
+            "delivery_statements",
+            "license_server",
+            "oidc",
+            "rate_limiter",
+        },
+    },
 }
 """What each tier adds."""
 
@@ -234,6 +247,38 @@ def test_exporters_are_counted_over_all_pipelines_and_once_each():
 def test_two_exporters_of_one_type_are_two():
     text = file(exporters="jaeger, jaeger/2, zipkin").replace("  zipkin:\n", "  jaeger/2: {endpoint: b:1}\n  zipkin:\n")
     assert places(text) == [("20", "exporters.jaeger/2"), ("21", "exporters.zipkin")]
+
+
+@pytest.mark.parametrize("protocol", ["otlp_grpc", "otlp_http", "grpc", "thrift_http"])
+def test_jaeger_is_one_exporter_whatever_protocol_it_speaks(protocol):
+    text = file().replace("  jaeger:\n", f"  jaeger:\n    protocol: {protocol}\n")
+    assert problems(text) == []
+    assert len(places(text.replace("[jaeger]", "[jaeger, zipkin]"))) == 1
+
+
+def test_sites_of_a_network_need_the_highest_tier_only_if_they_are_asked_for():
+    text = file("pro", processors="wordpress").replace("  batch:\n", "  wordpress:\n    multisite: {SETTING}\n")
+    assert problems(text.replace("SETTING", "")) == []
+    assert problems(text.replace("SETTING", "enabled: false")) == []
+    assert problems(text.replace("SETTING", "suffix: '-site-{id}'")) == []
+    assert places(text.replace("SETTING", "enabled: true")) == [("17", "processors.wordpress.multisite.enabled")]
+    assert places(text.replace("SETTING", "suffix: '-{id}'")) == [("17", "processors.wordpress.multisite.suffix")]
+    highest = text.replace("tier: pro", "tier: enterprise")
+    assert problems(highest.replace("SETTING", "enabled: true, suffix: '-{id}'")) == []
+
+
+def test_a_licence_decides_instead_of_the_stated_tier():
+    text = file(processors="batch", exporters="jaeger, zipkin")
+    assert len(problems(text)) == 2
+    licensed = text.replace("  tier: free\n", "  tier: free\n  license: {key: a.b.c}\n")
+    assert problems(licensed) == []
+    document = load([f"yaml:{licensed}"], (), {})
+    free, pro = (make_plan(document, Catalog(), tier).warnings for tier in (Tier.FREE, Tier.PRO))
+    told = [str(warning) for warning in free if "tier" in str(warning)]
+    assert [warning.partition(": ")[0] for warning in told] == ["warning"] * 3
+    assert "needs tier `pro`, but the tier of this agent is `free`" in told[0]
+    assert "service.tier: this has no effect, because the licence decides: remove it" in told[2]
+    assert [str(warning) for warning in pro if "tier" in str(warning)] == told[2:]
 
 
 def test_an_exporter_above_the_tier_is_refused_for_that_alone():

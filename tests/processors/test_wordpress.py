@@ -1,53 +1,19 @@
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from pydantic import ValidationError
 
-from otelwp_agent.codecs.jaeger.from_json import decode as decode_jaeger
-from otelwp_agent.codecs.otlp_json import decode
 from otelwp_agent.errors import MalformedError, Overloaded
 from otelwp_agent.model import projections
 from otelwp_agent.model.batch import Origin
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.processors.wordpress import Config
 from tests.kit.stages import batch_of, build
+from tests.kit.wordpress_traces import DATA, MS, Trace, load, run, values
 
-DATA = Path(__file__).parents[1] / "data"
-CAPTURES = DATA / "captures"
 FOUNDING = Origin("jaeger_json", "http", headers={"user-agent": "WordPress/6.1.9; http://127.0.0.1:8980/blog"})
 LOGGED_IN = ("013-admin-options", "015-rest-posts", "025-canonical-redirect")
-MS = 1_000_000
-
-
-def load(name):
-    data = (CAPTURES / name).read_bytes()
-    if name.startswith("jaeger/"):
-        return decode_jaeger(data, 0).body()
-    return decode(Signal.TRACES, data) if name.endswith(".json") else data
-
-
-def run(body, settings=None, origin=None):
-    """Return what comes out, fully parsed, and the stage."""
-    stage, catcher = build("wordpress", settings)
-    items = projections.count(Signal.TRACES, body)
-    stage.consume(batch_of(body, items, origin=origin or Origin("otlp", "http")))
-    (batch,) = catcher.batches
-    assert batch.items == projections.count(Signal.TRACES, batch.body) == items
-    return ExportTraceServiceRequest.FromString(batch.body), stage
-
-
-def text(value):
-    return str(getattr(value, value.WhichOneof("value") or "string_value"))
-
-
-def values(attributes):
-    keys = [each.key for each in attributes]
-    assert len(keys) == len(set(keys)), f"a key stands twice: {keys}"
-    return {each.key: text(each.value) for each in attributes}
 
 
 def draw(request):
@@ -107,47 +73,6 @@ def test_the_founding_plugins_requests_get_names(name, expected):
     assert "wp.user_id" not in attributes
     assert attributes["wordpress.user.logged_in"] == str(name in LOGGED_IN)
     assert values(group.resource.attributes)["wordpress.site.host"] == "127.0.0.1:8980"
-
-
-class Trace:
-    """A request of ours to build on."""
-
-    def __init__(self, resource=None, scope="", copies=1):
-        self.request = ExportTraceServiceRequest()
-        for _ in range(copies):
-            self.group = self.request.resource_spans.add()
-            put(self.group.resource.attributes, resource or {"service.name": "shop"})
-        self.spans = self.group.scope_spans.add()
-        self.spans.scope.name = scope
-
-    def span(self, number, parent=0, attributes=None, **fields):
-        span = self.spans.spans.add(
-            trace_id=b"t" * 16,
-            span_id=number.to_bytes(8, "big"),
-            parent_span_id=parent.to_bytes(8, "big") if parent else b"",
-            **{"name": "span", "start_time_unix_nano": 1000, "end_time_unix_nano": 1000 + MS, **fields},
-        )
-        put(span.attributes, attributes or {})
-        return span
-
-    def run(self, settings=None, origin=None):
-        result, self.stage = run(self.request.SerializeToString(), settings, origin)
-        return result
-
-    def spans_after(self, settings=None):
-        return self.run(settings).resource_spans[-1].scope_spans[0].spans
-
-    def resource_after(self, settings=None, origin=None):
-        return values(self.run(settings, origin).resource_spans[-1].resource.attributes)
-
-
-def put(attributes, pairs):
-    for key, value in pairs.items():
-        pair = attributes.add(key=key)
-        if isinstance(value, int):
-            pair.value.int_value = value
-        else:
-            pair.value.string_value = value
 
 
 def test_what_needs_nothing_passes_byte_for_byte():
@@ -292,48 +217,6 @@ def test_an_invalid_site_id_is_ignored(site):
     assert trace.resource_after() == {"service.name": "shop"}
 
 
-def test_events_and_status_are_redacted_as_well():
-    trace = Trace()
-    span = trace.span(1)
-    event = span.events.add(name="exception")
-    put(event.attributes, {"exception.message": "no mail to a@b.example", "db.statement": "SELECT 'x'"})
-    span.status.message = "no mail to a@b.example"
-    span.status.code = 2
-    (after,) = trace.spans_after()
-    assert values(after.events[0].attributes) == {"exception.message": "no mail to [email]", "db.statement": "SELECT ?"}
-    assert (after.status.message, after.status.code) == ("no mail to [email]", 2)
-    (after,) = trace.spans_after({"redact": {"enabled": False}})
-    assert after == span
-
-
-def test_secrets_go_from_attributes_events_and_status():
-    trace = Trace()
-    span = trace.span(1, attributes={"message": "password=x1", "token": "x"})
-    arguments = span.attributes.add(key="arguments").value.array_value
-    for argument in ("--password=x1", "--verbose"):
-        arguments.values.add(string_value=argument)
-    put(span.events.add(name="log").attributes, {"text": "api_key=x1"})
-    span.status.message = "Bearer abcdef12345 was refused"
-    (after,) = trace.spans_after()
-    by_key = {each.key: each.value for each in after.attributes}
-    assert by_key["message"].string_value == "password=REDACTED"
-    found = [each.string_value for each in by_key["arguments"].array_value.values]
-    assert found == ["--password=REDACTED", "--verbose"]
-    assert values(after.events[0].attributes) == {"text": "api_key=REDACTED"}
-    assert after.status.message == "Bearer REDACTED was refused"
-    (after,) = trace.spans_after({"redact": {"enabled": False}})
-    assert after == span
-
-
-def test_redaction_can_hash_and_has_additional_names():
-    trace = Trace()
-    trace.span(1, attributes={"user.id": "7", "mine": "x", "url.query": "voucher=1&x=2"})
-    redact = {"mode": "hash", "hash_key": "k", "attributes": ["mine"], "parameters": ["voucher"]}
-    attributes = values(trace.spans_after({"redact": redact})[0].attributes)
-    assert [len(attributes[key]) for key in ("user.id", "mine")] == [16, 16]
-    assert attributes["url.query"] not in ("voucher=1&x=2", "voucher=REDACTED&x=2")
-
-
 def test_one_processor_serves_many_pages():
     stage, catcher = build("wordpress")
     bodies = [load("auto-wordpress-rest.json"), load("auto-wordpress-login.pb")]
@@ -374,43 +257,6 @@ def test_broken_bytes_are_refused():
 def test_refused_settings(settings, words):
     with pytest.raises(ValidationError, match=words):
         Config.model_validate(settings)
-
-
-KEYS = st.sampled_from(
-    [
-        "db.query.text",
-        "url.full",
-        "url.query",
-        "http.url",
-        "wp.user_id",
-        "code.file.path",
-        "blog_id",
-        "http.status_code",
-    ]
-)
-VALUES = st.one_of(st.text(max_size=40), st.integers(-(2**63), 2**63 - 1), st.just("SELECT 'x' LIMIT 1"))
-
-
-@given(
-    st.lists(
-        st.tuples(st.dictionaries(KEYS, VALUES, max_size=4), st.sampled_from(["wordpress.request", "WP.x", "page"])),
-        min_size=1,
-        max_size=5,
-    )
-)
-def test_whatever_is_sent_a_second_pass_changes_nothing(spans):
-    trace = Trace(scope="wordpress")
-    for number, (attributes, name) in enumerate(spans):
-        trace.span(number + 1, number // 2, attributes, name=name, kind=2)
-    once = trace.run({"n_plus_one": 2})
-    twice, _ = run(once.SerializeToString(), {"n_plus_one": 2})
-    assert twice == once
-
-
-@pytest.mark.parametrize("name", ["auto-wordpress-front.pb", "auto-wordpress-post.json"])
-def test_a_second_pass_over_real_traces_changes_nothing(name):
-    once, _ = run(load(name), {"n_plus_one": 3})
-    assert run(once.SerializeToString(), {"n_plus_one": 3})[0] == once
 
 
 @given(st.binary(max_size=60), st.binary(max_size=60))

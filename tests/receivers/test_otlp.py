@@ -26,6 +26,7 @@ from otelwp_agent.model.stepwise_checking import StepwiseChecker
 from otelwp_agent.pipeline.entry import PipelineHead, ReceiverEntry
 from otelwp_agent.receivers.otlp import FACTORY, Config
 from otelwp_agent.telemetry.metrics import Registry
+from otelwp_agent.transport.http_messages import Head
 
 EXPORT = {
     Signal.TRACES: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
@@ -361,7 +362,11 @@ async def test_a_json_body_of_many_small_values_is_decoded_in_a_thread():
     async with Agent() as agent:
         receiver = agent.receiver
         answer = receiver._read(
-            Signal.TRACES, body, StepwiseChecker(Signal.TRACES), lambda body, _items: len(body), is_json=True
+            Signal.TRACES,
+            body,
+            StepwiseChecker(Signal.TRACES),
+            lambda body, _items: len(body),
+            head=Head("POST", "/v1/traces", {}),
         )
         assert receiver._decoding._threads == 1
         assert await answer > 20_000

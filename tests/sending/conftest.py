@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 from otelwp_agent.testing import FakeTimeLoop
 from tests.kit.senders import Destination, a_sender
@@ -55,3 +56,9 @@ def deliver(loop):
         return exporter
 
     return deliver
+
+
+@pytest.fixture
+def log():
+    with capture_logs() as lines:
+        yield lines

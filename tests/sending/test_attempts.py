@@ -4,43 +4,15 @@ import asyncio
 
 import pytest
 
-from otelwp_agent.config.blocks import Queue
 from otelwp_agent.errors import MalformedError, Overloaded, PermanentError, RetryableError
-from otelwp_agent.model.signal import Signal
-from otelwp_agent.sending.attempts import Attempts, ExporterBugError
+from otelwp_agent.sending.attempts import ExporterBugError
 from otelwp_agent.sending.breaker import Permit, State
-from otelwp_agent.sending.concurrency import Concurrency
-from otelwp_agent.sending.metrics import ExporterMetrics, breaker_of
-from otelwp_agent.sending.queue import SendingQueue
-from otelwp_agent.testing import FakeTimeLoop
-from tests.kit.senders import EXACT, Destination, a_request, scripted
-
-
-@pytest.fixture
-def loop():
-    loop = FakeTimeLoop()
-    yield loop
-    loop.close()
-
-
-class Stage:
-    def __init__(self, loop: FakeTimeLoop, answer, timeout: float = 5) -> None:
-        exporter = Destination(answer, loop.time)
-        context = exporter.context
-        self.loop = loop
-        self.breaker = breaker_of(context, EXACT, lambda: 0.5)
-        self.concurrency = Concurrency(1, 8)
-        queue = SendingQueue(Queue(), "x")
-        self.metrics = ExporterMetrics(context, Signal.TRACES, queue, self.breaker, self.concurrency)
-        self.attempts = Attempts(exporter, self.metrics, self.breaker, self.concurrency, timeout)
-        self.exporter = exporter
-
-    def once(self, permit: Permit = Permit.TRY) -> int:
-        return self.loop.run_until_complete(self.attempts.once(a_request("a"), permit))
+from tests.kit.attempts import AttemptStage
+from tests.kit.senders import a_request, scripted
 
 
 def test_says_how_many_were_rejected(loop):
-    assert Stage(loop, scripted(3)).once() == 3
+    assert AttemptStage(loop, scripted(3)).once() == 3
 
 
 @pytest.mark.parametrize(
@@ -56,7 +28,7 @@ def test_says_how_many_were_rejected(loop):
     ],
 )
 def test_whatever_goes_wrong_has_a_name(loop, raised, seen, reason):
-    stage = Stage(loop, scripted(raised))
+    stage = AttemptStage(loop, scripted(raised))
     with pytest.raises(seen) as error:
         stage.once()
     assert type(error.value) is seen
@@ -70,7 +42,7 @@ def test_a_try_that_takes_too_long_says_how_long(loop):
         return 0
 
     with pytest.raises(RetryableError, match="no answer within 5s"):
-        Stage(loop, hang).once()
+        AttemptStage(loop, hang).once()
     assert loop.time() == 5
 
 
@@ -84,7 +56,7 @@ def test_a_try_that_takes_too_long_says_how_long(loop):
     ],
 )
 def test_who_learns_what_from_a_failure(loop, error, failures, limit):
-    stage = Stage(loop, scripted(error))
+    stage = AttemptStage(loop, scripted(error))
     with pytest.raises((RetryableError, PermanentError)):
         stage.once()
     assert stage.breaker._failures == failures
@@ -92,7 +64,7 @@ def test_who_learns_what_from_a_failure(loop, error, failures, limit):
 
 
 def test_the_other_sides_word_reaches_the_breaker(loop):
-    stage = Stage(loop, scripted(Overloaded("busy", retry_after=9)))
+    stage = AttemptStage(loop, scripted(Overloaded("busy", retry_after=9)))
     with pytest.raises(Overloaded):
         stage.once()
     assert (stage.breaker.state, stage.breaker.until) == (State.CLOSED, 9)
@@ -109,7 +81,7 @@ def test_the_other_sides_word_reaches_the_breaker(loop):
     ],
 )
 def test_a_probe_decides(loop, error, state):
-    stage = Stage(loop, scripted(error or 0))
+    stage = AttemptStage(loop, scripted(error or 0))
     for _ in range(5):
         stage.breaker.failed(Permit.TRY, 0)
     permit = stage.breaker.acquire(5)
@@ -126,7 +98,7 @@ def test_a_probe_whose_worker_is_stopped_gives_its_permit_back(loop):
         await asyncio.sleep(1000)
         return 0
 
-    stage = Stage(loop, hang)
+    stage = AttemptStage(loop, hang)
     for _ in range(5):
         stage.breaker.failed(Permit.TRY, 0)
 
@@ -153,7 +125,7 @@ def test_a_probe_whose_worker_is_stopped_gives_its_permit_back(loop):
 )
 def test_the_message_says_what_went_wrong(loop, raised, message):
     with pytest.raises((RetryableError, PermanentError), match=f"^{message}$") as error:
-        Stage(loop, scripted(raised)).once()
+        AttemptStage(loop, scripted(raised)).once()
     assert error.value.__cause__ is raised
 
 
@@ -163,7 +135,7 @@ def test_a_try_that_takes_too_long_is_a_timeout(loop):
         return 0
 
     with pytest.raises(RetryableError) as error:
-        Stage(loop, wait).once()
+        AttemptStage(loop, wait).once()
     assert error.value.reason == "timeout"
 
 
@@ -172,15 +144,15 @@ def test_without_a_timeout_a_try_takes_as_long_as_it_likes(loop):
         await asyncio.sleep(1000)
         return 2
 
-    assert Stage(loop, wait, timeout=0).once() == 2
+    assert AttemptStage(loop, wait, timeout=0).once() == 2
 
 
 def test_an_exporter_that_returns_nothing_has_delivered_everything(loop):
-    assert Stage(loop, scripted(None)).once() == 0
+    assert AttemptStage(loop, scripted(None)).once() == 0
 
 
 def test_the_other_sides_word_reaches_the_breaker_with_a_failure_too(loop):
-    stage = Stage(loop, scripted(RetryableError("busy", retry_after=60)))
+    stage = AttemptStage(loop, scripted(RetryableError("busy", retry_after=60)))
     for _ in range(4):
         stage.breaker.failed(Permit.TRY, 0)
     with pytest.raises(RetryableError):
@@ -193,7 +165,7 @@ def test_failures_of_sends_that_ran_together_halve_the_limit_once(loop):
         await asyncio.sleep(1)
         raise RetryableError("busy")
 
-    stage = Stage(loop, fail)
+    stage = AttemptStage(loop, fail)
 
     async def scenario() -> None:
         tries = [stage.attempts.once(a_request("a"), Permit.TRY) for _ in range(3)]
@@ -212,7 +184,7 @@ def test_the_time_of_each_try_is_measured(loop):
             raise PermanentError("no")
         return 0
 
-    stage = Stage(loop, answer)
+    stage = AttemptStage(loop, answer)
     stage.once()
     stage.once()
     with pytest.raises(PermanentError):
@@ -223,7 +195,7 @@ def test_the_time_of_each_try_is_measured(loop):
 
 
 def test_a_worker_whose_try_ended_in_time_is_not_cancelled_later(loop):
-    stage = Stage(loop, scripted(0))
+    stage = AttemptStage(loop, scripted(0))
 
     async def scenario() -> str:
         await stage.attempts.once(a_request("a"), Permit.TRY)
@@ -238,7 +210,7 @@ def test_only_sends_that_use_the_whole_limit_raise_it(loop):
         await asyncio.sleep(0.01)
         return 0
 
-    stage = Stage(loop, answer)
+    stage = AttemptStage(loop, answer)
     stage.concurrency.failed(0, 0)
     assert stage.concurrency.limit == 4
     for sending, limit in ((3, 4), (4, 5)):

@@ -5,89 +5,15 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from structlog.testing import capture_logs
 
-from otelwp_agent.config.blocks import Queue, Retry
-from otelwp_agent.dead_letters.records import Fate, Letter
-from otelwp_agent.dead_letters.sink import Resent
+from otelwp_agent.config.blocks import Retry
+from otelwp_agent.dead_letters.records import Fate
 from otelwp_agent.errors import MalformedError, Overloaded, PermanentError, RetryableError
-from otelwp_agent.model.batch import merge
+from otelwp_agent.model.batch import Origin, merge
 from otelwp_agent.model.receipt import HELD, Ledger, Outcome
-from otelwp_agent.model.signal import Signal
-from otelwp_agent.sending.attempts import Attempts
 from otelwp_agent.sending.breaker import Permit, State
-from otelwp_agent.sending.concurrency import Concurrency
-from otelwp_agent.sending.delivery import LETTER_INTERVAL, Delivery
-from otelwp_agent.sending.dispatcher import Dispatcher
-from otelwp_agent.sending.metrics import ExporterMetrics, breaker_of
-from otelwp_agent.sending.queue import SendingQueue
-from otelwp_agent.testing import FakeClock
-from tests.kit.senders import EXACT, Destination, a_request, hang, names_in, outcomes, scripted
-
-NOW = 100.0
-DOWN = RetryableError("down")
-
-
-class One:
-    """A delivery without tasks: a test sends each batch."""
-
-    def __init__(
-        self, *answers: int | BaseException, dead_letters=None, journaled=False, max_bytes=None, retry=EXACT, size=1000
-    ) -> None:
-        self.clock = FakeClock(NOW)
-        self.exporter = Destination(scripted(*answers), self.clock)
-        context = self.exporter.context
-        self.queue = SendingQueue(Queue(queue_size=size), "test/one", clock=self.clock)
-        self.breaker, concurrency = breaker_of(context, retry, lambda: 0.5), Concurrency(1, 1)
-        self.metrics = ExporterMetrics(context, Signal.TRACES, self.queue, self.breaker, concurrency)
-        self.dispatcher = Dispatcher(self.queue, self.breaker, concurrency, 1, context.clock)
-        self.delivery = Delivery(
-            Attempts(self.exporter, self.metrics, self.breaker, concurrency, 5),
-            self.metrics,
-            queue=self.queue,
-            breaker=self.breaker,
-            dispatcher=self.dispatcher,
-            clock=context.clock,
-            exporter="test/one",
-            retry=retry,
-            max_bytes=max_bytes,
-            journaled=journaled,
-            dead_letters=dead_letters,
-            random=lambda: 0.5,
-        )
-
-    def send(self, batch, permit=Permit.TRY) -> None:
-        self.queue.put(batch)
-        self.send_next(permit)
-
-    def send_next(self, permit=Permit.TRY) -> None:
-        asyncio.run(self.delivery.send(self.queue.take(), permit))
-
-    def during_the_attempt(self, call) -> None:
-        """Let the next attempts call a function before they are answered."""
-        answer = self.exporter.answer
-
-        async def slow(names):
-            call()
-            return await answer(names)
-
-        self.exporter.answer = slow
-
-    def waiting(self):
-        """Return the names of the spans in the queue, in the order in which they will be sent."""
-        self.queue.recall(float("inf"))
-        return [names_in(self.queue.take().batch) for _ in range(len(self.queue))]
-
-
-@pytest.fixture
-def log():
-    with capture_logs() as lines:
-        yield lines
-
-
-def reported(log):
-    """Return event, reason, number of items and error of what was logged."""
-    return [(line["event"], line.get("reason"), line.get("items"), line.get("error")) for line in log]
+from tests.kit.deliveries import DOWN, NOW, Letters, One, reported
+from tests.kit.senders import a_request, hang, names_in, outcomes
 
 
 def test_a_delivered_batch_is_settled_and_released():
@@ -96,6 +22,22 @@ def test_a_delivered_batch_is_settled_and_released():
     one.send(batch)
     assert (outcomes(batch), ledger.settled) == ([(2, 0, "")], [2, 0, 0, 0])
     assert (one.queue.size, one.metrics.delivered) == (0, 2)
+
+
+def test_outcomes_are_counted_by_exporter_and_tenant():
+    one, batch = One(0), a_request("a", "b")
+    batch.origin = Origin("otlp", "http", "shop")
+    one.send(batch)
+    rejected = One(1)
+    other = a_request("a", "b", "c")
+    other.origin = Origin("otlp", "http", "shop")
+    rejected.send(other)
+    lost = One(PermanentError("no"))
+    third = a_request("a")
+    third.origin = Origin("otlp", "http", "shop")
+    lost.send(third)
+    found = [list(each.exporter.context.deliveries) for each in (one, rejected, lost)]
+    assert found == [[("test/one", "shop", 2, 0)], [("test/one", "shop", 2, 1)], [("test/one", "shop", 0, 1)]]
 
 
 class TestRetries:
@@ -131,6 +73,49 @@ class TestRetries:
         assert outcomes(batch) == [(0, dropped, "retries_exhausted" if dropped else "")]
         assert one.queue.size == 1 - dropped
         assert reported(log)[1:] == [("items dropped", "retries_exhausted", 1, "down")] * dropped
+
+
+def test_a_probe_that_fails_opens_the_breaker_again():
+    one = One(DOWN)
+    for _ in range(5):
+        one.breaker.failed(Permit.TRY, NOW)
+    permit = one.breaker.acquire(NOW + 5)
+    assert (permit, one.breaker.state) == (Permit.PROBE, State.HALF_OPEN)
+    one.send(a_request("a"), permit)
+    assert one.breaker.state is State.OPEN
+
+
+class TestThrottledTenants:
+    def test_the_batches_of_a_tenant_wait_as_long_as_the_backend_asks(self):
+        one = One(Overloaded("busy", retry_after=42), throttled_by_tenant=True)
+        one.queue.put(a_request("a1", tenant="a"))
+        for name in ("a2", "b1"):
+            one.queue.put(a_request(name, tenant=name[0]))
+        one.send_next()
+        assert [names_in(one.queue.take().batch), bool(one.queue.ready)] == [["b1"], False]
+        one.queue.put(a_request("a3", tenant="a"))
+        assert not one.queue.ready
+        assert [due for due, *_ in sorted(one.queue.later)] == [NOW + 42] * 3
+
+    def test_a_backend_cannot_request_more_than_an_hour(self):
+        one = One(Overloaded("busy", retry_after=1e9), throttled_by_tenant=True)
+        one.send(a_request("a1", tenant="a"))
+        one.queue.put(a_request("a2", tenant="a"))
+        assert one.queue.later[0][0] == NOW + 3600
+
+    @pytest.mark.parametrize(
+        ("error", "throttled"),
+        [
+            (Overloaded("busy", retry_after=42), False),
+            (Overloaded("busy"), True),
+            (RetryableError("down", retry_after=42), True),
+        ],
+    )
+    def test_other_failures_delay_their_own_batch_alone(self, error, throttled):
+        one = One(error, throttled_by_tenant=throttled)
+        one.send(a_request("a1", tenant="a"))
+        one.queue.put(a_request("a2", tenant="a"))
+        assert one.queue.ready
 
 
 class TestDraining:
@@ -269,99 +254,6 @@ class TestPartialSuccess:
         assert first.search.accepted is False
         asyncio.run(one.delivery.send(first, Permit.TRY))
         assert second.search.accepted is True
-
-
-class Letters:
-    def __init__(self, fate):
-        self.fate = fate
-        self.put_with = []
-
-    def put(self, batch, **why):
-        self.put_with.append(why)
-        return self.fate
-
-
-class TestDeadLetters:
-    @pytest.mark.parametrize("journaled", [False, True])
-    def test_a_refused_batch_is_given_up_once_its_dead_letter_is_kept(self, log, journaled):
-        letters, batch = Letters(Fate.KEPT), a_request("a")
-        one = One(MalformedError("no protobuf"), dead_letters=letters, journaled=journaled)
-        one.send(batch)
-        assert letters.put_with == [{"exporter": "test/one", "reason": "malformed", "error": "no protobuf"}]
-        assert outcomes(batch) == [(0, 1, "dead_letter:malformed")]
-        assert reported(log) == [("items kept as dead letters", "malformed", 1, "no protobuf")]
-        assert one.metrics.health().details["last_error"] == "no protobuf"
-
-    def test_a_journaled_batch_whose_dead_letter_cannot_be_kept_is_sent_again(self):
-        letters, batch = Letters(Fate.FAILED), a_request("a")
-        one = One(MalformedError("no protobuf"), dead_letters=letters, journaled=True)
-        one.send(batch)
-        assert outcomes(batch) == [(0, 0, "")]
-        assert one.queue.due == NOW + LETTER_INTERVAL
-
-    def test_while_draining_it_stays_in_the_journal(self):
-        batch = a_request("a")
-        batch.shares[0][0].claim = HELD
-        one = One(MalformedError("no protobuf"), dead_letters=Letters(Fate.FAILED), journaled=True)
-        one.dispatcher.hurry()
-        one.send(batch)
-        assert (batch.shares[0][0].parked, one.queue.size, one.metrics.kept) == (1, 0, 1)
-
-    @pytest.mark.parametrize(
-        ("fate", "journaled"),
-        [(Fate.FAILED, False), (Fate.LOST, False), (Fate.LOST, True), (None, False), (None, True)],
-    )
-    def test_a_batch_that_nobody_can_keep_is_dropped(self, log, fate, journaled):
-        batch = a_request("a")
-        one = One(MalformedError("no protobuf"), dead_letters=fate and Letters(fate), journaled=journaled)
-        one.send(batch)
-        assert outcomes(batch) == [(0, 1, "malformed")]
-        assert reported(log) == [("items dropped", "malformed", 1, "no protobuf")]
-        assert one.queue.size == 0
-
-
-def resent(*reasons):
-    """Return a batch of one span for each dead letter with these reasons; "" is a request that was no letter."""
-    letters = [Letter("1", 0.0, "test/one", Signal.TRACES, 1, 4, reason, "no") for reason in reasons]
-    batch = merge([a_request("a") for _ in reasons])
-    shares = [
-        (Resent(letter, lambda _: None), 1) if letter.reason else share
-        for letter, share in zip(letters, batch.shares, strict=True)
-    ]
-    return batch.with_body(batch.body, shares=shares)
-
-
-class TestResentLetters:
-    """A letter that was resent stays in the file until it is delivered, so what is dropped of it is not lost."""
-
-    @pytest.mark.parametrize(
-        ("reasons", "counted"),
-        [
-            (("malformed",), "dead_letter:malformed"),
-            (("http_401", "malformed"), "dead_letter:http_401"),
-            (("malformed", ""), "retries_exhausted"),
-            (("", "malformed"), "retries_exhausted"),
-        ],
-    )
-    def test_they_are_counted_as_kept_if_nothing_of_the_batch_is_lost(self, reasons, counted):
-        one = One(DOWN, retry=Retry(enabled=False))
-        one.send(resent(*reasons))
-        assert one.metrics.line().reasons == {counted: len(reasons)}
-
-    def test_a_new_letter_counts_with_its_new_reason(self):
-        one = One(PermanentError("gone", reason="http_410"), dead_letters=Letters(Fate.KEPT))
-        one.send(resent("malformed"))
-        assert one.metrics.line().reasons == {"dead_letter:http_410": 1}
-
-    def test_they_are_reported_as_kept_if_the_agent_stops_before(self, log):
-        one = One()
-        one.queue.put(batch := resent("malformed", "malformed"))
-        one.delivery.abandon_all()
-        assert one.metrics.line().reasons == {"dead_letter:malformed": 2}
-        error = "the agent stopped before they were sent again"
-        assert reported(log) == [("items kept as dead letters", "malformed", 2, error)]
-        assert (one.metrics.left, one.queue.size) == (0, 0)
-        assert outcomes(batch) == [(0, 1, "shutdown")] * 2
 
 
 @pytest.mark.parametrize(

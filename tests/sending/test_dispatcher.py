@@ -336,3 +336,21 @@ def test_a_dispatcher_whose_probe_failed_asks_after_the_others(loop):
         assert sends.dispatcher._permit() is Permit.PROBE
 
     loop.run_until_complete(scenario())
+
+
+def test_a_tenant_leaves_one_send_for_the_others(loop):
+    sends = Sends(loop, number=3)
+
+    async def scenario():
+        sends.start()
+        for number in range(5):
+            sends.queue.put(a_request(f"loud{number}", tenant="loud"))
+        sends.dispatcher.wake()
+        await asyncio.sleep(0.5)
+        sends.queue.put(a_request("quiet", tenant="quiet"))
+        sends.dispatcher.wake()
+        await sends.dispatcher.finish(100)
+
+    loop.run_until_complete(scenario())
+    assert sends.done[:3] == [(1, "loud0"), (1, "loud1"), (1.5, "quiet")]
+    assert len(sends.done) == 6

@@ -58,6 +58,14 @@ def test_what_was_encoded_stays_whole(error):
     assert parts(Batch(batch.signal, batch.body, batch.items, batch.origin, batch.shares, ("zstd",)), error) == []
 
 
+def test_an_encoded_batch_that_is_too_large_says_where_to_limit_its_size():
+    batch = merged().encoded("zstd", b"compressed").encoded("sealed", b"envelope")
+    found, error = parts_of(an_entry(batch), TooLargeError("413: 20 MiB are the most"), 4)
+    assert (found, error.reason) == ((), "too_large")
+    assert str(error).startswith("413: 20 MiB are the most; it is encoded (zstd, sealed) and cannot be split: ")
+    assert "send_batch_max_size" in str(error)
+
+
 def test_what_cannot_be_read_is_malformed():
     none, error = parts_of(an_entry(merged().with_body(b"\xff\xff")), TooLargeError("413"))
     assert none == ()

@@ -4,28 +4,12 @@ import asyncio
 
 import pytest
 
-from otelwp_agent.capacity import Capacity, Offer
+from otelwp_agent.capacity import Offer
 from otelwp_agent.config.blocks import Queue
 from otelwp_agent.errors import Overloaded
-from otelwp_agent.model.batch import Batch, Origin
-from otelwp_agent.model.receipt import Receipt
-from otelwp_agent.model.signal import Signal
 from otelwp_agent.sending.queue import SHARE_BYTES, SendingQueue
 from otelwp_agent.sending.queued_batch import MalformedSearch
-
-
-def a_batch(items: int = 1, size: int = 10, shares: int = 1) -> Batch:
-    receipts = [(Receipt(items), items)] * shares
-    return Batch(Signal.TRACES, b"x" * size, items * shares, Origin(), receipts)
-
-
-def a_queue(**settings) -> SendingQueue:
-    return SendingQueue(Queue(**settings), "otlp_http/x")
-
-
-def taken(queue: SendingQueue):
-    assert queue.ready
-    return queue.take()
+from tests.kit.queues import a_batch, a_queue, of, taken
 
 
 @pytest.mark.parametrize(("sizer", "units"), [("requests", 1), ("items", 6), ("bytes", 40)])
@@ -53,6 +37,17 @@ def test_refuses_beyond_its_size_what_is_being_sent_included():
     queue.release(entry)
     queue.admit()
     queue.put(a_batch())
+
+
+def test_what_is_kept_to_seal_a_body_again_takes_memory():
+    class Again:
+        size = 90
+
+    queue = a_queue()
+    queue.put(a_batch(size=10).encoded("sealed", b"0123456789", Again()))
+    assert queue.bytes == 100 + SHARE_BYTES
+    queue.release(queue.take())
+    assert queue.bytes == 0
 
 
 def test_refuses_beyond_its_bytes_whatever_its_sizer():
@@ -146,27 +141,6 @@ def test_what_was_admitted_is_put_beyond_the_capacity():
     assert queue.size == 0
 
 
-def test_a_tenants_share_reports_when_anything_is_released():
-    queue = a_queue(queue_size=5, max_tenant_share=0.5)
-    for tenant in ("loud", "quiet", "loud"):
-        queue.put(of(tenant))
-    share = queue.refusal(of("loud")).capacity
-    assert (share.share, share.root, share.short) == ("loud", queue.space, True)
-    assert queue.refusal(of("new")) is None
-    loud, _, quiet = sorted([taken(queue) for _ in range(3)], key=lambda entry: entry.batch.origin.tenant)
-    queue.release(quiet)
-    assert not share.short, "the share is larger"
-    assert queue.refusal(of("loud")).capacity.short
-    queue.release(loud)
-    queue.put(of("loud"))
-
-
-def of(tenant: str, *, items: int = 1, size: int = 10) -> Batch:
-    batch = a_batch(items, size)
-    batch.origin = Origin(tenant=tenant)
-    return batch
-
-
 def test_a_new_queue_is_empty():
     queue = a_queue(queue_size=10)
     assert (queue.size, queue.bytes, queue.items, queue.taken, len(queue)) == (0, 0, 0, 0, 0)
@@ -218,61 +192,6 @@ def test_parts_share_the_search_of_the_batch():
     assert (entry.released, queue.size) == (True, 2)
     assert [taken(queue).search for _ in range(2)] == [entry.search] * 2
     assert (entry.search.refused, entry.search.accepted) == (0, False)
-
-
-def test_how_full_it_is_for_a_tenant():
-    queue = a_queue(queue_size=10, max_tenant_share=0.5, max_bytes=100_000)
-    for _ in range(2):
-        queue.put(of("a"))
-    assert queue.fill("a") == 2 / 5
-    assert queue.fill("b") == pytest.approx(2 / 10 * 2 / 3)
-    queue.put(of("b", size=30_000 - SHARE_BYTES))
-    assert queue.fill("b") == 30_000 / (0.5 * (100_000 - 2 * (10 + SHARE_BYTES)))
-    assert queue.fill("c") == pytest.approx((30_000 + 2 * (10 + SHARE_BYTES)) / 100_000 * 2 / 3)
-    queue.put(of("", size=20_000 - SHARE_BYTES))
-    assert queue.fill("") == pytest.approx((50_000 + 2 * (10 + SHARE_BYTES)) / 100_000 * 2 / 3)
-    for _ in range(6):
-        queue.put(of(""))
-    assert queue.fill("") == 0.7
-
-
-def test_senders_without_a_tenant_may_fill_all_of_it():
-    queue = a_queue(queue_size=4, max_tenant_share=0.25)
-    for _ in range(4):
-        queue.put(of(""))
-    assert queue.fill("") == 1.0
-    with pytest.raises(Overloaded) as refused:
-        queue.put(of(""))
-    assert refused.value.reason == "queue_full"
-
-
-@pytest.mark.parametrize("limits", [{"queue_size": 4}, {"max_bytes": 4 * (10 + SHARE_BYTES)}])
-def test_a_tenant_is_refused_beyond_its_share_of_units_and_of_bytes(limits):
-    queue = a_queue(max_tenant_share=0.5, **limits)
-    queue.put(of("a"))
-    assert queue.refusal(of("a")) is None
-    queue.put(of("a"))
-    refusal = queue.refusal(of("a"))
-    assert refusal.reason == "tenant_queue_full"
-    assert queue.refusal(of("b")) is None
-    assert queue.refusal(of("a")).capacity is refusal.capacity, "one share for each tenant"
-    queue.admit()
-
-
-def test_a_tenant_with_nothing_in_the_queue_may_put_one_batch_beyond_its_share():
-    queue = a_queue(queue_size=20, sizer="items", max_tenant_share=0.3)
-    queue.put(of("a", items=7))
-    assert queue.refusal(of("a")).reason == "tenant_queue_full"
-    queue.put(of("b", items=1))
-    assert queue.refusal(of("b", items=3)).reason == "tenant_queue_full"
-    queue.put(of("b", items=2))
-
-
-def test_a_queue_that_is_not_enabled_has_no_shares():
-    queue = a_queue(enabled=False, num_consumers=2, max_tenant_share=0.5)
-    queue.put(of("a"))
-    queue.put(of("a"))
-    assert queue.refusal(of("a")).reason == "queue_full"
 
 
 def test_refusals_say_how_much_of_what_is_taken():
@@ -346,22 +265,6 @@ def test_nobody_is_told_of_releases_that_nobody_waits_for():
     assert queue.space.freed_at == float("-inf")
 
 
-@pytest.mark.parametrize("released", ["a", "b"])
-async def test_who_waits_for_the_share_of_a_tenant_is_served_when_anything_is_released(released):
-    queue = a_queue(queue_size=5, max_tenant_share=0.5)
-    for tenant in ("a", "a", "b"):
-        queue.put(of(tenant))
-    served = []
-    offer = Offer(lambda: served.append("a"))
-    offer.wait(queue.refusal(of("a")))
-    entries = {entry.batch.origin.tenant: entry for entry in [taken(queue) for _ in range(3)]}
-    await asyncio.sleep(0)
-    assert served == []
-    queue.release(entries[released])
-    await asyncio.sleep(0)
-    assert served == ["a"]
-
-
 async def test_everybody_offers_again_when_the_limits_change():
     queue = a_queue(queue_size=4, max_tenant_share=0.25)
     served = []
@@ -404,39 +307,6 @@ def test_new_limits_are_no_progress():
     assert queue.space.freed_at == float("-inf")
 
 
-def a_refused_share(queue: SendingQueue) -> Capacity:
-    refusal = queue.refusal(of("a"))
-    assert refusal is not None
-    assert refusal.reason == "tenant_queue_full"
-    return refusal.capacity
-
-
-def test_the_share_of_a_tenant_reports_progress_and_is_forgotten_then():
-    queue = SendingQueue(Queue(queue_size=4, max_tenant_share=0.5), "otlp_http/x", clock=lambda: 7.0)
-    for _ in range(2):
-        queue.put(of("a"))
-    share = a_refused_share(queue)
-    assert share.owner == "otlp_http/x"
-    queue.release(taken(queue))
-    assert (share.freed_at, share.short) == (7.0, False)
-    queue.put(of("a"))
-    assert a_refused_share(queue) is not share
-
-
-def test_the_share_of_a_tenant_is_kept_as_long_as_anybody_watches_it():
-    queue = a_queue(queue_size=4, max_tenant_share=0.5)
-    for _ in range(2):
-        queue.put(of("a"))
-    share = a_refused_share(queue)
-    share.observers.append(lambda: None)
-    queue.freed("a")
-    assert not share.short
-    assert a_refused_share(queue) is share
-    share.observers.clear()
-    queue.freed("a")
-    assert a_refused_share(queue) is not share
-
-
 @pytest.mark.parametrize("tenant", ["", "a"])
 def test_a_batch_without_a_body_takes_memory_and_so_nothing_oversized_comes_beside_it(tenant):
     queue = a_queue(sizer="bytes", queue_size=1000, max_tenant_share=0.5)
@@ -459,21 +329,5 @@ def test_a_small_queue_is_not_full_as_long_as_one_unit_or_byte_fits():
     assert not queue.space.full
 
 
-def test_in_a_queue_that_is_not_enabled_a_tenant_may_fill_everything():
-    queue = a_queue(enabled=False, num_consumers=2, max_tenant_share=0.5)
-    queue.put(of("a"))
-    assert queue.fill("a") == 0.5
-
-
 def test_the_capacity_names_the_exporter():
     assert a_queue().space.owner == "otlp_http/x"
-
-
-def test_a_release_frees_what_the_batch_took_of_its_tenants_share():
-    queue = a_queue(queue_size=10, max_tenant_share=0.5)
-    for size in (10, 20, 30):
-        queue.put(of("a", size=size))
-    entry = taken(queue)
-    queue.release(entry)
-    assert (entry.tenant_queue.size, entry.tenant_queue.bytes) == (2, 20 + 30 + 2 * SHARE_BYTES)
-    assert queue.fill("a") == 2 / 5

@@ -272,3 +272,56 @@ class TestBatchInTheQueue:
 
         loop.run_until_complete(scenario())
         assert exporter.metric("otelcol_exporter_enqueue_failed_spans") == 1
+
+
+def test_too_many_requests_of_one_tenant_pause_its_batches_only(loop):
+    """The exporter says that the backend throttles tenants: b is sent while a waits."""
+
+    async def answer(names):
+        if names[0].startswith("a") and loop.time() < 60:
+            raise Overloaded("429", retry_after=60.0)
+        return 0
+
+    exporter = Destination(answer, loop.time)
+    exporter.throttled_by_tenant = True
+    sender = a_sender(exporter, Queue(num_consumers=1, min_concurrency=1))
+
+    async def scenario():
+        await sender.start()
+        sender.consume(a_request("a1", tenant="a"))
+        await asyncio.sleep(1)
+        for name in ("a2", "b1", "a3", "b2"):
+            sender.consume(a_request(name, tenant=name[0]))
+        await asyncio.sleep(10)
+        assert [names[0] for _, names in exporter.tries] == ["a1", "b1", "b2"]
+        assert sender.breaker.calm
+        await asyncio.sleep(60)
+        assert sorted(names[0] for _, names in exporter.tries[3:]) == ["a1", "a2", "a3"]
+        assert exporter.times[3] == 60.0
+        await sender.shutdown()
+
+    loop.run_until_complete(scenario())
+
+
+def test_a_pause_ends_with_a_drain(loop):
+    async def answer(names):
+        if len(exporter.tries) == 1:
+            raise Overloaded("429", retry_after=60.0)
+        return 0
+
+    exporter = Destination(answer, loop.time)
+    exporter.throttled_by_tenant = True
+    sender = a_sender(exporter)
+    requests = [a_request(name, tenant="a") for name in ("first", "second")]
+
+    async def scenario():
+        await sender.start()
+        sender.consume(requests[0])
+        await asyncio.sleep(1)
+        sender.consume(requests[1])
+        await asyncio.sleep(1)
+        assert len(exporter.tries) == 1
+        await sender.drain(loop.time() + 10)
+
+    loop.run_until_complete(scenario())
+    assert [outcomes(each) for each in requests] == [[(1, 0, "")], [(1, 0, "")]]

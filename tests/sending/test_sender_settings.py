@@ -284,3 +284,24 @@ def test_what_the_ledger_and_health_of_a_sender_say(loop):
     assert not sender.health().healthy
     assert sender.health().id == "test/one"
     loop.run_until_complete(sender.shutdown())
+
+
+@pytest.mark.parametrize("batch", [None, {"min_size": 3, "flush_timeout": "2s"}])
+def test_a_sender_holds_a_batch_until_it_has_been_sent(loop, batch):
+    async def slow(_):
+        await asyncio.sleep(1)
+        return 0
+
+    sender = a_sender(Destination(slow, loop.time), Queue(batch=batch))
+
+    async def scenario():
+        await sender.start()
+        held = [sender.holds]
+        sender.consume(a_request("a"))
+        for _ in range(5):
+            held.append(sender.holds)
+            await asyncio.sleep(0.9)
+        await sender.shutdown()
+        return held
+
+    assert loop.run_until_complete(scenario()) == [False, True, True, batch is not None, batch is not None, False]

@@ -54,10 +54,14 @@ def fetch(port, path="/metrics"):
 async def test_its_life_as_a_host_tells_it():
     running = Running()
     service = running.service
-    assert (service.status, service.ready, list(service.components())) == ("starting", False, [])
+    assert (service.status, service.ready, [each.id for each in service.components()]) == (
+        "starting",
+        False,
+        ["license"],
+    )
     await service.start()
     assert (service.status, service.ready) == ("ready", True)
-    assert [state.id for state in service.components()] == ["sink"]
+    assert [state.id for state in service.components()] == ["sink", "license"]
     running.sink.gate.clear()
     running.hand.receive()
     stopping = asyncio.create_task(service.stop())
@@ -164,7 +168,7 @@ async def test_logs_go_where_the_configuration_says(tmp_path):
     await running.service.start()
     await running.service.stop()
     events = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [event["event"] for event in events] == ["agent ready", "draining", "agent stopped"]
+    assert [event["event"] for event in events] == ["tier decided", "agent ready", "draining", "agent stopped"]
     assert {event["site"] for event in events} == {"a"}
     logging.configure()
     running = Running()

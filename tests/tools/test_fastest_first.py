@@ -1,7 +1,9 @@
+import gc
 import json
 from types import SimpleNamespace
 
 import fastest_first
+import pytest
 
 
 def order(names):
@@ -19,3 +21,14 @@ def test_tests_run_in_the_order_of_their_durations(tmp_path, monkeypatch):
 def test_without_recorded_durations_the_order_stays(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert order(["b", "a"]) == ["b", "a"]
+
+
+@pytest.mark.parametrize("only", [True, False])
+def test_what_exists_after_a_collection_alone_is_excluded_from_garbage_collection(only):
+    before = gc.get_freeze_count()
+    session = SimpleNamespace(config=SimpleNamespace(option=SimpleNamespace(collectonly=only)))
+    try:
+        fastest_first.pytest_collection_finish(session)
+        assert (gc.get_freeze_count() > before) is only
+    finally:
+        gc.unfreeze()

@@ -14,6 +14,10 @@ from otelwp_agent.transport import compression
 from otelwp_agent.transport.compression import ENCODINGS, UnknownEncodingError, compress, decompress
 
 BODY = os.urandom(1000) * 300
+HUFFMAN_BLOCKS = bytes.fromhex(
+    "04c0810800000000a0fda93f0170200200000000687fea4f001c880000000000da9ffa130007220000000080f6a7fe"
+)
+"""Four empty deflate blocks with Huffman tables."""
 
 
 @given(
@@ -160,3 +164,53 @@ def test_an_inflation_that_no_telemetry_has_is_refused():
             decompress(encoding, data, 32 << 20)
         assert decompress(encoding, data, 32 << 20, ratio=0) == body
         assert decompress(encoding, compress(encoding, body[: 4 << 20]), 32 << 20) == body[: 4 << 20]
+
+
+@pytest.mark.parametrize("inner", ["gzip", "deflate"])
+@pytest.mark.parametrize("outer", sorted(ENCODINGS))
+def test_an_expensive_inner_layer_is_not_read_if_it_is_large_for_the_wire(inner, outer):
+    blocks = HUFFMAN_BLOCKS * 30_000 + b"\1\0\0\xff\xff"
+    layer = blocks if inner == "deflate" else b"\x1f\x8b\x08\0" + bytes(6) + blocks + bytes(8)
+    data = compress(outer, layer, 9)
+    assert len(data) < 64 * 1024
+    assert decompress(inner, layer, 20 << 20) == b"", "the layer is not valid"
+    started = time.process_time()
+    with pytest.raises(
+        TooLargeError, match=r"more than 131072 bytes after its outer encoding is removed.* use one content"
+    ):
+        decompress(f"{inner}, {outer}", data, 20 << 20)
+    assert time.process_time() - started < 0.05
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer"), [("gzip", "gzip"), ("gzip", "zstd"), ("zstd", "gzip"), ("deflate", "zstd")]
+)
+@pytest.mark.parametrize("name", ["ids", "text", "equal"])
+def test_telemetry_with_two_encodings_is_read(inner, outer, name):
+    record = b"2026-11-30T12:00:00Z GET /wp-admin/admin-ajax.php?action=heartbeat 200 in %d ms"
+    body = {
+        "ids": lambda: b"".join(os.urandom(24) + record % 5 for _ in range(8192)),
+        "text": lambda: b"\n".join(record % (number % 4000) for number in range(30_000)),
+        "equal": lambda: record * 30_000,
+    }[name]()
+    data = compress(outer, compress(inner, body), 9)
+    assert decompress(f"{inner}, {outer}", data, 20 << 20) == body
+
+
+def test_an_inner_layer_may_have_twice_the_bytes_received():
+    layer = os.urandom(100_000) * 2  # incompressible for gzip, whose window is 32 KiB
+    twice = gzip.compress(layer, 0)
+    data = compress("zstd", twice)
+    assert len(twice) < 2 * len(data)
+    assert decompress("gzip, zstd", data, 20 << 20) == layer
+    stored = gzip.compress(os.urandom(100_000) * 3, 0)
+    with pytest.raises(TooLargeError, match="after its outer encoding"):
+        decompress("gzip, zstd", compress("zstd", stored), 20 << 20)
+    assert decompress("gzip, zstd", compress("zstd", stored), 20 << 20, ratio=0)
+
+
+def test_the_parts_of_an_inner_layer_are_counted_for_the_bytes_received():
+    members = gzip.compress(b"", mtime=0) * 3000
+    assert decompress("gzip", gzip.compress(b"", mtime=0) * 60, 100) == b""
+    with pytest.raises(MalformedError, match=r"more than 6[0-9] members"):
+        decompress("gzip, gzip", gzip.compress(members), 20 << 20)

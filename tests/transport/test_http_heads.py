@@ -12,6 +12,7 @@ from otelwp_agent.transport.http_heads import (
     MAX_HEAD,
     MAX_REMEMBERED_FIELDS,
     MAX_REMEMBERED_HEAD,
+    REFUSED_HEADS,
     REMEMBERED_BYTES,
     HeadCache,
     HeadReader,
@@ -168,7 +169,30 @@ async def test_a_request_with_too_many_fields_is_answered_431_and_counted(at_onc
 def test_some_heads_are_never_remembered(head):
     heads = HeadCache()
     heads.remember(head, plan_of(head))
+    heads.remember_refused(head, plan_of(head))
     assert not heads.plans
+
+
+def test_heads_of_refused_requests_replace_only_each_other():
+    heads = HeadCache(3)
+
+    def numbered(kind, number):
+        return b"GET /%s/%d HTTP/1.1\r\n\r\n" % (kind, number)
+
+    good = [numbered(b"good", number) for number in range(3)]
+    for head in good:
+        heads.remember(head, plan_of(head))
+    for number in range(3 * REFUSED_HEADS):
+        head = numbered(b"bad", number)
+        heads.remember_refused(head, plan_of(head))
+        assert head in heads.plans
+    latest = [numbered(b"bad", number) for number in range(2 * REFUSED_HEADS, 3 * REFUSED_HEADS)]
+    assert list(heads.plans) == [*good, *latest]
+    more = numbered(b"good", 3)
+    heads.remember(more, plan_of(more))
+    assert list(heads.plans) == [more], "the cache of accepted heads was full"
+    heads.remember_refused(latest[0], plan_of(latest[0]))
+    assert list(heads.plans) == [more, latest[0]]
 
 
 def test_remembered_heads_are_bounded_in_bytes():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.wordpress import WordPress
-from tests.wordpress.kit import Listener, Other, Site
+from tests.wordpress.kit import Listener, Other, Site, assert_private
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "examples/wordpress/otelwp"
@@ -60,6 +60,7 @@ def site():
         yield running
         log = (wordpress.folder / "php-fpm.log").read_text("utf-8", "replace")
         assert "wp-content/plugins/otelwp" not in log, log
+        assert_private(running)
         listener.socket.close()
 
 

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.interop.wordpress import WordPress
+from tests.interop.wordpress import PASSWORD, WordPress
 
 PATIENCE = 20.0
 INTERNAL, SERVER, CLIENT = 1, 2, 3
 SETTINGS = "/wp-admin/options-general.php?page=otelwp"
+FRONT = ["bootstrap", "plugins", "init", "query", "template", "shutdown"]
+"""The phases of a request for a page."""
 
 
 @dataclass
@@ -185,6 +187,23 @@ def form(text, action):
     (found,) = re.findall(rf'<form action="[^"]*{action}" method="post">(.*?)</form>', text, re.DOTALL)
     inputs = [dict(re.findall(r"""(\w+)=["']([^"']*)""", each)) for each in re.findall("<input [^>]*>", found)]
     return {each["name"]: each["value"] for each in inputs if each["type"] == "hidden" and "[" not in each["name"]}
+
+
+def assert_private(site):
+    """Check that no message of the plugin so far contains anything that must stay private."""
+    sent = b"\n".join(site.listener.bodies).decode(errors="replace")
+    for private in (
+        "jane",
+        "secret argument",
+        PASSWORD,
+        "wordpress_logged_in",
+        "127.0.0.1:9/",
+        "User-Agent",
+        "illness",
+    ):
+        assert private not in sent
+    assert "secret" not in re.sub(r"action=secret|s=secret", "", sent)
+    assert str(site.wordpress.folder) not in sent, "paths of the host"
 
 
 def beat(site):

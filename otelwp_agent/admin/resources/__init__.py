@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otelwp_agent.admin.resources import audit_log, keys, me, operators, plans, tenants
+from otelwp_agent.admin.resources import audit_log, keys, licenses, me, operators, plans, tenants
 
 if TYPE_CHECKING:
     from otelwp_agent.admin.operation import ApiOperation
@@ -14,6 +14,7 @@ OPERATIONS: tuple[ApiOperation, ...] = (
     *tenants.OPERATIONS,
     *keys.OPERATIONS,
     *plans.OPERATIONS,
+    *licenses.OPERATIONS,
     *operators.OPERATIONS,
     *audit_log.OPERATIONS,
 )

@@ -24,6 +24,7 @@ from otelwp_agent.config.blocks.http import (
 )
 from otelwp_agent.config.blocks.local_http import AllowedHosts, LocalHttpServer
 from otelwp_agent.config.blocks.network import Dialer, Listening, NetworkServer
+from otelwp_agent.config.blocks.sealed import Deduplication, Sealed
 from otelwp_agent.config.blocks.sending import CircuitBreaker, Queue, QueueBatch, QueueBatchPartition, Retry
 from otelwp_agent.config.blocks.tls import TlsClient, TlsFiles, TlsServer, TlsVersion
 from otelwp_agent.config.blocks.watchdog import Watchdog
@@ -38,6 +39,7 @@ __all__ = [
     "CompressionParams",
     "Cookies",
     "Cors",
+    "Deduplication",
     "Dialer",
     "Encoding",
     "GrpcClient",
@@ -60,6 +62,7 @@ __all__ = [
     "QueueBatch",
     "QueueBatchPartition",
     "Retry",
+    "Sealed",
     "SecretHeaders",
     "ServerAuth",
     "TlsClient",

@@ -115,7 +115,7 @@ def get_key(connection: Connection, id_: str) -> ApiKey:
     """Return a key."""
     row = connection.execute(select(KEYS).where(KEYS.c.id == _bare(id_))).one_or_none()
     if row is None:
-        raise UnknownNameError(f"there is no API key with the id {_bare(id_)!r}: see `otelwp-agent keys list`")
+        raise UnknownNameError(f"there is no API key with the id {_bare(id_)!r}: see `otelwp-agent api-keys list`")
     return _key(row)
 
 
@@ -152,7 +152,9 @@ def rotate_key(
         raise InvalidValueError("the grace period must not be negative")
     old = get_key(connection, id_)
     if not old.is_live(change.now):
-        raise ConflictError(f"key {old.id} is {old.state(change.now)}: create a new key (`otelwp-agent keys create`)")
+        raise ConflictError(
+            f"key {old.id} is {old.state(change.now)}: create a new key (`otelwp-agent api-keys create`)"
+        )
     if grace:
         end = change.now + grace
         new = {"expires": end if old.expires is None else min(end, old.expires)}

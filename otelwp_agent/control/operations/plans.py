@@ -26,8 +26,14 @@ LIMITS = (
     "bytes_per_second",
     "byte_burst",
     "concurrent_requests",
+    "sampling_rate",
+    "traces_per_second",
+    "configuration",
 )
-"""Limits of a plan. One that is left out does not limit; a burst that is left out is one second of its rate."""
+"""Limits of a plan. One that is left out does not limit; a burst that is left out is one second of its rate.
+
+The last three are hints to the tenant's agents: the part of all traces and the traces per second that they should send,
+and the version of the configuration that they should have."""
 _MAX_RETENTION = 36500
 
 

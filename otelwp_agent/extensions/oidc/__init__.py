@@ -35,8 +35,10 @@ from pydantic import AfterValidator, Field, model_validator
 
 from otelwp_agent.component import ComponentConfig, ComponentHealth, Extension, Factory, Kind, Tier
 from otelwp_agent.config.http_headers import header_problem
-from otelwp_agent.config.references import Capability
+from otelwp_agent.config.references import Capability, ControlStoreRef
 from otelwp_agent.config.types import Duration, PositiveDuration, format_duration
+from otelwp_agent.control.access import ControlAccess
+from otelwp_agent.control.tenant_authenticator import TenantAuthenticator
 from otelwp_agent.errors import ForbiddenError, RetryableError, StartError, UnauthenticatedError
 from otelwp_agent.extensions.oidc.provider import FetchTimes, IssuerKeys
 from otelwp_agent.extensions.oidc.settings import OidcProvider, OidcProviderSettings
@@ -99,6 +101,10 @@ class Config(OidcProviderSettings, ComponentConfig):
 
     providers: list[OidcProvider] = Field(default_factory=list)
     """The issuers. A token is checked with the settings of the issuer in its claim `iss`."""
+    store: ControlStoreRef | None = None
+    """Id of the extension that opens the control store, `control_store`. Clients get the limits of their tenant's plan,
+    which `rate_limiter` applies, and are refused with 403 while the tenant is suspended. A tenant that is not in the
+    store is accepted without a plan. Default: no plans."""
     attribute: Annotated[str, AfterValidator(_is_header)] = "authorization"
     """Name of the header that contains the token, as `Bearer <token>`."""
     refresh_interval: PositiveDuration = 60.0
@@ -141,6 +147,7 @@ class OidcAuthenticator(Extension, ServerAuthenticator):
     def __init__(self, config: Config, context: Context) -> None:
         """Copy the settings; `start` begins to fetch the keys."""
         super().__init__(context)
+        self._store = None if config.store is None else context.extension(config.store, ControlAccess)  # type: ignore[type-abstract]
         self._header = config.attribute
         self._clock_skew = config.clock_skew
         self.secret_headers = frozenset({config.attribute})
@@ -182,6 +189,10 @@ class OidcAuthenticator(Extension, ServerAuthenticator):
         details = {issuer: keys.count for issuer, keys in self._issuers.items()}
         message = "; ".join(problems)
         return ComponentHealth(self.context.kind, str(self.context.id), not problems, message, {"keys": details})
+
+    def of_servers(self) -> ServerAuthenticator:
+        """Return an authenticator that adds the limits of plans, if there is a control store."""
+        return self if self._store is None else TenantAuthenticator(self, self._store)
 
     def authenticate(self, headers: Mapping[str, str], peer: str, certificate: PeerCertificate | None) -> Client:
         """Return the client of the token in the header."""

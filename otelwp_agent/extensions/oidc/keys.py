@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from otelwp_agent.transport.documents import MAX_DOCUMENT
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
 
 MAX_KEYS = 100
 """Maximum number of keys in a set; issuers publish a few."""
-MAX_DOCUMENT = 2**19
-"""Maximum size of a document with keys, in bytes."""
 MAX_KID = 256
 """Maximum length of a key id."""
 RSA_BITS = range(2048, 8192 + 1)

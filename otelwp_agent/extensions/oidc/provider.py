@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 import orjson
 
 from otelwp_agent.errors import ConsumeError, MalformedError, RetryableError, StartError
-from otelwp_agent.extensions.oidc.documents import Documents
 from otelwp_agent.extensions.oidc.keys import NO_KEYS, KeySet, parse_key_set
 from otelwp_agent.extensions.oidc.settings import url_problem
 from otelwp_agent.telemetry.tasks import spawn
+from otelwp_agent.transport.documents import Documents
 from otelwp_agent.transport.watched_file import WatchedFile
 
 if TYPE_CHECKING:

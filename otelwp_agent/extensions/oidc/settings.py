@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
 from otelwp_agent.config.blocks import Block
-from otelwp_agent.config.types import Endpoint
+from otelwp_agent.config.urls import encrypted_url_problem
 
 
 def url_problem(value: str) -> str:
     """Return why keys must not be fetched from a URL, or "": it needs https, except on this host."""
-    try:
-        url = Endpoint(value)
-    except ValueError as error:
-        return str(error)
-    if not url.scheme or not url.host or url.unix:
-        return f"{url.redacted} is not a URL: write one like `https://login.example/realms/shop`"
-    if "@" in urlsplit(value).netloc:
-        return "a URL must not contain a user or a password"
-    if url.scheme == "http" and not _is_loopback(url.host):
-        return f"{url.redacted} is not encrypted, so keys could be replaced on the way: use https"
-    return ""
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
+    return encrypted_url_problem(value, "https://login.example/realms/shop", "keys could be replaced on the way")
 
 
 def _is_issuer(value: str) -> str:

@@ -5,12 +5,11 @@ Every check that fails raises `BadTokenError`. Its reason is for metrics only: a
 
 from __future__ import annotations
 
-import json
 import math
-from base64 import b64decode
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from otelwp_agent.codecs.compact_jws import MalformedJwsError, read_jws
 from otelwp_agent.extensions.oidc.keys import ALGORITHMS, MAX_KID
 
 if TYPE_CHECKING:
@@ -18,12 +17,11 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
+    from otelwp_agent.codecs.compact_jws import CompactJws
+
 MAX_TOKEN = 16 * 2**10
 """Maximum length of a token in bytes; a longer one is not parsed. Tokens with 200 groups have about 12 KiB."""
-MAX_HEADER = 4 * 2**10
-"""Maximum length of the encoded header of a token."""
 
-_PARTS = 3
 _TIMES = ("exp", "nbf", "iat")
 
 
@@ -41,6 +39,7 @@ class UnverifiedToken:
     """The contents of a token whose signature has not been verified."""
 
     text: str
+    jws: CompactJws
     kid: str
     algorithm: str
     issuer: str
@@ -49,20 +48,15 @@ class UnverifiedToken:
 
 def read_token(text: str) -> UnverifiedToken:
     """Parse a token in the compact form (RFC 7515, 3.1), without verifying it; raise `BadTokenError`."""
-    if len(text) > MAX_TOKEN:
-        raise BadTokenError("malformed")
-    parts = text.split(".", _PARTS)
-    if len(parts) != _PARTS or len(parts[0]) > MAX_HEADER:
-        raise BadTokenError("malformed")
-    header = _object(parts[0])
-    algorithm, kid = header.get("alg"), header.get("kid")
+    try:
+        jws = read_jws(text, max_length=MAX_TOKEN)
+    except MalformedJwsError:
+        raise BadTokenError("malformed") from None
+    algorithm, kid, claims = jws.header.get("alg"), jws.header.get("kid"), jws.claims
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         raise BadTokenError("algorithm")
-    if "crit" in header or "b64" in header:
-        raise BadTokenError("malformed")  # extensions that must be understood (RFC 7515, 4.1.11); we support none
     if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID:
         raise BadTokenError("key")
-    claims = _object(parts[1])
     issuer = claims.get("iss")
     if not isinstance(issuer, str):
         raise BadTokenError("issuer")
@@ -70,7 +64,7 @@ def read_token(text: str) -> UnverifiedToken:
         time = claims.get(name, 0)
         if isinstance(time, bool) or not isinstance(time, int | float) or not math.isfinite(time):
             raise BadTokenError("malformed")
-    return UnverifiedToken(text, kid, algorithm, issuer, claims)
+    return UnverifiedToken(text, jws, kid, algorithm, issuer, claims)
 
 
 def verify_token(token: UnverifiedToken, key: PublicKeyTypes, *, audience: str | None, clock_skew: float) -> None:
@@ -112,38 +106,8 @@ def _is_signed(token: UnverifiedToken, key: PublicKeyTypes) -> bool:
     """Return whether the signature is right."""
     import jwt  # noqa: PLC0415 - the package may be missing
 
-    signed, _, signature = token.text.rpartition(".")
     try:
-        return jwt.get_algorithm_by_name(token.algorithm).verify(signed.encode("ascii"), key, _decoded(signature))
+        algorithm = jwt.get_algorithm_by_name(token.algorithm)
+        return algorithm.verify(token.jws.signed, key, token.jws.signature)
     except (jwt.PyJWTError, ValueError):
         return False
-
-
-def _decoded(part: str) -> bytes:
-    """Return the bytes of a part of a token; raise `ValueError`."""
-    raw = part.encode("ascii")
-    return b64decode(raw + b"=" * (-len(raw) % 4), altchars=b"-_", validate=True)
-
-
-def _object(part: str) -> dict[str, Any]:
-    """Return the JSON object in an encoded part of a token; raise `BadTokenError`."""
-    try:
-        found = json.loads(_decoded(part).decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise BadTokenError("malformed") from None
-    if not isinstance(found, dict):
-        raise BadTokenError("malformed")
-    return found
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object; refuse one with a repeated name, which two parsers could read differently (RFC 7519, 4)."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name is repeated")
-    return found
-
-
-def _no_constant(name: str) -> NoReturn:
-    message = f"{name} is not JSON"
-    raise ValueError(message)

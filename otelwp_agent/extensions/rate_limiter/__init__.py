@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from otelwp_agent.extensions.rate_limiter.allowance import Charged, Counted
     from otelwp_agent.transport.authentication import Client
 
+MAX_ALLOWANCES = 4096
+"""Maximum number of allowances that are kept for later requests; above it, all are forgotten."""
 TIDY, TIDY_SHARED = 10.0, 1.0
 """Seconds between two removals of idle keys; shorter with Redis, to which unused units are returned then."""
 
@@ -133,6 +135,8 @@ class RateLimiter(Extension, RequestLimiter):
         if self._store is not None:
             self._store.rates = [each.rates for each in self._limits.every_rate if isinstance(each.rates, SharedRates)]
         self._measures.observe(self._limits.every_rate, self._store)
+        self._allowances: dict[tuple[Client | None, str, str], Allowance] = {}
+        """By client, address and route. An allowance has no state of its own, so it serves many connections."""
         self._timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -195,6 +199,15 @@ class RateLimiter(Extension, RequestLimiter):
 
     def allowance(self, client: Client | None, peer: str, route: str) -> Allowance:
         """Return what applies to requests of `client` from `peer` to `route`."""
+        sender = client, peer, route
+        found = self._allowances.get(sender)
+        if found is None:
+            if len(self._allowances) >= MAX_ALLOWANCES:
+                self._allowances.clear()
+            found = self._allowances[sender] = self._new_allowance(client, peer, route)
+        return found
+
+    def _new_allowance(self, client: Client | None, peer: str, route: str) -> Allowance:
         tenant = client.tenant if client is not None else ""
         address = peer_key(peer) if peer else ""
         keys = {

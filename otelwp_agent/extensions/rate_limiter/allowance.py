@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otelwp_agent.transport.limiting import RequestAllowance
+from otelwp_agent.transport.limiting import Left, RequestAllowance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,6 +93,16 @@ class Allowance(RequestAllowance):
         """Take back a charge."""
         if self._bodies:
             self._refund(len(self._bodies), items, size, self._clock())
+
+    def left(self) -> Left | None:
+        """Return the items that the strictest limit leaves."""
+        now = self._clock()
+        found = [
+            Left(rate.burst, limit.rates.remaining(key, rate, now), limit.rates.reset_after(key, now))
+            for limit, key, rate in self._bodies
+            if limit.unit == "items"
+        ]
+        return min(found, key=lambda left: left.remaining, default=None)
 
     def _refund(self, count: int, items: int, size: int, now: float) -> None:
         for limit, key, rate in self._bodies[:count]:

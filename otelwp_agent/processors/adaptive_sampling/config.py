@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from otelwp_agent.component import NeedsTier, Tier
 from otelwp_agent.config.blocks import Block
+from otelwp_agent.config.storage_encryption import StorageEncryption  # noqa: TC001 - a field's annotation
 from otelwp_agent.config.types import ByteSize, PositiveDuration  # noqa: TC001 - pydantic reads them
 from otelwp_agent.sampling.adaptive.policy import Always, Budget, Ceiling, FirstSights, SiteRule, Slow
 
@@ -348,3 +349,5 @@ class Recorder(Block):
     """Folder for traces that are removed from memory. They are found again after a restart."""
     max_directory_bytes: ByteSize = Field(2**30, ge=2**16)
     """Maximum size of that folder."""
+    encryption: StorageEncryption | None = None
+    """Encrypt the files in that folder. Only `recipients`: after a restart, the agent cannot read its earlier files."""

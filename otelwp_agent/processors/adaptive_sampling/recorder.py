@@ -1,19 +1,20 @@
 """The flight recorder: compressed dropped traces, until newer ones need the memory.
 
 Requests are collected into blocks of a quarter of a MiB, which are compressed with zstd. When memory is full, the
-oldest block is removed, and written into a folder if one is configured. A file there begins with a line of JSON that
-describes its content; the files are found again after a restart.
+oldest block is removed, and written into a folder if one is configured (`recorder_files`). The files are found again
+after a restart.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections import deque
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from otelwp_agent.at_rest.errors import FileKeyError, SealedDataError
+from otelwp_agent.at_rest.loading import load_keys
 from otelwp_agent.errors import ConsumeError
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.attributes import as_string, decode, find
@@ -21,6 +22,7 @@ from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.projections import parse
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
+from otelwp_agent.processors.adaptive_sampling.recorder_files import decode_recording, encode_recording
 from otelwp_agent.processors.adaptive_sampling.verdict import TraceVerdict
 from otelwp_agent.sampling.traces import read
 from otelwp_agent.storage import files
@@ -31,7 +33,10 @@ if TYPE_CHECKING:
 
     import structlog
 
+    from otelwp_agent.at_rest.cipher import FileCipher
+    from otelwp_agent.at_rest.keys import StorageKeys
     from otelwp_agent.component import Context
+    from otelwp_agent.config.storage_encryption import StorageEncryption
     from otelwp_agent.model.receipt import Ledger
     from otelwp_agent.processors.adaptive_sampling.config import Recorder
     from otelwp_agent.sampling.traces import Choice, TraceRequest
@@ -67,6 +72,8 @@ class _Block:
         """The compressed bodies, once the block is closed. They are in `file` instead if that is set."""
         self.file: Path | None = None
         self.file_size = 0
+        self.cipher: FileCipher | None = None
+        """Decrypts `file` if it is encrypted."""
 
     @property
     def cost(self) -> int:
@@ -85,7 +92,7 @@ class _Block:
             return
         data = self.data
         if self.file is not None:
-            data = files.read_file(self.file).partition(b"\n")[2]
+            _, data, _ = decode_recording(files.read_file(self.file), None, str(self.file), self.cipher)
         plain = decompress("zstd", data, sum([entry.size for entry in self.entries]), ratio=0)
         start = 0
         for entry in self.entries:
@@ -96,18 +103,21 @@ class _Block:
 class FlightRecorder:
     """Stores dropped traces, and returns each at most once."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - its settings, and what it reports to
         self,
         max_bytes: int,
         directory: str,
         max_directory_bytes: int,
         log: structlog.typing.FilteringBoundLogger,
         account: Callable[[str], Ledger],
+        encryption: StorageEncryption | None = None,
     ) -> None:
         """Use up to `max_bytes` of memory and, unless `directory` is "", up to `max_directory_bytes` of that folder.
 
-        `account` returns the account of a tenant's rescued items.
+        `account` returns the account of a tenant's rescued items. Files are encrypted as `encryption` says.
         """
+        self._encryption = encryption
+        self._keys: StorageKeys | None = None
         self._account = account
         self._most = max_bytes
         self._directory = Path(directory) if directory else None
@@ -128,6 +138,7 @@ class FlightRecorder:
             settings.max_directory_bytes,
             context.log,
             lambda tenant: context.ledgers.get(context.pipeline, RESCUE_RECEIVER, tenant),
+            settings.encryption,
         )
 
     @property
@@ -141,9 +152,14 @@ class FlightRecorder:
         return sum([len(block.ids) for block in self._all()])
 
     def start(self) -> None:
-        """Find the files of an earlier run in the folder; raise `OSError` if the folder cannot be used."""
+        """Load the keys and find the files of an earlier run in the folder.
+
+        Raises `OSError` if the folder cannot be used, `StartError` if a key cannot be loaded.
+        """
         if self._directory is None:
             return
+        self._keys = load_keys(self._encryption, "flight_recorder.encryption")
+        locked = 0
         files.make_directory(self._directory)
         for path in sorted(self._directory / name for name in os.listdir(self._directory)):  # noqa: PTH208 - raises, unlike `glob`
             if path.suffix == ".new":
@@ -152,12 +168,21 @@ class FlightRecorder:
                 continue
             self._number = max(self._number, int(path.stem)) if path.stem.isdigit() else self._number
             try:
-                block = _read_head(path)
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                block = _read_head(path, self._keys)
+            except FileKeyError:
+                block = _locked(path)
+                locked += 1
+            except (OSError, ValueError, KeyError, TypeError, SealedDataError) as error:
                 self._log.warning("flight recorder: a block cannot be read", file=str(path), error=str(error))
                 continue
             self._files.append(block)
             self._in_files += block.file_size
+        if locked:
+            self._log.warning(
+                "flight recorder: files are encrypted for keys that are not configured; their traces cannot be rescued",
+                directory=str(self._directory),
+                files=locked,
+            )
 
     def record(self, body: bytes, trace_ids: Sequence[bytes], origin: Origin, now: float) -> None:
         """Store a request of dropped spans; `now` is in seconds since 1970."""
@@ -210,7 +235,9 @@ class FlightRecorder:
         """
         found = []
         for block in list(self._all()):
-            if (trace_id is not None and trace_id not in block.ids) or (since is not None and block.end < since):
+            if not block.ids or (trace_id is not None and trace_id not in block.ids):
+                continue
+            if since is not None and block.end < since:
                 continue
             before = block.cost
             found += self._rescue_from(block, trace_id, where or {}, tenant)
@@ -246,7 +273,7 @@ class FlightRecorder:
                     origin = Origin(RESCUE_RECEIVER, origin.transport, origin.tenant, origin.headers)
                     body = request.select(chosen)  # noqa: PLW2901 - the selected spans
                     found.append(Batch(Signal.TRACES, body, spans, origin, [(receipt, spans)]))
-        except (OSError, ConsumeError) as error:
+        except (OSError, ValueError, ConsumeError, SealedDataError) as error:
             self._log.warning("flight recorder: block unreadable", file=str(block.file), error=str(error))
         block.ids -= rescued
         return found
@@ -269,13 +296,13 @@ class FlightRecorder:
             "ids": b"".join(sorted(block.ids)).hex(),
             "entries": [(entry.size, entry.origin.receiver, entry.origin.tenant) for entry in block.entries],
         }
-        data = json.dumps(head).encode() + b"\n" + block.data
+        data, cipher = encode_recording(head, block.data, self._keys)
         try:
             files.replace_file(path, data, sync=False)
         except OSError as error:
             self._log.warning("flight recorder: block not written", file=str(path), error=str(error))
             return
-        block.file, block.data, block.file_size = path, b"", len(data)
+        block.file, block.data, block.file_size, block.cipher = path, b"", len(data), cipher
         self._files.append(block)
         self._in_files += len(data)
         while self._in_files > self._most_in_files and self._files:
@@ -290,10 +317,18 @@ class FlightRecorder:
             self._in_files -= oldest.file_size
 
 
-def _read_head(path: Path) -> _Block:
-    """Return the block in a file; raises `OSError`, `ValueError`, `KeyError`, `TypeError`."""
+def _locked(path: Path) -> _Block:
+    """Return a block for a file that cannot be opened: it is removed in its turn when the folder is full."""
+    found = path.stat()
+    block = _Block(found.st_mtime)
+    block.file, block.file_size = path, found.st_size
+    return block
+
+
+def _read_head(path: Path, keys: StorageKeys | None) -> _Block:
+    """Return the block in a file; raises the errors of `decode_recording`, `OSError`, `KeyError`, `TypeError`."""
     data = files.read_file(path)
-    head: dict[str, Any] = json.loads(data.partition(b"\n")[0])
+    head, _, cipher = decode_recording(data, keys, str(path))
     ids = bytes.fromhex(head["ids"])
     block = _Block(float(head["begin"]))
     block.end = float(head["end"])
@@ -302,7 +337,7 @@ def _read_head(path: Path) -> _Block:
         _Entry(int(size), Origin(str(receiver), "flight_recorder", str(tenant)))
         for size, receiver, tenant in head["entries"]
     ]
-    block.file, block.file_size = path, len(data)
+    block.file, block.file_size, block.cipher = path, len(data), cipher
     return block
 
 

@@ -1,7 +1,8 @@
 """Merge small requests into large batches, limited by number of items, bytes and time.
 
 Place it after `memory_limiter` and after processors that drop items, and before processors that encode whole batches
-(`compression`). Batches of different tenants, metadata values, encodings or signals are never merged. When the next
+(`compression`). Batches of different tenants, metadata values or signals are never merged, and encoded ones not at all,
+as in a queue behind `compression`. When the next
 stage refuses a batch, the batch is kept and offered again as soon as that stage has capacity. Meanwhile one more batch
 is collected; after that, senders are refused. So nothing is lost, and memory is bounded. Tenants share that memory.
 
@@ -130,8 +131,16 @@ class BatchProcessor(Processor):
         """Capacity of all groups together."""
         self._measures = BatchMeasures(context)
 
+    @property
+    def holds(self) -> bool:
+        """Whether it holds a batch."""
+        return bool(self._groups)
+
     def consume(self, batch: Batch) -> None:
         """Collect the batch; raise `Overloaded` if there is no capacity for it."""
+        if batch.encodings:
+            self.next.consume(batch)  # it can neither be merged nor split
+            return
         if self._passes:
             self._pass(batch)
             return
@@ -162,6 +171,8 @@ class BatchProcessor(Processor):
 
     def refusal(self, batch: Batch) -> RetryableError | None:
         """Return the error if `consume` would refuse the batch now, else `None`."""
+        if batch.encodings:
+            return self.next.refusal(batch)
         group = self._groups.get(merge_key(batch, self._metadata_keys)) if self._groups else None
         if self._passes:
             return self.next.refusal(batch) if group is None else self._overloaded(group)

@@ -40,7 +40,7 @@ TIMEOUT_TRIGGER = Instrument(
 )
 CARDINALITY = Instrument(
     "otelcol_processor_batch_metadata_cardinality",
-    "Current number of groups: combinations of signal, tenant, metadata values and encodings",
+    "Current number of groups: combinations of signal, tenant and metadata values",
     InstrumentKind.GAUGE,
     ("processor",),
 )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from otelwp_agent.component import NeedsTier, Tier
 from otelwp_agent.config.blocks import Block
 from otelwp_agent.config.types import Secret  # noqa: TC001 - pydantic reads it
 
@@ -13,9 +14,9 @@ from otelwp_agent.config.types import Secret  # noqa: TC001 - pydantic reads it
 class Multisite(Block):
     """How to distinguish the sites of a network (enterprise tier)."""
 
-    enabled: bool = True
-    """Add the site to the resource and to `service.name`."""
-    suffix: str = "-site-{id}"
+    enabled: Annotated[bool, NeedsTier(Tier.ENTERPRISE, otherwise=False)] = True
+    """Add the site to the resource and to `service.name`. Lower tiers do not."""
+    suffix: Annotated[str, NeedsTier(Tier.ENTERPRISE)] = "-site-{id}"
     """Suffix of `service.name` on every site except the first; "" adds none."""
 
     @field_validator("suffix")

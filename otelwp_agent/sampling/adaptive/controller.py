@@ -19,6 +19,7 @@ from otelwp_agent.sampling.adaptive.policy import Unit
 from otelwp_agent.sampling.adaptive.sharing import share
 from otelwp_agent.sampling.adaptive.sites import SiteTable
 from otelwp_agent.sampling.adaptive.trace import Decision, Reason
+from otelwp_agent.sampling.advice import Advices
 from otelwp_agent.sampling.consistent import ALWAYS, NEVER, adjusted_count, lowered, probability_of, threshold_near
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ class Controller:
         if budget is not None:
             self.key_states.new_rate = budget.rate
         self.sites = SiteTable(policy.site_rules, policy.site_minimum, policy.max_sites, policy.forget_after)
+        self.advices = Advices()
+        """Limits of the probabilities that backends request; they apply from the next plan on."""
         self.guarded = 0
         """Number of traces dropped because the budget of the last minute was spent."""
         self.certain = 0.0
@@ -328,6 +331,19 @@ class Controller:
                 state.threshold = ALWAYS
             else:
                 state.threshold = threshold_near(gets / state.adjusted_rate)
+        if self.advices:
+            self._follow_advices(states, now)
+
+    def _follow_advices(self, states: list[KeyState], now: float) -> None:
+        """Raise thresholds to those that backends request. Rules that always keep traces are not affected."""
+        # Advice is about all traces, also those that senders with a sampling threshold have not sent.
+        traffic = sum(
+            [state.traffic * state.adjusted_rate / state.weight_rate for state in states if state.weight_rate]
+        )
+        least = self.advices.threshold(traffic, now)
+        self.key_states.new_threshold = max(self.key_states.new_threshold, least)
+        for state in states:
+            state.threshold = max(state.threshold, least)
 
     def _share(self, states: list[KeyState], demands: list[float], budget: float, cap: float) -> list[float]:
         """Share the budget among the tenants in equal parts, as far as each needs it, and each part among its keys.

@@ -126,10 +126,11 @@ async def accepted_batches_outlive_an_overload(subject: Subject) -> None:
 async def encoded_bodies_are_forwarded_as_they_are(subject: Subject) -> None:
     """Forward encoded bodies as they are, if the factory accepts them.
 
-    This is for factories with `accepts=Carries.ENCODED`. An encoded body is compressed or encrypted, so it cannot be
-    read.
+    This is for factories with `accepts=Carries.ENCODED`, if the settings of the example accept it, too. An encoded body
+    is compressed or encrypted, so it cannot be read.
     """
-    if subject.factory.accepts is not Carries.ENCODED:
+    config = subject.factory.config.model_validate(subject.settings())
+    if subject.factory.accepts is not Carries.ENCODED or config.unfit_for(Carries.ENCODED):
         return
     stage, catcher = await _started(subject)
     encoded = Batch(Signal.TRACES, b"\xff\xffencoded", 3, Origin("otlp", "http"), [(Receipt(3), 3)], ("zstd",))

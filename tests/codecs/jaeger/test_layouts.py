@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from otelwp_agent.codecs.jaeger import from_json, layouts
 from otelwp_agent.errors import MalformedError
-from tests.kit.jaeger import CAPTURES, NOW, span, spans_of, trace
+from tests.kit.jaeger import CAPTURES, NOW, TRACE, span, spans_of, trace
 
-TRACE = "1d1aeade7e26e005ffb0bf74dad4dd92"
 TAGS = [{"key": "a", "type": "string", "value": "x"}, {"key": "n", "type": "int64", "value": 7}]
 
 

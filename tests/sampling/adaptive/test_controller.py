@@ -11,6 +11,7 @@ from otelwp_agent.sampling.adaptive.controller import (
 from otelwp_agent.sampling.adaptive.policy import Budget, Ceiling, FirstSights, Policy, SiteRule
 from otelwp_agent.sampling.adaptive.state import restore, state_of
 from otelwp_agent.sampling.adaptive.trace import OTHER, Decision, Reason, Trace
+from otelwp_agent.sampling.advice import SamplingAdvice
 from otelwp_agent.sampling.consistent import ALWAYS, NEVER, adjusted_count, lowered, threshold_near, threshold_of
 from tests.kit.controllers import KEY, NOTHING, UNITS, always, feed, fresh, kept
 
@@ -336,3 +337,27 @@ def test_the_smallest_threshold_is_one():
     controller, state = fresh()
     controller.decide(Trace(1, 1, key=KEY), 100.0)
     assert state.tally.offered == pytest.approx(1)
+
+
+def test_advice_limits_every_key_but_not_the_rules_that_always_keep():
+    controller = Controller(Policy(always=always(errors=Ceiling(traces_per_second=1000))), 0.0)
+    rates = {("a",): 400, ("b",): 100}
+    feed(controller, 10, rates)
+    controller.advices.put("managed", SamplingAdvice(rate=0.25), until=60.0)
+    feed(controller, 5, rates, begin=10)
+    assert controller.probability(("a",)) == controller.probability(("b",)) == pytest.approx(0.25, rel=1e-3)
+    assert kept(feed(controller, 20, rates, begin=15)) == pytest.approx(500 * 20 * 0.25, rel=0.1)
+    assert controller.probability(("unknown",)) == pytest.approx(0.25, rel=1e-3)
+    assert kept(feed(controller, 5, {("a",): 100}, begin=35, error=True)) == 500
+    feed(controller, 3, rates, begin=60)
+    assert controller.probability(("a",)) == 1.0
+
+
+def test_advised_traces_per_second_count_all_traces_and_the_budget_still_holds():
+    controller = Controller(Policy(budget=Budget.traces_per_second(50), always=NOTHING), 0.0)
+    controller.advices.put("managed", SamplingAdvice(traces_per_second=20), until=1e9)
+    feed(controller, 60, {("a",): 400, ("b",): 100})
+    assert kept(feed(controller, 60, {("a",): 400, ("b",): 100}, begin=60)) == pytest.approx(20 * 60, rel=0.1)
+    controller.advices.put("managed", SamplingAdvice(traces_per_second=200), until=1e9)
+    feed(controller, 60, {("a",): 400, ("b",): 100}, begin=120)
+    assert kept(feed(controller, 60, {("a",): 400, ("b",): 100}, begin=180)) == pytest.approx(50 * 60, rel=0.1)

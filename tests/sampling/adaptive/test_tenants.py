@@ -14,6 +14,11 @@ def budgets(*debts, rate=100.0):
     return tokens, tenants
 
 
+def test_a_new_tenant_has_neither_keys_nor_debt():
+    tenant = TenantBudget("a", 100.0, 0.0)
+    assert (tenant.name, tenant.rate, tenant.keys, tenant.debt) == ("a", 100.0, 0, 0.0)
+
+
 def test_a_tenant_without_debt_is_not_lowered():
     tokens, (tenant,) = budgets(0.0)
     assert tenant.factor(tokens) == 1.0
@@ -51,5 +56,8 @@ def test_time_refills_at_the_rate_of_the_tenant():
     assert tenant.debt == 360.0
     tenant.factor(tokens)
     assert tenant.debt == 360.0, "once for each second"
+    tokens.refill(4.0)
+    tenant.factor(tokens)
+    assert tenant.debt == 270.0, "three seconds have passed since the last call"
     tokens.refill(100.0)
     assert (tenant.factor(tokens), tenant.debt) == (1.0, 0.0)

@@ -1,4 +1,4 @@
-"""Fetch small JSON documents from an issuer over HTTP, with bounded size and time."""
+"""Fetch small documents over HTTP, with bounded size and time."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from otelwp_agent import __version__
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Endpoint
 from otelwp_agent.errors import MalformedError
-from otelwp_agent.extensions.oidc.keys import MAX_DOCUMENT
 from otelwp_agent.transport.http_client import HttpClient
 from otelwp_agent.transport.status import from_http
 
 if TYPE_CHECKING:
     import structlog
 
+MAX_DOCUMENT = 2**19
+"""Maximum size of a document in bytes."""
 MAX_CLIENTS = 2
-"""Servers that a client is kept for: that of the discovery document, and that of the keys."""
+"""Servers that a client is kept for: that of an issuer's discovery document, and that of its keys."""
 
 _HEADERS = (("Accept", "application/json"), ("User-Agent", f"otelwp-agent/{__version__}"))
 _OK = 200
 
 
 class Documents:
-    """Fetches documents of one issuer. Redirects are not followed: they are errors that name the target."""
+    """Fetches documents of one source. Redirects are not followed: they are errors that name the target."""
 
     def __init__(self, ca_file: str, timeout: float, *, name: str, log: structlog.typing.FilteringBoundLogger) -> None:
         """Trust `ca_file` (the system's authorities if it is ""); each request takes at most `timeout` seconds."""
@@ -67,7 +68,7 @@ class Documents:
         server = f"{parts.scheme}://{parts.netloc}"
         client = self._clients.get(server)
         if client is None:
-            if len(self._clients) >= MAX_CLIENTS:  # the issuer has moved its keys
+            if len(self._clients) >= MAX_CLIENTS:  # the source has moved its documents
                 await self.aclose()
             client = HttpClient(self._settings, Endpoint(server), name=self._name, log=self._log)
             await client.start()

@@ -1,0 +1,1 @@
+"""Rules that decide which pipelines or exporters get an item."""

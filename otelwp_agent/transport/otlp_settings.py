@@ -10,7 +10,6 @@ from pydantic import AfterValidator, model_validator
 from otelwp_agent.config import blocks
 from otelwp_agent.config.types import Ignored
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.transport.tls import beyond_grpc
 
 _PATH = re.compile(r"/?[^\s?#/:][^\s?#:]*|/")
 
@@ -72,9 +71,5 @@ class OtlpProtocols(blocks.Block):
     def _at_least_one(self) -> OtlpProtocols:
         if self.grpc is None and self.http is None:
             message = "name at least one protocol: `grpc:` or `http:`"
-            raise ValueError(message)
-        problem = beyond_grpc(self.grpc.tls) if self.grpc is not None and self.grpc.tls is not None else None
-        if problem is not None:
-            message = f"grpc.tls: {problem}"
             raise ValueError(message)
         return self

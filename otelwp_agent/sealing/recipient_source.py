@@ -163,6 +163,7 @@ class RecipientSource:
         retry = FIRST_RETRY
         while True:
             self._wanted.clear()
+            waiting = self._fetched  # not those who ask from now on: they may know of newer keys
             try:
                 async with asyncio.timeout(self._settings.timeout):
                     content = await documents.get(url)
@@ -176,8 +177,8 @@ class RecipientSource:
                 wait, retry = self._settings.refresh_interval, FIRST_RETRY
                 if changed:
                     await asyncio.to_thread(self._write_state)
-            if self._fetched is not None:
-                self._fetched.set_result(None)
+            if waiting is not None:
+                waiting.set_result(None)
                 self._fetched = None
             try:
                 async with asyncio.timeout(wait):

@@ -97,7 +97,7 @@ def test_after_kills_the_tenant_gets_a_chain_that_verifies_and_states_them(tmp_p
                 done = program("tenants", "create", "acme", "--config", agent.file)
                 assert done.returncode == 0, done.stderr
                 scopes = ["--scope", "ingest", "--scope", "usage"]
-                created = program("keys", "create", "acme", *scopes, "--json", "--config", agent.file)
+                created = program("api-keys", "create", "acme", *scopes, "--json", "--config", agent.file)
                 assert created.returncode == 0, created.stderr
                 key = json.loads(created.stdout)["key"]
                 until(partial(_accepted, agent, key))

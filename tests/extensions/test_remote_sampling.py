@@ -1,5 +1,6 @@
 import asyncio
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -127,7 +128,8 @@ async def test_other_methods_and_paths(ask):
 
 
 async def test_a_port_in_use_is_told(ask, host):
-    context = ask.extension.context
+    # With the same name it would be the successor of the first, as at a reload.
+    context = replace(ask.extension.context, id=ComponentId("remote_sampling", "other"))
     other = FACTORY.build(Config(endpoint=f"127.0.0.1:{ask.extension.port}"), context)
     with pytest.raises(StartError, match="remote_sampling"):
         await other.start()

@@ -186,6 +186,7 @@ def test_sizes_that_do_not_add_up_are_a_bug_in_the_caller(pair, by):
         split(signal, body, [max(0, count(signal, body) + by) or 5])
 
 
+@EMPTY_REQUESTS
 @given(signals_and_requests(), st.data())
 def test_receipts_are_divided_as_the_items_are(pair, data):
     signal, body = pair

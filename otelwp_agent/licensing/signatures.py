@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import ValidationError
 
 from otelwp_agent.codecs.compact_jws import MalformedJwsError, read_jws
+from otelwp_agent.codecs.ed25519_jws import ALGORITHM, is_signed_by
 from otelwp_agent.licensing.license import PRODUCT, License
 from otelwp_agent.licensing.public_keys import encode_base64url, key_id
 
@@ -23,7 +24,6 @@ MAX_LICENSE = 7 * 2**10
 """Maximum length of a licence in characters: it must fit into a request header of 8 KiB."""
 TYPE = "license+jwt"
 """Header `typ` (RFC 8725, 3.11): another document that was signed with the same key is not a licence."""
-ALGORITHM = "EdDSA"
 
 _MAX_SHOWN = 60
 _HEADER_AND_SIGNATURE = 256
@@ -60,7 +60,8 @@ def verify_license(text: str, keys: Mapping[str, str]) -> License:
             f"it is signed with key {_short(kid)}, which this agent does not have: add the issuer's public key to "
             "`service.license.public_keys`",
         )
-    _verify_signature(text, key)
+    if not is_signed_by(text, key):
+        raise LicenseError("signature", "its signature is not valid: it was changed or truncated after it was issued")
     return read_terms(jws.claims)
 
 
@@ -132,21 +133,6 @@ def read_private_key(pem: bytes) -> Ed25519PrivateKey:
             "it is not an Ed25519 private key in PEM without a password: `license keygen` writes one"
         )
     return key
-
-
-def _verify_signature(text: str, key: str) -> None:
-    import jwt  # noqa: PLC0415 - only for licences
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - the same
-
-    from otelwp_agent.codecs.compact_jws import decode_base64url  # noqa: PLC0415
-
-    public = Ed25519PublicKey.from_public_bytes(decode_base64url(key))
-    try:
-        jwt.api_jws.decode(text, cast("Any", public), algorithms=[ALGORITHM])
-    except (jwt.PyJWTError, ValueError, TypeError):
-        raise LicenseError(
-            "signature", "its signature is not valid: it was changed or truncated after it was issued"
-        ) from None
 
 
 def _short(value: object) -> str:

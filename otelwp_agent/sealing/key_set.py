@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from otelwp_agent.codecs.compact_jws import MalformedJwsError, decode_base64url, read_jws
+from otelwp_agent.codecs.ed25519_jws import ALGORITHM, is_signed_by
 from otelwp_agent.licensing.public_keys import encode_base64url, key_id
 from otelwp_agent.licensing.signatures import public_text
 from otelwp_agent.sealing.freshness import WINDOW
@@ -33,7 +34,6 @@ MAX_KEY_SET = 2**18
 MAX_KEYS = 100
 TYPE = "otelwp-key-set+jwt"
 """Header `typ` (RFC 8725, 3.11): another document that was signed with the same key is not a key set."""
-ALGORITHM = "EdDSA"
 
 _LAST = 253402300799
 """9999-12-31T23:59:59Z."""
@@ -120,7 +120,7 @@ def verify_key_set(text: str, signers: Mapping[str, str]) -> SealingKeySet:
     signer = signers.get(kid) if isinstance(kid, str) else None
     if signer is None:
         raise KeySetError("unknown_signer", f"it is signed with key {_short(kid)}, which is not in `public_keys`")
-    if not _is_signed(text, signer):
+    if not is_signed_by(text, signer):
         raise KeySetError("signature", "its signature is not valid: it was changed after it was signed")
     return _read(jws.claims, text)
 
@@ -167,18 +167,6 @@ def _read(claims: Mapping[str, Any], text: str) -> SealingKeySet:
     if len({one.key_id for one in recipients}) < len(recipients):
         raise KeySetError("claims", "two of its keys have the same `key_id`")
     return SealingKeySet(read.version, read.issued_at, tuple(recipients), text)
-
-
-def _is_signed(text: str, key: str) -> bool:
-    import jwt  # noqa: PLC0415 - only for key sets
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - the same
-
-    public = Ed25519PublicKey.from_public_bytes(decode_base64url(key))
-    try:
-        jwt.api_jws.decode(text, cast("Any", public), algorithms=[ALGORITHM])
-    except (jwt.PyJWTError, ValueError, TypeError):
-        return False
-    return True
 
 
 def _short(value: object) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any, cast
 
-from otelwp_agent.codecs.compact_jws import MalformedJwsError, decode_base64url, read_jws
+from otelwp_agent.codecs.compact_jws import MalformedJwsError, read_jws
+from otelwp_agent.codecs.ed25519_jws import ALGORITHM, is_signed_by
 from otelwp_agent.licensing.public_keys import encode_base64url, key_id
 from otelwp_agent.licensing.signatures import public_text
 from otelwp_agent.statements.statement import DeliveryStatement, StatementError
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 TYPE = "otelwp-statement+jwt"
 """Header `typ`: another document that was signed with the same key is not a statement."""
-ALGORITHM = "EdDSA"
 MAX_STATEMENT = 2**20
 """Maximum length of a statement in characters."""
 
@@ -52,16 +52,6 @@ def verify_statement(text: str, keys: Mapping[str, str]) -> DeliveryStatement:
     if key is None:
         message = f"it is signed with key {str(kid)[:60]!r}, which was not given"
         raise StatementError(message)
-    _verify(text, key)
+    if not is_signed_by(text, key):
+        raise StatementError("its signature is not valid: it was changed after it was signed")
     return DeliveryStatement.from_claims(jws.claims)
-
-
-def _verify(text: str, key: str) -> None:
-    import jwt  # noqa: PLC0415 - only for statements
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - the same
-
-    public = Ed25519PublicKey.from_public_bytes(decode_base64url(key))
-    try:
-        jwt.api_jws.decode(text, cast("Any", public), algorithms=[ALGORITHM])
-    except (jwt.PyJWTError, ValueError, TypeError):
-        raise StatementError("its signature is not valid: it was changed after it was signed") from None

@@ -61,7 +61,7 @@ class LocalKey:
 
     @property
     def text(self) -> str:
-        """The key in base64, as it is in a key file."""
+        """The key in base64, the form that key files have."""
         return base64.b64encode(self.secret).decode()
 
     @property

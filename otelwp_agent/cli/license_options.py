@@ -1,4 +1,4 @@
-"""Options with the terms of a licence, which `license issue` and `licenses set` share."""
+"""Command-line options for the terms of a licence, shared by `license issue` and `licenses set`."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class TierReport:
 
 
 def report_tiers(plan: Plan, document: Document) -> TierReport:
-    """Return the report on the plan of a document, whatever tier it states."""
+    """Return the report on the plan of a document; the tier that the document states does not matter."""
     changes = {tier: _changes(plan, document, tier) for tier in Tier}
     used = {
         (key[0].value, str(key[1])): UsedPart(one.factory.tier, f"{key[0].value}.{key[1]}", place)

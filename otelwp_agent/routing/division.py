@@ -186,7 +186,7 @@ class _Part:
         self._scope, self._into_scope = head, None
 
     def add(self, data: bytes, places: range) -> None:
-        """Add an item that has these places in the request (a metric: those of its points)."""
+        """Add an item; `places` are its positions in the request (of a metric: those of its points)."""
         if self._into_scope is None:
             if self._into_resource is None:
                 self._into_resource = self.request.resources.add()

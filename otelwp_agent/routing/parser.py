@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 LONGEST = 4096
 """Most characters of a condition."""
 DEEPEST = 50
-"""Most parentheses inside each other."""
+"""Deepest nesting of parentheses."""
 
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -171,7 +171,7 @@ class _Parser:
         if self._take("("):
             self._depth += 1
             if self._depth > DEEPEST:
-                message = f"there are more than {DEEPEST} parentheses inside each other"
+                message = f"parentheses are nested more than {DEEPEST} deep: use fewer"
                 raise ConditionError(message)
             inner = self._or()
             self._need(")")

@@ -250,7 +250,7 @@ class _Listening:
 
     @property
     def endpoint(self) -> Endpoint:
-        """The first address: of a host name with several addresses, the first one (IPv4 before IPv6)."""
+        """The address to listen on first. A host name may have several addresses; IPv4 comes before IPv6."""
         endpoint = self.server.settings.endpoint
         hosts = self._hosts()
         return Endpoint(f"{hosts[0]}:{endpoint.port or 0}") if len(hosts) > 1 else endpoint

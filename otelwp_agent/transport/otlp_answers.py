@@ -50,7 +50,7 @@ class OtlpSender(NamedTuple):
     """Whether they are protobuf without an id, which nearly all are."""
     origin: Origin
     ok: Response
-    """The answer to an accepted request, or the refusal of all of them."""
+    """The answer to a request of which every item was accepted."""
     form: Form = Form.PROTOBUF
     key: str = ""
     """Id that the sender has given to the request; "" if none."""
@@ -58,7 +58,7 @@ class OtlpSender(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OtlpRoute:
-    """How a receiver handles the requests of one signal."""
+    """The functions with which a receiver handles the requests of one signal."""
 
     signal: Signal
     check: Callable[[bytes], int]
@@ -68,7 +68,7 @@ class OtlpRoute:
     forward: Callable[[Batch, Head, Response], Response | asyncio.Future[Response]]
     """Forwards a batch to the pipelines; returns the answer for its sender."""
     count: Callable[[str], None]
-    """Counts a refused request by its reason."""
+    """Counts a refused request; the argument is the reason, a metric label."""
 
 
 _OK_PROTOBUF = Response(200, b"", PROTOBUF)

@@ -101,7 +101,7 @@ class SealedTrial(Trial):
             ledgers = {name: ledger(agent) for name, agent in self.agents.items()}
             if not any(each["in_flight"] for each in ledgers.values()):
                 break
-            time.sleep(0.1)
+            time.sleep(0.1)  # both ledgers change without an event
         return ledgers
 
     def arrived(self):
@@ -116,7 +116,7 @@ def test_every_acknowledged_span_arrives_and_none_is_processed_twice(tmp_path, s
         trial.load.ask("go")
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            time.sleep(chance.uniform(*LIFE_SECONDS))
+            time.sleep(chance.uniform(*LIFE_SECONDS))  # the life of both until the next kill
             trial.kill_one(chance.choice(["sender", "collector"]))
         ledgers = trial.settle_all()
         verdict: Verdict = trial.verdict()

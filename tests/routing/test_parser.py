@@ -110,7 +110,7 @@ def test_the_deepest_fact_decides_how_deep_it_reads(text, context, depth):
         ("IsMatch(name, name)", "a text in double quotes was expected"),
         ('name == "a" ; true', "was not expected here (character 12)"),
         ('log.body == "a"', "`log.body` does not exist in traces"),
-        ("(" * 60 + "true" + ")" * 60, "more than 50 parentheses"),
+        ("(" * 60 + "true" + ")" * 60, "nested more than 50 deep"),
         ('name == "' + "a" * 5000 + '"', "at most 4096 characters"),
         ("name in []", "a text in double quotes"),
     ],

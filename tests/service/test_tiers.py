@@ -146,7 +146,7 @@ class Shop:
         return self.service.registry.value(name, **labels)
 
     async def stop(self):
-        """Stop the agent, and check that every item had an outcome."""
+        """Stop the agent, and check that every item was settled."""
         await self.service.stop()
         assert sum(receipt.pending for receipt in self.receipts) == 0
         return self.check_ledger()

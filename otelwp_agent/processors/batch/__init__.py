@@ -1,10 +1,9 @@
 """Merge small requests into large batches, limited by number of items, bytes and time.
 
 Place it after `memory_limiter` and after processors that drop items, and before processors that encode whole batches
-(`compression`). Batches of different tenants, metadata values or signals are never merged, and encoded ones not at all,
-as in a queue behind `compression`. When the next
-stage refuses a batch, the batch is kept and offered again as soon as that stage has capacity. Meanwhile one more batch
-is collected; after that, senders are refused. So nothing is lost, and memory is bounded. Tenants share that memory.
+(`compression`). Batches of different tenants, metadata values or signals are never merged, and encoded ones not at all.
+When the next stage refuses a batch, the batch is kept and offered again as soon as that stage has capacity. Meanwhile
+one more batch is collected; after that, senders are refused. So nothing is lost. Tenants share the bounded memory.
 
 Example::
 
@@ -33,11 +32,8 @@ from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.processors.batch.group import Group
 from otelwp_agent.processors.batch.measures import INSTRUMENTS, BatchMeasures
 from otelwp_agent.processors.batch.shares import BatchShares
-from otelwp_agent.telemetry.metrics import Counter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.telemetry.metrics import Counter
 
@@ -332,9 +328,7 @@ class BatchProcessor(Processor):
         group.trigger = trigger
         group.refused_tenant = refusal.tenant if isinstance(refusal, Overloaded) else ""
         self._hold(group, sum([len(part.body) for part in parts]))
-        if group.timer is not None:
-            group.timer.cancel()
-            group.timer = None
+        group.stop_timer()
         if group.offer is None:
             group.offer = Offer(lambda: self._offer_again(group))
         group.offer.wait(refusal)
@@ -369,19 +363,10 @@ class BatchProcessor(Processor):
         elif group.merger.complete:
             self._flush(group, self._measures.size_trigger)
         else:
-            self._set_timer(group, self._timeout, self._on_timeout)
-
-    def _set_timer(self, group: Group, delay: float, callback: Callable[[Group], None]) -> None:
-        if group.timer is not None:
-            group.timer.cancel()
-        group.timer = asyncio.get_running_loop().call_later(delay, callback, group)
+            group.start_timer(self._timeout, self._on_timeout)
 
     def _remove(self, group: Group) -> None:
-        if group.timer is not None:
-            group.timer.cancel()
-            group.timer = None
-        if group.offer is not None:
-            group.offer.cancel()
+        group.close()
         if self._last is group:
             self._last = None
         if self._groups.pop(group.key, None) is not None:
@@ -394,8 +379,7 @@ class BatchProcessor(Processor):
             self._hold(group, -group.merger.size)
             if group.blocked is not None:
                 self._unblock(group)
-            dropped = sum([batch.abandon() for batch in remaining])
-            if dropped:
+            if dropped := sum([batch.abandon() for batch in remaining]):
                 self._log_drop("shutdown", dropped, "the next stage had no capacity before the shutdown ended")
             self._remove(group)
         self._held = 0

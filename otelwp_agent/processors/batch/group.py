@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from otelwp_agent.model.batch import Origin
@@ -9,9 +10,8 @@ from otelwp_agent.model.merging import Merger
 from otelwp_agent.telemetry.metrics import Counter
 
 if TYPE_CHECKING:
-    import asyncio
     from collections import deque
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from otelwp_agent.capacity import Capacity, Offer
     from otelwp_agent.model.batch import Batch
@@ -44,6 +44,23 @@ class Group:
         self.full = False
         """Whether the processor counts this group in `_full`."""
         self.timer: asyncio.TimerHandle | None = None
+
+    def start_timer(self, delay: float, callback: Callable[[Group], None]) -> None:
+        """Call `callback(self)` after `delay` seconds, instead of what the timer would have called."""
+        self.stop_timer()
+        self.timer = asyncio.get_running_loop().call_later(delay, callback, self)
+
+    def stop_timer(self) -> None:
+        """Cancel the timer, if there is one."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    def close(self) -> None:
+        """Stop waiting, for time and for capacity."""
+        self.stop_timer()
+        if self.offer is not None:
+            self.offer.cancel()
 
     @property
     def name(self) -> str:

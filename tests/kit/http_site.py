@@ -69,8 +69,10 @@ class Client:
         return True
 
     def reset(self):
-        """Close with RST, as a client does that crashes."""
+        """Close with RST, as a client does that crashes; does nothing if the connection is already closed."""
         transport = self.writer.transport
+        if transport.is_closing():
+            return
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
 

@@ -32,7 +32,7 @@ typedef struct {
     uint32_t key, source; /* indexes of keys */
     uint64_t names;       /* a set of patterns */
     Py_ssize_t value;     /* index of a value of the request; -1: none */
-    PyObject *results;    /* a mapping from a value to the new one; borrowed from the editor's arguments, as all others */
+    PyObject *results;    /* a mapping from a value to the new one; borrowed from the editor's arguments */
     uint32_t *groups;     /* for EXTRACT: keys of the values in the mapping's tuples */
     uint32_t group_count;
 } Operation;

@@ -71,10 +71,11 @@ static int read_operations(Editor *editor, PyObject *operations)
         long key, source;
         unsigned long long names;
         PyObject *groups;
-        if (!PyArg_ParseTuple(PyTuple_GetItem(operations, place), "ilKpplnOO!p", &kind, &key, &names, &inserts, &updates,
-                              &source, &operation->value, &operation->results, &PyTuple_Type, &groups, &all))
+        if (!PyArg_ParseTuple(PyTuple_GetItem(operations, place), "ilKpplnOO!p", &kind, &key, &names, &inserts,
+                              &updates, &source, &operation->value, &operation->results, &PyTuple_Type, &groups, &all))
             return 0;
-        if (kind < DELETE || kind > EXTRACT || ((kind == REWRITE || kind == EXTRACT) && operation->results == Py_None)) {
+        int computes = kind == REWRITE || kind == EXTRACT;
+        if (kind < DELETE || kind > EXTRACT || (computes && operation->results == Py_None)) {
             PyErr_SetString(PyExc_ValueError, "editor: that is not an operation");
             return 0;
         }
@@ -131,9 +132,12 @@ static int read_types(Editor *editor, PyObject *types)
     editor->type_count = (uint32_t)(text.length / sizeof(Type));
     for (uint32_t place = 0; place < editor->type_count; place++) {
         const Type *type = &editor->types[place];
-        int valid = type->attributes <= MAX_FIELD && type->added <= MAX_FIELD && (!type->added || type->child[type->added]);
-        for (uint32_t field = 0; field <= MAX_FIELD; field++) /* children have greater indexes: no recursion is endless */
-            valid &= !type->child[field] || (type->child[field] > place + 1 && type->child[field] <= editor->type_count);
+        int valid = type->attributes <= MAX_FIELD && type->added <= MAX_FIELD;
+        valid = valid && (!type->added || type->child[type->added]);
+        for (uint32_t field = 0; field <= MAX_FIELD; field++) {
+            uint32_t child = type->child[field]; /* it has a greater index, so that no recursion is endless */
+            valid &= !child || (child > place + 1 && child <= editor->type_count);
+        }
         if (!valid) {
             PyErr_SetString(PyExc_ValueError, "editor: a type is not valid");
             return 0;
@@ -162,7 +166,8 @@ PyObject *module_editor(PyObject *Py_UNUSED(module), PyObject *args)
     if (!PyArg_ParseTuple(args, "SO!O!O!O:editor", &types, &PyTuple_Type, &keys, &PyTuple_Type, &operations,
                           &PyTuple_Type, &conditions, &names))
         return NULL;
-    if (PyTuple_Size(keys) > UINT16_MAX || PyTuple_Size(operations) > UINT16_MAX || PyTuple_Size(conditions) > UINT16_MAX) {
+    if (PyTuple_Size(keys) > UINT16_MAX || PyTuple_Size(operations) > UINT16_MAX
+        || PyTuple_Size(conditions) > UINT16_MAX) {
         PyErr_SetString(PyExc_ValueError, "editor: there are too many keys, operations or conditions");
         return NULL;
     }

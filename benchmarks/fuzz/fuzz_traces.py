@@ -1,7 +1,7 @@
 """Feed any bytes to the readers of traces: the extension module must give the same result as Python, or give up.
 
-The same applies to counting the items of a message, to editing attributes, and to finding the positions where a message
-or JSON can be cut.
+The same applies to counting the items of a message, to editing attributes, to converting JSON, and to finding the
+positions where a message or JSON can be cut.
 
 Bytes are used as a request, as a part of one (a resource, a scope, a span), and as the seed of an unusual request,
 because randomly changed requests are mostly invalid.
@@ -38,6 +38,7 @@ from otelwp_agent.sampling.traces.framing import enclose, frame  # noqa: E402
 from tests.kit import checking, counting  # noqa: E402
 from tests.kit.attribute_edits import all_agree  # noqa: E402
 from tests.kit.otlp import Maker, delimited  # noqa: E402
+from tests.kit.otlp_json import same_as_python  # noqa: E402
 from tests.kit.stages import batch_of, build  # noqa: E402
 from tests.kit.traces import ALL_MARKS, OddTraces, agree, odd_request, request, span  # noqa: E402
 
@@ -113,6 +114,7 @@ def traces(data: bytes) -> None:
         counting.agree(body, native)
         checking.same_cuts(body, native)
         all_agree(EDITS[len(data) % len(EDITS)], batch_of(body, 1, SIGNALS[len(data) // 3 % len(SIGNALS)]))
+    same_as_python(SIGNALS[len(data) % len(SIGNALS)], data)
     for target in (1, 100):
         assert native.find_runs(data, target) == find_runs(data, target)
 

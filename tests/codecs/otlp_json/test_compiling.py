@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 
 from otelwp_agent.codecs.otlp_json import decode, decoding, encode, schema
 from otelwp_agent.codecs.otlp_json.compiling import FieldKind, compiled
-from otelwp_agent.codecs.otlp_json.scalars import Wrong
-from otelwp_agent.errors import MalformedError
 from otelwp_agent.model import json_slices, native
 from otelwp_agent.model.signal import Signal
-from tests.kit.otlp import meaning, signals_and_requests
+from tests.kit.otlp import signals_and_requests
+from tests.kit.otlp_json import same_as_python
 
 needs_c = pytest.mark.skipif(native.extension is None, reason="the extension module is not available")
 
@@ -31,31 +30,8 @@ ODD = (
 """Values that are put into documents. The last string of digits is Arabic."""
 
 
-def in_python(signal, document):
-    """Return the result of the Python code, or the message of its error."""
-    table, _ = decoding._requests.get(signal) or decoding._request(signal)
-    try:
-        return meaning(signal, decoding._body(table, document, 1))
-    except Wrong as error:
-        return f"{decoding._place(error.path)}: {error}"
-
-
-def decoded(signal, document):
-    """Return the result of `decode`, or the message of its error."""
-    try:
-        return meaning(signal, decode(signal, json.dumps(document).encode()))
-    except MalformedError as error:
-        return str(error)
-
-
 def agree(signal, document):
-    """Check that C and Python give the same; return whether C converted the document."""
-    expected = in_python(signal, document)
-    assert decoded(signal, document) == expected
-    _, converter = decoding._requests[signal]
-    quick = converter.message(document)
-    assert quick is None or meaning(signal, quick) == expected
-    return quick is not None
+    return same_as_python(signal, json.dumps(document).encode())
 
 
 def places(value, path=()):
@@ -154,10 +130,10 @@ def test_large_documents_are_converted_in_c_slice_by_slice(wrong, monkeypatch):
         spans[2500] = wrong
     document = {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}
     assert len(orjson.dumps(document)) > json_slices.LARGE
-    expected = in_python(Signal.TRACES, document)
+    agree(Signal.TRACES, document)
     if wrong is None:
         monkeypatch.setattr(decoding, "_element", lambda *_: pytest.fail("converted in Python"))
-    assert decoded(Signal.TRACES, document) == expected
+        decode(Signal.TRACES, orjson.dumps(document))
 
 
 @needs_c
@@ -191,7 +167,7 @@ def test_invalid_tables_are_refused(change):
 def test_nothing_is_leaked():
     document = {"resourceSpans": [{"scopeSpans": [{"spans": [SPAN] * 50}]}]}
     broken = {"resourceSpans": [{"scopeSpans": [{"spans": [SPAN, {**SPAN, "name": 5}]}]}]}
-    in_python(Signal.TRACES, document)
+    agree(Signal.TRACES, document)
     tables = decoding._tables
 
     def work():

@@ -249,6 +249,9 @@ final class Request {
 		$encoded  = hrtime( true );
 		$sender   = new Sender( (array) Settings::get( 'endpoints' ), new Breaker() );
 		$endpoint = '' === $body ? '' : $sender->send( $body );
+		if ( '' !== $endpoint ) {
+			Sender::remember( $endpoint, count( $this->trace->spans ) );
+		}
 		/**
 		 * Fires after a trace was sent or lost.
 		 *

@@ -124,34 +124,55 @@ final class Http {
 	}
 
 	/**
-	 * Find the span of an address, and end it.
+	 * Return the span of a request that ends, and forget it.
+	 *
+	 * Requests wait for their answers, so the latest pending one ends, unless it ended without the hook. WordPress may
+	 * have changed the address since the request began.
+	 *
+	 * @param string $url The address.
+	 * @return int
+	 */
+	private function take( $url ) {
+		$number = null;
+		foreach ( array_reverse( $this->pending, true ) as $each => $pending ) {
+			if ( null === $number || $pending[0] === $url ) {
+				$number = $each;
+			}
+			if ( $pending[0] === $url ) {
+				break;
+			}
+		}
+		if ( null === $number ) {
+			return Trace::NONE;
+		}
+		$span = $this->pending[ $number ][1];
+		unset( $this->pending[ $number ] );
+		return $span;
+	}
+
+	/**
+	 * End the span of a request.
 	 *
 	 * @param mixed  $answer     The answer.
 	 * @param string $url        The address.
 	 * @param array  $attributes Additional attributes.
 	 */
 	private function finish_span( $answer, $url, array $attributes ) {
-		foreach ( array_reverse( $this->pending, true ) as $number => $pending ) {
-			if ( $pending[0] !== $url ) {
-				continue;
+		$span = $this->take( $url );
+		if ( is_wp_error( $answer ) ) {
+			$attributes['error.type'] = (string) $answer->get_error_code();
+			$this->trace->fail( $span, \Otelwp\Redact::text( $answer->get_error_message() ) );
+		} else {
+			$status = (int) wp_remote_retrieve_response_code( $answer );
+			if ( $status ) { // There is none if the request did not wait for the answer.
+				$attributes['http.response.status_code'] = $status;
 			}
-			unset( $this->pending[ $number ] );
-			if ( is_wp_error( $answer ) ) {
-				$attributes['error.type'] = (string) $answer->get_error_code();
-				$this->trace->fail( $pending[1], \Otelwp\Redact::text( $answer->get_error_message() ) );
-			} else {
-				$status = (int) wp_remote_retrieve_response_code( $answer );
-				if ( $status ) { // There is none if the request did not wait for the answer.
-					$attributes['http.response.status_code'] = $status;
-				}
-				if ( $status >= 400 ) {
-					$attributes['error.type'] = (string) $status;
-					$this->trace->fail( $pending[1] );
-				}
+			if ( $status >= 400 ) {
+				$attributes['error.type'] = (string) $status;
+				$this->trace->fail( $span );
 			}
-			$this->trace->finish( $pending[1], $attributes );
-			return;
 		}
+		$this->trace->finish( $span, $attributes );
 	}
 
 	/**

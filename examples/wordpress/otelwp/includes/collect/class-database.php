@@ -35,6 +35,7 @@ final class Database {
 	const CALLERS = 2; // Functions, comma-separated, the nearest last.
 	const START   = 3; // Seconds since 1970.
 	const ERROR   = 4; // Message of the database, in own entries. In wpdb's list, other plugins may write anything here.
+	const OWNER   = 5; // Attributes of the plugin or theme.
 
 	/**
 	 * The trace for the spans.
@@ -49,6 +50,13 @@ final class Database {
 	 * @var int
 	 */
 	private $root;
+
+	/**
+	 * What each plugin used.
+	 *
+	 * @var Usage
+	 */
+	private $usage;
 
 	/**
 	 * The queries by statement.
@@ -132,9 +140,11 @@ final class Database {
 	 *
 	 * @param Trace $trace The trace for the spans.
 	 * @param int   $root  The span of the request.
+	 * @param Usage $usage What each plugin used.
 	 */
-	public function __construct( Trace $trace, $root ) {
+	public function __construct( Trace $trace, $root, Usage $usage ) {
 		$this->trace  = $trace;
+		$this->usage  = $usage;
 		$this->root   = $root;
 		$this->groups = new Query_Groups();
 		$this->keep   = (int) Settings::get( 'slowest_queries' );
@@ -159,9 +169,10 @@ final class Database {
 	 * @param string $caller  The function that ran it; '' if it is unknown.
 	 * @param float  $start   Seconds since 1970.
 	 * @param string $error   Message of the database; '' if it succeeded.
+	 * @param array  $owner   Attributes of the plugin or theme.
 	 */
-	public function ran( $sql, $seconds, $caller, $start, $error ) {
-		$this->log[] = array( $sql, $seconds, $caller, $start, $error );
+	public function ran( $sql, $seconds, $caller, $start, $error, array $owner ) {
+		$this->log[] = array( $sql, $seconds, $caller, $start, $error, $owner );
 		if ( isset( $this->log[ self::CHUNK - 1 ] ) ) {
 			$this->read();
 		}
@@ -187,7 +198,7 @@ final class Database {
 	 * @return string
 	 */
 	public function counted( $sql ) {
-		$this->ran( $sql, 0.0, '', 0.0, '' );
+		$this->ran( $sql, 0.0, '', 0.0, '', Owner::of_stack() );
 		return $sql;
 	}
 
@@ -220,7 +231,11 @@ final class Database {
 		foreach ( $queries ? $queries : $this->of_wordpress() as $query ) {
 			$query[ self::SQL ] = Sql::shape( (string) $query[ self::SQL ] );
 			$this->seconds     += $query[ self::SECONDS ];
-			$this->groups->add( $query[ self::SQL ], $query[ self::SECONDS ], $query[ self::CALLERS ] );
+			$this->groups->add( $query[ self::SQL ], $query[ self::SECONDS ], $query[ self::CALLERS ], $query[ self::OWNER ] );
+			$this->usage->add( $query[ self::OWNER ], 'queries', 1 );
+			if ( $query[ self::SECONDS ] > 0 ) {
+				$this->usage->add( $query[ self::OWNER ], 'sql_ms', $query[ self::SECONDS ] * 1000 );
+			}
 			if ( '' !== $query[ self::ERROR ] && count( $this->failed ) < self::MAX_SPAN_ERRORS ) {
 				$this->failed[] = $query;
 			} elseif ( $query[ self::SECONDS ] > $this->floor && $this->keep ) {
@@ -249,6 +264,7 @@ final class Database {
 		}
 		foreach ( array_slice( $wpdb->queries, $this->read[0] ) as $query ) {
 			$query[ self::ERROR ] = isset( $errors[ $query[ self::SQL ] ] ) ? (string) $errors[ $query[ self::SQL ] ] : '';
+			$query[ self::OWNER ] = array();
 			$found[]              = $query;
 		}
 		$this->read[0] = count( $wpdb->queries );
@@ -279,9 +295,7 @@ final class Database {
 	 */
 	private function span( array $query ) {
 		$shape      = $query[ self::SQL ];
-		$attributes = $this->describe( $shape );
-
-		$attributes['code.function.name'] = self::caller( $query[ self::CALLERS ] );
+		$attributes = $this->describe( $shape ) + $query[ self::OWNER ] + array( 'code.function.name' => self::caller( $query[ self::CALLERS ] ) );
 		$group = $this->groups->get( $shape );
 		if ( $group[ Query_Groups::COUNT ] > 1 ) {
 			$attributes['wordpress.db.group.query_count'] = $group[ Query_Groups::COUNT ];
@@ -314,7 +328,7 @@ final class Database {
 			$this->trace->event(
 				$this->root,
 				'wordpress.db.n_plus_one',
-				$this->describe( (string) $shape ) + array( 'wordpress.db.query_count' => $group[ Query_Groups::COUNT ] )
+				$this->describe( (string) $shape ) + array( 'wordpress.db.query_count' => $group[ Query_Groups::COUNT ] ) + $group[ Query_Groups::OWNER ]
 					+ ( '' === $group[ Query_Groups::CALLERS ] ? array() : array( // Of `counted`: time and caller are unknown.
 						'wordpress.db.duration_ms' => round( $group[ Query_Groups::SECONDS ] * 1000, 3 ),
 						'code.function.name'       => self::caller( $group[ Query_Groups::CALLERS ] ),

@@ -44,7 +44,15 @@ final class Http {
 	private $threshold;
 
 	/**
-	 * Pending requests: address and span, the latest last.
+	 * What each plugin used; null if this request is not recorded.
+	 *
+	 * @var Usage|null
+	 */
+	private $usage;
+
+	/**
+	 * Pending requests: address, span, start in nanoseconds since 1970, and attributes of the plugin or theme; the latest
+	 * last.
 	 *
 	 * @var array[]
 	 */
@@ -56,8 +64,10 @@ final class Http {
 	 * @param Trace|null    $trace     The trace for the spans.
 	 * @param Trace_Context $context   The trace context.
 	 * @param string|null   $threshold The sampling threshold.
+	 * @param Usage|null    $usage     What each plugin used.
 	 */
-	public function __construct( $trace, Trace_Context $context, $threshold ) {
+	public function __construct( $trace, Trace_Context $context, $threshold, $usage = null ) {
+		$this->usage     = $usage;
 		$this->trace     = $trace;
 		$this->context   = $context;
 		$this->threshold = $threshold;
@@ -89,8 +99,10 @@ final class Http {
 				'server.port'         => isset( $parts['port'] ) ? (int) $parts['port'] : ( 'https' === $scheme ? 443 : 80 ),
 				'url.scheme'          => $scheme,
 			) + ( empty( $args['blocking'] ) ? array( 'wordpress.http.blocking' => false ) : array() );
-			$span            = $this->trace->add( trim( $method . ' ' . $host ), Trace::CLIENT, $this->trace->now(), 0, $attributes );
-			$this->pending[] = array( $url, $span );
+			$owner           = Owner::of_stack();
+			$start           = $this->trace->now();
+			$span            = $this->trace->add( trim( $method . ' ' . $host ), Trace::CLIENT, $start, 0, $attributes + $owner );
+			$this->pending[] = array( $url, $span, $start, $owner );
 		}
 		return $this->propagates( $url ) ? $this->with_headers( $args, $span ) : $args;
 	}
@@ -145,8 +157,12 @@ final class Http {
 		if ( null === $number ) {
 			return Trace::NONE;
 		}
-		$span = $this->pending[ $number ][1];
+		list( , $span, $start, $owner ) = $this->pending[ $number ];
 		unset( $this->pending[ $number ] );
+		if ( null !== $this->usage ) {
+			$this->usage->add( $owner, 'http_requests', 1 );
+			$this->usage->add( $owner, 'http_ms', ( $this->trace->now() - $start ) / 1e6 );
+		}
 		return $span;
 	}
 

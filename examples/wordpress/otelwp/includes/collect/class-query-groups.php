@@ -20,8 +20,9 @@ final class Query_Groups {
 	const COUNT   = 0;
 	const SECONDS = 1;
 	const CALLERS = 2; // Of the last query.
+	const OWNER   = 3; // Attributes of the plugin or theme of the last query.
 
-	const EMPTY_GROUP = array( 0, 0.0, '' );
+	const EMPTY_GROUP = array( 0, 0.0, '', array() );
 
 	/**
 	 * Statement without values => group.
@@ -43,8 +44,9 @@ final class Query_Groups {
 	 * @param string $shape   The statement without values.
 	 * @param float  $seconds Its duration.
 	 * @param string $callers Functions, the nearest last.
+	 * @param array  $owner   Attributes of the plugin or theme.
 	 */
-	public function add( $shape, $seconds, $callers ) {
+	public function add( $shape, $seconds, $callers, array $owner ) {
 		if ( ! isset( $this->groups[ $shape ] ) ) {
 			if ( count( $this->groups ) >= self::MAX ) {
 				$this->make_room();
@@ -54,6 +56,7 @@ final class Query_Groups {
 		++$this->groups[ $shape ][ self::COUNT ];
 		$this->groups[ $shape ][ self::SECONDS ] += $seconds;
 		$this->groups[ $shape ][ self::CALLERS ]  = $callers;
+		$this->groups[ $shape ][ self::OWNER ]    = $owner;
 	}
 
 	/**

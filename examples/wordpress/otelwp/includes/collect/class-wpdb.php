@@ -15,12 +15,9 @@ defined( 'ABSPATH' ) || exit;
  * WordPress's wpdb, which also measures the time of each query and finds its caller.
  *
  * WordPress can do that itself, if the constant SAVEQUERIES is true. But other plugins read the constant and change what
- * they do, and wpdb then builds the whole stack for each query, with all arguments: 20 µs and more. Spans need only the
- * nearest caller, which is a few frames away.
+ * they do, and wpdb then builds a text of the whole stack for each query, with all arguments: 20 µs and more.
  */
 final class Wpdb extends \wpdb {
-
-	const FRAMES = 5; // Between a query and its caller wpdb has two to four frames.
 
 	/**
 	 * The collector that counts queries.
@@ -106,7 +103,9 @@ final class Wpdb extends \wpdb {
 			if ( $this->num_queries - $ran > self::$measured - $measured ) {
 				++self::$measured;
 				self::$total += $took;
-				self::$database->ran( (string) $this->last_query, $took / 1e9, self::caller(), $start, (string) $this->last_error );
+				// phpcs:ignore WordPress.PHP.DevelopmentFunctions.error_log_debug_backtrace -- without arguments and objects.
+				$frames = debug_backtrace( DEBUG_BACKTRACE_IGNORE_ARGS );
+				self::$database->ran( (string) $this->last_query, $took / 1e9, self::caller( $frames ), $start, (string) $this->last_error, Owner::of_frames( $frames ) );
 			}
 		}
 	}
@@ -114,11 +113,10 @@ final class Wpdb extends \wpdb {
 	/**
 	 * Return the caller of the current query.
 	 *
+	 * @param array[] $frames From debug_backtrace().
 	 * @return string
 	 */
-	private static function caller() {
-		// phpcs:ignore WordPress.PHP.DevelopmentFunctions.error_log_debug_backtrace -- only a few frames, without arguments.
-		$frames = debug_backtrace( DEBUG_BACKTRACE_IGNORE_ARGS, self::FRAMES );
+	private static function caller( array $frames ) {
 		foreach ( $frames as $number => $frame ) {
 			if ( ! isset( $frame['class'] ) ) {
 				// Code outside of functions: the inner frame contains the file.

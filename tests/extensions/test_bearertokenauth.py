@@ -217,7 +217,7 @@ async def post(port, path, body, kind, token):
     line = f"Authorization: Bearer {token}\r\n" if token else ""
     head = f"POST {path} HTTP/1.1\r\nContent-Type: {kind}\r\n{line}Content-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         status = int((await reader.readuntil(b"\r\n\r\n")).split()[1])
     writer.close()
     await writer.wait_closed()

@@ -117,7 +117,7 @@ def test_draining_ends_after_shutdown_timeout_and_says_what_was_dropped(tmp_path
         assert post(agent.port(), "/v1/traces", body(3)) == 200
         started = time.monotonic()
         agent.stop()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30, "the backend holds its answer for a minute"
         assert agent.wait_for("agent stopped", level="error")["dropped"] == 3 * SPANS
 
 

@@ -7,6 +7,7 @@ import pytest
 from otelwp_agent.errors import ConfigError, Problem, StartError
 from otelwp_agent.service.service import SAME_SIGNAL, Service
 from otelwp_agent.telemetry import logging
+from tests.kit.agent import free_port
 from tests.kit.graphs import plan, until
 
 QUIET = """
@@ -75,12 +76,13 @@ async def test_its_life_as_a_host_tells_it():
     assert len(running.sink.batches) == 1
 
 
-async def test_metrics_show_the_ledger(unused_tcp_port):
-    running = Running(f"127.0.0.1:{unused_tcp_port}")
+async def test_metrics_show_the_ledger():
+    port = free_port()
+    running = Running(f"127.0.0.1:{port}")
     await running.service.start()
     receipt = running.hand.receive(3)
     await until(lambda: receipt.pending == 0)
-    text = await asyncio.to_thread(fetch, unused_tcp_port)
+    text = await asyncio.to_thread(fetch, port)
     assert 'otelwp_pipeline_settled_items{outcome="delivered",pipeline="traces"} 3\n' in text.replace(
         'pipeline="traces",outcome="delivered"', 'outcome="delivered",pipeline="traces"'
     )
@@ -114,8 +116,8 @@ async def test_a_component_that_cannot_start_leaves_the_old_graph_running(capsys
     await running.service.stop()
 
 
-async def test_a_reload_moves_the_metrics(unused_tcp_port_factory):
-    first, second = unused_tcp_port_factory(), unused_tcp_port_factory()
+async def test_a_reload_moves_the_metrics():
+    first, second = free_port(), free_port()
     running = Running(f"127.0.0.1:{first}")
     await running.service.start()
     running.yaml = running.yaml.replace(str(first), str(second))
@@ -126,12 +128,13 @@ async def test_a_reload_moves_the_metrics(unused_tcp_port_factory):
     await running.service.stop()
 
 
-async def test_a_start_that_fails_closes_the_metrics_again(unused_tcp_port):
-    running = Running(f"127.0.0.1:{unused_tcp_port}", label="a, fails: true")
+async def test_a_start_that_fails_closes_the_metrics_again():
+    port = free_port()
+    running = Running(f"127.0.0.1:{port}", label="a, fails: true")
     with pytest.raises(StartError):
         await running.service.start()
     with pytest.raises(OSError, match="refused"):
-        await asyncio.to_thread(fetch, unused_tcp_port)
+        await asyncio.to_thread(fetch, port)
 
 
 async def test_a_second_signal_stops_at_once_but_the_first_one_repeated_does_not(capsys):

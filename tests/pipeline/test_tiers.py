@@ -39,7 +39,7 @@ ENABLED = {
     Tier.ENTERPRISE: {
         Kind.PROCESSOR: {"encryption"},
         Kind.EXPORTER: {"managed"},
-        Kind.CONNECTOR: {"routing"},
+        Kind.CONNECTOR: {"failover", "routing"},
         Kind.EXTENSION: {
             "admin_api",
             "api_key",

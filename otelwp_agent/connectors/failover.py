@@ -56,7 +56,7 @@ from otelwp_agent.config.blocks import Queue  # noqa: TC001 - pydantic reads it
 from otelwp_agent.config.references import PipelineRef  # noqa: TC001 - pydantic reads it
 from otelwp_agent.config.types import Duration, Ignored, PositiveDuration
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.routing.availability import Condition
+from otelwp_agent.routing.availability import Readiness
 from otelwp_agent.routing.destinations import DestinationGroup
 from otelwp_agent.routing.metrics import INSTRUMENTS, DestinationMetrics
 from otelwp_agent.tier import Tier
@@ -167,12 +167,12 @@ class Failover(Connector):
         self._metrics.close()
 
     def health(self) -> ComponentHealth:
-        """Report the condition of each level: unhealthy while every level of a signal is down."""
+        """Report the readiness of each level: unhealthy while every level of a signal is down."""
         conditions = {
-            signal.value: {one.name: one.state.condition.label for one in group.destinations}
+            signal.value: {one.name: one.state.readiness.label for one in group.destinations}
             for signal, group in self._groups.items()
         }
-        down = [name for name, found in conditions.items() if {*found.values()} == {Condition.DOWN.label}]
+        down = [name for name, found in conditions.items() if {*found.values()} == {Readiness.DOWN.label}]
         message = f"every level is down for {', '.join(down)}: batches wait in the queues" if down else ""
         return ComponentHealth(Kind.CONNECTOR, str(self.context.id), not down, message, {"levels": conditions})
 

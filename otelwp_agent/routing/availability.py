@@ -18,8 +18,8 @@ FIRST_SHARE = 0.1
 """Share of the batches that a destination gets at once when it works again."""
 
 
-class Condition(IntEnum):
-    """The condition of a destination, from good to bad."""
+class Readiness(IntEnum):
+    """The readiness of a destination, from good to bad."""
 
     UP = 0
     RETURNING = 1
@@ -32,13 +32,13 @@ class Condition(IntEnum):
 
 
 class Availability:
-    """The condition of one destination. Times are seconds on the caller's clock."""
+    """The readiness of one destination. Times are seconds on the caller's clock."""
 
-    __slots__ = ("_allowed", "_credit", "_failures", "_returned_at", "_time", "_wait", "condition", "test_at")
+    __slots__ = ("_allowed", "_credit", "_failures", "_returned_at", "_time", "_wait", "readiness", "test_at")
 
     def __init__(self, failures: int, retry_interval: float, return_time: float) -> None:
         """Start up. `failures` in a row make it down."""
-        self.condition = Condition.UP
+        self.readiness = Readiness.UP
         self.test_at = 0.0
         """While it is down: the time of the next test."""
         self._allowed = failures
@@ -51,51 +51,51 @@ class Availability:
     def failed(self, now: float) -> bool:
         """Record a failure; return whether it is down because of it and was not before."""
         self._failures += 1
-        if self.condition is Condition.UP and self._failures < self._allowed:
+        if self.readiness is Readiness.UP and self._failures < self._allowed:
             return False
         return self.block(now)
 
     def block(self, now: float) -> bool:
         """Make it down; return whether it was not before."""
-        changed = self.condition is not Condition.DOWN
+        changed = self.readiness is not Readiness.DOWN
         if changed:
-            self.condition = Condition.DOWN
+            self.readiness = Readiness.DOWN
             self.test_at = now + self._wait
         return changed
 
     def delivered(self, now: float) -> bool:
         """Record a delivery; return whether it was down."""
         self._failures = 0
-        if self.condition is not Condition.DOWN:
+        if self.readiness is not Readiness.DOWN:
             return False
-        self.condition = Condition.RETURNING
+        self.readiness = Readiness.RETURNING
         self._returned_at = now
         self._credit = 0.0
         return True
 
     def share(self, now: float) -> float:
         """Return the share of the batches that it gets, from 0 to 1."""
-        if self.condition is Condition.UP:
+        if self.readiness is Readiness.UP:
             return 1.0
-        if self.condition is Condition.DOWN:
+        if self.readiness is Readiness.DOWN:
             return 0.0
         elapsed = now - self._returned_at
         return 1.0 if elapsed >= self._time else max(FIRST_SHARE, elapsed / self._time)
 
     def usable(self, now: float) -> bool:
         """Return whether it may get a batch now, at least as a test."""
-        return self.condition is not Condition.DOWN or now >= self.test_at
+        return self.readiness is not Readiness.DOWN or now >= self.test_at
 
     def takes(self, now: float) -> bool:
         """Decide whether it gets the next batch, and count that."""
-        if self.condition is Condition.DOWN:
+        if self.readiness is Readiness.DOWN:
             if now < self.test_at:
                 return False
             self.test_at = now + self._wait
             return True
         share = self.share(now)
         if share >= 1.0:
-            self.condition = Condition.UP
+            self.readiness = Readiness.UP
             return True
         self._credit += share
         if self._credit < 1.0:

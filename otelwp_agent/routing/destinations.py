@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from otelwp_agent.capacity import Offer
 from otelwp_agent.errors import ConsumeError, MalformedError, Overloaded, PermanentError, RetryableError, TooLargeError
-from otelwp_agent.routing.availability import Availability, Condition
+from otelwp_agent.routing.availability import Availability, Readiness
 from otelwp_agent.routing.outlets import Move, Outlets
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class Entrance(Protocol):
         """Accept a batch with the receipts that another pipeline has accepted, or raise with nothing changed."""
 
 
-class Counts(Protocol):
-    """Counts what a group does."""
+class RoutingCounts(Protocol):
+    """RoutingCounts what a group does."""
 
     def forwarded(self, destination: str, items: int) -> None:
         """Count items that a destination has accepted."""
@@ -64,7 +64,7 @@ class Counts(Protocol):
         """Count items that moved from one destination to another."""
 
 
-class Destination:
+class RoutingDestination:
     """One or several pipelines, as one destination; it is also the watcher of the exporters behind them."""
 
     def __init__(self, group: DestinationGroup, name: str, pipelines: Sequence[str], state: Availability) -> None:
@@ -116,7 +116,7 @@ class DestinationGroup:
         return_time: float,
         sticky: bool,
         entrance: Callable[[Sequence[str]], Entrance],
-        counts: Counts,
+        counts: RoutingCounts,
         clock: Callable[[], float],
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
@@ -125,7 +125,7 @@ class DestinationGroup:
         `entrance` returns the entry of pipelines. With `sticky`, waiting batches stay with their destination.
         """
         self.destinations = [
-            Destination(self, name, pipelines, Availability(failures, retry_interval, return_time))
+            RoutingDestination(self, name, pipelines, Availability(failures, retry_interval, return_time))
             for name, pipelines in names.items()
         ]
         self._sticky = sticky
@@ -155,7 +155,7 @@ class DestinationGroup:
                 handle.cancel()
         self._timer = self._soon = None
 
-    def preferred(self, batch: Batch) -> Sequence[Destination]:  # noqa: ARG002 - other orders read the batch
+    def preferred(self, batch: Batch) -> Sequence[RoutingDestination]:  # noqa: ARG002 - other orders read the batch
         """Return the destinations in the order in which they are tried for a batch."""
         return self.destinations
 
@@ -204,13 +204,13 @@ class DestinationGroup:
         usable = self._usable(self.destinations, self._clock())
         return min((max(fills.get(name, 0.0) for name in one.pipelines) for one in usable), default=0.0)
 
-    def delivered(self, destination: Destination, seconds: float) -> None:  # noqa: ARG002 - other orders read the time
+    def delivered(self, destination: RoutingDestination, seconds: float) -> None:  # noqa: ARG002 - other orders read the time
         """Record that an attempt of an exporter of the destination succeeded after `seconds`."""
         if destination.state.delivered(self._clock()):
             self._log.info("destination works again", destination=destination.name)
             self._sweep_soon()
 
-    def failed(self, destination: Destination, batch: Batch, error: ConsumeError, *, ours: bool) -> Move:
+    def failed(self, destination: RoutingDestination, batch: Batch, error: ConsumeError, *, ours: bool) -> Move:
         """Record a failure of the destination; move the batch to another one, if it is `ours`."""
         now = self._clock()
         if not isinstance(error, (Overloaded, *_ABOUT_THE_DATA)) and destination.state.failed(now):
@@ -232,48 +232,50 @@ class DestinationGroup:
         batch.tried = before
         return Move.LATER
 
-    def went_down(self, destination: Destination, reason: str) -> None:
+    def went_down(self, destination: RoutingDestination, reason: str) -> None:
         """Report that a destination is down, and move what waits for it."""
         self._log.warning("destination is down; others get its data", destination=destination.name, error=reason)
         self._sweep_soon()
 
-    def _choices(self, batch: Batch, now: float) -> Iterator[Destination]:
+    def _choices(self, batch: Batch, now: float) -> Iterator[RoutingDestination]:
         """Yield the destinations to try for a batch. Those that are down come only if there is no other."""
-        others: list[Destination] = []
+        others: list[RoutingDestination] = []
         any_works = False
         for destination in self.preferred(batch):
             if not destination.blocked(now) and destination.state.takes(now):
-                any_works = any_works or destination.state.condition is not Condition.DOWN
+                any_works = any_works or destination.state.readiness is not Readiness.DOWN
                 yield destination
             else:
                 others.append(destination)
-        others.sort(key=lambda each: (each.blocked(now), each.state.condition))
+        others.sort(key=lambda each: (each.blocked(now), each.state.readiness))
         for destination in others:
-            if not any_works or destination.state.condition is Condition.RETURNING:
+            if not any_works or destination.state.readiness is Readiness.RETURNING:
                 yield destination
 
-    def _usable(self, ordered: Sequence[Destination], now: float) -> Sequence[Destination]:
+    def _usable(self, ordered: Sequence[RoutingDestination], now: float) -> Sequence[RoutingDestination]:
         """Return the destinations that may get a batch now; all of them if there is none. Changes nothing."""
         return [each for each in ordered if not each.blocked(now) and each.state.usable(now)] or ordered
 
-    def _forward(self, source: Destination, batch: Batch, others: Sequence[Destination], *, wait: bool = False) -> bool:
+    def _forward(
+        self, source: RoutingDestination, batch: Batch, others: Sequence[RoutingDestination], *, wait: bool = False
+    ) -> bool:
         """Move a batch from `source` to the first of `others` that works and accepts it; return whether one did.
 
         With `wait`, the first one without capacity calls `_sweep` when it has some.
         """
         now = self._clock()
         working = [each for each in others if not each.blocked(now) and each.state.usable(now)]
-        working.sort(key=lambda each: each.state.condition)
+        working.sort(key=lambda each: each.state.readiness)
         for destination in working:
-            if destination.state.condition is Condition.DOWN and source.state.condition is not Condition.DOWN:
+            if destination.state.readiness is Readiness.DOWN and source.state.readiness is not Readiness.DOWN:
                 continue  # a destination that works need not test another one with its own data
             entrance = self._entrance(destination.pipelines)
             refusal = entrance.refusal(batch)
             if refusal is not None:
-                if wait and destination.state.condition is not Condition.DOWN and not self._offer.waiting:
+                if wait and destination.state.readiness is not Readiness.DOWN and not self._offer.waiting:
                     self._offer.wait(refusal)
                 continue
-            if destination.state.condition is Condition.DOWN:
+            if destination.state.readiness is Readiness.DOWN:
                 destination.state.takes(now)
             try:
                 entrance.transfer(batch)
@@ -288,12 +290,14 @@ class DestinationGroup:
         self._soon = None
         now = self._clock()
         for source in self.destinations:
-            stuck = source.blocked(now) or source.state.condition is Condition.DOWN
+            stuck = source.blocked(now) or source.state.readiness is Readiness.DOWN
             if not stuck or self._sticky or not source.outlets.movable:
                 continue
             others = [each for each in self.destinations if each is not source]
 
-            def forward(batch: Batch, source: Destination = source, others: list[Destination] = others) -> bool:
+            def forward(
+                batch: Batch, source: RoutingDestination = source, others: list[RoutingDestination] = others
+            ) -> bool:
                 before, batch.tried = batch.tried, {}
                 if self._forward(source, batch, others, wait=True):
                     return True

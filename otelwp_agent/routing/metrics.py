@@ -31,7 +31,7 @@ INSTRUMENTS = (FORWARDED, MOVED, SHARE)
 
 
 class DestinationMetrics:
-    """The counters of one connector (`routing.destinations.Counts`)."""
+    """The counters of one connector (`routing.destinations.RoutingCounts`)."""
 
     def __init__(self, registry: Registry, connector: str) -> None:
         """Count for `connector`."""

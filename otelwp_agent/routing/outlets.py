@@ -25,7 +25,7 @@ class Move(Enum):
 
 
 class SendWatcher(Protocol):
-    """Is told the results of an exporter's attempts to send."""
+    """Gets reports of an exporter's attempts to send."""
 
     def delivered(self, seconds: float) -> None:
         """Record an attempt that the backend answered with success after `seconds`."""

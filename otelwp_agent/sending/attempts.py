@@ -71,7 +71,7 @@ class Attempts:
     ) -> None:
         """Send with `exporter`; one attempt takes at most `timeout` seconds (0: no limit).
 
-        `watchers` are told of successes here; `Delivery` tells them of failures.
+        Reports successes to `watchers`; `Delivery` reports failures to them.
         """
         self._exporter = exporter
         self._clock = exporter.context.clock

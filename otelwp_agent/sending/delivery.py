@@ -76,7 +76,7 @@ class Delivery:
     ) -> None:
         """Send with `attempts` for the exporter with the id `exporter`, at most `max_bytes` (`None`: no limit) at once.
 
-        `deliveries` counts the outcomes by tenant; `watchers` are told of failures and may move a batch.
+        `deliveries` counts the outcomes by tenant; failures are reported to `watchers`, which may move a batch.
 
         `journaled`: a journal keeps what is sent here, so what cannot be delivered or kept when the agent stops is not
         lost. `throttled_by_tenant` is that of the exporter.

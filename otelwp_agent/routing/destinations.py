@@ -17,11 +17,12 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from otelwp_agent.capacity import Offer
 from otelwp_agent.errors import ConsumeError, MalformedError, Overloaded, PermanentError, RetryableError, TooLargeError
 from otelwp_agent.routing.availability import Availability, Readiness
+from otelwp_agent.routing.figures import LiveFigures
 from otelwp_agent.routing.outlets import Move, Outlets
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import structlog
 
     from otelwp_agent.model.batch import Batch
+    from otelwp_agent.routing.strategies import Strategy
 
 LOOK_AGAIN = 1.0
 """Seconds after which a group with a destination that is not up looks for batches to move."""
@@ -72,6 +74,7 @@ class RoutingDestination:
         self.name = name
         self.pipelines = tuple(pipelines)
         self.state = state
+        self.figures = LiveFigures()
         self.outlets = _NO_OUTLETS
         self._group = group
 
@@ -111,6 +114,7 @@ class DestinationGroup:
         self,
         names: Mapping[str, Sequence[str]],
         *,
+        strategy: Strategy,
         failures: int,
         retry_interval: float,
         return_time: float,
@@ -120,7 +124,7 @@ class DestinationGroup:
         clock: Callable[[], float],
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
-        """Forward to the destinations `names` (with their pipelines), in this order of preference.
+        """Forward to the destinations `names` (with their pipelines), in the order of `strategy`.
 
         `entrance` returns the entry of pipelines. With `sticky`, waiting batches stay with their destination.
         """
@@ -128,6 +132,7 @@ class DestinationGroup:
             RoutingDestination(self, name, pipelines, Availability(failures, retry_interval, return_time))
             for name, pipelines in names.items()
         ]
+        self._strategy = strategy
         self._sticky = sticky
         self._entrance = entrance
         self._counts = counts
@@ -155,20 +160,17 @@ class DestinationGroup:
                 handle.cancel()
         self._timer = self._soon = None
 
-    def preferred(self, batch: Batch) -> Sequence[RoutingDestination]:  # noqa: ARG002 - other orders read the batch
-        """Return the destinations in the order in which they are tried for a batch."""
-        return self.destinations
-
     def consume(self, batch: Batch) -> None:
         """Forward the batch to one destination, or raise with nothing accepted."""
         first: RetryableError | None = None
-        for destination in self._choices(batch, self._clock()):
+        for destination in self._choices(self._clock()):
             try:
                 self._entrance(destination.pipelines).consume(batch)
             except RetryableError as refusal:
                 first = first or refusal.with_traceback(None)
                 continue
             self._counts.forwarded(destination.name, batch.items)
+            self._strategy.chosen(destination.name, batch.items)
             return
         assert first is not None  # noqa: S101 - there is a destination
         try:
@@ -179,7 +181,8 @@ class DestinationGroup:
     def refusal(self, batch: Batch) -> RetryableError | None:
         """Return the error if every destination that may get the batch would refuse it now, else `None`."""
         first: RetryableError | None = None
-        for destination in self._usable(self.preferred(batch), self._clock()):
+        now = self._clock()
+        for destination in self._usable(self._ordered(now), now):
             refusal = self._entrance(destination.pipelines).refusal(batch)
             if refusal is None:
                 return None
@@ -204,15 +207,19 @@ class DestinationGroup:
         usable = self._usable(self.destinations, self._clock())
         return min((max(fills.get(name, 0.0) for name in one.pipelines) for one in usable), default=0.0)
 
-    def delivered(self, destination: RoutingDestination, seconds: float) -> None:  # noqa: ARG002 - other orders read the time
+    def delivered(self, destination: RoutingDestination, seconds: float) -> None:
         """Record that an attempt of an exporter of the destination succeeded after `seconds`."""
-        if destination.state.delivered(self._clock()):
+        now = self._clock()
+        destination.figures.delivered(now, seconds)
+        if destination.state.delivered(now):
             self._log.info("destination works again", destination=destination.name)
             self._sweep_soon()
 
     def failed(self, destination: RoutingDestination, batch: Batch, error: ConsumeError, *, ours: bool) -> Move:
         """Record a failure of the destination; move the batch to another one, if it is `ours`."""
         now = self._clock()
+        if not isinstance(error, _ABOUT_THE_DATA):
+            destination.figures.failed(now)
         if not isinstance(error, (Overloaded, *_ABOUT_THE_DATA)) and destination.state.failed(now):
             self.went_down(destination, str(error))
         if destination.blocked(now):
@@ -221,9 +228,10 @@ class DestinationGroup:
         if not ours or not destination.outlets.movable or (self._sticky and not permanent):
             return Move.NONE
         tried = {**batch.tried, destination.name: permanent}
-        others = [each for each in self.preferred(batch) if each.name not in tried]
+        ordered = self._ordered(now)
+        others = [each for each in ordered if each.name not in tried]
         if not others and permanent:
-            others = [each for each in self.preferred(batch) if not tried[each.name]]
+            others = [each for each in ordered if not tried[each.name]]
         if not others:
             return Move.NONE
         before, batch.tried = batch.tried, tried
@@ -237,11 +245,15 @@ class DestinationGroup:
         self._log.warning("destination is down; others get its data", destination=destination.name, error=reason)
         self._sweep_soon()
 
-    def _choices(self, batch: Batch, now: float) -> Iterator[RoutingDestination]:
+    def _ordered(self, now: float) -> list[RoutingDestination]:
+        """Return the destinations, the preferred one first."""
+        return cast("list[RoutingDestination]", self._strategy.order(self.destinations, now))
+
+    def _choices(self, now: float) -> Iterator[RoutingDestination]:
         """Yield the destinations to try for a batch. Those that are down come only if there is no other."""
         others: list[RoutingDestination] = []
         any_works = False
-        for destination in self.preferred(batch):
+        for destination in self._ordered(now):
             if not destination.blocked(now) and destination.state.takes(now):
                 any_works = any_works or destination.state.readiness is not Readiness.DOWN
                 yield destination
@@ -293,7 +305,7 @@ class DestinationGroup:
             stuck = source.blocked(now) or source.state.readiness is Readiness.DOWN
             if not stuck or self._sticky or not source.outlets.movable:
                 continue
-            others = [each for each in self.destinations if each is not source]
+            others = [each for each in self._ordered(now) if each is not source]
 
             def forward(
                 batch: Batch, source: RoutingDestination = source, others: list[RoutingDestination] = others

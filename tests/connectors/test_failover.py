@@ -57,7 +57,7 @@ def play(loop, scenario, graph=GRAPH):
 
 
 def condition(running):
-    return running.graph.connectors[next(iter(running.graph.connectors))].health().details["levels"]["traces"]
+    return running.graph.connectors[next(iter(running.graph.connectors))].health().details["destinations"]["traces"]
 
 
 def delivered(receipts):
@@ -192,7 +192,7 @@ def test_while_every_level_is_down_batches_wait_and_the_first_that_works_gets_th
         receipts = [running.hand.receive() for _ in range(15)]
         await asyncio.sleep(10)
         assert not connector.health().healthy
-        assert "every level is down for traces" in connector.health().message
+        assert "every destination is down for traces" in connector.health().message
         running.sink_second.error = None
         await asyncio.sleep(60)
         assert delivered(receipts) == 15

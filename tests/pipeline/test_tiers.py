@@ -39,7 +39,7 @@ ENABLED = {
     Tier.ENTERPRISE: {
         Kind.PROCESSOR: {"encryption"},
         Kind.EXPORTER: {"managed"},
-        Kind.CONNECTOR: {"failover", "routing"},
+        Kind.CONNECTOR: {"failover", "routing", "smart_routing"},
         Kind.EXTENSION: {
             "admin_api",
             "api_key",

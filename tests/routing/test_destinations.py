@@ -11,6 +11,7 @@ from otelwp_agent.capacity import Capacity
 from otelwp_agent.errors import ForbiddenError, MalformedError, Overloaded, RetryableError
 from otelwp_agent.routing.destinations import LOOK_AGAIN, DestinationGroup
 from otelwp_agent.routing.outlets import Move, Outlets
+from otelwp_agent.routing.strategies import Strategy
 from otelwp_agent.testing import Catcher
 from otelwp_agent.testing.fake_time import run
 from tests.kit.senders import a_request
@@ -55,6 +56,7 @@ class Group:
         settings = {"failures": 2, "retry_interval": 10.0, "return_time": 20.0, "sticky": False} | settings
         self.group = DestinationGroup(
             {name: [name] for name in names},
+            strategy=Strategy(),
             entrance=lambda pipelines: self.entries[pipelines[0]],
             counts=self,
             clock=self.clock,

@@ -145,7 +145,7 @@ class Running:
         graph.adopt()
         self.graph = graph
         if before is not None:
-            await before.retire(graph, self.clock() + 5)
+            await before.retire(graph, self.clock() + 60)
         return graph
 
     def __getattr__(self, name):
@@ -161,11 +161,11 @@ class Running:
                 return component
         raise AttributeError(name)
 
-    async def stop(self, seconds=5):
+    async def stop(self, seconds=60):
         return await self.graph.retire(None, self.clock() + seconds)
 
 
-async def until(condition, seconds=5):
+async def until(condition, seconds=60):
     """Wait until `condition()` holds."""
     async with asyncio.timeout(seconds):
         while not condition():

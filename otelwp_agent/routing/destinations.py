@@ -9,8 +9,7 @@ Invariants:
 * A batch moves as a whole, with its receipts: the exporter that gives it up releases it in the same call in which the
   other destination accepts it. A batch that is being sent does not move before the attempt has ended.
 * A batch that failed moves to each destination once (`Batch.tried`), and back only if all others have refused it
-  permanently. Batches that wait for a destination that is
-  down move whenever another one works.
+  permanently. Batches that wait for a destination that is down move whenever another one works.
 * While any destination works, none that is down gets a batch, except one test in `retry_interval`.
 """
 
@@ -57,7 +56,7 @@ class Entrance(Protocol):
 
 
 class RoutingCounts(Protocol):
-    """RoutingCounts what a group does."""
+    """Counts what a group of destinations does."""
 
     def forwarded(self, destination: str, items: int) -> None:
         """Count items that a destination has accepted."""

@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
 
-from otelwp_agent.processors.wordpress import credentials
+from otelwp_agent.telemetry import credentials
 
 if TYPE_CHECKING:
     from collections.abc import Collection

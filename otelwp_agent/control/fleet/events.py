@@ -54,6 +54,7 @@ class EventSource(NamedTuple):
     installation: str
     plugin_version: str
     environment: str
+    site_id: str
     sdk_language: str
     cms_version: str
     php_version: str
@@ -123,6 +124,7 @@ def _record(connection: Connection, events: Sequence[PluginEvent], now: datetime
                     id_,
                     plugin.plugin_version,
                     plugin.environment,
+                    plugin.site_id,
                     plugin.sdk_language,
                     plugin.cms_version,
                     plugin.php_version,

@@ -64,7 +64,7 @@ async def test_toggles_and_notices_are_in_the_reply(agent):
 
     def change(connection):
         register_version(connection, SETUP, "woocommerce", "1.4.0", notes="Faster")
-        set_toggle(connection, SETUP, id_, "block_plugin", value=True, reason="CVE")
+        set_toggle(connection, SETUP, id_, "block_plugin", value=True, reason="CVE", confirmed=True)
         return notify_upgrade(connection, SETUP, id_)
 
     notice = await agent.write(change)

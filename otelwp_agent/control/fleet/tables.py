@@ -90,9 +90,11 @@ TOGGLES = Table(
     Column("expires_at", UtcTime),
     Column("updated_by", String(200), nullable=False),
     Column("updated", UtcTime, nullable=False),
+    Column("pending", Boolean, nullable=False),
     UniqueConstraint("installation", "toggle_key"),
 )
-"""The last value of each toggle of an installation. A toggle that has expired has no effect."""
+"""The last value of each toggle of an installation. A toggle that has expired, or is `pending` because it waits for a
+second operator, has no effect."""
 
 NOTIFICATIONS = Table(
     "plugin_upgrade_notifications",

@@ -38,6 +38,8 @@ class Toggle:
     expires_at: datetime | None
     updated_by: str
     updated: datetime
+    pending: bool = False
+    """Whether it waits for a second operator, and has no effect yet."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the toggle for JSON output."""
@@ -50,6 +52,7 @@ class Toggle:
             "expires_at": None if self.expires_at is None else self.expires_at.isoformat(),
             "updated_by": self.updated_by,
             "updated": self.updated.isoformat(),
+            "state": "pending" if self.pending else "set",
         }
 
 
@@ -62,8 +65,13 @@ def set_toggle(  # noqa: PLR0913 - the columns of a toggle
     value: bool,
     reason: str = "",
     expires_at: datetime | None = None,
+    confirmed: bool = False,
 ) -> Toggle:
-    """Set a toggle of an installation; its next heartbeat is answered with it."""
+    """Set a toggle of an installation; its next heartbeat is answered with it.
+
+    A plugin is blocked only if the change is `confirmed`, or if a second operator sets the toggle in the same way.
+    Until then, the toggle is pending.
+    """
     change = Mutation(connection, actor)
     plugin = get_installation(connection, installation)
     if key not in KEYS:
@@ -73,8 +81,7 @@ def set_toggle(  # noqa: PLR0913 - the columns of a toggle
     elif key == BLOCK and value:
         raise InvalidValueError(f"`{BLOCK}` needs a reason: say why this plugin must not run")
     expires_at = values.future(expires_at, change.now)
-    where = (TOGGLES.c.installation == installation) & (TOGGLES.c.toggle_key == key)
-    row = connection.execute(select(TOGGLES).where(where)).one_or_none()
+    row = connection.execute(_one(installation, key)).one_or_none()
     before = None if row is None else _toggle(row)
     after = Toggle(
         str(uuid.uuid4()) if before is None else before.id,
@@ -85,24 +92,42 @@ def set_toggle(  # noqa: PLR0913 - the columns of a toggle
         expires_at,
         actor.name,
         change.now,
+        pending=key == BLOCK and value and not confirmed and not _is_second(before, actor, change.now),
     )
-    new = {
-        "toggle_value": value,
-        "reason": reason,
-        "expires_at": expires_at,
-        "updated_by": actor.name,
-        "updated": change.now,
-    }
-    if before is None:
-        connection.execute(insert(TOGGLES).values(id=after.id, installation=installation, toggle_key=key, **new))
-    else:
-        connection.execute(update(TOGGLES).where(where).values(**new))
-    if key == BLOCK:
+    _store(connection, before, after)
+    if key == BLOCK and not after.pending:
         # The next heartbeat or check of the monitor finds out whether it is outdated.
         status = BLOCKED if value else ACTIVE if plugin.status == BLOCKED else plugin.status
         connection.execute(update(INSTALLATIONS).where(INSTALLATIONS.c.id == installation).values(status=status))
     change.audit("toggle.set", installation, None if before is None else before.to_json(), after.to_json())
     return after
+
+
+def _is_second(before: Toggle | None, actor: Actor, now: datetime) -> bool:
+    """Return whether another operator has set a toggle to true before, or it is in effect already."""
+    if before is None or not before.value or (before.expires_at is not None and before.expires_at <= now):
+        return False
+    return not before.pending or before.updated_by != actor.name
+
+
+def _store(connection: Connection, before: Toggle | None, after: Toggle) -> None:
+    new = {
+        "toggle_value": after.value,
+        "reason": after.reason,
+        "expires_at": after.expires_at,
+        "updated_by": after.updated_by,
+        "updated": after.updated,
+        "pending": after.pending,
+    }
+    if before is None:
+        identity = {"id": after.id, "installation": after.installation, "toggle_key": after.key}
+        connection.execute(insert(TOGGLES).values(**identity, **new))
+    else:
+        connection.execute(update(TOGGLES).where(TOGGLES.c.id == after.id).values(**new))
+
+
+def _one(installation: str, key: str) -> Select[Any]:
+    return select(TOGGLES).where(TOGGLES.c.installation == installation, TOGGLES.c.toggle_key == key)
 
 
 def active_toggles(connection: Connection, installations: Collection[str], now: datetime) -> dict[str, list[Toggle]]:
@@ -116,8 +141,14 @@ def active_toggles(connection: Connection, installations: Collection[str], now: 
 
 def _active(now: datetime) -> Select[Any]:
     return select(TOGGLES).where(
-        TOGGLES.c.toggle_value, or_(TOGGLES.c.expires_at.is_(None), TOGGLES.c.expires_at > now)
+        TOGGLES.c.toggle_value, ~TOGGLES.c.pending, or_(TOGGLES.c.expires_at.is_(None), TOGGLES.c.expires_at > now)
     )
+
+
+def list_toggles(connection: Connection, installation: str) -> list[Toggle]:
+    """Return all toggles of an installation that were ever set."""
+    query = select(TOGGLES).where(TOGGLES.c.installation == installation).order_by(TOGGLES.c.toggle_key)
+    return [_toggle(row) for row in connection.execute(query)]
 
 
 def _toggle(row: Row[Any]) -> Toggle:
@@ -130,4 +161,5 @@ def _toggle(row: Row[Any]) -> Toggle:
         row.expires_at,
         row.updated_by,
         row.updated,
+        row.pending,
     )

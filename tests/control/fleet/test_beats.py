@@ -60,7 +60,7 @@ def test_the_status_follows_from_version_and_toggles(fleet, actor):
     register_version(fleet, actor, "woocommerce", "1.4.0")
     (first,) = sent(fleet, beat())
     assert get_installation(fleet, first.installation).status == "outdated"
-    set_toggle(fleet, actor, first.installation, "block_plugin", value=True, reason="CVE", expires_at=None)
+    set_toggle(fleet, actor, first.installation, "block_plugin", value=True, reason="CVE", confirmed=True)
     assert get_installation(fleet, first.installation).status == "blocked"
     (blocked,) = sent(fleet, beat(plugin_version="1.4.0"))
     assert [(toggle.key, toggle.value) for toggle in blocked.toggles] == [("block_plugin", True)]

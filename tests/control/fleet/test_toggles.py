@@ -4,7 +4,7 @@ import pytest
 
 from otelwp_agent.control import audit
 from otelwp_agent.control.errors import InvalidValueError, UnknownNameError
-from otelwp_agent.control.fleet.toggles import active_toggles, set_toggle
+from otelwp_agent.control.fleet.toggles import active_toggles, list_toggles, set_toggle
 from otelwp_agent.control.mutation import Actor
 from tests.kit.fleet import beat, sent
 
@@ -52,3 +52,23 @@ def test_what_is_refused(fleet, actor, arguments, message):
 def test_an_unknown_installation(fleet, actor):
     with pytest.raises(UnknownNameError, match="fleet list"):
         set_toggle(fleet, actor, "none", "rate_limit", value=True)
+
+
+def test_a_plugin_is_blocked_by_two_operators(fleet, actor):
+    (plugin,) = sent(fleet, beat())
+    id_ = plugin.installation
+
+    def block(name, **more):
+        return set_toggle(fleet, Actor(name), id_, "block_plugin", value=True, reason="CVE", **more)
+
+    assert block("operator:alice").pending
+    assert block("operator:alice").pending, "the same operator does not count twice"
+    assert sent(fleet, beat())[0].toggles == ()
+    second = block("operator:bob")
+    assert (second.pending, second.to_json()["state"]) == (False, "set")
+    assert [toggle.key for toggle in sent(fleet, beat())[0].toggles] == ["block_plugin"]
+    assert not block("operator:alice").pending, "it is in effect: the reason can be changed by one operator"
+    set_toggle(fleet, Actor("operator:alice"), id_, "block_plugin", value=False)
+    assert block("operator:bob").pending, "it was unblocked meanwhile"
+    assert not block("cli:root", confirmed=True).pending
+    assert [each.key for each in list_toggles(fleet, id_)] == ["block_plugin"]

@@ -85,6 +85,7 @@ def _create_toggles_and_notifications() -> None:
         sa.Column("expires_at", UtcTime),
         sa.Column("updated_by", sa.String(200), nullable=False),
         sa.Column("updated", UtcTime, nullable=False),
+        sa.Column("pending", sa.Boolean, nullable=False),
         sa.UniqueConstraint("installation", "toggle_key", name="uq_plugin_ops_toggles_installation"),
     )
     op.create_table(

@@ -42,6 +42,7 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
         "client_certificate",
         "control_store",
         "delivery_statements",
+        "fleet",
         "headers_setter",
         "health_check",
         "license_server",

@@ -89,7 +89,7 @@ def notify_upgrade(connection: Connection, actor: Actor, installation: str, chan
         plugin.plugin_version,
         latest,
         channel,
-        _priority(connection, plugin.cms, plugin.plugin_version, latest),
+        upgrade_priority(connection, plugin.cms, plugin.plugin_version, latest),
         mutation.now,
         None,
         None,
@@ -157,7 +157,7 @@ def list_notices(connection: Connection, installation: str, limit: int = 20) -> 
     return [_notice(row) for row in connection.execute(query)]
 
 
-def _priority(connection: Connection, cms: str, before: str, after: str) -> str:
+def upgrade_priority(connection: Connection, cms: str, before: str, after: str) -> str:
     """Return the priority of an update: critical if any version that it installs solves a security problem."""
     query = select(VERSIONS.c.version).where(VERSIONS.c.cms == cms, VERSIONS.c.is_critical)
     for (version,) in connection.execute(query):

@@ -7,6 +7,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import func, select
 
+from otelwp_agent.codecs.compact_jws import read_jws
+from otelwp_agent.codecs.ed25519_jws import is_signed_by
 from otelwp_agent.codecs.otlp_json import encode
 from otelwp_agent.control.errors import StoreLockedError
 from otelwp_agent.control.fleet.events import recent_events
@@ -15,7 +17,8 @@ from otelwp_agent.control.fleet.notifications import list_notices, notify_upgrad
 from otelwp_agent.control.fleet.tables import EVENTS, INSTALLATIONS
 from otelwp_agent.control.fleet.toggles import KEYS, set_toggle
 from otelwp_agent.control.fleet.versions import register_version
-from otelwp_agent.errors import Overloaded
+from otelwp_agent.errors import Overloaded, StartError
+from otelwp_agent.licensing.signatures import generate_key, private_pem, public_text
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.receivers.heartbeat import Config
 from tests.kit.fleet import EVENT, HEARTBEAT, NOW
@@ -228,3 +231,45 @@ def test_authentication_is_required():
     (((), message),) = Config().contradictions()
     assert "api_key/heartbeat" in message
     assert not [*Config(auth={"authenticator": "api_key"}).contradictions()]
+
+
+async def test_toggles_are_signed_for_the_installation(tmp_path):
+    key = generate_key()
+    file = tmp_path / "toggles.pem"
+    file.write_bytes(private_pem(key))
+    async with HeartbeatAgent(tmp_path, signing_key_file=str(file)) as agent:
+        reply = (await agent.post("heartbeat", HEARTBEAT))[2]
+        assert is_signed_by(reply["signed_toggles"], public_text(key))
+        claims = read_jws(reply["signed_toggles"], max_length=4096).claims
+        now = int(NOW.timestamp())
+        assert claims == {
+            "aud": "plugin",
+            "sub": reply["installation_id"],
+            "iat": now,
+            "exp": now + 3 * 3600,
+            "toggles": reply["toggles"],
+        }
+        other = generate_key()
+        file.write_bytes(private_pem(other))
+        agent.receiver.refresh()
+        reply = (await agent.post("heartbeat", HEARTBEAT))[2]
+        assert is_signed_by(reply["signed_toggles"], public_text(other))
+        file.write_text("no key")
+        agent.receiver.refresh()
+        assert not agent.receiver.health().healthy
+        assert (await agent.post("heartbeat", HEARTBEAT))[0] == 200, "the key before is used"
+
+
+async def test_without_a_valid_key_it_does_not_start(tmp_path):
+    file = tmp_path / "toggles.pem"
+    file.write_text("no key")
+    agent = HeartbeatAgent(tmp_path, signing_key_file=str(file))
+    with pytest.raises(StartError, match="Ed25519"):
+        await agent.__aenter__()
+    await agent.store.shutdown()
+
+
+def test_signed_toggles_must_last_until_the_next_heartbeat():
+    settings = {"auth": {"authenticator": "api_key"}, "interval": "6h"}
+    ((path, message),) = Config(**settings).contradictions()
+    assert (path, "interval" in message) == (("toggles_lifetime",), True)

@@ -37,7 +37,7 @@ from pydantic import Field, ValidationError
 from otelwp_agent.admin import problems
 from otelwp_agent.admin.problems import ProblemError
 from otelwp_agent.codecs.heartbeat.bodies import EventBody, HeartbeatBody, PluginBody, Word
-from otelwp_agent.component import ComponentConfig, Context, Factory, Kind, Receiver, Stability, Tier
+from otelwp_agent.component import ComponentConfig, ComponentHealth, Context, Factory, Kind, Receiver, Stability, Tier
 from otelwp_agent.config import blocks
 from otelwp_agent.config.references import ControlStoreRef
 from otelwp_agent.config.types import ByteSize, Endpoint, PositiveDuration
@@ -63,6 +63,7 @@ from otelwp_agent.telemetry.tasks import spawn
 from otelwp_agent.transport.http_messages import Head, Request, Response, Route
 from otelwp_agent.transport.http_server import HttpServer
 from otelwp_agent.transport.refusals import REFUSED_REQUESTS, refusals
+from otelwp_agent.transport.watched_file import WatchedFile
 
 if TYPE_CHECKING:
     import asyncio
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from otelwp_agent.config.document import Path
     from otelwp_agent.control.fleet.beats import Beat, RecordedBeat
     from otelwp_agent.control.fleet.events import PluginEvent, RecordedEvent
+    from otelwp_agent.control.fleet.signed_toggles import ToggleSigner
     from otelwp_agent.control.group_writer import GroupWriter
 
 B = TypeVar("B", bound=PluginBody)
@@ -108,6 +110,11 @@ class Config(ComponentConfig, blocks.HttpServer):
     """The attribute `service.name` of the telemetry."""
     interval: PositiveDuration = 3600.0
     """Time after which the next heartbeat is expected. The answers contain it, spread by 10 %."""
+    signing_key_file: str = ""
+    """File with the private key (Ed25519 in PEM, as `otelwp-agent license keygen` writes it) that signs the toggles in
+    the replies. It is read again when it changes. Default: toggles are not signed."""
+    toggles_lifetime: PositiveDuration = 3 * 3600.0
+    """Time after which signed toggles expire, if no toggle expires earlier. It must be longer than `interval`."""
     max_clock_skew: PositiveDuration = 300.0
     """Largest difference between `sent_at` and the clock of this host."""
 
@@ -117,6 +124,11 @@ class Config(ComponentConfig, blocks.HttpServer):
             yield (
                 (),
                 "a heartbeat belongs to the tenant of its API key: configure `auth.authenticator: api_key/heartbeat`",
+            )
+        if self.toggles_lifetime <= self.interval:
+            yield (
+                ("toggles_lifetime",),
+                "it must be longer than `interval`: toggles would expire between two heartbeats",
             )
 
 
@@ -129,6 +141,7 @@ class HeartbeatReceiver(Receiver):
         try:
             from otelwp_agent.control.fleet.beats import record_beats  # noqa: PLC0415 - the packages may be missing
             from otelwp_agent.control.fleet.events import record_events  # noqa: PLC0415 - the same
+            from otelwp_agent.control.fleet.signed_toggles import ToggleSigner  # noqa: PLC0415 - the same
             from otelwp_agent.control.group_writer import GroupWriter  # noqa: PLC0415 - the same
         except ModuleNotFoundError as error:
             raise StartError(
@@ -153,6 +166,13 @@ class HeartbeatReceiver(Receiver):
         self._events: GroupWriter[PluginEvent, RecordedEvent] = GroupWriter(
             lambda: access.store, lambda connection, events: record_events(connection, events, now())
         )
+        self._signer: ToggleSigner | None = None
+        self._key_file: WatchedFile | None = None
+        if config.signing_key_file:
+            self._signer = ToggleSigner(config.toggles_lifetime)
+            self._key_file = WatchedFile(
+                config.signing_key_file, self._signer.use, name=f"receivers/{receiver}", log=context.log
+            )
         self._telemetry = PluginTelemetry(context, config.service_name, self._seconds)
         routes: dict[str, Route] = {}
         for prefix in PREFIXES:
@@ -184,24 +204,44 @@ class HeartbeatReceiver(Receiver):
 
     async def start(self) -> None:
         """Listen; raise `StartError` and leave nothing open."""
-        await self._server.start()
+        if self._key_file is not None:
+            self._key_file.start()
+        try:
+            await self._server.start()
+        except BaseException:
+            self._stop_watching()
+            raise
         self.context.log.info(
             "receiver listening", transport="http", endpoint=self._server.address, port=self._server.port
         )
 
     async def shutdown(self) -> None:
         """Stop listening, and answer the requests that have begun to arrive."""
+        self._stop_watching()
         await self._server.shutdown()
         await self._beats.drain()
         await self._events.drain()
 
     def refresh(self) -> None:
-        """Read the certificates again."""
+        """Read the certificates again, and the signing key if it has changed."""
         self._server.reload_tls()
+        if self._key_file is not None:
+            self._key_file.check()
 
     def endpoints(self) -> Mapping[str, str]:
         """Return the listening address."""
         return {"http": self._server.address} if self._server.listening else {}
+
+    def health(self) -> ComponentHealth | None:
+        """Report a signing key that could not be read again."""
+        if self._key_file is None:
+            return super().health()
+        problem = self._key_file.problem
+        return ComponentHealth(self.context.kind, str(self.context.id), not problem, problem)
+
+    def _stop_watching(self) -> None:
+        if self._key_file is not None:
+            self._key_file.stop()
 
     def _seconds(self) -> float:
         return self.wall()  # tests replace it
@@ -241,7 +281,7 @@ class HeartbeatReceiver(Receiver):
             return self._problem(replayed_beat())
         self._accepted["heartbeat"].add()
         self._telemetry.forward_beat(self.next, head, beat, recorded.installation)
-        response = success(heartbeat_reply(recorded, self._interval))
+        response = success(heartbeat_reply(recorded, self._interval, self._signer, self.wall()))
         self._latency.observe(max(0.0, self.context.clock() - began))
         return response
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from otelwp_agent.control.fleet.beats import RecordedBeat
+    from otelwp_agent.control.fleet.signed_toggles import ToggleSigner
     from otelwp_agent.errors import ConsumeError
     from otelwp_agent.transport.http_messages import Head
 
@@ -61,14 +62,17 @@ def refused_event(refusal: str) -> RefusedBeatError:
     return RefusedBeatError("replayed", 409, "an event with this `event_id` was received before", "#/event_id")
 
 
-def heartbeat_reply(recorded: RecordedBeat, interval: float) -> dict[str, Any]:
-    """Return the answer to a heartbeat; the next one is expected after about `interval` seconds."""
+def heartbeat_reply(recorded: RecordedBeat, interval: float, signer: ToggleSigner | None, now: float) -> dict[str, Any]:
+    """Return the answer to a heartbeat; the next one is expected after about `interval` seconds.
+
+    `signer` signs the toggles, `now` is in seconds since 1970.
+    """
     from otelwp_agent.control.fleet.toggles import KEYS  # noqa: PLC0415 - the packages may be missing
 
     toggles = dict.fromkeys(KEYS, False)
     toggles.update({toggle.key: toggle.value for toggle in recorded.toggles})
     spread = random.uniform(1 - SPREAD, 1 + SPREAD)  # noqa: S311 - not for cryptography
-    return {
+    reply = {
         "status": "ok",
         "installation_id": recorded.installation,
         "toggles": toggles,
@@ -78,6 +82,9 @@ def heartbeat_reply(recorded: RecordedBeat, interval: float) -> dict[str, Any]:
         ],
         "next_heartbeat_seconds": round(interval * spread),
     }
+    if signer is not None:
+        reply["signed_toggles"] = signer.sign(recorded.installation, toggles, recorded.toggles, now)
+    return reply
 
 
 def success(value: Mapping[str, Any]) -> Response:

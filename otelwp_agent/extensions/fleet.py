@@ -77,7 +77,7 @@ class Config(ComponentConfig):
 
     store: ControlStoreRef = ControlStoreRef("control_store")
     """Id of the extension that opens the control store."""
-    interval: PositiveDuration = Field(60.0, ge=1)
+    interval: PositiveDuration = Field(300.0, ge=1)
     """Time between two checks whether work is due. The metrics of the fleet are updated as often."""
     event_retention: PositiveDuration = Field(30 * 86400.0, ge=2 * 86400)
     """Time after which events are deleted."""

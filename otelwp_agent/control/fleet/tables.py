@@ -46,6 +46,8 @@ INSTALLATIONS = Table(
     Index("ix_plugin_installations_tenant", "tenant", "cms"),
     Index("ix_plugin_installations_status", "status", "id"),
     Index("ix_plugin_installations_cms", "cms", "id"),
+    Index("ix_plugin_installations_status_cms", "status", "cms", "id"),
+    Index("ix_plugin_installations_last_heartbeat", "last_heartbeat"),
     Index("ix_plugin_installations_statistics", "cms", "status", "error_rate"),
 )
 """Installed plugins. `status` is `active`, `outdated`, `error` (no heartbeat for 48 hours) or `blocked`."""

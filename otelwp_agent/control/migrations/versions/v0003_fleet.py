@@ -44,6 +44,8 @@ def _create_installations() -> None:
     op.create_index("ix_plugin_installations_tenant", "plugin_installations", ["tenant", "cms"])
     op.create_index("ix_plugin_installations_status", "plugin_installations", ["status", "id"])
     op.create_index("ix_plugin_installations_cms", "plugin_installations", ["cms", "id"])
+    op.create_index("ix_plugin_installations_status_cms", "plugin_installations", ["status", "cms", "id"])
+    op.create_index("ix_plugin_installations_last_heartbeat", "plugin_installations", ["last_heartbeat"])
     op.create_index("ix_plugin_installations_statistics", "plugin_installations", ["cms", "status", "error_rate"])
     op.create_table(
         "plugin_versions_registry",

@@ -79,7 +79,7 @@ FULL = Overloaded("full")
 
 def answered(future):
     """Wait for the answer; a request that is never answered fails the test instead of stopping it."""
-    return asyncio.wait_for(future, 5)
+    return asyncio.wait_for(future, 60)
 
 
 async def test_what_waits_for_one_pipeline_is_not_fed_to_the_others_again(tmp_path):

@@ -67,6 +67,7 @@ def test_a_first_write_has_a_snapshot_each_context_twice_the_entries_and_a_commi
         (9, b"c", 2, 0),
     ]
     assert [spot[0] for spot in builder.spots] == [entry.offset for entry in entries]
+    assert (records[0].context, records[-1].context) == (0, 0), "only contexts and entries have one"
     commit = Commit.decode(records[-1].payload)
     assert (commit.entries, commit.accounts, list(commit.released)) == (range(7, 10), [ACCOUNT], [7])
     assert (commit.branches, commit.exporters) == ([(7, 0, "jaeger")], [("otlp_http", 3, 2, {}, 1)])

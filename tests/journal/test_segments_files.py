@@ -9,13 +9,14 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from otelwp_agent.at_rest.slots import key_ids
 from otelwp_agent.config.service import JournalConfig
 from otelwp_agent.journal import records
 from otelwp_agent.journal.journal import Journal
 from otelwp_agent.journal.segment import Segment
 from otelwp_agent.model.ledgers import Ledgers
 from otelwp_agent.telemetry.metrics import Registry
-from tests.journal.conftest import open_files
+from tests.journal.conftest import KEYS, PLAIN, open_files
 from tests.kit.graphs import until
 
 ADVICE = "find out who removes files there: only the agent may change this directory while it runs"
@@ -25,6 +26,19 @@ ADVICE = "find out who removes files there: only the agent may change this direc
 def log():
     with capture_logs() as lines:
         yield lines
+
+
+@PLAIN
+def test_keys_are_for_the_segments_that_begin_later(live):
+    store = live().journal._store
+    plain = store.newest()
+    for keys, ids in ((KEYS, list(KEYS.ids)), (None, [])):
+        store.use_keys(keys)
+        segment = store.newest()
+        assert segment is not plain
+        assert (key_ids(segment.data_key), segment.cipher is not None) == (ids, bool(ids))
+        assert store.newest() is segment
+    assert plain.cipher is None
 
 
 @pytest.mark.parametrize(

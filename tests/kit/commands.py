@@ -18,6 +18,7 @@ class Done:
 
 def run_command(*words):
     """Run `otelwp-agent` with these words; return the exit status and what was printed."""
+    assert words[0] != "run", "an agent needs a process of its own: use `Agent`"
     out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = main._run([str(word) for word in words])

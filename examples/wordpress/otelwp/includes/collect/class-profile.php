@@ -134,7 +134,7 @@ final class Profile {
 	private $stack = array();
 
 	/**
-	 * When the innermost call began or went on: nanoseconds of the monotonic clock.
+	 * When the innermost call began or continued: nanoseconds of the monotonic clock.
 	 *
 	 * @var int
 	 */

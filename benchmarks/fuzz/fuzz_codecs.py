@@ -28,6 +28,7 @@ from otelwp_agent.model.receipt import Outcome, Receipt  # noqa: E402
 from otelwp_agent.model.signal import Signal  # noqa: E402
 from tests.kit.checking import same_verdict  # noqa: E402
 from tests.kit.otlp import Maker  # noqa: E402
+from tests.kit.otlp_json import same_as_python  # noqa: E402
 
 CAPTURES = ROOT / "tests/data/captures"
 MADE = 60
@@ -44,7 +45,8 @@ def codecs(data: bytes) -> None:
 
 
 def as_json(signal: Signal, data: bytes) -> None:
-    """Decode JSON; the result must be a valid request and the same after encoding and decoding."""
+    """Decode JSON; the result must be that of the Python code, valid, and the same after encoding and decoding."""
+    same_as_python(signal, data)
     try:
         body = decode(signal, data)
     except MalformedError:

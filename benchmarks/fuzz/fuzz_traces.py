@@ -1,6 +1,7 @@
 """Feed any bytes to the readers of traces: the extension module must give the same result as Python, or give up.
 
-The same applies to counting the items of a message, and to finding the positions where a message or JSON can be cut.
+The same applies to counting the items of a message, to editing attributes, to converting JSON, and to finding the
+positions where a message or JSON can be cut.
 
 Bytes are used as a request, as a part of one (a resource, a scope, a span), and as the seed of an unusual request,
 because randomly changed requests are mostly invalid.
@@ -27,6 +28,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 from fuzzing import main  # noqa: E402 - beside this file
 
+from otelwp_agent.model import native as loaded  # noqa: E402
 from otelwp_agent.model import projection_pb2 as pb  # noqa: E402
 from otelwp_agent.model.json_slices import find_runs  # noqa: E402
 from otelwp_agent.model.projections import parse  # noqa: E402
@@ -34,7 +36,10 @@ from otelwp_agent.model.signal import Signal  # noqa: E402
 from otelwp_agent.sampling import traces as package  # noqa: E402
 from otelwp_agent.sampling.traces.framing import enclose, frame  # noqa: E402
 from tests.kit import checking, counting  # noqa: E402
+from tests.kit.attribute_edits import all_agree  # noqa: E402
 from tests.kit.otlp import Maker, delimited  # noqa: E402
+from tests.kit.otlp_json import same_as_python  # noqa: E402
+from tests.kit.stages import batch_of, build  # noqa: E402
 from tests.kit.traces import ALL_MARKS, OddTraces, agree, odd_request, request, span  # noqa: E402
 
 CAPTURES = ROOT / "tests/data/captures"
@@ -68,10 +73,27 @@ def load() -> Any:
     return module
 
 
-native = load()
+native = loaded.extension = load()
 _c = ctypes.CDLL(None)
 _c.malloc.restype = ctypes.c_void_p
 _scanner = ctypes.CDLL(native.__file__) if os.environ.get(LIBRARY) else None
+
+
+SIGNALS = list(Signal)
+EDITS = [
+    build("attributes", {"actions": actions, **filters})[0]
+    for actions, filters in (
+        ([{"key": "a", "action": "hash"}, {"key": "service.name", "value": "x" * 200, "action": "upsert"}], {}),
+        ([{"pattern": "[ae]", "action": "delete"}, {"key": "n", "from_attribute": "long", "action": "insert"}], {}),
+        (
+            [{"key": "n", "action": "extract", "pattern": "(?P<a>.)"}, {"key": "a", "action": "delete"}],
+            {
+                "include": {"match_type": "regexp", "span_names": ["."], "libraries": [{"name": ".?"}]},
+                "exclude": {"match_type": "regexp", "attributes": [{"key": "a", "value": "."}]},
+            },
+        ),
+    )
+]
 
 
 def traces(data: bytes) -> None:
@@ -91,6 +113,8 @@ def traces(data: bytes) -> None:
         agree(native, body, marks, name=name)
         counting.agree(body, native)
         checking.same_cuts(body, native)
+        all_agree(EDITS[len(data) % len(EDITS)], batch_of(body, 1, SIGNALS[len(data) // 3 % len(SIGNALS)]))
+    same_as_python(SIGNALS[len(data) % len(SIGNALS)], data)
     for target in (1, 100):
         assert native.find_runs(data, target) == find_runs(data, target)
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     Apply = Callable[[Attributes, Origin], bool]
     Source = Callable[[Attributes, Origin], bytes | None]
+    Rewrite = Callable[[bytes], bytes | None]
 
 Kind = Literal["insert", "update", "upsert", "delete", "hash", "extract", "convert"]
 ConvertedType = Literal["int", "double", "string"]
@@ -148,25 +149,31 @@ def _compile_set(action: Action) -> Apply:
 
 def _source(action: Action) -> Source:
     """Return a function that returns an action's value, or `None` if there is no value."""
+    value = value_of(action)
+    if not action.from_attribute:
+        return lambda _attributes, origin: value(origin)
+    key = action.from_attribute.encode()
+
+    def from_attribute(attributes: Attributes, origin: Origin) -> bytes | None:
+        attribute = find(attributes, key)
+        return value(origin) if attribute is None else attribute.value
+
+    return from_attribute
+
+
+def value_of(action: Action) -> Callable[[Origin], bytes | None]:
+    """Return a function that returns an action's value if it is not that of an attribute; `None` if there is none."""
     default = None if action.default is None else encode(action.default)
-    if action.from_attribute:
-        key = action.from_attribute.encode()
+    if not action.from_context:
+        fixed = default if action.value is None else encode(action.value)
+        return lambda _origin: fixed
+    name = action.from_context
 
-        def from_attribute(attributes: Attributes, _origin: Origin) -> bytes | None:
-            attribute = find(attributes, key)
-            return default if attribute is None else attribute.value
+    def from_sender(origin: Origin) -> bytes | None:
+        value = from_context(origin, name)
+        return default if value is None else value
 
-        return from_attribute
-    if action.from_context:
-        name = action.from_context
-
-        def from_sender(_attributes: Attributes, origin: Origin) -> bytes | None:
-            value = from_context(origin, name)
-            return default if value is None else value
-
-        return from_sender
-    value = default if action.value is None else encode(action.value)
-    return lambda _attributes, _origin: value
+    return from_sender
 
 
 def _named(action: Action) -> Callable[[bytes], bool]:
@@ -199,18 +206,26 @@ def _compile_hash(action: Action) -> Apply:
         changed = False
         for attribute in attributes:
             if named(attribute.key):
-                attribute.value = _hashed(attribute.value)
+                attribute.value = hashed(attribute.value)
                 changed = True
         return changed
 
     return apply
 
 
-def _hashed(value: bytes) -> bytes:
+def hashed(value: bytes) -> bytes:
     """Return the SHA-256 of a value in hexadecimal as a serialized AnyValue; "" for an empty value."""
+    if value[:1] == _STRING and 0 < len(value) - 2 == value[1] < 128:  # noqa: PLR2004 - the length of text is one byte
+        return _DIGEST + hashlib.sha256(value[2:]).hexdigest().encode()
     data = to_bytes(decode(value))
     digest = hashlib.sha256(data).hexdigest().encode() if data else b""
     return pb.AnyValue(string_value=digest).SerializeToString()
+
+
+_STRING = b"\n"
+"""The tag of `AnyValue.string_value`."""
+_DIGEST = _STRING + b"\x40"
+"""The tag and length of a text of 64 bytes."""
 
 
 def to_bytes(value: pb.AnyValue) -> bytes:
@@ -232,43 +247,66 @@ def to_bytes(value: pb.AnyValue) -> bytes:
 
 def _compile_extract(action: Action) -> Apply:
     key = action.key.encode()
-    pattern = re.compile(action.pattern)
-    groups = [(name.encode(), number) for name, number in pattern.groupindex.items()]
+    names, extract = extractor(action.pattern)
 
     def apply(attributes: Attributes, _origin: Origin) -> bool:
         attribute = find(attributes, key)
-        if attribute is None:
-            return False
-        value = decode(attribute.value)
-        if value.WhichOneof("value") != "string_value":
-            return False
-        match = pattern.search(value.string_value.decode(errors="replace"))
-        if match is None:
+        values = None if attribute is None else extract(attribute.value)
+        if values is None:
             return False
         changed = False
-        for name, number in groups:
-            text = match[number] or ""
-            changed |= put(attributes, name, pb.AnyValue(string_value=text.encode()).SerializeToString())
+        for name, value in zip(names, values, strict=True):
+            changed |= put(attributes, name, value)
         return changed
 
     return apply
 
 
+def extractor(expression: str) -> tuple[list[bytes], Callable[[bytes], tuple[bytes, ...] | None]]:
+    """Return the names of the groups of a regular expression, and a function from a value to the groups' values.
+
+    The function returns `None` if the value is not text or does not match.
+    """
+    pattern = re.compile(expression)
+    numbers = list(pattern.groupindex.values())
+
+    def extract(serialized: bytes) -> tuple[bytes, ...] | None:
+        value = decode(serialized)
+        if value.WhichOneof("value") != "string_value":
+            return None
+        match = pattern.search(value.string_value.decode(errors="replace"))
+        if match is None:
+            return None
+        texts = [(match[number] or "").encode() for number in numbers]
+        return tuple([pb.AnyValue(string_value=text).SerializeToString() for text in texts])
+
+    return [name.encode() for name in pattern.groupindex], extract
+
+
 def _compile_convert(action: Action) -> Apply:
     key = action.key.encode()
-    convert = {"int": _to_int, "double": _to_double, "string": _to_string}[action.converted_type]
+    convert = converter(action.converted_type)
 
     def apply(attributes: Attributes, _origin: Origin) -> bool:
         attribute = find(attributes, key)
-        if attribute is None:
+        converted = None if attribute is None else convert(attribute.value)
+        if attribute is None or converted is None:
             return False
-        converted = convert(decode(attribute.value))
-        if converted is None:
-            return False
-        attribute.value = converted.SerializeToString()
+        attribute.value = converted
         return True
 
     return apply
+
+
+def converter(type_: ConvertedType) -> Rewrite:
+    """Return a function that converts a value, and returns `None` if it has that type or cannot be converted."""
+    convert = {"int": _to_int, "double": _to_double, "string": _to_string}[type_]
+
+    def rewrite(value: bytes) -> bytes | None:
+        converted = convert(decode(value))
+        return None if converted is None else converted.SerializeToString()
+
+    return rewrite
 
 
 def _to_string(value: pb.AnyValue) -> pb.AnyValue | None:

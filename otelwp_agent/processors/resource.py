@@ -29,6 +29,7 @@ from otelwp_agent.component import ComponentConfig, Context, Effect, Factory, Ki
 from otelwp_agent.config.attribute_actions import AttributeAction  # noqa: TC001 - pydantic reads it
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.attribute_actions import compile_actions, from_context, header_of
+from otelwp_agent.model.attribute_edits import edit_resources
 from otelwp_agent.model.projections import parse
 
 if TYPE_CHECKING:
@@ -54,13 +55,22 @@ class ResourceProcessor(Processor):
     def __init__(self, config: Config, context: Context) -> None:
         """Compile the actions."""
         super().__init__(context)
-        self._apply = compile_actions([action.to_action() for action in config.attributes])
+        actions = [action.to_action() for action in config.attributes]
+        self._editor = edit_resources(actions)
+        self._apply = compile_actions(actions)
         self._sender_names = tuple(action.from_context for action in config.attributes if action.from_context)
         self.headers = tuple(map(header_of, self._sender_names))
         self._edited: OrderedDict[tuple[bytes | None, ...], bytes] = OrderedDict()
 
     def consume(self, batch: Batch) -> None:
         """Forward the batch with its resources changed."""
+        body = None if self._editor is None else self._editor.edit(batch.body, batch.origin)
+        if body is None:
+            body = self._edit_in_python(batch)
+        self.next.consume(batch if body is batch.body else batch.with_body(body))
+
+    def _edit_in_python(self, batch: Batch) -> bytes:
+        """Edit a batch without the extension module, or one with an unusual layout; return its body."""
         request = parse(pb.Resources.FromString, batch.body)
         changed = False
         sender = tuple([from_context(batch.origin, name) for name in self._sender_names])
@@ -70,7 +80,7 @@ class ResourceProcessor(Processor):
             if edited != resource:
                 group.resource = edited
                 changed = True
-        self.next.consume(batch.with_body(request.SerializeToString()) if changed else batch)
+        return request.SerializeToString() if changed else batch.body
 
     def _edit(self, resource: bytes, origin: Origin, sender: tuple[bytes | None, ...]) -> bytes:
         """Return the edited resource. Equal bytes from the same sender give equal bytes."""

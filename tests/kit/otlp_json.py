@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
 
+from otelwp_agent.codecs.otlp_json import decode, decoding
+from otelwp_agent.codecs.otlp_json.scalars import Wrong
+from otelwp_agent.errors import MalformedError
 from otelwp_agent.model.messages import request_class
-from tests.kit.otlp import full
+from tests.kit.otlp import full, meaning
 
 if TYPE_CHECKING:
     from otelwp_agent.model.signal import Signal
@@ -38,3 +41,26 @@ def reference_meaning(signal: Signal, document: Any) -> bytes:
     in_base64 = _with_ids(document, lambda value: base64.b64encode(bytes.fromhex(value)).decode())
     message = json_format.ParseDict(in_base64, request_class(signal)(), ignore_unknown_fields=True)
     return message.SerializeToString(deterministic=True)
+
+
+def same_as_python(signal: Signal, data: bytes) -> bool:
+    """Check that `decode` gives the result or error of the Python code; return whether C converted the document."""
+    table, converter = decoding._requests.get(signal) or decoding._request(signal)
+    try:
+        document = decoding._load(data)
+    except MalformedError:
+        return False
+    expected: bytes | str
+    try:
+        expected = meaning(signal, decoding._body(table, document, 1))
+    except Wrong as error:
+        expected = f"{decoding._place(error.path)}: {error}"
+    found: bytes | str
+    try:
+        found = meaning(signal, decode(signal, data))
+    except MalformedError as error:
+        found = str(error)
+    assert found == expected
+    quick = None if converter is None else converter.message(document)
+    assert quick is None or meaning(signal, quick) == expected
+    return quick is not None

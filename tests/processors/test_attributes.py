@@ -9,11 +9,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from pydantic import ValidationError
 
 from otelwp_agent.errors import MalformedError
+from otelwp_agent.model import native
 from otelwp_agent.model.batch import Origin
 from otelwp_agent.model.projections import POINT_KINDS
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.processors.attributes import Config, severity_number
-from tests.kit.otlp import full, meaning, signals_and_requests
+from tests.kit.attribute_edits import all_agree
+from tests.kit.otlp import full, signals_and_requests
 from tests.kit.stages import batch_of, build
 
 MARK = {"key": "mark", "value": "new", "action": "upsert"}
@@ -98,7 +100,12 @@ ACTIONS = st.lists(
     | st.fixed_dictionaries({"key": KEYS, "action": SETTERS, "from_attribute": KEYS})
     | st.fixed_dictionaries({"key": KEYS, "action": SETTERS, "from_context": st.sampled_from(["there", "gone"])})
     | st.fixed_dictionaries({"key": KEYS, "action": SETTERS, "from_attribute": KEYS, "default_value": st.just(2)})
-    | st.fixed_dictionaries({"pattern": st.just("^[ab]"), "action": st.just("delete")}),
+    | st.fixed_dictionaries({"pattern": st.sampled_from(["^[ab]", "e"]), "action": st.sampled_from(["delete", "hash"])})
+    | st.fixed_dictionaries({"key": KEYS, "pattern": st.just("^x"), "action": st.just("delete")})
+    | st.fixed_dictionaries({"key": KEYS, "pattern": st.just("(?P<quo>.)(?P<b>.*)"), "action": st.just("extract")})
+    | st.fixed_dictionaries(
+        {"key": KEYS, "action": st.just("convert"), "converted_type": st.sampled_from(["int", "double", "string"])}
+    ),
     min_size=1,
     max_size=4,
 )
@@ -108,20 +115,45 @@ FILTERS = st.sampled_from(
         {"include": {"match_type": "strict", "services": ["a", ""]}},
         {"exclude": {"match_type": "strict", "libraries": [{"name": ""}]}},
         {"exclude": {"match_type": "strict", "services": [""], "span_names": ["a"]}},
+        {"include": {"match_type": "regexp", "span_names": ["a|^$"], "span_kinds": ["SERVER|UNSPEC"]}},
+        {"include": {"match_type": "strict", "attributes": [{"key": "a"}]}},
+        {
+            "include": {"match_type": "regexp", "attributes": [{"key": "service.name", "value": "^.?$"}]},
+            "exclude": {"match_type": "strict", "libraries": [{"name": ""}], "attributes": [{"key": "a", "value": ""}]},
+        },
+        {"include": {"match_type": "strict", "metric_names": ["", "a"]}},
+        {"exclude": {"match_type": "regexp", "log_severity_number": {"min": 1}, "log_severity_texts": ["^.{0,9}$"]}},
+        {"include": {"match_type": "regexp", "log_bodies": [""]}},
     ]
 )
 
 
-@settings(max_examples=300)
+def agree(drawn, actions, filters):
+    stage, _ = build("attributes", {"actions": actions, **filters})
+    return all_agree(stage, batch_of(drawn[1], 1, drawn[0], Origin(headers={"there": "here"})))
+
+
+@settings(max_examples=150)
 @given(signals_and_requests(), ACTIONS, FILTERS)
-def test_the_quick_way_and_the_careful_way_agree(drawn, actions, filters):
+def test_all_ways_to_edit_agree(drawn, actions, filters):
+    agree(drawn, actions, filters)
+
+
+@settings(max_examples=80)
+@given(signals_and_requests(repeats=True), ACTIONS, FILTERS)
+def test_all_ways_to_edit_agree_on_fields_that_occur_twice(drawn, actions, filters):
+    agree(drawn, actions, filters)
+
+
+@settings(max_examples=100)
+@given(signals_and_requests(unknown=False), ACTIONS, FILTERS, st.data())
+def test_all_ways_to_edit_agree_on_broken_requests(drawn, actions, filters, data):
     signal, body = drawn
-    origin = Origin(headers={"there": "here"})
-    careful, catcher = build("attributes", {"actions": actions, **filters})
-    careful._shortcut = None
-    careful.consume(batch_of(body, 1, signal, origin))
-    quick = through(body, {"actions": actions, **filters}, signal, origin)
-    assert meaning(signal, quick) == meaning(signal, catcher.batches[0].body)
+    for _ in range(data.draw(st.integers(1, 2))):
+        place = data.draw(st.integers(0, len(body)))
+        more = data.draw(st.one_of(st.binary(max_size=3), st.sampled_from([b"\x80" * 5, b"\xca\x00\x02\x0a\x00"])))
+        body = body[:place] + more + body[place + data.draw(st.integers(0, 3)) :]
+    agree((signal, body), actions, filters)
 
 
 @pytest.mark.parametrize(
@@ -146,9 +178,17 @@ def test_actions_see_what_those_before_them_added(second, expected):
 def test_the_quick_way_is_taken_where_keys_are_absent(monkeypatch):
     options = {"actions": [MARK, {"key": "user.email", "action": "hash"}]}
     stage, catcher = build("attributes", {**options, "exclude": {"match_type": "strict", "services": ["svcB"]}})
+    stage._ways[Signal.TRACES] = (stage._prepare(Signal.TRACES)[0], None)
     monkeypatch.setattr(stage, "_apply", lambda *_: pytest.fail("read one by one"))
     stage.consume(batch_of(traces(), 5))
     assert marked(catcher.batches[0].body) == [ALL[0], ALL[1], ALL[3], ALL[4]]
+
+
+@pytest.mark.skipif(native.extension is None, reason="the extension module is not available")
+@settings(max_examples=60)
+@given(signals_and_requests(unknown=False), ACTIONS, FILTERS)
+def test_usual_requests_are_edited_in_c(drawn, actions, filters):
+    assert agree(drawn, actions, filters)
 
 
 @given(signals_and_requests())

@@ -7,6 +7,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from pydantic import ValidationError
 
 from otelwp_agent.errors import MalformedError, Overloaded
+from otelwp_agent.model import native
 from otelwp_agent.model.batch import Origin
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.processors import resource as module
@@ -80,7 +81,8 @@ def test_senders_are_distinguished():
     assert [[pair.value.string_value for pair in each] for each in got] == [["s", "a"], ["s", "b"], ["s"], ["s", "a"]]
 
 
-def test_equal_resources_are_edited_once(monkeypatch):
+def test_equal_resources_are_edited_once_in_python(monkeypatch):
+    monkeypatch.setattr(native, "extension", None)
     stage, _ = build("resource", {"attributes": [UPSERT]})
     worked_out = []
     apply = stage._apply
@@ -91,6 +93,7 @@ def test_equal_resources_are_edited_once(monkeypatch):
 
 
 def test_memory_of_resources_is_bounded(monkeypatch):
+    monkeypatch.setattr(native, "extension", None)
     monkeypatch.setattr(module, "_CACHED", 10)
     stage, catcher = build("resource", {"attributes": [UPSERT]})
     for number in range(50):

@@ -1,7 +1,7 @@
 """Convert OTLP/JSON to serialized protobuf.
 
-orjson parses the JSON, and each message's table (JSON key → function from value to serialized field) serializes it. The
-results for short attributes are cached.
+orjson parses the JSON, and each message's table (JSON key → function from value to serialized field) serializes it: in
+C if the extension module is available (`compiling`), else in Python, where the results for short attributes are cached.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from otelwp_agent.codecs.otlp_json import schema
+from otelwp_agent.codecs.otlp_json.compiling import Converter, compiled
 from otelwp_agent.codecs.otlp_json.memory import remembered
 from otelwp_agent.codecs.otlp_json.scalars import WIRE_TYPES, Wrong, scalar, wrong
 from otelwp_agent.errors import MalformedError
@@ -38,8 +39,10 @@ def decode(signal: Signal, data: bytes, max_items: int = DEFAULT_MAX_ITEMS) -> b
     Raises `TooLargeError` if a large document contains too many values for `max_items`. May run in any thread.
     """
     document = _load(data) if len(data) < json_slices.LARGE else json_slices.loads(data, _load, max_items, "all")
+    table, converter = _requests.get(signal) or _request(signal)
     try:
-        return _body(_requests.get(signal) or _request(signal), document, 1)
+        converted = None if converter is None else converter.message(document)
+        return _body(table, document, 1) if converted is None else converted
     except Wrong as error:
         message = f"{_place(error.path)}: {error}"
         raise MalformedError(message) from None
@@ -53,13 +56,17 @@ def _load(data: bytes) -> Any:  # noqa: ANN401 - any JSON value
         raise MalformedError(message) from None
 
 
-def _request(signal: Signal) -> Table:
+def _request(signal: Signal) -> tuple[Table, Converter | None]:
     """Build the tables of a signal's messages. Other threads see only complete tables."""
     tables = _tables.copy()
-    table = _table(schema.request(signal), tables)
+    descriptor = schema.request(signal)
+    table = _table(descriptor, tables)
     _tables.update(tables)
-    _requests[signal] = table
-    return table
+    converter = compiled(descriptor, tables)
+    if converter is not None:
+        _converters.update(dict.fromkeys(converter.messages, converter))
+    _requests[signal] = table, converter
+    return table, converter
 
 
 def _place(path: list[str | int]) -> str:
@@ -103,7 +110,9 @@ def _table(descriptor: Descriptor, tables: dict[str, Table]) -> Table:
 
 
 _tables: dict[str, Table] = {}
-_requests: dict[Signal, Table] = {}
+_converters: dict[str, Converter] = {}
+"""For each message type, by its full name, a converter with its table."""
+_requests: dict[Signal, tuple[Table, Converter | None]] = {}
 
 
 def _field(field: FieldDescriptor, tables: dict[str, Table], *, repeated: bool) -> Field:
@@ -113,8 +122,8 @@ def _field(field: FieldDescriptor, tables: dict[str, Table], *, repeated: bool) 
         if not repeated:
             return _message(tag, table)
         if field.message_type.full_name == schema.KEY_VALUE:
-            return _attributes(tag, table)
-        return _messages(tag, table)
+            return _attributes(tag, table, field)
+        return _messages(tag, table, field)
     if not repeated:
         return scalar(field, tag)
     if WIRE_TYPES.get(field.type) == WIRE_TYPES[field.TYPE_STRING]:
@@ -122,17 +131,23 @@ def _field(field: FieldDescriptor, tables: dict[str, Table], *, repeated: bool) 
     return _packed(varint(field.number << 3 | 2), scalar(field, b""))
 
 
-def _in_chunks(encode: Field, values: object, depth: int) -> bytes:
-    """Return the result of `encode` for the lists into which a long array was split."""
+def _in_chunks(encode: Field, values: object, depth: int, field: FieldDescriptor | None = None) -> bytes:
+    """Return the result of `encode` for the lists into which a long array was split.
+
+    The lists of a repeated message `field` are converted in C where possible.
+    """
     if type(values) is not json_slices.Sliced:
         raise wrong(values, "a list")
+    message, _, name = ("" if field is None else field.full_name).rpartition(".")
+    converter = _converters.get(message)
     out: list[bytes] = []
     index = 0
     for chunk in values.chunks():
         if index + len(chunk) > values.most:
             raise too_many(values.most)
         try:
-            out.append(encode(chunk, depth))
+            quick = None if converter is None else converter.list_of(message, name, chunk, depth)
+            out.append(encode(chunk, depth) if quick is None else quick)
         except Wrong as error:
             error.path[-1] = index + int(error.path[-1])
             raise
@@ -152,10 +167,10 @@ def _element(table: Table, value: object, depth: int) -> bytes:
     return b"" if value is None else _body(table, value, depth + 1)
 
 
-def _messages(tag: bytes, table: Table) -> Field:
+def _messages(tag: bytes, table: Table, field: FieldDescriptor) -> Field:
     def encode(values: object, depth: int) -> bytes:
         if type(values) is not list:
-            return _in_chunks(encode, values, depth)
+            return _in_chunks(encode, values, depth, field)
         out: list[bytes] = []
         try:
             for value in values:
@@ -197,10 +212,10 @@ def _packed(tag: bytes, element: Field) -> Field:
     return encode
 
 
-def _attributes(tag: bytes, table: Table) -> Field:
+def _attributes(tag: bytes, table: Table, field: FieldDescriptor) -> Field:
     def encode(values: object, depth: int) -> bytes:
         if type(values) is not list:
-            return _in_chunks(encode, values, depth)
+            return _in_chunks(encode, values, depth, field)
         out: list[bytes] = []
         try:
             for value in values:

@@ -218,11 +218,11 @@ def scalar(field: FieldDescriptor, tag: bytes) -> Field:
         size = ID_LENGTHS.get(field.name)
         if size is None:
             return _bytes(tag)
-        return _identifier(tag, size, optional=field.full_name not in _REQUIRED_IDS)
+        return _identifier(tag, size, optional=field.full_name not in REQUIRED_IDS)
     return _MAKERS[kind](tag)
 
 
-_REQUIRED_IDS = {
+REQUIRED_IDS = {
     f"opentelemetry.proto.trace.v1.{name}"
     for name in ("Span.trace_id", "Span.span_id", "Span.Link.trace_id", "Span.Link.span_id")
 }

@@ -1,7 +1,7 @@
-"""Load the extension module in C, if it was compiled: it reads traces, counts items and splits JSON documents.
+"""Load the extension module in C, if it was compiled: it reads traces, counts items, edits attributes and reads JSON.
 
 If it was not compiled, `extension` is `None`, and Python code does the same more slowly
-(docs/adr/0008-traces-in-c.md).
+(docs/adr/0008-traces-in-c.md, docs/adr/0015-edits-in-place.md).
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
    `read` returns None for a request with an unusual layout, which reading.py then reads. */
 
-#include "request.h" /* before all others: Python.h must be the first */
+#include "edit.h" /* before all others: Python.h must be the first */
+
+#include "convert.h"
 
 static PyTypeObject *request_type;
 
@@ -328,6 +330,8 @@ static PyMethodDef module_methods[] = {
     {"read", FAST(module_read), METH_FASTCALL, "Return a Request and its pieces; None if Python has to read it."},
     {"count", FAST(module_count), METH_FASTCALL, "Return the items in a message; see counting.py."},
     {"cut", FAST(module_cut), METH_FASTCALL, "Return where a message can be cut; see cutting.py."},
+    {"converter", module_converter, METH_VARARGS, "Return a converter of JSON documents; see compiling.py."},
+    {"editor", module_editor, METH_VARARGS, "Return an editor of attributes; see attribute_edits.py."},
     {"find_runs", FAST(module_find_runs), METH_FASTCALL, "Return where JSON can be cut; see json_slices.py."},
     {NULL, NULL, 0, NULL},
 };
@@ -355,7 +359,8 @@ static int draw_seed(void)
 
 PyMODINIT_FUNC PyInit__native(void)
 {
-    if (!draw_seed() || (request_type = (PyTypeObject *)PyType_FromSpec(&request_spec)) == NULL)
+    request_type = (PyTypeObject *)PyType_FromSpec(&request_spec);
+    if (request_type == NULL || !draw_seed() || !prepare_editors() || !prepare_converters())
         return NULL;
     return PyModule_Create(&definition);
 }

@@ -34,25 +34,6 @@ void forget(Found *found)
     *found = (Found){.invalid = NONE};
 }
 
-static int enlarge(Array *array, size_t size)
-{
-    size_t capacity = array->capacity ? (size_t)array->capacity * 2 : 16;
-    void *items = capacity < NONE && capacity <= SIZE_MAX / size ? realloc(array->items, capacity * size) : NULL;
-    if (items == NULL)
-        return 0;
-    array->items = items;
-    array->capacity = (uint32_t)capacity;
-    return 1;
-}
-
-/* Return the address of one more item; NULL if there is no memory. */
-static inline void *grow(Array *array, size_t size)
-{
-    if (array->length == array->capacity && !enlarge(array, size))
-        return NULL;
-    return (char *)array->items + size * array->length++;
-}
-
 static inline uint64_t hash_trace(const uint8_t *id)
 {
     return mixed(load(id) * hash_seed[0] ^ mixed(load(id + 8)));

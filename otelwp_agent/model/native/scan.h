@@ -5,11 +5,9 @@
 #ifndef OTELWP_SCAN_H
 #define OTELWP_SCAN_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "array.h"
 
 #define ID_LENGTH 16
-#define NONE UINT32_MAX /* no index */
 #define MOST_BYTES INT32_MAX
 
 /* Flags of a trace: see reading.py. */
@@ -59,13 +57,6 @@ typedef struct {
 typedef struct {
     uint64_t id, parent;
 } Link;
-
-typedef struct {
-    void *items;
-    uint32_t length, capacity;
-} Array;
-
-#define AT(array, type, index) (((type *)(array).items)[index])
 
 typedef struct {
     Array resources, scopes, spans, traces, states, links;

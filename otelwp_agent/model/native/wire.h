@@ -27,6 +27,7 @@ enum {
     STATUS = 0x7A,
     CODE = 0x18, /* of a Status */
     KEY = 0x0A,  /* of a KeyValue */
+    VALUE = 0x12,
 };
 
 /* Read a little-endian number of 8 bytes. */

@@ -36,22 +36,20 @@ from otelwp_agent.config.attribute_actions import AttributeAction  # noqa: TC001
 from otelwp_agent.config.blocks import Block
 from otelwp_agent.model import projection_pb2 as pb
 from otelwp_agent.model.attribute_actions import Shortcut, compile_actions, header_of
+from otelwp_agent.model.attribute_edits import edit_items
 from otelwp_agent.model.projections import POINT_KINDS, parse
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.processors.attributes.matching import SPAN_KINDS, Matcher, Properties, Severities
+from otelwp_agent.processors.attributes.filtering import ItemFilter
+from otelwp_agent.processors.attributes.matching import ITEMS, SPAN_KINDS, Properties, Severities
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otelwp_agent.model.attributes import Attributes
+    from otelwp_agent.model.attribute_edits import Editor
     from otelwp_agent.model.batch import Batch, Origin
-    from otelwp_agent.processors.attributes.matching import Item
 
-_MESSAGES: dict[Signal, type[Item]] = {
-    Signal.TRACES: pb.SpanAttributes,
-    Signal.LOGS: pb.LogAttributes,
-    Signal.METRICS: pb.MetricAttributes,
-}
+    Way = tuple[ItemFilter, Editor | None]
+    """The filter of a signal's items, and the editor of their attributes in C, if it is available."""
 
 
 class KeyValue(Block):
@@ -193,11 +191,12 @@ class AttributesProcessor(Processor):
         super().__init__(context)
         actions = [action.to_action() for action in config.actions]
         self.headers = tuple(header_of(action.from_context) for action in actions if action.from_context)
+        self._actions = actions
         self._apply = compile_actions(actions)
         self._shortcut = Shortcut.of(actions)
         self._include = None if config.include is None else config.include.to_properties()
         self._exclude = None if config.exclude is None else config.exclude.to_properties()
-        self._filters: dict[Signal, _Filter] = {}
+        self._ways: dict[Signal, Way] = {}
 
     def consume(self, batch: Batch) -> None:
         """Forward the batch with its items' attributes changed."""
@@ -206,18 +205,31 @@ class AttributesProcessor(Processor):
 
     def _edit(self, batch: Batch) -> bytes | None:
         """Return the changed body, or `None` if nothing changed."""
-        wanted = self._filters.get(batch.signal)
-        if wanted is None:
-            wanted = self._filters[batch.signal] = _Filter(self._include, self._exclude, batch.signal)
+        wanted, editor = self._ways.get(batch.signal) or self._prepare(batch.signal)
+        if editor is not None:
+            enter = (wanted.enter_resource, wanted.enter_scope) if wanted else (None, None)
+            body = editor.edit(batch.body, batch.origin, *enter)
+            if body is not None:
+                return None if body is batch.body else body
+        return self._edit_in_python(batch, wanted)
+
+    def _prepare(self, signal: Signal) -> Way:
+        wanted = ItemFilter(self._include, self._exclude, signal)
+        way = self._ways[signal] = wanted, edit_items(self._actions, signal, wanted.conditions())
+        return way
+
+    def _edit_in_python(self, batch: Batch, wanted: ItemFilter) -> bytes | None:
+        """Edit a batch without the extension module, or one with an unusual layout."""
         edit = self._editor(batch, wanted)
         if edit is None:
             return None
         request = parse(pb.Slices.FromString, batch.body)
         changed = False
         for group in request.resources:
-            resource = parse(pb.Resource.FromString, group.resource) if wanted else _NO_RESOURCE
+            if wanted:
+                wanted.enter_resource(group.resource)
             for scoped in group.scopes:
-                if wanted and not wanted.enter(resource, parse(pb.Scope.FromString, scoped.scope)):
+                if wanted and not wanted.enter_scope(scoped.scope):
                     continue
                 items = scoped.items[:]
                 edited = [edit(data) for data in items]
@@ -227,13 +239,13 @@ class AttributesProcessor(Processor):
                     changed = True
         return request.SerializeToString() if changed else None
 
-    def _editor(self, batch: Batch, wanted: _Filter) -> Callable[[bytes], bytes] | None:
+    def _editor(self, batch: Batch, wanted: ItemFilter) -> Callable[[bytes], bytes] | None:
         """Return a function from an item's bytes to its edited bytes, or `None` if no item can change.
 
         It returns the same object for an unchanged item.
         """
         signal, origin, shortcut = batch.signal, batch.origin, self._shortcut
-        read = _MESSAGES[signal].FromString
+        read = ITEMS[signal].FromString
         apply = self._edit_metric if signal is Signal.METRICS else self._edit_item
 
         def parse_and_edit(data: bytes) -> bytes:
@@ -248,18 +260,18 @@ class AttributesProcessor(Processor):
             return None
         if signal is Signal.METRICS or wanted.reads_items:
             return parse_and_edit
-        message: Any = _MESSAGES[signal]
+        message: Any = ITEMS[signal]
         suffix: bytes = message(attributes=added).SerializeToString()
         if absent:
             return lambda data: data + suffix
         return lambda data: data + suffix if shortcut.holds(data) else parse_and_edit(data)
 
-    def _edit_item(self, item: Any, origin: Origin, wanted: _Filter) -> bool:  # noqa: ANN401 - a span or log record
+    def _edit_item(self, item: Any, origin: Origin, wanted: ItemFilter) -> bool:  # noqa: ANN401 - a span or log record
         if wanted and not wanted.match(item, item.attributes):
             return False
         return self._apply(item.attributes, origin)
 
-    def _edit_metric(self, metric: Any, origin: Origin, wanted: _Filter) -> bool:  # noqa: ANN401 - a MetricAttributes
+    def _edit_metric(self, metric: Any, origin: Origin, wanted: ItemFilter) -> bool:  # noqa: ANN401 - a MetricAttributes
         changed = False
         for kind in POINT_KINDS:
             if metric.HasField(kind):
@@ -269,39 +281,6 @@ class AttributesProcessor(Processor):
                     changed |= self._apply(point.attributes, origin)
         return changed
 
-
-class _Filter:
-    """`include` and `exclude` for one signal. False if every item is selected."""
-
-    def __init__(self, include: Properties | None, exclude: Properties | None, signal: Signal) -> None:
-        self._include = None if include is None else Matcher(include, signal)
-        self._exclude = None if exclude is None else Matcher(exclude, signal)
-        self._excludes = False
-        self.reads_items = any(not each.by_group for each in (self._include, self._exclude) if each is not None)
-        """Whether `match` must be called for each item after `enter`."""
-
-    def __bool__(self) -> bool:
-        return self._include is not None or self._exclude is not None
-
-    def enter(self, resource: pb.Resource, scope: pb.Scope) -> bool:
-        """Return whether any item of this resource and scope can be selected; if so, call `match` for each."""
-        exclude = self._exclude
-        self._excludes = exclude is not None and exclude.group(resource, scope)
-        if exclude is not None and self._excludes and exclude.by_group:
-            return False
-        return self._include is None or self._include.group(resource, scope)
-
-    def match(self, item: Item, attributes: Attributes) -> bool:
-        """Return whether an item is selected."""
-        include, exclude = self._include, self._exclude
-        if include is not None and not (include.item(item) and include.attributes(attributes)):
-            return False
-        if exclude is None or not self._excludes:
-            return True
-        return not (exclude.item(item) and exclude.attributes(attributes))
-
-
-_NO_RESOURCE = pb.Resource()
 
 _SEVERITIES = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 

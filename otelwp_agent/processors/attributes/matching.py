@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from otelwp_agent.model import projection_pb2 as pb
+from otelwp_agent.model.attribute_edits import ItemCondition, Where
 from otelwp_agent.model.attributes import Raw, as_string, decode, find, to_any
 from otelwp_agent.model.signal import Signal
 
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
     from otelwp_agent.model.attributes import Attributes
 
     MatchText = Callable[[str], bool]
-    MatchAttributes = Callable[[Attributes], bool]
     MatchGroup = Callable[[pb.Resource, pb.Scope], bool]
     Item = pb.SpanAttributes | pb.LogAttributes | pb.MetricAttributes
-    MatchItem = Callable[[Item], bool]
+    FieldTests = list[tuple[str, Callable[[Any], bool]]]
+    """The names of fields of an item, and functions of their values; all must return True."""
+    AttributeTests = list[tuple[bytes, Callable[[bytes], bool]]]
+    """The keys of attributes, and functions of their serialized values; all must return True."""
 
 SPAN_KINDS = (
     "SPAN_KIND_UNSPECIFIED",
@@ -84,10 +87,8 @@ class Matcher:
     signal: Signal
     group: MatchGroup = field(init=False)
     """Returns whether the items of a resource and scope can match."""
-    item: MatchItem = field(init=False)
-    """Returns whether an item matches, if its group does. A metric matches for all its data points."""
-    attributes: MatchAttributes = field(init=False)
-    """Returns whether the attributes of an item (for metrics: of a data point) match. Both this and `item` must."""
+    fields: FieldTests = field(init=False)
+    tests: AttributeTests = field(init=False)
 
     by_group: bool = field(init=False)
     """Whether `group` alone decides."""
@@ -99,8 +100,34 @@ class Matcher:
         rest = (properties.metric_names, properties.log_severities, properties.attributes)
         self.by_group = not any((*texts, *rest))
         self.group = _compile_group(properties)
-        self.item = _COMPILE_ITEM[self.signal](properties)
-        self.attributes = _compile_attributes(properties.attributes, regexp=properties.regexp)
+        self.fields = _COMPILE_FIELDS[self.signal](properties)
+        self.tests = _compile_attributes(properties.attributes, regexp=properties.regexp)
+
+    def item(self, item: Item) -> bool:
+        """Return whether an item matches, if its group does. A metric matches for all its data points."""
+        return all(test(getattr(item, name)) for name, test in self.fields)
+
+    def attributes(self, attributes: Attributes) -> bool:
+        """Return whether the attributes of an item (for metrics: of a data point) match. Both this and `item` must."""
+        return _match_attributes(self.tests, attributes)
+
+    def conditions(self, *, excludes: bool) -> list[ItemCondition]:
+        """Return `item` and `attributes` as conditions for an editor."""
+        numbers = {each.name: each for each in ITEMS[self.signal].DESCRIPTOR.fields}
+        found = []
+        for name, test in self.fields:
+            described = numbers[name]
+            where = Where.BYTES_FIELD if described.type == described.TYPE_BYTES else Where.NUMBER_FIELD
+            found.append(ItemCondition(excludes, where, described.number, b"", test))
+        return found + [ItemCondition(excludes, Where.ATTRIBUTE, 0, key, test) for key, test in self.tests]
+
+
+ITEMS: dict[Signal, type[Item]] = {
+    Signal.TRACES: pb.SpanAttributes,
+    Signal.LOGS: pb.LogAttributes,
+    Signal.METRICS: pb.MetricAttributes,
+}
+"""The projections that the tests of items read."""
 
 
 def _texts(wanted: Sequence[str], *, regexp: bool) -> MatchText:
@@ -116,17 +143,16 @@ def _texts(wanted: Sequence[str], *, regexp: bool) -> MatchText:
     return lambda text: any(search(text) is not None for search in searches)
 
 
-def _compile_attributes(wanted: Sequence[tuple[str, Raw]], *, regexp: bool) -> MatchAttributes:
-    tests = [(key.encode(), _compile_value(value, regexp=regexp)) for key, value in wanted]
+def _compile_attributes(wanted: Sequence[tuple[str, Raw]], *, regexp: bool) -> AttributeTests:
+    return [(key.encode(), _compile_value(value, regexp=regexp)) for key, value in wanted]
 
-    def match(attributes: Attributes) -> bool:
-        for key, test in tests:
-            attribute = find(attributes, key)
-            if attribute is None or not test(attribute.value):
-                return False
-        return True
 
-    return match
+def _match_attributes(tests: AttributeTests, attributes: Attributes) -> bool:
+    for key, test in tests:
+        attribute = find(attributes, key)
+        if attribute is None or not test(attribute.value):
+            return False
+    return True
 
 
 def _compile_value(wanted: Raw, *, regexp: bool) -> Callable[[bytes], bool]:
@@ -143,7 +169,7 @@ def _compile_value(wanted: Raw, *, regexp: bool) -> Callable[[bytes], bool]:
 def _compile_group(properties: Properties) -> MatchGroup:
     regexp = properties.regexp
     service = _texts(properties.services, regexp=regexp)
-    resource_matches = _compile_attributes(properties.resources, regexp=regexp)
+    resources = _compile_attributes(properties.resources, regexp=regexp)
     libraries = [
         (_texts([name], regexp=regexp), None if version is None else _texts([version], regexp=regexp))
         for name, version in properties.libraries
@@ -154,7 +180,7 @@ def _compile_group(properties: Properties) -> MatchGroup:
             name = find(resource.attributes, _SERVICE)
             if not service("" if name is None else as_string(decode(name.value))):
                 return False
-        if not resource_matches(resource.attributes):
+        if not _match_attributes(resources, resource.attributes):
             return False
         return not libraries or any(
             name(_text(scope.name)) and (version is None or version(_text(scope.version)))
@@ -164,49 +190,52 @@ def _compile_group(properties: Properties) -> MatchGroup:
     return match
 
 
-def _compile_span(properties: Properties) -> MatchItem:
+_NEVER: FieldTests = [("name", lambda _name: False)]
+"""Matches no span and no metric: a property is set that they do not have."""
+
+
+def _compile_span(properties: Properties) -> FieldTests:
     if properties.log_bodies or properties.log_severity_texts or properties.log_severities or properties.metric_names:
-        return lambda _span: False
-    name = _texts(properties.span_names, regexp=properties.regexp)
-    kind = _texts(properties.span_kinds, regexp=properties.regexp)
+        return _NEVER
+    tests: FieldTests = []
+    if properties.span_names:
+        name = _texts(properties.span_names, regexp=properties.regexp)
+        tests.append(("name", lambda data: name(_text(data))))
+    if properties.span_kinds:
+        kind = _texts(properties.span_kinds, regexp=properties.regexp)
+        tests.append(("kind", lambda number: kind(SPAN_KINDS[number if number < len(SPAN_KINDS) else 0])))
+    return tests
 
-    def match(span: Item) -> bool:
-        assert isinstance(span, pb.SpanAttributes)  # noqa: S101 - compiled for this signal
-        number = span.kind if span.kind < len(SPAN_KINDS) else 0
-        return name(_text(span.name)) and kind(SPAN_KINDS[number])
 
-    return match
-
-
-def _compile_log(properties: Properties) -> MatchItem:
+def _compile_log(properties: Properties) -> FieldTests:
     if properties.span_names or properties.span_kinds or properties.metric_names:
-        return lambda _record: False
-    body = _texts(properties.log_bodies, regexp=properties.regexp)
-    severity = _texts(properties.log_severity_texts, regexp=properties.regexp)
-    numbers = properties.log_severities
+        return [("severity_text", lambda _text: False)]
+    tests: FieldTests = []
+    if properties.log_severities is not None:
+        tests.append(("severity_number", properties.log_severities.match))
+    if properties.log_bodies:
+        body = _texts(properties.log_bodies, regexp=properties.regexp)
 
-    def match(record: Item) -> bool:
-        assert isinstance(record, pb.LogAttributes)  # noqa: S101 - compiled for this signal
-        if numbers is not None and not numbers.match(record.severity_number):
-            return False
-        if properties.log_bodies:
-            value = decode(record.body)
-            if value.WhichOneof("value") != "string_value" or not body(_text(value.string_value)):
-                return False
-        return severity(_text(record.severity_text))
+        def match(data: bytes) -> bool:
+            value = decode(data)
+            return value.WhichOneof("value") == "string_value" and body(_text(value.string_value))
 
-    return match
+        tests.append(("body", match))
+    if properties.log_severity_texts:
+        severity = _texts(properties.log_severity_texts, regexp=properties.regexp)
+        tests.append(("severity_text", lambda data: severity(_text(data))))
+    return tests
 
 
-def _compile_metric(properties: Properties) -> MatchItem:
+def _compile_metric(properties: Properties) -> FieldTests:
     logs = properties.log_bodies or properties.log_severity_texts or properties.log_severities
     if logs or properties.span_names or properties.span_kinds:
-        return lambda _metric: False
+        return _NEVER
     name = _texts(properties.metric_names, regexp=properties.regexp)
-    return lambda metric: name(_text(metric.name))  # type: ignore[union-attr] # compiled for this signal
+    return [("name", lambda data: name(_text(data)))] if properties.metric_names else []
 
 
-_COMPILE_ITEM: dict[Signal, Callable[[Properties], MatchItem]] = {
+_COMPILE_FIELDS: dict[Signal, Callable[[Properties], FieldTests]] = {
     Signal.TRACES: _compile_span,
     Signal.LOGS: _compile_log,
     Signal.METRICS: _compile_metric,

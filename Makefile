@@ -139,7 +139,7 @@ define install
 endef
 
 # The extension module is compiled if there is a C compiler.
-$(RUNTIME): pyproject.toml constraints.txt $(wildcard otelwp_agent/model/native/*) | $(MADE)
+$(RUNTIME): pyproject.toml constraints.txt $(wildcard otelwp_agent/model/native/*.[ch]) | $(MADE)
 	$(call install,.)
 
 $(DEV): pyproject.toml constraints.txt $(RUNTIME)

@@ -2,19 +2,17 @@
 
 import gzip
 import json
-import subprocess
-import sys
 import threading
 import time
 from contextlib import closing
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.kit.agent import PATIENCE, Agent
+from tests.kit.commands import run_command
 
 CONFIG = """
 receivers:
@@ -30,7 +28,6 @@ service:
 """
 JOURNAL = "journal: {{directory: {folder}/state}}"
 LETTERS = "dead_letter: {{path: {folder}/state/dead-letters}}\n  control_socket: {folder}/state/control.sock"
-PROGRAM = Path(sys.executable).with_name("otelwp-agent")
 POISON = "poison"
 
 
@@ -111,7 +108,7 @@ def backend():
 
 
 def command(*arguments):
-    done = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, check=False)
+    done = run_command(*arguments)
     return done.returncode, done.stdout, done.stderr
 
 

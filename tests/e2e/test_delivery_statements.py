@@ -4,25 +4,18 @@ import http.client
 import json
 import signal
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.e2e.test_dead_letters import Backend, span, until
 from tests.kit.agent import PATIENCE, Agent
+from tests.kit.commands import run_command
 
-PROGRAM = Path(sys.executable).with_name("otelwp-agent")
 HOUR = 3600.0
 SPAN = span("page")
-
-
-def program(*words):
-    return subprocess.run([PROGRAM, *map(str, words)], capture_output=True, text=True, check=False)
 
 
 def config(folder, sink):
@@ -88,22 +81,22 @@ def backend():
 
 
 def test_after_kills_the_tenant_gets_a_chain_that_verifies_and_states_them(tmp_path, backend):
-    public = program("statement", "new-key", tmp_path / "key.pem").stdout.strip()
+    public = run_command("statement", "new-key", tmp_path / "key.pem").stdout.strip()
     settings = yaml.safe_dump(config(tmp_path, backend.port))
     key = ""
     for life in range(2):
         with Agent(settings, tmp_path) as agent:
             if not key:
-                done = program("tenants", "create", "acme", "--config", agent.file)
+                done = run_command("tenants", "create", "acme", "--config", agent.file)
                 assert done.returncode == 0, done.stderr
                 scopes = ["--scope", "ingest", "--scope", "usage"]
-                created = program("api-keys", "create", "acme", *scopes, "--json", "--config", agent.file)
+                created = run_command("api-keys", "create", "acme", *scopes, "--json", "--config", agent.file)
                 assert created.returncode == 0, created.stderr
                 key = json.loads(created.stdout)["key"]
                 until(partial(_accepted, agent, key))
             post(agent, key, 20)
             until(lambda want=20 * (life + 1): len(backend.spans) >= want)
-            audited = json.loads(program("audit", "--json", "--config", agent.file).stdout)
+            audited = json.loads(run_command("audit", "--json", "--config", agent.file).stdout)
             assert audited["balances"]
             agent.signal(signal.SIGKILL)
         an_hour_passes(tmp_path)
@@ -113,7 +106,7 @@ def test_after_kills_the_tenant_gets_a_chain_that_verifies_and_states_them(tmp_p
         assert agent.stop() == 0
     file = tmp_path / "statements.txt"
     file.write_text("\n".join(texts))
-    done = program("statement", "verify", file, "--key", public, "--last", "2", "--json")
+    done = run_command("statement", "verify", file, "--key", public, "--last", "2", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)["chains"][0]["statements"]
     accepted = sum(each["pipelines"]["traces"]["accepted"] for each in found)
@@ -122,7 +115,7 @@ def test_after_kills_the_tenant_gets_a_chain_that_verifies_and_states_them(tmp_p
     assert all(interruption["pipelines"] for each in found for interruption in each["interruptions"])
     assert sum(len(each["interruptions"]) for each in found) == 2
     file.write_text("\n".join([texts[1], texts[0]]))
-    assert program("statement", "verify", file, "--key", public).returncode == 1
+    assert run_command("statement", "verify", file, "--key", public).returncode == 1
 
 
 def _accepted(agent, key):

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from tests.e2e.test_dead_letters import POISON, Backend, audit, command, send, span, until
-from tests.kit.agent import Agent, free_port
+from tests.kit.agent import PATIENCE, Agent, free_port
 
 CONFIG = """
 receivers:
@@ -67,10 +67,10 @@ def test_an_orderly_stop_keeps_what_it_cannot_deliver_and_says_so(tmp_path):
 
 
 def test_a_second_agent_on_the_same_directory_is_refused(tmp_path):
-    with Agent(config(tmp_path, free_port()), tmp_path) as agent:
-        status, _, err = command("run", "--config", agent.file)
-        assert status == 1
-        assert "another agent is using" in err
+    settings = config(tmp_path, free_port())
+    with Agent(settings, tmp_path), Agent(settings, tmp_path, name="second", wait=False) as second:
+        assert second.wait() == 1
+        assert "another agent is using" in second.output
 
 
 @pytest.mark.parametrize("journal", [JOURNAL, ""], ids=["journal", "no journal"])
@@ -85,9 +85,9 @@ def test_who_asked_to_wait_for_the_outcome_is_told(tmp_path, journal):
                 send(agent.port(), [POISON])
             with grpc.insecure_channel(f"127.0.0.1:{agent.port('grpc')}") as channel:
                 export = channel.unary_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export")
-                assert export(span("page 2"), timeout=10) == b""
+                assert export(span("page 2"), timeout=PATIENCE) == b""
                 with pytest.raises(grpc.RpcError) as refusal:
-                    export(span(POISON), timeout=10)
+                    export(span(POISON), timeout=PATIENCE)
             assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
             kept = "kept by the agent as dead letters" if journal else "dropped"
             assert f"1 of 1 items were {kept} (malformed)" in refusal.value.details()

@@ -5,12 +5,9 @@ import http.client
 import http.server
 import json
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -19,6 +16,7 @@ from otelwp_agent.model.signal import Signal
 from otelwp_agent.sealing.envelope import MEDIA_TYPE, SealedHeader, seal
 from otelwp_agent.sealing.key_set import verify_key_set
 from tests.kit.agent import PATIENCE, Agent, post
+from tests.kit.commands import run_command
 from tests.kit.otlp import delimited
 
 SENDER = """
@@ -64,9 +62,9 @@ class Owner:
         self.publish()
 
     def keys(self, command, *options):
-        program = Path(sys.executable).with_name("otelwp-agent")
-        words = [program, "keys", command, self.folder, *options]
-        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+        done = run_command("keys", command, self.folder, *options)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
     def copy(self):
         """Copy the private keys to the collector."""

@@ -1,8 +1,6 @@
 """Whole agents with and without a licence, and with a licence server that is another agent."""
 
 import json
-import subprocess
-import sys
 import time
 import urllib.request
 from datetime import UTC, datetime, timedelta
@@ -13,6 +11,7 @@ import pytest
 from otelwp_agent.licensing.signatures import private_pem, sign_license
 from otelwp_agent.licensing.terms import LicenseTerms
 from tests.kit.agent import Agent, free_port
+from tests.kit.commands import run_command
 from tests.licensing.issuer import DAY, ISSUER
 
 AGENT = """
@@ -67,8 +66,8 @@ def test_without_a_licence_one_line_says_the_tier_and_no_cryptography_is_loaded(
 
 
 def cli(url, *words):
-    command = [Path(sys.executable).with_name("otelwp-agent"), "licenses", *words, "--store", url]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    done = run_command("licenses", *words, "--store", url)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_agent_is_renewed_by_a_licence_server_until_its_licence_is_revoked(tmp_path):

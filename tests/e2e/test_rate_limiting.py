@@ -2,16 +2,14 @@
 
 import http.client
 import json
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from otelwp_agent.cli.generate.sample import Sample
 from otelwp_agent.model.signal import Signal
 from tests.kit.agent import PATIENCE, Agent
+from tests.kit.commands import run_command
 
 CONFIG = """
 extensions:
@@ -115,8 +113,9 @@ service:
 
 def command(store, *words):
     """Run a command of the agent on the control store; return what it prints."""
-    program = Path(sys.executable).with_name("otelwp-agent")
-    return subprocess.run([program, *words, "--store", store], check=True, capture_output=True, text=True).stdout
+    done = run_command(*words, "--store", store)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_the_limits_of_a_tenant_are_those_of_its_plan(tmp_path):

@@ -1,12 +1,10 @@
 """Adaptive sampling as its operators meet it: explained, asked for rates, replayed from its journal, rescued from."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 from tests.e2e.test_dead_letters import Backend, until
 from tests.kit.agent import Agent, free_port, get, post
+from tests.kit.commands import run_command
 from tests.kit.traffic import traffic
 
 CONFIG = """
@@ -38,8 +36,7 @@ SPANS = "otelwp_processor_adaptive_sampling_spans"
 
 def command(agent, *arguments):
     """Run a command of the agent's user; return its exit status and output."""
-    program = Path(sys.executable).with_name("otelwp-agent")
-    done = subprocess.run([program, *arguments, "--config", agent.file], capture_output=True, text=True, check=False)
+    done = run_command(*arguments, "--config", agent.file)
     assert done.returncode in {0, 1}, done.stderr
     return done.returncode, done.stdout + done.stderr
 

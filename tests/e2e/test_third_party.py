@@ -57,7 +57,7 @@ def install(tmp_path):
 
 def agent(command, environment, config=CONFIG):
     arguments = [PROGRAM, command, *(() if command == "components" else ("--config", config))]
-    return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
 CANNOT_LOAD = "processors/acme_redact: cannot be loaded from `acme:FACTORY` of the package acme-redact 1.0: "

@@ -257,7 +257,7 @@ async def test_the_grpc_receiver_of_jaeger_authenticates():
         async with aio.insecure_channel(address) as channel:
             call = channel.unary_unary("/jaeger.api_v2.CollectorService/PostSpans")
             with pytest.raises(aio.AioRpcError) as caught:
-                await call(b"", timeout=10)
+                await call(b"", timeout=60)
             assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
             assert await call(b"", timeout=10, metadata=(("authorization", "Bearer right"),)) == b""
     finally:

@@ -2,8 +2,6 @@
 
 import http.client
 import json
-import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +16,7 @@ from otelwp_agent.sealing.key_files import opening_keys_text
 from otelwp_agent.sealing.rotation import new_key
 from otelwp_agent.sealing.suites import SealingSuite
 from tests.kit.agent import PATIENCE, Agent
+from tests.kit.commands import run_command
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SPANS = 4
@@ -50,10 +49,7 @@ class Site:
         self.token = ""
 
     def cli(self, *words, json_output=True):
-        command = [Path(sys.executable).with_name("otelwp-agent"), *words, "--config", self.agent.file]
-        done = subprocess.run(
-            [*command, *(["--json"] if json_output else [])], capture_output=True, text=True, check=False
-        )
+        done = run_command(*words, "--config", self.agent.file, *(["--json"] if json_output else []))
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout) if json_output else done.stdout.strip()
 

@@ -240,7 +240,7 @@ async def test_nothing_runs_while_nothing_waits_and_after_the_stop(tmp_path, mon
     assert fed.journal._commits._check is not None, "the checks of the journal's files have started"
     fed.intake.stop()
     fed.intake.stop()
-    await asyncio.wait([task], timeout=5)
+    await asyncio.wait([task], timeout=60)
     assert task.cancelled()
     await fed.journal.close()
 

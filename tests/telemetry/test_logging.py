@@ -203,6 +203,7 @@ def test_libraries_and_warnings_come_out_the_same_way():
     logging.getLogger("asyncio").error("task %s", "stuck")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
+        logging.captureWarnings(capture=False)  # an agent that ran in this process before has left it on
         logging.captureWarnings(capture=True)
         warnings.warn("old thing", DeprecationWarning, stacklevel=1)
         logging.captureWarnings(capture=False)

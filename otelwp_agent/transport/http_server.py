@@ -306,15 +306,12 @@ class HttpServer:
             render = plan.route.render_dropped
             return _ACCEPTED if render is None else render(plan.head, items, str(error))
         self.on_refused(error.reason)
-        if status == 0 and isinstance(error, RateLimitedError):
-            return self._kept(error.rendered, plan, error)
-        if status == 0 and isinstance(error, UnauthenticatedError):
-            return self._kept(self._unauthenticated.setdefault(error.challenges, {}), plan, error)
-        return _rendered(plan, error, status)
-
-    @staticmethod
-    def _kept(known: dict[object, object], plan: RequestPlan, error: ConsumeError) -> Response:
-        """Return the response to `error` from `known`, where it is kept by the route's format and the media type."""
+        if isinstance(error, RateLimitedError):
+            known = error.rendered
+        elif isinstance(error, UnauthenticatedError):
+            known = self._unauthenticated.setdefault(error.challenges, {})
+        else:
+            return _rendered(plan, error, status)
         form = plan.form
         if form is None:
             form = plan.form = (_renderer(plan), plan.head.media_type)
@@ -322,7 +319,7 @@ class HttpServer:
         if not isinstance(response, Response):
             if len(known) >= MAX_RENDERED:  # clients choose the media type
                 known.clear()
-            response = known[form] = _rendered(plan, error)
+            response = known[form] = _rendered(plan, error, status)
         return response
 
     def _sweep(self) -> None:

@@ -290,22 +290,20 @@ class Session(ConnectionLifetime):
                 return False
         if not isinstance(route, Route):
             return True
-        gate, passage = server.gate, None
+        gate = server.gate
         try:
             if gate is not None:
                 passage = gate.enter(plan, self)
+                allowance = passage.allowance
+                if allowance is not None and (refusal := gate.begin(allowance)) is not None:
+                    self._refused = server.refusal(plan, refusal)
+                    return False
+                self._admitted = passage
             if route.admit is not None:
                 route.admit()
         except ConsumeError as error:
-            tenant = "" if passage is None else passage.plan.head.tenant
-            self._refused = server.refusal(plan, refusal_for(tenant, error))
+            self._refused = server.refusal(plan, refusal_for(self._withdraw(), error))
             return False
-        if gate is not None and passage is not None and passage.allowance is not None:
-            refusal = gate.begin(passage.allowance)
-            if refusal is not None:
-                self._refused = server.refusal(plan, refusal)
-                return False
-        self._admitted = passage
         return True
 
     def certificate(self) -> PeerCertificate | None:
@@ -317,6 +315,15 @@ class Session(ConnectionLifetime):
         admitted, self._admitted = self._admitted, None
         if admitted is not None and admitted.allowance is not None:
             admitted.allowance.end()
+
+    def _withdraw(self) -> str:
+        """Take back what the gate has counted for the request; return the tenant, "" if there is none."""
+        admitted, self._admitted = self._admitted, None
+        if admitted is None:
+            return ""
+        if admitted.allowance is not None:
+            admitted.allowance.withdraw()
+        return admitted.plan.head.tenant
 
     def _finish(self, plan: RequestPlan, body: bytes) -> None:
         """Answer a complete request."""

@@ -46,6 +46,10 @@ class RequestAllowance(ABC):
     def end(self) -> None:
         """Note that a request is no longer in progress. Called exactly once after each `begin` that counted one."""
 
+    def withdraw(self) -> None:
+        """Take back a `begin` that counted a request, instead of `end`: it is refused for another reason."""
+        self.end()
+
     def charge(self, items: int, size: int) -> None:
         """Count `items` items in `size` bytes (decompressed, as protobuf), or raise `Overloaded` and count nothing."""
 
@@ -91,16 +95,21 @@ class CombinedAllowance(RequestAllowance):
             try:
                 refusal = part.begin()
             except BaseException:
-                self._end(index)
+                self._withdraw(index)
                 raise
             if refusal is not None:
-                self._end(index)
+                self._withdraw(index)
                 return refusal
         return None
 
     def end(self) -> None:
         """End a request in all parts."""
-        self._end(len(self._parts))
+        for part in self._parts:
+            part.end()
+
+    def withdraw(self) -> None:
+        """Withdraw a request from all parts."""
+        self._withdraw(len(self._parts))
 
     def charge(self, items: int, size: int) -> None:
         """Count items in all parts, or in none."""
@@ -122,6 +131,6 @@ class CombinedAllowance(RequestAllowance):
         found = [left for part in self._parts if (left := part.left()) is not None]
         return min(found, key=lambda left: left.remaining, default=None)
 
-    def _end(self, count: int) -> None:
+    def _withdraw(self, count: int) -> None:
         for part in self._parts[:count]:
-            part.end()
+            part.withdraw()

@@ -152,6 +152,23 @@ def test_a_request_that_a_rate_refuses_is_not_in_progress():
     assert allowance.begin() is None
 
 
+def test_a_request_that_is_withdrawn_counts_in_no_limit():
+    limits = [{"key": "tenant", "requests_per_second": 1, "burst": 2, "concurrent_requests": 1}]
+    made = Limiter(limits=[*limits, {"key": "address", "requests_per_second": 1, "burst": 3}])
+    allowance = made.allowance(ACME)
+    for _ in range(10):
+        assert allowance.begin() is None
+        allowance.withdraw()
+    for _ in range(2):
+        assert allowance.begin() is None
+        allowance.end()
+    assert "burst 2" in str(allowance.begin())
+    other = made.allowance(None)
+    assert other.begin() is None, "one of three is left to the address"
+    other.end()
+    assert "burst 3" in str(other.begin())
+
+
 # -- plans
 
 

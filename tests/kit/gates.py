@@ -56,6 +56,10 @@ class Allowance(RequestAllowance):
         self.limiter.in_progress -= 1
         self.limiter.ended += 1
 
+    def withdraw(self):
+        self.limiter.in_progress -= 1
+        self.limiter.began.pop()
+
     def charge(self, items, size):
         if self.limiter.items + items > self.limiter.most_items:
             raise Overloaded("limit `items` is reached", retry_after=2.5, reason="items")

@@ -266,7 +266,15 @@ async def test_a_request_that_the_pipeline_refuses_is_not_counted():
     async with Site({"/v1/traces": Route(lambda _: OK, admit=admit)}, gate=gate(Keys(right=shop()), limiter)) as site:
         (answer,) = await answers(site, post(b"1", extra=KEY))
         assert (answer[0], answer[2]) == (503, b"full\n"), "the tenant is not the cause"
-    assert (limiter.began, limiter.ended) == ([], 0)
+    assert (limiter.began, limiter.in_progress, limiter.ended) == ([], 0, 0)
+
+
+async def test_a_limit_is_asked_before_the_pipeline():
+    asked, limiter = [], Limiter(most=0)
+    routes = {"/v1/traces": Route(lambda _: OK, admit=lambda: asked.append(1))}
+    async with Site(routes, gate=gate(Keys(right=shop()), limiter)) as site:
+        (answer,) = await answers(site, post(b"1", extra=KEY))
+        assert (answer[0], asked) == (429, [])
 
 
 async def test_a_request_whose_handler_has_a_bug_is_released():

@@ -43,6 +43,14 @@ def test_a_request_counts_in_every_limiter():
     assert state(first, second) == [(0, 3, 60), (0, 3, 60)]
 
 
+def test_a_request_is_withdrawn_from_every_limiter():
+    first, second = Part(), Part()
+    both = CombinedAllowance([first, second])
+    both.begin()
+    both.withdraw()
+    assert state(first, second) == [(0, 0, 0), (0, 0, 0)]
+
+
 def test_what_one_limiter_refuses_counts_in_none():
     first, second = Part(), Part(most=1)
     both = CombinedAllowance([first, second])

@@ -237,15 +237,14 @@ class RateLimiter(Extension, RequestLimiter):
         of_class = self._limits.of_class(route)
         if of_class is not None:
             requests.append((of_class[0], tenant or address, of_class[1]))
-        measures = self._measures
         return Allowance(
             requests,
             bodies,
             concurrent,
             clock=self.context.clock,
             banned=(lambda now: self._ban_of(address, now)) if self._bans is not None and address else None,
-            counted=lambda: measures.accepted(tenant),
-            refused=lambda name: measures.refused(tenant, name),
+            measures=self._measures,
+            tenant=tenant,
         )
 
     # -- private

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from otelwp_agent.errors import ConsumeError
     from otelwp_agent.extensions.rate_limiter.limits import ConcurrencyLimit, RateLimit
+    from otelwp_agent.extensions.rate_limiter.metrics import LimitMeasures
     from otelwp_agent.limiting.gcra import Rate
 
     Charged = tuple[RateLimit, str, Rate]
@@ -25,7 +26,7 @@ class Allowance(RequestAllowance):
     A flood spends most of its time in `begin`, which therefore counts in plain numbers and raises nothing.
     """
 
-    __slots__ = ("_banned", "_bodies", "_clock", "_concurrent", "_counted", "_refused", "_requests")
+    __slots__ = ("_banned", "_bodies", "_clock", "_concurrent", "_measures", "_requests", "_tenant")
 
     def __init__(  # noqa: PLR0913 - the limits by kind, and where requests are counted
         self,
@@ -35,21 +36,21 @@ class Allowance(RequestAllowance):
         *,
         clock: Callable[[], float],
         banned: Callable[[float], ConsumeError | None] | None,
-        counted: Callable[[], None],
-        refused: Callable[[str], None],
+        measures: LimitMeasures,
+        tenant: str,
     ) -> None:
         """Apply limits of `requests`, of the items and bytes of `bodies`, and of `concurrent` requests.
 
-        `banned` returns the error for a banned address, `None` for others; `counted` counts an accepted request,
-        `refused` the name of a limit that has refused one.
+        `banned` returns the error for a banned address, `None` for others. Requests are counted in `measures` for
+        `tenant`.
         """
         self._requests = requests
         self._bodies = bodies
         self._concurrent = concurrent
         self._clock = clock
         self._banned = banned
-        self._counted = counted
-        self._refused = refused
+        self._measures = measures
+        self._tenant = tenant
 
     def begin(self) -> ConsumeError | None:
         """Count a request, or count nothing and return the error.
@@ -62,22 +63,27 @@ class Allowance(RequestAllowance):
         for limit, key, rate in self._bodies:
             wait = limit.rates.wait(key, rate, now)
             if wait:
-                self._refused(limit.name)
+                self._measures.refused(self._tenant, limit.name)
                 return limit.kept_refusal(key, rate, now, wait)
         for counter, key, most in self._concurrent:
             if not counter.requests.begin(key, most):
                 self._end(counter)
-                self._refused(counter.name)
+                self._measures.refused(self._tenant, counter.name)
                 return counter.refusal(most)
         for limit, key, rate in self._requests:
             wait = limit.rates.take(key, rate, now)
             if wait:
                 self._end()
                 self._return_requests(limit, now)
-                self._refused(limit.name)
+                self._measures.refused(self._tenant, limit.name)
                 return limit.kept_refusal(key, rate, now, wait)
-        self._counted()
+        self._measures.accepted(self._tenant)
         return None
+
+    def withdraw(self) -> None:
+        """Take back a request that was counted and refused for another reason."""
+        self._end()
+        self._return_requests(None, self._clock())
 
     def end(self) -> None:
         """Note that a request is no longer in progress."""
@@ -93,7 +99,7 @@ class Allowance(RequestAllowance):
             wait = limit.rates.take(key, rate, now, cost)
             if wait:
                 self._refund(index, items, size, now)
-                self._refused(limit.name)
+                self._measures.refused(self._tenant, limit.name)
                 raise limit.refusal(key, rate, now, wait)
 
     def refund(self, items: int, size: int) -> None:
@@ -115,8 +121,8 @@ class Allowance(RequestAllowance):
         for limit, key, rate in self._bodies[:count]:
             limit.rates.refund(key, rate, now, items if limit.unit == "items" else size)
 
-    def _return_requests(self, until: RateLimit, now: float) -> None:
-        """Take back the request that the limits before `until` have counted."""
+    def _return_requests(self, until: RateLimit | None, now: float) -> None:
+        """Take back the request that the limits before `until`, or all, have counted."""
         for limit, key, rate in self._requests:
             if limit is until:
                 return

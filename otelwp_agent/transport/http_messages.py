@@ -112,7 +112,8 @@ class Response:
         self.start = f"HTTP/1.1 {status} {_phrase(status)}\r\n".encode()
         lines = "".join(f"{name}: {value}\r\n" for name, value in self.headers)
         self.rest = f"{lines}Content-Length: {len(body)}\r\n".encode("latin-1")
-        self._prefix = self._message = b""
+        self._prefix: bytes | None = None
+        self._message = b""
 
     def message(self, prefix: bytes) -> bytes:
         """Return all bytes of the response, with the server's own headers `prefix`.

@@ -2,8 +2,8 @@
 
 A session gets the same request of one span again and again, or requests whose heads all differ, and answers into a
 transport that drops the bytes. The gates: none; the tokens of `bearertokenauth`; the same with a rate limiter that
-allows everything; and a wrong token, which is refused. The figures are medians of rounds that alternate between the
-gates, so that they are from the same minutes.
+allows everything, and with a `rate_limiter` whose limit is exceeded; and a wrong token, which is refused. The figures
+are medians of rounds that alternate between the gates, so that they are from the same minutes.
 
 Run: `.venv/bin/python benchmarks/gate.py`, about half a minute.
 """
@@ -20,13 +20,14 @@ import uvloop
 
 from otelwp_agent.component import Kind
 from otelwp_agent.config import blocks
-from otelwp_agent.extensions import bearertokenauth
+from otelwp_agent.extensions import bearertokenauth, rate_limiter
 from otelwp_agent.testing.fakes import make_context
 from otelwp_agent.transport.gate import Gate
 from otelwp_agent.transport.http_messages import Response, Route
 from otelwp_agent.transport.http_server import HttpServer
 from otelwp_agent.transport.http_session import Session
 from otelwp_agent.transport.limiting import RequestAllowance, RequestLimiter
+from otelwp_agent.transport.otlp_answers import render_error
 
 if TYPE_CHECKING:
     from otelwp_agent.transport.authentication import Client
@@ -73,7 +74,9 @@ class Sink(asyncio.Transport):
 def session(gate: Gate | None) -> Session:
     """Return a session of a server with `gate`."""
     log = structlog.get_logger()
-    server = HttpServer(blocks.HttpServer(), {"/v1/traces": Route(handle)}, name="bench", log=log, gate=gate)
+    server = HttpServer(
+        blocks.HttpServer(), {"/v1/traces": Route(handle, render_error=render_error)}, name="bench", log=log, gate=gate
+    )
     made = Session(server)
     made.connection_made(Sink())
     return made
@@ -112,11 +115,16 @@ async def main() -> None:
     config = bearertokenauth.Config.model_validate({"tokens": [f"token-{number}" for number in range(TOKENS)]})
     tokens = bearertokenauth.FACTORY.build(config, make_context(Kind.EXTENSION, "bearertokenauth"))
     assert isinstance(tokens, bearertokenauth.BearerTokenAuth)
+    limits = {"limits": [{"key": "credential", "requests_per_second": 5, "burst": 20}]}
+    settings = rate_limiter.Config.model_validate(limits)
+    limiter = rate_limiter.FACTORY.build(settings, make_context(Kind.EXTENSION, "rate_limiter"))
+    assert isinstance(limiter, rate_limiter.RateLimiter)
     log = structlog.get_logger()
     gates = {
         "no gate": (None, "token-7"),
         "bearertokenauth": (Gate(tokens, log=log), "token-7"),
         "bearertokenauth and a limiter": (Gate(tokens, [NoLimits()], log=log), "token-7"),
+        "bearertokenauth, above a limit (429)": (Gate(tokens, [limiter], log=log), "token-7"),
         "bearertokenauth, wrong token (401)": (Gate(tokens, log=log), "wrong"),
     }
     results: dict[tuple[str, str], list[float]] = {}

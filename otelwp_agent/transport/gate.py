@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 MAX_KNOWN = 4096
 """Maximum number of credentials whose client is kept; above it, all are forgotten. Only valid ones are kept, so that
 wrong credentials cannot fill it."""
+_BUG = "request not admitted: an extension has a bug"
+_INTERNAL = "internal error; the agent's log has the details"
 
 
 class HttpConnectionState(Protocol):
@@ -110,19 +112,27 @@ class Gate:
     def enter(self, plan: RequestPlan, connection: HttpConnectionState) -> Passage:
         """Return the passage for a request with the head of `plan`; raise `ConsumeError` to refuse it."""
         holder = connection if self._per_connection else plan
-        passage = holder.passage
+        passage, authenticator = holder.passage, self._authenticator
         if (
             passage is None
             or passage.head is not plan.head
-            or passage.version != self._version()
-            or passage.expires_at <= self._now()
+            or (
+                authenticator is not None
+                and (passage.version != authenticator.version or passage.expires_at <= self._now())
+            )
         ):
             passage = holder.passage = self._guarded(self._new_passage, plan, connection)
         return passage
 
-    def begin(self, allowance: RequestAllowance) -> None:
-        """Count a request in `allowance`; raise `ConsumeError` to refuse it."""
-        self._guarded(allowance.begin)
+    def begin(self, allowance: RequestAllowance) -> ConsumeError | None:
+        """Count a request in `allowance`; return the error that refuses it, or `None`."""
+        try:
+            return allowance.begin()
+        except ConsumeError as error:
+            return error
+        except Exception:  # noqa: BLE001 - it is logged, and refuses the request
+            self._log.exception(_BUG)
+            return InternalError(_INTERNAL)
 
     def enter_call(
         self, metadata: Mapping[str, str], peer: str, certificate: Callable[[], PeerCertificate | None], method: str
@@ -204,8 +214,8 @@ class Gate:
         except ConsumeError:
             raise
         except Exception as error:
-            self._log.exception("request not admitted: an extension has a bug")
-            raise InternalError("internal error; the agent's log has the details") from error
+            self._log.exception(_BUG)
+            raise InternalError(_INTERNAL) from error
 
 
 def _check_tenant(client: Client, headers: Mapping[str, str]) -> None:

@@ -143,7 +143,9 @@ class GrpcCall(IncomingMessage):
         assert gate is not None  # noqa: S101 - the caller has checked
         caller = gate.enter_call(meaning.metadata, session.peer, session.certificate, self._method)
         if caller.allowance is not None:
-            gate.begin(caller.allowance)
+            refusal = gate.begin(caller.allowance)
+            if refusal is not None:
+                raise refusal.with_traceback(None)  # one error refuses many calls: its traceback must not grow
             self._admitted = True
         return caller
 

@@ -49,7 +49,7 @@ class HeadTooLargeError(TooLargeError):
 class RequestPlan:
     """The decisions about a request that its head alone allows."""
 
-    __slots__ = ("chunked", "extra", "head", "keep_alive", "length", "passage", "route")
+    __slots__ = ("chunked", "extra", "form", "head", "keep_alive", "length", "passage", "route")
 
     def __init__(  # noqa: PLR0913 - one record of all decisions about a head
         self,
@@ -68,6 +68,8 @@ class RequestPlan:
         self.chunked = chunked
         self.keep_alive = keep_alive
         self.extra = extra
+        self.form: object = None
+        """Kept for the server: what an error's response depends on besides the error."""
         self.passage: Passage | None = None
         """Kept for the server's gate: the last passage with this head, if it is valid on every connection."""
 

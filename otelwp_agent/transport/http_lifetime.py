@@ -123,12 +123,18 @@ class ConnectionLifetime(Flow):
     def _write(self, plan: RequestPlan, response: Response) -> None:
         """Send the response to a complete request, and close the connection if it is the last one."""
         server = self.server
-        body = b"" if plan.head.method == "HEAD" else response.body
+        bodiless = plan.head.method == "HEAD"
         if plan.keep_alive and not (self.old or server.draining):
             self.deadline = server.now + server.timeouts.idle
-            self.transport.write(b"".join((response.start, server.prefix, plan.extra, response.rest, _END, body)))
+            if not (bodiless or plan.extra):
+                self.transport.write(response.message(server.prefix))
+                return
+            end = _END
         else:
-            self.transport.write(b"".join((response.start, server.prefix, plan.extra, response.rest, _CLOSE, body)))
+            end = _CLOSE
+        body = b"" if bodiless else response.body
+        self.transport.write(b"".join((response.start, server.prefix, plan.extra, response.rest, end, body)))
+        if end is _CLOSE:
             self._close()
 
     def _respond_and_close(self, response: Response, extra: bytes = b"") -> None:

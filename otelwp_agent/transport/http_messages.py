@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 PROTOBUF = "application/x-protobuf"
+_END = b"\r\n"
 
 
 class Head:
@@ -99,7 +100,7 @@ class Request:
 class Response:
     """A response. A response that never changes is built once and sent many times."""
 
-    __slots__ = ("body", "headers", "rest", "start", "status")
+    __slots__ = ("_message", "_prefix", "body", "headers", "rest", "start", "status")
 
     def __init__(
         self, status: int, body: bytes = b"", content_type: str = "", headers: tuple[tuple[str, str], ...] = ()
@@ -111,6 +112,18 @@ class Response:
         self.start = f"HTTP/1.1 {status} {_phrase(status)}\r\n".encode()
         lines = "".join(f"{name}: {value}\r\n" for name, value in self.headers)
         self.rest = f"{lines}Content-Length: {len(body)}\r\n".encode("latin-1")
+        self._prefix: bytes | None = None
+        self._message = b""
+
+    def message(self, prefix: bytes) -> bytes:
+        """Return all bytes of the response, with the server's own headers `prefix`.
+
+        They are joined once for each `prefix` object: a server has the same one for all responses of half a second.
+        """
+        if self._prefix is not prefix:
+            self._prefix = prefix
+            self._message = b"".join((self.start, prefix, self.rest, _END, self.body))
+        return self._message
 
 
 class ErrorRenderer(Protocol):

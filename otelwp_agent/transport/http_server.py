@@ -306,19 +306,20 @@ class HttpServer:
             render = plan.route.render_dropped
             return _ACCEPTED if render is None else render(plan.head, items, str(error))
         self.on_refused(error.reason)
-        renderer = plan.route.render_error if isinstance(plan.route, Route) else None
         if isinstance(error, RateLimitedError):
             known = error.rendered
         elif isinstance(error, UnauthenticatedError):
             known = self._unauthenticated.setdefault(error.challenges, {})
         else:
-            return _rendered(plan.head, status, error, renderer)
-        kind = renderer, plan.head.media_type, status
-        response = known.get(kind)
+            return _rendered(plan, error, status)
+        form = plan.form
+        if form is None:
+            form = plan.form = (_renderer(plan), plan.head.media_type)
+        response = known.get(form)
         if not isinstance(response, Response):
             if len(known) >= MAX_RENDERED:  # clients choose the media type
                 known.clear()
-            response = known[kind] = _rendered(plan.head, status, error, renderer)
+            response = known[form] = _rendered(plan, error, status)
         return response
 
     def _sweep(self) -> None:
@@ -346,11 +347,15 @@ class HttpServer:
             self.log.warning("certificate not reloaded; the old one stays", server=self.name, error=str(error))
 
 
-def _rendered(head: Head, status: int, error: ConsumeError, render: ErrorRenderer | None) -> Response:
+def _renderer(plan: RequestPlan) -> ErrorRenderer | None:
+    return plan.route.render_error if isinstance(plan.route, Route) else None
+
+
+def _rendered(plan: RequestPlan, error: ConsumeError, status: int = 0) -> Response:
     """Return the response to an error, in plain text if the route has no format of its own; 0 is the error's status."""
-    status = status or statuses.http_status(error)
+    status, render = status or statuses.http_status(error), _renderer(plan)
     if render is not None:
-        return render(head, status, error)
+        return render(plan.head, status, error)
     return text_error(status, str(error), statuses.response_headers(error))
 
 

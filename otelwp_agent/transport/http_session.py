@@ -68,6 +68,7 @@ class Session(ConnectionLifetime):
         "_keeps",
         "_plan",
         "_refused",
+        "_repeated",
         "passage",
     )
 
@@ -80,6 +81,7 @@ class Session(ConnectionLifetime):
         self._keeps = True  # whether the body is kept
         self._body: LengthBody | ChunkedBody | None = None  # set while BODY is set and a part of the body has arrived
         self._refused: Response | None = None  # the response to the current request, if its route has refused it
+        self._repeated = b""  # the head of the last request if it was refused: senders repeat it
         self.passage: Passage | None = None  # kept for the gate
         self._admitted: Passage | None = None  # set while a request that the gate has admitted is in progress
 
@@ -92,15 +94,23 @@ class Session(ConnectionLifetime):
     def buffer_updated(self, nbytes: int) -> None:
         """Process the bytes that were read.
 
-        A complete request with a cached head is taken directly from the buffer, with one copy.
+        A complete request with a cached head is taken directly from the buffer, with one copy; without any if it is
+        refused.
         """
         server = self.server
-        buffer = server.buffer
+        buffer, memory = server.buffer, server.memory
         if not self._busy:
-            end = server.memory.find(END_OF_HEAD, 0, nbytes) + _END_SIZE
-            plan = server.plans.get(bytes(buffer[:end]))
-            if plan is not None and end + plan.length == nbytes:
-                self._finish(plan, bytes(buffer[end:nbytes]) if self._admit(plan) else b"")
+            raw = self._repeated
+            if not (raw and memory.startswith(raw)):
+                raw = bytes(buffer[: memory.find(END_OF_HEAD, 0, nbytes) + _END_SIZE])
+            plan = server.plans.get(raw)
+            if plan is not None and len(raw) + plan.length == nbytes:
+                if self._admit(plan):
+                    self._repeated = b""
+                    self._finish(plan, bytes(buffer[len(raw) : nbytes]))
+                else:
+                    self._repeated = raw
+                    self._finish(plan, b"")
                 return
         self.data_received(bytes(buffer[:nbytes]))
 
@@ -280,20 +290,20 @@ class Session(ConnectionLifetime):
                 return False
         if not isinstance(route, Route):
             return True
-        gate, passage, tenant = server.gate, None, ""
+        gate = server.gate
         try:
             if gate is not None:
                 passage = gate.enter(plan, self)
-                tenant = passage.plan.head.tenant
+                allowance = passage.allowance
+                if allowance is not None and (refusal := gate.begin(allowance)) is not None:
+                    self._refused = server.refusal(plan, refusal)
+                    return False
+                self._admitted = passage
             if route.admit is not None:
                 route.admit()
-            if gate is not None and passage is not None and passage.allowance is not None:
-                tenant = ""  # a refusal by its allowance is for this client's own requests
-                gate.begin(passage.allowance)
         except ConsumeError as error:
-            self._refused = server.refusal(plan, refusal_for(tenant, error))
+            self._refused = server.refusal(plan, refusal_for(self._withdraw(), error))
             return False
-        self._admitted = passage
         return True
 
     def certificate(self) -> PeerCertificate | None:
@@ -306,11 +316,24 @@ class Session(ConnectionLifetime):
         if admitted is not None and admitted.allowance is not None:
             admitted.allowance.end()
 
+    def _withdraw(self) -> str:
+        """Take back what the gate has counted for the request; return the tenant, "" if there is none."""
+        admitted, self._admitted = self._admitted, None
+        if admitted is None:
+            return ""
+        if admitted.allowance is not None:
+            admitted.allowance.withdraw()
+        return admitted.plan.head.tenant
+
     def _finish(self, plan: RequestPlan, body: bytes) -> None:
         """Answer a complete request."""
-        refused, self._refused = self._refused, None
+        refused = self._refused
+        if refused is not None:
+            self._refused = None
+            self._write(plan, refused)
+            return
         admitted = self._admitted
-        answer = refused or self.server.respond(plan if admitted is None else admitted.plan, body, self.peer)
+        answer = self.server.respond(plan if admitted is None else admitted.plan, body, self.peer)
         if isinstance(answer, Response):
             if admitted is not None:
                 self._leave()

@@ -35,14 +35,20 @@ class RequestAllowance(ABC):
     """Limits of one client that sends from one address to one route. It is kept and used for many requests."""
 
     @abstractmethod
-    def begin(self) -> None:
-        """Count a request, also as one in progress, or raise and count nothing.
+    def begin(self) -> ConsumeError | None:
+        """Count a request, also as one in progress, and return `None`; or count nothing and return the error.
 
-        Raises `Overloaded`, with the exact wait and the name of the limit, or `ForbiddenError`.
+        The error is `Overloaded`, with the exact wait and the name of the limit, or `ForbiddenError`. It is returned,
+        because raising it takes longer than the decision, and a flood is refused at the highest rate. The same error
+        may be returned for several requests.
         """
 
     def end(self) -> None:
-        """Note that a request is no longer in progress. Called exactly once after each `begin` that did not raise."""
+        """Note that a request is no longer in progress. Called exactly once after each `begin` that counted one."""
+
+    def withdraw(self) -> None:
+        """Take back a `begin` that counted a request, instead of `end`: it is refused for another reason."""
+        self.end()
 
     def charge(self, items: int, size: int) -> None:
         """Count `items` items in `size` bytes (decompressed, as protobuf), or raise `Overloaded` and count nothing."""
@@ -83,20 +89,27 @@ class CombinedAllowance(RequestAllowance):
         """Ask `parts` in this order."""
         self._parts = parts
 
-    def begin(self) -> None:
+    def begin(self) -> ConsumeError | None:
         """Count a request in all parts, or in none."""
         for index, part in enumerate(self._parts):
             try:
-                part.begin()
+                refusal = part.begin()
             except BaseException:
-                for counted in self._parts[:index]:
-                    counted.end()
+                self._withdraw(index)
                 raise
+            if refusal is not None:
+                self._withdraw(index)
+                return refusal
+        return None
 
     def end(self) -> None:
         """End a request in all parts."""
         for part in self._parts:
             part.end()
+
+    def withdraw(self) -> None:
+        """Withdraw a request from all parts."""
+        self._withdraw(len(self._parts))
 
     def charge(self, items: int, size: int) -> None:
         """Count items in all parts, or in none."""
@@ -117,3 +130,7 @@ class CombinedAllowance(RequestAllowance):
         """Return the rest of the strictest limit."""
         found = [left for part in self._parts if (left := part.left()) is not None]
         return min(found, key=lambda left: left.remaining, default=None)
+
+    def _withdraw(self, count: int) -> None:
+        for part in self._parts[:count]:
+            part.withdraw()

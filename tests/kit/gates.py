@@ -47,13 +47,18 @@ class Allowance(RequestAllowance):
         if self.limiter.error is not None:
             raise self.limiter.error
         if self.limiter.in_progress >= self.limiter.most:
-            raise Overloaded("limit `concurrent` is reached", retry_after=7.0, reason="concurrent")
+            return Overloaded("limit `concurrent` is reached", retry_after=7.0, reason="concurrent")
         self.limiter.in_progress += 1
         self.limiter.began.append(self.sender)
+        return None
 
     def end(self):
         self.limiter.in_progress -= 1
         self.limiter.ended += 1
+
+    def withdraw(self):
+        self.limiter.in_progress -= 1
+        self.limiter.began.pop()
 
     def charge(self, items, size):
         if self.limiter.items + items > self.limiter.most_items:

@@ -34,7 +34,7 @@ class Limiter:
 
     def begin(self, *args, **options):
         """Begin a request; return the error, or `None` if it is allowed."""
-        return outcome(self.allowance(*args, **options).begin)
+        return self.allowance(*args, **options).begin()
 
 
 def outcome(call, *arguments):

@@ -266,7 +266,15 @@ async def test_a_request_that_the_pipeline_refuses_is_not_counted():
     async with Site({"/v1/traces": Route(lambda _: OK, admit=admit)}, gate=gate(Keys(right=shop()), limiter)) as site:
         (answer,) = await answers(site, post(b"1", extra=KEY))
         assert (answer[0], answer[2]) == (503, b"full\n"), "the tenant is not the cause"
-    assert (limiter.began, limiter.ended) == ([], 0)
+    assert (limiter.began, limiter.in_progress, limiter.ended) == ([], 0, 0)
+
+
+async def test_a_limit_is_asked_before_the_pipeline():
+    asked, limiter = [], Limiter(most=0)
+    routes = {"/v1/traces": Route(lambda _: OK, admit=lambda: asked.append(1))}
+    async with Site(routes, gate=gate(Keys(right=shop()), limiter)) as site:
+        (answer,) = await answers(site, post(b"1", extra=KEY))
+        assert (answer[0], asked) == (429, [])
 
 
 async def test_a_request_whose_handler_has_a_bug_is_released():
@@ -372,3 +380,30 @@ async def test_a_server_with_settings_for_a_gate_does_not_start_without_one():
     )
     with pytest.raises(StartError, match=r"receivers/acme: `auth` and `middlewares` have no effect: .*context\.gate"):
         await server.start()
+
+
+async def test_a_repeated_head_of_a_refused_request_is_decided_again_each_time():
+    limiter, keys = Limiter(most=0), Keys(right=shop())
+    async with Site(gate=gate(keys, limiter)) as site:
+        message = post(b"body", extra=KEY)
+        refused = await answers(site, *[message] * 3)
+        assert [status for status, _, _ in refused] == [429] * 3
+        client = await site.connect()
+        for most, body, expected in ((0, b"body", 429), (9, b"body", 200), (0, b"body", 429), (9, b"other", 200)):
+            limiter.most = most
+            client.send(post(body, extra=KEY))
+            assert (await client.answer())[0] == expected
+        limiter.most = 0
+        for part in (
+            message,
+            message[:30],
+            message[30:-2],
+            message[-2:],
+        ):  # the head arrives in parts after a whole one
+            client.send(part)
+        assert [(await client.answer())[0] for _ in range(2)] == [429] * 2
+        keys.version, keys.clients = 1, {}
+        client.send(message)
+        assert (await client.answer())[0] == 401
+        await client.close()
+        assert [request.body for request in site.requests] == [b"body", b"other"]

@@ -22,3 +22,14 @@ def test_a_response_is_laid_out_once():
 
 def test_errors_for_people_end_with_a_line_break():
     assert text_error(404, "nothing here").body == b"nothing here\n"
+
+
+def test_the_bytes_of_a_response_are_joined_once_for_each_prefix():
+    response = Response(200, b"body", "text/plain")
+    first, second = b"Date: 1\r\n", b"Date: 2\r\n"
+    assert response.message(b"").startswith(b"HTTP/1.1 200 OK\r\nContent-Type")
+    message = response.message(first)
+    assert message == (b"HTTP/1.1 200 OK\r\nDate: 1\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\nbody")
+    assert response.message(first) is message
+    assert b"Date: 2" in response.message(second)
+    assert response.message(first) == message

@@ -10,8 +10,9 @@ class Part(RequestAllowance):
 
     def begin(self):
         if self.requests >= self.most:
-            raise Overloaded("requests", retry_after=3.5)
+            return Overloaded("requests", retry_after=3.5)
         self.requests += 1
+        return None
 
     def end(self):
         self.requests -= 1
@@ -42,12 +43,19 @@ def test_a_request_counts_in_every_limiter():
     assert state(first, second) == [(0, 3, 60), (0, 3, 60)]
 
 
+def test_a_request_is_withdrawn_from_every_limiter():
+    first, second = Part(), Part()
+    both = CombinedAllowance([first, second])
+    both.begin()
+    both.withdraw()
+    assert state(first, second) == [(0, 0, 0), (0, 0, 0)]
+
+
 def test_what_one_limiter_refuses_counts_in_none():
     first, second = Part(), Part(most=1)
     both = CombinedAllowance([first, second])
-    both.begin()
-    with pytest.raises(Overloaded, match="requests"):
-        both.begin()
+    assert both.begin() is None
+    assert "requests" in str(both.begin())
     with pytest.raises(Overloaded, match="items"):
         both.charge(2, 10)
     assert state(first, second) == [(1, 0, 0), (1, 0, 0)]

@@ -173,7 +173,9 @@ class RateLimiter(Extension, RequestLimiter):
             raise ForbiddenError("requests of this address are not accepted", reason="denied_address")
         key = peer_key(peer)
         now = self.context.clock()
-        self._refuse_banned(key, now)
+        error: ConsumeError | None = self._ban_of(key, now)
+        if error is not None:
+            raise error
         for limit, rate in self._limits.addresses:
             wait = limit.rates.wait(key, rate, now)
             if wait:
@@ -235,15 +237,14 @@ class RateLimiter(Extension, RequestLimiter):
         of_class = self._limits.of_class(route)
         if of_class is not None:
             requests.append((of_class[0], tenant or address, of_class[1]))
-        measures = self._measures
         return Allowance(
             requests,
             bodies,
             concurrent,
             clock=self.context.clock,
-            usable=(lambda now: self._refuse_banned(address, now)) if self._bans is not None and address else None,
-            counted=lambda: measures.accepted(tenant),
-            refused=lambda name: measures.refused(tenant, name),
+            banned=(lambda now: self._ban_of(address, now)) if self._bans is not None and address else None,
+            measures=self._measures,
+            tenant=tenant,
         )
 
     # -- private
@@ -252,10 +253,12 @@ class RateLimiter(Extension, RequestLimiter):
         """Return where the numbers of a limit are kept."""
         return Gcra() if self._store is None else SharedRates(name, self._replicas, self._store.wake)
 
-    def _refuse_banned(self, key: str, now: float) -> None:
-        if self._bans is not None and self._bans.banned(key, now):
-            self._measures.refused("", "ban")
-            raise ForbiddenError("this address is banned for some time: too many invalid credentials", reason="banned")
+    def _ban_of(self, key: str, now: float) -> ForbiddenError | None:
+        """Return the error for an address that is banned, and count its request."""
+        if self._bans is None or not self._bans.banned(key, now):
+            return None
+        self._measures.refused("", "ban")
+        return ForbiddenError("this address is banned for some time: too many invalid credentials", reason="banned")
 
     def _tidy(self) -> None:
         """Forget idle keys."""

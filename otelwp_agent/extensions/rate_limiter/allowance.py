@@ -9,8 +9,9 @@ from otelwp_agent.transport.limiting import Left, RequestAllowance
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from otelwp_agent.errors import RateLimitedError
+    from otelwp_agent.errors import ConsumeError
     from otelwp_agent.extensions.rate_limiter.limits import ConcurrencyLimit, RateLimit
+    from otelwp_agent.extensions.rate_limiter.metrics import LimitMeasures
     from otelwp_agent.limiting.gcra import Rate
 
     Charged = tuple[RateLimit, str, Rate]
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
 
 
 class Allowance(RequestAllowance):
-    """Asks each limit in turn. What was counted before a limit refuses is taken back."""
+    """Asks each limit in turn. What was counted before a limit refuses is taken back.
 
-    __slots__ = ("_bodies", "_clock", "_concurrent", "_counted", "_refused", "_requests", "_usable")
+    A flood spends most of its time in `begin`, which therefore counts in plain numbers and raises nothing.
+    """
+
+    __slots__ = ("_banned", "_bodies", "_clock", "_concurrent", "_measures", "_requests", "_tenant")
 
     def __init__(  # noqa: PLR0913 - the limits by kind, and where requests are counted
         self,
@@ -31,51 +35,59 @@ class Allowance(RequestAllowance):
         concurrent: Sequence[Counted],
         *,
         clock: Callable[[], float],
-        usable: Callable[[float], None] | None,
-        counted: Callable[[], None],
-        refused: Callable[[str], None],
+        banned: Callable[[float], ConsumeError | None] | None,
+        measures: LimitMeasures,
+        tenant: str,
     ) -> None:
         """Apply limits of `requests`, of the items and bytes of `bodies`, and of `concurrent` requests.
 
-        `usable` raises `ForbiddenError` if the address is banned; `counted` counts an accepted request, `refused` the
-        name of a limit that has refused one.
+        `banned` returns the error for a banned address, `None` for others. Requests are counted in `measures` for
+        `tenant`.
         """
         self._requests = requests
         self._bodies = bodies
         self._concurrent = concurrent
         self._clock = clock
-        self._usable = usable
-        self._counted = counted
-        self._refused = refused
+        self._banned = banned
+        self._measures = measures
+        self._tenant = tenant
 
-    def begin(self) -> None:
-        """Count a request, or raise and count nothing.
+    def begin(self) -> ConsumeError | None:
+        """Count a request, or count nothing and return the error.
 
         A request of a sender that has no items or bytes left is refused here, before its body is read.
         """
         now = self._clock()
-        if self._usable is not None:
-            self._usable(now)
+        if self._banned is not None and (error := self._banned(now)) is not None:
+            return error
         for limit, key, rate in self._bodies:
             wait = limit.rates.wait(key, rate, now)
             if wait:
-                self._refuse(limit.name, limit.kept_refusal(key, rate, now, wait))
-        for index, (counter, key, most) in enumerate(self._concurrent):
+                self._measures.refused(self._tenant, limit.name)
+                return limit.kept_refusal(key, rate, now, wait)
+        for counter, key, most in self._concurrent:
             if not counter.requests.begin(key, most):
-                self._end(index)
-                self._refuse(counter.name, counter.refusal(most))
-        for index, (limit, key, rate) in enumerate(self._requests):
+                self._end(counter)
+                self._measures.refused(self._tenant, counter.name)
+                return counter.refusal(most)
+        for limit, key, rate in self._requests:
             wait = limit.rates.take(key, rate, now)
             if wait:
-                self._end(len(self._concurrent))
-                for charged, of, at in self._requests[:index]:
-                    charged.rates.refund(of, at, now)
-                self._refuse(limit.name, limit.kept_refusal(key, rate, now, wait))
-        self._counted()
+                self._end()
+                self._return_requests(limit, now)
+                self._measures.refused(self._tenant, limit.name)
+                return limit.kept_refusal(key, rate, now, wait)
+        self._measures.accepted(self._tenant)
+        return None
+
+    def withdraw(self) -> None:
+        """Take back a request that was counted and refused for another reason."""
+        self._end()
+        self._return_requests(None, self._clock())
 
     def end(self) -> None:
         """Note that a request is no longer in progress."""
-        self._end(len(self._concurrent))
+        self._end()
 
     def charge(self, items: int, size: int) -> None:
         """Count items and bytes, or raise and count nothing."""
@@ -87,7 +99,8 @@ class Allowance(RequestAllowance):
             wait = limit.rates.take(key, rate, now, cost)
             if wait:
                 self._refund(index, items, size, now)
-                self._refuse(limit.name, limit.refusal(key, rate, now, wait))
+                self._measures.refused(self._tenant, limit.name)
+                raise limit.refusal(key, rate, now, wait)
 
     def refund(self, items: int, size: int) -> None:
         """Take back a charge."""
@@ -108,11 +121,16 @@ class Allowance(RequestAllowance):
         for limit, key, rate in self._bodies[:count]:
             limit.rates.refund(key, rate, now, items if limit.unit == "items" else size)
 
-    def _end(self, count: int) -> None:
-        for counter, key, _ in self._concurrent[:count]:
-            counter.requests.end(key)
+    def _return_requests(self, until: RateLimit | None, now: float) -> None:
+        """Take back the request that the limits before `until`, or all, have counted."""
+        for limit, key, rate in self._requests:
+            if limit is until:
+                return
+            limit.rates.refund(key, rate, now)
 
-    def _refuse(self, name: str, error: RateLimitedError) -> None:
-        self._refused(name)
-        # One error is raised for several requests: without this, each of them would add to its traceback.
-        raise error.with_traceback(None)
+    def _end(self, until: ConcurrencyLimit | None = None) -> None:
+        """End the request in the limits before `until`, or in all."""
+        for counter, key, _ in self._concurrent:
+            if counter is until:
+                return
+            counter.requests.end(key)

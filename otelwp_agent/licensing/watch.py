@@ -230,8 +230,7 @@ class LicenseWatch:
             text, terms = await renew(self._ask, self._text, installed, self._keys, secrets.token_urlsafe(16))
         except RefreshError as error:
             self._failed(error)
-        except Exception as error:
-            # A bug of the client must end neither the start of the agent nor the renewals.
+        except Exception as error:  # noqa: BLE001 - a bug ends neither the start of the agent nor the renewals
             self._log.exception("licence not renewed because of a bug; its terms are unchanged")
             self._failed(RefreshError("internal", f"{type(error).__name__}: {error}"))
         else:

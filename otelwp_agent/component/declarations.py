@@ -64,7 +64,7 @@ class NeedsPlan:
     feature: str
     """The requests, in the plural, for messages and metrics."""
     instead: str = ""
-    """What a sender without such a plan can do, for messages."""
+    """The alternative for a sender without such a plan, for messages."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,8 @@ class Config(ReceiverConfig):
     from 512 KiB on, are checked in a thread, so that other requests do not wait for them.
     """
     sealed: Annotated[blocks.Sealed | None, SEALED_NEEDS] = None
-    """Accept sealed envelopes over HTTP, as the exporter `managed` sends them. Without it, they are refused."""
+    """Accept sealed envelopes over HTTP, as the exporter `managed` sends them. Without it, they are refused. Tenants
+    with a plan need the tier `enterprise`."""
     deduplication: blocks.Deduplication | None = None
     """Process requests over HTTP once that have the same `Idempotency-Key`. With `sealed`, it is always enabled."""
 

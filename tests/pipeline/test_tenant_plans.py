@@ -11,7 +11,7 @@ from otelwp_agent.errors import ForbiddenError, Overloaded, RetryableError
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Outcome, Receipt
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.pipeline.tenant_plans import TierSwitch, admit_any, tenant_variants
+from otelwp_agent.pipeline.tenant_plans import TierSwitch, admit_any, left_out, tenant_variants
 from tests.kit import graphs
 from tests.kit.graphs import Hand, HandConfig, Pass, Running, Sink, SinkConfig, plan, until
 from tests.pipeline.test_intake import Agent
@@ -228,6 +228,21 @@ def test_variants_keep_what_protects_data_and_a_destination(monkeypatch):
     assert [str(each) for each in variants[Tier.FREE].processors] == ["pass", "secret"]
     assert [str(each) for each in variants[Tier.FREE].exporters] == ["dear"]
     assert [str(each) for each in variants[Tier.ENTERPRISE].exporters] == ["dear", "dear/2"]
+
+
+def test_what_is_left_out_is_listed_by_tier():
+    found = left_out(plan(YAML.replace("receivers: {hand: }", "receivers: {vip: }").replace("[hand]", "[vip]")))
+    assert {tier.value: [(each.component, each.effect) for each in listed] for tier, listed in found.items()} == {
+        "free": [
+            ("processors/paid", "bypassed"),
+            ("processors/secret", "bypassed"),
+            ("exporters/dear", "gets nothing"),
+            ("exporters/dear/2", "gets nothing"),
+            ("receivers/vip", "requests refused"),
+        ],
+        "pro": [("processors/secret", "bypassed")],
+        "enterprise": [],
+    }
 
 
 def test_an_early_refusal_needs_all_ends_to_refuse():

@@ -20,7 +20,7 @@ ENTRY_POINTS = "otelwp_agent.components"
 """Entry-point group of third-party components; the name of an entry is `kind:type` (`processor:acme_redact`)."""
 
 SHIPPED: dict[Kind, tuple[str, ...]] = {
-    Kind.RECEIVER: ("datagram", "jaeger", "jaeger_json", "otlp", "zipkin"),
+    Kind.RECEIVER: ("datagram", "heartbeat", "jaeger", "jaeger_json", "otlp", "zipkin"),
     Kind.PROCESSOR: (
         "adaptive_sampling",
         "attributes",
@@ -33,7 +33,7 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
         "wordpress",
     ),
     Kind.EXPORTER: ("debug", "file", "jaeger", "managed", "otlp_grpc", "otlp_http", "zipkin"),
-    Kind.CONNECTOR: ("forward", "routing"),
+    Kind.CONNECTOR: ("failover", "forward", "routing", "smart_routing"),
     Kind.EXTENSION: (
         "admin_api",
         "api_key",
@@ -42,6 +42,7 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
         "client_certificate",
         "control_store",
         "delivery_statements",
+        "fleet",
         "headers_setter",
         "health_check",
         "license_server",

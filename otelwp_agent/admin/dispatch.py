@@ -203,7 +203,7 @@ def _render(operation: ApiOperation, result: object, call: ApiCall, path: str) -
         url = result.next_url(path, call.query)
         if url is not None:
             headers = (("Link", f'<{url}>; rel="next"'),)
-        result = {"items": result.items, "next": url}
+        result = result.items if operation.is_array else {"items": result.items, "next": url}
     kept = {**result, operation.secret: None} if operation.secret and isinstance(result, dict) else result
     return ApiAnswer(operation.status, orjson.dumps(result), headers=headers), orjson.dumps(kept).decode()
 

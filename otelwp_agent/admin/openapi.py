@@ -138,7 +138,10 @@ def _headers(operation: ApiOperation) -> list[dict[str, Any]]:
 def _responses(operation: ApiOperation, references: dict[type[BaseModel], dict[str, Any]]) -> dict[str, Any]:
     success: dict[str, Any] = {"description": HTTPStatus(operation.status).phrase}
     if operation.answer is not None:
-        success["content"] = {"application/json": {"schema": references[operation.answer]}}
+        schema = references[operation.answer]
+        if operation.is_array:
+            schema = {"type": "array", "items": schema}
+        success["content"] = {"application/json": {"schema": schema}}
     statuses = {*_ALWAYS}
     if operation.variables:
         statuses.add(404)

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 PREFIX = "/api/v1"
 TENANT = "tenant"
 """Name of the path parameter for the tenant. An API key is refused if it is not of this tenant."""
-PATTERNS: Mapping[str, str] = {"key": KEY_ID_PATTERN}
+PLUGIN = "plugin"
+"""Name of the path parameter for an installation of a plugin."""
+UUID_PATTERN = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+PATTERNS: Mapping[str, str] = {"key": KEY_ID_PATTERN, PLUGIN: UUID_PATTERN}
 """Patterns of the variable parts of paths, if they are not names."""
 MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -70,6 +73,8 @@ class ApiOperation:
     body: type[ApiModel] | None = None
     answer: type[ApiModel] | None = None
     """Model of a successful answer; `None` if it has no body."""
+    is_array: bool = False
+    """Whether the answer is an array of `answer`. Then only the header `Link` has the URL of the next page."""
     status: int = 200
     """Status of a successful answer."""
     gives: Mapping[str, str] = field(default_factory=dict)

@@ -34,6 +34,7 @@ _COMMANDS = {
     "plans": "Set, list, show and delete plans of tenants.",
     "license": "Create keys of an issuer; issue, inspect and install licences.",
     "licenses": "Set, list, show, sign, revoke and restore the licences of a licence server.",
+    "fleet": "List, show and control installations of plugins; register versions.",
     "operators": "Add, list and remove users of the admin API.",
     "statement": "Verify statements of delivery, and make the key that signs them.",
     "rescue": "Recover dropped traces from the flight recorder of adaptive sampling.",

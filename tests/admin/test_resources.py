@@ -9,6 +9,7 @@ from otelwp_agent.admin.resources import OPERATIONS
 from otelwp_agent.control.operations.operators import Role
 
 KEY = "a" * 16
+PLUGIN = "00000000-0000-0000-0000-000000000000"
 BODIES = {
     "createTenant": {"id": "new"},
     "changeTenant": {"name": "New"},
@@ -19,8 +20,11 @@ BODIES = {
     "revokeLicense": {"reason": "not paid"},
     "addOperator": {"name": "bob", "role": "viewer"},
     "setRole": {"role": "viewer"},
+    "registerPluginVersion": {"cms": "woocommerce", "version": "1.3.5"},
+    "setPluginToggle": {"toggle_key": "enable_debug", "toggle_value": True},
+    "notifyPluginUpgrade": {"channel": "in-app"},
 }
-NAMES = {"tenant": "acme", "key": KEY, "plan": "nothing", "operator": "nobody", "license": "shop-1"}
+NAMES = {"tenant": "acme", "key": KEY, "plan": "nothing", "operator": "nobody", "license": "shop-1", "plugin": PLUGIN}
 
 
 async def call(api, operation, by, names=NAMES):

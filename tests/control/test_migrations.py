@@ -3,6 +3,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import delete, insert, inspect, select
 
+import otelwp_agent.control.fleet.tables  # noqa: F401 - adds its tables to METADATA
 from otelwp_agent.control import migrations, revisions
 from otelwp_agent.control.errors import StoreNotMigratedError
 from otelwp_agent.control.store import Store
@@ -94,5 +95,6 @@ def test_an_older_store_is_upgraded_and_keeps_its_data(url):
     with store.read() as connection:
         assert connection.execute(select(PLANS.c.name).order_by(PLANS.c.name)).scalars().all() == ["enterprise", "pro"]
         assert inspect(connection).has_table("licenses")
+        assert inspect(connection).has_table("plugin_installations")
         assert revisions.needs(connection) == revisions.NEEDS[revisions.HEAD]
     store.close()

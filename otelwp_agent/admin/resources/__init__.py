@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otelwp_agent.admin.resources import audit_log, keys, licenses, me, operators, plans, tenants
+from otelwp_agent.admin.resources import audit_log, keys, licenses, me, operators, plans, plugins, tenants
 
 if TYPE_CHECKING:
     from otelwp_agent.admin.operation import ApiOperation
@@ -16,5 +16,6 @@ OPERATIONS: tuple[ApiOperation, ...] = (
     *plans.OPERATIONS,
     *licenses.OPERATIONS,
     *operators.OPERATIONS,
+    *plugins.OPERATIONS,
     *audit_log.OPERATIONS,
 )

@@ -13,7 +13,8 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
 
-from otelwp_agent.processors.wordpress import credentials
+from otelwp_agent.telemetry import credentials
+from otelwp_agent.telemetry.personal_data import EMAIL
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -50,7 +51,6 @@ _PERSON = re.compile(
 _HEADER = re.compile(
     r"http\.(?:request|response)\.header\..*(?:cookie|auth|nonce|key|token|secret|forwarded|real[_-]ip)|http\.cookies?$"
 )
-_EMAIL = re.compile(r"[\w.+%-]{1,64}+@(?:[\w-]++\.)++[a-zA-Z]{2,}")
 _CREDENTIALS = re.compile(r"(?<=//)[^/@\s?#]++@")
 
 
@@ -100,7 +100,7 @@ class Redactor:
         return self._without_emails(credentials.redact(text))
 
     def _without_emails(self, text: str) -> str:
-        return _EMAIL.sub(self._email, text) if "@" in text else text
+        return EMAIL.sub(self._email, text) if "@" in text else text
 
     def _pair(self, pair: str) -> str:
         name, mark, value = pair.partition("=")

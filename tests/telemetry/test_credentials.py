@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otelwp_agent.processors.wordpress import credentials
+from otelwp_agent.telemetry import credentials
 
-VECTORS = json.loads((Path(__file__).parents[2] / "data/wordpress/secrets.json").read_text("utf-8"))
+VECTORS = json.loads((Path(__file__).parents[1] / "data/wordpress/secrets.json").read_text("utf-8"))
 
 
 @pytest.mark.parametrize(("text", "expected"), VECTORS["redacted"])

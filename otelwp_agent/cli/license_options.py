@@ -82,9 +82,25 @@ def terms_options(command: Callable[..., T]) -> Callable[..., T]:
             callback=parse_day,
             help="First day of the licence, in UTC. Default: immediately.",
         ),
-        click.option("--feature", "features", multiple=True, help="A feature beside the tier. Repeatable."),
-        click.option("--limit", "limits", multiple=True, metavar="NAME=NUMBER", help="A limit. Repeatable."),
-        click.option("--domain", "domains", multiple=True, help="Host name of a site, or `*.example`. Repeatable."),
+        click.option(
+            "--feature",
+            "features",
+            multiple=True,
+            help="A feature beside the tier; the agent only shows it. Repeatable.",
+        ),
+        click.option(
+            "--limit",
+            "limits",
+            multiple=True,
+            metavar="NAME=NUMBER",
+            help="A limit; the agent only shows it. Repeatable.",
+        ),
+        click.option(
+            "--domain",
+            "domains",
+            multiple=True,
+            help="Host name of a site, or `*.example`; the agent only shows it. Repeatable.",
+        ),
         click.option(
             "--lease-days",
             type=click.IntRange(min=0),

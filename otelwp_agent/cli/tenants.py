@@ -20,6 +20,7 @@ from otelwp_agent.cli.control_options import (
 )
 from otelwp_agent.cli.options import parse_pairs
 from otelwp_agent.control.operations import keys as key_operations
+from otelwp_agent.control.operations import plans as plan_operations
 from otelwp_agent.control.operations import tenants as operations
 
 if TYPE_CHECKING:
@@ -73,12 +74,13 @@ def list_(*, target: StoreTarget, plan: str | None, status: str | None, as_json:
 @store_command
 @_id_argument
 def show_tenant(*, target: StoreTarget, id_: str, as_json: bool) -> None:
-    """Show a tenant and its API keys."""
+    """Show a tenant, the tier of its plan and its API keys."""
     with target.reading() as connection:
         tenant = operations.get_tenant(connection, id_)
+        tier = plan_operations.get_plan(connection, tenant.plan).tier
         keys = key_operations.list_keys(connection, tenant=id_, limit=MAX_ROWS)
     if as_json:
-        show({**tenant.to_json(), "keys": [key.to_json() for key in keys]})
+        show({**tenant.to_json(), "tier": tier, "keys": [key.to_json() for key in keys]})
         return
     now = datetime.now(UTC)
     attributes = " ".join(f"{name}={value}" for name, value in tenant.attributes.items())
@@ -87,6 +89,7 @@ def show_tenant(*, target: StoreTarget, id_: str, as_json: bool) -> None:
             "id": tenant.id,
             "name": tenant.name,
             "plan": tenant.plan,
+            "tier": tier,
             "status": tenant.status,
             "created": when(tenant.created),
             "attributes": attributes or "-",

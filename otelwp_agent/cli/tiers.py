@@ -44,6 +44,8 @@ def explain(*, config: Sequence[str], overrides: Sequence[str], as_json: bool) -
 
     An agent whose licence permits less than the configuration uses runs with these changes. A configuration that states
     a lower tier itself (`service.tier`) is refused instead.
+
+    With a control store, the list also has what is left out for tenants, by the tier of their plans.
     """
     document = load_document(config, overrides)
     stated = _take_tier(document)
@@ -138,6 +140,10 @@ def _as_json(report: TierReport, entitlement: Entitlement) -> dict[str, Any]:
             }
             for tier, changes in report.changes.items()
         },
+        "tenants": {
+            tier.value: [{"component": each.component, "effect": each.effect, **_place(place)} for each, place in found]
+            for tier, found in report.tenants.items()
+        },
     }
 
 
@@ -153,6 +159,11 @@ def _print(report: TierReport, entitlement: Entitlement) -> None:
         click.echo(f"\nTier {tier.value} " + ("changes:\n" if changes else "changes nothing."))
         for each in changes:
             click.echo(f"  {_at(each.place)}: {_words(each)}")
+    for tier, found in report.tenants.items():
+        what = "this differs:\n" if found else "nothing is left out."
+        click.echo(f"\nFor a tenant whose plan has tier {tier.value}, {what}")
+        for left, place in found:
+            click.echo(f"  {_at(place)}: {left.component}: {left.effect}")
 
 
 def _words(each: TierChange) -> str:

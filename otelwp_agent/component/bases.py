@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from otelwp_agent.component.context import Context
+    from otelwp_agent.component.declarations import NeedsPlan
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.model.signal import Signal
     from otelwp_agent.routing.outlets import Outlets
@@ -105,6 +106,11 @@ class Receiver(Component):
         super().__init__(context)
         self.drops = Drops(str(context.id), context.registry, context.log, context.clock)
         """Requests that were answered with success and dropped because of `on_overload`."""
+
+    def require_plan(self, tenant: str, needs: NeedsPlan) -> None:
+        """Raise `ForbiddenError`, and count the request, if the plan of its tenant does not enable what it needs."""
+        tiers = self.context.tenant_tiers
+        tiers.require(tenant, needs.tier, str(self.context.id), needs.feature, needs.instead)
 
     def health(self) -> ComponentHealth | None:
         """Report drops: unhealthy for a minute after the last one."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from otelwp_agent.errors import StartError
 from otelwp_agent.model.deliveries import Deliveries
 from otelwp_agent.model.ledgers import Ledgers
+from otelwp_agent.model.tenant_tiers import TenantTiers
 from otelwp_agent.sealing.message_memory import MessageMemory
 from otelwp_agent.transport.authentication import ClientAuthenticator, ServerAuthenticator
 from otelwp_agent.transport.in_flight import InFlight
@@ -72,6 +73,8 @@ class Context:
     """The ids of accepted requests, of all receivers of the process."""
     deliveries: Deliveries = field(default_factory=Deliveries)
     """Counts of the items that the exporters of the process have delivered, by tenant."""
+    tenant_tiers: TenantTiers = field(default_factory=TenantTiers)
+    """The tiers of the plans of tenants, for receivers with features that a plan may not include."""
     extensions: Mapping[ComponentId, object] = field(default_factory=dict)
     """The extensions that the component's settings refer to."""
 

@@ -53,6 +53,21 @@ class NeedsTier:
 
 
 @dataclass(frozen=True, slots=True)
+class NeedsPlan:
+    """Marks a receiver's setting for requests that only tenants with a plan of this tier may send.
+
+    The receiver refuses them from other tenants (`Receiver.require_plan`). Without a control store, there are no plans
+    and all senders may send them.
+    """
+
+    tier: Tier
+    feature: str
+    """The requests, in the plural, for messages and metrics."""
+    instead: str = ""
+    """The alternative for a sender without such a plan, for messages."""
+
+
+@dataclass(frozen=True, slots=True)
 class KeptPercentage:
     """Marks a sampler's setting that is the percentage of items it keeps, which a tier may limit.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from otelwp_agent.control import api_keys
 from otelwp_agent.control.api_keys import Scope
+from otelwp_agent.tier import Tier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -61,6 +62,7 @@ class KeyEntry(NamedTuple):
     scopes: frozenset[str]
 
 
+_TIERS = {tier.value: tier for tier in Tier}
 NO_PLAN = PlanEntry("free", NOTHING, None)
 
 
@@ -140,6 +142,11 @@ class TenantDirectory:
                 return CheckedKey(refusal="malformed" if text else "missing")
             return CheckedKey(id_, refusal="unknown" if entry is None else "wrong")
         return CheckedKey(id_, refusal="expired") if now >= entry.expires_at else CheckedKey(id_, entry)
+
+    def tier(self, tenant: str) -> Tier | None:
+        """Return the tier of a tenant's plan, or `None` if the tenant is unknown."""
+        entry = self.current.tenant(tenant)
+        return None if entry is None else _TIERS.get(self.current.plan(entry.plan).tier, Tier.FREE)
 
     def replace(self, directory: Directory) -> None:
         """Use `directory` from now on."""

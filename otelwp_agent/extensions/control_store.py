@@ -38,6 +38,8 @@ from otelwp_agent.telemetry.metrics import Instrument, InstrumentKind
 from otelwp_agent.telemetry.tasks import spawn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Connection
 
     from otelwp_agent.component import Context
@@ -128,6 +130,7 @@ class ControlStore(Extension, ControlAccess):
         self._failures = LogLimit(context.clock)
         self._writers: list[asyncio.Task[None]] = []
         self._snapshot: SnapshotKeeper | None = None
+        self._remove_tiers: Callable[[], None] | None = None
 
     @property
     def directory(self) -> TenantDirectory:
@@ -167,6 +170,9 @@ class ControlStore(Extension, ControlAccess):
 
     async def shutdown(self) -> None:
         """Store the uses of keys that were not stored yet, and close the store."""
+        if self._remove_tiers is not None:
+            self._remove_tiers()
+            self._remove_tiers = None
         writers, self._writers = self._writers, []
         for writer in writers:
             writer.cancel()
@@ -240,6 +246,7 @@ class ControlStore(Extension, ControlAccess):
             await snapshot.use(error)
         self._directory, self._refresher = directory, refresher
         self._bind_metrics(directory, refresher)
+        self._remove_tiers = context.tenant_tiers.add(directory.tier)
         refresher.start()
         self._writers = [spawn(self._store_uses_regularly(), name=f"extensions/{context.id}: last use of keys")]
         if self._snapshot_path:

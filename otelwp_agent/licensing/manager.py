@@ -129,6 +129,8 @@ class LicenseManager:
             details["features"] = sorted(current.features)
         if current.limits:
             details["limits"] = dict(current.limits)
+        if terms is not None and terms.domains:
+            details["domains"] = list(terms.domains)
         if self._watch is not None and self._watch.refresh_error:
             details["refresh_error"] = self._watch.refresh_error
         if abs(self._clock_error()) > TOLERANCE:

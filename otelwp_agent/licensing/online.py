@@ -49,6 +49,7 @@ REASONS = (
     "claims",
     "other_license",
     "replayed",
+    "internal",
 )
 """All reasons of a `RefreshError`."""
 

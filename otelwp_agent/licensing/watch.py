@@ -230,8 +230,13 @@ class LicenseWatch:
             text, terms = await renew(self._ask, self._text, installed, self._keys, secrets.token_urlsafe(16))
         except RefreshError as error:
             self._failed(error)
+        except Exception as error:  # noqa: BLE001 - a bug ends neither the start of the agent nor the renewals
+            self._log.exception("licence not renewed because of a bug; its terms are unchanged")
+            self._failed(RefreshError("internal", f"{type(error).__name__}: {error}"))
+        else:
+            self._renewed(text, terms)
+        if self.refresh_error:
             return min(RETRY_MOST, RETRY_FIRST * 2.0 ** min(failures, 16)) * (0.5 + self._random() / 2)
-        self._renewed(text, terms)
         lapsed_now = self.entitlement().basis is Basis.LAPSED  # it may be restored
         return (RETRY_MOST if lapsed_now else REFRESH_EVERY) * (0.8 + 0.2 * self._random())
 

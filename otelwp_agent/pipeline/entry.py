@@ -25,6 +25,7 @@ from otelwp_agent.pipeline.acknowledge import Answer
 from otelwp_agent.pipeline.fan_out import FanOut
 from otelwp_agent.telemetry import logging
 from otelwp_agent.telemetry.metrics import Instrument
+from otelwp_agent.tier import Tier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,8 +36,12 @@ if TYPE_CHECKING:
     from otelwp_agent.errors import RetryableError
     from otelwp_agent.model.batch import Batch, ItemAllowance
     from otelwp_agent.model.ledgers import Ledgers
+    from otelwp_agent.model.tenant_tiers import TenantTiers
     from otelwp_agent.pipeline.isolation import Branch
     from otelwp_agent.telemetry.metrics import Counter, Registry
+
+    Fills = Mapping[str, Callable[[str], float]]
+    """By exporter, a function of the tenant."""
 
 ACCEPTED = {
     signal: Instrument(
@@ -70,10 +75,23 @@ class PipelineHead:
         """By receiver and tenant."""
         self.first: Consumer
         self.admits: Sequence[Callable[[], None]] = ()
-        self.fills: Mapping[str, Callable[[str], float]] = {}
-        """Functions that return the used share (0 to 1) of an exporter's queue for a tenant, by exporter."""
+        self._fills: Mapping[Tier, Fills] = {Tier.ENTERPRISE: {}}
+        self._tiers: TenantTiers | None = None
         self._all = ledgers
         self.bugs = Bugs(lambda: logging.get(pipeline=pipeline))
+
+    def use_fills(self, fills: Mapping[Tier, Fills], tiers: TenantTiers | None = None) -> None:
+        """Return these for `fills`: by tier of the tenant's plan; only the highest tier if there are no plans."""
+        self._fills = fills
+        self._tiers = tiers if len(fills) > 1 else None
+
+    def fills(self, tenant: str) -> Fills:
+        """Return the functions for the exporters that get the batches of a tenant.
+
+        Each returns the used share (0 to 1) of the exporter's queue for a tenant.
+        """
+        tier = Tier.ENTERPRISE if self._tiers is None else self._tiers.of(tenant)
+        return self._fills[tier]
 
     @property
     def total(self) -> Ledger:
@@ -183,6 +201,8 @@ class ReceiverEntry:
         self.waits = acknowledge == "delivered"
         self.first = heads[0] if len(heads) == 1 else Pipelines(heads, clock=clock, log=log, patience=RECEIVER_PATIENCE)
         self.admit = self.first.admit if admit is None else admit
+        self.permit: Callable[[str], None] | None = None
+        """Raises `ForbiddenError` for a tenant whose plan does not enable the receiver; `None` if every plan does."""
         self._signal = signal
         self._registry = registry
         self._counters: dict[str, tuple[Counter, Counter]] = {}
@@ -209,6 +229,8 @@ class ReceiverEntry:
         Returns `None` if the request may be answered at once. Otherwise returns a future: its result is `answer` when
         the request may be answered, `rejected(items, why)` if a part of it was lost, or the error for the sender.
         """
+        if self.permit is not None:
+            self.check_plan(self.permit, batch)
         allowance = batch.origin.allowance
         if allowance is not None:
             self.charge(allowance, batch)
@@ -228,6 +250,14 @@ class ReceiverEntry:
             waiting.expect()
         self.count_accepted(batch)
         return future
+
+    def check_plan(self, permit: Callable[[str], None], batch: Batch) -> None:
+        """Raise `ForbiddenError`, and count the refusal, if the plan of the sender does not enable this receiver."""
+        try:
+            permit(batch.origin.tenant)
+        except ConsumeError as error:
+            self.count_refused(batch, error)
+            raise
 
     def charge(self, allowance: ItemAllowance, batch: Batch) -> None:
         """Charge the sender's allowance for the batch, or raise `Overloaded`, count the refusal and charge nothing."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.model.deliveries import Deliveries
 from otelwp_agent.model.ledgers import Ledgers
+from otelwp_agent.model.tenant_tiers import TenantTiers
 from otelwp_agent.sealing.message_memory import MessageMemory
 from otelwp_agent.transport.in_flight import InFlight
 
@@ -40,3 +41,9 @@ class Environment:
     """The ids of accepted requests of all receivers, also across reloads."""
     in_flight: InFlight = field(default_factory=InFlight)
     """Shared by all receivers and memory limiters, also across reloads."""
+    tenant_tiers: TenantTiers = field(init=False)
+    """The tiers of the plans of tenants; the control stores of the graph add themselves."""
+
+    def __post_init__(self) -> None:
+        """Count for tenants in the registry of the service."""
+        self.tenant_tiers = TenantTiers(self.registry, self.clock)

@@ -243,6 +243,7 @@ class Graph(GraphParts):
             ledgers=environment.ledgers,
             messages=environment.messages,
             deliveries=environment.deliveries,
+            tenant_tiers=environment.tenant_tiers,
             extensions={each: self.extensions[each] for each in planned.references},
         )
         component = build_component(planned, context)

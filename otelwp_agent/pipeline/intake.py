@@ -166,9 +166,11 @@ class Intake:
             head = self._heads.get(name)
             if head is None:
                 return True
-            for branch, fill in head.fills.items():
-                if (place, branch) not in done and fill(tenant) < MAX_FILL:
-                    return True
+            fills = head.fills(tenant)
+            left = [fill for branch, fill in fills.items() if (place, branch) not in done]
+            # If none is left, the branch that has not settled the entry is gone, and the others get it again.
+            if any(fill(tenant) < MAX_FILL for fill in left or fills.values()):
+                return True
         return False
 
 
@@ -206,6 +208,8 @@ class JournaledEntry(ReceiverEntry):
         self, batch: Batch, answer: object = None, rejected: Callable[[int, str], object] | None = None
     ) -> asyncio.Future[object]:
         """Queue the batch for writing; the future gets `answer` when it is on disk, or the error if it cannot be."""
+        if self.permit is not None:
+            self.check_plan(self.permit, batch)
         allowance = batch.origin.allowance
         if allowance is not None:
             self.charge(allowance, batch)

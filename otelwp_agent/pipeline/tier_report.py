@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.config.document import show_path
 from otelwp_agent.pipeline.reduction import ChangeKind, reduce_plan
+from otelwp_agent.pipeline.tenant_plans import left_out
 from otelwp_agent.tier import Tier
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from otelwp_agent.config.document import Document, Path, Place
     from otelwp_agent.pipeline.plan_types import Plan
     from otelwp_agent.pipeline.reduction import PlanChange
+    from otelwp_agent.pipeline.tenant_plans import LeftOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class TierReport:
     used: Sequence[UsedPart]
     """In the order of the document."""
     changes: Mapping[Tier, Sequence[TierChange]]
+    tenants: Mapping[Tier, Sequence[tuple[LeftOut, Place]]]
+    """Components and settings that a tenant does not get, by the tier of its plan; empty without a control store."""
 
     def enables(self, tier: Tier) -> bool:
         """Return whether a tier enables everything that the configuration contains."""
@@ -74,7 +78,10 @@ def report_tiers(plan: Plan, document: Document) -> TierReport:
     def order(part: UsedPart) -> tuple[int, int, int]:
         return files.get(part.place.file, len(files)), part.place.line, part.place.column
 
-    return TierReport(sorted([*used.values(), *settings.values()], key=order), changes)
+    tenants = {
+        tier: [(each, document.place(each.path, key=True)) for each in found] for tier, found in left_out(plan).items()
+    }
+    return TierReport(sorted([*used.values(), *settings.values()], key=order), changes, tenants)
 
 
 def _changes(plan: Plan, document: Document, tier: Tier) -> list[TierChange]:

@@ -8,6 +8,8 @@ from otelwp_agent.component import ComponentId, Connector, Consumer, Kind, Proce
 from otelwp_agent.pipeline.entry import ConnectorEntry, PipelineHead, ReceiverEntry
 from otelwp_agent.pipeline.fan_out import FanOut, fan_out
 from otelwp_agent.pipeline.outlets import outlets_behind
+from otelwp_agent.pipeline.tenant_plans import TierSwitch, admit_any, tenant_variants
+from otelwp_agent.tier import Tier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from otelwp_agent.model.signal import Signal
     from otelwp_agent.pipeline.graph_parts import GraphParts
     from otelwp_agent.pipeline.plan_types import PipelinePlan
+    from otelwp_agent.pipeline.tenant_plans import Variants
     from otelwp_agent.sending.sender import Sender
 
 
@@ -27,6 +30,8 @@ class Wiring:
         self._before = before.heads if before is not None else {}
         self._clock, self._log = graph.environment.clock, graph.environment.log
         self._fan_outs: list[FanOut | ReceiverEntry] = []
+        self._variants = tenant_variants(graph.plan)
+        """Pipelines as the tenants of each tier get them; empty without plans of tenants."""
 
     def wire(self, ours: Callable[[object], bool] | None = None) -> Sequence[FanOut | ReceiverEntry]:
         """Set every `next` and every head; return the stages that must be closed when they are replaced.
@@ -39,38 +44,68 @@ class Wiring:
         for identifier, receiver in graph.receivers.items():
             if ours is None or ours(receiver):
                 fed = self._fed_by(identifier)
-                receiver.next = {signal: self._entry(identifier, signal, heads) for signal, heads in fed.items()}
+                entries = {signal: self._entry(identifier, signal, heads) for signal, heads in fed.items()}
+                for entry in entries.values():
+                    entry.permit = self._permit(identifier)
+                receiver.next = entries
         for identifier, connector in graph.connectors.items():
             if ours is None or ours(connector):
                 fed = self._fed_by(identifier)
-                entries = {
+                exits = {
                     signal: ConnectorEntry(heads, clock=self._clock, log=self._log) for signal, heads in fed.items()
                 }
-                connector.next = entries
-                connector.choose = self._chooser(entries)
+                connector.next = exits
+                connector.choose = self._chooser(exits)
                 if ours is None:
                     connector.connect(outlets_behind(graph, identifier))
-                self._fan_outs += entries.values()
+                self._fan_outs += exits.values()
         return self._fan_outs
 
     def _wire_pipeline(self, pipeline: PipelinePlan, ours: Callable[[object], bool] | None) -> None:
         graph = self._graph
-        exits = {str(identifier): self._exit(identifier, pipeline.signal) for identifier in pipeline.exporters}
-        consumer = tail = fan_out(list(exits.values()), list(exits), clock=self._clock, log=self._log)
-        if isinstance(tail, FanOut):
-            self._fan_outs.append(tail)
+        variants = self._variants.get(pipeline.id, {Tier.ENTERPRISE: pipeline})
+        consumer, admits = self._tail(pipeline, variants)
         stages = [graph.processors[pipeline.id, identifier] for identifier in pipeline.processors]
-        for stage in reversed(stages):
+        for identifier, stage in zip(reversed(pipeline.processors), reversed(stages), strict=True):
             if ours is None or ours(stage):
                 stage.next = consumer
-            consumer = stage
+            after, consumer = consumer, stage
+            getting = {tier: identifier in variant.processors for tier, variant in variants.items()}
+            if not all(getting.values()):
+                consumers = {tier: stage if gets else after for tier, gets in getting.items()}
+                bypassed = {tier: () if gets else (f"processors/{identifier}",) for tier, gets in getting.items()}
+                consumer = TierSwitch(graph.environment.tenant_tiers, consumers, pipeline.id, bypassed)
         head = graph.heads[pipeline.id]
         if ours is None or self._before.get(pipeline.id) is not head:
             head.first = consumer
             head.admits = [stage.admit for stage in stages if type(stage).admit is not Processor.admit]
             if not any(stage.buffers for stage in stages):
-                head.admits = [*head.admits, self._tail_admits(tail, pipeline.signal)]
-            head.fills = {str(one): self._fill(one, pipeline.signal) for one in pipeline.exporters}
+                head.admits = [*head.admits, admits]
+            fills = {str(one): self._fill(one, pipeline.signal) for one in pipeline.exporters}
+            head.use_fills(
+                {tier: {str(one): fills[str(one)] for one in variant.exporters} for tier, variant in variants.items()},
+                graph.environment.tenant_tiers,
+            )
+
+    def _tail(self, pipeline: PipelinePlan, variants: Variants) -> tuple[Consumer, Callable[[], None]]:
+        """Return the end of a pipeline, and a function that raises `Overloaded` if it can accept no batch."""
+        names = {tier: [str(identifier) for identifier in variant.exporters] for tier, variant in variants.items()}
+        exits = {str(identifier): self._exit(identifier, pipeline.signal) for identifier in pipeline.exporters}
+        tails: dict[tuple[str, ...], Consumer] = {}
+        for each in names.values():
+            if tuple(each) in tails:
+                continue
+            tail = fan_out([exits[name] for name in each], each, clock=self._clock, log=self._log)
+            if isinstance(tail, FanOut):
+                self._fan_outs.append(tail)
+            tails[tuple(each)] = tail
+        admits = [self._tail_admits(tail, pipeline.signal) for tail in tails.values()]
+        if len(tails) == 1:
+            return next(iter(tails.values())), admits[0]
+        consumers = {tier: tails[tuple(each)] for tier, each in names.items()}
+        bypassed = {tier: [f"exporters/{name}" for name in exits if name not in each] for tier, each in names.items()}
+        tiers = self._graph.environment.tenant_tiers
+        return TierSwitch(tiers, consumers, pipeline.id, bypassed), admit_any(admits)
 
     def _entry(self, receiver: ComponentId, signal: Signal, heads: Sequence[PipelineHead]) -> ReceiverEntry:
         """Return the entry that a receiver forwards its batches of one signal to."""
@@ -87,6 +122,14 @@ class Wiring:
         return JournaledEntry(
             heads, str(receiver), signal, registry, clock=clock, log=log, acknowledge=acknowledge, intake=intake
         )
+
+    def _permit(self, receiver: ComponentId) -> Callable[[str], None] | None:
+        """Return a function that refuses tenants whose plans do not enable a receiver; `None` if all plans do."""
+        needed = self._graph.plan.components[Kind.RECEIVER, receiver].factory.tier
+        if not self._variants or needed is Tier.FREE:
+            return None
+        require, feature = self._graph.environment.tenant_tiers.require, f"requests to `{receiver}`"
+        return lambda tenant: require(tenant, needed, str(receiver), feature)
 
     def _chooser(self, entries: Mapping[Signal, ConnectorEntry]) -> Callable[[Signal, Sequence[str]], ConnectorEntry]:
         """Return a function that returns the entry of some of the pipelines that a connector feeds."""
@@ -123,7 +166,9 @@ class Wiring:
         heads = [head for fed in self._fed_by(identifier).values() for head in fed]
 
         def fill(tenant: str) -> float:
-            fills = {head.pipeline: max((one(tenant) for one in head.fills.values()), default=0.0) for head in heads}
+            fills = {
+                head.pipeline: max((one(tenant) for one in head.fills(tenant).values()), default=0.0) for head in heads
+            }
             return connector.fill(signal, fills)
 
         return fill

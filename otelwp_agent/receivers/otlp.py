@@ -20,13 +20,24 @@ from __future__ import annotations
 
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from otelwp_agent.codecs.json_bodies import JsonBodies
 from otelwp_agent.codecs.repairs import REPAIRS
-from otelwp_agent.component import Carries, Context, Factory, Kind, Reads, Receiver, ReceiverConfig, Stability, Tier
+from otelwp_agent.component import (
+    Carries,
+    Context,
+    Factory,
+    Kind,
+    NeedsPlan,
+    Reads,
+    Receiver,
+    ReceiverConfig,
+    Stability,
+    Tier,
+)
 from otelwp_agent.config import blocks
 from otelwp_agent.errors import ConsumeError, PermanentError
 from otelwp_agent.model.batch import Batch
@@ -66,6 +77,7 @@ _METHODS = {
     Signal.METRICS: "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
     Signal.LOGS: "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
 }
+SEALED_NEEDS = NeedsPlan(Tier.ENTERPRISE, "encrypted requests", instead="send without the processor `encryption`")
 
 
 class Config(ReceiverConfig):
@@ -80,8 +92,9 @@ class Config(ReceiverConfig):
     (for untrusted senders; costs 10 to 20 times as much, 4 ms for 1 MiB). Bodies from 4 MiB on, with `full`
     from 512 KiB on, are checked in a thread, so that other requests do not wait for them.
     """
-    sealed: blocks.Sealed | None = None
-    """Accept sealed envelopes over HTTP, as the exporter `managed` sends them. Without it, they are refused."""
+    sealed: Annotated[blocks.Sealed | None, SEALED_NEEDS] = None
+    """Accept sealed envelopes over HTTP, as the exporter `managed` sends them. Without it, they are refused. Tenants
+    with a plan need the tier `enterprise`."""
     deduplication: blocks.Deduplication | None = None
     """Process requests over HTTP once that have the same `Idempotency-Key`. With `sealed`, it is always enabled."""
 
@@ -273,6 +286,7 @@ class OtlpReceiver(Receiver):
         if route.signal not in self.next:
             return self._not_wired(route.signal)
         if form is Form.SEALED and self._sealed is not None:
+            self.require_plan(origin.tenant, SEALED_NEEDS)
             return self._sealed.read(route, body, head, origin, (self._hinted(head), AGAIN))
         json_head = head if form is Form.JSON else None
         if not key or self._deduplicator is None:

@@ -122,6 +122,7 @@ _REFRESH = {
     "altered": "key_set",
     "stale": "time",
     "other_tenant": "credential",
+    "plan_tier": "plan",
 }
 """The thing that the sender of a refused envelope has to refresh, by reason (`sealing.errors`)."""
 _STATUSES = {

@@ -14,6 +14,7 @@ def test_life(command):
     assert f"key {key['id']}  default  live\n" in out
     shown = command("tenants", "show", "acme", "--json")
     assert (shown["plan"], shown["status"], shown["keys"][0]["id"]) == ("free", "active", key["id"])
+    assert shown["tier"] == "free"
 
 
 def test_lists(command):

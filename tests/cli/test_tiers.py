@@ -191,3 +191,23 @@ def test_a_running_agent_does_not_import_what_migrates():
     assert [name for name, source in sources.items() if "from ruamel" in source] == ["cli/tier_migration.py"]
     imports = [name for name, source in sources.items() if "tier_migration import" in source]
     assert imports == ["cli/tiers.py"], "only the command"
+
+
+def test_what_tenants_do_not_get_is_listed_by_the_tier_of_their_plans(tiers):
+    text = (ROOT / "examples" / "managed_collector.yaml").read_text()
+    no_socket = ("--set", "service.control_socket=none")  # its path would be too long here
+    status, out, err = tiers("explain", text, *no_socket)
+    assert status == 0, err
+    free, pro, enterprise = out.split("For a tenant whose plan has tier ")[1:]
+    assert "processors/batch: bypassed" in free
+    assert "receivers/otlp: encrypted requests refused" in free
+    assert "processors/batch" not in pro
+    assert "receivers/otlp: encrypted requests refused" in pro
+    assert enterprise == "enterprise, nothing is left out.\n"
+    found = tiers("explain", text, *no_socket, "--json")["tenants"]
+    line = next(number for number, each in enumerate(text.splitlines(), 1) if each.startswith("    sealed:"))
+    assert found["pro"] == [
+        {"component": "receivers/otlp", "effect": "encrypted requests refused", "file": "a.yaml", "line": line}
+        | {"column": 5}
+    ]
+    assert tiers("explain", SHOP, "--json")["tenants"] == {}

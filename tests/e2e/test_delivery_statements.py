@@ -3,7 +3,6 @@
 import http.client
 import json
 import signal
-import sqlite3
 from contextlib import closing
 from functools import partial
 
@@ -13,8 +12,8 @@ import yaml
 from tests.e2e.test_dead_letters import Backend, span, until
 from tests.kit.agent import PATIENCE, Agent
 from tests.kit.commands import run_command
+from tests.kit.statement_files import an_hour_passes
 
-HOUR = 3600.0
 SPAN = span("page")
 
 
@@ -65,12 +64,6 @@ def statements(agent, key):
         answer = json.loads(response.read())
         assert response.status == 200, answer
         return [each["text"] for each in answer["items"]]
-
-
-def an_hour_passes(folder):
-    """Move the time of the last statements an hour back, so that the next start makes some."""
-    with closing(sqlite3.connect(f"{folder}/statements.db")) as connection, connection:
-        connection.execute("UPDATE meta SET value = value - ? WHERE name = 'cut'", (HOUR,))
 
 
 @pytest.fixture

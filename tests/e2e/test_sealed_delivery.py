@@ -23,7 +23,7 @@ def site(tmp_path, backend):
     site = Site(tmp_path, change=lambda config: to(backend, config))
     with site.agent:
         site.cli("plans", "set", "limited", "--tier", "enterprise", "--limit", "sampling_rate=0.25", json_output=False)
-        site.cli("tenants", "create", "acme", json_output=False)
+        site.cli("tenants", "create", "acme", "--plan", "enterprise", json_output=False)
         site.key = site.cli("api-keys", "create", "acme")["key"]
         assert site.answers_at_last(site.key, 200)
         backend.wait_for(1)
@@ -118,7 +118,7 @@ def test_a_collector_that_has_no_keys_forwards_to_the_customers_own_collector(si
 
     blind = Site(blind_folder, change=lambda config: forwards_to(site, config))
     with blind.agent:
-        blind.cli("tenants", "create", "acme", json_output=False)
+        blind.cli("tenants", "create", "acme", "--plan", "enterprise", json_output=False)
         key = blind.cli("api-keys", "create", "acme")["key"]
         assert blind.answers_at_last(key, 200)
         backend.wait_for(1)

@@ -47,7 +47,7 @@ def a_site(folder, postgresql, change):
     site = Site(folder, store=postgresql.database(), change=change)
     site.agent.__enter__()
     try:
-        site.cli("tenants", "create", "acme", json_output=False)
+        site.cli("tenants", "create", "acme", "--plan", "enterprise", json_output=False)
         site.key = site.cli("api-keys", "create", "acme")["key"]
         assert site.answers_at_last(site.key, 200)
     except BaseException:

@@ -69,7 +69,11 @@ class HeartbeatAgent:
         hasher = self.store.directory.hasher
         for tenant in ("acme", "globex"):
             tenants.create_tenant(
-                connection, SETUP, tenant, attributes={"merchant_id": MERCHANT} if tenant == "acme" else {}
+                connection,
+                SETUP,
+                tenant,
+                plan="enterprise",
+                attributes={"merchant_id": MERCHANT} if tenant == "acme" else {},
             )
             key = keys.create_key(connection, SETUP, hasher, tenant, name="plugin", scopes=[Scope.HEARTBEAT])
             self.keys[tenant] = key.text

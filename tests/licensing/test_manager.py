@@ -103,10 +103,16 @@ async def test_a_reload_renews_at_once():
 async def test_a_renewal_may_raise_the_tier_and_the_last_day():
     host = Host()
     await host.start()
-    host.terms = {"tier": "enterprise", "expires": date(2028, 6, 30), "features": ["fleet"]}
+    host.terms = {
+        "tier": "enterprise",
+        "expires": date(2028, 6, 30),
+        "features": ["fleet"],
+        "domains": ["shop.example"],
+    }
     await asyncio.sleep(DAY)
     assert host.now == (Tier.ENTERPRISE, Basis.LICENSE)
     assert host.manager.describe()["expires"] == "2028-06-30"
+    assert host.manager.describe()["domains"] == ["shop.example"]
     assert host.manager.current.features == {"fleet"}
     await host.manager.stop()
 

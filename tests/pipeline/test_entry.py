@@ -120,7 +120,7 @@ def test_through_a_connector_each_pipeline_settles_for_itself():
 
 def test_a_new_pipeline_asks_nobody_and_has_accepted_nothing():
     pipeline = PipelineHead("traces", Ledgers())
-    assert (pipeline.admits, pipeline.fills) == ((), {})
+    assert (pipeline.admits, pipeline.fills("")) == ((), {})
     pipeline.admit()
     assert (pipeline.total.key, pipeline.total.accepted) == (("traces", "", ""), 0)
 

@@ -333,8 +333,8 @@ async def test_a_connector_is_as_full_as_the_fullest_that_it_leads_to():
     running.sink.gate.clear()
     for _ in range(3):
         running.hand.receive()
-    fills = graph.heads["traces"].fills
-    assert fills["forward"]("") == graph.heads["traces/late"].fills["sink"]("") == 0.75
+    fills = graph.heads["traces"].fills("")
+    assert fills["forward"]("") == graph.heads["traces/late"].fills("")["sink"]("") == 0.75
     running.sink.gate.set()
     await until(lambda: fills["forward"]("") == 0)
     await running.stop()

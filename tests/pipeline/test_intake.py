@@ -114,6 +114,22 @@ async def test_a_crash_forgets_nothing_that_is_held_anywhere(tmp_path):
     await second.stop()
 
 
+async def test_what_waits_for_an_exporter_that_a_reload_removes_does_not_wait_for_ever(tmp_path):
+    agent = Agent(tmp_path)
+    await agent.go(TWO)
+    down = agent.sink_2
+    down.gate.clear()
+    for number in range(4):
+        await agent.send(number)
+    await until(lambda: len(agent.sink.batches) == 4 and agent.journal.waiting)
+    await agent.go(TWO.replace("[sink, sink/2]", "[sink]"))
+    await until(lambda: not agent.journal.waiting)
+    down.gate.set()
+    await until(lambda: agent.journal.entries == 0)
+    assert agent.sums() == (4, [4, 0, 0, 0], 0)
+    await agent.stop()
+
+
 async def test_one_branch_is_down_and_the_other_gets_everything_once_and_at_once(tmp_path):
     agent = Agent(tmp_path)
     await agent.go(TWO)

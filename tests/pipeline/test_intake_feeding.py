@@ -19,6 +19,7 @@ from otelwp_agent.pipeline.entry import PipelineHead
 from otelwp_agent.pipeline.intake import Intake, JournaledEntry
 from otelwp_agent.sealing.replay_cache import MessageState
 from otelwp_agent.telemetry.metrics import Registry
+from otelwp_agent.tier import Tier
 from tests.kit.entries import Allowance, allowed
 from tests.kit.graphs import until
 
@@ -47,7 +48,8 @@ class Fed:
         self.heads = {}
         for name, stage in stages.items():
             head = self.heads[name] = PipelineHead(name, self.ledgers)
-            head.first, head.fills = stage, {"sink": lambda _, stage=stage: stage.used}
+            head.first = stage
+            head.use_fills({Tier.ENTERPRISE: {"sink": lambda _, stage=stage: stage.used}})
         self.intake.switch(self.heads, ())
 
     def entry(self, **settings):
@@ -152,16 +154,21 @@ async def test_a_bug_after_a_part_was_settled_drops_the_rest(tmp_path):
         (set(), {"a": 1.0, "b": 0.0}, True),
         ({(0, "")}, {"a": 0.0, "b": 0.5}, False),
         ({(0, "")}, {"a": 1.0, "b": 0.0}, True),
-        ({(0, "sink")}, {"a": 0.0, "b": 1.0}, False),
+        ({(0, "sink")}, {"a": 0.0, "b": 1.0}, True),
+        ({(0, "sink")}, {"a": 0.5, "b": 1.0}, False),
         ({(0, "sink")}, {"a": 1.0, "b": 0.0}, True),
         ({(1, "sink")}, {"a": 0.0, "b": 0.0}, True),
-        ({(0, ""), (1, "sink")}, {"a": 0.0, "b": 0.0}, False),
+        ({(0, ""), (1, "sink")}, {"a": 0.0, "b": 0.0}, True),
+        ({(0, ""), (1, "sink")}, {"a": 0.0, "b": 0.5}, False),
         (set(), {"a": 1.0}, True),
         ({(1, "")}, {"a": 1.0}, False),
     ],
 )
 async def test_an_entry_is_fed_again_if_an_exporter_that_has_not_settled_it_has_capacity(tmp_path, done, used, ready):
-    """A pipeline that no longer exists drops it, so it needs no capacity."""
+    """A pipeline that no longer exists drops it, so it needs no capacity.
+
+    If every exporter has settled it, the one that has not was removed, and the others get it again.
+    """
     fed = Fed(tmp_path, **{name: Stage(used=share) for name, share in used.items()})
     assert fed.intake._has_capacity(("a", "b"), "", frozenset(done)) is ready
     await fed.journal.close()
@@ -170,7 +177,7 @@ async def test_an_entry_is_fed_again_if_an_exporter_that_has_not_settled_it_has_
 async def test_the_capacity_is_that_for_the_tenant_of_the_entry(tmp_path):
     fed = Fed(tmp_path, a=Stage(FULL))
     await fed.put("flood", "shop", "flood")
-    fed.heads["a"].fills = {"sink": {"flood": 1.0, "shop": 0.0}.get}
+    fed.heads["a"].use_fills({Tier.ENTERPRISE: {"sink": {"flood": 1.0, "shop": 0.0}.get}})
     fed.stages["a"].error = None
     fed.stages["a"].batches.clear()
     assert await fed.intake._feed_what_waits() == 1

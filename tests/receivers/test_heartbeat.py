@@ -21,6 +21,7 @@ from otelwp_agent.errors import Overloaded, StartError
 from otelwp_agent.licensing.signatures import generate_key, private_pem, public_text
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.receivers.heartbeat import Config
+from otelwp_agent.tier import Tier
 from tests.kit.fleet import EVENT, HEARTBEAT, NOW
 from tests.kit.heartbeat import MERCHANT, SETUP, HeartbeatAgent
 from tests.kit.jaeger import attributes_of
@@ -273,3 +274,10 @@ def test_signed_toggles_must_last_until_the_next_heartbeat():
     settings = {"auth": {"authenticator": "api_key"}, "interval": "6h"}
     ((path, message),) = Config(**settings).contradictions()
     assert (path, "interval" in message) == (("toggles_lifetime",), True)
+
+
+async def test_a_plan_below_enterprise_is_refused(agent):
+    agent.receiver.context.tenant_tiers.add({"acme": Tier.PRO}.get)
+    status, _, problem = await agent.post("heartbeat", HEARTBEAT)
+    assert (status, await rows(agent), agent.refused("plan_tier")) == (403, (0, 0), 1)
+    assert "heartbeats and events need a plan of tier `enterprise`" in problem["detail"]

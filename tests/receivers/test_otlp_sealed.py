@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from otelwp_agent.codecs.compact_jws import decode_base64url
-from otelwp_agent.component import Carries, ComponentId, Context, Kind
+from otelwp_agent.component import Carries, ComponentId, Context, Kind, Tier
 from otelwp_agent.errors import Overloaded, StartError, UnauthenticatedError
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.receivers.otlp import FACTORY, Config
@@ -179,6 +179,18 @@ async def test_a_message_that_the_pipeline_refused_may_be_sent_again(tmp_path):
         assert (status, reason) == (429, "overloaded")
         assert (await collector.send(body))[0] == 200
     assert len(collector.batches) == 1
+
+
+async def test_a_plan_without_encryption_is_refused_with_the_tier_that_is_needed(tmp_path):
+    async with Collector(tmp_path) as collector:
+        collector.receiver.context.tenant_tiers.add({"acme": Tier.PRO, "globex": Tier.ENTERPRISE}.get)
+        assert await collector.refusal(sealed()) == (403, "plan_tier", "plan")
+        _, _, answer = await collector.send(sealed())
+        assert "need a plan of tier `enterprise`, but the plan of this tenant has tier `pro`" in answer.decode()
+        assert "send without the processor `encryption`" in answer.decode()
+        assert (await collector.send(sealed(customer="globex"), "globex"))[0] == 200
+        plain = await collector.post("/v1/traces", spans().SerializeToString(), X_API_Key="acme")
+        assert plain[0] == 200
 
 
 class Refusing:

@@ -37,14 +37,24 @@ from pydantic import Field, ValidationError
 from otelwp_agent.admin import problems
 from otelwp_agent.admin.problems import ProblemError
 from otelwp_agent.codecs.heartbeat.bodies import EventBody, HeartbeatBody, PluginBody, Word
-from otelwp_agent.component import ComponentConfig, ComponentHealth, Context, Factory, Kind, Receiver, Stability, Tier
+from otelwp_agent.component import (
+    ComponentConfig,
+    ComponentHealth,
+    Context,
+    Factory,
+    Kind,
+    NeedsPlan,
+    Receiver,
+    Stability,
+    Tier,
+)
 from otelwp_agent.config import blocks
 from otelwp_agent.config.references import ControlStoreRef
 from otelwp_agent.config.types import ByteSize, Endpoint, PositiveDuration
 from otelwp_agent.control.access import ControlAccess
 from otelwp_agent.control.api_keys import Scope
 from otelwp_agent.control.errors import StoreError
-from otelwp_agent.errors import StartError
+from otelwp_agent.errors import ForbiddenError, StartError
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.receivers.heartbeat.answers import (
     RefusedBeatError,
@@ -93,6 +103,9 @@ LATENCY = Instrument(
     (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
 )
 _KINDS = ("heartbeat", "event")
+
+
+_NEEDS = NeedsPlan(Tier.ENTERPRISE, "heartbeats and events")
 
 
 class Config(ComponentConfig, blocks.HttpServer):
@@ -330,6 +343,10 @@ class HeartbeatReceiver(Receiver):
         tenant = self._access.directory.current.tenant(client.tenant)
         if tenant is None:
             raise RefusedBeatError("tenant", 403, "the tenant of this credential is not in the control store")
+        try:
+            self.require_plan(tenant.id, _NEEDS)
+        except ForbiddenError as error:
+            raise RefusedBeatError(error.reason, 403, str(error)) from None
         if body.merchant_id not in {tenant.id, tenant.attributes.get(MERCHANT)}:
             detail = (
                 f"this API key is not of this merchant: send its id, or set the attribute `{MERCHANT}` of the tenant"

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from otelwp_agent.sending.queue import SendingQueue
     from otelwp_agent.sending.queued_batch import QueuedBatch
 
+    Elsewhere = Callable[[QueuedBatch], bool]
+    """Puts a batch into another queue if that is better than to retry it here; returns whether it has done so."""
+
 LETTER_INTERVAL = 1.0
 """Seconds until a journaled batch is sent again that was refused permanently and could not be kept as a dead letter."""
 _REJECTED = "the backend rejected them"
@@ -67,13 +70,14 @@ class Delivery:
         throttled_by_tenant: bool,
         deliveries: Deliveries,
         random: Callable[[], float],
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         """Send with `attempts` for the exporter with the id `exporter`, at most `max_bytes` (`None`: no limit) at once.
 
         `deliveries` counts the outcomes by tenant.
 
         `journaled`: a journal keeps what is sent here, so what cannot be delivered or kept when the agent stops is not
-        lost. `throttled_by_tenant` is that of the exporter.
+        lost. `throttled_by_tenant` is that of the exporter. `elsewhere` is called with each batch whose attempt failed.
         """
         self._attempts = attempts
         self._metrics = metrics
@@ -89,6 +93,7 @@ class Delivery:
         self._throttled_by_tenant = throttled_by_tenant
         self._deliveries = deliveries
         self._random = random
+        self._elsewhere = elsewhere
 
     async def send(self, entry: QueuedBatch, permit: Permit) -> None:
         """Send a batch once and handle the outcome. Any error but `CancelledError` is logged and drops the batch."""
@@ -153,6 +158,8 @@ class Delivery:
         wait = entry.backoff.next_wait(now, error.retry_after)
         if wait is None:
             self._drop(entry, "retries_exhausted", error)
+        elif self._elsewhere is not None and self._elsewhere(entry):
+            self._queue.moved(entry)
         else:
             self._queue.put_off(entry, now if self._dispatcher.draining else now + wait)
 

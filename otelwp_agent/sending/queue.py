@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.sending.concurrency import Concurrency
     from otelwp_agent.sending.queued_batch import MalformedSearch, TenantQueue
+    from otelwp_agent.sending.retry import Backoff
 
 SHARE_BYTES = 200
 """Memory that one share of a batch holds beside the body: its receipt, a pair and a place in a list (CPython 3.11)."""
@@ -121,9 +122,10 @@ class SendingQueue:
         """Return why `put` would refuse the batch now, or `None`."""
         return self._refusal(self._entry(batch, self._tenants.of(batch.origin.tenant)))
 
-    def put(self, batch: Batch) -> None:
-        """Append a batch, or raise `Overloaded`."""
+    def put(self, batch: Batch, backoff: Backoff | None = None) -> None:
+        """Append a batch, or raise `Overloaded`. `backoff` is set if it was tried before, in another queue."""
         entry = self._entry(batch, self._tenants.of(batch.origin.tenant))
+        entry.backoff = backoff
         if not batch.admitted:
             refusal = self._refusal(entry)
             if refusal is not None:
@@ -176,6 +178,29 @@ class SendingQueue:
         self._give_back(entry)
         if self._watched:
             self.freed(entry.tenant_queue.tenant, progress=progress)
+
+    def withdraw(self, accept: Callable[[QueuedBatch], bool]) -> None:
+        """Offer all waiting batches to `accept`; remove those that it accepts: they were never put here."""
+        for tenant_queue in tuple(self._tenants):
+            for entry in self._tenants.remove_all(tenant_queue):
+                if accept(entry):
+                    self.moved(entry)
+                else:
+                    self._tenants.append_first(entry)
+        waiting, self.later = self.later, []
+        for due, number, entry in waiting:
+            if accept(entry):
+                self.moved(entry)
+            else:
+                heappush(self.later, (due, number, entry))
+        self.freed_for_all()
+
+    def moved(self, entry: QueuedBatch) -> None:
+        """Release a batch that another queue has accepted."""
+        self.taken -= entry.batch.items
+        self._give_back(entry)
+        if self._watched:
+            self.freed(entry.tenant_queue.tenant)
 
     def freed(self, tenant: str = "", *, progress: bool = False) -> None:
         """Let stages offer again that wait for the queue, or for the share of `tenant`."""

@@ -14,7 +14,6 @@ Example::
 
     exporters:
       loadbalancing:
-        routing_key: traceID
         protocol:
           otlp:
             timeout: 3s

@@ -92,7 +92,7 @@ def test_keys_of_spans(key, names, expected):
     for own in by_key.values():
         values = {span[field] for span in own} if field else {int.from_bytes(span[0]) % 3 for span in own}
         assert len(values) == 1
-    assert sorted(sum(by_key.values(), [])) == sorted(rows(batch.body))
+    assert sorted(span for own in by_key.values() for span in own) == sorted(rows(batch.body))
     if expected:
         assert sorted(key[2:].decode() for key in {*keys}) == sorted(expected)
 

@@ -33,6 +33,9 @@ help: ## list these commands
 run: $(RUNTIME) ## start the agent on examples/quickstart.yaml (CONFIG=… for another file)
 	@exec $(BIN)/otelwp-agent run --config $(CONFIG)
 
+# Tests start the agent some hundred times. Each start is a quarter cheaper if Python may keep the compiled modules.
+test interop chaos hostile: export PYTHONDONTWRITEBYTECODE =
+
 test: $(DEV) ## run the tests in parallel (PYTEST_ARGS=… to select)
 	@$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
 

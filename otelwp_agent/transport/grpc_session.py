@@ -248,7 +248,7 @@ class GrpcSession(asyncio.BufferedProtocol):
         was_ready = connection.ready
         at = connection.receive(data, CALLS_PER_TURN)
         self._active_at = server.now
-        self._pinged_at = math.inf
+        answered, self._pinged_at = self._pinged_at != math.inf, math.inf
         if at < len(data) or self._kept:
             self._keep(b"" if connection.closed else data[at:])
         if self._kept or connection.in_block or not connection.ready:
@@ -257,7 +257,7 @@ class GrpcSession(asyncio.BufferedProtocol):
                 self._look_at(self._began_at + server.timeouts.header)
         else:
             self._began_at = math.inf
-        if not was_ready and connection.ready:
+        if answered or (connection.ready and not was_ready):
             self.deadline = self._next_deadline()
         if connection.turn <= 0 and self._kept:
             self._yielded = True

@@ -45,7 +45,7 @@ async def send(server, data, *, more=b""):
     if more:
         await writer.drain()
         writer.write(more)
-    text = await asyncio.wait_for(reader.read(65536), 10)
+    text = await asyncio.wait_for(reader.read(65536), 60)
     writer.close()
     return text.decode()
 

@@ -26,10 +26,28 @@ def test_help_lists_every_command_and_loads_none():
         assert f"  {name} " in out
 
 
-@pytest.mark.parametrize("name", main._COMMANDS)
-def test_every_command_has_help(name):
-    status, out, _ = run(name, "--help")
-    assert (status, out.splitlines()[0].startswith(f"Usage: otelwp-agent {name}")) == (0, True)
+EACH = """
+import os
+import otelwp_agent.components, otelwp_agent.config.load  # lower layers, which most commands need
+from otelwp_agent.cli import main
+for name in main._COMMANDS:
+    print(f"== {name}", flush=True)
+    if not (child := os.fork()):
+        os._exit(main._run([name, "--help"]))
+    assert os.waitpid(child, 0)[1] == 0, name
+"""
+
+
+def test_every_command_has_help_in_a_process_that_has_loaded_no_other():
+    done = subprocess.run([sys.executable, "-c", EACH], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    first = {}
+    for text in done.stdout.split("== ")[1:]:
+        name, line, *_ = text.splitlines()
+        first[name] = line
+    assert [*first] == [*main._COMMANDS]
+    for name, line in first.items():
+        assert line.startswith(f"Usage: otelwp-agent {name}")
 
 
 def test_version():
@@ -37,10 +55,13 @@ def test_version():
 
 
 @pytest.mark.parametrize("arguments", [["rnu"], ["run"], ["validate", "--confg", "x"], ["--nope"]])
-def test_wrong_usage_exits_2(arguments):
-    status, _, err = run(*arguments)
-    assert status == 2
-    assert "Usage:" in err
+def test_wrong_usage_exits_2(arguments, capsys):
+    assert main._run(arguments) == 2
+    assert "Usage:" in capsys.readouterr().err
+
+
+def test_the_program_exits_with_the_status():
+    assert run("--nope")[0] == 2
 
 
 @pytest.mark.parametrize(

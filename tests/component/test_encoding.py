@@ -32,7 +32,7 @@ class Reversing(EncodingProcessor):
     def encode(self, batch):
         self.threads.add(threading.current_thread() is threading.main_thread())
         if threading.current_thread() is not threading.main_thread():
-            assert self.go.wait(10)
+            assert self.go.wait(60)
         if self.errors:
             raise self.errors.pop(0)
         return batch.encoded("reversed", batch.body[::-1])

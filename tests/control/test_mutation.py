@@ -20,7 +20,7 @@ def test_a_change_is_counted_and_audited(store, actor):
 
 def test_changes_of_several_processes_are_in_one_chain(store, url):
     def work(name):
-        mine = Store(url)
+        mine = Store(url, patience=60)
         for number in range(10):
             with mine.write() as connection:
                 Mutation(connection, Actor(name)).audit("test.change", str(number))

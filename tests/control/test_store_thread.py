@@ -40,7 +40,7 @@ async def test_waiting_writes_share_a_transaction_and_fail_alone(thread, actor):
 
     def hold():
         loop.call_soon_threadsafe(holding.set)
-        release.wait(10)
+        release.wait(60)
 
     held = asyncio.ensure_future(thread.run(hold))
     await holding.wait()
@@ -86,7 +86,7 @@ async def test_an_error_of_the_database_rolls_all_back(thread, actor):
 async def test_too_many_waiting_transactions_are_refused(thread, monkeypatch):
     monkeypatch.setattr(store_thread, "MAX_WAITING", 3)
     release = threading.Event()
-    held = [asyncio.ensure_future(thread.run(lambda: release.wait(10))) for _ in range(3)]
+    held = [asyncio.ensure_future(thread.run(lambda: release.wait(60))) for _ in range(3)]
     await asyncio.sleep(0)
     for attempt in (thread.read(names), thread.write(names)):
         with pytest.raises(StoreLockedError, match="3 transactions are waiting: try again later"):
@@ -99,7 +99,7 @@ async def test_too_many_waiting_transactions_are_refused(thread, monkeypatch):
 
 async def test_a_write_that_was_cancelled_before_it_began_is_left_out(thread, actor):
     release = threading.Event()
-    held = asyncio.ensure_future(thread.run(lambda: release.wait(10)))
+    held = asyncio.ensure_future(thread.run(lambda: release.wait(60)))
     await asyncio.sleep(0)
     write = asyncio.ensure_future(thread.write(lambda connection: tenants.create_tenant(connection, actor, "acme")))
     await asyncio.sleep(0)

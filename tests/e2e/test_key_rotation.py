@@ -193,4 +193,4 @@ def test_keys_are_replaced_under_load(owner, tmp_path):
             assert agent.stop() == 0
         assert collector.stop() == 0
     assert arrived(output) == Counter(load.sent), "each span has arrived once"
-    assert len(load.sent) > 100
+    assert len(load.sent) > 20

@@ -38,7 +38,7 @@ service:
 
 def licence_of(port):
     """Return the entry `license` of `/health/detailed`."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/detailed", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/detailed", timeout=60) as answer:
         (found,) = [each for each in json.load(answer)["components"] if each["id"] == "license"]
     return found
 

@@ -11,7 +11,7 @@ import pytest
 
 from otelwp_agent.cli.generate.sample import Sample
 from otelwp_agent.model.signal import Signal
-from tests.kit.agent import Agent
+from tests.kit.agent import PATIENCE, Agent
 
 CONFIG = """
 extensions:
@@ -38,7 +38,7 @@ service:
 def send(port, token, spans=1):
     """Send spans with a token; return the status and the headers of the answer."""
     body = Sample(spans_per_trace=spans).make(Signal.TRACES, 1, time.time_ns())
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     headers = {"Content-Type": "application/x-protobuf", "Authorization": f"Bearer {token}"}
     connection.request("POST", "/v1/traces", body, headers)
     answer = connection.getresponse()
@@ -58,7 +58,7 @@ def test_a_credential_above_its_limit_is_told_when_to_send_again(agent):
     assert [send(port, "one")[0] for _ in range(3)] == [200] * 3
     status, headers = send(port, "one")
     assert status == 429
-    assert 99 <= int(headers["Retry-After"]) <= 100
+    assert 40 < int(headers["Retry-After"]) <= 100, "less what has passed since the first request"
     assert (headers["X-RateLimit-Limit"], headers["X-RateLimit-Remaining"]) == ("3", "0")
     assert send(port, "two")[0] == 200
     agent.wait_for_metric("otelwp_rate_limiter_refused_requests", 1, limit="credential_requests")
@@ -71,7 +71,7 @@ def test_items_are_limited_when_they_are_counted(agent):
     assert send(port, "one", spans=900)[0] == 200
     status, headers = send(port, "one", spans=200)
     assert status == 429
-    assert int(headers["Retry-After"]) == pytest.approx(1000, abs=20)
+    assert int(headers["Retry-After"]) == pytest.approx(1000, abs=60)
     assert send(port, "one", spans=100)[0] == 200
     assert agent.metric("otelwp_rate_limiter_refused_requests", limit="address_items") == 1
 
@@ -88,10 +88,10 @@ def test_a_reload_applies_new_limits(agent):
     assert [send(port, "one")[0] for _ in range(4)] == [200] * 3 + [429]
     agent.reload(CONFIG.format(burst=10))
     agent.wait_for("configuration reloaded")
-    statuses = [send(port, "one")[0] for _ in range(20)]
-    first = statuses.index(200)  # connections accepted during the reload may still reach the old limits
-    assert first < 5
-    assert statuses[first:] == [200] * 10 + [429] * (10 - first)
+    end = time.monotonic() + PATIENCE
+    while (status := send(port, "one")[0]) != 200 and time.monotonic() < end:
+        pass  # connections that were accepted during the reload may still reach the old limits
+    assert [status, *(send(port, "one")[0] for _ in range(14))] == [200] * 10 + [429] * 5
 
 
 PLANS = """

@@ -157,7 +157,7 @@ def test_exceptions_in_consume_and_shutdown_are_logged_under_the_id(install):
                 f"http://127.0.0.1:{port}/v1/traces", body, {"content-type": "application/x-protobuf"}
             )
             with pytest.raises(urllib.error.HTTPError) as caught:
-                urllib.request.urlopen(request, timeout=5)
+                urllib.request.urlopen(request, timeout=60)
             assert caught.value.code == 500
             caught.value.close()
         process.terminate()

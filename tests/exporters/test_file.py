@@ -217,13 +217,13 @@ async def test_a_slow_disk_holds_up_nothing_else(tmp_path, monkeypatch):
     exporter = build(tmp_path / "x.json")
     await exporter.start()
     release, real = threading.Event(), os.write
-    monkeypatch.setattr(file_exporter.os, "write", lambda fd, data: release.wait(10) and real(fd, data))
+    monkeypatch.setattr(file_exporter.os, "write", lambda fd, data: release.wait(60) and real(fd, data))
     export = asyncio.ensure_future(exporter.export(batch("slow")))
     for _ in range(10):
         await asyncio.sleep(0)
     assert not export.done()
     release.set()
-    await asyncio.wait_for(export, 10)
+    await asyncio.wait_for(export, 60)
     await exporter.shutdown()
     assert names_in(tmp_path / "x.json") == ["slow"]
 

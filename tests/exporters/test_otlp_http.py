@@ -314,7 +314,7 @@ async def test_with_a_queue_before_it_one_bad_sender_costs_its_neighbours_nothin
     async with HttpPeer(answer) as peer:
         exporter = await exporter_of(endpoint=url(peer), compression="none")
         retry = Retry(initial_interval="1ms")
-        sender = Sender(exporter, Signal.TRACES, queue=Queue(num_consumers=2), retry=retry, timeout=5)
+        sender = Sender(exporter, Signal.TRACES, queue=Queue(num_consumers=2), retry=retry, timeout=60)
         await sender.start()
         batch = merge([traces("a"), traces("b", "c"), traces("poison"), traces("d")])
         settled = asyncio.Event()
@@ -322,7 +322,7 @@ async def test_with_a_queue_before_it_one_bad_sender_costs_its_neighbours_nothin
         for receipt in tuple(left):
             receipt.on_settled = lambda receipt: (left.remove(receipt), left or settled.set())
         sender.consume(batch)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await settled.wait()
         assert [receipt.worst for receipt, _ in batch.shares] == [
             Outcome.DELIVERED,
@@ -330,5 +330,5 @@ async def test_with_a_queue_before_it_one_bad_sender_costs_its_neighbours_nothin
             Outcome.DROPPED,
             Outcome.DELIVERED,
         ]
-        drained = await sender.drain(time.monotonic() + 5)
+        drained = await sender.drain(time.monotonic() + 60)
         assert drained.left == 0

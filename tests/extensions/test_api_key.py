@@ -4,6 +4,7 @@ import urllib.request
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import update
 
 from otelwp_agent.component import ComponentId, Kind
 from otelwp_agent.config.references import ControlStoreRef
@@ -21,6 +22,7 @@ from otelwp_agent.control.last_used import EVERY
 from otelwp_agent.control.mutation import Actor
 from otelwp_agent.control.opening import StorePlace
 from otelwp_agent.control.operations import keys, tenants
+from otelwp_agent.control.tables import KEYS
 from otelwp_agent.errors import ForbiddenError, StartError, UnauthenticatedError
 from otelwp_agent.extensions.api_key import FACTORY, ApiKeyAuthenticator, Config
 from otelwp_agent.telemetry.metrics import Registry
@@ -198,7 +200,10 @@ async def test_an_agent_follows_changes_of_the_store(tmp_path, place):
         hasher = place.hasher(connection)
     change(tenants.create_tenant, "acme")
     key, text = change(keys.create_key, hasher, "acme")
-    _, expired = change(keys.create_key, hasher, "acme", name="b", expires=datetime.now(UTC) + timedelta(seconds=0.01))
+    ended, expired = change(keys.create_key, hasher, "acme", name="b", expires=datetime.now(UTC) + timedelta(hours=1))
+    with place.store.write() as connection:
+        past = datetime.now(UTC) - timedelta(hours=1)
+        connection.execute(update(KEYS).where(KEYS.c.id == ended.id).values(expires=past))
     _, other = change(keys.create_key, hasher, "acme", name="c", scopes=[Scope.USAGE])
     with Agent(CONFIG.replace("URL", f"sqlite:///{tmp_path}/control.db"), tmp_path) as agent:
         port = agent.port()
@@ -213,7 +218,7 @@ async def test_an_agent_follows_changes_of_the_store(tmp_path, place):
                 },
             )
             try:
-                with urllib.request.urlopen(request, timeout=10) as response:
+                with urllib.request.urlopen(request, timeout=60) as response:
                     return response.status
             except urllib.error.HTTPError as error:
                 with error:

@@ -41,7 +41,7 @@ def result(extension, user, password):
 
 
 async def checked(extension):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while extension._checks:
             await asyncio.sleep(0.01)  # a thread checks, and reports nothing else
 

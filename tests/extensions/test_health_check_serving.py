@@ -159,7 +159,7 @@ async def test_a_main_loop_that_is_late_is_answered_for_with_the_last_snapshot(s
 
     host.found = [failing()]
     asyncio.run_coroutine_threadsafe(answer(), side)
-    assert released.wait(5)  # blocks the main loop until the side loop has answered
+    assert released.wait(60)  # blocks the main loop until the side loop has answered
     assert json.loads(answers[0].body)["status"] == "healthy"
     assert (await ask_json(extension, "/health"))[1]["status"] == "degraded"
 

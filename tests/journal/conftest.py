@@ -78,7 +78,7 @@ class Life:
         await self._quiet()
 
     async def _quiet(self):
-        async with asyncio.timeout(5):  # a request that is never answered fails the test instead of stopping it
+        async with asyncio.timeout(60):  # a request that is never answered fails the test instead of stopping it
             await self.journal._commits.quiet()
 
     def replay(self, limit=10**9):

@@ -1,11 +1,17 @@
+from dataclasses import replace
+
+import orjson
 import pytest
 
 from otelwp_agent.journal.commit_builder import CommitBuilder
-from otelwp_agent.journal.records import Commit, JournalSnapshot, RecordKind, RequestContext
+from otelwp_agent.journal.records import Commit, JournalSnapshot, RecordKind, RequestContext, read
 from otelwp_agent.journal.segment import Segment
 from otelwp_agent.model.batch import Batch, Origin
+from otelwp_agent.model.message import Message
 from otelwp_agent.model.receipt import Ledger
 from otelwp_agent.model.signal import Signal
+from otelwp_agent.sealing.message_memory import row_of_message
+from tests.journal.conftest import KEYS
 
 ACCOUNT = ("traces", "otlp", "", 5, [1, 0, 0, 0], {})
 
@@ -21,9 +27,14 @@ class Request:
         return self.batch.origin
 
 
+@pytest.fixture(params=[None, KEYS], ids=["plain", "encrypted"])
+def keys(request):
+    return request.param
+
+
 @pytest.fixture
-def segment(tmp_path):
-    segment = Segment.create(tmp_path, 1, 7)
+def segment(tmp_path, keys):
+    segment = Segment.create(tmp_path, 1, 7, keys)
     yield segment
     segment.close()
 
@@ -62,6 +73,18 @@ def test_a_first_write_has_a_snapshot_each_context_twice_the_entries_and_a_commi
     assert (builder.next, numbers) == (10, {("",): 0, ("shop",): 1})
 
 
+def test_an_encrypted_segment_begins_with_two_copies_of_its_data_key(tmp_path):
+    segment = Segment.create(tmp_path, 1, 7, KEYS)
+    builder = CommitBuilder(segment, {})
+    builder.begin_segment(JournalSnapshot(7, [], 0.0))
+    write(builder)
+    data = segment.path.read_bytes()
+    segment.close()
+    keys = [record for record in read(data, segment.marker) if getattr(record, "kind", None) is RecordKind.KEY]
+    assert [bytes(record.payload) for record in keys] == [segment.data_key] * 2
+
+
+@pytest.mark.parametrize("keys", [None], ids=["plain"])
 def test_a_context_that_the_segment_has_is_not_written_again_and_one_that_failed_is(segment):
     numbers = {}
     first = CommitBuilder(segment, numbers)
@@ -78,8 +101,8 @@ def test_a_context_that_the_segment_has_is_not_written_again_and_one_that_failed
     assert [context.origin.tenant for context in again.contexts.values()] == ["shop"]
 
 
-def test_what_moves_brings_along_its_context_what_is_done_of_it_and_its_old_number(segment, tmp_path):
-    old = Segment.create(tmp_path, 0, 3)
+def test_what_moves_brings_along_its_context_what_is_done_of_it_and_its_old_number(segment, tmp_path, keys):
+    old = Segment.create(tmp_path, 0, 3, keys)
     before = CommitBuilder(old, {})
     before.add(Request(b"old", "shop"))
     record = write(before)[-1]
@@ -112,8 +135,35 @@ def test_a_builder_knows_where_each_entry_is_its_context_and_its_items(segment):
     ]  # fmt: skip
 
 
-def test_entries_that_move_share_a_context_of_the_same_sender_and_pipelines_alone(segment, tmp_path):
+def test_the_encodings_of_bodies_are_in_their_contexts_and_separate_those_of_moved_entries(segment, tmp_path):
     old = Segment.create(tmp_path, 0, 3)
+    request = Request(b"zstd")
+    request.batch.encodings = ("zstd",)
+    before = CommitBuilder(old, {})
+    before.add(request)
+    record = write(before)[-1]
+    old.close()
+    context = before.contexts[0]
+    assert (context.pipelines, context.encodings) == (("logs",), ("zstd",))
+    builder = CommitBuilder(segment, {})
+    for index, each in enumerate((context, replace(context, encodings=()))):
+        builder.move(old, index, record, each, frozenset())
+    assert [spot[1] for spot in builder.spots] == [0, 1]
+    assert [each.encodings for each in builder.contexts.values()] == [("zstd",), ()]
+
+
+def test_the_message_of_a_request_is_before_its_entry(segment):
+    request = Request(b"a")
+    request.batch.message = Message("otlp", "acme", b"0123456789abcdef", 5000)
+    builder = CommitBuilder(segment, {})
+    builder.add(request)
+    message, entry = write(builder)[-2:]
+    assert (message.kind, entry.kind) == (RecordKind.MESSAGE, RecordKind.ENTRY)
+    assert orjson.loads(message.payload) == [*row_of_message(request.batch.message)]
+
+
+def test_entries_that_move_share_a_context_of_the_same_sender_and_pipelines_alone(segment, tmp_path, keys):
+    old = Segment.create(tmp_path, 0, 3, keys)
     before = CommitBuilder(old, {})
     for number in range(4):
         before.add(Request(b"old %d" % number))

@@ -188,6 +188,16 @@ async def test_what_waits_to_be_written_is_counted_until_it_is_on_disk(live, bod
     assert "otelwp_journal_commit_duration_seconds_count 1\n" in life.registry.expose()
 
 
+async def test_what_waits_to_be_written_is_charged_to_its_tenant_until_it_is_on_disk(live, body):
+    life = live()
+    use = life.journal._admission._unwritten_use
+    request = asyncio.ensure_future(life.put(body(0), body(1), tenant="shop"))
+    await asyncio.sleep(0)
+    assert use.of("shop") == 2 * len(body(0))
+    await request
+    assert use.of("shop") == 0
+
+
 async def test_a_segment_that_disappears_is_replaced_once_and_the_second_time_senders_are_refused(
     live, body, monkeypatch
 ):

@@ -218,7 +218,7 @@ async def test_a_close_writes_what_waits_and_refuses_what_comes_after(live, body
     requests = [Request(life, body(number), 2, ("traces",), "") for number in range(3)]
     for request in requests:
         life.journal.append(request)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await asyncio.gather(life.journal.close(), life.journal._commits.quiet())
     assert all(request.entry is not None for request in requests)
     late = Request(life, body(3), 2, ("traces",), "")

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from otelwp_agent.at_rest.errors import FileKeyError
 from otelwp_agent.errors import StartError
-from otelwp_agent.journal import opening
+from otelwp_agent.journal import opening, records
 from otelwp_agent.journal.recovery import Recovered
 from otelwp_agent.journal.segment import Segment
 from otelwp_agent.model.ledgers import Ledgers
@@ -136,3 +137,22 @@ async def test_no_file_stays_open_if_a_torn_last_write_cannot_be_cut_off(live, b
     with pytest.raises(StartError, match=r"cannot use .*: Read-only file system$"):
         opening.take(first.journal.directory, KEYS)
     assert open_files() == before
+
+
+def test_a_directory_whose_key_is_missing_is_not_opened_and_stays_open_nowhere(tmp_path):
+    directory = tmp_path / "journal"
+    directory.mkdir()
+    segment = Segment.create(directory, 1, 1, KEYS)
+    segment.write(records.other(segment.marker, records.RecordKind.KEY, segment.data_key), sync=False)
+    segment.close()
+    before = open_files()
+    with pytest.raises(StartError) as error:
+        opening.take(directory)
+    assert open_files() == before
+    assert str(error.value) == (
+        f"service.journal.encryption: {FileKeyError(segment.path.name, KEYS.ids, ())}. Nothing was changed: the "
+        f"requests in {directory} wait for it"
+    )
+    held, found = opening.take(directory, KEYS)
+    found.close()
+    os.close(held)

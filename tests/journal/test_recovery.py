@@ -254,6 +254,7 @@ def test_numbers_that_are_missing_count_as_released(tmp_path, recover):
     assert states(segment) == [WAITING, RELEASED, RELEASED, WAITING]
     assert (list(segment.items), list(segment.context_numbers)) == ([2, 0, 0, 3], [0, 0, 0, 0])
     assert list(segment.offsets) == [written.offsets[0], *[written.offsets[1]] * 3]
+    assert list(segment.sizes) == [HEADER_BYTES + len(b"body"), 0, 0, HEADER_BYTES + len(b"later")]
     assert (segment.live, segment.live_bytes) == (2, 2 * HEADER_BYTES + len(b"body") + len(b"later"))
     assert found.live == {TRACES: 5}
 

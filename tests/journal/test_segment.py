@@ -83,7 +83,9 @@ def test_numbers_can_be_as_large_as_the_format_allows(segment):
     segment.offsets.append(2**32 - 1)
     segment.items.append(2**32 - 1)
     segment.context_numbers.append(2**16 - 1)
+    segment.sizes.append(2**32 - 1)
     assert (segment.offsets[0], segment.items[0], segment.context_numbers[0]) == (2**32 - 1, 2**32 - 1, 2**16 - 1)
+    assert segment.sizes[0] == 2**32 - 1
 
 
 def test_no_two_segments_have_the_same_marker(tmp_path):

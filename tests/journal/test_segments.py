@@ -188,7 +188,7 @@ async def test_a_segment_that_disappears_again_and_again_refuses_senders(live, b
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", lambda _: remove_segments(life.journal.directory))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             (request,) = await life.put(body(1))
     assert request.entry is None
     life.journal._failure.refuse_until = 0.0

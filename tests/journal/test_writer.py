@@ -21,7 +21,7 @@ async def do(writer, work):
     """Have it done and return the error, or `None`."""
     future = asyncio.get_running_loop().create_future()
     writer.submit(work, future.set_result)
-    return await asyncio.wait_for(future, 5)
+    return await asyncio.wait_for(future, 60)
 
 
 async def test_work_is_done_by_one_thread_in_its_order_and_the_loop_hears_of_it(writer):
@@ -37,7 +37,7 @@ async def test_work_is_done_by_one_thread_in_its_order_and_the_loop_hears_of_it(
 
     for number in range(50):
         writer.submit(lambda number=number: work(number), lambda _error, number=number: hear(number))
-    await asyncio.wait_for(done.wait(), 5)
+    await asyncio.wait_for(done.wait(), 60)
     assert did == [(number, "journal") for number in range(50)]
     assert heard == [(number, True) for number in range(50)]
 

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from otelwp_agent.journal import commits
 from tests.kit.faults import Faults, faults
 
-PATIENCE = 5.0
+PATIENCE = 60.0
 """Seconds after which a run hangs."""
 LEVELS = ("warning", "error", "critical")
 

@@ -139,7 +139,7 @@ class Running:
         graph.adopt()
         self.graph = graph
         if before is not None:
-            await before.retire(graph, time.monotonic() + 5)
+            await before.retire(graph, time.monotonic() + 60)
         return graph
 
     def __getattr__(self, name):
@@ -155,11 +155,11 @@ class Running:
                 return component
         raise AttributeError(name)
 
-    async def stop(self, seconds=5):
+    async def stop(self, seconds=60):
         return await self.graph.retire(None, time.monotonic() + seconds)
 
 
-async def until(condition, seconds=5):
+async def until(condition, seconds=60):
     """Wait until `condition()` holds."""
     async with asyncio.timeout(seconds):
         while not condition():

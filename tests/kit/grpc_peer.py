@@ -1,5 +1,6 @@
 """A gRPC server on loopback, and calls to it with the client of grpcio."""
 
+import asyncio
 import contextlib
 
 import pytest
@@ -43,13 +44,23 @@ async def call(target, message=b"hello", method=ECHO, *, credentials=None, compr
     else:
         channel = aio.secure_channel(target, credentials, own, compression)
     async with channel:
-        return await channel.unary_unary(method)(message, timeout=options.pop("timeout", 5), **options)
+        return await channel.unary_unary(method)(message, timeout=options.pop("timeout", 60), **options)
 
 
 async def failure(*args, **options):
     with pytest.raises(aio.AioRpcError) as caught:
         await call(*args, **options)
     return caught.value
+
+
+async def give_up(target, begun, **options):
+    """Call, cancel the call as soon as `begun()` holds, and return its status code."""
+    async with aio.insecure_channel(f"127.0.0.1:{target}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        calling = channel.unary_unary(ECHO)(b"hello", timeout=60, **options)
+        while not begun():
+            await asyncio.sleep(0.001)  # the call passes through threads of grpcio, which no event of ours reports
+        calling.cancel()
+        return await calling.code()
 
 
 def status_of(error):

@@ -132,12 +132,12 @@ class Connection:
             self._left.pop(stream, None)
 
 
-def drive(connections, seconds):
-    """Move all `connections` for `seconds`."""
+def drive(connections, seconds, until=lambda: False):
+    """Move all `connections` for `seconds`, or until the condition `until()` holds."""
     end = time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:
         for each in connections:
             selector.register(each.socket, selectors.EVENT_READ)
-        while (rest := end - time.monotonic()) > 0:
+        while (rest := end - time.monotonic()) > 0 and not until():
             if not sum(each.turn() for each in connections):
                 selector.select(min(rest, 0.005))

@@ -55,7 +55,7 @@ class Client:
         self.writer.write(data)
 
     async def answer(self):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             head = await self.reader.readuntil(b"\r\n\r\n")
             lines = head.decode().split("\r\n")
             headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines[1:-2])}
@@ -63,7 +63,7 @@ class Client:
         return int(lines[0].split()[1]), headers, body
 
     async def closed(self):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             with contextlib.suppress(ConnectionResetError):
                 return await self.reader.read() == b""
         return True

@@ -135,7 +135,7 @@ class Agent:
 
 async def handed_over(agent, count):
     """Wait until so many senders have to wait; return what they wait for."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(agent.pipeline.waiting) < count:
             await asyncio.sleep(0)
     return agent.pipeline.waiting
@@ -148,6 +148,6 @@ def large(spans=1000):
 
 async def taken(agent, items):
     """Wait until the receiver has forwarded so many items."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while agent.pipeline.items < items:
             await asyncio.sleep(0)

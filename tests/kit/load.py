@@ -35,20 +35,26 @@ class Load(threading.Thread):
         self.answers = []
         self.credential = credential
         self._send, self._rate = send, rate
+        self._body = Sample(spans_per_trace=1).make(Signal.TRACES, 1, time.time_ns())
         self._stopping = threading.Event()
 
     def run(self):
-        body = Sample(spans_per_trace=1).make(Signal.TRACES, 1, time.time_ns())
         due = time.monotonic()
         while not self._stopping.wait(max(0.0, due - time.monotonic())):
-            credential, began = self.credential, time.monotonic()
-            try:
-                status = self._send(body, credential)
-            except (OSError, http.client.HTTPException) as error:
-                status = type(error).__name__
-            self.answers.append(Answer(began, time.monotonic() - began, status, credential))
+            began = time.monotonic()
+            self.ask()
             due = max(due + 1 / self._rate, began)
         self._send.close()
+
+    def ask(self):
+        """Send one request now; return its status."""
+        credential, began = self.credential, time.monotonic()
+        try:
+            status = self._send(self._body, credential)
+        except (OSError, http.client.HTTPException) as error:
+            status = type(error).__name__
+        self.answers.append(Answer(began, time.monotonic() - began, status, credential))
+        return status
 
     def stop(self):
         self._stopping.set()

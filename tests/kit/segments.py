@@ -1,5 +1,7 @@
 """Segments of a journal that a test writes record by record."""
 
+import orjson
+
 from otelwp_agent.journal import records
 from otelwp_agent.journal.records import Commit, JournalRecord, JournalSnapshot, RecordKind, RequestContext
 from otelwp_agent.model.batch import Origin
@@ -21,8 +23,8 @@ class WrittenSegment:
         self.offsets = []
         """Offset of each entry."""
 
-    def snapshot(self, first, accounts=(), *, adjusted=False):
-        text = JournalSnapshot(first, accounts, 0.0, adjusted).encode()
+    def snapshot(self, first, accounts=(), *, adjusted=False, messages=()):
+        text = JournalSnapshot(first, accounts, 0.0, adjusted, messages).encode()
         return self._add(records.other(self.marker, RecordKind.SNAPSHOT, text))
 
     def context(self, number=0, pipelines=("traces",)):
@@ -32,6 +34,9 @@ class WrittenSegment:
     def entry(self, seq, items, context=0, body=b"body"):
         self.offsets.append(self.path.stat().st_size)
         return self._add(records.entry(self.marker, seq, Signal.TRACES, context, items, body))
+
+    def message(self, row):
+        return self._add(records.other(self.marker, RecordKind.MESSAGE, orjson.dumps(row)))
 
     def moved(self, seq, old, items, context=0):
         self.offsets.append(self.path.stat().st_size)

@@ -1,102 +1,19 @@
 """The life of a licence under a fake clock, with the rules of a licence server and of its outages."""
 
 import asyncio
-import functools
-import json
 import subprocess
 import sys
 from datetime import date
 
 import pytest
-import structlog
 
 from otelwp_agent.config.license import LicenseConfig
 from otelwp_agent.licensing.entitlement import Basis
-from otelwp_agent.licensing.manager import LicenseManager, license_required
-from otelwp_agent.licensing.online import RefreshError
-from otelwp_agent.telemetry.metrics import Registry
+from otelwp_agent.licensing.manager import license_required
 from otelwp_agent.testing import fake_time
 from otelwp_agent.tier import Tier
-from tests.licensing.issuer import DAY, ISSUER, START, Issuer
-
-HOUR = 3600.0
-TICK = 1200.0  # fewer looks at the clock than in an agent, because each takes real time here
-GRACE = 14 * DAY
-
-
-class Host:
-    """A host with a clock that can be set, and a licence server that signs with the issuer's key."""
-
-    def __init__(self, path=None, *, required=False, offset=0.0):
-        self.path = None if path is None else str(path)
-        self.offset = offset
-        """Seconds by which the host's clock is ahead."""
-        self.began = START - asyncio.get_running_loop().time()
-        self.outage = None
-        self.terms = {}
-        self.asked = []
-        self.seen = []
-        self.registry = Registry()
-        self.required = required
-        self.manager = self.boot()
-
-    def boot(self):
-        manager = LicenseManager(
-            self.registry,
-            structlog.get_logger(),
-            required=self.required,
-            wall=lambda: self.time() + self.offset,
-            monotonic=asyncio.get_running_loop().time,
-            random=lambda: 0.5,
-            tick=TICK,
-            ask=self.ask,
-        )
-        manager.subscribe(self.seen.append)
-        return manager
-
-    def time(self):
-        return self.began + asyncio.get_running_loop().time()
-
-    async def ask(self, text, nonce):
-        self.asked.append(self.time())
-        if self.outage is not None:
-            raise self.outage
-        now = int(self.time())
-        return ISSUER.issue(**{"iat": now, "lease": now + int(30 * DAY), "nonce": nonce} | self.terms)
-
-    async def start(self, tier=None, *, key=None, lease=True, **settings):
-        if key is None:
-            key = ISSUER.issue(iat=int(START), **({"lease": int(START + 30 * DAY)} if lease else {}))
-        given = {"key": key, "url": "https://license.example", "public_keys": [ISSUER.public]} | settings
-        await self.manager.start(LicenseConfig.model_validate(given), tier, self.path)
-
-    async def restart(self, **settings):
-        await self.manager.stop()
-        self.manager = self.boot()
-        await self.start(**settings)
-
-    @property
-    def now(self):
-        return self.manager.current.tier, self.manager.current.basis
-
-    def metric(self, name, **labels):
-        return self.registry.value(f"otelwp_license_{name}", **labels)
-
-
-PRO = Tier.PRO, Basis.LICENSE
-IN_GRACE = Tier.PRO, Basis.GRACE
-FREE = Tier.FREE, Basis.LAPSED
-UNREACHABLE = RefreshError("unreachable", "connection refused")
-
-
-def simulated(test):
-    """Run a coroutine test on a loop with simulated time."""
-
-    @functools.wraps(test)
-    def run(*args, **kwargs):
-        fake_time.run(test(*args, **kwargs))
-
-    return run
+from tests.licensing.host import FREE, HOUR, IN_GRACE, PRO, TICK, UNREACHABLE, Host, simulated
+from tests.licensing.issuer import DAY, ISSUER, Issuer
 
 
 def test_the_life_of_a_licence_from_valid_through_outage_and_grace_to_free_and_back():
@@ -235,114 +152,6 @@ async def test_failed_renewals_are_repeated_ever_more_rarely_and_at_least_four_t
     assert gaps[0] < 400
     assert gaps == sorted(gaps)
     assert gaps[-1] <= 6 * HOUR
-    await host.manager.stop()
-
-
-# -- starts
-
-
-@simulated
-async def test_the_state_survives_a_restart_during_an_outage(tmp_path):
-    host = Host(tmp_path / "state")
-    await host.start()
-    await asyncio.sleep(29.5 * DAY)
-    host.outage = UNREACHABLE
-    await host.restart()
-    await asyncio.sleep(20 * DAY)  # the lease in the configuration ended 19 days ago, and with it its grace
-    assert host.now == PRO
-    await host.manager.stop()
-
-
-@simulated
-async def test_a_start_waits_for_the_server_if_the_tier_depends_on_it():
-    host = Host()
-    host.began += 100 * DAY
-    await host.start()
-    assert host.now == PRO
-    assert len(host.asked) == 1
-    await host.manager.stop()
-
-
-@simulated
-async def test_a_start_does_not_wait_long_for_a_slow_server():
-    host = Host()
-    host.began += 100 * DAY
-
-    async def ask(text, nonce):
-        await asyncio.sleep(HOUR)
-
-    host.ask = ask
-    host.manager = host.boot()
-    before = host.time()
-    await host.start()
-    assert host.time() - before <= 5
-    assert host.now == FREE
-    assert host.metric("refresh_failures", reason="timeout") == 1
-    await host.manager.stop()
-
-
-@pytest.mark.parametrize(
-    ("settings", "why"),
-    [
-        ({"key": "not a licence"}, "this is not a licence"),
-        ({"key": Issuer().issue()}, "which this agent does not have"),
-        ({"key": ISSUER.issue()[:-8]}, "changed or truncated"),
-        ({"key": ISSUER.issue(expires=date(2026, 12, 31))}, "expired at the end of 2026-12-31"),
-        ({"public_keys": ["/none/keys"]}, "cannot be read"),
-        ({"key": None, "file": "/none/license"}, "cannot be read"),
-    ],
-)
-def test_a_licence_that_cannot_be_used_is_the_free_tier_and_says_why(settings, why):
-    async def live():
-        host = Host(required=False)
-        host.outage = UNREACHABLE
-        if "file" in settings:
-            config = LicenseConfig(file=settings["file"], public_keys=[ISSUER.public])
-            await host.manager.start(config, Tier.ENTERPRISE, None)
-        else:
-            await host.start(Tier.ENTERPRISE, **settings)
-        assert host.now == FREE
-        assert why in host.manager.current.reason
-        assert not host.manager.healthy
-        await host.manager.stop()
-
-    fake_time.run(live())
-
-
-@pytest.mark.parametrize("content", ["", "{", '{"version": 1, "license": "x.y.z", "mark": 0, "refreshed": 0}'])
-def test_a_damaged_state_file_is_replaced_and_changes_nothing(tmp_path, content):
-    async def live():
-        path = tmp_path / "state"
-        path.write_text(content)
-        host = Host(path)
-        await host.start()
-        assert host.now == PRO
-        await asyncio.sleep(DAY)
-        assert json.loads(path.read_text())["mark"] > START
-        await host.manager.stop()
-
-    fake_time.run(live())
-
-
-@simulated
-async def test_a_state_file_that_cannot_be_written_is_counted(tmp_path):
-    (tmp_path / "file").write_text("")
-    host = Host(tmp_path / "file" / "state")
-    await host.start()
-    await asyncio.sleep(DAY)
-    assert host.now == PRO
-    assert host.metric("state_failures") > 1
-    await host.manager.stop()
-
-
-@simulated
-async def test_the_renewal_of_another_licence_is_not_used(tmp_path):
-    path = tmp_path / "state"
-    other = ISSUER.issue(jti="shop-2", tier="enterprise", iat=int(START))
-    path.write_text(json.dumps({"version": 1, "license": other, "mark": 0, "refreshed": START}))
-    host = Host(path)
-    await host.start()
-    assert host.now == PRO
     await host.manager.stop()
 
 

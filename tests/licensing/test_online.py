@@ -9,6 +9,7 @@ import structlog
 
 from otelwp_agent.licensing import online
 from otelwp_agent.licensing.online import MAX_ANSWER, REASONS, LicenseServerClient, RefreshError, renew
+from tests.kit.agent import free_port
 from tests.licensing.issuer import ISSUER
 
 TEXT = ISSUER.issue()
@@ -98,9 +99,9 @@ async def test_a_server_that_answers_slowly_is_given_up(monkeypatch):
     assert caught.value.reason == "timeout"
 
 
-async def test_a_server_that_does_not_listen_is_unreachable(unused_tcp_port):
+async def test_a_server_that_does_not_listen_is_unreachable():
     with pytest.raises(RefreshError) as caught:
-        await ask(f"http://127.0.0.1:{unused_tcp_port}")
+        await ask(f"http://127.0.0.1:{free_port()}")
     assert caught.value.reason == "unreachable"
 
 

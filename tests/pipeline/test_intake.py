@@ -32,7 +32,7 @@ service: {pipelines: {traces: {receivers: [hand], exporters: [sink, sink/2]}}}
 
 def answered(future):
     """Return a task for the answer; a request that is never answered fails the test instead of stopping it."""
-    return asyncio.ensure_future(asyncio.wait_for(future, 5))
+    return asyncio.ensure_future(asyncio.wait_for(future, 60))
 
 
 class Agent(Running):

@@ -12,10 +12,12 @@ from otelwp_agent.errors import Overloaded, PermanentError
 from otelwp_agent.journal.journal import Journal
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.ledgers import Ledgers
+from otelwp_agent.model.message import Message
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.pipeline.entry import PipelineHead
 from otelwp_agent.pipeline.intake import Intake, JournaledEntry
+from otelwp_agent.sealing.replay_cache import MessageState
 from otelwp_agent.telemetry.metrics import Registry
 from tests.kit.entries import Allowance, allowed
 from tests.kit.graphs import until
@@ -77,7 +79,7 @@ FULL = Overloaded("full")
 
 def answered(future):
     """Wait for the answer; a request that is never answered fails the test instead of stopping it."""
-    return asyncio.wait_for(future, 5)
+    return asyncio.wait_for(future, 60)
 
 
 async def test_what_waits_for_one_pipeline_is_not_fed_to_the_others_again(tmp_path):
@@ -291,6 +293,18 @@ async def test_encoded_requests_are_replayed_with_their_encodings(tmp_path):
     assert [(batch.body, batch.encodings) for batch in fed.stages["a"].batches] == [
         (b"plain", ()), (b"zstd", ("zstd",)), (b"sealed", ("zstd", "sealed"))
     ]  # fmt: skip
+    await fed.journal.close()
+
+
+async def test_a_message_is_accepted_once_its_request_is_on_disk(tmp_path):
+    fed = Fed(tmp_path, a=Stage())
+    cache = fed.journal.messages.cache("hand", 600.0, 10, 100)
+    message = Message("hand", "shop", bytes(16), int(time.time() * 1000))
+    assert cache.begin("shop", message, time.time()) is MessageState.NEW
+    batch = Batch(Signal.TRACES, b"sealed", 1, Origin("hand", "http", "shop"), ())
+    batch.message = message
+    await answered(fed.entry().consume(batch))
+    assert cache.begin("shop", message, time.time()) is MessageState.ACCEPTED
     await fed.journal.close()
 
 

@@ -28,7 +28,7 @@ def rpc():
 
 async def call(agent, message, **options):
     async with grpc.aio.insecure_channel(f"127.0.0.1:{agent.port}") as channel:
-        return await channel.unary_unary(POST_SPANS, None, None)(message, timeout=5, **options)
+        return await channel.unary_unary(POST_SPANS, None, None)(message, timeout=60, **options)
 
 
 @pytest.mark.parametrize("content_type", ["application/x-thrift", "application/vnd.apache.thrift.binary", "text/plain"])
@@ -54,7 +54,7 @@ async def test_a_large_thrift_body_lands():
     assert len(bodies[0]) > jaeger_http.THRIFT_AT_ONCE
     async with http() as agent:
         await agent.post(bodies[0])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not agent.pipeline.batches:
                 await asyncio.sleep(0)
         assert agent.pipeline.items == 36  # what repeats a span is left out
@@ -75,7 +75,7 @@ async def test_the_answer_waits_for_the_journal():
     async with rpc() as agent:
         agent.pipeline.waiting = []
         answer = asyncio.ensure_future(call(agent, to_proto.encode(OTLP)))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not agent.pipeline.waiting:
                 await asyncio.sleep(0.001)
         ((told, empty),) = agent.pipeline.waiting

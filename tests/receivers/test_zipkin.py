@@ -62,7 +62,7 @@ async def test_the_answer_waits_for_the_journal(size, refusal, status):
         agent.pipeline.waiting = []
         body = json.dumps([span(id=f"{number + 1:016x}") for number in range(size)]).encode()
         post = asyncio.ensure_future(agent.post(body))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not agent.pipeline.waiting:
                 await asyncio.sleep(0)
         ((told, answer),) = agent.pipeline.waiting
@@ -243,7 +243,7 @@ async def test_a_sender_that_is_gone_has_not_sent_for_nothing():
         writer.write(f"POST {V2} HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
         await writer.drain()
         writer.transport.abort()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not agent.pipeline.batches:
                 await asyncio.sleep(0.001)
         assert agent.pipeline.items == 1000

@@ -26,7 +26,7 @@ def test_hours_pass_at_once_and_in_order():
     assert [name for name, _ in seen] == ["a moment", "an hour", "two hours"]
     assert [round(at, 6) for _, at in seen] == [0.25, 3600, 7200]
     assert round(end, 3) == 103_600
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 def test_timers_of_a_day_do_not_lose_their_place():

@@ -101,4 +101,4 @@ async def test_a_batch_is_sent_after_the_flush_timeout():
     merging.consume(Batch(Signal.TRACES, b"x", 1, Origin(), [(Receipt(1), 1)]))
     while not sink.accepted:
         await asyncio.sleep(0)
-    assert 0.0015 <= time.monotonic() - started < 5
+    assert 0.0015 <= time.monotonic() - started < 60

@@ -214,12 +214,12 @@ class TestDeadLetters:
             exporter = otlp_http.FACTORY.build(otlp_http.Config(**settings), context)
             await exporter.start()
             sender = Sender(
-                exporter, Signal.TRACES, queue=Queue(), retry=Retry(), timeout=5, dead_letters=letters, keeps=True
+                exporter, Signal.TRACES, queue=Queue(), retry=Retry(), timeout=60, dead_letters=letters, keeps=True
             )
             await sender.start()
             sender.consume(batch)
             await until(lambda: not any(receipt.pending for receipt, _ in batch.shares))
-            await sender.drain(time.monotonic() + 5)
+            await sender.drain(time.monotonic() + 60)
             await exporter.shutdown()
         letters.close()
         assert sorted(arrived) == sorted(f"span {number}" for number in range(1000))

@@ -7,6 +7,7 @@ import pytest
 from otelwp_agent.errors import ConfigError, Problem, StartError
 from otelwp_agent.service.service import SAME_SIGNAL, Service
 from otelwp_agent.telemetry import logging
+from tests.kit.agent import free_port
 from tests.kit.graphs import plan, until
 
 QUIET = """
@@ -47,7 +48,7 @@ def _no_freeze(monkeypatch):
 
 
 def fetch(port, path="/metrics"):
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
         return answer.read().decode()
 
 
@@ -65,7 +66,7 @@ async def test_its_life_as_a_host_tells_it():
     running.sink.gate.clear()
     running.hand.receive()
     stopping = asyncio.create_task(service.stop())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while service.status != "draining":
             await asyncio.sleep(0)
     assert not service.ready
@@ -75,12 +76,13 @@ async def test_its_life_as_a_host_tells_it():
     assert len(running.sink.batches) == 1
 
 
-async def test_metrics_show_the_ledger(unused_tcp_port):
-    running = Running(f"127.0.0.1:{unused_tcp_port}")
+async def test_metrics_show_the_ledger():
+    port = free_port()
+    running = Running(f"127.0.0.1:{port}")
     await running.service.start()
     receipt = running.hand.receive(3)
     await until(lambda: receipt.pending == 0)
-    text = await asyncio.to_thread(fetch, unused_tcp_port)
+    text = await asyncio.to_thread(fetch, port)
     assert 'otelwp_pipeline_settled_items{outcome="delivered",pipeline="traces"} 3\n' in text.replace(
         'pipeline="traces",outcome="delivered"', 'outcome="delivered",pipeline="traces"'
     )
@@ -114,8 +116,8 @@ async def test_a_component_that_cannot_start_leaves_the_old_graph_running(capsys
     await running.service.stop()
 
 
-async def test_a_reload_moves_the_metrics(unused_tcp_port_factory):
-    first, second = unused_tcp_port_factory(), unused_tcp_port_factory()
+async def test_a_reload_moves_the_metrics():
+    first, second = free_port(), free_port()
     running = Running(f"127.0.0.1:{first}")
     await running.service.start()
     running.yaml = running.yaml.replace(str(first), str(second))
@@ -126,12 +128,13 @@ async def test_a_reload_moves_the_metrics(unused_tcp_port_factory):
     await running.service.stop()
 
 
-async def test_a_start_that_fails_closes_the_metrics_again(unused_tcp_port):
-    running = Running(f"127.0.0.1:{unused_tcp_port}", label="a, fails: true")
+async def test_a_start_that_fails_closes_the_metrics_again():
+    port = free_port()
+    running = Running(f"127.0.0.1:{port}", label="a, fails: true")
     with pytest.raises(StartError):
         await running.service.start()
     with pytest.raises(OSError, match="refused"):
-        await asyncio.to_thread(fetch, unused_tcp_port)
+        await asyncio.to_thread(fetch, port)
 
 
 async def test_a_second_signal_stops_at_once_but_the_first_one_repeated_does_not(capsys):
@@ -142,7 +145,7 @@ async def test_a_second_signal_stops_at_once_but_the_first_one_repeated_does_not
     running.sink.gate.clear()
     running.hand.receive(2)
     stopping = asyncio.create_task(running.service.stop())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while running.service.status != "draining":
             await asyncio.sleep(0)
     for ahead in (0.0, 0.0, 0.9 * SAME_SIGNAL):
@@ -152,7 +155,7 @@ async def test_a_second_signal_stops_at_once_but_the_first_one_repeated_does_not
     assert not done, "`timeout` and `make` forward a signal that the agent has received itself"
     clock[0] = 1000.0 + 1.1 * SAME_SIGNAL
     running.service._request_stop()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await stopping
     assert "stopped immediately" in capsys.readouterr().err
 

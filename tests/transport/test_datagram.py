@@ -37,7 +37,7 @@ class Place:
         send(self.socket, *datagrams)
 
     async def until(self, count):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.taken) + len(self.large) < count:
                 self.news.clear()
                 await self.news.wait()

@@ -90,11 +90,11 @@ async def test_threads_and_objects_are_bounded(bodies, in_flight):
 
     def decode():
         running.release()
-        assert go.wait(5)
+        assert go.wait(60)
 
     answers = [bodies.run(in_one_step(decode), LARGE, lambda _: True) for _ in range(5)]
     for _ in range(decoding.THREADS):
-        assert await asyncio.to_thread(running.acquire, timeout=5)
+        assert await asyncio.to_thread(running.acquire, timeout=60)
     assert not running.acquire(blocking=False)
     assert in_flight.used == decoding.THREADS * OBJECTS * LARGE
     go.set()

@@ -213,7 +213,7 @@ async def test_a_request_in_progress_is_counted_until_its_answer():
 
 
 async def until(condition):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0)
 

@@ -7,7 +7,7 @@ import sys
 from otelwp_agent.transport.grpc_runtime import CODES, grpc
 channel = grpc.secure_channel("127.0.0.1:1", grpc.ssl_channel_credentials(b"rubbish"))
 try:
-    channel.unary_unary("/a.B/C")(b"", timeout=5)
+    channel.unary_unary("/a.B/C")(b"", timeout=60)
 except grpc.RpcError as error:
     print(error.code().name, CODES[14].name)
 """

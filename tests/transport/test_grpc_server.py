@@ -13,7 +13,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 
 from otelwp_agent.errors import MalformedError, Overloaded, PermanentError, RetryableError
 from otelwp_agent.transport.grpc_runtime import aio, grpc
-from tests.kit.grpc_peer import ECHO, call, failure, serving, status_of
+from tests.kit.grpc_peer import ECHO, call, failure, give_up, serving, status_of
 
 
 async def test_answers_with_what_the_handler_gives():
@@ -137,7 +137,7 @@ async def test_a_bomb_is_stopped_while_inflating(tmp_path):
     try:
         port = int(await asyncio.to_thread(process.stdout.readline))
         before = peak_memory(process.pid)
-        caught = await failure(port, bytes(200 * 2**20), compression=grpc.Compression.Gzip, timeout=30)
+        caught = await failure(port, bytes(200 * 2**20), compression=grpc.Compression.Gzip, timeout=120)
         assert caught.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert peak_memory(process.pid) - before < 20 * 2**20
         assert await call(port, b"still here") == b"still here"
@@ -170,7 +170,7 @@ async def raw_call(port, message, encoding="gzip"):
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(opening(encoding) + frame(0, 1, 1, message))
     seen = b""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while b"grpc-status" not in seen and (data := await reader.read(65536)):
             seen += data
     writer.close()
@@ -183,7 +183,7 @@ async def test_clients_that_send_no_message_hold_nobody_up():
         for writer in writers:
             writer.write(opening() + frame(0, 0, 1, b"\x00\x00\x00\x00\x64half"))
             await writer.drain()
-        assert await call(server.port, timeout=2) == b"hello"
+        assert await call(server.port, timeout=20) == b"hello", "before the others are timed out"
         for writer in writers:
             writer.close()
 
@@ -222,9 +222,7 @@ async def test_a_client_that_leaves_does_not_cancel_the_handlers_work():
         return answer
 
     async with serving(slow) as server:
-        caught = await failure(server.port, timeout=0.1)
-        assert caught.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert begun.is_set()
+        assert await give_up(server.port, begun.is_set) is grpc.StatusCode.CANCELLED
         assert not answer.cancelled()
         answer.set_result(b"")
 
@@ -248,7 +246,7 @@ async def test_at_most_so_many_calls_at_once_on_a_connection():
         serving(slow, max_concurrent_streams=2) as server,
         aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
-        calls = [channel.unary_unary(ECHO)(b"", timeout=5) for _ in range(8)]
+        calls = [channel.unary_unary(ECHO)(b"", timeout=60) for _ in range(8)]
         codes = {await each.code() for each in calls}
     assert codes <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
     assert under_way[1] <= 2
@@ -260,11 +258,11 @@ async def test_an_old_connection_is_closed_and_made_again():
         "enforcement_policy": {"min_time": "10s", "permit_without_stream": True},
     }
     async with serving(keepalive=keepalive) as server, aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        await channel.unary_unary(ECHO)(b"", timeout=5)
-        async with asyncio.timeout(5):
+        await channel.unary_unary(ECHO)(b"", timeout=60)
+        async with asyncio.timeout(60):
             while channel.get_state() is grpc.ChannelConnectivity.READY:
                 await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
-        await channel.unary_unary(ECHO)(b"", timeout=5)
+        await channel.unary_unary(ECHO)(b"", timeout=60)
 
 
 def test_on_uvloop_with_many_calls_and_no_word_from_the_loop():
@@ -276,7 +274,7 @@ def test_on_uvloop_with_many_calls_and_no_word_from_the_loop():
             serving(max_concurrent_streams=256) as server,
             aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
         ):
-            echoed = await asyncio.gather(*(channel.unary_unary(ECHO)(bytes([n]), timeout=5) for n in range(200)))
+            echoed = await asyncio.gather(*(channel.unary_unary(ECHO)(bytes([n]), timeout=60) for n in range(200)))
             assert echoed == [bytes([n]) for n in range(200)]
 
     uvloop.run(main())

@@ -36,7 +36,7 @@ class Client:
             self.writer.close()
 
     async def read(self):
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(60):
             try:
                 start = await self.reader.readexactly(9)
                 payload = await self.reader.readexactly(int.from_bytes(start[:3], "big"))
@@ -102,6 +102,10 @@ async def test_a_client_that_does_not_answer_a_ping_is_disconnected():
     async with serving(keepalive=keepalive) as server, Client.to(server) as client:
         assert (await client.until(PING))[1] == 0
         assert await client.until(GOAWAY) is None
+
+
+async def test_a_client_that_answers_pings_stays_connected():
+    keepalive = {"server_parameters": {"time": "50ms", "timeout": "60s"}}
     async with serving(keepalive=keepalive) as server, Client.to(server) as client:
         for _ in range(2):
             client.writer.write(frames.ping((await client.until(PING))[3], ack=True))
@@ -119,7 +123,7 @@ async def test_a_client_that_reads_nothing_is_not_read_and_disconnected(monkeypa
     monkeypatch.setattr(grpc_session, "WRITE", 0.05)
     async with serving(lambda *_: bytes(10_000)) as server, Client.to(server) as client:
         client.writer.transport.pause_reading()
-        end = time.monotonic() + 8
+        end = time.monotonic() + 60
         client.writer.write(frames.window_update(0, 2**30))
         number = -1
         while server.sessions and time.monotonic() < end:
@@ -181,7 +185,7 @@ async def test_tiny_frames_do_not_become_objects_of_their_own():
     async with serving() as server, Client.to(server, OPENING + frame(HEADERS, 4, 1, HEAD)) as client:
         client.writer.write(frame(DATA, 0, 1, b"\x00\x00\x00\x3f\x00"))
         client.writer.write(frame(DATA, 0, 1, b"x") * 16_127)
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(60):
             while server.in_flight.used != 16_132:
                 await asyncio.sleep(0.005)
         ((call,),) = [each.connection.streams.values() for each in server.sessions]

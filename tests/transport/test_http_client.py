@@ -99,7 +99,7 @@ async def test_an_idle_connection_is_closed_in_time(client_of):
     async with HttpPeer() as peer:
         client = await client_of(url(peer), idle_conn_timeout="1ms")
         await client.request("POST", "/")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await client._empty.wait()
         await client.request("POST", "/")
         assert peer.connections == 2
@@ -179,7 +179,7 @@ async def test_no_answer_ends_at_the_timeout_and_the_connection_with_it(client_o
         with pytest.raises(RetryableError, match=r"did not answer within 50ms") as error:
             await client.request("POST", "/")
         assert error.value.reason == "timeout"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await client._empty.wait()
 
 
@@ -190,7 +190,7 @@ async def test_waiting_for_a_connection_counts(client_of):
         asked.set()
         await asyncio.get_running_loop().create_future()
 
-    async with HttpPeer(answer) as peer, asyncio.timeout(5):
+    async with HttpPeer(answer) as peer, asyncio.timeout(60):
         client = await client_of(url(peer), timeout="1s", max_conns_per_host=1)
         first = asyncio.ensure_future(client.request("POST", "/"))
         await asked.wait()

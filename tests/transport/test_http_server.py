@@ -295,7 +295,7 @@ async def test_a_shutdown_delivers_large_bodies_that_have_arrived(inflaters, mon
     watched = http_server.decompress
 
     def slow(*arguments):
-        assert release.wait(10)
+        assert release.wait(60)
         return watched(*arguments)
 
     monkeypatch.setattr(http_server, "decompress", slow)
@@ -321,7 +321,7 @@ async def test_a_large_compressed_body_does_not_block_the_loop(monkeypatch):
     proceed = threading.Event()
 
     def hold(*arguments):
-        assert proceed.wait(10), "the other request was not answered meanwhile"
+        assert proceed.wait(60), "the other request was not answered meanwhile"
         return decompress(*arguments)
 
     monkeypatch.setattr(http_server, "decompress", hold)

@@ -214,7 +214,7 @@ async def test_a_client_that_leaves_right_after_its_last_byte_is_heard():
             sock.sendall(post(b"last words"))
             await asyncio.sleep(0.05)  # the bytes arrive before the end of the connection
             sock.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(site.requests) < 2 or site.server.sessions:
                 await asyncio.sleep(0.001)
         assert len(site.requests) == 2
@@ -270,6 +270,6 @@ async def test_an_agent_that_stops_refuses_bodies_that_wait_for_memory():
         stopping = asyncio.create_task(site.server.shutdown(grace=60))
         assert (await client.answer())[0] == 503
         await stopping
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
         await client.close()
         assert budget.used == 0

@@ -214,7 +214,10 @@ def beat(site):
 def constants(site, **values):
     """Define constants for a while, as wp-config.php does."""
     file = site.wordpress.site / "wp-content/mu-plugins/a-constants.php"
-    lines = [f"define('{name}', {quoted(value)});" for name, value in values.items()]
+    lines = [
+        f"define('{name}', {quoted(value) if isinstance(value, str) else json.dumps(value)});"
+        for name, value in values.items()
+    ]
     site.wordpress.add_must_use(file.name, "<?php " + " ".join(lines))
     try:
         yield

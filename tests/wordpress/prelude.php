@@ -7,6 +7,8 @@
 
 define( 'ABSPATH', '/srv/www/' );
 define( 'WP_CONTENT_DIR', '/srv/www/wp-content' );
+define( 'WP_PLUGIN_DIR', WP_CONTENT_DIR . '/plugins' );
+define( 'WPMU_PLUGIN_DIR', WP_CONTENT_DIR . '/mu-plugins' );
 define( 'OTELWP_VERSION', '0.0.0' );
 define( 'OTELWP_DIR', getenv( 'OTELWP_PLUGIN' ) );
 

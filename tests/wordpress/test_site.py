@@ -25,6 +25,9 @@ pytestmark = pytest.mark.interop
         ("/category/uncategorized/", 200, "GET category", FRONT),
         ("/author/admin/", 200, "GET author", FRONT),
         ("/?p=1", 301, "GET single", FRONT),
+        ("/hello-wor/", 301, "GET redirect", FRONT),
+        ("/?case=early", 200, "GET early exit", None),
+        ("/?case=sitemap", 200, "GET sitemap", None),
         ("/wp-login.php", 200, "GET login", ["bootstrap", "plugins", "init", "login", "shutdown"]),
         (
             "/wp-json/wp/v2/posts",
@@ -75,9 +78,16 @@ def test_a_request(site, path, status, name, phases):
     assert abs(root.end_time_unix_nano / 1e9 - time.time()) < PATIENCE
 
 
+def test_a_comment(site):
+    fields = {"comment_post_ID": "1", "author": "jane", "email": "jane@example.org", "comment": "illness"}
+    assert site.trace("/wp-comments-post.php", fields, status=302).root.name == "POST comment"
+
+
 def test_requests_of_somebody_who_is_logged_in(site):
     dashboard = site.trace("/wp-admin/edit.php", logged_in=True)
     assert dashboard.root.name == "GET admin edit.php"
+    tool = site.trace("/wp-admin/tools.php?page=redirection.php", logged_in=True)
+    assert tool.root.name == "GET admin tools.php redirection.php"
     assert attributes(dashboard.root)["wordpress.user.logged_in"] is True
     page = site.trace("/wp-admin/options-general.php?page=otelwp", logged_in=True)
     assert page.root.name == "GET admin options-general.php otelwp"
@@ -129,11 +139,11 @@ def test_the_exception_that_ended_a_request(site, case, type_, message):
 def test_pages_of_wp_die(site):
     trace = site.trace("/?case=die", status=503)
     (event,) = trace.root.events
-    assert attributes(event) == {
-        "error.type": "wp_die",
-        "exception.message": "Not today",
-        "http.response.status_code": 503,
-    }
+    found = attributes(event)
+    assert found["error.type"] == "wp_die"
+    assert found["exception.message"] == "Not today"
+    assert found["http.response.status_code"] == 503
+    assert found["wordpress.plugin"] == "cases"
     assert (trace.root.status.code, trace.root.status.message) == (2, "Not today")
     trace = site.trace("/?case=forbidden", status=403)
     assert attributes(trace.root.events[0])["error.type"] == "no_entry"
@@ -171,6 +181,13 @@ def test_requests_to_others(site, other):
     assert headers["/late"]["traceparent"] == f"00-{id_}-{late.span_id.hex()}-01"
     assert (headers["/late"]["x-own"], headers["/late"]["x-two"]) == ("1", "2")
     assert headers["/own"]["traceparent"] == "mine"
+
+
+def test_a_request_whose_address_wordpress_rewrites_ends(site, other):
+    trace = site.trace(f"/?case=rewritten&to={other.url}")
+    first, second = (span for span in trace.spans if span.kind == CLIENT and "url.scheme" in attributes(span))
+    assert attributes(first)["http.response.status_code"] == 200
+    assert first.end_time_unix_nano < second.start_time_unix_nano
 
 
 def test_a_request_that_is_not_recorded_says_so_to_others(site, other):

@@ -58,6 +58,43 @@ def test_the_test_trace(site):
     assert "accepted it" in shown
 
 
+def test_the_test_trace_over_http(site, other):
+    with site.changed(endpoints=f"{other.url}/v1/traces"):
+        page = site.wordpress.visit(SETTINGS, logged_in=True)
+        other.seen.clear()
+        site.wordpress.visit("/wp-admin/admin-post.php", form(page.text, "admin-post.php"), logged_in=True)
+        (headers,) = [
+            headers for _, path, headers, body in other.seen if path == "/v1/traces" and b"otelwp test" in body
+        ]
+        assert headers["content-type"] == "application/x-protobuf"
+
+
+def test_a_refused_test_trace_costs_pages_nothing(site, other):
+    other.answers["/v1/traces"] = (400, {}, "{}")
+    with site.changed(endpoints=f"{other.url}/v1/traces\n{site.listener.url}"):
+        page = site.wordpress.visit(SETTINGS, logged_in=True)
+        site.wordpress.visit("/wp-admin/admin-post.php", form(page.text, "admin-post.php"), logged_in=True)
+        shown = site.wordpress.visit(f"{SETTINGS}&otelwp-test=1", logged_in=True).text
+        assert "it answers with status 400" in shown
+        assert "notice-warning" in shown
+        failing = site.ask("Otelwp\\Test_Trace::send(); return array_values((new Otelwp\\Breaker())->failing());")
+        assert "it answers with status 400" not in [each["why"] for each in failing]
+
+
+def test_the_settings_page_says_when_the_last_trace_was_accepted(site):
+    site.trace("/")
+    shown = site.wordpress.visit(SETTINGS, logged_in=True).text
+    assert re.search(r"at \d\d:\d\d:\d\d, \d+ spans, accepted by unixgram:///", shown)
+
+
+def test_settings_for_experts_are_folded(site):
+    shown = site.wordpress.visit(SETTINGS, logged_in=True).text
+    before, after = shown.split("<details>", 1)
+    assert 'id="otelwp-endpoints"' in before
+    assert 'id="otelwp-max_spans"' in after
+    assert shown.count("<details>") == shown.count("</details>") == 3
+
+
 def test_a_constant_wins_and_greys_out_its_field(site):
     site.wordpress.add_must_use("constant.php", "<?php define('OTELWP_SERVICE_NAME', 'from wp-config');")
     try:

@@ -1,13 +1,14 @@
 """Ways to install the plugin on a real WordPress: for one site, as a must-use plugin, on a network; and its removal."""
 
 import json
+import re
 import shutil
 import time
 
 import pytest
 
 from tests.interop.wordpress import PASSWORD, USER
-from tests.wordpress.conftest import ROOT
+from tests.wordpress.conftest import PLUGIN, ROOT
 from tests.wordpress.kit import FRONT, PATIENCE, SETTINGS, attributes, form
 
 pytestmark = pytest.mark.interop
@@ -16,11 +17,21 @@ pytestmark = pytest.mark.interop
 LOADER = ROOT / "examples/wordpress/mu-plugins/otelwp-loader.php"
 
 
+def test_the_readme_names_the_version_that_it_was_tested_with(site):
+    (stated,) = re.findall(r"^Tested up to: (\S+)$", (PLUGIN / "readme.txt").read_text("utf-8"), re.MULTILINE)
+    assert site.wordpress.version().split(".")[:2] == stated.split(".")
+
+
 def test_as_a_must_use_plugin(site):
-    site.wordpress.deactivate("otelwp")
     folder = site.wordpress.site / "wp-content/mu-plugins"
-    shutil.copy(LOADER, folder / "a-loader.php")
     before = site.ask("return Otelwp\\Settings::all();")
+    shutil.copy(LOADER, folder / "a-loader.php")
+    both = [site.trace("/") for _ in range(2)][-1]
+    site.wordpress.deactivate("otelwp")
+    site.settle()
+    site.wordpress.visit("/")
+    assert site.listener.read() == [], "deactivated"
+    site.wordpress.add_must_use("a-always.php", "<?php define('OTELWP_ALWAYS', true);")
     with site.changed(sampling_rate=0):
         site.wordpress.php("delete_option('otelwp_settings'); delete_option('otelwp_agent');")
         site.wordpress.visit("/")
@@ -30,8 +41,8 @@ def test_as_a_must_use_plugin(site):
     early = site.trace("/")
     site.wordpress.activate("otelwp")
     site.trace("/")
-    both = site.trace("/")
     (folder / "a-loader.php").unlink()
+    (folder / "a-always.php").unlink()
     late = site.trace("/")
 
     def seen(trace):

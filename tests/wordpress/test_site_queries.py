@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.wordpress.kit import CLIENT, attributes
+from tests.wordpress.kit import CLIENT, attributes, constants
 
 pytestmark = pytest.mark.interop
 
@@ -56,6 +56,38 @@ def test_the_database_is_the_same_to_everybody(site):
     assert [trace.root.name for trace in site.listener.wait()]
 
 
+def test_recording_is_invisible_to_other_plugins(site):
+    """Other plugins change what they do, and what they send to browsers, if SAVEQUERIES is set."""
+    assert site.wordpress.visit("/?case=savequeries").text == "[false,0]"
+    site.listener.wait()
+
+
+def test_the_list_of_wordpress_is_read_if_it_keeps_one(site):
+    with constants(site, SAVEQUERIES=True):
+        trace = site.trace("/?case=failing")
+    (failed,) = [span for span in trace.spans if span.status.code == 2]
+    assert attributes(failed)["db.query.text"] == "SELECT ? FROM no_such_table"
+    assert len([span for span in trace.spans if span.kind == CLIENT]) > 5
+
+
+def test_a_query_without_the_measuring_object_is_counted(site):
+    trace = site.trace("/?case=kept")
+    assert [span for span in trace.spans if span.kind == CLIENT] == []
+    assert attributes(trace.root)["wordpress.db.query_count"] > 5
+
+
+def test_a_query_within_a_query_counts_once(site):
+    trace = site.trace("/?case=nested")
+    seconds = {
+        attributes(span)["db.query.text"]: (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9
+        for span in trace.spans
+        if span.kind == CLIENT and "SLEEP" in attributes(span)["db.query.text"]
+    }
+    inner, outer = seconds["SELECT SLEEP(?) AS inner_query"], seconds["SELECT SLEEP(?) AS outer_query"]
+    assert inner >= 0.5
+    assert 0.01 <= outer < inner, "the outer query does not include the inner one"
+
+
 def test_a_query_for_each_row_is_found(site):
     trace = site.trace("/?case=repeated")
     (event,) = trace.root.events
@@ -64,6 +96,20 @@ def test_a_query_for_each_row_is_found(site):
     assert found["db.query.text"] == "SELECT meta_value FROM wp_postmeta WHERE post_id = ? AND meta_key = ?"
     assert (found["wordpress.db.query_count"], found["db.query.summary"]) == (25, "SELECT postmeta")
     assert attributes(trace.root)["wordpress.db.n_plus_one_count"] == 1
+
+
+def test_a_repeated_query_is_found_after_hundreds_of_others(site):
+    trace = site.trace("/?case=shapes")
+    (event,) = trace.root.events
+    assert attributes(event)["db.query.text"] == "SELECT ? AS late"
+    assert attributes(event)["wordpress.db.query_count"] == 25
+    assert attributes(trace.root)["wordpress.db.group_count"] > 700
+
+
+def test_repeated_updates_of_options_are_counted_apart(site):
+    trace = site.trace("/?case=options")
+    assert list(trace.root.events) == []
+    assert attributes(trace.root)["wordpress.db.option_updates"] >= 25
 
 
 def test_thousands_of_queries_are_a_small_message(site):

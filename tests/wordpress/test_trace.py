@@ -296,6 +296,14 @@ def test_bytes_that_are_no_text_do_not_empty_the_message(php):
     assert span.attributes[1].value.string_value == "yes"
 
 
+def test_nul_bytes_are_replaced(php):
+    """PostgreSQL and other databases of backends refuse them in text."""
+    body, _ = encoded(php, r"""$trace->open("a\0b", 1, ['key' => "\0"]);""")
+    _, _, (span,) = decoded(body)
+    assert span.name == "a\ufffdb"
+    assert span.attributes[0].value.string_value == "\ufffd"
+
+
 def test_long_values_are_cut(php):
     body, _ = encoded(php, "$trace->open('x', 1, ['long' => str_repeat('é', 5000)]);")
     _, _, (span,) = decoded(body)

@@ -70,6 +70,37 @@ add_action(
 					$wpdb->query( "SELECT $i AS n$i" );
 				}
 				break;
+			case 'shapes':
+				for ( $i = 0; $i < 700; $i++ ) {
+					$wpdb->query( "SELECT 1 AS n$i" );
+				}
+				for ( $i = 0; $i < 25; $i++ ) {
+					$wpdb->query( "SELECT $i AS late" );
+				}
+				break;
+			case 'options':
+				for ( $i = 0; $i < 25; $i++ ) {
+					update_option( 'cases_counter', $i . '-' . wp_rand() );
+				}
+				break;
+			case 'nested':
+				$once = static function ( $sql ) use ( &$once ) {
+					global $wpdb;
+					remove_filter( 'query', $once );
+					$wpdb->query( 'SELECT SLEEP(0.5) AS inner_query' );
+					return $sql;
+				};
+				add_filter( 'query', $once );
+				$wpdb->query( 'SELECT SLEEP(0.01) AS outer_query' );
+				break;
+			case 'savequeries':
+				wp_send_json( array( defined( 'SAVEQUERIES' ), count( (array) $wpdb->queries ) ) );
+				break;
+			case 'rewritten':
+				wp_remote_get( str_replace( 'http:', 'HTTP:', $_GET['to'] ) . '/a' );
+				usleep( 20000 );
+				wp_remote_get( $_GET['to'] . '/b' );
+				break;
 			case 'http':
 				$to = $_GET['to'];
 				wp_remote_get( "$to/hook/secret?token=secret" );
@@ -119,6 +150,33 @@ add_action(
 		}
 	},
 	20
+);
+
+add_action(
+	'init',
+	static function () {
+		if ( 'early' === ( $_GET['case'] ?? '' ) ) {
+			exit( 'bye' );
+		}
+	}
+);
+
+// As plugins that print their own sitemap do: before the main query.
+add_action(
+	'parse_request',
+	static function ( $wp ) {
+		if ( 'sitemap' === ( $_GET['case'] ?? '' ) ) {
+			$wp->query_vars['sitemap_n'] = '1';
+			exit( '<urlset/>' );
+		}
+	}
+);
+
+add_action(
+	'admin_menu',
+	static function () {
+		add_management_page( 'Redirection', 'Redirection', 'manage_options', 'redirection.php', '__return_null' );
+	}
 );
 
 add_action(

@@ -56,8 +56,8 @@ final class Agent_Client {
 	 * @param string $method  GET or POST.
 	 * @param string $url     Address of the agent.
 	 * @param string $path    Path, appended to the address.
-	 * @param string $body    JSON, for POST.
-	 * @param array  $headers value. => Additional headers, name => value. => value.
+	 * @param string $body    For POST: JSON, unless `$headers` names another `Content-Type`.
+	 * @param array  $headers Additional headers, name => value.
 	 * @param string $setting The setting with the address.
 	 * @return array{status: int, headers: array, body: string}|\WP_Error
 	 */

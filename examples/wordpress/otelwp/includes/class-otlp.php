@@ -176,7 +176,8 @@ final class Otlp {
 	}
 
 	/**
-	 * Encode a field with text. Invalid UTF-8 is replaced, because receivers would refuse the whole message.
+	 * Encode a field with text. Invalid UTF-8 is replaced, because receivers would refuse the whole message; so are NUL
+	 * bytes, which some databases of backends cannot store.
 	 *
 	 * @param string $tag  Of the field.
 	 * @param string $text Anything.
@@ -190,6 +191,7 @@ final class Otlp {
 			// phpcs:ignore WordPress.WP.AlternativeFunctions.json_encode_json_encode -- wp_json_encode() does not support this flag.
 			$text = (string) json_decode( (string) json_encode( $text, JSON_INVALID_UTF8_SUBSTITUTE ) );
 		}
+		$text = str_replace( "\0", "\u{FFFD}", $text );
 		return self::field( $tag, $text );
 	}
 

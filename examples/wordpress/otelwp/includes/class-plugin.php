@@ -43,6 +43,7 @@ final class Plugin {
 			add_action( 'init', array( __CLASS__, 'translate' ) );
 		}
 		if ( defined( 'WP_CLI' ) && WP_CLI ) {
+			add_action( 'init', array( __CLASS__, 'translate' ) );
 			\WP_CLI::add_command( 'otelwp', Cli\Command::class );
 		}
 	}
@@ -51,6 +52,7 @@ final class Plugin {
 	 * Register the REST route.
 	 */
 	public static function rest() {
+		self::translate(); // The dashboard shows the answers.
 		register_rest_route(
 			'otelwp/v1',
 			'/agent',
@@ -87,7 +89,7 @@ final class Plugin {
 	}
 
 	/**
-	 * Load the translations of the plugin. Only the dashboard shows text.
+	 * Load the translations that come with the plugin. Pages do not need them.
 	 */
 	public static function translate() {
 		load_plugin_textdomain( 'otelwp', false, dirname( plugin_basename( OTELWP_FILE ) ) . '/languages' );

@@ -114,14 +114,9 @@ final class Redact {
 	 * @return array
 	 */
 	public static function code( $file, $line ) {
-		$path       = self::path( $file );
-		$attributes = array(
-			'code.file.path'   => $path,
+		return array(
+			'code.file.path'   => self::path( $file ),
 			'code.line.number' => $line,
-		);
-		if ( preg_match( '#^wp-content/(plugins|mu-plugins|themes)/([^/]+?)(?:\.php$|/)#', $path, $found ) ) {
-			$attributes[ 'themes' === $found[1] ? 'wordpress.theme' : 'wordpress.plugin' ] = $found[2];
-		}
-		return $attributes;
+		) + Collect\Owner::of_file( $file );
 	}
 }

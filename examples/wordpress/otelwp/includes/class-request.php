@@ -43,6 +43,13 @@ final class Request {
 	private $threshold;
 
 	/**
+	 * What each plugin used; null if only an error is recorded.
+	 *
+	 * @var Collect\Usage|null
+	 */
+	private $usage = null;
+
+	/**
 	 * Collectors that write to the trace at the end of the request.
 	 *
 	 * @var object[]
@@ -144,9 +151,10 @@ final class Request {
 	 * Create the collectors that record this request.
 	 */
 	private function record() {
+		$this->usage      = new Collect\Usage( $this->trace, $this->root );
 		$this->collectors = array(
 			new Collect\Phases( $this->trace, $this->root ),
-			new Collect\Database( $this->trace, $this->root ),
+			new Collect\Database( $this->trace, $this->root, $this->usage ),
 		);
 		// Collectors that many pages do not need are loaded when they are needed.
 		$this->wait( 'http_request_args', Collect\Http::class, 'begin', PHP_INT_MAX, 2 );
@@ -199,9 +207,11 @@ final class Request {
 	private function make( $name ) {
 		switch ( $name ) {
 			case Collect\Http::class:
-				return new $name( $this->trace, $this->trace->context, $this->threshold );
+				return new $name( $this->trace, $this->trace->context, $this->threshold, $this->usage );
 			case Collect\Errors::class:
-				return new $name( $this->trace, $this->root );
+				return new $name( $this->trace, $this->root, $this->usage );
+			case Collect\Mail::class:
+				return new $name( $this->trace, $this->usage );
 			default:
 				return new $name( $this->trace );
 		}
@@ -249,6 +259,9 @@ final class Request {
 		$encoded  = hrtime( true );
 		$sender   = new Sender( (array) Settings::get( 'endpoints' ), new Breaker() );
 		$endpoint = '' === $body ? '' : $sender->send( $body );
+		if ( '' !== $endpoint ) {
+			Sender::remember( $endpoint, count( $this->trace->spans ) );
+		}
 		/**
 		 * Fires after a trace was sent or lost.
 		 *
@@ -281,11 +294,17 @@ final class Request {
 			$attr['error.type'] = $fatal['exception.type'];
 			$this->trace->event( $this->root, 'exception', $fatal );
 			$this->trace->fail( $this->root, $fatal['exception.message'] );
+			if ( null !== $this->usage ) {
+				$this->usage->add( $fatal, 'errors', 1 );
+			}
 		}
 		if ( $this->trace->dropped ) {
 			$attr['otelwp.dropped_spans'] = $this->trace->dropped;
 		}
 		$attr['php.memory.peak'] = memory_get_peak_usage();
+		if ( null !== $this->usage ) {
+			$this->usage->finish();
+		}
 		$this->trace->set( $this->root, $attr );
 		$this->trace->rename( $this->root, Route::name() );
 	}

@@ -19,6 +19,20 @@ final class Route {
 	const LOGIN_ACTIONS = array( 'confirm_admin_email', 'confirmaction', 'logout', 'lostpassword', 'postpass', 'register', 'resetpass', 'rp' );
 
 	/**
+	 * Scripts of WordPress that answer without a template, and the names of their requests.
+	 */
+	const SCRIPTS = array(
+		'wp-activate.php'      => 'activate',
+		'wp-comments-post.php' => 'comment',
+		'wp-links-opml.php'    => 'links',
+		'wp-mail.php'          => 'mail',
+		'wp-signup.php'        => 'signup',
+		'wp-trackback.php'     => 'trackback',
+	);
+
+	const MAX_DETAIL = 100; // Maximum bytes of the name of a page in the dashboard.
+
+	/**
 	 * The kind of page, once WordPress has determined it.
 	 *
 	 * @var string
@@ -87,10 +101,7 @@ final class Route {
 		$type = self::type();
 		switch ( $type ) {
 			case 'front':
-				if ( '' === self::$front && did_action( 'wp' ) ) {
-					self::note_query(); // Not recorded when the query ran, because the request was not sampled.
-				}
-				return '' === self::$front ? 'other' : self::$front;
+				return self::front();
 			case 'ajax':
 				$detail = self::known_hook( 'action', array( 'wp_ajax_', 'wp_ajax_nopriv_' ) );
 				break;
@@ -158,6 +169,45 @@ final class Route {
 	}
 
 	/**
+	 * Return the kind of a page that visitors see.
+	 *
+	 * @return string
+	 */
+	private static function front() {
+		global $pagenow;
+		if ( '' === self::$front && did_action( 'wp' ) ) {
+			self::note_query(); // Not recorded when the query ran, because the request was not sampled.
+		}
+		$status = http_response_code();
+		if ( '404' === self::$front && is_int( $status ) && $status >= 300 && $status < 400 ) {
+			return 'redirect'; // WordPress or a plugin knows a page with a similar address.
+		}
+		if ( '' !== self::$front ) {
+			return self::$front;
+		}
+		if ( is_string( $pagenow ) && isset( self::SCRIPTS[ $pagenow ] ) ) {
+			return self::SCRIPTS[ $pagenow ];
+		}
+		return self::before_query();
+	}
+
+	/**
+	 * Return the kind of a request that a plugin answered before the main query had run.
+	 *
+	 * @return string
+	 */
+	private static function before_query() {
+		global $wp;
+		$variables = isset( $wp->query_vars ) && is_array( $wp->query_vars ) ? array_keys( array_filter( $wp->query_vars ) ) : array();
+		foreach ( array( 'sitemap', 'robots', 'favicon', 'feed' ) as $kind ) {
+			if ( preg_grep( '/(?:^|_)' . $kind . '(?:$|[_-])/', $variables ) ) {
+				return $kind;
+			}
+		}
+		return 'early exit';
+	}
+
+	/**
 	 * Return the kind of page of the main query.
 	 *
 	 * @return string
@@ -212,7 +262,10 @@ final class Route {
 		global $pagenow, $plugin_page;
 		$page = is_string( $pagenow ) ? $pagenow : '';
 		// WordPress creates a screen only for an existing page.
-		return isset( $plugin_page, $GLOBALS['current_screen'] ) ? $page . ' ' . sanitize_key( $plugin_page ) : $page;
+		if ( ! isset( $plugin_page, $GLOBALS['current_screen'] ) ) {
+			return $page;
+		}
+		return $page . ' ' . substr( (string) preg_replace( '#[^\w./-]++#', '', $plugin_page ), 0, self::MAX_DETAIL );
 	}
 
 	/**

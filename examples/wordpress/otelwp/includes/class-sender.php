@@ -80,6 +80,28 @@ final class Sender {
 	}
 
 	/**
+	 * Remember the last trace that an endpoint accepted, for the settings page; only with APCu.
+	 *
+	 * @param string $endpoint Which accepted it.
+	 * @param int    $spans    Number of its spans.
+	 */
+	public static function remember( $endpoint, $spans ) {
+		if ( Breaker::has_apcu() ) {
+			apcu_store( Breaker::key( 'last' ), array( time(), $spans, $endpoint ) );
+		}
+	}
+
+	/**
+	 * Return the last trace that an endpoint accepted since PHP started; null if it is unknown.
+	 *
+	 * @return array{at: int, spans: int, endpoint: string}|null
+	 */
+	public static function last() {
+		$last = Breaker::has_apcu() ? apcu_fetch( Breaker::key( 'last' ) ) : false;
+		return is_array( $last ) ? array_combine( array( 'at', 'spans', 'endpoint' ), $last ) : null;
+	}
+
+	/**
 	 * Return how many messages were sent and lost since PHP started; null without APCu.
 	 *
 	 * @return array{sent: int, lost: int}|null

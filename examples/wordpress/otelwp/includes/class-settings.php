@@ -143,7 +143,7 @@ final class Settings {
 		if ( ! is_multisite() ) {
 			return false;
 		}
-		if ( defined( 'OTELWP_MU' ) ) {
+		if ( defined( 'OTELWP_ALWAYS' ) && OTELWP_ALWAYS && defined( 'OTELWP_MU' ) ) {
 			return true;
 		}
 		$active = get_site_option( 'active_sitewide_plugins' );

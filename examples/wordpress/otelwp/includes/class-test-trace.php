@@ -38,8 +38,8 @@ final class Test_Trace {
 				continue;
 			}
 			$results[ $text ] = self::deliver( $endpoint, $body );
-			if ( Endpoint::BUSY !== $results[ $text ] ) {
-				$breaker->note( $text, $results[ $text ] );
+			if ( '' === $results[ $text ] ) {
+				$breaker->note( $text, '' ); // It works again. A failure is only reported, so that a test costs pages nothing.
 			}
 		}
 		return array(
@@ -60,7 +60,7 @@ final class Test_Trace {
 			return $endpoint->deliver( $body );
 		}
 		$url    = 'unix' === $endpoint->transport ? 'unix://' . $endpoint->address : 'http://' . $endpoint->address;
-		$answer = Agent_Client::request( 'POST', $url, $endpoint->path, $body, array(), 'endpoints' );
+		$answer = Agent_Client::request( 'POST', $url, $endpoint->path, $body, array( 'Content-Type' => 'application/x-protobuf' ), 'endpoints' );
 		if ( is_wp_error( $answer ) ) {
 			return $answer->get_error_message();
 		}

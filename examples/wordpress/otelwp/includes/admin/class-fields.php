@@ -17,6 +17,8 @@ defined( 'ABSPATH' ) || exit;
  */
 final class Fields {
 
+	const BASIC = 'otelwp_basic'; // The section that is always shown; the others are folded.
+
 	/**
 	 * Return the sections of the page.
 	 *
@@ -24,6 +26,7 @@ final class Fields {
 	 */
 	public static function sections() {
 		return array(
+			self::BASIC     => __( 'Settings', 'otelwp' ),
 			'otelwp_record' => __( 'Recording', 'otelwp' ),
 			'otelwp_detail' => __( 'Details', 'otelwp' ),
 			'otelwp_send'   => __( 'Destination', 'otelwp' ),
@@ -38,16 +41,31 @@ final class Fields {
 	public static function all() {
 		return array(
 			'enabled'         => array(
-				'section' => 'otelwp_record',
+				'section' => self::BASIC,
 				'label'   => __( 'Record requests', 'otelwp' ),
 				'help'    => __( 'Untick to record and send nothing.', 'otelwp' ),
 			),
+			'service_name'    => array(
+				'section' => self::BASIC,
+				'label'   => __( 'Service name', 'otelwp' ),
+				'help'    => __( 'Name of this site in traces. Default: the host and path of the home page.', 'otelwp' ),
+			),
 			'sampling_rate'   => array(
-				'section' => 'otelwp_record',
+				'section' => self::BASIC,
 				'label'   => __( 'Sampling rate', 'otelwp' ),
 				'help'    => __( 'The share of requests to record: 0.1 is one in ten, 1 is every request. The agent may request less.', 'otelwp' ),
 				'step'    => 'any',
 				'max'     => 1,
+			),
+			'endpoints'       => array(
+				'section' => self::BASIC,
+				'label'   => __( 'Endpoints', 'otelwp' ),
+				'help'    => __( 'One in each line, tried in this order: unixgram:///path, unix:///path, udp://127.0.0.1:4319, http://127.0.0.1:4318. Pages never wait for them. Another host can be configured only in wp-config.php.', 'otelwp' ),
+			),
+			'agent_url'       => array(
+				'section' => self::BASIC,
+				'label'   => __( 'Agent', 'otelwp' ),
+				'help'    => __( 'Address of the agent. WP-Cron sends a heartbeat every five minutes, and the answer may limit sampling. Empty: no heartbeat. Another host can be configured only in wp-config.php, and the API key is sent only to an address from there.', 'otelwp' ),
 			),
 			'keep_errors'     => array(
 				'section' => 'otelwp_record',
@@ -64,15 +82,10 @@ final class Fields {
 				'label'   => __( 'Trusted callers', 'otelwp' ),
 				'help'    => __( 'Addresses or networks (10.0.0.0/8, fd00::/8), one in each line, of proxies and services that send traceparent. Their traces are continued; traces of other callers are only linked. A proxy must not forward this header from its own clients.', 'otelwp' ),
 			),
-			'service_name'    => array(
-				'section' => 'otelwp_record',
-				'label'   => __( 'Service name', 'otelwp' ),
-				'help'    => __( 'Name of this site in traces. Default: the host and path of the home page.', 'otelwp' ),
-			),
 			'database'        => array(
 				'section' => 'otelwp_detail',
 				'label'   => __( 'Database queries', 'otelwp' ),
-				'help'    => __( 'Timed queries have spans, without the values in them. If wp-config.php sets SAVEQUERIES to false, they are only counted.', 'otelwp' ),
+				'help'    => __( 'Timed queries have spans, without the values in them. They are only counted if another plugin has its own database object.', 'otelwp' ),
 				'options' => array(
 					'timed'   => __( 'time queries', 'otelwp' ),
 					'counted' => __( 'group and count queries', 'otelwp' ),
@@ -118,16 +131,6 @@ final class Fields {
 				'section' => 'otelwp_detail',
 				'label'   => __( 'Maximum of spans', 'otelwp' ),
 				'help'    => __( 'Spans of a request beyond this number are counted, but not sent.', 'otelwp' ),
-			),
-			'endpoints'       => array(
-				'section' => 'otelwp_send',
-				'label'   => __( 'Endpoints', 'otelwp' ),
-				'help'    => __( 'One in each line, tried in this order: unixgram:///path, unix:///path, udp://127.0.0.1:4319, http://127.0.0.1:4318. Pages never wait for them. Another host can be configured only in wp-config.php.', 'otelwp' ),
-			),
-			'agent_url'       => array(
-				'section' => 'otelwp_send',
-				'label'   => __( 'Agent', 'otelwp' ),
-				'help'    => __( 'Address of the agent. WP-Cron sends a heartbeat every five minutes, and the answer may limit sampling. Empty: no heartbeat. Another host can be configured only in wp-config.php, and the API key is sent only to an address from there.', 'otelwp' ),
 			),
 			'sampling_url'    => array(
 				'section' => 'otelwp_send',

@@ -61,7 +61,11 @@ final class Settings_Page {
 			)
 		);
 		foreach ( Fields::sections() as $section => $title ) {
-			add_settings_section( $section, $title, '__return_null', self::SLUG );
+			$folded = Fields::BASIC === $section ? array() : array(
+				'before_section' => '<details><summary><strong>' . esc_html( $title ) . '</strong></summary>',
+				'after_section'  => '</details>',
+			);
+			add_settings_section( $section, $folded ? '' : $title, '__return_null', self::SLUG, $folded );
 		}
 		foreach ( Fields::all() as $key => $field ) {
 			add_settings_field(
@@ -200,11 +204,12 @@ final class Settings_Page {
 		if ( ! is_array( $result ) ) {
 			return;
 		}
-		$taken = in_array( '', $result['endpoints'], true );
-		echo '<div class="notice notice-' . ( $taken ? 'success' : 'error' ) . ' is-dismissible"><p>';
+		$taken = array_keys( $result['endpoints'], '', true );
+		$kind  = count( $taken ) === count( $result['endpoints'] ) ? 'success' : 'warning';
+		echo '<div class="notice notice-' . ( $taken ? esc_attr( $kind ) : 'error' ) . ' is-dismissible"><p>';
 		if ( $taken ) {
 			/* translators: %s: id of a trace */
-			printf( esc_html__( 'The test trace was accepted. Its id is %s.', 'otelwp' ), '<code>' . esc_html( $result['trace_id'] ) . '</code>' );
+			printf( 'success' === $kind ? esc_html__( 'The test trace was accepted. Its id is %s.', 'otelwp' ) : esc_html__( 'Only a part of the endpoints accepted the test trace. Its id is %s.', 'otelwp' ), '<code>' . esc_html( $result['trace_id'] ) . '</code>' );
 		} else {
 			esc_html_e( 'No endpoint accepted the test trace.', 'otelwp' );
 		}
@@ -255,9 +260,14 @@ final class Settings_Page {
 			/* translators: 1: number of traces, 2: number of traces */
 			$rows[ __( 'Traces', 'otelwp' ) ] = sprintf( __( '%1$s sent, %2$s lost since PHP started', 'otelwp' ), number_format_i18n( $counts['sent'] ), number_format_i18n( $counts['lost'] ) );
 		}
-		echo '<h2>' . esc_html__( 'State', 'otelwp' ) . '</h2><table class="widefat striped" style="max-width: 60em"><tbody>';
+		$last = Sender::last();
+		if ( null !== $last ) {
+			/* translators: 1: time of day, 2: number of spans, 3: address of the agent */
+			$rows[ __( 'Last trace', 'otelwp' ) ] = sprintf( __( 'at %1$s, %2$s spans, accepted by %3$s', 'otelwp' ), wp_date( 'H:i:s', $last['at'] ), number_format_i18n( $last['spans'] ), Redact::address( $last['endpoint'] ) );
+		}
+		echo '<h2>' . esc_html__( 'State', 'otelwp' ) . '</h2><table class="widefat striped" style="max-width: 60em; overflow-wrap: anywhere"><tbody>';
 		foreach ( $rows as $name => $value ) {
-			echo '<tr><th scope="row">' . esc_html( $name ) . '</th><td>' . esc_html( $value ) . '</td></tr>';
+			echo '<tr><th scope="row" style="width: 35%">' . esc_html( $name ) . '</th><td>' . esc_html( $value ) . '</td></tr>';
 		}
 		echo '</tbody></table><form action="' . esc_url( admin_url( 'admin-post.php' ) ) . '" method="post">';
 		echo '<input type="hidden" name="action" value="' . esc_attr( self::TEST ) . '">';

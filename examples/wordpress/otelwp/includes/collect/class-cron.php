@@ -45,7 +45,7 @@ final class Cron {
 			add_action(
 				$hook,
 				function () use ( $hook, &$span ) {
-					$span = $this->trace->open( 'cron ' . $hook, Trace::INTERNAL, array( 'wordpress.cron.hook' => (string) $hook ) );
+					$span = $this->trace->open( 'cron ' . $hook, Trace::INTERNAL, array( 'wordpress.cron.hook' => (string) $hook ) + Owner::of_hook( $hook ) );
 				},
 				PHP_INT_MIN,
 				0

@@ -17,24 +17,25 @@ defined( 'ABSPATH' ) || exit;
  * Counts and times queries, groups them by statement without values, and records spans of the slowest and of failed
  * ones.
  *
- * The class wpdb times queries and keeps them in a list if SAVEQUERIES is true. So `timed` defines it for recorded
- * requests, unless wp-config.php has. The list is read at the end, or when it is long, so that a query costs only a
- * counter while a page is generated. If wp-config.php sets it to false, and with `counted`, statements are read from
- * the filter `query`: then there are groups and counts, but no times and spans.
+ * In the mode `timed`, recorded requests use a subclass of wpdb that measures queries. If wp-config.php sets SAVEQUERIES,
+ * WordPress measures them, and its list is read instead. Where neither is possible (a drop-in has its own class, another
+ * plugin references the object), and in the mode `counted`, statements are read from the filter `query`: then there are
+ * groups and counts, but no times and spans. Statements are grouped at the end, or when there are many, so that a query
+ * costs little while a page is generated.
  */
 final class Database {
 
-	const MAX_GROUPS = 500;
-
 	const MAX_SPAN_ERRORS = 10;
 
-	const CHUNK = 500; // Number of queries after which the list is read, and cleared if this class enabled it.
+	const CHUNK = 500; // Number of queries after which they are grouped.
 
-	// The fields of a query in wpdb's list.
+	// The fields of a query, as in wpdb's list.
 	const SQL     = 0;
 	const SECONDS = 1;
 	const CALLERS = 2; // Functions, comma-separated, the nearest last.
 	const START   = 3; // Seconds since 1970.
+	const ERROR   = 4; // Message of the database, in own entries. In wpdb's list, other plugins may write anything here.
+	const OWNER   = 5; // Attributes of the plugin or theme.
 
 	/**
 	 * The trace for the spans.
@@ -51,11 +52,18 @@ final class Database {
 	private $root;
 
 	/**
-	 * Statement without values => count, seconds, last caller.
+	 * What each plugin used.
 	 *
-	 * @var array<string, array>
+	 * @var Usage
 	 */
-	private $groups = array();
+	private $usage;
+
+	/**
+	 * The queries by statement.
+	 *
+	 * @var Query_Groups
+	 */
+	private $groups;
 
 	/**
 	 * The slowest queries, with statements without values, unsorted.
@@ -93,7 +101,7 @@ final class Database {
 	private $seconds = 0.0;
 
 	/**
-	 * Queries since the list was last read.
+	 * Queries in wpdb's list since it was last read.
 	 *
 	 * @var int
 	 */
@@ -107,7 +115,7 @@ final class Database {
 	private $read = array( 0, 0 );
 
 	/**
-	 * Statements of `counted` that were not grouped yet.
+	 * Queries that were not grouped yet.
 	 *
 	 * @var array[]
 	 */
@@ -128,58 +136,58 @@ final class Database {
 	private $system = null;
 
 	/**
-	 * Whether this class enabled wpdb's list.
-	 *
-	 * @var bool
-	 */
-	private $ours = false;
-
-	/**
 	 * Register the hooks.
 	 *
 	 * @param Trace $trace The trace for the spans.
 	 * @param int   $root  The span of the request.
+	 * @param Usage $usage What each plugin used.
 	 */
-	public function __construct( Trace $trace, $root ) {
-		$this->trace = $trace;
-		$this->root  = $root;
-		$this->keep  = (int) Settings::get( 'slowest_queries' );
-		$mode        = Settings::get( 'database' );
+	public function __construct( Trace $trace, $root, Usage $usage ) {
+		$this->trace  = $trace;
+		$this->usage  = $usage;
+		$this->root   = $root;
+		$this->groups = new Query_Groups();
+		$this->keep   = (int) Settings::get( 'slowest_queries' );
+		$mode         = Settings::get( 'database' );
 		if ( 'off' === $mode ) {
 			return;
 		}
-		if ( 'timed' === $mode && ! defined( 'SAVEQUERIES' ) ) {
-			define( 'SAVEQUERIES', true ); // phpcs:ignore WordPress.NamingConventions.PrefixAllGlobals -- wpdb's own switch.
-			$this->ours = true;
-		}
-		if ( 'timed' === $mode && SAVEQUERIES ) {
-			// If wp-config.php enables the list, its readers need the whole stack in it.
-			if ( ! $this->ours || ! Wpdb::install( $this ) ) {
-				add_filter( 'log_query_custom_data', array( $this, 'timed' ), PHP_INT_MAX );
-			}
-		} else {
+		$listed = defined( 'SAVEQUERIES' ) && SAVEQUERIES; // By wp-config.php: WordPress keeps a list.
+		if ( 'timed' === $mode && $listed ) {
+			add_filter( 'log_query_custom_data', array( $this, 'listed' ), PHP_INT_MAX );
+		} elseif ( 'timed' !== $mode || defined( 'SAVEQUERIES' ) || ! Wpdb::install( $this ) ) {
 			$this->keep = 0;
 			add_filter( 'query', array( $this, 'counted' ), PHP_INT_MAX );
 		}
 	}
 
 	/**
-	 * Count a finished query. Reading the list regularly bounds memory during long imports.
+	 * Record a query that has run.
+	 *
+	 * @param string $sql     The statement.
+	 * @param float  $seconds Its duration.
+	 * @param string $caller  The function that ran it; '' if it is unknown.
+	 * @param float  $start   Seconds since 1970.
+	 * @param string $error   Message of the database; '' if it succeeded.
+	 * @param array  $owner   Attributes of the plugin or theme.
 	 */
-	public function ran() {
-		if ( ++$this->unread >= self::CHUNK ) {
+	public function ran( $sql, $seconds, $caller, $start, $error, array $owner ) {
+		$this->log[] = array( $sql, $seconds, $caller, $start, $error, $owner );
+		if ( isset( $this->log[ self::CHUNK - 1 ] ) ) {
 			$this->read();
 		}
 	}
 
 	/**
-	 * Count a finished query.
+	 * Count a query that WordPress adds to its list. Reading the list regularly keeps the work at the end small.
 	 *
 	 * @param array $data Data of plugins, returned unchanged.
 	 * @return array
 	 */
-	public function timed( $data ) {
-		$this->ran();
+	public function listed( $data ) {
+		if ( ++$this->unread >= self::CHUNK ) {
+			$this->read();
+		}
 		return $data;
 	}
 
@@ -190,10 +198,7 @@ final class Database {
 	 * @return string
 	 */
 	public function counted( $sql ) {
-		$this->log[] = array( $sql, 0.0, '', 0.0 );
-		if ( isset( $this->log[ self::CHUNK - 1 ] ) ) {
-			$this->read();
-		}
+		$this->ran( $sql, 0.0, '', 0.0, '', Owner::of_stack() );
 		return $sql;
 	}
 
@@ -207,7 +212,7 @@ final class Database {
 				$this->root,
 				array(
 					'wordpress.db.duration_ms' => round( $this->seconds * 1000, 3 ),
-					'wordpress.db.group_count' => count( $this->groups ),
+					'wordpress.db.group_count' => $this->groups->count(),
 				)
 			);
 		}
@@ -218,33 +223,21 @@ final class Database {
 	}
 
 	/**
-	 * Read the new entries of wpdb's list, or of the own log.
+	 * Group the new queries.
 	 */
 	private function read() {
-		global $wpdb, $EZSQL_ERROR; // phpcs:ignore WordPress.NamingConventions.ValidVariableName -- wpdb's name for it.
-		$this->unread = 0;
-		$queries      = $this->log;
-		$errors       = array();
-		$this->log    = array();
-		if ( ! $queries && isset( $wpdb->queries ) && is_array( $wpdb->queries ) ) {
-			$queries       = $this->read[0] ? array_slice( $wpdb->queries, $this->read[0] ) : $wpdb->queries;
-			$this->read[0] = count( $wpdb->queries );
-			if ( $this->ours && $this->read[0] >= self::CHUNK ) {
-				$wpdb->queries = array();
-				$this->read[0] = 0;
-			}
-			foreach ( array_slice( (array) $EZSQL_ERROR, $this->read[1] ) as $error ) { // phpcs:ignore WordPress.NamingConventions.ValidVariableName
-				++$this->read[1];
-				$errors[ $error['query'] ] = $error['error_str'];
-			}
-		}
-		foreach ( $queries as $query ) {
-			$sql                = (string) $query[ self::SQL ];
-			$query[ self::SQL ] = Sql::shape( $sql );
+		$queries   = $this->log;
+		$this->log = array();
+		foreach ( $queries ? $queries : $this->of_wordpress() as $query ) {
+			$query[ self::SQL ] = Sql::shape( (string) $query[ self::SQL ] );
 			$this->seconds     += $query[ self::SECONDS ];
-			$this->group( $query[ self::SQL ], $query[ self::SECONDS ], $query[ self::CALLERS ] );
-			if ( isset( $errors[ $sql ] ) && count( $this->failed ) < self::MAX_SPAN_ERRORS ) {
-				$this->failed[] = array_slice( $query, 0, 4 ) + array( 4 => $errors[ $sql ] );
+			$this->groups->add( $query[ self::SQL ], $query[ self::SECONDS ], $query[ self::CALLERS ], $query[ self::OWNER ] );
+			$this->usage->add( $query[ self::OWNER ], 'queries', 1 );
+			if ( $query[ self::SECONDS ] > 0 ) {
+				$this->usage->add( $query[ self::OWNER ], 'sql_ms', $query[ self::SECONDS ] * 1000 );
+			}
+			if ( '' !== $query[ self::ERROR ] && count( $this->failed ) < self::MAX_SPAN_ERRORS ) {
+				$this->failed[] = $query;
 			} elseif ( $query[ self::SECONDS ] > $this->floor && $this->keep ) {
 				$this->slowest[] = $query;
 			}
@@ -253,20 +246,29 @@ final class Database {
 	}
 
 	/**
-	 * Add a query to its group.
+	 * Return the new entries of WordPress's list, each with the error of its statement or ''.
 	 *
-	 * @param string $shape   The statement without values.
-	 * @param float  $seconds Its duration.
-	 * @param string $callers Functions, the nearest last.
+	 * @return array[]
 	 */
-	private function group( $shape, $seconds, $callers ) {
-		if ( isset( $this->groups[ $shape ] ) ) {
-			++$this->groups[ $shape ][0];
-			$this->groups[ $shape ][1] += $seconds;
-			$this->groups[ $shape ][2]  = $callers;
-		} elseif ( count( $this->groups ) < self::MAX_GROUPS ) {
-			$this->groups[ $shape ] = array( 1, $seconds, $callers );
+	private function of_wordpress() {
+		global $wpdb, $EZSQL_ERROR; // phpcs:ignore WordPress.NamingConventions.ValidVariableName -- wpdb's name for it.
+		$this->unread = 0;
+		$errors       = array();
+		$found        = array();
+		if ( ! isset( $wpdb->queries ) || ! is_array( $wpdb->queries ) ) {
+			return $found;
 		}
+		foreach ( array_slice( (array) $EZSQL_ERROR, $this->read[1] ) as $error ) { // phpcs:ignore WordPress.NamingConventions.ValidVariableName
+			++$this->read[1];
+			$errors[ $error['query'] ] = $error['error_str'];
+		}
+		foreach ( array_slice( $wpdb->queries, $this->read[0] ) as $query ) {
+			$query[ self::ERROR ] = isset( $errors[ $query[ self::SQL ] ] ) ? (string) $errors[ $query[ self::SQL ] ] : '';
+			$query[ self::OWNER ] = array();
+			$found[]              = $query;
+		}
+		$this->read[0] = count( $wpdb->queries );
+		return $found;
 	}
 
 	/**
@@ -293,19 +295,18 @@ final class Database {
 	 */
 	private function span( array $query ) {
 		$shape      = $query[ self::SQL ];
-		$attributes = $this->describe( $shape );
-
-		$attributes['code.function.name'] = self::caller( $query[ self::CALLERS ] );
-		if ( isset( $this->groups[ $shape ] ) && $this->groups[ $shape ][0] > 1 ) {
-			$attributes['wordpress.db.group.query_count'] = $this->groups[ $shape ][0];
-			$attributes['wordpress.db.group.duration_ms'] = round( $this->groups[ $shape ][1] * 1000, 3 );
+		$attributes = $this->describe( $shape ) + $query[ self::OWNER ] + array( 'code.function.name' => self::caller( $query[ self::CALLERS ] ) );
+		$group = $this->groups->get( $shape );
+		if ( $group[ Query_Groups::COUNT ] > 1 ) {
+			$attributes['wordpress.db.group.query_count'] = $group[ Query_Groups::COUNT ];
+			$attributes['wordpress.db.group.duration_ms'] = round( $group[ Query_Groups::SECONDS ] * 1000, 3 );
 		}
 		$began = Trace::nanoseconds( $query[ self::START ] );
 		$end   = $began + (int) ( $query[ self::SECONDS ] * 1e9 );
 		$span  = $this->trace->add( $attributes['db.query.summary'], Trace::CLIENT, $began, $end, $attributes, $this->trace->at( $began, $end ) );
-		if ( isset( $query[4] ) && is_string( $query[4] ) ) {
+		if ( '' !== $query[ self::ERROR ] ) {
 			$this->trace->set( $span, array( 'error.type' => 'db_error' ) );
-			$this->trace->fail( $span, Redact::text( Sql::message( $query[4] ) ) );
+			$this->trace->fail( $span, Redact::text( Sql::message( $query[ self::ERROR ] ) ) );
 		}
 		if ( $query[ self::SECONDS ] * 1000 >= (int) Settings::get( 'slow_query_ms' ) ) {
 			$this->trace->event( $span, 'wordpress.db.slow_query', array( 'wordpress.db.duration_ms' => round( $query[ self::SECONDS ] * 1000, 3 ) ) );
@@ -315,28 +316,22 @@ final class Database {
 	/**
 	 * Report statements that ran repeatedly, usually once for each row of another query.
 	 *
-	 * Lookups of single options are excluded. They are options without autoload, and have an attribute of their own.
+	 * Statements for single options are excluded, and have attributes of their own: WordPress itself reads each option
+	 * without autoload, and writes each option, with a statement.
 	 */
 	private function repeated() {
 		global $wpdb;
-		$lookup   = 'SELECT option_value FROM ' . $wpdb->options . ' WHERE option_name = ?';
-		$least    = (int) Settings::get( 'n_plus_one' );
-		$repeated = array();
-		foreach ( $this->groups as $shape => $group ) {
-			if ( 0 === strpos( $shape, $lookup ) ) {
-				$this->trace->set( $this->root, array( 'wordpress.db.option_lookups' => $group[0] ) );
-			} elseif ( $group[0] >= $least ) {
-				$repeated[ $shape ] = $group;
-			}
-		}
+		$options  = (string) $wpdb->options;
+		$repeated = $this->groups->repeated( (int) Settings::get( 'n_plus_one' ), $options );
+		$this->trace->set( $this->root, $this->groups->of_options( $options ) );
 		foreach ( array_slice( $repeated, 0, 10, true ) as $shape => $group ) {
 			$this->trace->event(
 				$this->root,
 				'wordpress.db.n_plus_one',
-				$this->describe( (string) $shape ) + array( 'wordpress.db.query_count' => $group[0] )
-					+ ( '' === $group[2] ? array() : array( // Of `counted`: time and caller are unknown.
-						'wordpress.db.duration_ms' => round( $group[1] * 1000, 3 ),
-						'code.function.name'       => self::caller( $group[2] ),
+				$this->describe( (string) $shape ) + array( 'wordpress.db.query_count' => $group[ Query_Groups::COUNT ] ) + $group[ Query_Groups::OWNER ]
+					+ ( '' === $group[ Query_Groups::CALLERS ] ? array() : array( // Of `counted`: time and caller are unknown.
+						'wordpress.db.duration_ms' => round( $group[ Query_Groups::SECONDS ] * 1000, 3 ),
+						'code.function.name'       => self::caller( $group[ Query_Groups::CALLERS ] ),
 					) )
 			);
 		}

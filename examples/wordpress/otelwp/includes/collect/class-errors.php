@@ -51,14 +51,23 @@ final class Errors {
 	private $root;
 
 	/**
+	 * What each plugin used.
+	 *
+	 * @var Usage
+	 */
+	private $usage;
+
+	/**
 	 * Store the trace; `wrap` is registered by the creator.
 	 *
 	 * @param Trace $trace The trace for the spans.
 	 * @param int   $root  The span of the request.
+	 * @param Usage $usage What each plugin used.
 	 */
-	public function __construct( Trace $trace, $root ) {
+	public function __construct( Trace $trace, $root, Usage $usage ) {
 		$this->trace = $trace;
 		$this->root  = $root;
+		$this->usage = $usage;
 	}
 
 	/**
@@ -131,6 +140,8 @@ final class Errors {
 			$message = $message->get_error_message();
 		}
 		$message = Redact::text( wp_strip_all_tags( is_scalar( $message ) ? (string) $message : '' ) );
+		$owner   = Owner::of_stack();
+		$this->usage->add( $owner, 'errors', 1 );
 		$this->trace->event(
 			$this->root,
 			'wordpress.wp_die',
@@ -138,7 +149,7 @@ final class Errors {
 				'error.type'                => $type,
 				'exception.message'         => $message,
 				'http.response.status_code' => $status,
-			)
+			) + $owner
 		);
 		if ( $status >= 500 ) {
 			$this->trace->fail( $this->root, $message );

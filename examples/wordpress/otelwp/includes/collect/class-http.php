@@ -44,7 +44,15 @@ final class Http {
 	private $threshold;
 
 	/**
-	 * Pending requests: address and span, the latest last.
+	 * What each plugin used; null if this request is not recorded.
+	 *
+	 * @var Usage|null
+	 */
+	private $usage;
+
+	/**
+	 * Pending requests: address, span, start in nanoseconds since 1970, and attributes of the plugin or theme; the latest
+	 * last.
 	 *
 	 * @var array[]
 	 */
@@ -56,8 +64,10 @@ final class Http {
 	 * @param Trace|null    $trace     The trace for the spans.
 	 * @param Trace_Context $context   The trace context.
 	 * @param string|null   $threshold The sampling threshold.
+	 * @param Usage|null    $usage     What each plugin used.
 	 */
-	public function __construct( $trace, Trace_Context $context, $threshold ) {
+	public function __construct( $trace, Trace_Context $context, $threshold, $usage = null ) {
+		$this->usage     = $usage;
 		$this->trace     = $trace;
 		$this->context   = $context;
 		$this->threshold = $threshold;
@@ -89,8 +99,10 @@ final class Http {
 				'server.port'         => isset( $parts['port'] ) ? (int) $parts['port'] : ( 'https' === $scheme ? 443 : 80 ),
 				'url.scheme'          => $scheme,
 			) + ( empty( $args['blocking'] ) ? array( 'wordpress.http.blocking' => false ) : array() );
-			$span            = $this->trace->add( trim( $method . ' ' . $host ), Trace::CLIENT, $this->trace->now(), 0, $attributes );
-			$this->pending[] = array( $url, $span );
+			$owner           = Owner::of_stack();
+			$start           = $this->trace->now();
+			$span            = $this->trace->add( trim( $method . ' ' . $host ), Trace::CLIENT, $start, 0, $attributes + $owner );
+			$this->pending[] = array( $url, $span, $start, $owner );
 		}
 		return $this->propagates( $url ) ? $this->with_headers( $args, $span ) : $args;
 	}
@@ -124,34 +136,59 @@ final class Http {
 	}
 
 	/**
-	 * Find the span of an address, and end it.
+	 * Return the span of a request that ends, and forget it.
+	 *
+	 * Requests wait for their answers, so the latest pending one ends, unless it ended without the hook. WordPress may
+	 * have changed the address since the request began.
+	 *
+	 * @param string $url The address.
+	 * @return int
+	 */
+	private function take( $url ) {
+		$number = null;
+		foreach ( array_reverse( $this->pending, true ) as $each => $pending ) {
+			if ( null === $number || $pending[0] === $url ) {
+				$number = $each;
+			}
+			if ( $pending[0] === $url ) {
+				break;
+			}
+		}
+		if ( null === $number ) {
+			return Trace::NONE;
+		}
+		list( , $span, $start, $owner ) = $this->pending[ $number ];
+		unset( $this->pending[ $number ] );
+		if ( null !== $this->usage ) {
+			$this->usage->add( $owner, 'http_requests', 1 );
+			$this->usage->add( $owner, 'http_ms', ( $this->trace->now() - $start ) / 1e6 );
+		}
+		return $span;
+	}
+
+	/**
+	 * End the span of a request.
 	 *
 	 * @param mixed  $answer     The answer.
 	 * @param string $url        The address.
 	 * @param array  $attributes Additional attributes.
 	 */
 	private function finish_span( $answer, $url, array $attributes ) {
-		foreach ( array_reverse( $this->pending, true ) as $number => $pending ) {
-			if ( $pending[0] !== $url ) {
-				continue;
+		$span = $this->take( $url );
+		if ( is_wp_error( $answer ) ) {
+			$attributes['error.type'] = (string) $answer->get_error_code();
+			$this->trace->fail( $span, \Otelwp\Redact::text( $answer->get_error_message() ) );
+		} else {
+			$status = (int) wp_remote_retrieve_response_code( $answer );
+			if ( $status ) { // There is none if the request did not wait for the answer.
+				$attributes['http.response.status_code'] = $status;
 			}
-			unset( $this->pending[ $number ] );
-			if ( is_wp_error( $answer ) ) {
-				$attributes['error.type'] = (string) $answer->get_error_code();
-				$this->trace->fail( $pending[1], \Otelwp\Redact::text( $answer->get_error_message() ) );
-			} else {
-				$status = (int) wp_remote_retrieve_response_code( $answer );
-				if ( $status ) { // There is none if the request did not wait for the answer.
-					$attributes['http.response.status_code'] = $status;
-				}
-				if ( $status >= 400 ) {
-					$attributes['error.type'] = (string) $status;
-					$this->trace->fail( $pending[1] );
-				}
+			if ( $status >= 400 ) {
+				$attributes['error.type'] = (string) $status;
+				$this->trace->fail( $span );
 			}
-			$this->trace->finish( $pending[1], $attributes );
-			return;
 		}
+		$this->trace->finish( $span, $attributes );
 	}
 
 	/**

@@ -25,6 +25,13 @@ final class Mail {
 	private $trace;
 
 	/**
+	 * What each plugin used.
+	 *
+	 * @var Usage
+	 */
+	private $usage;
+
+	/**
 	 * The span of a mail that is being sent.
 	 *
 	 * @var int
@@ -35,9 +42,11 @@ final class Mail {
 	 * Register the hooks; `begin` is registered by the creator.
 	 *
 	 * @param Trace $trace The trace for the spans.
+	 * @param Usage $usage What each plugin used.
 	 */
-	public function __construct( Trace $trace ) {
+	public function __construct( Trace $trace, Usage $usage ) {
 		$this->trace = $trace;
+		$this->usage = $usage;
 		add_filter( 'pre_wp_mail', array( $this, 'taken' ), PHP_INT_MAX );
 		add_action( 'wp_mail_succeeded', array( $this, 'end' ), PHP_INT_MIN, 0 );
 		add_action( 'wp_mail_failed', array( $this, 'failed' ), PHP_INT_MIN );
@@ -50,7 +59,9 @@ final class Mail {
 	 * @return array
 	 */
 	public function begin( $mail ) {
-		$this->span = $this->trace->open( 'wp_mail' );
+		$owner      = Owner::of_stack();
+		$this->span = $this->trace->open( 'wp_mail', Trace::INTERNAL, $owner );
+		$this->usage->add( $owner, 'mails', 1 );
 		return $mail;
 	}
 

@@ -1,6 +1,6 @@
 <?php
 /**
- * A wpdb that finds the caller of a query faster.
+ * A wpdb that measures queries.
  *
  * @package Otelwp
  */
@@ -12,14 +12,12 @@ use Otelwp\Redact;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * WordPress's wpdb with a faster get_caller().
+ * WordPress's wpdb, which also measures the time of each query and finds its caller.
  *
- * With SAVEQUERIES, wpdb builds the whole stack for each query, with all arguments, to record every function: 20 µs and
- * more, two thirds of the cost of a recorded page. Spans need only the nearest caller, which is a few frames away.
+ * WordPress can do that itself, if the constant SAVEQUERIES is true. But other plugins read the constant and change what
+ * they do, and wpdb then builds a text of the whole stack for each query, with all arguments: 20 µs and more.
  */
 final class Wpdb extends \wpdb {
-
-	const FRAMES = 5; // Between a query and its caller wpdb has two to four frames.
 
 	/**
 	 * The collector that counts queries.
@@ -27,6 +25,20 @@ final class Wpdb extends \wpdb {
 	 * @var Database
 	 */
 	private static $database;
+
+	/**
+	 * Number of measured queries.
+	 *
+	 * @var int
+	 */
+	private static $measured = 0;
+
+	/**
+	 * Total duration of the measured queries in nanoseconds.
+	 *
+	 * @var int
+	 */
+	private static $total = 0;
 
 	/**
 	 * Replace WordPress's wpdb object by one of this class during this request.
@@ -72,14 +84,39 @@ final class Wpdb extends \wpdb {
 	}
 
 	/**
-	 * Return the caller of a query; called once for each query.
+	 * Run a query and measure it, including the time for reading its rows.
 	 *
+	 * @param string $query The statement.
+	 * @return int|bool What wpdb::query() returns.
+	 */
+	public function query( $query ) {
+		$ran      = $this->num_queries;
+		$measured = self::$measured;
+		$total    = self::$total;
+		$start    = microtime( true );
+		$began    = hrtime( true );
+		try {
+			return parent::query( $query );
+		} finally {
+			$took = hrtime( true ) - $began - ( self::$total - $total ); // Without the queries of filters and of wpdb itself.
+			// If wpdb or a filter refused the statement, no query ran.
+			if ( $this->num_queries - $ran > self::$measured - $measured ) {
+				++self::$measured;
+				self::$total += $took;
+				// phpcs:ignore WordPress.PHP.DevelopmentFunctions.error_log_debug_backtrace -- without arguments and objects.
+				$frames = debug_backtrace( DEBUG_BACKTRACE_IGNORE_ARGS );
+				self::$database->ran( (string) $this->last_query, $took / 1e9, self::caller( $frames ), $start, (string) $this->last_error, Owner::of_frames( $frames ) );
+			}
+		}
+	}
+
+	/**
+	 * Return the caller of the current query.
+	 *
+	 * @param array[] $frames From debug_backtrace().
 	 * @return string
 	 */
-	public function get_caller() {
-		self::$database->ran();
-		// phpcs:ignore WordPress.PHP.DevelopmentFunctions.error_log_debug_backtrace -- only a few frames, without arguments.
-		$frames = debug_backtrace( DEBUG_BACKTRACE_IGNORE_ARGS, self::FRAMES );
+	private static function caller( array $frames ) {
 		foreach ( $frames as $number => $frame ) {
 			if ( ! isset( $frame['class'] ) ) {
 				// Code outside of functions: the inner frame contains the file.

@@ -1,0 +1,157 @@
+<?php
+/**
+ * What each plugin used.
+ *
+ * @package Otelwp
+ */
+
+namespace Otelwp\Collect;
+
+use Otelwp\Trace;
+
+defined( 'ABSPATH' ) || exit;
+
+/**
+ * Adds up by plugin and theme: the time for loading it, database queries, outgoing requests, mails and errors.
+ *
+ * The span of the request gets a row for each, in the attribute `wordpress.plugin.usage`. What no plugin or theme caused
+ * is in the row of WordPress itself.
+ */
+final class Usage {
+
+	const MAX_ROWS = 15; // The others are added up in one row.
+
+	const TIMES = array( 'load_ms', 'sql_ms', 'http_ms' );
+
+	/**
+	 * The trace.
+	 *
+	 * @var Trace
+	 */
+	private $trace;
+
+	/**
+	 * The span of the request.
+	 *
+	 * @var int
+	 */
+	private $root;
+
+	/**
+	 * Kind and name, separated by a space => figures.
+	 *
+	 * @var array<string, array>
+	 */
+	private $rows = array();
+
+	/**
+	 * When the last plugin had been loaded, or WordPress began to load the first one: nanoseconds since 1970.
+	 *
+	 * @var int
+	 */
+	private $loaded;
+
+	/**
+	 * Register the hooks.
+	 *
+	 * @param Trace $trace The trace.
+	 * @param int   $root  The span of the request.
+	 */
+	public function __construct( Trace $trace, $root ) {
+		$this->trace  = $trace;
+		$this->root   = $root;
+		$this->loaded = $trace->now();
+		foreach ( array( 'mu_plugin_loaded', 'network_plugin_loaded', 'plugin_loaded' ) as $hook ) {
+			add_action( $hook, array( $this, 'plugin_loaded' ), PHP_INT_MAX );
+		}
+		// Between the must-use plugins and the others, WordPress does work of its own, which ends with this.
+		if ( ! did_action( 'muplugins_loaded' ) ) {
+			add_action( 'registered_post_type', array( $this, 'before_plugins' ), PHP_INT_MAX, 0 );
+		}
+	}
+
+	/**
+	 * Record the time for loading a plugin.
+	 *
+	 * @param string $file Its main file.
+	 */
+	public function plugin_loaded( $file ) {
+		$now = $this->trace->now();
+		$this->add( Owner::of_file( (string) $file ), 'load_ms', ( $now - $this->loaded ) / 1e6 );
+		$this->loaded = $now;
+		if ( did_action( 'muplugins_loaded' ) ) {
+			remove_action( 'registered_post_type', array( $this, 'before_plugins' ), PHP_INT_MAX );
+		}
+	}
+
+	/**
+	 * Leave out the time since the last plugin.
+	 */
+	public function before_plugins() {
+		$this->loaded = $this->trace->now();
+	}
+
+	/**
+	 * Add to a figure.
+	 *
+	 * @param array     $owner  Attributes from Owner.
+	 * @param string    $figure Its name.
+	 * @param int|float $amount What is added.
+	 */
+	public function add( array $owner, $figure, $amount ) {
+		$key = 'core ';
+		if ( isset( $owner['wordpress.plugin'] ) ) {
+			$key = 'plugin ' . $owner['wordpress.plugin'];
+		} elseif ( isset( $owner['wordpress.theme'] ) ) {
+			$key = 'theme ' . $owner['wordpress.theme'];
+		}
+		$this->rows[ $key ][ $figure ] = $amount + ( isset( $this->rows[ $key ][ $figure ] ) ? $this->rows[ $key ][ $figure ] : 0 );
+	}
+
+	/**
+	 * Write the rows, those with the most time first.
+	 */
+	public function finish() {
+		$times = array_map(
+			static function ( $row ) {
+				return array_sum( array_intersect_key( $row, array_flip( self::TIMES ) ) );
+			},
+			$this->rows
+		);
+		arsort( $times );
+		$rows   = array();
+		$others = array();
+		foreach ( array_keys( $times ) as $number => $key ) {
+			list( $kind, $name ) = explode( ' ', $key, 2 );
+			if ( $number < self::MAX_ROWS ) {
+				$rows[] = self::row( $kind, $name, $this->rows[ $key ] );
+				continue;
+			}
+			foreach ( $this->rows[ $key ] as $figure => $amount ) {
+				$others[ $figure ] = $amount + ( isset( $others[ $figure ] ) ? $others[ $figure ] : 0 );
+			}
+		}
+		if ( $others ) {
+			$rows[] = self::row( 'other', '', $others );
+		}
+		if ( $rows ) {
+			$this->trace->set( $this->root, array( 'wordpress.plugin.usage' => $rows ) );
+		}
+	}
+
+	/**
+	 * Return a row as JSON.
+	 *
+	 * @param string $kind    `plugin`, `theme`, `core` or `other`.
+	 * @param string $name    Of the plugin or theme.
+	 * @param array  $figures By name.
+	 * @return string
+	 */
+	private static function row( $kind, $name, array $figures ) {
+		$row = array( 'kind' => $kind ) + ( '' === $name ? array() : array( 'name' => $name ) );
+		foreach ( $figures as $figure => $amount ) {
+			$row[ $figure ] = is_float( $amount ) ? round( $amount, 3 ) : $amount;
+		}
+		return (string) wp_json_encode( $row, JSON_PARTIAL_OUTPUT_ON_ERROR | JSON_UNESCAPED_SLASHES );
+	}
+}

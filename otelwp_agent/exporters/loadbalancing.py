@@ -52,7 +52,7 @@ from otelwp_agent.errors import StartError
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.routing.balancing import SIGNALS, divider
 from otelwp_agent.routing.rendezvous import Rendezvous
-from otelwp_agent.telemetry.metrics import Instrument, InstrumentKind
+from otelwp_agent.telemetry.metrics import Gauge, Instrument, InstrumentKind
 from otelwp_agent.telemetry.tasks import spawn
 from otelwp_agent.transport.name_lookup import LookupFailedError, NameLookup, system_lookup
 from otelwp_agent.transport.otlp_grpc_settings import OtlpGrpcSettings
@@ -260,6 +260,7 @@ class LoadBalancing(BackendGroup):
             dns = self._dns
             self._names = NameLookup(dns.hostname, dns.port, timeout=dns.timeout, lookup=lookup)
         self._task: asyncio.Task[None] | None = None
+        self._gauge: Gauge | None = None
         self._failing = False
         self._known: dict[str, Backend] = {}
         """The backends that are not closed, by name: current ones, and former ones that are still used."""
@@ -270,7 +271,7 @@ class LoadBalancing(BackendGroup):
     async def start(self) -> None:
         """Look up the backends; raise `StartError` if a backend cannot be sent to because of its settings."""
         registry, labels = self.context.registry, {"exporter": str(self.context.id), "resolver": self._resolver}
-        registry.gauge(BACKENDS, lambda: len(self.backends), **labels)
+        self._gauge = registry.gauge(BACKENDS, self._number, **labels)
         if self._static is not None:
             self._count(success=True)
             await self._use([with_port(each) for each in self._static.hostnames])
@@ -284,6 +285,8 @@ class LoadBalancing(BackendGroup):
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        if self._gauge is not None and self._gauge.callback == self._number:  # not replaced after a reload
+            self.context.registry.forget(exporter=str(self.context.id), resolver=self._resolver)
         if self._names is not None:
             await self._names.aclose()
         known, self._known, self.backends = self._known, {}, {}
@@ -312,6 +315,9 @@ class LoadBalancing(BackendGroup):
         if self._known.get(backend.name) is backend and backend.name not in self.backends:
             del self._known[backend.name]
             await backend.exporter.shutdown()
+
+    def _number(self) -> float:
+        return len(self.backends)
 
     @property
     def _resolver(self) -> str:

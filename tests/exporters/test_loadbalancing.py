@@ -116,6 +116,8 @@ async def test_static_backends():
         assert [*exporter.backends] == ["b:1", "a:4317", "[::1]:2"]
         assert str(exporter.backends["a:4317"].exporter.context.id) == "loadbalancing/x/a:4317"
         exporter.refresh()
+        assert exporter.context.registry.value("otelcol_loadbalancer_num_backends") == 3
+    assert "num_backends{" not in exporter.context.registry.expose()
     assert with_port(Endpoint("[fe80::1]")) == "[fe80::1]:4317"
 
 

@@ -33,7 +33,7 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
         "wordpress",
     ),
     Kind.EXPORTER: ("debug", "file", "jaeger", "loadbalancing", "managed", "otlp_grpc", "otlp_http", "zipkin"),
-    Kind.CONNECTOR: ("forward", "routing"),
+    Kind.CONNECTOR: ("failover", "forward", "routing", "smart_routing"),
     Kind.EXTENSION: (
         "admin_api",
         "api_key",

@@ -29,6 +29,7 @@ PARTS = 2
 NO_TEST_FILE = {
     "otelwp_agent/routing/conditions.py": "tests/routing/test_parser.py makes and evaluates each kind of condition",
     "otelwp_agent/routing/facts.py": "data classes and types of values; tests/routing/test_parser.py reads them",
+    "otelwp_agent/routing/outlets.py": "interfaces and data classes; tests/routing/test_destinations.py uses them",
     "otelwp_agent/sealing/errors.py": "an exception without behaviour; tests/sealing/test_envelope.py catches it",
     "otelwp_agent/sealing/recipient.py": "a data class without behaviour; tests/sealing/test_envelope.py makes it",
     "otelwp_agent/admin/mounting.py": "an interface; tests/extensions/test_admin_api.py covers it",

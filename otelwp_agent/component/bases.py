@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from otelwp_agent.component.settings import ExporterConfig
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.model.signal import Signal
+    from otelwp_agent.routing.outlets import Outlets
 
 
 class Consumer(Protocol):
@@ -58,6 +59,16 @@ class ReceiverSink(Protocol):
         Returns `None` if the sender may be answered at once. Otherwise it returns a future; its result is `answer` when
         the sender may be answered, or the `ConsumeError` to answer with. If a part of the batch is lost,
         `rejected(items, reason)` creates the answer.
+        """
+
+
+class ConnectorSink(ReceiverSink, Protocol):
+    """The entry of some pipelines that a connector feeds, for one signal."""
+
+    def transfer(self, batch: Batch) -> None:
+        """Accept a batch that another pipeline of the connector has accepted and gives up, with its receipts.
+
+        Raises `ConsumeError` with nothing changed if it is not accepted.
         """
 
 
@@ -201,7 +212,7 @@ class Connector(Component):
     """Ends a pipeline and starts others. `next` is set before `start` and again at a reload."""
 
     next: Mapping[Signal, ReceiverSink]
-    choose: Callable[[Signal, Sequence[str]], ReceiverSink]
+    choose: Callable[[Signal, Sequence[str]], ConnectorSink]
     """Returns the entry of some of the pipelines in `next`, by their ids. It is set together with `next`."""
     headers: Sequence[str] = ()
     """The clients' headers (`Origin.headers`) that it reads, in lower case. A journal stores no other headers."""
@@ -217,6 +228,19 @@ class Connector(Component):
         """
         entry = self.next.get(batch.signal)
         return None if entry is None else entry.refusal(batch)
+
+    def admit(self, signal: Signal) -> None:
+        """Raise `Overloaded` to refuse a request before it is decoded: by default, if a pipeline would refuse it."""
+        entry = self.next.get(signal)
+        if entry is not None:
+            entry.admit()
+
+    def fill(self, signal: Signal, fills: Mapping[str, float]) -> float:  # noqa: ARG002 - for connectors that choose
+        """Return the used share (0 to 1) of the queues behind it, of those in `fills`, by pipeline: the fullest one."""
+        return max(fills.values(), default=0.0)
+
+    def connect(self, outlets: Mapping[Signal, Mapping[str, Outlets]]) -> None:
+        """Use the exporters behind each pipeline in `next`, by signal and pipeline: at the start and after a reload."""
 
 
 class Extension(Component):

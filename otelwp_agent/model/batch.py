@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Share = tuple[Receipt, int]
 
 _NO_HEADERS: dict[str, str] = {}
+_NOWHERE: Mapping[str, bool] = {}
 
 
 class ItemAllowance(Protocol):
@@ -86,6 +87,7 @@ class Batch:
 
     __slots__ = (
         "admitted", "body", "encodings", "items", "message", "origin", "plain_size", "resealable", "shares", "signal",
+        "tried",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913, PLR0917 - a record: each argument is a field
@@ -113,6 +115,9 @@ class Batch:
         """Bytes of the body before it was encoded in this agent; 0 if it was not."""
         self.resealable: Resealable | None = None
         """The content of `body`, if that is an envelope that this agent has sealed."""
+        self.tried = _NOWHERE
+        """The destinations of a connector that could not deliver it, and whether they refused it permanently. It does
+        not survive merging."""
 
     def __len__(self) -> int:
         """Return the size of the body in bytes."""
@@ -134,6 +139,7 @@ class Batch:
             self.encodings,
         )
         batch.admitted = self.admitted
+        batch.tried = self.tried
         if body is self.body:
             batch.plain_size = self.plain_size
             batch.resealable = self.resealable

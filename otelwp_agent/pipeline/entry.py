@@ -285,3 +285,25 @@ class ConnectorEntry(Pipelines):
         """Forward the batch to every pipeline, or raise with nothing accepted."""
         del answer, rejected
         super().consume(batch)
+
+    def transfer(self, batch: Batch) -> None:
+        """Accept a batch that another pipeline has accepted and gives up, with its receipts; or raise, unchanged.
+
+        With one pipeline, the receipts change to its ledger, so that a batch may be transferred any number of times. A
+        receipt of which other items are elsewhere stays in its ledger, and the batch gets a part of it.
+        """
+        shares = [(receipt.part(items), items) for receipt, items in batch.shares]
+        moved = batch.with_body(batch.body, shares=shares)
+        moved.admitted = False
+        if len(self._heads) > 1:
+            self.consume(moved)
+            return
+        left = [(receipt, receipt.ledger, items) for receipt, items in shares if receipt.ledger is not None]
+        try:
+            self._heads[0][1].consume(moved)
+        except BaseException:
+            for receipt, ledger, _ in left:
+                receipt.ledger = ledger
+            raise
+        for _, ledger, items in left:
+            ledger.accepted -= items

@@ -127,7 +127,7 @@ class PlanGraph:
                 yield self._named(message, (kind.value, str(identifier), *below))
             for pipeline in self.pipelines.values() if named else ():
                 if identifier in pipeline.receivers and pipeline.id not in named:
-                    message = f"connector `{identifier}` sends nothing here: none of its rules names this pipeline"
+                    message = f"connector `{identifier}` sends nothing here: none of its settings names this pipeline"
                     yield self.problem(message, pipeline, "receivers", identifier)
 
     def _named(self, message: str, path: Path) -> Problem:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 from otelwp_agent.component import ComponentId, Connector, Consumer, Kind, Processor, ReceiverConfig
 from otelwp_agent.pipeline.entry import ConnectorEntry, PipelineHead, ReceiverEntry
 from otelwp_agent.pipeline.fan_out import FanOut, fan_out
+from otelwp_agent.pipeline.outlets import outlets_behind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -47,6 +48,8 @@ class Wiring:
                 }
                 connector.next = entries
                 connector.choose = self._chooser(entries)
+                if ours is None:
+                    connector.connect(outlets_behind(graph, identifier))
                 self._fan_outs += entries.values()
         return self._fan_outs
 
@@ -109,15 +112,21 @@ class Wiring:
     def _tail_admits(self, tail: Consumer, signal: Signal) -> Callable[[], None]:
         """Return a function that raises `Overloaded` early if the end of a pipeline without a buffer is full."""
         if isinstance(tail, Connector):
-            return lambda: tail.next[signal].admit() if signal in tail.next else None
+            return lambda: tail.admit(signal)
         return cast("SignalSender | FanOut", tail).admit
 
     def _fill(self, identifier: ComponentId, signal: Signal) -> Callable[[str], float]:
-        """Return a function for the used share of an exporter's queue; for a connector, of the fullest behind it."""
+        """Return a function for the used share of an exporter's queue; for a connector, it decides."""
         if not self._graph.is_connector(identifier):
             return self._graph.senders[identifier, signal].fill
+        connector = self._graph.connectors[identifier]
         heads = [head for fed in self._fed_by(identifier).values() for head in fed]
-        return lambda tenant: max((fill(tenant) for head in heads for fill in head.fills.values()), default=0.0)
+
+        def fill(tenant: str) -> float:
+            fills = {head.pipeline: max((one(tenant) for one in head.fills.values()), default=0.0) for head in heads}
+            return connector.fill(signal, fills)
+
+        return fill
 
     def _fed_by(self, identifier: ComponentId) -> dict[Signal, list[PipelineHead]]:
         """Return the heads of the pipelines that a receiver or connector feeds, by signal."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from otelwp_agent.sending.breaker import Breaker
     from otelwp_agent.sending.concurrency import Concurrency
     from otelwp_agent.sending.metrics import ExporterMetrics
+    from otelwp_agent.sending.watchers import Watchers
 
 
 EVIDENCE = 1.0
@@ -58,10 +59,20 @@ class ExporterBugError(PermanentError):
 class Attempts:
     """The attempts of one sender."""
 
-    def __init__(
-        self, exporter: Exporter, metrics: ExporterMetrics, breaker: Breaker, concurrency: Concurrency, timeout: float
+    def __init__(  # noqa: PLR0913 - the parts of one sender
+        self,
+        exporter: Exporter,
+        metrics: ExporterMetrics,
+        breaker: Breaker,
+        concurrency: Concurrency,
+        timeout: float,
+        *,
+        watchers: Watchers,
     ) -> None:
-        """Send with `exporter`; one attempt takes at most `timeout` seconds (0: no limit)."""
+        """Send with `exporter`; one attempt takes at most `timeout` seconds (0: no limit).
+
+        Reports successes to `watchers`; `Delivery` reports failures to them.
+        """
         self._exporter = exporter
         self._clock = exporter.context.clock
         self._metrics = metrics
@@ -70,6 +81,7 @@ class Attempts:
         self._seconds = timeout
         self._timeouts = Timeouts(timeout)
         self._successes = Successes()
+        self._watchers = watchers
 
     async def once(self, batch: Batch, permit: Permit) -> int:
         """Send the batch once, with `permit`; return the number of rejected items. Raises only `ConsumeError`."""
@@ -87,6 +99,8 @@ class Attempts:
         concurrency.succeeded(started, ended, len(batch.body), busy=busy)
         if not self._breaker.calm:
             self._breaker.answered()
+        if self._watchers:
+            self._watchers.delivered(ended - started)
         return rejected
 
     def _record_failure(self, error: BaseException, permit: Permit, started: float, tenant: str) -> None:

@@ -24,6 +24,7 @@ from otelwp_agent.component import ComponentHealth, Kind
 from otelwp_agent.errors import ConsumeError, Overloaded
 from otelwp_agent.model.ledger_report import LedgerLine
 from otelwp_agent.model.receipt import DEAD_LETTER
+from otelwp_agent.routing.outlets import Move
 from otelwp_agent.sending.breaker import State
 from otelwp_agent.sending.metrics import INSTRUMENTS, breaker_of
 from otelwp_agent.sending.sender import Drained, Sender, SignalSender
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from otelwp_agent.errors import RetryableError
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.model.signal import Signal
+    from otelwp_agent.routing.outlets import SendWatcher
     from otelwp_agent.sending.breaker import Breaker
     from otelwp_agent.sending.delivery import DeadLetters
     from otelwp_agent.sending.queued_batch import QueuedBatch
@@ -92,6 +94,7 @@ class BalancedSender(SignalSender):
         """The sum of the ledgers of closed senders."""
         self._resent: dict[str, int] = {}
         """Items of dead letters that were accepted again, by reason."""
+        self._watchers: dict[SendWatcher, _GroupWatcher] = {}
         self._draining = False
         self._sweep: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -107,6 +110,40 @@ class BalancedSender(SignalSender):
     def holds(self) -> bool:
         """Whether it holds a batch for any backend."""
         return any(sender.holds for sender in self._all())
+
+    @property
+    def blocked_until(self) -> float:
+        """Time before which no backend is sent to."""
+        return min((sender.blocked_until for sender in self._senders.values()), default=float("inf"))
+
+    @property
+    def broken(self) -> bool:
+        """Whether there is no backend, or attempts with all of them have failed."""
+        return all(sender.broken for sender in self._senders.values())
+
+    @property
+    def backlog(self) -> int:
+        """Number of batches for all backends."""
+        return sum(sender.backlog for sender in self._all())
+
+    def watch(self, watcher: SendWatcher) -> None:
+        """Report the results of attempts to `watcher`, too; failures only while no backend works."""
+        if watcher not in self._watchers:
+            own = self._watchers[watcher] = _GroupWatcher(self, watcher)
+            for sender in self._all():
+                sender.watch(own)
+
+    def unwatch(self, watcher: SendWatcher) -> None:
+        """Stop reporting to `watcher`."""
+        if watcher in self._watchers:
+            own = self._watchers.pop(watcher)
+            for sender in self._all():
+                sender.unwatch(own)
+
+    def move(self, pipeline: str, forward: Callable[[Batch], bool]) -> None:
+        """Offer the waiting batches of `pipeline` to `forward`; release those for which it returns `True`."""
+        for sender in self._all():
+            sender.move(pipeline, forward)
 
     def fill(self, tenant: str) -> float:
         """Return the used share of the fullest queue of a backend that is available; 1 without backends."""
@@ -279,6 +316,8 @@ class BalancedSender(SignalSender):
             account=self._id,
             elsewhere=lambda entry: not self._is_usable(name) and self._move(name, entry),
         )
+        for own in self._watchers.values():
+            sender.watch(own)
         spawn(sender.start(), name=f"start to send {self.signal.value} to {name}")
         return sender
 
@@ -338,3 +377,17 @@ class BalancedSender(SignalSender):
         for instrument in INSTRUMENTS:
             self._group.context.registry.remove(instrument, exporter=str(backend.exporter.context.id))
         await self._group.released(backend)
+
+
+class _GroupWatcher:
+    """Reports the attempts with the backends of a group as those of one exporter."""
+
+    def __init__(self, group: BalancedSender, watcher: SendWatcher) -> None:
+        """Report to `watcher`."""
+        self.delivered = watcher.delivered
+        self._group = group
+        self._watcher = watcher
+
+    def failed(self, batch: Batch, error: ConsumeError, pipeline: str) -> Move:
+        """Report a failure if no backend works: else the group moves the batch itself."""
+        return self._watcher.failed(batch, error, pipeline) if self._group.broken else Move.NONE

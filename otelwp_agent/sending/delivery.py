@@ -7,6 +7,8 @@
   one invalid request does not lose those it was merged with. A single malformed request is given up as a whole.
 * What the backend rejects of an accepted batch (partial success) is dropped and never sent again. OTLP reports how many
   items were rejected, not which: they are assumed to be the last ones.
+* If a connector before the exporter has another destination, a batch that fails moves there instead of waiting for its
+  retry or being given up (`sending.watchers`).
 * A batch that is refused permanently goes to the dead letters, if there are any, before it is given up.
 """
 
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 from otelwp_agent.dead_letters.records import Fate
 from otelwp_agent.errors import Overloaded, PermanentError, RetryableError, TooLargeError
 from otelwp_agent.model.receipt import DEAD_LETTER, SHUTDOWN, Outcome
+from otelwp_agent.routing.outlets import Move
 from otelwp_agent.sending.breaker import MAX_RETRY_AFTER, State
 from otelwp_agent.sending.parts import parts_of
 from otelwp_agent.sending.retry import Backoff
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otelwp_agent.config.blocks import Retry
+    from otelwp_agent.errors import ConsumeError
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.model.deliveries import Deliveries
     from otelwp_agent.sending.attempts import Attempts
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from otelwp_agent.sending.metrics import ExporterMetrics
     from otelwp_agent.sending.queue import SendingQueue
     from otelwp_agent.sending.queued_batch import QueuedBatch
+    from otelwp_agent.sending.watchers import Watchers
 
     Elsewhere = Callable[[QueuedBatch], bool]
     """Puts a batch into another queue if that is better than to retry it here; returns whether it has done so."""
@@ -69,12 +74,13 @@ class Delivery:
         dead_letters: DeadLetters | None,
         throttled_by_tenant: bool,
         deliveries: Deliveries,
+        watchers: Watchers,
         random: Callable[[], float],
         elsewhere: Elsewhere | None = None,
     ) -> None:
         """Send with `attempts` for the exporter with the id `exporter`, at most `max_bytes` (`None`: no limit) at once.
 
-        `deliveries` counts the outcomes by tenant.
+        `deliveries` counts the outcomes by tenant; failures are reported to `watchers`, which may move a batch.
 
         `journaled`: a journal keeps what is sent here, so what cannot be delivered or kept when the agent stops is not
         lost. `throttled_by_tenant` is that of the exporter. `elsewhere` is called with each batch whose attempt failed.
@@ -92,6 +98,7 @@ class Delivery:
         self._dead_letters = dead_letters
         self._throttled_by_tenant = throttled_by_tenant
         self._deliveries = deliveries
+        self._watchers = watchers
         self._random = random
         self._elsewhere = elsewhere
 
@@ -145,21 +152,21 @@ class Delivery:
     def _put_off(self, entry: QueuedBatch, error: RetryableError, started: float, *, last_try: bool) -> None:
         """Queue the retry of a batch that failed, or give it up if there is none."""
         self._metrics.failed(error)
+        if self._watchers and self._move(entry, error) is Move.DONE:
+            return
         if last_try or self._dispatcher.stopped:
             self.abandon(entry)
             if self._breaker.state is State.OPEN:
                 self.abandon_all()
             return
-        if entry.backoff is None:
-            entry.backoff = Backoff(self._retry, started, self._random)
         now = self._clock()
         if self._throttled_by_tenant and isinstance(error, Overloaded) and error.retry_after:
             self._queue.pause(entry.tenant_queue, now + min(error.retry_after, MAX_RETRY_AFTER))
-        wait = entry.backoff.next_wait(now, error.retry_after)
+        wait = self._backoff(entry, started).next_wait(now, error.retry_after)
         if wait is None:
             self._drop(entry, "retries_exhausted", error)
         elif self._elsewhere is not None and self._elsewhere(entry):
-            self._queue.moved(entry)
+            self._queue.forget(entry)
         else:
             self._queue.put_off(entry, now if self._dispatcher.draining else now + wait)
 
@@ -168,9 +175,31 @@ class Delivery:
         parts, error = parts_of(entry, error, limit)
         if parts:
             self._queue.replace(entry, parts)
-        else:
-            self._metrics.failed(error)
-            self._give_up(entry, error.reason, error)
+            return
+        self._metrics.failed(error)
+        move = self._move(entry, error) if self._watchers else Move.NONE
+        if move is Move.DONE:
+            return
+        now = self._clock()
+        if move is Move.LATER and not self._dispatcher.draining:
+            wait = self._backoff(entry, now).next_wait(now)
+            if wait is not None:
+                self._queue.put_off(entry, now + wait)
+                return
+        self._give_up(entry, error.reason, error)
+
+    def _backoff(self, entry: QueuedBatch, started: float) -> Backoff:
+        """Return the back-off of a batch, whose first attempt began at `started` if it has none yet."""
+        if entry.backoff is None:
+            entry.backoff = Backoff(self._retry, started, self._random)
+        return entry.backoff
+
+    def _move(self, entry: QueuedBatch, error: ConsumeError) -> Move:
+        """Report a failure to the connectors before the exporter; release the batch if another exporter has it."""
+        move = self._watchers.failed(entry.batch, error)
+        if move is Move.DONE:
+            self._queue.forget(entry)
+        return move
 
     def _accept(self, entry: QueuedBatch, rejected: int) -> None:
         """Settle a batch that the backend accepted, except for `rejected` items."""

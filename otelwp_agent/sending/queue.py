@@ -17,7 +17,7 @@ Invariants:
 from __future__ import annotations
 
 import time
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from otelwp_agent.capacity import Capacity
@@ -66,7 +66,7 @@ class SendingQueue:
         self.bytes = 0
         self.items = 0
         self.taken = 0
-        """Items of all batches that were ever put."""
+        """Items of all batches that were ever put, without those that moved to another queue."""
         self._little_units = max(1, self.capacity // LITTLE)
         self._little_bytes = max(1, self.max_bytes // LITTLE)
         self._share = settings.max_tenant_share if settings.enabled else 1.0
@@ -179,28 +179,46 @@ class SendingQueue:
         if self._watched:
             self.freed(entry.tenant_queue.tenant, progress=progress)
 
+    def move(self, belongs: Callable[[Batch], bool], forward: Callable[[Batch], bool]) -> None:
+        """Offer each waiting batch that `belongs` to `forward`; remove those for which it returns `True`.
+
+        After the first batch of a tenant that is not accepted, the later ones of this tenant are not offered.
+        """
+        stopped: set[TenantQueue] = set()
+
+        def goes(entry: QueuedBatch) -> bool:
+            if entry.tenant_queue in stopped or not belongs(entry.batch):
+                return False
+            if not forward(entry.batch):
+                stopped.add(entry.tenant_queue)
+                return False
+            return True
+
+        self.withdraw(goes)
+
     def withdraw(self, accept: Callable[[QueuedBatch], bool]) -> None:
-        """Offer all waiting batches to `accept`; remove those that it accepts: they were never put here."""
+        """Offer all waiting batches to `accept`, and remove those that it accepts."""
+        moved: list[QueuedBatch] = []
+
+        def goes(entry: QueuedBatch) -> bool:
+            accepted = accept(entry)
+            if accepted:
+                moved.append(entry)
+            return accepted
+
         for tenant_queue in tuple(self._tenants):
             for entry in self._tenants.remove_all(tenant_queue):
-                if accept(entry):
-                    self.moved(entry)
-                else:
-                    self._tenants.append_first(entry)
-        waiting, self.later = self.later, []
-        for due, number, entry in waiting:
-            if accept(entry):
-                self.moved(entry)
-            else:
-                heappush(self.later, (due, number, entry))
-        self.freed_for_all()
+                if not goes(entry):
+                    self._tenants.append(entry)
+        self.later = [waiting for waiting in self.later if not goes(waiting[2])]
+        heapify(self.later)
+        for entry in moved:
+            self.forget(entry)
 
-    def moved(self, entry: QueuedBatch) -> None:
-        """Release a batch that another queue has accepted."""
+    def forget(self, entry: QueuedBatch) -> None:
+        """Release a batch that another queue has accepted, as if it had never been put."""
         self.taken -= entry.batch.items
-        self._give_back(entry)
-        if self._watched:
-            self.freed(entry.tenant_queue.tenant)
+        self.release(entry)
 
     def freed(self, tenant: str = "", *, progress: bool = False) -> None:
         """Let stages offer again that wait for the queue, or for the share of `tenant`."""

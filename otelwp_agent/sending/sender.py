@@ -25,12 +25,14 @@ from typing import TYPE_CHECKING
 
 from otelwp_agent.errors import Overloaded, RetryableError
 from otelwp_agent.sending.attempts import Attempts
+from otelwp_agent.sending.breaker import State
 from otelwp_agent.sending.concurrency import Concurrency
 from otelwp_agent.sending.delivery import Delivery
 from otelwp_agent.sending.dispatcher import Dispatcher
 from otelwp_agent.sending.metrics import ExporterMetrics, breaker_of
 from otelwp_agent.sending.queue import KEPT_SHARE_BYTES, SHARE_BYTES, SendingQueue
 from otelwp_agent.sending.queue_batch import batcher, max_bytes
+from otelwp_agent.sending.watchers import Watchers, pipeline_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.model.ledger_report import LedgerLine
     from otelwp_agent.model.signal import Signal
+    from otelwp_agent.routing.outlets import SendWatcher
     from otelwp_agent.sending.breaker import Breaker
     from otelwp_agent.sending.delivery import DeadLetters, Elsewhere
     from otelwp_agent.sending.retry import Backoff
@@ -69,6 +72,33 @@ class SignalSender(ABC):
     @abstractmethod
     def holds(self) -> bool:
         """Whether it holds a batch."""
+
+    @property
+    @abstractmethod
+    def blocked_until(self) -> float:
+        """Time before which nothing is sent; infinity while one attempt tests whether the backend works."""
+
+    @property
+    @abstractmethod
+    def broken(self) -> bool:
+        """Whether nothing is sent because attempts have failed."""
+
+    @property
+    @abstractmethod
+    def backlog(self) -> int:
+        """Number of batches in its queues, including those being sent."""
+
+    @abstractmethod
+    def watch(self, watcher: SendWatcher) -> None:
+        """Report the results of attempts to `watcher`, too."""
+
+    @abstractmethod
+    def unwatch(self, watcher: SendWatcher) -> None:
+        """Stop reporting to `watcher`."""
+
+    @abstractmethod
+    def move(self, pipeline: str, forward: Callable[[Batch], bool]) -> None:
+        """Offer the waiting batches of `pipeline` to `forward`; release those for which it returns `True`."""
 
     @abstractmethod
     def fill(self, tenant: str) -> float:
@@ -155,7 +185,10 @@ class Sender(SignalSender):
         self.breaker = breaker or breaker_of(context, retry, random)
         self._concurrency = Concurrency(queue.min_concurrency, queue.num_consumers)
         self._metrics = ExporterMetrics(context, signal, self._queue, self.breaker, self._concurrency)
-        self._attempts = Attempts(exporter, self._metrics, self.breaker, self._concurrency, timeout)
+        self._watchers = Watchers()
+        self._attempts = Attempts(
+            exporter, self._metrics, self.breaker, self._concurrency, timeout, watchers=self._watchers
+        )
         self._dispatcher = Dispatcher(self._queue, self.breaker, self._concurrency, queue.num_consumers, clock)
         limits = [limit for limit in (exporter.max_request_bytes, max_bytes(queue)) if limit is not None]
         endless = keeps and "max_elapsed_time" not in retry.model_fields_set
@@ -173,6 +206,7 @@ class Sender(SignalSender):
             dead_letters=dead_letters,
             throttled_by_tenant=exporter.throttled_by_tenant,
             deliveries=context.deliveries,
+            watchers=self._watchers,
             random=random,
             elsewhere=elsewhere,
         )
@@ -186,6 +220,33 @@ class Sender(SignalSender):
     def holds(self) -> bool:
         """Whether it holds a batch: in its batcher, in its queue, or being sent."""
         return bool(self._queue.size) or (self._batcher is not None and self._batcher.holds)
+
+    @property
+    def blocked_until(self) -> float:
+        """Time before which nothing is sent; infinity while a probe of the circuit breaker is under way."""
+        return self.breaker.until
+
+    @property
+    def broken(self) -> bool:
+        """Whether the circuit breaker is not closed."""
+        return self.breaker.state is not State.CLOSED
+
+    @property
+    def backlog(self) -> int:
+        """Number of batches that wait in the queue or are being sent."""
+        return len(self._queue) + self._metrics.in_flight
+
+    def watch(self, watcher: SendWatcher) -> None:
+        """Report the results of attempts to `watcher`, too."""
+        self._watchers.add(watcher)
+
+    def unwatch(self, watcher: SendWatcher) -> None:
+        """Stop reporting to `watcher`."""
+        self._watchers.remove(watcher)
+
+    def move(self, pipeline: str, forward: Callable[[Batch], bool]) -> None:
+        """Offer the waiting batches of `pipeline` to `forward`; release those for which it returns `True`."""
+        self._queue.move(lambda batch: pipeline_of(batch) == pipeline, forward)
 
     def fill(self, tenant: str) -> float:
         """Return the share of the queue's capacity for a tenant that is used, from 0 to 1."""

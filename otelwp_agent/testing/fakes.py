@@ -74,6 +74,10 @@ class Catcher:
         self.waiting.append((late, answer))
         return late
 
+    def transfer(self, batch: Batch) -> None:
+        """Store a batch that another pipeline of a connector gives up, or raise the error that a test has set."""
+        self.consume(batch)
+
     @property
     def items(self) -> int:
         """Number of items in all stored batches."""

@@ -11,6 +11,7 @@ from otelwp_agent.sending.breaker import Permit
 from otelwp_agent.sending.concurrency import Concurrency
 from otelwp_agent.sending.metrics import ExporterMetrics, breaker_of
 from otelwp_agent.sending.queue import SendingQueue
+from otelwp_agent.sending.watchers import Watchers
 from tests.kit.senders import EXACT, Destination, a_request
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class AttemptStage:
         self.concurrency = Concurrency(1, 8)
         queue = SendingQueue(Queue(), "x")
         self.metrics = ExporterMetrics(context, Signal.TRACES, queue, self.breaker, self.concurrency)
-        self.attempts = Attempts(exporter, self.metrics, self.breaker, self.concurrency, timeout)
+        self.attempts = Attempts(exporter, self.metrics, self.breaker, self.concurrency, timeout, watchers=Watchers())
         self.exporter = exporter
 
     def once(self, permit: Permit = Permit.TRY, *, tenant: str = "") -> int:

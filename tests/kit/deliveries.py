@@ -14,6 +14,7 @@ from otelwp_agent.sending.delivery import Delivery
 from otelwp_agent.sending.dispatcher import Dispatcher
 from otelwp_agent.sending.metrics import ExporterMetrics, breaker_of
 from otelwp_agent.sending.queue import SendingQueue
+from otelwp_agent.sending.watchers import Watchers
 from otelwp_agent.testing import FakeClock
 from tests.kit.senders import EXACT, Destination, names_in, scripted
 
@@ -42,8 +43,9 @@ class One:
         self.breaker, concurrency = breaker_of(context, retry, lambda: 0.5), Concurrency(1, 1)
         self.metrics = ExporterMetrics(context, Signal.TRACES, self.queue, self.breaker, concurrency)
         self.dispatcher = Dispatcher(self.queue, self.breaker, concurrency, 1, context.clock)
+        self.watchers = Watchers()
         self.delivery = Delivery(
-            Attempts(self.exporter, self.metrics, self.breaker, concurrency, 5),
+            Attempts(self.exporter, self.metrics, self.breaker, concurrency, 5, watchers=self.watchers),
             self.metrics,
             queue=self.queue,
             breaker=self.breaker,
@@ -56,6 +58,7 @@ class One:
             dead_letters=dead_letters,
             throttled_by_tenant=throttled_by_tenant,
             deliveries=context.deliveries,
+            watchers=self.watchers,
             random=lambda: 0.5,
         )
 

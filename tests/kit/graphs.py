@@ -78,7 +78,7 @@ class SinkConfig(ExporterConfig, HandConfig):
 
 
 class Sink(Exporter):
-    """An exporter that keeps what it gets; `gate` holds it back."""
+    """An exporter that keeps what it gets; `gate` holds it back, `error` makes it fail."""
 
     def __init__(self, config, context):
         super().__init__(context)
@@ -86,6 +86,8 @@ class Sink(Exporter):
         self.batches = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.error = None
+        self.failed = 0
         self.life = []
 
     async def start(self):
@@ -98,6 +100,9 @@ class Sink(Exporter):
 
     async def export(self, batch):
         await self.gate.wait()
+        if self.error is not None:
+            self.failed += 1
+            raise self.error
         self.batches.append(batch)
         return 0
 
@@ -126,10 +131,11 @@ def plan(yaml):
 class Running:
     """A graph, and those it is reloaded to."""
 
-    def __init__(self):
+    def __init__(self, clock=time.monotonic):
         self.registry = Registry()
+        self.clock = clock
         host = SimpleNamespace(ready=True, status="ready", started_at=0.0, components=list)
-        self.environment = Environment(self.registry, logging.get(), time.monotonic, host)
+        self.environment = Environment(self.registry, logging.get(), clock, host)
         self.graph = None
 
     async def go(self, yaml):
@@ -139,7 +145,7 @@ class Running:
         graph.adopt()
         self.graph = graph
         if before is not None:
-            await before.retire(graph, time.monotonic() + 60)
+            await before.retire(graph, self.clock() + 60)
         return graph
 
     def __getattr__(self, name):
@@ -156,7 +162,7 @@ class Running:
         raise AttributeError(name)
 
     async def stop(self, seconds=60):
-        return await self.graph.retire(None, time.monotonic() + seconds)
+        return await self.graph.retire(None, self.clock() + seconds)
 
 
 async def until(condition, seconds=60):

@@ -341,3 +341,50 @@ def test_the_journal_decides_whether_anything_is_accepted_instead_of_the_pipelin
     assert asked == ["journal"]
     with pytest.raises(Overloaded):
         entry_of([pipeline]).admit()
+
+
+class TestTransfer:
+    """A batch that one pipeline of a connector has accepted moves to another one."""
+
+    def entries(self):
+        heads = [head("traces/a"), head("traces/b")]
+        log = structlog.get_logger()
+        return heads, [ConnectorEntry([one], clock=time.monotonic, log=log) for one in heads]
+
+    def sums(self, heads):
+        return [(one.total.accepted, one.total.in_flight, one.total.settled[0]) for one in heads]
+
+    def test_its_receipts_change_to_the_ledger_of_the_other_any_number_of_times(self):
+        heads, entries = self.entries()
+        batch = a_batch()
+        entries[0].consume(batch)
+        held = heads[0].first.taken.pop()
+        for number in range(1, 1001):
+            entries[number % 2].transfer(held)
+            held = heads[number % 2].first.taken.pop()
+        assert self.sums(heads) == [(2, 2, 0), (0, 0, 0)]
+        held.settle(Outcome.DELIVERED)
+        assert self.sums(heads) == [(2, 0, 2), (0, 0, 0)]
+        assert batch.shares[0][0].pending == 0
+
+    def test_a_part_moves_and_the_other_part_stays(self):
+        heads, entries = self.entries()
+        entries[0].consume(a_batch(3))
+        held = heads[0].first.taken.pop()
+        (receipt, _), *_ = held.shares
+        entries[1].transfer(held.with_body(held.body, 1, [(receipt, 1)]))
+        receipt.settle(Outcome.DELIVERED, 2)
+        assert self.sums(heads) == [(3, 1, 2), (1, 1, 0)]
+        heads[1].first.taken.pop().settle(Outcome.DELIVERED)
+        assert self.sums(heads) == [(3, 0, 3), (1, 0, 1)]
+
+    def test_if_the_other_refuses_nothing_has_changed(self):
+        heads, entries = self.entries()
+        entries[0].consume(a_batch())
+        held = heads[0].first.taken.pop()
+        heads[1].first.error = Overloaded("full")
+        with pytest.raises(Overloaded):
+            entries[1].transfer(held)
+        assert self.sums(heads) == [(2, 2, 0), (0, 0, 0)]
+        held.settle(Outcome.DELIVERED)
+        assert self.sums(heads) == [(2, 0, 2), (0, 0, 0)]

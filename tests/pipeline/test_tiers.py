@@ -38,7 +38,7 @@ ENABLED = {
     Tier.ENTERPRISE: {
         Kind.PROCESSOR: {"encryption"},
         Kind.EXPORTER: {"managed"},
-        Kind.CONNECTOR: {"routing"},
+        Kind.CONNECTOR: {"failover", "routing", "smart_routing"},
         Kind.EXTENSION: {
             "admin_api",
             "api_key",

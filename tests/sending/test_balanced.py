@@ -17,6 +17,7 @@ from otelwp_agent.model.batch import Batch, Origin, merge
 from otelwp_agent.model.receipt import HELD, Outcome
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.routing.balancing import by_trace
+from otelwp_agent.routing.outlets import Move
 from otelwp_agent.routing.rendezvous import Rendezvous
 from otelwp_agent.sending.balanced import INTERVAL, BalancedSender
 from otelwp_agent.telemetry.metrics import Registry
@@ -361,3 +362,62 @@ def test_nothing_is_lost_or_doubled_under_random_failures(balance, seed):
         assert sender.line().in_flight == 0
 
     balance(scenario, *"abcde", queue=Queue(queue_size=20, num_consumers=2))
+
+
+class Watching:
+    """Moves what it is told has failed, by settling it."""
+
+    def __init__(self):
+        self.failures = []
+        self.successes = 0
+
+    def delivered(self, _seconds):
+        self.successes += 1
+
+    def failed(self, batch, _error, _pipeline):
+        self.failures.append(batch)
+        batch.settle(Outcome.FILTERED)
+        return Move.DONE
+
+
+def test_a_connector_sees_one_exporter_that_fails_when_all_backends_do(balance):
+    async def scenario(group, sender):
+        watcher = Watching()
+        sender.watch(watcher)
+        group["a"].up = False
+        batches = [traces(number) for number in range(30)]
+        for batch in batches:
+            sender.consume(batch)
+        await settled(*batches)
+        assert not watcher.failures
+        assert (watcher.successes, sender.broken, sender.backlog) == (30, False, 0)
+        group["b"].up = False
+        batches = [traces(number) for number in range(30, 60)]
+        for batch in batches:
+            sender.consume(batch)
+        await settled(*batches)
+        assert watcher.failures
+        assert sender.broken
+        assert sender.blocked_until > 0
+        sender.unwatch(watcher)
+        sender.unwatch(watcher)
+        assert sender.line().delivered == 60
+
+    balance(scenario, "a", "b")
+
+
+def test_a_connector_may_move_what_waits(balance):
+    async def scenario(group, sender):
+        group["a"].seconds = group["b"].seconds = 5.0
+        batches = [traces(number) for number in range(60)]
+        for batch in batches:
+            sender.consume(batch)
+        await asyncio.sleep(0.1)
+        moved = []
+        sender.move("", lambda batch: moved.append(batch) or True)
+        assert len(moved) == 40, "twenty are being sent"
+        for batch in moved:
+            batch.settle(Outcome.FILTERED)
+        await settled(*batches)
+
+    balance(scenario, "a", "b")

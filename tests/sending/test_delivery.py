@@ -8,9 +8,10 @@ import pytest
 
 from otelwp_agent.config.blocks import Retry
 from otelwp_agent.dead_letters.records import Fate
-from otelwp_agent.errors import MalformedError, Overloaded, PermanentError, RetryableError
+from otelwp_agent.errors import ForbiddenError, MalformedError, Overloaded, PermanentError, RetryableError
 from otelwp_agent.model.batch import Origin, merge
 from otelwp_agent.model.receipt import HELD, Ledger, Outcome
+from otelwp_agent.routing.outlets import Move
 from otelwp_agent.sending.breaker import Permit, State
 from tests.kit.deliveries import DOWN, NOW, Letters, One, reported
 from tests.kit.senders import a_request, hang, names_in, outcomes
@@ -290,3 +291,43 @@ class TestBugs:
         one.send(batch)
         assert (outcomes(batch), one.queue.size) == ([(1, 0, "")], 0)
         assert [line["event"] for line in log] == ["sending broke"]
+
+
+class TestMoves:
+    """Batches that a connector before the exporter moves to another destination."""
+
+    @pytest.mark.parametrize("error", [RetryableError("away"), ForbiddenError("403"), Overloaded("429", retry_after=9)])
+    def test_a_batch_that_fails_is_released_without_an_outcome(self, error):
+        batch = a_request("a", "b")
+        one = One(error)
+        one.watchers.add(Mover(Move.DONE))
+        one.send(batch)
+        assert (batch.shares[0][0].pending, one.queue.size, one.queue.taken, one.queue.later) == (2, 0, 0, [])
+        assert one.metrics.line().dropped == 0
+
+    def test_one_that_is_refused_for_good_waits_while_it_may_move_later(self):
+        batch = a_request("a")
+        one = One(ForbiddenError("403"))
+        one.watchers.add(Mover(Move.LATER))
+        one.send(batch)
+        assert (batch.shares[0][0].pending, one.queue.size, len(one.queue.later)) == (1, 1, 1)
+
+    def test_without_another_destination_nothing_is_different(self):
+        batch = a_request("a")
+        one = One(ForbiddenError("403"))
+        one.watchers.add(Mover(Move.NONE))
+        one.send(batch)
+        assert batch.shares[0][0].reason == "forbidden"
+
+
+class Mover:
+    """A watcher with the same result for each failure."""
+
+    def __init__(self, move):
+        self.move = move
+
+    def failed(self, _batch, _error, _pipeline):
+        return self.move
+
+    def delivered(self, _seconds):
+        raise AssertionError("nothing is delivered")

@@ -352,7 +352,7 @@ def test_withdraws_what_another_queue_accepts_and_keeps_the_order_of_the_rest():
     assert moved == [batches[3], batches[0]]
     assert (queue.items, queue.taken, len(queue)) == (10, 10, 2)
     assert [taken(queue).batch for _ in range(2)] == [batches[2], batches[4]]
-    queue.moved(sent)
+    queue.forget(sent)
     assert (queue.items, queue.taken) == (8, 8)
     assert sent.released
 

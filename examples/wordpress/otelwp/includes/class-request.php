@@ -156,6 +156,9 @@ final class Request {
 			new Collect\Phases( $this->trace, $this->root ),
 			new Collect\Database( $this->trace, $this->root, $this->usage ),
 		);
+		if ( Settings::get( 'profile_rate' ) > 0 && Collect\Profile::wanted() ) {
+			$this->collectors[] = new Collect\Profile( $this->trace, $this->root, $this->usage );
+		}
 		// Collectors that many pages do not need are loaded when they are needed.
 		$this->wait( 'http_request_args', Collect\Http::class, 'begin', PHP_INT_MAX, 2 );
 		$this->wait( 'rest_request_before_callbacks', Collect\Rest::class, 'begin', PHP_INT_MIN, 3 );

@@ -63,6 +63,7 @@ final class Settings {
 			'finish_request'  => false,
 			'query_string'    => false,
 			'max_spans'       => 200,
+			'profile_rate'    => 0.0, // 0 to 1: share of the recorded requests that Collect\Profile measures.
 		);
 	}
 
@@ -209,6 +210,11 @@ final class Settings {
 			return (bool) $value;
 		}
 		switch ( $key ) {
+			case 'profile_rate':
+				if ( ! is_numeric( $value ) || $value < 0 || $value > 1 ) {
+					throw new \InvalidArgumentException( esc_html__( 'The profiling rate is a number from 0 (nothing) to 1 (every recorded request).', 'otelwp' ) );
+				}
+				return (float) $value;
 			case 'sampling_rate':
 				if ( ! is_numeric( $value ) || $value < 0 || $value > 1 ) {
 					throw new \InvalidArgumentException( esc_html__( 'The sampling rate is a number from 0 (nothing) to 1 (every request).', 'otelwp' ) );

@@ -127,6 +127,13 @@ final class Fields {
 				'label'   => __( 'Server-Timing', 'otelwp' ),
 				'help'    => __( 'Send the trace id and the duration of each phase to browsers. Every visitor can read them.', 'otelwp' ),
 			),
+			'profile_rate'    => array(
+				'section' => 'otelwp_detail',
+				'label'   => __( 'Profiling rate', 'otelwp' ),
+				'help'    => __( 'The share of recorded requests in which functions of plugins and the theme are measured: 0.1 is one in ten. Measuring takes CPU time in these requests.', 'otelwp' ),
+				'step'    => 'any',
+				'max'     => 1,
+			),
 			'max_spans'       => array(
 				'section' => 'otelwp_detail',
 				'label'   => __( 'Maximum of spans', 'otelwp' ),

@@ -68,33 +68,63 @@ final class Owner {
 	}
 
 	/**
-	 * Return the plugin or theme of the first foreign function of a hook as attributes, with its name, file and line.
+	 * Return the plugin or theme of the first function of a hook that belongs to one, as of_callable() does.
 	 *
 	 * @param string $hook The hook.
 	 * @return array
 	 */
 	public static function of_hook( $hook ) {
 		global $wp_filter;
-		$callbacks = isset( $wp_filter[ $hook ] ) ? $wp_filter[ $hook ]->callbacks : array();
-		foreach ( $callbacks ? array_merge( ...array_values( $callbacks ) ) : array() as $callback ) {
-			try {
-				$function = is_array( $callback['function'] )
-					? new \ReflectionMethod( $callback['function'][0], $callback['function'][1] )
-					: new \ReflectionFunction( is_object( $callback['function'] ) && ! $callback['function'] instanceof \Closure ? \Closure::fromCallable( $callback['function'] ) : $callback['function'] );
-			} catch ( \ReflectionException $error ) {
-				continue; // Like 'Class::method' in one string, or a method that __call() handles.
-			}
-			$file  = (string) $function->getFileName();
-			$found = self::of_file( $file );
-			if ( $found && 0 !== strpos( $file, OTELWP_DIR . '/' ) ) {
-				return $found + array(
-					'code.function.name' => ( $function instanceof \ReflectionMethod ? $function->class . '::' : '' ) . $function->getName(),
-					'code.file.path'     => Redact::path( $file ),
-					'code.line.number'   => (int) $function->getStartLine(),
-				);
+		foreach ( isset( $wp_filter[ $hook ] ) ? $wp_filter[ $hook ]->callbacks : array() as $callbacks ) {
+			foreach ( $callbacks as $callback ) {
+				$found = self::of_callable( $callback['function'] );
+				if ( $found ) {
+					return $found;
+				}
 			}
 		}
 		return array();
+	}
+
+	/**
+	 * Return the plugin or theme of a function as attributes, with its name, file and line; an empty array if it belongs
+	 * to WordPress, to PHP or to this plugin.
+	 *
+	 * @param mixed $callback   A callable.
+	 * @param bool  $replacable Whether an empty array is returned, too, for a function that takes a reference, which
+	 *                          another function cannot pass on.
+	 * @return array
+	 */
+	public static function of_callable( $callback, $replacable = false ) {
+		try {
+			if ( is_string( $callback ) && false !== strpos( $callback, '::' ) ) {
+				$callback = explode( '::', $callback, 2 );
+			}
+			if ( is_array( $callback ) ) {
+				$function = new \ReflectionMethod( $callback[0], $callback[1] );
+			} elseif ( is_object( $callback ) && ! $callback instanceof \Closure ) {
+				$function = new \ReflectionMethod( $callback, '__invoke' );
+			} else {
+				$function = new \ReflectionFunction( $callback );
+			}
+		} catch ( \Throwable $error ) {
+			return array(); // A method that __call() handles, or no function at all.
+		}
+		$file  = (string) $function->getFileName();
+		$found = '' === $file ? array() : self::of_file( $file );
+		if ( ! $found || 0 === strpos( $file, OTELWP_DIR . '/' ) ) {
+			return array();
+		}
+		foreach ( $replacable ? $function->getParameters() : array() as $parameter ) {
+			if ( $parameter->isPassedByReference() ) {
+				return array();
+			}
+		}
+		return $found + array(
+			'code.function.name' => ( $function instanceof \ReflectionMethod ? $function->class . '::' : '' ) . $function->getName(),
+			'code.file.path'     => Redact::path( $file ),
+			'code.line.number'   => (int) $function->getStartLine(),
+		);
 	}
 
 	/**

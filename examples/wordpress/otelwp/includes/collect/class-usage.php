@@ -12,7 +12,7 @@ use Otelwp\Trace;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Adds up by plugin and theme: the time for loading it, database queries, outgoing requests, mails and errors.
+ * Adds up by plugin and theme: the time for loading it and in hooks, database queries, outgoing requests, mails, errors.
  *
  * The span of the request gets a row for each, in the attribute `wordpress.plugin.usage`. What no plugin or theme caused
  * is in the row of WordPress itself.
@@ -21,7 +21,9 @@ final class Usage {
 
 	const MAX_ROWS = 15; // The others are added up in one row.
 
-	const TIMES = array( 'load_ms', 'sql_ms', 'http_ms' );
+	const TIMES = array( 'load_ms', 'self_ms', 'sql_ms', 'http_ms' ); // They order the rows.
+
+	const SLOWEST = array( 'slowest_ms', 'slowest_hook', 'slowest_function' ); // Of one call, not added up.
 
 	/**
 	 * The trace.
@@ -99,13 +101,26 @@ final class Usage {
 	 * @param int|float $amount What is added.
 	 */
 	public function add( array $owner, $figure, $amount ) {
-		$key = 'core ';
-		if ( isset( $owner['wordpress.plugin'] ) ) {
-			$key = 'plugin ' . $owner['wordpress.plugin'];
-		} elseif ( isset( $owner['wordpress.theme'] ) ) {
-			$key = 'theme ' . $owner['wordpress.theme'];
-		}
+		$key = self::key( $owner );
 		$this->rows[ $key ][ $figure ] = $amount + ( isset( $this->rows[ $key ][ $figure ] ) ? $this->rows[ $key ][ $figure ] : 0 );
+	}
+
+	/**
+	 * Add a call of a function in a hook.
+	 *
+	 * @param array  $owner Attributes from Owner, with the function.
+	 * @param string $hook  The hook.
+	 * @param float  $ms    Self time in milliseconds.
+	 */
+	public function called( array $owner, $hook, $ms ) {
+		$this->add( $owner, 'calls', 1 );
+		$this->add( $owner, 'self_ms', $ms );
+		$row = &$this->rows[ self::key( $owner ) ];
+		if ( ! isset( $row['slowest_ms'] ) || $ms > $row['slowest_ms'] ) {
+			$row['slowest_ms']       = $ms;
+			$row['slowest_hook']     = $hook;
+			$row['slowest_function'] = $owner['code.function.name'];
+		}
 	}
 
 	/**
@@ -127,7 +142,7 @@ final class Usage {
 				$rows[] = self::row( $kind, $name, $this->rows[ $key ] );
 				continue;
 			}
-			foreach ( $this->rows[ $key ] as $figure => $amount ) {
+			foreach ( array_diff_key( $this->rows[ $key ], array_flip( self::SLOWEST ) ) as $figure => $amount ) {
 				$others[ $figure ] = $amount + ( isset( $others[ $figure ] ) ? $others[ $figure ] : 0 );
 			}
 		}
@@ -137,6 +152,19 @@ final class Usage {
 		if ( $rows ) {
 			$this->trace->set( $this->root, array( 'wordpress.plugin.usage' => $rows ) );
 		}
+	}
+
+	/**
+	 * Return the key of a row.
+	 *
+	 * @param array $owner Attributes from Owner.
+	 * @return string
+	 */
+	private static function key( array $owner ) {
+		if ( isset( $owner['wordpress.plugin'] ) ) {
+			return 'plugin ' . $owner['wordpress.plugin'];
+		}
+		return isset( $owner['wordpress.theme'] ) ? 'theme ' . $owner['wordpress.theme'] : 'core ';
 	}
 
 	/**

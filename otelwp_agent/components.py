@@ -32,7 +32,7 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
         "resource",
         "wordpress",
     ),
-    Kind.EXPORTER: ("debug", "file", "jaeger", "managed", "otlp_grpc", "otlp_http", "zipkin"),
+    Kind.EXPORTER: ("debug", "file", "jaeger", "loadbalancing", "managed", "otlp_grpc", "otlp_http", "zipkin"),
     Kind.CONNECTOR: ("failover", "forward", "routing", "smart_routing"),
     Kind.EXTENSION: (
         "admin_api",

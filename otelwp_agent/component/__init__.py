@@ -20,6 +20,8 @@ forwards all buffered data before it returns.
 from __future__ import annotations
 
 from otelwp_agent.component.bases import (
+    Backend,
+    BackendGroup,
     Component,
     Connector,
     Consumer,
@@ -46,6 +48,8 @@ from otelwp_agent.component.settings import ComponentConfig, ExporterConfig, Rec
 from otelwp_agent.tier import Tier
 
 __all__ = [
+    "Backend",
+    "BackendGroup",
     "Carries",
     "Component",
     "ComponentConfig",

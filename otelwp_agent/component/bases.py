@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from otelwp_agent.component.context import Context
     from otelwp_agent.component.declarations import NeedsPlan
+    from otelwp_agent.component.settings import ExporterConfig
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.model.signal import Signal
     from otelwp_agent.routing.outlets import Outlets
@@ -169,6 +170,47 @@ class Exporter(Component):
         Returns the number of items that the backend rejected (OTLP's partial success): 0 if it accepted all of them.
         After `MalformedError` and `TooLargeError`, the caller splits the batch and sends the parts.
         """
+        raise NotImplementedError
+
+
+class Backend:
+    """One of the backends of a `BackendGroup`."""
+
+    __slots__ = ("exporter", "name", "users")
+
+    def __init__(self, name: str, exporter: Exporter) -> None:
+        """Describe the backend that `exporter` sends to; `name` is its endpoint."""
+        self.name = name
+        self.exporter = exporter
+        self.users = 0
+        """Number of senders, one for each signal, that hold or may get batches for it."""
+
+
+class BackendGroup(Exporter):
+    """An exporter that divides each batch among several backends, each with a queue of its own.
+
+    The pipeline sends with the exporters of `backends` (`sending.balanced`); `export` of the group is never called.
+    """
+
+    settings: ExporterConfig
+    """The queue and the retries of each backend."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.backends: dict[str, Backend] = {}
+        """The current backends, by name. A change replaces the map and calls `listeners`."""
+        self.listeners: list[Callable[[], None]] = []
+        """Functions to call after `backends` has changed."""
+
+    def divide(self, batch: Batch, names: Sequence[str]) -> list[tuple[str, Batch]]:
+        """Return the part of a batch for each of the backends in `names`, of which there is at least one.
+
+        Raises `MalformedError` if the batch cannot be read.
+        """
+        raise NotImplementedError
+
+    async def released(self, backend: Backend) -> None:
+        """Close a backend that is no longer in `backends` and has no more users."""
         raise NotImplementedError
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from otelwp_agent.config.document import Path
     from otelwp_agent.config.references import Capability
+    from otelwp_agent.model.signal import Signal
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,10 @@ class ComponentConfig(Block):
     def contradictions(self) -> Iterator[tuple[Path, str]]:
         """Yield settings that contradict others: their path below the component, and what is wrong."""
         yield from ()
+
+    def refuses(self, signal: Signal) -> str:  # noqa: ARG002 - for settings that do not apply to a signal
+        """Return why a component with these settings cannot accept a signal that its factory declares, "" if it can."""
+        return ""
 
     def encodes(self) -> Carries:
         """Return how far a component with these settings encodes its bodies, if its factory declares less.

@@ -27,6 +27,7 @@ from otelwp_agent.component import Carries, Context, Exporter, ExporterConfig, F
 from otelwp_agent.config import blocks
 from otelwp_agent.config.http_headers import is_header_name
 from otelwp_agent.config.types import ByteSize, Endpoint, Ignored, Secret
+from otelwp_agent.config.vendor_presets import VendorPreset, with_preset
 from otelwp_agent.errors import PermanentError
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.transport.http_client import HttpClient
@@ -50,6 +51,9 @@ def _has_unsendable(headers: Any) -> bool:  # noqa: ANN401 - as written
 class Config(ExporterConfig, blocks.HttpClient):
     """Settings of the OTLP/HTTP exporter."""
 
+    preset: VendorPreset | None = None
+    """Settings of a vendor: `endpoint`, the header with the key, and `max_request_size`. What is given here takes
+    precedence."""
     endpoint: blocks.HttpUrl | None = None
     """Base URL (`https://collector.example:4318`) or `unix:///path`."""
     traces_endpoint: blocks.HttpUrl | None = None
@@ -71,6 +75,11 @@ class Config(ExporterConfig, blocks.HttpClient):
     max_request_size: ByteSize = Field(MAX_REQUEST_SIZE, ge=1024)
     """Largest body, in protobuf and before compression; larger batches are split. Raise it if the backend accepts
     more."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_preset(cls, settings: Any) -> Any:  # noqa: ANN401 - any YAML value
+        return with_preset(settings)
 
     @model_validator(mode="after")
     def _has_endpoint(self) -> Config:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING
 
-from otelwp_agent.component import Component, Connector, Exporter, Extension, Kind, Processor, Receiver
+from otelwp_agent.component import BackendGroup, Component, Connector, Exporter, Extension, Kind, Processor, Receiver
 from otelwp_agent.component_errors import failure
 from otelwp_agent.config.references import Capability
 from otelwp_agent.errors import StartError
@@ -65,6 +65,8 @@ def _problem(kind: Kind, component: object, capabilities: Collection[Capability]
     for capability, contract in _CONTRACTS.items():
         if capability in capabilities and not isinstance(component, contract):
             return f"its factory declares {capability.name}, but it is not {contract.__name__}"
+    if isinstance(component, BackendGroup):
+        return ""  # its backends export
     method = _REQUIRED.get(kind)
     return "" if method is None else _method_problem(kind, component, method, getattr(base, method))
 

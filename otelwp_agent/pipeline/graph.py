@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from otelwp_agent.component import (
+    BackendGroup,
     Component,
     ComponentId,
     Connector,
@@ -31,11 +32,13 @@ from otelwp_agent.pipeline.building import build_component
 from otelwp_agent.pipeline.entry import PipelineHead
 from otelwp_agent.pipeline.graph_parts import GraphParts
 from otelwp_agent.pipeline.wiring import Wiring
-from otelwp_agent.sending.sender import Drained, Sender
+from otelwp_agent.sending.balanced import BalancedSender
+from otelwp_agent.sending.sender import Drained, Sender, SignalSender
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from otelwp_agent.component import Exporter
     from otelwp_agent.journal.records import ExporterRow
     from otelwp_agent.model.signal import Signal
     from otelwp_agent.pipeline.entry import ReceiverEntry
@@ -57,7 +60,7 @@ class Graph(GraphParts):
     fan_outs: Sequence[FanOut | ReceiverEntry] = ()
     """Stages that watch branches for isolation; `adopt` replaces them."""
     _before: Graph | None = None
-    _fresh: list[Component | Sender] = field(default_factory=list)
+    _fresh: list[Component | SignalSender] = field(default_factory=list)
 
     @classmethod
     def build(cls, plan: Plan, environment: Environment, before: Graph | None = None) -> Graph:
@@ -87,7 +90,7 @@ class Graph(GraphParts):
 
     async def start(self) -> None:
         """Start new components: extensions, exporters, connectors, processors, receivers. If one fails, stop them."""
-        started: list[Component | Sender] = []
+        started: list[Component | SignalSender] = []
         running = [self._before] if self._before is not None else []
         _feed_from_journal(*running, self)  # before a receiver listens
         try:
@@ -177,21 +180,33 @@ class Graph(GraphParts):
         if before is not None and key in before.senders and before.senders[key].exporter is exporter:
             self.senders[key] = before.senders[key]
             return
+        self.senders[key] = sender = self._new_sender(exporter, identifier, signal)
+        self._fresh.append(sender)
+
+    def _new_sender(self, exporter: Exporter, identifier: ComponentId, signal: Signal) -> SignalSender:
+        """Return a sender, which shares the circuit breakers with those of the exporter's other signals."""
+        before, keeps, letters = self._before, self.environment.intake is not None, self.environment.dead_letters
         known = [*self.senders.values(), *(before.senders.values() if before is not None else ())]
+        if isinstance(exporter, BackendGroup):
+            shared = (
+                sender.breakers
+                for sender in known
+                if isinstance(sender, BalancedSender) and sender.exporter is exporter
+            )
+            return BalancedSender(exporter, signal, keeps=keeps, dead_letters=letters, breakers=next(shared, None))
         config = self.plan.components[Kind.EXPORTER, identifier].config
         settings = config if isinstance(config, ExporterConfig) else _UNQUEUED
-        sender = Sender(
+        breakers = (sender.breaker for sender in known if isinstance(sender, Sender) and sender.exporter is exporter)
+        return Sender(
             exporter,
             signal,
             queue=settings.sending_queue,
             retry=settings.retry_on_failure,
             timeout=settings.attempt_timeout,
-            breaker=next((sender.breaker for sender in known if sender.exporter is exporter), None),
-            keeps=self.environment.intake is not None,
-            dead_letters=self.environment.dead_letters,
+            breaker=next(breakers, None),
+            keeps=keeps,
+            dead_letters=letters,
         )
-        self.senders[key] = sender
-        self._fresh.append(sender)
 
     def _keep_emptying(self) -> None:
         """Take the exporters that only send what they hold from the graph before, with their queues."""
@@ -250,11 +265,11 @@ class Graph(GraphParts):
         self._fresh.append(component)
         return component
 
-    async def _stop(self, part: Component | Sender, deadline: float, *, patient: bool) -> Drained:
+    async def _stop(self, part: Component | SignalSender, deadline: float, *, patient: bool) -> Drained:
         """Stop one part; log every failure, so that the others are stopped too."""
         log = _context(part).log
         try:
-            if isinstance(part, Sender):
+            if isinstance(part, SignalSender):
                 return await part.drain(deadline)
             async with asyncio.timeout(None if patient else max(0.01, deadline - self.environment.clock())):
                 await part.shutdown()
@@ -265,11 +280,11 @@ class Graph(GraphParts):
         return Drained(0, 0)
 
 
-def _context(part: Component | Sender) -> Context:
-    return part.exporter.context if isinstance(part, Sender) else part.context
+def _context(part: Component | SignalSender) -> Context:
+    return part.exporter.context if isinstance(part, SignalSender) else part.context
 
 
-def _name(part: Component | Sender) -> str:
+def _name(part: Component | SignalSender) -> str:
     context = _context(part)
     return f"{context.kind.value}/{context.id}"
 
@@ -283,11 +298,11 @@ def _feed_from_journal(*graphs: Graph) -> None:
     processors = [stage for graph in graphs for stage in graph.processors.values()]
     connectors = [connector for graph in graphs for connector in graph.connectors.values()]
     senders = [sender for graph in graphs for sender in graph.senders.values()]
-    readers: list[Processor | Connector | Sender] = [*processors, *connectors, *senders]
+    readers: list[Processor | Connector | SignalSender] = [*processors, *connectors, *senders]
     intake.switch(heads, (header for reader in readers for header in reader.headers))
 
 
-async def _shutdown_quietly(part: Component | Sender) -> None:
+async def _shutdown_quietly(part: Component | SignalSender) -> None:
     """Stop a part after a failed start, whose own error matters more."""
     log = _context(part).log
     try:

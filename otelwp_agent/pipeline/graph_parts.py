@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from otelwp_agent.pipeline.entry import PipelineHead
     from otelwp_agent.pipeline.environment import Environment
     from otelwp_agent.pipeline.plan_types import PipelinePlan, Plan
-    from otelwp_agent.sending.sender import Sender
+    from otelwp_agent.sending.sender import SignalSender
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ class GraphParts:
     environment: Environment
     extensions: dict[ComponentId, Extension] = field(default_factory=dict)
     exporters: dict[ComponentId, Exporter] = field(default_factory=dict)
-    senders: dict[tuple[ComponentId, Signal], Sender] = field(default_factory=dict)
+    senders: dict[tuple[ComponentId, Signal], SignalSender] = field(default_factory=dict)
     connectors: dict[ComponentId, Connector] = field(default_factory=dict)
     processors: dict[tuple[str, ComponentId], Processor] = field(default_factory=dict)
     receivers: dict[ComponentId, Receiver] = field(default_factory=dict)
@@ -51,18 +51,18 @@ class GraphParts:
         """Return the items that have been accepted and not settled, over all pipelines."""
         return sum(ledger.in_flight for head in self.heads.values() for ledger in head.ledgers.values())
 
-    def stop_order(self) -> list[Sequence[Component | Sender]]:
+    def stop_order(self) -> list[Sequence[Component | SignalSender]]:
         """Return every part in the order in which it stops; the parts of one rank stop together."""
-        ranks: list[Sequence[Component | Sender]] = [list(self.receivers.values())]
+        ranks: list[Sequence[Component | SignalSender]] = [list(self.receivers.values())]
         for pipeline in self._downstream_order():
             ranks += [[self.processors[pipeline.id, identifier]] for identifier in pipeline.processors]
         ranks += [list(self.connectors.values()), list(self.senders.values())]
         return [*ranks, list(self.exporters.values()), *self._extensions_by_reference()]
 
-    def _extensions_by_reference(self) -> list[Sequence[Component | Sender]]:
+    def _extensions_by_reference(self) -> list[Sequence[Component | SignalSender]]:
         """Return the extensions in ranks, each after those that refer to it."""
         left = dict(self.extensions)
-        ranks: list[Sequence[Component | Sender]] = []
+        ranks: list[Sequence[Component | SignalSender]] = []
         while left:
             referred = {each for one in left for each in self.plan.components[Kind.EXTENSION, one].references}
             rank = [one for one in left if one not in referred]

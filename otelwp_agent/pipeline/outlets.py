@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from otelwp_agent.model.signal import Signal
     from otelwp_agent.pipeline.graph_parts import GraphParts
     from otelwp_agent.pipeline.plan_types import PipelinePlan
-    from otelwp_agent.sending.sender import Sender
+    from otelwp_agent.sending.sender import SignalSender
 
 
 def outlets_behind(graph: GraphParts, connector: ComponentId) -> Mapping[Signal, Mapping[str, Outlets]]:
@@ -27,7 +27,7 @@ def outlets_behind(graph: GraphParts, connector: ComponentId) -> Mapping[Signal,
     return found
 
 
-def _senders(graph: GraphParts, pipeline: PipelinePlan) -> Iterator[Sender]:
+def _senders(graph: GraphParts, pipeline: PipelinePlan) -> Iterator[SignalSender]:
     """Yield the senders at the end of a pipeline, also behind its connectors. A plan has no cycles."""
     for identifier in pipeline.exporters:
         if not graph.is_connector(identifier):

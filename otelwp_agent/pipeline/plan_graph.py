@@ -82,6 +82,9 @@ class PlanGraph:
                 names = listing(sorted(signal.value for signal in able), "and")
                 message = f"{planned.kind.label} `{planned.id}` does not carry {pipeline.signal.value}, only {names}"
                 yield self.problem(message, pipeline, listed, planned.id)
+            elif reason := planned.config.refuses(pipeline.signal):
+                message = f"{planned.kind.label} `{planned.id}` does not carry {pipeline.signal.value}: {reason}"
+                yield self.problem(message, pipeline, listed, planned.id)
 
     def half_connectors(self) -> Iterator[Problem]:
         """Refuse connectors that have no source or no destination for a signal of their pipelines."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from otelwp_agent.pipeline.graph_parts import GraphParts
     from otelwp_agent.pipeline.plan_types import PipelinePlan
     from otelwp_agent.pipeline.tenant_plans import Variants
-    from otelwp_agent.sending.sender import Sender
+    from otelwp_agent.sending.sender import SignalSender
 
 
 class Wiring:
@@ -156,7 +156,7 @@ class Wiring:
         """Return a function that raises `Overloaded` early if the end of a pipeline without a buffer is full."""
         if isinstance(tail, Connector):
             return lambda: tail.admit(signal)
-        return cast("Sender | FanOut", tail).admit
+        return cast("SignalSender | FanOut", tail).admit
 
     def _fill(self, identifier: ComponentId, signal: Signal) -> Callable[[str], float]:
         """Return a function for the used share of an exporter's queue; for a connector, it decides."""

@@ -55,8 +55,12 @@ def divide(table: RoutingTable, signal: Signal, body: bytes, origin: Origin, *, 
     if not known:
         return [Routed(table.default, body, None)]
     if not any(each.open for each in known):
-        return _by_resource(table, signal, body, request, known)
-    return _by_item(table, signal, body, _Masks(table, signal, facts, whole_traces=whole_traces))
+        return by_resources(signal, body, request, [table.targets(each.mask) for each in known])
+    slices = parse(pb.Slices.FromString, body)
+    masks = _Masks(table, signal, facts, whole_traces=whole_traces)
+    for group in slices.resources:
+        masks.resource(group)
+    return by_items(signal, body, slices, masks.targets()) or [Routed(table.default, body, None)]
 
 
 def batch_of(batch: Batch, routed: Routed) -> Batch:
@@ -66,10 +70,8 @@ def batch_of(batch: Batch, routed: Routed) -> Batch:
     return batch.with_body(routed.body, len(routed.places), _shares(batch.shares, routed.places))
 
 
-def _by_resource(
-    table: RoutingTable, signal: Signal, body: bytes, request: pb.Resources, known: Sequence[ResourceMatch]
-) -> list[Routed]:
-    targets = [table.targets(each.mask) for each in known]
+def by_resources(signal: Signal, body: bytes, request: pb.Resources, targets: Sequence[Targets]) -> list[Routed]:
+    """Divide a request between its resources; `targets` are the destinations of each."""
     kinds = list(dict.fromkeys(targets))
     if len(kinds) == 1:
         return [Routed(kinds[0], body, None)]
@@ -126,14 +128,14 @@ class _Masks:
         return [table.targets(traces[trace] if trace else mask) for mask, trace in self.rows]
 
 
-def _by_item(table: RoutingTable, signal: Signal, body: bytes, masks: _Masks) -> list[Routed]:
-    request = parse(pb.Slices.FromString, body)
-    for group in request.resources:
-        masks.resource(group)
-    targets = masks.targets()
+def by_items(signal: Signal, body: bytes, request: pb.Slices, targets: Sequence[Targets]) -> list[Routed]:
+    """Divide a request between its items; `targets` are the destinations of each. Without items, return nothing.
+
+    `request` is consumed.
+    """
     kinds = list(dict.fromkeys(targets))
     if len(kinds) < 2:  # noqa: PLR2004 - nothing to divide
-        return [Routed(kinds[0] if kinds else table.default, body, None)]
+        return [Routed(kind, body, None) for kind in kinds]
     parts = {kind: _Part() for kind in kinds}
     start = item = 0
     for group in request.resources:

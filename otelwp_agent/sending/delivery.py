@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from otelwp_agent.sending.queued_batch import QueuedBatch
     from otelwp_agent.sending.watchers import Watchers
 
+    Elsewhere = Callable[[QueuedBatch], bool]
+    """Puts a batch into another queue if that is better than to retry it here; returns whether it has done so."""
+
 LETTER_INTERVAL = 1.0
 """Seconds until a journaled batch is sent again that was refused permanently and could not be kept as a dead letter."""
 _REJECTED = "the backend rejected them"
@@ -73,13 +76,14 @@ class Delivery:
         deliveries: Deliveries,
         watchers: Watchers,
         random: Callable[[], float],
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         """Send with `attempts` for the exporter with the id `exporter`, at most `max_bytes` (`None`: no limit) at once.
 
         `deliveries` counts the outcomes by tenant; failures are reported to `watchers`, which may move a batch.
 
         `journaled`: a journal keeps what is sent here, so what cannot be delivered or kept when the agent stops is not
-        lost. `throttled_by_tenant` is that of the exporter.
+        lost. `throttled_by_tenant` is that of the exporter. `elsewhere` is called with each batch whose attempt failed.
         """
         self._attempts = attempts
         self._metrics = metrics
@@ -96,6 +100,7 @@ class Delivery:
         self._deliveries = deliveries
         self._watchers = watchers
         self._random = random
+        self._elsewhere = elsewhere
 
     async def send(self, entry: QueuedBatch, permit: Permit) -> None:
         """Send a batch once and handle the outcome. Any error but `CancelledError` is logged and drops the batch."""
@@ -160,6 +165,8 @@ class Delivery:
         wait = self._backoff(entry, started).next_wait(now, error.retry_after)
         if wait is None:
             self._drop(entry, "retries_exhausted", error)
+        elif self._elsewhere is not None and self._elsewhere(entry):
+            self._queue.forget(entry)
         else:
             self._queue.put_off(entry, now if self._dispatcher.draining else now + wait)
 

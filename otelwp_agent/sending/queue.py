@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.sending.concurrency import Concurrency
     from otelwp_agent.sending.queued_batch import MalformedSearch, TenantQueue
+    from otelwp_agent.sending.retry import Backoff
 
 SHARE_BYTES = 200
 """Memory that one share of a batch holds beside the body: its receipt, a pair and a place in a list (CPython 3.11)."""
@@ -121,9 +122,10 @@ class SendingQueue:
         """Return why `put` would refuse the batch now, or `None`."""
         return self._refusal(self._entry(batch, self._tenants.of(batch.origin.tenant)))
 
-    def put(self, batch: Batch) -> None:
-        """Append a batch, or raise `Overloaded`."""
+    def put(self, batch: Batch, backoff: Backoff | None = None) -> None:
+        """Append a batch, or raise `Overloaded`. `backoff` is set if it was tried before, in another queue."""
         entry = self._entry(batch, self._tenants.of(batch.origin.tenant))
+        entry.backoff = backoff
         if not batch.admitted:
             refusal = self._refusal(entry)
             if refusal is not None:
@@ -183,7 +185,6 @@ class SendingQueue:
         After the first batch of a tenant that is not accepted, the later ones of this tenant are not offered.
         """
         stopped: set[TenantQueue] = set()
-        moved: list[QueuedBatch] = []
 
         def goes(entry: QueuedBatch) -> bool:
             if entry.tenant_queue in stopped or not belongs(entry.batch):
@@ -191,8 +192,19 @@ class SendingQueue:
             if not forward(entry.batch):
                 stopped.add(entry.tenant_queue)
                 return False
-            moved.append(entry)
             return True
+
+        self.withdraw(goes)
+
+    def withdraw(self, accept: Callable[[QueuedBatch], bool]) -> None:
+        """Offer all waiting batches to `accept`, and remove those that it accepts."""
+        moved: list[QueuedBatch] = []
+
+        def goes(entry: QueuedBatch) -> bool:
+            accepted = accept(entry)
+            if accepted:
+                moved.append(entry)
+            return accepted
 
         for tenant_queue in tuple(self._tenants):
             for entry in self._tenants.remove_all(tenant_queue):

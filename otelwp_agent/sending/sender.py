@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random as chance
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
     from otelwp_agent.model.signal import Signal
     from otelwp_agent.routing.outlets import SendWatcher
     from otelwp_agent.sending.breaker import Breaker
-    from otelwp_agent.sending.delivery import DeadLetters
+    from otelwp_agent.sending.delivery import DeadLetters, Elsewhere
+    from otelwp_agent.sending.retry import Backoff
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,95 @@ class Drained:
     kept: int = 0
 
 
-class Sender:
+class SignalSender(ABC):
+    """Accepts batches of one signal for `exporter` and sends them. Call it from the thread of the event loop only."""
+
+    exporter: Exporter
+    signal: Signal
+
+    @property
+    @abstractmethod
+    def headers(self) -> Sequence[str]:
+        """The client headers that are read of its batches."""
+
+    @property
+    @abstractmethod
+    def holds(self) -> bool:
+        """Whether it holds a batch."""
+
+    @property
+    @abstractmethod
+    def blocked_until(self) -> float:
+        """Time before which nothing is sent; infinity while one attempt tests whether the backend works."""
+
+    @property
+    @abstractmethod
+    def broken(self) -> bool:
+        """Whether nothing is sent because attempts have failed."""
+
+    @property
+    @abstractmethod
+    def backlog(self) -> int:
+        """Number of batches in its queues, including those being sent."""
+
+    @abstractmethod
+    def watch(self, watcher: SendWatcher) -> None:
+        """Report the results of attempts to `watcher`, too."""
+
+    @abstractmethod
+    def unwatch(self, watcher: SendWatcher) -> None:
+        """Stop reporting to `watcher`."""
+
+    @abstractmethod
+    def move(self, pipeline: str, forward: Callable[[Batch], bool]) -> None:
+        """Offer the waiting batches of `pipeline` to `forward`; release those for which it returns `True`."""
+
+    @abstractmethod
+    def fill(self, tenant: str) -> float:
+        """Return the share of the capacity for a tenant that is used, from 0 to 1."""
+
+    @abstractmethod
+    def admit(self) -> None:
+        """Raise `Overloaded` if `consume` would refuse any batch."""
+
+    @abstractmethod
+    def refusal(self, batch: Batch) -> RetryableError | None:
+        """Return why `consume` would refuse the batch now, or `None`."""
+
+    @abstractmethod
+    def consume(self, batch: Batch) -> None:
+        """Queue the batch, or raise `Overloaded`. Before `start`, batches wait."""
+
+    @abstractmethod
+    def resent(self, items: int, reason: str) -> None:
+        """Count the items of a dead letter of this exporter, which `consume` accepted, as in flight again."""
+
+    @abstractmethod
+    def rewired(self) -> None:
+        """Let every stage that waits for capacity offer again: a reload may have changed where it forwards to."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Start to send."""
+
+    @abstractmethod
+    async def drain(self, deadline: float) -> Drained:
+        """Accept nothing more, send what is queued until `deadline` (on the context's clock), abandon the rest."""
+
+    async def shutdown(self) -> None:
+        """Stop at once: abandon what is queued."""
+        await self.drain(self.exporter.context.clock())
+
+    @abstractmethod
+    def health(self) -> ComponentHealth:
+        """Return the exporter's state."""
+
+    @abstractmethod
+    def line(self) -> LedgerLine:
+        """Return its ledger."""
+
+
+class Sender(SignalSender):
     """Sends batches of one signal through `exporter`. Call it from the thread of the event loop only."""
 
     def __init__(  # noqa: PLR0913 - each is a section of the exporter's configuration, or shared with other senders
@@ -70,11 +160,15 @@ class Sender:
         keeps: bool = False,
         dead_letters: DeadLetters | None = None,
         random: Callable[[], float] = chance.random,
+        account: str = "",
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         """Wrap `exporter`; one try takes at most `timeout` seconds (0: no limit).
 
         `breaker` is the exporter's, shared with its senders of other signals. `keeps`: a journal keeps what is sent
-        here, so retries have no end unless the configuration sets one.
+        here, so retries have no end unless the configuration sets one. `account` is the id under which deliveries and
+        dead letters are recorded, by default that of the exporter. `elsewhere` is called with each batch whose attempt
+        failed, and may put it into the queue of another sender (`put_moved`).
         """
         context = exporter.context
         clock = self._clock = context.clock
@@ -105,7 +199,7 @@ class Sender:
             breaker=self.breaker,
             dispatcher=self._dispatcher,
             clock=clock,
-            exporter=self._id,
+            exporter=account or self._id,
             retry=retry.model_copy(update={"max_elapsed_time": 0.0}) if endless else retry,
             max_bytes=min(limits, default=None),
             journaled=keeps,
@@ -114,6 +208,7 @@ class Sender:
             deliveries=context.deliveries,
             watchers=self._watchers,
             random=random,
+            elsewhere=elsewhere,
         )
 
     @property
@@ -181,6 +276,16 @@ class Sender:
         else:
             self._batcher.consume(batch)
 
+    def put_moved(self, batch: Batch, backoff: Backoff | None) -> None:
+        """Queue a batch that another sender had accepted, even beyond the capacity; `backoff` if it was tried there."""
+        batch.admitted = True
+        self._queue.put(batch, backoff)
+        self._dispatcher.wake()
+
+    def withdraw(self, accept: Elsewhere) -> None:
+        """Offer all batches that wait in the queue to `accept`, and remove those that it accepts."""
+        self._queue.withdraw(accept)
+
     def resent(self, items: int, reason: str) -> None:
         """Count the items of a dead letter of this exporter, which `consume` accepted, as in flight again."""
         self._metrics.resent(items, reason)
@@ -215,10 +320,6 @@ class Sender:
         self._dispatcher.close()
         metrics.close()
         return Drained(metrics.delivered - delivered, metrics.left - left, metrics.kept - kept)
-
-    async def shutdown(self) -> None:
-        """Stop at once: abandon what is queued."""
-        await self.drain(self._clock())
 
     def health(self) -> ComponentHealth:
         """Return the exporter's state: unhealthy from a failed try to the next that succeeds."""

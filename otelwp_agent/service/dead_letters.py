@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from otelwp_agent.dead_letters.sink import DeadLetterFile
     from otelwp_agent.model.signal import Signal
     from otelwp_agent.pipeline.graph import Graph
-    from otelwp_agent.sending.sender import Sender
+    from otelwp_agent.sending.sender import SignalSender
     from otelwp_agent.service.control import Control
     from otelwp_agent.transport.http_messages import Request, Response
 
@@ -135,7 +135,7 @@ class DeadLetterRoutes:
                 "dead letters resent", delivered=progress.delivered, refused=progress.refused, kept=progress.kept
             )
 
-    def _sender(self, name: str, signal: Signal) -> Sender | None:
+    def _sender(self, name: str, signal: Signal) -> SignalSender | None:
         senders = self._graph().senders.items()
         return next((sender for (id_, of), sender in senders if of is signal and str(id_) == name), None)
 

@@ -5,7 +5,14 @@ import random
 
 import pytest
 
-SHARES = {"test_bytes": 0.05, "test_kill": 0.25, "test_disk": 0.1, "test_branches": 0.1, "test_sealed": 0.25}
+SHARES = {
+    "test_bytes": 0.05,
+    "test_kill": 0.25,
+    "test_disk": 0.1,
+    "test_branches": 0.1,
+    "test_sealed": 0.25,
+    "test_balancing": 0,
+}
 """The part of `CHAOS_SECONDS` that one test of a file may spend on its load."""
 
 

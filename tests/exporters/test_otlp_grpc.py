@@ -13,18 +13,18 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
-from pydantic import ValidationError
 
 from otelwp_agent.component import ComponentId, Context, Kind
 from otelwp_agent.components import Catalog
 from otelwp_agent.errors import RetryableError, TooLargeError
-from otelwp_agent.exporters.otlp_grpc import FACTORY, MAX_REQUEST_SIZE, Config
+from otelwp_agent.exporters.otlp_grpc import FACTORY, Config
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.messages import request_class
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.telemetry.metrics import Registry
 from otelwp_agent.transport.grpc_runtime import aio
+from otelwp_agent.transport.otlp_grpc_settings import MAX_REQUEST_SIZE
 
 ANSWERS = {
     Signal.TRACES: (ExportTraceServiceResponse, "rejected_spans"),
@@ -145,17 +145,6 @@ async def test_shutdown_works_before_start_and_twice():
     await exporter.start()
     await exporter.shutdown()
     await exporter.shutdown()
-
-
-def test_what_grpc_cannot_honour_is_a_configuration_error():
-    with pytest.raises(ValidationError, match="gRPC cannot refuse"):
-        Config(endpoint="127.0.0.1:1", tls={"min_version": "1.3"})
-
-
-def test_what_is_stricter_than_asked_is_no_error():
-    tls = Config(endpoint="127.0.0.1:1", tls={"insecure_skip_verify": True, "max_version": "1.2"}).tls
-    assert tls.insecure_skip_verify is False
-    assert tls.max_version is None
 
 
 def test_its_old_name():

@@ -32,7 +32,7 @@ ENABLED = {
     },
     Tier.PRO: {
         Kind.PROCESSOR: {"adaptive_sampling", "batch", "compression"},
-        Kind.EXPORTER: {"otlp_grpc", "otlp_http"},
+        Kind.EXPORTER: {"loadbalancing", "otlp_grpc", "otlp_http"},
         Kind.EXTENSION: {"remote_sampling"},
     },
     Tier.ENTERPRISE: {

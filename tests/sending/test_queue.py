@@ -331,3 +331,34 @@ def test_a_small_queue_is_not_full_as_long_as_one_unit_or_byte_fits():
 
 def test_the_capacity_names_the_exporter():
     assert a_queue().space.owner == "otlp_http/x"
+
+
+def test_withdraws_what_another_queue_accepts_and_keeps_the_order_of_the_rest():
+    queue = a_queue()
+    batches = [a_batch(number) for number in range(1, 6)]
+    for batch in batches:
+        queue.put(batch)
+    queue.put_off(taken(queue), 10.0)  # the batch of one item
+    sent = taken(queue)  # the batch of two items
+    moved = []
+
+    def accept(entry):
+        if entry.batch.items in {1, 4}:
+            moved.append(entry.batch)
+            return True
+        return False
+
+    queue.withdraw(accept)
+    assert moved == [batches[3], batches[0]]
+    assert (queue.items, queue.taken, len(queue)) == (10, 10, 2)
+    assert [taken(queue).batch for _ in range(2)] == [batches[2], batches[4]]
+    queue.forget(sent)
+    assert (queue.items, queue.taken) == (8, 8)
+    assert sent.released
+
+
+def test_a_batch_that_moves_in_keeps_its_backoff():
+    queue, backoff = a_queue(), object()
+    queue.put(a_batch(), backoff)
+    queue.put(a_batch())
+    assert [taken(queue).backoff for _ in range(2)] == [backoff, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Protocol, cast
 
-from otelwp_agent.component import Carries, Exporter, Kind, Reads
+from otelwp_agent.component import BackendGroup, Carries, Exporter, Kind, Reads
 from otelwp_agent.errors import ConsumeError, MalformedError, Overloaded, PermanentError, RetryableError
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Outcome, Receipt
@@ -166,8 +166,16 @@ async def an_exporter_never_settles(subject: Subject) -> None:
     The queue before the exporter settles them, according to the result or the exception of `export`.
     """
     component, _ = subject.build()
-    exporter = cast("Exporter", component)
-    await exporter.start()
+    await component.start()
+    exporters = [cast("Exporter", component)]
+    if isinstance(component, BackendGroup):
+        exporters = [backend.exporter for backend in component.backends.values()]
+    for exporter in exporters:
+        await _export_all(subject, exporter)
+    await component.shutdown()
+
+
+async def _export_all(subject: Subject, exporter: Exporter) -> None:
     for signal in subject.signals():
         for batch in subject.batches(signal):
             with contextlib.suppress(PermanentError, RetryableError):
@@ -175,7 +183,6 @@ async def an_exporter_never_settles(subject: Subject) -> None:
                 require(rejected in {0, None}, f"`export` returned {rejected!r} though nothing rejected the batch")
             pending = sum(receipt.pending for receipt, _ in batch.shares)
             require(pending == batch.items, f"it settled {batch.items - pending} of {batch.items} {signal.items}")
-    await exporter.shutdown()
 
 
 async def _started(subject: Subject) -> tuple[Stage, Catcher]:

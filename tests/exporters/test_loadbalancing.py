@@ -14,7 +14,8 @@ from otelwp_agent.components import Catalog
 from otelwp_agent.config.load import load
 from otelwp_agent.config.types import Endpoint
 from otelwp_agent.errors import ConfigError
-from otelwp_agent.exporters.loadbalancing import Config, LoadBalancing, with_port
+from otelwp_agent.exporters.loadbalancing import Config, LoadBalancing
+from otelwp_agent.exporters.loadbalancing.resolvers import with_port
 from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal

@@ -41,8 +41,7 @@ class Keys(ServerAuthenticator):
 
     def authenticate(self, headers, peer, certificate):
         del peer, certificate
-        tenant = headers.get("x-api-key")
-        if not tenant:
+        if not (tenant := headers.get("x-api-key")):
             raise UnauthenticatedError("ApiKey")
         return Client(tenant, limits=LIMITS)
 

@@ -1,8 +1,6 @@
 """Authentication and limits of an HTTP server, which its gate decides."""
 
 import asyncio
-import ssl
-from pathlib import Path
 
 import pytest
 import structlog
@@ -18,9 +16,8 @@ from otelwp_agent.transport import http_session
 from otelwp_agent.transport.http_heads import REFUSED_HEADS
 from otelwp_agent.transport.http_messages import Response, Route
 from otelwp_agent.transport.http_server import MAX_RENDERED, HttpServer
-from tests.kit.certificates import Authority
-from tests.kit.gates import Keys, Limiter, Names, gate, shop
-from tests.kit.http_site import OK, Client, Site, post
+from tests.kit.gates import Keys, Limiter, gate, shop
+from tests.kit.http_site import OK, Site, post
 
 KEY = "X-API-Key: right\r\n"
 
@@ -310,67 +307,6 @@ async def test_a_bug_in_a_limiter_is_answered_with_500():
     async with Site(gate=gate(None, limiter)) as site:
         ((status, _, _),) = await answers(site, post(b"1"))
         assert (status, limiter.in_progress, site.requests) == (500, 0, [])
-
-
-async def test_the_certificate_of_a_client_decides(tmp_path):
-    authority = Authority(tmp_path)
-    own, shop_pair, other = authority.sign(), authority.sign("shop", file="shop"), authority.sign("other", file="other")
-    names = Names(shop=shop())
-    tls = {"cert_file": own.cert_file, "key_file": own.key_file, "client_ca_file": authority.ca_file}
-    async with Site(gate=gate(names), tls=tls) as site:
-
-        async def status(pair):
-            context = ssl.create_default_context(cafile=authority.ca_file)
-            context.load_cert_chain(pair.cert_file, pair.key_file)
-            streams = await asyncio.open_connection("localhost", site.server.port, ssl=context)
-            client = Client(*streams)
-            client.send(post(b"b"))
-            client.send(post(b"b"))
-            found = [(await client.answer())[0] for _ in range(2)]
-            await client.close()
-            return found
-
-        assert await status(shop_pair) == [200, 200]
-        assert await status(other) == [401, 401], "the same head on another connection"
-        assert await status(shop_pair) == [200, 200]
-    assert [certificate.common_name for _, certificate in names.asked] == ["shop", "other", "other", "shop"]
-    assert "localhost" in names.asked[0][1].alternative_names
-
-
-async def test_connections_end_when_the_authorities_of_clients_change(tmp_path):
-    """The certificate of an open connection may be of an authority that was removed."""
-    (tmp_path / "other").mkdir()
-    authority, after = Authority(tmp_path), Authority(tmp_path / "other")
-    own, pair, trusted = authority.sign(), authority.sign("shop", file="shop"), tmp_path / "trusted.pem"
-    trusted.write_bytes(Path(authority.ca_file).read_bytes())
-    tls = {"cert_file": own.cert_file, "key_file": own.key_file, "client_ca_file": str(trusted)}
-    late = asyncio.get_running_loop().create_future()
-    answers = iter([OK, OK, late])
-    async with Site({"/v1/traces": Route(lambda _: next(answers))}, tls=tls) as site:
-        context = ssl.create_default_context(cafile=authority.ca_file)
-        context.load_cert_chain(pair.cert_file, pair.key_file)
-
-        async def connect():
-            return Client(*await asyncio.open_connection("localhost", site.server.port, ssl=context))
-
-        idle, busy = await connect(), await connect()
-        for client in (idle, busy):
-            client.send(post(b"b"))
-            assert (await client.answer())[0] == 200
-        site.server.reload_tls()
-        busy.send(post(b"b"))
-        await until(lambda: busy_requests(site))
-        trusted.write_bytes(Path(after.ca_file).read_bytes())
-        site.server.reload_tls()
-        assert await idle.closed()
-        late.set_result(OK)
-        status, headers, _ = await busy.answer()
-        assert (status, headers["connection"]) == (200, "close")
-        assert await busy.closed()
-
-
-def busy_requests(site):
-    return [session for session in site.server.sessions if session.blocked]
 
 
 async def test_a_server_with_settings_for_a_gate_does_not_start_without_one():

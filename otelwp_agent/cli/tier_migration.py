@@ -168,7 +168,9 @@ class _Edit:
             value = _field(value, part)
         holder, name = _value(self._root, path[:-1]), path[-1]
         if _value(holder, (name,)) is None:
-            raise ConfigError([Problem("its value is not in this file: write it here, then repeat the command", show_path(path))])
+            raise ConfigError(
+                [Problem("its value is not in this file: write it here, then repeat the command", show_path(path))]
+            )
         if isinstance(value, str | int | float):
             holder[name] = int(value) if isinstance(value, float) and value.is_integer() else value
         else:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from otelwp_agent.limiting.addresses import peer_key
 
 if TYPE_CHECKING:
     import asyncio
+    import ssl
     from collections.abc import Iterator
+
+Trust = Callable[["ssl.SSLObject | None"], bool]
+"""Returns whether the certificate of a client is trusted."""
 
 
 class Connection(Protocol):

@@ -13,13 +13,11 @@ from otelwp_agent.transport.connections import Connection
 from otelwp_agent.transport.gate import Caller
 
 if TYPE_CHECKING:
-    import ssl
-
     import structlog
 
     from otelwp_agent.config import blocks
     from otelwp_agent.transport.authentication import PeerCertificate
-    from otelwp_agent.transport.connections import Connections
+    from otelwp_agent.transport.connections import Connections, Trust
     from otelwp_agent.transport.decoding import Decoding
     from otelwp_agent.transport.gate import Gate
     from otelwp_agent.transport.grpc_peers import CallsPerPeer
@@ -39,8 +37,8 @@ class GrpcConnection(Connection, Protocol):
     server: GrpcOwner
     """The server that it belongs to; a reload replaces it."""
 
-    def ssl_object(self) -> ssl.SSLObject | None:
-        """Return the state of TLS; `None` without TLS and before the end of the handshake."""
+    def verify_again(self, trusts: Trust) -> None:
+        """End the connection after the work in progress if the client's certificate is not trusted any more."""
 
     def moved(self) -> None:
         """Note that `server` was replaced."""

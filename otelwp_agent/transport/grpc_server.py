@@ -141,8 +141,7 @@ class GrpcServer:
             return
         if self._tls.reload():
             for connection in list(self.sessions):
-                if not self._tls.trusts(connection.ssl_object()):
-                    connection.drain()
+                connection.verify_again(self._tls.trusts)
 
     def session_ended(self, session: GrpcConnection) -> None:
         """Stop counting a connection, and wake up `shutdown` if it waits."""

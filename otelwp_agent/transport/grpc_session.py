@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import ssl
 
     from otelwp_agent.transport.authentication import PeerCertificate
+    from otelwp_agent.transport.connections import Trust
     from otelwp_agent.transport.grpc_owner import GrpcOwner
     from otelwp_agent.transport.http2.request_heads import RequestHead
     from otelwp_agent.transport.http2.streams import Stream
@@ -213,6 +214,11 @@ class GrpcSession(asyncio.BufferedProtocol):
             return
         self.old_at = self.server.now + self.server.timeouts.age_grace
         self.drain()
+
+    def verify_again(self, trusts: Trust) -> None:
+        """End the connection after the work in progress if the client's certificate is not trusted any more."""
+        if not trusts(self.ssl_object()):
+            self.drain()
 
     def drain(self) -> None:
         """Let the client finish its calls, and close the connection after them."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import asyncio
     import ssl
 
+    from otelwp_agent.transport.connections import Trust
     from otelwp_agent.transport.http_heads import RequestPlan
     from otelwp_agent.transport.http_session_owner import HttpSessionOwner
 
@@ -172,6 +173,11 @@ class ConnectionLifetime(Flow):
         self.old_at = math.inf
         if not (self._busy or self._backlog):
             self._close()
+
+    def verify_again(self, trusts: Trust) -> None:
+        """End the connection after the work in progress if the client's certificate is not trusted any more."""
+        if not trusts(self.ssl_object()):
+            self.drain()
 
     def drain(self) -> None:
         """Close now if no request is in progress; otherwise after the response."""

@@ -218,8 +218,7 @@ class HttpServer:
             return
         if self._tls.reload():
             for connection in list(self.sessions):
-                if not self._tls.trusts(connection.ssl_object()):
-                    connection.drain()
+                connection.verify_again(self._tls.trusts)
 
     def plan(self, parsed: ParsedHead) -> RequestPlan:
         """Decide from its head how to handle a request."""

@@ -11,7 +11,6 @@ from otelwp_agent.transport.connections import Connection
 
 if TYPE_CHECKING:
     import asyncio
-    import ssl
     from collections.abc import Callable
 
     import structlog
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from otelwp_agent.config import blocks
     from otelwp_agent.errors import ConsumeError
     from otelwp_agent.limiting.gcra import Gcra, Rate
-    from otelwp_agent.transport.connections import Connections
+    from otelwp_agent.transport.connections import Connections, Trust
     from otelwp_agent.transport.gate import Gate
     from otelwp_agent.transport.http_arrivals import Arrivals
     from otelwp_agent.transport.http_heads import HeadCache, ParsedHead, RequestPlan
@@ -34,8 +33,8 @@ class OwnedConnection(Connection, Protocol):
     server: HttpSessionOwner
     """The server that it belongs to; a reload replaces it."""
 
-    def ssl_object(self) -> ssl.SSLObject | None:
-        """Return the state of TLS; `None` without TLS and before the end of the handshake."""
+    def verify_again(self, trusts: Trust) -> None:
+        """End the connection after the work in progress if the client's certificate is not trusted any more."""
 
 
 class HttpSessionOwner(Protocol):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     import structlog
 
+    from otelwp_agent.transport.connections import Trust
+
 ACCEPTED_PER_TURN = 100
 """Maximum number of connections accepted before the loop handles other events."""
 PAUSE = 1.0
@@ -80,14 +82,14 @@ class TlsAcceptor:
 class Handshake:
     """A connection until its TLS handshake is complete; then a `Session` replaces it."""
 
-    __slots__ = ("_session", "_socket", "_started", "_task", "deadline", "old_at", "peer", "server")
+    __slots__ = ("_session", "_socket", "_started", "_task", "_trusts", "deadline", "old_at", "peer", "server")
 
     def __init__(
         self,
         server: Any,  # noqa: ANN401 - the owner of one kind of session
         connection: socket.socket,
         peer: str,
-        session: Callable[[Handshake], asyncio.BaseProtocol],
+        session: Callable[[Handshake], Any],
     ) -> None:
         """Own `connection`, which was accepted for `server` from the address `peer`; `session` makes its session."""
         self.server = server
@@ -98,6 +100,7 @@ class Handshake:
         self._socket = connection
         self._started = False
         self._task: asyncio.Task[None] | None = None
+        self._trusts: Trust | None = None
 
     def begin(self, context: ssl.SSLContext) -> None:
         """Count the connection and start the handshake, or close the connection.
@@ -121,9 +124,9 @@ class Handshake:
     def grow_old(self) -> None:
         """Do nothing: the age of a connection begins after its handshake."""
 
-    def ssl_object(self) -> ssl.SSLObject | None:
-        """Return `None`: the handshake has not ended."""
-        return None
+    def verify_again(self, trusts: Trust) -> None:
+        """Ask `trusts` about the client's certificate at the end of the handshake, which may have begun before."""
+        self._trusts = trusts
 
     def drain(self) -> None:
         """Close the connection: no request has arrived."""
@@ -145,7 +148,9 @@ class Handshake:
         self._started = True
         loop = asyncio.get_running_loop()
         try:
-            await loop.connect_accepted_socket(lambda: self._session(self), self._socket, ssl=context)
+            _, session = await loop.connect_accepted_socket(lambda: self._session(self), self._socket, ssl=context)
+            if self._trusts is not None:
+                session.verify_again(self._trusts)
         except OSError:  # TLS errors are OSErrors, also the error of a client that disconnects
             self.server.on_refused("tls_handshake")
         finally:

@@ -50,7 +50,18 @@ def call(url, token, body=None):
 def test_a_plugin_is_registered_controlled_and_observed(tmp_path):
     url = f"sqlite:///{tmp_path}/control.db"
     cli(url, "control", "migrate")
-    cli(url, "tenants", "create", "acme", "--name", "My Shop", "--attribute", "email=merchant@shop.example")
+    cli(
+        url,
+        "tenants",
+        "create",
+        "acme",
+        "--plan",
+        "enterprise",
+        "--name",
+        "My Shop",
+        "--attribute",
+        "email=merchant@shop.example",
+    )
     key = cli(url, "api-keys", "create", "acme", "--scope", "heartbeat")["key"]
     token = cli(url, "operators", "add", "ops", "--role", "operator")["token"]
     with Agent(CONFIG.format(url=url, folder=tmp_path), tmp_path) as agent:

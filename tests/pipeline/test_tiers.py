@@ -36,6 +36,7 @@ ENABLED = {
         Kind.EXTENSION: {"remote_sampling"},
     },
     Tier.ENTERPRISE: {
+        Kind.RECEIVER: {"heartbeat"},
         Kind.PROCESSOR: {"encryption"},
         Kind.EXPORTER: {"managed"},
         Kind.CONNECTOR: {"failover", "routing", "smart_routing"},
@@ -44,6 +45,7 @@ ENABLED = {
             "api_key",
             "control_store",
             "delivery_statements",
+            "fleet",
             "license_server",
             "oidc",
             "rate_limiter",

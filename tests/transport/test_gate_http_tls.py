@@ -1,8 +1,11 @@
 """Certificates of clients, which the gate of an HTTP server decides about."""
 
 import asyncio
+import contextlib
 import ssl
 from pathlib import Path
+
+import pytest
 
 from otelwp_agent.transport.http_messages import Route
 from tests.kit.certificates import Authority
@@ -71,6 +74,57 @@ async def test_connections_end_when_the_authorities_of_clients_change(tmp_path):
         status, headers, _ = await busy.answer()
         assert (status, headers["connection"]) == (200, "close")
         assert await busy.closed()
+
+
+@pytest.mark.parametrize("removed", [False, True])
+async def test_a_handshake_in_progress_is_not_disturbed_unless_its_authority_is_removed(tmp_path, removed):
+    (tmp_path / "other").mkdir()
+    kept, gone = Authority(tmp_path), Authority(tmp_path / "other")
+    own, trusted = kept.sign(), tmp_path / "trusted.pem"
+    pair = (gone if removed else kept).sign("shop", file="shop")
+    trusted.write_bytes(Path(kept.ca_file).read_bytes() + Path(gone.ca_file).read_bytes())
+    tls = {"cert_file": own.cert_file, "key_file": own.key_file, "client_ca_file": str(trusted)}
+    async with Site(tls=tls) as site:
+        context = ssl.create_default_context(cafile=kept.ca_file)
+        context.load_cert_chain(pair.cert_file, pair.key_file)
+        received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = context.wrap_bio(received, sent, server_hostname="localhost")
+        reader, writer = await asyncio.open_connection("localhost", site.server.port)
+
+        def shake_hands():
+            with contextlib.suppress(ssl.SSLWantReadError):
+                client.do_handshake()
+            writer.write(sent.read())
+
+        shake_hands()
+        received.write(await reader.read(65536))  # The server has chosen its authorities.
+        trusted.write_bytes(Path(kept.ca_file).read_bytes())
+        site.server.reload_tls()
+        shake_hands()
+        if not removed:
+            client.write(post(b"b"))
+            writer.write(sent.read())
+            await until(lambda: site.requests)
+        else:
+            assert await ended(client, reader, received)
+            with contextlib.suppress(ssl.SSLError):
+                client.unwrap()
+            writer.write(sent.read())
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        assert len(site.requests) == (0 if removed else 1)
+
+
+async def ended(client, reader, received):
+    """Wait until the server says that it closes the connection."""
+    async with asyncio.timeout(60):
+        while data := await reader.read(65536):
+            received.write(data)
+            with contextlib.suppress(ssl.SSLWantReadError):
+                if not client.read():
+                    return True
+    return True
 
 
 def busy_requests(site):

@@ -31,7 +31,9 @@ def values(attributes):
         kind = attribute.value.WhichOneof("value")
         value = getattr(attribute.value, kind)
         if kind == "array_value":
-            value = json.dumps([getattr(each, each.WhichOneof("value")) for each in value.values])
+            value = json.dumps(
+                [getattr(each, each.WhichOneof("value")) for each in value.values], separators=(",", ":")
+            )
         found[attribute.key] = value
     return found
 

@@ -200,7 +200,10 @@ async def as_fast_as_possible(port: int, requests: list[bytes]) -> dict[bytes, i
 
 
 def cost(server: Process, port: int, requests: list[bytes], status: bytes) -> float:
-    """Return the CPU microseconds of the server for each request; nearly all of them must be answered with `status`."""
+    """Return the CPU time of the server for each request in microseconds.
+
+    Raises `RuntimeError` if less than 95 % of the requests have the answer `status`.
+    """
     before = server.cpu_seconds()
     statuses = uvloop.run(as_fast_as_possible(port, requests))
     if statuses[status] < 0.95 * len(requests):
@@ -301,7 +304,7 @@ def run(folder: Path, sink_port: int, cores: Cores, options: argparse.Namespace)
 def response_times(
     port: int, flooded: list[tuple[float, float]]
 ) -> tuple[list[tuple[float, float, int]], dict[int, int], float]:
-    """Return the answers to the others, the number of answers to the flood by status, and the time of the beginning."""
+    """Return the answers to the other tenants, the number of answers to the flood by status, and the start time."""
     results: Results = multiprocessing.SimpleQueue()
     began = time.perf_counter() + 3  # the senders connect first
     process = multiprocessing.Process(target=_flood, args=(port, began, flooded, results))

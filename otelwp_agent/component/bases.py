@@ -67,7 +67,7 @@ class ConnectorSink(ReceiverSink, Protocol):
     """The entry of some pipelines that a connector feeds, for one signal."""
 
     def transfer(self, batch: Batch) -> None:
-        """Accept a batch that another pipeline of the connector has accepted and gives up, with its receipts.
+        """Accept a batch, with its receipts, that the connector moves here from another of its pipelines.
 
         Raises `ConsumeError` with nothing changed if it is not accepted.
         """

@@ -34,7 +34,7 @@ class _Vendor:
     endpoints: Mapping[str, str] = field(default_factory=dict)
     """The endpoint of each region, the default region first."""
     endpoint: str = ""
-    """The endpoint of any `{region}`, if the vendor has many. Without both, each customer has an own endpoint."""
+    """The endpoint of any `{region}`, if the vendor has many. Without both, each customer has its own endpoint."""
     max_request_size: int | None = None
     """Most bytes of a request."""
 
@@ -107,7 +107,7 @@ class VendorPreset(Block):
 
     @property
     def endpoint(self) -> str:
-        """The endpoint; "" if each customer has an own one."""
+        """The endpoint; "" if each customer has its own one."""
         vendor = VENDORS[self.name]
         if vendor.endpoints:
             return vendor.endpoints[self.region or next(iter(vendor.endpoints))]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     """Returns the tier of a tenant's plan, or `None` if it does not know the tenant."""
 
 NAMED_TENANTS = 50
-"""Tenants that the metrics name; all others are `other`."""
+"""Maximum number of tenants with their own label value in the metrics; the others share the value `other`."""
 REASON = "plan_tier"
 """Reason of refused requests whose tenant's plan does not include the feature."""
 
@@ -42,7 +42,7 @@ INSTRUMENTS = (BYPASSED, REFUSED)
 
 
 class TenantTiers:
-    """The tiers of tenants, and counts of what was left out because of them."""
+    """Returns the tier of each tenant's plan, and counts the items and requests that this tier does not permit."""
 
     def __init__(self, registry: Registry | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         """Start without a source; count in `registry`."""

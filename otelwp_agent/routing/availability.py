@@ -37,7 +37,7 @@ class Availability:
     __slots__ = ("_allowed", "_credit", "_failures", "_returned_at", "_time", "_wait", "readiness", "test_at")
 
     def __init__(self, failures: int, retry_interval: float, return_time: float) -> None:
-        """Start up. `failures` in a row make it down."""
+        """Begin in the state `UP`. After `failures` failures in a row the state becomes `DOWN`."""
         self.readiness = Readiness.UP
         self.test_at = 0.0
         """While it is down: the time of the next test."""
@@ -49,14 +49,14 @@ class Availability:
         self._credit = 0.0
 
     def failed(self, now: float) -> bool:
-        """Record a failure; return whether it is down because of it and was not before."""
+        """Record a failure; return whether the state changes to `DOWN` because of it."""
         self._failures += 1
         if self.readiness is Readiness.UP and self._failures < self._allowed:
             return False
         return self.block(now)
 
     def block(self, now: float) -> bool:
-        """Make it down; return whether it was not before."""
+        """Change the state to `DOWN`; return whether it was another one before."""
         changed = self.readiness is not Readiness.DOWN
         if changed:
             self.readiness = Readiness.DOWN

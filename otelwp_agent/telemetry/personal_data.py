@@ -80,7 +80,7 @@ def _is_card(text: str) -> bool:
 
 
 def _is_iban(text: str) -> bool:
-    """Return whether the check digits of an account number are right (ISO 13616)."""
+    """Return whether the check digits of an account number (IBAN, ISO 13616) are correct."""
     packed = text.replace(" ", "")
     moved = packed[4:] + packed[:4]
     return int("".join(str(int(char, 36)) for char in moved)) % _IBAN_CHECK == 1

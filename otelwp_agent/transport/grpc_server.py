@@ -249,7 +249,7 @@ class _Listening:
 
     @property
     def endpoint(self) -> Endpoint:
-        """The address to listen on first. A host name may have several addresses; IPv4 comes before IPv6."""
+        """The first address to listen on. If a host name has several addresses, IPv4 comes before IPv6."""
         endpoint = self.server.settings.endpoint
         hosts = self._hosts()
         return Endpoint(f"{hosts[0]}:{endpoint.port or 0}") if len(hosts) > 1 else endpoint

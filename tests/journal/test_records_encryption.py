@@ -16,7 +16,7 @@ from otelwp_agent.model.signal import Signal
 MARKER = bytes(range(8))
 KEY = bytes(range(32))
 AT = 5000
-"""The offset of the first record in its file."""
+"""Position of the first record in the file, in bytes."""
 
 
 @pytest.fixture

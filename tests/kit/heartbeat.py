@@ -107,5 +107,5 @@ class HeartbeatAgent:
         return int(lines[0].split()[1]), headers, json.loads(rest)
 
     def refused(self, reason):
-        """Return how many requests were refused for a reason."""
+        """Return the number of requests that were refused for this reason."""
         return self.registry.value("otelwp_receiver_refused_requests", reason=reason)

@@ -1,4 +1,4 @@
-"""What a configuration of a gRPC client may ask of grpcio."""
+"""Settings of a gRPC client that grpcio supports, and those that are refused or ignored."""
 
 import pytest
 from pydantic import ValidationError

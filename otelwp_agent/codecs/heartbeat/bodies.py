@@ -54,7 +54,7 @@ def _version(value: str) -> str:
 
 
 def _as_text(value: Any) -> Any:  # noqa: ANN401 - a value of JSON
-    """Return a number or boolean of `server_info` as text."""
+    """Return a value in `server_info` as text; numbers and booleans are accepted."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, int | float) else value

@@ -108,7 +108,10 @@ class Matcher:
         return all(test(getattr(item, name)) for name, test in self.fields)
 
     def attributes(self, attributes: Attributes) -> bool:
-        """Return whether the attributes of an item (for metrics: of a data point) match. Both this and `item` must."""
+        """Return whether the attributes of an item (for metrics: of a data point) match.
+
+        An item is selected if this and `item` are true.
+        """
         return _match_attributes(self.tests, attributes)
 
     def conditions(self, *, excludes: bool) -> list[ItemCondition]:

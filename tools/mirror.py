@@ -55,6 +55,7 @@ NO_MODULE = {
     "tests/test_docs.py": "README.md and docs/",
     "tests/test_fuzz.py": "the fuzz targets in benchmarks/fuzz",
     "tests/e2e": "whole agents",
+    "tests/deploy": "the files in deploy/",
     "tests/examples": "the files in examples/",
     "tests/hostile": "whole agents under attack",
     "tests/faults": "the agent's own files, on which each system call fails in turn (tools/faults.py)",

@@ -166,12 +166,24 @@ async def test_the_installation_of_another_tenant_is_refused(agent):
 
 async def test_replays_are_refused(agent):
     beat = HEARTBEAT | {"sent_at": NOW.isoformat()}
-    assert [(await agent.post("heartbeat", beat))[0] for _ in range(2)] == [200, 409]
+    bodies = (beat, beat | {"errors_last_hour": 9})
+    assert [(await agent.post("heartbeat", body))[0] for body in bodies] == [200, 409]
     event = EVENT | {"event_id": "e-1"}
     assert [(await agent.post("event", event))[0] for _ in range(2)] == [200, 409]
     assert agent.refused("replayed") == 2
     assert await rows(agent) == (1, 1)
     assert (len(agent.metrics.batches), len(agent.logs.batches)) == (1, 1)
+
+
+async def test_a_heartbeat_can_be_repeated_after_its_answer_was_lost(agent):
+    beat = HEARTBEAT | {"sent_at": NOW.isoformat()}
+    first, again = [await agent.post("heartbeat", beat) for _ in range(2)]
+    assert (first[0], again[0]) == (200, 200)
+    for member in ("status", "installation_id", "toggles", "notifications"):
+        assert again[2][member] == first[2][member]
+    assert agent.refused("replayed") == 0
+    assert await rows(agent) == (1, 0)
+    assert len(agent.metrics.batches) == 1, "its telemetry is forwarded once"
 
 
 async def test_the_key_must_be_valid_and_have_the_scope(agent):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 PEERS: dict[str, Callable[[], object]] = {
     "postgresql": debian.postgresql,
     "redis": debian.redis,
+    "prometheus": debian.prometheus,
     "wordpress": debian.wordpress,
     "old-sdk": python.old_sdk,
     "schemathesis": python.schemathesis,

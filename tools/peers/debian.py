@@ -1,4 +1,4 @@
-"""WordPress with PHP-FPM, MariaDB and nginx; PostgreSQL; Redis. From Debian's packages, with the configured `apt-get`.
+"""WordPress, PHP-FPM, MariaDB, nginx, PostgreSQL, Redis and Prometheus from Debian, with the configured `apt-get`.
 
 Nothing is installed: packages that apt would install are unpacked to the cache, and programs that the machine already
 has are used. So this needs no root and starts no services. apt's lists and packages are stored in the cache too.
@@ -114,6 +114,13 @@ def redis() -> Machine:
     """Return a Redis server, ready to be started."""
     machine = Machine(cache.once("redis", lambda draft: _unpack(draft, ("redis-server",))))
     machine.program("redis-server")
+    return machine
+
+
+def prometheus() -> Machine:
+    """Return Prometheus with `promtool`, which checks rules and evaluates them in tests."""
+    machine = Machine(cache.once("prometheus", lambda draft: _unpack(draft, (), ("prometheus",))))
+    machine.program("promtool")
     return machine
 
 

@@ -55,9 +55,11 @@ class RecordedBeat(NamedTuple):
 
     installation: str
     replayed: bool
-    """Whether it was refused, because it was not sent after the last one."""
+    """Whether it was refused, because it was not sent after the last one and is not the last one itself."""
     toggles: Sequence[Toggle] = ()
     notices: Sequence[Notice] = ()
+    repeated: bool = False
+    """Whether it is the last heartbeat once more, which was recorded already."""
 
 
 def _upsert(insert: Any) -> Any:  # noqa: ANN401 - the insert of a dialect
@@ -70,7 +72,16 @@ def _upsert(insert: Any) -> Any:  # noqa: ANN401 - the insert of a dialect
 
 
 _UPSERTS = {"sqlite": _upsert(sqlite.insert), "postgresql": _upsert(postgresql.insert)}
-_SENT_AT = select(INSTALLATIONS.c.id, INSTALLATIONS.c.sent_at).where(
+_REPORTED = (
+    "plugin_version",
+    "sdk_language",
+    "cms_version",
+    "php_version",
+    "server_info",
+    "errors_last_hour",
+)
+"""Columns that a heartbeat sets. A repeated heartbeat has the same values."""
+_LAST = select(*(INSTALLATIONS.c[name] for name in ("id", "sent_at", *_REPORTED))).where(
     INSTALLATIONS.c.id.in_(bindparam("ids", expanding=True))
 )
 
@@ -78,7 +89,9 @@ _SENT_AT = select(INSTALLATIONS.c.id, INSTALLATIONS.c.sent_at).where(
 def record_beats(connection: Connection, beats: Sequence[Beat], now: datetime) -> list[RecordedBeat]:
     """Create or update the installations; return the results in the order of `beats`.
 
-    A heartbeat with a `sent_at` that is not after that of the last one is a replay: nothing of it is stored.
+    A heartbeat that equals the last one, with the same `sent_at`, was repeated because its answer was lost: it gets the
+    answer again; only its acknowledgements are stored. Another one with a `sent_at` that is not after that of the last
+    one is a replay: nothing of it is stored.
     """
     latest = latest_versions(connection)
     results: list[RecordedBeat] = []
@@ -91,30 +104,42 @@ def _record(
     connection: Connection, beats: Sequence[Beat], latest: Mapping[str, str], now: datetime
 ) -> list[RecordedBeat]:
     ids = [beat.installation for beat in beats]
-    sent: dict[str, datetime | None] = {
-        row.id: row.sent_at for row in connection.execute(_SENT_AT, {"ids": list(dict.fromkeys(ids))})
+    last: dict[str, Mapping[str, Any]] = {
+        row.id: row._asdict() for row in connection.execute(_LAST, {"ids": list(dict.fromkeys(ids))})
     }
     toggles = active_toggles(connection, ids, now)
     rows: dict[str, dict[str, Any]] = {}
-    replayed = []
+    outcomes: list[tuple[bool, bool]] = []
     acknowledged: list[tuple[str, str]] = []
     for id_, beat in zip(ids, beats, strict=True):
-        last = sent.get(id_)
-        old = beat.sent_at is not None and last is not None and beat.sent_at <= last
-        replayed.append(old)
-        if old:
-            continue
-        sent[id_] = beat.sent_at or last
-        rows[id_] = _row(id_, beat, sent[id_], latest, now, is_blocked=_is_blocked(toggles.get(id_, ())))
-        acknowledged += [(id_, notice) for notice in beat.acknowledged]
+        before = last.get(id_, {})
+        sent_at = before.get("sent_at")
+        old = beat.sent_at is not None and sent_at is not None and beat.sent_at <= sent_at
+        repeated = old and _is_repeated(beat, before)
+        outcomes.append((old and not repeated, repeated))
+        if not old:
+            is_blocked = _is_blocked(toggles.get(id_, ()))
+            row = _row(id_, beat, beat.sent_at or sent_at, latest, now, is_blocked=is_blocked)
+            rows[id_] = row
+            last[id_] = row
+        if repeated or not old:
+            acknowledged += [(id_, notice) for notice in beat.acknowledged]
     if rows:
         connection.execute(_UPSERTS[connection.dialect.name], list(rows.values()))
     acknowledge(connection, acknowledged, now)
-    notices = deliver_notices(connection, list(rows), now)
+    answered = {id_ for id_, (replayed, _) in zip(ids, outcomes, strict=True) if not replayed}
+    notices = deliver_notices(connection, answered, now)
     return [
-        RecordedBeat(id_, old) if old else RecordedBeat(id_, old, toggles.get(id_, ()), notices.get(id_, ()))
-        for id_, old in zip(ids, replayed, strict=True)
+        RecordedBeat(id_, replayed=True)
+        if replayed
+        else RecordedBeat(id_, replayed, toggles.get(id_, ()), notices.get(id_, ()), repeated)
+        for id_, (replayed, repeated) in zip(ids, outcomes, strict=True)
     ]
+
+
+def _is_repeated(beat: Beat, last: Mapping[str, Any]) -> bool:
+    """Return whether `beat` is the last heartbeat of its installation, sent once more."""
+    return beat.sent_at == last["sent_at"] and all(getattr(beat, name) == last[name] for name in _REPORTED)
 
 
 def _row(  # noqa: PLR0913 - the columns

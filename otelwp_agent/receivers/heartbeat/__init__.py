@@ -93,7 +93,9 @@ MERCHANT = "merchant_id"
 """Member of the bodies, and attribute of a tenant whose merchant id is not its own id."""
 
 ACCEPTED = Instrument(
-    "otelwp_heartbeat_accepted", "Heartbeats and events that were stored.", labels=("receiver", "kind")
+    "otelwp_heartbeat_accepted",
+    "Heartbeats and events that were accepted. A heartbeat that is sent once more is a repeated_heartbeat.",
+    labels=("receiver", "kind"),
 )
 LATENCY = Instrument(
     "plugin_heartbeat_latency_seconds",
@@ -102,7 +104,7 @@ LATENCY = Instrument(
     ("receiver",),
     (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
 )
-_KINDS = ("heartbeat", "event")
+_KINDS = ("heartbeat", "repeated_heartbeat", "event")
 
 
 _NEEDS = NeedsPlan(Tier.ENTERPRISE, "heartbeats and events")
@@ -292,8 +294,11 @@ class HeartbeatReceiver(Receiver):
             return self._store_failed(error)
         if recorded.replayed:
             return self._problem(replayed_beat())
-        self._accepted["heartbeat"].add()
-        self._telemetry.forward_beat(self.next, head, beat, recorded.installation)
+        if recorded.repeated:
+            self._accepted["repeated_heartbeat"].add()
+        else:
+            self._accepted["heartbeat"].add()
+            self._telemetry.forward_beat(self.next, head, beat, recorded.installation)
         response = success(heartbeat_reply(recorded, self._interval, self._signer, self.wall()))
         self._latency.observe(max(0.0, self.context.clock() - began))
         return response

@@ -46,8 +46,11 @@ class RefusedBeatError(Exception):
 
 
 def replayed_beat() -> RefusedBeatError:
-    """Return the error for a heartbeat that was received before."""
-    detail = "a heartbeat with this `sent_at` or a later one was received before: send the time of each heartbeat"
+    """Return the error for a heartbeat that is older than the last one, or differs from it at the same time."""
+    detail = (
+        "another heartbeat with this `sent_at` or a later one was received before: send the time of each heartbeat, "
+        "and repeat a heartbeat unchanged"
+    )
     return RefusedBeatError("replayed", 409, detail, "#/sent_at")
 
 

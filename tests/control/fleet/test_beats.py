@@ -49,11 +49,52 @@ def test_a_replay_changes_nothing(fleet):
     (first,) = sent(fleet, beat(sent_at=NOW, errors_last_hour=3))
     for at in (NOW, NOW - timedelta(seconds=1)):
         (result,) = sent(fleet, beat(sent_at=at, plugin_version="9.9.9"), now=NOW + timedelta(hours=1))
-        assert result == (first.installation, True, (), ())
+        assert result == (first.installation, True, (), (), False)
     found = get_installation(fleet, first.installation)
     assert (found.plugin_version, found.last_heartbeat) == ("1.3.5", NOW)
-    newer = beat(sent_at=NOW + timedelta(seconds=1))
-    assert [each.replayed for each in sent(fleet, newer, newer, replace(newer, sent_at=None))] == [False, True, False]
+
+
+def test_a_repeated_beat_gets_its_answer_again_and_changes_nothing(fleet, actor):
+    register_version(fleet, actor, "woocommerce", "1.4.0")
+    one = beat(sent_at=NOW, errors_last_hour=0.1, server_info={"memory_limit": "256M"}, php_version="8.1.0")
+    (first,) = sent(fleet, one)
+    set_toggle(fleet, actor, first.installation, "enable_debug", value=True, reason="")
+    notice = notify_upgrade(fleet, actor, first.installation)
+    later = NOW + timedelta(minutes=1)
+    (again,) = sent(fleet, one, now=later)
+    assert (again.installation, again.replayed, again.repeated) == (first.installation, False, True)
+    assert [toggle.key for toggle in again.toggles] == ["enable_debug"]
+    assert [each.id for each in again.notices] == [notice.id]
+    assert get_installation(fleet, first.installation).last_heartbeat == NOW
+    (seen,) = sent(fleet, replace(one, acknowledged=[notice.id]), now=later)
+    assert (seen.repeated, seen.notices) == (True, ())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"plugin_version": "1.3.6"},
+        {"sdk_language": "js"},
+        {"cms_version": "6.5"},
+        {"php_version": "8.3.0"},
+        {"server_info": {"memory_limit": "1G"}},
+        {"errors_last_hour": 1.0},
+        {"sent_at": NOW - timedelta(seconds=1)},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_a_beat_that_differs_from_the_last_one_is_no_repeat(fleet, changed):
+    one = beat(sent_at=NOW)
+    sent(fleet, one)
+    (other,) = sent(fleet, replace(one, **changed))
+    assert (other.replayed, other.repeated) == (True, False)
+
+
+def test_beats_of_one_batch_can_be_repeats_and_replays_of_each_other(fleet):
+    first, second = beat(sent_at=NOW), beat(sent_at=NOW + timedelta(seconds=1))
+    results = sent(fleet, first, first, second, first, second, replace(second, sent_at=None))
+    found = [(each.replayed, each.repeated) for each in results]
+    assert found == [(False, False), (False, True), (False, False), (True, False), (False, True), (False, False)]
 
 
 def test_the_status_follows_from_version_and_toggles(fleet, actor):

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 - a field's annotation
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from otelwp_agent.admin.models import ApiModel
-
-Items = Annotated[int, Field(ge=0, le=2**63)]
 
 
 class AgentHealthView(ApiModel):
@@ -41,7 +37,5 @@ class FleetAgentView(ApiModel):
     """Text by the name of the file, without secrets."""
     components: list[str]
     remote_config: RemoteConfigView
-    delivery: dict[str, Items]
-    """Items of the last minutes: `accepted`, `delivered` and `dropped`; empty if the agent does not report them."""
     disconnected: bool
     reported: datetime

@@ -50,7 +50,7 @@ class KeyValue(_message.Message):
     def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[AnyValue, _Mapping]] = ...) -> None: ...
 
 class AgentToServer(_message.Message):
-    __slots__ = ("instance_uid", "sequence_num", "agent_description", "capabilities", "health", "effective_config", "remote_config_status", "agent_disconnect", "flags", "custom_capabilities", "custom_message", "available_components")
+    __slots__ = ("instance_uid", "sequence_num", "agent_description", "capabilities", "health", "effective_config", "remote_config_status", "agent_disconnect", "flags", "available_components")
     INSTANCE_UID_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_NUM_FIELD_NUMBER: _ClassVar[int]
     AGENT_DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
@@ -60,8 +60,6 @@ class AgentToServer(_message.Message):
     REMOTE_CONFIG_STATUS_FIELD_NUMBER: _ClassVar[int]
     AGENT_DISCONNECT_FIELD_NUMBER: _ClassVar[int]
     FLAGS_FIELD_NUMBER: _ClassVar[int]
-    CUSTOM_CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
-    CUSTOM_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     AVAILABLE_COMPONENTS_FIELD_NUMBER: _ClassVar[int]
     instance_uid: bytes
     sequence_num: int
@@ -72,26 +70,22 @@ class AgentToServer(_message.Message):
     remote_config_status: RemoteConfigStatus
     agent_disconnect: AgentDisconnect
     flags: int
-    custom_capabilities: CustomCapabilities
-    custom_message: CustomMessage
     available_components: AvailableComponents
-    def __init__(self, instance_uid: _Optional[bytes] = ..., sequence_num: _Optional[int] = ..., agent_description: _Optional[_Union[AgentDescription, _Mapping]] = ..., capabilities: _Optional[int] = ..., health: _Optional[_Union[ComponentHealth, _Mapping]] = ..., effective_config: _Optional[_Union[EffectiveConfig, _Mapping]] = ..., remote_config_status: _Optional[_Union[RemoteConfigStatus, _Mapping]] = ..., agent_disconnect: _Optional[_Union[AgentDisconnect, _Mapping]] = ..., flags: _Optional[int] = ..., custom_capabilities: _Optional[_Union[CustomCapabilities, _Mapping]] = ..., custom_message: _Optional[_Union[CustomMessage, _Mapping]] = ..., available_components: _Optional[_Union[AvailableComponents, _Mapping]] = ...) -> None: ...
+    def __init__(self, instance_uid: _Optional[bytes] = ..., sequence_num: _Optional[int] = ..., agent_description: _Optional[_Union[AgentDescription, _Mapping]] = ..., capabilities: _Optional[int] = ..., health: _Optional[_Union[ComponentHealth, _Mapping]] = ..., effective_config: _Optional[_Union[EffectiveConfig, _Mapping]] = ..., remote_config_status: _Optional[_Union[RemoteConfigStatus, _Mapping]] = ..., agent_disconnect: _Optional[_Union[AgentDisconnect, _Mapping]] = ..., flags: _Optional[int] = ..., available_components: _Optional[_Union[AvailableComponents, _Mapping]] = ...) -> None: ...
 
 class ServerToAgent(_message.Message):
-    __slots__ = ("instance_uid", "error_response", "remote_config", "flags", "capabilities", "agent_identification")
+    __slots__ = ("instance_uid", "error_response", "flags", "capabilities", "agent_identification")
     INSTANCE_UID_FIELD_NUMBER: _ClassVar[int]
     ERROR_RESPONSE_FIELD_NUMBER: _ClassVar[int]
-    REMOTE_CONFIG_FIELD_NUMBER: _ClassVar[int]
     FLAGS_FIELD_NUMBER: _ClassVar[int]
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
     AGENT_IDENTIFICATION_FIELD_NUMBER: _ClassVar[int]
     instance_uid: bytes
     error_response: ServerErrorResponse
-    remote_config: AgentRemoteConfig
     flags: int
     capabilities: int
     agent_identification: AgentIdentification
-    def __init__(self, instance_uid: _Optional[bytes] = ..., error_response: _Optional[_Union[ServerErrorResponse, _Mapping]] = ..., remote_config: _Optional[_Union[AgentRemoteConfig, _Mapping]] = ..., flags: _Optional[int] = ..., capabilities: _Optional[int] = ..., agent_identification: _Optional[_Union[AgentIdentification, _Mapping]] = ...) -> None: ...
+    def __init__(self, instance_uid: _Optional[bytes] = ..., error_response: _Optional[_Union[ServerErrorResponse, _Mapping]] = ..., flags: _Optional[int] = ..., capabilities: _Optional[int] = ..., agent_identification: _Optional[_Union[AgentIdentification, _Mapping]] = ...) -> None: ...
 
 class AgentDescription(_message.Message):
     __slots__ = ("identifying_attributes", "non_identifying_attributes")
@@ -151,14 +145,6 @@ class EffectiveConfig(_message.Message):
     config_map: AgentConfigMap
     def __init__(self, config_map: _Optional[_Union[AgentConfigMap, _Mapping]] = ...) -> None: ...
 
-class AgentRemoteConfig(_message.Message):
-    __slots__ = ("config", "config_hash")
-    CONFIG_FIELD_NUMBER: _ClassVar[int]
-    CONFIG_HASH_FIELD_NUMBER: _ClassVar[int]
-    config: AgentConfigMap
-    config_hash: bytes
-    def __init__(self, config: _Optional[_Union[AgentConfigMap, _Mapping]] = ..., config_hash: _Optional[bytes] = ...) -> None: ...
-
 class RemoteConfigStatus(_message.Message):
     __slots__ = ("last_remote_config_hash", "status", "error_message")
     LAST_REMOTE_CONFIG_HASH_FIELD_NUMBER: _ClassVar[int]
@@ -202,22 +188,6 @@ class AvailableComponents(_message.Message):
     components: _containers.MessageMap[str, ComponentDetails]
     hash: bytes
     def __init__(self, components: _Optional[_Mapping[str, ComponentDetails]] = ..., hash: _Optional[bytes] = ...) -> None: ...
-
-class CustomCapabilities(_message.Message):
-    __slots__ = ("capabilities",)
-    CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
-    capabilities: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, capabilities: _Optional[_Iterable[str]] = ...) -> None: ...
-
-class CustomMessage(_message.Message):
-    __slots__ = ("capability", "type", "data")
-    CAPABILITY_FIELD_NUMBER: _ClassVar[int]
-    TYPE_FIELD_NUMBER: _ClassVar[int]
-    DATA_FIELD_NUMBER: _ClassVar[int]
-    capability: str
-    type: str
-    data: bytes
-    def __init__(self, capability: _Optional[str] = ..., type: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class RetryInfo(_message.Message):
     __slots__ = ("retry_after_nanoseconds",)

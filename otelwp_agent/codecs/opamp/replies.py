@@ -7,7 +7,7 @@ from http import HTTPStatus
 from otelwp_agent.codecs.opamp import opamp_pb2 as pb
 from otelwp_agent.codecs.opamp.reports import LONGEST_MESSAGE
 
-ACCEPTS_STATUS, OFFERS_REMOTE_CONFIG, ACCEPTS_EFFECTIVE_CONFIG = 0x1, 0x2, 0x4
+ACCEPTS_STATUS, ACCEPTS_EFFECTIVE_CONFIG = 0x1, 0x4
 CAPABILITIES = ACCEPTS_STATUS | ACCEPTS_EFFECTIVE_CONFIG
 """The capabilities of this server, as in the specification."""
 REPORT_FULL_STATE, REPORT_AVAILABLE_COMPONENTS = 0x1, 0x2

@@ -10,7 +10,6 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from google.protobuf.message import DecodeError
 
 from otelwp_agent.codecs.opamp import opamp_pb2 as pb
@@ -22,14 +21,6 @@ if TYPE_CHECKING:
 
 INSTANCE_SIZE = 16
 """Bytes of an instance uid."""
-DELIVERY_CAPABILITY = "org.otelwp.delivery"
-"""Custom capability of agents that report how many items they delivered lately; the data of its messages are JSON."""
-DELIVERY_COUNTS = ("accepted", "delivered", "dropped")
-"""Members of a report of delivery: items in the last minutes."""
-
-ACCEPTS_REMOTE_CONFIG = 0x2
-REPORTS_REMOTE_CONFIG = 0x1000
-"""Capabilities of agents, as in the specification."""
 REQUEST_INSTANCE_UID = 1
 """Flag of an agent that wants another instance uid."""
 
@@ -78,8 +69,6 @@ class AgentReport:
     """Available components, such as `receivers/otlp`; empty if only their hash was sent."""
     components_hash: str = ""
     config: ConfigState | None = None
-    delivery: Mapping[str, int] | None = None
-    """Items by outcome in the last minutes, of agents with `DELIVERY_CAPABILITY`."""
     disconnects: bool = False
     wants_uid: bool = False
 
@@ -107,7 +96,6 @@ def parse_report(body: bytes) -> AgentReport:
         components=_components(components) if message.HasField("available_components") else None,
         components_hash=components.hash[:MAX_HASH].hex(),
         config=_config(message.remote_config_status) if message.HasField("remote_config_status") else None,
-        delivery=_delivery(message.custom_message) if message.HasField("custom_message") else None,
         disconnects=message.HasField("agent_disconnect"),
         wants_uid=bool(message.flags & REQUEST_INSTANCE_UID),
     )
@@ -177,19 +165,3 @@ def _component_names(components: Iterable[tuple[str, pb.ComponentDetails]]) -> I
 def _config(status: pb.RemoteConfigStatus) -> ConfigState:
     hash_ = status.last_remote_config_hash[:MAX_HASH].hex()
     return ConfigState(hash_, _STATES.get(status.status, UNSET), shown(status.error_message, LONGEST_MESSAGE))
-
-
-def _delivery(message: pb.CustomMessage) -> dict[str, int] | None:
-    """Return the counts of a report of delivery; `None` if the message is another one or invalid."""
-    if message.capability != DELIVERY_CAPABILITY:
-        return None
-    try:
-        data = orjson.loads(message.data)
-        counts = {name: data[name] for name in DELIVERY_COUNTS}
-    except (ValueError, TypeError, KeyError):
-        raise MalformedError(
-            f"the data of `{DELIVERY_CAPABILITY}` must be a JSON object with {', '.join(DELIVERY_COUNTS)}"
-        ) from None
-    if any(type(count) is not int or not 0 <= count < _INT64 for count in counts.values()):
-        raise MalformedError(f"the counts of `{DELIVERY_CAPABILITY}` must be whole numbers, not negative")
-    return counts

@@ -78,7 +78,6 @@ class FleetAgent:
     config_hash: str
     config_state: str
     config_message: str
-    delivery: Mapping[str, int]
     disconnected: bool
     reported: datetime
 
@@ -95,7 +94,6 @@ class FleetAgent:
                 "hash": self.config_hash,
                 "message": self.config_message,
             },
-            "delivery": dict(self.delivery),
             "disconnected": self.disconnected,
             "reported": self.reported.isoformat(),
         }
@@ -173,7 +171,6 @@ def _new(tenant: str, instance: str, attributes: Mapping[str, str], types: Mappi
         "config_hash": "",
         "config_state": UNSET,
         "config_message": "",
-        "delivery": {},
     }
 
 
@@ -196,8 +193,6 @@ def _merge(row: dict[str, Any], report: AgentReport, now: datetime) -> None:
         row["config_hash"] = report.config.hash
         row["config_state"] = report.config.state
         row["config_message"] = report.config.message
-    if report.delivery is not None:
-        row["delivery"] = dict(report.delivery)
 
 
 def _beat(row: Mapping[str, Any]) -> Beat:

@@ -157,7 +157,6 @@ AGENTS = Table(
     Column("config_hash", String(128), nullable=False),
     Column("config_state", String(16), nullable=False),
     Column("config_message", Text, nullable=False),
-    Column("delivery", JSON, nullable=False),
     Column("disconnected", Boolean, nullable=False),
     Column("reported", UtcTime, nullable=False),
     UniqueConstraint("tenant", "instance"),

@@ -1,5 +1,3 @@
-import json
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,25 +80,6 @@ def test_components_by_kind():
     built.available_components.hash = b"\xab"
     found = read(built)
     assert (found.components, found.components_hash) == (("receivers/jaeger", "receivers/otlp"), "ab")
-
-
-def test_a_report_of_delivery():
-    built = message()
-    built.custom_message.capability = "org.otelwp.delivery"
-    built.custom_message.data = json.dumps({"accepted": 3, "delivered": 2, "dropped": 1, "more": 0}).encode()
-    assert read(built).delivery == {"accepted": 3, "delivered": 2, "dropped": 1}
-    built.custom_message.capability = "com.example.other"
-    built.custom_message.data = b"\0"
-    assert read(built).delivery is None
-
-
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"accepted":-1,"delivered":0,"dropped":0}', b"\xff"])
-def test_an_invalid_report_of_delivery(data):
-    built = message()
-    built.custom_message.capability = "org.otelwp.delivery"
-    built.custom_message.data = data
-    with pytest.raises(MalformedError, match=r"org\.otelwp\.delivery"):
-        read(built)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,6 @@ def upgrade() -> None:
         sa.Column("config_hash", sa.String(128), nullable=False),
         sa.Column("config_state", sa.String(16), nullable=False),
         sa.Column("config_message", sa.Text, nullable=False),
-        sa.Column("delivery", sa.JSON, nullable=False),
         sa.Column("disconnected", sa.Boolean, nullable=False),
         sa.Column("reported", UtcTime, nullable=False),
         sa.UniqueConstraint("tenant", "instance", name="uq_opamp_agents_tenant"),

@@ -89,15 +89,15 @@ class OpampExchange:
                 reason="rate",
             )
 
-    async def answer(self, tenant: str, body: bytes, is_connected: Callable[[AgentKey], bool]) -> OpampReply:
+    async def answer(self, tenant: str, body: bytes) -> OpampReply:
         """Record a serialized report; return the reply; raise `ConsumeError`.
 
-        An agent whose instance uid another connection of the tenant has, or that asks for one, gets a new one.
+        An agent that asks for an instance uid gets a new one.
         """
         self.take_rate()
         report = parse_report(body)
         agent = AgentKey(tenant, report.instance)
-        if report.wants_uid or is_connected(agent):
+        if report.wants_uid:
             return OpampReply(agent, reply(report.instance, needs_state=True, new_uid=_new_uid()))
         try:
             recorded = await self._reports.write(TenantReport(tenant, report, self._cms))

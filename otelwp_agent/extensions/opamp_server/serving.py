@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from otelwp_agent.admin.problems import ProblemError
-from otelwp_agent.admin.server import ApplicationServer, read_body
+from otelwp_agent.admin.server import SHUTDOWN_GRACE, ApplicationServer, read_body
 from otelwp_agent.codecs.opamp.framing import frame, unframe
 from otelwp_agent.codecs.opamp.replies import error_reply
 from otelwp_agent.errors import ConsumeError, InternalError, MalformedError, PermanentError, TooLargeError
@@ -61,7 +61,7 @@ class OpampServer(ApplicationServer):
         self._refused = refused
         self.connected: dict[AgentKey, web.WebSocketResponse] = {}
         """The WebSockets of agents that have reported."""
-        self._sockets: set[web.WebSocketResponse] = set()
+        self._sockets: dict[web.WebSocketResponse, asyncio.Transport | None] = {}
 
     async def shutdown(self) -> None:
         """Stop listening, close the WebSockets, and finish the requests in progress."""
@@ -105,7 +105,7 @@ class OpampServer(ApplicationServer):
         encoding = request.headers.get("Content-Encoding", "")
         if encoding:
             body = decompress(encoding, body, self.settings.max_request_body_size, _ENCODINGS)
-        message = await self._answer(caller, tenant, body, "http", lambda _: False)
+        message = await self._answer(caller, tenant, body, "http")
         headers = {"Content-Type": PROTOBUF}
         if "gzip" in request.headers.get("Accept-Encoding", "").lower() and len(message.message) > _WORTH:
             headers["Content-Encoding"] = "gzip"
@@ -117,10 +117,13 @@ class OpampServer(ApplicationServer):
     async def _serve_socket(self, request: web.BaseRequest) -> web.StreamResponse:
         tenant = self._exchange.admit(self._enter(request).client)
         socket = web.WebSocketResponse(
-            heartbeat=PING_INTERVAL, max_msg_size=self.settings.max_request_body_size, compress=False
+            timeout=SHUTDOWN_GRACE,
+            heartbeat=PING_INTERVAL,
+            max_msg_size=self.settings.max_request_body_size,
+            compress=False,
         )
         await socket.prepare(request)
-        self._sockets.add(socket)
+        self._sockets[socket] = request.transport
         agent: AgentKey | None = None
         invalid = 0
         try:
@@ -141,7 +144,7 @@ class OpampServer(ApplicationServer):
                 elif invalid >= MAX_INVALID or not isinstance(error, MalformedError):
                     await socket.close(code=WSCloseCode.POLICY_VIOLATION)
         finally:
-            self._sockets.discard(socket)
+            self._sockets.pop(socket, None)
             if agent is not None and self.connected.get(agent) is socket:
                 del self.connected[agent]
         return socket
@@ -158,19 +161,19 @@ class OpampServer(ApplicationServer):
         caller = self._enter(request)
         if self._exchange.admit(caller.client) != tenant:
             raise PermanentError("the tenant of this credential has changed: connect again", reason="tenant")
-        found = await self._answer(caller, tenant, unframe(data), "websocket", lambda key: self._is_other(key, socket))
-        if not self._is_other(found.agent, socket):
-            if agent is not None and agent != found.agent and self.connected.get(agent) is socket:
-                del self.connected[agent]
-            agent = found.agent
-            self.connected[agent] = socket
+        found = await self._answer(caller, tenant, unframe(data), "websocket")
+        if agent is not None and agent != found.agent and self.connected.get(agent) is socket:
+            del self.connected[agent]
+        self._replace(self.connected.get(found.agent), socket)
+        self.connected[found.agent] = socket
         await socket.send_bytes(frame(found.message))
-        return agent
+        return found.agent
 
-    def _is_other(self, agent: AgentKey, socket: web.WebSocketResponse) -> bool:
-        """Return whether another open WebSocket has this agent."""
-        other = self.connected.get(agent)
-        return other is not None and other is not socket and not other.closed
+    def _replace(self, other: web.WebSocketResponse | None, socket: web.WebSocketResponse) -> None:
+        """Close another WebSocket of the same agent: its connection may be lost, which the ping finds out later."""
+        transport = None if other is None or other is socket else self._sockets.get(other)
+        if transport is not None:
+            transport.abort()
 
     # -- both
 
@@ -181,15 +184,13 @@ class OpampServer(ApplicationServer):
         certificate = None if transport is None else transport.get_extra_info("ssl_object")
         return self._gate.enter_call(headers, request.remote or "", lambda: http_certificate(certificate), PATHS[0])
 
-    async def _answer(
-        self, caller: Caller, tenant: str, body: bytes, transport: str, is_connected: Callable[[AgentKey], bool]
-    ) -> OpampReply:
+    async def _answer(self, caller: Caller, tenant: str, body: bytes, transport: str) -> OpampReply:
         """Answer one message within the limits of its sender; raise `ConsumeError`."""
         allowance = caller.allowance
         if allowance is not None and (refusal := self._gate.begin(allowance)) is not None:
             raise refusal
         try:
-            found = await self._exchange.answer(tenant, body, is_connected)
+            found = await self._exchange.answer(tenant, body)
         except ConsumeError:
             raise
         except Exception as error:

@@ -48,6 +48,7 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
         "license_server",
         "oauth2client",
         "oidc",
+        "opamp_server",
         "rate_limiter",
         "remote_sampling",
     ),

@@ -38,6 +38,7 @@ SETTINGS = {
     (Kind.PROCESSOR, "memory_limiter"): {"limit_mib": 1_000_000, "spike_limit_mib": 1},
     # The test process does not listen on the default port.
     (Kind.EXTENSION, "admin_api"): {"endpoint": "127.0.0.1:0"},
+    (Kind.EXTENSION, "opamp_server"): {"endpoint": "127.0.0.1:0"},
     # The example's file does not exist.
     (Kind.EXTENSION, "license_server"): {"endpoint": "127.0.0.1:0", "signing_key_file": SIGNING_KEY},
     # The store is created by the extension, in a folder of its own.

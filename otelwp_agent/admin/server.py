@@ -1,4 +1,4 @@
-"""The HTTP server of the admin API (aiohttp)."""
+"""The HTTP servers of the control plane (aiohttp): what they share, and that of the admin API."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import structlog
 
     from otelwp_agent.admin.exchange import ApiAnswer
-    from otelwp_agent.admin.settings import AdminServerSettings
+    from otelwp_agent.admin.settings import AdminServerSettings, ApplicationServerSettings
     from otelwp_agent.transport.http_listeners import Acceptor
 
 LINGERING = 1.0
@@ -81,13 +81,13 @@ class AdminConnections(web.Server):
             transport.abort()
 
 
-class AdminServer:
-    """Listens, and answers requests with `answer`."""
+class ApplicationServer:
+    """Listens, and answers requests with `handle`."""
 
     def __init__(
         self,
-        settings: AdminServerSettings,
-        answer: Callable[[ApiRequest], Awaitable[ApiAnswer]],
+        settings: ApplicationServerSettings,
+        handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
         *,
         name: str,
         log: structlog.typing.FilteringBoundLogger,
@@ -96,7 +96,7 @@ class AdminServer:
         self.settings = settings
         self.name = name
         self.log = log
-        self._answer = answer
+        self._handle = handle
         self._listeners = Listeners(self)
         self._server: AdminConnections | None = None
         self._tls: ServerTls | None = None
@@ -145,31 +145,48 @@ class AdminServer:
             self._server, sock=sock, ssl=context, ssl_handshake_timeout=timeout, backlog=self.settings.backlog
         )
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+
+class AdminServer(ApplicationServer):
+    """Listens, and answers requests with `answer`."""
+
+    def __init__(
+        self,
+        settings: AdminServerSettings,
+        answer: Callable[[ApiRequest], Awaitable[ApiAnswer]],
+        *,
+        name: str,
+        log: structlog.typing.FilteringBoundLogger,
+    ) -> None:
+        """Keep the settings; `name` is the component's name for messages."""
+        super().__init__(settings, self._respond, name=name, log=log)
+        self._answer = answer
+
+    async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
         headers = {name.lower(): value for name, value in request.headers.items()}
         peer = request.remote or ""
         answer = await self._answer(
-            ApiRequest(request.method, request.raw_path, headers, peer, lambda: self._read(request))
+            ApiRequest(request.method, request.raw_path, headers, peer, lambda: read_body(request, self.settings))
         )
         return _response(answer.status, answer.body, answer.content_type, answer.headers)
 
-    async def _read(self, request: web.BaseRequest) -> bytes:
-        """Return the body; raise `ProblemError` if it is too large or arrives too slowly."""
-        limit = self.settings.max_request_body_size
-        if (request.content_length or 0) > limit:
-            raise _too_large(limit)
-        body = bytearray()
-        try:
-            async with asyncio.timeout(self.settings.read_timeout or math.inf):
-                async for chunk in request.content.iter_any():
-                    body += chunk
-                    if len(body) > limit:
-                        raise _too_large(limit)
-        except TimeoutError:
-            raise ProblemError(408, "the body did not arrive in time", headers=(("Connection", "close"),)) from None
-        except web.PayloadAccessError as error:
-            raise ProblemError(400, f"the body cannot be read: {error}") from None
-        return bytes(body)
+
+async def read_body(request: web.BaseRequest, settings: ApplicationServerSettings) -> bytes:
+    """Return the body; raise `ProblemError` if it is too large or arrives too slowly."""
+    limit = settings.max_request_body_size
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(settings.read_timeout or math.inf):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > limit:
+                    raise _too_large(limit)
+    except TimeoutError:
+        raise ProblemError(408, "the body did not arrive in time", headers=(("Connection", "close"),)) from None
+    except web.PayloadAccessError as error:
+        raise ProblemError(400, f"the body cannot be read: {error}") from None
+    return bytes(body)
 
 
 def _too_large(limit: int) -> ProblemError:

@@ -1,4 +1,4 @@
-"""Settings of the server of the admin API."""
+"""Settings of the servers of the control plane: the admin API and OpAMP."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from otelwp_agent.config.blocks import AllowedHosts, Listening, NetworkServer, T
 from otelwp_agent.config.types import ByteSize, Duration, Endpoint, PositiveDuration
 
 
-class AdminServerSettings(NetworkServer, AllowedHosts):
-    """An HTTP/1.1 server for operators and programs."""
+class ApplicationServerSettings(NetworkServer):
+    """An HTTP/1.1 server of the control plane."""
 
-    endpoint: Endpoint = Endpoint("127.0.0.1:13140")
-    """`host:port` or `unix:///path` to listen on; port 0 picks a free one."""
     tls: TlsServer | None = None
     """TLS settings. Without them, the server does not use TLS: tokens are then readable on the network."""
     max_request_body_size: ByteSize = Field(64 * 1024, ge=1024)
@@ -31,3 +29,10 @@ class AdminServerSettings(NetworkServer, AllowedHosts):
     """Group that owns a unix socket."""
     additional_endpoints: list[Listening] = Field(default_factory=list)
     """More addresses to listen on, in the form of `endpoint`."""
+
+
+class AdminServerSettings(ApplicationServerSettings, AllowedHosts):
+    """An HTTP/1.1 server for operators and programs."""
+
+    endpoint: Endpoint = Endpoint("127.0.0.1:13140")
+    """`host:port` or `unix:///path` to listen on; port 0 picks a free one."""

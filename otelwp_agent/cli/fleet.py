@@ -19,11 +19,12 @@ from otelwp_agent.cli.control_options import (
     store_command,
     when,
 )
-from otelwp_agent.control.fleet import installations, notifications, overview, toggles, versions
+from otelwp_agent.control.fleet import agents, installations, notifications, overview, toggles, versions
 from otelwp_agent.control.fleet.events import PERIOD, count_events, recent_events
 from otelwp_agent.control.fleet.status import STATUSES
 
 if TYPE_CHECKING:
+    from otelwp_agent.control.fleet.agents import FleetAgent
     from otelwp_agent.control.fleet.toggles import Toggle
 
 _id_argument = click.argument("id_", metavar="INSTALLATION")
@@ -80,18 +81,22 @@ def show_installation(*, target: StoreTarget, id_: str, as_json: bool) -> None:
         events = recent_events(connection, id_)
         switched = toggles.list_toggles(connection, id_)
         notices = notifications.list_notices(connection, id_)
+        agent = agents.get_agent(connection, id_)
     details = {**found.details(), "errors_24h": counts.errors}
     if as_json:
         more = {
             "recent_events": events,
             "toggles": [each.to_json() for each in switched],
             "notifications": [each.to_json() for each in notices],
+            "agent": None if agent is None else agent.to_json(),
         }
         show({**details, **more})
         return
     info = details.pop("server_info")
     lines = {name: "-" if value in {None, ""} else value for name, value in details.items()}
     show_fields({**lines, **{f"server_info.{name}": value for name, value in info.items()}})
+    if agent is not None:
+        show_fields(_agent_fields(agent))
     for toggle in switched:
         click.echo(f"toggle {_described(toggle)}")
     for notice in notices:
@@ -203,6 +208,19 @@ def add_version(  # noqa: PLR0913 - one argument for each option
         show(found.to_json())
     else:
         click.echo(f"registered version {version} for {cms}")
+
+
+def _agent_fields(agent: FleetAgent) -> dict[str, str]:
+    """Return what an agent reports over OpAMP, without its configuration and its components."""
+    health = "healthy" if agent.healthy else f"unhealthy: {agent.health.get('last_error') or '-'}"
+    config = agent.config_state
+    if agent.config_hash:
+        config += f" {agent.config_hash[:12]}"
+    if agent.config_message:
+        config += f": {agent.config_message}"
+    fields = {"agent": health, "agent.last_report": when(agent.reported), "agent.remote_config": config}
+    unhealthy = agent.health.get("unhealthy", {})
+    return {**fields, **{f"agent.unhealthy.{name}": text or "-" for name, text in unhealthy.items()}}
 
 
 def _described(found: Toggle) -> str:

@@ -11,7 +11,7 @@ from otelwp_agent.control.tables import REVISION, STATE
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-NEEDS = {"0001": "0.1.0", "0002": "0.1.0", "0003": "0.1.0"}
+NEEDS = {"0001": "0.1.0", "0002": "0.1.0", "0003": "0.1.0", "0004": "0.1.0"}
 """Revisions, oldest first, with the oldest version of the agent that can use a store of that revision."""
 HEAD = next(reversed(NEEDS))
 """The revision that this version of the agent needs."""

@@ -2,11 +2,15 @@
 
 import pytest
 
+from otelwp_agent.codecs.opamp import opamp_pb2 as pb
+from otelwp_agent.codecs.opamp.reports import parse_report
+from otelwp_agent.control.fleet.agents import TenantReport, record_reports
 from otelwp_agent.control.fleet.events import PluginEvent, record_events
 from otelwp_agent.control.mutation import Actor
 from otelwp_agent.control.operations import tenants
 from otelwp_agent.control.store import Store
 from tests.kit.fleet import NOW, beat, sent
+from tests.kit.opamp import health, message
 
 
 @pytest.fixture
@@ -39,6 +43,24 @@ def test_installations_are_listed_and_shown(command, plugin):
     assert lines[-1][1:] == ["error", "payment_failed"]
     shown = command("fleet", "show", plugin, "--json")
     assert (shown["recent_events"][0]["event_type"], shown["toggles"]) == ("payment_failed", [])
+
+
+def test_an_agent_that_reports_over_opamp(command, plugin, store_url):
+    first = message(attributes={"service.name": "shop"}, health=health("degraded", otlp=health("queue is full")))
+    first.remote_config_status.last_remote_config_hash = b"\xab\xcd"
+    first.remote_config_status.status = pb.FAILED
+    first.remote_config_status.error_message = "no such exporter"
+    store = Store(store_url)
+    with store.write() as connection:
+        report = TenantReport("acme", parse_report(first.SerializeToString()), {})
+        (found,) = record_reports(connection, [report], NOW)
+    store.close()
+    lines = [" ".join(line.split()) for line in command("fleet", "show", found.installation)[1].splitlines()]
+    assert "agent unhealthy: degraded" in lines
+    assert "agent.remote_config failed abcd: no such exporter" in lines
+    assert "agent.unhealthy.otlp queue is full" in lines
+    assert command("fleet", "show", found.installation, "--json")["agent"]["health"]["healthy"] is False
+    assert command("fleet", "show", plugin, "--json")["agent"] is None
 
 
 def test_toggles(command, plugin):

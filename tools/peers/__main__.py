@@ -23,6 +23,7 @@ PEERS: dict[str, Callable[[], object]] = {
     "schemathesis": python.schemathesis,
     "zipkin": maven.zipkin,
     "h2spec": golang.h2spec,
+    "opamp-agent": golang.opamp_agent,
     "collector": golang.collector,
     "jaeger-1": golang.jaeger_1,
     "jaeger": golang.jaeger,

@@ -11,6 +11,9 @@ from peers import cache
 COLLECTOR = Path(__file__).parent / "collector"
 """Folder with a `main` that uses the OpenTelemetry Collector's modules; go.mod has the versions."""
 
+OPAMP_AGENT = Path(__file__).parent / "opamp_agent"
+"""Folder with a `main` that uses opamp-go's client; go.mod has the version."""
+
 JAEGER = "v1.76.0"
 """Module version whose `cmd/jaeger` is Jaeger 2.13; later versions are not available as a module."""
 
@@ -68,6 +71,16 @@ def h2spec() -> Path:
         _go("install", module, where=draft, env={"GOBIN": str(draft)})
 
     return cache.once(f"h2spec-{H2SPEC}", build) / "h2spec"
+
+
+def opamp_agent() -> Path:
+    """Return the binary of an agent that reports with opamp-go's client."""
+
+    def build(draft: Path) -> None:
+        _go("build", "-o", draft / "opamp-agent", ".", where=OPAMP_AGENT)
+
+    sources = b"".join((OPAMP_AGENT / name).read_bytes() for name in ("go.mod", "go.sum", "main.go"))
+    return cache.once(f"opamp-agent-{hashlib.sha256(sources).hexdigest()[:8]}", build) / "opamp-agent"
 
 
 def tracegen() -> Path:

@@ -11,9 +11,10 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from otelwp_agent.admin.models import PRINTABLE, ApiModel, Name, PageQuery, Title
 from otelwp_agent.admin.operation import PLUGIN, PREFIX, UUID_PATTERN, ApiOperation
 from otelwp_agent.admin.pages import paged
+from otelwp_agent.admin.resources.agent_views import FleetAgentView  # noqa: TC001 - a field's annotation
 from otelwp_agent.codecs.heartbeat.plugin_version import PATTERN
 from otelwp_agent.control.errors import InvalidValueError
-from otelwp_agent.control.fleet import installations, notifications, overview, toggles, versions
+from otelwp_agent.control.fleet import agents, installations, notifications, overview, toggles, versions
 from otelwp_agent.control.fleet.events import PERIOD, count_events, recent_events
 from otelwp_agent.control.operations import values
 from otelwp_agent.control.operations.operators import Role
@@ -121,6 +122,8 @@ class PluginDetails(PluginView):
     active_toggles: list[ToggleView]
     pending_toggles: list[ToggleView]
     notifications: list[PluginNotice]
+    agent: FleetAgentView | None
+    """`null` if it does not report over OpAMP."""
 
 
 class PluginQuery(PageQuery):
@@ -244,6 +247,7 @@ def _get(connection: Connection, call: ApiCall) -> object:
     found = installations.get_installation(connection, id_)
     active = toggles.active_toggles(connection, [id_], now).get(id_, [])
     pending = [each for each in toggles.list_toggles(connection, id_) if each.pending]
+    agent = agents.get_agent(connection, id_)
     return {
         **found.details(),
         "errors_24h": count_events(connection, [id_], now - PERIOD, now)[id_].errors,
@@ -251,6 +255,7 @@ def _get(connection: Connection, call: ApiCall) -> object:
         "active_toggles": [each.to_json() for each in active],
         "pending_toggles": [each.to_json() for each in pending],
         "notifications": [each.to_json() for each in notifications.list_notices(connection, id_)],
+        "agent": None if agent is None else agent.to_json(),
     }
 
 

@@ -137,3 +137,31 @@ JOBS = Table(
     Column("until", UtcTime, nullable=False),
 )
 """The regular work of the monitor: the last period that was done, and the lease of the replica that does the next."""
+
+AGENTS = Table(
+    "opamp_agents",
+    METADATA,
+    Column("installation", String(36), ForeignKey("plugin_installations.id"), primary_key=True),
+    Column("tenant", String(63), ForeignKey("tenants.id"), nullable=False),
+    Column("cms", String(32), nullable=False),
+    Column("environment", String(32), nullable=False),
+    Column("instance", String(32), nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("capabilities", BigInteger, nullable=False),
+    Column("attributes", JSON, nullable=False),
+    Column("health", JSON, nullable=False),
+    Column("healthy", Boolean, nullable=False),
+    Column("effective_config", JSON, nullable=False),
+    Column("components", JSON, nullable=False),
+    Column("components_hash", String(128), nullable=False),
+    Column("config_hash", String(128), nullable=False),
+    Column("config_state", String(16), nullable=False),
+    Column("config_message", Text, nullable=False),
+    Column("disconnected", Boolean, nullable=False),
+    Column("reported", UtcTime, nullable=False),
+    UniqueConstraint("tenant", "instance"),
+    Index("ix_opamp_agents_reported", "reported"),
+)
+"""The last reports of agents over OpAMP. CMS and environment are those of its first report, which identify its
+installation; `instance` is the instance uid; `sequence` the number of the last message;
+`healthy` is true until an agent reports otherwise; `config_…` is the state of the last remote configuration."""

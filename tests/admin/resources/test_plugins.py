@@ -4,8 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from otelwp_agent.codecs.opamp.reports import parse_report
+from otelwp_agent.control.fleet.agents import TenantReport, record_reports
 from otelwp_agent.control.fleet.events import PluginEvent, record_events
 from tests.kit.fleet import beat, sent
+from tests.kit.opamp import health, message
 
 
 @pytest.fixture
@@ -74,7 +77,17 @@ async def test_the_details_of_an_installation(api, plugins):
         "#0",
     )
     assert (found["active_toggles"], found["notifications"], found["errors_24h"]) == ([], [], 1)
+    assert found["agent"] is None
     assert (await api.call("GET", f"/plugins/{'0' * 8}-0000-0000-0000-{'0' * 12}")).status == 404
+
+
+async def test_an_agent_that_reports_over_opamp(api):
+    first = message(attributes={"service.name": "shop"}, health=health("queue is full"))
+    report = TenantReport("acme", parse_report(first.SerializeToString()), {})
+    (found,) = await api.store.store.write(lambda connection: record_reports(connection, [report], datetime.now(UTC)))
+    agent = (await api.call("GET", f"/plugins/{found.installation}")).json["agent"]
+    assert (agent["attributes"], agent["health"]["last_error"]) == ({"service.name": "shop"}, "queue is full")
+    assert agent["remote_config"] == {"state": "unset", "hash": "", "message": ""}
 
 
 async def test_a_toggle_is_set_and_audited(api, plugins):

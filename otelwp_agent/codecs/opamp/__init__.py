@@ -1,0 +1,1 @@
+"""Messages of the Open Agent Management Protocol (OpAMP)."""

@@ -30,6 +30,7 @@ final class Fields {
 			'otelwp_record' => __( 'Recording', 'otelwp' ),
 			'otelwp_detail' => __( 'Details', 'otelwp' ),
 			'otelwp_send'   => __( 'Destination', 'otelwp' ),
+			'otelwp_fleet'  => __( 'Fleet', 'otelwp' ),
 		);
 	}
 
@@ -148,6 +149,21 @@ final class Fields {
 				'section' => 'otelwp_send',
 				'label'   => __( 'Finish the response first', 'otelwp' ),
 				'help'    => __( 'With PHP-FPM or LiteSpeed, finish the response before the trace is sent. It saves a fraction of a millisecond, but breaks plugins that print after WordPress has finished.', 'otelwp' ),
+			),
+			'merchant_id'     => array(
+				'section' => 'otelwp_fleet',
+				'label'   => __( 'Merchant', 'otelwp' ),
+				'help'    => __( 'Id of the merchant whose fleet this site belongs to. With it, WP-Cron also sends errors and payments as events. Empty: none.', 'otelwp' ),
+			),
+			'heartbeat_url'   => array(
+				'section' => 'otelwp_fleet',
+				'label'   => __( 'Collector', 'otelwp' ),
+				'help'    => __( 'Address that receives heartbeats and events, like http://127.0.0.1:13160. Empty: the agent. A collector on another host can be configured only in wp-config.php; use https there.', 'otelwp' ),
+			),
+			'toggles_key'     => array(
+				'section' => 'otelwp_fleet',
+				'label'   => __( 'Key for toggles', 'otelwp' ),
+				'help'    => __( 'Public key of the operator. Only with a valid signature may the operator stop this plugin, have it record less, write a debug log or ask for an update. Empty: the operator may not.', 'otelwp' ),
 			),
 		);
 	}

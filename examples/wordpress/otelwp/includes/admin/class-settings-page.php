@@ -11,12 +11,14 @@ use Otelwp\Agent;
 use Otelwp\Breaker;
 use Otelwp\Destination;
 use Otelwp\Endpoint;
+use Otelwp\Fleet;
 use Otelwp\Heartbeat;
 use Otelwp\Redact;
 use Otelwp\Sender;
 use Otelwp\Settings;
 use Otelwp\Site;
 use Otelwp\Test_Trace;
+use Otelwp\Toggles;
 
 defined( 'ABSPATH' ) || exit;
 
@@ -221,6 +223,33 @@ final class Settings_Page {
 	}
 
 	/**
+	 * Return rows about the fleet.
+	 *
+	 * @return array<string, string>
+	 */
+	private static function fleet() {
+		if ( ! Fleet::is_configured() ) {
+			return array();
+		}
+		$state = Fleet::state();
+		$agent = Agent::state();
+		$on    = array_filter( Toggles::KEYS, array( Agent::class, 'toggle' ) );
+		if ( '' !== $state['problem'] ) {
+			/* translators: %s: why */
+			$toggles = sprintf( __( 'not obeyed: %s', 'otelwp' ), $state['problem'] );
+		} elseif ( $on ) {
+			/* translators: 1: names of toggles, 2: date and time */
+			$toggles = sprintf( __( '%1$s, until %2$s', 'otelwp' ), implode( ', ', $on ), wp_date( 'Y-m-d H:i:s', $agent['toggles_until'] ) );
+		} else {
+			$toggles = __( 'none', 'otelwp' );
+		}
+		return array(
+			__( 'Installation', 'otelwp' )             => '' === $state['installation'] ? __( 'not registered yet', 'otelwp' ) : $state['installation'],
+			__( 'Toggles of the operator', 'otelwp' ) => $toggles,
+		);
+	}
+
+	/**
 	 * Print the current state.
 	 */
 	private static function show_status() {
@@ -236,11 +265,13 @@ final class Settings_Page {
 			$rows[ __( 'Agent', 'otelwp' ) ] = __( 'was not contacted yet; WP-Cron does so every five minutes', 'otelwp' );
 		}
 		$rows[ __( 'Licence', 'otelwp' ) ]           = implode( ': ', array_filter( array( Agent::tier(), implode( ', ', Agent::features() ) ) ) );
-		$rows[ __( 'Requests recorded', 'otelwp' ) ] = Agent::wish( 'paused' ) ? __( 'none, the agent requested a pause', 'otelwp' ) : number_format_i18n( 100 * Agent::sampling_rate(), 1 ) . ' %';
+		$rows[ __( 'Requests recorded', 'otelwp' ) ] = Agent::is_paused() ? ( Agent::wish( 'paused' ) ? __( 'none, the agent requested a pause', 'otelwp' ) : __( 'none, the operator of the fleet has stopped this plugin', 'otelwp' ) ) : number_format_i18n( 100 * Agent::sampling_rate(), 1 ) . ' %';
 
 		if ( Heartbeat::has_key() ) {
-			$rows[ __( 'API key', 'otelwp' ) ] = Heartbeat::sends_key() ? __( 'sent to the agent', 'otelwp' ) : __( 'not sent: define OTELWP_AGENT_URL in wp-config.php, because the key is sent only to an address that is configured there', 'otelwp' );
+			/* translators: %s: name of a constant */
+			$rows[ __( 'API key', 'otelwp' ) ] = Heartbeat::sends_key() ? __( 'sent to the agent', 'otelwp' ) : sprintf( __( 'not sent: define %s in wp-config.php, because the key is sent only to an address that is configured there', 'otelwp' ), Heartbeat::constant() );
 		}
+		$rows   += self::fleet();
 		$failing = ( new Breaker() )->failing();
 		foreach ( (array) Settings::get( 'endpoints' ) as $text ) {
 			$endpoint = Endpoint::parse( $text, Settings::is_constant( 'endpoints' ) );

@@ -133,7 +133,8 @@ final class Site_Health {
 		$body   = json_decode( $answer['body'], true );
 		$status = isset( $body['status'] ) && is_string( $body['status'] ) ? substr( sanitize_text_field( $body['status'] ), 0, 100 ) : (string) $answer['status'];
 		if ( Heartbeat::has_key() && ! Heartbeat::sends_key() ) {
-			return self::result( 'otelwp_agent', 'recommended', __( 'The API key of OTelWP is not sent', 'otelwp' ), __( 'OTELWP_API_KEY is set, but the address of the agent is in the database, where an attacker who can change an option could redirect the key. Define OTELWP_AGENT_URL in wp-config.php as well.', 'otelwp' ) );
+			/* translators: %s: name of a constant */
+			return self::result( 'otelwp_agent', 'recommended', __( 'The API key of OTelWP is not sent', 'otelwp' ), sprintf( __( 'OTELWP_API_KEY is set, but the address of the agent is in the database, where an attacker who can change an option could redirect the key. Define %s in wp-config.php as well.', 'otelwp' ), Heartbeat::constant() ) );
 		}
 		if ( 200 === $answer['status'] && 'degraded' !== $status ) {
 			/* translators: %s: a word like "healthy" */

@@ -217,7 +217,7 @@ final class Events {
 	 *
 	 * @return array<string, array>
 	 */
-	private static function saved() {
+	public static function saved() {
 		global $wpdb;
 		// phpcs:ignore WordPress.DB.DirectDatabaseQuery -- there is no function that lists options.
 		$rows  = $wpdb->get_results( $wpdb->prepare( "SELECT option_name, option_value FROM {$wpdb->options} WHERE option_name LIKE %s ORDER BY option_id LIMIT %d", $wpdb->esc_like( self::PREFIX ) . '%', self::MAX ) );

@@ -141,6 +141,24 @@ def test_notices_are_shown_and_acknowledged(site, operator):
     assert json.loads(operator.other.seen[-1][3])["acknowledged"] == ["n-1"]
 
 
+def test_fatal_errors_are_saved_although_the_request_is_not_recorded(site, operator):
+    operator.answer()
+    with site.changed(sampling_rate=0):
+        for case in ("fatal", "memory", "exception"):
+            site.wordpress.visit(f"/?case={case}")
+    found = "return array_column(array_column(Otelwp\\Events::saved(), 'event_data'), 'message');"
+    end = time.monotonic() + PATIENCE
+    while len(messages := site.ask(found)) < 3:
+        assert time.monotonic() < end
+        time.sleep(0.05)  # PHP ends after the answer
+    assert {message.partition(" of ")[0] for message in messages} == {
+        "Call to undefined function otelwp_no_such_function()",
+        "Allowed memory size",
+        "No mail to [email] about x",
+    }
+    site.ask("foreach (Otelwp\\Events::saved() as $name => $event) { delete_option($name); } return true;")
+
+
 def test_events_wait_for_the_collector_and_are_limited(site, operator):
     operator.answer()
     add = "for ($i = 0; $i < 205; $i++) { $saved[] = Otelwp\\Events::add('info', ['message' => \"number $i\"]); }"

@@ -107,8 +107,14 @@ final class Plugin {
 	 * Save an error that ends this request as an event for the fleet. Most requests end without one, and load nothing.
 	 */
 	public static function save_error() {
-		if ( null !== error_get_last() ) {
+		if ( null === error_get_last() ) {
+			return;
+		}
+		try {
 			Events::fatal();
+		} catch ( \Throwable $error ) {
+			// After an error, parts of WordPress may be missing: then the event is lost.
+			Debug_Log::write( 'event not saved: ' . Redact::error( $error ) );
 		}
 	}
 

@@ -92,7 +92,7 @@ def test_settings_for_experts_are_folded(site):
     before, after = shown.split("<details>", 1)
     assert 'id="otelwp-endpoints"' in before
     assert 'id="otelwp-max_spans"' in after
-    assert shown.count("<details>") == shown.count("</details>") == 3
+    assert shown.count("<details>") == shown.count("</details>") == 4
 
 
 def test_a_constant_wins_and_greys_out_its_field(site):

@@ -54,6 +54,7 @@ final class Settings {
 			),
 			'agent_url'       => 'http://127.0.0.1:13133', // Health and heartbeat.
 			'heartbeat_url'   => '', // Where heartbeats and events are sent; '' means agent_url.
+			'ui_url'          => '', // The agent's page for administrators, as their browsers reach it; '' means no links to it.
 			'merchant_id'     => '', // The merchant whose fleet this site belongs to; '' means none.
 			'toggles_key'     => '', // Public key that verifies signed toggles; '' means that none are obeyed.
 			'sampling_url'    => '', // An additional source of rates, with the protocol of Jaeger's clients.
@@ -237,6 +238,12 @@ final class Settings {
 				}
 				if ( '' !== $url ) {
 					self::check_destination( $url, $key );
+				}
+				return $url;
+			case 'ui_url':
+				$url = trim( is_scalar( $value ) ? (string) $value : '' );
+				if ( '' !== $url && ! preg_match( '#^https?://[A-Za-z0-9.:_\[\]-]+(?:/[!-~]*)?$#D', $url ) ) {
+					throw new \InvalidArgumentException( esc_html__( 'The page of the agent is an address for browsers, like http://127.0.0.1:13160.', 'otelwp' ) );
 				}
 				return $url;
 			case 'merchant_id':

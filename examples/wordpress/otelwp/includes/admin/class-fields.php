@@ -68,6 +68,11 @@ final class Fields {
 				'label'   => __( 'Agent', 'otelwp' ),
 				'help'    => __( 'Address of the agent. WP-Cron sends a heartbeat every five minutes, and the answer may limit sampling. Empty: no heartbeat. Another host can be configured only in wp-config.php, and the API key is sent only to an address from there.', 'otelwp' ),
 			),
+			'ui_url'          => array(
+				'section' => self::BASIC,
+				'label'   => __( 'Page of the agent', 'otelwp' ),
+				'help'    => __( 'Address at which your browser reaches the page of the agent, like http://127.0.0.1:13160. With it, this screen has links to the page and to the test trace. The plugin does not connect to it.', 'otelwp' ),
+			),
 			'keep_errors'     => array(
 				'section' => 'otelwp_record',
 				'label'   => __( 'Always report failures', 'otelwp' ),

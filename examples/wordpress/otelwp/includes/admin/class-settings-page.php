@@ -212,6 +212,7 @@ final class Settings_Page {
 		if ( $taken ) {
 			/* translators: %s: id of a trace */
 			printf( 'success' === $kind ? esc_html__( 'The test trace was accepted. Its id is %s.', 'otelwp' ) : esc_html__( 'Only a part of the endpoints accepted the test trace. Its id is %s.', 'otelwp' ), '<code>' . esc_html( $result['trace_id'] ) . '</code>' );
+			self::show_link( '/#/trace?id=' . $result['trace_id'], __( 'Open this trace on the page of the agent', 'otelwp' ) );
 		} else {
 			esc_html_e( 'No endpoint accepted the test trace.', 'otelwp' );
 		}
@@ -220,6 +221,19 @@ final class Settings_Page {
 			echo '<li><code>' . esc_html( Redact::address( (string) $endpoint ) ) . '</code> ' . esc_html( '' === $why ? __( 'accepted it', 'otelwp' ) : $why ) . '</li>';
 		}
 		echo '</ul></div>';
+	}
+
+	/**
+	 * Print a link to the page of the agent, if its address is configured.
+	 *
+	 * @param string $path Of the page.
+	 * @param string $text Of the link.
+	 */
+	private static function show_link( $path, $text ) {
+		$url = (string) Settings::get( 'ui_url' );
+		if ( '' !== $url ) {
+			echo ' <a href="' . esc_url( rtrim( $url, '/' ) . $path, array( 'http', 'https' ) ) . '" rel="noopener noreferrer">' . esc_html( $text ) . '</a>';
+		}
 	}
 
 	/**
@@ -300,7 +314,9 @@ final class Settings_Page {
 		foreach ( $rows as $name => $value ) {
 			echo '<tr><th scope="row" style="width: 35%">' . esc_html( $name ) . '</th><td>' . esc_html( $value ) . '</td></tr>';
 		}
-		echo '</tbody></table><form action="' . esc_url( admin_url( 'admin-post.php' ) ) . '" method="post">';
+		echo '</tbody></table><p>';
+		self::show_link( '/', __( 'Open the page of the agent', 'otelwp' ) );
+		echo '</p><form action="' . esc_url( admin_url( 'admin-post.php' ) ) . '" method="post">';
 		echo '<input type="hidden" name="action" value="' . esc_attr( self::TEST ) . '">';
 		wp_nonce_field( self::TEST );
 		submit_button( __( 'Send a test trace', 'otelwp' ), 'secondary' );

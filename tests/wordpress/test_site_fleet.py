@@ -49,6 +49,13 @@ DUE = """
 FORGET = "foreach (['otelwp_agent', 'otelwp_fleet'] as $name) update_option($name, []); return true;"
 
 
+def beat_until(site, wanted):
+    """Send heartbeats until the result contains `wanted`: on a busy machine the agent may answer too late."""
+    end = time.monotonic() + PATIENCE
+    while wanted not in (found := beat(site)):
+        assert time.monotonic() < end, found
+
+
 class Collector:
     """A managed collector with the merchant `acme`."""
 
@@ -82,7 +89,7 @@ class Collector:
         """Set a toggle, and have the site send a heartbeat; return the toggles that it obeys, and why not others."""
         (found,) = self.control("fleet", "list")
         self.control("fleet", "toggle", found["id"], key, state, *options)
-        assert beat(site) == "heartbeat"
+        beat_until(site, "heartbeat")
         return site.ask(TOGGLES)
 
 
@@ -107,7 +114,7 @@ def fixed(collector):
 def member(site, collector, fixed):
     """The site, which has sent a heartbeat to the collector, and obeys no toggle."""
     with constants(site, **fixed), site.changed(merchant_id="acme", toggles_key=collector.public_key):
-        assert beat(site) == "heartbeat"
+        beat_until(site, "heartbeat")
         yield site
     site.ask(FORGET)
 
@@ -128,12 +135,11 @@ def test_wp_cron_sends_errors_and_events(member, collector):
         "do_action('otelwp_event', 'nonsense', []); return true;"
     )
     assert member.ask(SAVED) == 2
-    member.ask(DUE)
-    member.wordpress.visit("/wp-cron.php")
     end = time.monotonic() + PATIENCE
-    while member.ask(SAVED):
+    while member.ask(SAVED):  # wp-cron.php may go on after its answer, and an answer of the agent may be late
         assert time.monotonic() < end
-        time.sleep(0.1)  # wp-cron.php may go on after its answer
+        member.ask(DUE)
+        member.wordpress.visit("/wp-cron.php")
     events = collector.installation()["recent_events"]
     found = {each["event_type"]: each for each in events}
     assert found.keys() == {"error", "payment_failed"}
@@ -143,7 +149,7 @@ def test_wp_cron_sends_errors_and_events(member, collector):
     assert "jane" not in json.dumps(error)
     assert "ann@" not in json.dumps(found)
     assert member.ask("return Otelwp\\Events::errors_last_hour();") == 1
-    assert beat(member) == "heartbeat"
+    beat_until(member, "heartbeat")
     telemetry = (collector.folder / "fleet.jsonl").read_text("utf-8")
     assert '"plugin.payment_failed"' in telemetry
     assert '"plugin.errors_last_hour"' in telemetry
@@ -171,11 +177,11 @@ def test_toggles_that_another_key_has_signed_are_not_obeyed(member, collector):
 def test_a_collector_without_a_trusted_certificate_gets_nothing(site, fixed):
     del fixed["OTELWP_CA_FILE"]
     with constants(site, **fixed), site.changed(merchant_id="acme"):
-        assert "no trusted TLS connection" in beat(site)
+        beat_until(site, "no trusted TLS connection")
     site.ask(FORGET)
 
 
 def test_a_refused_heartbeat_says_why(site, collector, fixed):
     with constants(site, **fixed), site.changed(merchant_id="globex"):
-        assert "this API key is not of this merchant" in beat(site)
+        beat_until(site, "this API key is not of this merchant")
     site.ask(FORGET)

@@ -139,7 +139,8 @@ final class Events {
 			if ( $status >= 500 || in_array( $status, array( 401, 403, 404, 408, 429 ), true ) ) {
 				return Heartbeat::refusal( $answer );
 			}
-			if ( 200 === $status && 'error' === $event['event_type'] ) {
+			// 409: it was stored before, but that answer did not arrive in time.
+			if ( in_array( $status, array( 200, 409 ), true ) && 'error' === $event['event_type'] ) {
 				self::count_error( $event );
 			}
 			delete_option( $name );

@@ -376,5 +376,6 @@ def test_addresses_of_the_agent(php):
     }
     assert php(ASK, "http://agent/base/")["path"] == "/base"
     assert php(ASK, "unix:///run/otelwp/health.sock")["socket"] == "unix:///run/otelwp/health.sock"
-    for wrong in ("https://agent", "ftp://agent", "agent:13133", "http://a b", "unix://x", ""):
+    assert php(ASK, "https://agent/base")["socket"] == "ssl://agent:443"
+    for wrong in ("ftp://agent", "agent:13133", "http://a b", "unix://x", ""):
         assert php(ASK, wrong) is None

@@ -58,6 +58,19 @@ def test_the_test_trace(site):
     assert "accepted it" in shown
 
 
+def test_links_to_the_page_of_the_agent(site):
+    assert "Open the page of the agent" not in site.wordpress.visit(SETTINGS, logged_in=True).text
+    with site.changed(ui_url="https://agent.example/ui/"):
+        page = site.wordpress.visit(SETTINGS, logged_in=True)
+        assert 'href="https://agent.example/ui/" rel="noopener noreferrer">Open the page of the agent' in page.text
+        site.wordpress.visit("/wp-admin/admin-post.php", form(page.text, "admin-post.php"), logged_in=True)
+        shown = site.wordpress.visit(f"{SETTINGS}&otelwp-test=1", logged_in=True).text
+        assert re.search(r'href="https://agent\.example/ui/#/trace\?id=[0-9a-f]{32}"', shown)
+    for wrong in ("javascript:alert(1)", 'http://a"><script>', "//agent.example"):
+        site.set(ui_url=wrong)
+        assert site.ask("return Otelwp\\Settings::get('ui_url');") == ""
+
+
 def test_the_test_trace_over_http(site, other):
     with site.changed(endpoints=f"{other.url}/v1/traces"):
         page = site.wordpress.visit(SETTINGS, logged_in=True)
@@ -92,7 +105,7 @@ def test_settings_for_experts_are_folded(site):
     before, after = shown.split("<details>", 1)
     assert 'id="otelwp-endpoints"' in before
     assert 'id="otelwp-max_spans"' in after
-    assert shown.count("<details>") == shown.count("</details>") == 3
+    assert shown.count("<details>") == shown.count("</details>") == 4
 
 
 def test_a_constant_wins_and_greys_out_its_field(site):

@@ -146,6 +146,23 @@ def test_on_a_network_sites_do_not_change_addresses(site):
     )
 
 
+def test_each_site_of_a_network_is_an_installation(site):
+    """Only with a merchant, and with an id that the other sites do not have."""
+    identities = """
+        foreach (get_sites(['fields' => 'ids']) as $id) {
+            switch_to_blog($id);
+            $found[] = Otelwp\\Fleet::identity();
+            restore_current_blog();
+        }
+        return $found;
+    """
+    assert [each.keys() & {"merchant_id", "site_id"} for each in site.ask(identities)] == [set()] * 2
+    with site.changed(merchant_id="acme"):
+        found = site.ask(identities)
+    assert {each["merchant_id"] for each in found} == {"acme"}
+    assert len({each["site_id"] for each in found}) == len(found) == 2
+
+
 LEFT = """
     $left = [get_site_option('otelwp_settings'), wp_next_scheduled('otelwp_heartbeat')];
     foreach (get_sites(['fields' => 'ids']) as $id) {
@@ -161,7 +178,10 @@ LEFT = """
 
 def test_uninstalling_leaves_nothing(site):
     """Last."""
-    assert len(site.ask(LEFT)) > 4
+    site.ask("add_option('otelwp_fleet', [], '', false); return add_option('otelwp_event_x', [], '', false);")
+    left = site.ask(LEFT)
+    assert len(left) > 6
+    assert {"otelwp_fleet", "otelwp_event_x"} <= {*left[2:]}
     for step in ("deactivate_plugins('otelwp/otelwp.php', false, true);", "uninstall_plugin('otelwp/otelwp.php');"):
         site.wordpress.php(f"require ABSPATH . 'wp-admin/includes/plugin.php'; {step}")
     assert site.ask(LEFT) == [False, False]

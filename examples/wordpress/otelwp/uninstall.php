@@ -12,7 +12,7 @@ defined( 'WP_UNINSTALL_PLUGIN' ) || exit;
  */
 function otelwp_uninstall_site() {
 	global $wpdb;
-	foreach ( array( 'otelwp_settings', 'otelwp_agent' ) as $otelwp_option ) {
+	foreach ( array( 'otelwp_settings', 'otelwp_agent', 'otelwp_fleet' ) as $otelwp_option ) {
 		delete_option( $otelwp_option );
 	}
 	delete_transient( 'otelwp_breaker' );
@@ -21,6 +21,9 @@ function otelwp_uninstall_site() {
 	foreach ( $otelwp_names as $otelwp_name ) {
 		delete_transient( substr( $otelwp_name, strlen( '_transient_' ) ) );
 	}
+	// Events that were not sent.
+	$otelwp_names = $wpdb->get_col( $wpdb->prepare( "SELECT option_name FROM {$wpdb->options} WHERE option_name LIKE %s", $wpdb->esc_like( 'otelwp_event_' ) . '%' ) ); // phpcs:ignore WordPress.DB.DirectDatabaseQuery -- there is no function that lists options.
+	array_map( 'delete_option', $otelwp_names );
 	wp_clear_scheduled_hook( 'otelwp_heartbeat' );
 }
 

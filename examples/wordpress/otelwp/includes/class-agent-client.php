@@ -24,7 +24,7 @@ final class Agent_Client {
 	/**
 	 * Split an address into its parts.
 	 *
-	 * @param string $url `http://host:port[/path]` or `unix:///path/of.sock`.
+	 * @param string $url `http://host:port[/path]`, the same with `https`, or `unix:///path/of.sock`.
 	 * @return array{socket: string, host: string, path: string}|null
 	 */
 	public static function parse( $url ) {
@@ -38,14 +38,15 @@ final class Agent_Client {
 				'path'   => '',
 			);
 		}
-		if ( ! preg_match( '#^http://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?(/[!-~]*)?$#D', $url, $found ) ) {
+		if ( ! preg_match( '#^http(s?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?(/[!-~]*)?$#D', $url, $found ) ) {
 			return null;
 		}
-		$host = ( Destination::is_localhost( $found[1] ) ? '127.0.0.1' : $found[1] ) . ':' . ( isset( $found[2] ) && '' !== $found[2] ? $found[2] : '80' );
+		$tls  = 's' === $found[1];
+		$host = ( Destination::is_localhost( $found[2] ) ? '127.0.0.1' : $found[2] ) . ':' . ( isset( $found[3] ) && '' !== $found[3] ? $found[3] : ( $tls ? '443' : '80' ) );
 		return array(
-			'socket' => 'tcp://' . $host,
+			'socket' => ( $tls ? 'ssl://' : 'tcp://' ) . $host,
 			'host'   => $host,
-			'path'   => isset( $found[3] ) ? rtrim( $found[3], '/' ) : '',
+			'path'   => isset( $found[4] ) ? rtrim( $found[4], '/' ) : '',
 		);
 	}
 
@@ -103,6 +104,26 @@ final class Agent_Client {
 	}
 
 	/**
+	 * Return the options of a connection. Certificates are always verified, with the authorities of this host or those in
+	 * the file that OTELWP_CA_FILE names.
+	 *
+	 * @param string $socket Address in PHP's notation.
+	 * @return resource
+	 */
+	private static function context( $socket ) {
+		if ( 0 !== strpos( $socket, 'ssl:' ) ) {
+			return stream_context_create();
+		}
+		$tls = array(
+			'verify_peer'       => true,
+			'verify_peer_name'  => true,
+			'allow_self_signed' => false,
+			'peer_name'         => trim( substr( $socket, 6, strrpos( $socket, ':' ) - 6 ), '[]' ),
+		);
+		return stream_context_create( array( 'ssl' => $tls + ( defined( 'OTELWP_CA_FILE' ) ? array( 'cafile' => (string) OTELWP_CA_FILE ) : array() ) ) );
+	}
+
+	/**
 	 * Write a message, then read until the agent closes the connection.
 	 *
 	 * @param string $socket  Address in PHP's notation.
@@ -113,7 +134,10 @@ final class Agent_Client {
 	private static function exchange( $socket, $message, $setting ) {
 		// phpcs:disable WordPress.WP.AlternativeFunctions, WordPress.PHP.NoSilencedErrors -- these are sockets, not files; the error is returned.
 		$deadline   = microtime( true ) + self::SECONDS;
-		$connection = @stream_socket_client( $socket, $code, $error, self::SECONDS );
+		$connection = @stream_socket_client( $socket, $code, $error, self::SECONDS, STREAM_CLIENT_CONNECT, self::context( $socket ) );
+		if ( ! $connection && 0 === strpos( $socket, 'ssl:' ) && '' === (string) $error ) {
+			return new \WP_Error( 'otelwp_tls', __( 'There is no trusted TLS connection. If the certificate is signed by an authority of your own, name its file in wp-config.php with the constant OTELWP_CA_FILE.', 'otelwp' ) );
+		}
 		if ( ! $connection ) {
 			return new \WP_Error( 'otelwp_connect', '' === (string) $error ? __( 'No process accepts connections there.', 'otelwp' ) : $error );
 		}

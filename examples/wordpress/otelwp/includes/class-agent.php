@@ -10,7 +10,7 @@ namespace Otelwp;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * The agent's requests (rate, budget, pause) and licence (tier, features), from its last heartbeat answer.
+ * The agent's requests (rate, budget, pause, signed toggles) and licence (tier, features), from its last heartbeat answer.
  *
  * They are valid for the time in the answer, or half an hour; after that only the site's own settings apply. The plugin
  * restricts nothing by tier: the agent does that, the plugin only shows the licence.
@@ -73,6 +73,27 @@ final class Agent {
 	}
 
 	/**
+	 * Return whether a signed toggle is on. It is off after the time that was signed with it, also if the collector does
+	 * not answer any more.
+	 *
+	 * @param string $name One of Toggles::KEYS.
+	 * @return bool
+	 */
+	public static function toggle( $name ) {
+		$state = self::state();
+		return isset( $state['toggles'], $state['toggles_until'] ) && $state['toggles_until'] > time() && in_array( $name, $state['toggles'], true );
+	}
+
+	/**
+	 * Return whether the agent or the operator wants nothing to be recorded.
+	 *
+	 * @return bool
+	 */
+	public static function is_paused() {
+		return self::wish( 'paused' ) || self::toggle( 'block_plugin' ); // Pages do not load the class Toggles.
+	}
+
+	/**
 	 * Return the tier of the agent's licence: `free` unless the agent has sent another.
 	 *
 	 * @return string
@@ -103,6 +124,9 @@ final class Agent {
 		if ( null !== $wish ) {
 			$rate = min( $rate, $wish );
 		}
+		if ( self::toggle( 'rate_limit' ) ) {
+			$rate = min( $rate, Toggles::SLOW_RATE );
+		}
 		/**
 		 * Filters the share of requests that are recorded. Runs when the plugin loads: only must-use plugins and
 		 * plugins that load earlier can take part.
@@ -117,13 +141,32 @@ final class Agent {
 	 *
 	 * @param array $reply   The body, decoded.
 	 * @param array $headers Of the answer, names in lower case.
+	 * @param array $toggles Verified toggles: `{on, until}`.
 	 */
-	public static function learn( array $reply, array $headers = array() ) {
-		$state          = self::read( $reply, $headers );
-		$valid_for      = isset( $reply['valid_for'] ) && is_numeric( $reply['valid_for'] ) ? (int) $reply['valid_for'] : self::VALID_FOR;
+	public static function learn( array $reply, array $headers = array(), array $toggles = array() ) {
+		$state     = self::read( $reply, $headers );
+		$next      = isset( $reply['next_heartbeat_seconds'] ) && is_numeric( $reply['next_heartbeat_seconds'] ) ? (int) $reply['next_heartbeat_seconds'] : 0;
+		$valid_for = isset( $reply['valid_for'] ) && is_numeric( $reply['valid_for'] ) ? (int) $reply['valid_for'] : max( self::VALID_FOR, $next + self::VALID_FOR );
+		if ( ! empty( $toggles['on'] ) ) {
+			$state['toggles']       = $toggles['on'];
+			$state['toggles_until'] = $toggles['until'];
+		}
 		$state['at']    = time();
 		$state['until'] = time() + min( max( $valid_for, 60 ), DAY_IN_SECONDS );
 		self::save( $state );
+	}
+
+	/**
+	 * Replace the sampling that an earlier answer requested.
+	 *
+	 * @param array $sampling `{rate, traces_per_second}`, any of it.
+	 */
+	public static function sample( array $sampling ) {
+		$keys = array( 'rate', 'traces_per_second' );
+		$new  = array_intersect_key( self::read( array( 'sampling' => $sampling ), array() ), array_flip( $keys ) );
+		if ( '' !== (string) Settings::get( 'sampling_url' ) ) {
+			self::save( $new + array_diff_key( self::state(), array_flip( $keys ) ) );
+		}
 	}
 
 	/**
@@ -141,7 +184,7 @@ final class Agent {
 	/**
 	 * Return the valid parts of an answer.
 	 *
-	 * @param array $reply   `{tier, features, sampling: {rate, traces_per_second}, toggles: {pause, block_plugin}}`, any of it.
+	 * @param array $reply   `{tier, features, sampling: {rate, traces_per_second}, toggles: {pause}}`, any of it.
 	 * @param array $headers `x-otelwp-tier`, `x-otelwp-sampling-rate`, `x-otelwp-traces-per-second`, any of them.
 	 * @return array
 	 */
@@ -168,7 +211,7 @@ final class Agent {
 		foreach ( array_slice( array_values( array_filter( $features, 'is_string' ) ), 0, 50 ) as $feature ) {
 			$state['features'][] = sanitize_key( substr( $feature, 0, 64 ) ); // Limited, because every page loads the option.
 		}
-		if ( ! empty( $toggles['pause'] ) || ! empty( $toggles['block_plugin'] ) ) {
+		if ( ! empty( $toggles['pause'] ) ) {
 			$state['paused'] = true;
 		}
 		return $state;

@@ -10,7 +10,9 @@ namespace Otelwp;
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Reports this site to the agent every few minutes, through WP-Cron, and saves the agent's answer.
+ * Reports this site to the agent or a collector, through WP-Cron, and saves the answer.
+ *
+ * WP-Cron calls it every five minutes; a collector may want heartbeats less often.
  */
 final class Heartbeat {
 
@@ -42,38 +44,116 @@ final class Heartbeat {
 	}
 
 	/**
+	 * Send a heartbeat if it is due, then the saved events. WP-Cron calls it.
+	 */
+	public static function run() {
+		$fleet = Fleet::is_configured();
+		if ( $fleet && Fleet::state()['next'] > time() ) {
+			$how = 'heartbeat'; // The last one was answered, and the next one is not due.
+			Agent::sample( self::sampling() );
+		} else {
+			$how = self::beat();
+		}
+		if ( $fleet && 'heartbeat' === $how && ! Agent::is_paused() ) {
+			$sent = Events::send();
+			if ( is_wp_error( $sent ) ) {
+				Debug_Log::write( 'events not sent: ' . $sent->get_error_message() );
+			}
+		}
+	}
+
+	/**
 	 * Send a heartbeat and save the answer.
 	 *
 	 * @return string|\WP_Error Whether the agent answered the `heartbeat`, or only its `health`.
 	 */
 	public static function beat() {
-		$url = (string) Settings::get( 'agent_url' );
+		$url = self::url();
 		if ( '' === $url || ! Settings::get( 'enabled' ) ) {
 			return new \WP_Error( 'otelwp_off', __( 'No agent is configured.', 'otelwp' ) );
 		}
-		$answer = Agent_Client::request( 'POST', $url, self::PATH, (string) wp_json_encode( self::report() ), self::authorization() );
+		$fleet  = Fleet::is_configured();
+		$seen   = $fleet ? Fleet::state()['acknowledged'] : array();
+		$answer = self::post( self::PATH, self::report( $seen ) );
 		$how    = 'heartbeat';
-		if ( ! is_wp_error( $answer ) && in_array( $answer['status'], array( 404, 405 ), true ) ) {
+		if ( 'agent_url' === self::setting() && ! is_wp_error( $answer ) && in_array( $answer['status'], array( 404, 405 ), true ) ) {
 			$answer = Agent_Client::request( 'GET', $url, '/health' ); // This agent does not support heartbeats.
 			$how    = 'health';
 		}
+		if ( ! is_wp_error( $answer ) && 'heartbeat' === $how && 200 !== $answer['status'] ) {
+			if ( $fleet ) {
+				Fleet::postpone( $answer['headers'] );
+			}
+			$answer = self::refusal( $answer );
+		}
 		if ( is_wp_error( $answer ) ) {
 			Agent::missed( $answer->get_error_message() );
+			Debug_Log::write( 'heartbeat failed: ' . $answer->get_error_message() );
 			return $answer;
-		}
-		if ( 'heartbeat' === $how && 200 !== $answer['status'] ) {
-			/* translators: %d: HTTP status code */
-			$problem = new \WP_Error( 'otelwp_refused', sprintf( __( 'The agent answered the heartbeat with status %d.', 'otelwp' ), $answer['status'] ) );
-			Agent::missed( $problem->get_error_message() );
-			return $problem;
 		}
 		$reply = 'heartbeat' === $how ? json_decode( $answer['body'], true ) : array();
 		$reply = is_array( $reply ) ? $reply : array();
 		if ( ! isset( $reply['sampling'] ) ) {
 			$reply['sampling'] = self::sampling();
 		}
-		Agent::learn( $reply, $answer['headers'] );
+		$toggles = $fleet && 'heartbeat' === $how ? Fleet::learn( $reply, $seen ) : array();
+		Agent::learn( $reply, $answer['headers'], $toggles );
+		Debug_Log::write( 'heartbeat answered by ' . Redact::address( $url ) );
 		return $how;
+	}
+
+	/**
+	 * Return the address that heartbeats and events are sent to; '' if there is none.
+	 *
+	 * @return string
+	 */
+	public static function url() {
+		return (string) Settings::get( self::setting() );
+	}
+
+	/**
+	 * Send a request to that address.
+	 *
+	 * @param string $path Of the request.
+	 * @param array  $body Of the request, before it is encoded.
+	 * @return array{status: int, headers: array, body: string}|\WP_Error
+	 */
+	public static function post( $path, array $body ) {
+		return Agent_Client::request( 'POST', self::url(), $path, (string) wp_json_encode( $body ), self::authorization(), self::setting() );
+	}
+
+	/**
+	 * Return the error for an answer that refuses a request, with the reason if the answer contains one (RFC 9457).
+	 *
+	 * @param array $answer From post().
+	 * @return \WP_Error
+	 */
+	public static function refusal( array $answer ) {
+		/* translators: %d: HTTP status code */
+		$message = sprintf( __( 'The agent answered the heartbeat with status %d.', 'otelwp' ), $answer['status'] );
+		$problem = json_decode( $answer['body'], true );
+		foreach ( array( isset( $problem['detail'] ) ? $problem['detail'] : '', isset( $problem['errors'][0]['detail'] ) ? $problem['errors'][0]['detail'] : '' ) as $detail ) {
+			$message .= is_string( $detail ) && '' !== $detail ? ' ' . mb_substr( sanitize_text_field( $detail ), 0, 200 ) . '.' : '';
+		}
+		return new \WP_Error( 'otelwp_refused', $message );
+	}
+
+	/**
+	 * Return the name of the setting with that address.
+	 *
+	 * @return string
+	 */
+	public static function setting() {
+		return '' === (string) Settings::get( 'heartbeat_url' ) ? 'agent_url' : 'heartbeat_url';
+	}
+
+	/**
+	 * Return the name of the constant that the API key needs: the one with the address that heartbeats are sent to.
+	 *
+	 * @return string
+	 */
+	public static function constant() {
+		return 'OTELWP_' . strtoupper( self::setting() );
 	}
 
 	/**
@@ -92,7 +172,7 @@ final class Heartbeat {
 	 * @return bool
 	 */
 	public static function sends_key() {
-		return self::has_key() && Settings::is_constant( 'agent_url' );
+		return self::has_key() && Settings::is_constant( self::setting() );
 	}
 
 	/**
@@ -135,24 +215,31 @@ final class Heartbeat {
 	/**
 	 * Return the report to the agent: versions and limits, no personal data.
 	 *
+	 * @param string[] $acknowledged Ids of notices that an administrator has seen.
 	 * @return array
 	 */
-	private static function report() {
-		$report = array(
-			'cms'               => class_exists( 'WooCommerce', false ) ? 'woocommerce' : 'wordpress',
+	private static function report( array $acknowledged ) {
+		$report = Fleet::identity() + array(
 			'service_name'      => Site::service_name(),
 			'plugin_version'    => OTELWP_VERSION,
 			'sdk_language'      => 'php',
-			'environment'       => wp_get_environment_type(),
 			'php_version'       => PHP_VERSION,
 			'wordpress_version' => get_bloginfo( 'version' ),
 			'sampling_rate'     => (float) Settings::get( 'sampling_rate' ),
 			'server_info'       => array(
-				'server_software'    => Request::server( 'SERVER_SOFTWARE' ),
+				'server_software'    => substr( (string) preg_replace( '/[^ -~]/', '', Request::server( 'SERVER_SOFTWARE' ) ), 0, 200 ),
 				'max_execution_time' => (string) ini_get( 'max_execution_time' ),
 				'memory_limit'       => (string) ini_get( 'memory_limit' ),
 			),
 		);
+		if ( Fleet::is_configured() ) {
+			$now     = microtime( true );
+			$report += array(
+				'errors_last_hour' => Events::errors_last_hour(),
+				'acknowledged'     => $acknowledged,
+				'sent_at'          => gmdate( 'Y-m-d\TH:i:s', (int) $now ) . sprintf( '.%06dZ', 1e6 * ( $now - (int) $now ) ),
+			);
+		}
 		$counts = Sender::counts();
 		return null === $counts ? $report : $report + array( 'traces' => $counts );
 	}

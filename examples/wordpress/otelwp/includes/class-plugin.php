@@ -28,7 +28,14 @@ final class Plugin {
 		add_filter( 'cron_schedules', array( Heartbeat::class, 'schedules' ) ); // phpcs:ignore WordPress.WP.CronInterval -- five minutes; visitors do not wait for it.
 		// Validate the option for every way to change it: the Settings API validates only in the dashboard.
 		add_filter( 'sanitize_option_' . Settings::OPTION, array( Settings::class, 'sanitize' ) );
-		add_action( self::HEARTBEAT, array( Heartbeat::class, 'beat' ) );
+		add_action( self::HEARTBEAT, array( Heartbeat::class, 'run' ) );
+		if ( '' !== Settings::get( 'merchant_id' ) ) {
+			add_action( 'shutdown', array( __CLASS__, 'save_error' ), PHP_INT_MAX, 0 );
+			Events::watch();
+		}
+		if ( Agent::toggle( 'enable_debug' ) ) {
+			add_action( 'otelwp_sent', array( Debug_Log::class, 'sent' ), 10, 6 );
+		}
 		add_action( 'rest_api_init', array( __CLASS__, 'rest' ) );
 		if ( is_multisite() ) {
 			add_action( 'wp_initialize_site', array( __CLASS__, 'initialize_site' ), 900 );
@@ -40,6 +47,7 @@ final class Plugin {
 			add_action( 'admin_init', array( __CLASS__, 'prepare_site' ) );
 			Admin\Settings_Page::register();
 			Admin\Site_Health::register();
+			Admin\Notices::register();
 			add_action( 'init', array( __CLASS__, 'translate' ) );
 		}
 		if ( defined( 'WP_CLI' ) && WP_CLI ) {
@@ -93,6 +101,21 @@ final class Plugin {
 	 */
 	public static function translate() {
 		load_plugin_textdomain( 'otelwp', false, dirname( plugin_basename( OTELWP_FILE ) ) . '/languages' );
+	}
+
+	/**
+	 * Save an error that ends this request as an event for the fleet. Most requests end without one, and load nothing.
+	 */
+	public static function save_error() {
+		if ( null === error_get_last() ) {
+			return;
+		}
+		try {
+			Events::fatal();
+		} catch ( \Throwable $error ) {
+			// After an error, parts of WordPress may be missing: then the event is lost.
+			Debug_Log::write( 'event not saved: ' . Redact::error( $error ) );
+		}
 	}
 
 	/**

@@ -67,7 +67,7 @@ final class Request {
 	 * Start recording, if this request is sampled.
 	 */
 	public static function begin() {
-		if ( ! Settings::get( 'enabled' ) || Agent::wish( 'paused' ) || wp_installing() ) {
+		if ( ! Settings::get( 'enabled' ) || Agent::is_paused() || wp_installing() ) {
 			return;
 		}
 		if ( ! Settings::are_stored() ) {
@@ -156,7 +156,7 @@ final class Request {
 			new Collect\Phases( $this->trace, $this->root ),
 			new Collect\Database( $this->trace, $this->root, $this->usage ),
 		);
-		if ( Settings::get( 'profile_rate' ) > 0 && Collect\Profile::wanted() ) {
+		if ( Settings::get( 'profile_rate' ) > 0 && ! Agent::toggle( 'rate_limit' ) && Collect\Profile::wanted() ) {
 			$this->collectors[] = new Collect\Profile( $this->trace, $this->root, $this->usage );
 		}
 		// Collectors that many pages do not need are loaded when they are needed.
@@ -273,8 +273,9 @@ final class Request {
 		 * @param int    $sending     Nanoseconds that sending took.
 		 * @param int    $preparing   Nanoseconds that preparing took.
 		 * @param Trace  $trace       What was sent.
+		 * @param array  $problems    Why endpoints did not accept it, by endpoint.
 		 */
-		do_action( 'otelwp_sent', $endpoint, strlen( $body ), hrtime( true ) - $encoded, $encoded - $began, $this->trace );
+		do_action( 'otelwp_sent', $endpoint, strlen( $body ), hrtime( true ) - $encoded, $encoded - $began, $this->trace, $sender->problems );
 	}
 
 	/**

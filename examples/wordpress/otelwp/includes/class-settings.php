@@ -18,7 +18,7 @@ final class Settings {
 
 	const OPTION = 'otelwp_settings';
 
-	const URLS = array( 'endpoints', 'agent_url', 'sampling_url' ); // Settings with addresses of the agent.
+	const URLS = array( 'endpoints', 'agent_url', 'sampling_url', 'heartbeat_url' ); // Settings with addresses of the agent.
 
 	/**
 	 * The settings of this request; null if they were not read yet.
@@ -53,6 +53,10 @@ final class Settings {
 				'http://127.0.0.1:4318',
 			),
 			'agent_url'       => 'http://127.0.0.1:13133', // Health and heartbeat.
+			'heartbeat_url'   => '', // Where heartbeats and events are sent; '' means agent_url.
+			'ui_url'          => '', // The agent's page for administrators, as their browsers reach it; '' means no links to it.
+			'merchant_id'     => '', // The merchant whose fleet this site belongs to; '' means none.
+			'toggles_key'     => '', // Public key that verifies signed toggles; '' means that none are obeyed.
 			'sampling_url'    => '', // An additional source of rates, with the protocol of Jaeger's clients.
 			'database'        => 'timed', // See Collect\Database.
 			'slow_query_ms'   => 50,
@@ -226,15 +230,34 @@ final class Settings {
 				return self::valid_networks( $value );
 			case 'agent_url':
 			case 'sampling_url':
+			case 'heartbeat_url':
 				$url = trim( is_scalar( $value ) ? (string) $value : '' );
 				if ( '' !== $url && null === Agent_Client::parse( $url ) ) {
 					/* translators: %s: what was entered */
-					throw new \InvalidArgumentException( esc_html( sprintf( __( '%s is not a valid address of an agent: write http://127.0.0.1:13133 or unix:///run/otelwp/health.sock.', 'otelwp' ), $url ) ) );
+					throw new \InvalidArgumentException( esc_html( sprintf( __( '%s is not a valid address of an agent: write http://127.0.0.1:13133, https://host or unix:///run/otelwp/health.sock.', 'otelwp' ), $url ) ) );
 				}
 				if ( '' !== $url ) {
 					self::check_destination( $url, $key );
 				}
 				return $url;
+			case 'ui_url':
+				$url = trim( is_scalar( $value ) ? (string) $value : '' );
+				if ( '' !== $url && ! preg_match( '#^https?://[A-Za-z0-9.:_\[\]-]+(?:/[!-~]*)?$#D', $url ) ) {
+					throw new \InvalidArgumentException( esc_html__( 'The page of the agent is an address for browsers, like http://127.0.0.1:13160.', 'otelwp' ) );
+				}
+				return $url;
+			case 'merchant_id':
+				$id = trim( is_scalar( $value ) ? (string) $value : '' );
+				if ( ! preg_match( '/^[!-~]{0,63}$/D', $id ) ) {
+					throw new \InvalidArgumentException( esc_html__( 'The id of the merchant has up to 63 letters, digits and signs, without spaces.', 'otelwp' ) );
+				}
+				return $id;
+			case 'toggles_key':
+				$key = trim( is_scalar( $value ) ? (string) $value : '' );
+				if ( '' !== $key && ! Toggles::is_key( $key ) ) {
+					throw new \InvalidArgumentException( esc_html__( 'The key for toggles is a public key of 43 characters, as the command otelwp-agent license keygen prints it.', 'otelwp' ) );
+				}
+				return $key;
 			case 'database':
 				return in_array( $value, array( 'timed', 'counted', 'off' ), true ) ? $value : $standard;
 			case 'propagate':

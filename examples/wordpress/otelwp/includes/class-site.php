@@ -51,9 +51,17 @@ final class Site {
 		if ( '' !== $name ) {
 			return $name . ( is_multisite() && get_current_blog_id() > 1 ? '-site-' . get_current_blog_id() : '' );
 		}
+		return '' === self::host() ? 'site' : self::id();
+	}
+
+	/**
+	 * Return host and path of the home page, which distinguish this site from all others.
+	 *
+	 * @return string
+	 */
+	public static function id() {
 		$home = self::home();
-		$path = isset( $home['path'] ) ? rtrim( $home['path'], '/' ) : '';
-		return isset( $home['host'] ) ? self::authority() . $path : 'site';
+		return self::authority() . ( isset( $home['path'] ) ? rtrim( $home['path'], '/' ) : '' );
 	}
 
 	/**

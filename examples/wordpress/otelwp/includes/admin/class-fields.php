@@ -30,6 +30,7 @@ final class Fields {
 			'otelwp_record' => __( 'Recording', 'otelwp' ),
 			'otelwp_detail' => __( 'Details', 'otelwp' ),
 			'otelwp_send'   => __( 'Destination', 'otelwp' ),
+			'otelwp_fleet'  => __( 'Fleet', 'otelwp' ),
 		);
 	}
 
@@ -66,6 +67,11 @@ final class Fields {
 				'section' => self::BASIC,
 				'label'   => __( 'Agent', 'otelwp' ),
 				'help'    => __( 'Address of the agent. WP-Cron sends a heartbeat every five minutes, and the answer may limit sampling. Empty: no heartbeat. Another host can be configured only in wp-config.php, and the API key is sent only to an address from there.', 'otelwp' ),
+			),
+			'ui_url'          => array(
+				'section' => self::BASIC,
+				'label'   => __( 'Page of the agent', 'otelwp' ),
+				'help'    => __( 'Address at which your browser reaches the page of the agent, like http://127.0.0.1:13160. With it, this screen has links to the page and to the test trace. The plugin does not connect to it.', 'otelwp' ),
 			),
 			'keep_errors'     => array(
 				'section' => 'otelwp_record',
@@ -148,6 +154,21 @@ final class Fields {
 				'section' => 'otelwp_send',
 				'label'   => __( 'Finish the response first', 'otelwp' ),
 				'help'    => __( 'With PHP-FPM or LiteSpeed, finish the response before the trace is sent. It saves a fraction of a millisecond, but breaks plugins that print after WordPress has finished.', 'otelwp' ),
+			),
+			'merchant_id'     => array(
+				'section' => 'otelwp_fleet',
+				'label'   => __( 'Merchant', 'otelwp' ),
+				'help'    => __( 'Id of the merchant whose fleet this site belongs to. With it, WP-Cron also sends errors and payments as events. Empty: none.', 'otelwp' ),
+			),
+			'heartbeat_url'   => array(
+				'section' => 'otelwp_fleet',
+				'label'   => __( 'Collector', 'otelwp' ),
+				'help'    => __( 'Address that receives heartbeats and events, like http://127.0.0.1:13160. Empty: the agent. A collector on another host can be configured only in wp-config.php; use https there.', 'otelwp' ),
+			),
+			'toggles_key'     => array(
+				'section' => 'otelwp_fleet',
+				'label'   => __( 'Key for toggles', 'otelwp' ),
+				'help'    => __( 'Public key of the operator. Only with a valid signature may the operator stop this plugin, have it record less, write a debug log or ask for an update. Empty: the operator may not.', 'otelwp' ),
 			),
 		);
 	}

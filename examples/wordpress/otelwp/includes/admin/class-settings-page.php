@@ -11,12 +11,14 @@ use Otelwp\Agent;
 use Otelwp\Breaker;
 use Otelwp\Destination;
 use Otelwp\Endpoint;
+use Otelwp\Fleet;
 use Otelwp\Heartbeat;
 use Otelwp\Redact;
 use Otelwp\Sender;
 use Otelwp\Settings;
 use Otelwp\Site;
 use Otelwp\Test_Trace;
+use Otelwp\Toggles;
 
 defined( 'ABSPATH' ) || exit;
 
@@ -210,6 +212,7 @@ final class Settings_Page {
 		if ( $taken ) {
 			/* translators: %s: id of a trace */
 			printf( 'success' === $kind ? esc_html__( 'The test trace was accepted. Its id is %s.', 'otelwp' ) : esc_html__( 'Only a part of the endpoints accepted the test trace. Its id is %s.', 'otelwp' ), '<code>' . esc_html( $result['trace_id'] ) . '</code>' );
+			self::show_link( '/#/trace?id=' . $result['trace_id'], __( 'Open this trace on the page of the agent', 'otelwp' ) );
 		} else {
 			esc_html_e( 'No endpoint accepted the test trace.', 'otelwp' );
 		}
@@ -218,6 +221,46 @@ final class Settings_Page {
 			echo '<li><code>' . esc_html( Redact::address( (string) $endpoint ) ) . '</code> ' . esc_html( '' === $why ? __( 'accepted it', 'otelwp' ) : $why ) . '</li>';
 		}
 		echo '</ul></div>';
+	}
+
+	/**
+	 * Print a link to the page of the agent, if its address is configured.
+	 *
+	 * @param string $path Of the page.
+	 * @param string $text Of the link.
+	 */
+	private static function show_link( $path, $text ) {
+		$url = (string) Settings::get( 'ui_url' );
+		if ( '' !== $url ) {
+			echo ' <a href="' . esc_url( rtrim( $url, '/' ) . $path, array( 'http', 'https' ) ) . '" rel="noopener noreferrer">' . esc_html( $text ) . '</a>';
+		}
+	}
+
+	/**
+	 * Return rows about the fleet.
+	 *
+	 * @return array<string, string>
+	 */
+	private static function fleet() {
+		if ( ! Fleet::is_configured() ) {
+			return array();
+		}
+		$state = Fleet::state();
+		$agent = Agent::state();
+		$on    = array_filter( Toggles::KEYS, array( Agent::class, 'toggle' ) );
+		if ( '' !== $state['problem'] ) {
+			/* translators: %s: why */
+			$toggles = sprintf( __( 'not obeyed: %s', 'otelwp' ), $state['problem'] );
+		} elseif ( $on ) {
+			/* translators: 1: names of toggles, 2: date and time */
+			$toggles = sprintf( __( '%1$s, until %2$s', 'otelwp' ), implode( ', ', $on ), wp_date( 'Y-m-d H:i:s', $agent['toggles_until'] ) );
+		} else {
+			$toggles = __( 'none', 'otelwp' );
+		}
+		return array(
+			__( 'Installation', 'otelwp' )             => '' === $state['installation'] ? __( 'not registered yet', 'otelwp' ) : $state['installation'],
+			__( 'Toggles of the operator', 'otelwp' ) => $toggles,
+		);
 	}
 
 	/**
@@ -236,11 +279,13 @@ final class Settings_Page {
 			$rows[ __( 'Agent', 'otelwp' ) ] = __( 'was not contacted yet; WP-Cron does so every five minutes', 'otelwp' );
 		}
 		$rows[ __( 'Licence', 'otelwp' ) ]           = implode( ': ', array_filter( array( Agent::tier(), implode( ', ', Agent::features() ) ) ) );
-		$rows[ __( 'Requests recorded', 'otelwp' ) ] = Agent::wish( 'paused' ) ? __( 'none, the agent requested a pause', 'otelwp' ) : number_format_i18n( 100 * Agent::sampling_rate(), 1 ) . ' %';
+		$rows[ __( 'Requests recorded', 'otelwp' ) ] = Agent::is_paused() ? ( Agent::wish( 'paused' ) ? __( 'none, the agent requested a pause', 'otelwp' ) : __( 'none, the operator of the fleet has stopped this plugin', 'otelwp' ) ) : number_format_i18n( 100 * Agent::sampling_rate(), 1 ) . ' %';
 
 		if ( Heartbeat::has_key() ) {
-			$rows[ __( 'API key', 'otelwp' ) ] = Heartbeat::sends_key() ? __( 'sent to the agent', 'otelwp' ) : __( 'not sent: define OTELWP_AGENT_URL in wp-config.php, because the key is sent only to an address that is configured there', 'otelwp' );
+			/* translators: %s: name of a constant */
+			$rows[ __( 'API key', 'otelwp' ) ] = Heartbeat::sends_key() ? __( 'sent to the agent', 'otelwp' ) : sprintf( __( 'not sent: define %s in wp-config.php, because the key is sent only to an address that is configured there', 'otelwp' ), Heartbeat::constant() );
 		}
+		$rows   += self::fleet();
 		$failing = ( new Breaker() )->failing();
 		foreach ( (array) Settings::get( 'endpoints' ) as $text ) {
 			$endpoint = Endpoint::parse( $text, Settings::is_constant( 'endpoints' ) );
@@ -269,7 +314,9 @@ final class Settings_Page {
 		foreach ( $rows as $name => $value ) {
 			echo '<tr><th scope="row" style="width: 35%">' . esc_html( $name ) . '</th><td>' . esc_html( $value ) . '</td></tr>';
 		}
-		echo '</tbody></table><form action="' . esc_url( admin_url( 'admin-post.php' ) ) . '" method="post">';
+		echo '</tbody></table><p>';
+		self::show_link( '/', __( 'Open the page of the agent', 'otelwp' ) );
+		echo '</p><form action="' . esc_url( admin_url( 'admin-post.php' ) ) . '" method="post">';
 		echo '<input type="hidden" name="action" value="' . esc_attr( self::TEST ) . '">';
 		wp_nonce_field( self::TEST );
 		submit_button( __( 'Send a test trace', 'otelwp' ), 'secondary' );

@@ -12,11 +12,13 @@ use Otelwp\Agent_Client;
 use Otelwp\Breaker;
 use Otelwp\Destination;
 use Otelwp\Endpoint;
+use Otelwp\Fleet;
 use Otelwp\Heartbeat;
 use Otelwp\Redact;
 use Otelwp\Sender;
 use Otelwp\Settings;
 use Otelwp\Site;
+use Otelwp\Toggles;
 use Otelwp\Unix_Socket;
 
 defined( 'ABSPATH' ) || exit;
@@ -133,7 +135,8 @@ final class Site_Health {
 		$body   = json_decode( $answer['body'], true );
 		$status = isset( $body['status'] ) && is_string( $body['status'] ) ? substr( sanitize_text_field( $body['status'] ), 0, 100 ) : (string) $answer['status'];
 		if ( Heartbeat::has_key() && ! Heartbeat::sends_key() ) {
-			return self::result( 'otelwp_agent', 'recommended', __( 'The API key of OTelWP is not sent', 'otelwp' ), __( 'OTELWP_API_KEY is set, but the address of the agent is in the database, where an attacker who can change an option could redirect the key. Define OTELWP_AGENT_URL in wp-config.php as well.', 'otelwp' ) );
+			/* translators: %s: name of a constant */
+			return self::result( 'otelwp_agent', 'recommended', __( 'The API key of OTelWP is not sent', 'otelwp' ), sprintf( __( 'OTELWP_API_KEY is set, but the address of the agent is in the database, where an attacker who can change an option could redirect the key. Define %s in wp-config.php as well.', 'otelwp' ), Heartbeat::constant() ) );
 		}
 		if ( 200 === $answer['status'] && 'degraded' !== $status ) {
 			/* translators: %s: a word like "healthy" */
@@ -165,6 +168,8 @@ final class Site_Health {
 			'failing'       => array( __( 'Failing endpoints', 'otelwp' ), $failing ? implode( ', ', array_map( array( Redact::class, 'address' ), array_keys( $failing ) ) ) : __( 'none', 'otelwp' ) ),
 			'agent'         => array( __( 'Agent answered last', 'otelwp' ), isset( $state['at'] ) ? gmdate( 'c', $state['at'] ) : $never ),
 			'tier'          => array( __( 'Licence', 'otelwp' ), Agent::tier() ),
+			'installation'  => array( __( 'Installation', 'otelwp' ), Fleet::is_configured() ? Fleet::state()['installation'] : __( 'none', 'otelwp' ) ),
+			'toggles'       => array( __( 'Toggles of the operator', 'otelwp' ), implode( ', ', array_filter( Toggles::KEYS, array( Agent::class, 'toggle' ) ) ) ),
 			'apcu'          => array( __( 'APCu', 'otelwp' ), Breaker::has_apcu() ? __( 'Yes', 'otelwp' ) : __( 'No', 'otelwp' ) ),
 			'traces'        => array( __( 'Traces sent and lost', 'otelwp' ), null === $counts ? __( 'unknown', 'otelwp' ) : $counts['sent'] . ', ' . $counts['lost'] ),
 		);

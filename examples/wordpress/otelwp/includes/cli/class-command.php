@@ -11,11 +11,13 @@ use Otelwp\Agent;
 use Otelwp\Breaker;
 use Otelwp\Destination;
 use Otelwp\Endpoint;
+use Otelwp\Fleet;
 use Otelwp\Heartbeat;
 use Otelwp\Sender;
 use Otelwp\Settings;
 use Otelwp\Site;
 use Otelwp\Test_Trace;
+use Otelwp\Toggles;
 
 defined( 'ABSPATH' ) || exit;
 
@@ -38,9 +40,11 @@ final class Command {
 			'sampling rate' => (string) Agent::sampling_rate(),
 			'agent'         => isset( $state['problem'] ) ? $state['problem'] : ( isset( $state['at'] ) ? 'answered at ' . gmdate( 'c', $state['at'] ) : 'never asked' ),
 			'tier'          => Agent::tier(),
-			'API key'       => Heartbeat::has_key() ? ( Heartbeat::sends_key() ? 'sent to the agent' : 'not sent: define OTELWP_AGENT_URL in wp-config.php' ) : 'none',
+			'API key'       => Heartbeat::has_key() ? ( Heartbeat::sends_key() ? 'sent to the agent' : 'not sent: define ' . Heartbeat::constant() . ' in wp-config.php' ) : 'none',
 			'features'      => implode( ', ', Agent::features() ),
-			'paused'        => Agent::wish( 'paused' ) ? 'yes, by the agent' : 'no',
+			'paused'        => Agent::is_paused() ? 'yes, by ' . ( Agent::wish( 'paused' ) ? 'the agent' : 'the operator' ) : 'no',
+			'installation'  => Fleet::is_configured() ? Fleet::state()['installation'] : 'none, because there is no merchant_id',
+			'toggles'       => implode( ', ', array_filter( Toggles::KEYS, array( Agent::class, 'toggle' ) ) ),
 			'shared memory' => Breaker::has_apcu() ? 'APCu' : 'none: failures are remembered in a transient',
 		);
 		$known = ( new Breaker() )->failing();

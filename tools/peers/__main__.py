@@ -18,6 +18,7 @@ PEERS: dict[str, Callable[[], object]] = {
     "postgresql": debian.postgresql,
     "redis": debian.redis,
     "wordpress": debian.wordpress,
+    "chromium": debian.chromium,
     "old-sdk": python.old_sdk,
     "schemathesis": python.schemathesis,
     "zipkin": maven.zipkin,

@@ -1,4 +1,4 @@
-"""WordPress with PHP-FPM, MariaDB and nginx; PostgreSQL; Redis. From Debian's packages, with the configured `apt-get`.
+"""WordPress with PHP-FPM, MariaDB and nginx; PostgreSQL; Redis; Chromium. From Debian's packages, with the configured `apt-get`.
 
 Nothing is installed: packages that apt would install are unpacked to the cache, and programs that the machine already
 has are used. So this needs no root and starts no services. apt's lists and packages are stored in the cache too.
@@ -114,6 +114,20 @@ def redis() -> Machine:
     """Return a Redis server, ready to be started."""
     machine = Machine(cache.once("redis", lambda draft: _unpack(draft, ("redis-server",))))
     machine.program("redis-server")
+    return machine
+
+
+def chromium() -> Machine:
+    """Return the browser Chromium with a font, ready to be started without a display; `program("chromium")` starts it."""
+
+    def build(draft: Path) -> None:
+        _unpack(draft, ("chromium", "fonts-dejavu-core"))
+        if (draft / "usr/lib/chromium").exists():  # Debian's script finds only an installed Chromium
+            (draft / "usr/bin/chromium").unlink(missing_ok=True)
+            (draft / "usr/bin/chromium").symlink_to("../lib/chromium/chromium")
+
+    machine = Machine(cache.once("chromium", build))
+    machine.program("chromium")
     return machine
 
 

@@ -32,7 +32,17 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
         "resource",
         "wordpress",
     ),
-    Kind.EXPORTER: ("debug", "file", "jaeger", "loadbalancing", "managed", "otlp_grpc", "otlp_http", "recent_traces", "zipkin"),
+    Kind.EXPORTER: (
+        "debug",
+        "file",
+        "jaeger",
+        "loadbalancing",
+        "managed",
+        "otlp_grpc",
+        "otlp_http",
+        "recent_traces",
+        "zipkin",
+    ),
     Kind.CONNECTOR: ("failover", "forward", "routing", "smart_routing"),
     Kind.EXTENSION: (
         "admin_api",

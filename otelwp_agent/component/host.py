@@ -66,8 +66,7 @@ class Host(Protocol):
         """Return the state of every component that reports one."""
 
     def providers(self, capability: type[T]) -> Sequence[T]:
-        """Return the processors and exporters that implement `capability` (an abstract class), in the order of the
-        configuration."""
+        """Return the processors and exporters that implement `capability`, in the order of the configuration."""
 
     def control(self, path: str) -> ControlHandler | None:
         """Return the handler that answers requests for `path` on the control socket, or `None` if there is none.

@@ -1,9 +1,8 @@
 """Keep the last traces in memory, so that the page of the extension `ui` shows them without another backend.
 
-The memory is bounded: the oldest traces are removed for new ones, and a stop of the agent removes all of them. Use it in
-addition to an exporter that sends the traces to a backend. With sampling in the pipeline, only kept traces are shown.
-
-Reading the spans takes about 15 µs of CPU for each. Leave this exporter out where nobody looks at the page.
+The memory is bounded: the oldest traces are removed for new ones, and a stop of the agent removes all of them. Use it
+in addition to an exporter that sends the traces to a backend. With sampling in the pipeline, only kept traces are
+shown. Reading the spans costs CPU: leave this exporter out where the page is not used.
 
 Example::
 

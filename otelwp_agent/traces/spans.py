@@ -13,11 +13,15 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
 
 from otelwp_agent.errors import MalformedError
+from otelwp_agent.sampling.consistent import TraceState, adjusted_count
+from otelwp_agent.traces.usage import OwnerUsage, usage_of_rows, usage_of_spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+
+    from otelwp_agent.traces.usage import Measure
 
 LONGEST_NAME = 200
 """Most characters of a name in a summary."""
@@ -25,9 +29,13 @@ LONGEST_VALUE = 2000
 """Most characters of the value of an attribute."""
 MOST_OWNERS = 50
 """Most plugins and themes in a summary."""
+LARGEST_WEIGHT = 1e6
+"""Largest number of traces that one trace stands for: a hostile sender could claim any number."""
+USAGE = "wordpress.plugin.usage"
 CORE = "core"
 """Owner of the spans that neither a plugin nor a theme owns."""
 
+_QUERIES = frozenset({"db.query.text", "db.statement"})
 _KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 _SUMMARIZED = ("http.route", "http.request.method", "http.response.status_code", "url.path", "wordpress.request.type")
 
@@ -52,6 +60,10 @@ class TracePart:
     attributes: dict[str, str] = field(default_factory=dict)
     """Attributes of the root span: route, method, status."""
     owners: set[str] = field(default_factory=set)
+    weight: float = 1.0
+    """Number of traces that it stands for, according to the sampling threshold in its trace state."""
+    measure: Measure = "spans"
+    usage: dict[str, OwnerUsage] = field(default_factory=dict)
 
 
 def divide(body: bytes) -> list[TracePart]:
@@ -67,12 +79,18 @@ def _parts(group: ResourceSpans) -> Iterable[TracePart]:
     resource = attributes_of(group.resource.attributes)
     service, site = _clip(resource.get("service.name", "")), _clip(resource.get("wordpress.site.host", ""))
     parts: dict[bytes, TracePart] = {}
+    spans: dict[bytes, list[Span]] = {}
     for scope in group.scope_spans:
         for span in scope.spans:
             part = parts.get(span.trace_id)
             if part is None:
                 part = parts[span.trace_id] = TracePart(span.trace_id, service=service, site=site)
+                spans[span.trace_id] = []
             _add(part, span)
+            spans[span.trace_id].append(span)
+    for trace_id, part in parts.items():
+        if not part.usage:
+            part.usage = usage_of_spans(_timed(spans[trace_id]))
     if len(parts) == 1:
         next(iter(parts.values())).body = group.SerializeToString()
     else:
@@ -101,8 +119,48 @@ def _add(part: TracePart, span: Span) -> None:
         found = attributes_of(attributes)
         part.root = _clip(span.name)
         part.attributes = {key: _clip(found[key]) for key in _SUMMARIZED if key in found}
+        part.weight = _weight(span.trace_state)
+        _read_usage(part, span)
     if len(part.owners) < MOST_OWNERS and (owner := _owner(attributes)) != CORE:
         part.owners.add(owner)
+
+
+def _read_usage(part: TracePart, root: Span) -> None:
+    """Set the usage of a trace from the attribute of its root span, if it has one."""
+    rows: list[str] = []
+    profiled = False
+    for each in root.attributes:
+        if each.key == USAGE:
+            rows = [value.string_value for value in each.value.array_value.values]
+        profiled = profiled or each.key == "wordpress.profile_rate"
+    if usage := usage_of_rows(rows, profiled=profiled):
+        part.usage, part.measure = usage, "profiled" if profiled else "lower_bound"
+        part.owners |= usage.keys() - {CORE, "other"}
+
+
+def _weight(trace_state: str) -> float:
+    """Return the number of traces that a trace with this trace state stands for, from 1 to `LARGEST_WEIGHT`."""
+    threshold = TraceState.parse(trace_state).threshold if trace_state else None
+    return 1.0 if threshold is None else min(LARGEST_WEIGHT, max(1.0, adjusted_count(threshold)))
+
+
+def _timed(spans: Iterable[Span]) -> list[dict[str, Any]]:
+    """Return what the own times and the usage of spans need."""
+    timed: list[dict[str, Any]] = [
+        {
+            "id": span.span_id,
+            "parent": span.parent_span_id,
+            "start": span.start_time_unix_nano // 1000,
+            "duration": max(0, span.end_time_unix_nano - span.start_time_unix_nano) // 1000,
+            "owner": _owner(span.attributes),
+            "error": span.status.code == Status.STATUS_CODE_ERROR,
+            "query": any(each.key in _QUERIES for each in span.attributes),
+        }
+        for span in spans
+    ]
+    timed.sort(key=lambda span: (span["start"], -span["duration"]))
+    _add_self_times(timed)
+    return timed
 
 
 def _owner(attributes: Iterable[KeyValue]) -> str:
@@ -144,8 +202,8 @@ def self_times(spans: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 
 def _add_self_times(spans: list[dict[str, Any]]) -> None:
     """Set `self` of each span: its time that none of its children covers. Children may overlap each other."""
-    covered: dict[str, int] = {}
-    until: dict[str, int] = {}
+    covered: dict[str | bytes, int] = {}
+    until: dict[str | bytes, int] = {}
     by_id = {span["id"]: span for span in spans}
     for span in spans:  # in the order of their starts
         parent = by_id.get(span["parent"])
@@ -196,14 +254,16 @@ def _text(value: AnyValue) -> str:
     if kind is None:
         return ""
     if kind == "array_value":
-        return f"[{', '.join(_text(each) for each in value.array_value.values)}]"[:LONGEST_VALUE]
-    if kind == "kvlist_value":
-        return f"{{{', '.join(f'{each.key}: {_text(each.value)}' for each in value.kvlist_value.values)}}}"[:LONGEST_VALUE]
-    if kind == "bool_value":
-        return "true" if value.bool_value else "false"
-    if kind == "bytes_value":
-        return value.bytes_value[: LONGEST_VALUE // 2].hex()
-    return str(getattr(value, kind))[:LONGEST_VALUE]
+        found = f"[{', '.join(_text(each) for each in value.array_value.values)}]"
+    elif kind == "kvlist_value":
+        found = f"{{{', '.join(f'{each.key}: {_text(each.value)}' for each in value.kvlist_value.values)}}}"
+    elif kind == "bool_value":
+        found = "true" if value.bool_value else "false"
+    elif kind == "bytes_value":
+        found = value.bytes_value[:LONGEST_VALUE].hex()
+    else:
+        found = str(getattr(value, kind))
+    return found[:LONGEST_VALUE]
 
 
 def _clip(text: str) -> str:

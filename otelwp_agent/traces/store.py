@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from otelwp_agent.traces.blame import PageTime
 from otelwp_agent.traces.spans import CORE, TracePart, self_times, spans_of
+from otelwp_agent.traces.usage import OwnerUsage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -38,6 +40,8 @@ class TraceQuery:
     """Plugin or theme that a span belongs to."""
     error: bool = False
     """Only traces with a failed span."""
+    route: str = ""
+    """The whole route."""
     min_ms: float = 0.0
     limit: int = 50
 
@@ -61,12 +65,46 @@ class _StoredTrace:
             if part.root and not known.root:
                 known.root, known.attributes = part.root, part.attributes
                 known.service, known.site = part.service, part.site or known.site
+                known.weight = part.weight
+            self._add_usage(part)
         if self.size - OVERHEAD + size > LARGEST_TRACE:
             self.left_out += part.spans
             return 0
         self.bodies.append(part.body)
         self.size += size
         return size
+
+    def _add_usage(self, part: TracePart) -> None:
+        """Add the usage of `part`; what the root span reports covers the whole trace."""
+        known = self.summary
+        if known.measure != "spans":
+            return
+        if part.measure != "spans":
+            known.usage, known.measure = part.usage, part.measure
+            return
+        for owner, used in part.usage.items():
+            sums = known.usage.setdefault(owner, OwnerUsage())
+            sums.us, sums.queries, sums.errors = (
+                sums.us + used.us,
+                sums.queries + used.queries,
+                sums.errors + used.errors,
+            )
+
+    def page(self) -> PageTime | None:
+        """Return the trace as a page; `None` if its root span is missing."""
+        known = self.summary
+        if not known.root:
+            return None
+        return PageTime(
+            known.site or known.service,
+            known.attributes.get("http.route", "") or known.root,
+            known.start // 1000,
+            max(0, known.end - known.start) // 1000,
+            known.errors > 0,
+            known.weight,
+            known.measure,
+            known.usage,
+        )
 
     def to_json(self) -> dict[str, Any]:
         known = self.summary
@@ -97,6 +135,8 @@ class _StoredTrace:
         if query.site and query.site not in (known.site, known.service):
             return False
         if query.plugin and query.plugin not in known.owners:
+            return False
+        if query.route and query.route != (known.attributes.get("http.route", "") or known.root):
             return False
         text = query.text.lower()
         return not text or any(text in each.lower() for each in (known.root, *known.attributes.values()))
@@ -154,6 +194,11 @@ class TraceStore:
             "owners": self_times(spans),
             "items": spans,
         }
+
+    def pages(self, query: TraceQuery) -> list[PageTime]:
+        """Return the pages of the traces that meet `query`, the oldest first; its `limit` does not apply."""
+        found = [trace.page() for trace in self._traces.values() if trace.meets(query)]
+        return [page for page in found if page is not None]
 
     def plugins(self) -> list[str]:
         """Return the plugins and themes of all stored traces, sorted."""

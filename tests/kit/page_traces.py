@@ -52,7 +52,11 @@ def page(number, *, site="shop.example", plugin="", error=False, route=None, nam
             "SELECT wp_posts",
             at + MS,
             query,
-            {"wordpress.plugin": each, "db.system.name": "mysql", "db.query.text": "SELECT * FROM wp_posts WHERE ID = ?"},
+            {
+                "wordpress.plugin": each,
+                "db.system.name": "mysql",
+                "db.query.text": "SELECT * FROM wp_posts WHERE ID = ?",
+            },
         )
         at += length + MS
     if error:

@@ -134,6 +134,4 @@ class Ui(Extension):
         return {"ui": address if address.startswith("unix:") else f"{self._scheme}://{address}/"}
 
 
-FACTORY = Factory(
-    kind=Kind.EXTENSION, type="ui", config=Config, build=Ui, signals=frozenset(), tier=Tier.FREE
-)
+FACTORY = Factory(kind=Kind.EXTENSION, type="ui", config=Config, build=Ui, signals=frozenset(), tier=Tier.FREE)

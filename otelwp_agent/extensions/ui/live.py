@@ -1,4 +1,4 @@
-"""Live updates of the page by server-sent events: the state of the graph, while somebody looks.
+"""Live updates of the page by server-sent events: the state of the graph, while the page is open.
 
 One timer serves all clients: the graph is read once for each interval. Without clients, there is no timer.
 """

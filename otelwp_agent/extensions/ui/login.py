@@ -1,4 +1,4 @@
-"""Decide who may use the page: everybody who reaches it, or people and programs with a token.
+"""Decide which clients may use the page: all that reach it, or people and programs with a token.
 
 A browser sends the token once (`POST /login`) and gets a cookie with the id of a session. Sessions are in memory: they
 end after `SESSION` seconds, with the agent, and soon after the token of an operator was revoked.
@@ -42,8 +42,10 @@ COOKIE = "otelwp_ui"
 HEADERS = (
     (
         "Content-Security-Policy",
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        (
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        ),
     ),
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
@@ -68,7 +70,7 @@ class UiUser:
 
 
 class Login:
-    """Admits requests. Without `token` and `store`, everybody is admitted whom `local` accepts."""
+    """Admits requests. Without `token` and `store`, all requests are admitted that `local` accepts."""
 
     def __init__(  # noqa: PLR0913 - its settings
         self,
@@ -96,7 +98,7 @@ class Login:
         return self._token is not None or self._identification is not None
 
     def public(self, handler: Handler, methods: tuple[str, ...] = ("GET", "HEAD")) -> Route:
-        """Return a route for everybody who reaches this host, which is needed to log in."""
+        """Return a route for all clients, also those that have not logged in."""
         return self._local.guard(Route(handler, methods=methods))
 
     def guard(self, handler: Handler, methods: tuple[str, ...] = ("GET",), *, changes: bool = False) -> Route:
@@ -160,7 +162,7 @@ class Login:
             return UiUser("token")
         if self._identification is not None:
             try:
-                user = await self._identification(token)
+                user: UiUser | None = await self._identification(token)
             except (AgentError, OSError) as error:
                 return problem(503, f"the control store cannot be read: {error}")
             if user is not None:

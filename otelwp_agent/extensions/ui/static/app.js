@@ -6,10 +6,11 @@ import { connect, disconnect, live, watch } from "./live.js";
 import { pipelines } from "./pipelines.js";
 import { sampling } from "./sampling.js";
 import { get, post, RequestError } from "./server.js";
+import { site, sites } from "./sites.js";
 import { trace, traces } from "./traces.js";
 
-const SCREENS = { pipelines: ["Pipelines", pipelines], traces: ["Traces", traces], delivery: ["Delivery", delivery], sampling: ["Sampling", sampling] };
-const HIDDEN = { trace: ["Trace", trace, "traces"] };
+const SCREENS = { sites: ["Sites", sites], traces: ["Traces", traces], pipelines: ["Pipelines", pipelines], delivery: ["Delivery", delivery], sampling: ["Sampling", sampling] };
+const HIDDEN = { site: ["Site", site, "sites"], trace: ["Trace", trace, "traces"] };
 
 const main = document.getElementById("main");
 const nav = document.getElementById("nav");

@@ -1,8 +1,8 @@
 """The time that each plugin and theme took in one trace.
 
-The WordPress plugin reports it in the attribute `wordpress.plugin.usage` of the root span: a row of JSON for each plugin
-and theme. The row has `self_ms` in profiled requests only (`wordpress.profile_rate`); else the time of queries and
-outgoing requests is a lower bound. Traces without the attribute are measured by the own times of their spans.
+The WordPress plugin reports it in the attribute `wordpress.plugin.usage` of the root span: a row of JSON for each
+plugin and theme. The row has `self_ms` in profiled requests only (`wordpress.profile_rate`); else the time of queries
+and outgoing requests is a lower bound. Traces without the attribute are measured by the own times of their spans.
 """
 
 from __future__ import annotations

@@ -366,6 +366,10 @@ class Session(ConnectionLifetime):
             self._write(plan, response)
         self._unblock(WAITING)
 
+    def eof_received(self) -> bool:
+        """Close a stream of events with its client; another response that is pending is still sent."""
+        return self._stream is None and super().eof_received()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Release everything, and end the stream of events if there is one."""
         super().connection_lost(exc)

@@ -66,7 +66,7 @@ def page(number, *, site="shop.example", plugin="", error=False, route=None, nam
     return request
 
 
-def add(spans, parent, chance, name, start, length, attributes):
+def add(spans, parent, chance, name, start, length, attributes):  # noqa: PLR0917
     """Add a child of `parent`, and return it."""
     span = spans.add(
         trace_id=parent.trace_id,

@@ -11,11 +11,13 @@ if TYPE_CHECKING:
 
 MEASURES = {
     "profiled": "Times come from profiled pages: they include all functions of plugins in hooks.",
-    "lower_bound": "Times are lower bounds: loading, queries and outgoing requests. Set a profile rate in the WordPress "
-    "plugin to measure functions, too.",
+    "lower_bound": (
+        "Times are lower bounds: loading, queries and outgoing requests. Set a profile rate in the WordPress plugin to "
+        "measure functions, too."
+    ),
     "spans": "Times are the own times of spans. Time that no span of a plugin covers counts as core.",
 }
-"""What the times of plugins contain, by measure."""
+"""Explanations of the times of plugins, by measure."""
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:32px auto;padding:0 16px;color:#1b1f27;background:#fff}
@@ -45,8 +47,8 @@ def report(site: str, found: Mapping[str, Any], now: float) -> str:
     ]
     parts = [
         f"<h1>Performance of {escape(site)}</h1>",
-        f"<p>{_moment(found['since'] / 1e6)} to {_moment(found['until'] / 1e6)}, written {_moment(now)}. "
-        f"About {found['pages']:.0f} pages, from {found['traces']} traces.</p>",
+        f"<p>{_moment(found['since'] / 1e6)} to {_moment(found['until'] / 1e6)}, written {_moment(now)}.</p>",
+        f"<p>About {found['pages']:.0f} pages, from {found['traces']} traces.</p>",
         f"<p>A page takes <strong>{escape(_interval(page))}</strong> on average (95 % interval).</p>",
         "<h2>Plugins and themes</h2>",
         f"<p>{escape(MEASURES[found['measure']])} {found['measured']} traces were used.</p>",
@@ -59,7 +61,8 @@ def report(site: str, found: Mapping[str, Any], now: float) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Performance of {escape(site)}</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+        f"<title>Performance of {escape(site)}</title><style>{_STYLE}</style></head>"
+        f"<body>{''.join(parts)}</body></html>\n"
     )
 
 

@@ -46,7 +46,7 @@ export async function site(main, parameters) {
   }
   main.append(
     el("p", { class: "lead" }, plugin ? `Pages of ${name} on which this plugin or theme ran.` : route ? `Pages of ${name} with this route.` : "Which plugins take the time of pages."),
-    facts([["page time", ranged(data.page)], ["pages", number(data.pages)], ["traces", number(data.traces)], ["since", clock(data.since)], ["traces", el("a", { href: link("traces", parameters) }, "show")]]),
+    facts([["page time", ranged(data.page)], ["pages", number(data.pages)], ["traces", number(data.traces)], ["since", clock(data.since)], ["", el("a", { href: link("traces", parameters) }, "Show the traces")]]),
     chart(data),
     owners(data, name, plugin),
     routes(data, name),

@@ -61,6 +61,7 @@ function filter(parameters, plugins) {
     field("id", "Trace id", { spellcheck: "false" }),
     field("site", "Site or service"),
     el("label", {}, "Plugin or theme", el("select", { name: "plugin" }, options)),
+    parameters.route ? field("route", "Whole route") : null,
     field("min_ms", "At least (ms)", { type: "number", min: "0", step: "any" }),
     el("label", { class: "row" }, el("input", { type: "checkbox", name: "error", value: "1", checked: parameters.error === "1" }), "with errors"),
     el("button", { type: "submit" }, "Search"),

@@ -39,6 +39,9 @@ EXTENSIONS = (
 """PHP extensions in separate files, in the order in which they must be loaded: mysqli needs mysqlnd."""
 
 
+AXE = "4.14.1"
+"""Version of axe-core, from npm."""
+
 FONTS = """<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">
 <fontconfig>
@@ -131,16 +134,21 @@ def redis() -> Machine:
 
 
 def chromium() -> Machine:
-    """Return the browser Chromium with a font, ready to be started without a display."""
+    """Return the browser Chromium with a font, ready to be started without a display.
+
+    `package/axe.min.js` below its root is axe-core, which tests pages for accessibility.
+    """
 
     def build(draft: Path) -> None:
+        cache.run(["npm", "pack", f"axe-core@{AXE}"], where=draft)
+        cache.run(["tar", "xzf", f"axe-core-{AXE}.tgz", "package/axe.min.js"], where=draft)
         _unpack(draft, ("chromium", "fonts-dejavu-core"))
         (draft / "fonts.conf").write_text(FONTS)
         if (draft / "usr/lib/chromium").exists():  # Debian's script finds only an installed Chromium
             (draft / "usr/bin/chromium").unlink(missing_ok=True)
             (draft / "usr/bin/chromium").symlink_to("../lib/chromium/chromium")
 
-    machine = Machine(cache.once("chromium", build))
+    machine = Machine(cache.once(f"chromium-axe-{AXE}", build))
     machine.program("chromium")
     return machine
 

@@ -22,8 +22,8 @@ let shown = 0;
 async function show() {
   const [name, query] = location.hash.replace(/^#\/?/, "").split("?");
   if (name === "main") return main.focus();
-  const [title, screen, parent] = SCREENS[name] ?? HIDDEN[name] ?? SCREENS.pipelines;
-  const current = parent ?? (name in SCREENS ? name : "pipelines");
+  const [title, screen, parent] = SCREENS[name] ?? HIDDEN[name] ?? SCREENS.sites;
+  const current = parent ?? (name in SCREENS ? name : "sites");
   shown += 1;
   const mine = shown;
   if (leave) leave();

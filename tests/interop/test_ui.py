@@ -82,7 +82,7 @@ def running(folder, token=""):
     with backend() as zipkin, Agent(CONFIG.format(zipkin=zipkin, folder=folder, token=token), folder) as agent:
         send(
             agent,
-            *(page(number, site=SITE, plugin=MARKUP, name=MARKUP, error=number % 5 == 0) for number in range(40)),
+            *(page(number, site=SITE, plugin=MARKUP, name=MARKUP, error=number % 4 == 0) for number in range(40)),
         )
         yield agent, agent.wait_for("ui listening")["url"]
 

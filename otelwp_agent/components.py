@@ -32,7 +32,17 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
         "resource",
         "wordpress",
     ),
-    Kind.EXPORTER: ("debug", "file", "jaeger", "loadbalancing", "managed", "otlp_grpc", "otlp_http", "zipkin"),
+    Kind.EXPORTER: (
+        "debug",
+        "file",
+        "jaeger",
+        "loadbalancing",
+        "managed",
+        "otlp_grpc",
+        "otlp_http",
+        "recent_traces",
+        "zipkin",
+    ),
     Kind.CONNECTOR: ("failover", "forward", "routing", "smart_routing"),
     Kind.EXTENSION: (
         "admin_api",
@@ -51,6 +61,7 @@ SHIPPED: dict[Kind, tuple[str, ...]] = {
         "opamp_server",
         "rate_limiter",
         "remote_sampling",
+        "ui",
     ),
 }
 """Built-in types. The file name is the YAML type: `processors/batch.py` is the processor `batch`."""

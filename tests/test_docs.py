@@ -158,7 +158,8 @@ def test_the_quickstart_takes_what_generate_sends(tmp_path, monkeypatch, capfd):
     protocols = quickstart["receivers"]["otlp"]["protocols"]
     for protocol in protocols.values():
         protocol["endpoint"] = "127.0.0.1:0"
-    quickstart["extensions"]["health_check"]["endpoint"] = "127.0.0.1:0"
+    for extension in quickstart["extensions"].values():
+        extension["endpoint"] = "127.0.0.1:0"
     shown = [each.values[0] for each in commands() if "generate" in each.values[0]]
     assert shown
     monkeypatch.chdir(ROOT)

@@ -4,8 +4,8 @@
 
     testing → cli → service, replay → pipeline → sending, journal, dead_letters
         → receivers, processors, exporters, connectors, extensions (independent of each other)
-        → component, components → admin → sampling, licensing, routing, sealing, statements, at_rest, control → codecs
-        → transport → limiting → config → storage → model → telemetry, errors, capacity, fair_share, tier
+        → component, components → admin → sampling, licensing, routing, sealing, statements, at_rest, control, traces
+        → codecs → transport → limiting → config → storage → model → telemetry, errors, capacity, fair_share, tier
 
 Imports for type checkers count like any other, because a layer that uses the types of another depends on it. Other
 rules are checked too: modules do not import each other in a circle; no two classes share a name; model/ does no I/O;
@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("limiting",),
     ("transport",),
     ("codecs",),
-    ("sampling", "licensing", "routing", "sealing", "statements", "at_rest", "control"),
+    ("sampling", "licensing", "routing", "sealing", "statements", "at_rest", "control", "traces"),
     ("admin",),
     ("component", "components", "component_errors"),
     KINDS,

@@ -6,9 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    import asyncio
+    from collections.abc import Callable, Mapping, Sequence
 
     from otelwp_agent.component.declarations import Kind
+    from otelwp_agent.transport.http_messages import Request, Response
+
+    ControlHandler = Callable[[Request], Response | asyncio.Future[Response]]
 
 T = TypeVar("T")
 
@@ -62,7 +66,13 @@ class Host(Protocol):
         """Return the state of every component that reports one."""
 
     def providers(self, capability: type[T]) -> Sequence[T]:
-        """Return the processors that implement `capability` (an abstract class), in the order of the configuration."""
+        """Return the processors and exporters that implement `capability`, in the order of the configuration."""
+
+    def control(self, path: str) -> ControlHandler | None:
+        """Return the handler that answers requests for `path` on the control socket, or `None` if there is none.
+
+        It answers also if the control socket is disabled. It looks up the running graph, so it may be kept.
+        """
 
     def stall(self) -> Stall | None:
         """Return the current stall of the event loop, or `None` if it has not been blocked for too long.
@@ -89,6 +99,10 @@ class NoHost:
     def providers(self, capability: type[T]) -> Sequence[T]:  # noqa: ARG002 - there are no processors
         """Return an empty sequence."""
         return ()
+
+    def control(self, path: str) -> ControlHandler | None:  # noqa: ARG002 - there is no control socket
+        """Return `None`."""
+        return None
 
     def stall(self) -> Stall | None:
         """Return `None`: no event loop is watched."""

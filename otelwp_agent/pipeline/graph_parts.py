@@ -44,8 +44,9 @@ class GraphParts:
         return [state for state in states if state is not None]
 
     def providers(self, capability: type[T]) -> list[T]:
-        """Return the processors that implement `capability`, in the order of the file."""
-        return [stage for stage in self.processors.values() if isinstance(stage, capability)]
+        """Return the processors, then the exporters, that implement `capability`, in the order of the file."""
+        stages = [*self.processors.values(), *self.exporters.values()]
+        return [stage for stage in stages if isinstance(stage, capability)]
 
     def in_flight(self) -> int:
         """Return the items that have been accepted and not settled, over all pipelines."""

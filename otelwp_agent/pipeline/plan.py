@@ -192,7 +192,7 @@ class _Planner:
         self._problems += problems
         for below, message in config.contradictions() if config is not None else ():
             self._report(node.below(below), message, (*path, *below))
-        return None if config is None else ComponentPlan(kind, identifier, factory, config)
+        return None if config is None else ComponentPlan(kind, identifier, factory, config, node.key_at)
 
     def _unknown_type(self, kind: Kind, type_: str) -> str:
         names = self._catalog.names(kind)

@@ -13,6 +13,7 @@ from otelwp_agent.config.references import references
 
 if TYPE_CHECKING:
     from otelwp_agent.component import Carries, ComponentConfig, Factory
+    from otelwp_agent.config.document import Place
     from otelwp_agent.config.service import ServiceConfig
     from otelwp_agent.errors import Problem
     from otelwp_agent.model.signal import Signal
@@ -39,6 +40,8 @@ class ComponentPlan:
     id: ComponentId
     factory: Factory
     config: ComponentConfig
+    at: Place | None = field(default=None, compare=False)
+    """Position of its id in the configuration, if it was read from a file."""
 
     @property
     def encodes(self) -> Carries:

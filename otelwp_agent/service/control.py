@@ -59,6 +59,11 @@ class Control:
 
         self._routes[path] = Route(guarded, methods)
 
+    def handler(self, path: str) -> Handler | None:
+        """Return the handler that was added for `path`, or `None`."""
+        route = self._routes.get(path)
+        return None if route is None else route.handler
+
     async def listen(self, path: str | None) -> None:
         """Listen at `path` instead of the previous path; `None` stops listening.
 

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
     import structlog
 
+    from otelwp_agent.component import Host
     from otelwp_agent.config.service import ServiceConfig
     from otelwp_agent.dead_letters.sink import DeadLetterFile
     from otelwp_agent.pipeline.graph import Graph
+    from otelwp_agent.service.control import Handler
     from otelwp_agent.service.dead_letters import DeadLetterRoutes
     from otelwp_agent.telemetry.metrics import Registry
 
@@ -23,9 +25,13 @@ class ControlPlane:
     """The control socket of one agent with its handlers. `graph` returns the running graph."""
 
     def __init__(
-        self, registry: Registry, log: structlog.typing.FilteringBoundLogger, graph: Callable[[], Graph]
+        self,
+        registry: Registry,
+        log: structlog.typing.FilteringBoundLogger,
+        graph: Callable[[], Graph],
+        host: Host,
     ) -> None:
-        """Open nothing."""
+        """Open nothing. `host` reports the state of the agent."""
         self.control = Control(log)
         """Control socket, to which other modules add handlers."""
         self.dead_letters: DeadLetterFile | None = None
@@ -33,6 +39,7 @@ class ControlPlane:
         self._registry = registry
         self._log = log
         self._graph = graph
+        self._host = host
         self._settings: tuple[object, ...] = ()
         self._routes: DeadLetterRoutes | None = None
 
@@ -60,16 +67,28 @@ class ControlPlane:
         """Listen on the socket that `service` names; called at the start and at each reload. Raises `StartError`."""
         if _settings_of(service) != self._settings:
             self._log.warning("service.dead_letter has changed: restart the agent to apply it")
-        if service.control_path is not None and self._routes is None:
-            from otelwp_agent.service.audit import add_audit  # noqa: PLC0415 - only with a control socket
-            from otelwp_agent.service.dead_letters import DeadLetterRoutes  # noqa: PLC0415
-            from otelwp_agent.service.sampling import add_sampling  # noqa: PLC0415
-
-            self._routes = DeadLetterRoutes(lambda: self.dead_letters, self._graph, self._log)
-            self._routes.add_to(self.control)
-            add_audit(self.control, self._graph)
-            add_sampling(self.control, self._graph)
+        if service.control_path is not None:
+            self._add_handlers()
         await self.control.listen(service.control_path)
+
+    def handler(self, path: str) -> Handler | None:
+        """Return the handler for `path`, also if there is no socket; `None` if nothing is served at this path."""
+        self._add_handlers()
+        return self.control.handler(path)
+
+    def _add_handlers(self) -> None:
+        if self._routes is not None:
+            return
+        from otelwp_agent.service.audit import add_audit  # noqa: PLC0415 - only with a control socket or the UI
+        from otelwp_agent.service.dead_letters import DeadLetterRoutes  # noqa: PLC0415
+        from otelwp_agent.service.sampling import add_sampling  # noqa: PLC0415
+        from otelwp_agent.service.topology import add_topology  # noqa: PLC0415
+
+        self._routes = DeadLetterRoutes(lambda: self.dead_letters, self._graph, self._log)
+        self._routes.add_to(self.control)
+        add_audit(self.control, self._graph)
+        add_sampling(self.control, self._graph)
+        add_topology(self.control, self._graph, self._host, self._registry)
 
     def drain(self) -> None:
         """Stop resending dead letters; continue to answer requests."""

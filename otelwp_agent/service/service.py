@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from otelwp_agent.component import ComponentHealth, Stall
+    from otelwp_agent.component.host import ControlHandler
     from otelwp_agent.config.service import JournalConfig
     from otelwp_agent.pipeline.plan_types import Plan
     from otelwp_agent.sending.sender import Drained
@@ -74,7 +75,7 @@ class Service:
         self._retiring: set[asyncio.Task[Drained]] = set()
         """Graphs from before a reload that still forward the data that they hold."""
         self._environment = Environment(self.registry, self.log, clock, self)
-        self.control_plane = ControlPlane(self.registry, self.log, lambda: self.graph)
+        self.control_plane = ControlPlane(self.registry, self.log, lambda: self.graph, self)
         self.license = (license_ or _license_manager)(self.registry)
         """Tier and features that the agent may use."""
         self.tiers = TierControl(self.registry, self.log, self.license, self._refit)
@@ -101,8 +102,12 @@ class Service:
         return [*states, intake.journal.health()] if intake is not None else states
 
     def providers(self, capability: type[T]) -> Sequence[T]:
-        """Return the processors that implement `capability`, in the order of the file."""
+        """Return the processors and exporters that implement `capability`, in the order of the file."""
         return self._graph.providers(capability) if self._graph is not None else []
+
+    def control(self, path: str) -> ControlHandler | None:
+        """Return the handler for `path` on the control socket, or `None` if there is none."""
+        return self.control_plane.handler(path)
 
     def stall(self) -> Stall | None:
         """Return how long the event loop has been blocked, if that is too long. May be called from any thread."""

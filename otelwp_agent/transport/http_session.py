@@ -44,6 +44,7 @@ from otelwp_agent.transport.http_heads import (
 )
 from otelwp_agent.transport.http_lifetime import LINGER, ConnectionLifetime
 from otelwp_agent.transport.http_messages import Response, Route, text_error
+from otelwp_agent.transport.http_stream import EventStream
 
 if TYPE_CHECKING:
     import asyncio
@@ -69,6 +70,7 @@ class Session(ConnectionLifetime):
         "_plan",
         "_refused",
         "_repeated",
+        "_stream",
         "passage",
     )
 
@@ -84,6 +86,7 @@ class Session(ConnectionLifetime):
         self._repeated = b""  # the head of the last request if it was refused: senders repeat it
         self.passage: Passage | None = None  # kept for the gate
         self._admitted: Passage | None = None  # set while a request that the gate has admitted is in progress
+        self._stream: EventStream | None = None  # set while the response is a stream that has not ended
 
     # -- called by the transport
 
@@ -355,11 +358,29 @@ class Session(ConnectionLifetime):
             self.server.on_refused("internal")
             self._write(plan, text_error(500, "internal error; the agent's log has the details"))
         else:
-            self._write(plan, answer.result())
+            response = answer.result()
+            if isinstance(response, EventStream):  # the request ends with the connection
+                self._stream = response
+                response.open(self.transport, self.server.prefix + plan.extra)
+                return
+            self._write(plan, response)
         self._unblock(WAITING)
+
+    def eof_received(self) -> bool:
+        """Close a stream of events with its client; another response that is pending is still sent."""
+        return self._stream is None and super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Release everything, and end the stream of events if there is one."""
+        super().connection_lost(exc)
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.ended()
 
     def drain(self) -> None:
         """Close now if no request is in progress, or if the body waits for memory; otherwise after the response."""
         if self._paused & BUDGET:
             self.refuse_body()
+        if self._stream is not None:
+            self._stream.close()
         super().drain()

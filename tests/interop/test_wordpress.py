@@ -241,7 +241,9 @@ def test_the_example_takes_what_both_plugins_send(founding, ours, monkeypatch):
     monkeypatch.setenv("SOCKETS", str(sockets))
     monkeypatch.setenv("JAEGER", f"127.0.0.1:{ours.jaeger.ports['otlp_grpc']}")
     monkeypatch.setenv("ZIPKIN", f"http://127.0.0.1:{ours.zipkin.port}")
-    config = re.sub(r"(\$\{env:LISTEN:-127\.0\.0\.1\}):\d+", r"\1:0", EXAMPLE.read_text("utf-8"))
+    config = re.sub(
+        r"(endpoint: (?:\$\{env:LISTEN:-127\.0\.0\.1\}|127\.0\.0\.1)):\d+", r"\1:0", EXAMPLE.read_text("utf-8")
+    )
     with Agent(config, wordpress.folder, name="example") as agent:
         port = agent.port("http", "jaeger_json")
         wordpress.option("wpotel_endpoint", f"http://127.0.0.1:{port}/api/traces")

@@ -37,6 +37,9 @@ class Host:
     def components(self):
         return self.found
 
+    def control(self, path):
+        return None
+
     def stall(self):
         return self.stalled
 

@@ -19,7 +19,7 @@ ENABLED = {
     Tier.FREE: {
         Kind.RECEIVER: {"datagram", "jaeger", "jaeger_json", "otlp", "zipkin"},
         Kind.PROCESSOR: {"attributes", "memory_limiter", "probabilistic_sampler", "resource", "wordpress"},
-        Kind.EXPORTER: {"debug", "file", "jaeger", "zipkin"},
+        Kind.EXPORTER: {"debug", "file", "jaeger", "recent_traces", "zipkin"},
         Kind.CONNECTOR: {"forward"},
         Kind.EXTENSION: {
             "basicauth",
@@ -28,6 +28,7 @@ ENABLED = {
             "headers_setter",
             "health_check",
             "oauth2client",
+            "ui",
         },
     },
     Tier.PRO: {
@@ -71,7 +72,7 @@ def test_every_component_states_the_tier_that_it_is_of():
 
 def test_what_stays_on_this_host_is_not_counted():
     exporters = [factory for factory in Catalog().factories() if factory.kind is Kind.EXPORTER]
-    assert [factory.type for factory in exporters if not factory.counted] == ["debug", "file"]
+    assert [factory.type for factory in exporters if not factory.counted] == ["debug", "file", "recent_traces"]
 
 
 def test_what_is_left_out_is_below_every_ceiling():

@@ -5,6 +5,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from otelwp_agent.component import NoHost
 from otelwp_agent.config.service import ServiceConfig
 from otelwp_agent.dead_letters.file import LetterFile, read_letters
 from otelwp_agent.errors import StartError
@@ -27,7 +28,7 @@ service: {pipelines: {logs: {receivers: [hand], exporters: [sink]}}}
 async def plane():
     running = Running()
     await running.go(GRAPH)
-    plane = ControlPlane(Registry(), structlog.get_logger(), lambda: running.graph)
+    plane = ControlPlane(Registry(), structlog.get_logger(), lambda: running.graph, NoHost())
     yield plane
     await plane.shutdown()
     await running.stop()

@@ -19,6 +19,7 @@ PEERS: dict[str, Callable[[], object]] = {
     "redis": debian.redis,
     "prometheus": debian.prometheus,
     "wordpress": debian.wordpress,
+    "chromium": debian.chromium,
     "old-sdk": python.old_sdk,
     "schemathesis": python.schemathesis,
     "zipkin": maven.zipkin,

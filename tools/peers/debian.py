@@ -1,4 +1,6 @@
-"""WordPress, PHP-FPM, MariaDB, nginx, PostgreSQL, Redis and Prometheus from Debian, with the configured `apt-get`.
+"""WordPress with PHP-FPM, MariaDB and nginx; PostgreSQL; Redis; Prometheus; Chromium.
+
+They come from Debian's packages, with the configured `apt-get`.
 
 Nothing is installed: packages that apt would install are unpacked to the cache, and programs that the machine already
 has are used. So this needs no root and starts no services. apt's lists and packages are stored in the cache too.
@@ -37,6 +39,19 @@ EXTENSIONS = (
 """PHP extensions in separate files, in the order in which they must be loaded: mysqli needs mysqlnd."""
 
 
+AXE = "4.14.1"
+"""Version of axe-core, from npm."""
+
+FONTS = """<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig>
+  <dir>/usr/share/fonts</dir>
+  <dir prefix="relative">usr/share/fonts</dir>
+  <cachedir prefix="xdg">fontconfig</cachedir>
+</fontconfig>
+"""
+"""Configuration of fonts for Chromium: those of the machine, and the unpacked ones."""
+
 SYSTEM_POSTGRESQL = f"/usr/lib/postgresql/{POSTGRESQL}/bin"
 """Folder of PostgreSQL's programs, if the machine has it: Debian does not add it to PATH."""
 
@@ -57,7 +72,8 @@ class Machine:
         """Environment variables with which the programs find each other and their libraries."""
         folders = ("usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin", f"usr/lib/postgresql/{POSTGRESQL}/bin")
         places = [self.root / place for place in folders]
-        libraries = [str(path) for lib in ("usr/lib", "lib") for path in self.root.glob(f"{lib}/*-linux-gnu")]
+        places_of_libraries = ("usr/lib/*-linux-gnu", "usr/lib/*-linux-gnu/pulseaudio", "lib/*-linux-gnu")
+        libraries = [str(path) for place in places_of_libraries for path in self.root.glob(place)]
         path = os.pathsep.join([*map(str, places), os.environ.get("PATH", ""), "/usr/sbin", "/sbin", SYSTEM_POSTGRESQL])
         found = {"PATH": path, "LANG": "C.UTF-8", "HOME": os.environ.get("HOME", "/")}
         if libraries:
@@ -121,6 +137,26 @@ def prometheus() -> Machine:
     """Return Prometheus with `promtool`, which checks rules and evaluates them in tests."""
     machine = Machine(cache.once("prometheus", lambda draft: _unpack(draft, (), ("prometheus",))))
     machine.program("promtool")
+    return machine
+
+
+def chromium() -> Machine:
+    """Return the browser Chromium with a font, ready to be started without a display.
+
+    `package/axe.min.js` below its root is axe-core, which tests pages for accessibility.
+    """
+
+    def build(draft: Path) -> None:
+        cache.run(["npm", "pack", f"axe-core@{AXE}"], where=draft)
+        cache.run(["tar", "xzf", f"axe-core-{AXE}.tgz", "package/axe.min.js"], where=draft)
+        _unpack(draft, ("chromium", "fonts-dejavu-core"))
+        (draft / "fonts.conf").write_text(FONTS)
+        if (draft / "usr/lib/chromium").exists():  # Debian's script finds only an installed Chromium
+            (draft / "usr/bin/chromium").unlink(missing_ok=True)
+            (draft / "usr/bin/chromium").symlink_to("../lib/chromium/chromium")
+
+    machine = Machine(cache.once(f"chromium-axe-{AXE}", build))
+    machine.program("chromium")
     return machine
 
 

@@ -243,7 +243,7 @@ final class Settings {
 			case 'ui_url':
 				$url = trim( is_scalar( $value ) ? (string) $value : '' );
 				if ( '' !== $url && ! preg_match( '#^https?://[A-Za-z0-9.:_\[\]-]+(?:/[!-~]*)?$#D', $url ) ) {
-					throw new \InvalidArgumentException( esc_html__( 'The page of the agent is an address for browsers, like http://127.0.0.1:13160.', 'otelwp' ) );
+					throw new \InvalidArgumentException( esc_html__( 'The page of the agent is an address for browsers, like http://127.0.0.1:13170.', 'otelwp' ) );
 				}
 				return $url;
 			case 'merchant_id':

@@ -71,7 +71,7 @@ final class Fields {
 			'ui_url'          => array(
 				'section' => self::BASIC,
 				'label'   => __( 'Page of the agent', 'otelwp' ),
-				'help'    => __( 'Address at which your browser reaches the page of the agent, like http://127.0.0.1:13160. With it, this screen has links to the page and to the test trace. The plugin does not connect to it.', 'otelwp' ),
+				'help'    => __( 'Address at which your browser reaches the page of the agent, like http://127.0.0.1:13170. With it, this screen has links to the page and to the test trace. The plugin does not connect to it.', 'otelwp' ),
 			),
 			'keep_errors'     => array(
 				'section' => 'otelwp_record',

@@ -1,0 +1,1 @@
+"""The last traces in memory, for pages that show them (the exporter `recent_traces`, the extension `ui`)."""

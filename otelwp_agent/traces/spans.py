@@ -14,7 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
 
 from otelwp_agent.errors import MalformedError
 from otelwp_agent.sampling.consistent import TraceState, adjusted_count
-from otelwp_agent.traces.usage import OwnerUsage, usage_of_rows, usage_of_spans
+from otelwp_agent.traces.usage import CORE, OwnerUsage, usage_of_rows, usage_of_spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,8 +32,6 @@ MOST_OWNERS = 50
 LARGEST_WEIGHT = 1e6
 """Largest number of traces that one trace stands for: a hostile sender could claim any number."""
 USAGE = "wordpress.plugin.usage"
-CORE = "core"
-"""Owner of the spans that neither a plugin nor a theme owns."""
 
 _QUERIES = frozenset({"db.query.text", "db.statement"})
 _KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from otelwp_agent.traces.blame import PageTime
-from otelwp_agent.traces.spans import CORE, TracePart, self_times, spans_of
-from otelwp_agent.traces.usage import OwnerUsage
+from otelwp_agent.traces.spans import TracePart, self_times, spans_of
+from otelwp_agent.traces.usage import CORE, OwnerUsage, add_rest_to_core
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -95,15 +95,16 @@ class _StoredTrace:
         known = self.summary
         if not known.root:
             return None
+        us = max(0, known.end - known.start) // 1000
         return PageTime(
             known.site or known.service,
             known.attributes.get("http.route", "") or known.root,
             known.start // 1000,
-            max(0, known.end - known.start) // 1000,
+            us,
             known.errors > 0,
             known.weight,
             known.measure,
-            known.usage,
+            add_rest_to_core(known.usage, us) if known.measure == "profiled" else known.usage,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -19,6 +19,8 @@ Measure = Literal["profiled", "lower_bound", "spans"]
 """How the times of a trace were measured: by the profile of the WordPress plugin, by its sums of queries and requests,
 or by the spans."""
 
+CORE = "core"
+"""The owner of what no plugin or theme causes: WordPress itself."""
 LONGEST_NAME = 200
 MOST_ROWS = 50
 _MOST_MS = 1e9
@@ -46,7 +48,7 @@ def usage_of_rows(rows: Iterable[str], *, profiled: bool) -> dict[str, OwnerUsag
             continue
         kind, name = row.get("kind"), row.get("name")
         owner = name[:LONGEST_NAME] if isinstance(name, str) and name else kind
-        if owner not in ("core", "other") and owner is kind:
+        if owner not in (CORE, "other") and owner is kind:
             continue
         assert isinstance(owner, str)  # noqa: S101 - a name, `core` or `other`
         known = usage.setdefault(owner, OwnerUsage())
@@ -58,6 +60,13 @@ def usage_of_rows(rows: Iterable[str], *, profiled: bool) -> dict[str, OwnerUsag
         if isinstance(function, str) and isinstance(hook, str):
             known.slowest = f"{function[:LONGEST_NAME]} in {hook[:LONGEST_NAME]}"
     return usage
+
+
+def add_rest_to_core(usage: Mapping[str, OwnerUsage], us: float) -> dict[str, OwnerUsage]:
+    """Return the usage of a profiled page of `us` microseconds, with the time of no other owner added to core."""
+    core = usage.get(CORE, OwnerUsage())
+    rest = max(0.0, us - sum(used.us for used in usage.values()))
+    return {**usage, CORE: OwnerUsage(core.us + rest, core.queries, core.errors, core.slowest)}
 
 
 def usage_of_spans(spans: Iterable[Mapping[str, Any]]) -> dict[str, OwnerUsage]:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from otelwp_agent.traces.usage import MOST_ROWS, usage_of_rows
+from otelwp_agent.traces.usage import CORE, MOST_ROWS, OwnerUsage, add_rest_to_core, usage_of_rows
 
 
 def row(**figures):
@@ -14,6 +14,17 @@ def test_profiled_time_includes_queries_already():
     assert usage_of_rows([figures], profiled=True)["shop"].us == 21_000
     lower = usage_of_rows([figures], profiled=False)["shop"]
     assert (lower.us, lower.queries, lower.errors) == (18_000, 3, 1)
+
+
+def test_the_table_of_a_profiled_page_sums_up_to_its_time():
+    usage = usage_of_rows([row(self_ms=30), '{"kind": "core", "self_ms": 10, "queries": 4}'], profiled=True)
+    found = add_rest_to_core(usage, 100_000)
+    assert sum(used.us for used in found.values()) == 100_000
+    assert (found["shop"].us, found[CORE].us, found[CORE].queries) == (30_000, 70_000, 4)
+
+
+def test_more_than_the_time_of_a_page_leaves_no_rest():
+    assert add_rest_to_core({"shop": OwnerUsage(us=9)}, 5)[CORE].us == 0
 
 
 def test_core_and_others_have_no_name():

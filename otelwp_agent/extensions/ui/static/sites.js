@@ -4,7 +4,7 @@ import { chip, clock, colour, duration, el, facts, number, percent, styled, svg,
 import { get } from "./server.js";
 
 const MEASURES = {
-  profiled: "Times come from profiled pages: they include all functions of plugins in hooks.",
+  profiled: "Times come from profiled pages: they include all functions of plugins in hooks. The rest of the page counts as core.",
   lower_bound: "Times are lower bounds: loading, queries and outgoing requests. Set a profile rate in the WordPress plugin to measure functions, too.",
   spans: "Times are the own times of spans. Time that no span of a plugin covers counts as core.",
 };

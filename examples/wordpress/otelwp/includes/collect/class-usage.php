@@ -21,8 +21,6 @@ final class Usage {
 
 	const MAX_ROWS = 15; // The others are added up in one row.
 
-	const TIMES = array( 'load_ms', 'self_ms', 'sql_ms', 'http_ms' ); // They order the rows.
-
 	const SLOWEST = array( 'slowest_ms', 'slowest_hook', 'slowest_function' ); // Of one call, not added up.
 
 	/**
@@ -127,12 +125,7 @@ final class Usage {
 	 * Write the rows, those with the most time first.
 	 */
 	public function finish() {
-		$times = array_map(
-			static function ( $row ) {
-				return array_sum( array_intersect_key( $row, array_flip( self::TIMES ) ) );
-			},
-			$this->rows
-		);
+		$times = array_map( array( self::class, 'time' ), $this->rows );
 		arsort( $times );
 		$rows   = array();
 		$others = array();
@@ -152,6 +145,17 @@ final class Usage {
 		if ( $rows ) {
 			$this->trace->set( $this->root, array( 'wordpress.plugin.usage' => $rows ) );
 		}
+	}
+
+	/**
+	 * Return the time of a row, which orders the rows. The time in hooks includes queries and requests made there.
+	 *
+	 * @param array $figures By name.
+	 * @return float Milliseconds.
+	 */
+	private static function time( array $figures ) {
+		$figures += array_fill_keys( array( 'load_ms', 'self_ms', 'sql_ms', 'http_ms' ), 0 );
+		return $figures['load_ms'] + max( $figures['self_ms'], $figures['sql_ms'] + $figures['http_ms'] );
 	}
 
 	/**

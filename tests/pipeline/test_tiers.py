@@ -49,6 +49,7 @@ ENABLED = {
             "fleet",
             "license_server",
             "oidc",
+            "opamp_server",
             "rate_limiter",
         },
     },

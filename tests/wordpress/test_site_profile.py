@@ -70,6 +70,11 @@ def test_a_shortcode_is_named(site):
     assert (row["slowest_hook"], row["slowest_ms"] >= 20) == ("[offender]", True)
 
 
+def test_the_functions_of_thousands_are_measured(site):
+    row = usage(site.trace("/hello-world/?offend=thousands"))[KEY]
+    assert row["calls"] >= 5000
+
+
 PAGES = [
     "/",
     "/hello-world/",
@@ -87,10 +92,21 @@ PAGES = [
     "/robots.txt",
     "/xmlrpc.php",
     "/wp-admin/admin-ajax.php?action=secret",
+    "/index.php",
+    "/?page_id=2",
+    "/hello-world/feed/",
+    "/comments/feed/",
+    "/?feed=atom",
+    "/wp-json/oembed/1.0",  # /wp-json/ itself lists the route of the plugin
+    "/wp-json/wp/v2/types",
+    "/?rest_route=/wp/v2/pages",
+    "/wp-login.php?action=lostpassword",
+    "/wp-comments-post.php",
     *(
         f"/hello-world/?offend={case}"
-        for case in ("content", "removed", "recursive", "reference", "thrown", "exit", "shortcode")
+        for case in ("content", "removed", "recursive", "reference", "thrown", "exit", "shortcode", "unhooked")
     ),
+    *(f"/hello-world/?offend={case}" for case in ("replaced", "thousands", "fatal", "memory", "time", "early")),
 ]
 
 
@@ -107,16 +123,21 @@ def shown(answer):
 
 
 def test_pages_are_the_same_with_and_without_the_plugin(site):
-    visit = site.wordpress.visit
-    profiled = [shown(visit(page)) for page in PAGES]
+    def pages():
+        return {page: shown(site.wordpress.visit(page)) for page in PAGES}
+
+    profiled = pages()
+    with site.changed(profile_rate=0):
+        recorded = pages()
     site.wordpress.deactivate("otelwp")
     try:
-        plain = [shown(visit(page)) for page in PAGES]
+        plain = pages()
     finally:
         site.wordpress.activate("otelwp")
     site.settle()
-    assert dict(zip(PAGES, profiled, strict=True)) == dict(zip(PAGES, plain, strict=True))
-    removed = profiled[PAGES.index("/hello-world/?offend=removed")][2]
+    assert profiled == plain
+    assert recorded == plain
+    removed = profiled["/hello-world/?offend=removed"][2]
     assert "<!-- [10,false] -->" in removed
     assert "<!-- late -->" in removed
     assert "<!-- content -->" not in removed

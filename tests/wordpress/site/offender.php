@@ -94,3 +94,27 @@ if ( 'shortcode' === $case ) {
 	add_shortcode( 'offender', static function () { offender_wait( 20 ); return 'short'; } );
 	add_filter( 'the_content', static fn( $text ) => $text . do_shortcode( '[offender]' ) );
 }
+if ( 'unhooked' === $case ) {
+	add_filter( 'the_content', static function ( $text ) { remove_all_filters( 'the_content' ); return $text . '<!-- alone -->'; }, PHP_INT_MIN );
+}
+if ( 'replaced' === $case ) {
+	add_filter( 'the_content', static function ( $text ) { unset( $GLOBALS['wp_filter']['the_content'] ); return $text; }, PHP_INT_MIN );
+}
+if ( 'thousands' === $case ) {
+	for ( $number = 0; $number < 5000; ++$number ) {
+		add_filter( 'the_content', static fn( $text ) => $text . ( 0 === $number % 1000 ? "<!-- $number -->" : '' ) );
+	}
+}
+if ( 'fatal' === $case ) {
+	add_filter( 'the_content', static fn( $text ) => offender_does_not_exist( $text ) );
+}
+if ( 'memory' === $case ) {
+	add_filter( 'the_content', static fn( $text ) => $text . str_repeat( 'x', PHP_INT_MAX >> 8 ) );
+}
+if ( 'time' === $case ) {
+	add_filter( 'the_content', static function ( $text ) { set_time_limit( 1 ); while ( true ) { offender_wait( 1 ); } } );
+}
+if ( 'early' === $case ) {
+	echo 'early';
+	flush();
+}

@@ -20,8 +20,8 @@ defined( 'ABSPATH' ) || exit;
  * Functions with parameters by reference are not measured, because a reference cannot be passed on. Functions that are
  * added to a hook after its first run are not measured either.
  *
- * The time of a plugin is self time: time in a function of another plugin that it calls, directly or through a hook,
- * belongs to the other plugin.
+ * The time of a plugin is self time: time in a function of another plugin that runs in a hook or as a shortcode belongs
+ * to the other plugin.
  */
 final class Profile {
 
@@ -244,6 +244,9 @@ final class Profile {
 	 */
 	private function measure_hook( $hook ) {
 		global $wp_filter;
+		if ( ! isset( $wp_filter[ $hook ]->callbacks ) ) {
+			return; // A function that ran before has removed the hook.
+		}
 		foreach ( $wp_filter[ $hook ]->callbacks as $priority => $callbacks ) {
 			foreach ( PHP_INT_MIN === $priority ? array() : $callbacks as $id => $callback ) {
 				$wp_filter[ $hook ]->callbacks[ $priority ][ $id ]['function'] = $this->measured( $hook, $callback['function'] );

@@ -7,7 +7,10 @@ Example::
         remove: [shop.secret, shop.token]
 """
 
+import asyncio
 import os
+import threading
+import weakref
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -15,6 +18,10 @@ from otelwp_agent.component import ComponentConfig, Effect, Factory, Kind, Proce
 from otelwp_agent.errors import PermanentError
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.signal import Signal
+
+
+THREADS = weakref.WeakKeyDictionary()
+"""Event loop => threads that `UsesThreadsOfTheLoop` has used in it."""
 
 
 class Config(ComponentConfig):
@@ -112,6 +119,16 @@ OPENED = []
 class KeepsAFile(Acme):
     async def start(self):
         OPENED.append(os.open(os.devnull, os.O_RDONLY))
+
+
+class UsesThreadsOfTheLoop(Acme):
+    """Works in one more thread of the event loop at each start."""
+
+    async def start(self):
+        loop = asyncio.get_running_loop()
+        threads = THREADS[loop] = min(4, THREADS.get(loop, 0) + 1)
+        together = threading.Barrier(threads)
+        await asyncio.gather(*(asyncio.to_thread(together.wait) for _ in range(threads)))
 
 
 class OpensEarly(Acme):

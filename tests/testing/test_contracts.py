@@ -49,6 +49,10 @@ def test_a_good_component_keeps_every_contract():
     assert broken(acme.FACTORY) == {}
 
 
+def test_threads_of_the_event_loop_may_stay():
+    assert broken(acme.factory_of(acme.UsesThreadsOfTheLoop)) == {}
+
+
 @pytest.mark.parametrize(
     ("factory", "names"),
     [

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _OPEN_FILES = Path("/proc/self/fd")
 """The directory in which Linux lists open files; on other systems only tasks and threads are compared."""
 
+_LOOP_THREADS = "asyncio_"
+"""Beginning of the names of threads in the default executor of an event loop (`BaseEventLoop.run_in_executor`)."""
+
 _PAUSES = [0.01 * 2**number for number in range(9)]
 """Seconds between two checks whether everything is closed, 5 in total: the close of a socket is not reported."""
 
@@ -97,11 +100,13 @@ async def start_and_stop(subject: Subject) -> None:
 async def open_things() -> Open:
     """Return the open descriptors, tasks and threads of this process, after a garbage collection.
 
-    The pollers of event loops and of gRPC are left out: they belong to the process.
+    The pollers of event loops and of gRPC are left out: they belong to the process. So are the threads in which an event
+    loop runs what `asyncio.to_thread` calls: it starts another one whenever all others are busy.
     """
     gc.collect()
     await asyncio.sleep(0)
-    return _descriptors(), asyncio.all_tasks(), {thread.name for thread in threading.enumerate()}
+    threads = {thread.name for thread in threading.enumerate() if not thread.name.startswith(_LOOP_THREADS)}
+    return _descriptors(), asyncio.all_tasks(), threads
 
 
 async def require_closed(before: Open) -> None:

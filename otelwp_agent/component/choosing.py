@@ -12,10 +12,13 @@ from otelwp_agent.component.declarations import Kind
 from otelwp_agent.component.host import ComponentHealth
 from otelwp_agent.component.settings import ComponentConfig
 from otelwp_agent.config.types import Duration, PositiveDuration  # noqa: TC001 - pydantic reads them
+from otelwp_agent.errors import ConsumeError
+from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.signal import Signal
 from otelwp_agent.routing.availability import Readiness
 from otelwp_agent.routing.destinations import DestinationGroup
 from otelwp_agent.routing.metrics import DestinationMetrics
+from otelwp_agent.routing.rendezvous import Rendezvous
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from otelwp_agent.errors import RetryableError
     from otelwp_agent.model.batch import Batch
     from otelwp_agent.routing.availability import Availability
+    from otelwp_agent.routing.balancing import Divider
     from otelwp_agent.routing.outlets import Outlets
     from otelwp_agent.routing.strategies import Strategy
 
@@ -53,16 +57,24 @@ class ChoosingConnector(Connector):
         context: Context,
         destinations: Mapping[str, Sequence[str]],
         strategy: Callable[[], Strategy],
+        divider: Callable[[Signal], Divider] | None = None,
     ) -> None:
-        """Create a group for each signal of `destinations`: pipelines by name. Each group has its own `strategy()`."""
+        """Create a group for each signal of `destinations`: pipelines by name. Each group has its own `strategy()`.
+
+        With `divider`, each batch is divided by keys: the destination of a key is chosen by rendezvous hashing.
+        """
         super().__init__(context)
+        self._divider = divider
         self._metrics = DestinationMetrics(context.registry, str(context.id))
         self._groups = {
             signal: self._group(config, signal, own, strategy())
             for signal in Signal
             if (own := {name: of for name, listed in destinations.items() if (of := _of(listed, signal))})
         }
+        self._dividers: dict[Signal, tuple[Divider, Rendezvous]] = {}
         for signal, group in self._groups.items():
+            if divider is not None:
+                self._dividers[signal] = divider(signal), Rendezvous(each.name for each in group.destinations)
             for one in group.destinations:
                 self._metrics.show_share(one.name, signal.value, partial(_share, one.state, context.clock))
 
@@ -71,13 +83,32 @@ class ChoosingConnector(Connector):
         group = self._groups.get(batch.signal)
         if group is None:
             self.next[batch.signal].consume(batch)
-        else:
-            group.consume(batch)
+            return
+        parts = self._divide(batch)
+        if len(parts) == 1:
+            group.consume(batch, parts[0][0])
+            return
+        refusal = None if batch.admitted else _refusal(group, parts)
+        if refusal is not None:
+            try:
+                raise refusal
+            finally:
+                del refusal  # else this frame, with the body, and the error would hold each other
+        for owner, part in parts:
+            part.admitted = True
+            try:
+                group.consume(part, owner)
+            except ConsumeError as error:
+                refused = error.with_traceback(None)
+            else:
+                continue
+            part.settle(Outcome.DROPPED, refused.reason)
+            self.context.log.error("items dropped", reason=refused.reason, items=part.items, error=str(refused))
 
     def refusal(self, batch: Batch) -> RetryableError | None:
         """Return the error if no destination that works accepts the batch now, else `None`."""
         group = self._groups.get(batch.signal)
-        return super().refusal(batch) if group is None else group.refusal(batch)
+        return super().refusal(batch) if group is None else _refusal(group, self._divide(batch))
 
     def admit(self, signal: Signal) -> None:
         """Raise `Overloaded` if no destination that works accepts anything now."""
@@ -113,6 +144,11 @@ class ChoosingConnector(Connector):
         message = f"every destination is down for {', '.join(down)}: batches wait in the queues" if down else ""
         return ComponentHealth(Kind.CONNECTOR, str(self.context.id), not down, message, {"destinations": found})
 
+    def _divide(self, batch: Batch) -> list[tuple[str, Batch]]:
+        """Return the parts of the batch with the destination of their keys; "" if the strategy decides alone."""
+        found = self._dividers.get(batch.signal)
+        return [("", batch)] if found is None else found[0](batch, found[1].choose)
+
     def _group(
         self, config: ChoosingConfig, signal: Signal, own: Mapping[str, Sequence[str]], strategy: Strategy
     ) -> DestinationGroup:
@@ -123,11 +159,21 @@ class ChoosingConnector(Connector):
             retry_interval=config.retry_interval,
             return_time=config.return_time,
             sticky=config.sticky,
+            ring=self._divider is not None,
             entrance=lambda pipelines: self.choose(signal, pipelines),
             counts=self._metrics,
             clock=self.context.clock,
             log=self.context.log,
         )
+
+
+def _refusal(group: DestinationGroup, parts: Sequence[tuple[str, Batch]]) -> RetryableError | None:
+    """Return the error if a part would be refused now, else `None`."""
+    for owner, part in parts:
+        refusal = group.refusal(part, owner)
+        if refusal is not None:
+            return refusal
+    return None
 
 
 def _share(state: Availability, clock: Callable[[], float]) -> float:

@@ -34,7 +34,7 @@ class _Vendor:
     endpoints: Mapping[str, str] = field(default_factory=dict)
     """The endpoint of each region, the default region first."""
     endpoint: str = ""
-    """The endpoint of any `{region}`, if the vendor has many. Without both, each customer has its own endpoint."""
+    """The only endpoint, or that of any `{region}`. Without both, each customer has its own endpoint."""
     max_request_size: int | None = None
     """Most bytes of a request."""
 
@@ -45,6 +45,19 @@ VENDORS: Mapping[str, _Vendor] = {
         header="authorization",
         form="Bearer {key}",
         endpoint="https://ingress.{region}.aws.dash0.com",
+    ),
+    "datadog": _Vendor(
+        page="https://docs.datadoghq.com/opentelemetry/setup/otlp_ingest/",
+        header="dd-api-key",
+        endpoints={
+            "us1": "https://otlp.datadoghq.com",
+            "us3": "https://otlp.us3.datadoghq.com",
+            "us5": "https://otlp.us5.datadoghq.com",
+            "eu1": "https://otlp.datadoghq.eu",
+            "ap1": "https://otlp.ap1.datadoghq.com",
+            "ap2": "https://otlp.ap2.datadoghq.com",
+        },
+        max_request_size=524_288,  # the limit for metrics, when compressed; those for logs and traces are higher
     ),
     "elastic": _Vendor(
         page="https://www.elastic.co/docs/reference/opentelemetry/motlp", header="authorization", form="ApiKey {key}"
@@ -70,6 +83,11 @@ VENDORS: Mapping[str, _Vendor] = {
         },
         max_request_size=999_999,  # "smaller than 1 MB (10^6 bytes)"
     ),
+    "uptrace": _Vendor(
+        page="https://uptrace.dev/get/opentelemetry-python/otlp",
+        header="uptrace-dsn",
+        endpoint="https://api.uptrace.dev",
+    ),
 }
 """The presets, by name."""
 
@@ -77,16 +95,17 @@ VENDORS: Mapping[str, _Vendor] = {
 class VendorPreset(Block):
     """A backend with known settings."""
 
-    name: Literal["dash0", "elastic", "grafana_cloud", "honeycomb", "newrelic"]
+    name: Literal["dash0", "datadog", "elastic", "grafana_cloud", "honeycomb", "newrelic", "uptrace"]
     """The vendor."""
     region: str = ""
     """The region. For `honeycomb` and `newrelic`: `us` (default) or `eu`; `newrelic` also has `fedramp`. For
-    `grafana_cloud`: the zone of the stack, like `prod-eu-west-2`. For `dash0`: that of the endpoint, like `eu-west-1`.
-    `elastic` has none: give `endpoint`."""
+    `datadog`: the site, `us1` (default), `us3`, `us5`, `eu1`, `ap1` or `ap2`. For `grafana_cloud`: the zone of the
+    stack, like `prod-eu-west-2`. For `dash0`: that of the endpoint, like `eu-west-1`. `elastic` and `uptrace`
+    have none."""
     user: str = ""
     """For `grafana_cloud` only: the instance id of the stack."""
     key: Secret = Field(min_length=1)
-    """The key or token."""
+    """The key or token; for `uptrace`, the DSN of the project."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -94,11 +113,13 @@ class VendorPreset(Block):
         if vendor.endpoints and self.region not in {"", *vendor.endpoints}:
             message = f"`{self.name}` has no region {self.region!r}: its regions are {', '.join(vendor.endpoints)}"
             raise ValueError(message)
-        if vendor.endpoint and not _REGION.fullmatch(self.region):
+        regional = "{region}" in vendor.endpoint
+        if regional and not _REGION.fullmatch(self.region):
             message = f"`{self.name}` needs a `region`, as in `{vendor.endpoint}`"
             raise ValueError(message)
-        if self.region and not (vendor.endpoints or vendor.endpoint):
-            message = f"`{self.name}` has no regions: remove `region`, and give the `endpoint` of your project"
+        if self.region and not (vendor.endpoints or regional):
+            own = "" if vendor.endpoint else ", and give the `endpoint` of your project"
+            message = f"`{self.name}` has no regions: remove `region`{own}"
             raise ValueError(message)
         if bool(self.user) != ("{basic}" in vendor.form):
             message = f"`{self.name}` needs a `user`" if not self.user else f"`{self.name}` has no `user`: remove it"

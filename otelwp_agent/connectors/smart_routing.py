@@ -7,6 +7,7 @@ A destination is one or several pipelines, all of which get the batch. `strategy
 * `weighted`: items in proportion to `weight`.
 * `least_latency`: the shortest expected wait, from the median latency and the queued batches.
 * `quality`: the highest `quality`.
+* `hash`: the destination of a key, such as the trace id, by rendezvous hashing. Batches are divided between the keys.
 
 Destinations that do not keep the `constraints` are used only if no other one works.
 
@@ -39,16 +40,20 @@ Example::
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from otelwp_agent.component import Carries, Context, Factory, Kind, Stability
+from otelwp_agent.component import Carries, Context, Factory, Kind, Reads, Stability
 from otelwp_agent.component.choosing import ChoosingConfig, ChoosingConnector
+from otelwp_agent.component.settings import Unfit
 from otelwp_agent.config.blocks import Block
 from otelwp_agent.config.explain import listing
 from otelwp_agent.config.references import PipelineRef  # noqa: TC001 - pydantic reads it
 from otelwp_agent.config.types import Duration  # noqa: TC001 - pydantic reads it
+from otelwp_agent.model.signal import Signal
+from otelwp_agent.routing.balancing import by_resource_attribute, by_tenant, divider
 from otelwp_agent.routing.metrics import INSTRUMENTS
 from otelwp_agent.routing.strategies import Constrained, LeastLatency, Ranked, Strategy, Weighted
 from otelwp_agent.tier import Tier
@@ -57,6 +62,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from otelwp_agent.config.document import Path
+    from otelwp_agent.routing.balancing import Divider
 
 _READERS = {"weight": "weighted", "quality": "quality"}
 """Settings of a destination that only one strategy reads."""
@@ -89,8 +95,12 @@ class Constraints(Block):
 class Config(ChoosingConfig):
     """The destinations, and how to choose one."""
 
-    strategy: Literal["failover", "round_robin", "weighted", "least_latency", "quality"] = "failover"
+    strategy: Literal["failover", "round_robin", "weighted", "least_latency", "quality", "hash"] = "failover"
     """How the destinations that work are ordered."""
+    hash_key: Literal["trace_id", "tenant", "resource_attribute"] = "trace_id"
+    """With `hash`: what decides. `trace_id` is for traces and logs only; log records without one are spread evenly."""
+    hash_attribute: str = ""
+    """With `hash_key: resource_attribute`: name of the attribute. Resources without it go to the same destination."""
     destinations: dict[str, DestinationSettings] = Field(min_length=1)
     """The destinations, by name."""
     constraints: Constraints = Constraints()
@@ -98,6 +108,7 @@ class Config(ChoosingConfig):
 
     def contradictions(self) -> Iterator[tuple[Path, str]]:
         """Yield pipelines of two destinations, settings that the strategy does not read, and regions not permitted."""
+        yield from self._hash_contradictions()
         owners: dict[str, str] = {}
         regions = self.constraints.regions
         for name, one in self.destinations.items():
@@ -118,6 +129,37 @@ class Config(ChoosingConfig):
                 )
                 yield ("destinations", name, *(("region",) if one.region else ())), message
 
+    def _hash_contradictions(self) -> Iterator[tuple[Path, str]]:
+        given = self.model_fields_set
+        if self.strategy != "hash":
+            for setting in ("hash_key", "hash_attribute"):
+                if setting in given:
+                    yield (
+                        (setting,),
+                        f"strategy `{self.strategy}` does not read it: remove it, or use strategy `hash`",
+                    )
+            return
+        if self.hash_key == "resource_attribute" and not self.hash_attribute:
+            message = "the name of the attribute is missing: give `hash_attribute`, for example `service.name`"
+            yield ("hash_key",), message
+        if self.hash_key != "resource_attribute" and "hash_attribute" in given:
+            message = f"`hash_key: {self.hash_key}` does not read it: remove it, or use `hash_key: resource_attribute`"
+            yield ("hash_attribute",), message
+        for name, one in self.destinations.items() if self.hash_key == "trace_id" else ():
+            for number, pipeline in enumerate(one.pipelines):
+                if pipeline.partition("/")[0] == Signal.METRICS.value:
+                    message = (
+                        "metrics have no trace id: use `hash_key: tenant` or `hash_key: resource_attribute` for them"
+                    )
+                    yield ("destinations", name, "pipelines", number), message
+
+    def unfit_for(self, bodies: Carries) -> Unfit | None:
+        """Return why encoded bodies cannot be divided: the key is in the body."""
+        if bodies is Carries.PLAIN or self.strategy != "hash" or self.hash_key == "tenant":
+            return None
+        where = "hash_key" if "hash_key" in self.model_fields_set else "strategy"
+        return Unfit((where,), "its key is read from them: use `hash_key: tenant`, or another strategy")
+
 
 class SmartRouting(ChoosingConnector):
     """Forwards each batch to the destination that the strategy prefers."""
@@ -125,7 +167,17 @@ class SmartRouting(ChoosingConnector):
     def __init__(self, config: Config, context: Context) -> None:
         """Use the strategy of the configuration."""
         destinations = {name: one.pipelines for name, one in config.destinations.items()}
-        super().__init__(config, context, destinations, lambda: strategy_of(config))
+        hashed = partial(divider_of, config) if config.strategy == "hash" else None
+        super().__init__(config, context, destinations, lambda: strategy_of(config), hashed)
+
+
+def divider_of(config: Config, signal: Signal) -> Divider:
+    """Return the function that divides batches of a signal by the key of the strategy `hash`."""
+    if config.hash_key == "tenant":
+        return by_tenant
+    if config.hash_key == "resource_attribute":
+        return by_resource_attribute(config.hash_attribute)
+    return divider("traceID", signal)
 
 
 def strategy_of(config: Config) -> Strategy:
@@ -155,5 +207,6 @@ FACTORY = Factory(
     stability=Stability.ALPHA,
     accepts=Carries.ENCODED,
     tier=Tier.ENTERPRISE,
+    reads=Reads.ATTRIBUTES,
     instruments=INSTRUMENTS,
 )

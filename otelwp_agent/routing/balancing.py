@@ -94,6 +94,17 @@ def _shares(shares: Sequence[Share], spread: bytes, code: int) -> list[Share]:
     return found
 
 
+def by_tenant(batch: Batch, choose: Choose) -> list[tuple[str, Batch]]:
+    """Return the whole batch with the destination of its tenant; its body is not read."""
+    return [(choose(batch.origin.tenant.encode()), batch)]
+
+
+def by_resource_attribute(name: str) -> Divider:
+    """Return a divider by one attribute of each resource. Resources without it have the key b""."""
+    wanted = name.encode()
+    return _by_resource(lambda resource: next((each.value for each in resource.attributes if each.key == wanted), b""))
+
+
 def _parts(batch: Batch, routed: Iterable[Routed]) -> list[tuple[str, Batch]]:
     return [(part.targets[0], batch_of(batch, part)) for part in routed]
 

@@ -118,6 +118,7 @@ class DestinationGroup:
         retry_interval: float,
         return_time: float,
         sticky: bool,
+        ring: bool = False,
         entrance: Callable[[Sequence[str]], Entrance],
         counts: RoutingCounts,
         clock: Callable[[], float],
@@ -125,7 +126,8 @@ class DestinationGroup:
     ) -> None:
         """Forward to the destinations `names` (with their pipelines), in the order of `strategy`.
 
-        `entrance` returns the entry of pipelines. With `sticky`, waiting batches stay with their destination.
+        `entrance` returns the entry of pipelines. With `sticky`, waiting batches stay with their destination. With
+        `ring`, what a destination cannot deliver moves to the one after it in `names`; the first one is after the last.
         """
         self.destinations = [
             RoutingDestination(self, name, pipelines, Availability(failures, retry_interval, return_time))
@@ -133,6 +135,7 @@ class DestinationGroup:
         ]
         self._strategy = strategy
         self._sticky = sticky
+        self._ring = ring
         self._entrance = entrance
         self._counts = counts
         self._clock = clock
@@ -159,10 +162,10 @@ class DestinationGroup:
                 handle.cancel()
         self._timer = self._soon = None
 
-    def consume(self, batch: Batch) -> None:
-        """Forward the batch to one destination, or raise with nothing accepted."""
+    def consume(self, batch: Batch, owner: str = "") -> None:
+        """Forward the batch to one destination, `owner` if it works, or raise with nothing accepted."""
         first: RetryableError | None = None
-        for destination in self._choices(self._clock()):
+        for destination in self._choices(self._clock(), owner):
             try:
                 self._entrance(destination.pipelines).consume(batch)
             except RetryableError as refusal:
@@ -177,11 +180,11 @@ class DestinationGroup:
         finally:
             del first  # else this frame, with the body, and the error would hold each other
 
-    def refusal(self, batch: Batch) -> RetryableError | None:
+    def refusal(self, batch: Batch, owner: str = "") -> RetryableError | None:
         """Return the error if every destination that may get the batch would refuse it now, else `None`."""
         first: RetryableError | None = None
         now = self._clock()
-        for destination in self._usable(self._ordered(now), now):
+        for destination in self._usable(self._ordered(now, owner), now):
             refusal = self._entrance(destination.pipelines).refusal(batch)
             if refusal is None:
                 return None
@@ -227,7 +230,7 @@ class DestinationGroup:
         if not ours or not destination.outlets.movable or (self._sticky and not permanent):
             return Move.NONE
         tried = {**batch.tried, destination.name: permanent}
-        ordered = self._ordered(now)
+        ordered = self._ordered(now, destination.name if self._ring else "")
         others = [each for each in ordered if each.name not in tried]
         if not others and permanent:
             others = [each for each in ordered if not tried[each.name]]
@@ -244,15 +247,19 @@ class DestinationGroup:
         self._log.warning("destination is down; others get its data", destination=destination.name, error=reason)
         self._sweep_soon()
 
-    def _ordered(self, now: float) -> list[RoutingDestination]:
-        """Return the destinations, the preferred one first."""
-        return cast("list[RoutingDestination]", self._strategy.order(self.destinations, now))
+    def _ordered(self, now: float, start: str = "") -> list[RoutingDestination]:
+        """Return the destinations, the preferred one first. `start` is the first one that the strategy gets."""
+        listed = self.destinations
+        if start:
+            place = next(place for place, each in enumerate(listed) if each.name == start)
+            listed = [*listed[place:], *listed[:place]]
+        return cast("list[RoutingDestination]", self._strategy.order(listed, now))
 
-    def _choices(self, now: float) -> Iterator[RoutingDestination]:
+    def _choices(self, now: float, owner: str) -> Iterator[RoutingDestination]:
         """Yield the destinations to try for a batch. Those that are down come only if there is no other."""
         others: list[RoutingDestination] = []
         any_works = False
-        for destination in self._ordered(now):
+        for destination in self._ordered(now, owner):
             if not destination.blocked(now) and destination.state.takes(now):
                 any_works = any_works or destination.state.readiness is not Readiness.DOWN
                 yield destination
@@ -304,7 +311,8 @@ class DestinationGroup:
             stuck = source.blocked(now) or source.state.readiness is Readiness.DOWN
             if not stuck or self._sticky or not source.outlets.movable:
                 continue
-            others = [each for each in self._ordered(now) if each is not source]
+            ordered = self._ordered(now, source.name if self._ring else "")
+            others = [each for each in ordered if each is not source]
 
             def forward(
                 batch: Batch, source: RoutingDestination = source, others: list[RoutingDestination] = others

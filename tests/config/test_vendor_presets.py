@@ -22,6 +22,10 @@ def made(**settings):
         ({"name": "honeycomb", "region": "eu"}, "https://api.eu1.honeycomb.io", {"x-honeycomb-team": "k"}),
         ({"name": "newrelic"}, "https://otlp.nr-data.net", {"api-key": "k"}),
         ({"name": "newrelic", "region": "eu"}, "https://otlp.eu01.nr-data.net", {"api-key": "k"}),
+        ({"name": "datadog"}, "https://otlp.datadoghq.com", {"dd-api-key": "k"}),
+        ({"name": "datadog", "region": "us5"}, "https://otlp.us5.datadoghq.com", {"dd-api-key": "k"}),
+        ({"name": "datadog", "region": "eu1"}, "https://otlp.datadoghq.eu", {"dd-api-key": "k"}),
+        ({"name": "uptrace"}, "https://api.uptrace.dev", {"uptrace-dsn": "k"}),
         (
             {"name": "grafana_cloud", "region": "prod-eu-west-2", "user": "123"},
             "https://otlp-gateway-prod-eu-west-2.grafana.net/otlp",
@@ -45,6 +49,10 @@ def test_what_is_given_takes_precedence():
     assert Config.model_validate(settings | {"max_request_size": "2KiB"}).max_request_size == 2048
 
 
+def test_the_lowest_limit_of_a_vendor_is_the_default():
+    assert Config.model_validate({"preset": {"name": "datadog", "key": "k"}}).max_request_size == 512 * 1024
+
+
 def test_a_vendor_whose_customers_have_their_own_endpoints():
     preset = {"name": "elastic", "key": "k"}
     assert made(preset=preset, endpoint="https://x.elastic.cloud")[1] == {"authorization": "ApiKey k"}
@@ -59,7 +67,9 @@ def test_a_vendor_whose_customers_have_their_own_endpoints():
         ({"name": "honeycomb", "region": "mars"}, "its regions are us, eu"),
         ({"name": "dash0"}, "`dash0` needs a `region`"),
         ({"name": "dash0", "region": "x.evil.example/"}, "`dash0` needs a `region`"),
-        ({"name": "elastic", "region": "eu"}, "has no regions"),
+        ({"name": "elastic", "region": "eu"}, "has no regions: remove `region`, and give the `endpoint`"),
+        ({"name": "uptrace", "region": "eu"}, "has no regions: remove `region` ["),
+        ({"name": "datadog", "region": "gov"}, "its regions are us1, us3, us5, eu1, ap1, ap2"),
         ({"name": "grafana_cloud", "region": "prod-eu-west-2"}, "needs a `user`"),
         ({"name": "honeycomb", "user": "x"}, "has no `user`"),
         ({"name": "honeycomb", "key": ""}, "at least 1"),

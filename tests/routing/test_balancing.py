@@ -14,7 +14,7 @@ from otelwp_agent.model.batch import Batch, Origin
 from otelwp_agent.model.projections import count
 from otelwp_agent.model.receipt import Receipt
 from otelwp_agent.model.signal import Signal
-from otelwp_agent.routing.balancing import SIGNALS, by_trace, divider
+from otelwp_agent.routing.balancing import SIGNALS, by_resource_attribute, by_tenant, by_trace, divider
 
 SPANS = st.lists(st.tuples(st.integers(0, 300), st.sampled_from("ab")), max_size=30)
 """A trace and a name."""
@@ -144,3 +144,20 @@ def test_empty_and_malformed_requests(signal):
         assert [(name, part.items) for name, part in divide(empty, lambda _: "one")] == [("one", 0)]
         with pytest.raises(MalformedError):
             divide(Batch(signal, b"\xff\xff", 1, Origin(), [(Receipt(1), 1)]), lambda _: "one")
+
+
+def test_one_attribute_of_the_resource_decides():
+    batch = batch_of(
+        Signal.TRACES, traces_of([("x", [[(1, "a")]]), ("y", [[(1, "a"), (2, "a")]]), ("x", [[(3, "b")]])])
+    )
+    parts = by_resource_attribute("service.name")(batch, lambda key: key[-1:].decode())
+    assert [(name, part.items, {row[3] for row in rows(part.body)}) for name, part in parts] == [
+        ("x", 2, {"x"}),
+        ("y", 2, {"y"}),
+    ]
+    assert [name for name, _ in by_resource_attribute("other")(batch, lambda key: f"<{key.decode()}>")] == ["<>"]
+
+
+def test_the_tenant_decides_about_bodies_that_cannot_be_read():
+    batch = Batch(Signal.LOGS, b"sealed", 3, Origin(tenant="acme"), ((Receipt(3), 3),), ("zstd",))
+    assert by_tenant(batch, bytes.decode) == [("acme", batch)]

@@ -204,3 +204,21 @@ def test_sticky_batches_move_only_if_they_are_refused_for_good():
         one.group.close()
 
     run(scenario())
+
+
+def test_in_a_ring_everything_of_a_destination_that_fails_moves_to_the_next_one():
+    async def scenario():
+        one = Group(ring=True)
+        c = one.group.destinations[2]
+        one.outlets["c"].waiting = [a_request("w")]
+        assert [c.failed(a_request("x"), AWAY, "c") for _ in range(2)] == [Move.DONE, Move.DONE]
+        one.group.consume(a_request("new"), "c")
+        await asyncio.sleep(LOOK_AGAIN)
+        assert one.got() == {"a": 4, "b": 0, "c": 0}
+        one.entries["a"].error = Overloaded("full")
+        assert one.group.refusal(a_request("x"), "c") is None
+        one.group.consume(a_request("new"), "c")
+        assert one.got() == {"a": 4, "b": 1, "c": 0}
+        one.group.close()
+
+    run(scenario())

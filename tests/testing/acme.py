@@ -19,7 +19,6 @@ from otelwp_agent.errors import PermanentError
 from otelwp_agent.model.receipt import Outcome
 from otelwp_agent.model.signal import Signal
 
-
 THREADS = weakref.WeakKeyDictionary()
 """Event loop => threads that `UsesThreadsOfTheLoop` has used in it."""
 

@@ -100,8 +100,8 @@ async def start_and_stop(subject: Subject) -> None:
 async def open_things() -> Open:
     """Return the open descriptors, tasks and threads of this process, after a garbage collection.
 
-    The pollers of event loops and of gRPC are left out: they belong to the process. So are the threads in which an event
-    loop runs what `asyncio.to_thread` calls: it starts another one whenever all others are busy.
+    The pollers of event loops and of gRPC are left out: they belong to the process. So are the threads in which event
+    loops run what `asyncio.to_thread` calls: a loop starts another one whenever all others are busy.
     """
     gc.collect()
     await asyncio.sleep(0)

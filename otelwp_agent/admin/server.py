@@ -117,7 +117,7 @@ class ApplicationServer:
         return f"http{'' if self._tls is None else 's'}://{address}"
 
     async def start(self) -> None:
-        """Listen; raise `StartError`."""
+        """Begin to listen; raise `StartError` if the address cannot be used."""
         settings = self.settings
         if settings.tls is not None:
             self._tls = ServerTls(settings.tls, name=self.name)
@@ -147,7 +147,7 @@ class ApplicationServer:
 
 
 class AdminServer(ApplicationServer):
-    """Listens, and answers requests with `answer`."""
+    """An HTTP server of the admin API: passes each request to `answer` and sends what it returns."""
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ class Source(TraceSource):
 
 
 class UiHost(NoHost):
-    """An agent as the extension sees it; `asked` are the requests to the control socket."""
+    """What the extension `ui` needs of an agent. `asked` lists the requests that it made to the control socket."""
 
     def __init__(self, *sources):
         super().__init__()

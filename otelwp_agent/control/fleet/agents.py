@@ -34,12 +34,12 @@ ENVIRONMENT = "production"
 _ENVIRONMENTS = ("deployment.environment.name", "deployment.environment")
 LONGEST_ENVIRONMENT = LONGEST_LANGUAGE = 32
 LONGEST_VERSION = 64
-"""Most characters of columns."""
+"""Largest number of characters that a column of the table can hold."""
 _MAX_INFO = 32
 
 
 class TenantReport(NamedTuple):
-    """A report of an agent of a tenant."""
+    """The report of an agent over OpAMP, with the tenant that the agent belongs to."""
 
     tenant: str
     report: AgentReport

@@ -139,7 +139,7 @@ class OpampServerExtension(Extension):
         return self._server.port
 
     async def start(self) -> None:
-        """Listen; raise `StartError`."""
+        """Begin to listen; raise `StartError` if the address cannot be used."""
         try:
             await self._server.start()
         except BaseException:

@@ -53,7 +53,7 @@ class OpampServer(ApplicationServer):
         count: Callable[[str], None],
         refused: Callable[[str, str], None],
     ) -> None:
-        """Authenticate with `gate`, and answer with `exchange`."""
+        """Serve OpAMP: `gate` authenticates each agent, and `exchange` makes the replies to its messages."""
         super().__init__(settings, self._serve, name=name, log=log)
         self._exchange = exchange
         self._gate = gate
